@@ -1,0 +1,1 @@
+"""Tokenizers and corpora: everything between characters and token ids."""

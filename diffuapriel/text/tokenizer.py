@@ -1,0 +1,119 @@
+"""GPT-2's byte-level BPE, from the rank table shipped in assets/, plus one [MASK].
+
+Two vocabularies share one table:
+
+    gpt2      all 50,256 ranks;        <|endoftext|> is 50256, [MASK] is 50257
+    gpt2-4k   the first 4,096 ranks;   <|endoftext|> is 4096,  [MASK] is 4097
+
+Byte-pair ranks are ordered by when they were merged, so a prefix of the table is itself a complete,
+lossless tokenizer: every single byte is among the first 256 ranks. `gpt2-4k` therefore splits text by
+the same rule and its ids are ids of GPT-2; it only stops merging earlier. A laptop-sized model spends
+its parameters on its layers and not on an embedding of 50,000 rows.
+
+tiktoken's own `get_encoding("gpt2")` downloads at first use; building `tiktoken.Encoding` from the
+shipped table needs no network. The table's SHA-256 is the one tiktoken records for `r50k_base`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable
+from functools import lru_cache
+
+import tiktoken
+
+RANKS_FILE = "gpt2.tiktoken"
+RANKS_SHA256 = "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930"
+VOCABULARIES = {"gpt2": 50256, "gpt2-4k": 4096}  # name -> number of ranks
+EOS = "<|endoftext|>"
+MASK = "[MASK]"
+
+# GPT-2's splitting rule: contractions, words, numbers and punctuation with at most one leading space.
+SPLIT_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
+
+
+class Tokenizer:
+    """Text to token ids and back. Make one with `get_tokenizer`.
+
+    Attributes:
+        name: "gpt2" or "gpt2-4k".
+        vocab_size: number of ranks + 2 (the two specials come last).
+        eos_id: id of <|endoftext|>, `vocab_size - 2`.
+        mask_id: id of [MASK], `vocab_size - 1`.
+    """
+
+    def __init__(self, name: str, ranks: dict[bytes, int]) -> None:
+        self.name = name
+        self.vocab_size = len(ranks) + 2
+        self.eos_id = self.vocab_size - 2
+        self.mask_id = self.vocab_size - 1
+        self._encoding = tiktoken.Encoding(
+            name=name,
+            pat_str=SPLIT_PATTERN,
+            mergeable_ranks=ranks,
+            special_tokens={EOS: self.eos_id, MASK: self.mask_id},
+        )
+        self._bytes = [b""] * len(ranks) + [EOS.encode(), MASK.encode()]
+        for token, rank in ranks.items():
+            self._bytes[rank] = token
+
+    def __repr__(self) -> str:
+        return f"Tokenizer({self.name!r}, vocab_size={self.vocab_size})"
+
+    def __reduce__(self):
+        return get_tokenizer, (self.name,)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of ordinary text: "<|endoftext|>" and "[MASK]" inside it are text, never specials."""
+        if not isinstance(text, str):
+            raise TypeError(f"encode takes a string, not {type(text).__name__}")
+        return self._encoding.encode_ordinary(text)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of ids; specials appear as "<|endoftext|>" and "[MASK]", invalid UTF-8 as U+FFFD."""
+        return b"".join(self.token_bytes(i) for i in ids).decode("utf-8", errors="replace")
+
+    def token_bytes(self, id: int) -> bytes:
+        """The bytes of one token; a special's are those of its name. ValueError outside the vocabulary."""
+        index = int(id)
+        if not 0 <= index < self.vocab_size:
+            raise ValueError(
+                f"token id {index} is outside the vocabulary of {self.name}: 0 to {self.vocab_size - 1}"
+            )
+        return self._bytes[index]
+
+    def token_strings(self, ids: Iterable[int]) -> list[str]:
+        r"""One display string per token; a byte that is no whole character is shown as e.g. "\xe2"."""
+        return [self.token_bytes(i).decode("utf-8", errors="backslashreplace") for i in ids]
+
+
+@lru_cache(maxsize=1)
+def _read_ranks() -> dict[bytes, int]:
+    from diffuapriel import assets  # here, so that a Tokenizer can be imported without the assets
+
+    path = assets.path(RANKS_FILE)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise FileNotFoundError(
+            f"the tokenizer's rank table {path} cannot be read ({error.strerror}); "
+            "it is part of the project: check it out again with `git checkout -- assets`"
+        ) from error
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != RANKS_SHA256:
+        raise ValueError(
+            f"the rank table {path} is damaged: its SHA-256 is {digest}, not {RANKS_SHA256}; "
+            "restore it with `git checkout -- assets`"
+        )
+    pairs = (line.split() for line in data.splitlines() if line)
+    return {base64.b64decode(token): int(rank) for token, rank in pairs}
+
+
+@lru_cache(maxsize=None)
+def get_tokenizer(name: str) -> Tokenizer:
+    """The tokenizer called `name`: "gpt2" or "gpt2-4k". Cached: the same object every time."""
+    if name not in VOCABULARIES:
+        raise ValueError(f"no tokenizer called {name!r}; choose one of {', '.join(VOCABULARIES)}")
+    size = VOCABULARIES[name]
+    return Tokenizer(name, {token: rank for token, rank in _read_ranks().items() if rank < size})
