@@ -1,0 +1,116 @@
+"""A bench report as text: four small tables that can be pasted into a README."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from diffuapriel.bench.generation import GenerationResult
+from diffuapriel.bench.memory import TARGET_BYTES, TARGET_LENGTH, PeakResult
+from diffuapriel.bench.run import BenchReport
+from diffuapriel.bench.scan import ScanResult
+from diffuapriel.race import SweepResult, format_bytes
+
+
+def format_report(report: BenchReport) -> str:
+    """All parts that were measured, each under a heading, with the target where there is one."""
+    threads = f"{report.threads} thread{'s' if report.threads != 1 else ''}"
+    blocks = [
+        f"{report.machine}, {threads}, PyTorch {report.torch_version}, Python {report.python_version}, float32"
+    ]
+    if report.scan:
+        blocks.append(_scan(report.scan))
+    if report.forward:
+        blocks.append(_forward(report.forward, report.preset))
+    if report.generation:
+        blocks.append(_generation(report.generation))
+    if report.memory:
+        blocks.append(_memory(report.memory))
+    return "\n\n".join(blocks)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table, padded so that it reads as plain text: first column left, the others right."""
+    grid = [list(header), *(list(row) for row in rows)]
+    widths = [max(len(row[i]) for row in grid) for i in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
+        cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
+        return f"| {' | '.join(cells)} |"
+
+    rule = [":" + "-" * (widths[0] - 1), *("-" * (w - 1) + ":" for w in widths[1:])]
+    return "\n".join([line(grid[0]), line(rule), *(line(row) for row in grid[1:])])
+
+
+def _verdict(reached: bool) -> str:
+    return "reached" if reached else "MISSED"
+
+
+def _scan(result: ScanResult) -> str:
+    fight = result.forward_backward
+    rows = [
+        [name, f"{t.median_ms:,.0f}", f"{t.min_ms:,.0f} to {t.max_ms:,.0f}"]
+        for name, t in (("chunked SSD, no flips", fight.ours), ("minimal listing, flips", fight.peer))
+    ]
+    return "\n".join(
+        [
+            "Bidirectional scan, forward and backward, against Listing 1 of the Mamba-2 paper (chunk 64) run twice",
+            f"batch {result.batch}, length {result.length:,}, 2 x {result.heads} heads of {result.headdim}, "
+            f"state {result.state}; {fight.repeats} pairs in turn; outputs and gradients agree to {result.error:.0e}",
+            table(["", "median ms", "ms, range"], rows),
+            f"ratio {fight.ratio:.2f}x ({fight.ratio_min:.2f} to {fight.ratio_max:.2f}); "
+            f"must reach {result.target}x: {_verdict(fight.ratio >= result.target)}",
+        ]
+    )
+
+
+def _forward(result: SweepResult, preset: str) -> str:
+    ours, peer = result.lanes
+    points = {(p.lane, p.length): p for p in result.points}
+    rows = []
+    for length in sorted({p.length for p in result.points}):
+        a, b = points.get((ours, length)), points.get((peer, length))
+        ratio = f"{b.ms / a.ms:.2f}x" if a and b else ""
+        rows.append([f"{length:,}", *(f"{p.ms:,.1f}" if p else "not run" for p in (a, b)), ratio])
+    lines = [
+        f"Forward pass, {preset}, batch {result.batch}, medians of {result.repeats} runs in turn",
+        table(["length", "DiffuApriel ms", "DiffuTran ms", "DiffuTran / DiffuApriel"], rows),
+        *(refused.message for refused in result.refusals),
+        *(cross.message for cross in result.crossovers),
+        *(f"{lane}: time grows as length^{e:.2f}" for lane, e in result.exponents.items() if e is not None),
+    ]
+    return "\n".join(lines)
+
+
+def _generation(results: Sequence[GenerationResult]) -> str:
+    rows = [[str(r.steps), f"{r.seconds:.2f}", f"{r.outside_share:.1%}"] for r in results]
+    worst, target = max(r.outside_share for r in results), results[0].target_share
+    return "\n".join(
+        [
+            f"Generation of {results[0].length} tokens, {results[0].model}, strategy confidence",
+            table(["steps", "seconds", "outside the denoiser"], rows),
+            f"must be {target:.0%} or less: {_verdict(worst <= target)}",
+        ]
+    )
+
+
+def _memory(results: Sequence[PeakResult]) -> str:
+    rows = [
+        [
+            r.architecture,
+            f"{r.length:,}",
+            format_bytes(r.peak_bytes),
+            format_bytes(r.peak_bytes - r.baseline_bytes),
+        ]
+        for r in results
+    ]
+    lines = [
+        f"Peak memory of a forward pass with all logits, {results[0].preset}, batch 1, a process of its own each",
+        table(["", "length", "whole process", "added by the pass"], rows),
+    ]
+    for r in results:
+        if (r.preset, r.architecture, r.length) == ("nano", "diffuapriel", TARGET_LENGTH):
+            lines.append(
+                f"{r.length:,} tokens must stay below {format_bytes(TARGET_BYTES)}: "
+                f"{_verdict(r.peak_bytes < TARGET_BYTES)}"
+            )
+    return "\n".join(lines)
