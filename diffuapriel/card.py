@@ -1,0 +1,90 @@
+"""The model card of a checkpoint: what it is, how it was made, what was measured, what it cannot do.
+
+Hugging Face's format: YAML front matter, then Markdown. Every figure comes from its caller, who measured it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from diffuapriel.config import ModelConfig
+
+KINDS = {
+    "diffuapriel": "bidirectional Mamba-2 in every block",
+    "diffuapriel-h": "bidirectional Mamba-2 with attention blocks between",
+    "diffutran": "a bidirectional Transformer, the baseline",
+}
+LIMITS = (
+    "Made to teach and to compare architectures: it writes what its corpus holds and nothing else.",
+    "The NELBO is an upper bound of the negative log-likelihood, estimated by Monte Carlo.",
+)
+
+
+def write_card(
+    *,
+    name: str,
+    config: ModelConfig,
+    parameters: int,
+    recipe: Mapping[str, Any],
+    evaluation: Mapping[str, Any] | None = None,
+    samples: Mapping[str, Any] | None = None,
+    command: str | None = None,
+    limits: Sequence[str] = (),
+    picture: str | None = None,
+) -> str:
+    """The text of README.md.
+
+    recipe: what was done (corpus, tokens, steps, ...). evaluation: `NelboEstimate.to_dict()`. samples:
+    `TalesReport.to_dict()`. command: what makes this checkpoint again. limits: added to the two that hold for
+    every model. picture: file name of the loss curve beside the card.
+    """
+    facts = {"architecture": config.architecture, "parameters": parameters, **_shape(config), **recipe}
+    sections = [
+        _FRONT.format(corpus=str(recipe.get("corpus", "unknown")).split(":")[0]),
+        f"# {name}\n\nA masked diffusion language model: {KINDS[config.architecture]}.",
+        "## Recipe\n\n" + _table(facts),
+    ]
+    if command:
+        sections.append(f"Made by\n\n    {command}")
+    if picture:
+        sections.append(f"![Loss against tokens]({picture})")
+    if evaluation:
+        sections.append("## Held-out text\n\n" + _table(evaluation))
+    if samples:
+        sections.append("## Samples\n\n" + _table(samples))
+    sections.append("## Limits\n\n" + "\n".join(f"- {line}" for line in (*LIMITS, *limits)))
+    sections.append("## License\n\nMIT, as the rest of the project.")
+    return "\n\n".join(sections) + "\n"
+
+
+_FRONT = """---
+license: mit
+language: en
+library_name: diffuapriel
+tags:
+- masked-diffusion
+- mamba
+- {corpus}
+---"""
+
+
+def _shape(config: ModelConfig) -> dict[str, Any]:
+    return {"width": config.width, "depth": config.depth, "tokenizer": config.tokenizer}
+
+
+def _table(rows: Mapping[str, Any]) -> str:
+    shown = {key.replace("_", " "): _format(value) for key, value in rows.items() if value is not None}
+    return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in shown.items())])
+
+
+def _format(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, (list, tuple)):
+        return (" to " if len(value) == 2 else ", ").join(map(_format, value))
+    return str(value).replace("|", "\\|")

@@ -1,0 +1,257 @@
+"""A trained denoiser on disk: safetensors, JSON and a model card; never a pickle.
+
+    model.safetensors              the weights; or, past 16 MB, Hugging Face's shards:
+    model-00001-of-00002.safetensors, ..., model.safetensors.index.json
+    config.json                    model_type, format_version, model (ModelConfig), files {name: sum}, extra
+    README.md                      the model card (see diffuapriel/card.py)
+    *.png                          pictures of the card
+
+A folder is written aside and renamed into place (storage.py), so a kill at any moment loses nothing. Reading
+refuses, naming the file and the reason, whatever is missing, truncated, altered, pickled or foreign.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diffuapriel import assets
+from diffuapriel.config import ModelConfig
+from diffuapriel.model.denoiser import Denoiser
+from diffuapriel.storage import (
+    PICKLE_SUFFIXES,
+    PICKLED,
+    find_folder,
+    read_json,
+    read_tensors,
+    replace_folder,
+    sha256,
+    write_json,
+    write_tensors,
+)
+from diffuapriel.text.tokenizer import Tokenizer, get_tokenizer
+
+MODEL_TYPE = "diffuapriel"
+FORMAT_VERSION = 1
+SHARD_BYTES = 16_000_000  # a single tensor larger than this has a file of its own
+STORAGE = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+SUFFIXES = {".safetensors", ".json", ".md", ".png"}  # of everything a checkpoint holds
+CONFIG_KEYS = {"model_type", "format_version", "model", "files", "extra"}
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What a checkpoint says of itself, without its weights. `extra`: recipe and measured figures."""
+
+    name: str
+    folder: Path
+    config: ModelConfig
+    extra: dict[str, Any]
+    files: dict[str, str]  # weight file -> SHA-256
+
+    @property
+    def bytes(self) -> int:
+        """Size of the weight files."""
+        return sum((self.folder / file).stat().st_size for file in self.files)
+
+
+def is_matrix(name: str, tensor: Tensor) -> bool:
+    """Whether a parameter is a matrix: what weight decay pulls on and what may be stored in bfloat16.
+
+    Not: A_log, D, dt_bias, norms and biases (arXiv:2405.21060's code leaves them undecayed and in float32),
+    whatever their shape.
+    """
+    *path, leaf = name.split(".")
+    keeps = leaf in ("A_log", "D") or leaf.endswith("bias") or any("norm" in part for part in (*path, leaf))
+    return tensor.ndim >= 2 and not keeps
+
+
+def save_checkpoint(
+    folder: str | Path,
+    model: nn.Module,
+    *,
+    card: str,
+    extra: Mapping[str, Any] | None = None,
+    storage: str = "float32",
+    pictures: Mapping[str, bytes] | None = None,
+) -> None:
+    """Write `model` (its `.config` and its weights) to `folder`, atomically, over an older checkpoint there.
+
+    storage: "float32", or "bfloat16" for the matrices (see `is_matrix`); everything else stays float32.
+    extra: plain JSON values, kept in config.json. pictures: PNG bytes by file name, for the card.
+    Raises ValueError when `folder` holds anything that is not a checkpoint's: it would be lost.
+    """
+    if storage not in STORAGE:
+        raise ValueError(f"storage is {storage!r}; permitted: {', '.join(STORAGE)}")
+    _refuse_to_replace(Path(folder))
+    weights = {
+        name: tensor.to(STORAGE[storage]) if is_matrix(name, tensor) else tensor.float()
+        for name, tensor in model.state_dict().items()
+    }
+    config: ModelConfig = model.config  # pyright: ignore[reportAssignmentType]
+
+    def write(path: Path) -> None:
+        files = _write_shards(path, weights)
+        document = {
+            "model_type": MODEL_TYPE,
+            "format_version": FORMAT_VERSION,
+            "model": config.to_dict(),
+            "files": {file: sha256(path / file) for file in files},
+            "extra": dict(extra or {}),
+        }
+        write_json(path / "config.json", document)
+        (path / "README.md").write_text(card, encoding="utf-8")
+        for name, data in (pictures or {}).items():
+            (path / name).write_bytes(data)
+
+    replace_folder(folder, write)
+
+
+def load_checkpoint(
+    name_or_path: str | Path, *, device: str | torch.device = "cpu"
+) -> tuple[Denoiser, Tokenizer]:
+    """The denoiser (float32, in evaluation mode, on `device`) and the tokenizer of a checkpoint.
+
+    name_or_path: a bundled name (see `bundled()`) or a folder.
+    Raises FileNotFoundError for what is missing and ValueError for what is damaged or foreign; both name the
+    file and the reason.
+    """
+    info = inspect_checkpoint(name_or_path)
+    tokenizer = get_tokenizer(info.config.tokenizer)
+    if tokenizer.vocab_size != info.config.vocab_size:
+        raise ValueError(
+            f"{info.folder / 'config.json'}: vocab_size is {info.config.vocab_size}, but its tokenizer "
+            f"{info.config.tokenizer!r} has {tokenizer.vocab_size} tokens; the two do not belong together"
+        )
+    weights = _read_weights(info)
+    model = Denoiser(info.config)
+    _refuse_wrong_weights(info.folder, weights, model.state_dict())
+    model.load_state_dict(weights)
+    return model.to(device).eval(), tokenizer
+
+
+def inspect_checkpoint(name_or_path: str | Path) -> CheckpointInfo:
+    """Read and check a checkpoint's config.json alone. Raises as `load_checkpoint` does."""
+    folder = _locate(name_or_path)
+    file = folder / "config.json"
+    if not file.is_file():
+        _refuse_without_config(folder)
+    document = read_json(file)
+    if document.get("model_type") != MODEL_TYPE:
+        kind = document.get("model_type") or document.get("architectures") or "nothing"
+        raise ValueError(f"{file} is of another architecture: model_type says {kind!r}, not {MODEL_TYPE!r}")
+    if document.get("format_version") != FORMAT_VERSION:
+        version = document.get("format_version")
+        raise ValueError(f"{file} has format_version {version!r}; this package reads {FORMAT_VERSION}")
+    _refuse_keys(str(file), "keys", document, CONFIG_KEYS)
+    try:
+        config = ModelConfig.from_dict(document["model"])
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{file}: {error}") from None
+    files, extra = document["files"], document["extra"]
+    if not isinstance(extra, dict):
+        raise ValueError(f"{file}: extra is {type(extra).__name__}; it must be an object")
+    if not isinstance(files, dict) or not files or any(Path(name).name != name for name in files):
+        raise ValueError(f"{file}: files must map the weight files of this folder to their SHA-256")
+    return CheckpointInfo(Path(name_or_path).name, folder, config, extra, files)
+
+
+def bundled() -> list[str]:
+    """Names of the checkpoints that ship with the project."""
+    shelf = assets.root() / "checkpoints"
+    return sorted(file.parent.name for file in shelf.glob("[!.]*/config.json"))
+
+
+def _locate(name_or_path: str | Path) -> Path:
+    if str(name_or_path) in bundled():
+        return assets.path("checkpoints", str(name_or_path))
+    path = Path(name_or_path)
+    if path.is_file():
+        if path.suffix in PICKLE_SUFFIXES:
+            raise ValueError(f"{path} {PICKLED}")
+        raise ValueError(f"{path} is a file; name the folder that holds config.json and {WEIGHTS}")
+    folder = find_folder(path)
+    if folder is None:
+        known = ", ".join(bundled()) or "none"
+        raise FileNotFoundError(f"no checkpoint {str(name_or_path)!r}: not a folder, nor bundled ({known})")
+    return folder
+
+
+def _refuse_without_config(folder: Path) -> None:
+    pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLE_SUFFIXES)
+    if pickles:
+        raise ValueError(f"{folder / pickles[0]} {PICKLED}")
+    raise FileNotFoundError(f"{folder / 'config.json'} is missing: {folder} is not a checkpoint")
+
+
+def _refuse_to_replace(folder: Path) -> None:
+    """A save replaces the whole folder: say so before somebody's own files are gone."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; a checkpoint is a folder")
+    held = sorted(folder.iterdir()) if folder.exists() else []
+    foreign = [path.name for path in held if path.is_dir() or path.suffix not in SUFFIXES]
+    if foreign:
+        raise ValueError(f"{folder} holds {foreign[0]!r}, which a save would delete; choose another folder")
+
+
+def _refuse_keys(where: str, what: str, found: Iterable[str], expected: Iterable[str]) -> None:
+    """Raise ValueError that names the first few unknown and missing names."""
+    unknown, missing = sorted(set(found) - set(expected)), sorted(set(expected) - set(found))
+    parts = [
+        f"{kind} {what}: {', '.join(names[:5])}{' and others' if len(names) > 5 else ''}"
+        for kind, names in (("unknown", unknown), ("missing", missing))
+        if names
+    ]
+    if parts:
+        raise ValueError(f"{where}: {'; '.join(parts)}")
+
+
+def _refuse_wrong_weights(folder: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    _refuse_keys(f"{folder}: the weights do not fit config.json", "tensors", found, expected)
+    for name, tensor in found.items():
+        if tensor.shape != expected[name].shape:
+            shapes = f"{tuple(tensor.shape)}; config.json asks for {tuple(expected[name].shape)}"
+            raise ValueError(f"{folder}: {name} has shape {shapes}")
+        if tensor.dtype not in STORAGE.values():
+            raise ValueError(f"{folder}: {name} is {tensor.dtype}; permitted: {', '.join(STORAGE)}")
+
+
+def _write_shards(folder: Path, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Write the weights to one file or, past SHARD_BYTES, to several with an index. Returns their names."""
+    shards: list[dict[str, Tensor]] = [{}]
+    used = 0
+    for name, tensor in tensors.items():
+        size = tensor.numel() * tensor.element_size()
+        if shards[-1] and used + size > SHARD_BYTES:
+            shards.append({})
+            used = 0
+        shards[-1][name] = tensor
+        used += size
+    if len(shards) == 1:
+        write_tensors(folder / WEIGHTS, shards[0])
+        return [WEIGHTS]
+    names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
+    for file, shard in zip(names, shards):
+        write_tensors(folder / file, shard)
+    total = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    weight_map = {tensor: file for file, shard in zip(names, shards) for tensor in shard}
+    write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+    return names
+
+
+def _read_weights(info: CheckpointInfo) -> dict[str, Tensor]:
+    """Every tensor of every file that config.json lists, each file held to its SHA-256."""
+    weights: dict[str, Tensor] = {}
+    for name, digest in info.files.items():
+        file = info.folder / name
+        tensors = read_tensors(file)  # says missing, pickled or truncated, before the sum says merely altered
+        if sha256(file) != digest:
+            raise ValueError(f"{file} is damaged: its SHA-256 is not the one that config.json records")
+        weights.update(tensors)
+    return weights
