@@ -1,0 +1,71 @@
+"""The player inside a Gradio app: the arguments that make a `gr.HTML` into it.
+
+    from diffuapriel.player.gradio_host import html_component_arguments
+    from diffuapriel.player.wire import Feed, race_message, to_text
+
+    player = gr.HTML(**html_component_arguments())
+    button.click(generate, inputs, player, show_progress="hidden")      # generate yields values for the player
+
+A value is a message of diffuapriel.player.wire as JSON text (or "", which changes nothing):
+
+    live      feed = Feed(canvas, tokenizer, meta)                    # meta as in a trace: model, strategy, steps, ...
+              for frame in sampler.stream(denoiser, canvas):
+                  if message := feed.add(frame):
+                      yield to_text(message)
+              yield to_text(feed.finish())
+    a trace   to_text(compact(json.loads(trace.to_json())))
+    a race    to_text(race_message([{"label": ..., "note": ..., "trace": json.loads(trace.to_json())}, ...]))
+
+A dict does too, but Gradio compares values with each other several times and wraps dicts in deep proxies:
+text is several times faster.
+
+How it works: Gradio runs `js_on_load` as the body of a function, where `export` is a syntax error, so player.js
+is carried as text and imported from a Blob, once for all players of a page. Its style sheet goes into the
+page's head: Gradio would nest `css_template` under the component's id, where @keyframes and `.dark` fail.
+Nothing is requested from anywhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from importlib import resources
+
+_ON_LOAD = """
+const key = Symbol.for("diffuapriel.player." + "{digest}");
+const text = (code) => new TextDecoder().decode(Uint8Array.from(atob(code), (c) => c.charCodeAt(0)));
+if (!globalThis[key]) {
+  const style = document.createElement("style");
+  style.textContent = text("{css}");
+  document.head.append(style);
+  const url = URL.createObjectURL(new Blob([text("{js}")], { type: "text/javascript" }));
+  globalThis[key] = import(url).finally(() => URL.revokeObjectURL(url));
+}
+globalThis[key].then((player) => player.bindGradio({ element, props, watch }));
+"""
+
+
+def read_source(name: str) -> str:
+    """A file of the player as text: "player.js", "player.css" or "page.html"."""
+    return (resources.files("diffuapriel.player") / name).read_text(encoding="utf-8")
+
+
+def html_component_arguments() -> dict:
+    """Keyword arguments for `gr.HTML`; `value` may be added."""
+    js, css = read_source("player.js"), read_source("player.css")
+    parts = {"css": _encode(css), "js": _encode(js), "digest": str(zlib.crc32((js + css).encode()))}
+    on_load = _ON_LOAD
+    for name, part in parts.items():
+        on_load = on_load.replace("{" + name + "}", part)
+    return {
+        "value": "",
+        "html_template": '<div class="da-host"></div>',
+        "css_template": "",
+        "js_on_load": on_load,
+        "apply_default_css": False,
+    }
+
+
+def _encode(source: str) -> str:
+    # Base64 holds no quotes: Gradio reads quoted words in js_on_load as names of events.
+    return base64.b64encode(source.encode()).decode()
