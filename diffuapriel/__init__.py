@@ -1,0 +1,37 @@
+"""DiffuApriel: masked diffusion language models with bidirectional Mamba-2 backbones.
+
+The names a notebook needs are importable from here; each is loaded on first use, so that
+`import diffuapriel` stays instant.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ModelConfig": "diffuapriel.config",
+    "preset": "diffuapriel.config",
+    "Denoiser": "diffuapriel.model.denoiser",
+    "get_tokenizer": "diffuapriel.text.tokenizer",
+    "open_corpus": "diffuapriel.text.corpus",
+    "get_schedule": "diffuapriel.diffusion.schedule",
+    "Canvas": "diffuapriel.sampling.canvas",
+    "Sampler": "diffuapriel.sampling.sampler",
+    "SamplerConfig": "diffuapriel.sampling.sampler",
+    "Trace": "diffuapriel.sampling.trace",
+    "load_checkpoint": "diffuapriel.checkpoint",
+}
+__all__ = [*sorted(_HOMES), "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'diffuapriel' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,104 @@
+"""Corruption, the SUBS parameterisation and the NELBO (MDLM, arXiv:2406.07524, section 3).
+
+    x_t   each token of x independently becomes [MASK] with probability 1 - alpha(t)
+    SUBS  the denoiser never predicts [MASK], and what is not masked is carried over at no cost
+    NELBO = E_t  weight(t)  sum over masked positions of  -log p(x_i | x_t)
+
+divided by the number of *all* tokens, which makes it an upper bound on nats per token. Dividing by the masked
+count, clipping t or shifting the labels would not be a bound. t is stratified over the batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from diffuapriel.diffusion.schedule import Schedule
+
+T_MIN = 1e-3  # smallest time drawn; below it almost nothing is masked
+
+
+class DenoiserLike(Protocol):
+    """Anything that gives logits: (ids (batch, length), sigma (batch,), positions) to (chosen, vocabulary)."""
+
+    def __call__(self, ids: Tensor, sigma: Tensor, positions: Tensor | None = None) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Nelbo:
+    """loss: scalar, nats per token over all tokens; nats: (batch,) summed over each row; masked: masked tokens."""
+
+    loss: Tensor
+    nats: Tensor
+    masked: Tensor
+
+
+def stratified_t(
+    n: int, generator: torch.Generator | None = None, device: torch.device | str = "cpu"
+) -> Tensor:
+    """n times in [T_MIN, 1], one in each n-th of the interval: the "antithetic" draw of MDLM. (n,) float32."""
+    if n < 1:
+        raise ValueError(f"n is {n}; at least one time must be drawn")
+    u = torch.rand(n, generator=generator, device=device)
+    u = (u / n + torch.arange(n, device=device) / n) % 1
+    return (1 - T_MIN) * u + T_MIN
+
+
+def corrupt(
+    ids: Tensor, t: Tensor, schedule: Schedule, mask_id: int, generator: torch.Generator | None = None
+) -> Tensor:
+    """Mask each token of row r with probability 1 - alpha(t_r). ids (batch, length), t (batch,)."""
+    if t.shape != ids.shape[:1]:
+        raise ValueError(f"t has shape {tuple(t.shape)}; it must be ({ids.shape[0]},), one time a row")
+    masked = torch.rand(ids.shape, generator=generator, device=ids.device) < 1 - schedule.alpha(t)[:, None]
+    return ids.masked_fill(masked, mask_id)
+
+
+def subs_log_probs(logits: Tensor, mask_id: int) -> Tensor:
+    """Log-probabilities over clean tokens: [MASK] gets none. logits (..., vocabulary), any floating dtype.
+
+    Computed in float32 or wider. Positions that are not masked are the caller's to carry over.
+    """
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    column = torch.arange(logits.shape[-1], device=logits.device) == mask_id
+    return torch.log_softmax(logits.masked_fill(column, float("-inf")), dim=-1)
+
+
+def nelbo(
+    denoiser: DenoiserLike,
+    ids: Tensor,
+    schedule: Schedule,
+    mask_id: int,
+    *,
+    t: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    every_position: bool = False,
+) -> Nelbo:
+    """One Monte-Carlo draw of the negative evidence lower bound of `ids` (batch, length).
+
+    t (batch,) is drawn stratified when left out. The head runs on masked positions only; with `every_position`
+    on all of them, which costs more but keeps every shape fixed, as torch.compile likes it.
+    """
+    if t is None:
+        t = stratified_t(ids.shape[0], generator, ids.device)
+    noisy = corrupt(ids, t, schedule, mask_id, generator)
+    masked = noisy == mask_id  # (batch, length)
+    if every_position:
+        nll = _cross_entropy(denoiser(noisy, schedule.sigma(t)).flatten(0, 1), ids.flatten(), mask_id)
+        nll = nll.view(ids.shape) * masked
+    else:
+        chosen = _cross_entropy(denoiser(noisy, schedule.sigma(t), masked), ids[masked], mask_id)
+        nll = torch.zeros(ids.shape, device=ids.device, dtype=chosen.dtype).masked_scatter(masked, chosen)
+    nats = schedule.weight(t) * nll.sum(1)
+    return Nelbo(loss=nats.sum() / ids.numel(), nats=nats.detach(), masked=masked.sum())
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor, mask_id: int) -> Tensor:
+    """-log p(target) under SUBS, without keeping log-probabilities of the whole vocabulary. (rows,)"""
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    column = torch.arange(logits.shape[-1], device=logits.device) == mask_id
+    return F.cross_entropy(logits.masked_fill(column, float("-inf")), targets, reduction="none")

@@ -1,0 +1,123 @@
+"""Noise schedules: how likely a token is still itself at time t (MDLM, arXiv:2406.07524, section 3.1).
+
+Time runs from 0 (clean) to 1 (noise). A schedule is alpha(t), the probability that a token has *not* been
+masked, falling from about 1 to about 0. Everything else follows from it:
+
+    sigma(t)  = -log alpha(t)                    the noise level that the denoiser is told
+    weight(t) = -alpha'(t) / (1 - alpha(t))      the weight of the cross-entropy in the NELBO
+
+    log-linear   alpha = 1 - (1 - EPS) t         weight is exactly 1/t
+    cosine       alpha = 1 - (1 - EPS) (1 - cos(pi t / 2))
+    polynomial   alpha = 1 - (1 - EPS) t^2       weight is 2/t
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+EPS = 1e-3  # probability that a token survives to t = 1: keeps sigma finite
+
+
+class Schedule(Protocol):
+    """What the objective and the sampler ask of a schedule; t is a tensor in [0, 1], any shape."""
+
+    @property
+    def name(self) -> str: ...
+    def alpha(self, t: Tensor) -> Tensor: ...
+    def alpha_prime(self, t: Tensor) -> Tensor: ...
+    def sigma(self, t: Tensor) -> Tensor: ...
+    def weight(self, t: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class _FromAlpha:
+    """What follows from alpha and its derivative."""
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """Probability that a token is still itself at time t."""
+        raise NotImplementedError
+
+    def alpha_prime(self, t: Tensor) -> Tensor:
+        """d alpha / d t, negative."""
+        raise NotImplementedError
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """Noise level -log alpha(t), from 0 at t = 0 to -log EPS at t = 1."""
+        return -torch.log(self.alpha(t))
+
+    def weight(self, t: Tensor) -> Tensor:
+        """Weight of the cross-entropy of the masked tokens in the NELBO; infinite at t = 0."""
+        return -self.alpha_prime(t) / (1 - self.alpha(t))
+
+
+@dataclass(frozen=True)
+class LogLinear(_FromAlpha):
+    """The default: masked fraction (1 - EPS) t, so weight(t) = 1/t."""
+
+    name: str = "log-linear"
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """1 - (1 - EPS) t."""
+        return 1 - (1 - EPS) * t
+
+    def alpha_prime(self, t: Tensor) -> Tensor:
+        """-(1 - EPS)."""
+        return torch.full_like(t, EPS - 1)
+
+    def weight(self, t: Tensor) -> Tensor:
+        """1/t, computed without the rounding of 1 - alpha near t = 0."""
+        return 1 / t
+
+
+@dataclass(frozen=True)
+class Cosine(_FromAlpha):
+    """alpha = 1 - (1 - EPS) (1 - cos(pi t / 2)): few masks at small t, as in MaskGIT (arXiv:2202.04200)."""
+
+    name: str = "cosine"
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """1 - (1 - EPS) (1 - cos(pi t / 2))."""
+        return 1 - (1 - EPS) * 2 * torch.sin(math.pi * t / 4).square()
+
+    def alpha_prime(self, t: Tensor) -> Tensor:
+        """-(1 - EPS) (pi / 2) sin(pi t / 2)."""
+        return -(1 - EPS) * (math.pi / 2) * torch.sin(math.pi * t / 2)
+
+    def weight(self, t: Tensor) -> Tensor:
+        """(pi / 2) / tan(pi t / 4): the half-angle form, exact near t = 0."""
+        return (math.pi / 2) / torch.tan(math.pi * t / 4)
+
+
+@dataclass(frozen=True)
+class Polynomial(_FromAlpha):
+    """Masked fraction (1 - EPS) t^power, so weight(t) = power / t."""
+
+    power: float = 2.0
+    name: str = "polynomial"
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """1 - (1 - EPS) t^power."""
+        return 1 - (1 - EPS) * t**self.power
+
+    def alpha_prime(self, t: Tensor) -> Tensor:
+        """-(1 - EPS) power t^(power - 1)."""
+        return -(1 - EPS) * self.power * t ** (self.power - 1)
+
+    def weight(self, t: Tensor) -> Tensor:
+        """power / t, computed without the rounding of 1 - alpha near t = 0."""
+        return self.power / t
+
+
+SCHEDULES = {"log-linear": LogLinear(), "cosine": Cosine(), "polynomial": Polynomial()}
+
+
+def get_schedule(name: str = "log-linear") -> Schedule:
+    """The schedule of that name. Raises ValueError that lists the names."""
+    if name not in SCHEDULES:
+        raise ValueError(f"schedule is {name!r}; permitted: {', '.join(SCHEDULES)}")
+    return SCHEDULES[name]

@@ -1,0 +1,56 @@
+"""Bidirectional attention with rotary positions and normalised queries and keys.
+
+The mixer of every DiffuTran block and of the hybrid's attention blocks. No mask: every token sees every other.
+Without rotary positions (RoPE, arXiv:2104.09864) attention would have no notion of order; with normalised
+queries and keys (QK-norm, arXiv:2302.05442) it bears the learning rate it needs to compete on a laptop.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffuapriel.config import ModelConfig
+from diffuapriel.model.norm import rms_norm
+
+ROPE_BASE = 10_000.0
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention: (batch, length, width) to the same shape."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.headdim = config.attention_headdim
+        self.in_proj = nn.Linear(config.width, 3 * config.width, bias=False)  # queries, keys, values
+        self.q_norm_weight = nn.Parameter(torch.ones(self.headdim))
+        self.k_norm_weight = nn.Parameter(torch.ones(self.headdim))
+        self.out_proj = nn.Linear(config.width, config.width, bias=False)
+        nn.init.normal_(self.in_proj.weight, std=config.width**-0.5 / 3**0.5)
+        nn.init.normal_(self.out_proj.weight, std=(config.width * 3 * 2 * config.depth) ** -0.5)
+
+    def forward(self, u: Tensor) -> Tensor:
+        """u (batch, length, width) to (batch, length, width)."""
+        q, k, v = (
+            self.in_proj(u).unflatten(-1, (3, -1, self.headdim)).unbind(2)
+        )  # (batch, length, heads, headdim)
+        cos, sin = rotary_angles(u.shape[1], self.headdim, u.device)
+        q = rotate(rms_norm(q, self.q_norm_weight), cos, sin)
+        k = rotate(rms_norm(k, self.k_norm_weight), cos, sin)
+        q, k, v = (w.transpose(1, 2) for w in (q, k, v.to(q.dtype)))  # (batch, heads, length, headdim)
+        y = F.scaled_dot_product_attention(q, k, v)
+        return self.out_proj(y.transpose(1, 2).flatten(2))
+
+
+def rotary_angles(length: int, headdim: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of position x frequency, each (length, 1, headdim / 2), float32."""
+    frequency = ROPE_BASE ** -(torch.arange(0, headdim, 2, device=device, dtype=torch.float32) / headdim)
+    angle = torch.outer(torch.arange(length, device=device, dtype=torch.float32), frequency)[:, None]
+    return angle.cos(), angle.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each pair (x_i, x_{i + headdim/2}) by its angle. x (batch, length, heads, headdim)."""
+    first, second = x.float().chunk(2, dim=-1) if x.dtype != torch.float64 else x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)

@@ -1,0 +1,115 @@
+"""The denoiser: tokens with [MASK]s and a noise level in, logits over clean tokens out.
+
+One class for the three architectures (arXiv:2511.15927, section 3); they differ in what mixes tokens and in
+the width of the MLP, nothing else. It never knows the schedule: it is told the noise level sigma = -log alpha(t).
+
+    ids         (batch, length) int64, [MASK] among them
+    sigma       (batch,) float32, noise level, 0 or more
+    positions   (batch, length) bool: where logits are wanted; the head is the dearest product of a small model
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffuapriel.config import ModelConfig
+from diffuapriel.model.adaln import Modulation, TimeEmbedding, modulate
+from diffuapriel.model.attention import Attention
+from diffuapriel.model.mamba2 import BidirectionalMamba2
+from diffuapriel.model.norm import rms_norm
+
+
+class Block(nn.Module):
+    """Mixer, then MLP, each modulated, gated and added to the residual stream."""
+
+    def __init__(self, config: ModelConfig, kind: str) -> None:
+        super().__init__()
+        self.modulation = Modulation(config.cond_dim, config.width, count=6)
+        self.mixer_norm_weight = nn.Parameter(torch.ones(config.width))
+        self.mixer = Attention(config) if kind == "attention" else BidirectionalMamba2(config)
+        self.mlp_norm_weight = nn.Parameter(torch.ones(config.width))
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        """x (batch, length, width), c (batch, cond_dim) to (batch, length, width)."""
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = self.modulation(c)
+        x = x + gate * self.mixer(modulate(rms_norm(x, self.mixer_norm_weight), shift, scale))
+        x = x + mlp_gate * self.mlp(modulate(rms_norm(x, self.mlp_norm_weight), mlp_shift, mlp_scale))
+        return x
+
+
+class MLP(nn.Module):
+    """Two linear layers with a GELU between them, `mlp_ratio` times as wide inside."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        hidden = config.mlp_ratio * config.width
+        self.up = nn.Linear(config.width, hidden, bias=False)
+        self.down = nn.Linear(hidden, config.width, bias=False)
+        nn.init.normal_(self.up.weight, std=config.width**-0.5 / 3**0.5)
+        nn.init.normal_(self.down.weight, std=(hidden * 3 * 2 * config.depth) ** -0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, length, width) to the same shape."""
+        return self.down(F.gelu(self.up(x), approximate="tanh"))
+
+
+class Denoiser(nn.Module):
+    """A masked diffusion language model's denoiser, built from its `ModelConfig`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.padded_vocab_size, config.width)
+        self.time_embedding = TimeEmbedding(config.cond_dim)
+        self.blocks = nn.ModuleList(Block(config, kind) for kind in config.layer_kinds)
+        self.final_modulation = Modulation(config.cond_dim, config.width, count=2)
+        self.final_norm_weight = nn.Parameter(torch.ones(config.width))
+        self.head = nn.Linear(config.width, config.padded_vocab_size, bias=False)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        nn.init.normal_(self.head.weight, std=0.02)
+
+    def forward(self, ids: Tensor, sigma: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Logits over clean tokens: (batch, length, vocab_size), or (chosen, vocab_size) in row-major order.
+
+        With `positions` the final norm and the head run on the chosen positions only. The logit of [MASK] (the
+        last) is there but means nothing: SUBS discards it. Raises ValueError for shapes that do not fit.
+        """
+        self._check(ids, sigma, positions)
+        if not self.config.time_conditioning:
+            sigma = torch.zeros_like(sigma)
+        c = self.time_embedding(sigma)
+        x = self.embedding(ids)  # (batch, length, width)
+        for block in self.blocks:
+            x = block(x, c)
+        shift, scale = self.final_modulation(c)  # (batch, 1, width)
+        if positions is not None:
+            row = positions.nonzero()[:, 0]  # which text each chosen position belongs to
+            x, shift, scale = x[positions], shift[row, 0], scale[row, 0]  # (chosen, width)
+        x = modulate(rms_norm(x, self.final_norm_weight), shift, scale)
+        return self.head(x)[..., : self.config.vocab_size]
+
+    def _check(self, ids: Tensor, sigma: Tensor, positions: Tensor | None) -> None:
+        if ids.ndim != 2 or ids.dtype != torch.int64 or 0 in ids.shape:
+            raise ValueError(
+                f"ids are {tuple(ids.shape)} {ids.dtype}; they must be (batch, length) int64, not empty"
+            )
+        if sigma.shape != ids.shape[:1]:
+            raise ValueError(
+                f"sigma has shape {tuple(sigma.shape)}; it must be ({ids.shape[0]},), one a text"
+            )
+        if positions is not None and (positions.shape != ids.shape or positions.dtype != torch.bool):
+            raise ValueError(
+                f"positions are {tuple(positions.shape)} {positions.dtype}; they must be bool, shaped as ids {tuple(ids.shape)}"
+            )
+
+
+@lru_cache(maxsize=64)
+def count_parameters(config: ModelConfig) -> int:
+    """Parameters of the denoiser, embeddings included, counted on the model itself (no memory is taken)."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in Denoiser(config).parameters())

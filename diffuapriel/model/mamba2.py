@@ -1,0 +1,112 @@
+"""Bidirectional Mamba-2: a forward and a reverse Mamba-2 with independent parameters, outputs added.
+
+Written as one packed module (arXiv:2511.15927, section 3.1; the layer itself is arXiv:2405.21060, section 7).
+Both directions share each matrix product; the direction is an axis of length two, so
+
+    in_proj  gives z, x, B, C, dt of both;
+    conv     looks back for the forward half, ahead for the reverse half;
+    ssd      runs both scans in one call, nothing is flipped;
+    out_proj takes [y_forward, y_reverse], so that the addition happens inside the product.
+
+    u   the block's input                 (batch, length, width)
+    z   gate                              (batch, length, 2, d_inner)
+    x   what is written to the state      (batch, length, 2, n_heads, headdim)
+    B   where it is written, C read       (batch, length, 2, n_groups, d_state)
+    dt  step size, positive               (batch, length, 2, n_heads)
+    A   decay rate, negative              (2, n_heads)
+
+Each token is seen by both scans, so the sum counts it twice; D and the two sets of weights are learnt with it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffuapriel.config import ModelConfig
+from diffuapriel.model.norm import rms_norm
+from diffuapriel.ssd import ssd_bidirectional
+
+DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4  # range of the initial step sizes
+A_MIN, A_MAX = 1.0, 16.0  # range of the initial decay rates
+
+
+class BidirectionalMamba2(nn.Module):
+    """The mixer of a DiffuApriel block: (batch, length, width) to the same shape.
+
+    `backend` names the SSD backend of this module's calls ("auto" unless a test or a benchmark sets it).
+    """
+
+    def __init__(self, config: ModelConfig, backend: str = "auto") -> None:
+        super().__init__()
+        self.config = config
+        self.backend = backend
+        state_channels = 2 * config.n_groups * config.d_state  # B and C
+        conv_channels = config.d_inner + state_channels
+        per_direction = config.d_inner + conv_channels + config.n_heads  # z, x B C, dt
+        self.in_proj = nn.Linear(config.width, 2 * per_direction, bias=False)
+        self.conv_weight = nn.Parameter(torch.empty(2, config.d_conv, conv_channels))
+        self.conv_bias = nn.Parameter(torch.empty(2, conv_channels))
+        self.dt_bias = nn.Parameter(torch.empty(2, config.n_heads))
+        self.A_log = nn.Parameter(torch.empty(2, config.n_heads))
+        self.D = nn.Parameter(torch.ones(2, config.n_heads))
+        self.norm_weight = nn.Parameter(torch.ones(2, config.d_inner))
+        self.out_proj = nn.Linear(2 * config.d_inner, config.width, bias=False)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Initial values of the Mamba-2 reference; out_proj shrunk by the number of residual additions."""
+        nn.init.normal_(self.in_proj.weight, std=self.config.width**-0.5 / math.sqrt(3))
+        bound = self.config.d_conv**-0.5
+        nn.init.uniform_(self.conv_weight, -bound, bound)
+        nn.init.uniform_(self.conv_bias, -bound, bound)
+        dt = torch.exp(torch.empty_like(self.dt_bias).uniform_(math.log(DT_MIN), math.log(DT_MAX))).clamp_min(
+            DT_FLOOR
+        )
+        self.dt_bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # softplus(dt_bias) = dt
+        self.A_log.uniform_(A_MIN, A_MAX).log_()
+        residual_additions = 2 * self.config.depth
+        nn.init.normal_(self.out_proj.weight, std=(2 * self.config.d_inner * 3 * residual_additions) ** -0.5)
+
+    def forward(self, u: Tensor) -> Tensor:
+        """u (batch, length, width) to (batch, length, width)."""
+        c = self.config
+        projected = self.in_proj(u).unflatten(2, (2, -1))
+        z, xBC, dt = projected.split([c.d_inner, self.conv_bias.shape[1], c.n_heads], dim=-1)
+        xBC = F.silu(two_way_convolution(xBC, self.conv_weight, self.conv_bias))
+        x, B, C = xBC.split([c.d_inner, c.n_groups * c.d_state, c.n_groups * c.d_state], dim=-1)
+        y = ssd_bidirectional(
+            x.unflatten(-1, (c.n_heads, c.headdim)).flatten(2, 3),
+            F.softplus(dt.float() + self.dt_bias).flatten(2),
+            -torch.exp(self.A_log.float()).flatten(),
+            B.unflatten(-1, (c.n_groups, c.d_state)).flatten(2, 3),
+            C.unflatten(-1, (c.n_groups, c.d_state)).flatten(2, 3),
+            self.D.flatten(),
+            backend=self.backend,
+        )
+        assert isinstance(y, Tensor)
+        y = y.flatten(2).unflatten(2, (2, -1))  # (batch, length, 2, d_inner)
+        y = rms_norm(y * F.silu(z), self.norm_weight)
+        return self.out_proj(y.flatten(2))
+
+
+def two_way_convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Short depthwise convolution: causal for direction 0, anti-causal for direction 1.
+
+    x (batch, length, 2, channels), weight (2, taps, channels), bias (2, channels). Tap j of direction 0 reads
+    the token `taps - 1 - j` places back, tap j of direction 1 as many places ahead. A sum of shifted copies is
+    faster on a CPU than a library convolution, which wants channels first, and compiles into one kernel.
+    """
+    length, taps = x.shape[1], weight.shape[1]
+    padded = F.pad(x, (0, 0, 0, 0, taps - 1, taps - 1))
+    back, ahead = padded[:, :, 0], padded[:, :, 1]
+    y = [bias[0].to(x.dtype), bias[1].to(x.dtype)]
+    for j in range(taps):
+        y[0] = torch.addcmul(y[0], back[:, j : j + length], weight[0, j].to(x.dtype))
+        start = 2 * (taps - 1) - j
+        y[1] = torch.addcmul(y[1], ahead[:, start : start + length], weight[1, j].to(x.dtype))
+    return torch.stack(y, dim=2)
