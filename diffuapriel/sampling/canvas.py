@@ -1,0 +1,152 @@
+"""A canvas: token ids, and which of them are fixed.
+
+A prompt, a suffix, a text with holes and plain generation are one thing: a row of tokens in which some
+are [MASK] and the rest are given. A sampler replaces every [MASK] and never touches a fixed token.
+
+    Canvas.from_text("Mia found a [MASK:8].", tokenizer)          eight holes inside a sentence
+    Canvas.from_text("Mia found", tokenizer, length=64)           a prompt; the rest of 64 tokens is masked
+    Canvas.masks(64, tokenizer)                                   nothing given
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from diffuapriel.text.tokenizer import Tokenizer
+
+MAX_LENGTH = 65_536  # tokens; the longest sequence of the paper's speed figures
+
+_HOLE = re.compile(r"\[MASK(?:\]|:([^\]\n]*)(\])?)")
+
+
+@dataclass(frozen=True, eq=False)
+class Canvas:
+    """What a sampler starts from.
+
+    Attributes:
+        ids: (length,) int64, each in [0, mask_id]; length 1 to 65,536.
+        fixed: (length,) bool; True where a token must never change. A [MASK] cannot be fixed. A token that
+            is neither [MASK] nor fixed counts as revealed earlier: only the `remask` strategy may change it.
+        mask_id: id of [MASK], the last of the vocabulary.
+
+    The canvas keeps its own copies of the tensors.
+    Raises TypeError for a wrong type, ValueError for a wrong shape, dtype or value.
+    """
+
+    ids: Tensor
+    fixed: Tensor
+    mask_id: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.ids, Tensor) or not isinstance(self.fixed, Tensor):
+            raise TypeError("canvas: ids and fixed must be tensors; Canvas.from_text makes them from a string")
+        if self.ids.dtype != torch.int64 or self.ids.dim() != 1:
+            raise ValueError(
+                f"canvas: ids have shape {tuple(self.ids.shape)} and dtype {self.ids.dtype}; "
+                "they must be (length,) and torch.int64"
+            )
+        check_length(self.ids.numel())
+        if self.fixed.dtype != torch.bool or self.fixed.shape != self.ids.shape:
+            raise ValueError(
+                f"canvas: fixed has shape {tuple(self.fixed.shape)} and dtype {self.fixed.dtype}; "
+                f"it must be {tuple(self.ids.shape)} and torch.bool"
+            )
+        if isinstance(self.mask_id, bool) or not isinstance(self.mask_id, int) or self.mask_id < 1:
+            raise ValueError(f"canvas: mask_id is {self.mask_id!r}; it must be a whole number, 1 or more")
+        low, high = int(self.ids.min()), int(self.ids.max())
+        if low < 0 or high > self.mask_id:
+            raise ValueError(
+                f"canvas: ids run from {low} to {high}; permitted: 0 to {self.mask_id}, which is [MASK]"
+            )
+        if (self.fixed & (self.ids == self.mask_id)).any():
+            raise ValueError("canvas: a [MASK] is marked as fixed and could never be filled; set fixed to False there")
+        object.__setattr__(self, "ids", self.ids.detach().clone())
+        object.__setattr__(self, "fixed", self.fixed.detach().to(self.ids.device).clone())
+
+    @classmethod
+    def from_text(cls, text: str, tokenizer: Tokenizer, length: int | None = None) -> Canvas:
+        """Reads `text`; "[MASK]" is one hole and "[MASK:8]" eight in a row, everything else is fixed.
+
+        `length` fills the end with [MASK] up to so many tokens. The pieces between holes are tokenized each
+        for itself. Raises ValueError for a malformed hole, an empty canvas and a text that does not fit.
+        """
+        if not isinstance(text, str):
+            raise TypeError(f"canvas: the text must be a string, not {type(text).__name__}")
+        limit = MAX_LENGTH if length is None else check_length(length)
+        ids: list[int] = []
+        end = 0
+        for hole in _HOLE.finditer(text):
+            ids += tokenizer.encode(text[end : hole.start()])
+            ids += [tokenizer.mask_id] * _hole_size(hole)
+            end = hole.end()
+            _check_fits(len(ids), limit, length)
+        ids += tokenizer.encode(text[end:])
+        _check_fits(len(ids), limit, length)
+        ids += [tokenizer.mask_id] * ((length or 0) - len(ids))
+        if not ids:
+            raise ValueError('canvas: the text is empty; write something, or "[MASK:16]", or give a length')
+        tensor = torch.tensor(ids, dtype=torch.int64)
+        return cls(tensor, tensor != tokenizer.mask_id, tokenizer.mask_id)
+
+    @classmethod
+    def masks(cls, length: int, tokenizer: Tokenizer) -> Canvas:
+        """Nothing given: `length` times [MASK]. Raises ValueError outside 1 to 65,536."""
+        ids = torch.full((check_length(length),), tokenizer.mask_id, dtype=torch.int64)
+        return cls(ids, torch.zeros_like(ids, dtype=torch.bool), tokenizer.mask_id)
+
+    @property
+    def masked(self) -> Tensor:
+        """(length,) bool: the positions to fill."""
+        return self.ids == self.mask_id
+
+    def __len__(self) -> int:
+        return self.ids.numel()
+
+    def text(self, tokenizer: Tokenizer) -> str:
+        """The canvas as text; a hole reads "[MASK]". Raises ValueError if `tokenizer` has another [MASK]."""
+        if tokenizer.mask_id != self.mask_id:
+            raise ValueError(
+                f"canvas: [MASK] is {self.mask_id} here and {tokenizer.mask_id} in the tokenizer {tokenizer.name!r}; "
+                "use the tokenizer that made the canvas"
+            )
+        return tokenizer.decode(self.ids.tolist())
+
+    def to(self, device: torch.device | str) -> Canvas:
+        """The same canvas on `device`, where the denoiser is."""
+        return Canvas(self.ids.to(device), self.fixed.to(device), self.mask_id)
+
+
+def check_length(length: int) -> int:
+    """`length` itself if a canvas can have it; otherwise TypeError or ValueError with the range."""
+    if isinstance(length, bool) or not isinstance(length, int):
+        raise TypeError(f"canvas: the length is {length!r}; it must be a whole number from 1 to {MAX_LENGTH:,}")
+    if not 1 <= length <= MAX_LENGTH:
+        raise ValueError(f"canvas: the length is {length:,} tokens; permitted: 1 to {MAX_LENGTH:,}")
+    return length
+
+
+def _hole_size(hole: re.Match[str]) -> int:
+    count, closed = hole.groups()
+    if hole.group() == "[MASK]":
+        return 1
+    shown = hole.group() if len(hole.group()) <= 40 else hole.group()[:40] + "..."
+    if not closed:
+        raise ValueError(f'canvas: "{shown}" has no closing bracket; write [MASK] or [MASK:8]')
+    # Nine digits hold every permitted size; int() of a longer string would be slow work for nothing.
+    if not re.fullmatch(r"[0-9]{1,9}", count) or not 1 <= int(count) <= MAX_LENGTH:
+        raise ValueError(
+            f'canvas: "{shown}" is not a hole; write [MASK] for one token or [MASK:n] with n from 1 to {MAX_LENGTH:,}'
+        )
+    return int(count)
+
+
+def _check_fits(tokens: int, limit: int, length: int | None) -> None:
+    if tokens > limit:
+        way_out = "shorten the text or raise the length" if length else "shorten the text"
+        raise ValueError(f"canvas: the text takes {tokens:,} tokens or more; permitted: 1 to {limit:,}; {way_out}")

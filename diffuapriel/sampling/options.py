@@ -1,0 +1,104 @@
+"""The options of a sampler, checked when they are made.
+
+Two groups: what a strategy does with the canvas (`strategy`, `steps`, `threshold`, `remask_cap`), and how a
+token is drawn once its position is chosen (`temperature`, `top_k`, `top_p`, `repetition_penalty`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
+
+STRATEGIES = (
+    "ancestral",
+    "confidence",
+    "entropy",
+    "margin",
+    "random",
+    "threshold",
+    "remask",
+    "first_hitting",
+)
+
+MAX_STEPS = 65_536
+MAX_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """How a canvas is filled.
+
+    Attributes:
+        strategy: one of STRATEGIES; what each does stands in strategies.py.
+        steps: denoiser calls at most, 1 to 65,536. `threshold` takes as many as it needs and `first_hitting`
+            exactly one a hole; both ignore it.
+        temperature: 0 to 100; 0 takes the most probable token.
+        top_k: keep the k most probable tokens (1 or more), or None for all.
+        top_p: keep the smallest set of tokens with this much probability, in (0, 1], or None for all.
+        repetition_penalty: 0.1 to 10; above 1 makes tokens already on the canvas less probable.
+        threshold: for `threshold`: reveal all positions at least so confident, 0 to 1.
+        remask_cap: for `remask`: largest probability of returning a token to [MASK] in one step, 0 to 1.
+        seed: 0 to 2^63 - 1. Same seed, same options, same denoiser: same trace.
+
+    Raises ValueError (TypeError for a wrong type) that names the option, its value and the permitted range.
+    """
+
+    strategy: str = "confidence"
+    steps: int = 32
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    repetition_penalty: float = 1.0
+    threshold: float = 0.9
+    remask_cap: float = 0.04
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.strategy, str) or self.strategy not in STRATEGIES:
+            raise ValueError(f"strategy is {self.strategy!r}; permitted: {', '.join(STRATEGIES)}")
+        self._whole("steps", 1, MAX_STEPS)
+        self._whole("seed", 0, MAX_SEED)
+        self._number("temperature", 0.0, 100.0)
+        self._number("repetition_penalty", 0.1, 10.0)
+        self._number("threshold", 0.0, 1.0)
+        self._number("remask_cap", 0.0, 1.0)
+        if self.top_k is not None:
+            self._whole("top_k", 1, None)
+        if self.top_p is not None:
+            self._number("top_p", 0.0, 1.0, open_below=True)
+
+    def max_calls(self, masks: int) -> int:
+        """The most denoiser calls that filling `masks` holes can take: the end of a progress bar."""
+        if self.strategy in ("ancestral", "remask"):
+            return self.steps if masks else 0
+        if self.strategy in ("threshold", "first_hitting"):
+            return masks
+        return min(self.steps, masks)
+
+    def _whole(self, name: str, low: int, high: int | None) -> None:
+        value: Any = getattr(self, name)
+        permitted = f"{low} or more" if high is None else f"{low} to {high:,}"
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise TypeError(f"{name} is {value!r}; it must be a whole number, {permitted}")
+        if value < low or (high is not None and value > high):
+            raise ValueError(f"{name} is {_short(value)}; permitted: {permitted}")
+        object.__setattr__(self, name, int(value))  # a NumPy integer becomes a Python one: it goes into JSON
+
+    def _number(self, name: str, low: float, high: float, *, open_below: bool = False) -> None:
+        value: Any = getattr(self, name)
+        permitted = f"above {low:g} and up to {high:g}" if open_below else f"{low:g} to {high:g}"
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f"{name} is {value!r}; it must be a number, {permitted}")
+        # Written so that NaN fails every comparison and is refused.
+        if not (low <= value <= high) or (open_below and value == low) or math.isnan(value):
+            raise ValueError(f"{name} is {_short(value)}; permitted: {permitted}")
+        object.__setattr__(self, name, float(value))
+
+
+def _short(value: Any) -> str:
+    """The value for a message; a number of thousands of digits would be refused by str() itself."""
+    if isinstance(value, int) and abs(value) >= 10**20:
+        return f"a number of {value.bit_length()} bits"
+    return str(value)
