@@ -80,16 +80,16 @@ class BidirectionalMamba2(nn.Module):
         xBC = F.silu(two_way_convolution(xBC, self.conv_weight, self.conv_bias))
         x, B, C = xBC.split([c.d_inner, c.n_groups * c.d_state, c.n_groups * c.d_state], dim=-1)
         y = ssd_bidirectional(
-            x.unflatten(-1, (c.n_heads, c.headdim)).flatten(2, 3),
-            F.softplus(dt.float() + self.dt_bias).flatten(2),
-            -torch.exp(self.A_log.float()).flatten(),
-            B.unflatten(-1, (c.n_groups, c.d_state)).flatten(2, 3),
-            C.unflatten(-1, (c.n_groups, c.d_state)).flatten(2, 3),
-            self.D.flatten(),
+            x.unflatten(-1, (c.n_heads, c.headdim)),
+            F.softplus(dt.float() + self.dt_bias),
+            -torch.exp(self.A_log.float()),
+            B.unflatten(-1, (c.n_groups, c.d_state)),
+            C.unflatten(-1, (c.n_groups, c.d_state)),
+            self.D,
             backend=self.backend,
         )
         assert isinstance(y, Tensor)
-        y = y.flatten(2).unflatten(2, (2, -1))  # (batch, length, 2, d_inner)
+        y = y.flatten(3)  # (batch, length, 2, d_inner)
         y = rms_norm(y * F.silu(z), self.norm_weight)
         return self.out_proj(y.flatten(2))
 

@@ -1,25 +1,29 @@
 """The scan as batched matrix products over chunks, in plain PyTorch, forward and backward.
 
 The block decomposition of Mamba-2 (arXiv:2405.21060, section 6): inside a chunk the scan is a masked
-attention-like product, between chunks only the state travels.
+attention-like product, between chunks only the state travels. With u and t tokens of a chunk, u no later than t:
 
-    s_t   = sum of dt A over the chunk, up to and including t (from the right for a reverse scan)
-    y_t   = sum_u L_tu (C_t . B_u) dt_u x_u  +  exp(s_t) H C_t         L_tu = exp(s_t - s_u), u no later than t
-    H'    = exp(s_last) H + sum_u exp(s_last - s_u) dt_u x_u B_u^T
+    s_t   = sum of dt A over the chunk up to and including t, in scan order; s_end over the whole chunk
+    W_tu  = exp(s_t - s_u) (C_t . B_u)
+    y_t   = sum_u W_tu (dt_u x_u)  +  exp(s_t) C_t H  +  D x_t                H: the state entering the chunk
+    H'    = exp(s_end) H  +  sum_u B_u exp(s_end - s_u) (dt_u x_u)
 
-What makes it quick on a CPU: both directions in one product each; a reverse scan is a suffix sum and an
-upper-triangular mask, never a flip; C B^T once for all heads of a group; the products with the state take all
-heads of a group as one wide matrix, in the layout x already has; minus infinity before exp, so nothing
-overflows; short chunks. On a GPU it is a correct and compilable fallback.
+The backward pass is written out below from the same four lines; it recomputes W and keeps only the states.
+What makes it quick on a CPU: a reverse scan is a suffix sum and an upper-triangular mask, never a flip; C B^T
+once for all heads of a group; the products with the state take all heads of a group as one wide matrix, in the
+layout x already has; minus infinity before exp, so nothing overflows; short chunks.
 
     b batch  c chunks  q tokens of a chunk  k directions  g groups  r heads of a group  p headdim  n state
 """
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def scan(
@@ -28,45 +32,22 @@ def scan(
     A: Tensor,
     B: Tensor,
     C: Tensor,
+    D: Tensor,
     initial_state: Tensor,
     reverse: tuple[bool, ...],
     chunk_size: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One scan for each direction; shapes as in `recurrent.scan`.
 
-    Products run in x's dtype, sums of dt A and the states in float32 (float64 for float64 input).
+    Products run in x's dtype; sums of dt A and the travelling state in float32, float64 for float64 input.
     """
-    (batch, length, k, heads, p), (groups, n) = x.shape, B.shape[3:]
-    q = chunk_size or (32 if x.device.type == "cpu" else 64)
-    q = min(q, length)
-    exact = torch.float64 if x.dtype == torch.float64 else torch.float32
-
+    length, exact = x.shape[1], torch.float64 if x.dtype == torch.float64 else torch.float32
+    q = min(length, chunk_size or (32 if x.device.type == "cpu" else 64))
     # dt = 0 beyond the end: such a token neither decays the state nor writes to it, in either direction.
-    x, dt, B, C = (_into_chunks(v, q) for v in (x, dt, B, C))
-    dt = dt.to(exact)
-    a = dt * A.to(exact)  # (b, c, q, k, h), the log decay of each token
-    with torch.autocast(x.device.type, enabled=False):
-        s = torch.einsum("bcukh,kut->bckht", a, _triangles(reverse, q, a))  # inclusive sums in scan order
-    total = s.gather(-1, _last_index(reverse, q, s))[..., 0]  # (b, c, k, h)
-
-    xdt = x * dt.to(x.dtype)[..., None]  # (b, c, q, k, h, p)
-    y = _within_chunks(xdt, s, B, C, reverse)
-
-    decay_to_end = torch.exp(total[..., None] - s).to(x.dtype).permute(0, 1, 4, 2, 3)  # (b, c, q, k, h)
-    per_group = (groups, heads // groups * p)
-    writes = torch.einsum(
-        "bcqkgn,bcqkgm->bckgnm", B, (xdt * decay_to_end[..., None]).flatten(4).unflatten(4, per_group)
-    )  # (b, c, k, g, n, r p): what each chunk adds to the state
-    start = initial_state.to(exact).unflatten(2, (groups, -1)).permute(0, 1, 2, 5, 3, 4)  # (b, k, g, n, r, p)
-    entering, final = _carry(
-        writes.to(exact).unflatten(5, (-1, p)), total.unflatten(3, (groups, -1)), start, reverse
-    )
-
-    y_from_state = torch.einsum("bcqkgn,bckgnm->bcqkgm", C, entering.flatten(5).to(x.dtype))
-    decay_from_start = torch.exp(s).to(x.dtype).permute(0, 1, 4, 2, 3)[..., None]
-    y = y + y_from_state.flatten(4).unflatten(4, (heads, p)) * decay_from_start
-    y = y.flatten(1, 2)[:, :length]
-    return y, final.permute(0, 1, 2, 4, 5, 3).flatten(2, 3)  # (b, l, k, h, p), (b, k, h, p, n)
+    x, dt, B, C = (_into_chunks(v, q) for v in (x, dt.to(exact), B, C))  # (b, c, q, k, ...)
+    start = initial_state.to(exact).transpose(-1, -2)  # (b, k, h, n, p)
+    y, final = _ChunkedScan.apply(x, dt, A.to(exact), B, C, D.to(exact), start, reverse)
+    return y.flatten(1, 2)[:, :length], final.transpose(-1, -2)
 
 
 def _into_chunks(v: Tensor, q: int) -> Tensor:
@@ -77,48 +58,195 @@ def _into_chunks(v: Tensor, q: int) -> Tensor:
     return v.unflatten(1, (-1, q))
 
 
-def _within_chunks(xdt: Tensor, s: Tensor, B: Tensor, C: Tensor, reverse: tuple[bool, ...]) -> Tensor:
-    """What the tokens of a chunk say to each other: (L * C B^T) (dt x), per head."""
-    q, groups = xdt.shape[2], B.shape[4]
-    scores = torch.einsum("bctkgn,bcukgn->bckgtu", C, B)  # once for all heads of a group
-    L = torch.exp(s[..., :, None] - s[..., None, :] + _mask(reverse, q, s))  # (b, c, k, h, t, u)
-    weights = L.to(xdt.dtype).unflatten(3, (groups, -1)) * scores.unsqueeze(4)
-    return torch.einsum("bckhtu,bcukhp->bctkhp", weights.flatten(3, 4), xdt)
+class _Part(NamedTuple):
+    """One direction and one group of the call, batch and chunks as one axis m = b c: views, nothing is copied."""
+
+    x: Tensor  # (m, q, r, p)
+    dt: Tensor  # (m, q, r)
+    A: Tensor  # (r,)
+    B: Tensor  # (m, q, n)
+    C: Tensor  # (m, q, n)
+    D: Tensor  # (r,)
+    start: Tensor  # (b, r, n, p)
+    backwards: bool
 
 
-def _carry(writes: Tensor, total: Tensor, start: Tensor, reverse: tuple[bool, ...]) -> tuple[Tensor, Tensor]:
+def _parts(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    start: Tensor,
+    reverse: tuple[bool, ...],
+) -> list[tuple[tuple[int, slice, int], _Part]]:
+    """Every (direction, heads of a group, group) of the call with its tensors."""
+    groups = B.shape[4]
+    per_group = x.shape[4] // groups
+    parts = []
+    for k, backwards in enumerate(reverse):
+        for g in range(groups):
+            heads = slice(g * per_group, (g + 1) * per_group)
+            x_, dt_ = x[:, :, :, k, heads].flatten(0, 1), dt[:, :, :, k, heads].flatten(0, 1)
+            B_, C_ = B[:, :, :, k, g].flatten(0, 1), C[:, :, :, k, g].flatten(0, 1)
+            part = _Part(x_, dt_, A[k, heads], B_, C_, D[k, heads], start[:, k, heads], backwards)
+            parts.append(((k, heads, g), part))
+    return parts
+
+
+class _Decays(NamedTuple):
+    """Everything that is a function of dt A alone, in float32 or wider."""
+
+    s: Tensor  # (m, r, q)
+    end: Tensor  # (m, r): s of the last token in scan order
+    within: Tensor  # (m, r, t, u): exp(s_t - s_u), zero where u is later than t
+
+
+def _decays(part: _Part) -> _Decays:
+    a = (part.dt * part.A).transpose(1, 2)  # (m, r, q)
+    s = a @ _no_later(part, a)  # inclusive sums in scan order
+    later = _no_later(part, a).T == 0  # (t, u)
+    within = torch.exp((s[..., :, None] - s[..., None, :]).masked_fill_(later, float("-inf")))
+    return _Decays(s, s[..., 0 if part.backwards else -1], within)
+
+
+def _no_later(part: _Part, like: Tensor) -> Tensor:
+    """(u, t) of ones where token u is no later than token t in scan order."""
+    ones = like.new_ones(like.shape[-1], like.shape[-1])
+    return ones.tril() if part.backwards else ones.triu()
+
+
+class _ChunkedScan(torch.autograd.Function):
+    """x (b, c, q, k, h, p), dt (b, c, q, k, h), A and D (k, h), B and C (b, c, q, k, g, n), start (b, k, h, n, p)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        dt: Tensor,
+        A: Tensor,
+        B: Tensor,
+        C: Tensor,
+        D: Tensor,
+        start: Tensor,
+        reverse: tuple[bool, ...],
+    ) -> tuple[Tensor, Tensor]:  # noqa: E501
+        y, final, entering = (
+            torch.empty_like(x, memory_format=torch.contiguous_format),
+            torch.empty_like(start),
+            [],
+        )
+        with torch.autocast(x.device.type, enabled=False):
+            for (k, heads, _), part in _parts(x, dt, A, B, C, D, start, reverse):
+                y_part, final_part, states = _forward(part)
+                y[:, :, :, k, heads] = y_part.unflatten(0, x.shape[:2])
+                final[:, k, heads] = final_part
+                entering.append(states)
+        ctx.save_for_backward(x, dt, A, B, C, D, start, *entering)
+        ctx.reverse = reverse
+        return y, final
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor, dfinal: Tensor) -> tuple[Tensor | None, ...]:
+        x, dt, A, B, C, D, start, *entering = ctx.saved_tensors
+        grads = [
+            torch.empty_like(v, memory_format=torch.contiguous_format) for v in (x, dt, A, B, C, D, start)
+        ]
+        dx, ddt, dA, dB, dC, dD, dstart = grads
+        with torch.autocast(x.device.type, enabled=False):
+            for ((k, heads, g), part), states in zip(
+                _parts(x, dt, A, B, C, D, start, ctx.reverse), entering, strict=True
+            ):
+                got = _backward(part, states, dy[:, :, :, k, heads].flatten(0, 1), dfinal[:, k, heads])
+                dx[:, :, :, k, heads], ddt[:, :, :, k, heads] = (v.unflatten(0, x.shape[:2]) for v in got[:2])
+                dA[k, heads], dD[k, heads], dstart[:, k, heads] = got[2], got[5], got[6]
+                dB[:, :, :, k, g], dC[:, :, :, k, g] = (v.unflatten(0, x.shape[:2]) for v in got[3:5])
+        return *grads, None
+
+
+def _forward(part: _Part) -> tuple[Tensor, Tensor, Tensor]:
+    """y (m, q, r, p), the final state (b, r, n, p), and the state entering each chunk (m, n, r, p)."""
+    x, dt, _, B, C, D, start, backwards = part
+    decays = _decays(part)
+    xdt = x * dt.to(x.dtype)[..., None]
+    W = decays.within.to(x.dtype) * (C @ B.transpose(1, 2))[:, None]  # (m, r, t, u)
+    y = W @ xdt.transpose(1, 2)  # (m, r, q, p)
+
+    to_end = (
+        torch.exp(decays.end[..., None] - decays.s).transpose(1, 2).to(x.dtype)[..., None]
+    )  # (m, q, r, 1)
+    writes = (B.transpose(1, 2) @ (xdt * to_end).flatten(2)).unflatten(2, x.shape[2:])  # (m, n, r, p)
+    entering, final = _carry(writes, torch.exp(decays.end), start, backwards)
+
+    from_start = torch.exp(decays.s).transpose(1, 2).to(x.dtype)[..., None]
+    y_state = (C @ entering.flatten(2)).view(x.shape)
+    y = torch.addcmul(y.transpose(1, 2), y_state, from_start)
+    return torch.addcmul(y, x, D.to(x.dtype)[:, None]), final, entering
+
+
+def _carry(writes: Tensor, decay: Tensor, start: Tensor, backwards: bool) -> tuple[Tensor, Tensor]:
     """Hand the state from chunk to chunk in scan order.
 
-    writes (b, c, k, g, n, r, p), total (b, c, k, g, r): log decay of a whole chunk, start (b, k, g, n, r, p).
-    Returns the state that enters each chunk, shaped as writes, and the state after the last one.
+    writes (m, n, r, p): what each chunk adds; decay (m, r) of a whole chunk; start (b, r, n, p).
+    Returns the state that enters each chunk, shaped and typed as writes, and the state after the last.
     """
-    decay = torch.exp(total)[..., None, :, None]  # (b, c, k, g, 1, r, 1)
-    entering, finals = [], []
-    for k, backwards in enumerate(reverse):
-        state = start[:, k]
-        steps = list(zip(writes[:, :, k].unbind(1), decay[:, :, k].unbind(1), strict=True))
-        seen = []
-        for write, chunk_decay in reversed(steps) if backwards else steps:
-            seen.append(state)
-            state = torch.addcmul(write, chunk_decay, state)
-        entering.append(torch.stack(seen[::-1] if backwards else seen, dim=1))
-        finals.append(state)
-    return torch.stack(entering, dim=2), torch.stack(finals, dim=1)
+    batch = start.shape[0]
+    state = start.transpose(1, 2)  # (b, n, r, p)
+    writes, decay = writes.unflatten(0, (batch, -1)), decay.unflatten(0, (batch, -1))[:, :, None, :, None]
+    entering = torch.empty_like(writes)
+    chunks = range(writes.shape[1])
+    for c in reversed(chunks) if backwards else chunks:
+        entering[:, c] = state
+        state = torch.addcmul(writes[:, c].to(state.dtype), decay[:, c], state)
+    return entering.flatten(0, 1), state.transpose(1, 2)
 
 
-def _triangles(reverse: tuple[bool, ...], q: int, like: Tensor) -> Tensor:
-    """(k, q, q) of ones where token u is no later, in scan order, than token t: [k, u, t]."""
-    ones = torch.ones(q, q, dtype=like.dtype, device=like.device)
-    return torch.stack([ones.tril() if backwards else ones.triu() for backwards in reverse])
+def _backward(part: _Part, entering: Tensor, dy: Tensor, dfinal: Tensor) -> tuple[Tensor, ...]:
+    """Gradients of x, dt, A, B, C, D and start, from dy (m, q, r, p) and dfinal (b, r, n, p)."""
+    x, dt, A, B, C, D, _, backwards = part
+    decays = _decays(part)
+    to_end = (
+        torch.exp(decays.end[..., None] - decays.s).transpose(1, 2).to(x.dtype)[..., None]
+    )  # (m, q, r, 1)
+    from_start = torch.exp(decays.s).transpose(1, 2).to(x.dtype)[..., None]
+    xdt = x * dt.to(x.dtype)[..., None]
 
+    # y = W xdt, W = within * (C B^T)
+    within, heads_first = decays.within.to(x.dtype), dy.transpose(1, 2).contiguous()  # (m, r, q, p)
+    scores = (C @ B.transpose(1, 2))[:, None]
+    dW = (heads_first @ xdt.permute(0, 2, 3, 1)).mul_(within)  # (m, r, t, u)
+    dxdt = ((within * scores).transpose(2, 3) @ heads_first).transpose(1, 2)  # (m, q, r, p)
+    dscores = dW.sum(1)
+    dC, dB = dscores @ B, dscores.transpose(1, 2) @ C
+    dlog = dW.mul_(scores)  # gradient of s_t - s_u
+    ds = (dlog.sum(3, dtype=dt.dtype) - dlog.sum(2, dtype=dt.dtype)).transpose(1, 2)  # (m, q, r)
 
-def _mask(reverse: tuple[bool, ...], q: int, like: Tensor) -> Tensor:
-    """(k, 1, t, u): 0 where u is no later than t in scan order, minus infinity elsewhere."""
-    later = _triangles(reverse, q, like).transpose(1, 2) == 0
-    return torch.zeros_like(later, dtype=like.dtype).masked_fill(later, float("-inf"))[:, None]
+    # y += exp(s) C H
+    dy_decayed = dy * from_start
+    flat = entering.flatten(2)  # (m, n, r p)
+    dC += dy_decayed.flatten(2) @ flat.transpose(1, 2)
+    ds += (dy_decayed * (C @ flat).view(x.shape)).sum(3, dtype=dt.dtype)
+    dentering = (C.transpose(1, 2) @ dy_decayed.flatten(2)).view(entering.shape)
 
+    # H' = exp(s_end) H + writes
+    leaving, dstart = _carry(
+        dentering, torch.exp(decays.end), dfinal, not backwards
+    )  # gradient of H' of each chunk
+    dend = torch.exp(decays.end) * (leaving * entering).sum((1, 3), dtype=dt.dtype)  # (m, r)
 
-def _last_index(reverse: tuple[bool, ...], q: int, s: Tensor) -> Tensor:
-    """Index of the last token of a chunk in scan order, shaped to gather from s (b, c, k, h, q)."""
-    last = torch.tensor([0 if backwards else q - 1 for backwards in reverse], device=s.device)
-    return last[:, None, None].expand(*s.shape[:2], len(reverse), s.shape[3], 1)
+    # writes = B^T (exp(s_end - s) xdt)
+    xdt_decayed, flat = xdt * to_end, leaving.flatten(2)
+    dB += xdt_decayed.flatten(2) @ flat.transpose(1, 2)
+    dxdt_decayed = (B @ flat).view(x.shape)
+    dxdt = torch.addcmul(dxdt, dxdt_decayed, to_end)
+    dlog_end = (dxdt_decayed * xdt_decayed).sum(3, dtype=dt.dtype)  # (m, q, r)
+    ds -= dlog_end
+    ds[:, 0 if backwards else -1] += dend + dlog_end.sum(1)
+
+    # s = sums of dt A, xdt = dt x
+    da = _no_later(part, ds.transpose(1, 2)) @ ds  # (m, q, r)
+    ddt = da * A + (dxdt * x).sum(3, dtype=dt.dtype)
+    dx = torch.addcmul(dxdt * dt.to(x.dtype)[..., None], dy, D.to(x.dtype)[:, None])
+    return dx, ddt, (da * dt).sum((0, 1)), dB, dC, (dy * x).sum((0, 1, 3), dtype=dt.dtype), dstart

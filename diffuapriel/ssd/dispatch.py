@@ -43,8 +43,12 @@ def ssd(
     Returns y, shaped as x; with `return_final_state` also the state the scan ends in.
     Raises ValueError for shapes that do not fit and for a backend that is unknown.
     """
-    y, state = _scan(x, dt, A, B, C, D, initial_state, (reverse,), backend)
-    return (y, state) if return_final_state else y
+    initial = None if initial_state is None else initial_state[:, None]
+    D = None if D is None else D[None]
+    y, state = _scan(
+        x[:, :, None], dt[:, :, None], A[None], B[:, :, None], C[:, :, None], D, initial, (reverse,), backend
+    )
+    return (y[:, :, 0], state[:, 0]) if return_final_state else y[:, :, 0]
 
 
 def ssd_bidirectional(
@@ -59,10 +63,11 @@ def ssd_bidirectional(
     return_final_state: bool = False,
     backend: str = "auto",
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Two independent scans in one call: the first half of heads and groups runs forward, the second in reverse.
+    """Two independent scans in one call: direction 0 runs forward, direction 1 in reverse; nothing is flipped.
 
-    Shapes as in `ssd`, with 2 x heads and 2 x groups. Equal to concatenating, over the heads,
-    `ssd(first half)` and `ssd(second half, reverse=True)`; nothing is flipped.
+    Shapes as in `ssd` with an axis of two directions: x (batch, length, 2, heads, headdim), dt (batch, length, 2,
+    heads), A and D (2, heads), B and C (batch, length, 2, groups, state), states (batch, 2, heads, headdim, state).
+    Equal to stacking `ssd(... direction 0)` and `ssd(... direction 1, reverse=True)`.
     """
     y, state = _scan(x, dt, A, B, C, D, initial_state, (False, True), backend)
     return (y, state) if return_final_state else y
@@ -89,53 +94,38 @@ def _scan(
     reverse: tuple[bool, ...],
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    _check_shapes(x, dt, A, B, C, D, initial_state, directions=len(reverse))
-    k = len(reverse)
-    batch, length, heads, headdim = x.shape
+    """The call of a backend, every tensor with its axis of directions."""
+    name = choose_backend(backend)
+    _check_shapes(x, dt, A, B, C, D, initial_state)
+    batch, _, directions, heads, headdim = x.shape
+    if D is None:
+        D = torch.zeros_like(A)
     if initial_state is None:
-        state_dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-        initial_state = x.new_zeros((batch, heads, headdim, B.shape[-1]), dtype=state_dtype)
-    y, state = BACKENDS[choose_backend(backend)](
-        x.unflatten(2, (k, -1)),  # (batch, length, directions, heads, headdim)
-        dt.unflatten(2, (k, -1)),
-        A.unflatten(0, (k, -1)),
-        B.unflatten(2, (k, -1)),
-        C.unflatten(2, (k, -1)),
-        initial_state.unflatten(1, (k, -1)),
-        reverse,
-    )
-    y = y.flatten(2, 3)
-    return (y if D is None else y + D.to(y.dtype)[:, None] * x), state.flatten(1, 2)
+        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+        initial_state = x.new_zeros((batch, directions, heads, headdim, B.shape[-1]), dtype=dtype)
+    return BACKENDS[name](x, dt, A, B, C, D, initial_state, reverse)
 
 
 def _check_shapes(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    initial_state: Tensor | None,
-    directions: int,
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, initial_state: Tensor | None
 ) -> None:
-    if x.ndim != 4 or x.shape[1] == 0:
+    if x.ndim != 5 or x.shape[1] == 0:
         raise ValueError(
             f"x has shape {tuple(x.shape)}; it must be (batch, length, heads, headdim), length 1 or more"
         )
-    batch, length, heads, headdim = x.shape
-    if B.ndim != 4 or B.shape[2] % directions or heads % max(B.shape[2], 1) or heads % directions:
+    batch, length, directions, heads, headdim = x.shape
+    if B.ndim != 5 or B.shape[3] == 0 or heads % B.shape[3]:
         raise ValueError(
-            f"B has shape {tuple(B.shape)}; it must be (batch, length, groups, state) with groups dividing {heads} heads"
-            + (", both even" if directions == 2 else "")
+            f"B has shape {tuple(B.shape)}; it must have groups that divide the {heads} heads, and a state"
         )
-    groups, state = B.shape[2:]
+    groups, state = B.shape[3:]
     expected = {
-        "dt": (dt, (batch, length, heads)),
-        "A": (A, (heads,)),
-        "B": (B, (batch, length, groups, state)),
-        "C": (C, (batch, length, groups, state)),
-        "D": (D, (heads,)),
-        "initial_state": (initial_state, (batch, heads, headdim, state)),
+        "dt": (dt, (batch, length, directions, heads)),
+        "A": (A, (directions, heads)),
+        "B": (B, (batch, length, directions, groups, state)),
+        "C": (C, (batch, length, directions, groups, state)),
+        "D": (D, (directions, heads)),
+        "initial_state": (initial_state, (batch, directions, heads, headdim, state)),
     }
     for name, (tensor, shape) in expected.items():
         if tensor is not None and tuple(tensor.shape) != shape:

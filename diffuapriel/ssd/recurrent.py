@@ -3,7 +3,7 @@
 Mamba-2 (arXiv:2405.21060, equation 2 with scalar A), per head:
 
     h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_t^T        h: (headdim, state)
-    y_t = h_t C_t
+    y_t = h_t C_t + D x_t
 
 It is slow, works in any floating dtype, and nothing in it is clever.
 
@@ -17,11 +17,18 @@ from torch import Tensor
 
 
 def scan(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: Tensor, reverse: tuple[bool, ...]
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    initial_state: Tensor,
+    reverse: tuple[bool, ...],
 ) -> tuple[Tensor, Tensor]:
-    """One scan for each direction, `reverse[k]` telling whether direction k runs from the last token to the first.
+    """One scan for each direction; `reverse[k]` says that direction k runs from the last token to the first.
 
-    x (b, l, k, h, p), dt (b, l, k, h), A (k, h), B and C (b, l, k, g, n), initial_state (b, k, h, p, n).
+    x (b, l, k, h, p), dt (b, l, k, h), A and D (k, h), B and C (b, l, k, g, n), initial_state (b, k, h, p, n).
     Returns y, shaped as x, and the final state, shaped as the initial one.
     """
     heads_per_group = x.shape[3] // B.shape[3]
@@ -36,7 +43,7 @@ def scan(
             decay = torch.exp(dt[:, t, k] * A[k])  # (b, h)
             write = (dt[:, t, k, :, None] * x[:, t, k])[..., None] * B[:, t, k, :, None, :]
             state = decay[..., None, None] * state + write
-            y[t] = (state * C[:, t, k, :, None, :]).sum(-1)  # (b, h, p)
+            y[t] = (state * C[:, t, k, :, None, :]).sum(-1) + D[k, :, None] * x[:, t, k]  # (b, h, p)
         outputs.append(torch.stack(y, dim=1))
         states.append(state)
     return torch.stack(outputs, dim=2), torch.stack(states, dim=1)
