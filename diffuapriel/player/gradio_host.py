@@ -28,6 +28,7 @@ Nothing is requested from anywhere.
 from __future__ import annotations
 
 import base64
+import json
 import zlib
 from importlib import resources
 
@@ -41,7 +42,7 @@ if (!globalThis[key]) {
   const url = URL.createObjectURL(new Blob([text("{js}")], { type: "text/javascript" }));
   globalThis[key] = import(url).finally(() => URL.revokeObjectURL(url));
 }
-globalThis[key].then((player) => player.bindGradio({ element, props, watch }));
+globalThis[key].then((player) => player.bindGradio({ element, props, watch }, JSON.parse(text("{options}"))));
 """
 
 
@@ -50,10 +51,19 @@ def read_source(name: str) -> str:
     return (resources.files("diffuapriel.player") / name).read_text(encoding="utf-8")
 
 
-def html_component_arguments() -> dict:
-    """Keyword arguments for `gr.HTML`; `value` may be added."""
+def html_component_arguments(*, empty: str = "Nothing has run yet.", height: str | None = None) -> dict:
+    """Keyword arguments for `gr.HTML`.
+
+    `empty` is shown until the first message; `height` is a CSS length above which the canvas scrolls ("none": never).
+    """
     js, css = read_source("player.js"), read_source("player.css")
-    parts = {"css": _encode(css), "js": _encode(js), "digest": str(zlib.crc32((js + css).encode()))}
+    options = {"empty": empty} | ({} if height is None else {"height": height})
+    parts = {
+        "css": _encode(css),
+        "js": _encode(js),
+        "options": _encode(json.dumps(options)),
+        "digest": str(zlib.crc32((js + css).encode())),
+    }
     on_load = _ON_LOAD
     for name, part in parts.items():
         on_load = on_load.replace("{" + name + "}", part)

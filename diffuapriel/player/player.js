@@ -251,7 +251,7 @@ function signs(text) {
 
 class TokenCanvas {
   constructor() {
-    this.root = make("div", "da-canvas", { role: "listbox", "aria-label": "Tokens", "data-empty": "No tokens yet." });
+    this.root = make("div", "da-canvas", { role: "listbox" });
     this.tokens = [];
     this.active = 0; // the one token in the tab order
   }
@@ -386,6 +386,14 @@ class Card {
     this.root.style.top = `${clamp(top, 8, Math.max(8, clientHeight - height - 8))}px`;
   }
 
+  /** Something scrolled: stay with the token while it can be seen. */
+  move() {
+    if (!this.token) return;
+    const { top, bottom } = this.token.getBoundingClientRect();
+    if (bottom < 0 || top > document.documentElement.clientHeight) this.hide();
+    else this.place(this.token);
+  }
+
   hideSoon() {
     clearTimeout(this.closing);
     this.closing = setTimeout(() => this.hide(), 140); // long enough to reach the card with the pointer
@@ -496,11 +504,11 @@ function colorChoice(name, value, onChange) {
 }
 
 function select(label, options, value, onChange) {
-  const node = make("select", "da-select", { "aria-label": label, title: label });
+  const node = make("select", "", { "aria-label": label, title: label });
   for (const [key, text] of options) node.append(make("option", "", { value: key }, text));
   node.value = value;
   node.addEventListener("change", () => onChange(node.value));
-  return node;
+  return make("span", "da-select", {}, node);
 }
 
 function legend(colorBy, total, again) {
@@ -527,7 +535,7 @@ function legend(colorBy, total, again) {
 class Player {
   constructor(element, options = {}) {
     instances += 1;
-    this.options = { controls: true, colorBy: "confidence", ...options };
+    this.options = { controls: true, colorBy: "confidence", empty: "Nothing has run yet.", ...options };
     this.colorBy = this.options.colorBy;
     this.recording = null;
     this.index = 0; // the frame on the screen, or about to be
@@ -551,8 +559,10 @@ class Player {
     // JupyterLab would otherwise read the arrow keys and the space bar as commands to the notebook.
     this.root = make("div", "da-player", { "data-lm-suppress-shortcuts": "true", role: "group", "aria-label": "Player" });
     if (this.options.height) this.root.style.setProperty("--da-height", this.options.height);
-    this.root.append(this.buildHead(), this.problem, this.canvas.root, this.buildFoot(), this.card.root, this.status);
-    this.head.hidden = this.foot.hidden = !this.options.controls;
+    this.empty = make("div", "da-empty", {}, this.options.empty);
+    this.body = [this.buildHead(), this.canvas.root, this.buildFoot()]; // put in when there is something to show
+    if (!this.options.controls) this.body = [this.canvas.root];
+    this.root.append(this.problem, this.empty, this.card.root, this.status);
     this.setColor(this.colorBy);
     this.listen();
     element.append(this.root);
@@ -565,12 +575,9 @@ class Player {
     const special = make("input", "", { type: "checkbox" });
     special.checked = true;
     special.addEventListener("change", () => this.canvas.root.classList.toggle("da-no-special", !special.checked));
-    this.settings = make("div", "da-settings", {},
-      make("label", "da-check", {}, special, "special tokens"),
+    const settings = make("div", "da-settings", {}, make("label", "da-check", {}, special, "special tokens"),
       colorChoice(`da-color-${instances}`, this.colorBy, (key) => this.setColor(key)));
-    this.head = make("div", "da-head", {},
-      make("div", "da-title", {}, this.name, this.liveMark, this.about), this.settings);
-    return this.head;
+    return make("div", "da-head", {}, make("div", "da-title", {}, this.name, this.liveMark, this.about), settings);
   }
 
   buildFoot() {
@@ -592,10 +599,9 @@ class Player {
     this.stepText = make("span");
     this.timeText = make("small");
     this.legend = make("div");
-    this.foot = make("div", "da-foot", {}, this.strip.root, this.scrubber, make("div", "da-bar", {},
+    return make("div", "da-foot", {}, this.strip.root, this.scrubber, make("div", "da-bar", {},
       make("div", "da-buttons", {}, ...Object.values(this.buttons)), this.speedSelect,
       make("div", "da-state", {}, this.stepText, this.timeText), this.jump, this.legend));
-    return this.foot;
   }
 
   listen() {
@@ -611,8 +617,7 @@ class Player {
       reveal(event);
     }, { signal });
     tokens.addEventListener("focusout", () => this.card.hideSoon(), { signal });
-    tokens.addEventListener("scroll", () => this.card.hide(), { signal, passive: true });
-    window.addEventListener("scroll", () => this.card.hide(), { signal, passive: true });
+    window.addEventListener("scroll", () => this.card.move(), { signal, passive: true, capture: true });
     this.root.addEventListener("keydown", (event) => this.onKey(event), { signal });
   }
 
@@ -689,6 +694,8 @@ class Player {
     this.follow = true;
     this.index = 0;
     this.drawn = -1;
+    this.empty.remove();
+    if (!this.canvas.root.isConnected) this.problem.after(...this.body);
     this.canvas.reset(recording);
     this.describe();
     this.mark("frame", "strip");
@@ -701,6 +708,7 @@ class Player {
     } catch (error) {
       this.problem.textContent = `This trace cannot be shown: ${error.message}`;
       this.problem.hidden = false;
+      this.empty.remove();
     }
   }
 
@@ -744,6 +752,10 @@ class Player {
 
   get duration() {
     return this.recording?.elapsed ?? 0;
+  }
+
+  get remasks() {
+    return this.recording?.frames.some((frame) => frame.remasked.length) ?? false;
   }
 
   setSpeed(speed) {
@@ -834,8 +846,7 @@ class Player {
     if (frame && this.stale.has("frame")) this.drawTokens(frame);
     if (this.stale.has("strip")) {
       if (recording) this.strip.draw(recording);
-      const again = recording?.frames.some((f) => f.remasked.length) ?? false;
-      const fresh = legend(this.colorBy, recording?.total ?? 0, again);
+      const fresh = legend(this.colorBy, recording?.total ?? 0, this.remasks);
       this.legend.replaceWith(fresh);
       this.legend = fresh;
     }
@@ -898,7 +909,7 @@ function check(message) {
   }
 }
 
-/** One player inside `element`. Options: trace, title, colorBy, controls, height (a CSS length), onDraw. */
+/** One player inside `element`. Options: trace, title, colorBy, controls, height (a CSS length), empty, onDraw. */
 export function mount(element, options = {}) {
   return new Player(element, options);
 }
@@ -907,7 +918,7 @@ export function mount(element, options = {}) {
 
 /**
  * Replay runs side by side at true relative speed. `lanes` is a list of {label, note, trace}; the runs'
- * own times come from their frames' ms. Options: slow (how many times slower than real), autoplay.
+ * own times come from their frames' ms. Options: slow (how many times slower than real), autoplay, colorBy.
  * Returns {seek(ms), play(), pause(), duration, players, destroy()}.
  */
 export function race(element, lanes, options = {}) {
@@ -915,8 +926,9 @@ export function race(element, lanes, options = {}) {
 }
 
 class Race {
-  constructor(element, lanes, { slow = null, autoplay = true } = {}) {
+  constructor(element, lanes, { slow = null, autoplay = true, colorBy = "confidence" } = {}) {
     instances += 1;
+    this.colorBy = colorBy;
     this.time = 0;
     this.playing = false;
     this.root = make("div", "da-player da-race", { "data-lm-suppress-shortcuts": "true", role: "group", "aria-label": "Race" });
@@ -924,7 +936,9 @@ class Race {
     this.players = this.lanes.map((lane) => lane.player);
     this.duration = Math.max(0, ...this.players.map((player) => player.duration));
     this.speed = `${slow ? 1 / slow : this.fittingSpeed()}`;
+    this.legend = make("div");
     this.root.append(make("div", "da-lanes", {}, ...this.lanes.map((lane) => lane.root)), this.buildFoot());
+    this.setColor(this.colorBy);
     this.root.addEventListener("keydown", (event) => this.onKey(event));
     element.append(this.root);
     if (autoplay && !reducedMotion()) this.play();
@@ -943,7 +957,7 @@ class Race {
   }
 
   buildFoot() {
-    this.button = iconButton("play", "Play", () => (this.playing ? this.pause() : this.play()));
+    this.button = iconButton("play", "Play", () => this.toggle());
     this.button.classList.add("da-play");
     this.scrubber = make("input", "da-scrubber", {
       type: "range", min: 0, max: Math.max(1, this.duration), step: "any", value: 0, "aria-label": "Time",
@@ -960,7 +974,17 @@ class Race {
     return make("div", "da-race-foot", {}, this.scrubber, make("div", "da-bar", {},
       make("div", "da-buttons", {}, iconButton("start", "To the start", () => this.seek(0)), this.button,
         iconButton("end", "To the end", () => this.seek(this.duration))),
-      this.speedSelect, this.state, this.verdict));
+      this.speedSelect, this.state, this.verdict), make("div", "da-bar", {},
+      colorChoice(`da-color-race-${instances}`, this.colorBy, (key) => this.setColor(key)), this.legend));
+  }
+
+  setColor(colorBy) {
+    this.colorBy = colorBy;
+    for (const player of this.players) player.setColor(colorBy);
+    const { recording } = this.players[0] ?? {};
+    const fresh = legend(colorBy, recording?.total ?? 0, this.players.some((player) => player.remasks));
+    this.legend.replaceWith(fresh);
+    this.legend = fresh;
   }
 
   /** The fastest offered speed, real time at most, at which the race can be followed by eye. */
@@ -972,26 +996,28 @@ class Race {
   onKey(event) {
     const { target, key } = event;
     if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const choosing = target.matches("select, input[type=radio]");
     if (key === "Escape") this.players.forEach((player) => player.card.hide());
-    else if (target.closest(".da-canvas") && this.canvasKey(target, key)) event.preventDefault();
-    else if (key === " " && !target.matches("button, select")) this.playing ? this.pause() : this.play();
-    else if ((key === "ArrowLeft" || key === "ArrowRight") && !target.matches("select")) {
-      this.seek(this.time + (key === "ArrowLeft" ? -1 : 1) * this.duration / 50);
-    } else if ((key === "Home" || key === "End") && !target.matches("select")) {
+    else if (key === " " && !choosing && !target.matches("button")) this.toggle();
+    else if (target.closest(".da-canvas")) {
+      if (!this.players.find(({ root }) => root.contains(target)).canvasKey(key)) return;
+    } else if ((key === "ArrowLeft" || key === "ArrowRight") && !choosing) {
+      this.seek(this.time + ((key === "ArrowLeft" ? -1 : 1) * this.duration) / 50);
+    } else if ((key === "Home" || key === "End") && !choosing) {
       this.seek(key === "Home" ? 0 : this.duration);
     } else return;
     event.preventDefault();
     event.stopPropagation();
   }
 
-  canvasKey(target, key) {
-    const player = this.players.find(({ root }) => root.contains(target));
-    return key !== " " && player.canvasKey(key);
-  }
-
   seek(ms) {
     this.pause();
     this.show(clamp(ms, 0, this.duration));
+  }
+
+  toggle() {
+    if (this.playing) this.pause();
+    else this.play();
   }
 
   play() {
@@ -1101,10 +1127,10 @@ export function receive(element, options = {}) {
 }
 
 /** gr.HTML: `value` is a message, as JSON text (fast) or as an object. */
-export function bindGradio({ element, props, watch }) {
+export function bindGradio({ element, props, watch }, options = {}) {
   const host = element.querySelector(".da-host") ?? element;
   host.replaceChildren();
-  const take = receive(host);
+  const take = receive(host, options);
   const read = () => {
     const value = props.value;
     if (!value) return;
