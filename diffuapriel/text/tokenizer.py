@@ -19,7 +19,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import tiktoken
 
@@ -110,7 +110,7 @@ def _read_ranks() -> dict[bytes, int]:
     return {base64.b64decode(token): int(rank) for token, rank in pairs}
 
 
-@lru_cache(maxsize=None)
+@cache
 def get_tokenizer(name: str) -> Tokenizer:
     """The tokenizer called `name`: "gpt2" or "gpt2-4k". Cached: the same object every time."""
     if name not in VOCABULARIES:
