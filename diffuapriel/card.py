@@ -53,6 +53,7 @@ def write_card(
         sections.append("## Held-out text\n\n" + _table(evaluation))
     if samples:
         sections.append("## Samples\n\n" + _table(samples))
+        sections += _lists(samples)
     sections.append("## Limits\n\n" + "\n".join(f"- {line}" for line in (*LIMITS, *limits)))
     sections.append("## License\n\nMIT, as the rest of the project.")
     return "\n\n".join(sections) + "\n"
@@ -73,8 +74,21 @@ def _shape(config: ModelConfig) -> dict[str, Any]:
     return {"width": config.width, "depth": config.depth, "tokenizer": config.tokenizer}
 
 
+def _lists(rows: Mapping[str, Any]) -> list[str]:
+    """Rows that hold texts, each as a list of its own."""
+    texts = {key: value for key, value in rows.items() if _is_list_of_texts(value) and value}
+    return [
+        f"{key.capitalize()}:\n\n" + "\n".join(f"- {text}" for text in value) for key, value in texts.items()
+    ]
+
+
+def _is_list_of_texts(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(part, str) for part in value)
+
+
 def _table(rows: Mapping[str, Any]) -> str:
-    shown = {key.replace("_", " "): _format(value) for key, value in rows.items() if value is not None}
+    kept = {key: value for key, value in rows.items() if value is not None and not _is_list_of_texts(value)}
+    shown = {key.replace("_", " "): _format(value) for key, value in kept.items()}
     return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in shown.items())])
 
 

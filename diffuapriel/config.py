@@ -46,7 +46,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:
             raise ValueError(f"architecture is {self.architecture!r}; permitted: {', '.join(ARCHITECTURES)}")
-        if self.tokenizer not in TOKENIZER_SIZES:
+        if self.tokenizer not in tuple(TOKENIZER_SIZES):
             raise ValueError(f"tokenizer is {self.tokenizer!r}; permitted: {', '.join(TOKENIZER_SIZES)}")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)

@@ -104,7 +104,8 @@ class Denoiser(nn.Module):
             )
         if positions is not None and (positions.shape != ids.shape or positions.dtype != torch.bool):
             raise ValueError(
-                f"positions are {tuple(positions.shape)} {positions.dtype}; they must be bool, shaped as ids {tuple(ids.shape)}"
+                f"positions are {tuple(positions.shape)} {positions.dtype}; "
+                f"they must be bool, shaped as ids {tuple(ids.shape)}"
             )
 
 

@@ -418,8 +418,8 @@ class Card {
       make("div", "da-card-where", {}, `position ${p}, id ${id}`),
     ];
     if (recording.fixed[p]) fact("given", "never changes");
-    else if (masked && frame.born[p] > recording.first) fact("masked again at step", `${frame.born[p]}`);
-    else if (masked) fact("masked", "since the start");
+    else if (masked && frame.born[p] > recording.first) fact("masked again at", `step ${frame.born[p]}`);
+    else if (masked) fact("since", "the start");
     else {
       fact("appeared at step", `${frame.born[p]} of ${recording.total}`);
       if (!Number.isNaN(frame.confidence[p])) fact("probability then", percent(frame.confidence[p]));
@@ -1142,16 +1142,19 @@ export function bindGradio({ element, props, watch }, options = {}) {
   return take;
 }
 
-/** anywidget: the trait `message` holds the newest message, `trace` the whole recording once it is over. */
+/** anywidget: `message` holds the newest message; `snapshot_id` names the static picture that we stand in for. */
 function render({ model, el }) {
   const host = make("div");
+  const hidden = make("style", "", {}, `#${CSS.escape(model.get("snapshot_id"))} { display: none; }`);
   el.append(host);
+  document.head.append(hidden);
   const take = receive(host, { height: model.get("height") || undefined });
-  const read = () => take(model.get("message"));
+  const read = () => Object.keys(model.get("message")).length && take(model.get("message"));
   model.on("change:message", read);
   read();
   return () => {
     model.off("change:message", read);
+    hidden.remove();
     take.destroy();
   };
 }

@@ -70,6 +70,18 @@ def race_message(lanes: Iterable[dict], *, slow: float | None = None) -> dict:
     return {"schema": RACE_SCHEMA, "version": VERSION, "lanes": packed, "slow": slow}
 
 
+def last_ids(message: dict) -> list[int]:
+    """The canvas at the end of a whole message."""
+    first, *rest = message["frames"]
+    ids = list(first["ids"])
+    for frame in rest:
+        if "ids" in frame:
+            ids = list(frame["ids"])
+        for position, id_, *_ in frame.get("changes", ()):
+            ids[position] = id_
+    return ids
+
+
 class Feed:
     """Turns the step frames of a running model into messages, at most twenty a second.
 

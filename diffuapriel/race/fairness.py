@@ -39,9 +39,14 @@ def _order(result: RaceResult) -> str:
 def _parameters(lanes: tuple[LaneResult, ...]) -> str:
     counts = " against ".join(f"{lane.parameters:,}" for lane in lanes)
     gap = parameter_gap(lanes)
+    names = sorted({lane.tokenizer for lane in lanes})
+    vocabulary = f" Vocabularies differ ({' and '.join(names)})." if len(names) > 1 else ""
     if gap <= MATCHED:
-        return f"Parameters matched within 2 %: {counts}."
-    return f"Parameters are NOT matched: {counts}, {gap:.0%} apart. The speeds compare sizes as well as architectures."
+        return f"Parameters matched within 2 %: {counts}.{vocabulary}"
+    return (
+        f"Parameters are NOT matched: {counts}, {gap:.0%} apart; the speeds compare sizes as well as "
+        f"architectures.{vocabulary}"
+    )
 
 
 def _kernels(lanes: tuple[LaneResult, ...]) -> str:

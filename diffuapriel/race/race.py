@@ -61,6 +61,7 @@ class LaneResult:
 
     name: str
     architecture: str
+    tokenizer: str
     parameters: int
     weights: str
     dtype: str
@@ -294,6 +295,7 @@ class _Racer:
         return LaneResult(
             name=self.name,
             architecture=self.lane.architecture,
+            tokenizer=self.lane.tokenizer.name,
             parameters=self.lane.parameters,
             weights=self.lane.weights,
             dtype=self.lane.dtype,

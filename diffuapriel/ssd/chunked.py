@@ -131,7 +131,7 @@ class _ChunkedScan(torch.autograd.Function):
         D: Tensor,
         start: Tensor,
         reverse: tuple[bool, ...],
-    ) -> tuple[Tensor, Tensor]:  # noqa: E501
+    ) -> tuple[Tensor, Tensor]:
         y, final, entering = (
             torch.empty_like(x, memory_format=torch.contiguous_format),
             torch.empty_like(start),

@@ -1,0 +1,7 @@
+"""`python -m diffuapriel` is the `diffuapriel` command."""
+
+import sys
+
+from diffuapriel.cli import main
+
+sys.exit(main())

@@ -1,0 +1,117 @@
+"""The `diffuapriel` command: one parser, one place where errors become one line and an exit code.
+
+    0  done          1  the action was refused or failed          2  the command line is wrong          130  interrupted
+
+Every subcommand lives in diffuapriel/commands: `add` describes it, `run` does it. Nothing heavy is imported before
+a subcommand runs, so `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from diffuapriel import __version__
+from diffuapriel.commands import bench, evaluate, params, race, sample, train
+
+DESCRIPTION = """\
+Masked diffusion language models with Mamba backbones: train one, watch it write, measure it, race it.
+
+A text begins as [MASK]s; the model fills them in any order, looking both ways. Two kinds of backbone compete:
+DiffuApriel (bidirectional Mamba-2, linear in length) and DiffuTran (a Transformer, quadratic in length)."""
+
+EPILOG = """\
+examples:
+  diffuapriel sample                                      a story from nothing, drawn as it is written
+  diffuapriel sample "Mia found a [MASK:6]."              fill six holes in a sentence
+  diffuapriel race tales-diffuapriel tales-diffutran      time two models, one after the other
+  diffuapriel evaluate tales-diffuapriel                  how far from the corpus's exact entropy?
+  diffuapriel train --corpus tales:1 --minutes 3          a small model of your own
+  diffuapriel COMMAND --help                              what a command does, with examples"""
+
+COMMANDS = {
+    "train": train,
+    "sample": sample,
+    "evaluate": evaluate,
+    "race": race,
+    "bench": bench,
+    "params": params,
+}
+
+
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps line breaks and shows a default where there is one to show."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        shown = action.default not in (None, False, argparse.SUPPRESS) and "%(default)" not in text
+        return f"{text} (default: %(default)s)" if shown and action.option_strings else text
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=Formatter, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Print the error and where help is; exit with 2."""
+        self.exit(2, f"diffuapriel: error: {message}; see {self.prog} --help\n")
+
+
+def build_parser() -> Parser:
+    """The whole command line."""
+    parser = Parser(prog="diffuapriel", description=DESCRIPTION, epilog=EPILOG)
+    parser.add_argument("--version", action="version", version=f"diffuapriel {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    for name, command in COMMANDS.items():
+        text, _, rest = command.__doc__.partition("\n\n")
+        description, _, examples = rest.partition("\nexamples:\n")
+        subparser = subparsers.add_parser(
+            name,
+            help=text.rstrip("."),
+            description=f"{text}\n\n{description.strip()}",
+            epilog=f"examples:\n{examples}",
+        )
+        subparser.add_argument(
+            "--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks"
+        )
+        command.add(subparser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code (see the module's docstring)."""
+    parser = build_parser()
+    try:
+        args = parser.parse_args(argv)
+        if args.command is None:
+            parser.error("a command is missing: " + ", ".join(COMMANDS))
+    except SystemExit as finished:  # --help, --version, or an error that has been printed
+        return int(finished.code or 0)
+    try:
+        return COMMANDS[args.command].run(args)
+    except KeyboardInterrupt:
+        print("diffuapriel: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `diffuapriel ... | head` has closed: nobody is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if args.debug:
+            raise
+        print(f"diffuapriel: error: {describe(error)}", file=sys.stderr)
+        return 1
+
+
+def describe(error: Exception) -> str:
+    """The error in one line. One that nobody raised on purpose is named, with the way to its traceback."""
+    text = " ".join(str(error).split())
+    meant = (ValueError, TypeError, OSError, ImportError, MemoryError, RuntimeError, ArithmeticError)
+    if text and isinstance(error, meant):
+        return text
+    return f"{type(error).__name__}: {text or 'no message'} (--debug shows where)"

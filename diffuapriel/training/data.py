@@ -1,0 +1,64 @@
+"""Batches by update number: a pure function of (seed, step), so that a run can go on anywhere.
+
+Where the model runs on CUDA the batches are made ahead by worker processes, in pinned memory, and copied while
+the model computes; on a CPU the model needs every core and they are made in between.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from diffuapriel.text.corpus import Corpus
+from diffuapriel.training.config import TrainConfig
+
+MOST_WORKERS = 12
+PREFETCHED = 8  # batches a worker keeps ready
+
+
+class _Batches(Dataset[Tensor]):
+    """The batch of every update, by its number."""
+
+    def __init__(self, corpus: Corpus, config: TrainConfig) -> None:
+        self.corpus, self.config = corpus, config
+
+    def __getitem__(self, step: int) -> Tensor:
+        c = self.config
+        return self.corpus.batch(step, split="train", batch_size=c.rows, length=c.length, seed=c.seed)
+
+
+class _CountFrom(Sampler[int]):
+    def __init__(self, start: int) -> None:
+        self.start = start
+
+    def __iter__(self) -> Iterator[int]:
+        return itertools.count(self.start)
+
+
+def batches(corpus: Corpus, config: TrainConfig, device: torch.device, *, start: int) -> Iterator[Tensor]:
+    """Ids (batch_size x accumulate, length) int64 on `device` for update `start`, `start + 1`, ... without end."""
+    cuda = device.type == "cuda"
+    workers = min(MOST_WORKERS, max(1, (os.cpu_count() or 1) - 2)) if cuda else 0
+    loader = DataLoader(
+        _Batches(corpus, config),
+        batch_size=None,
+        sampler=_CountFrom(start),
+        num_workers=workers,
+        prefetch_factor=PREFETCHED if workers else None,
+        pin_memory=cuda,
+        worker_init_fn=_quiet_worker if workers else None,
+    )
+    for ids in loader:
+        yield ids.to(device, non_blocking=True)
+
+
+def _quiet_worker(worker: int) -> None:
+    """Ctrl-C is for the loop, which stops its workers itself; one thread each is enough."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)

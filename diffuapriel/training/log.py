@@ -1,0 +1,148 @@
+"""What a run leaves to read: log.jsonl, one line an update, and loss.png.
+
+    {"step": 12, "loss": 5.31, "norm": 0.8, "learning_rate": 0.00036}
+    {"step": 500, "validation": 2.17, "floor": 0.34, "gap": 1.83, "seconds": 81.2}
+
+Losses are nats a token over all tokens of the windows, padding included; so are `validation` and `floor`, the
+exact entropy of the validation windows where the corpus knows it. Losses stay on the device until they are
+written: reading one waits for the GPU.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffuapriel.evaluation.perplexity import NelboEstimate
+
+SMOOTHING = 0.05  # of the curve's line: each update counts for a twentieth
+
+
+class RunLog:
+    """log.jsonl of one run. Opening it at `step` drops what a killed run wrote after that step."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self.file = folder / "log.jsonl"
+        kept = [record for record in read_log(folder) if record["step"] <= step]
+        aside = self.file.with_suffix(".writing")
+        aside.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+        os.replace(aside, self.file)
+        self.waiting: list[tuple[int, Tensor, Tensor, float]] = []
+
+    def add(self, step: int, loss: Tensor, norm: Tensor, learning_rate: float) -> None:
+        """Remember one update; nothing is read from the device yet."""
+        self.waiting.append((step, loss, norm, learning_rate))
+
+    def flush(self) -> float:
+        """Write the updates added so far; returns their mean loss (NaN when there are none).
+
+        Raises FloatingPointError at the first loss that is no number.
+        """
+        if not self.waiting:
+            return math.nan
+        steps, losses, norms, rates = zip(*self.waiting)
+        self.waiting = []
+        values = torch.stack(
+            [torch.stack(losses), torch.stack(norms)]
+        ).tolist()  # the one wait for the device
+        records = [
+            {"step": step, "loss": loss, "norm": norm, "learning_rate": rate}
+            for step, loss, norm, rate in zip(steps, *values, rates)
+        ]
+        for record in records:
+            if not abs(record["loss"]) < float("inf") or not abs(record["norm"]) < float("inf"):
+                raise FloatingPointError(
+                    f"update {record['step']}: the loss is {record['loss']} and the gradient's norm {record['norm']}; "
+                    "try a smaller learning rate, a longer warm-up or float32"
+                )
+        self._append(records)
+        return sum(record["loss"] for record in records) / len(records)
+
+    def write_validation(self, step: int, estimate: NelboEstimate, *, seconds: float) -> None:
+        """Write the line of a validation, after those of the updates before it."""
+        self.flush()
+        share = estimate.tokens / (
+            estimate.windows * estimate.length
+        )  # of the windows that is story, not padding
+        record = {
+            "step": step,
+            "validation": estimate.nats_per_token * share,
+            "floor": None if estimate.floor is None else estimate.floor * share,
+            "gap": None if estimate.gap is None else estimate.gap * share,
+            "seconds": round(seconds, 2),
+        }
+        self._append([record])
+
+    def draw(self, tokens_per_step: int, title: str) -> None:
+        """Redraw loss.png from all lines so far."""
+        self.flush()
+        folder = self.file.parent
+        aside = folder / "loss.writing"
+        aside.write_bytes(draw_curve(read_log(folder), tokens_per_step, title))
+        os.replace(aside, folder / "loss.png")
+
+    def _append(self, records: list[dict[str, Any]]) -> None:
+        with self.file.open("a", encoding="utf-8") as stream:
+            stream.write("".join(json.dumps(record) + "\n" for record in records))
+
+
+def read_log(folder: str | Path) -> list[dict[str, Any]]:
+    """Every line of a run's log; a last line cut off by a kill is left out."""
+    file = Path(folder) / "log.jsonl"
+    records = []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            continue
+    return records
+
+
+def draw_curve(records: list[dict[str, Any]], tokens_per_step: int, title: str) -> bytes:
+    """The loss against tokens as a PNG: updates, their smoothed line, validations, and the entropy dashed."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError("the loss curve needs matplotlib: pip install matplotlib") from None
+    updates = [record for record in records if "loss" in record]
+    checks = [record for record in records if "validation" in record]
+    figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot(xlabel="tokens", ylabel="nats a token", title=title)
+    tokens = [record["step"] * tokens_per_step for record in updates]
+    losses = [record["loss"] for record in updates]
+    axes.plot(tokens, losses, ".", markersize=2, alpha=0.15, color="tab:blue", rasterized=True)
+    axes.plot(tokens, _smooth(losses), color="tab:blue", label="training, smoothed")
+    if checks:
+        where = [record["step"] * tokens_per_step for record in checks]
+        label = "held-out text, averaged weights"
+        axes.plot(where, [record["validation"] for record in checks], "o-", color="tab:orange", label=label)
+        floor = checks[-1].get("floor")
+        if floor is not None:
+            axes.axhline(floor, linestyle="--", color="black", label=f"entropy of the corpus, {floor:.3f}")
+    if losses:
+        axes.set_ylim(0, max(losses) * 1.05)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", metadata={"Software": None})
+    return picture.getvalue()
+
+
+def _smooth(values: list[float]) -> list[float]:
+    """Exponential average, unbiased at its start."""
+    total = weight = 0.0
+    line = []
+    for value in values:
+        total = (1 - SMOOTHING) * total + SMOOTHING * value
+        weight = (1 - SMOOTHING) * weight + SMOOTHING
+        line.append(total / weight)
+    return line

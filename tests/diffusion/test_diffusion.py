@@ -1,0 +1,127 @@
+"""Schedules, corruption and the bound: each identity of MDLM that the rest stands on."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from diffuapriel.config import ModelConfig
+from diffuapriel.diffusion.objective import T_MIN, corrupt, nelbo, stratified_t, subs_log_probs
+from diffuapriel.diffusion.schedule import EPS, SCHEDULES, get_schedule
+from diffuapriel.model import Denoiser
+
+VOCABULARY, MASK = 12, 11
+
+
+class UniformDenoiser:
+    """Every clean token equally likely; records where it was asked."""
+
+    def __call__(self, ids: Tensor, sigma: Tensor, positions: Tensor | None = None) -> Tensor:
+        rows = ids if positions is None else ids[positions]
+        return torch.zeros(*rows.shape, VOCABULARY)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_runs_from_clean_to_noise(name: str) -> None:
+    schedule = get_schedule(name)
+    t = torch.linspace(0, 1, 101, dtype=torch.float64)
+    alpha = schedule.alpha(t)
+    assert alpha[0] == 1
+    assert alpha[-1].item() == pytest.approx(EPS)
+    assert (alpha.diff() < 0).all()
+    assert torch.allclose(schedule.sigma(t), -alpha.log())
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_derivative_and_weight_follow_from_alpha(name: str) -> None:
+    schedule = get_schedule(name)
+    t = torch.linspace(0.01, 1, 50, dtype=torch.float64, requires_grad=True)
+    (derivative,) = torch.autograd.grad(schedule.alpha(t).sum(), t)
+    assert torch.allclose(schedule.alpha_prime(t.detach()), derivative)
+    assert torch.allclose(
+        schedule.weight(t.detach()), -derivative / (1 - schedule.alpha(t.detach())), rtol=1e-9
+    )
+
+
+def test_the_weight_of_the_log_linear_schedule_is_one_over_t() -> None:
+    t = torch.rand(100, dtype=torch.float64)
+    assert torch.equal(get_schedule("log-linear").weight(t), 1 / t)
+
+
+def test_an_unknown_schedule_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'linear'; permitted: log-linear, cosine, polynomial"):
+        get_schedule("linear")
+
+
+def test_times_are_stratified() -> None:
+    t = stratified_t(64, torch.Generator().manual_seed(0))
+    assert t.min() >= T_MIN
+    assert t.max() <= 1
+    assert sorted(((t - T_MIN) / (1 - T_MIN) * 64).floor().int().tolist()) == list(range(64))
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_tokens_are_masked_with_probability_one_minus_alpha(name: str) -> None:
+    schedule = get_schedule(name)
+    t = torch.tensor([0.05, 0.5, 0.95])
+    ids = torch.randint(0, MASK, (3, 200_000), generator=torch.Generator().manual_seed(0))
+    noisy = corrupt(ids, t, schedule, MASK, torch.Generator().manual_seed(1))
+    masked = noisy == MASK
+    assert torch.equal(noisy[~masked], ids[~masked])
+    assert torch.allclose(masked.float().mean(1), 1 - schedule.alpha(t), atol=0.005)
+
+
+def test_mask_is_never_predicted() -> None:
+    logits = torch.randn(5, VOCABULARY)
+    logits[:, MASK] = 100.0
+    log_probs = subs_log_probs(logits, MASK)
+    assert (log_probs[:, MASK] == -math.inf).all()
+    assert torch.allclose(log_probs.exp().sum(-1), torch.ones(5))
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("every_position", [True, False])
+def test_the_loss_of_a_uniform_model_is_log_v(name: str, every_position: bool) -> None:
+    ids = torch.randint(0, MASK, (4096, 16), generator=torch.Generator().manual_seed(0))
+    got = nelbo(
+        UniformDenoiser(), ids, get_schedule(name), MASK,
+        generator=torch.Generator().manual_seed(1), every_position=every_position,
+    )  # fmt: skip
+    assert got.loss.item() == pytest.approx(math.log(VOCABULARY - 1), rel=0.02)
+    assert got.nats.sum().item() / ids.numel() == pytest.approx(got.loss.item())
+
+
+def test_only_masked_tokens_cost_and_all_tokens_divide() -> None:
+    ids = torch.randint(0, MASK, (1, 1000), generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([0.25])
+    got = nelbo(UniformDenoiser(), ids, get_schedule(), MASK, t=t, generator=torch.Generator().manual_seed(1))
+    assert got.loss.item() == pytest.approx(4 * got.masked.item() * math.log(VOCABULARY - 1) / 1000, rel=1e-5)
+
+
+def test_the_head_on_masked_rows_gives_the_same_loss_and_gradient() -> None:
+    torch.manual_seed(0)
+    shape = {"width": 32, "depth": 2, "d_state": 8, "headdim": 16, "cond_dim": 8}
+    model = Denoiser(ModelConfig(architecture="diffuapriel", vocab_size=VOCABULARY, **shape))
+    ids = torch.randint(0, MASK, (4, 20))
+    losses, gradients = [], []
+    for every_position in (False, True):
+        model.zero_grad()
+        generator = torch.Generator().manual_seed(1)
+        loss = nelbo(
+            model, ids, get_schedule(), MASK, generator=generator, every_position=every_position
+        ).loss
+        loss.backward()
+        losses.append(loss.item())
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert torch.allclose(gradients[0], gradients[1], atol=1e-5)
+
+
+def test_wrong_times_are_refused() -> None:
+    with pytest.raises(ValueError, match="t has shape"):
+        corrupt(torch.zeros(2, 3, dtype=torch.int64), torch.tensor([0.5]), get_schedule(), MASK)
+    with pytest.raises(ValueError, match="n is 0"):
+        stratified_t(0)

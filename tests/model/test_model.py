@@ -1,0 +1,232 @@
+"""What a denoiser is: bidirectional, independent in its directions, the identity at the start."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from diffuapriel.config import ARCHITECTURES, PRESETS, ModelConfig, preset
+from diffuapriel.model import Denoiser, count_parameters
+from diffuapriel.model.attention import Attention
+from diffuapriel.model.denoiser import Block
+from diffuapriel.model.mamba2 import BidirectionalMamba2
+from diffuapriel.model.norm import rms_norm
+from diffuapriel.ssd import ssd
+
+
+def small_config(architecture: str = "diffuapriel", **overrides) -> ModelConfig:
+    shape = {"width": 32, "depth": 3, "d_state": 8, "headdim": 16, "attention_headdim": 16, "cond_dim": 8}
+    return ModelConfig(architecture=architecture, vocab_size=20, **{**shape, **overrides})
+
+
+def awake(model: nn.Module) -> nn.Module:
+    """The model in float64 with its zero-initialised layers drawn at random: what training would make of it."""
+    generator = torch.Generator().manual_seed(5)
+    for parameter in model.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.5, generator=generator)
+    return model.double()
+
+
+def one_direction(mixer: BidirectionalMamba2, k: int, u: Tensor) -> Tensor:
+    """Mamba-2 of direction k alone, causal, as its paper writes it, with a library convolution."""
+    c = mixer.config
+    z, xBC, dt = (u @ mixer.in_proj.weight.unflatten(0, (2, -1))[k].T).split(
+        [c.d_inner, c.d_inner + 2 * c.n_groups * c.d_state, c.n_heads], dim=-1
+    )
+    padded = nn.functional.pad(xBC.transpose(1, 2), (c.d_conv - 1, 0))
+    taps = mixer.conv_weight[k].T[:, None]  # (channels, 1, taps)
+    xBC = nn.functional.silu(
+        nn.functional.conv1d(padded, taps, mixer.conv_bias[k], groups=xBC.shape[-1]).transpose(1, 2)
+    )
+    x, B, C = xBC.split([c.d_inner, c.n_groups * c.d_state, c.n_groups * c.d_state], dim=-1)
+    y = ssd(
+        x.unflatten(-1, (c.n_heads, c.headdim)),
+        nn.functional.softplus(dt + mixer.dt_bias[k]),
+        -mixer.A_log[k].exp(),
+        B.unflatten(-1, (c.n_groups, c.d_state)),
+        C.unflatten(-1, (c.n_groups, c.d_state)),
+        mixer.D[k],
+        backend="recurrent",
+    )
+    assert isinstance(y, Tensor)
+    y = rms_norm(y.flatten(2) * nn.functional.silu(z), mixer.norm_weight[k])
+    return y @ mixer.out_proj.weight[:, k * c.d_inner : (k + 1) * c.d_inner].T
+
+
+@pytest.mark.parametrize("n_groups", [1, 2])
+@pytest.mark.parametrize("length", [1, 2, 37])
+def test_the_packed_mixer_is_two_mamba2_one_of_them_flipped_added(length: int, n_groups: int) -> None:
+    torch.manual_seed(0)
+    mixer = BidirectionalMamba2(small_config(n_groups=n_groups)).double()
+    u = torch.randn(2, length, 32, dtype=torch.float64)
+    expected = one_direction(mixer, 0, u) + one_direction(mixer, 1, u.flip(1)).flip(1)
+    assert torch.allclose(mixer(u), expected, rtol=0, atol=1e-6)  # softplus of dt runs in float32
+
+
+def test_swapping_the_directions_and_reversing_the_text_reverses_the_output() -> None:
+    torch.manual_seed(0)
+    mixer, swapped = (BidirectionalMamba2(small_config()) for _ in range(2))
+    swapped.in_proj.weight.data = mixer.in_proj.weight.data.unflatten(0, (2, -1)).flip(0).flatten(0, 1)
+    swapped.out_proj.weight.data = mixer.out_proj.weight.data.unflatten(1, (2, -1)).flip(1).flatten(1, 2)
+    for name in ("conv_weight", "conv_bias", "dt_bias", "A_log", "D", "norm_weight"):
+        getattr(swapped, name).data = getattr(mixer, name).data.flip(0)
+    u = torch.randn(2, 37, 32)
+    assert torch.allclose(swapped(u.flip(1)).flip(1), mixer(u), atol=1e-5)
+
+
+def test_the_two_directions_share_no_parameter() -> None:
+    torch.manual_seed(0)
+    mixer = BidirectionalMamba2(small_config())
+    mixer.out_proj.weight.data[:, 64:] = 0  # silence the reverse direction
+    mixer(torch.randn(1, 9, 32)).square().sum().backward()
+    for name in ("conv_weight", "conv_bias", "dt_bias", "A_log", "D", "norm_weight"):
+        gradient = getattr(mixer, name).grad
+        assert gradient[0].any() and not gradient[1].any()
+    assert not mixer.in_proj.weight.grad.unflatten(0, (2, -1))[1].any()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_last_token_moves_the_first_logits_and_the_first_the_last(architecture: str) -> None:
+    torch.manual_seed(0)
+    model = awake(Denoiser(small_config(architecture)))
+    ids = torch.randint(0, 18, (1, 70))
+    sigma = torch.tensor([0.5])
+    reference = model(ids, sigma)
+    for changed, watched in ((-1, 0), (0, -1)):
+        other = ids.clone()
+        other[0, changed] = (ids[0, changed] + 1) % 18
+        assert (model(other, sigma) - reference)[0, watched].abs().max() > 1e-9
+
+
+@pytest.mark.parametrize("kind", ["mamba", "attention"])
+def test_a_zero_initialised_adaln_makes_the_block_the_identity(kind: str) -> None:
+    torch.manual_seed(0)
+    block = Block(small_config("diffuapriel-h"), kind)
+    x = torch.randn(2, 9, 32)
+    assert torch.equal(block(x, torch.randn(2, 8)), x)
+
+
+def test_attention_knows_the_order_of_tokens() -> None:
+    torch.manual_seed(0)
+    attention = Attention(small_config("diffutran"))
+    u = torch.randn(1, 6, 32)
+    order = [0, 2, 1, 3, 4, 5]
+    assert not torch.allclose(attention(u[:, order]), attention(u)[:, order], atol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_head_on_chosen_positions_gives_the_same_logits(architecture: str) -> None:
+    torch.manual_seed(0)
+    model = awake(Denoiser(small_config(architecture)))
+    ids, sigma = torch.randint(0, 20, (3, 11)), torch.tensor([0.1, 1.0, 5.0])
+    positions = torch.rand(3, 11) < 0.5
+    logits = model(ids, sigma)
+    assert logits.shape == (3, 11, 20)
+    assert torch.allclose(model(ids, sigma, positions), logits[positions], atol=1e-9)
+
+
+def test_time_conditioning_can_be_switched_off() -> None:
+    torch.manual_seed(0)
+    ids = torch.randint(0, 20, (1, 5))
+    for on in (True, False):
+        model = awake(Denoiser(small_config(time_conditioning=on)))
+        assert torch.equal(model(ids, torch.tensor([0.1])), model(ids, torch.tensor([4.0]))) is not on
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_rows_of_a_batch_do_not_mix(architecture: str) -> None:
+    torch.manual_seed(0)
+    model = awake(Denoiser(small_config(architecture)))
+    ids, sigma = torch.randint(0, 20, (3, 40)), torch.tensor([0.1, 1.0, 5.0])
+    assert torch.allclose(model(ids, sigma)[1:2], model(ids[1:2], sigma[1:2]), atol=1e-9)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_three_architectures_have_equal_parameters_within_two_percent(name: str) -> None:
+    counts = [count_parameters(preset(name, architecture)) for architecture in ARCHITECTURES]
+    assert max(counts) / min(counts) < 1.02
+    budget = {"240m": 240e6, "0.5b": 0.5e9, "1.3b": 1.3e9}.get(name)
+    assert budget is None or all(abs(count / budget - 1) < 0.05 for count in counts)
+
+
+@given(depth=st.integers(1, 60), every=st.integers(1, 9))
+def test_the_hybrid_spreads_its_attention_over_the_depth(depth: int, every: int) -> None:
+    kinds = small_config("diffuapriel-h", depth=depth, attention_every=every).layer_kinds
+    runs = "".join(kind[0] for kind in kinds).split("a")
+    assert len(kinds) == depth
+    assert runs[-1] == ""  # attention closes every run of Mamba blocks, the last one too
+    assert kinds.count("attention") == max(1, depth // (every + 1))
+    lengths = [len(run) for run in runs[:-1]]
+    assert max(lengths) - min(lengths) <= 1  # evenly
+    assert depth <= every or min(lengths) >= every
+
+
+def test_a_configuration_survives_json_and_refuses_strangers() -> None:
+    config = preset("nano", "diffuapriel-h")
+    assert ModelConfig.from_dict(config.to_dict()) == config
+    with pytest.raises(ValueError, match=r"unknown fields.*colour"):
+        ModelConfig.from_dict({**config.to_dict(), "colour": 1})
+    with pytest.raises(ValueError, match=r"missing fields.*depth"):
+        ModelConfig.from_dict({k: v for k, v in config.to_dict().items() if k != "depth"})
+
+
+@settings(max_examples=60)
+@given(
+    field=st.sampled_from([f.name for f in dataclasses.fields(ModelConfig)]),
+    value=st.sampled_from([0, -1, 1.5, float("nan"), None, "x", [], True]),
+)
+def test_every_field_out_of_range_is_refused_by_name(field: str, value: object) -> None:
+    legal = field == "time_conditioning" and value is True
+    if legal:
+        return
+    with pytest.raises(ValueError, match=field):
+        ModelConfig.from_dict({**small_config().to_dict(), field: value})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"headdim": 48}, "not a multiple of headdim 48"),
+        ({"n_groups": 3}, "n_groups = 3"),
+        ({"architecture": "diffutran", "attention_headdim": 12}, "not a multiple of attention_headdim 12"),
+        ({"attention_headdim": 7}, "must be even"),
+    ],
+)
+def test_shapes_that_do_not_divide_are_refused(overrides: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ModelConfig.from_dict({**small_config().to_dict(), **overrides})
+
+
+@pytest.mark.parametrize(
+    ("ids", "sigma", "positions", "message"),
+    [
+        (torch.zeros(2, 3), torch.zeros(2), None, "ids are"),
+        (torch.zeros(3, dtype=torch.int64), torch.zeros(1), None, "ids are"),
+        (torch.zeros(2, 0, dtype=torch.int64), torch.zeros(2), None, "ids are"),
+        (torch.zeros(2, 3, dtype=torch.int64), torch.zeros(3), None, "sigma has shape"),
+        (
+            torch.zeros(2, 3, dtype=torch.int64),
+            torch.zeros(2),
+            torch.ones(2, 2, dtype=torch.bool),
+            "positions are",
+        ),
+    ],
+)
+def test_wrong_inputs_are_refused_by_name(
+    ids: Tensor, sigma: Tensor, positions: Tensor | None, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        Denoiser(small_config())(ids, sigma, positions)
+
+
+def test_unknown_presets_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"'huge'; permitted: nano"):
+        preset("huge", "diffuapriel")
+    with pytest.raises(ValueError, match=r"'rnn'; permitted: diffuapriel"):
+        preset("nano", "rnn")
