@@ -82,23 +82,26 @@ class SamplerConfig:
         permitted = f"{low} or more" if high is None else f"{low} to {high:,}"
         if isinstance(value, bool) or not isinstance(value, Integral):
             raise TypeError(f"{name} is {value!r}; it must be a whole number, {permitted}")
-        if value < low or (high is not None and value > high):
-            raise ValueError(f"{name} is {_short(value)}; permitted: {permitted}")
-        object.__setattr__(self, name, int(value))  # a NumPy integer becomes a Python one: it goes into JSON
+        number = int(value)  # a NumPy integer becomes a Python one: it goes into JSON
+        if number < low or (high is not None and number > high):
+            raise ValueError(f"{name} is {_short(number)}; permitted: {permitted}")
+        object.__setattr__(self, name, number)
 
     def _number(self, name: str, low: float, high: float, *, open_below: bool = False) -> None:
         value: Any = getattr(self, name)
         permitted = f"above {low:g} and up to {high:g}" if open_below else f"{low:g} to {high:g}"
         if isinstance(value, bool) or not isinstance(value, Real):
             raise TypeError(f"{name} is {value!r}; it must be a number, {permitted}")
+        try:
+            number = float(value)
+        except OverflowError:  # a whole number beyond any float
+            number = math.inf if int(value) > 0 else -math.inf
         # Written so that NaN fails every comparison and is refused.
-        if not (low <= value <= high) or (open_below and value == low) or math.isnan(value):
-            raise ValueError(f"{name} is {_short(value)}; permitted: {permitted}")
-        object.__setattr__(self, name, float(value))
+        if not low <= number <= high or (open_below and number == low):
+            raise ValueError(f"{name} is {number}; permitted: {permitted}")
+        object.__setattr__(self, name, number)
 
 
-def _short(value: Any) -> str:
-    """The value for a message; a number of thousands of digits would be refused by str() itself."""
-    if isinstance(value, int) and abs(value) >= 10**20:
-        return f"a number of {value.bit_length()} bits"
-    return str(value)
+def _short(value: int) -> str:
+    """The value for a message; str() itself refuses a number of thousands of digits."""
+    return str(value) if abs(value) < 10**20 else f"a number of {value.bit_length()} bits"

@@ -1,0 +1,147 @@
+"""From logits to tokens: what a distribution says about itself, and exact draws from it.
+
+All functions take rows, one row a masked position. Shapes: n rows, V = mask_id tokens ([MASK], the last column
+of the logits, is gone: under SUBS, arXiv:2406.07524, it is never predicted).
+
+The work splits by cost. Scores are wanted at *every* masked position, so they are as few passes over the logits
+as possible and one temporary. Tokens are wanted at the *chosen* positions only, where nothing needs to be saved.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from diffuapriel.sampling.options import SamplerConfig
+
+LOG2E = math.log2(math.e)
+SHOWN = 5  # alternatives kept for "why this token": the top five
+
+
+def relative(logits: Tensor, mask_id: int) -> Tensor:
+    """Log-probabilities up to a constant a row: exactly 0 at the most probable token, [MASK] left out.
+
+    Args: logits (n, mask_id + 1). Returns (n, mask_id), float32, or float64 if the logits are.
+    Raises ValueError when a row is no distribution: NaN, +inf, or -inf at every token but [MASK].
+    """
+    kept = logits[:, :mask_id]
+    if kept.dtype in (torch.float16, torch.bfloat16):
+        kept = kept.float()
+    top = kept.amax(-1, keepdim=True)  # NaN if the row holds one
+    if not top.isfinite().all():
+        bad = (~top.isfinite()).flatten().nonzero().flatten()
+        raise ValueError(
+            f"sampler: the denoiser's logits hold NaN or infinity, or no permitted token at all, in {len(bad)} of "
+            f"{len(top)} rows (first: row {int(bad[0])}); they must be finite or -inf, with one finite token a row"
+        )
+    return kept - top
+
+
+def weights_(x: Tensor) -> Tensor:
+    """exp(x) of relative logits, *in place*: probabilities times the row's sum, exactly 1 at the best token.
+
+    exp2 takes half the time of exp on a CPU, and a fresh tensor would cost as much again in page faults.
+    """
+    return x.mul_(LOG2E).exp2_()
+
+
+def top_probability(logits: Tensor, mask_id: int) -> Tensor:
+    """(n,) probability of the most probable token."""
+    return 1 / weights_(relative(logits, mask_id)).sum(-1)
+
+
+def margin(logits: Tensor, mask_id: int) -> Tensor:
+    """(n,) probability of the most probable token minus that of the runner-up."""
+    w = weights_(relative(logits, mask_id))
+    total = w.sum(-1)
+    others = w.masked_fill_(w == 1, 0)
+    runner_up = others.amax(-1)
+    shared = total - others.sum(-1) > 1.5  # two tokens or more are best
+    return torch.where(shared, 0.0, (1 - runner_up) / total)
+
+
+def entropy(logits: Tensor, mask_id: int) -> Tensor:
+    """(n,) entropy in nats."""
+    x = relative(logits, mask_id)
+    w = weights_(x.clone())
+    return _entropy(x, w, w.sum(-1))
+
+
+def _entropy(x: Tensor, w: Tensor, total: Tensor) -> Tensor:
+    # A token of weight 0 adds nothing; the clamp keeps 0 * -inf from becoming NaN.
+    return total.log() - (x.clamp(min=-1000) * w).sum(-1) / total
+
+
+def draw_tokens(
+    logits: Tensor, mask_id: int, uniform: Tensor, config: SamplerConfig, seen: Tensor | None = None
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """One token a row, and why.
+
+    Repetition penalty, then temperature, top-k, top-p, then an exact draw; temperature 0 takes the best token.
+    Args: logits (n, mask_id + 1); uniform (n,) float64 in [0, 1); seen (n, mask_id) bool, the tokens that the
+    repetition penalty concerns (None: none).
+    Returns tokens (n,) int64, and of the denoiser's own distribution, before temperature and filters: the
+    tokens' probability (n,), the entropy (n,), ids (n, 5) and probabilities (n, 5) of the most probable tokens,
+    best first (fewer columns in a smaller vocabulary).
+    """
+    x = relative(logits, mask_id)
+    w = weights_(x.clone())
+    total = w.sum(-1)
+    tokens = _pick(x, w, uniform, config, seen)
+    top, ids = w.topk(min(SHOWN, mask_id), dim=-1)
+    probability = w.gather(-1, tokens[:, None]).squeeze(-1) / total
+    return tokens, (probability, _entropy(x, w, total), ids, top / total[:, None])
+
+
+def _pick(x: Tensor, w: Tensor, uniform: Tensor, config: SamplerConfig, seen: Tensor | None) -> Tensor:
+    if seen is not None:
+        x = penalize(x, w, seen, config.repetition_penalty)
+    if config.temperature == 0:
+        return x.argmax(-1)
+    if seen is not None or config.temperature != 1:
+        x = x.double()
+        w = weights_((x - x.amax(-1, keepdim=True)) / config.temperature)
+    if config.top_k is not None:
+        w = keep_top_k(w, config.top_k)
+    if config.top_p is not None and config.top_p < 1:
+        w = keep_top_p(w, config.top_p)
+    return inverse_cdf(w, uniform)
+
+
+def inverse_cdf(w: Tensor, uniform: Tensor) -> Tensor:
+    """(n,) draws from weights (n, V) by the inverse of their cumulative sum, in float64.
+
+    The draw is the first token whose cumulative weight exceeds uniform * total. A token of weight 0 does not
+    raise the sum, so it can never be that first one.
+    """
+    cumulative = w.cumsum(-1, dtype=torch.float64)
+    target = uniform[:, None] * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, target, right=True).squeeze(-1)
+
+
+def keep_top_k(w: Tensor, k: int) -> Tensor:
+    """Weights of the k largest of each row, zero elsewhere (exactly k, also when some are equal)."""
+    values, ids = w.topk(min(k, w.shape[-1]), dim=-1)
+    return torch.zeros_like(w).scatter(-1, ids, values)
+
+
+def keep_top_p(w: Tensor, p: float) -> Tensor:
+    """Nucleus (Holtzman et al., arXiv:1904.09751): the fewest tokens, best first, with a share p of the sum."""
+    ordered, ids = w.sort(dim=-1, descending=True, stable=True)
+    running = ordered.cumsum(-1, dtype=torch.float64)
+    better = running - ordered  # weight of everything before: 0 for the best, which therefore always stays
+    ordered = ordered.masked_fill(better >= p * running[:, -1:], 0)
+    return torch.zeros_like(w).scatter(-1, ids, ordered)
+
+
+def penalize(x: Tensor, w: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Log-probabilities in which every seen token's probability is raised to the power `penalty`.
+
+    The repetition penalty of CTRL (Keskar et al., arXiv:1909.05858) divides positive logits and multiplies
+    negative ones; on log-probabilities, which are never positive, that is one rule and does not depend on
+    where the logits' zero happens to lie.
+    """
+    log_p = x - w.sum(-1, keepdim=True).log()
+    return torch.where(seen, log_p * penalty, log_p)

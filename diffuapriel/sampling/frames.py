@@ -1,0 +1,94 @@
+"""One step as plain Python values: what every screen, file and test looks at.
+
+A frame holds no tensor, so it can be kept, compared, sent and written without thinking of devices. Building one
+is cheap: the alternatives are listed for the positions of this step only.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffuapriel.sampling.state import State
+
+DECIMALS = 6  # of probabilities, entropies and milliseconds: enough for any screen, half the JSON
+
+
+@dataclass(frozen=True)
+class StepFrame:
+    """The canvas after a step, and what the step did.
+
+    Attributes:
+        step: 0 is the start canvas.
+        t: time after the step, from 1 to 0 (see State.t).
+        ids: token ids of the whole canvas.
+        revealed, remasked: positions changed by this step, ascending.
+        confidence: for each position the probability that its token had when it was revealed, before temperature
+            and filters; None where masked or given from the start.
+        entropy: likewise the entropy in nats of the distribution then.
+        top_k: for each revealed position its (id, probability) pairs, best first, at most five.
+        nfe: denoiser calls so far.
+        ms: milliseconds of this step, denoiser and sampler together; denoiser_ms: the denoiser's part.
+    """
+
+    step: int
+    t: float
+    ids: tuple[int, ...]
+    revealed: tuple[int, ...]
+    remasked: tuple[int, ...]
+    confidence: tuple[float | None, ...]
+    entropy: tuple[float | None, ...]
+    top_k: dict[int, tuple[tuple[int, float], ...]]
+    nfe: int
+    ms: float
+    denoiser_ms: float = 0.0
+
+    @property
+    def sampler_ms(self) -> float:
+        """Milliseconds spent outside the denoiser: noise, choice, draw, and the making of this frame."""
+        return self.ms - self.denoiser_ms
+
+
+def frame_of(state: State, began: float | None = None, denoiser_ms: float = 0.0) -> StepFrame:
+    """The frame of a state of one row. `began` is the perf_counter at the step's beginning, if it is timed."""
+    revealed = tuple(np.flatnonzero(state.revealed[0]).tolist())
+    shown = zip(revealed, state.top_ids.tolist(), state.top_probs.round(DECIMALS).tolist())
+    fields: dict[str, Any] = {
+        "step": state.step,
+        "t": float(state.t[0]),
+        "ids": tuple(state.ids[0].tolist()),
+        "revealed": revealed,
+        "remasked": tuple(np.flatnonzero(state.remasked[0]).tolist()),
+        "confidence": _numbers(state.confidence[0]),
+        "entropy": _numbers(state.entropy[0]),
+        "top_k": {position: tuple(zip(ids, probs)) for position, ids, probs in shown},
+        "nfe": int(state.nfe[0]),
+    }
+    ms = 0.0 if began is None else (time.perf_counter() - began) * 1e3
+    return StepFrame(**fields, ms=round(ms, DECIMALS), denoiser_ms=round(denoiser_ms, DECIMALS))
+
+
+def frame_to_dict(frame: StepFrame) -> dict[str, Any]:
+    """The frame as JSON values: what player.js consumes."""
+    return {
+        "step": frame.step,
+        "t": frame.t,
+        "ids": list(frame.ids),
+        "revealed": list(frame.revealed),
+        "remasked": list(frame.remasked),
+        "confidence": list(frame.confidence),
+        "entropy": list(frame.entropy),
+        "top_k": {str(p): [list(pair) for pair in pairs] for p, pairs in frame.top_k.items()},
+        "nfe": frame.nfe,
+        "ms": frame.ms,
+        "denoiser_ms": frame.denoiser_ms,
+    }
+
+
+def _numbers(values: NDArray[np.float64]) -> tuple[float | None, ...]:
+    # v == v fails for NaN alone: nothing was drawn there. Adding 0.0 turns -0.0 into 0.0.
+    return tuple(v if v == v else None for v in (values.round(DECIMALS) + 0.0).tolist())

@@ -1,0 +1,242 @@
+"""The sampler: denoiser calls and pure steps, turn about, until no [MASK] is left.
+
+    state = sampler.start(canvas)
+    while not sampler.done(state):
+        logits = denoiser(*sampler.question(state))              # only rows that are still masked
+        state = sampler.step(state, logits, sampler.noise(state))
+
+`step` is a pure function: same state, same logits, same noise, same new state; nothing is changed in place.
+`stream` yields that loop as frozen frames, `generate` runs many canvases at once by the very same rule. The
+sampler knows nothing of the denoiser's architecture; `denoiser(ids, sigma, positions)` is any callable.
+
+What the denoiser is told. It was trained on windows of which a share 1 - alpha(t) was masked, together with
+sigma = -log alpha(t). So it is told the sigma whose masked share is that of the whole canvas, given text
+counted as unmasked: -log(1 - share). On a canvas of masks alone, `ancestral` and `remask` pass exactly
+schedule.sigma(t) on a uniform grid from t = 1; with a prompt the share is that of the free positions times
+their part of the canvas. The strategies that fill by count pass the share that is really masked, and
+`first_hitting` the one expected at its last hitting time.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffuapriel.diffusion.schedule import Schedule
+from diffuapriel.sampling import draw
+from diffuapriel.sampling.canvas import Canvas
+from diffuapriel.sampling.frames import StepFrame, frame_of
+from diffuapriel.sampling.noise import Noise
+from diffuapriel.sampling.options import STRATEGIES, SamplerConfig
+from diffuapriel.sampling.state import State
+from diffuapriel.sampling.strategies import CHOOSERS, ON_THE_GRID, Bools, Moment
+
+__all__ = ["STRATEGIES", "DenoiserLike", "Sampler", "SamplerConfig", "State"]
+
+# (ids (B, L) int64, sigma (B,) float32, positions (B, L) bool) -> logits (positions.sum(), mask_id + 1)
+DenoiserLike = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+class Sampler:
+    """Fills canvases by one strategy.
+
+    Args:
+        config: strategy and options.
+        schedule: the forward process (diffuapriel.diffusion.schedule.get_schedule).
+        mask_id: id of [MASK]; logits have mask_id + 1 columns.
+    """
+
+    def __init__(self, config: SamplerConfig, schedule: Schedule, mask_id: int) -> None:
+        if not isinstance(config, SamplerConfig):
+            raise TypeError(f"sampler: config must be a SamplerConfig, not {type(config).__name__}")
+        if isinstance(mask_id, bool) or not isinstance(mask_id, int) or mask_id < 1:
+            raise ValueError(f"sampler: mask_id is {mask_id!r}; it must be a whole number, 1 or more")
+        self.config = config
+        self.schedule = schedule
+        self.mask_id = mask_id
+        self._sigma_max = float(schedule.sigma(torch.ones(1, dtype=torch.float64)))
+        if not math.isfinite(self._sigma_max):
+            raise ValueError(f"sampler: the schedule's sigma(1) is {self._sigma_max}; it must be finite")
+
+    def start(self, canvas: Canvas | Sequence[Canvas], first_row: int = 0) -> State:
+        """The state before the first step; several canvases of one length make one batch.
+
+        Row r draws its noise from stream first_row + r, so samples 32 to 63 of a seed are the same whether they
+        are made together with 0 to 31 or in a batch of their own.
+        """
+        canvases = [canvas] if isinstance(canvas, Canvas) else list(canvas)
+        if not canvases:
+            raise ValueError("sampler: there is no canvas; give at least one")
+        lengths = sorted({len(c) for c in canvases})
+        if len(lengths) > 1:
+            raise ValueError(f"sampler: canvases of {lengths} tokens; those of one batch have one length")
+        for c in canvases:
+            if c.mask_id != self.mask_id:
+                raise ValueError(
+                    f"sampler: [MASK] is {c.mask_id} on the canvas and {self.mask_id} in the sampler; "
+                    "use one tokenizer for both"
+                )
+        if isinstance(first_row, bool) or not isinstance(first_row, int) or not 0 <= first_row < 2**63:
+            raise ValueError(f"sampler: first_row is {first_row!r}; permitted: 0 to 2^63 - 1")
+        ids = torch.stack([c.ids for c in canvases])
+        fixed = torch.stack([c.fixed for c in canvases]).cpu().numpy()
+        state = State.initial(ids.cpu().numpy(), fixed, self.mask_id, ids.device, first_row)
+        return state if self.config.strategy in ON_THE_GRID else state.but(t=state.masked_share())
+
+    def done(self, state: State) -> bool:
+        """True when nothing is left to do. `remask` may empty the canvas early and then take tokens back."""
+        if state.masked.any():
+            return False
+        return self.config.strategy != "remask" or state.step >= self.config.steps or bool(state.fixed.all())
+
+    def question(self, state: State) -> tuple[Tensor, Tensor, Tensor]:
+        """What to ask the denoiser: ids (B, L) int64, sigma (B,) float32, positions (B, L) bool.
+
+        Copies: a denoiser that writes to them changes nothing. See the module's docstring for sigma.
+        """
+        level = state.t
+        if self.config.strategy in ON_THE_GRID:
+            level = 1 - self.schedule.alpha(torch.from_numpy(state.t.copy())).numpy()
+        share = level * (~state.fixed).mean(1)
+        with np.errstate(divide="ignore"):  # a share of 1 is sigma = infinity, cut to the schedule's largest
+            sigma = np.minimum(-np.log1p(-share), self._sigma_max)
+        arrays = (state.ids.copy(), sigma.astype(np.float32), state.masked)
+        ids, sigmas, positions = (torch.from_numpy(a).to(state.device) for a in arrays)
+        return ids, sigmas, positions
+
+    def noise(self, state: State) -> Noise:
+        """The numbers that the next step of `state` uses: a function of seed, row and step alone."""
+        return Noise.draw(self.config.seed, state.first_row, len(state.ids), state.step, state.ids.shape[1])
+
+    def step(self, state: State, logits: Tensor, noise: Noise) -> State:
+        """One step, pure.
+
+        Args:
+            state: from `start` or an earlier `step`.
+            logits: (state.masked.sum(), mask_id + 1), the rows of the masked positions in row-major order.
+            noise: for (batch, length) positions.
+        Raises ValueError for a wrong shape, and for logits that hold NaN or +inf or leave no token to draw.
+        """
+        masked = state.masked
+        self._check(state, masked, logits, noise)
+        choice = CHOOSERS[self.config.strategy](
+            Moment(state, masked, logits, noise.where, self.config, self.schedule)
+        )
+        reveal = choice.reveal
+        rows = torch.from_numpy(np.flatnonzero(reveal[masked])).to(logits.device)  # of the logits
+        uniform = torch.from_numpy(noise.token[reveal]).to(logits.device)
+        seen = self._seen(state, reveal, logits.device)
+        tokens, why = draw.draw_tokens(logits[rows], self.mask_id, uniform, self.config, seen)
+        probability, entropy, top_ids, top_probs = (a.cpu().numpy() for a in why)
+
+        ids, confidences, entropies = state.ids.copy(), state.confidence.copy(), state.entropy.copy()
+        ids[reveal], confidences[reveal], entropies[reveal] = tokens.cpu().numpy(), probability, entropy
+        remask = np.zeros_like(reveal) if choice.remask is None else choice.remask
+        ids[remask], confidences[remask], entropies[remask] = self.mask_id, np.nan, np.nan
+        new = state.but(
+            ids=ids,
+            step=state.step + 1,
+            nfe=state.nfe + (masked.sum(1) > 0),
+            confidence=confidences,
+            entropy=entropies,
+            revealed=reveal,
+            remasked=remask,
+            top_ids=top_ids,
+            top_probs=top_probs.astype(np.float64),
+        )
+        return new.but(t=new.masked_share() if choice.t is None else choice.t)
+
+    @torch.no_grad()
+    def advance(self, denoiser: DenoiserLike, state: State) -> State:
+        """One denoiser call and one step: what a "single step" button does."""
+        return self._advance(denoiser, state)[0]
+
+    def stream(self, denoiser: DenoiserLike, canvas: Canvas | State) -> Iterator[StepFrame]:
+        """Yields the start as frame 0, then a frame a step, until no [MASK] is left.
+
+        Takes a canvas, or a state of one row to go on from. Nothing is computed ahead: the generator may be
+        paused between frames, and closing it (or dropping it) lets go of the denoiser and its tensors.
+        """
+        state = canvas if isinstance(canvas, State) else self.start(canvas)
+        if len(state.ids) != 1:
+            raise ValueError(
+                f"sampler: stream shows one canvas, not {len(state.ids)}; generate() runs a batch"
+            )
+        return self._frames(denoiser, state)
+
+    def _frames(self, denoiser: DenoiserLike, state: State) -> Iterator[StepFrame]:
+        try:
+            yield frame_of(state)
+            while not self.done(state):
+                began = time.perf_counter()
+                with torch.no_grad():  # not around the yield: the caller's own gradients are not ours to stop
+                    state, denoiser_ms = self._advance(denoiser, state)
+                yield frame_of(state, began, denoiser_ms)
+        finally:
+            del denoiser, state
+
+    def run(self, denoiser: DenoiserLike, canvas: Canvas) -> Tensor:
+        """(length,) int64: the filled canvas."""
+        return self.generate(denoiser, [canvas])[0]
+
+    @torch.no_grad()
+    def generate(
+        self, denoiser: DenoiserLike, canvases: Sequence[Canvas] | Tensor, first_row: int = 0
+    ) -> Tensor:
+        """Fills many canvases of one length at once. Returns (batch, length) int64.
+
+        Args: canvases, or ids (batch, length) in which every [MASK] is a hole and the rest is fixed; first_row as
+        in `start`. Rows that are finished leave the denoiser's batch.
+        """
+        if isinstance(canvases, Tensor):
+            if canvases.dim() != 2:
+                raise ValueError(
+                    f"sampler: ids have shape {tuple(canvases.shape)}; they must be (batch, length)"
+                )
+            canvases = [Canvas(ids, ids != self.mask_id, self.mask_id) for ids in canvases]
+        state = self.start(canvases, first_row)
+        while not self.done(state):
+            state = self._advance(denoiser, state)[0]
+        return torch.from_numpy(state.ids.copy()).to(state.device)
+
+    def _advance(self, denoiser: DenoiserLike, state: State) -> tuple[State, float]:
+        """The next state, and the milliseconds that the denoiser took of it."""
+        noise = self.noise(state)
+        ids, sigma, positions = self.question(state)
+        busy = state.masked.sum(1) > 0  # rows that still have a hole
+        if not busy.any():  # `remask` between two returns to [MASK]: nothing to ask
+            return self.step(state, torch.empty(0, self.mask_id + 1), noise), 0.0
+        if not busy.all():
+            rows = torch.from_numpy(np.flatnonzero(busy)).to(ids.device)
+            ids, sigma, positions = ids[rows], sigma[rows], positions[rows]
+        began = time.perf_counter()
+        logits = denoiser(ids, sigma, positions)
+        if logits.is_cuda:
+            torch.cuda.synchronize(logits.device)  # or the clock would stop before the GPU does
+        denoiser_ms = (time.perf_counter() - began) * 1e3
+        return self.step(state, logits, noise), denoiser_ms
+
+    def _seen(self, state: State, reveal: Bools, device: torch.device) -> Tensor | None:
+        """(chosen, mask_id) bool: tokens already on the canvas of each chosen position."""
+        if self.config.repetition_penalty == 1:
+            return None
+        present = np.zeros((len(state.ids), self.mask_id + 1), dtype=bool)
+        np.put_along_axis(present, state.ids, True, axis=1)
+        return torch.from_numpy(present[np.nonzero(reveal)[0], : self.mask_id]).to(device)
+
+    def _check(self, state: State, masked: Bools, logits: Tensor, noise: Noise) -> None:
+        expected = (int(masked.sum()), self.mask_id + 1)
+        if tuple(logits.shape) != expected or not logits.is_floating_point():
+            raise ValueError(
+                f"sampler: logits have shape {tuple(logits.shape)} and dtype {logits.dtype}; they must be {expected} "
+                "(masked positions, vocabulary with [MASK]) and floating point"
+            )
+        if noise.where.shape != state.ids.shape:
+            raise ValueError(
+                f"sampler: noise is for shape {noise.where.shape}; the state has {state.ids.shape}"
+            )
