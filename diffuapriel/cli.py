@@ -42,13 +42,17 @@ COMMANDS = {
 }
 
 
-class Formatter(argparse.RawDescriptionHelpFormatter):
-    """Keeps line breaks and shows a default where there is one to show."""
+class Formatter(argparse.HelpFormatter):
+    """Fills paragraphs to the terminal's width, keeps lists as they are, shows a default where there is one."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        fill = super()._fill_text
+        return "\n\n".join(p if "\n  " in p else fill(p, width, indent) for p in text.split("\n\n"))
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
-        shown = action.default not in (None, False, argparse.SUPPRESS) and "%(default)" not in text
-        return f"{text} (default: %(default)s)" if shown and action.option_strings else text
+        hidden = action.default is None or action.default is False or action.default == argparse.SUPPRESS
+        return text if hidden or not action.option_strings else f"{text} (default: %(default)s)"
 
 
 class Parser(argparse.ArgumentParser):
@@ -69,7 +73,7 @@ def build_parser() -> Parser:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     for name, command in COMMANDS.items():
-        text, _, rest = command.__doc__.partition("\n\n")
+        text, _, rest = (command.__doc__ or "").partition("\n\n")
         description, _, examples = rest.partition("\nexamples:\n")
         subparser = subparsers.add_parser(
             name,

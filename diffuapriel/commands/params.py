@@ -1,0 +1,63 @@
+"""Depth, width and parameters of every preset.
+
+The three architectures are matched in parameters, not in shape: at equal width a Mamba block holds about 16 d^2
+of them and a Transformer block 12 d^2. `spread` is how far the largest of a preset is above the smallest.
+
+examples:
+  diffuapriel params                    the table
+  diffuapriel params nano tiny          two presets only
+  diffuapriel params --json             for a program
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from diffuapriel.commands.choices import PRESETS
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        "presets", nargs="*", metavar="PRESET", help=f"which: {', '.join(PRESETS)}; all by default"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table."""
+    from diffuapriel.bench.table import table
+
+    rows = [row for name in args.presets or PRESETS for row in preset_rows(name)]
+    if args.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    header = ["preset", "architecture", "depth", "width", "parameters", "spread"]
+    cells = []
+    for row in rows:
+        shape = [str(row["depth"]), str(row["width"]), f"{row['parameters']:,}"]
+        cells.append([str(row["preset"]), str(row["architecture"]), *shape, f"{row['spread']:.2%}"])
+    print(table(header, cells))
+    return 0
+
+
+def preset_rows(name: str) -> list[dict[str, str | int | float]]:
+    """One row an architecture. Raises ValueError for an unknown preset."""
+    from diffuapriel.config import ARCHITECTURES, preset
+    from diffuapriel.model.denoiser import count_parameters
+
+    configs = [preset(name, architecture) for architecture in ARCHITECTURES]
+    counts = [count_parameters(config) for config in configs]
+    spread = max(counts) / min(counts) - 1
+    return [
+        {
+            "preset": name,
+            "architecture": config.architecture,
+            "depth": config.depth,
+            "width": config.width,
+            "parameters": count,
+            "spread": spread,
+        }
+        for config, count in zip(configs, counts, strict=True)
+    ]

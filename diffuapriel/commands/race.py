@@ -1,0 +1,110 @@
+"""Race models: same canvas, same steps, one after the other.
+
+A lane is a bundled checkpoint, a checkpoint folder, or random weights: random:PRESET:ARCHITECTURE (they write
+nonsense at the speed of a trained model). Every lane warms up, then the lanes take turns; figures are medians. What
+was fair, and what was not, is printed below the table.
+
+examples:
+  diffuapriel race                                                the bundled DiffuApriel against DiffuTran
+  diffuapriel race tales-diffuapriel runs/mine --length 512       a model of your own
+  diffuapriel race random:tiny:diffuapriel random:tiny:diffutran --length 4096 --steps 8
+  diffuapriel race --json race.json                               keep the figures
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffuapriel.commands.choices import STRATEGIES
+from diffuapriel.commands.terminal import status
+
+if TYPE_CHECKING:
+    from diffuapriel.race import Lane, RaceResult
+
+DEFAULT_LANES = ("tales-diffuapriel", "tales-diffutran")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        "lanes", nargs="*", metavar="LANE", help=f"what races; by default {' '.join(DEFAULT_LANES)}"
+    )
+    parser.add_argument("--length", type=int, default=256, metavar="N", help="tokens on the canvas")
+    parser.add_argument("--steps", type=int, default=32, metavar="N", help="steps of the sampler")
+    parser.add_argument(
+        "--strategy", default="confidence", choices=STRATEGIES, metavar="NAME", help="how masks go"
+    )
+    parser.add_argument("--temperature", type=float, default=1.0, metavar="X", help="of the drawn tokens")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of the noise, the same for every lane"
+    )
+    parser.add_argument("--repeats", type=int, default=4, metavar="N", help="timed runs of each lane")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or mps")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE as well")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Race, print the table and what was fair."""
+    from diffuapriel.race import race_events
+
+    lanes = [open_lane(name, args.device) for name in args.lanes or DEFAULT_LANES]
+    result = None
+    for event in race_events(
+        lanes,
+        args.length,
+        args.steps,
+        strategy=args.strategy,
+        temperature=args.temperature,
+        seed=args.seed,
+        repeats=args.repeats,
+    ):
+        status(f"{event.fraction:4.0%} {event.phase} {event.lane}")
+        result = event.result
+    status("")
+    assert result is not None, "a race ends with its result"
+    print(format_race(result))
+    if args.json:
+        args.json.write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def open_lane(name: str, device: str) -> Lane:
+    """The lane that `name` stands for. Raises ValueError or FileNotFoundError that says what is wrong with it."""
+    from diffuapriel.race import Lane
+
+    kind, _, rest = name.partition(":")
+    if kind != "random":
+        return Lane.from_checkpoint(name, device=device)
+    preset, _, architecture = rest.partition(":")
+    if not architecture:
+        raise ValueError(
+            f"lane {name!r}: write random:PRESET:ARCHITECTURE, for example random:nano:diffutran"
+        )
+    return Lane.random(preset, architecture, device=device)
+
+
+def format_race(result: RaceResult) -> str:
+    """The lanes, fastest first, and the sentences about fairness."""
+    from diffuapriel.bench.table import table
+    from diffuapriel.race import format_bytes
+
+    lanes = sorted(result.lanes, key=lambda lane: lane.seconds)
+    rows = []
+    for lane in lanes:
+        rows.append(
+            [
+                lane.name,
+                f"{lane.parameters:,}",
+                f"{lane.ms_per_step:.1f}",
+                f"{lane.seconds:.2f} ({lane.seconds_min:.2f} to {lane.seconds_max:.2f})",
+                f"{lane.tokens_per_second:,.0f}",
+                str(lane.forward_passes),
+                format_bytes(lane.peak_memory_bytes),
+                f"{lanes[-1].seconds / lane.seconds:.2f}x",
+            ]
+        )
+    header = ["lane", "parameters", "ms/step", "seconds", "tokens/s", "passes", "peak memory", "speed"]
+    return "\n".join([table(header, rows), *result.fairness()])

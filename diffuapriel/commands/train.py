@@ -1,0 +1,95 @@
+"""Train a model and save it as a checkpoint.
+
+Say how long in exactly one way: --minutes, --steps or --tokens. A run that is stopped, or killed, goes on from its
+last save when the same command is given again, and ends exactly as it would have. The folder holds the checkpoint
+(safetensors, JSON, a card), a loss curve and the log.
+
+Corpora: tales (stories of this project's own grammar, whose exact entropy is known; tales:1 is one sentence,
+tales:2 a short story, tales:3 the whole grammar), stdlib (the Python standard library of this machine), a text,
+JSON-lines or Parquet file or a folder of them, or hf:owner/name to stream a dataset from the Hugging Face Hub.
+
+examples:
+  diffuapriel train --corpus tales:1 --minutes 3                    something that writes, in three minutes
+  diffuapriel train --preset nano --architecture diffuapriel --corpus tales --minutes 20
+  diffuapriel train --corpus my_texts/ --minutes 30 --out runs/mine
+  diffuapriel train --recipe tales-laptop                           how the bundled checkpoints were made
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import Any
+
+from diffuapriel.commands.choices import ARCHITECTURES, PRESETS, SCHEDULES
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments. None stands for what TrainConfig, or the recipe, says."""
+    parser.add_argument("--recipe", metavar="NAME", help="a committed recipe; other options replace its own")
+    parser.add_argument("--out", dest="folder", metavar="FOLDER", help="where to save")
+    what = parser.add_argument_group("what")
+    what.add_argument("--architecture", choices=ARCHITECTURES, help="default: diffuapriel")
+    what.add_argument(
+        "--preset", choices=PRESETS, help="size; `diffuapriel params` lists them; default: nano"
+    )
+    what.add_argument("--corpus", metavar="SPEC", help="see above; default: tales")
+    what.add_argument("--length", type=int, metavar="N", help="tokens of a window")
+    long = parser.add_argument_group("how long (one of these)")
+    long.add_argument("--minutes", type=float, metavar="X", help="as many updates as fit into X minutes here")
+    long.add_argument("--steps", type=int, metavar="N", help="updates")
+    long.add_argument("--tokens", type=int, metavar="N", help="tokens read")
+    long.add_argument(
+        "--stop-after-minutes", type=float, metavar="X", help="save and stop then; go on another day"
+    )
+    how = parser.add_argument_group("how")
+    how.add_argument("--batch-size", type=int, metavar="N", help="rows that go through the model at once")
+    how.add_argument("--accumulate", type=int, metavar="N", help="batches of an update")
+    how.add_argument("--learning-rate", type=float, metavar="X", help="peak; default: the architecture's own")
+    how.add_argument("--warmup-steps", type=int, metavar="N", help="updates of linear warm-up")
+    how.add_argument("--weight-decay", type=float, metavar="X", help="on matrices only")
+    how.add_argument(
+        "--ema-decay", type=float, metavar="X", help="of the averaged weights, which are what is saved"
+    )
+    how.add_argument("--clip", type=float, metavar="X", help="greatest norm of the gradient")
+    how.add_argument("--schedule", choices=SCHEDULES, help="noise schedule; default: log-linear")
+    how.add_argument("--seed", type=int, metavar="N", help="of data, noise and weights")
+    how.add_argument("--device", help="cpu, cuda or mps; default: CUDA where there is one")
+    how.add_argument("--precision", choices=("float32", "bf16"), help="of the products; default: float32")
+    how.add_argument("--compile", action="store_const", const=True, help="use torch.compile")
+    how.add_argument(
+        "--validate-every", type=int, metavar="N", help="updates between two looks at held-out text"
+    )
+    how.add_argument("--save-seconds", type=float, metavar="X", help="between two saves")
+
+
+NOT_FIELDS = {"command", "debug", "recipe"}
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, or go on training; the loop draws its own progress on standard error."""
+    from diffuapriel.training.config import TrainConfig
+    from diffuapriel.training.loop import train
+
+    given = {
+        name: value for name, value in vars(args).items() if name not in NOT_FIELDS and value is not None
+    }
+    config = TrainConfig(**{"folder": default_folder(given), **given})
+    result = train(config)
+    done = f"{result.step:,} updates, {result.tokens:,} tokens, {result.seconds / 60:.1f} minutes"
+    print(f"{done}\n\n{result.validation.table()}\n\n{result.checkpoint}")
+    if result.finished:
+        print(f"diffuapriel sample --checkpoint {result.checkpoint}")
+        return 0
+    print("stopped before the end; the same command goes on from here")
+    return 0 if args.stop_after_minutes else 130
+
+
+def default_folder(given: dict[str, Any]) -> str:
+    """runs/ARCHITECTURE-PRESET-CORPUS, so that runs of different models do not meet in one folder."""
+    parts = [
+        given.get("architecture", "diffuapriel"),
+        given.get("preset", "nano"),
+        given.get("corpus", "tales"),
+    ]
+    return "runs/" + "-".join(re.sub(r"[^A-Za-z0-9.]+", "_", part).strip("_") for part in parts)
