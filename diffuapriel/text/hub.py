@@ -1,0 +1,137 @@
+"""Datasets of the Hugging Face Hub, streamed: nothing is kept on disk but the library's own cache.
+
+Documents are read in the dataset's order through a small shuffling buffer, joined by <|endoftext|> and cut
+into windows. Where the dataset has a split "validation" or "test", that is the held-out part; otherwise it
+is every tenth document of "train". At the end of the dataset the next pass begins, in another order.
+
+A batch is still a pure function of its arguments, but a stream has no middle: asking for the next step goes
+on from where the last one stopped; any other step, as when a run is resumed, reads the stream from its
+start up to there and throws that away.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffuapriel.text.corpus import check_split, check_window, random_stream
+from diffuapriel.text.documents import HELD_OUT
+from diffuapriel.text.files import field_text
+from diffuapriel.text.tokenizer import Tokenizer
+
+BUFFER = 256  # documents in the shuffling buffer
+HELD_OUT_NAMES = ("validation", "valid", "test")
+
+
+class HubCorpus:
+    """A streamed dataset.
+
+    Args:
+        name: "owner/name" or "owner/name:config"; a folder that `datasets.load_dataset` can read will do.
+        field: the column that holds the text.
+    """
+
+    def __init__(self, name: str, tokenizer: Tokenizer, *, field: str = "text") -> None:
+        self.dataset, _, self.config = name.partition(":")
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", self.dataset) and not Path(self.dataset).is_dir():
+            raise ValueError(
+                f"a dataset of the Hub is written hf:owner/name or hf:owner/name:config, not {name!r}"
+            )
+        self.name, self.tokenizer, self.field = f"hf:{name}", tokenizer, field
+        self._sources: dict[str, Any] | None = None
+        self._stream: tuple[tuple, Iterator[list[int]]] | None = None  # (what comes next, windows)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_sources": None, "_stream": None}  # a worker opens its own stream
+
+    def __repr__(self) -> str:
+        return f"HubCorpus({self.name!r}, field={self.field!r})"
+
+    def document(self, index: int, *, split: str, seed: int = 0) -> str:
+        """Document number `index` of a part, in the dataset's order; reads the stream up to it."""
+        part = check_split(split)
+        found = next(itertools.islice(self._documents(part), index, None), None)
+        if index < 0 or found is None:
+            raise ValueError(f"{self.name} has no document {index} in the part {part!r}")
+        return found
+
+    def batch(self, step: int, *, split: str, batch_size: int, length: int, seed: int) -> Tensor:
+        """Ids (batch_size, length), int64. Steps in order are read on; another step starts over and skips."""
+        check_window(step, batch_size, length)
+        part = check_split(split)
+        key = (part, batch_size, length, seed)
+        if self._stream is None or self._stream[0] != (*key, step):
+            windows = self._windows(part, length, seed)
+            for _ in range(step * batch_size):
+                next(windows)
+        else:
+            windows = self._stream[1]
+        rows = list(itertools.islice(windows, batch_size))
+        self._stream = ((*key, step + 1), windows)
+        return torch.tensor(rows)
+
+    def _windows(self, part: str, length: int, seed: int) -> Iterator[list[int]]:
+        ids: list[int] = []
+        for text in self._shuffled(part, seed):
+            ids += [*self.tokenizer.encode(text), self.tokenizer.eos_id]
+            whole = len(ids) // length * length
+            for start in range(0, whole, length):
+                yield ids[start : start + length]
+            ids = ids[whole:]
+
+    def _shuffled(self, part: str, seed: int) -> Iterator[str]:
+        """Endless: pass after pass, each document leaving the buffer at a random time."""
+        for number in itertools.count():
+            rng = random_stream(seed, part, "pass", number)
+            buffer: list[str] = []
+            for text in self._documents(part):
+                if len(buffer) < BUFFER:
+                    buffer.append(text)
+                    continue
+                drawn = int(rng.random() * BUFFER)
+                yield buffer[drawn]
+                buffer[drawn] = text
+            if not buffer:
+                raise ValueError(f"{self.name} holds no text in the part {part!r}")
+            rng.shuffle(buffer)
+            yield from buffer
+
+    def _documents(self, part: str) -> Iterator[str]:
+        """The documents of a part that hold text, in the dataset's order."""
+        if self._sources is None:
+            self._sources = self._open()
+        own = next((name for name in HELD_OUT_NAMES if name in self._sources), None)
+        if part == "heldout" and own:
+            source = enumerate(self._sources[own])
+            mine = None
+        else:
+            first = "train" if "train" in self._sources else next(iter(self._sources))
+            source = enumerate(self._sources[first])
+            mine = None if own else (part == "heldout")
+        for index, record in source:
+            text = field_text(record, self.field, f"{self.name}, record {index}")
+            if text.strip() and (mine is None or (index % HELD_OUT == HELD_OUT - 1) == mine):
+                yield text
+
+    def _open(self) -> dict[str, Any]:
+        """The dataset's splits, by name."""
+        try:
+            import datasets
+        except ImportError as error:
+            raise ImportError(
+                "reading from the Hugging Face Hub needs datasets: pip install datasets"
+            ) from error
+        try:
+            return dict(datasets.load_dataset(self.dataset, self.config or None, streaming=True))
+        except Exception as error:  # the library raises a dozen kinds, network and Hub errors among them
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(
+                f"the dataset {self.dataset!r} cannot be opened: {reason}. Is the name right, is the network "
+                "there, does it need a configuration (hf:owner/name:config) or a login?"
+            ) from error
