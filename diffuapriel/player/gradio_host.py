@@ -13,8 +13,8 @@ A value is a message of diffuapriel.player.wire as JSON text (or "", which chang
                   if message := feed.add(frame):
                       yield to_text(message)
               yield to_text(feed.finish())
-    a trace   to_text(compact(json.loads(trace.to_json())))
-    a race    to_text(race_message([{"label": ..., "note": ..., "trace": json.loads(trace.to_json())}, ...]))
+    a trace   to_text(compact(trace.to_dict()))
+    a race    to_text(race_message([{"label": ..., "note": ..., "trace": trace.to_dict()}, ...]))
 
 A dict does too, but Gradio compares values with each other several times and wraps dicts in deep proxies:
 text is several times faster.

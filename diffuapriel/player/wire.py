@@ -1,6 +1,6 @@
 """What travels to the player: a run as messages of JSON, small enough to stream.
 
-player.js reads whole traces, but a trace repeats the canvas in every frame: 1,024 tokens x 256 steps are 10 MB.
+player.js reads whole traces, but a trace repeats the canvas in every frame: 1,024 tokens x 256 steps are some 6 MB.
 A message holds a frame as its differences from the frame before, some hundred bytes, so that a page can follow a
 running model at twenty redraws a second. A message is a plain dict:
 
@@ -42,12 +42,12 @@ def to_text(message: dict) -> str:
 
 
 def compact(trace: dict, *, run: str | None = None) -> dict:
-    """A whole trace (the dict of `Trace.to_json`) as one message: the same run in about a hundredth of the size."""
+    """A whole trace (`Trace.to_dict()`) as one message: the same run in a few percent of the size."""
     if not isinstance(trace, dict) or trace.get("schema") != TRACE_SCHEMA:
         raise ValueError(
             f"compact() takes the JSON object of a trace (schema {TRACE_SCHEMA!r}); got "
             f"{trace.get('schema') if isinstance(trace, dict) else type(trace).__name__!r}. "
-            "Use json.loads(trace.to_json())."
+            "Use trace.to_dict()."
         )
     header = {key: trace[key] for key in ("meta", "length", "mask_id", "eos_id", "fixed")}
     frames = _differences(trace["frames"])
@@ -55,7 +55,7 @@ def compact(trace: dict, *, run: str | None = None) -> dict:
 
 
 def race_message(lanes: Iterable[dict], *, slow: float | None = None) -> dict:
-    """Lanes to be replayed side by side: dicts of `label`, `trace` (a trace's JSON object) and, if wanted, `note`.
+    """Lanes to be replayed side by side: dicts of `label`, `trace` (`Trace.to_dict()`) and, if wanted, `note`.
 
     `slow` is how many times slower than real time the replay starts; None lets the player choose.
     """

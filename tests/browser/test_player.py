@@ -445,7 +445,8 @@ def test_a_step_touches_only_the_tokens_that_changed(page):
               const token = (target.closest ? target : target.parentElement).closest(".da-token");
               touched.add(token ? token.position : "canvas");
             }
-          }).observe(document.querySelector(".da-canvas"), { subtree: true, childList: true, attributes: true, characterData: true });
+          }).observe(document.querySelector(".da-canvas"),
+            { subtree: true, childList: true, attributes: true, characterData: true });
           player.seek(51);
         }"""
     )
@@ -537,13 +538,13 @@ def test_a_short_race_starts_in_slow_motion(page):
 
 
 def test_anywidget_renders_follows_its_model_and_cleans_up(page):
-    with_module(page)
+    with_module(page, '<div id="here"></div><p id="picture">a saved picture</p>')
     messages = [wire.compact(trace(length=24, steps=5)), wire.compact(trace(length=12, steps=5))]
     page.evaluate(
         """async ([first]) => {
           const listeners = {};
           window.model = {
-            state: { message: first, height: "" },
+            state: { message: first, height: "", snapshot_id: "picture" },
             get(name) { return this.state[name]; },
             on(name, call) { listeners[name] = call; },
             off(name) { delete listeners[name]; },
@@ -555,9 +556,11 @@ def test_anywidget_renders_follows_its_model_and_cleans_up(page):
         messages,
     )
     expect(page.locator(".da-token")).to_have_count(24)
+    expect(page.locator("#picture")).to_be_hidden()
     page.evaluate("message => model.set(message)", messages[1])
     expect(page.locator(".da-token")).to_have_count(12)
     page.evaluate("cleanUp()")
+    expect(page.locator("#picture")).to_be_visible()
     expect(page.locator(".da-player")).to_have_count(0)
     assert page.evaluate("Object.keys(listeners).length") == 0
 
