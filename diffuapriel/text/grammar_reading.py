@@ -2,9 +2,9 @@
 
 Reading goes in two passes. The *permissive* pass asks only for the syntax: every slot takes any word of
 its kind and form (any name where a name is due, any pronoun, any number). The text and the syntax
-together name the walk through the graph; `grammar_measures.find_ambiguity` proves that there is at most
-one. The *strict* pass follows that walk with the registers and compares each word with the words that
-agreement allows. So a text may be
+together name the walk through the graph; `grammar_ambiguity` proves that there is at most one. The
+*strict* pass follows that walk with the registers and compares each word with the words that agreement
+allows. So a text may be
 
     not grammatical           no permissive walk spells it
     grammatical, inconsistent the walk exists, but some word breaks an agreement
@@ -14,9 +14,22 @@ agreement allows. So a text may be
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
-from diffuapriel.text.grammar import Branch, Grammar, Literal, Node, Registers, Slot, split_pieces
+from diffuapriel.text.grammar import (
+    END,
+    Branch,
+    Grammar,
+    Literal,
+    Node,
+    Registers,
+    Slot,
+    index_of,
+    spellings,
+    split_pieces,
+)
 
 
 @dataclass(frozen=True)
@@ -37,88 +50,82 @@ class Failure:
     position: int
 
 
+Step = tuple[int, int, int]  # (pieces read before, index of the node that read on, its option or -1)
+Chart = list[dict[int, Step | None]]  # after so many pieces: the nodes that can be entered, and how
+
+
 def read(grammar: Grammar, text: str) -> list[Choice] | Failure:
-    """The walk of a permissive reading, or where the syntax breaks. Linear in the text.
-
-    `reached[i]` holds the nodes that can be entered after i pieces, each with the step that led there.
-    """
+    """The walk of a permissive reading, or where the syntax breaks. Linear in the text."""
     pieces = split_pieces(text)
-    end = len(pieces)
-    reached: list[dict[int, tuple | None]] = [{} for _ in range(end + 1)]
-    reached[0][-1 if grammar.start is None else grammar.start.index] = None
-    for i in range(end + 1):
-        agenda = list(reached[i])
+    chart: Chart = [{} for _ in range(len(pieces) + 1)]
+    chart[0][index_of(grammar.start)] = None
+    for i, entered in enumerate(chart):
+        agenda = list(entered)
         for index in agenda:  # grows while branches open
-            if index < 0:
-                continue
-            node = grammar.nodes[index]
-            if type(node) is Branch:
+            node = None if index == END else grammar.nodes[index]
+            if isinstance(node, Branch):
                 for option, following in enumerate(node.nodes):
-                    key = -1 if following is None else following.index
-                    if key not in reached[i]:
-                        reached[i][key] = (i, index, option)
-                        agenda.append(key)
-                continue
-            if i == end:
-                continue
-            spelled = [node.pieces] if type(node) is Literal else node.readings_by_first.get(pieces[i], ())
-            key = -1 if node.next is None else node.next.index
-            for form in spelled:
-                j = i + len(form)
-                if j <= end and pieces[i] == form[0] and tuple(pieces[i:j]) == form:
-                    reached[j].setdefault(key, (i, index, -1))
-    if -1 not in reached[end]:
-        return _syntax_failure(grammar, pieces, reached)
-    return _trace(grammar, pieces, reached)
+                    if index_of(following) not in entered:
+                        entered[index_of(following)] = (i, index, option)
+                        agenda.append(index_of(following))
+            elif node is not None and i < len(pieces):
+                for form in _starting_with(node, pieces[i]):
+                    if tuple(pieces[i : i + len(form)]) == form:
+                        chart[i + len(form)].setdefault(index_of(node.next), (i, index, -1))
+    return _trace(grammar, pieces, chart) if END in chart[-1] else _break(grammar, pieces, chart)
 
 
-def _trace(grammar: Grammar, pieces: list[str], reached: list[dict]) -> list[Choice]:
-    offsets = [0]
-    for piece in pieces:
-        offsets.append(offsets[-1] + len(piece))
+def _starting_with(node: Literal | Slot, piece: str) -> Sequence[tuple[str, ...]]:
+    return [node.pieces] if isinstance(node, Literal) else node.readings_by_first.get(piece, ())
+
+
+def _trace(grammar: Grammar, pieces: list[str], chart: Chart) -> list[Choice]:
+    """The walk to the end of the text, found from there backwards."""
+    offsets = [0, *accumulate(map(len, pieces))]
     walk: list[Choice] = []
-    j, key = len(pieces), -1
-    while (step := reached[j][key]) is not None:
-        i, key, option = step
-        walk.append(Choice(grammar.nodes[key], "".join(pieces[i:j]), offsets[i], option))
+    j, index = len(pieces), END
+    while (step := chart[j][index]) is not None:
+        i, index, option = step
+        walk.append(Choice(grammar.nodes[index], "".join(pieces[i:j]), offsets[i], option))
         j = i
     return walk[::-1]
 
 
-def _syntax_failure(grammar: Grammar, pieces: list[str], reached: list[dict]) -> Failure:
+def _break(grammar: Grammar, pieces: list[str], chart: Chart) -> Failure:
     """The furthest piece that any walk reads, also inside a node, and what could have followed."""
-    furthest, expected = 0, set()
-    for i, nodes in enumerate(reached):
-        for index in nodes:
-            if index < 0:
-                forms = [()]
-            elif type(node := grammar.nodes[index]) is Branch:
+    furthest, due = 0, set()
+    for i, entered in enumerate(chart):
+        for index in entered:
+            node = None if index == END else grammar.nodes[index]
+            if isinstance(node, Branch):
                 continue
-            else:
-                forms = [node.pieces] if type(node) is Literal else node.readings
-            for form in forms:
-                read_on = 0
-                while (
-                    read_on < len(form) and i + read_on < len(pieces) and pieces[i + read_on] == form[read_on]
-                ):
-                    read_on += 1
-                if read_on == len(form) and form:
-                    continue  # the node was read whole: the failure is after it
-                if i + read_on > furthest:
-                    furthest, expected = i + read_on, set()
-                if i + read_on == furthest:
-                    expected.add(form[read_on].strip() if form else "the end")
+            unread = [(0, "the end")] if node is None else list(_unread(node, pieces, i))
+            for n, word in unread:
+                if i + n > furthest:
+                    furthest, due = i + n, set()
+                if i + n == furthest:
+                    due.add(word)
     position = sum(map(len, pieces[:furthest]))
-    got = (
-        f"'{pieces[furthest].strip()}' does not fit here"
-        if furthest < len(pieces)
-        else "the story breaks off"
-    )
-    if furthest < len(pieces) and pieces[furthest].startswith(" ") and pieces[furthest].strip():
-        position += 1
-    words = sorted(expected)
+    words = sorted(word.strip() for word in due)
     more = f" or {len(words) - 4} others" if len(words) > 4 else ""
-    return Failure(f"{got}: expected {', '.join(repr(word) for word in words[:4])}{more}", position)
+    expected = ", ".join(repr(word) for word in words[:4]) + more
+    if furthest == len(pieces):
+        return Failure(f"the story breaks off: expected {expected}", position)
+    got = pieces[furthest]
+    position += len(got) - len(got.lstrip())
+    if got.strip() in words:
+        wrong = "no space" if got.startswith(" ") else "a space"
+        return Failure(f"before '{got.strip()}' {wrong} is due", position)
+    return Failure(f"'{got.strip() or got}' does not fit here: expected {expected}", position)
+
+
+def _unread(node: Literal | Slot, pieces: list[str], i: int) -> Iterator[tuple[int, str]]:
+    """For each spelling that breaks off after n of its pieces: (n, the piece due next)."""
+    for form in spellings(node):
+        for n, piece in enumerate(form):
+            if i + n == len(pieces) or pieces[i + n] != piece:
+                yield n, piece
+                break
 
 
 def follow(grammar: Grammar, walk: list[Choice]) -> float | Failure:
@@ -153,20 +160,23 @@ def _explain(grammar: Grammar, slot: Slot, got: str, registers: Registers) -> st
     def plain(register: int) -> str:
         return grammar.lexicon.kinds[grammar.kinds[register]].forms[""][registers[register]]
 
-    known = [plain(i) for i in slot.inputs]
-    surfaces = [surface.strip() for surface in slot.options(registers)[1]]
-    source = slot.spec.partition(":")[2]
-    if not slot.free and ("-" in source or "+" in source):
-        sign = "take away" if "-" in source else "and"
-        return f"'{got}' does not add up: {known[0]} {sign} {known[1]} is {surfaces[0]}"
-    if slot.bind is None and slot.form is None:
-        return f"'{got}' does not match '{known[-1]}': expected '{surfaces[0]}'"
-    if slot.bind is None and slot.form:
-        return f"'{got}' does not match {known[0]}: expected '{surfaces[0]}'"
-    if len(surfaces) == 1:
-        return f"'{got}' does not recur as introduced: expected '{surfaces[0]}'"
-    if "|" in source:
-        return f"'{got}' was not introduced: expected '{surfaces[0]}' or '{surfaces[1]}'"
-    if "@" in source and got not in surfaces:
-        return f"'{got}' does not go with '{known[0]}': expected {', '.join(repr(s) for s in surfaces[:4])}"
-    return f"'{got}' was already used: another word is due"
+    due = [surface.strip() for surface in slot.options(registers)[1]]
+    source = slot.source
+    if source.operation in "+-":
+        sign = "and" if source.operation == "+" else "take away"
+        return f"'{got}' does not add up: {plain(source.a)} {sign} {plain(source.b)} is {due[0]}"
+    if got in [plain(i) for i in source.excluded]:
+        return f"'{got}' was already used: another one is due"
+    if slot.count is not None:
+        return f"'{got}' does not match '{plain(slot.count)}': expected {_either(due)}"
+    if source.operation == "=" and slot.form:
+        return f"'{got}' does not match {plain(source.a)}: expected '{due[0]}'"
+    if len(due) == 1:
+        return f"'{got}' is not what came before: expected '{due[0]}'"
+    if source.operation == "@":
+        return f"'{got}' does not go with '{plain(source.a)}': expected {_either(due)}"
+    return f"'{got}' was not introduced: expected {_either(due)}"
+
+
+def _either(words: list[str]) -> str:
+    return " or ".join(repr(word) for word in words[:6]) + (" ..." if len(words) > 6 else "")

@@ -128,7 +128,8 @@ class HubCorpus:
                 "reading from the Hugging Face Hub needs datasets: pip install datasets"
             ) from error
         try:
-            return dict(datasets.load_dataset(self.dataset, self.config or None, streaming=True))
+            splits = datasets.load_dataset(self.dataset, self.config or None, streaming=True)
+            return {str(name): split for name, split in splits.items()}
         except Exception as error:  # the library raises a dozen kinds, network and Hub errors among them
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ValueError(

@@ -20,11 +20,14 @@ from functools import cache
 
 from diffuapriel.text import grammar_measures, grammar_reading
 from diffuapriel.text.grammar import Grammar
+from diffuapriel.text.grammar_compiler import compile_grammar
 from diffuapriel.text.tales_lexicon import make_lexicon
-from diffuapriel.text.tales_plots import PLOTS
+from diffuapriel.text.tales_plots import STORY
+from diffuapriel.text.tales_short import SENTENCE, SHORT_STORY
 from diffuapriel.text.tokenizer import Tokenizer
 
 LEVELS = (1, 2, 3)
+EXPRESSIONS = {1: SENTENCE, 2: SHORT_STORY, 3: STORY}
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def grammar(level: int) -> Grammar:
     """The compiled grammar of a level."""
     if isinstance(level, bool) or level not in LEVELS:
         raise ValueError(f"tales have the levels 1, 2 and 3, not {level!r}")
-    return Grammar(PLOTS[level], make_lexicon())
+    return compile_grammar(EXPRESSIONS[level], make_lexicon())
 
 
 def generate(level: int, rng: random.Random) -> str:
