@@ -69,6 +69,13 @@ def module_name(path: Path) -> str:
     return relative(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
+def home(base: str, name: str) -> str:
+    """The module that `from base import name` takes it from; the package itself hands names on."""
+    if base == "diffuapriel":
+        return f"diffuapriel.{name}" if name in LEVEL else diffuapriel._HOMES.get(name, base)
+    return f"app.{name}" if base == "app" else base
+
+
 def imports(path: Path) -> set[str]:
     """Modules of this project that a file imports, anywhere in it but for type checking alone."""
     found: set[str] = set()
@@ -86,8 +93,7 @@ def imports(path: Path) -> set[str]:
                 package = module_name(path).split(".")
                 package = package if path.name == "__init__.py" else package[:-1]
                 base = ".".join([*package[: len(package) - node.level + 1], *([base] if base else [])])
-            bare = base in ("diffuapriel", "app")
-            found.update(f"{base}.{alias.name}" if bare else base for alias in node.names)
+            found.update(home(base, alias.name) for alias in node.names)
         for child in ast.iter_child_nodes(node):
             visit(child)
 

@@ -1,9 +1,9 @@
 """The peer: the minimal SSD of the Mamba-2 paper, twice, with flips.
 
-Listing 1 of "Transformers are SSMs" (Dao and Gu, 2024, arXiv:2405.21060, section 6) is the chunked algorithm
-in four einsums, and what a reader of the paper would write first. It is written here after the paper, with
-nothing taken away from it (a group's B and C are not repeated over its heads, which is the faster of the
-published forms), so that our `chunked` backend has a named opponent.
+Listing 1 of "Transformers are SSMs" (Dao and Gu, 2024, arXiv:2405.21060, section 6) is the chunked algorithm in four
+einsums, and what a reader of the paper would write first. It is written here after the paper, so that our `chunked`
+backend has a named opponent. In the listing every head has its own B and C; a model whose heads share them, as ours
+do, repeats them. The authors' code later let the heads of a group share; that stronger form is timed beside it.
 
 Shapes: b batch, c chunks, l and s positions in a chunk, h heads, p headdim, n state.
 """
@@ -32,7 +32,7 @@ def ssd_minimal_discrete(x: Tensor, log_decay: Tensor, B: Tensor, C: Tensor, chu
     """One causal scan over an already discretized input, chunk by chunk.
 
     x (batch, length, heads, headdim), multiplied by dt; log_decay (batch, length, heads) = dt * A;
-    B, C (batch, length, state), one group. Returns y, shaped as x.
+    B, C (batch, length, heads, state), or (batch, length, 1, state) for all heads. Returns y, shaped as x.
     Raises ValueError when `chunk` does not divide the length.
     """
     if x.shape[1] % chunk:
@@ -42,34 +42,32 @@ def ssd_minimal_discrete(x: Tensor, log_decay: Tensor, B: Tensor, C: Tensor, chu
     decay_sum = decay.cumsum(-1)
 
     # 1. inside a chunk: the quadratic, attention-like form
-    within = torch.einsum("bcln,bcsn,bhcls,bcshp->bclhp", C, B, segsum(decay).exp(), x)
+    within = torch.einsum("bclhn,bcshn,bhcls,bcshp->bclhp", C, B, segsum(decay).exp(), x)
     # 2. the state that each chunk adds
     to_end = (decay_sum[..., -1:] - decay_sum).exp()
-    states = torch.einsum("bcln,bhcl,bclhp->bchpn", B, to_end, x)
+    states = torch.einsum("bclhn,bhcl,bclhp->bchpn", B, to_end, x)
     # 3. the recurrence over chunks, as one more quadratic form
     states = torch.cat([torch.zeros_like(states[:, :1]), states], dim=1)
     between = segsum(F.pad(decay_sum[..., -1], (1, 0))).exp()
     states = torch.einsum("bhzc,bchpn->bzhpn", between, states)[:, :-1]
     # 4. what the state before a chunk adds to each of its positions
-    across = torch.einsum("bcln,bchpn,bhcl->bclhp", C, states, decay_sum.exp())
+    across = torch.einsum("bclhn,bchpn,bhcl->bclhp", C, states, decay_sum.exp())
     return (within + across).flatten(1, 2)
 
 
-def minimal_bidirectional(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk: int = 64) -> Tensor:
-    """Forward and reverse scan by two calls of the listing and four flips of the inputs.
+def minimal_bidirectional(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk: int = 64, *, repeat: bool = True
+) -> Tensor:
+    """Forward and reverse scan by two calls of the listing, with flips for the reverse one.
 
-    Packed as in `diffuapriel.ssd.ssd_bidirectional`: heads [forward | reverse], one group a direction:
-    x (batch, length, 2 heads, headdim), dt (batch, length, 2 heads), A (2 heads,), B, C (batch, length, 2, state).
-    Returns y, shaped as x.
+    Shapes as in `diffuapriel.ssd.ssd_bidirectional`, with one group: x (batch, length, 2, heads, headdim),
+    dt (batch, length, 2, heads), A (2, heads), B, C (batch, length, 2, 1, state). Returns y, shaped as x.
+    `repeat` gives every head its B and C, as the listing has it; without, the heads share them.
     """
-    heads = x.shape[2] // 2
-    halves = []
-    for direction, half in enumerate((slice(0, heads), slice(heads, 2 * heads))):
-        u = x[:, :, half] * dt[:, :, half, None]
-        decay = dt[:, :, half] * A[half]
-        inputs = [u, decay, B[:, :, direction], C[:, :, direction]]
-        if direction == 1:
-            inputs = [tensor.flip(1) for tensor in inputs]
-        y = ssd_minimal_discrete(*inputs, chunk=chunk)
-        halves.append(y.flip(1) if direction == 1 else y)
-    return torch.cat(halves, dim=2)
+    if repeat:
+        B, C = (tensor.expand(-1, -1, -1, x.shape[3], -1) for tensor in (B, C))
+    u, decay = x * dt[..., None], dt * A
+    forward, reverse = ([tensor[:, :, k] for tensor in (u, decay, B, C)] for k in (0, 1))
+    y_forward = ssd_minimal_discrete(*forward, chunk=chunk)
+    y_reverse = ssd_minimal_discrete(*(tensor.flip(1) for tensor in reverse), chunk=chunk).flip(1)
+    return torch.stack([y_forward, y_reverse], dim=2)
