@@ -80,9 +80,10 @@ def _fsync(path: Path) -> None:
 
 
 def write_tensors(file: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Write one safetensors file. Tensors that share memory are written as copies."""
-    copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    save_file(copies, file, metadata={"format": "pt"})
+    """Write one safetensors file. Raises RuntimeError for tensors that share memory."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(plain, file, metadata={"format": "pt"})
+    file.chmod(0o644)  # safetensors makes files that nobody else may read
 
 
 def read_tensors(file: Path) -> dict[str, torch.Tensor]:

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from diffuapriel.config import ARCHITECTURES, ModelConfig, preset
+from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.training.optimizer import default_learning_rate
 
 PRECISIONS = ("float32", "bf16")
@@ -105,6 +106,7 @@ class TrainConfig:
                 f"length is {self.length}; the model's context is {self.model_config.context_length}"
             )
         default_learning_rate(self.preset, self.architecture)  # refuses an unknown preset
+        get_schedule(self.schedule)  # and an unknown schedule
 
     @property
     def model_config(self) -> ModelConfig:

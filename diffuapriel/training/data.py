@@ -52,6 +52,7 @@ def batches(corpus: Corpus, config: TrainConfig, device: torch.device, *, start:
         num_workers=workers,
         prefetch_factor=PREFETCHED if workers else None,
         pin_memory=cuda,
+        generator=torch.Generator(),  # the loader draws a number nobody uses: not from the caller's
         worker_init_fn=_quiet_worker if workers else None,
     )
     for ids in loader:

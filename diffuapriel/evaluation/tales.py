@@ -1,0 +1,173 @@
+"""What a model of tales writes: grammatical? consistent? how varied?
+
+Whole windows are drawn from nothing but [MASK]s, split at <|endoftext|>, and every story is read by the grammar:
+
+    grammatical   it fits the syntax                           rate of all stories, Wilson interval
+    consistent    it is a story of the grammar: every later mention agrees with what came before
+    distinct      different stories over all stories; a model that repeats itself shows here
+    entropy       of single tokens, nats: falls when sampling narrows the text (arXiv:2409.02908)
+    surprise      mean - log p(story) of the consistent ones; equals the grammar's entropy for a perfect model
+
+The <|endoftext|>s that fill a window's end are padding. An <|endoftext|> with nothing before it, in the middle of a
+window, is an empty story: it counts, and is not grammatical. Stories of one window are not quite independent, so
+the intervals are a little too narrow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from diffuapriel.diffusion.schedule import get_schedule
+from diffuapriel.evaluation.interval import wilson_interval
+from diffuapriel.sampling.sampler import DenoiserLike, Sampler, SamplerConfig
+from diffuapriel.text import tales
+from diffuapriel.text.tokenizer import Tokenizer
+
+EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class TalesReport:
+    """Rates over `stories` sampled stories, with 95 % intervals; entropies in nats."""
+
+    level: int
+    stories: int
+    grammatical: float
+    grammatical_ci95: tuple[float, float]
+    consistent: float
+    consistent_ci95: tuple[float, float]
+    distinct: float
+    token_entropy: float  # nats, of single tokens of all stories
+    surprise: float | None  # nats a story, mean over the consistent ones
+    story_entropy: float  # nats a story, of the grammar itself
+    strategy: str
+    steps: int
+    temperature: float
+    length: int
+    examples: tuple[str, ...]
+    faults: tuple[str, ...]  # what broke in the first stories that are not consistent
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON and the model card."""
+        return dataclasses.asdict(self)
+
+    def table(self) -> str:
+        """Lines for a terminal."""
+        rows = [
+            ("grammatical", _percent(self.grammatical, self.grammatical_ci95)),
+            ("consistent", _percent(self.consistent, self.consistent_ci95)),
+            ("distinct", f"{100 * self.distinct:.1f} %"),
+            ("entropy", f"{self.token_entropy:.3f} nats of single tokens"),
+            (
+                "surprise",
+                f"{_number(self.surprise)} nats a story; the grammar's entropy is {self.story_entropy:.2f}",
+            ),
+            ("over", f"{self.stories} stories of level {self.level}, {self.strategy}, {self.steps} steps"),
+        ]
+        return "\n".join(f"{name:<12} {value}" for name, value in rows)
+
+
+def evaluate_tales(
+    denoiser: DenoiserLike,
+    tokenizer: Tokenizer,
+    *,
+    level: int = 3,
+    stories: int = 200,
+    length: int = 256,
+    sampler: SamplerConfig | None = None,
+    batch_size: int = 16,
+    schedule: str = "log-linear",
+    on_batch: Callable[[int], None] | None = None,
+) -> TalesReport:
+    """Draw windows of `length` tokens until `stories` stories or more are in them, and read every story.
+
+    sampler: `ancestral` in as many steps as tokens unless given. on_batch is called with the stories so far.
+    Raises ValueError for a count below 1, and for a window in which no story ends.
+    """
+    for name, value in {"stories": stories, "length": length, "batch_size": batch_size}.items():
+        if value < 1:
+            raise ValueError(f"{name} is {value}; it must be 1 or more")
+    config = sampler or SamplerConfig(strategy="ancestral", steps=length)
+    engine = Sampler(config, get_schedule(schedule), tokenizer.mask_id)
+    device = next(denoiser.parameters()).device if isinstance(denoiser, nn.Module) else torch.device("cpu")
+    blank = torch.full((batch_size, length), tokenizer.mask_id, device=device)
+    drawn: list[list[int]] = []
+    windows = 0
+    while len(drawn) < stories:
+        for row in engine.generate(denoiser, blank, first_row=windows).tolist():
+            drawn += split_window(row, tokenizer.eos_id)
+        windows += batch_size
+        if on_batch:
+            on_batch(len(drawn))
+        if not drawn:
+            raise ValueError(
+                f"{windows} windows of {length} tokens hold no story at all; the model writes only padding"
+            )
+    return read_stories(drawn, tokenizer, level, config, length)
+
+
+def split_window(ids: list[int], eos_id: int) -> list[list[int]]:
+    """The stories of a window, in order, without <|endoftext|>; its padding at the end is none."""
+    end = len(ids)
+    while end and ids[end - 1] == eos_id:
+        end -= 1
+    found: list[list[int]] = [[]]
+    for token in ids[:end]:
+        if token == eos_id:
+            found.append([])
+        else:
+            found[-1].append(token)
+    return found if end else []
+
+
+def read_stories(
+    drawn: list[list[int]], tokenizer: Tokenizer, level: int, config: SamplerConfig, length: int
+) -> TalesReport:
+    """Check stories given as token ids, and sum up."""
+    texts = [tokenizer.decode(ids) for ids in drawn]
+    checks = [tales.check(text, level) for text in texts]
+    grammatical = sum(check.grammatical for check in checks)
+    consistent = sum(check.grammatical and check.consistent for check in checks)
+    surprises = [-tales.log_prob(text, level) for text, check in zip(texts, checks) if check.consistent]
+    faults = [f"{check.message}: {text}" for text, check in zip(texts, checks) if not check.consistent]
+    return TalesReport(
+        level=level,
+        stories=len(texts),
+        grammatical=grammatical / len(texts),
+        grammatical_ci95=wilson_interval(grammatical, len(texts)),
+        consistent=consistent / len(texts),
+        consistent_ci95=wilson_interval(consistent, len(texts)),
+        distinct=len(set(texts)) / len(texts),
+        token_entropy=unigram_entropy(token for ids in drawn for token in ids),
+        surprise=sum(surprises) / len(surprises) if surprises else None,
+        story_entropy=tales.entropy(level),
+        strategy=config.strategy,
+        steps=config.max_calls(length),
+        temperature=config.temperature,
+        length=length,
+        examples=tuple(texts[:EXAMPLES]),
+        faults=tuple(faults[:EXAMPLES]),
+    )
+
+
+def unigram_entropy(tokens: Any) -> float:
+    """Entropy in nats of the frequencies of single tokens."""
+    counts = Counter(tokens)
+    total = counts.total()
+    return -sum(n / total * math.log(n / total) for n in counts.values())
+
+
+def _percent(rate: float, interval: tuple[float, float]) -> str:
+    return f"{100 * rate:.1f} %   [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.2f}"

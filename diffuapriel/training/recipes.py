@@ -1,0 +1,201 @@
+"""The committed recipes of the bundled checkpoints: anyone can run them again.
+
+    python -m diffuapriel.training.recipes tales-gpu --architecture diffuapriel --out my-checkpoint
+
+trains, rounds the matrices to bfloat16, measures that very file, and writes it with its model card. A recipe
+is the same for the three architectures: same data in the same order, same number of tokens, and presets that
+match in parameters; only the learning rate is each one's own. `--minutes` is a hard stop of the clock for
+training: what is not finished is kept, and the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from diffuapriel.card import write_card
+from diffuapriel.checkpoint import inspect_checkpoint, load_checkpoint, save_checkpoint
+from diffuapriel.config import ARCHITECTURES
+from diffuapriel.evaluation.perplexity import evaluate_nelbo
+from diffuapriel.evaluation.tales import evaluate_tales
+from diffuapriel.text.corpus import open_corpus
+from diffuapriel.training.config import TrainConfig
+from diffuapriel.training.loop import train
+
+UNFINISHED = 3  # exit code of a run that was stopped by the clock or by Ctrl-C
+LIMITS = (
+    "Knows the words and plots of this project's tales grammar, nothing else.",
+    "Trained on windows of whole stories; shorter canvases than a story are strange to it.",
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Options of `TrainConfig` that a recipe fixes, and how its result is measured."""
+
+    about: str
+    options: dict[str, Any]
+    level: int = 3  # of the tales
+    windows: int = 512  # held-out windows for the NELBO
+    draws: int = 8  # noise levels for each
+    stories: int = 400  # sampled, at least
+    batch_size: int = 16  # of the measurements
+    limits: tuple[str, ...] = field(default=LIMITS)
+
+
+RECIPES = {
+    "tales-laptop": Recipe(
+        about="nano on full tales, about an hour an architecture on 2 cores",
+        options={
+            "preset": "nano",
+            "corpus": "tales:3",
+            "length": 256,
+            "batch_size": 16,
+            "tokens": 20_000_000,
+            "warmup_steps": 200,
+            "validate_every": 500,
+        },
+        stories=200,
+    ),
+    "tales-gpu": Recipe(
+        about="tiny on full tales, about six minutes an architecture on one H100 or H200",
+        options={
+            "preset": "tiny",
+            "corpus": "tales:3",
+            "length": 256,
+            "batch_size": 128,
+            "tokens": 400_000_000,
+            "warmup_steps": 500,
+            "validate_every": 1000,
+            "precision": "bf16",
+            "compile": True,
+        },
+        windows=1024,
+        draws=16,
+        batch_size=128,
+        stories=1000,
+    ),
+}
+
+
+def recipe_config(name: str, architecture: str, **changes: Any) -> TrainConfig:
+    """The options of a recipe for one architecture. Raises ValueError for an unknown recipe."""
+    if name not in RECIPES:
+        raise ValueError(f"recipe is {name!r}; permitted: {', '.join(RECIPES)}")
+    changes = {"folder": f"runs/{name}-{architecture}", **changes}
+    return TrainConfig(**{**RECIPES[name].options, "architecture": architecture, **changes})
+
+
+def run_recipe(
+    name: str, architecture: str, out: str | Path, *, progress: bool = True, **changes: Any
+) -> Path | None:
+    """Train by a recipe, measure, and write the checkpoint `out`; returns it.
+
+    changes: fields of `TrainConfig` that differ (folder, device, tokens, stop_after_minutes, ...). Returns None
+    when training was stopped before its end: the same call goes on.
+    """
+    config = recipe_config(name, architecture, **changes)
+    result = train(config, progress=progress)
+    if not result.finished:
+        return None
+    source = inspect_checkpoint(result.checkpoint)
+    facts = {"recipe": name, **source.extra["recipe"], "storage": "matrices in bfloat16, the rest in float32"}
+    model, _ = load_checkpoint(result.checkpoint)
+    pictures = {"loss.png": (result.checkpoint / "loss.png").read_bytes()}
+    command = (
+        f"python -m diffuapriel.training.recipes {name} --architecture {architecture} --out {Path(out).name}"
+    )
+
+    def write(measured: dict[str, Any]) -> None:
+        card = write_card(
+            name=Path(out).resolve().name,
+            config=model.config,
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            recipe=facts,
+            command=command,
+            limits=RECIPES[name].limits,
+            picture="loss.png",
+            **measured,
+        )
+        extra = {**source.extra, "recipe": facts, **measured}
+        save_checkpoint(out, model, card=card, extra=extra, storage="bfloat16", pictures=pictures)
+
+    write({})
+    write(measure(out, RECIPES[name], config))  # of the rounded weights as they were written
+    return Path(out)
+
+
+def measure(checkpoint: str | Path, recipe: Recipe, config: TrainConfig) -> dict[str, Any]:
+    """NELBO against the entropy, and samples, of a checkpoint on disk: {evaluation: ..., samples: ...}."""
+    model, tokenizer = load_checkpoint(checkpoint, device=config.torch_device)
+    evaluation = evaluate_nelbo(
+        model,
+        open_corpus(config.corpus, tokenizer),
+        length=config.length,
+        windows=recipe.windows,
+        draws=recipe.draws,
+        batch_size=recipe.batch_size,
+        schedule=config.schedule,
+    )
+    print(evaluation.table(), flush=True)
+    samples = evaluate_tales(
+        model,
+        tokenizer,
+        level=recipe.level,
+        stories=recipe.stories,
+        length=config.length,
+        batch_size=recipe.batch_size,
+        schedule=config.schedule,
+    )
+    print(samples.table(), flush=True)
+    return {"evaluation": evaluation.to_dict(), "samples": samples.to_dict()}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line of the recipes; returns the exit code (3: stopped before the end, run again to go on)."""
+    parser = argparse.ArgumentParser(
+        prog="python -m diffuapriel.training.recipes",
+        description="Train, measure and write a checkpoint by a committed recipe.",
+        epilog="; ".join(f"{name}: {recipe.about}" for name, recipe in RECIPES.items()),
+    )
+    parser.add_argument("recipe", choices=RECIPES)
+    parser.add_argument("--architecture", required=True, choices=ARCHITECTURES)
+    parser.add_argument("--out", required=True, help="folder of the checkpoint")
+    parser.add_argument("--folder", help="folder of the run (runs/RECIPE-ARCHITECTURE)")
+    parser.add_argument(
+        "--minutes", type=float, help="stop training after so many minutes; run again to go on"
+    )
+    parser.add_argument("--tokens", type=int, help="train on so many tokens instead of the recipe's number")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (auto)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    given = parser.parse_args(arguments)
+    changes = {
+        "folder": given.folder,
+        "stop_after_minutes": given.minutes,
+        "tokens": given.tokens,
+        "device": given.device,
+    }
+    try:
+        written = run_recipe(
+            given.recipe,
+            given.architecture,
+            given.out,
+            progress=not given.quiet,
+            **{key: value for key, value in changes.items() if value is not None},
+        )
+    except (ValueError, TypeError, OSError, RuntimeError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if written is None:
+        print("stopped before the end; run the same command again to go on", file=sys.stderr)
+        return UNFINISHED
+    print(f"written to {written}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

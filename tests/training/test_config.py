@@ -1,0 +1,79 @@
+"""Options out of range are refused, naming the option, its value and what is permitted."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffuapriel.training import TrainConfig
+from diffuapriel.training.config import RANGES, WHOLE
+
+AMOUNTS = ("steps", "tokens", "minutes")
+
+
+def with_option(name: str, value: object) -> TrainConfig:
+    return TrainConfig(**({name: value} if name in AMOUNTS else {"steps": 1, name: value}))
+
+
+@given(name=st.sampled_from(sorted(RANGES)), data=st.data())
+def test_every_number_out_of_range_is_refused_by_name(name, data):
+    least, most = RANGES[name]
+    if name in WHOLE:
+        value = data.draw(st.integers(max_value=int(least) - 1) | st.integers(min_value=int(most) + 1))
+    else:
+        below = st.floats(max_value=least, exclude_max=True, allow_nan=False)
+        value = data.draw(below | st.floats(min_value=most, exclude_min=True) | st.just(math.nan))
+    with pytest.raises(ValueError, match=rf"{name} is .*; it must be a (whole )?number from .* to "):
+        with_option(name, value)
+
+
+@given(name=st.sampled_from(sorted(RANGES)), value=st.sampled_from(["3", True, b"1", [1], 1j]))
+def test_every_number_of_another_type_is_refused_by_name(name, value):
+    with pytest.raises(TypeError, match=rf"{name} is .*; it must be a "):
+        with_option(name, value)
+
+
+@pytest.mark.parametrize(
+    "changes, reason",
+    [
+        (
+            {"architecture": "rwkv"},
+            "architecture is 'rwkv'; permitted: diffuapriel, diffuapriel-h, diffutran",
+        ),
+        ({"precision": "fp8"}, "precision is 'fp8'; permitted: float32, bf16"),
+        ({"preset": "huge"}, "preset is 'huge'; permitted: nano"),
+        ({"schedule": "linear"}, "schedule is 'linear'; permitted: log-linear"),
+        ({"betas": (0.9, 1.0)}, r"betas are \(0.9, 1.0\)"),
+        ({"steps": None}, "exactly one way, steps, tokens or minutes"),
+        ({"tokens": 5}, "exactly one way, steps, tokens or minutes"),
+        ({"length": 1025}, "length is 1025; the model's context is 1024"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(changes, reason):
+    with pytest.raises(ValueError, match=reason):
+        TrainConfig(**{"steps": 1, **changes})
+
+
+def test_a_model_of_another_architecture_is_refused(tiny_model):
+    with pytest.raises(ValueError, match="architecture is 'diffuapriel', the model's is 'diffutran'"):
+        TrainConfig(steps=1, model=tiny_model("diffutran"), length=24)
+
+
+def test_a_device_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match="device is 'toaster', which cannot be used here"):
+        _ = TrainConfig(steps=1, device="toaster").torch_device
+
+
+def test_tokens_are_rounded_up_to_whole_updates():
+    config = TrainConfig(tokens=1001, batch_size=2, accumulate=5, length=10)
+    assert config.tokens_per_step == 100 and config.planned_steps == 11
+    assert TrainConfig(minutes=1).planned_steps is None
+
+
+def test_the_learning_rate_is_the_architecture_s_own_unless_given():
+    assert TrainConfig(steps=1).peak_learning_rate == 3e-3
+    assert TrainConfig(steps=1, architecture="diffutran").peak_learning_rate < 3e-3
+    assert TrainConfig(steps=1, learning_rate=1e-4).peak_learning_rate == 1e-4

@@ -1,0 +1,164 @@
+"""What the loop computes: it learns, it repeats, and its options mean what they say."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffuapriel.checkpoint import inspect_checkpoint, load_checkpoint
+from diffuapriel.config import ARCHITECTURES
+from diffuapriel.diffusion.objective import nelbo
+from diffuapriel.diffusion.schedule import get_schedule
+from diffuapriel.model.denoiser import Denoiser
+from diffuapriel.text.corpus import open_corpus
+from diffuapriel.text.tokenizer import get_tokenizer
+from diffuapriel.training import loop, train
+from diffuapriel.training.data import batches
+from diffuapriel.training.log import read_log
+from diffuapriel.training.loop import backward, noise_seed
+from diffuapriel.training.optimizer import learning_rate, make_optimizer
+
+CPU = torch.device("cpu")
+
+
+def losses(folder) -> list[float]:
+    return [record["loss"] for record in read_log(folder) if "loss" in record]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_it_overfits_one_batch(options, tiny_model, architecture):
+    shape = dataclasses.replace(tiny_model(architecture), width=32, d_state=8)
+    config = options(architecture, model=shape, batch_size=8)
+    torch.manual_seed(0)
+    model, schedule = Denoiser(shape), get_schedule()
+    two_rows = open_corpus("tales:1", get_tokenizer("gpt2-4k")).batch(
+        0, split="train", batch_size=2, length=24, seed=0
+    )
+    optimizer = make_optimizer(model, learning_rate=1e-2, betas=(0.9, 0.95), weight_decay=0.0)
+    generator = torch.Generator()
+
+    @torch.no_grad()
+    def score() -> float:
+        generator.manual_seed(1)
+        return nelbo(model, two_rows.repeat(32, 1), schedule, shape.mask_id, generator=generator).loss.item()
+
+    assert score() > 6.0  # about log 4098
+    for step in range(150):
+        generator.manual_seed(noise_seed(0, step))
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, peak=1e-2, warmup_steps=10, total_steps=150)
+        backward(model, two_rows.repeat(4, 1), schedule, config, generator)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    assert score() < 1.0
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_run_leaves_a_log_a_curve_a_state_and_a_checkpoint(options, tmp_path, architecture):
+    result = train(options(architecture, steps=12, validate_every=5), progress=False)
+    assert result.finished and result.step == result.total_steps == 12
+    assert result.tokens == 12 * 4 * 24
+    run = tmp_path / "run"
+    assert {path.name for path in run.iterdir()} == {"state", "checkpoint", "log.jsonl", "loss.png", "lock"}
+    assert (run / "loss.png").read_bytes().startswith(b"\x89PNG")
+    log = read_log(run)
+    assert [record["step"] for record in log if "loss" in record] == list(range(1, 13))
+    assert [record["step"] for record in log if "validation" in record] == [5, 10, 12]
+    assert all(0 < record["floor"] < record["validation"] for record in log if "validation" in record)
+    model, _ = load_checkpoint(result.checkpoint)
+    assert model.config == options(architecture).model_config
+    extra = inspect_checkpoint(result.checkpoint).extra
+    assert extra["recipe"]["tokens"] == result.tokens and extra["options"]["seed"] == 0
+    assert "1,152" in (result.checkpoint / "README.md").read_text()
+
+
+def test_the_checkpoint_holds_the_averaged_weights(options):
+    """With a decay of zero the average is the last weights; with one of nearly one it lags behind."""
+    config = options(steps=6, ema_decay=0.0)
+    train(config, progress=False)
+    model, _ = load_checkpoint(config.folder + "/checkpoint")
+    from safetensors.torch import load_file
+
+    state = load_file(config.folder + "/state/state.safetensors")
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, state[f"ema/{name}"]) and torch.allclose(tensor, state[f"model/{name}"])
+    config = options(steps=6, ema_decay=0.999, folder=config.folder + "-2")
+    train(config, progress=False)
+    state = load_file(config.folder + "/state/state.safetensors")
+    assert not torch.allclose(state["ema/head.weight"], state["model/head.weight"])
+
+
+def test_same_seed_same_losses_another_seed_others(options, tmp_path):
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        train(options(steps=5, seed=seed, folder=str(tmp_path / name)), progress=False)
+    assert losses(tmp_path / "a") == losses(tmp_path / "b") != losses(tmp_path / "c")
+
+
+def test_the_caller_s_random_numbers_are_left_alone(options):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train(options(steps=2), progress=False)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_accumulation_equals_one_large_batch(options):
+    gradients, totals = [], []
+    for changes in ({"batch_size": 6}, {"batch_size": 2, "accumulate": 3}):
+        config = options(**changes)
+        torch.manual_seed(0)
+        model = Denoiser(config.model_config)
+        ids = next(batches(open_corpus("tales:1", get_tokenizer("gpt2-4k")), config, CPU, start=7))
+        assert ids.shape == (6, 24)
+        totals.append(backward(model, ids, get_schedule(), config, torch.Generator().manual_seed(1)))
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    torch.testing.assert_close(totals[0], totals[1])
+    for one, three in zip(*gradients):
+        torch.testing.assert_close(one, three, rtol=1e-4, atol=1e-6)
+
+
+def test_bf16_autocast_trains_and_keeps_weights_in_float32(options):
+    result = train(options(steps=3, precision="bf16"), progress=False)
+    assert all(
+        tensor.dtype == torch.float32
+        for tensor in load_checkpoint(result.checkpoint)[0].state_dict().values()
+    )
+
+
+def test_batches_are_a_function_of_the_update(options):
+    corpus, config = open_corpus("tales:1", get_tokenizer("gpt2-4k")), options()
+    stream = batches(corpus, config, CPU, start=3)
+    third, fourth = next(stream), next(stream)
+    assert torch.equal(fourth, next(batches(corpus, config, CPU, start=4))) and not torch.equal(third, fourth)
+
+
+def test_noise_seeds_differ_between_updates_and_runs():
+    seeds = {noise_seed(seed, step) for seed in range(20) for step in range(200)}
+    assert len(seeds) == 4000 and max(seeds) < 2**32
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(options, monkeypatch):
+    config = options(steps=5000)
+    state = Path(config.folder) / "state" / "state.json"
+    train(options(steps=5000, stop_after_minutes=0.01), progress=False)
+    before = json.loads(state.read_text())["step"]
+    monkeypatch.setattr(loop, "backward", lambda *given: backward(*given) * float("nan"))
+    with pytest.raises(FloatingPointError, match=r"the loss is nan.*smaller learning rate"):
+        train(config, progress=False)
+    assert json.loads(state.read_text())["step"] == before
+
+
+def test_a_compiler_that_fails_costs_a_line_not_the_run(options, monkeypatch, capfd):
+    def broken(*args, **kwargs):
+        raise RuntimeError("no compiler on this machine\nand much more")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    assert train(options(steps=2, compile=True), progress=True).finished
+    heard = "".join(capfd.readouterr())
+    assert "torch.compile failed, going on without it: no compiler on this machine" in heard
+    assert "and much more" not in heard
