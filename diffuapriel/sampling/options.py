@@ -6,7 +6,6 @@ token is drawn once its position is chosen (`temperature`, `top_k`, `top_p`, `re
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
@@ -94,8 +93,8 @@ class SamplerConfig:
             raise TypeError(f"{name} is {value!r}; it must be a number, {permitted}")
         try:
             number = float(value)
-        except OverflowError:  # a whole number beyond any float
-            number = math.inf if int(value) > 0 else -math.inf
+        except OverflowError:
+            raise ValueError(f"{name} is beyond any floating-point number; permitted: {permitted}") from None
         # Written so that NaN fails every comparison and is refused.
         if not low <= number <= high or (open_below and number == low):
             raise ValueError(f"{name} is {number}; permitted: {permitted}")

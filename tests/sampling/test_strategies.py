@@ -1,0 +1,231 @@
+"""Which holes are filled, and when: each strategy against its paper, all of them against getting stuck."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffuapriel.diffusion.schedule import get_schedule
+from diffuapriel.sampling.canvas import Canvas
+from diffuapriel.sampling.options import STRATEGIES, SamplerConfig
+from diffuapriel.sampling.sampler import Sampler
+from tests.sampling.models import Letters, Recorded, fixed_logits, untimed
+
+DETERMINISTIC = ("confidence", "entropy", "margin", "threshold")
+LOG_LINEAR = get_schedule("log-linear")
+
+
+def run(config: SamplerConfig, denoiser, canvas: Canvas, schedule=LOG_LINEAR):
+    return list(Sampler(config, schedule, canvas.mask_id).stream(denoiser, canvas))
+
+
+def counts(frames) -> list[int]:
+    return [len(frame.revealed) for frame in frames[1:]]
+
+
+@st.composite
+def situations(draw):
+    """A canvas, options, a schedule, and logits with ties, minus infinities and enormous values."""
+    length, vocab_size = draw(st.integers(1, 10)), draw(st.integers(2, 6))
+    mask_id = vocab_size - 1
+    given_tokens = draw(st.lists(st.none() | st.integers(0, mask_id - 1), min_size=length, max_size=length))
+    ids = torch.tensor([mask_id if i is None else i for i in given_tokens])
+    value = st.sampled_from([-math.inf, -1e30, -3.0, 0.0, 0.0, 0.5, 3.0, 80.0, 1e30])
+    table = draw(
+        st.lists(
+            st.lists(value, min_size=vocab_size, max_size=vocab_size).filter(
+                lambda row: max(row[:-1]) > -math.inf
+            ),
+            min_size=length,
+            max_size=length,
+        )
+    )
+    config = SamplerConfig(
+        strategy=draw(st.sampled_from(STRATEGIES)),
+        steps=draw(st.integers(1, 14)),
+        temperature=draw(st.sampled_from([0.0, 0.3, 1.0, 100.0])),
+        top_k=draw(st.none() | st.integers(1, 8)),
+        top_p=draw(st.none() | st.sampled_from([1e-9, 0.5, 1.0])),
+        repetition_penalty=draw(st.sampled_from([0.1, 1.0, 10.0])),
+        threshold=draw(st.sampled_from([0.0, 0.5, 1.0])),
+        remask_cap=draw(st.sampled_from([0.0, 0.3, 1.0])),
+        seed=draw(st.integers(0, 2**63 - 1)),
+    )
+    dtype = draw(st.sampled_from([torch.float32, torch.float64, torch.bfloat16]))
+    logits = torch.tensor(table, dtype=dtype)[None]
+    schedule = get_schedule(draw(st.sampled_from(["log-linear", "cosine", "polynomial"])))
+    return Canvas(ids, ids != mask_id, mask_id), config, logits, schedule
+
+
+@given(situations())
+@settings(max_examples=250, deadline=None)
+def test_every_run_ends_without_masks_within_its_bound_and_keeps_what_is_given(situation):
+    canvas, config, logits, schedule = situation
+    denoiser = Recorded(lambda ids: logits)
+    frames = run(config, denoiser, canvas, schedule)
+    mask_id, masks = canvas.mask_id, int(canvas.masked.sum())
+
+    assert mask_id not in frames[-1].ids
+    assert frames[-1].nfe == len(denoiser.asked) <= config.max_calls(masks)
+    assert len(frames) - 1 <= max(config.steps, masks)
+    for before, now in itertools.pairwise(frames):
+        assert now.step == before.step + 1 and 0 <= now.t <= before.t <= 1
+        assert not set(now.revealed) & set(now.remasked)
+        for p, (old, new) in enumerate(zip(before.ids, now.ids)):
+            if canvas.fixed[p]:
+                assert new == old == canvas.ids[p]  # tokens once fixed never change
+            elif p in now.revealed:
+                assert old == mask_id != new and logits[0, p, new] > -math.inf
+                assert now.confidence[p] is not None and now.entropy[p] is not None and p in now.top_k
+            elif p in now.remasked:
+                assert config.strategy == "remask" and old != mask_id == new
+                assert now.confidence[p] is None and now.entropy[p] is None
+            else:
+                assert old == new and now.confidence[p] == before.confidence[p]
+        assert set(now.top_k) == set(now.revealed)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_head_is_asked_for_masked_positions_only(strategy):
+    canvas = Canvas.from_text("ab[MASK:9]c", Letters())
+    denoiser = fixed_logits(12, 8)
+    frames = run(SamplerConfig(strategy, steps=5), denoiser, canvas)
+    before = [frame for frame, after in itertools.pairwise(frames) if after.nfe > frame.nfe]
+    assert len(before) == len(denoiser.asked)
+    for frame, (ids, _, positions) in zip(before, denoiser.asked):
+        assert tuple(ids[0].tolist()) == frame.ids
+        assert positions[0].tolist() == [i == canvas.mask_id for i in frame.ids]
+
+
+@pytest.mark.parametrize("strategy", ["confidence", "entropy", "margin", "random"])
+def test_the_remainder_is_revealed_in_the_early_steps(strategy):
+    assert counts(
+        run(SamplerConfig(strategy, steps=4), fixed_logits(10, 8), Canvas.masks(10, Letters()))
+    ) == [3, 3, 2, 2]
+    assert counts(run(SamplerConfig(strategy, steps=9), fixed_logits(3, 8), Canvas.masks(3, Letters()))) == [
+        1,
+        1,
+        1,
+    ]
+
+
+def known(*rows: list[float]) -> Recorded:
+    """A denoiser of two or three tokens with these probabilities at each position."""
+    p = torch.tensor(rows, dtype=torch.float64)
+    logits = torch.cat([p.log(), torch.zeros(len(p), 1)], 1)[None]
+    return Recorded(lambda ids: logits)
+
+
+def order(strategy: str, denoiser: Recorded, length: int, tokens: int) -> list[int]:
+    canvas = Canvas(torch.full((length,), tokens), torch.zeros(length, dtype=torch.bool), tokens)
+    frames = run(SamplerConfig(strategy, steps=length, temperature=0.0), denoiser, canvas)
+    return [p for frame in frames for p in frame.revealed]
+
+
+def test_confidence_entropy_and_margin_each_have_their_own_order():
+    # probabilities:       best 0.50, margin 0.25,  best 0.48, margin 0.01,  best 0.45, margin 0.175
+    rows = ([0.50, 0.25, 0.25], [0.48, 0.47, 0.05], [0.45, 0.275, 0.275])
+    assert order("confidence", known(*rows), 3, 3) == [0, 1, 2]
+    assert order("margin", known(*rows), 3, 3) == [0, 2, 1]
+    assert order("entropy", known(*rows), 3, 3) == [1, 0, 2]
+
+
+def test_equals_are_revealed_from_the_left():
+    for strategy in ("confidence", "entropy", "margin"):
+        assert order(strategy, known(*[[0.5, 0.5]] * 4), 4, 2) == [0, 1, 2, 3]
+
+
+def test_threshold_reveals_all_that_is_sure_and_always_the_best():
+    denoiser = known([0.95, 0.05], [0.6, 0.4], [0.93, 0.07], [0.7, 0.3])
+    canvas = Canvas(torch.full((4,), 2), torch.zeros(4, dtype=torch.bool), 2)
+    frames = run(SamplerConfig("threshold", threshold=0.9, steps=1), denoiser, canvas)
+    assert [frame.revealed for frame in frames] == [(), (0, 2), (3,), (1,)]
+
+
+@pytest.mark.parametrize("strategy", DETERMINISTIC)
+def test_at_temperature_zero_the_seed_plays_no_part(strategy):
+    canvas = Canvas.masks(9, Letters())
+    runs = [
+        untimed(run(SamplerConfig(strategy, steps=4, temperature=0.0, seed=s), fixed_logits(9, 8), canvas))
+        for s in (0, 1)
+    ]
+    assert runs[0] == runs[1]
+    best = fixed_logits(9, 8).logits_of(canvas.ids[None])[0, :, :-1].argmax(-1)
+    assert runs[0][-1].ids == tuple(best.tolist())
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_another_seed_gives_another_sample(strategy):
+    canvas = Canvas.masks(30, Letters())
+    a, b = (
+        run(SamplerConfig(strategy, steps=4, seed=s), fixed_logits(30, 8, scale=0.1), canvas)[-1].ids
+        for s in (0, 1)
+    )
+    assert a != b
+
+
+def test_first_hitting_reveals_one_token_a_call_at_falling_times():
+    frames = run(SamplerConfig("first_hitting", steps=1), fixed_logits(12, 8), Canvas.masks(12, Letters()))
+    assert counts(frames) == [1] * 12 and frames[-1].nfe == 12
+    assert all(b.t < a.t for a, b in itertools.pairwise(frames))
+
+
+def test_hitting_times_have_the_distribution_of_order_statistics():
+    # With 3 masks the first hit lies at the largest of three uniforms: mean 3/4, then 2/4, then 1/4.
+    sampler = Sampler(SamplerConfig("first_hitting"), LOG_LINEAR, 7)
+    state = sampler.start([Canvas.masks(3, Letters())] * 4000)
+    table = fixed_logits(3, 8)
+    for mean in (3 / 4, 2 / 4, 1 / 4):
+        state = sampler.advance(table, state)
+        assert state.t.mean() == pytest.approx(mean, abs=4 * 0.22 / math.sqrt(4000))
+    last = np.bincount(np.nonzero(state.revealed)[1], minlength=3)
+    assert last == pytest.approx(4000 / 3, abs=4 * math.sqrt(4000 * 2 / 9))
+
+
+@pytest.mark.parametrize("strategy", ["ancestral", "remask"])
+@pytest.mark.parametrize("name", ["log-linear", "cosine", "polynomial"])
+def test_on_the_grid_the_masked_share_follows_the_schedule(strategy, name):
+    length, schedule = 20_000, get_schedule(name)
+    config = SamplerConfig(strategy, steps=8, remask_cap=0.2)
+    frames = run(config, fixed_logits(length, 4), Canvas.masks(length, Letters(2)), schedule)
+    for frame in frames:
+        share = frame.ids.count(3) / length
+        expected = 1 - float(schedule.alpha(torch.tensor(frame.t, dtype=torch.float64)))
+        assert share == pytest.approx(
+            expected, abs=0.0015 + 4 * math.sqrt(expected * (1 - expected) / length)
+        )
+    remasked = sum(len(frame.remasked) for frame in frames)
+    assert (remasked > 1000) if strategy == "remask" else (remasked == 0)
+
+
+def test_remask_with_a_cap_of_zero_is_ancestral():
+    runs = [
+        untimed(
+            run(SamplerConfig(s, steps=6, remask_cap=0.0), fixed_logits(40, 8), Canvas.masks(40, Letters()))
+        )
+        for s in ("ancestral", "remask")
+    ]
+    assert runs[0] == runs[1][: len(runs[0])]
+    assert runs[0][-1].ids == runs[1][-1].ids
+
+
+def test_remask_may_take_back_a_token_that_was_not_fixed():
+    ids = torch.tensor([0, 1, 2, 3, 7, 7])
+    canvas = Canvas(ids, torch.tensor([True, True, False, False, False, False]), 7)
+    taken = set()
+    for seed in range(40):
+        frames = run(SamplerConfig("remask", steps=6, remask_cap=1.0, seed=seed), fixed_logits(6, 8), canvas)
+        taken |= {p for frame in frames for p in frame.remasked}
+        assert frames[-1].ids[:2] == (0, 1) and 7 not in frames[-1].ids
+    assert taken == {2, 3, 4, 5}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_canvas_without_holes_is_done_at_once(strategy):
+    denoiser = fixed_logits(3, 8)
+    frames = run(SamplerConfig(strategy), denoiser, Canvas.from_text("abc", Letters()))
+    assert len(frames) == 1 and frames[0].ids == (0, 1, 2) and not denoiser.asked
