@@ -315,3 +315,12 @@ def test_every_file_that_the_readme_names_is_there() -> None:
     text = README.read_text(encoding="utf-8")
     links = set(re.findall(r"\]\((?!https?:|#)([^)#]+)", text))
     assert [link for link in sorted(links) if not (ROOT / link).exists()] == []
+
+
+def test_the_python_of_the_readme_runs() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
+    assert blocks
+    for block in blocks:
+        done = subprocess.run([sys.executable, "-c", block], cwd=ROOT, **_TEXT)
+        assert done.returncode == 0, done.stderr
+        assert "[MASK]" not in done.stdout.splitlines()[-1], "the last frame has no holes left"

@@ -18,10 +18,13 @@ from __future__ import annotations
 
 import argparse
 import json
+from textwrap import shorten
 from typing import Any
 
 from diffuapriel.commands.choices import DEFAULT_CHECKPOINT, STRATEGIES
-from diffuapriel.commands.terminal import progress
+from diffuapriel.commands.terminal import printable, progress
+
+MOST_FAULT = 300  # characters shown of a story that is wrong
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -85,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     if samples:
         print(f"\n{samples.table()}")
         for fault in samples.faults:
-            print(f"  {fault}")
+            print(f"  {printable(shorten(fault, MOST_FAULT, placeholder=' ...'))}")
     return 0
 
 

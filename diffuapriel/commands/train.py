@@ -26,7 +26,9 @@ from diffuapriel.commands.choices import ARCHITECTURES, PRESETS, SCHEDULES
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments. None stands for what TrainConfig, or the recipe, says."""
-    parser.add_argument("--recipe", metavar="NAME", help="a committed recipe; other options replace its own")
+    parser.add_argument(
+        "--recipe", metavar="NAME", help="tales-laptop or tales-gpu; other options replace its own"
+    )
     parser.add_argument("--out", dest="folder", metavar="FOLDER", help="where to save")
     what = parser.add_argument_group("what")
     what.add_argument("--architecture", choices=ARCHITECTURES, help="default: diffuapriel")
@@ -68,21 +70,40 @@ NOT_FIELDS = {"command", "debug", "recipe"}
 
 def run(args: argparse.Namespace) -> int:
     """Train, or go on training; the loop draws its own progress on standard error."""
-    from diffuapriel.training.config import TrainConfig
-    from diffuapriel.training.loop import train
-
     given = {
         name: value for name, value in vars(args).items() if name not in NOT_FIELDS and value is not None
     }
-    config = TrainConfig(**{"folder": default_folder(given), **given})
-    result = train(config)
-    done = f"{result.step:,} updates, {result.tokens:,} tokens, {result.seconds / 60:.1f} minutes"
-    print(f"{done}\n\n{result.validation.table()}\n\n{result.checkpoint}")
-    if result.finished:
-        print(f"diffuapriel sample --checkpoint {result.checkpoint}")
+    finished = _by_recipe(args.recipe, given) if args.recipe else _train(given)
+    if finished:
         return 0
     print("stopped before the end; the same command goes on from here")
     return 0 if args.stop_after_minutes else 130
+
+
+def _train(given: dict[str, Any]) -> bool:
+    """One run of `given`; returns whether it came to its end."""
+    from diffuapriel.training.config import TrainConfig
+    from diffuapriel.training.loop import train
+
+    result = train(TrainConfig(**{"folder": default_folder(given), **given}))
+    print(f"{result.step:,} updates, {result.tokens:,} tokens, {result.seconds / 60:.1f} minutes\n")
+    print(f"{result.validation.table()}\n\ndiffuapriel sample --checkpoint {result.checkpoint}")
+    return result.finished
+
+
+def _by_recipe(name: str, given: dict[str, Any]) -> bool:
+    """A recipe with single options replaced; it measures what it has trained and writes a card."""
+    from diffuapriel.training.recipes import run_recipe
+
+    changes = dict(given)
+    architecture = changes.pop("architecture", "diffuapriel")
+    out = changes.pop("folder", f"runs/checkpoints/{name}-{architecture}")
+    if "minutes" in changes or "steps" in changes:
+        changes["tokens"] = None  # the recipe's own way to say how long
+    written = run_recipe(name, architecture, out, **changes)
+    if written:
+        print(f"\ndiffuapriel sample --checkpoint {written}")
+    return written is not None
 
 
 def default_folder(given: dict[str, Any]) -> str:
