@@ -14,12 +14,10 @@ def ratio_interval(numerator: Tensor, denominator: Tensor) -> tuple[float, tuple
 
     numerator, denominator: (units,) float64. The spread is that of the residuals numerator - ratio x
     denominator (Cochran, Sampling Techniques, chapter 6), so units of different size are weighted rightly.
-    Of one unit nothing is known: its interval is the whole line.
+    At least two units are needed.
     """
     units = len(numerator)
     ratio = (numerator.sum() / denominator.sum()).item()
-    if units < 2:
-        return ratio, (-math.inf, math.inf)
     residuals = numerator - ratio * denominator
     error = (residuals.square().sum() / (units * (units - 1))).sqrt().item() / denominator.mean().item()
     return ratio, (ratio - Z * error, ratio + Z * error)

@@ -87,11 +87,12 @@ def evaluate_nelbo(
     """Score `windows` windows of `length` tokens of the corpus's held-out part.
 
     The same seed scores the same windows under the same noise, so two models can be compared pair by pair.
-    on_batch is called with the number of windows done. Raises ValueError for a count below 1.
+    on_batch is called with the number of windows done. Raises ValueError for a count below 1, and for a single
+    window, which has no interval.
     """
-    for name, value in {"windows": windows, "draws": draws, "batch_size": batch_size}.items():
-        if value < 1:
-            raise ValueError(f"{name} is {value}; it must be 1 or more")
+    for name, value, least in (("windows", windows, 2), ("draws", draws, 1), ("batch_size", batch_size, 1)):
+        if value < least:
+            raise ValueError(f"{name} is {value}; it must be {least} or more")
     device = next(denoiser.parameters()).device if isinstance(denoiser, nn.Module) else torch.device("cpu")
     noise = get_schedule(schedule)
     generator = torch.Generator(device).manual_seed(seed)
@@ -126,7 +127,7 @@ def _estimate(
     return NelboEstimate(
         nats_per_token=mean,
         ci95=ci95,
-        perplexity=math.exp(mean) if mean < 700 else math.inf,
+        perplexity=math.exp(min(mean, 700.0)),
         bits_per_byte=nats.sum().item() / math.log(2) / max(1, text_bytes),
         floor=(floors.sum() / tokens.sum()).item() if known else None,
         gap=gap,

@@ -243,7 +243,9 @@ def _compiled(model: Denoiser, config: TrainConfig, schedule: Schedule, bar: Any
                     block.compile(dynamic=False)
                 backward(model, nothing, schedule, config, torch.Generator(config.torch_device))
             except Exception as error:  # compilers fail in many ways, and none of them is worth a run
-                bar.write(f"torch.compile failed, going on without it: {str(error).splitlines()[0]}")
+                bar.write(
+                    f"torch.compile failed, going on without it: {(str(error) or repr(error)).splitlines()[0]}"
+                )
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             model.zero_grad()
         yield

@@ -1,0 +1,102 @@
+"""Samples are split, read and counted as the report says."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+import torch
+from torch import Tensor
+
+from diffuapriel.evaluation.tales import evaluate_tales, read_stories, split_window, unigram_entropy
+from diffuapriel.sampling import SamplerConfig
+from diffuapriel.text import tales
+from diffuapriel.text.tokenizer import get_tokenizer
+
+TOKENIZER = get_tokenizer("gpt2-4k")
+EOS = TOKENIZER.eos_id
+
+
+def test_a_window_is_split_at_endoftext_and_its_padding_is_no_story():
+    assert split_window([1, 2, EOS, 3, EOS, EOS, EOS], EOS) == [[1, 2], [3]]
+    assert split_window([1, 2, EOS, 3], EOS) == [[1, 2], [3]]  # the last may lack its end
+    assert split_window([1, EOS, EOS, 3, EOS], EOS) == [[1], [], [3]]  # an empty story counts
+    assert split_window([EOS, EOS], EOS) == []
+
+
+def test_rates_count_grammatical_and_consistent_stories():
+    rng = random.Random(0)
+    good = [tales.generate(1, rng) for _ in range(8)]
+    assert all(tales.check(story, 1).consistent for story in good)
+    texts = [*good, good[0], "the of of", ""]
+    report = read_stories([TOKENIZER.encode(t) for t in texts], TOKENIZER, 1, SamplerConfig(steps=4), 32)
+    assert report.stories == 11 and report.grammatical == report.consistent == pytest.approx(9 / 11)
+    assert report.grammatical_ci95[0] < 9 / 11 < report.grammatical_ci95[1]
+    assert report.distinct == pytest.approx(len(set(texts)) / 11)
+    expected = [-tales.log_prob(text, 1) for text in texts[:9]]
+    assert report.surprise == pytest.approx(sum(expected) / 9)
+    assert report.story_entropy == tales.entropy(1)
+    assert any("the of of" in fault for fault in report.faults)
+    assert "grammatical" in report.table() and json.loads(json.dumps(report.to_dict()))["stories"] == 11
+
+
+def test_a_report_without_one_consistent_story_says_so():
+    report = read_stories([TOKENIZER.encode("nonsense")], TOKENIZER, 1, SamplerConfig(steps=4), 32)
+    assert report.consistent == 0 and report.surprise is None and "unknown" in report.table()
+
+
+def test_unigram_entropy_of_equal_frequencies_is_their_log():
+    assert unigram_entropy([1, 2, 3, 4] * 5) == pytest.approx(torch.tensor(4.0).log().item())
+    assert unigram_entropy([7, 7]) == 0
+
+
+def remembers(windows: list[list[int]]):
+    """A denoiser that knows a few windows by heart: the posterior over those that fit what is unmasked."""
+    known = torch.tensor(windows)
+
+    def denoise(ids: Tensor, sigma: Tensor, positions: Tensor) -> Tensor:
+        fits = (
+            ((ids[:, None] == known) | (ids[:, None] == TOKENIZER.mask_id)).all(2).double()
+        )  # (batch, windows)
+        weight = fits / fits.sum(1, keepdim=True)
+        chances = torch.zeros(*ids.shape, TOKENIZER.vocab_size, dtype=torch.float64)
+        for w, window in enumerate(known):
+            chances[:, torch.arange(len(window)), window] += weight[:, w, None]
+        return chances.clamp_min(1e-30).log()[positions]
+
+    return denoise
+
+
+def test_windows_are_drawn_until_there_are_stories_enough():
+    """first_hitting reveals one token at a time, so a model that knows the windows writes one of them whole."""
+    rng = random.Random(1)
+    windows = []
+    for _ in range(3):
+        ids = [token for _ in range(2) for token in [*TOKENIZER.encode(tales.generate(1, rng)), EOS]]
+        windows.append(ids + [EOS] * (40 - len(ids)))
+    seen = []
+    report = evaluate_tales(
+        remembers(windows),
+        TOKENIZER,
+        level=1,
+        stories=7,
+        length=40,
+        batch_size=3,
+        sampler=SamplerConfig(strategy="first_hitting"),
+        on_batch=seen.append,
+    )
+    assert seen == [6, 12] and report.stories == 12
+    assert report.grammatical == report.consistent == 1.0
+    assert report.strategy == "first_hitting" and report.distinct <= 0.5
+
+
+def test_a_model_that_writes_only_padding_is_told_so():
+    with pytest.raises(ValueError, match="hold no story at all"):
+        evaluate_tales(remembers([[EOS] * 8]), TOKENIZER, level=1, stories=5, length=8, batch_size=2)
+
+
+@pytest.mark.parametrize("name", ["stories", "length", "batch_size"])
+def test_counts_out_of_range_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name} is 0; it must be 1 or more"):
+        evaluate_tales(remembers([[EOS] * 8]), TOKENIZER, **{name: 0})

@@ -1,0 +1,51 @@
+"""The log can always be read, and the curve always be drawn."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from diffuapriel.training.log import RunLog, draw_curve, read_log
+
+
+def add(log: RunLog, step: int, loss: float) -> None:
+    log.add(step, torch.tensor(loss), torch.tensor(0.5), 1e-3)
+
+
+def test_losses_are_written_exactly_as_they_were_computed(tmp_path):
+    values = torch.rand(20)
+    log = RunLog(tmp_path, 0)
+    for step, value in enumerate(values, 1):
+        log.add(step, value, value, 1e-3)
+    assert log.flush() == pytest.approx(values.mean().item())
+    assert torch.equal(torch.tensor([record["loss"] for record in read_log(tmp_path)]), values)
+
+
+def test_going_on_drops_the_lines_after_the_last_saved_update(tmp_path):
+    log = RunLog(tmp_path, 0)
+    for step in range(1, 6):
+        add(log, step, 1.0)
+    log.flush()
+    with (tmp_path / "log.jsonl").open("a") as stream:
+        stream.write('{"step": 6, "los')  # a kill in the middle of a line
+    assert [record["step"] for record in read_log(tmp_path)] == [1, 2, 3, 4, 5]
+    log = RunLog(tmp_path, 3)
+    add(log, 4, 2.0)
+    log.flush()
+    assert [record["step"] for record in read_log(tmp_path)] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_is_reported_with_its_update(tmp_path, loss):
+    log = RunLog(tmp_path, 0)
+    add(log, 1, 1.0)
+    add(log, 2, loss)
+    with pytest.raises(FloatingPointError, match=f"update 2: the loss is {loss}"):
+        log.flush()
+
+
+def test_the_curve_is_a_picture_with_or_without_updates_and_entropy():
+    records = [{"step": step, "loss": 1 / step} for step in range(1, 30)]
+    validation = {"step": 20, "validation": 0.4, "floor": 0.1}
+    for lines in ([], records, [*records, validation], [{**validation, "floor": None}]):
+        assert draw_curve(lines, 1000, "a title").startswith(b"\x89PNG")

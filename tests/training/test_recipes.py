@@ -1,0 +1,75 @@
+"""Recipes are fair, and one command makes a measured checkpoint."""
+
+from __future__ import annotations
+
+import pytest
+
+from diffuapriel.checkpoint import inspect_checkpoint, load_checkpoint
+from diffuapriel.config import ARCHITECTURES
+from diffuapriel.model.denoiser import count_parameters
+from diffuapriel.training import recipes
+from diffuapriel.training.recipes import RECIPES, Recipe, main, recipe_config, run_recipe
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_differs_between_architectures_in_nothing_but_the_learning_rate(name):
+    configs = [recipe_config(name, architecture) for architecture in ARCHITECTURES]
+    plain = [{**config.to_dict(), "architecture": "", "folder": ""} for config in configs]
+    assert plain[0] == plain[1] == plain[2]
+    assert configs[0].tokens == configs[1].tokens == configs[2].tokens is not None
+    assert len({config.folder for config in configs}) == 3
+    sizes = [count_parameters(config.model_config) for config in configs]
+    assert max(sizes) <= 1.02 * min(sizes)
+
+
+def test_bundled_weights_fit_16_megabytes_in_bfloat16():
+    for name in RECIPES:
+        assert 2.05 * count_parameters(recipe_config(name, "diffutran").model_config) < 16e6
+
+
+def test_an_unknown_recipe_is_refused():
+    with pytest.raises(ValueError, match="recipe is 'tales-toaster'; permitted: tales-laptop, tales-gpu"):
+        recipe_config("tales-toaster", "diffutran")
+
+
+@pytest.fixture
+def toy_recipe(monkeypatch, tiny_model):
+    """Twelve updates of a tiny model, and measurements of a few windows."""
+    options = {
+        "model": tiny_model(),
+        "corpus": "tales:1",
+        "length": 32,
+        "batch_size": 4,
+        "tokens": 12 * 4 * 32,
+        "warmup_steps": 5,
+    }
+    toy = Recipe(about="for tests", options=options, level=1, windows=8, draws=2, stories=2, batch_size=4)
+    monkeypatch.setitem(recipes.RECIPES, "toy", toy)
+
+
+def test_a_recipe_trains_measures_the_very_file_and_writes_its_card(toy_recipe, tmp_path, capsys):
+    out = run_recipe("toy", "diffuapriel", tmp_path / "toy", progress=False, folder=str(tmp_path / "run"))
+    assert out == tmp_path / "toy"
+    model, tokenizer = load_checkpoint(out)
+    extra = inspect_checkpoint(out).extra
+    assert extra["recipe"]["recipe"] == "toy" and extra["recipe"]["tokens"] == 12 * 4 * 32
+    again = recipes.measure(
+        out, recipes.RECIPES["toy"], recipe_config("toy", "diffuapriel", folder=str(tmp_path / "run"))
+    )
+    assert extra["evaluation"]["nats_per_token"] == again["evaluation"]["nats_per_token"]
+    card = (out / "README.md").read_text()
+    for piece in ("| gap |", "| grammatical |", "| consistent |", "License", "MIT", "loss.png", "--out toy"):
+        assert piece in card
+    assert (out / "loss.png").exists()
+    assert "NELBO" in capsys.readouterr().out
+
+
+def test_the_command_stops_by_the_clock_and_goes_on(toy_recipe, tmp_path, capsys):
+    words = ["toy", "--architecture", "diffuapriel", "--out", str(tmp_path / "toy"), "--quiet"]
+    words += ["--folder", str(tmp_path / "run")]
+    assert main([*words, "--minutes", "0.01", "--tokens", "500000"]) == 3
+    assert "run the same command again" in capsys.readouterr().err and not (tmp_path / "toy").exists()
+    assert main([*words, "--minutes", "0.01", "--tokens", "1"]) == 1
+    assert "of a run with tokens = 500000, not 1" in capsys.readouterr().err
+    assert main([*words[:-1], str(tmp_path / "run2")]) == 0
+    assert "written to" in capsys.readouterr().out
