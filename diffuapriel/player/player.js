@@ -29,6 +29,7 @@ const MAX_LENGTH = 16384; // tokens drawn as elements; beyond this a page of tex
 const SPEEDS = [0.25, 0.5, 1, 2, 4, 8];
 const RACE_SPEEDS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 50];
 const RACE_SECONDS = 6; // a race shorter than this starts in slow motion
+const KEYS = new Set([" ", "ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End", "Escape"]);
 const SVG = "http://www.w3.org/2000/svg";
 const ICONS = {
   play: "M8 5v14l11-7z",
@@ -38,7 +39,8 @@ const ICONS = {
   start: "M6 6h2v12H6zM18 6l-8.5 6 8.5 6z",
   end: "M16 6h2v12h-2zM6 6l8.5 6L6 18z",
 };
-let instances = 0; // makes ids and radio names unique on a page with several players
+// Makes ids and radio names unique on a page with several players, and several copies of this module.
+const nextId = ((copy, count) => () => `${copy}-${(count += 1)}`)(Math.random().toString(36).slice(2, 8), 0);
 
 // ---- small DOM helpers ----------------------------------------------------------------------------
 
@@ -72,6 +74,17 @@ function setIcon(button, name, label) {
   button.replaceChildren(icon(name));
   button.setAttribute("aria-label", label);
   button.title = label;
+}
+
+/**
+ * JupyterLab listens before we do and takes arrows and space for commands to the notebook. It leaves alone what
+ * carries this attribute; other keys (save, run the cell) stay the notebook's.
+ */
+function claimKeys(root, signal) {
+  window.addEventListener("keydown", (event) => {
+    const ours = KEYS.has(event.key) && !event.ctrlKey && !event.metaKey && !event.altKey;
+    root.toggleAttribute("data-lm-suppress-shortcuts", ours);
+  }, { capture: true, signal });
 }
 
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
@@ -534,7 +547,7 @@ function legend(colorBy, total, again) {
 
 class Player {
   constructor(element, options = {}) {
-    instances += 1;
+    this.id = nextId();
     this.options = { controls: true, colorBy: "confidence", empty: "Nothing has run yet.", ...options };
     this.colorBy = this.options.colorBy;
     this.recording = null;
@@ -553,11 +566,10 @@ class Player {
 
   build(element) {
     this.canvas = new TokenCanvas();
-    this.card = new Card(`da-card-${instances}`);
+    this.card = new Card(`da-card-${this.id}`);
     this.status = make("div", "da-sr", { role: "status", "aria-live": "polite" });
     this.problem = make("div", "da-problem", { role: "alert", hidden: "" });
-    // JupyterLab would otherwise read the arrow keys and the space bar as commands to the notebook.
-    this.root = make("div", "da-player", { "data-lm-suppress-shortcuts": "true", role: "group", "aria-label": "Player" });
+    this.root = make("div", "da-player", { role: "group", "aria-label": "Player" });
     if (this.options.height) this.root.style.setProperty("--da-height", this.options.height);
     this.empty = make("div", "da-empty", {}, this.options.empty);
     this.body = [this.buildHead(), this.canvas.root, this.buildFoot()]; // put in when there is something to show
@@ -576,7 +588,7 @@ class Player {
     special.checked = true;
     special.addEventListener("change", () => this.canvas.root.classList.toggle("da-no-special", !special.checked));
     const settings = make("div", "da-settings", {}, make("label", "da-check", {}, special, "special tokens"),
-      colorChoice(`da-color-${instances}`, this.colorBy, (key) => this.setColor(key)));
+      colorChoice(`da-color-${this.id}`, this.colorBy, (key) => this.setColor(key)));
     return make("div", "da-head", {}, make("div", "da-title", {}, this.name, this.liveMark, this.about), settings);
   }
 
@@ -619,6 +631,7 @@ class Player {
     tokens.addEventListener("focusout", () => this.card.hideSoon(), { signal });
     window.addEventListener("scroll", () => this.card.move(), { signal, passive: true, capture: true });
     this.root.addEventListener("keydown", (event) => this.onKey(event), { signal });
+    claimKeys(this.root, signal);
   }
 
   onKey(event) {
@@ -927,11 +940,10 @@ export function race(element, lanes, options = {}) {
 
 class Race {
   constructor(element, lanes, { slow = null, autoplay = true, colorBy = "confidence" } = {}) {
-    instances += 1;
     this.colorBy = colorBy;
     this.time = 0;
     this.playing = false;
-    this.root = make("div", "da-player da-race", { "data-lm-suppress-shortcuts": "true", role: "group", "aria-label": "Race" });
+    this.root = make("div", "da-player da-race", { role: "group", "aria-label": "Race" });
     this.lanes = lanes.map((lane) => this.buildLane(lane));
     this.players = this.lanes.map((lane) => lane.player);
     this.duration = Math.max(0, ...this.players.map((player) => player.duration));
@@ -939,7 +951,9 @@ class Race {
     this.legend = make("div");
     this.root.append(make("div", "da-lanes", {}, ...this.lanes.map((lane) => lane.root)), this.buildFoot());
     this.setColor(this.colorBy);
+    this.abort = new AbortController();
     this.root.addEventListener("keydown", (event) => this.onKey(event));
+    claimKeys(this.root, this.abort.signal);
     element.append(this.root);
     if (autoplay && !reducedMotion()) this.play();
     else this.seek(this.duration);
@@ -975,7 +989,7 @@ class Race {
       make("div", "da-buttons", {}, iconButton("start", "To the start", () => this.seek(0)), this.button,
         iconButton("end", "To the end", () => this.seek(this.duration))),
       this.speedSelect, this.state, this.verdict), make("div", "da-bar", {},
-      colorChoice(`da-color-race-${instances}`, this.colorBy, (key) => this.setColor(key)), this.legend));
+      colorChoice(`da-color-${nextId()}`, this.colorBy, (key) => this.setColor(key)), this.legend));
   }
 
   setColor(colorBy) {
@@ -1082,6 +1096,7 @@ class Race {
   }
 
   destroy() {
+    this.abort.abort();
     this.playing = false;
     cancelAnimationFrame(this.waitingFrame);
     this.players.forEach((player) => player.destroy());

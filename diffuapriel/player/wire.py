@@ -1,6 +1,6 @@
 """What travels to the player: a run as messages of JSON, small enough to stream.
 
-player.js reads whole traces, but a trace repeats the canvas in every frame: 1,024 tokens x 256 steps are some 6 MB.
+player.js reads whole traces, but a trace repeats the canvas in every frame: 1,024 tokens x 256 steps are some 5 MB.
 A message holds a frame as its differences from the frame before, some hundred bytes, so that a page can follow a
 running model at twenty redraws a second. A message is a plain dict:
 
