@@ -75,19 +75,14 @@ class Lexicon:
     kinds: Mapping[str, Kind]
     classes: Mapping[str, WordClass]
 
-    def reduced(self, size: int) -> Lexicon:
-        """The same lexicon with at most `size` values a class, for proofs by exhaustion."""
-        kept = {word.kind: word.values[:size] for word in self.classes.values() if word.values}
+    def reduced(self, size: int, **sizes: int) -> Lexicon:
+        """The same lexicon with the first `size` words a class, or as many as `sizes` says for its kind:
+        for proofs by exhaustion."""
 
         def cut(word: WordClass) -> WordClass:
-            given = None
-            if word.given is not None:
-                allowed = kept.get(word.kind)
-                given = {
-                    key: tuple(v for v in values if allowed is None or v in allowed)[:size] or values[:1]
-                    for key, values in word.given.items()
-                }
-            return WordClass(word.kind, word.values[:size], given)
+            n = sizes.get(word.kind, size)
+            given = word.given and {key: values[:n] for key, values in word.given.items()}
+            return WordClass(word.kind, word.values[:n], given)
 
         return Lexicon(self.kinds, {name: cut(word) for name, word in self.classes.items()})
 

@@ -39,7 +39,8 @@ class HubCorpus:
 
     def __init__(self, name: str, tokenizer: Tokenizer, *, field: str = "text") -> None:
         self.dataset, _, self.config = name.partition(":")
-        if not re.fullmatch(r"[\w.-]+/[\w.-]+", self.dataset) and not Path(self.dataset).is_dir():
+        known_form = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", self.dataset)
+        if not known_form and not (self.dataset and Path(self.dataset).is_dir()):
             raise ValueError(
                 f"a dataset of the Hub is written hf:owner/name or hf:owner/name:config, not {name!r}"
             )

@@ -5,7 +5,7 @@ exact, and `entropy` is the physical limit that a model's NELBO can be held agai
 these stories in fewer nats. Three levels: 1, one sentence; 2, a short story; 3, the full grammar.
 
     >>> tales.generate(1, random.Random(0))
-    'Rose found a pink key on the farm.'
+    'Ruth had five nuts, ate three and kept two.'
 
 Stories are ASCII, one line, with no space at either end; they agree over their whole length (names,
 pronouns, colors, counts, places, answers), and `check` tells broken syntax from a broken agreement.
@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 from diffuapriel.text import grammar_measures, grammar_reading
 from diffuapriel.text.grammar import Grammar
@@ -47,7 +47,7 @@ class Check:
     position: int | None
 
 
-@cache
+@lru_cache(maxsize=None, typed=True)
 def grammar(level: int) -> Grammar:
     """The compiled grammar of a level."""
     if isinstance(level, bool) or level not in LEVELS:
@@ -65,13 +65,13 @@ def log_prob(text: str, level: int) -> float:
     return grammar_reading.log_prob(grammar(level), text)
 
 
-@cache
+@lru_cache(maxsize=None, typed=True)
 def entropy(level: int) -> float:
     """Entropy of one story in nats: computed by the chain rule, not estimated."""
     return grammar_measures.entropy(grammar(level))
 
 
-@cache
+@lru_cache(maxsize=None, typed=True)
 def count(level: int) -> int:
     """Number of distinct stories."""
     return grammar_measures.count(grammar(level))
@@ -101,7 +101,7 @@ class EntropyRate:
     stories: int
 
 
-@cache
+@lru_cache(maxsize=None, typed=True)
 def entropy_rate(level: int, tokenizer: Tokenizer, *, stories: int = 20_000, seed: int = 0) -> EntropyRate:
     """Entropy over the mean length of `stories` generated stories."""
     if stories < 2:
