@@ -22,7 +22,7 @@ import platform
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.frames import StepFrame
 from diffuapriel.sampling.options import SamplerConfig
 from diffuapriel.sampling.sampler import Sampler
+from diffuapriel.sampling.trace import Trace
 
 SCHEMA = "diffuapriel-race-result"
 VERSION = 1
@@ -56,8 +57,8 @@ class Run:
 
 @dataclass(frozen=True)
 class LaneResult:
-    """What one lane did: medians over the repeats. `frames` are of its first timed run, with
-    the median times, for a replay."""
+    """What one lane did: medians over the repeats. `trace` is the first timed run with the
+    median times, for a replay."""
 
     name: str
     architecture: str
@@ -77,7 +78,7 @@ class LaneResult:
     forward_passes: int
     denoiser_share: float  # of the generation's time, 0 to 1
     peak_memory_bytes: int
-    frames: tuple[StepFrame, ...] = field(default=(), repr=False, compare=False)
+    trace: Trace | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -101,12 +102,12 @@ class RaceResult:
     torch_version: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; the frames are left out (a `Trace` holds those)."""
-        lanes = [{k: v for k, v in vars(lane).items() if k != "frames"} for lane in self.lanes]
+        """Plain values for JSON; the traces are left out: each has a file format of its own."""
+        lanes = [{k: v for k, v in vars(lane).items() if k != "trace"} for lane in self.lanes]
         return {
             "schema": SCHEMA,
             "version": VERSION,
-            **dataclasses.asdict(dataclasses.replace(self, lanes=())),
+            **dataclasses.asdict(replace(self, lanes=())),
             "lanes": lanes,
         }
 
@@ -258,10 +259,8 @@ class _Racer:
         """Whole steps, not timed; memory is read over the last, when what is made once has been made."""
         for step in range(1, steps + 1):
             with PeakMemory(self.lane.device) as memory:
-                for _ in islice(
-                    self.sampler.stream(self.lane.denoiser, self.canvas), 2
-                ):  # the start, then one step
-                    pass
+                stream = self.sampler.stream(self.lane.denoiser, self.canvas)
+                list(islice(stream, 2))  # the start, then one step
             self.peak_memory_bytes = memory.peak + self.lane.weight_bytes
             yield step
 
@@ -305,16 +304,19 @@ class _Racer:
             seconds_min=min(totals),
             seconds_max=max(totals),
             step_ms=step_ms,
-            ms_per_step=1000.0 * seconds / max(1, len(step_ms)),
+            ms_per_step=1000.0 * seconds / len(step_ms),
             tokens=tokens,
-            tokens_per_second=tokens / seconds if seconds else 0.0,
+            tokens_per_second=tokens / seconds,
             forward_passes=self.frames[-1].nfe,
-            denoiser_share=statistics.median(
-                run.denoiser_ms / sum(run.step_ms) if run.step_ms else 0.0 for run in self.runs
-            ),
+            denoiser_share=statistics.median(run.denoiser_ms / sum(run.step_ms) for run in self.runs),
             peak_memory_bytes=self.peak_memory_bytes,
-            frames=(
-                self.frames[0],
-                *(dataclasses.replace(f, ms=ms) for f, ms in zip(self.frames[1:], step_ms, strict=True)),
-            ),
+            trace=self._trace(step_ms),
+        )
+
+    def _trace(self, step_ms: tuple[float, ...]) -> Trace:
+        """The first timed run, each step with its median time: what a replay shows."""
+        timed = [replace(frame, ms=ms) for frame, ms in zip(self.frames[1:], step_ms, strict=True)]
+        about = {"model": self.name, "architecture": self.lane.architecture}
+        return Trace.of(
+            [self.frames[0], *timed], self.canvas, self.lane.tokenizer, self.sampler.config, **about
         )

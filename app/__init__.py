@@ -1,0 +1,1 @@
+"""The DiffuApriel app: two tabs on one player. Start it with `python app/main.py`."""

@@ -1,0 +1,84 @@
+"""The chart of a sweep: latency against length on log axes, the spread, the fitted slopes and the crossover."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+    from diffuapriel.race import SweepResult
+
+COLORS = ("#1590b4", "#d9730d", "#7d6bd6")  # told apart in light, in dark and by the color-blind
+SYMBOLS = ("circle", "diamond", "square")
+INK = "#7f8793"  # readable on white and on near black: Gradio shows one figure in both themes
+
+
+def sweep_chart(result: SweepResult | None) -> Figure:
+    """The figure of what has been measured so far; empty axes for None."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for number, lane in enumerate(result.lanes if result else ()):
+        _add_curve(figure, result, lane, COLORS[number % 3], SYMBOLS[number % 3])
+    for cross in result.crossovers if result else ():
+        if cross.length is not None and cross.ms is not None:
+            _add_crossover(figure, cross.length, cross.ms)
+    lengths = sorted({p.length for p in result.points}) if result else []
+    grid = {
+        "gridcolor": "rgba(127,135,147,0.22)",
+        "zeroline": False,
+        "linecolor": INK,
+        "ticks": "outside",
+        "tickcolor": INK,
+    }
+    ticks = {"tickvals": lengths, "ticktext": [f"{n:,}" for n in lengths]} if lengths else {}
+    figure.update_layout(
+        template="none",
+        height=420,
+        margin={"l": 64, "r": 16, "t": 48, "b": 56},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": "system-ui, sans-serif", "size": 13, "color": INK},
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        hovermode="x unified",
+        xaxis={"type": "log", "title": {"text": "length in tokens"}, **grid, **ticks},
+        yaxis={"type": "log", "title": {"text": "ms per forward pass"}, "dtick": "D2", **grid},
+    )
+    return figure
+
+
+def _add_curve(figure: Any, result: Any, lane: str, color: str, symbol: str) -> None:
+    points = sorted((p for p in result.points if p.lane == lane), key=lambda p: p.length)
+    exponent = result.exponents[lane]
+    figure.add_scatter(
+        x=[p.length for p in points],
+        y=[p.ms for p in points],
+        error_y={
+            "type": "data",
+            "symmetric": False,
+            "array": [p.ms_max - p.ms for p in points],
+            "arrayminus": [p.ms - p.ms_min for p in points],
+            "thickness": 1,
+            "width": 3,
+        },
+        mode="lines+markers",
+        name=lane if exponent is None else f"{lane} (slope {exponent:.2f})",
+        line={"color": color, "width": 2.5},
+        marker={"symbol": symbol, "size": 8},
+        hovertemplate="%{y:.3~g} ms",
+    )
+
+
+def _add_crossover(figure: Any, length: float, ms: float) -> None:
+    figure.add_vline(x=length, line={"color": INK, "dash": "dot", "width": 1.5})
+    figure.add_scatter(
+        x=[length],
+        y=[ms],
+        mode="markers+text",
+        text=[f" crossover at {length:,.0f}"],
+        textposition="bottom right",
+        marker={"symbol": "x-thin", "size": 12, "line": {"width": 2, "color": INK}},
+        showlegend=False,
+        hoverinfo="skip",
+    )

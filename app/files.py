@@ -1,0 +1,49 @@
+"""Traces as files: what a visitor saves, and what a visitor opens again."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from app.limits import Limits, Refused
+from diffuapriel.sampling.trace import Trace
+
+MAX_TRACE_LENGTH = 16_384  # tokens that the player draws
+
+
+@contextmanager
+def saved(trace: Trace) -> Iterator[tuple[str, str]]:
+    """The trace as a JSON file and as a web page, for as long as the block lasts: Gradio takes copies."""
+    with tempfile.TemporaryDirectory(prefix="diffuapriel-") as folder:
+        base = Path(folder) / file_name(trace)
+        json_file, html_file = base.with_suffix(".json"), base.with_suffix(".html")
+        json_file.write_text(trace.to_json(), encoding="utf-8")
+        html_file.write_text(trace.to_html(), encoding="utf-8")
+        yield str(json_file), str(html_file)
+
+
+def file_name(trace: Trace) -> str:
+    """A name that says what ran: model, strategy, seed; letters, digits and dashes only."""
+    words = "-".join(str(trace.meta.get(key, "")) for key in ("model", "strategy", "seed"))
+    return re.sub(r"[^A-Za-z0-9]+", "-", words).strip("-")[:80] or "trace"
+
+
+def read_trace(path: str | None, limits: Limits) -> Trace:
+    """The trace in an uploaded file. Raises Refused for a file that is too large, damaged or something else."""
+    if not isinstance(path, str) or not Path(path).is_file():
+        raise Refused("there is no file; choose a trace saved as JSON")
+    size = Path(path).stat().st_size
+    if size > limits.max_upload_bytes:
+        raise Refused(f"the file has {size:,} bytes; a trace may have up to {limits.max_upload_bytes:,}")
+    try:
+        trace = Trace.from_json(Path(path).read_bytes())
+    except ValueError as error:  # also of invalid UTF-8
+        raise Refused(f"this file cannot be opened as a trace: {error}") from error
+    if len(trace.fixed) > MAX_TRACE_LENGTH:
+        raise Refused(
+            f"the trace has {len(trace.fixed):,} tokens; the player draws up to {MAX_TRACE_LENGTH:,}"
+        )
+    return trace

@@ -1,0 +1,74 @@
+"""What a visitor may ask for, checked on the server: every value, whatever the page allows.
+
+Each check returns the value as the type the code works with or raises `Refused` (a ValueError) whose message
+names the value and the permitted range. Nothing here knows Gradio; `app.guard` shows a refusal as a message.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+MAX_SEED = 2**31 - 1
+
+
+class Refused(ValueError):
+    """A value outside what is permitted; the message is meant for the visitor."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest work one visitor may start."""
+
+    max_characters: int = 20_000  # of the text with holes
+    max_tokens: int = 1024  # of one canvas
+    max_steps: int = 256  # of one generation
+    max_repeats: int = 8  # of a race
+    max_sweep_length: int = 65_536
+    max_upload_bytes: int = 50_000_000  # of a trace to load
+
+
+def shown(value: object) -> str:
+    """A value as it appears in a message: short whatever was sent."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to print a whole number of more than 4,300 digits
+        text = f"a {type(value).__name__} too long to print"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def whole_number(name: str, value: Any, low: int, high: int) -> int:
+    """`value` as an int from `low` to `high`. 8.0 is whole; True, NaN, "8" and 8.5 are not."""
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    is_whole = is_whole or (isinstance(value, float) and math.isfinite(value) and value.is_integer())
+    if not is_whole or not low <= value <= high:
+        raise Refused(f"{name} is {shown(value)}; it must be a whole number from {low:,} to {high:,}")
+    return int(value)
+
+
+def number(name: str, value: Any, low: float, high: float) -> float:
+    """`value` as a finite float from `low` to `high`."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not low <= value <= high:  # NaN is in no range
+        raise Refused(f"{name} is {shown(value)}; it must be a number from {low:g} to {high:g}")
+    return float(value)
+
+
+def choice(name: str, value: Any, permitted: Sequence[str]) -> str:
+    """`value` where it is one of `permitted`."""
+    if not isinstance(value, str) or value not in permitted:
+        raise Refused(f"{name} is {shown(value)}; permitted: {', '.join(permitted)}")
+    return value
+
+
+def text(name: str, value: Any, max_characters: int) -> str:
+    """`value` as a string of at most `max_characters` that can be encoded; None counts as empty."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise Refused(f"{name} is {shown(value)}; it must be text")
+    if len(value) > max_characters:
+        raise Refused(f"{name} has {len(value):,} characters; it may have up to {max_characters:,}")
+    return value.encode("utf-8", errors="replace").decode("utf-8")  # a lone surrogate becomes "?"

@@ -1,0 +1,135 @@
+"""Start the app: `python app/main.py`, from any folder.
+
+It listens on 127.0.0.1, opens no tunnel, sends nothing anywhere, and offers the bundled checkpoints and any
+given with --checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+# Before Gradio is imported: nothing phones home.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+ROOT = Path(__file__).resolve().parent.parent
+if (
+    str(ROOT) not in sys.path
+):  # run as a script, sys.path holds app/ itself, where race.py would hide others' `race`
+    sys.path[:] = [str(ROOT), *(p for p in sys.path if Path(p or ".").resolve() != ROOT / "app")]
+
+import gradio as gr  # noqa: E402
+
+from app import texts  # noqa: E402
+from app.limits import Limits  # noqa: E402
+from app.models import Models  # noqa: E402
+from app.race import RaceTab  # noqa: E402
+from app.theme import STYLE, theme  # noqa: E402
+from app.unmask import UnmaskTab  # noqa: E402
+
+CACHE_SECONDS = 3600  # how often saved files are looked through, and how old they may become
+QUEUE = 64  # visitors waiting; more are told so at once
+
+
+def build(models: Models, limits: Limits | None = None) -> gr.Blocks:
+    """The page: a title, one sentence, two tabs."""
+    from diffuapriel.player.gradio_host import html_component_arguments
+
+    limits = limits or Limits()
+    unmask, race = UnmaskTab(models, limits), RaceTab(models, limits)
+    all_stops = [unmask.stops, race.race_stops, race.sweep_stops]
+
+    def leave(request: gr.Request) -> None:
+        """The page was closed. Gradio closes a running generator; the flag ends it within one step."""
+        for stops in all_stops:
+            stops.stop(request.session_hash)
+            stops.forget(request.session_hash)
+
+    with gr.Blocks(
+        title=texts.TITLE, analytics_enabled=False, delete_cache=(CACHE_SECONDS, CACHE_SECONDS)
+    ) as page:
+        gr.HTML(
+            f'<header class="da-hero"><h1>{texts.TITLE}</h1><p>{texts.SENTENCE}</p></header>',
+            apply_default_css=False,
+        )
+        with gr.Tabs():
+            with gr.Tab(texts.UNMASK_TAB, id="unmask"):
+                unmask.build(html_component_arguments())
+            with gr.Tab(texts.RACE_TAB, id="race"):
+                race.build(html_component_arguments())
+        page.unload(leave)
+    return page.queue(max_size=QUEUE, default_concurrency_limit=8)
+
+
+def launch(page: gr.Blocks, *, host: str = "127.0.0.1", port: int | None = None) -> str:
+    """Serve the page in the background, on this machine alone unless `host` says otherwise; returns its address."""
+    _, url, _ = page.launch(
+        server_name=host,
+        server_port=port,
+        share=False,
+        theme=theme(),
+        css_paths=[STYLE],
+        footer_links=["settings"],
+        run_history=False,
+        enable_monitoring=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        max_file_size=Limits().max_upload_bytes,
+        show_error=False,
+        prevent_thread_lock=True,
+        quiet=True,
+    )
+    return url
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Read the command line and serve until stopped. 2 for arguments that cannot be."""
+    parser = argparse.ArgumentParser(description="DiffuApriel in a browser: watch it write, and race it.")
+    parser.add_argument(
+        "--checkpoint",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="a checkpoint folder, offered before the bundled ones; may be given several times",
+    )
+    parser.add_argument(
+        "--device", default=None, help="cpu, cuda or mps (default: cuda where there is one, else cpu)"
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine only)"
+    )
+    parser.add_argument("--port", type=int, default=None, help="port (default: the first free one from 7860)")
+    options = parser.parse_args(arguments)
+    try:
+        models = Models(options.checkpoint, usable_device(options.device))
+        page = build(models)
+        url = launch(page, host=options.host, port=options.port)
+    except (ValueError, OSError) as error:  # OSError also where the port is taken
+        print(f"app: {error}", file=sys.stderr)
+        return 2
+    print(f"DiffuApriel is at {url} (Ctrl+C stops it)", flush=True)
+    page.block_thread()
+    return 0
+
+
+def usable_device(name: str | None) -> str:
+    """The device to run on. Raises ValueError where this machine does not have the one that was asked for."""
+    import torch
+
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"--device is {name!r}, which this machine cannot use: {str(error).splitlines()[0]}"
+        ) from error
+    return name
+
+
+if __name__ == "__main__":
+    sys.exit(main())
