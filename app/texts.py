@@ -83,8 +83,7 @@ RACE_PROGRESS = "{phase}: {lane}, step {step}"
 LANE_NOTE = "{ms:.1f} ms per step, {rate:,.0f} tokens/s"
 WARM_UP = "Warming up"
 TIMED = "Timing run {repeat} of {repeats}"
-RACE_RUNNING = "Writing…"
-STOPPED = "The race was stopped; nothing was measured."
+RACE_STOPPED = "The race was stopped; nothing was measured."
 COLUMNS = ("", "ms per step", "tokens/s", "forward passes", "peak memory", "parameters")
 
 SWEEP_TITLE = "From which length on does it pay?"
@@ -95,6 +94,5 @@ SWEEP_LEAD = (
 LONGEST = "Up to length"
 LONGEST_INFO = "What does not fit in memory is refused, with the figure."
 SWEEP = "Measure"
-SWEEP_RUNNING = "Writing…"
-STOPPED = "Stopped: these are the lengths measured so far."
+SWEEP_STOPPED = "Stopped: these are the lengths measured so far."
 NOT_RUN = "Not run"
