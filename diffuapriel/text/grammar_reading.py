@@ -107,8 +107,9 @@ def _break(grammar: Grammar, pieces: list[str], chart: Chart) -> Failure:
                     due.add(word)
     position = sum(map(len, pieces[:furthest]))
     words = sorted(word.strip() for word in due)
-    more = f" or {len(words) - 4} others" if len(words) > 4 else ""
-    expected = ", ".join(repr(word) for word in words[:4]) + more
+    expected = ", ".join(repr(word) for word in words[:5])
+    if len(words) > 5:
+        expected += f" or {len(words) - 5} more"
     if furthest == len(pieces):
         return Failure(f"the story breaks off: expected {expected}", position)
     got = pieces[furthest]
