@@ -111,6 +111,7 @@ class Recording {
     Object.assign(this, { length, maskId, eosId, meta: header.meta ?? {}, done: false });
     this.fixed = Uint8Array.from(fixed, Boolean);
     this.vocab = new Map();
+    this.shapes = new Map();
     this.frames = [];
     this.waiting = new Map(); // frames of differences whose predecessor has not arrived
     this.first = Infinity; // lowest and highest step, and the most masks any frame had
@@ -120,6 +121,14 @@ class Recording {
 
   learn(vocab = {}) {
     for (const [id, text] of Object.entries(vocab)) this.vocab.set(Number(id), String(text));
+    this.shapes.clear();
+  }
+
+  /** How a token is set, worked out once for each id. */
+  shape(id) {
+    let shape = this.shapes.get(id);
+    if (!shape) this.shapes.set(id, (shape = parts(this.text(id))));
+    return shape;
   }
 
   text(id) {
@@ -308,7 +317,7 @@ class TokenCanvas {
       if (fixed[p]) name += " da-fixed";
       if (id === maskId) name += again.has(p) ? " da-mask da-again" : " da-mask";
       else if (id === eosId) name += p > 0 && frame.ids[p - 1] === eosId ? " da-special da-repeat" : " da-special";
-      else if (parts(this.recording.text(id)).blank) name += " da-blank";
+      else if (this.recording.shape(id).blank) name += " da-blank";
       if (level >= 0) name += ` da-l${level}`;
       if (fresh.has(p) && id !== maskId) name += " da-new";
       if (id !== this.ids[p]) this.write(p, id);
@@ -321,7 +330,7 @@ class TokenCanvas {
     const [lead, chip, tail] = this.tokens[p].childNodes;
     const masked = id === this.recording.maskId;
     const { lead: space, shown, trailing } = masked
-      ? { lead: "", shown: "", trailing: "" } : parts(this.recording.text(id));
+      ? { lead: "", shown: "", trailing: "" } : this.recording.shape(id);
     lead.data = space;
     chip.textContent = shown;
     tail.data = trailing;
@@ -719,10 +728,14 @@ class Player {
       this.problem.hidden = true;
       action();
     } catch (error) {
-      this.problem.textContent = `This trace cannot be shown: ${error.message}`;
-      this.problem.hidden = false;
-      this.empty.remove();
+      this.fail(error);
     }
+  }
+
+  fail(error) {
+    this.problem.textContent = `This trace cannot be shown: ${error.message}`;
+    this.problem.hidden = false;
+    this.empty.remove();
   }
 
   describe() {
@@ -759,7 +772,9 @@ class Player {
   seekTime(ms) {
     if (!this.recording) return;
     this.follow = false;
-    this.index = this.recording.indexAt(ms);
+    const index = this.recording.indexAt(ms);
+    if (index === this.index) return;
+    this.index = index;
     this.mark("frame");
   }
 
@@ -1117,25 +1132,31 @@ export function receive(element, options = {}) {
     }
     return shown;
   };
-  const take = (message) => {
-    if (message?.schema === "diffuapriel-race") {
-      shown?.destroy();
-      shown = null;
-      run = null;
+  const show = (message) => {
+    if (message.schema === "diffuapriel-race") {
       check(message);
+      if (!Array.isArray(message.lanes)) throw new Error("a race needs a list of lanes");
+      shown.destroy();
+      run = null;
       shown = race(element, message.lanes, { ...options, slow: message.slow });
-    } else if (message?.schema === "diffuapriel-feed") {
+    } else if (message.schema === "diffuapriel-feed") {
       check(message);
       const header = message.run !== run ? message.header : null;
       if (message.run !== run && !header) return; // joined late: wait for a message that has a header
       run = message.run;
       player().append(message.frames, header, message);
-    } else if (message) {
+    } else {
       run = null;
       player().load(message);
     }
   };
-  take.current = () => shown;
+  const take = (message) => {
+    try {
+      show(message);
+    } catch (error) {
+      player().fail(error);
+    }
+  };
   take.destroy = () => shown?.destroy();
   player();
   return take;

@@ -176,6 +176,14 @@ def test_a_damaged_trace_is_refused_in_words(page, exported, damage, words):
     expect(page.get_by_role("alert")).to_contain_text(words)
 
 
+@pytest.mark.parametrize(
+    "message", [{"schema": "diffuapriel-race", "version": 1}, {"schema": "diffuapriel-race"}, {"a": 1}]
+)
+def test_a_message_that_is_none_is_refused_in_words(page, message):
+    with_module(page).evaluate("message => api.receive(here)(message)", message)
+    expect(page.get_by_role("alert")).to_contain_text("cannot be shown")
+
+
 def test_a_good_trace_after_a_damaged_one_is_shown(page):
     with_module(page).evaluate(
         "data => { window.player = api.mount(here); player.load(data); }", trace() | {"length": 0}
