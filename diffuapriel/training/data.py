@@ -41,10 +41,16 @@ class _CountFrom(Sampler[int]):
         return itertools.count(self.start)
 
 
-def batches(corpus: Corpus, config: TrainConfig, device: torch.device, *, start: int) -> Iterator[Tensor]:
-    """Ids (batch_size x accumulate, length) int64 on `device` for update `start`, `start + 1`, ... without end."""
+def batches(
+    corpus: Corpus, config: TrainConfig, device: torch.device, *, start: int, workers: int | None = None
+) -> Iterator[Tensor]:
+    """Ids (batch_size x accumulate, length) int64 on `device` for update `start`, `start + 1`, ... without end.
+
+    workers: processes that make them; None takes most of the cores for CUDA, and none for a CPU.
+    """
     cuda = device.type == "cuda"
-    workers = min(MOST_WORKERS, max(1, (os.cpu_count() or 1) - 2)) if cuda else 0
+    if workers is None:
+        workers = min(MOST_WORKERS, max(1, (os.cpu_count() or 1) - 2)) if cuda else 0
     loader = DataLoader(
         _Batches(corpus, config),
         batch_size=None,

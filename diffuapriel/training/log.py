@@ -34,6 +34,7 @@ class RunLog:
         aside = self.file.with_suffix(".writing")
         aside.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
         os.replace(aside, self.file)
+        self.validated = {record["step"] for record in kept if "validation" in record}
         self.waiting: list[tuple[int, Tensor, Tensor, float]] = []
 
     def add(self, step: int, loss: Tensor, norm: Tensor, learning_rate: float) -> None:
@@ -66,8 +67,11 @@ class RunLog:
         return sum(record["loss"] for record in records) / len(records)
 
     def write_validation(self, step: int, estimate: NelboEstimate, *, seconds: float) -> None:
-        """Write the line of a validation, after those of the updates before it."""
+        """Write the line of a validation, once a step, after those of the updates before it."""
         self.flush()
+        if step in self.validated:
+            return
+        self.validated.add(step)
         share = estimate.tokens / (
             estimate.windows * estimate.length
         )  # of the windows that is story, not padding

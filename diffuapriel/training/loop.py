@@ -16,7 +16,6 @@ CPU bit for bit, on CUDA up to the order of atomic additions. A run's folder:
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -39,6 +38,7 @@ from diffuapriel.training.data import batches
 from diffuapriel.training.ema import EMA
 from diffuapriel.training.log import RunLog
 from diffuapriel.training.optimizer import learning_rate, make_optimizer
+from diffuapriel.training.progress import progress_bar
 from diffuapriel.training.session import Clock, alone_in, stop_signals
 from diffuapriel.training.state import Progress, load_state, save_state
 
@@ -85,8 +85,11 @@ def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
         )
         log = RunLog(folder, at.step)
         clock = Clock(config, at)
-        bar = stack.enter_context(_progress_bar(at, config, enabled=progress))
-        stack.enter_context(_compiled(model, config, schedule, bar))
+        bar = stack.enter_context(
+            progress_bar(config.architecture, at.total_steps, unit="step", initial=at.step, enabled=progress)
+        )
+        if config.compile and not at.finished:
+            stack.enter_context(_compiled(model, config, schedule, bar))
         data = batches(corpus, config, device, start=at.step)
 
         while not (at.finished or stop.is_set() or clock.out_of_time):
@@ -182,7 +185,7 @@ def _validate(
             length=config.length,
             windows=VALIDATION_WINDOWS,
             draws=1,
-            batch_size=config.batch_size,
+            batch_size=min(config.batch_size, VALIDATION_WINDOWS),
             schedule=config.schedule,
         )
     log.write_validation(at.step, estimate, seconds=at.seconds)
@@ -194,6 +197,7 @@ def _save_result(
     model: Denoiser, ema: EMA, config: TrainConfig, at: Progress, validation: NelboEstimate, folder: Path
 ) -> None:
     """The averaged weights as a checkpoint, with what is known of them so far."""
+    device = config.torch_device
     recipe = {
         "corpus": config.corpus,
         "length": config.length,
@@ -201,9 +205,7 @@ def _save_result(
         "updates": at.step,
         "finished": at.finished,
         "seconds": round(at.seconds, 1),
-        "device": torch.cuda.get_device_name()
-        if config.torch_device.type == "cuda"
-        else config.torch_device.type,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "torch": torch.__version__,
         "peak_learning_rate": config.peak_learning_rate,
     }
@@ -227,42 +229,21 @@ def _save_result(
 
 @contextmanager
 def _compiled(model: Denoiser, config: TrainConfig, schedule: Schedule, bar: Any) -> Iterator[None]:
-    """Within the block the denoiser's blocks run compiled, where `config.compile` asks for it and it works.
+    """Within the block the denoiser's blocks run compiled, where the compiler works.
 
     Compiled one by one: blocks of a kind share their code, so it is compiled once, not once a layer. A batch of
     nothing goes through first; when that fails, the run goes on without and says so.
     """
+    bar.set_postfix_str("compiling")
+    nothing = torch.zeros(config.batch_size, config.length, dtype=torch.int64, device=config.torch_device)
     with ExitStack() as stack:
-        if config.compile:
-            bar.set_postfix_str("compiling")
-            nothing = torch.zeros(
-                config.batch_size, config.length, dtype=torch.int64, device=config.torch_device
-            )
-            try:
-                for block in model.blocks:
-                    block.compile(dynamic=False)
-                backward(model, nothing, schedule, config, torch.Generator(config.torch_device))
-            except Exception as error:  # compilers fail in many ways, and none of them is worth a run
-                bar.write(
-                    f"torch.compile failed, going on without it: {(str(error) or repr(error)).splitlines()[0]}"
-                )
-                stack.enter_context(torch.compiler.set_stance("force_eager"))
-            model.zero_grad()
+        try:
+            for block in model.blocks:
+                block.compile(dynamic=False)
+            backward(model, nothing, schedule, config, torch.Generator(config.torch_device))
+        except Exception as error:  # compilers fail in many ways, and none of them is worth a run
+            reason = (str(error) or repr(error)).splitlines()[0]
+            bar.write(f"torch.compile failed, going on without it: {reason}")
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        model.zero_grad()
         yield
-
-
-def _progress_bar(at: Progress, config: TrainConfig, *, enabled: bool) -> Any:
-    """tqdm: loss, tokens a second, time left; on a terminal, in a notebook, or now and then in a file."""
-    try:
-        from tqdm.auto import tqdm
-    except ImportError:
-        raise ImportError("training shows its progress with tqdm: pip install tqdm") from None
-    return tqdm(
-        desc=config.architecture,
-        initial=at.step,
-        total=at.total_steps,
-        unit="step",
-        disable=not enabled,
-        mininterval=0.5 if sys.stderr.isatty() else 10.0,
-        dynamic_ncols=True,
-    )

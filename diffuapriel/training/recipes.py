@@ -25,6 +25,7 @@ from diffuapriel.evaluation.tales import evaluate_tales
 from diffuapriel.text.corpus import open_corpus
 from diffuapriel.training.config import TrainConfig
 from diffuapriel.training.loop import train
+from diffuapriel.training.progress import progress_bar
 
 UNFINISHED = 3  # exit code of a run that was stopped by the clock or by Ctrl-C
 LIMITS = (
@@ -70,14 +71,14 @@ RECIPES = {
             "batch_size": 128,
             "tokens": 400_000_000,
             "warmup_steps": 500,
-            "validate_every": 1000,
+            "validate_every": 2000,
             "precision": "bf16",
             "compile": True,
         },
         windows=1024,
         draws=16,
         batch_size=128,
-        stories=1000,
+        stories=500,
     ),
 }
 
@@ -125,32 +126,40 @@ def run_recipe(
         save_checkpoint(out, model, card=card, extra=extra, storage="bfloat16", pictures=pictures)
 
     write({})
-    write(measure(out, RECIPES[name], config))  # of the rounded weights as they were written
+    write(
+        measure(out, RECIPES[name], config, progress=progress)
+    )  # of the rounded weights as they were written
     return Path(out)
 
 
-def measure(checkpoint: str | Path, recipe: Recipe, config: TrainConfig) -> dict[str, Any]:
+def measure(
+    checkpoint: str | Path, recipe: Recipe, config: TrainConfig, *, progress: bool = True
+) -> dict[str, Any]:
     """NELBO against the entropy, and samples, of a checkpoint on disk: {evaluation: ..., samples: ...}."""
     model, tokenizer = load_checkpoint(checkpoint, device=config.torch_device)
-    evaluation = evaluate_nelbo(
-        model,
-        open_corpus(config.corpus, tokenizer),
-        length=config.length,
-        windows=recipe.windows,
-        draws=recipe.draws,
-        batch_size=recipe.batch_size,
-        schedule=config.schedule,
-    )
+    with progress_bar("held-out text", recipe.windows, unit="window", enabled=progress) as bar:
+        evaluation = evaluate_nelbo(
+            model,
+            open_corpus(config.corpus, tokenizer),
+            length=config.length,
+            windows=recipe.windows,
+            draws=recipe.draws,
+            batch_size=recipe.batch_size,
+            schedule=config.schedule,
+            on_batch=lambda done: bar.update(done - bar.n),
+        )
     print(evaluation.table(), flush=True)
-    samples = evaluate_tales(
-        model,
-        tokenizer,
-        level=recipe.level,
-        stories=recipe.stories,
-        length=config.length,
-        batch_size=recipe.batch_size,
-        schedule=config.schedule,
-    )
+    with progress_bar("samples", recipe.stories, unit="story", enabled=progress) as bar:
+        samples = evaluate_tales(
+            model,
+            tokenizer,
+            level=recipe.level,
+            stories=recipe.stories,
+            length=config.length,
+            batch_size=recipe.batch_size,
+            schedule=config.schedule,
+            on_batch=lambda done: bar.update(min(done, recipe.stories) - bar.n),
+        )
     print(samples.table(), flush=True)
     return {"evaluation": evaluation.to_dict(), "samples": samples.to_dict()}
 

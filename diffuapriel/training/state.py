@@ -89,7 +89,8 @@ def load_state(
     _refuse_other_options(found, document, config)
     tensors = read_tensors(found / "state.safetensors")
     names = {parameter: name for name, parameter in model.named_parameters()}
-    wanted = {f"{part}/{name}" for part in ("model", "ema", *MOMENTS) for name in names.values()}
+    moments = MOMENTS if document["step"] else ()  # before its first update AdamW remembers nothing
+    wanted = {f"{part}/{name}" for part in ("model", "ema", *moments) for name in names.values()}
     if wanted != set(tensors):
         odd = sorted(wanted ^ set(tensors))
         raise ValueError(
@@ -102,8 +103,9 @@ def load_state(
     ordered = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state = optimizer.state_dict()
     state["state"] = {
-        index: {moment: tensors[f"{moment}/{names[parameter]}"] for moment in MOMENTS}
+        index: {moment: tensors[f"{moment}/{names[parameter]}"] for moment in moments}
         for index, parameter in enumerate(ordered)
+        if moments
     }
     optimizer.load_state_dict(state)
     return Progress(document["step"], document["total_steps"], document["seconds"])

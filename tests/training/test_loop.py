@@ -137,6 +137,13 @@ def test_batches_are_a_function_of_the_update(options):
     assert torch.equal(fourth, next(batches(corpus, config, CPU, start=4))) and not torch.equal(third, fourth)
 
 
+def test_batches_made_ahead_by_workers_are_the_same_in_the_same_order(options):
+    corpus, config = open_corpus("tales:1", get_tokenizer("gpt2-4k")), options()
+    alone, helped = (batches(corpus, config, CPU, start=3, workers=workers) for workers in (0, 2))
+    for _ in range(6):
+        assert torch.equal(next(alone), next(helped))
+
+
 def test_noise_seeds_differ_between_updates_and_runs():
     seeds = {noise_seed(seed, step) for seed in range(20) for step in range(200)}
     assert len(seeds) == 4000 and max(seeds) < 2**32

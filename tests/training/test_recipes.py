@@ -53,9 +53,7 @@ def test_a_recipe_trains_measures_the_very_file_and_writes_its_card(toy_recipe, 
     model, tokenizer = load_checkpoint(out)
     extra = inspect_checkpoint(out).extra
     assert extra["recipe"]["recipe"] == "toy" and extra["recipe"]["tokens"] == 12 * 4 * 32
-    again = recipes.measure(
-        out, recipes.RECIPES["toy"], recipe_config("toy", "diffuapriel", folder=str(tmp_path / "run"))
-    )
+    again = recipes.measure(out, recipes.RECIPES["toy"], recipe_config("toy", "diffuapriel"), progress=False)
     assert extra["evaluation"]["nats_per_token"] == again["evaluation"]["nats_per_token"]
     card = (out / "README.md").read_text()
     for piece in ("| gap |", "| grammatical |", "| consistent |", "License", "MIT", "loss.png", "--out toy"):
