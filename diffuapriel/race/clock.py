@@ -6,10 +6,25 @@ marks afterwards. Everything in this package that says milliseconds was measured
 
 from __future__ import annotations
 
+import gc
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Python's garbage collector waits meanwhile: its pauses would be taken for the model's."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class Clock:

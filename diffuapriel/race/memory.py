@@ -15,14 +15,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import gc
 import sys
 import threading
+from functools import lru_cache
 from pathlib import Path
 
 import torch
 
 from diffuapriel.config import ModelConfig
+from diffuapriel.race.clock import undisturbed
 
 SAFE_SHARE = (
     0.8  # of what is available; the rest is for the browser, the desktop and our own estimate's error
@@ -121,7 +122,8 @@ class PeakMemory:
         return self.device.type == "cuda" or _can_reset_peak()
 
     def __enter__(self) -> PeakMemory:
-        gc.collect()
+        self._quiet = undisturbed()  # what the garbage collector frees would hide what the code inside takes
+        self._quiet.__enter__()
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -138,6 +140,7 @@ class PeakMemory:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._quiet.__exit__(None, None, None)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
             top = torch.cuda.max_memory_allocated(self.device)
@@ -167,6 +170,7 @@ class _RssSampler(threading.Thread):
         return max(self._top, self._process.memory_info().rss)
 
 
+@lru_cache(maxsize=1)
 def _can_reset_peak() -> bool:
     """Whether this system lets a process reset its own peak resident size."""
     if not sys.platform.startswith("linux"):

@@ -17,7 +17,6 @@ Tokens are counted as masks filled, never by encoding the text again.
 from __future__ import annotations
 
 import dataclasses
-import gc
 import platform
 import statistics
 import time
@@ -30,7 +29,7 @@ from typing import Any
 import torch
 
 from diffuapriel.diffusion.schedule import get_schedule
-from diffuapriel.race.clock import Clock
+from diffuapriel.race.clock import Clock, undisturbed
 from diffuapriel.race.lane import Lane, distinct_names
 from diffuapriel.race.memory import PeakMemory, estimate_bytes, refusal
 from diffuapriel.sampling.canvas import Canvas
@@ -266,14 +265,14 @@ class _Racer:
 
     def timed_run(self, repeat: int, began: float) -> Iterator[int]:
         """One whole generation; yields the number of each step after its time has been taken."""
-        gc.collect()
         stream = self.sampler.stream(self.lane.denoiser, self.canvas)
         frames, marks = [next(stream)], []
         started = time.perf_counter() - began
         while True:
-            start = self.clock.mark()
-            frame = next(stream, None)
-            marks.append((start, self.clock.mark()))
+            with undisturbed():
+                start = self.clock.mark()
+                frame = next(stream, None)
+                marks.append((start, self.clock.mark()))
             if frame is None:
                 break
             frames.append(frame)

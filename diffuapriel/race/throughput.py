@@ -11,7 +11,6 @@ on the configuration) and refused with the figure where memory or patience would
 from __future__ import annotations
 
 import dataclasses
-import gc
 import itertools
 import math
 import statistics
@@ -21,7 +20,7 @@ from typing import Any
 
 import torch
 
-from diffuapriel.race.clock import Clock
+from diffuapriel.race.clock import Clock, undisturbed
 from diffuapriel.race.curves import Crossover, crossover, fit_exponent
 from diffuapriel.race.lane import Lane, distinct_names
 from diffuapriel.race.memory import PeakMemory, estimate_bytes, refusal
@@ -149,13 +148,12 @@ def sweep_events(
     work = len(probes) * sum(lengths) * (repeats + 1)
     done = 0
 
+    method = PeakMemory(device).method.replace("one step", "one forward pass")
+    machine, threads = machine_name(device), torch.get_num_threads()
+
     def event(message: str) -> SweepEvent:
         points = tuple(point for probe in probes for point in probe.points)
-        method = PeakMemory(device).method.replace("one step", "one forward pass")
-        threads = torch.get_num_threads()
-        result = SweepResult(
-            tuple(names), points, tuple(refusals), batch, repeats, machine_name(device), threads, method
-        )
+        result = SweepResult(tuple(names), points, tuple(refusals), batch, repeats, machine, threads, method)
         return SweepEvent(min(1.0, done / work), message, result)
 
     for length in lengths:
@@ -254,8 +252,8 @@ class _Probe:
         self._peaks[length] = memory.peak
 
     def time(self, length: int) -> None:
-        gc.collect()
-        start, end = self._call(length)
+        with undisturbed():
+            start, end = self._call(length)
         self._ms.setdefault(length, []).append(1000.0 * self.clock.seconds(start, end))
 
     @torch.inference_mode()

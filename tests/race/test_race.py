@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from itertools import pairwise
 
 import pytest
 import torch
@@ -46,9 +47,9 @@ def test_the_order_turns_round_with_every_repeat(result):
 
 def test_never_two_at_once(lanes, result):
     spans = sorted((run.started, run.ended) for run in result.runs)
-    assert all(end <= start for (_, end), (start, _) in zip(spans, spans[1:]))
+    assert all(end <= start for (_, end), (start, _) in pairwise(spans))
     calls = sorted(call for lane in lanes for call in lane.denoiser.calls)
-    assert all(end <= start for (_, end), (start, _) in zip(calls, calls[1:]))
+    assert all(end <= start for (_, end), (start, _) in pairwise(calls))
 
 
 def test_warm_up_comes_first_and_is_not_counted(lanes, result):

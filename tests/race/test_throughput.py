@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 
@@ -55,7 +56,7 @@ def test_lanes_take_turns_and_never_run_together(lanes):
     sweep(lanes, lengths=(64,), repeats=2)
     calls = sorted((call, name) for name, lane in enumerate(lanes) for call in lane.denoiser.calls)
     assert [name for _, name in calls] == [0, 1, 0, 1, 1, 0]  # warm-up, then A B B A
-    assert all(end <= start for ((_, end), _), ((start, _), _) in zip(calls, calls[1:]))
+    assert all(end <= start for ((_, end), _), ((start, _), _) in pairwise(calls))
 
 
 def test_a_sweep_can_be_watched_and_stopped(lanes):
