@@ -22,7 +22,7 @@ from torch import Tensor
 
 from diffuapriel.evaluation.perplexity import NelboEstimate
 
-SMOOTHING = 0.05  # of the curve's line: each update counts for a twentieth
+SMOOTHING = 0.1  # of the curve's line: the newest update counts for a tenth
 
 
 class RunLog:

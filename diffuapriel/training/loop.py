@@ -184,7 +184,7 @@ def _validate(
             corpus,
             length=config.length,
             windows=VALIDATION_WINDOWS,
-            draws=1,
+            draws=4 if at.finished else 1,
             batch_size=min(config.batch_size, VALIDATION_WINDOWS),
             schedule=config.schedule,
         )

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class Recipe:
     draws: int = 8  # noise levels for each
     stories: int = 400  # sampled, at least
     batch_size: int = 16  # of the measurements
-    limits: tuple[str, ...] = field(default=LIMITS)
+    limits: tuple[str, ...] = LIMITS
 
 
 RECIPES = {
