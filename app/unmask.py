@@ -171,15 +171,19 @@ class UnmaskTab:
         try:
             yield SAME, render.note(texts.WAITING), "", HIDDEN, HIDDEN
             with self.models.turn():
-                trace = yield from self._stream(asked, stopped)
+                trace, message = yield from self._stream(asked, stopped)
         finally:
             self.stops.forget(request.session_hash)
-        yield SAME, outcome(trace) + self._verdict(asked, trace), trace.text, SAME, SAME
-        with files.saved(trace) as (json_file, html_file):
-            yield SAME, SAME, SAME, shown(json_file), shown(html_file)
+        shown = (message, outcome(trace) + self._verdict(asked, trace), trace.text)
+        yield *shown, SAME, SAME
+        with files.saved(trace) as (
+            json_file,
+            html_file,
+        ):  # the last update is the answer to callers of the API
+            yield *shown, offered(json_file), offered(html_file)
 
-    def _stream(self, asked: Request, stopped: Event) -> Generator[Update, None, Trace]:
-        """Load, run and show; returns the trace of all steps, shown or not."""
+    def _stream(self, asked: Request, stopped: Event) -> Generator[Update, None, tuple[Trace, str]]:
+        """Load, run and show; returns the trace of all steps, shown or not, and the player's last message."""
         from app.request import make_canvas
         from diffuapriel.diffusion.schedule import get_schedule
         from diffuapriel.player.wire import Feed, to_text
@@ -203,8 +207,8 @@ class UnmaskTab:
             if stopped.is_set():
                 break
         assert feed is not None, "a stream begins with the start canvas"
-        yield to_text(feed.finish()), SAME, SAME, SAME, SAME
-        return Trace.of(frames, canvas, lane.tokenizer, asked.config, **about)
+        trace = Trace.of(frames, canvas, lane.tokenizer, asked.config, **about)
+        return trace, to_text(feed.finish())
 
     def _verdict(self, asked: Request, trace: Trace) -> str:
         """The verdict on a tales model's finished text, as HTML; nothing for other models and unfinished texts."""
@@ -249,6 +253,6 @@ def outcome(trace: Trace) -> str:
     return render.note(texts.DONE.format(tokens=tokens, steps=last.step, seconds=seconds, rate=rate))
 
 
-def shown(file: str) -> Any:
+def offered(file: str) -> Any:
     """A download button that now has a file."""
     return gr.update(value=file, visible=True)

@@ -1,0 +1,68 @@
+"""Untrained nano checkpoints in a temporary folder, the app's models on them, and a served app."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+pytest.importorskip("gradio", reason="needs gradio: pip install gradio")
+
+from app.limits import Limits
+from app.models import Models
+from diffuapriel.checkpoint import save_checkpoint
+from diffuapriel.config import preset
+from diffuapriel.model.denoiser import Denoiser
+
+ARCHITECTURES = ("diffuapriel", "diffutran")
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory) -> list[str]:
+    """Folders of two small untrained models that say they were trained on tales."""
+    shelf = tmp_path_factory.mktemp("checkpoints")
+    for architecture in ARCHITECTURES:
+        torch.manual_seed(0)
+        model = Denoiser(preset("nano", architecture))
+        save_checkpoint(shelf / f"toy-{architecture}", model, card="A test.", extra={"corpus": "tales:1"})
+    return [str(shelf / f"toy-{architecture}") for architecture in ARCHITECTURES]
+
+
+@pytest.fixture
+def models(checkpoints) -> Models:
+    return Models(checkpoints)
+
+
+@pytest.fixture
+def limits() -> Limits:
+    return Limits()
+
+
+@pytest.fixture
+def visitor() -> SimpleNamespace:
+    """What Gradio hands to a handler as the request: only the session is used."""
+    return SimpleNamespace(session_hash="visitor")
+
+
+@dataclass
+class Served:
+    """A running app."""
+
+    url: str
+    models: Models
+
+
+@pytest.fixture(scope="module")
+def served(checkpoints) -> Iterator[Served]:
+    """The app, served on a free port."""
+    from app.main import build, launch
+
+    models = Models(checkpoints)
+    page = build(models)
+    yield Served(launch(page), models)
+    page.close(verbose=False)

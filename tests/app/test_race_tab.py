@@ -1,0 +1,132 @@
+"""The Race tab's handlers: the result, what was fair, the replay, the sweep, Stop and refusals."""
+
+from __future__ import annotations
+
+import json
+
+import gradio as gr
+import pytest
+
+from app.guard import guarded_stream
+from app.race import RaceTab
+from diffuapriel.race import memory, throughput
+
+ASK = {
+    "a": "toy-diffuapriel",
+    "b": "toy-diffutran",
+    "length": 16,
+    "steps": 4,
+    "strategy": "confidence",
+    "repeats": 1,
+    "seed": 0,
+}
+SWEEP = {"a": "toy-diffuapriel", "b": "toy-diffutran", "longest": 256}
+
+
+@pytest.fixture
+def tab(models, limits) -> RaceTab:
+    return RaceTab(models, limits)
+
+
+@pytest.fixture
+def short_lengths(monkeypatch):
+    """A sweep over lengths that take no time."""
+    import diffuapriel.race as race
+
+    for module in (race, throughput):
+        monkeypatch.setattr(module, "LENGTHS", (32, 64, 128))
+
+
+def test_a_race_ends_with_a_replay_a_table_and_what_was_fair(tab, visitor):
+    *_, (replay, table, status) = tab.run_race(**ASK, request=visitor)
+    message = json.loads(replay["value"])
+    assert message["schema"] == "diffuapriel-race"
+    assert [lane["label"] for lane in message["lanes"]] == ["toy-diffuapriel", "toy-diffutran"]
+    assert all(len(lane["trace"]["frames"]) == 5 for lane in message["lanes"])
+    for words in ("ms per step", "tokens/s", "forward passes", "peak memory", "parameters", "2,508,480"):
+        assert words in table
+    assert "Timed one after the other, never together: A B" in table
+    assert status == ""
+    assert not tab.models.busy
+
+
+def test_a_race_holds_the_machine_alone_until_it_ends(tab, visitor):
+    stream = tab.run_race(**ASK, request=visitor)
+    next(stream)
+    next(stream)
+    assert tab.models.busy
+    stream.close()
+    assert not tab.models.busy
+    assert len(tab.race_stops) == 0
+
+
+def test_stop_measures_nothing(tab, visitor):
+    tab.race_stops.arm(visitor.session_hash)
+    tab.race_stops.stop(visitor.session_hash)
+    *_, (_, _, status) = tab.run_race(**ASK, request=visitor)
+    assert "nothing was measured" in status
+
+
+def test_a_model_may_race_random_weights(tab, visitor):
+    *_, (_, table, _) = tab.run_race(**(ASK | {"b": "diffutran nano, random weights"}), request=visitor)
+    assert "random" in table
+
+
+def test_a_sweep_draws_both_curves_and_names_the_winner(tab, visitor, short_lengths):
+    updates = list(tab.run_sweep(**(SWEEP | {"longest": 128}), request=visitor))
+    chart, status = updates[-1]
+    figure = chart["value"]
+    assert figure.layout.xaxis.type == figure.layout.yaxis.type == "log"
+    assert [trace.name.split(" (")[0] for trace in figure.data[:2]] == ["toy-diffuapriel", "toy-diffutran"]
+    assert list(figure.data[0].x) == [32, 64, 128]
+    assert "faster" in status
+    assert any("<progress" in status for _, status in updates)
+
+
+def test_a_sweep_that_is_stopped_keeps_its_points(tab, visitor, short_lengths):
+    tab.sweep_stops.arm(visitor.session_hash)
+    stream = tab.run_sweep(**(SWEEP | {"longest": 128}), request=visitor)
+    for chart, _ in stream:
+        if isinstance(chart, dict) and chart.get("value"):
+            tab.sweep_stops.stop(visitor.session_hash)
+    assert chart["visible"]
+    assert not tab.models.busy
+
+
+def test_what_does_not_fit_is_refused_with_the_figure(tab, visitor, short_lengths, monkeypatch):
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 100_000)
+    *_, (chart, status) = tab.run_sweep(**(SWEEP | {"longest": 128}), request=visitor)
+    assert "100 kB is available" in status
+    assert not chart["visible"]
+
+
+def test_a_race_that_does_not_fit_is_a_message(tab, visitor, monkeypatch):
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 100_000)
+    with pytest.raises(gr.Error, match="100 kB is available") as caught:
+        list(guarded_stream(tab.run_race, str)(**ASK, request=visitor))
+    assert caught.value.title == "Not enough memory"
+    assert not tab.models.busy
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"a": "nobody"}, "model is 'nobody'"),
+        ({"b": None}, "model is None"),
+        ({"length": 0}, "length is 0"),
+        ({"length": 10**9}, "length is 1000000000"),
+        ({"steps": float("nan")}, "steps is nan"),
+        ({"strategy": ""}, "strategy is ''"),
+        ({"repeats": 100}, "timed runs is 100"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_bad_values_of_a_race_are_refused_by_name(tab, visitor, changes, names):
+    with pytest.raises(ValueError, match=names):
+        list(tab.run_race(**(ASK | changes), request=visitor))
+
+
+@pytest.mark.parametrize("longest", [0, 255, 10**7, "4096", None, float("inf"), [1024]])
+def test_a_bad_longest_length_is_refused(tab, visitor, longest):
+    with pytest.raises(ValueError, match="longest length is"):
+        list(tab.run_sweep(**(SWEEP | {"longest": longest}), request=visitor))
