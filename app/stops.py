@@ -83,4 +83,5 @@ def wire_run(
         api_name=name,
     )
     done.then(release, None, [run, stop], **at_once)
+    done.failure(release, None, [run, stop], **at_once)  # in Gradio 6.31 `then` does not follow an error
     stop.click(press_stop, None, stop, **at_once)

@@ -1,0 +1,117 @@
+"""The app in a real browser: what a visitor does in each tab."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+pytest.importorskip("gradio", reason="needs gradio: pip install gradio")
+from playwright.sync_api import Page, expect
+
+from diffuapriel.checkpoint import save_checkpoint
+from diffuapriel.config import preset
+from diffuapriel.model.denoiser import Denoiser
+
+pytestmark = pytest.mark.browser
+ARTIFACTS = Path(__file__).resolve().parents[2] / "test-artifacts"
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory) -> Iterator[str]:
+    """The app on two untrained nano checkpoints, served on a free port."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    from app.main import build, launch
+    from app.models import Models
+
+    shelf = tmp_path_factory.mktemp("checkpoints")
+    names = ("diffuapriel", "diffutran")
+    for name in names:
+        torch.manual_seed(0)
+        model = Denoiser(preset("nano", name))
+        save_checkpoint(shelf / f"toy-{name}", model, card="A test.", extra={"corpus": "tales:1"})
+    page = build(Models([str(shelf / f"toy-{name}") for name in names]))
+    yield launch(page)
+    page.close(verbose=False)
+
+
+@pytest.fixture(params=[("light", 1280), ("dark", 400)], ids=["light-wide", "dark-narrow"])
+def visit(request, new_page, address) -> Iterator[Page]:
+    """The open page; kept as a picture when the test is over."""
+    scheme, width = request.param
+    page = new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page.goto(address)
+    expect(page.locator("#unmask-player .da-token").first).to_be_visible()
+    yield page
+    ARTIFACTS.mkdir(exist_ok=True)
+    page.screenshot(path=ARTIFACTS / f"{request.node.originalname}-{scheme}-{width}.png", full_page=True)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
+        "the page is wider than the window"
+    )
+
+
+def type_number(page: Page, label: str, value: int) -> None:
+    """Type into the number beside a visible slider."""
+    box = page.locator("input[type=number]:visible").and_(page.get_by_label(label)).first
+    box.fill(str(value))
+    box.press("Tab")
+
+
+def scrub(page: Page, name: str, value: float) -> None:
+    page.get_by_role("slider", name=name, exact=True).locator("visible=true").last.evaluate(
+        "(slider, value) => { slider.value = value; slider.dispatchEvent(new Event('input')); }", value
+    )
+
+
+def test_unmask_type_run_see_the_text_scrub_back(visit):
+    visit.get_by_label("Text with holes").fill("Rose has a [MASK:9].")
+    type_number(visit, "Length in tokens", 24)
+    visit.locator("#unmask-run").click()
+    player = visit.locator("#unmask-player")
+    expect(player.locator(".da-state")).to_contain_text(", 0 masks left")
+    expect(visit.locator("#unmask-status")).to_contain_text("tokens/s")
+    expect(visit.locator("#unmask-status")).to_contain_text("Not grammatical")
+    expect(player.locator(".da-token").first).to_have_text("R")
+    assert player.locator(".da-mask").count() == 0
+
+    scrub(visit, "Step", 0)
+    expect(player.locator(".da-state")).to_contain_text("step 0 of")
+    expect(player.locator(".da-canvas .da-mask").last).to_be_visible()
+
+    with visit.expect_download() as download:
+        visit.locator("#save-json").click()
+    assert download.value.suggested_filename == "toy-diffuapriel-confidence-0.json"
+
+
+def test_unmask_says_what_is_wrong_and_goes_on(visit):
+    visit.get_by_label("Text with holes").fill("[MASK:<img src=x onerror=alert(1)>]")
+    visit.locator("#unmask-run").click()
+    expect(visit.locator("#unmask-status")).to_contain_text("is not a hole")
+    assert visit.locator("img[src=x]").count() == 0
+
+    visit.get_by_role("button", name="from nothing").click()
+    visit.locator("#unmask-run").click()
+    expect(visit.locator("#unmask-player .da-state")).to_contain_text(", 0 masks left")
+
+
+def test_race_run_see_who_won_scrub_back_and_find_the_crossover(visit):
+    visit.get_by_role("tab", name="Race").click()
+    type_number(visit, "Length in tokens", 16)
+    type_number(visit, "Steps", 4)
+    visit.locator("#race-run").click()
+    expect(visit.locator("#race-results table tbody tr")).to_have_count(2)
+    expect(visit.locator("#race-results")).to_contain_text("Timed one after the other, never together")
+    expect(visit.locator("#race-player .da-lane")).to_have_count(2)
+
+    scrub(visit, "Time", 0)
+    expect(visit.locator("#race-player .da-mask")).to_have_count(32)
+
+    visit.get_by_label("1,024").check()
+    visit.locator("#sweep-run").click()
+    expect(visit.locator("#sweep-chart .main-svg").first).to_be_visible(timeout=60_000)
+    expect(visit.locator("#sweep-status")).to_contain_text("faster", timeout=60_000)
+    assert visit.locator("#sweep-chart .scatterlayer .trace").count() >= 2
