@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,10 +22,12 @@ def sweep_chart(result: SweepResult | None) -> Figure:
     figure = go.Figure()
     for number, lane in enumerate(result.lanes if result else ()):
         _add_curve(figure, result, lane, COLORS[number % 3], SYMBOLS[number % 3])
+    lengths = sorted({p.length for p in result.points}) if result else []
     for cross in result.crossovers if result else ():
         if cross.length is not None and cross.ms is not None:
-            _add_crossover(figure, cross.length, cross.ms)
-    lengths = sorted({p.length for p in result.points}) if result else []
+            late = cross.length > (lengths[0] * lengths[-1]) ** 0.5  # in the right half: the label goes left
+            _add_crossover(figure, cross.length, cross.ms, late)
+    times = [p.ms for p in result.points] if result else []
     grid = {
         "gridcolor": "rgba(127,135,147,0.22)",
         "zeroline": False,
@@ -43,9 +46,18 @@ def sweep_chart(result: SweepResult | None) -> Figure:
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
         hovermode="x unified",
         xaxis={"type": "log", "title": {"text": "length in tokens"}, **grid, **ticks},
-        yaxis={"type": "log", "title": {"text": "ms per forward pass"}, "dtick": "D2", **grid},
+        yaxis={"type": "log", "title": {"text": "ms per forward pass"}, **round_ticks(times), **grid},
     )
     return figure
+
+
+def round_ticks(values: list[float]) -> dict[str, Any]:
+    """Ticks at 1, 2 and 5 times powers of ten around the values; Plotly's own leave out what 2 and 5 are times."""
+    if not values:
+        return {}
+    powers = range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1)
+    ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
+    return {"tickvals": ticks, "ticktext": [f"{tick:,.10g}" for tick in ticks]}
 
 
 def _add_curve(figure: Any, result: Any, lane: str, color: str, symbol: str) -> None:
@@ -70,14 +82,14 @@ def _add_curve(figure: Any, result: Any, lane: str, color: str, symbol: str) -> 
     )
 
 
-def _add_crossover(figure: Any, length: float, ms: float) -> None:
+def _add_crossover(figure: Any, length: float, ms: float, late: bool) -> None:
     figure.add_vline(x=length, line={"color": INK, "dash": "dot", "width": 1.5})
     figure.add_scatter(
         x=[length],
         y=[ms],
         mode="markers+text",
-        text=[f" crossover at {length:,.0f}"],
-        textposition="bottom right",
+        text=[f" crossover at {length:,.0f} "],
+        textposition="bottom left" if late else "bottom right",
         marker={"symbol": "x-thin", "size": 12, "line": {"width": 2, "color": INK}},
         showlegend=False,
         hoverinfo="skip",

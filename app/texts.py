@@ -15,9 +15,10 @@ TEXT_INFO = "[MASK:6] is a hole of six tokens. Everything else stays as you wrot
 TEXT_PLACEHOLDER = "Leave it empty to start from masks alone"
 EXAMPLES_LABEL = "Try"
 EXAMPLES = [  # name, text, length
-    ("a hole", "Mia found a [MASK:6].", 64),
-    ("go on from here", "One morning, Tom", 96),
-    ("from nothing", "", 96),
+    ("a hole, and what follows", "Mia found a [MASK:6].", 96),
+    ("go on from here", "One day, Sam", 128),
+    ("only the ending", "[MASK:70] Ruth gave Mark nine pies.", 0),
+    ("from nothing", "", 128),
 ]
 RUN = "Run"
 STOP = "Stop"

@@ -107,7 +107,7 @@ class UnmaskTab:
             label=texts.LENGTH,
             info=texts.LENGTH_INFO,
         )
-        steps = gr.Slider(1, self.limits.max_steps, 32, step=1, label=texts.STEPS, info=texts.STEPS_INFO)
+        steps = gr.Slider(1, self.limits.max_steps, 64, step=1, label=texts.STEPS, info=texts.STEPS_INFO)
         strategies = [(label, name) for name, label in texts.STRATEGIES.items()]
         strategy = gr.Dropdown(strategies, value="confidence", label=texts.STRATEGY)
         with gr.Accordion(texts.MORE, open=False):
@@ -135,7 +135,7 @@ class UnmaskTab:
 
         _, text, length = texts.EXAMPLES[0]
         entry = self.models.entry(self.models.trained[0])
-        asked = Request(text, entry, length, SamplerConfig())
+        asked = Request(text, entry, length, SamplerConfig(steps=64))
         tokenizer = self.models.tokenizer(entry)
         canvas = make_canvas(asked, tokenizer, self.limits)
         trace = Trace.of([start_frame(canvas)], canvas, tokenizer, asked.config, model=entry.label)
