@@ -91,4 +91,4 @@ def frame_to_dict(frame: StepFrame) -> dict[str, Any]:
 
 def _numbers(values: NDArray[np.float64]) -> tuple[float | None, ...]:
     # v == v fails for NaN alone: nothing was drawn there. Adding 0.0 turns -0.0 into 0.0.
-    return tuple(v if v == v else None for v in (values.round(DECIMALS) + 0.0).tolist())
+    return tuple([v if v == v else None for v in (values.round(DECIMALS) + 0.0).tolist()])

@@ -19,7 +19,6 @@ their part of the canvas. The strategies that fill by count pass the share that 
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -33,7 +32,7 @@ from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.frames import StepFrame, frame_of
 from diffuapriel.sampling.noise import Noise
 from diffuapriel.sampling.options import STRATEGIES, SamplerConfig
-from diffuapriel.sampling.state import State
+from diffuapriel.sampling.state import State, masked_share
 from diffuapriel.sampling.strategies import CHOOSERS, ON_THE_GRID, Bools, Moment
 
 __all__ = ["STRATEGIES", "DenoiserLike", "Sampler", "SamplerConfig", "State"]
@@ -59,9 +58,13 @@ class Sampler:
         self.config = config
         self.schedule = schedule
         self.mask_id = mask_id
-        self._sigma_max = float(schedule.sigma(torch.ones(1, dtype=torch.float64)))
-        if not math.isfinite(self._sigma_max):
-            raise ValueError(f"sampler: the schedule's sigma(1) is {self._sigma_max}; it must be finite")
+        grid = torch.linspace(1, 0, config.steps + 1, dtype=torch.float64)
+        self._alphas: list[float] = schedule.alpha(grid).tolist()
+        self._alphas[-1] = 1.0  # nothing is masked at t = 0, whatever the rounding: the last step reveals all
+        if not 0 < self._alphas[0] < 1:
+            raise ValueError(
+                f"sampler: the schedule's alpha(1) is {self._alphas[0]}; it must lie between 0 and 1"
+            )
 
     def start(self, canvas: Canvas | Sequence[Canvas], first_row: int = 0) -> State:
         """The state before the first step; several canvases of one length make one batch.
@@ -86,7 +89,9 @@ class Sampler:
         ids = torch.stack([c.ids for c in canvases])
         fixed = torch.stack([c.fixed for c in canvases]).cpu().numpy()
         state = State.initial(ids.cpu().numpy(), fixed, self.mask_id, ids.device, first_row)
-        return state if self.config.strategy in ON_THE_GRID else state.but(t=state.masked_share())
+        if self.config.strategy in ON_THE_GRID:
+            return state
+        return state.but(t=masked_share(state.ids, state.fixed, self.mask_id))
 
     def done(self, state: State) -> bool:
         """True when nothing is left to do. `remask` may empty the canvas early and then take tokens back."""
@@ -99,12 +104,10 @@ class Sampler:
 
         Copies: a denoiser that writes to them changes nothing. See the module's docstring for sigma.
         """
-        level = state.t
-        if self.config.strategy in ON_THE_GRID:
-            level = 1 - self.schedule.alpha(torch.from_numpy(state.t.copy())).numpy()
-        share = level * (~state.fixed).mean(1)
-        with np.errstate(divide="ignore"):  # a share of 1 is sigma = infinity, cut to the schedule's largest
-            sigma = np.minimum(-np.log1p(-share), self._sigma_max)
+        on_grid = self.config.strategy in ON_THE_GRID
+        level = 1 - self._alphas[-1 - self._steps_left(state)] if on_grid else state.t
+        share = np.minimum(level * (~state.fixed).mean(1), 1 - self._alphas[0])  # no more than in training
+        sigma = -np.log1p(-share)
         arrays = (state.ids.copy(), sigma.astype(np.float32), state.masked)
         ids, sigmas, positions = (torch.from_numpy(a).to(state.device) for a in arrays)
         return ids, sigmas, positions
@@ -124,23 +127,25 @@ class Sampler:
         """
         masked = state.masked
         self._check(state, masked, logits, noise)
-        choice = CHOOSERS[self.config.strategy](
-            Moment(state, masked, logits, noise.where, self.config, self.schedule)
-        )
+        left = self._steps_left(state)
+        alphas = (self._alphas[-1 - left], self._alphas[-left])
+        moment = Moment(state, masked, logits, noise.where, self.config, left, alphas)
+        choice = CHOOSERS[self.config.strategy](moment)
         reveal = choice.reveal
         rows = torch.from_numpy(np.flatnonzero(reveal[masked])).to(logits.device)  # of the logits
         uniform = torch.from_numpy(noise.token[reveal]).to(logits.device)
         seen = self._seen(state, reveal, logits.device)
-        tokens, why = draw.draw_tokens(logits[rows], self.mask_id, uniform, self.config, seen)
+        tokens, why = draw.draw_tokens(logits.index_select(0, rows), self.mask_id, uniform, self.config, seen)
         probability, entropy, top_ids, top_probs = (a.cpu().numpy() for a in why)
 
         ids, confidences, entropies = state.ids.copy(), state.confidence.copy(), state.entropy.copy()
         ids[reveal], confidences[reveal], entropies[reveal] = tokens.cpu().numpy(), probability, entropy
         remask = np.zeros_like(reveal) if choice.remask is None else choice.remask
         ids[remask], confidences[remask], entropies[remask] = self.mask_id, np.nan, np.nan
-        new = state.but(
+        return state.but(
             ids=ids,
             step=state.step + 1,
+            t=masked_share(ids, state.fixed, self.mask_id) if choice.t is None else choice.t,
             nfe=state.nfe + (masked.sum(1) > 0),
             confidence=confidences,
             entropy=entropies,
@@ -149,7 +154,6 @@ class Sampler:
             top_ids=top_ids,
             top_probs=top_probs.astype(np.float64),
         )
-        return new.but(t=new.masked_share() if choice.t is None else choice.t)
 
     @torch.no_grad()
     def advance(self, denoiser: DenoiserLike, state: State) -> State:
@@ -213,13 +217,17 @@ class Sampler:
             return self.step(state, torch.empty(0, self.mask_id + 1), noise), 0.0
         if not busy.all():
             rows = torch.from_numpy(np.flatnonzero(busy)).to(ids.device)
-            ids, sigma, positions = ids[rows], sigma[rows], positions[rows]
+            ids, sigma, positions = (a.index_select(0, rows) for a in (ids, sigma, positions))
         began = time.perf_counter()
         logits = denoiser(ids, sigma, positions)
         if logits.is_cuda:
             torch.cuda.synchronize(logits.device)  # or the clock would stop before the GPU does
         denoiser_ms = (time.perf_counter() - began) * 1e3
         return self.step(state, logits, noise), denoiser_ms
+
+    def _steps_left(self, state: State) -> int:
+        """Steps to go, the next one included; 1 also for a canvas that was reopened after its last step."""
+        return max(1, self.config.steps - state.step)
 
     def _seen(self, state: State, reveal: Bools, device: torch.device) -> Tensor | None:
         """(chosen, mask_id) bool: tokens already on the canvas of each chosen position."""

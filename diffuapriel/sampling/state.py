@@ -84,13 +84,14 @@ class State:
         """(B, L): the holes."""
         return self.ids == self.mask_id
 
-    def masked_share(self) -> NDArray[np.float64]:
-        """(B,): masked positions over free ones; 0 where nothing is free."""
-        return self.masked.sum(1) / np.maximum(1, (~self.fixed).sum(1))
-
     def but(self, **changes: Any) -> State:
         """A new state with some fields replaced."""
         return replace(self, **changes)
+
+
+def masked_share(ids: NDArray[np.int64], fixed: NDArray[np.bool_], mask_id: int) -> NDArray[np.float64]:
+    """(B,): masked positions over free ones; 0 where nothing is free."""
+    return (ids == mask_id).sum(1) / np.maximum(1, (~fixed).sum(1))
 
 
 _ARRAYS = tuple(f.name for f in fields(State) if f.type.startswith("NDArray"))  # type: ignore[union-attr]

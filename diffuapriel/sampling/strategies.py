@@ -19,11 +19,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffuapriel.diffusion.schedule import Schedule
 from diffuapriel.sampling import draw
 from diffuapriel.sampling.options import SamplerConfig
 from diffuapriel.sampling.state import State
@@ -41,18 +39,8 @@ class Moment:
     logits: Tensor
     u: Floats
     config: SamplerConfig
-    schedule: Schedule
-
-    @property
-    def steps_left(self) -> int:
-        """Steps to go, this one included; 1 also for a canvas that was reopened after its last step."""
-        return max(1, self.config.steps - self.state.step)
-
-    def alphas(self) -> tuple[float, float]:
-        """(a_t, a_s) of this step on the uniform grid. The last step ends at s = 0, where nothing is masked."""
-        times = torch.tensor([self.steps_left, self.steps_left - 1], dtype=torch.float64) / self.config.steps
-        a_t, a_s = self.schedule.alpha(times).tolist()
-        return a_t, a_s if self.steps_left > 1 else 1.0
+    steps_left: int  # this one included
+    alphas: tuple[float, float]  # a_t and a_s of this step on the uniform grid; a_s is 1 at the last step
 
     def scores(self, score: Callable[[Tensor, int], Tensor]) -> Floats:
         """A score of draw.py for every masked position, laid out as (B, L) with -inf elsewhere."""
@@ -77,7 +65,7 @@ def ancestral(now: Moment) -> Choice:
     Each masked position is revealed with probability (a_s - a_t) / (1 - a_t), each for itself; what is
     revealed stays.
     """
-    a_t, a_s = now.alphas()
+    a_t, a_s = now.alphas
     return Choice(now.masked & (now.u < (a_s - a_t) / (1 - a_t)), t=_grid(now))
 
 
@@ -88,7 +76,7 @@ def remask(now: Moment) -> Choice:
     one is revealed with probability (a_s - (1 - sigma) a_t) / (1 - a_t): the marginals stay those of the forward
     process. At the last step a_s = 1, so sigma is 0 and everything is revealed.
     """
-    a_t, a_s = now.alphas()
+    a_t, a_s = now.alphas
     sigma = min(now.config.remask_cap, (1 - a_s) / max(a_t, 1e-12))
     reveal = now.masked & (now.u < (a_s - (1 - sigma) * a_t) / (1 - a_t))
     return Choice(reveal, ~now.masked & ~now.state.fixed & (now.u < sigma), _grid(now))

@@ -65,6 +65,7 @@ class Trace:
         *,
         model: str = "",
         architecture: str = "",
+        schedule: str = "",
         created: str = "",
     ) -> Trace:
         """A trace of frames that `Sampler.stream` gave. `created` is an ISO time, or empty."""
@@ -74,6 +75,7 @@ class Trace:
             "architecture": architecture,
             "tokenizer": tokenizer.name,
             **dataclasses.asdict(config),
+            "schedule": schedule,
             "created": created,
         }
         vocab = display_strings(frames, tokenizer)
@@ -84,7 +86,9 @@ class Trace:
         cls, sampler: Sampler, denoiser: DenoiserLike, canvas: Canvas, tokenizer: Tokenizer, **about: str
     ) -> Trace:
         """Runs the sampler to its end. `about`: model, architecture, created, as in `of`."""
-        return cls.of(sampler.stream(denoiser, canvas), canvas, tokenizer, sampler.config, **about)
+        frames = sampler.stream(denoiser, canvas)
+        about.setdefault("schedule", sampler.schedule.name)
+        return cls.of(frames, canvas, tokenizer, sampler.config, **about)
 
     @property
     def final(self) -> tuple[int, ...]:
