@@ -39,7 +39,7 @@ def sweep_chart(result: SweepResult | None) -> Figure:
     figure.update_layout(
         template="none",
         height=420,
-        margin={"l": 64, "r": 16, "t": 48, "b": 56},
+        margin={"l": 76, "r": 16, "t": 48, "b": 64},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"family": "system-ui, sans-serif", "size": 13, "color": INK},

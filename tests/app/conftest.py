@@ -8,29 +8,19 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
-import torch
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 pytest.importorskip("gradio", reason="needs gradio: pip install gradio")
 
 from app.limits import Limits
 from app.models import Models
-from diffuapriel.checkpoint import save_checkpoint
-from diffuapriel.config import preset
-from diffuapriel.model.denoiser import Denoiser
-
-ARCHITECTURES = ("diffuapriel", "diffutran")
+from tests.app.toys import toy_checkpoints
 
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory) -> list[str]:
-    """Folders of two small untrained models that say they were trained on tales."""
-    shelf = tmp_path_factory.mktemp("checkpoints")
-    for architecture in ARCHITECTURES:
-        torch.manual_seed(0)
-        model = Denoiser(preset("nano", architecture))
-        save_checkpoint(shelf / f"toy-{architecture}", model, card="A test.", extra={"corpus": "tales:1"})
-    return [str(shelf / f"toy-{architecture}") for architecture in ARCHITECTURES]
+    """Folders of two small untrained models."""
+    return toy_checkpoints(tmp_path_factory.mktemp("checkpoints"))
 
 
 @pytest.fixture
