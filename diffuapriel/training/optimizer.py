@@ -21,7 +21,7 @@ FINAL_FRACTION = 0.1  # of the peak learning rate, at the end of the cosine
 # preset -> (Mamba and hybrid, Transformer)
 LEARNING_RATES = {
     "nano": (3e-3, 2e-3),
-    "tiny": (3e-3, 1e-3),
+    "tiny": (3e-3, 3e-3),
     "small": (1.5e-3, 5e-4),
     "240m": (1e-3, 3e-4),
     "0.5b": (6e-4, 2e-4),
