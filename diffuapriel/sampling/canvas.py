@@ -78,7 +78,7 @@ class Canvas:
         """Reads `text`; "[MASK]" is one hole and "[MASK:8]" eight in a row, everything else is fixed.
 
         `length` fills the end with [MASK] up to so many tokens. The pieces between holes are tokenized each
-        for itself. Raises ValueError for a malformed hole, an empty canvas and a text that does not fit.
+        for itself; one space before a hole belongs to the hole, since a GPT-2 token brings its own. Raises ValueError for a malformed hole, an empty canvas and a text that does not fit.
         """
         if not isinstance(text, str):
             raise TypeError(f"canvas: the text must be a string, not {type(text).__name__}")
@@ -86,7 +86,7 @@ class Canvas:
         ids: list[int] = []
         end = 0
         for hole in _HOLE.finditer(text):
-            ids += tokenizer.encode(text[end : hole.start()])
+            ids += tokenizer.encode(text[end : hole.start()].removesuffix(" "))
             ids += [tokenizer.mask_id] * _hole_size(hole)
             end = hole.end()
             _check_fits(len(ids), limit, length)

@@ -72,6 +72,8 @@ class WordClass:
 
 @dataclass(frozen=True)
 class Lexicon:
+    """Every kind of thing and every class of words a grammar may name."""
+
     kinds: Mapping[str, Kind]
     classes: Mapping[str, WordClass]
 

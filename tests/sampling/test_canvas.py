@@ -29,10 +29,18 @@ def test_masks_alone():
     assert canvas.ids.tolist() == [M] * 4 and not canvas.fixed.any() and len(canvas) == 4
 
 
-def test_the_text_of_a_canvas_shows_its_holes():
+def test_the_text_of_a_canvas_shows_its_holes_and_reads_back():
     tokenizer = get_tokenizer("gpt2-4k")
-    text = "Mia found a [MASK:2] under the table."
-    assert Canvas.from_text(text, tokenizer).text(tokenizer) == "Mia found a [MASK][MASK] under the table."
+    canvas = Canvas.from_text("Mia found a [MASK:2] under the table.", tokenizer)
+    assert canvas.text(tokenizer) == "Mia found a[MASK][MASK] under the table."
+    assert torch.equal(Canvas.from_text(canvas.text(tokenizer), tokenizer).ids, canvas.ids)
+
+
+def test_the_space_before_a_hole_belongs_to_the_hole():
+    tokenizer = get_tokenizer("gpt2-4k")
+    before, after = tokenizer.encode("Mia found a"), tokenizer.encode(".")
+    canvas = Canvas.from_text("Mia found a [MASK:2].", tokenizer)
+    assert canvas.ids.tolist() == [*before, tokenizer.mask_id, tokenizer.mask_id, *after]
 
 
 def test_words_that_only_look_like_holes_are_text():
