@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 Update = tuple[Any, Any, Any, Any, Any]  # player, status and verdict, text, JSON file, HTML file
 SAME = gr.skip()
 HIDDEN = gr.update(visible=False)
+TOP_P = 0.9  # cuts off the least likely tenth, where most slips are
 
 
 class UnmaskTab:
@@ -115,7 +116,7 @@ class UnmaskTab:
                 0, MAX_TEMPERATURE, 1.0, step=0.05, label=texts.TEMPERATURE, info=texts.TEMPERATURE_INFO
             )
             top_k = gr.Slider(0, MAX_TOP_K, 0, step=1, label=texts.TOP_K, info=texts.TOP_K_INFO)
-            top_p = gr.Slider(MIN_TOP_P, 1.0, 1.0, step=0.01, label=texts.TOP_P, info=texts.TOP_P_INFO)
+            top_p = gr.Slider(MIN_TOP_P, 1.0, TOP_P, step=0.01, label=texts.TOP_P, info=texts.TOP_P_INFO)
             seed = gr.Number(
                 0, label=texts.SEED, info=texts.SEED_INFO, precision=0, minimum=0, maximum=check.MAX_SEED
             )
@@ -135,7 +136,7 @@ class UnmaskTab:
 
         _, text, length = texts.EXAMPLES[0]
         entry = self.models.entry(self.models.trained[0])
-        asked = Request(text, entry, length, SamplerConfig(steps=64))
+        asked = Request(text, entry, length, SamplerConfig(steps=64, top_p=TOP_P))
         tokenizer = self.models.tokenizer(entry)
         canvas = make_canvas(asked, tokenizer, self.limits)
         trace = Trace.of([start_frame(canvas)], canvas, tokenizer, asked.config, model=entry.label)

@@ -7,7 +7,12 @@ The names a notebook needs are importable from here; each is loaded on first use
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
+
+# A thread that waits for the others sleeps instead of spinning. With every core busy (a browser beside the model, a
+# workshop's laptop) spinning made a forward pass a hundred times slower; it must be said before PyTorch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 

@@ -9,7 +9,8 @@ On another corpus only the likelihood is measured, as perplexity and bits a byte
 
 examples:
   diffuapriel evaluate tales-diffuapriel                       200 stories, some minutes
-  diffuapriel evaluate tales-diffutran --samples 50 --windows 64 --steps 64      a quick look
+  diffuapriel evaluate tales-diffutran --samples 50 --windows 64                 a quick look
+  diffuapriel evaluate tales-diffuapriel --strategy ancestral --steps 128 --top-p 1      as the model itself draws
   diffuapriel evaluate runs/mine/checkpoint --corpus my_texts/ --samples 0
   diffuapriel evaluate tales-diffuapriel --json > figures.json
 """
@@ -46,10 +47,13 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--samples", type=int, default=200, metavar="N", help="stories to draw and read; 0 for none"
     )
     parser.add_argument(
-        "--strategy", default="ancestral", choices=STRATEGIES, metavar="NAME", help="of the samples"
+        "--strategy", default="confidence", choices=STRATEGIES, metavar="NAME", help="of the samples"
     )
-    parser.add_argument("--steps", type=int, metavar="N", help="steps of a sample; default: one a token")
+    parser.add_argument("--steps", type=int, metavar="N", help="steps of a sample; default: half the length")
     parser.add_argument("--temperature", type=float, default=1.0, metavar="X", help="of the samples")
+    parser.add_argument(
+        "--top-p", type=float, default=0.9, metavar="X", help="of the samples; 1 cuts nothing off"
+    )
     parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="windows at once")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of windows, noise and samples")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or mps")
@@ -101,7 +105,11 @@ def _samples(args: argparse.Namespace, model: Any, tokenizer: Any, spec: str, le
     if kind != "tales":
         return None
     config = SamplerConfig(
-        strategy=args.strategy, steps=args.steps or length, temperature=args.temperature, seed=args.seed
+        strategy=args.strategy,
+        steps=args.steps or max(1, length // 2),
+        temperature=args.temperature,
+        top_p=args.top_p,
+        seed=args.seed,
     )
     with progress("stories", args.samples) as advance:
         return evaluate_tales(

@@ -78,7 +78,8 @@ class Canvas:
         """Reads `text`; "[MASK]" is one hole and "[MASK:8]" eight in a row, everything else is fixed.
 
         `length` fills the end with [MASK] up to so many tokens. The pieces between holes are tokenized each
-        for itself; one space before a hole belongs to the hole, since a GPT-2 token brings its own. Raises ValueError for a malformed hole, an empty canvas and a text that does not fit.
+        for itself; one space before a hole belongs to the hole, since a GPT-2 token brings its own.
+        Raises ValueError for a malformed hole, an empty canvas and a text that does not fit.
         """
         if not isinstance(text, str):
             raise TypeError(f"canvas: the text must be a string, not {type(text).__name__}")
