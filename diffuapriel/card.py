@@ -29,6 +29,7 @@ def write_card(
     recipe: Mapping[str, Any],
     evaluation: Mapping[str, Any] | None = None,
     samples: Mapping[str, Any] | None = None,
+    ancestral: Mapping[str, Any] | None = None,
     command: str | None = None,
     limits: Sequence[str] = (),
     picture: str | None = None,
@@ -36,7 +37,8 @@ def write_card(
     """The text of README.md.
 
     recipe: what was done (corpus, tokens, steps, ...). evaluation: `NelboEstimate.to_dict()`. samples:
-    `TalesReport.to_dict()`. command: what makes this checkpoint again. limits: added to the two that hold for
+    `TalesReport.to_dict()` of stories drawn as the app draws them; ancestral: the same of stories drawn from the
+    model's own distribution. command: what makes this checkpoint again. limits: added to the two that hold for
     every model. picture: file name of the loss curve beside the card.
     """
     facts = {"architecture": config.architecture, "parameters": parameters, **_shape(config), **recipe}
@@ -54,6 +56,8 @@ def write_card(
     if samples:
         sections.append("## Samples\n\n" + _table(samples))
         sections += _lists(samples)
+    if ancestral:
+        sections.append("## Samples from the model's own distribution\n\n" + _table(ancestral))
     sections.append("## Limits\n\n" + "\n".join(f"- {line}" for line in (*LIMITS, *limits)))
     sections.append("## License\n\nMIT, as the rest of the project.")
     return "\n\n".join(sections) + "\n"

@@ -21,7 +21,8 @@ from diffuapriel.card import write_card
 from diffuapriel.checkpoint import inspect_checkpoint, load_checkpoint, save_checkpoint
 from diffuapriel.config import ARCHITECTURES
 from diffuapriel.evaluation.perplexity import evaluate_nelbo
-from diffuapriel.evaluation.tales import evaluate_tales
+from diffuapriel.evaluation.tales import default_sampler, evaluate_tales
+from diffuapriel.sampling import SamplerConfig
 from diffuapriel.text.corpus import open_corpus
 from diffuapriel.training.config import TrainConfig
 from diffuapriel.training.loop import train
@@ -135,7 +136,7 @@ def run_recipe(
 def measure(
     checkpoint: str | Path, recipe: Recipe, config: TrainConfig, *, progress: bool = True
 ) -> dict[str, Any]:
-    """NELBO against the entropy, and samples, of a checkpoint on disk: {evaluation: ..., samples: ...}."""
+    """What `write_card` takes: NELBO against the entropy, and samples drawn in two ways, of a checkpoint on disk."""
     model, tokenizer = load_checkpoint(checkpoint, device=config.torch_device)
     with progress_bar("held-out text", recipe.windows, unit="window", enabled=progress) as bar:
         evaluation = evaluate_nelbo(
@@ -149,19 +150,27 @@ def measure(
             on_batch=lambda done: bar.update(done - bar.n),
         )
     print(evaluation.table(), flush=True)
-    with progress_bar("samples", recipe.stories, unit="story", enabled=progress) as bar:
-        samples = evaluate_tales(
-            model,
-            tokenizer,
-            level=recipe.level,
-            stories=recipe.stories,
-            length=config.length,
-            batch_size=recipe.batch_size,
-            schedule=config.schedule,
-            on_batch=lambda done: bar.update(min(done, recipe.stories) - bar.n),
-        )
-    print(samples.table(), flush=True)
-    return {"evaluation": evaluation.to_dict(), "samples": samples.to_dict()}
+    reports = {"evaluation": evaluation.to_dict()}
+    samplers = {
+        "samples": default_sampler(config.length),
+        "ancestral": SamplerConfig(strategy="ancestral", steps=config.length),
+    }
+    for name, sampler in samplers.items():
+        with progress_bar(name, recipe.stories, unit="story", enabled=progress) as bar:
+            samples = evaluate_tales(
+                model,
+                tokenizer,
+                level=recipe.level,
+                stories=recipe.stories,
+                length=config.length,
+                sampler=sampler,
+                batch_size=recipe.batch_size,
+                schedule=config.schedule,
+                on_batch=lambda done, bar=bar: bar.update(min(done, recipe.stories) - bar.n),
+            )
+        print(samples.table(), flush=True)
+        reports[name] = samples.to_dict()
+    return reports
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

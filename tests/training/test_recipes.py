@@ -56,7 +56,15 @@ def test_a_recipe_trains_measures_the_very_file_and_writes_its_card(toy_recipe, 
     again = recipes.measure(out, recipes.RECIPES["toy"], recipe_config("toy", "diffuapriel"), progress=False)
     assert extra["evaluation"]["nats_per_token"] == again["evaluation"]["nats_per_token"]
     card = (out / "README.md").read_text()
-    for piece in ("| gap |", "| grammatical |", "| consistent |", "License", "MIT", "loss.png", "--out toy"):
+    for piece in (
+        "| gap |",
+        "| grammatical |",
+        "| consistent |",
+        "own distribution",
+        "MIT",
+        "loss.png",
+        "--out toy",
+    ):
         assert piece in card
     assert (out / "loss.png").exists()
     assert "NELBO" in capsys.readouterr().out
