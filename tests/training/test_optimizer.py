@@ -79,9 +79,9 @@ def test_the_warmup_does_not_need_the_total_and_the_rest_does():
         learning_rate(5, peak=1.0, warmup_steps=5, total_steps=None)
 
 
-def test_every_preset_has_a_rate_and_mamba_s_is_the_larger():
+def test_every_preset_has_a_rate_and_mamba_s_is_never_the_smaller():
     for name in PRESETS:
         assert default_learning_rate(name, "diffuapriel") == default_learning_rate(name, "diffuapriel-h")
-        assert default_learning_rate(name, "diffuapriel") > default_learning_rate(name, "diffutran") > 0
+        assert default_learning_rate(name, "diffuapriel") >= default_learning_rate(name, "diffutran") > 0
     with pytest.raises(ValueError, match=r"preset is 'huge'; permitted: nano"):
         default_learning_rate("huge", "diffutran")
