@@ -105,9 +105,10 @@ class _Decays(NamedTuple):
 
 def _decays(part: _Part) -> _Decays:
     a = (part.dt * part.A).transpose(1, 2)  # (m, r, q)
-    s = a @ _no_later(part, a)  # inclusive sums in scan order
-    later = _no_later(part, a).T == 0  # (t, u)
-    within = torch.exp((s[..., :, None] - s[..., None, :]).masked_fill_(later, float("-inf")))
+    no_later = _no_later(part, a)
+    s = a @ no_later  # inclusive sums in scan order
+    differences = s[..., :, None] - s[..., None, :]  # (m, r, t, u)
+    within = torch.exp(differences.masked_fill_(no_later.mT == 0, float("-inf")))
     return _Decays(s, s[..., 0 if part.backwards else -1], within)
 
 
