@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 Update = tuple[Any, Any, Any, Any, Any]  # player, status and verdict, text, JSON file, HTML file
 SAME = gr.skip()
 HIDDEN = gr.update(visible=False)
+STEPS = 128  # one token a step on canvases of that size: tokens revealed together do not know of each other
 TOP_P = 0.9  # cuts off the least likely tenth, where most slips are
 
 
@@ -108,7 +109,7 @@ class UnmaskTab:
             label=texts.LENGTH,
             info=texts.LENGTH_INFO,
         )
-        steps = gr.Slider(1, self.limits.max_steps, 64, step=1, label=texts.STEPS, info=texts.STEPS_INFO)
+        steps = gr.Slider(1, self.limits.max_steps, STEPS, step=1, label=texts.STEPS, info=texts.STEPS_INFO)
         strategies = [(label, name) for name, label in texts.STRATEGIES.items()]
         strategy = gr.Dropdown(strategies, value="confidence", label=texts.STRATEGY)
         with gr.Accordion(texts.MORE, open=False):
@@ -136,7 +137,7 @@ class UnmaskTab:
 
         _, text, length = texts.EXAMPLES[0]
         entry = self.models.entry(self.models.trained[0])
-        asked = Request(text, entry, length, SamplerConfig(steps=64, top_p=TOP_P))
+        asked = Request(text, entry, length, SamplerConfig(steps=STEPS, top_p=TOP_P))
         tokenizer = self.models.tokenizer(entry)
         canvas = make_canvas(asked, tokenizer, self.limits)
         trace = Trace.of([start_frame(canvas)], canvas, tokenizer, asked.config, model=entry.label)

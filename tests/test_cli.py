@@ -81,7 +81,7 @@ def test_the_help_of_a_command_teaches(run: Run, command: str) -> None:
 
 def test_defaults_are_shown_zero_included(run: Run) -> None:
     _, out, _ = run("sample", "--help")
-    assert "(default: 32)" in out and "(default: 0)" in out
+    assert "(default: 128)" in out and "(default: 0)" in out
     assert "None" not in out
 
 

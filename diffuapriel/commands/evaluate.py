@@ -10,7 +10,7 @@ On another corpus only the likelihood is measured, as perplexity and bits a byte
 examples:
   diffuapriel evaluate tales-diffuapriel                       200 stories, some minutes
   diffuapriel evaluate tales-diffutran --samples 50 --windows 64                 a quick look
-  diffuapriel evaluate tales-diffuapriel --strategy ancestral --steps 128 --top-p 1      as the model itself draws
+  diffuapriel evaluate tales-diffuapriel --strategy ancestral --top-p 1      as the model itself draws
   diffuapriel evaluate runs/mine/checkpoint --corpus my_texts/ --samples 0
   diffuapriel evaluate tales-diffuapriel --json > figures.json
 """
@@ -49,7 +49,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strategy", default="confidence", choices=STRATEGIES, metavar="NAME", help="of the samples"
     )
-    parser.add_argument("--steps", type=int, metavar="N", help="steps of a sample; default: half the length")
+    parser.add_argument("--steps", type=int, metavar="N", help="steps of a sample; default: one a token")
     parser.add_argument("--temperature", type=float, default=1.0, metavar="X", help="of the samples")
     parser.add_argument(
         "--top-p", type=float, default=0.9, metavar="X", help="of the samples; 1 cuts nothing off"
@@ -106,7 +106,7 @@ def _samples(args: argparse.Namespace, model: Any, tokenizer: Any, spec: str, le
         return None
     config = SamplerConfig(
         strategy=args.strategy,
-        steps=args.steps or max(1, length // 2),
+        steps=args.steps or length,
         temperature=args.temperature,
         top_p=args.top_p,
         seed=args.seed,

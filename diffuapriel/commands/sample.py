@@ -57,7 +57,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--strategy", default="confidence", choices=STRATEGIES, metavar="NAME", help="see above"
     )
     strategy.add_argument(
-        "--steps", type=int, default=32, metavar="N", help="steps; fewer are faster and worse"
+        "--steps", type=int, default=128, metavar="N", help="steps; fewer are faster and worse"
     )
     strategy.add_argument(
         "--threshold", type=float, default=0.9, metavar="X", help="threshold: reveal from here on"
@@ -78,7 +78,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     tokens.add_argument("--top-k", type=int, metavar="N", help="draw from the N most probable only")
     tokens.add_argument(
-        "--top-p", type=float, metavar="X", help="draw from the smallest set with this probability"
+        "--top-p",
+        type=float,
+        default=0.9,
+        metavar="X",
+        help="draw from the smallest set with this probability",
     )
     tokens.add_argument(
         "--repetition-penalty", type=float, default=1.0, metavar="X", help="above 1: fewer repetitions"

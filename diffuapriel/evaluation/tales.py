@@ -81,11 +81,11 @@ class TalesReport:
 
 
 def default_sampler(length: int, seed: int = 0) -> SamplerConfig:
-    """How stories are drawn unless asked otherwise: the surest token first, two a step, the least likely tenth cut off.
+    """How stories are drawn unless asked otherwise: the surest token first, one a step, the least likely tenth cut off.
 
-    It is what the app shows. `ancestral` without top-p draws from the model's own distribution, and shows every error.
+    It is what the app does. `ancestral` without top-p draws from the model's own distribution, and shows every error.
     """
-    return SamplerConfig(strategy="confidence", steps=max(1, length // 2), top_p=0.9, seed=seed)
+    return SamplerConfig(strategy="confidence", steps=length, top_p=0.9, seed=seed)
 
 
 def evaluate_tales(
