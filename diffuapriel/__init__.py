@@ -10,9 +10,9 @@ import importlib
 import os
 from typing import Any
 
-# A thread that waits for the others sleeps instead of spinning. With every core busy (a browser beside the model, a
-# workshop's laptop) spinning made a forward pass a hundred times slower; it must be said before PyTorch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# A thread that waits for the others soon goes to sleep instead of spinning. With every core busy (a browser beside the
+# model, a workshop's laptop) spinning made a forward pass a hundred times slower. To be said before PyTorch is loaded.
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 __version__ = "0.1.0"
 
