@@ -12,10 +12,10 @@ STAMP := $(VENV)/.installed
 TORCH := $(shell grep -E '^torch==' requirements.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint lab bench gpu clean
+.PHONY: help demo test lint lab notebooks bench gpu clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' Makefile | awk -F ':.*## ' '{ printf "  make %-6s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z]+:.*##' Makefile | awk -F ':.*## ' '{ printf "  make %-9s %s\n", $$1, $$2 }'
 
 demo: $(STAMP)  ## open the app on a bundled checkpoint
 	$(PY) app/main.py $(ARGS)
@@ -30,6 +30,9 @@ lint: $(STAMP)  ## ruff (check and format) and pyright
 
 lab: $(STAMP)  ## open the lessons in JupyterLab
 	$(PY) -m jupyter lab notebooks $(ARGS)
+
+notebooks: $(STAMP)  ## make the notebooks again from their sources in notebooks/src
+	$(PY) notebooks/build.py
 
 bench: $(STAMP)  ## print the speed and memory tables of this machine
 	$(PY) -m diffuapriel bench $(ARGS)

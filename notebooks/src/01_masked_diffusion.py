@@ -1,0 +1,640 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 01 · Masked diffusion from nothing
+#
+# Most language models write from left to right, one token after the other. A *masked diffusion* model writes
+# differently. It starts with a row of blanks and fills them in, in any order, and it can see both sides of every
+# blank. In this lesson you build one: the noise, the loss, the training and the sampler. Then you watch it write.
+#
+# **You will be able to**
+#
+# - corrupt a text the way a diffusion model needs it, and say what the time *t* means;
+# - explain why the loss is weighted by *1/t*, and check it with numbers;
+# - train a small Mamba model until it writes correct little stories;
+# - turn that model into a writer, and say what a step costs and what it buys.
+#
+# **You need** Python, a little PyTorch (tensors, a training loop), and what a probability is.
+#
+# | part | minutes |
+# |---|---|
+# | 1. Watch one write | 5 |
+# | 2. The forward process: adding noise | 8 |
+# | 3. The loss, and why 1/t | 12 |
+# | 4. Training | 8, of which up to 3 are waiting |
+# | 5. A sampler by hand | 10 |
+# | 6. The package's sampler, and the player | 6 |
+# | 7. Filling holes | 4 |
+#
+# At some places you are asked to **predict, then run**: click a letter before you run the next cell. A wrong guess
+# teaches more than no guess. Two **exercises** check your answer.
+
+# %% [markdown]
+# This cell only prepares things. Run it; there is no need to read it.
+
+# %% jupyter={"source_hidden": true}
+import io
+import math
+import os
+import random
+import time
+
+import ipywidgets as widgets
+import matplotlib.pyplot as plt
+import plotly.graph_objects as go
+import torch
+import torch.nn.functional as F
+from IPython.display import display
+from tqdm.auto import tqdm
+
+QUICK = os.environ.get("DIFFUAPRIEL_QUICK") == "1"  # the tests set this: everything runs, nothing is learnt
+torch.manual_seed(0)
+torch.set_num_threads(max(1, min(4, (os.cpu_count() or 2) - 1)))  # one core is left to the browser
+
+
+def show(figure):
+    """A Plotly figure, together with a plain picture for viewers that cannot draw it."""
+    _, axes = plt.subplots(figsize=(7, 3))
+    for trace in figure.data:
+        draw_trace = axes.bar if trace.type == "bar" else axes.plot
+        draw_trace(list(trace.x), list(trace.y), label=trace.name)
+    for line in figure.layout.shapes:
+        axes.axhline(line.y0, linestyle="--", color="gray")
+    axes.set(xlabel=figure.layout.xaxis.title.text, ylabel=figure.layout.yaxis.title.text)
+    axes.legend()
+    picture = io.BytesIO()
+    plt.savefig(picture, bbox_inches="tight")
+    plt.close()
+    display({**figure._repr_mimebundle_(), "image/png": picture.getvalue()}, raw=True)
+
+
+# %% [markdown]
+# ## 1. Watch one write
+#
+# A model comes with this project. It was trained on *tales*, short stories made for it. Here it starts from blanks
+# alone. A blank is a token of its own, called `[MASK]`. At every step the model looks at the whole row and turns a few
+# masks into text. Press play, drag the slider, and point at a token to see what else the model had in mind.
+
+# %%
+from diffuapriel import Canvas, Sampler, SamplerConfig, get_schedule, load_checkpoint
+from diffuapriel.checkpoint import bundled
+from diffuapriel.player.widget import Player
+
+name = "tales-diffuapriel"
+if name in bundled():
+    trained, its_tokenizer = load_checkpoint(name)
+    options = SamplerConfig(strategy="confidence", steps=4 if QUICK else 128, top_p=0.9)
+    writer = Sampler(options, get_schedule("log-linear"), its_tokenizer.mask_id)
+    canvas = Canvas.from_text("Mia", its_tokenizer, length=128)
+    Player().record(writer, trained, canvas, its_tokenizer, model=name)
+else:
+    print(f"{name} is not here yet. Go on: in a few minutes you will have a model of your own.")
+
+# %% [markdown]
+# Watch the order. The text does not grow from left to right. It appears in many places at once, and what comes
+# later fits what was there before, on both sides.
+
+# %% [markdown]
+# ## 2. The forward process: adding noise
+#
+# Our own model shall learn the easiest tales, of one sentence each.
+
+# %%
+from diffuapriel.text import tales
+
+rng = random.Random(0)
+for _ in range(5):
+    print(tales.generate(1, rng))
+print(f"\nThere are {tales.count(1):,} different ones.")
+
+# %% [markdown]
+# A model sees numbers. A *tokenizer* cuts a text into tokens and numbers them. Two tokens are special: one marks the
+# end of a text, the other is `[MASK]`. To make all rows equally long, we repeat the end-of-text token after a story.
+
+# %%
+from diffuapriel import get_tokenizer
+
+tokenizer = get_tokenizer("gpt2-4k")
+EOS, MASK = tokenizer.eos_id, tokenizer.mask_id  # the two special tokens
+LENGTH = 20  # tokens in a row: enough for any of these stories
+
+
+def draw_stories(rows, rng):
+    """`rows` new stories as a table of token ids, (rows, LENGTH)."""
+    table = []
+    for _ in range(rows):
+        ids = tokenizer.encode(tales.generate(1, rng))
+        table.append(ids + [EOS] * (LENGTH - len(ids)))
+    return torch.tensor(table)
+
+
+def draw(ids):
+    """Token ids as a line of text: ▁▁▁ is a [MASK], · an end of text."""
+    signs = {MASK: " ▁▁▁", EOS: " ·"}
+    return "".join(signs.get(i, tokenizer.token_strings([i])[0]) for i in ids.tolist())
+
+
+story = draw_stories(1, random.Random(1))
+print(story[0].tolist())
+print(draw(story[0]))
+
+# %% [markdown]
+# Noise, for text, is forgetting. **The forward process** hides tokens as time *t* runs from 0 to 1.
+#
+# - At *t* = 0 nothing is hidden.
+# - At time *t* each token has been replaced by `[MASK]` with probability *t*, each for itself.
+# - At *t* = 1 (nearly) everything is hidden.
+#
+# The chance that a token is still *visible* has a name, **alpha(t)**. We take alpha(t) = 1 − 0.999 *t*. The
+# thousandth that stays keeps a logarithm finite, later on; forget it until then.
+
+
+# %%
+def my_corrupt(ids, t, generator):
+    """ids (rows, length), t (rows,): a time for each row. Returns ids with [MASK]s."""
+    alpha = 1 - 0.999 * t  # chance that a token stays visible
+    hidden = torch.rand(ids.shape, generator=generator) < 1 - alpha[:, None]
+    return ids.masked_fill(hidden, MASK)
+
+
+generator = torch.Generator().manual_seed(0)
+for t in (0.0, 0.25, 0.5, 0.75, 1.0):
+    print(f"t = {t:.2f}  {draw(my_corrupt(story, torch.tensor([t]), generator)[0])}")
+
+# %% [markdown]
+# Is it right? Two checks. The hidden share must be *t*, up to chance. And the package has the same function; given
+# the same random numbers it must hide the very same tokens.
+
+# %%
+from diffuapriel.diffusion.objective import corrupt
+
+schedule = get_schedule("log-linear")  # the package's name for our alpha(t)
+many = story.repeat(5000, 1)
+for t in (0.2, 0.5, 0.9):
+    times = torch.full((5000,), t)
+    mine = my_corrupt(many, times, torch.Generator().manual_seed(1))
+    package = corrupt(many, times, schedule, MASK, torch.Generator().manual_seed(1))
+    share = (mine == MASK).float().mean().item()
+    print(f"t = {t}: {share:.3f} of the tokens are hidden")
+    assert abs(share - t) < 0.01
+    assert torch.equal(mine, package)
+
+# %% [markdown]
+# ### Exercise 1: hide exactly so many
+#
+# Sometimes one wants to hide *exactly* `count` tokens of each row, every choice of places being equally likely. Write
+# it. You may use `torch.rand` once.
+#
+# <details><summary>Hint 1</summary>Give every place a random number. What do the places with the smallest numbers
+# have in common?</details>
+# <details><summary>Hint 2</summary><code>scores.argsort(1)</code> lists the places of a row from the smallest score to
+# the largest. Take the first <code>count</code> columns, and <code>ids.scatter(1, places, MASK)</code>.</details>
+
+
+# %% tags=["exercise"]
+def mask_exactly(ids, count, generator):
+    """ids (rows, length). Returns ids with exactly `count` [MASK]s in each row."""
+    return None  # your lines here
+
+
+# %% tags=["solution"]
+def mask_exactly(ids, count, generator):
+    """ids (rows, length). Returns ids with exactly `count` [MASK]s in each row."""
+    scores = torch.rand(ids.shape, generator=generator)
+    places = scores.argsort(1)[:, :count]
+    return ids.scatter(1, places, MASK)
+
+
+# %%
+answer = mask_exactly(many, 7, torch.Generator().manual_seed(2))
+if answer is None:
+    print(
+        "Not done yet. Write the function above and run both cells again. Or go on: nothing below needs it."
+    )
+else:
+    hidden = answer == MASK
+    assert answer.shape == many.shape, "the answer must have the shape of ids"
+    assert (hidden.sum(1) == 7).all(), "every row needs exactly `count` masks: count them in each row"
+    assert torch.equal(answer[~hidden], many[~hidden]), "tokens that are not hidden must stay as they are"
+    assert not (many == MASK).any(), "the table that was given must not be changed: return a new one"
+    assert (hidden.float().mean(0) - 7 / LENGTH).abs().max() < 0.04, (
+        "some places are hidden more often than others"
+    )
+    print("Right.")
+
+# %% [markdown]
+# ## 3. The loss, and why 1/t
+#
+# The model shall undo the noise. It is given a corrupted story, and for each hidden place it answers with a
+# probability for every token it knows. If it gave the right token the probability *p*, we charge it **−log p**. This
+# is its *cost*, the cross-entropy. With the natural logarithm its unit is the *nat*: a sure and right guess costs 0, a
+# fair coin costs log 2 = 0.69.
+#
+# But at which *t* do we ask? Easy questions (small *t*) and hard ones (large *t*) must be weighed. Here is a fair way.
+# Imagine that the model writes the story **one token at a time, in random order**.
+#
+# 1. When *m* tokens are still hidden, the next one appears at one of these *m* places. Its expected cost is the
+#    *mean* cost over the hidden places: the sum of their costs, times 1/*m*.
+# 2. The story costs the sum of this over *m* = length, ..., 2, 1.
+# 3. Hiding with probability *t* hides about *m* = *t* · length tokens. When *t* runs evenly from 0 to 1, *m* runs
+#    evenly from 0 to length. So the sum over *m* is length times the average over *t*, and
+#    length · 1/*m* = length · 1/(*t* · length) = **1/t**.
+#
+# In one line, where $x$ is the story, $x_t$ the story corrupted at time $t$, and $\mathbb{E}_t$ the average over $t$:
+#
+# $$\mathrm{NELBO}(x) \;=\; \mathbb{E}_t\Big[\,\frac{1}{t} \sum_{i \text{ hidden}} -\log p(x_i \mid x_t)\Big]$$
+#
+# The name is *negative evidence lower bound*. It is a bound because it charges the average over all orders of writing,
+# while the model may write the same story in any of them: its true cost is this much or less.
+#
+# We divide by the number of **all** tokens, hidden or not. Then the unit is nats a token.
+
+# %% [markdown]
+# **Predict, then run.** A model that knows nothing gives all $V$ tokens the same chance, $1/V$. What is its loss, in
+# nats a token?
+#
+# - **A** · it depends on the story
+# - **B** · log V / 2, as on average half of the tokens are hidden
+# - **C** · log V
+# - **D** · more than log V, as 1/t can be large
+
+# %%
+guess_1 = widgets.ToggleButtons(options=["A", "B", "C", "D"], value=None, description="I think:")
+guess_1
+
+# %% [markdown]
+# Now the loss, in seven lines. The model is any function of three things: the corrupted ids, a *noise level* for each
+# row (−log alpha(t), which the package calls *sigma*: another way to tell the time), and the places at which we want
+# answers. It answers with *logits*: numbers that become probabilities by the softmax. `[MASK]` is no answer, so we cut
+# off its column, the last one.
+
+
+# %%
+def my_loss(model, ids, t, generator):
+    """NELBO in nats a token; ids (rows, length), t (rows,)."""
+    noisy = my_corrupt(ids, t, generator)
+    hidden = noisy == MASK
+    sigma = -torch.log(1 - 0.999 * t)
+    logits = model(noisy, sigma, hidden)[:, :MASK]  # (hidden tokens, V)
+    cost = F.cross_entropy(logits, ids[hidden], reduction="none")  # -log p of the right token
+    weight = (1 / t)[:, None].expand(ids.shape)[hidden]  # 1/t of its row, for each hidden token
+    return (weight * cost).sum() / ids.numel()
+
+
+def my_times(rows, generator):
+    """A time for each row, one in each slice of (0, 1]: every batch holds easy and hard rows."""
+    slices = torch.arange(rows) + torch.rand(rows, generator=generator)
+    return 0.001 + 0.999 * slices / rows
+
+
+# %%
+def knows_nothing(ids, sigma, places):
+    """All logits equal: every token has the same chance."""
+    return torch.zeros(int(places.sum()), MASK + 1)
+
+
+generator = torch.Generator().manual_seed(0)
+losses = [
+    my_loss(knows_nothing, draw_stories(250, rng), my_times(250, generator), generator) for _ in range(20)
+]
+measured, exact = torch.stack(losses).mean().item(), math.log(MASK)
+print(f"measured {measured:.2f} nats a token, log V = {exact:.2f}, V = {MASK:,}")
+print("You had no guess." if guess_1.value is None else f"You guessed {guess_1.value}; it is C.")
+assert abs(measured - exact) < 0.05 * exact
+
+# %% [markdown]
+# Half of the tokens are hidden on average, and 1/*t* makes up for exactly that. Answer B is what you would get without
+# it. (The loss is a little noisy: large weights are rare. And the thousandth in alpha takes a thousandth off.)
+#
+# The package has the same loss and the same times, called `nelbo` and `stratified_t`. Same random numbers, same result:
+
+# %%
+from diffuapriel.diffusion.objective import nelbo, stratified_t
+
+ids = draw_stories(64, rng)
+t = my_times(64, torch.Generator().manual_seed(3))
+torch.testing.assert_close(t, stratified_t(64, torch.Generator().manual_seed(3)))
+
+
+def some_model(ids, sigma, places):
+    """Nonsense, but not uniform: logits that depend on the neighbors and on the time."""
+    wave = torch.sin(torch.arange(MASK + 1) * ids.roll(1, 1)[places][:, None].float())
+    return wave * sigma[places.nonzero()[:, 0]][:, None]
+
+
+mine = my_loss(some_model, ids, t, torch.Generator().manual_seed(4))
+package = nelbo(some_model, ids, schedule, MASK, t=t, generator=torch.Generator().manual_seed(4)).loss
+print(f"mine {mine:.6f}, the package {package:.6f}")
+torch.testing.assert_close(mine, package)
+
+# %% [markdown]
+# ## 4. Training
+#
+# Now a model that can learn. A `Denoiser` takes ids, sigma and places, as above. Inside are Mamba-2 layers that read
+# the row in both directions; lessons 02 and 03 open them. We take the smallest size, *nano*, and make it smaller
+# still, so that minutes are enough: two blocks instead of four, and narrower ones.
+
+# %%
+from diffuapriel import Denoiser, preset
+
+config = preset("nano", "diffuapriel", depth=2, expand=1, d_state=32, headdim=64)
+model = Denoiser(config)
+print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} million parameters")
+
+# %% [markdown]
+# The loop is the ordinary one: draw stories, corrupt, predict, improve. The learning rate rises, then falls to nothing
+# (`OneCycleLR`). Stories are drawn anew at each step, so the model can hardly learn any of them by heart.
+
+# %%
+STEPS, ROWS = (12 if QUICK else 1000), 64
+optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.0)
+plan = torch.optim.lr_scheduler.OneCycleLR(
+    optimizer, max_lr=4e-3, total_steps=STEPS, pct_start=0.05, cycle_momentum=False
+)
+generator = torch.Generator().manual_seed(0)
+history, began = [], time.perf_counter()
+
+for _ in (bar := tqdm(range(STEPS))):
+    loss = my_loss(model, draw_stories(ROWS, rng), my_times(ROWS, generator), generator)
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    plan.step()
+    history.append(loss.item() * LENGTH)  # nats a story
+    bar.set_postfix_str(f"{history[-1]:.1f} nats a story")
+
+print(f"{STEPS * ROWS:,} stories in {time.perf_counter() - began:.0f} seconds")
+
+# %% [markdown]
+# How good can it get? The stories are random, and no model can know which name or color comes next. What is left for
+# a perfect model is the **entropy** of the stories. For most text nobody knows it. Here we do: the stories come from
+# a grammar whose every choice has a known probability. Our row holds one story, and the filling after it is no
+# surprise, so a row cannot cost less than the entropy of one story. It is the dashed line.
+
+# %%
+floor = tales.entropy(1)
+window = min(50, STEPS)
+smooth = torch.tensor(history).unfold(0, window, 1).mean(1).tolist()
+
+figure = go.Figure(layout={"xaxis_title": "step", "yaxis_title": "nats a story", "height": 400})
+figure.add_scatter(x=list(range(STEPS)), y=history, name="one batch", line={"color": "silver", "width": 1})
+figure.add_scatter(
+    x=list(range(window - 1, STEPS)), y=smooth, name=f"mean of {window}", line={"color": "teal"}
+)
+figure.add_hline(y=floor, line_dash="dash", annotation_text=f"entropy: {floor:.2f}")
+figure.update_yaxes(range=[0.5 * floor, 3 * floor])
+show(figure)
+
+# %% [markdown]
+# The curve falls in stages. First the model learns which tokens there are, then what stands next to what, and at last
+# what must agree over a distance. For a clean figure we score new stories, many times each:
+
+# %%
+with torch.no_grad():
+    fresh = draw_stories(50 if QUICK else 500, random.Random(12345))
+    scores = [nelbo(model, fresh, schedule, MASK, generator=generator).loss for _ in range(1 if QUICK else 8)]
+bound = torch.stack(scores).mean().item() * LENGTH
+print(f"this model  {bound:.2f} nats a story")
+print(f"at best     {floor:.2f} nats a story, the entropy")
+print(f"gap         {bound - floor:.2f}, that is {(bound - floor) / LENGTH:.3f} nats a token of the row")
+
+# %% [markdown]
+# ## 5. A sampler by hand
+#
+# Training went from text to noise. Writing goes back: **start with masks alone, and reveal a few at each step.** Which
+# ones? A good rule is to reveal where the model is most *confident*, that is, where its best token has the largest
+# probability. What is revealed stays.
+#
+# The model was trained with a noise level that fits the hidden share, so we tell it the level that fits what it sees.
+
+
+# %%
+@torch.no_grad()
+def my_sampler(model, ids, steps, greedy=False):
+    """Fill the [MASK]s of ids (rows, length), equally many in each row, in so many steps."""
+    ids = ids.clone()
+    row = torch.arange(len(ids))[:, None]
+    for steps_left in range(steps, 0, -1):
+        hidden = ids == MASK
+        count = math.ceil(int(hidden[0].sum()) / steps_left)  # to reveal now, in each row
+        if count == 0:
+            break
+        sigma = -torch.log(1 - hidden.float().mean(1).clamp(max=0.999))
+        p = torch.zeros(*ids.shape, MASK)  # (rows, length, V), 0 where nothing is hidden
+        p[hidden] = model(ids, sigma, hidden)[:, :MASK].softmax(-1)
+        places = p.amax(-1).topk(count).indices  # (rows, count), the most confident
+        chances = p[row, places].flatten(0, 1)  # (rows x count, V)
+        tokens = chances.argmax(-1) if greedy else torch.multinomial(chances, 1)
+        ids[row, places] = tokens.view(places.shape)
+    return ids
+
+
+blank = torch.full((8, LENGTH), MASK)
+for ids in my_sampler(model, blank, steps=LENGTH):
+    print(draw(ids))
+
+# %% [markdown]
+# Are they good? The grammar can tell. `tales.check` finds a story *grammatical* if its words stand where words of
+# their kind may stand. It is *consistent* if, besides, all agrees: Tom lost *his* kite, and of seven eggs, when he ate
+# three, he kept *four*.
+
+
+# %%
+def text_of(ids):
+    """The text before the first end-of-text token."""
+    ids = ids.tolist()
+    return tokenizer.decode(ids[: ids.index(EOS)] if EOS in ids else ids)
+
+
+def count_good(table):
+    """How many rows are grammatical, and how many are consistent."""
+    checks = [tales.check(text_of(ids), 1) for ids in table]
+    return sum(c.grammatical for c in checks), sum(c.grammatical and c.consistent for c in checks)
+
+
+N = 4 if QUICK else 100
+written = my_sampler(model, torch.full((N, LENGTH), MASK), steps=LENGTH)
+grammatical, consistent = count_good(written)
+print(f"of {N} stories {grammatical} are grammatical, {consistent} of them consistent\n")
+bad = [text_of(ids) for ids in written if not tales.check(text_of(ids), 1).consistent]
+for text in bad[:4]:
+    print(f"{text!r}\n    {tales.check(text, 1).message}")
+
+# %% [markdown]
+# **Predict, then run.** We revealed one token a step: 20 steps, 20 calls of the model. One could reveal all 20
+# tokens in a single step. Of 100 stories, how many would be grammatical then?
+#
+# - **A** · as many: the model knows the probability of each token at each place
+# - **B** · about half as many
+# - **C** · nearly none
+
+# %%
+guess_2 = widgets.ToggleButtons(options=["A", "B", "C"], value=None, description="I think:")
+guess_2
+
+# %%
+budget = [1, 2, 5, 10, 20]
+good = [count_good(my_sampler(model, torch.full((N, LENGTH), MASK), steps)) for steps in budget]
+rates = [[100 * g / N, 100 * c / N] for g, c in good]
+
+figure = go.Figure(layout={"xaxis_title": "steps", "yaxis_title": "% of the stories", "height": 400})
+figure.add_bar(x=[str(steps) for steps in budget], y=[g for g, _ in rates], name="grammatical")
+figure.add_bar(x=[str(steps) for steps in budget], y=[c for _, c in rates], name="consistent")
+show(figure)
+print(f"In one step: {rates[0][0]:.0f} %.", end=" ")
+print("You had no guess." if guess_2.value is None else f"You guessed {guess_2.value}; it is C.")
+
+# %% [markdown]
+# Tokens that are revealed in the same step do not know of each other. The model may think of *Tom* and of *Sara* for
+# the name, and of *his* and *her* further on. Drawn one after the other they agree; drawn together they agree by luck.
+# **Steps buy agreement**, and each step costs one call of the model. This is the main knob of diffusion models.
+
+# %% [markdown]
+# ## 6. The package's sampler, and the player
+#
+# The package has this sampler too, as the strategy `confidence`, among seven others. Chance decides which token is
+# drawn, so two runs differ. But if both always take the best token, they must agree to the last token. We let both
+# repair the same damaged stories.
+
+# %%
+sampler = Sampler(
+    SamplerConfig(strategy="confidence", steps=LENGTH, temperature=0), schedule, tokenizer.mask_id
+)
+some = draw_stories(6, random.Random(7))
+damaged = torch.where(torch.arange(LENGTH) % 3 == 0, some, MASK)  # every third token is left
+mine = my_sampler(model, damaged, steps=LENGTH, greedy=True)
+package = sampler.generate(model, damaged)
+print(draw(damaged[0]), draw(mine[0]), sep="\n")
+assert torch.equal(mine, package)
+
+# %% [markdown]
+# **Predict, then run.** The canvas holds only masks. Which tokens will the model reveal first?
+#
+# - **A** · the name, as stories begin with it
+# - **B** · the color and the thing, as they carry the meaning
+# - **C** · the end-of-text tokens at the end of the row
+# - **D** · any of them, in random order
+
+# %%
+guess_3 = widgets.ToggleButtons(options=["A", "B", "C", "D"], value=None, description="I think:")
+guess_3
+
+# %%
+sampler = Sampler(SamplerConfig(strategy="confidence", steps=LENGTH, seed=1), schedule, tokenizer.mask_id)
+trace = Player().record(sampler, model, Canvas.masks(LENGTH, tokenizer), tokenizer, model="my model")
+
+# %% [markdown]
+# Your model runs in this cell, and the player shows each step as it is made. Now press play to see it again, slower.
+# Color by step to see the order. Point at a token to see its rivals at that moment.
+
+# %%
+order = [draw(torch.tensor([frame.ids[place]])) for frame in trace.frames for place in frame.revealed]
+print(" |".join(order))
+print("You had no guess." if guess_3.value is None else f"You guessed {guess_3.value}; it is C.")
+
+# %% [markdown]
+# The ends of short rows are the surest thing to know: every row is filled up with them. The full stop and small words
+# like *the* come early too. What is open, a name or a color, comes late. Then it must fit what is there.
+
+# %% [markdown]
+# ### Exercise 2: the reverse process
+#
+# Confidence is a practical rule. The rule that reverses the forward process *exactly* is called **ancestral**: going
+# from time *t* to an earlier time *s*, each masked token is revealed with one and the same probability. Which?
+#
+# At time *t* a share *t* of the tokens is hidden; at time *s* only a share *s* may be left. (Leave the thousandth out.)
+#
+# <details><summary>Hint 1</summary>Of 100 tokens, 80 are hidden at t = 0.8. At s = 0.6 it must be 60. How many of the
+# 80 are revealed?</details>
+# <details><summary>Hint 2</summary>20 of 80, so the answer for these two times is 1/4.</details>
+
+
+# %% tags=["exercise"]
+def reveal_chance(t, s):
+    """Probability that a token hidden at time t is revealed by the earlier time s."""
+    return None  # your line here
+
+
+# %% tags=["solution"]
+def reveal_chance(t, s):
+    """Probability that a token hidden at time t is revealed by the earlier time s."""
+    return (t - s) / t
+
+
+# %%
+if reveal_chance(0.8, 0.6) is None:
+    print(
+        "Not done yet. Write the function above and run both cells again. Or go on: nothing below needs it."
+    )
+else:
+    assert abs(reveal_chance(0.5, 0.0) - 1) < 1e-9, (
+        "at time 0 nothing is hidden any more: everything is revealed"
+    )
+    assert abs(reveal_chance(0.5, 0.5)) < 1e-9, "no time passes, so nothing is revealed"
+    stays = (1 - reveal_chance(1.0, 0.7)) * (1 - reveal_chance(0.7, 0.2))
+    assert abs(stays - 0.2) < 1e-9, "going from 1 to 0.2 by way of 0.7 must leave a share of 0.2 hidden"
+    print("Right.")
+
+# %% [markdown]
+# The package's strategy `ancestral` uses this chance. Compare: `random` reveals one token a step, at a random place.
+
+# %%
+for strategy in ("ancestral", "random", "confidence"):
+    options = SamplerConfig(strategy=strategy, steps=LENGTH)
+    table = Sampler(options, schedule, MASK).generate(model, torch.full((N, LENGTH), MASK))
+    grammatical, consistent = count_good(table)
+    print(f"{strategy:10}  of {N}: {grammatical} grammatical, {consistent} of them consistent")
+
+# %% [markdown]
+# With equal steps, `ancestral` sometimes reveals several tokens at once, and pays for it. `random` never does, but it
+# also asks where the model is unsure. Lesson 05 is about this art.
+
+# %% [markdown]
+# ## 7. Filling holes
+#
+# A writer from left to right sees only what stands before a hole. Ours sees both sides, and needs nothing new for it:
+# some tokens are given, the rest are masks. The package calls this a *canvas*. `[MASK:6]` stands for six masks.
+
+# %%
+canvas = Canvas.from_text("Mia found a [MASK:6].", tokenizer, length=LENGTH)
+for seed in range(5):
+    sampler = Sampler(SamplerConfig(strategy="confidence", steps=LENGTH, seed=seed), schedule, MASK)
+    text = text_of(sampler.run(model, canvas))
+    print(f"{text:50} {tales.check(text, 1).message or 'a correct story'}")
+
+# %%
+canvas = Canvas.from_text("[MASK:2] gave her [MASK:3] to Tom.", tokenizer, length=LENGTH)
+sampler = Sampler(SamplerConfig(strategy="confidence", steps=LENGTH), schedule, MASK)
+trace = Player().record(sampler, model, canvas, tokenizer, model="my model")
+
+# %% [markdown]
+# The hole at the front knows of *her*, behind it. Change the text in the cell above and try your own holes.
+
+# %% [markdown]
+# ## What you built
+#
+# - **Corruption**: each token is hidden with probability *t*.
+# - **Loss**: −log p of the hidden tokens, times 1/*t*, over all tokens. It bounds the cost of a story from above,
+#   and its floor is the entropy.
+# - **Sampler**: masks alone, a few revealed at each step. Steps buy agreement.
+#
+# Nothing here knew that the model is a Mamba. Any network that looks in both directions would do; which is better, and
+# which is faster on long texts, is what the other lessons measure.
+#
+# ## Going further
+#
+# - Train for 3,000 steps. Which mistakes go away first, and which stay?
+# - Replace `confidence` in section 6 by `entropy`, `margin` or `remask`.
+# - Set `tales.generate(2, ...)` and `LENGTH = 64`: stories of several sentences. What is hard about them?
+#
+# **Papers.** The loss and the name: MDLM, [arXiv:2406.07524](https://arxiv.org/abs/2406.07524). The layers inside:
+# Mamba-2, [arXiv:2405.21060](https://arxiv.org/abs/2405.21060). The two together: DiffuApriel,
+# [arXiv:2511.15927](https://arxiv.org/abs/2511.15927). Revealing by confidence: LLaDA,
+# [arXiv:2502.09992](https://arxiv.org/abs/2502.09992).
