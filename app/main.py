@@ -15,6 +15,9 @@ from pathlib import Path
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+# The browser wants a core too: a thread that waits for the others sleeps at once (see diffuapriel/__init__.py).
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
 ROOT = Path(__file__).resolve().parent.parent
 if (
     str(ROOT) not in sys.path
