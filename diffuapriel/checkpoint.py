@@ -37,7 +37,7 @@ from diffuapriel.storage import (
 from diffuapriel.text.tokenizer import Tokenizer, get_tokenizer
 
 MODEL_TYPE = "diffuapriel"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SHARD_BYTES = 16_000_000  # a single tensor larger than this has a file of its own
 STORAGE = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SUFFIXES = {".safetensors", ".json", ".md", ".png"}  # of everything a checkpoint holds

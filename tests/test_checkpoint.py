@@ -194,7 +194,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(folder, change, reason):
     [
         (lambda d: d.update(model_type="gpt2"), "another architecture: model_type says 'gpt2'"),
         (lambda d: d.pop("model_type"), "another architecture"),
-        (lambda d: d.update(format_version=99), "format_version 99; this package reads 1"),
+        (lambda d: d.update(format_version=99), "format_version 99; this package reads 2"),
         (lambda d: d.update(surprise=1), "unknown keys: surprise"),
         (lambda d: d.pop("files"), "missing keys: files"),
         (lambda d: d["model"].update(surprise=1), "surprise"),

@@ -1,7 +1,7 @@
 """AdaLN: the noise level shifts, scales and gates what each block does (arXiv:2212.09748, as in MDLM).
 
     c               = TimeEmbedding(sigma)                     (batch, cond_dim)
-    shift, scale, gate for mixer and MLP = Linear(c)           one zero-initialised layer a block
+    shift, scale, gate for mixer and MLP = Linear(c)           zero-initialised, all blocks in one product
     modulate(x)     = x (1 + scale) + shift
 
 Zero initialisation makes every block the identity at the start of training.

@@ -10,6 +10,7 @@ the width of the MLP, nothing else. It never knows the schedule: it is told the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -28,15 +29,14 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig, kind: str) -> None:
         super().__init__()
-        self.modulation = Modulation(config.cond_dim, config.width, count=6)
         self.mixer_norm_weight = nn.Parameter(torch.ones(config.width))
         self.mixer = Attention(config) if kind == "attention" else BidirectionalMamba2(config)
         self.mlp_norm_weight = nn.Parameter(torch.ones(config.width))
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """x (batch, length, width), c (batch, cond_dim) to (batch, length, width)."""
-        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = self.modulation(c)
+    def forward(self, x: Tensor, modulation: Sequence[Tensor]) -> Tensor:
+        """x (batch, length, width) to the same shape; modulation: six of (batch, 1, width)."""
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation
         x = x + gate * self.mixer(modulate(rms_norm(x, self.mixer_norm_weight), shift, scale))
         x = x + mlp_gate * self.mlp(modulate(rms_norm(x, self.mlp_norm_weight), mlp_shift, mlp_scale))
         return x
@@ -66,8 +66,8 @@ class Denoiser(nn.Module):
         self.config = config
         self.embedding = nn.Embedding(config.padded_vocab_size, config.width)
         self.time_embedding = TimeEmbedding(config.cond_dim)
+        self.modulation = Modulation(config.cond_dim, config.width, count=6 * config.depth + 2)
         self.blocks = nn.ModuleList(Block(config, kind) for kind in config.layer_kinds)
-        self.final_modulation = Modulation(config.cond_dim, config.width, count=2)
         self.final_norm_weight = nn.Parameter(torch.ones(config.width))
         self.head = nn.Linear(config.width, config.padded_vocab_size, bias=False)
         nn.init.normal_(self.embedding.weight, std=0.02)
@@ -80,18 +80,28 @@ class Denoiser(nn.Module):
         last) is there but means nothing: SUBS discards it. Raises ValueError for shapes that do not fit.
         """
         self._check(ids, sigma, positions)
-        if not self.config.time_conditioning:
-            sigma = torch.zeros_like(sigma)
-        c = self.time_embedding(sigma)
-        x = self.embedding(ids)  # (batch, length, width)
-        for block in self.blocks:
-            x = block(x, c)
-        shift, scale = self.final_modulation(c)  # (batch, 1, width)
+        x, shift, scale = self._residual(ids, sigma)
         if positions is not None:
             row = positions.nonzero()[:, 0]  # which text each chosen position belongs to
             x, shift, scale = x[positions], shift[row, 0], scale[row, 0]  # (chosen, width)
         x = modulate(rms_norm(x, self.final_norm_weight), shift, scale)
         return self.head(x)[..., : self.config.vocab_size]
+
+    def hidden(self, ids: Tensor, sigma: Tensor) -> Tensor:
+        """What the head reads, at every position: (batch, length, width). Nothing in it waits for the device."""
+        x, shift, scale = self._residual(ids, sigma)
+        return modulate(rms_norm(x, self.final_norm_weight), shift, scale)
+
+    def _residual(self, ids: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The residual stream after the last block (batch, length, width), and the final shift and scale."""
+        if not self.config.time_conditioning:
+            sigma = torch.zeros_like(sigma)
+        modulations = self.modulation(self.time_embedding(sigma))  # of all layers in one product
+        x = self.embedding(ids)  # (batch, length, width)
+        for i, block in enumerate(self.blocks):
+            x = block(x, modulations[6 * i : 6 * i + 6])
+        shift, scale = modulations[-2:]
+        return x, shift, scale
 
     def _check(self, ids: Tensor, sigma: Tensor, positions: Tensor | None) -> None:
         if ids.ndim != 2 or ids.dtype != torch.int64 or 0 in ids.shape:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from diffuapriel.config import ARCHITECTURES, PRESETS, ModelConfig, preset
 from diffuapriel.model import Denoiser, count_parameters
+from diffuapriel.model.adaln import Modulation
 from diffuapriel.model.attention import Attention
 from diffuapriel.model.denoiser import Block
 from diffuapriel.model.mamba2 import BidirectionalMamba2
@@ -108,8 +109,20 @@ def test_the_last_token_moves_the_first_logits_and_the_first_the_last(architectu
 def test_a_zero_initialised_adaln_makes_the_block_the_identity(kind: str) -> None:
     torch.manual_seed(0)
     block = Block(small_config("diffuapriel-h"), kind)
+    modulation = Modulation(cond_dim=8, width=32, count=6)(torch.randn(2, 8))
     x = torch.randn(2, 9, 32)
-    assert torch.equal(block(x, torch.randn(2, 8)), x)
+    assert torch.equal(block(x, modulation), x)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_head_reads_the_hidden_states(architecture: str) -> None:
+    config = small_config(architecture)
+    torch.manual_seed(0)
+    model = Denoiser(config)
+    ids, sigma = torch.randint(0, config.mask_id, (2, 9)), torch.tensor([0.2, 1.5])
+    hidden = model.hidden(ids, sigma)
+    assert hidden.shape == (2, 9, config.width)
+    assert torch.equal(model.head(hidden)[..., : config.vocab_size], model(ids, sigma))
 
 
 def test_attention_knows_the_order_of_tokens() -> None:
