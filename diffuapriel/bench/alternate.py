@@ -1,14 +1,17 @@
-"""Two contestants timed in turn, A B A B ..., so that a machine that heats up or gets busy hurts both alike."""
+"""Contestants timed in turn, A B A B ..., so that a machine that heats up or gets busy hurts all alike."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from diffuapriel.race.clock import Clock
+from diffuapriel.race.clock import Clock, undisturbed
+
+LEAST_ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -46,23 +49,56 @@ def duel(
     """
     if repeats < 1 or warmup < 1:
         raise ValueError(f"repeats is {repeats} and warmup {warmup}; both must be 1 or more")
-    clock = Clock(device)
     for _ in range(warmup):
         ours()
         peer()
+    clock = Clock(device)
     a, b = [], []
     for _ in range(repeats):
         a.append(_milliseconds(ours, clock))
         b.append(_milliseconds(peer, clock))
-    ratios = [y / x for x, y in zip(a, b, strict=True)]
-    return Duel(_timing(a), _timing(b), statistics.median(ratios), min(ratios), max(ratios), repeats)
+    ratio, least, most = compare(a, b)
+    return Duel(timing(a), timing(b), ratio, least, most, repeats)
+
+
+def turns(
+    contestants: Mapping[str, Callable[[], object]],
+    *,
+    repeats: int,
+    seconds: float,
+    device: torch.device | str = "cpu",
+) -> dict[str, tuple[float, ...]]:
+    """Milliseconds of each contestant, timed one after the other in rounds; the order turns round with each.
+
+    All have been warmed up by the caller. After LEAST_ROUNDS, rounds end when `repeats` of them or `seconds` are
+    over, so that a quick call is timed often and a slow one is not waited for. Raises ValueError for `repeats` under 1.
+    """
+    if repeats < 1:
+        raise ValueError(f"repeats is {repeats}; it must be 1 or more")
+    clock = Clock(device)
+    found: dict[str, list[float]] = {name: [] for name in contestants}
+    began = time.perf_counter()
+    for turn in range(repeats):
+        if turn >= LEAST_ROUNDS and time.perf_counter() - began > seconds:
+            break
+        for name in contestants if turn % 2 == 0 else reversed(contestants):
+            found[name].append(_milliseconds(contestants[name], clock))
+    return {name: tuple(ms) for name, ms in found.items()}
+
+
+def compare(ours: Sequence[float], peer: Sequence[float]) -> tuple[float, float, float]:
+    """How many times as long the peer takes, round by round: median, least and most."""
+    ratios = [y / x for x, y in zip(ours, peer, strict=True)]
+    return statistics.median(ratios), min(ratios), max(ratios)
+
+
+def timing(milliseconds: Sequence[float]) -> Timing:
+    """Median, least and most."""
+    return Timing(statistics.median(milliseconds), min(milliseconds), max(milliseconds))
 
 
 def _milliseconds(call: Callable[[], object], clock: Clock) -> float:
-    start = clock.mark()
-    call()
-    return 1000.0 * clock.seconds(start, clock.mark())
-
-
-def _timing(milliseconds: list[float]) -> Timing:
-    return Timing(statistics.median(milliseconds), min(milliseconds), max(milliseconds))
+    with undisturbed():
+        start = clock.mark()
+        call()
+        return 1000.0 * clock.seconds(start, clock.mark())
