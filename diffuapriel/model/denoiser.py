@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from diffuapriel.config import ModelConfig
 from diffuapriel.model.adaln import Modulation, TimeEmbedding, modulate
-from diffuapriel.model.attention import Attention
+from diffuapriel.model.attention import Attention, Rotary, rotary_angles
 from diffuapriel.model.mamba2 import BidirectionalMamba2
 from diffuapriel.model.norm import rms_norm
 
@@ -30,14 +30,16 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, kind: str) -> None:
         super().__init__()
         self.mixer_norm_weight = nn.Parameter(torch.ones(config.width))
-        self.mixer = Attention(config) if kind == "attention" else BidirectionalMamba2(config)
+        self.attends = kind == "attention"
+        self.mixer = Attention(config) if self.attends else BidirectionalMamba2(config)
         self.mlp_norm_weight = nn.Parameter(torch.ones(config.width))
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, modulation: Sequence[Tensor]) -> Tensor:
-        """x (batch, length, width) to the same shape; modulation: six of (batch, 1, width)."""
+    def forward(self, x: Tensor, modulation: Sequence[Tensor], rotary: Rotary | None = None) -> Tensor:
+        """x (batch, length, width) to the same shape; modulation: six of (batch, 1, width); rotary: for attention."""
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation
-        x = x + gate * self.mixer(modulate(rms_norm(x, self.mixer_norm_weight), shift, scale))
+        u = modulate(rms_norm(x, self.mixer_norm_weight), shift, scale)
+        x = x + gate * (self.mixer(u, rotary) if self.attends else self.mixer(u))
         x = x + mlp_gate * self.mlp(modulate(rms_norm(x, self.mlp_norm_weight), mlp_shift, mlp_scale))
         return x
 
@@ -97,9 +99,12 @@ class Denoiser(nn.Module):
         if not self.config.time_conditioning:
             sigma = torch.zeros_like(sigma)
         modulations = self.modulation(self.time_embedding(sigma))  # of all layers in one product
+        rotary = None
+        if "attention" in self.config.layer_kinds:
+            rotary = rotary_angles(ids.shape[1], self.config.attention_headdim, ids.device)
         x = self.embedding(ids)  # (batch, length, width)
         for i, block in enumerate(self.blocks):
-            x = block(x, modulations[6 * i : 6 * i + 6])
+            x = block(x, modulations[6 * i : 6 * i + 6], rotary)
         shift, scale = modulations[-2:]
         return x, shift, scale
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from diffuapriel.config import ARCHITECTURES, PRESETS, ModelConfig, preset
 from diffuapriel.model import Denoiser, count_parameters
 from diffuapriel.model.adaln import Modulation
-from diffuapriel.model.attention import Attention
+from diffuapriel.model.attention import Attention, rotary_angles
 from diffuapriel.model.denoiser import Block
 from diffuapriel.model.mamba2 import BidirectionalMamba2
 from diffuapriel.model.norm import rms_norm
@@ -111,7 +111,7 @@ def test_a_zero_initialised_adaln_makes_the_block_the_identity(kind: str) -> Non
     block = Block(small_config("diffuapriel-h"), kind)
     modulation = Modulation(cond_dim=8, width=32, count=6)(torch.randn(2, 8))
     x = torch.randn(2, 9, 32)
-    assert torch.equal(block(x, modulation), x)
+    assert torch.equal(block(x, modulation, rotary_angles(9, 16, torch.device("cpu"))), x)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -128,9 +128,10 @@ def test_the_head_reads_the_hidden_states(architecture: str) -> None:
 def test_attention_knows_the_order_of_tokens() -> None:
     torch.manual_seed(0)
     attention = Attention(small_config("diffutran"))
+    rotary = rotary_angles(6, attention.headdim, torch.device("cpu"))
     u = torch.randn(1, 6, 32)
     order = [0, 2, 1, 3, 4, 5]
-    assert not torch.allclose(attention(u[:, order]), attention(u)[:, order], atol=1e-4)
+    assert not torch.allclose(attention(u[:, order], rotary), attention(u, rotary)[:, order], atol=1e-4)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
