@@ -4,9 +4,9 @@ player.js reads whole traces, but a trace repeats the canvas in every frame: 1,0
 A message holds a frame as its differences from the frame before, some hundred bytes, so that a page can follow a
 running model at twenty redraws a second. A message is a plain dict:
 
-    {"schema": "diffuapriel-feed", "version": 1, "run": id, "vocab": {id: text}, "frames": [...], "done": bool,
+    {"schema": "diffuapriel-feed", "version": 2, "run": id, "vocab": {id: text}, "frames": [...], "done": bool,
      "header": {"meta", "length", "mask_id", "eos_id", "fixed"}}          # header: only where the run is whole so far
-    {"schema": "diffuapriel-race", "version": 1, "lanes": [{"label", "note", "trace"}], "slow": number | null}
+    {"schema": "diffuapriel-race", "version": 2, "lanes": [{"label", "note", "trace"}], "slow": number | null}
 
 The first frame of a run is full ({"ids", "confidence", "entropy"}), later ones are differences
 ({"changes": [[position, id, confidence, entropy], ...]}). Steps decide the order, so a message that is lost
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from diffuapriel.sampling.canvas import Canvas
     from diffuapriel.text.tokenizer import Tokenizer
 
-VERSION = 1
+VERSION = 2
 FEED_SCHEMA = "diffuapriel-feed"
 RACE_SCHEMA = "diffuapriel-race"
 TRACE_SCHEMA = "diffuapriel-trace"
@@ -186,7 +186,10 @@ def _difference(before: dict | None, frame: dict) -> dict:
     changes = [[p, ids[p], _short(confidence[p]), _short(entropy[p])] for p in sorted(changed)]
     top_k = {p: [[id_, _short(prob)] for id_, prob in rows] for p, rows in frame["top_k"].items()}
     small = {key: frame[key] for key in ("step", "t", "remasked", "nfe", "ms")}
-    return small | {"changes": changes, "top_k": top_k}
+    reasons = {key: frame[key] for key in ("rival", "bar", "edits") if frame.get(key)}
+    if frame.get("why"):
+        reasons["why"] = {p: [rank, _short(score)] for p, (rank, score) in frame["why"].items()}
+    return small | reasons | {"changes": changes, "top_k": top_k}
 
 
 def _short(value: float | None) -> float | None:

@@ -98,6 +98,12 @@ def draw_tokens(
     return tokens, (probability, _entropy_(x, w, total), ids, top / total[:, None])
 
 
+def rank(logits: Tensor, mask_id: int, tokens: Tensor) -> Tensor:
+    """(n,) place of each row's token in the denoiser's distribution: 1 is the most probable, equals share a place."""
+    kept = logits[:, :mask_id]
+    return (kept > kept.gather(-1, tokens[:, None])).sum(-1) + 1
+
+
 def _pick(x: Tensor, w: Tensor, uniform: Tensor, config: SamplerConfig, seen: Tensor | None) -> Tensor:
     if seen is not None:
         x = penalize(x, w, seen, config.repetition_penalty)

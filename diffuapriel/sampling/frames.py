@@ -7,7 +7,7 @@ is cheap: the alternatives are listed for the positions of this step only.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from diffuapriel.sampling.state import State
 
+EDITS = ("pin", "unpin", "mask", "type", "choose")  # what a person can do to a token
 DECIMALS = 6  # of probabilities, entropies and milliseconds: enough for any screen, half the JSON
 
 
@@ -33,6 +34,12 @@ class StepFrame:
         top_k: for each revealed position its (id, probability) pairs, best first, at most five.
         nfe: denoiser calls so far.
         ms: milliseconds of this step, denoiser and sampler together; denoiser_ms: the denoiser's part.
+        why: for each revealed position the place of its token in the denoiser's distribution (1: most probable)
+            and what the strategy compared there (a probability, an entropy, a margin, a random number; see
+            strategies.py). rival: the best of that among the positions passed over, None where none was left.
+            bar: the threshold that was to be reached, or the chance that the number had to stay below, if any.
+        edits: what a person did at which position, in EDITS. Such a frame is no step of the sampler: nfe stands
+            still, `revealed` is what the person wrote and `remasked` what the person cleared.
     """
 
     step: int
@@ -46,6 +53,10 @@ class StepFrame:
     nfe: int
     ms: float
     denoiser_ms: float = 0.0
+    why: dict[int, tuple[int, float]] = field(default_factory=dict)
+    rival: float | None = None
+    bar: float | None = None
+    edits: dict[int, str] = field(default_factory=dict)
 
     @property
     def sampler_ms(self) -> float:
@@ -57,6 +68,7 @@ def frame_of(state: State, began: float | None = None, denoiser_ms: float = 0.0)
     """The frame of a state of one row. `began` is the perf_counter at the step's beginning, if it is timed."""
     revealed = tuple(np.flatnonzero(state.revealed[0]).tolist())
     shown = zip(revealed, state.top_ids.tolist(), state.top_probs.round(DECIMALS).tolist())
+    scores = zip(state.rank.tolist(), state.score.round(DECIMALS).tolist())
     fields: dict[str, Any] = {
         "step": state.step,
         "t": float(state.t[0]),
@@ -67,6 +79,9 @@ def frame_of(state: State, began: float | None = None, denoiser_ms: float = 0.0)
         "entropy": _numbers(state.entropy[0]),
         "top_k": {position: tuple(zip(ids, probs)) for position, ids, probs in shown},
         "nfe": int(state.nfe[0]),
+        "why": dict(zip(revealed, scores)),
+        "rival": _numbers(state.rival)[0],
+        "bar": None if state.bar is None else round(min(1.0, state.bar), DECIMALS),
     }
     ms = 0.0 if began is None else (time.perf_counter() - began) * 1e3
     return StepFrame(**fields, ms=round(ms, DECIMALS), denoiser_ms=round(denoiser_ms, DECIMALS))
@@ -86,6 +101,10 @@ def frame_to_dict(frame: StepFrame) -> dict[str, Any]:
         "nfe": frame.nfe,
         "ms": frame.ms,
         "denoiser_ms": frame.denoiser_ms,
+        "why": {str(p): list(pair) for p, pair in frame.why.items()},
+        "rival": frame.rival,
+        "bar": frame.bar,
+        "edits": {str(p): kind for p, kind in frame.edits.items()},
     }
 
 

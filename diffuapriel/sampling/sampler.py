@@ -132,11 +132,15 @@ class Sampler:
         moment = Moment(state, masked, logits, noise.where, self.config, left, alphas)
         choice = CHOOSERS[self.config.strategy](moment)
         reveal = choice.reveal
-        rows = torch.from_numpy(np.flatnonzero(reveal[masked])).to(logits.device)  # of the logits
+        rows = torch.from_numpy(np.flatnonzero(reveal[masked])).to(logits.device)
+        chosen = logits.index_select(0, rows)
         uniform = torch.from_numpy(noise.token[reveal]).to(logits.device)
         seen = self._seen(state, reveal, logits.device)
-        tokens, why = draw.draw_tokens(logits.index_select(0, rows), self.mask_id, uniform, self.config, seen)
-        probability, entropy, top_ids, top_probs = (a.cpu().numpy() for a in why)
+        tokens, why = draw.draw_tokens(chosen, self.mask_id, uniform, self.config, seen)
+        rank = draw.rank(chosen, self.mask_id, tokens)
+        probability, entropy, top_ids, top_probs, rank = (a.cpu().numpy() for a in (*why, rank))
+        passed_over = masked & ~reveal & (self.config.strategy not in ON_THE_GRID)  # there each is for itself
+        best_left = np.where(passed_over, choice.scores, -np.inf).max(1)
 
         ids, confidences, entropies = state.ids.copy(), state.confidence.copy(), state.entropy.copy()
         ids[reveal], confidences[reveal], entropies[reveal] = tokens.cpu().numpy(), probability, entropy
@@ -153,12 +157,23 @@ class Sampler:
             remasked=remask,
             top_ids=top_ids,
             top_probs=top_probs.astype(np.float64),
+            rank=rank,
+            score=np.abs(choice.scores[reveal]).astype(np.float64),
+            rival=np.where(np.isfinite(best_left), np.abs(best_left), np.nan),
+            bar=choice.bar,
         )
 
     @torch.no_grad()
     def advance(self, denoiser: DenoiserLike, state: State) -> State:
-        """One denoiser call and one step: what a "single step" button does."""
+        """One denoiser call and one step."""
         return self._advance(denoiser, state)[0]
+
+    @torch.no_grad()  # not around a yield: the caller's own gradients are not ours to stop
+    def show(self, denoiser: DenoiserLike, state: State) -> tuple[State, StepFrame]:
+        """`advance`, and the step as a frame: what a "single step" button does."""
+        began = time.perf_counter()
+        state, denoiser_ms = self._advance(denoiser, state)
+        return state, frame_of(state, began, denoiser_ms)
 
     def stream(self, denoiser: DenoiserLike, canvas: Canvas | State) -> Iterator[StepFrame]:
         """Yields the start as frame 0, then a frame a step, until no [MASK] is left.
@@ -177,10 +192,8 @@ class Sampler:
         try:
             yield frame_of(state)
             while not self.done(state):
-                began = time.perf_counter()
-                with torch.no_grad():  # not around the yield: the caller's own gradients are not ours to stop
-                    state, denoiser_ms = self._advance(denoiser, state)
-                yield frame_of(state, began, denoiser_ms)
+                state, frame = self.show(denoiser, state)
+                yield frame
         finally:
             del denoiser, state
 

@@ -1,15 +1,16 @@
-"""The file format of a trace, version 1, and the checks that a foreign file must pass.
+"""The file format of a trace, version 2, and the checks that a foreign file must pass.
 
-    {"schema": "diffuapriel-trace", "version": 1,
+    {"schema": "diffuapriel-trace", "version": 2,
      "meta": {"model", "architecture", "tokenizer", "strategy", "steps", "temperature", "seed", "created", ...},
      "length": 64, "mask_id": 4097, "eos_id": 4096, "fixed": [true, false, ...],
      "vocab": {"12": "Mia", ...},                            display string of every id that appears
      "frames": [{"step", "t", "ids", "revealed", "remasked", "confidence", "entropy", "top_k", "nfe", "ms",
-                 "denoiser_ms"}, ...]}
+                 "denoiser_ms", "why", "rival", "bar", "edits"}, ...]}
 
-The fields of a frame are those of `StepFrame`; `top_k` is {"position": [[id, probability], ...]}. `meta` may hold
-further plain values. `denoiser_ms` may be missing, then it is 0. Everything else is required, nothing else is
-permitted, and every value is checked: a trace may come from a stranger.
+The fields of a frame are those of `StepFrame`; `top_k` is {"position": [[id, probability], ...]}, `why` is
+{"position": [rank, score]}, `edits` is {"position": "pin", ...}. `meta` may hold further plain values. The fields
+from `denoiser_ms` on may be missing, then they are 0 or empty: that is version 1, which is read too. Everything
+else is required, nothing else is permitted, and every value is checked: a trace may come from a stranger.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from diffuapriel.sampling.canvas import MAX_LENGTH
-from diffuapriel.sampling.frames import StepFrame
+from diffuapriel.sampling.frames import EDITS, StepFrame
 from diffuapriel.sampling.options import MAX_SEED, MAX_STEPS, STRATEGIES
 
 SCHEMA = "diffuapriel-trace"
-VERSION = 1
+VERSION = 2
+READ = (1, 2)
 MAX_BYTES = 256 * 1024 * 1024
 MAX_IDS = 2**31  # vocabulary sizes
 MAX_TEXT = 4096  # characters of one display string or one value of meta
@@ -33,7 +35,7 @@ MAX_ALTERNATIVES = 64
 
 _TOP = ("schema", "version", "meta", "length", "mask_id", "eos_id", "fixed", "vocab", "frames")
 _FRAME = ("step", "t", "ids", "revealed", "remasked", "confidence", "entropy", "top_k", "nfe", "ms")
-_OPTIONAL = ("denoiser_ms",)
+_OPTIONAL = ("denoiser_ms", "why", "rival", "bar", "edits")
 
 
 def parse(text: str | bytes) -> dict[str, Any]:
@@ -56,9 +58,9 @@ def check(data: Any) -> dict[str, Any]:
     """`data` itself if it is a trace of this version; otherwise ValueError naming the field and what it may hold."""
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise ValueError(f'trace: this is no DiffuApriel trace (it has no "schema": "{SCHEMA}")')
-    if type(data.get("version")) is not int or data["version"] != VERSION:
+    if type(data.get("version")) is not int or data["version"] not in READ:
         raise ValueError(
-            f"trace: version {_show(data.get('version'))}; this program reads version {VERSION}; "
+            f"trace: version {_show(data.get('version'))}; this program reads the versions {READ[0]} to {READ[-1]}; "
             "record the trace again, or use the program that wrote it"
         )
     _fields(data, "the trace", _TOP)
@@ -93,6 +95,10 @@ def frames_of(data: dict[str, Any]) -> tuple[StepFrame, ...]:
             nfe=f["nfe"],
             ms=float(f["ms"]),
             denoiser_ms=float(f.get("denoiser_ms", 0.0)),
+            why={int(p): (rank, float(score)) for p, (rank, score) in f.get("why", {}).items()},
+            rival=None if f.get("rival") is None else float(f["rival"]),
+            bar=None if f.get("bar") is None else float(f["bar"]),
+            edits={int(p): kind for p, kind in f.get("edits", {}).items()},
         )
         for f in data["frames"]
     )
@@ -149,16 +155,33 @@ def _check_frame(frame: Any, at: str, length: int, known: set[int], before: dict
             lambda v, high=high: v is None or (_is_number(v) and 0 <= v <= high),
             f"null or 0 to {high:g}",
         )
-    if type(frame["top_k"]) is not dict:
-        raise ValueError(
-            f"trace: {at}.top_k is {_show(frame['top_k'])}; it must map positions to alternatives"
-        )
-    for key, pairs in frame["top_k"].items():
-        if not _is_index(key, length):
-            raise ValueError(
-                f"trace: {at}.top_k has the key {_show(key)}; permitted: positions 0 to {length - 1}"
-            )
+    for key, pairs in _by_position(frame["top_k"], f"{at}.top_k", length):
         _check_alternatives(pairs, f"{at}.top_k[{key}]", known)
+    _check_reasons(frame, at, length)
+
+
+def _check_reasons(frame: dict[str, Any], at: str, length: int) -> None:
+    """The fields of version 2: why each token came, and what a person did."""
+    for key, pair in _by_position(frame.get("why", {}), f"{at}.why", length):
+        if type(pair) is not list or len(pair) != 2:
+            raise ValueError(f"trace: {at}.why[{key}] is {_show(pair)}; it must be [rank, score]")
+        _whole(pair[0], f"{at}.why[{key}][0]", 1, MAX_IDS)
+        _number(pair[1], f"{at}.why[{key}][1]", 0, 1e6)
+    for name in ("rival", "bar"):
+        if frame.get(name) is not None:
+            _number(frame[name], f"{at}.{name}", 0, 1e6)
+    for key, kind in _by_position(frame.get("edits", {}), f"{at}.edits", length):
+        if kind not in EDITS:
+            raise ValueError(f"trace: {at}.edits[{key}] is {_show(kind)}; permitted: {', '.join(EDITS)}")
+
+
+def _by_position(values: Any, at: str, length: int) -> Iterable[tuple[str, Any]]:
+    if type(values) is not dict:
+        raise ValueError(f"trace: {at} is {_show(values)}; it must map positions to what was there")
+    for key in values:
+        if not _is_index(key, length):
+            raise ValueError(f"trace: {at} has the key {_show(key)}; permitted: positions 0 to {length - 1}")
+    return values.items()
 
 
 def _check_positions(positions: Any, at: str, length: int) -> None:

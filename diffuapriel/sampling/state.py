@@ -31,6 +31,10 @@ class State:
             (nats) of the distribution then; NaN where masked or given.
         revealed, remasked: (B, L) bool: what the last step did.
         top_ids int64, top_probs float64: (k, up to 5): the most probable tokens at the revealed positions.
+        rank (k,) int64: place of the revealed token in the denoiser's distribution, from 1.
+        score (k,) float64: what the strategy compared there; rival (B,): the best score among the positions that
+            stayed masked, NaN where there is none. Both without sign: an entropy is an entropy.
+        bar: what a score had to reach or to stay below, where the strategy has such a bar.
     """
 
     ids: NDArray[np.int64]
@@ -47,6 +51,10 @@ class State:
     remasked: NDArray[np.bool_]
     top_ids: NDArray[np.int64]
     top_probs: NDArray[np.float64]
+    rank: NDArray[np.int64]
+    score: NDArray[np.float64]
+    rival: NDArray[np.float64]
+    bar: float | None = None
 
     def __post_init__(self) -> None:
         for name in _ARRAYS:
@@ -77,6 +85,9 @@ class State:
             remasked=np.zeros_like(fixed),
             top_ids=np.empty((0, 0), dtype=np.int64),
             top_probs=np.empty((0, 0)),
+            rank=np.empty(0, dtype=np.int64),
+            score=np.empty(0),
+            rival=np.full(len(ids), np.nan),
         )
 
     @property

@@ -51,12 +51,19 @@ class Moment:
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """What a strategy answers. `reveal` (B, L), a part of the masked positions; `remask` (B, L), or None;
-    `t` (B,) the time after the step, or None where time is the masked share."""
+    """What a strategy answers, and what it compared.
+
+    Attributes:
+        reveal: (B, L), a part of the masked positions. scores: (B, L), what was compared there.
+        remask: (B, L), or None. t: (B,) the time after the step, or None where time is the masked share.
+        bar: what a score had to reach (`threshold`) or to stay below (a chance), where there is such a bar.
+    """
 
     reveal: Bools
+    scores: Floats
     remask: Bools | None = None
     t: Floats | None = None
+    bar: float | None = None
 
 
 def ancestral(now: Moment) -> Choice:
@@ -66,7 +73,8 @@ def ancestral(now: Moment) -> Choice:
     revealed stays.
     """
     a_t, a_s = now.alphas
-    return Choice(now.masked & (now.u < (a_s - a_t) / (1 - a_t)), t=_grid(now))
+    chance = (a_s - a_t) / (1 - a_t)
+    return Choice(now.masked & (now.u < chance), now.u, t=_grid(now), bar=chance)
 
 
 def remask(now: Moment) -> Choice:
@@ -78,8 +86,9 @@ def remask(now: Moment) -> Choice:
     """
     a_t, a_s = now.alphas
     sigma = min(now.config.remask_cap, (1 - a_s) / max(a_t, 1e-12))
-    reveal = now.masked & (now.u < (a_s - (1 - sigma) * a_t) / (1 - a_t))
-    return Choice(reveal, ~now.masked & ~now.state.fixed & (now.u < sigma), _grid(now))
+    chance = (a_s - (1 - sigma) * a_t) / (1 - a_t)
+    again = ~now.masked & ~now.state.fixed & (now.u < sigma)
+    return Choice(now.masked & (now.u < chance), now.u, again, _grid(now), chance)
 
 
 def first_hitting(now: Moment) -> Choice:
@@ -91,7 +100,7 @@ def first_hitting(now: Moment) -> Choice:
     """
     u = np.where(now.masked, now.u, -1.0)
     latest = u.max(1)
-    return Choice(_best(u, now.masked.sum(1) > 0), t=np.where(latest < 0, 0.0, now.state.t * latest))
+    return Choice(_best(u, now.masked.sum(1) > 0), u, t=np.where(latest < 0, 0.0, now.state.t * latest))
 
 
 def confidence(now: Moment) -> Choice:
@@ -100,17 +109,17 @@ def confidence(now: Moment) -> Choice:
     Reveals the positions whose most probable token is the most probable, masks/steps a step, the remainder in
     the early steps.
     """
-    return Choice(_best(now.scores(draw.top_probability), _quota(now)))
+    return _by_score(now, now.scores(draw.top_probability))
 
 
 def entropy(now: Moment) -> Choice:
     """As `confidence`, but the positions of least entropy (Dream, Ye et al., arXiv:2508.15487)."""
-    return Choice(_best(now.scores(lambda logits, mask_id: -draw.entropy(logits, mask_id)), _quota(now)))
+    return _by_score(now, now.scores(lambda logits, mask_id: -draw.entropy(logits, mask_id)))
 
 
 def margin(now: Moment) -> Choice:
     """As `confidence`, but the largest p(best) - p(second) (Kim et al., arXiv:2502.06768)."""
-    return Choice(_best(now.scores(draw.margin), _quota(now)))
+    return _by_score(now, now.scores(draw.margin))
 
 
 def random(now: Moment) -> Choice:
@@ -118,7 +127,7 @@ def random(now: Moment) -> Choice:
 
     With as many steps as masks this is any-order autoregression in a random order, exact for an exact denoiser.
     """
-    return Choice(_best(np.where(now.masked, now.u, -np.inf), _quota(now)))
+    return _by_score(now, np.where(now.masked, now.u, -np.inf))
 
 
 def threshold(now: Moment) -> Choice:
@@ -127,7 +136,8 @@ def threshold(now: Moment) -> Choice:
     Takes as many calls as it needs, at most one a mask; `steps` plays no part.
     """
     scores = now.scores(draw.top_probability)
-    return Choice((scores >= now.config.threshold) | _best(scores, now.masked.sum(1) > 0))
+    bar = now.config.threshold
+    return Choice((scores >= bar) | _best(scores, now.masked.sum(1) > 0), scores, bar=bar)
 
 
 CHOOSERS: dict[str, Callable[[Moment], Choice]] = {
@@ -141,6 +151,11 @@ CHOOSERS: dict[str, Callable[[Moment], Choice]] = {
     "first_hitting": first_hitting,
 }
 ON_THE_GRID = ("ancestral", "remask")  # time is the schedule's, not the masked share
+
+
+def _by_score(now: Moment, scores: Floats) -> Choice:
+    """The quota of the step, best scores first."""
+    return Choice(_best(scores, _quota(now)), scores)
 
 
 def _grid(now: Moment) -> Floats:

@@ -62,7 +62,7 @@ def test_json_round_trip_of_any_tokens_and_names(ids, name):
 
 def test_the_file_is_what_the_player_was_promised():
     assert {k: DATA[k] for k in ("schema", "version", "length", "mask_id", "eos_id")} == {
-        "schema": "diffuapriel-trace", "version": 1, "length": len(TRACE.fixed), "mask_id": 4097, "eos_id": 4096,
+        "schema": "diffuapriel-trace", "version": 2, "length": len(TRACE.fixed), "mask_id": 4097, "eos_id": 4096,
     }  # fmt: skip
     expected = {"model": "toy", "architecture": "none", "tokenizer": "gpt2-4k", "strategy": "remask", "steps": 5,
                 "temperature": 1.0, "seed": 0, "created": ""}  # fmt: skip
@@ -105,9 +105,9 @@ def test_frames_may_be_recorded_apart_from_the_sampler():
 # ---- what is refused -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None, True, 1.0])
+@pytest.mark.parametrize("version", [0, 3, "1", None, True, 1.0])
 def test_another_version_is_refused(version):
-    with pytest.raises(ValueError, match="this program reads version 1"):
+    with pytest.raises(ValueError, match="this program reads the versions 1 to 2"):
         Trace.from_json(json.dumps({**DATA, "version": version}))
 
 
