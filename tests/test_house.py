@@ -27,7 +27,7 @@ LAYERS = (
     ("config", "assets", "storage", "ssd", "diffusion", "text"),
     ("model", "sampling"),
     ("card", "checkpoint", "player"),
-    ("race", "evaluation", "training"),
+    ("race", "evaluation", "training", "inside"),
     ("bench", "commands", "cli", "__main__", "app"),
 )
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}

@@ -1,0 +1,165 @@
+"""How surprised a masked diffusion model is at a given text: in all, and token by token.
+
+A round draws `MASKS` numbers l, stratified over 1 to n, and for each a random set of l of the n tokens to mask:
+
+    surprise of token i   mean over l and over sets that hold i of  -log p(x_i | the tokens outside the set)    nats
+    NELBO per token       mean over l and sets of the mean of -log p over the set                      nats/token
+
+The surprises average to the NELBO: both are the order-agnostic bound (arXiv:1310.1757, arXiv:2406.03736), which every
+masked diffusion model satisfies,  n x NELBO >= -log P(text),  with equality where its answers agree with one another.
+The denoiser is told the noise level of the share l/n, as the sampler tells it. A small l holds few tokens, so a
+token's answers are weighted by n/l; a model that spreads evenly over V tokens is surprised by log V exactly.
+
+A model of short stories was trained on windows that <|endoftext|> fills up, and a story alone is strange to it. Such
+filling is scored with the rest, and its nats are divided among the tokens before it: the bound stays a bound.
+
+Rounds are independent; within a round the draws are stratified, so the variance is taken from the differences of
+neighboring strata, which hold next to nothing of the trend over l (Wolter, Introduction to Variance Estimation, ch. 8).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffuapriel.diffusion.objective import DenoiserLike
+from diffuapriel.diffusion.schedule import EPS
+from diffuapriel.evaluation.interval import Z
+
+MASKS = 16  # sets drawn in a round
+ALTERNATIVES = 5  # most probable tokens kept of every position
+
+
+@dataclass(frozen=True)
+class TextScore:
+    """A text's score after so many draws. Lists are (tokens,); None for a token that no set has held yet."""
+
+    nats: float  # of the whole text
+    nats_per_token: float
+    ci95: tuple[float, float]
+    surprise: list[float | None]  # nats
+    standard_error: list[float | None]  # nats, of the surprise
+    entropy: list[float | None]  # nats, mean entropy of the model's answers
+    alternatives: list[list[tuple[int, float]]]  # (id, mean probability), best first
+    draws: int
+
+    def bits_per_byte(self, byte_count: int) -> float:
+        """The bound in bits over the bytes of the text, where <|endoftext|> is no byte."""
+        return self.nats / math.log(2) / max(1, byte_count)
+
+
+@torch.no_grad()
+def score_text(
+    denoiser: DenoiserLike,
+    ids: Sequence[int],
+    mask_id: int,
+    *,
+    filling: int = 0,
+    rounds: int = 4,
+    batch_size: int = 8,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> Iterator[TextScore]:
+    """Score the tokens `ids`, yielding the score so far after each of `rounds` rounds of 16 masks.
+
+    The last `filling` of the ids are a window's filling and no tokens of the text.
+    Raises ValueError for a text without tokens, for a [MASK] in it and for a count out of range.
+    """
+    if not ids or mask_id in ids:
+        raise ValueError("a score needs a text of one token or more, and no [MASK] in it")
+    for name, value in (("rounds", rounds), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}; it must be 1 or more")
+    if not 0 <= filling < len(ids):
+        raise ValueError(f"filling is {filling}; it must be 0 or more and fewer than the {len(ids)} ids")
+    text = torch.tensor(ids, dtype=torch.int64, device=device)
+    generator = torch.Generator(device).manual_seed(seed)
+    sums = _Sums(text)
+    for _ in range(rounds):
+        masked = draw_masks(len(ids), generator)  # (MASKS, length)
+        for rows in masked.split(batch_size):
+            share = rows.double().mean(1).clamp_max(1 - EPS)
+            logits = denoiser(text.where(~rows, mask_id), -torch.log1p(-share).float(), rows)
+            sums.add(rows, torch.log_softmax(logits[:, :mask_id].float(), -1))
+        yield sums.score(len(ids) - filling)
+
+
+def draw_masks(length: int, generator: torch.Generator) -> Tensor:
+    """(MASKS, length) bool: a set a row, its size uniform over 1 to `length`, row k in the k-th of MASKS strata."""
+    device = generator.device
+    offset = torch.arange(MASKS, device=device)
+    uniform = (torch.rand(MASKS, generator=generator, device=device) + offset) / MASKS
+    sizes = 1 + (uniform.double() * length).long().clamp_max(length - 1)
+    ranks = torch.rand(MASKS, length, generator=generator, device=device).argsort(1).argsort(1)
+    return ranks < sizes[:, None]
+
+
+class _Sums:
+    """Weighted sums over all sets so far; w = n/l is the weight of a set's tokens."""
+
+    def __init__(self, text: Tensor) -> None:
+        self.text = text
+        self.weight, self.weight2 = (torch.zeros(len(text), dtype=torch.float64) for _ in range(2))
+        self.nats, self.nats2, self.spread2 = (torch.zeros_like(self.weight) for _ in range(3))
+        self.entropy = torch.zeros_like(self.weight)
+        self.probability: Tensor | None = None  # (length, vocabulary), on the model's device
+        self.means: list[float] = []  # of -log p over each set, in the order drawn
+
+    def add(self, masked: Tensor, log_probs: Tensor) -> None:
+        """masked (rows, length) bool; log_probs (masked.sum(), vocabulary) in row-major order."""
+        row, position = masked.nonzero(as_tuple=True)
+        nats = -log_probs.gather(1, self.text[position, None])[:, 0].double().cpu()
+        weight = (len(self.text) / masked.sum(1).double())[row].cpu()
+        probs = log_probs.exp()
+        entropy = -(probs * log_probs.nan_to_num(neginf=0.0)).sum(1).double().cpu()
+        if self.probability is None:
+            self.probability = probs.new_zeros(len(self.text), probs.shape[1])
+        self.probability.index_add_(0, position, probs * weight[:, None].to(probs))
+        at = position.cpu()
+        for total, value in (
+            (self.weight, weight),
+            (self.weight2, weight**2),
+            (self.nats, weight * nats),
+            (self.nats2, weight**2 * nats),
+            (self.spread2, weight**2 * nats**2),
+            (self.entropy, weight * entropy),
+        ):
+            total.index_add_(0, at, value)
+        per_row = torch.zeros(len(masked), dtype=torch.float64).index_add_(0, row.cpu(), nats)
+        self.means += (per_row / masked.sum(1).cpu()).tolist()
+
+    def score(self, tokens: int) -> TextScore:
+        """The estimates from the sums, for a text that is the first `tokens` of the ids."""
+        assert self.probability is not None
+        mean = self.nats / self.weight  # NaN where no set held the token
+        spread = self.spread2 - 2 * mean * self.nats2 + mean**2 * self.weight2  # sum of w^2 (x - mean)^2
+        error = spread.clamp_min(0).sqrt() / self.weight
+        best = self.probability.topk(min(ALTERNATIVES, self.probability.shape[1]))
+        shares = best.values.double().cpu() / self.weight[:, None]
+        nats, error_of_nats = (len(self.text) * value for value in _mean_of_rounds(self.means))
+        rows = zip(best.indices.tolist(), shares.tolist(), self.weight.tolist())
+        return TextScore(
+            nats=nats,
+            nats_per_token=nats / tokens,
+            ci95=((nats - Z * error_of_nats) / tokens, (nats + Z * error_of_nats) / tokens),
+            surprise=_numbers(mean[:tokens]),
+            standard_error=_numbers(error[:tokens]),
+            entropy=_numbers((self.entropy / self.weight)[:tokens]),
+            alternatives=[list(zip(ids, probs)) if weight else [] for ids, probs, weight in rows][:tokens],
+            draws=len(self.means),
+        )
+
+
+def _mean_of_rounds(means: list[float]) -> tuple[float, float]:
+    """The mean over whole rounds of stratified draws, and its standard error."""
+    rounds = torch.tensor(means, dtype=torch.float64).unflatten(0, (-1, MASKS))
+    variance = rounds.diff(dim=1).square().mean() / 2  # of one draw within its stratum
+    return rounds.mean().item(), (variance / len(means)).sqrt().item()
+
+
+def _numbers(values: Tensor) -> list[float | None]:
+    return [None if math.isnan(value) else value for value in values.tolist()]
