@@ -8,7 +8,7 @@ throw it away. Closing the page closes the run's generator instead; no flag is n
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
@@ -37,6 +37,15 @@ class Stops:
         """The run is over, or the visitor has left."""
         self._flags.pop(session, None)
 
+    def end(self, session: str | None, flag: threading.Event) -> None:
+        """That run is over; where the visitor has pressed Run again, the new run keeps its own flag."""
+        if self._flags.get(session) is flag:
+            self.forget(session)
+
+    def armed(self, session: str | None) -> bool:
+        """Whether a run of the visitor is waiting or under way."""
+        return session in self._flags
+
     def __len__(self) -> int:
         return len(self._flags)
 
@@ -51,14 +60,18 @@ def wire_run(
     *,
     status: Any,
     name: str,
+    also: Sequence[Any] = (),
 ) -> None:
     """Run arms the flag, works in the queue and gives the buttons back, also after an error; Stop sets the flag.
+
+    `also` holds events after which it runs as well: a run that is under way then ends at once and makes room.
 
     Values reach the handler as the page sent them (`preprocess=False`): it checks them itself. Everything that
     runs a model shares one place in the queue, whichever tab it is in.
     """
 
     def press_run(request: gr.Request) -> tuple[Any, Any]:
+        stops.stop(request.session_hash)
         stops.arm(request.session_hash)
         return gr.update(interactive=False), gr.update(interactive=True)
 
@@ -66,22 +79,31 @@ def wire_run(
         stops.stop(request.session_hash)
         return gr.update(interactive=False)
 
-    def release() -> tuple[Any, Any]:
+    def release(request: gr.Request) -> tuple[Any, Any]:
+        going = stops.armed(request.session_hash)
+        return gr.update(interactive=not going), gr.update(interactive=going)
+
+    def release_after_error() -> tuple[Any, Any]:
         return gr.update(interactive=True), gr.update(interactive=False)
 
     at_once: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    pressed = run.click(press_run, None, [run, stop], **at_once)
-    done = pressed.then(
-        handler,
-        inputs,
-        outputs,
-        preprocess=False,
-        concurrency_id="model",
-        concurrency_limit=1,
-        show_progress="full",
-        show_progress_on=[status],
-        api_name=name,
-    )
-    done.then(release, None, [run, stop], **at_once)
-    done.failure(release, None, [run, stop], **at_once)  # in Gradio 6.31 `then` does not follow an error
+    starts = [run.click(press_run, None, [run, stop], **at_once)]
+    starts += [event.then(press_run, None, [run, stop], **at_once) for event in also]
+    for number, pressed in enumerate(starts):
+        done = pressed.then(
+            handler,
+            inputs,
+            outputs,
+            preprocess=False,
+            concurrency_id="model",
+            concurrency_limit=1,
+            trigger_mode="multiple",
+            show_progress="full",
+            show_progress_on=[status],
+            api_name=name if number == 0 else None,
+            api_visibility="public" if number == 0 else "private",
+        )
+        done.then(release, None, [run, stop], **at_once)
+        # In Gradio 6.31 `then` does not follow an error.
+        done.failure(release_after_error, None, [run, stop], **at_once)
     stop.click(press_stop, None, stop, **at_once)
