@@ -1,4 +1,4 @@
-"""The chart of a sweep: latency against length on log axes, the spread, the fitted slopes and the crossover."""
+"""The looks of all charts, and the chart of a sweep: latency against length, the spread, the slopes, the crossover."""
 
 from __future__ import annotations
 
@@ -13,6 +13,26 @@ if TYPE_CHECKING:
 COLORS = ("#1590b4", "#d9730d", "#7d6bd6")  # told apart in light, in dark and by the color-blind
 SYMBOLS = ("circle", "diamond", "square")
 INK = "#7f8793"  # readable on white and on near black: Gradio shows one figure in both themes
+GRID = {
+    "gridcolor": "rgba(127,135,147,0.22)",
+    "zeroline": False,
+    "linecolor": INK,
+    "ticks": "outside",
+    "tickcolor": INK,
+}
+
+
+def quiet_layout(height: int) -> dict[str, Any]:
+    """What every figure's layout begins with: no paper, one ink, the legend above the plot."""
+    return {
+        "template": "none",
+        "height": height,
+        "margin": {"l": 76, "r": 16, "t": 48, "b": 64},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": "system-ui, sans-serif", "size": 13, "color": INK},
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+    }
 
 
 def sweep_chart(result: SweepResult | None) -> Figure:
@@ -28,25 +48,12 @@ def sweep_chart(result: SweepResult | None) -> Figure:
             late = cross.length > (lengths[0] * lengths[-1]) ** 0.5  # in the right half: the label goes left
             _add_crossover(figure, cross.length, cross.ms, late)
     times = [p.ms for p in result.points] if result else []
-    grid = {
-        "gridcolor": "rgba(127,135,147,0.22)",
-        "zeroline": False,
-        "linecolor": INK,
-        "ticks": "outside",
-        "tickcolor": INK,
-    }
     ticks = {"tickvals": lengths, "ticktext": [f"{n:,}" for n in lengths]} if lengths else {}
     figure.update_layout(
-        template="none",
-        height=420,
-        margin={"l": 76, "r": 16, "t": 48, "b": 64},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": "system-ui, sans-serif", "size": 13, "color": INK},
-        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        **quiet_layout(420),
         hovermode="x unified",
-        xaxis={"type": "log", "title": {"text": "length in tokens"}, **grid, **ticks},
-        yaxis={"type": "log", "title": {"text": "ms per forward pass"}, **round_ticks(times), **grid},
+        xaxis={"type": "log", "title": {"text": "length in tokens"}, **GRID, **ticks},
+        yaxis={"type": "log", "title": {"text": "ms per forward pass"}, **round_ticks(times), **GRID},
     )
     return figure
 
