@@ -8,6 +8,7 @@ noise.py        the random numbers of a step
 state.py        the state between two steps
 sampler.py      the loop
 frames.py       a step as plain values, for every screen
+steering.py     a run in a person's hands: edits between steps, branches
 trace.py        a recorded run: JSON, HTML, GIF (schema.py, gif.py)
 """
 
@@ -17,6 +18,7 @@ from diffuapriel.sampling.noise import Noise
 from diffuapriel.sampling.options import STRATEGIES, SamplerConfig
 from diffuapriel.sampling.sampler import Sampler
 from diffuapriel.sampling.state import State
+from diffuapriel.sampling.steering import Steered
 from diffuapriel.sampling.trace import Trace
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "Sampler",
     "SamplerConfig",
     "State",
+    "Steered",
     "StepFrame",
     "Trace",
     "frame_to_dict",
