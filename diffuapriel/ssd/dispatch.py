@@ -7,18 +7,45 @@ argument forces one. Every backend is held to `recurrent`, forward and gradient,
 
     recurrent   the recurrence, any dtype; the oracle
     chunked     pure PyTorch, batched matrix products, forward and backward; any device
+    official    mamba_ssm's kernels; NVIDIA
+    triton      our own kernels, both directions in one launch; NVIDIA
 """
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffuapriel.ssd import chunked, recurrent
 
-BACKENDS = {"recurrent": recurrent.scan, "chunked": chunked.scan}
+log = logging.getLogger(__name__)
+
+
+def _official(*call: Any) -> Any:
+    from diffuapriel.ssd import official  # a second to import, and of use on few machines
+
+    return official.scan(*call)
+
+
+def _triton(*call: Any) -> Any:
+    from diffuapriel.ssd import fused
+
+    return fused.scan(*call)
+
+
+BACKENDS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
+    "recurrent": recurrent.scan,
+    "chunked": chunked.scan,
+    "official": _official,
+    "triton": _triton,
+}
+ON_CUDA = ("triton", "official", "chunked")  # fastest first
 
 
 def ssd(
@@ -73,14 +100,67 @@ def ssd_bidirectional(
     return (y, state) if return_final_state else y
 
 
-def choose_backend(backend: str = "auto") -> str:
-    """The name of the backend a call would take. Raises ValueError for an unknown name."""
-    name = os.environ.get("DIFFUAPRIEL_SSD", "auto") if backend == "auto" else backend
-    if name == "auto":
-        return "chunked"
-    if name not in BACKENDS:
+def choose_backend(backend: str, x: Tensor, headdim: int, state: int) -> str:
+    """The name of the backend that a call takes, for a scan of tensors like `x` (its device and dtype count).
+
+    `backend` "auto" leaves the choice to DIFFUAPRIEL_SSD, and where that is not set or "auto" too, to the tensors:
+    the fastest that can run them on CUDA, `chunked` elsewhere. On CUDA one line in the log says what is missing.
+    Raises ValueError for an unknown name, and for one that cannot run here, with the reason and the way out.
+    """
+    name = (os.environ.get("DIFFUAPRIEL_SSD") or "auto") if backend == "auto" else backend
+    if name != "auto" and name not in BACKENDS:
         raise ValueError(f"SSD backend is {name!r}; permitted: auto, {', '.join(BACKENDS)}")
+    if name in ("recurrent", "chunked"):
+        return name
+    if name == "auto" and (x.device.type != "cuda" or x.dtype == torch.float64):
+        return "chunked"
+    return _resolve(name, x.device, x.dtype, headdim, state)
+
+
+def why_not(name: str, x: Tensor, headdim: int, state: int) -> str | None:
+    """None when backend `name` can run a scan of tensors like `x`; else one line: the reason, and the way out."""
+    if name == "official":
+        from diffuapriel.ssd import official_library
+
+        return official_library.why_not(x)
+    if name == "triton":
+        from diffuapriel.ssd import fused
+
+        return fused.why_not(x, headdim, state)
+    return None
+
+
+def _resolve(name: str, device: torch.device, dtype: torch.dtype, headdim: int, state: int) -> str:
+    return _resolved_once(name, device, dtype, headdim, state)
+
+
+# torch.compile takes what this returns as a constant, instead of tracing how the machine is looked at.
+_resolve._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+@functools.cache
+def _resolved_once(name: str, device: torch.device, dtype: torch.dtype, headdim: int, state: int) -> str:
+    """`choose_backend` for what depends on the machine: its answer cannot change while the process lives."""
+    like = torch.empty(0, device=device, dtype=dtype)
+    if name != "auto":
+        reason = why_not(name, like, headdim, state)
+        if reason:
+            raise ValueError(f"SSD backend {name!r} cannot run: {reason}")
+        return name
+    missing = []
+    for name in ON_CUDA:
+        reason = why_not(name, like, headdim, state)
+        if reason is None:
+            break
+        missing.append(f"{name}: {reason}")
+    if missing:
+        _say_once(f"the scan runs on SSD backend {name!r}; {'; '.join(missing)}")
     return name
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    log.warning(line)
 
 
 def _scan(
@@ -95,8 +175,8 @@ def _scan(
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     """The call of a backend, every tensor with its axis of directions."""
-    name = choose_backend(backend)
     _check_shapes(x, dt, A, B, C, D, initial_state)
+    name = choose_backend(backend, x, x.shape[-1], B.shape[-1])
     batch, _, directions, heads, headdim = x.shape
     if D is None:
         D = torch.zeros_like(A)
