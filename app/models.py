@@ -35,6 +35,8 @@ class Entry:
     trained: bool
     tokenizer: str  # name of its tokenizer
     corpus: str = ""  # what a checkpoint was trained on, e.g. "tales:3"
+    architecture: str = ""
+    window: int = 0  # tokens of the windows that a checkpoint was trained on; 0: unknown
 
     @property
     def tales_level(self) -> int | None:
@@ -57,12 +59,15 @@ class Models:
         for source in dict.fromkeys([*checkpoints, *preferred(bundled())]):
             info = inspect_checkpoint(source)
             label = info.name if info.name not in self._entries else str(info.folder)
-            self._entries[label] = Entry(label, str(source), True, info.config.tokenizer, corpus_of(info))
+            about = (info.config.tokenizer, corpus_of(info), info.config.architecture, window_of(info))
+            self._entries[label] = Entry(label, str(source), True, *about)
         for name in PRESETS:
             for architecture in ARCHITECTURES:
                 label = f"{architecture} {name}, random weights"
                 tokenizer = preset(name, architecture).tokenizer
-                self._entries[label] = Entry(label, f"{name}/{architecture}", False, tokenizer)
+                self._entries[label] = Entry(
+                    label, f"{name}/{architecture}", False, tokenizer, architecture=architecture
+                )
 
     @property
     def trained(self) -> list[str]:
@@ -137,6 +142,13 @@ def corpus_of(info: CheckpointInfo) -> str:
     recipe = info.extra.get("recipe")
     found = info.extra.get("corpus") or (recipe.get("corpus") if isinstance(recipe, dict) else None)
     return found if isinstance(found, str) else ("tales" if info.name.startswith("tales-") else "")
+
+
+def window_of(info: CheckpointInfo) -> int:
+    """How long the windows were that a checkpoint was trained on; 0 where it does not say."""
+    recipe = info.extra.get("recipe")
+    length = recipe.get("length") if isinstance(recipe, dict) else None
+    return length if isinstance(length, int) and 0 < length <= info.config.context_length else 0
 
 
 def preferred(names: Sequence[str]) -> list[str]:

@@ -64,6 +64,14 @@ def test_a_foreign_folder_is_refused_by_name(tmp_path):
         Models([str(tmp_path)])
 
 
+def test_an_entry_knows_its_architecture_and_what_windows_it_was_trained_on():
+    models = Models()
+    found = models.entry("tales-diffuapriel")
+    assert (found.architecture, found.window, found.tales_level) == ("diffuapriel", 128, 3)
+    found = models.entry("diffutran nano, random weights")
+    assert (found.architecture, found.window, found.tales_level) == ("diffutran", 0, None)
+
+
 def test_two_checkpoints_of_one_name_are_told_apart(checkpoints, tmp_path):
     import shutil
 
