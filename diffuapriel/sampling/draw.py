@@ -26,17 +26,29 @@ def relative(logits: Tensor, mask_id: int) -> Tensor:
     Args: logits (n, mask_id + 1). Returns (n, mask_id), float32, or float64 if the logits are.
     Raises ValueError when a row is no distribution: NaN, +inf, or -inf at every token but [MASK].
     """
+    x, top = centered(logits, mask_id)
+    if not top.isfinite().all():
+        bad = (~top.isfinite()).flatten().nonzero().flatten()
+        raise ValueError(no_distribution(len(bad), len(top), f" (first: row {int(bad[0])})"))
+    return x
+
+
+def centered(logits: Tensor, mask_id: int) -> tuple[Tensor, Tensor]:
+    """`relative`, unchecked, since to look would be to wait for the device; and the largest logits (n, 1), which are
+    finite where a row is a distribution."""
     kept = logits[:, :mask_id]
     if kept.dtype in (torch.float16, torch.bfloat16):
         kept = kept.float()
     top = kept.amax(-1, keepdim=True)  # NaN if the row holds one
-    if not top.isfinite().all():
-        bad = (~top.isfinite()).flatten().nonzero().flatten()
-        raise ValueError(
-            f"sampler: the denoiser's logits hold NaN or infinity, or no permitted token at all, in {len(bad)} of "
-            f"{len(top)} rows (first: row {int(bad[0])}); they must be finite or -inf, with one finite token a row"
-        )
-    return kept - top
+    return kept - top, top
+
+
+def no_distribution(bad: int, rows: int, where: str = "") -> str:
+    """The message for logits from which nothing can be drawn."""
+    return (
+        f"sampler: the denoiser's logits hold NaN or infinity, or no permitted token at all, in {bad} of "
+        f"{rows} rows{where}; they must be finite or -inf, with one finite token a row"
+    )
 
 
 def weights_(x: Tensor) -> Tensor:
@@ -92,7 +104,7 @@ def draw_tokens(
     x = relative(logits, mask_id)
     w = weights_(x.clone())
     total = w.sum(-1)
-    tokens = _pick(x, w, uniform, config, seen)
+    tokens = pick(x, w, uniform, config, seen)
     top, ids = w.topk(min(SHOWN, mask_id), dim=-1)
     probability = w.gather(-1, tokens[:, None]).squeeze(-1) / total
     return tokens, (probability, _entropy_(x, w, total), ids, top / total[:, None])
@@ -104,7 +116,8 @@ def rank(logits: Tensor, mask_id: int, tokens: Tensor) -> Tensor:
     return (kept > kept.gather(-1, tokens[:, None])).sum(-1) + 1
 
 
-def _pick(x: Tensor, w: Tensor, uniform: Tensor, config: SamplerConfig, seen: Tensor | None) -> Tensor:
+def pick(x: Tensor, w: Tensor, uniform: Tensor, config: SamplerConfig, seen: Tensor | None) -> Tensor:
+    """(n,) tokens, from relative logits x (n, V) and their weights w; the rest as in `draw_tokens`."""
     if seen is not None:
         x = penalize(x, w, seen, config.repetition_penalty)
     if config.temperature == 0:

@@ -21,19 +21,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from diffuapriel.diffusion.schedule import Schedule
-from diffuapriel.sampling import draw
+from diffuapriel.sampling import device, draw
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.frames import StepFrame, frame_of
 from diffuapriel.sampling.noise import Noise
 from diffuapriel.sampling.options import STRATEGIES, SamplerConfig
 from diffuapriel.sampling.state import State, masked_share
-from diffuapriel.sampling.strategies import CHOOSERS, ON_THE_GRID, Bools, Moment
+from diffuapriel.sampling.strategies import CHOOSERS, ON_THE_GRID, Bools, Floats, Moment
 
 __all__ = ["STRATEGIES", "DenoiserLike", "Sampler", "SamplerConfig", "State"]
 
@@ -116,6 +117,12 @@ class Sampler:
         """The numbers that the next step of `state` uses: a function of seed, row and step alone."""
         return Noise.draw(self.config.seed, state.first_row, len(state.ids), state.step, state.ids.shape[1])
 
+    def moment(self, state: State, logits: Tensor, u: Floats) -> Moment:
+        """What a strategy sees of `state` before its next step; u (B, L), the noise that decides where."""
+        left = self._steps_left(state)
+        alphas = (self._alphas[-1 - left], self._alphas[-left])
+        return Moment(state, state.masked, logits, u, self.config, left, alphas)
+
     def step(self, state: State, logits: Tensor, noise: Noise) -> State:
         """One step, pure.
 
@@ -127,10 +134,7 @@ class Sampler:
         """
         masked = state.masked
         self._check(state, masked, logits, noise)
-        left = self._steps_left(state)
-        alphas = (self._alphas[-1 - left], self._alphas[-left])
-        moment = Moment(state, masked, logits, noise.where, self.config, left, alphas)
-        choice = CHOOSERS[self.config.strategy](moment)
+        choice = CHOOSERS[self.config.strategy](self.moment(state, logits, noise.where))
         reveal = choice.reveal
         rows = torch.from_numpy(np.flatnonzero(reveal[masked])).to(logits.device)
         chosen = logits.index_select(0, rows)
@@ -208,7 +212,9 @@ class Sampler:
         """Fills many canvases of one length at once. Returns (batch, length) int64.
 
         Args: canvases, or ids (batch, length) in which every [MASK] is a hole and the rest is fixed; first_row as
-        in `start`. Rows that are finished leave the denoiser's batch.
+        in `start`. Rows that are finished leave the denoiser's batch. On a GPU, a denoiser that can be taken apart
+        (device.DeviceDenoiser) fills them without waiting for the host, by every strategy but `threshold`. What is
+        recorded for that is kept for the denoiser's next batch of the same size; `device.forget` drops it.
         """
         if isinstance(canvases, Tensor):
             if canvases.dim() != 2:
@@ -217,6 +223,8 @@ class Sampler:
                 )
             canvases = [Canvas(ids, ids != self.mask_id, self.mask_id) for ids in canvases]
         state = self.start(canvases, first_row)
+        if device.why_not(self.config, denoiser, state.device) is None:
+            return device.fill(self, cast(device.DeviceDenoiser, denoiser), state)
         while not self.done(state):
             state = self._advance(denoiser, state)[0]
         return torch.from_numpy(state.ids.copy()).to(state.device)

@@ -1,0 +1,269 @@
+"""Generation that never waits for the device: the fast path of `Sampler.generate` on a GPU.
+
+A step reads and writes tensors that stay where they are, so it is recorded once as a CUDA graph and replayed. What
+it needs to know beforehand is planned on the host (plan.py); uniform numbers arrive while the step before is running
+(feed.py); no tensor of batch x length x vocabulary is ever made: positions are scored tile by tile (head_kernel.py),
+and logits are written out for the chosen ones only, DRAWN rows at a time.
+
+Oracle: the plain path in sampler.py, with the same noise and the same functions of draw.py. The same seed gives the
+same text wherever both paths compute the same logits. They multiply in different orders, so logits may differ in the
+last bit of the head's dtype: in float32 that decides nothing but ties to seven digits; in bfloat16 both round the
+same float32 sums, ties stay ties, and about one logit in a thousand falls on the other side of a rounding.
+
+Without a GPU the step runs as it stands: so it is tested. `threshold` stays on the plain path: how many tokens it
+reveals, and so when it ends, the device alone knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from weakref import WeakKeyDictionary, ref
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffuapriel.sampling import draw, head_scores
+from diffuapriel.sampling.feed import Feed
+from diffuapriel.sampling.graph import record
+from diffuapriel.sampling.noise import Noise
+from diffuapriel.sampling.options import SamplerConfig
+from diffuapriel.sampling.plan import BLIND, SCORED, Plan, plan
+from diffuapriel.sampling.state import State
+
+if TYPE_CHECKING:
+    from diffuapriel.sampling.sampler import Sampler
+
+DRAWN = 256  # rows of logits written out at a time: 50 MB in float32, four times that while a token is drawn
+
+
+@runtime_checkable
+class DeviceDenoiser(Protocol):
+    """What the fast path asks of a denoiser: the model without its head, and the head.
+
+    `hidden(ids (B, L) int64, sigma (B,) float32)` is what the head reads, (B, L, width), the final norm included.
+    It must not wait for the device (no .item(), no boolean index) nor replay a graph of its own: it is recorded.
+    `head.weight` (vocab_size or more, width) has no bias beside it; `config.vocab_size` counts [MASK], the last.
+    """
+
+    config: Any
+    head: nn.Linear
+
+    def hidden(self, ids: Tensor, sigma: Tensor) -> Tensor: ...
+
+
+def why_not(config: SamplerConfig, denoiser: object, device: torch.device) -> str | None:
+    """None when `Sampler.generate` takes the fast path; else one line: why it takes the plain one."""
+    if device.type != "cuda":
+        return f"the canvas is on {device.type}; the fast path is for CUDA devices"
+    if config.strategy not in BLIND + SCORED:
+        return f"how many tokens {config.strategy!r} reveals is known after each step only, on the host"
+    if not isinstance(denoiser, DeviceDenoiser):
+        return "the denoiser is a bare function; the fast path needs its `hidden`, `head` and `config`"
+    if config.strategy in SCORED:
+        return head_scores.why_not(denoiser.head.weight)
+    return None
+
+
+@torch.no_grad()
+def fill(sampler: Sampler, denoiser: DeviceDenoiser, state: State) -> Tensor:
+    """(batch, length) int64: the canvases of `state`, filled.
+
+    Raises ValueError for a denoiser of another vocabulary, and for broken logits as `Sampler.step` does, but only
+    when all is done: to look earlier would be to wait.
+    """
+    loop = prepare(sampler, denoiser, state)
+    if loop is None:
+        return torch.from_numpy(state.ids.copy()).to(state.device)
+    loop.go()
+    filled = loop.result()
+    _kept[denoiser] = loop
+    return filled
+
+
+# The last recording made with each denoiser, for its next batch of that size. In use it is taken out, so that two
+# threads never share one.
+_kept: MutableMapping[Any, Loop] = WeakKeyDictionary()
+
+
+def forget(denoiser: object) -> None:
+    """Gives back the memory of the recording that is kept for this denoiser, if there is one."""
+    _kept.pop(denoiser, None)
+
+
+def prepare(sampler: Sampler, denoiser: DeviceDenoiser, state: State) -> Loop | None:
+    """Everything but the steps: what is planned and sent, and the step recorded. None if nothing is masked."""
+    if denoiser.config.vocab_size != state.mask_id + 1:
+        raise ValueError(
+            f"sampler: the denoiser has {denoiser.config.vocab_size} tokens and [MASK] is {state.mask_id}; "
+            "[MASK] must be the last one: use one tokenizer for both"
+        )
+    ahead = plan(sampler, state)
+    if not ahead.steps:
+        return None
+    loop = _kept.pop(denoiser, None)
+    if loop is None or loop.size != _size(sampler.config, denoiser, state, ahead):
+        loop = None  # its memory first
+        make = Blind if sampler.config.strategy in BLIND else Scored
+        loop = make(sampler.config, denoiser, state, ahead)
+    loop.start(sampler.config, state, ahead)
+    return loop
+
+
+def _size(config: SamplerConfig, denoiser: DeviceDenoiser, state: State, ahead: Plan) -> tuple[Any, ...]:
+    """Equal for batches that one recording serves: a graph holds addresses, shapes and options."""
+    weight = denoiser.head.weight
+    options = (config.strategy, config.temperature, config.top_k, config.top_p, config.repetition_penalty)
+    shapes = tuple((name, table.shape[1:]) for name, table in ahead.tables.items())
+    where = (state.device, weight.data_ptr(), weight.dtype)
+    return (options, where, state.ids.shape, state.mask_id, shapes, ahead.holes, ahead.most)
+
+
+class Loop:
+    """The steps of a generation, over tensors that stay where they are. A *place* is a flat position; `none`, the
+    place behind the last, pads every list of them: what is written there is nowhere on the canvas."""
+
+    def __init__(self, config: SamplerConfig, denoiser: DeviceDenoiser, state: State, ahead: Plan) -> None:
+        self.size = _size(config, denoiser, state, ahead)
+        self.config, self.device = config, state.device
+        self.denoiser = ref(denoiser)  # who lets go of a denoiser lets go of what was recorded with it
+        self.weight, self.mask_id = denoiser.head.weight, state.mask_id
+        self.batch, self.length = state.ids.shape
+        self.none = state.ids.size
+        self.canvas = torch.empty(self.none + 1, dtype=torch.int64, device=self.device)
+        self.ids = self.canvas[:-1].view(self.batch, self.length)
+        self.bad_rows = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.inputs = {name: self._send(table[0]) for name, table in ahead.tables.items()}
+        self.feed: Feed | None = None
+        self.advance: Callable[[], None] | None = None  # `step`, or a recording of it
+
+    def start(self, config: SamplerConfig, state: State, ahead: Plan) -> None:
+        """Sends all that is known of the generation, and records the step if that has not been done."""
+        self.config, self.state, self.ahead = config, state, ahead
+        self.tables = {name: self._send(table) for name, table in ahead.tables.items()}
+        self._reset()
+        if self.advance is None and self.device.type == "cuda":
+            self.advance = record(self.step, self.device)
+            self._reset()
+
+    def go(self) -> None:
+        """All steps, one after the other. Nothing here waits for the device."""
+        advance = self.advance or self.step
+        for call, step in enumerate(self.ahead.steps):
+            for name, target in self.inputs.items():
+                target.copy_(self.tables[name][call])
+            if self.feed:
+                seed, first_row = self.config.seed, self.state.first_row
+                self.feed.send(Noise.draw(seed, first_row, self.batch, step, self.length).token)
+            advance()
+
+    def result(self) -> Tensor:
+        """(batch, length): waits for the device. Raises ValueError if the denoiser's logits were no distribution."""
+        bad = int(self.bad_rows)
+        if bad:
+            holes = int((self.state.ids == self.mask_id).sum())
+            raise ValueError(draw.no_distribution(bad, holes))
+        return self.ids.clone()
+
+    def step(self) -> None:
+        """One denoiser call, and the tokens that it puts on the canvas."""
+        raise NotImplementedError
+
+    def read(self, places: Tensor) -> Tensor:
+        """(k, width): what the head reads at places (k,)."""
+        denoiser = self.denoiser()
+        assert denoiser is not None, "whoever calls fill() holds the denoiser"
+        states = denoiser.hidden(self.ids, self.inputs["sigma"]).flatten(0, 1)  # (batch length, width)
+        return states.index_select(0, self.inside(places)).to(self.weight.dtype)
+
+    def draw(self, rows: Tensor, places: Tensor, uniform: Tensor) -> Tensor:
+        """(k,) tokens for places (k,), from what the head reads there (k, width) and numbers (k,) in [0, 1)."""
+        present = None
+        if self.config.repetition_penalty != 1:
+            present = torch.zeros(self.batch, self.mask_id + 1, dtype=torch.bool, device=self.device)
+            present.scatter_(1, self.ids, True)
+        tokens = []
+        for row, place, u in zip(rows.split(DRAWN), places.split(DRAWN), uniform.split(DRAWN)):
+            x, top = draw.centered(F.linear(row, self.weight), self.mask_id)  # (DRAWN, tokens)
+            self.bad_rows += (~top.squeeze(1).isfinite() & (place < self.none)).sum()
+            seen = None
+            if present is not None:
+                seen = present.index_select(0, self.inside(place) // self.length)[:, : self.mask_id]
+            tokens.append(draw.pick(x, draw.weights_(x.clone()), u, self.config, seen))
+        return torch.cat(tokens)
+
+    def write(self, places: Tensor, tokens: Tensor | int) -> None:
+        """Puts tokens (k,), or one for all, on the canvas."""
+        self.canvas.scatter_(0, places, tokens)
+
+    def inside(self, places: Tensor) -> Tensor:
+        """Places that can be read: padding becomes the last one, whose value then goes nowhere."""
+        return places.clamp(max=self.none - 1)
+
+    def _reset(self) -> None:
+        self.canvas[:-1] = self._send(self.state.ids).flatten()
+        self.canvas[-1:].fill_(self.mask_id)
+        self.bad_rows.zero_()
+        for name, target in self.inputs.items():
+            target.copy_(self.tables[name][0])
+
+    def _send(self, array: Any) -> Tensor:
+        return torch.from_numpy(np.array(array)).to(self.device)
+
+
+class Blind(Loop):
+    """Places known beforehand: the head runs on those of the step and on no others."""
+
+    def step(self) -> None:
+        """Clear what goes back to [MASK], ask, draw."""
+        self.write(self.inputs["cleared"], self.mask_id)
+        places = self.inputs["places"]
+        rows = self.read(places)
+        self.write(places, self.draw(rows, places, self.inputs["uniform"]))
+
+
+class Scored(Loop):
+    """Places chosen by how sure the denoiser is of them, on the device."""
+
+    def __init__(self, config: SamplerConfig, denoiser: DeviceDenoiser, state: State, ahead: Plan) -> None:
+        super().__init__(config, denoiser, state, ahead)
+        self.most_holes, self.most = ahead.holes, ahead.most
+        self.every = torch.arange(self.none, device=self.device)
+        self.uniform = torch.zeros(self.batch, self.length, dtype=torch.float64, device=self.device)
+        if config.temperature > 0:
+            self.feed = Feed(self.uniform)
+
+    def step(self) -> None:
+        """Find the holes, ask, score, take the best of each text, draw."""
+        holes, slot, count = self.holes()
+        rows = self.read(holes)
+        places = self.best(holes, self.score(rows, count))
+        chosen = self.inside(places)
+        rows = rows.index_select(0, slot.index_select(0, chosen))
+        self.write(places, self.draw(rows, places, self.uniform.flatten().index_select(0, chosen)))
+
+    def holes(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The masked places (holes,), padded; of each place its slot in that list; how many there are (1,)."""
+        masked = self.canvas[:-1] == self.mask_id
+        order = masked.cumsum(0)
+        slot = torch.where(masked, order - 1, self.most_holes)
+        holes = self.every.new_full((self.most_holes + 1,), self.none).scatter_(0, slot, self.every)[:-1]
+        return holes, slot.clamp(max=self.most_holes - 1), order[-1:]
+
+    def score(self, rows: Tensor, count: Tensor) -> Tensor:
+        """(holes,): the strategy's score, the greater the sooner."""
+        scores = head_scores.head_scores(rows, self.weight, self.mask_id, count)
+        if self.config.strategy == "entropy":
+            return -scores.entropy
+        return scores.margin if self.config.strategy == "margin" else scores.probability
+
+    def best(self, holes: Tensor, scores: Tensor) -> Tensor:
+        """(batch most,): in each text its quota of best places, the leftmost among equals; padded."""
+        spread = scores.new_full((self.none + 1,), -torch.inf).scatter_(0, holes, scores)
+        spread = spread[:-1].view(self.batch, self.length)
+        order = spread.sort(dim=1, descending=True, stable=True).indices[:, : self.most]  # (batch, most)
+        wanted = torch.arange(self.most, device=self.device) < self.inputs["quota"][:, None]
+        first = torch.arange(0, self.none, self.length, device=self.device)  # places where texts begin
+        return torch.where(wanted, order + first[:, None], self.none).flatten()
