@@ -81,8 +81,8 @@ def turns(
     for turn in range(repeats):
         if turn >= LEAST_ROUNDS and time.perf_counter() - began > seconds:
             break
-        for name in contestants if turn % 2 == 0 else reversed(contestants):
-            found[name].append(_milliseconds(contestants[name], clock))
+        for name in list(contestants)[:: 1 if turn % 2 == 0 else -1]:
+            found[name].append(round(_milliseconds(contestants[name], clock), 5))
     return {name: tuple(ms) for name, ms in found.items()}
 
 

@@ -97,6 +97,16 @@ def refusal(needed: float, device: torch.device | str, what: str) -> str | None:
     )
 
 
+def out_of_memory(device: torch.device | str, what: str) -> str:
+    """The sentence for an allocation that failed although the estimate had let it start, with the figures."""
+    device = torch.device(device)
+    if device.type != "cuda":
+        return f"{what} ran out of memory; {format_bytes(available_bytes(device))} is available here now"
+    held = torch.cuda.max_memory_allocated(device)
+    _, total = torch.cuda.mem_get_info(device)
+    return f"{what} ran out of GPU memory: it held {format_bytes(held)} of {format_bytes(total)}"
+
+
 class PeakMemory:
     """Context manager: `peak` is the most memory in bytes that the code inside added to what was there.
 

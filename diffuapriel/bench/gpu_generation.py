@@ -1,0 +1,84 @@
+"""Whole generations, and the share of them that is spent outside the backbone.
+
+Both racers fill canvases of masks alone, with the same sampler, steps, strategy and seed. A generation is timed from
+the first step to the last, final norm, head and sampler included. For the share, a generation of DiffuApriel and
+as many bare passes of its backbone take turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+
+from diffuapriel.bench.alternate import turns
+from diffuapriel.bench.gpu_models import Racer, build_racer, half_masked, survivors
+from diffuapriel.bench.gpu_plan import DIFFUTRAN, PURE, GpuPlan
+from diffuapriel.bench.gpu_results import GenerationRow, Problem, Row, SamplerRow
+from diffuapriel.diffusion.schedule import get_schedule
+from diffuapriel.sampling.options import SamplerConfig
+from diffuapriel.sampling.sampler import Sampler
+
+STRATEGY = "confidence"
+ROUNDS = 3  # a generation is many steps: its time is an average already
+
+Device = torch.device | str
+Say = Callable[[str], None]
+
+
+def measure_generation(plan: GpuPlan, device: Device, say: Say) -> Iterator[list[Row | Problem]]:
+    """Pure DiffuApriel against DiffuTran with its best kernel, the rows of one shape after the other."""
+    racers = [build_racer(name, plan, device) for name in (PURE, DIFFUTRAN)]
+    for length, batch in plan.generation_shapes():
+        steps = plan.generation_steps(length, batch)
+        say(f"generation: {batch} x {length:,} tokens in {steps} steps")
+        calls, problems = _ready(racers, Problem("generation", length, batch), steps, device)
+        ms = turns(calls, repeats=ROUNDS, seconds=plan.seconds, device=device)
+        for racer in racers:
+            racer.engine.forget()
+        yield [*(GenerationRow(name, length, batch, ms[name], steps) for name in calls), *problems]
+
+
+def measure_sampler(plan: GpuPlan, device: Device, say: Say) -> Iterator[list[Row | Problem]]:
+    """Generation against bare passes of pure DiffuApriel, at both ends of the lengths, batch 1 and filling."""
+    racer = build_racer(PURE, plan, device)
+    for length, batch in plan.shapes():
+        if length not in plan.ends():
+            continue
+        steps = plan.generation_steps(length, batch)
+        say(f"sampler: {batch} x {length:,} tokens in {steps} steps")
+        calls, problems = _ready([racer], Problem("sampler", length, batch), steps, device)
+        if not problems:
+            calls["hidden"] = partial(_passes, racer, half_masked(racer.config, length, batch, device), steps)
+            ms = turns(calls, repeats=ROUNDS, seconds=plan.seconds, device=device)
+            yield [SamplerRow(PURE, length, batch, ms[PURE], steps, ms["hidden"])]
+        racer.engine.forget()
+        yield problems
+
+
+def _ready(
+    racers: list[Racer], about: Problem, steps: int, device: Device
+) -> tuple[dict[str, Callable[[], object]], list[Row | Problem]]:
+    """The racers' generations, warmed up by a whole one in two steps; and those that failed."""
+    shape = (about.length, about.batch)
+    calls = {racer.name: partial(generate, racer, *shape, steps, device) for racer in racers}
+    warm_ups = {racer.name: partial(generate, racer, *shape, min(2, steps), device) for racer in racers}
+    names, problems = survivors(warm_ups, about, device)
+    return {name: calls[name] for name in names}, problems
+
+
+def generate(racer: Racer, length: int, batch: int, steps: int, device: Device) -> torch.Tensor:
+    """(batch, length): `batch` texts from nothing."""
+    config = racer.config
+    sampler = Sampler(
+        SamplerConfig(strategy=STRATEGY, steps=steps, seed=0), get_schedule("log-linear"), config.mask_id
+    )
+    return sampler.generate(racer.engine, torch.full((batch, length), config.mask_id, device=device))
+
+
+def _passes(racer: Racer, inputs: tuple[torch.Tensor, ...], steps: int) -> None:
+    """As many passes of the backbone as a generation of `steps` steps makes."""
+    ids, sigma, _ = inputs
+    for _ in range(steps):
+        racer.engine.hidden(ids, sigma)
