@@ -130,6 +130,19 @@ def why_not(name: str, x: Tensor, headdim: int, state: int) -> str | None:
     return None
 
 
+def report(x: Tensor, headdim: int = 64, state: int = 128) -> list[str]:
+    """One line for each backend: that it runs scans of tensors like `x` here, or why it does not."""
+    lines = []
+    for name in BACKENDS:
+        reason = why_not(name, x, headdim, state)
+        if reason is None and name == "official":
+            from diffuapriel.ssd.official_library import convolution_kernel
+
+            reason = f"runs; convolution by {convolution_kernel()}"
+        lines.append(f"SSD backend {name:9}  {reason or 'runs'}")
+    return lines
+
+
 def _resolve(name: str, device: torch.device, dtype: torch.dtype, headdim: int, state: int) -> str:
     return _resolved_once(name, device, dtype, headdim, state)
 
