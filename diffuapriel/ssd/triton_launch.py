@@ -1,0 +1,75 @@
+"""What every Triton kernel of this package shares: when it can run, tile sizes, and how work is split.
+
+A kernel walks tokens in *scan order*: row i of direction k is token i, or token length - 1 - i when the direction
+is a reverse one. Rows are reached from the first one in scan order by a signed stride, so one code path serves
+both directions and nothing is flipped.
+
+Dot products take their operands in the tensors' own dtype and add in float32. Float32 operands are multiplied
+exactly ("ieee"): tensor cores would round them to ten bits.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+
+import torch
+from torch import Tensor
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+SMALLEST_TILE = 16  # the least side of a tile in a Triton dot product
+WIDEST = 256  # of headdim and state: beyond it, a state does not fit on chip
+
+
+def interpreted() -> bool:
+    """Whether Triton runs kernels in its interpreter, on the CPU (TRITON_INTERPRET=1, for tests)."""
+    return os.environ.get("TRITON_INTERPRET", "0") == "1"
+
+
+@functools.lru_cache(maxsize=1)
+def installed() -> bool:
+    """Whether Triton can be imported."""
+    try:
+        import triton  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def why_not(x: Tensor, headdim: int, state: int) -> str | None:
+    """None when the kernels can take `x`; else one line: the reason, and the way out."""
+    if not installed():
+        return "Triton is not installed (pip install triton, Linux only; it comes with a CUDA build of PyTorch)"
+    if x.device.type != "cuda" and not interpreted():
+        return f"the tensors are on {x.device.type}; the Triton kernels need a CUDA device"
+    if x.device.type == "cuda" and torch.cuda.get_device_capability(x.device) < (8, 0):
+        return "the GPU is older than compute capability 8.0 (Ampere)"
+    if x.dtype not in DTYPES:
+        return f"the tensors are {str(x.dtype).removeprefix('torch.')}; the Triton kernels take float32, bfloat16, float16"
+    for name, size in (("headdim", headdim), ("d_state", state)):
+        if size & (size - 1) or not SMALLEST_TILE <= size <= WIDEST:
+            return f"{name} is {size}; the Triton kernels take powers of two from {SMALLEST_TILE} to {WIDEST}"
+    return None
+
+
+def precision(dtype: torch.dtype) -> str:
+    """The `input_precision` of dot products on operands of `dtype`."""
+    return "ieee" if dtype == torch.float32 else "tf32"  # the latter has no meaning for 16-bit operands
+
+
+def bits(reverse: tuple[bool, ...]) -> int:
+    """The reverse directions as a bit mask, a compile-time constant of the kernels."""
+    return sum(1 << k for k, backwards in enumerate(reverse) if backwards)
+
+
+def segments(device: torch.device, programs: int, chunks: int, least_chunks: int = 4) -> int:
+    """Into how many parts to cut the sequence so that `programs` times as many fill the device.
+
+    A program walks its part chunk by chunk. With fewer programs than multiprocessors the rest would idle, so the
+    sequence is cut, at the price of a first pass over every part but the last (see triton_states.py).
+    """
+    if device.type != "cuda":
+        wanted = 2 * programs  # the interpreter has nothing to fill, but the split is to be tested
+    else:
+        wanted = 3 * torch.cuda.get_device_properties(device).multi_processor_count
+    return max(1, min(-(-wanted // programs), chunks // least_chunks))
