@@ -28,6 +28,11 @@ class Limits:
     max_repeats: int = 8  # of a race
     max_sweep_length: int = 65_536
     max_upload_bytes: int = 50_000_000  # of a trace to load
+    max_tokens_on_gpu: int = 8192  # of a race's canvas: on a GPU the lengths begin to tell where a CPU's end
+
+    def race_tokens(self, device: str) -> int:
+        """The longest canvas of a race on `device`."""
+        return self.max_tokens_on_gpu if device.startswith("cuda") else self.max_tokens
 
 
 def shown(value: object) -> str:

@@ -58,7 +58,7 @@ def read_race(
 
     return RaceRequest(
         entries=(models.entry(a), models.entry(b)),
-        length=check.whole_number("length", length, 1, limits.max_tokens),
+        length=check.whole_number("length", length, 1, limits.race_tokens(models.device)),
         steps=check.whole_number("steps", steps, 1, limits.max_steps),
         strategy=check.choice("strategy", strategy, STRATEGIES),
         repeats=check.whole_number("timed runs", repeats, 1, limits.max_repeats),
@@ -75,7 +75,9 @@ class RaceTab:
 
     def build(self, player: dict[str, Any]) -> None:
         """Draw the tab inside the present `gr.Blocks`. `player`: arguments that make a gr.HTML the player."""
-        gr.HTML(render.lead("", texts.RACE_LEAD), apply_default_css=False)
+        gr.HTML(
+            render.lead("", f"{texts.RACE_LEAD} {where_it_runs(self.models.device)}"), apply_default_css=False
+        )
         a_name, b_name = self.models.opening_pair()
         with gr.Row():
             a = gr.Dropdown(
@@ -85,7 +87,8 @@ class RaceTab:
                 self.models.everything, value=b_name, label=texts.LANE_B, min_width=260, elem_id="race-b"
             )
         with gr.Row():
-            length = gr.Slider(1, self.limits.max_tokens, 128, step=1, label=texts.LENGTH, min_width=200)
+            most = self.limits.race_tokens(self.models.device)
+            length = gr.Slider(1, most, 128, step=1, label=texts.LENGTH, min_width=200)
             steps = gr.Slider(1, self.limits.max_steps, 32, step=1, label=texts.STEPS, min_width=200)
             repeats = gr.Slider(1, self.limits.max_repeats, 2, step=1, label=texts.REPEATS, min_width=200)
         with gr.Accordion(texts.RACE_MORE, open=False), gr.Row():
@@ -167,7 +170,7 @@ class RaceTab:
         """Load both lanes and race them; None where the visitor pressed Stop."""
         from diffuapriel.race import race_events
 
-        lanes = [self.models.load(entry) for entry in asked.entries]
+        lanes = [self.models.load(entry).tuned() for entry in asked.entries]
         shown = 0.0
         for event in race_events(
             lanes,
@@ -214,7 +217,7 @@ class RaceTab:
         try:
             yield SAME, render.note(texts.WAITING)
             with self.models.turn():
-                lanes = [self.models.load(entry) for entry in entries]
+                lanes = [self.models.load(entry).tuned() for entry in entries]
                 points, shown = 0, 0.0
                 for event in sweep_events(lanes, lengths=lengths):
                     fresh, done = len(event.result.points) > points, event.fraction >= 1
@@ -228,6 +231,20 @@ class RaceTab:
             yield drawn(event.result), render.notes([*first, *summary(event.result)])
         finally:
             self.sweep_stops.forget(session)
+
+
+def where_it_runs(device: str) -> str:
+    """Where a race runs, in a sentence."""
+    import torch
+
+    from diffuapriel.race.race import machine_name
+
+    if device.startswith("cuda"):
+        name = machine_name(torch.device(device))
+        return f"The race runs on {name}, in bfloat16; the first run of a model compiles it, half a minute or so."
+    if device == "cpu" and not torch.cuda.is_available():
+        return "There is no NVIDIA GPU here: the race runs on the CPU."
+    return f"The race runs on {'the CPU' if device == 'cpu' else device}."
 
 
 def drawn(result: SweepResult) -> Any:

@@ -52,7 +52,7 @@ def _one_shape(
         for name in names
     ]
     for racer in racers:
-        racer.engine.forget()
+        racer.forget()
     return [*rows, *problems]
 
 
@@ -94,7 +94,7 @@ def _memory_of(name: str, plan: GpuPlan, device: Device) -> Row | Problem:
 
     def measure() -> None:
         short.call()  # what compiling allocates is not the pass's
-        racer.engine.forget()
+        racer.forget()
         ready.warm_up()
 
     _, problems = survivors({name: measure}, Problem("memory", length, 1), device)

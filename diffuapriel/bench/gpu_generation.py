@@ -1,8 +1,8 @@
 """Whole generations, and the share of them that is spent outside the backbone.
 
 Both racers fill canvases of masks alone, with the same sampler, steps, strategy and seed. A generation is timed from
-the first step to the last, final norm, head and sampler included. For the share, a generation of DiffuApriel and
-as many bare passes of its backbone take turns.
+the call of `Sampler.generate` to its text: planning, final norm, head and sampler included. For the share, a
+generation of DiffuApriel and as many bare passes of its backbone take turns.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def measure_generation(plan: GpuPlan, device: Device, say: Say) -> Iterator[list
         calls, problems = _ready(racers, Problem("generation", length, batch), steps, device)
         ms = turns(calls, repeats=ROUNDS, seconds=plan.seconds, device=device)
         for racer in racers:
-            racer.engine.forget()
+            racer.forget()
         yield [*(GenerationRow(name, length, batch, ms[name], steps) for name in calls), *problems]
 
 
@@ -53,18 +53,17 @@ def measure_sampler(plan: GpuPlan, device: Device, say: Say) -> Iterator[list[Ro
             calls["hidden"] = partial(_passes, racer, half_masked(racer.config, length, batch, device), steps)
             ms = turns(calls, repeats=ROUNDS, seconds=plan.seconds, device=device)
             yield [SamplerRow(PURE, length, batch, ms[PURE], steps, ms["hidden"])]
-        racer.engine.forget()
+        racer.forget()
         yield problems
 
 
 def _ready(
     racers: list[Racer], about: Problem, steps: int, device: Device
 ) -> tuple[dict[str, Callable[[], object]], list[Row | Problem]]:
-    """The racers' generations, warmed up by a whole one in two steps; and those that failed."""
+    """The racers' generations, warmed up by one of just that kind, for a recording is of one size; and the failed."""
     shape = (about.length, about.batch)
     calls = {racer.name: partial(generate, racer, *shape, steps, device) for racer in racers}
-    warm_ups = {racer.name: partial(generate, racer, *shape, min(2, steps), device) for racer in racers}
-    names, problems = survivors(warm_ups, about, device)
+    names, problems = survivors(calls, about, device)
     return {name: calls[name] for name in names}, problems
 
 

@@ -23,6 +23,7 @@ from diffuapriel.model.attention import Attention
 from diffuapriel.model.engine import Engine, compile_denoiser
 from diffuapriel.race.lane import random_denoiser
 from diffuapriel.race.memory import out_of_memory
+from diffuapriel.sampling import device as recordings
 
 COMPILATIONS = 64  # that one process may keep: four racers, two kinds of block, batch 1 and more
 
@@ -51,6 +52,11 @@ class Racer:
     def config(self) -> ModelConfig:
         """The model's shape."""
         return self.engine.config
+
+    def forget(self) -> None:
+        """Give back the memory of what was recorded for the shapes so far."""
+        self.engine.forget()
+        recordings.forget(self.engine)
 
 
 def build_racer(name: str, plan: GpuPlan, device: torch.device | str) -> Racer:

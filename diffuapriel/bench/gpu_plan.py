@@ -36,7 +36,7 @@ class GpuPlan:
     seconds: float = 3.0
     dtype: str = "bfloat16"
     steps: int = 64
-    step_tokens: int = 8192
+    step_tokens: int = 4096
     matrix: int = 8192  # side of the product that gives the matrix rate
     copy_bytes: int = 4 * 2**30  # of the buffer whose copy gives the bandwidth
     backends: tuple[str, ...] = BACKENDS

@@ -2,12 +2,14 @@
 
 A lane is a bundled checkpoint, a checkpoint folder, or random weights: random:PRESET:ARCHITECTURE (they write
 nonsense at the speed of a trained model). Every lane warms up, then the lanes take turns; figures are medians. What
-was fair, and what was not, is printed below the table.
+was fair, and what was not, is printed below the table. On a GPU every lane is compiled and recorded the same way,
+before the clock starts: the first warm-up step may take half a minute.
 
 examples:
   diffuapriel race                                                the bundled DiffuApriel against DiffuTran
   diffuapriel race tales-diffuapriel runs/mine --length 512       a model of your own
   diffuapriel race random:tiny:diffuapriel random:tiny:diffutran --length 4096 --steps 8
+  diffuapriel race random:1.3b:diffuapriel random:1.3b:diffutran --device cuda --length 8192
   diffuapriel race --json race.json                               keep the figures
 """
 
@@ -43,6 +45,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--repeats", type=int, default=4, metavar="N", help="timed runs of each lane")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or mps")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        help="of the matrices; by default bfloat16 on cuda, else float32",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE as well")
 
 
@@ -50,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     """Race, print the table and what was fair."""
     from diffuapriel.race import race_events
 
-    lanes = [open_lane(name, args.device) for name in args.lanes or DEFAULT_LANES]
+    lanes = [open_lane(name, args.device).tuned(args.dtype) for name in args.lanes or DEFAULT_LANES]
     result = None
     for event in race_events(
         lanes,

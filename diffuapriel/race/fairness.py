@@ -50,16 +50,28 @@ def _parameters(lanes: tuple[LaneResult, ...]) -> str:
 
 
 def _kernels(lanes: tuple[LaneResult, ...]) -> str:
-    kernels = [f"{lane.name}: {lane.attention}" for lane in lanes if lane.attention != "none"]
+    said = [_what_ran("Attention kernel", {lane.name: lane.attention for lane in lanes})]
+    said.append(_what_ran("Scan", {lane.name: lane.scan for lane in lanes}))
+    forms = {lane.form for lane in lanes}
+    if len(forms) > 1:
+        said.append(f"NOT treated alike: {'; '.join(f'{lane.name}: {lane.form}' for lane in lanes)}.")
+    elif lanes[0].device.startswith("cuda"):
+        said.append(
+            f"All lanes alike: {lanes[0].form}; every step hands its frame to the host, for the replay."
+        )
     trained = {lane.weights for lane in lanes}
-    weights = (
+    said.append(
         f"Weights: {trained.pop()}."
         if len(trained) == 1
         else "Weights: trained against random; speed does not depend on it."
     )
-    if not kernels:
-        return f"No lane has attention. {weights}"
-    return f"Attention kernel: {'; '.join(kernels)}. {weights}"
+    return " ".join(said)
+
+
+def _what_ran(what: str, kernels: dict[str, str]) -> str:
+    """'Scan: a: chunked; b: triton.', of the lanes that have one."""
+    named = [f"{name}: {kernel}" for name, kernel in kernels.items() if kernel != "none"]
+    return f"{what}: {'; '.join(named)}." if named else f"{what}: no lane has one."
 
 
 def _machine(result: RaceResult) -> str:

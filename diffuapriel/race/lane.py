@@ -37,6 +37,7 @@ class Lane:
     dtype: str = "float32"
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     attention: str = "none"  # which attention kernel runs, in words
+    scan: str = "none"  # which backend of the scan
     config: ModelConfig | None = None  # None for a denoiser that is not one of ours
     form: str = "plain PyTorch"  # how the denoiser runs, in words
 
@@ -55,6 +56,7 @@ class Lane:
             dtype=str(first.dtype).removeprefix("torch."),
             device=first.device,
             attention=attention_kernel(model.config, first.device, first.dtype),
+            scan=scan_backend(model.config, first.device, first.dtype),
             config=model.config,
         )
 
@@ -63,6 +65,7 @@ class Lane:
         """The lane of a bundled checkpoint or of a checkpoint folder."""
         from diffuapriel.checkpoint import load_checkpoint
 
+        check_device(device)
         model, tokenizer = load_checkpoint(name_or_path, device=device)
         return cls.of_model(name or str(name_or_path), model.eval(), tokenizer)
 
@@ -70,6 +73,7 @@ class Lane:
     def random(cls, preset_name: str, architecture: str, *, device: str = "cpu", seed: int = 0) -> Lane:
         """The lane of an untrained preset: it writes nonsense at the speed of a trained one."""
         config = preset(preset_name, architecture)
+        check_device(device)
         name = f"{architecture} {preset_name}, random weights"
         model = random_denoiser(config, device=device, seed=seed)
         return cls.of_model(name, model, get_tokenizer(config.tokenizer), weights="random")
@@ -99,8 +103,14 @@ class Lane:
             dtype=dtype,
             weight_bytes=sum(p.numel() * p.element_size() for p in engine.model.parameters()),
             attention=attention_kernel(engine.config, self.device, getattr(torch, dtype)),
+            scan=scan_backend(engine.config, self.device, getattr(torch, dtype)),
             form="compiled blocks, one CUDA graph a shape" if on_gpu else self.form,
         )
+
+    @property
+    def bytes_per_value(self) -> int:
+        """Of its activations."""
+        return 2 if self.dtype in ("bfloat16", "float16") else 4
 
     def forget(self) -> None:
         """Give back the memory that the engine keeps for shapes that have been run; nothing for a plain model."""
@@ -137,6 +147,24 @@ def attention_kernel(config: ModelConfig, device: torch.device, dtype: torch.dty
     with torch.inference_mode(), order:
         choice = torch._fused_sdp_choice(query, query, query)
     return SDPBackend(choice).name.lower().replace("_", " ")
+
+
+def scan_backend(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> str:
+    """Which backend of the scan this model's Mamba blocks take, or 'none' without any."""
+    if "mamba" not in config.layer_kinds:
+        return "none"
+    from diffuapriel.ssd.dispatch import choose_backend
+
+    return choose_backend("auto", torch.empty(0, device=device, dtype=dtype), config.headdim, config.d_state)
+
+
+def check_device(device: torch.device | str) -> None:
+    """Raises ValueError, in one line, for a device that this machine does not have."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device is {str(device)!r}, which cannot be used here: {reason}") from None
 
 
 def distinct_names(lanes: list[Lane]) -> list[str]:

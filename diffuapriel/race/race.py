@@ -21,6 +21,7 @@ import platform
 import statistics
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -31,7 +32,7 @@ import torch
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.race.clock import Clock, undisturbed
 from diffuapriel.race.lane import Lane, distinct_names
-from diffuapriel.race.memory import PeakMemory, estimate_bytes, refusal
+from diffuapriel.race.memory import PeakMemory, estimate_bytes, out_of_memory, refusal
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.frames import StepFrame
 from diffuapriel.sampling.options import SamplerConfig
@@ -77,6 +78,8 @@ class LaneResult:
     forward_passes: int
     denoiser_share: float  # of the generation's time, 0 to 1
     peak_memory_bytes: int
+    scan: str = "none"
+    form: str = ""  # how the denoiser ran, in words
     trace: Trace | None = field(default=None, repr=False, compare=False)
 
 
@@ -239,7 +242,7 @@ class _Racer:
     def __init__(self, name: str, lane: Lane, config: SamplerConfig, length: int, text: str) -> None:
         self.name, self.lane = name, lane
         if lane.config is not None:
-            needed = estimate_bytes(lane.config, length)
+            needed = estimate_bytes(lane.config, length, bytes_per_value=lane.bytes_per_value)
             if problem := refusal(needed, lane.device, f"{name} at {length} tokens"):
                 raise MemoryError(problem)
         canvas = (
@@ -255,12 +258,16 @@ class _Racer:
         self.peak_memory_bytes = 0
 
     def warm_up(self, steps: int) -> Iterator[int]:
-        """Whole steps, not timed; memory is read over the last, when what is made once has been made."""
+        """Whole steps, not timed; memory is read over the last, when what is made once has been made.
+
+        On CUDA over all: a step that is recorded in the first and replayed in the others allocates in the first.
+        """
         for step in range(1, steps + 1):
-            with PeakMemory(self.lane.device) as memory:
+            with self._told_when_full(), PeakMemory(self.lane.device) as memory:
                 stream = self.sampler.stream(self.lane.denoiser, self.canvas)
                 list(islice(stream, 2))  # the start, then one step
-            self.peak_memory_bytes = memory.peak + self.lane.weight_bytes
+            before = self.peak_memory_bytes if self.lane.device.type == "cuda" else 0
+            self.peak_memory_bytes = max(before, memory.peak + self.lane.weight_bytes)
             yield step
 
     def timed_run(self, repeat: int, began: float) -> Iterator[int]:
@@ -269,7 +276,7 @@ class _Racer:
         frames, marks = [next(stream)], []
         started = time.perf_counter() - began
         while True:
-            with undisturbed():
+            with self._told_when_full(), undisturbed():
                 start = self.clock.mark()
                 frame = next(stream, None)
                 marks.append((start, self.clock.mark()))
@@ -282,6 +289,15 @@ class _Racer:
         ended = time.perf_counter() - began
         self.runs.append(Run(self.name, repeat, started, ended, step_ms, denoiser_ms))
         self.frames = self.frames or tuple(frames)
+
+    @contextmanager
+    def _told_when_full(self) -> Iterator[None]:
+        """A GPU that is full although the estimate said otherwise is a MemoryError with the figure."""
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            what = f"{self.name} at {len(self.canvas)} tokens"
+            raise MemoryError(out_of_memory(self.lane.device, what)) from None
 
     def result(self) -> LaneResult:
         totals = [sum(run.step_ms) / 1000.0 for run in self.runs]
@@ -309,6 +325,8 @@ class _Racer:
             forward_passes=self.frames[-1].nfe,
             denoiser_share=statistics.median(run.denoiser_ms / sum(run.step_ms) for run in self.runs),
             peak_memory_bytes=self.peak_memory_bytes,
+            scan=self.lane.scan,
+            form=self.lane.form,
             trace=self._trace(step_ms),
         )
 

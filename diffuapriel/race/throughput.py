@@ -23,7 +23,7 @@ import torch
 from diffuapriel.race.clock import Clock, undisturbed
 from diffuapriel.race.curves import Crossover, crossover, fit_exponent
 from diffuapriel.race.lane import Lane, distinct_names
-from diffuapriel.race.memory import PeakMemory, estimate_bytes, refusal
+from diffuapriel.race.memory import PeakMemory, estimate_bytes, out_of_memory, refusal
 from diffuapriel.race.race import alternating, machine_name
 
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
@@ -166,16 +166,22 @@ def sweep_events(
                 done += length * (repeats + 1)
                 yield event(problem)
                 continue
-            probe.warm_up(length)
-            running.append(probe)
             done += length
-            yield event(f"{probe.name}: warmed up at {length:,} tokens")
+            probe.stopped = probe.warm_up(length)
+            if probe.stopped:
+                refusals.append(Refusal(probe.name, length, probe.stopped))
+                done += length * repeats
+            else:
+                running.append(probe)
+            yield event(probe.stopped or f"{probe.name}: warmed up at {length:,} tokens")
         for turn, index in enumerate(alternating(len(running), repeats)):
             running[index].time(length)
             done += length
             yield event(
                 f"{running[index].name}: {length:,} tokens, run {turn // len(running) + 1} of {repeats}"
             )
+        for lane in lanes:
+            lane.forget()  # what was recorded at one length is of no use at the next
     done = work
     yield event("done")
 
@@ -241,15 +247,20 @@ class _Probe:
         """The larger of measured growth and of arithmetic on the configuration; 0 where neither is known."""
         measured = GROWTH_MARGIN * extrapolate(self._peaks, length, 1.0, 2.0)
         config = self.lane.config
-        return max(
-            measured, estimate_bytes(config, length, batch=self.batch) if config and not self._peaks else 0.0
-        )
+        if config is None or self._peaks:
+            return measured
+        size = self.lane.bytes_per_value
+        return max(measured, estimate_bytes(config, length, batch=self.batch, bytes_per_value=size))
 
-    def warm_up(self, length: int) -> None:
-        """One call that is not timed; its memory is what is measured."""
-        with PeakMemory(self.lane.device) as memory:
-            self._call(length)
+    def warm_up(self, length: int) -> str | None:
+        """One call that is not timed; its memory is what is measured. Why it could not be, where memory ran out."""
+        try:
+            with PeakMemory(self.lane.device) as memory:
+                self._call(length)
+        except torch.OutOfMemoryError:
+            return out_of_memory(self.lane.device, f"{self.name} at {length:,} tokens")
         self._peaks[length] = memory.peak
+        return None
 
     def time(self, length: int) -> None:
         with undisturbed():

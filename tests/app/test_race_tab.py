@@ -8,7 +8,7 @@ import gradio as gr
 import pytest
 
 from app.guard import guarded_stream
-from app.race import RaceTab
+from app.race import RaceTab, where_it_runs
 from diffuapriel.race import memory, throughput
 
 ASK = {
@@ -130,3 +130,27 @@ def test_bad_values_of_a_race_are_refused_by_name(tab, visitor, changes, names):
 def test_a_bad_longest_length_is_refused(tab, visitor, longest):
     with pytest.raises(ValueError, match="longest length is"):
         list(tab.run_sweep(**(SWEEP | {"longest": longest}), request=visitor))
+
+
+def test_without_a_gpu_the_tab_says_plainly_that_the_race_runs_on_the_cpu(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert where_it_runs("cpu") == "There is no NVIDIA GPU here: the race runs on the CPU."
+
+
+def test_on_a_gpu_the_tab_names_the_card_and_allows_longer_canvases(limits, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
+    assert where_it_runs("cuda").startswith("The race runs on NVIDIA H200, in bfloat16")
+    assert (limits.race_tokens("cpu"), limits.race_tokens("cuda")) == (1024, 8192)
+
+
+def test_both_lanes_run_in_their_best_form(tab, visitor, monkeypatch):
+    from diffuapriel.race import Lane
+
+    tuned = []
+    monkeypatch.setattr(Lane, "tuned", lambda lane: tuned.append(lane.name) or lane)
+    list(tab.run_race(**ASK, request=visitor))
+    assert tuned == ["toy-diffuapriel", "toy-diffutran"]

@@ -63,7 +63,7 @@ def test_every_racer_runs_at_every_shape(report):
     for row in report.forward:
         assert len(row.ms) == 2
         assert row.min_ms <= row.median_ms <= row.max_ms
-        assert 0 < row.bound_share
+        assert row.bound_share > 0
         assert row.peak_bytes > 10**6
     assert {r.racer for r in report.generation} == {PURE, DIFFUTRAN}
     assert {r.length for r in report.sampler} == {16, 32}
@@ -177,7 +177,7 @@ def test_the_plan_is_what_was_promised():
     assert (plan.preset, plan.dtype, plan.lengths) == ("1.3b", "bfloat16", LENGTHS)
     assert LENGTHS == (1024, 2048, 4096, 8192, 16_384, 32_768, 65_536)
     assert plan.batches(1024) == (1, 64) and plan.batches(65_536) == (1,)
-    assert [plan.generation_steps(n, 1) for n in LENGTHS] == [64, 64, 64, 64, 32, 16, 8]
+    assert [plan.generation_steps(n, 1) for n in LENGTHS] == [64, 64, 64, 32, 16, 8, 8]
     assert plan.generation_steps(1024, 64) == 8
     assert {(n, 1) for n in LENGTHS} <= set(plan.generation_shapes())
     assert plan.quick().lengths == (1024, 8192, 65_536)
@@ -258,7 +258,7 @@ def test_figures_of_another_kind_are_not_mixed(report, changes, said):
 
 def test_figures_of_another_machine_are_not_mixed(report):
     other = dataclasses.replace(report, machine=dataclasses.replace(report.machine, torch="2.0"))
-    with pytest.raises(ValueError, match="have torch '2.0', this run"):
+    with pytest.raises(ValueError, match=r"have torch '2\.0', this run"):
         run_gpu_bench(TOY, "cpu", other)
 
 
