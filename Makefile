@@ -4,7 +4,7 @@
 
 PYTHON ?= python3
 WORKERS ?= 2
-GPU_WORKERS ?= 4
+GPU_WORKERS ?= 8
 ARGS ?=
 
 VENV := .venv
@@ -33,7 +33,7 @@ test: $(STAMP) lint  ## lint, then run every test that this machine can run
 
 test-gpu: $(STAMP)  ## the tests that need a GPU, after make gpu
 	$(call need_cuda,test-gpu)
-	$(PY) -m pytest tests/gpu -m gpu -n $(GPU_WORKERS) $(ARGS)
+	$(PY) -m pytest tests/gpu -m gpu -n $(GPU_WORKERS) --dist loadgroup $(ARGS)
 
 lint: $(STAMP)  ## ruff (check and format) and pyright
 	$(PY) -m ruff check .

@@ -1,0 +1,83 @@
+"""The mixer of every backend, in_proj's output to out_proj's input, agrees with the plain one on the recurrence."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from diffuapriel.config import ModelConfig
+from diffuapriel.model.mamba2 import BidirectionalMamba2
+from diffuapriel.ssd.dispatch import why_not
+from tests.gpu.parity import TOLERANCE, outer_gradient, poison, relative_error
+
+BACKENDS = ("official", "triton")
+# In bf16 what is convolved and what is scanned are rounded as well, and behind the norm, which takes out every
+# common factor, gradients of weights are small differences of large sums. Places and signs are float32's business.
+ROUGHER = {torch.float32: (1, 1), torch.bfloat16: (5, 10)}  # allowance for y and its input, and for weights
+# (batch, length, width, headdim, state, groups, taps)
+CASES = [
+    (1, 1, 128, 64, 128, 1, 4),
+    (3, 5, 64, 32, 16, 2, 4),
+    (1, 129, 96, 64, 128, 1, 4),  # three heads
+    (3, 200, 256, 64, 64, 2, 4),
+    (1, 255, 2048, 64, 128, 1, 4),  # the large preset's 64 heads
+    (1, 300, 128, 128, 128, 1, 2),
+    (1, 1025, 128, 64, 128, 1, 4),
+]
+
+
+def mixer(case: tuple[int, ...]) -> BidirectionalMamba2:
+    """A module without its two products, every weight random: what starts as ones or zeros hides a wrong place."""
+    _, _, width, headdim, state, groups, taps = case
+    config = ModelConfig(
+        "diffuapriel", width, depth=1, headdim=headdim, d_state=state, n_groups=groups, d_conv=taps
+    )
+    module = BidirectionalMamba2(config)
+    module.in_proj = module.out_proj = nn.Identity()  # type: ignore[assignment]
+    with torch.no_grad():
+        for weight in (module.D, module.norm_weight, module.conv_bias):
+            weight.normal_()
+    return module
+
+
+def results(
+    module: BidirectionalMamba2, projected: Tensor, outer: Tensor | None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The output and the gradients of the input and of every weight; `outer` is made from the output if missing."""
+    inputs = {"projected": projected.requires_grad_(), **dict(module.named_parameters())}
+    y = module(projected)
+    outer = outer_gradient(y.detach(), torch.bfloat16) if outer is None else outer
+    grads = torch.autograd.grad(y, list(inputs.values()), outer.to(y.dtype))
+    named = {f"gradient of {name}": grad for name, grad in zip(inputs, grads, strict=True)}
+    return outer, {"y": y.detach(), **named}
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_mixer_agrees_with_the_plain_one(
+    case: tuple[int, ...], dtype: torch.dtype, device, record
+) -> None:
+    module = mixer(case).to(device)
+    c = module.config
+    channels = 2 * (2 * c.d_inner + 2 * c.n_groups * c.d_state + c.n_heads)
+    projected = torch.randn(*case[:2], channels, device=device).to(dtype)
+    exact = copy.deepcopy(module).double()
+    exact.backend = "recurrent"
+    outer, truth = results(exact, projected.double(), None)
+    along, weights = (factor * TOLERANCE[dtype] for factor in ROUGHER[dtype])
+    wrong = []
+    for backend in BACKENDS:
+        if why_not(backend, projected, c.headdim, c.d_state):
+            continue
+        module.backend = backend
+        poison(list(truth.values()))
+        _, got = results(module, projected.clone(), outer)
+        errors = {name: relative_error(got[name], truth[name]) for name in truth}
+        record(f"{backend} mixer {str(dtype).removeprefix('torch.')}", str(case), errors)
+        for name, error in errors.items():
+            most = along if name in ("y", "gradient of projected") else weights
+            wrong += [f"{backend}: {name} {error:.1e}, at most {most:.0e}"] if not error <= most else []
+    assert not wrong, f"{case}: {'; '.join(wrong)}"
