@@ -16,16 +16,17 @@ from tests.gpu.parity import TOLERANCE, outer_gradient, poison, relative_error
 BACKENDS = ("official", "triton")
 # In bf16 what is convolved and what is scanned are rounded as well, and behind the norm, which takes out every
 # common factor, gradients of weights are small differences of large sums. Places and signs are float32's business.
-ROUGHER = {torch.float32: (1, 1), torch.bfloat16: (5, 10)}  # allowance for y and its input, and for weights
-# (batch, length, width, headdim, state, groups, taps)
+ROUGHER = {torch.float32: (1, 1), torch.bfloat16: (3, 5)}  # allowance for y and its input, and for weights
+# (batch, length, width, headdim, state, groups, taps). Many heads: a gradient is held against the largest of its
+# kind, and of few that sum over all tokens all may come out small by chance.
 CASES = [
-    (1, 1, 128, 64, 128, 1, 4),
-    (3, 5, 64, 32, 16, 2, 4),
-    (1, 129, 96, 64, 128, 1, 4),  # three heads
-    (3, 200, 256, 64, 64, 2, 4),
+    (1, 1, 512, 64, 128, 1, 4),
+    (3, 5, 256, 32, 16, 2, 4),
+    (1, 129, 480, 64, 128, 1, 4),  # 15 heads: no row of the projection starts at a multiple of 16 bytes
+    (3, 200, 512, 64, 64, 2, 4),
     (1, 255, 2048, 64, 128, 1, 4),  # the large preset's 64 heads
-    (1, 300, 128, 128, 128, 1, 2),
-    (1, 1025, 128, 64, 128, 1, 4),
+    (1, 300, 1024, 128, 128, 1, 2),
+    (1, 1025, 512, 64, 128, 1, 4),
 ]
 
 

@@ -141,6 +141,16 @@ def test_the_real_reasons_name_the_way_out() -> None:
         fused.scan(*(torch.zeros(1, 1, 1, 1, 24),) * 7, reverse=(False,))
 
 
+def test_the_report_has_a_line_for_every_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine_with(monkeypatch, "triton")
+    assert dispatch.report(CPU) == [
+        "SSD backend recurrent  runs",
+        "SSD backend chunked    runs",
+        "SSD backend official   official is not installed (make gpu)",
+        "SSD backend triton     runs",
+    ]
+
+
 def test_compiled_calls_are_one_graph() -> None:
     def call(x: Tensor, dt: Tensor, A: Tensor, B: Tensor) -> Tensor:
         y = ssd_bidirectional(x, dt, A, B, B)
