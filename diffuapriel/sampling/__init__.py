@@ -7,6 +7,7 @@ draw.py         which token goes in: filters and exact float64 draws
 noise.py        the random numbers of a step
 state.py        the state between two steps
 sampler.py      the loop
+device.py       the same on a GPU, without waiting for it (plan.py, feed.py, graph.py, head_scores.py, head_kernel.py)
 frames.py       a step as plain values, for every screen
 steering.py     a run in a person's hands: edits between steps, branches
 trace.py        a recorded run: JSON, HTML, GIF (schema.py, gif.py)

@@ -6,9 +6,10 @@ it needs to know beforehand is planned on the host (plan.py); uniform numbers ar
 and logits are written out for the chosen ones only, DRAWN rows at a time.
 
 Oracle: the plain path in sampler.py, with the same noise and the same functions of draw.py. The same seed gives the
-same text wherever both paths compute the same logits. They multiply in different orders, so logits may differ in the
-last bit of the head's dtype: in float32 that decides nothing but ties to seven digits; in bfloat16 both round the
-same float32 sums, ties stay ties, and about one logit in a thousand falls on the other side of a rounding.
+same text wherever both paths compute the same logits. They add products up in different orders, so logits may differ
+in the last bit of the head's dtype. In float32 that decides nothing but ties to seven digits. In bfloat16 both round
+sums of float32, so that equal logits stay equal; about one in ten thousand falls on the other side of a rounding, and
+a text may turn where it is one of the two best at its place.
 
 Without a GPU the step runs as it stands: so it is tested. `threshold` stays on the plain path: how many tokens it
 reveals, and so when it ends, the device alone knows.

@@ -6,13 +6,13 @@ and so every noise level is known. For the strategies that draw their positions 
     blind    ancestral, random, remask, first_hitting    places and uniform numbers of every step
     scored   confidence, entropy, margin                 the number of places of every step
 
-The plan is the plain sampler itself, run with nothing but the masks: same functions, same noise, same rounding.
+The plan is the plain sampler's own run as far as masks go: same functions, same noise, same rounding.
 Symbols: S denoiser calls, B texts of L positions; a *place* is b L + p, position p of text b, and B L is none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from diffuapriel.sampling.noise import Noise
 from diffuapriel.sampling.state import State, masked_share
-from diffuapriel.sampling.strategies import CHOOSERS, Choice
+from diffuapriel.sampling.strategies import CHOOSERS, Choice, quota
 
 if TYPE_CHECKING:
     from diffuapriel.sampling.sampler import Sampler
@@ -35,7 +35,8 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """
+    """All that the host tells the device of a generation.
+
     Attributes:
         steps: the sampler's step of each call, S of them, which names its noise.
         tables: what each call needs, by name, S rows each:
@@ -56,32 +57,34 @@ class Plan:
 def plan(sampler: Sampler, state: State) -> Plan:
     """The plan of a run from `state` to its end; no calls when nothing is masked."""
     make = _blind if sampler.config.strategy in BLIND else _scored
-    return make(sampler, state.but(device=torch.device("cpu")))
+    return make(sampler, state)
 
 
 def _scored(sampler: Sampler, state: State) -> Plan:
-    """Equal numbers for all places: `random` then takes as many as any of these strategies does, the leftmost."""
-    steps, sigma, quota, holes = [], [], [], [0]
-    equal = Noise(np.zeros((len(state.ids), 2, state.ids.shape[1])))
-    for now, choice, _ in _follow(sampler, state, "random", lambda _: equal):
-        steps.append(now.step)
-        sigma.append(sampler.question(now)[1].numpy())
-        quota.append(choice.reveal.sum(1))
-        holes.append(int(now.masked.sum()))
-    most = max((int(q.max()) for q in quota), default=0)
-    tables = {"sigma": np.array(sigma), "quota": np.array(quota, dtype=np.int64)}
-    positions = state.ids.shape[1]
-    return Plan(steps, tables, min(rounded(max(holes)), state.ids.size), min(rounded(most), positions))
+    """Counting is enough: which of the masks go plays no part in how many."""
+    texts, positions = state.ids.shape
+    masks, free = state.masked.sum(1), np.maximum(1, (~state.fixed).sum(1))
+    holes, steps, levels, quotas = int(masks.sum()), [], [], []
+    while masks.any():
+        steps.append(state.step + len(steps))
+        levels.append(masks / free)
+        quotas.append(quota(masks, max(1, sampler.config.steps - steps[-1])))
+        masks = masks - quotas[-1]
+    sigma = sampler.sigma(np.reshape(levels, (-1, texts)), state.fixed)
+    table = np.array(quotas, dtype=np.int64)
+    most = int(table.max(initial=0))
+    tables = {"sigma": sigma, "quota": table}
+    return Plan(steps, tables, min(rounded(holes), texts * positions), min(rounded(most), positions))
 
 
 def _blind(sampler: Sampler, state: State) -> Plan:
     """A call that would reveal nothing is not made: nobody would read its answer."""
-    steps, sigma, places, uniform, cleared = [], [], [], [], []
+    steps, levels, places, uniform, cleared = [], [], [], [], []
     waiting: list[Array] = []  # places that went back to [MASK] since the last call
-    for now, choice, noise in _follow(sampler, state, sampler.config.strategy, sampler.noise):
+    for now, choice, noise in _follow(sampler, state):
         if choice.reveal.any():
             steps.append(now.step)
-            sigma.append(sampler.question(now)[1].numpy())
+            levels.append(sampler.level(now))
             places.append(np.flatnonzero(choice.reveal))
             uniform.append(noise.token[choice.reveal])
             cleared.append(np.concatenate(waiting) if waiting else np.empty(0, dtype=np.int64))
@@ -90,7 +93,7 @@ def _blind(sampler: Sampler, state: State) -> Plan:
             waiting.append(np.flatnonzero(choice.remask))
     none = state.ids.size
     tables = {
-        "sigma": np.array(sigma),
+        "sigma": sampler.sigma(np.reshape(levels, (-1, len(state.ids))), state.fixed),
         "places": _table(places, none),
         "uniform": _table(uniform, 0.0),
         "cleared": _table(cleared, none),
@@ -98,14 +101,13 @@ def _blind(sampler: Sampler, state: State) -> Plan:
     return Plan(steps, tables, 0, 0)
 
 
-def _follow(
-    sampler: Sampler, state: State, strategy: str, noise_of: Callable[[State], Noise]
-) -> Iterator[tuple[State, Choice, Noise]]:
+def _follow(sampler: Sampler, state: State) -> Iterator[tuple[State, Choice, Noise]]:
     """The run as far as masks go: state, choice and noise of every step. Token 0 stands for whatever goes in."""
+    choose = CHOOSERS[sampler.config.strategy]
     unseen = torch.empty(0, state.mask_id + 1)
     while not sampler.done(state):
-        noise = noise_of(state)
-        choice = CHOOSERS[strategy](sampler.moment(state, unseen, noise.where))
+        noise = sampler.noise(state)
+        choice = choose(sampler.moment(state, unseen, noise.where))
         yield state, choice, noise
         ids = state.ids.copy()
         ids[choice.reveal] = 0

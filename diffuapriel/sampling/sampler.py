@@ -25,6 +25,7 @@ from typing import cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from diffuapriel.diffusion.schedule import Schedule
@@ -105,13 +106,21 @@ class Sampler:
 
         Copies: a denoiser that writes to them changes nothing. See the module's docstring for sigma.
         """
-        on_grid = self.config.strategy in ON_THE_GRID
-        level = 1 - self._alphas[-1 - self._steps_left(state)] if on_grid else state.t
-        share = np.minimum(level * (~state.fixed).mean(1), 1 - self._alphas[0])  # no more than in training
-        sigma = -np.log1p(-share)
-        arrays = (state.ids.copy(), sigma.astype(np.float32), state.masked)
+        sigma = self.sigma(self.level(state), state.fixed)
+        arrays = (state.ids.copy(), sigma, state.masked)
         ids, sigmas, positions = (torch.from_numpy(a).to(state.device) for a in arrays)
         return ids, sigmas, positions
+
+    def level(self, state: State) -> Floats:
+        """(B,) the share of the free positions that counts as masked in the next step."""
+        if self.config.strategy in ON_THE_GRID:
+            return np.full(len(state.ids), 1 - self._alphas[-1 - self._steps_left(state)])
+        return state.t
+
+    def sigma(self, level: Floats, fixed: Bools) -> NDArray[np.float32]:
+        """(..., B) what the denoiser is told of levels (..., B), on canvases of which `fixed` (B, L) is given."""
+        share = np.minimum(level * (~fixed).mean(1), 1 - self._alphas[0])  # no more than in training
+        return -np.log1p(-share).astype(np.float32)
 
     def noise(self, state: State) -> Noise:
         """The numbers that the next step of `state` uses: a function of seed, row and step alone."""

@@ -153,22 +153,22 @@ CHOOSERS: dict[str, Callable[[Moment], Choice]] = {
 ON_THE_GRID = ("ancestral", "remask")  # time is the schedule's, not the masked share
 
 
-def _by_score(now: Moment, scores: Floats) -> Choice:
-    """The quota of the step, best scores first."""
-    return Choice(_best(scores, _quota(now)), scores)
-
-
-def _grid(now: Moment) -> Floats:
-    return np.full_like(now.state.t, (now.steps_left - 1) / now.config.steps)
-
-
-def _quota(now: Moment) -> NDArray[np.integer[Any]]:
-    """(B,) how many to reveal now: masks / steps left, rounded up.
+def quota(masks: NDArray[np.integer[Any]], steps_left: int) -> NDArray[np.integer[Any]]:
+    """(B,) how many of `masks` (B,) to reveal now: masks / steps left, rounded up.
 
     Rounding up in every step is LLaDA's "remainder in the early steps", and it needs no memory: it stays right
     when a person clears a token half way.
     """
-    return -(-now.masked.sum(1) // now.steps_left)
+    return -(-masks // steps_left)
+
+
+def _by_score(now: Moment, scores: Floats) -> Choice:
+    """The quota of the step, best scores first."""
+    return Choice(_best(scores, quota(now.masked.sum(1), now.steps_left)), scores)
+
+
+def _grid(now: Moment) -> Floats:
+    return np.full_like(now.state.t, (now.steps_left - 1) / now.config.steps)
 
 
 def _best(scores: Floats, quota: NDArray[Any]) -> Bools:

@@ -1,0 +1,163 @@
+"""The fast path of generation on a CUDA device: its kernel, its text, its recording, and that it never waits."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from diffuapriel.config import ModelConfig
+from diffuapriel.diffusion.schedule import get_schedule
+from diffuapriel.model.denoiser import Denoiser
+from diffuapriel.sampling import device
+from diffuapriel.sampling.canvas import Canvas
+from diffuapriel.sampling.head_scores import Scores, head_scores, plain_scores
+from diffuapriel.sampling.options import SamplerConfig
+from diffuapriel.sampling.plan import BLIND, SCORED
+from diffuapriel.sampling.sampler import Sampler
+from tests.sampling.exact_head import ExactHead, holes
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+M = 1000  # [MASK]
+FAST = BLIND + SCORED
+OPTIONS = (
+    {"temperature": 0.0},
+    {"temperature": 0.8, "top_p": 0.9},
+    {"top_k": 20, "repetition_penalty": 1.2},
+)
+
+
+def of(strategy: str, **options) -> Sampler:
+    return Sampler(SamplerConfig(strategy, remask_cap=0.2, **options), get_schedule("log-linear"), M)
+
+
+def plain(s: Sampler, denoiser, ids: torch.Tensor) -> torch.Tensor:
+    """By the plain path, whatever the denoiser has to offer."""
+    return s.generate(lambda *asked: denoiser(*asked), ids)
+
+
+def prepared(s: Sampler, denoiser, ids: torch.Tensor) -> device.Loop:
+    loop = device.prepare(s, denoiser, s.start([Canvas(row, row != M, M) for row in ids]))
+    assert loop is not None
+    return loop
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("n", [1, 64, 300, 2049])
+@pytest.mark.parametrize(
+    "width, tokens, padded", [(2048, 50_257, 50_304), (160, 4095, 4096), (1920, 777, 832), (56, 1, 64)]
+)
+def test_the_kernel_agrees_with_logits_in_full(dtype, n, width, tokens, padded):
+    if dtype == torch.float32 and n * tokens > 2**24:
+        n = 64  # exact products take long
+    torch.manual_seed(0)
+    rows = torch.randn(n, width, device="cuda", dtype=dtype)
+    weight = torch.randn(padded, width, device="cuda", dtype=dtype) * 2 / width**0.5
+    got = head_scores(rows, weight, tokens, torch.tensor([n], device="cuda"))
+    expected = plain_scores(rows, weight, tokens)  # the same rounding of logits, scored by torch
+    # A logit that falls on the other side of a rounding moves its row's scores: rarely, and by the dtype's step.
+    most = {torch.float32: 2e-5, torch.float16: 1e-2, torch.bfloat16: 6e-2}[dtype]
+    for name, a, b in zip(Scores._fields[:3], got, expected):
+        error = (a - b).abs() / (1 + b.abs())
+        print(f"{name} {dtype} n {n} width {width} tokens {tokens}: error up to {error.max().item():.1e}")
+        assert error.max() < most and error.quantile(0.9) < 2e-5
+    logits = F.linear(rows.double(), weight.double())[:, :tokens]
+    lost = logits.amax(-1) - logits.gather(-1, got.best[:, None]).squeeze(1)
+    assert (lost <= most * logits.amax(-1).abs() + 1e-5).all()
+
+
+def test_a_row_does_not_depend_on_its_place_in_the_list():
+    torch.manual_seed(0)
+    rows = torch.randn(1, 512, device="cuda", dtype=torch.bfloat16).expand(700, -1).contiguous()
+    weight = torch.randn(5056, 512, device="cuda", dtype=torch.bfloat16)
+    for numbers in head_scores(rows, weight, 5000, torch.tensor([700], device="cuda")):
+        assert (numbers == numbers[0]).all()
+
+
+def test_rows_behind_the_count_cost_nothing_and_change_nothing():
+    torch.manual_seed(0)
+    rows = torch.randn(1024, 512, device="cuda", dtype=torch.bfloat16)
+    weight = torch.randn(5056, 512, device="cuda", dtype=torch.bfloat16)
+    whole = head_scores(rows, weight, 5000, torch.tensor([1024], device="cuda"))
+    rows[200:] = torch.nan
+    part = head_scores(rows, weight, 5000, torch.tensor([200], device="cuda"))
+    for a, b in zip(whole, part):
+        assert torch.equal(a[:200], b[:200])
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("strategy", FAST)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_exact_logits_give_the_text_of_the_plain_path(dtype, strategy, options):
+    denoiser = ExactHead(M + 1, 65, width=32, dtype=dtype, device="cuda")
+    ids = holes(5, 65, M).cuda()
+    s = of(strategy, steps=9, seed=1, **options)
+    assert device.why_not(s.config, denoiser, ids.device) is None
+    assert torch.equal(s.generate(denoiser, ids), plain(s, denoiser, ids))
+
+
+@pytest.mark.parametrize("strategy", FAST)
+def test_the_denoiser_of_the_package_writes_the_same_text_in_float32(strategy):
+    config = ModelConfig("diffuapriel", width=128, depth=2, vocab_size=M + 1, d_state=32, headdim=32)
+    torch.manual_seed(0)
+    denoiser = Denoiser(config).cuda().eval()
+    for parameter in denoiser.parameters():
+        parameter.data.normal_(std=0.2)
+    s, ids = of(strategy, steps=12, temperature=0.0), holes(3, 70, M).cuda()
+    assert torch.equal(s.generate(denoiser, ids), plain(s, denoiser, ids))
+
+
+@pytest.mark.parametrize("strategy", FAST)
+def test_a_replayed_step_is_the_step_itself(strategy):
+    denoiser, ids = ExactHead(M + 1, 33, width=32, device="cuda"), holes(4, 33, M).cuda()
+    s = of(strategy, steps=7, top_p=0.9)
+    with torch.no_grad():
+        recorded = prepared(s, denoiser, ids)
+        assert recorded.advance != recorded.step
+        recorded.go()
+        first = recorded.result()
+        recorded.advance = recorded.step
+        recorded.start(s.config, recorded.state, recorded.ahead)
+        recorded.go()
+        assert torch.equal(recorded.result(), first)
+
+
+@pytest.mark.parametrize("strategy", FAST)
+def test_nothing_waits_for_the_device(strategy):
+    config = ModelConfig("diffuapriel", width=128, depth=2, vocab_size=M + 1, d_state=32, headdim=32)
+    denoiser, ids = Denoiser(config).cuda().eval(), holes(3, 70, M).cuda()
+    s = of(strategy, steps=12, top_k=50, top_p=0.9, repetition_penalty=1.2)
+    with torch.no_grad():
+        loop = prepared(s, denoiser, ids)
+        for advance in (loop.advance, loop.step):  # replayed, and as it stands
+            loop.advance = advance
+            loop.start(s.config, loop.state, loop.ahead)
+            torch.cuda.synchronize()
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                loop.go()
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+            assert (loop.result() != M).all()
+
+
+def test_the_second_batch_replays_what_the_first_recorded(monkeypatch):
+    denoiser, ids = ExactHead(M + 1, 40, device="cuda"), torch.full((3, 40), M, device="cuda")
+    s = of("confidence", steps=5)
+    first = s.generate(denoiser, ids)
+    monkeypatch.setattr(device, "record", None)
+    other = s.generate(denoiser, ids, first_row=3)
+    assert not torch.equal(first, other) and torch.equal(first, s.generate(denoiser, ids))
+    monkeypatch.undo()
+    device.forget(denoiser)
+    assert torch.equal(first, s.generate(denoiser, ids))
+
+
+def test_broken_logits_are_told_when_all_is_done():
+    for strategy in FAST:
+        denoiser, ids = ExactHead(M + 1, 20, device="cuda"), holes(3, 20, M).cuda()
+        denoiser.head.weight.data[3] = torch.nan
+        with pytest.raises(ValueError, match="logits hold NaN or infinity"):
+            of(strategy, steps=4).generate(denoiser, ids)
