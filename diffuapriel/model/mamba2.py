@@ -21,14 +21,17 @@ Each token is seen by both scans, so the sum counts it twice; D and the two sets
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffuapriel.config import ModelConfig
-from diffuapriel.model.norm import rms_norm
-from diffuapriel.ssd import ssd_bidirectional
+from diffuapriel.model.norm import EPS, rms_norm
+from diffuapriel.ssd import choose_backend, ssd_bidirectional
+from diffuapriel.ssd.mixer import mixer as fused_mixer
 
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4  # range of the initial step sizes
 A_MIN, A_MAX = 1.0, 16.0  # range of the initial decay rates
@@ -37,7 +40,8 @@ A_MIN, A_MAX = 1.0, 16.0  # range of the initial decay rates
 class BidirectionalMamba2(nn.Module):
     """The mixer of a DiffuApriel block: (batch, length, width) to the same shape.
 
-    `backend` names the SSD backend of this module's calls ("auto" unless a test or a benchmark sets it).
+    `backend` names the SSD backend of this module's calls ("auto" unless a test or a benchmark sets it). `official`
+    and `triton` bring their own mixers, which fuse what stands around the scan.
     """
 
     def __init__(self, config: ModelConfig, backend: str = "auto") -> None:
@@ -74,9 +78,19 @@ class BidirectionalMamba2(nn.Module):
 
     def forward(self, u: Tensor) -> Tensor:
         """u (batch, length, width) to (batch, length, width)."""
+        projected = self.in_proj(u)
+        backend = choose_backend(self.backend, projected, self.config.headdim, self.config.d_state)
+        if backend == "triton":
+            return self._fused(projected)
+        y = self._official(projected) if backend == "official" else self._plain(projected, backend)
+        return self.out_proj(y.flatten(2))
+
+    def _plain(self, projected: Tensor, backend: str) -> Tensor:
+        """From in_proj to out_proj, (batch, length, 2, d_inner), line by line: what the fused mixers compute."""
         c = self.config
-        projected = self.in_proj(u).unflatten(2, (2, -1))
-        z, xBC, dt = projected.split([c.d_inner, self.conv_bias.shape[1], c.n_heads], dim=-1)
+        z, xBC, dt = projected.unflatten(2, (2, -1)).split(
+            [c.d_inner, self.conv_bias.shape[1], c.n_heads], dim=-1
+        )
         xBC = F.silu(two_way_convolution(xBC, self.conv_weight, self.conv_bias))
         x, B, C = xBC.split([c.d_inner, c.n_groups * c.d_state, c.n_groups * c.d_state], dim=-1)
         y = ssd_bidirectional(
@@ -86,12 +100,28 @@ class BidirectionalMamba2(nn.Module):
             B.unflatten(-1, (c.n_groups, c.d_state)),
             C.unflatten(-1, (c.n_groups, c.d_state)),
             self.D,
-            backend=self.backend,
+            backend=backend,
         )
         assert isinstance(y, Tensor)
         y = y.flatten(3)  # (batch, length, 2, d_inner)
-        y = rms_norm(y * F.silu(z), self.norm_weight)
-        return self.out_proj(y.flatten(2))
+        return rms_norm(y * F.silu(z), self.norm_weight)
+
+    def _fused(self, projected: Tensor) -> Tensor:
+        """Our kernels, and out_proj: the norm divides after the product, one number a token and direction."""
+        g, squares = fused_mixer(projected, *self._mixer_parameters(), groups=self.config.n_groups)
+        scale = torch.rsqrt(squares / self.config.d_inner + EPS)  # (2, batch, length)
+        weight = self.out_proj.weight.unflatten(1, (2, -1)).permute(1, 2, 0)  # (2, d_inner, width)
+        halves = torch.bmm(g.flatten(1, 2), weight).unflatten(1, scale.shape[1:])
+        return (halves * scale[..., None]).sum(0).to(halves.dtype)
+
+    def _official(self, projected: Tensor) -> Tensor:
+        from diffuapriel.ssd.official_mixer import mixer as official_mixer
+
+        mix = cast(Callable[..., Tensor], official_mixer)  # torch.compiler.disable loses the signature
+        return mix(projected, *self._mixer_parameters(), groups=self.config.n_groups, eps=EPS)
+
+    def _mixer_parameters(self) -> tuple[Tensor, ...]:
+        return self.conv_weight, self.conv_bias, self.dt_bias, self.A_log, self.D, self.norm_weight
 
 
 def two_way_convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

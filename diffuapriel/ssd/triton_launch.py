@@ -39,13 +39,16 @@ def installed() -> bool:
 def why_not(x: Tensor, headdim: int, state: int) -> str | None:
     """None when the kernels can take `x`; else one line: the reason, and the way out."""
     if not installed():
-        return "Triton is not installed (pip install triton, Linux only; it comes with a CUDA build of PyTorch)"
+        return (
+            "Triton is not installed (pip install triton, Linux only; it comes with a CUDA build of PyTorch)"
+        )
     if x.device.type != "cuda" and not interpreted():
         return f"the tensors are on {x.device.type}; the Triton kernels need a CUDA device"
     if x.device.type == "cuda" and torch.cuda.get_device_capability(x.device) < (8, 0):
         return "the GPU is older than compute capability 8.0 (Ampere)"
     if x.dtype not in DTYPES:
-        return f"the tensors are {str(x.dtype).removeprefix('torch.')}; the Triton kernels take float32, bfloat16, float16"
+        dtype = str(x.dtype).removeprefix("torch.")
+        return f"the tensors are {dtype}; the Triton kernels take float32, bfloat16, float16"
     for name, size in (("headdim", headdim), ("d_state", state)):
         if size & (size - 1) or not SMALLEST_TILE <= size <= WIDEST:
             return f"{name} is {size}; the Triton kernels take powers of two from {SMALLEST_TILE} to {WIDEST}"

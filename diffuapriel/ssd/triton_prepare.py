@@ -11,6 +11,8 @@ loads them: they are most of the bytes, while B and C are shared by all heads of
     dt         (b, k, h, l)            float32; tokens last, for the scan reads a row of it
 """
 
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
+
 from __future__ import annotations
 
 import torch

@@ -19,6 +19,8 @@ free (a state of 128 x 64 alone takes 64 a thread): the state is two halves, of 
 its product; D rides on the diagonal of the scores, dt inside the exponent; row strides are compile-time constants.
 """
 
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
+
 from __future__ import annotations
 
 from typing import NamedTuple

@@ -16,6 +16,8 @@ uses of one kernel:
     states (b, k, h, parts, n, p)
 """
 
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
+
 from __future__ import annotations
 
 import torch

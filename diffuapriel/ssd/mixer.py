@@ -1,0 +1,122 @@
+"""The whole bidirectional mixer between in_proj and out_proj, by our kernels.
+
+    projected -> prepare -> (states of the segments) -> scan -> g, squares
+
+Plain twin: `BidirectionalMamba2.forward` in model/mamba2.py, with one difference of order. The gated norm divides
+every token of a direction by one number, and a matrix product does not mind when: so the kernels store
+g = y SiLU(z) times the norm's weight, and the sum of (y SiLU(z))^2, and the division waits until after out_proj,
+where a token has `width` numbers and not 2 `d_inner`.
+
+    projected  (b, l, 2 (z x B C dt))       what in_proj gives, bfloat16 or float32
+    g          (2, b, l, d_inner)           in the same dtype
+    squares    (2, b, l)                    float32
+
+torch.compile takes the mixer as one operator that it does not look into.
+"""
+
+from __future__ import annotations
+
+
+import torch
+from torch import Tensor
+
+BOTH = (False, True)  # direction 1 is the reverse one
+
+
+def mixer(
+    projected: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    norm_weight: Tensor,
+    *,
+    groups: int = 1,
+) -> tuple[Tensor, Tensor]:
+    """g (2, b, l, d_inner) and squares (2, b, l), forward and backward.
+
+    conv_weight (2, taps, channels of x B C), conv_bias (2, the same channels), dt_bias, A_log and D (2, heads),
+    norm_weight (2, d_inner); all float32 (others are converted). What out_proj would get from the plain mixer is
+    g / sqrt(squares / d_inner + eps).
+    """
+    parameters = (v.float() for v in (conv_weight, conv_bias, dt_bias, A_log, D, norm_weight))
+    keep = torch.is_grad_enabled()
+    g, squares, *_ = _mixer(projected.contiguous(), *parameters, groups, keep)
+    return g, squares
+
+
+def _sizes(projected: Tensor, conv_bias: Tensor, A_log: Tensor, norm_weight: Tensor) -> tuple[int, int, int]:
+    """heads, headdim, and groups x state."""
+    heads, inner = A_log.shape[1], norm_weight.shape[1]
+    return heads, inner // heads, (conv_bias.shape[1] - inner) // 2
+
+
+@torch.library.custom_op("diffuapriel::mixer", mutates_args=())
+def _mixer(
+    projected: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    norm_weight: Tensor,
+    groups: int,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """g, squares, and for the backward pass y (b, l, 2, h, p), B and C (b, l, 2, g, n), dt (b, 2, h, l)."""
+    from diffuapriel.ssd.triton_prepare import prepare
+    from diffuapriel.ssd.triton_scan import scan_chunks
+
+    heads, headdim, written = _sizes(projected, conv_bias, A_log, norm_weight)
+    inner = heads * headdim
+    both = projected.unflatten(2, (2, -1))  # (b, l, 2, z x B C dt)
+    B, C, dt = prepare(both, conv_weight, conv_bias, dt_bias, heads, headdim, groups, written // groups)
+    z, x = (both[..., i * inner : (i + 1) * inner].unflatten(3, (heads, headdim)) for i in (0, 1))
+    done = scan_chunks(
+        x,
+        B,
+        C,
+        dt,
+        -torch.exp(A_log),
+        D,
+        BOTH,
+        conv=(conv_weight, conv_bias),
+        gate=(z, norm_weight),
+        want_y=keep,
+    )
+    assert done.gated is not None and done.squares is not None
+    squares = done.squares.sum(2).transpose(0, 1).contiguous()
+    nothing = [projected.new_empty(0) for _ in range(4)]
+    kept = [done.y, B, C, dt] if done.y is not None else nothing
+    return done.gated, squares, kept[0], kept[1], kept[2], kept[3]
+
+
+@_mixer.register_fake
+def _(
+    projected: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    norm_weight: Tensor,
+    groups: int,
+    keep: bool,
+) -> tuple[Tensor, ...]:
+    heads, headdim, written = _sizes(projected, conv_bias, A_log, norm_weight)
+    batch, length = projected.shape[:2]
+    g = projected.new_empty(2, batch, length, heads * headdim)
+    squares = projected.new_empty(2, batch, length, dtype=torch.float32)
+    if not keep:
+        return g, squares, *(projected.new_empty(0) for _ in range(4))
+    B = projected.new_empty(batch, length, 2, groups, written // groups)
+    y = projected.new_empty(batch, length, 2, heads, headdim)
+    return (
+        g,
+        squares,
+        y,
+        B,
+        torch.empty_like(B),
+        projected.new_empty(batch, 2, heads, length, dtype=torch.float32),
+    )
