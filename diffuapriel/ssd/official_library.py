@@ -81,6 +81,7 @@ def _load() -> Library | str:
     """The library, or one line that says why there is none."""
     if importlib.util.find_spec("mamba_ssm") is None:
         return "mamba_ssm is not installed (`make gpu` installs it on a machine with an NVIDIA GPU)"
+    os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # as ever; Triton 3.9 warns where it is left open
     try:
         with _without_its_init("mamba_ssm"):
             from mamba_ssm.ops.triton.layernorm_gated import _layer_norm_bwd, _layer_norm_fwd

@@ -26,8 +26,9 @@ SHAPES = [(1, 1, 1, 1, 16, 16), (2, 7, 4, 2, 16, 16), (3, 70, 2, 1, 32, 16)]
 
 @pytest.fixture(autouse=True)
 def precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the backend sets for float32 products is forgotten after the test."""
+    """What the backend sets for Triton's arithmetic is forgotten after the test."""
     monkeypatch.setenv("TRITON_F32_DEFAULT", "tf32x3")
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
 
 
 @pytest.fixture(params=["plain convolution", "causal_conv1d", "interpreted"])
