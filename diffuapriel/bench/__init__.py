@@ -7,6 +7,12 @@ Every figure is a ratio, or stands beside its peer, measured in one run on one m
     memory.py      peak memory of a forward pass, each in a process of its own
     report.py      the whole run: machine, tables, JSON
 
+On one NVIDIA GPU (`diffuapriel bench --gpu`):
+
+    gpu.py         the whole run, part by part, from gpu_plan.py to gpu_results.py
+    bound.py       the least time that arithmetic and bandwidth allow
+    gpu_aims.py    what must be reached;  gpu_report.py, gpu_chart.py, gpu_readme.py  where it is shown
+
 The forward pass of DiffuApriel against DiffuTran over length comes from `diffuapriel.race`, where the fair
 protocol lives.
 """

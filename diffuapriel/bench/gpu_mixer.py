@@ -1,10 +1,6 @@
-"""One Mamba-2 mixer, from in_proj's output to out_proj's input, by each backend: forward, and forward with backward.
+"""One Mamba-2 mixer by each backend (gpu_mixers.py): forward, and forward with backward.
 
-    triton    ours
-    official  mamba_ssm's kernels, one call a direction, the reverse one flipped (`ssd/official.py`, `mixer`)
-    chunked   plain PyTorch, compiled
-
-All get the same projection of random activations and the same weights, and are held to the chunked backend in float32
+All get the same projection of random activations and the same weights, and are held to the plain mixer in float32
 before they are timed. Short texts would fit the cache, so each call works on the next of several inputs.
 On CUDA a forward round is a CUDA graph, as it is inside the engine; a backward one is launched from Python, as in
 training, several in a row. The floor is `bound.mixer_bytes` at this run's copy bandwidth.
@@ -17,23 +13,23 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffuapriel.bench.alternate import turns
 from diffuapriel.bench.bound import Rates, mixer_bytes
+from diffuapriel.bench.gpu_mixers import Mixer, bare_module, make_mixer
 from diffuapriel.bench.gpu_models import survivors
 from diffuapriel.bench.gpu_plan import PURE, GpuPlan
 from diffuapriel.bench.gpu_results import MixerRow, Problem, Row
 from diffuapriel.config import ModelConfig, preset
-from diffuapriel.model.mamba2 import BidirectionalMamba2
 
 OUT_OF_CACHE = 256 * 2**20  # bytes that one round must touch at least: four times a Hopper's L2
 MOST_SETS = 8
+WARM_UPS = 3
 TOLERANCE = 0.05  # largest relative difference from float32 at which a result is a result
 
 Device = torch.device | str
 Say = Callable[[str], None]
-Mixer = Callable[[Tensor], Tensor]
 
 
 def measure_mixer(plan: GpuPlan, device: Device, rates: Rates, say: Say) -> Iterator[list[Row | Problem]]:
@@ -51,57 +47,24 @@ def _one_shape(
     config = preset(plan.preset, PURE)
     floor = mixer_bytes(config, length, batch, backward=gradient)
     sets = max(1, min(MOST_SETS, math.ceil(OUT_OF_CACHE / floor)))
-    module = _module(config, "chunked", device)
     inputs = [_projection(config, length, batch, seed, plan, device) for seed in range(sets)]
-    outer = [torch.randn_like(v[..., : 2 * config.d_inner]) for v in inputs] if gradient else []
+    truth = _in_float32(config, inputs[0], device)
     contestants = {
-        backend: _Contestant(make_mixer(backend, module, device), inputs, outer) for backend in plan.backends
+        backend: _Contestant(
+            partial(make_mixer, backend, config, (batch, length), plan.torch_dtype, device), inputs, gradient
+        )
+        for backend in plan.backends
     }
-    truth = _in_float32(module, inputs[0])
     warm_ups = {name: partial(contestant.warm_up, truth) for name, contestant in contestants.items()}
     names, problems = survivors(warm_ups, Problem("mixer", length, batch, gradient=gradient), device)
     calls = {name: contestants[name].run for name in names}
     ms = turns(calls, repeats=plan.repeats, seconds=plan.seconds, device=device)
     floor_ms = 1000 * floor / rates.bandwidth
-    rows = [
-        MixerRow(
-            name,
-            length,
-            batch,
-            tuple(t / sets for t in ms[name]),
-            gradient,
-            floor_ms,
-            contestants[name].error,
-        )
-        for name in names
-    ]
+    rows: list[Row | Problem] = []
+    for name in names:
+        each = tuple(t / sets for t in ms[name])
+        rows.append(MixerRow(name, length, batch, each, gradient, floor_ms, contestants[name].error))
     return [*rows, *problems]
-
-
-def make_mixer(backend: str, module: BidirectionalMamba2, device: Device) -> Mixer:
-    """The mixer of one backend with the weights of `module`: (b, l, projected) to (b, l, 2 d_inner)."""
-    if backend == "official":
-        from diffuapriel.ssd import official_mixer
-
-        mixer: Callable[..., Tensor] = official_mixer.mixer  # type: ignore[assignment]
-        names = ("conv_weight", "conv_bias", "dt_bias", "A_log", "D", "norm_weight")
-        weights = {name: getattr(module, name) for name in names}
-        weights["groups"] = module.config.n_groups
-        return lambda projected: mixer(projected, **weights).flatten(2)
-    mine = _module(module.config, backend, device)
-    mine.load_state_dict(module.state_dict())
-    if backend == "chunked" and torch.device(device).type == "cuda":
-        mine.compile(dynamic=True)
-    return mine
-
-
-def _module(config: ModelConfig, backend: str, device: Device) -> BidirectionalMamba2:
-    """A BidirectionalMamba2 without its two products: what is left is the mixer."""
-    with torch.device(device):
-        torch.manual_seed(0)
-        module = BidirectionalMamba2(config, backend)
-    module.in_proj = module.out_proj = nn.Identity()  # type: ignore[assignment]
-    return module
 
 
 def _projection(
@@ -115,32 +78,35 @@ def _projection(
 
 
 @torch.no_grad()
-def _in_float32(module: BidirectionalMamba2, projected: Tensor) -> Tensor:
+def _in_float32(config: ModelConfig, projected: Tensor, device: Device) -> Tensor:
     """The first text's output by the plain path in float32."""
-    return module(projected[:1].float())
+    return bare_module(config, "chunked", device)(projected[:1].float())
 
 
 class _Contestant:
     """One backend on its inputs: `warm_up` once, then `run` goes through all inputs."""
 
-    def __init__(self, mixer: Mixer, inputs: list[Tensor], outer: list[Tensor]) -> None:
-        """outer: the gradients of the outputs, for a backward pass; empty for a forward one."""
-        self.mixer, self.inputs, self.outer = mixer, inputs, outer
+    def __init__(self, make: Callable[[], Mixer], inputs: list[Tensor], gradient: bool) -> None:
+        self.make, self.inputs = make, inputs
         self.error = math.nan
-        self.run: Callable[[], object] = self._backward if outer else self._forward
+        self.run: Callable[[], object] = self._backward if gradient else self._forward
+        self.recorded = inputs[0].is_cuda and not gradient
 
     def warm_up(self, truth: Tensor) -> None:
         """Compile and tune, check the result, and record the round where it can be. Raises RuntimeError if wrong."""
-        for _ in range(3):
-            self.run()
+        self.mixer = self.make()
         with torch.no_grad():
-            y = self.mixer(self.inputs[0])[:1].float()
+            outputs = self.mixer.run(self.inputs[0])
+            y = self.mixer.y(outputs)[:1]
         self.error = ((y - truth).norm() / truth.norm()).item()
         if not self.error <= TOLERANCE:  # NaN is wrong too
             raise RuntimeError(
                 f"its output differs from the plain float32 one by {self.error:.1e}; at most {TOLERANCE} is a result"
             )
-        if self.inputs[0].is_cuda and not self.outer:
+        self.outer = [torch.randn_like(v) for v in outputs]
+        for _ in range(WARM_UPS):
+            self.run()
+        if self.recorded:
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
                 self._forward()
@@ -150,8 +116,15 @@ class _Contestant:
     @torch.no_grad()
     def _forward(self) -> None:
         for projected in self.inputs:
-            self.mixer(projected)
+            self.mixer.run(projected)
 
     def _backward(self) -> None:
-        for projected, outer in zip(self.inputs, self.outer, strict=True):
-            self.mixer(projected.detach().requires_grad_()).backward(outer)
+        for projected in self.inputs:
+            leaf = projected.detach().requires_grad_()
+            pairs = [
+                (v, outer)
+                for v, outer in zip(self.mixer.run(leaf), self.outer, strict=True)
+                if v.requires_grad
+            ]
+            results, outers = zip(*pairs, strict=True)
+            torch.autograd.grad(results, (leaf, *self.mixer.leaves), outers)

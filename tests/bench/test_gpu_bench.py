@@ -8,13 +8,14 @@ import json
 import pytest
 import torch
 
-from diffuapriel.bench import gpu, gpu_mixer, gpu_models
+from diffuapriel.bench import gpu, gpu_mixer, gpu_mixers, gpu_models
 from diffuapriel.bench.alternate import compare, turns
 from diffuapriel.bench.gpu import run_gpu_bench
 from diffuapriel.bench.gpu_models import half_masked, named_kernels, strict_compilation, survivors
 from diffuapriel.bench.gpu_plan import DIFFUTRAN, DIFFUTRAN_FLASH_2, LENGTHS, PARTS, PURE, RACERS, GpuPlan
 from diffuapriel.bench.gpu_results import ROWS, GpuReport, Problem
 from diffuapriel.config import preset
+from diffuapriel.ssd.dispatch import why_not
 
 TOY = GpuPlan(
     preset="nano",
@@ -99,18 +100,35 @@ def test_a_backend_that_cannot_run_is_a_problem_and_takes_nothing_with_it(report
     assert all("SSD backend is 'absent'" in p.message for p in report.problems)
 
 
-def test_the_mixer_is_the_model_s_own_without_its_products(monkeypatch):
-    config = preset("nano", PURE)
-    module = gpu_mixer._module(config, "chunked", "cpu")
-    projected = gpu_mixer._projection(config, 8, 2, 0, TOY, "cpu")
-    y = gpu_mixer.make_mixer("chunked", module, "cpu")(projected)
-    assert y.shape == (2, 8, 2 * config.d_inner)
+@pytest.mark.parametrize("backend", ["chunked", "triton"])
+def test_a_contestant_computes_the_model_s_own_mixer(backend):
+    config = preset("nano", PURE, d_state=16, width=32)
+    projected = gpu_mixer._projection(config, 20, 2, 0, TOY, "cpu")
     assert projected.std() == pytest.approx(3**-0.5, rel=0.05)
+    if backend == "triton" and (problem := why_not("triton", projected, config.headdim, config.d_state)):
+        pytest.skip(problem)
+    mixer = gpu_mixers.make_mixer(backend, config, (2, 20), torch.float32, "cpu")
+    y = mixer.y(mixer.run(projected))
+    module = gpu_mixers.bare_module(config, "chunked", "cpu")
+    torch.testing.assert_close(y, module(projected), atol=1e-4, rtol=1e-4)
+
+
+def test_our_mixer_pays_for_the_division_that_it_leaves_until_after_out_proj():
+    config = preset("nano", PURE)
+    halves, g = torch.randn(2, 1, 4, config.width), torch.randn(2, 1, 4, config.d_inner)
+    squares = g.square().sum(-1)
+    expected = (halves / (g.square().mean(-1, keepdim=True) + 1e-5).sqrt()).sum(0)
+    torch.testing.assert_close(gpu_mixers._scaled(halves, squares, config.d_inner), expected)
 
 
 def test_a_mixer_that_computes_something_else_is_not_timed(monkeypatch):
     true = gpu_mixer.make_mixer
-    monkeypatch.setattr(gpu_mixer, "make_mixer", lambda *about: lambda v: 2 * true(*about)(v))
+
+    def doubled(*about):
+        mixer = true(*about)
+        return dataclasses.replace(mixer, y=lambda outputs: 2 * mixer.y(outputs))
+
+    monkeypatch.setattr(gpu_mixer, "make_mixer", doubled)
     plan = dataclasses.replace(TOY, parts=("mixer",), lengths=(16,), tokens=16, backends=("chunked",))
     result = run_gpu_bench(plan, "cpu")
     assert not result.mixer
