@@ -1,6 +1,6 @@
 """A denoiser made ready for speed on a GPU, by one treatment for all three architectures.
 
-    * matrices in bfloat16; norms, decay rates, step sizes and biases stay as they are (see `is_matrix`)
+    * linear layers and the embedding in bfloat16; norms, convolutions, decay rates and step sizes stay as they are
     * every block compiled: norm and modulation become one kernel, so do gate, residual and what follows them
     * the forward pass recorded once for each shape as a CUDA graph and replayed: one launch instead of hundreds
 

@@ -16,6 +16,9 @@ import os
 import torch
 from torch import Tensor
 
+# Triton 3.9 warns at every first compilation that this default is going to change; products that add are meant here.
+os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
+
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SMALLEST_TILE = 16  # the least side of a tile in a Triton dot product
 WIDEST = 256  # of headdim and state: beyond it, a state does not fit on chip
