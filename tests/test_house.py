@@ -52,6 +52,10 @@ EXTRAS = (
     "anywidget",
     "ipywidgets",
     "pandas",
+    "triton",
+    "mamba_ssm",
+    "causal_conv1d",
+    "einops",
 )
 
 
