@@ -16,6 +16,11 @@ A value is a message of diffuapriel.player.wire as JSON text (or "", which chang
     a trace   to_text(compact(trace.to_dict()))
     a race    to_text(race_message([{"label": ..., "note": ..., "trace": trace.to_dict()}, ...]))
 
+With `steer=True` the reader can edit the canvas and ask for steps. Each wish is one of the component's events:
+"submit" for what runs the model (do: "go" or "step"), "input" for everything else, with the command as its data:
+
+    player.submit(run_on, ...)            # def run_on(..., event: gr.EventData): event._data is {"do": "step", ...}
+
 A dict does too, but Gradio compares values with each other several times and wraps dicts in deep proxies:
 text is several times faster.
 
@@ -42,7 +47,7 @@ if (!globalThis[key]) {
   const url = URL.createObjectURL(new Blob([text("{js}")], { type: "text/javascript" }));
   globalThis[key] = import(url).finally(() => URL.revokeObjectURL(url));
 }
-globalThis[key].then((player) => player.bindGradio({ element, props, watch }, JSON.parse(text("{options}"))));
+globalThis[key].then((player) => player.bindGradio({ element, props, watch, trigger }, JSON.parse(text("{options}"))));
 """
 
 
@@ -51,13 +56,17 @@ def read_source(name: str) -> str:
     return (resources.files("diffuapriel.player") / name).read_text(encoding="utf-8")
 
 
-def html_component_arguments(*, empty: str = "Nothing has run yet.", height: str | None = None) -> dict:
+def html_component_arguments(
+    *, empty: str = "Nothing has run yet.", height: str | None = None, steer: bool = False
+) -> dict:
     """Keyword arguments for `gr.HTML`.
 
-    `empty` is shown until the first message; `height` is a CSS length above which the canvas scrolls ("none": never).
+    `empty` is shown until the first message; `height` is a CSS length above which the canvas scrolls ("none": never);
+    `steer` lets the reader edit what a message with `steer` shows.
     """
     js, css = read_source("player.js"), read_source("player.css")
-    options = {"empty": empty} | ({} if height is None else {"height": height})
+    options: dict[str, object] = {"empty": empty, "steer": steer}
+    options |= {} if height is None else {"height": height}
     parts = {
         "css": _encode(css),
         "js": _encode(js),

@@ -6,23 +6,28 @@
  *   notebooks       anywidget calls the default export's render({ model, el })
  *   the Gradio app  gr.HTML calls bindGradio({ element, props, watch })
  *
- *   mount(element, options) -> player    one canvas with its controls
+ *   mount(element, options) -> player    one canvas with its controls; with `options.steer` it can be edited
  *   race(element, lanes, options)        several canvases replayed by one clock, at true relative speed
  *   receive(element, options)            a function that takes any message below and shows it
  *
  * What it reads (all JSON; written by diffuapriel.sampling.trace and diffuapriel.player.wire):
  *   trace  {schema: "diffuapriel-trace", version, meta, length, mask_id, eos_id, fixed, vocab, frames}
- *   feed   {schema: "diffuapriel-feed", version, run, header?, vocab, frames, done}: part of a running trace
+ *   feed   {schema: "diffuapriel-feed", version, run, header?, vocab, frames, done, ...}: part of a running trace;
+ *          beside it what is only known now: {turn, live, total, remarks, steer, other}, see diffuapriel.player.wire
  *   race   {schema: "diffuapriel-race", version, lanes: [{label, note?, trace}], slow?}
  * A frame is either full ({step, ids, confidence, entropy, ...}) or holds only what changed since the step
  * before it ({step, changes: [[position, id, confidence, entropy], ...], ...}). Frames may arrive twice,
- * late or not at all: their step decides where they belong.
+ * late or not at all: their step decides where they belong. A frame with `edits` is a person's turn.
+ *
+ * What it writes, where the host can steer: options.steer({run, do, at, first, last, ...}), one command a turn.
  *
  * Token text is model output. It enters the page through textContent and in no other way.
  */
 
 const VERSION = 2; // of what it reads; 1 is read too
-const LEVELS = 8; // colors of a scale; player.css names them --da-v0..7 and --da-p0..7
+const LEVELS = 8; // colors of a scale; player.css names them --da-v0..7, --da-p0..7 and --da-e0..7
+const SCALES = { confidence: "v", step: "p", entropy: "e" };
+const ENTROPIES = [1, 2, 4, 8, 16]; // nats at the upper end of the entropy scale
 const STEP_MS = 125; // even playback: how long one step stays at speed 1
 const REDRAW_MS = 48; // about twenty redraws a second at most
 const MAX_LENGTH = 16384; // tokens drawn as elements; beyond this a page of text stops being readable
@@ -30,6 +35,8 @@ const SPEEDS = [0.25, 0.5, 1, 2, 4, 8];
 const RACE_SPEEDS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 50];
 const RACE_SECONDS = 6; // a race shorter than this starts in slow motion
 const KEYS = new Set([" ", "ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End", "Escape"]);
+const CANDIDATES = 5;
+const RUNS = new Set(["go", "step"]); // commands that run the model
 const SVG = "http://www.w3.org/2000/svg";
 const ICONS = {
   play: "M8 5v14l11-7z",
@@ -38,6 +45,54 @@ const ICONS = {
   forward: "M8.5 6l7 6-7 6z",
   start: "M6 6h2v12H6zM18 6l-8.5 6 8.5 6z",
   end: "M16 6h2v12h-2zM6 6l8.5 6L6 18z",
+};
+// Every text of the player in one place; a host may bring others (options.words).
+const WORDS = {
+  untitled: "Player", race: "Race", lane: "Lane", live: "live", empty: "Nothing has run yet.",
+  colorBy: "Color by", confidence: "Confidence", step: "Step", entropy: "Entropy", off: "Off",
+  special: "special tokens", speed: "Speed", realTime: "real time", slower: "{n}\u00d7 slower", faster: "{n}\u00d7 faster",
+  toStart: "To the start", back: "One step back", play: "Play", pause: "Pause", forward: "One step forward",
+  toEnd: "To the end", toNewest: "To the newest step", time: "Time",
+  steps: "{n} steps", temperature: "temperature {n}", seed: "seed {n}", tokens: "{n} tokens",
+  sentence: "step {step} of {total}, {masks} masks left", sentenceOne: "step {step} of {total}, 1 mask left",
+  revealed: "{n} revealed", meanConfidence: "mean confidence {p}", passes: "{n} forward passes", pass: "1 forward pass",
+  stripTitle: "masks left, mean confidence and tokens revealed over the steps",
+  stripMasks: "masks left", stripConfidence: "mean confidence", stripRevealed: "revealed in a step", stripEdits: "your edits",
+  scaleStep: "step 0", scaleProbability: "probability 0", scaleEntropy: "entropy 0", scaleNats: "{n} nats",
+  masked: "masked", given: "given", yours: "yours", again: "masked again", breaks: "breaks the story", differs: "differs",
+  where: "position {p}, id {id}", giveUp: "This trace cannot be shown: {why}",
+  never: "stays", since: "since", theStart: "the start", maskedAgainAt: "masked again at", clearedAt: "cleared by you at",
+  typedAt: "written by you at", chosenAt: "chosen by you at", pinned: "pinned", byYou: "by you", atStep: "step {n}",
+  appeared: "appeared at step", ofTotal: "{n} of {total}", probabilityThen: "probability then", rankThen: "rank",
+  rankOf: "{n}. most probable", rankFirst: "the most probable", entropyThen: "entropy then", nats: "{n} nats",
+  // What the strategy compared, when this token came.
+  why_confidence: "confidence {score} was the highest of {n} masked positions",
+  why_entropy: "entropy {score} was the lowest of {n} masked positions",
+  why_margin: "its lead over the second best, {score}, was the largest of {n} masked positions",
+  why_random: "its random number, {score}, was the highest of {n} masked positions",
+  why_first_hitting: "its time, {score}, came first of {n} masked positions",
+  why_threshold: "confidence {score} reached the threshold {bar}",
+  why_below: "no position reached the threshold {bar}; confidence {score} was the highest of {n}",
+  why_chance: "each masked position had a chance of {chance}; its random number, {score}, was below",
+  why_place: "{name} {score} was number {place} of {n} masked positions; {k} came together",
+  why_next: "; next {rival}", why_last: "; it was the last one", why_lastOnes: "; they were the last ones",
+  name_confidence: "confidence", name_entropy: "entropy", name_margin: "lead over the second best",
+  name_random: "random number", name_threshold: "confidence", name_first_hitting: "time",
+  // Steering.
+  model: "The model", resume: "Resume", goOnFrom: "Go on from step {step}", oneStep: "One step", undo: "Undo",
+  pauseModel: "Pause", hint: "Click a token to pin, clear or change it; drag over several to mask them.",
+  branchHint: "What you do here branches off at step {step}; the ending so far is kept to compare.",
+  token: "Token {p}", range: "Tokens {first} to {last}", pin: "Pin", unpin: "Unpin", clear: "Clear to [MASK]",
+  typeOver: "Type over it", put: "Put", choose: "Take {text}, {p}", editing: "{n} tokens, editable",
+  help: "Editing and keys", other: "The other ending", otherFrom: "as it was before step {step}", now: "This one",
+  differ: "{n} of {total} tokens differ", differOne: "1 of {total} tokens differs", same: "no token differs",
+  swap: "Go on with this one",
+  keys: [
+    ["Arrows", "from token to token; with Shift, select several"], ["Enter", "open the token: type over it, pin, clear, candidates"],
+    ["Delete", "clear to [MASK]"], ["P", "pin or unpin"], ["1 to 5", "take that candidate"],
+    ["R", "let the model go on from here"], [".", "one step"], ["Space", "pause the model; else play and pause the replay"],
+    ["U", "undo the last edit"], ["Escape", "close, select nothing"],
+  ],
 };
 // Makes ids and radio names unique on a page with several players, and several copies of this module.
 const nextId = ((copy, count) => () => `${copy}-${(count += 1)}`)(Math.random().toString(36).slice(2, 8), 0);
@@ -87,10 +142,20 @@ function claimKeys(root, signal) {
   }, { capture: true, signal });
 }
 
+/** A text of WORDS with its {names} filled in. */
+const say = (key, values = {}) => WORDS[key].replace(/\{(\w+)\}/g, (hole, name) => `${values[name] ?? hole}`);
+
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 const finite = (value) => (typeof value === "number" && Number.isFinite(value) ? value : NaN);
 const percent = (p) => (p >= 0.9995 || p < 0.0005 ? `${(100 * p).toFixed(0)} %` : `${(100 * p).toFixed(1)} %`);
 const reducedMotion = () => window.matchMedia?.("(prefers-reduced-motion: reduce)").matches ?? false;
+
+/** Two numbers with as few decimals as tell them apart, two at least. */
+function apart(a, b = null) {
+  let digits = 2;
+  while (digits < 6 && b !== null && a !== b && a.toFixed(digits) === b.toFixed(digits)) digits += 1;
+  return [a.toFixed(digits), b === null ? "" : b.toFixed(digits)];
+}
 
 function duration(ms) {
   return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(ms < 10000 ? 2 : 1)} s`;
@@ -108,7 +173,7 @@ class Recording {
     if (!Array.isArray(fixed) || fixed.length !== length) {
       throw new Error(`fixed must be a list of ${length} booleans, one for each position`);
     }
-    Object.assign(this, { length, maskId, eosId, meta: header.meta ?? {}, done: false });
+    Object.assign(this, { length, maskId, eosId, meta: header.meta ?? {}, done: false, live: false, planned: null });
     this.fixed = Uint8Array.from(fixed, Boolean);
     this.vocab = new Map();
     this.shapes = new Map();
@@ -117,6 +182,9 @@ class Recording {
     this.first = Infinity; // lowest and highest step, and the most masks any frame had
     this.last = -Infinity;
     this.peak = 0;
+    this.most = 0; // tokens revealed in one step
+    this.surest = 0; // the largest entropy of any token
+    this.remarks = { step: -1, at: new Map() }; // what is to be said of single tokens, and at which step
   }
 
   learn(vocab = {}) {
@@ -137,8 +205,21 @@ class Recording {
 
   /** Steps the run will take: announced while it is running, counted when it is over. */
   get total() {
-    const announced = this.done ? 0 : finite(this.meta.steps) || 0;
+    const announced = this.done ? 0 : this.planned ?? (finite(this.meta.steps) || 0);
     return Math.max(announced, this.last, 0);
+  }
+
+  /** Nats at the upper end of the entropy scale. */
+  get entropyScale() {
+    return ENTROPIES.find((nats) => nats >= this.surest) ?? ENTROPIES[ENTROPIES.length - 1];
+  }
+
+  /** Take what a message says beside its frames. */
+  note({ live, total, remarks, done }) {
+    if (done !== undefined) this.done = Boolean(done);
+    this.live = Boolean(live ?? !this.done);
+    if (Number.isInteger(total)) this.planned = total;
+    if (remarks) this.remarks = { step: remarks.step, at: byPosition(remarks.at) };
   }
 
   /** Index of the newest frame at or before a step. */
@@ -188,7 +269,8 @@ class Recording {
   unpack(raw, before) {
     const frame = {
       step: raw.step, t: finite(raw.t), ms: finite(raw.ms) || 0, nfe: finite(raw.nfe),
-      remasked: raw.remasked ?? [], revealed: raw.revealed ?? [], topK: new Map(),
+      remasked: raw.remasked ?? [], revealed: raw.revealed ?? [], topK: byPosition(raw.top_k),
+      why: byPosition(raw.why), rival: finite(raw.rival), bar: finite(raw.bar), edits: byPosition(raw.edits),
     };
     if (Array.isArray(raw.ids)) {
       for (const name of ["ids", "confidence", "entropy"]) {
@@ -214,29 +296,86 @@ class Recording {
         if (id !== this.maskId) frame.revealed.push(position);
       }
     }
-    for (const [position, rows] of Object.entries(raw.top_k ?? {})) frame.topK.set(Number(position), rows);
     return frame;
   }
 
-  /** Fill in what follows from the frame before: masks left, time so far, the step each token came. */
+  /** Fill in what follows from the frame before: masks left, time so far, the step each token came, whose it is. */
   link(index) {
     const frame = this.frames[index];
     const before = this.frames[index - 1];
     frame.elapsed = (before?.elapsed ?? 0) + frame.ms;
     frame.born = before ? before.born.slice() : new Int32Array(this.length).fill(frame.step);
     frame.masks = 0;
+    let sure = 0;
+    let sum = 0;
     for (let p = 0; p < this.length; p += 1) {
       if (frame.ids[p] === this.maskId) frame.masks += 1;
       if (before && frame.ids[p] !== before.ids[p]) frame.born[p] = frame.step;
+      if (!Number.isNaN(frame.confidence[p])) {
+        sure += 1;
+        sum += frame.confidence[p];
+      }
+      if (frame.entropy[p] > this.surest) this.surest = frame.entropy[p];
     }
-    for (const p of frame.revealed) if (!this.fixed[p]) frame.born[p] = frame.step;
+    frame.meanConfidence = sum / sure; // NaN while the model has written nothing
+    if (before) for (const p of frame.revealed) frame.born[p] = frame.step;
+    this.attribute(frame, before);
     this.peak = Math.max(this.peak, frame.masks);
+    if (!frame.edits.size) this.most = Math.max(this.most, frame.revealed.length);
+  }
+
+  /** What is fixed now, and which tokens a person put there or pinned. Frames share what does not change. */
+  attribute(frame, before) {
+    frame.fixed = before?.fixed ?? this.fixed;
+    frame.mine = before?.mine ?? new Uint8Array(this.length);
+    if (!frame.edits.size) return;
+    frame.fixed = frame.fixed.slice();
+    frame.mine = frame.mine.slice();
+    for (const [p, kind] of frame.edits) {
+      frame.fixed[p] = frame.mine[p] = kind === "mask" || kind === "unpin" ? 0 : 1;
+      if (kind === "pin" && this.fixed[p] && frame.ids[p] === this.frames[0].ids[p]) frame.mine[p] = 0;
+    }
   }
 
   /** The alternatives that were on the table when the token now at `position` was chosen. */
   alternatives(frame, position) {
-    return this.frames[this.indexOf(frame.born[position])].topK.get(position) ?? [];
+    return this.birth(frame, position).topK.get(position) ?? [];
   }
+
+  /** The frame in which the token now at `position` came. */
+  birth(frame, position) {
+    return this.frames[this.indexOf(frame.born[position])];
+  }
+
+  /** What is to be said of the token at `position`, "" if nothing. */
+  remark(frame, position) {
+    return this.remarks.step === frame.step ? this.remarks.at.get(position) ?? "" : "";
+  }
+
+  /** Why the strategy took this position at that step, in a sentence; "" where it is not known. */
+  reason(frame, position) {
+    const birth = this.birth(frame, position);
+    const score = birth.why.get(position)?.[1];
+    if (typeof score !== "number" || birth.edits.has(position)) return "";
+    const { strategy } = this.meta;
+    const n = birth.masks + birth.revealed.length - birth.remasked.length;
+    if (strategy === "ancestral" || strategy === "remask") {
+      return say("why_chance", { chance: percent(birth.bar), score: apart(score, birth.bar)[0] });
+    }
+    if (!WORDS[`name_${strategy}`]) return "";
+    const scores = [...birth.why.values()].map((pair) => pair[1]);
+    const better = scores.filter((other) => (strategy === "entropy" ? other < score : other > score)).length;
+    const rival = Number.isNaN(birth.rival) ? null : birth.rival;
+    const [shown, next] = apart(score, rival);
+    const values = { score: shown, n, bar: birth.bar, place: better + 1, k: scores.length, name: say(`name_${strategy}`) };
+    const end = rival !== null ? say("why_next", { rival: next }) : scores.length > 1 ? say("why_lastOnes") : say("why_last");
+    if (strategy === "threshold") return say(score >= birth.bar ? "why_threshold" : "why_below", values) + end;
+    return say(scores.length > 1 ? "why_place" : `why_${strategy}`, values) + end;
+  }
+}
+
+function byPosition(values) {
+  return new Map(Object.entries(values ?? {}).map(([position, value]) => [Number(position), value]));
 }
 
 function recordingFrom(message) {
@@ -244,6 +383,7 @@ function recordingFrom(message) {
   recording.learn(message.vocab);
   for (const frame of message.frames ?? []) recording.add(frame);
   recording.done = message.done ?? true;
+  recording.note(message);
   return recording;
 }
 
@@ -276,51 +416,107 @@ class TokenCanvas {
     this.root = make("div", "da-canvas", { role: "listbox" });
     this.tokens = [];
     this.active = 0; // the one token in the tab order
+    this.editable = false;
+    this.selected = null; // [first, last] where several tokens are selected
   }
 
   reset(recording) {
     this.recording = recording;
     const length = recording?.length ?? 0;
+    this.frame = null; // what is drawn
     this.ids = new Int32Array(length).fill(-1);
     this.classes = new Array(length).fill("");
+    this.labels = new Array(length).fill(null);
     this.active = clamp(this.active, 0, Math.max(0, length - 1));
     if (this.tokens.length !== length) {
       this.tokens = Array.from({ length }, (_, position) => this.token(position));
       this.root.replaceChildren(...this.tokens);
     }
-    this.root.setAttribute("aria-label", `${length} tokens`);
+    this.name();
     if (length) this.tokens[this.active].tabIndex = 0;
+    if (this.selected) this.select(null);
+  }
+
+  /** Whether a person can change the tokens. */
+  setEditable(editable) {
+    this.editable = editable;
+    this.root.classList.toggle("da-editable", editable);
+    if (editable) this.root.setAttribute("aria-multiselectable", "true");
+    else this.root.removeAttribute("aria-multiselectable");
+    this.name();
+  }
+
+  name() {
+    const n = this.recording?.length ?? 0;
+    this.root.setAttribute("aria-label", say(this.editable ? "editing" : "tokens", { n }));
+  }
+
+  /** Select the tokens from one position to another; null selects nothing. */
+  select(from, to = from) {
+    const old = this.selected;
+    this.selected = from === null ? null : [Math.min(from, to), Math.max(from, to)];
+    const inside = (range, p) => Boolean(range) && p >= range[0] && p <= range[1];
+    for (const range of [old, this.selected]) {
+      for (let p = range?.[0] ?? 0; range && p <= range[1]; p += 1) {
+        const on = inside(this.selected, p);
+        if (!this.tokens[p]) continue;
+        this.tokens[p].setAttribute("aria-selected", `${on}`);
+        this.tokens[p].toggleAttribute("data-selected", on);
+      }
+    }
+  }
+
+  /** [first, last] of what a command is about: the selection, or the active token. */
+  get range() {
+    return this.selected ?? [this.active, this.active];
+  }
+
+  /** The text of a range, as it reads. */
+  text(first = 0, last = this.tokens.length - 1) {
+    const { maskId } = this.recording;
+    return Array.from(this.ids.slice(first, last + 1), (id) => (id === maskId ? "[MASK]" : this.recording.text(id))).join("");
   }
 
   token(position) {
     const chip = make("span", "da-chip");
-    const token = make("span", "da-token", { role: "option", tabindex: "-1" }, "", chip, "");
+    const token = make("span", "da-token", { role: "option", tabindex: "-1", "aria-selected": "false" }, "", chip, "");
     token.position = position;
+    token.canvas = this;
     return token;
   }
 
   level(frame, p, colorBy) {
-    if (this.recording.fixed[p] || frame.ids[p] === this.recording.maskId) return -1;
+    const { fixed, maskId, total, entropyScale } = this.recording;
+    if (frame.ids[p] === maskId || (fixed[p] && frame.fixed[p] && !frame.mine[p])) return -1;
     let share = NaN;
     if (colorBy === "confidence") share = frame.confidence[p];
-    if (colorBy === "step") share = frame.born[p] / Math.max(1, this.recording.total);
+    if (colorBy === "entropy") share = frame.entropy[p] / entropyScale;
+    if (colorBy === "step") share = frame.born[p] / Math.max(1, total);
     return Number.isNaN(share) ? -1 : Math.floor(clamp(share, 0, 0.9999) * LEVELS);
   }
 
-  /** Draw a frame; `fresh` and `again` are the positions just revealed and just masked again. */
-  draw(frame, { fresh, again, colorBy }) {
-    const { length, maskId, eosId, fixed } = this.recording;
+  /** Draw a frame; `fresh` and `again` are positions just revealed and just masked again, `beside` another frame. */
+  draw(frame, { fresh, again, colorBy, beside = null }) {
+    const { length, maskId, eosId } = this.recording;
+    this.frame = frame;
     for (let p = 0; p < length; p += 1) {
       const id = frame.ids[p];
       const level = this.level(frame, p, colorBy);
+      const remark = this.recording.remark(frame, p);
+      const differs = beside !== null && beside.ids[p] !== id;
       let name = "da-token";
-      if (fixed[p]) name += " da-fixed";
+      if (frame.fixed[p] && id !== maskId) name += frame.mine[p] ? " da-fixed da-mine" : " da-fixed";
       if (id === maskId) name += again.has(p) ? " da-mask da-again" : " da-mask";
       else if (id === eosId) name += p > 0 && frame.ids[p - 1] === eosId ? " da-special da-repeat" : " da-special";
       else if (this.recording.shape(id).blank) name += " da-blank";
       if (level >= 0) name += ` da-l${level}`;
       if (fresh.has(p) && id !== maskId) name += " da-new";
+      if (remark) name += " da-breaks";
+      if (differs) name += " da-differs";
       if (id !== this.ids[p]) this.write(p, id);
+      this.label(p, id === maskId ? say("masked") : "", [
+        frame.mine[p] && id !== maskId ? say("yours") : "", remark && `${say("breaks")}: ${remark}`, differs ? say("differs") : "",
+      ]);
       if (name !== this.classes[p]) this.tokens[p].className = this.classes[p] = name;
     }
     this.ids.set(frame.ids);
@@ -334,7 +530,16 @@ class TokenCanvas {
     lead.data = space;
     chip.textContent = shown;
     tail.data = trailing;
-    if (masked) this.tokens[p].setAttribute("aria-label", "masked");
+  }
+
+  /** What a screen reader says: the token's own text, unless there is more to say. */
+  label(p, instead, more) {
+    const extra = more.filter(Boolean);
+    const text = instead || (extra.length ? this.recording.text(this.frame.ids[p]).trim() : "");
+    const label = [text, ...extra].filter(Boolean).join(", ");
+    if (label === this.labels[p]) return;
+    this.labels[p] = label;
+    if (label) this.tokens[p].setAttribute("aria-label", label);
     else this.tokens[p].removeAttribute("aria-label");
   }
 
@@ -375,26 +580,118 @@ class TokenCanvas {
   }
 }
 
-// ---- the card: why this token, at this step ---------------------------------------------------------
+// ---- the card: why this token, at this step; opened, it is also where the token is changed -----------
 
 class Card {
-  constructor(id) {
-    this.root = make("div", "da-card", { id, role: "tooltip", popover: "manual" });
-    this.position = null;
+  /** `act(command)` is called with what the reader wants of the token or of the selection. */
+  constructor(id, act) {
+    this.root = make("div", "da-card", { id, role: "tooltip", popover: "manual", tabindex: "-1" });
+    this.token = null;
+    this.isOpen = false;
     this.closing = 0;
+    this.act = act;
     this.root.addEventListener("pointerenter", () => clearTimeout(this.closing));
     this.root.addEventListener("pointerleave", () => this.hideSoon());
+    this.root.addEventListener("keydown", (event) => this.onKey(event));
+    this.root.addEventListener("focusout", (event) => {
+      const to = event.relatedTarget;
+      if (this.isOpen && to && !this.root.contains(to)) this.hide();
+    });
   }
 
-  show(token, recording, frame) {
+  /** Show why this token is there. An open card stays as it is. */
+  show(token) {
     clearTimeout(this.closing);
-    if (this.token !== token) this.hide();
-    this.token = token;
+    if (this.isOpen) return;
+    this.fill(token, this.facts(token.position, token.canvas.recording, token.canvas.frame));
     token.setAttribute("aria-describedby", this.root.id);
+  }
+
+  /** Open the card for editing: the token, or the selection it is part of. */
+  open(token, { toField = false } = {}) {
+    this.hide();
+    const { recording, frame, range } = token.canvas;
+    const [first, last] = range;
+    const one = first === last;
+    const name = one ? say("token", { p: first }) : say("range", { first, last });
+    const nodes = one ? this.facts(first, recording, frame, (id) => this.finish({ do: "choose", id })) : [make("div", "da-card-text", {}, name)];
+    this.isOpen = true;
+    this.root.setAttribute("role", "dialog");
+    this.root.setAttribute("aria-label", name);
+    this.fill(token, [...nodes, this.form(recording, frame, first, last)]);
+    (toField ? this.field : this.root).focus({ preventScroll: true });
+    if (toField) this.field.setSelectionRange(/^ */.exec(this.field.value)[0].length, this.field.value.length);
+  }
+
+  fill(token, nodes) {
+    if (this.token !== token) this.unmark();
+    this.token = token;
     token.classList.add("da-shown");
-    this.root.replaceChildren(...this.content(token.position, recording, frame));
+    this.root.replaceChildren(...nodes);
     this.root.showPopover?.();
     this.place(token);
+  }
+
+  /** The part of an open card that changes things. */
+  form(recording, frame, first, last) {
+    const masked = frame.ids[first] === recording.maskId;
+    const before = first > 0 ? recording.text(frame.ids[first - 1]) : "\n";
+    // What is written here is taken as it stands, its spaces too: so the space that a word needs is there already.
+    const now = !masked ? recording.text(frame.ids[first]) : /\s$/.test(before) ? "" : " ";
+    this.field = make("input", "da-field", {
+      type: "text", "aria-label": say("typeOver"), placeholder: say("typeOver"), autocomplete: "off", spellcheck: "false",
+      maxlength: 2000,
+    });
+    this.field.value = first === last ? now : /^\s*/.exec(now)[0];
+    const pinned = this.allPinned(frame, recording, first, last);
+    const button = (text, command, keys) => {
+      const node = make("button", "da-plain", { type: "button", "aria-keyshortcuts": keys }, text);
+      node.addEventListener("click", () => this.finish(command));
+      return node;
+    };
+    const put = make("button", "da-plain", { type: "submit" }, say("put"));
+    const form = make("form", "da-write", {}, this.field, put);
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      if (this.field.value) this.finish({ do: "type", text: this.field.value });
+    });
+    const actions = [button(say("clear"), { do: "mask" }, "Delete")];
+    if (!this.allMasked(frame, recording, first, last)) {
+      actions.unshift(button(say(pinned ? "unpin" : "pin"), { do: pinned ? "unpin" : "pin" }, "P"));
+    }
+    return make("div", "da-actions", {}, form, make("div", "da-row", {}, ...actions));
+  }
+
+  allMasked(frame, recording, first, last) {
+    return frame.ids.slice(first, last + 1).every((id) => id === recording.maskId);
+  }
+
+  /** Whether every token of a range is pinned; a mask does not count. */
+  allPinned(frame, recording, first, last) {
+    for (let p = first; p <= last; p += 1) if (!frame.fixed[p] && frame.ids[p] !== recording.maskId) return false;
+    return true;
+  }
+
+  finish(command) {
+    const { canvas } = this.token;
+    const [first, last] = canvas.range;
+    this.hide();
+    canvas.select(null);
+    canvas.focus(canvas.active);
+    this.act({ first, last, ...command });
+  }
+
+  onKey(event) {
+    if (!this.isOpen) return;
+    event.stopPropagation();
+    if (event.key === "Escape") {
+      const { canvas } = this.token;
+      this.hide();
+      canvas.focus(canvas.active);
+    } else if (/^[1-5]$/.test(event.key) && event.target !== this.field) {
+      this.root.querySelectorAll("button.da-candidate")[Number(event.key) - 1]?.click();
+    } else return;
+    event.preventDefault();
   }
 
   /** Below the token if there is room, else above it; inside the viewport in any case. */
@@ -412,72 +709,107 @@ class Card {
   move() {
     if (!this.token) return;
     const { top, bottom } = this.token.getBoundingClientRect();
-    if (bottom < 0 || top > document.documentElement.clientHeight) this.hide();
+    if (!this.isOpen && (bottom < 0 || top > document.documentElement.clientHeight)) this.hide();
     else this.place(this.token);
+  }
+
+  /** The canvas was drawn anew: what a card says may have changed. */
+  refresh() {
+    if (this.token && !this.isOpen) this.show(this.token);
   }
 
   hideSoon() {
     clearTimeout(this.closing);
-    this.closing = setTimeout(() => this.hide(), 140); // long enough to reach the card with the pointer
+    if (!this.isOpen) this.closing = setTimeout(() => this.hide(), 140); // long enough to reach it with the pointer
   }
 
   hide() {
     clearTimeout(this.closing);
     if (!this.token) return;
-    this.token.removeAttribute("aria-describedby");
-    this.token.classList.remove("da-shown");
-    this.token = null;
+    this.isOpen = false;
+    this.root.setAttribute("role", "tooltip");
+    this.root.removeAttribute("aria-label");
+    this.unmark();
     this.root.hidePopover?.();
   }
 
-  content(p, recording, frame) {
+  unmark() {
+    this.token?.removeAttribute("aria-describedby");
+    this.token?.classList.remove("da-shown");
+    this.token = null;
+  }
+
+  /** What is known of a token. `choose(id)` makes its candidates buttons. */
+  facts(p, recording, frame, choose = null) {
     const id = frame.ids[p];
     const masked = id === recording.maskId;
-    const facts = make("dl", "da-facts");
-    const fact = (name, value) => facts.append(make("dt", "", {}, name), make("dd", "", {}, value));
-    const nodes = [
-      make("div", "da-card-text", {}, ...(masked ? ["masked"] : signs(recording.text(id)))),
-      make("div", "da-card-where", {}, `position ${p}, id ${id}`),
-    ];
-    if (recording.fixed[p]) fact("given", "never changes");
-    else if (masked && frame.born[p] > recording.first) fact("masked again at", `step ${frame.born[p]}`);
-    else if (masked) fact("since", "the start");
+    const list = make("dl", "da-facts");
+    const fact = (name, value) => list.append(make("dt", "", {}, name), make("dd", "", {}, value));
+    const birth = recording.birth(frame, p);
+    const at = say("atStep", { n: frame.born[p] });
+    const came = birth.edits.get(p);
+    if (masked && came) fact(say("clearedAt"), at);
+    else if (masked && frame.born[p] > recording.first) fact(say("maskedAgainAt"), at);
+    else if (masked) fact(say("since"), say("theStart"));
+    else if (came === "type") fact(say("typedAt"), at);
+    else if (recording.fixed[p] && frame.born[p] === recording.first) fact(say("given"), say("never"));
     else {
-      fact("appeared at step", `${frame.born[p]} of ${recording.total}`);
-      if (!Number.isNaN(frame.confidence[p])) fact("probability then", percent(frame.confidence[p]));
-      if (!Number.isNaN(frame.entropy[p])) fact("entropy then", `${frame.entropy[p].toFixed(2)} nats`);
+      if (came === "choose") fact(say("chosenAt"), at);
+      else fact(say("appeared"), say("ofTotal", { n: frame.born[p], total: recording.total }));
+      if (!Number.isNaN(frame.confidence[p])) fact(say("probabilityThen"), percent(frame.confidence[p]));
+      const rank = birth.why.get(p)?.[0] ?? 1 + recording.alternatives(frame, p).findIndex(([other]) => other === id);
+      if (rank > 0) fact(say("rankThen"), rank === 1 ? say("rankFirst") : say("rankOf", { n: rank }));
+      if (!Number.isNaN(frame.entropy[p])) fact(say("entropyThen"), say("nats", { n: frame.entropy[p].toFixed(2) }));
+      if (frame.mine[p] && came !== "choose") fact(say("pinned"), say("byYou"));
     }
-    nodes.push(facts);
+    const nodes = [
+      make("div", "da-card-text", {}, ...(masked ? [say("masked")] : signs(recording.text(id)))),
+      make("div", "da-card-where", {}, say("where", { p, id })), list,
+    ];
+    const remark = recording.remark(frame, p);
+    if (remark) nodes.push(make("p", "da-remark", {}, remark));
+    const reason = masked ? "" : recording.reason(frame, p);
+    if (reason) nodes.push(make("p", "da-why", {}, reason));
     const rows = masked ? [] : recording.alternatives(frame, p);
-    if (rows.length) nodes.push(this.bars(rows, id, recording));
+    if (rows.length) nodes.push(this.bars(rows, id, recording, choose));
     return nodes;
   }
 
-  bars(rows, id, recording) {
-    const others = make("div", "da-others");
-    for (const [other, probability] of rows.slice(0, 5)) {
+  bars(rows, id, recording, choose) {
+    const others = make("div", choose ? "da-others da-choosing" : "da-others");
+    for (const [other, probability] of rows.slice(0, CANDIDATES)) {
       const fill = make("i");
       fill.style.width = `${100 * clamp(probability, 0, 1)}%`;
-      others.append(
-        make("span", other === id ? "da-other da-chosen" : "da-other", {}, ...signs(recording.text(other))),
+      const name = other === id ? "da-other da-chosen" : "da-other";
+      const cells = [
+        make("span", name, {}, ...signs(recording.text(other))),
         make("span", "da-meter", { "aria-hidden": "true" }, fill),
         make("span", "da-percent", {}, percent(probability)),
-      );
+      ];
+      if (!choose) {
+        others.append(...cells);
+        continue;
+      }
+      const label = say("choose", { text: recording.text(other).trim() || recording.text(other), p: percent(probability) });
+      const button = make("button", "da-candidate", { type: "button", "aria-label": label }, ...cells);
+      button.disabled = other === id;
+      button.addEventListener("click", () => choose(other));
+      others.append(button);
     }
     return others;
   }
 }
 
-// ---- the strip: masks left over the steps, and where the reader is ----------------------------------
+// ---- the strip: masks, confidence and tokens over the steps, and where the reader is -----------------
 
 class Strip {
   constructor(onSeek) {
-    this.area = makeSvg("path", { class: "da-area" });
-    this.curve = makeSvg("path", { class: "da-curve" });
+    const path = (name) => makeSvg("path", { class: name });
+    this.parts = { area: path("da-area"), bars: path("da-bars"), curve: path("da-curve"), sure: path("da-sure"), edits: path("da-edits") };
     this.needle = makeSvg("line", { class: "da-head-line", y1: 0, y2: 100 });
     const svg = makeSvg("svg", { viewBox: "0 0 1000 100", preserveAspectRatio: "none", "aria-hidden": "true" },
-      this.area, this.curve, this.needle);
-    this.root = make("div", "da-strip", { title: "masks left over the steps" }, svg);
+      ...Object.values(this.parts), this.needle);
+    this.root = make("div", "da-strip", { title: say("stripTitle") }, svg);
     const seek = (event) => {
       const box = this.root.getBoundingClientRect();
       onSeek(clamp((event.clientX - box.left) / Math.max(1, box.width), 0, 1));
@@ -493,16 +825,30 @@ class Strip {
   }
 
   draw(recording) {
-    const x = (step) => (1000 * step) / Math.max(1, recording.total);
-    const y = (masks) => 98 - (94 * masks) / Math.max(1, recording.peak);
+    const wide = 1000 / Math.max(1, recording.total);
+    const x = (step) => (step * wide).toFixed(1);
+    const y = (share) => (98 - 94 * share).toFixed(1);
     let line = "";
-    for (const frame of recording.frames) {
-      // Steps, not slopes: the count holds until the next frame.
-      line += line ? `H${x(frame.step).toFixed(1)}V${y(frame.masks).toFixed(1)}`
-        : `M${x(frame.step).toFixed(1)} ${y(frame.masks).toFixed(1)}`;
+    let sure = "";
+    let bars = "";
+    let edits = "";
+    for (const { step, masks, meanConfidence, revealed, edits: mine } of recording.frames) {
+      // Steps, not slopes: a value holds until the next frame.
+      const left = y(masks / Math.max(1, recording.peak));
+      line += line ? `H${x(step)}V${left}` : `M${x(step)} ${left}`;
+      if (!Number.isNaN(meanConfidence)) sure += sure ? `H${x(step)}V${y(meanConfidence)}` : `M${x(step)} ${y(meanConfidence)}`;
+      if (mine.size) edits += `M${x(step)} 0V14`;
+      else if (revealed.length) {
+        const tall = 40 * (revealed.length / recording.most);
+        bars += `M${x(step - 0.8)} 100v${-tall.toFixed(1)}h${(0.6 * wide).toFixed(1)}V100Z`;
+      }
     }
-    this.curve.setAttribute("d", line);
-    this.area.setAttribute("d", line ? `${line}V100H${x(recording.first).toFixed(1)}Z` : "");
+    const end = x(recording.last);
+    this.parts.curve.setAttribute("d", line);
+    this.parts.area.setAttribute("d", line ? `${line}V100H${x(recording.first)}Z` : "");
+    this.parts.sure.setAttribute("d", sure ? `${sure}H${end}` : "");
+    this.parts.bars.setAttribute("d", bars);
+    this.parts.edits.setAttribute("d", edits);
   }
 
   point(recording, step) {
@@ -515,12 +861,12 @@ class Strip {
 // ---- the controls: built once, wired by Player ------------------------------------------------------
 
 function colorChoice(name, value, onChange) {
-  const group = make("fieldset", "da-choice", { "aria-label": "Color by" });
-  for (const [key, label] of [["confidence", "Confidence"], ["step", "Step"], ["off", "Off"]]) {
+  const group = make("fieldset", "da-choice", { "aria-label": say("colorBy") });
+  for (const key of [...Object.keys(SCALES), "off"]) {
     const input = make("input", "", { type: "radio", name, value: key });
     input.checked = key === value;
     input.addEventListener("change", () => onChange(key));
-    group.append(make("label", "", {}, input, label));
+    group.append(make("label", "", {}, input, say(key)));
   }
   return group;
 }
@@ -533,23 +879,115 @@ function select(label, options, value, onChange) {
   return make("span", "da-select", {}, node);
 }
 
-function legend(colorBy, total, again) {
+/** What the colors and signs mean, for what is on the screen. */
+function legend(colorBy, recording, { again = false, mine = false, breaks = false } = {}) {
   const root = make("div", "da-legend");
-  if (colorBy !== "off") {
+  if (SCALES[colorBy]) {
     const swatches = make("span", "da-swatches", { "aria-hidden": "true" });
     for (let level = 0; level < LEVELS; level += 1) {
       const swatch = make("i");
-      swatch.style.background = `var(--da-${colorBy === "step" ? "p" : "v"}${level})`;
+      swatch.style.background = `var(--da-${SCALES[colorBy]}${level})`;
       swatches.append(swatch);
     }
-    const [from, to] = colorBy === "step" ? ["step 0", `${total}`] : ["probability 0", "1"];
+    const ends = {
+      confidence: [say("scaleProbability"), "1"], step: [say("scaleStep"), `${recording?.total ?? 0}`],
+      entropy: [say("scaleEntropy"), say("scaleNats", { n: recording?.entropyScale ?? ENTROPIES[0] })],
+    };
+    const [from, to] = ends[colorBy];
     root.append(make("span", "da-scale", {}, from, swatches, to));
   }
-  const keys = [["mask", "masked"], ["fixed", "given"], ...(again ? [["again", "masked again"]] : [])];
+  const keys = [["mask", "masked"], ["fixed", "given"]];
+  if (mine) keys.push(["mine", "yours"]);
+  if (again) keys.push(["again", "again"]);
+  if (breaks) keys.push(["breaks", "breaks"]);
   for (const [key, text] of keys) {
-    root.append(make("span", `da-key da-key-${key}`, {}, make("i", "", { "aria-hidden": "true" }), text));
+    root.append(make("span", `da-key da-key-${key}`, {}, make("i", "", { "aria-hidden": "true" }), say(text)));
   }
   return root;
+}
+
+// ---- two endings: the canvas, and beside it what the run was before somebody interfered ------------
+
+class Pair {
+  constructor(main, onSwap) {
+    this.main = main;
+    this.canvas = new TokenCanvas();
+    this.recording = null;
+    this.index = 0;
+    this.count = make("span", "da-differ", { role: "status" });
+    const swap = make("button", "da-plain", { type: "button" }, say("swap"));
+    swap.addEventListener("click", onSwap);
+    this.label = make("span", "da-about");
+    this.other = make("section", "da-ending", { "aria-label": say("other") },
+      make("div", "da-ending-head", {}, make("span", "da-name", {}, say("other")), this.label, swap), this.canvas.root);
+    this.head = make("div", "da-ending-head", { hidden: "" }, make("span", "da-name", {}, say("now")), this.count);
+    this.root = make("div", "da-pair", {}, make("section", "da-ending", { "aria-label": say("now") }, this.head, main.root));
+  }
+
+  /** Show another recording of as many tokens beside the run; null shows none. */
+  set(recording, colorBy) {
+    this.recording = recording;
+    this.head.hidden = !recording;
+    this.root.classList.toggle("da-two", Boolean(recording));
+    if (!recording) {
+      this.other.remove();
+      return;
+    }
+    this.root.append(this.other);
+    this.canvas.reset(recording);
+    for (const key of Object.keys(SCALES)) this.canvas.root.classList.toggle(`da-by-${key}`, key === colorBy);
+  }
+
+  /** The frame to show beside the run's frame of that step; null where there is no other ending. */
+  at(step) {
+    return this.recording?.frames[this.recording.indexOf(step)] ?? null;
+  }
+
+  draw(frame, main, colorBy) {
+    this.canvas.draw(frame, { fresh: new Set(), again: new Set(), colorBy, beside: main });
+    const total = frame.ids.length;
+    const n = frame.ids.reduce((sum, id, p) => sum + (id !== main.ids[p]), 0);
+    const text = n === 0 ? say("same") : say(n === 1 ? "differOne" : "differ", { n, total });
+    if (this.count.textContent !== text) this.count.textContent = text;
+    this.label.textContent = say("sentence", { step: frame.step, total: this.recording.total, masks: frame.masks });
+  }
+}
+
+// ---- steering: what the reader can ask of the running model -----------------------------------------
+
+class SteeringBar {
+  constructor(act) {
+    const button = (key, command, keys) => {
+      const node = make("button", "da-plain", { type: "button", "aria-keyshortcuts": keys }, say(key));
+      node.addEventListener("click", () => act({ do: command }));
+      return node;
+    };
+    this.pause = button("pauseModel", "pause", "Space");
+    this.go = button("resume", "go", "R");
+    this.step = button("oneStep", "step", ".");
+    this.undo = button("undo", "undo", "U");
+    this.hint = make("span", "da-hint");
+    this.root = make("div", "da-steer", { role: "group", "aria-label": say("model") }, this.pause, this.go, this.step, this.undo, this.hint);
+    const rows = WORDS.keys.flatMap(([key, what]) => [make("dt", "", {}, make("kbd", "", {}, key)), make("dd", "", {}, what)]);
+    this.help = make("details", "da-help", {}, make("summary", "", {}, say("help")), make("dl", "da-keys", {}, ...rows));
+  }
+
+  /** Offer what can be asked now. */
+  show(player, frame) {
+    const { recording, steerable } = player;
+    this.root.hidden = this.help.hidden = !steerable;
+    if (!steerable || !frame) return;
+    const back = player.index < player.newest;
+    const live = recording.live;
+    this.pause.hidden = !live;
+    this.go.hidden = this.step.hidden = live;
+    this.go.disabled = this.step.disabled = !frame.masks;
+    this.undo.disabled = back || !recording.frames[player.newest].edits.size;
+    const label = back ? say("goOnFrom", { step: frame.step }) : say("resume");
+    if (this.go.textContent !== label) this.go.textContent = label;
+    const hint = back ? say("branchHint", { step: frame.step }) : say("hint");
+    if (this.hint.textContent !== hint) this.hint.textContent = hint;
+  }
 }
 
 // ---- one player -------------------------------------------------------------------------------------
@@ -557,13 +995,16 @@ function legend(colorBy, total, again) {
 class Player {
   constructor(element, options = {}) {
     this.id = nextId();
-    this.options = { controls: true, colorBy: "confidence", empty: "Nothing has run yet.", ...options };
+    Object.assign(WORDS, options.words);
+    this.options = { controls: true, colorBy: "confidence", empty: say("empty"), ...options };
     this.colorBy = this.options.colorBy;
     this.recording = null;
     this.index = 0; // the frame on the screen, or about to be
     this.drawn = -1; // the frame that is on the screen
     this.follow = true; // keep up with the newest frame while a run is live
     this.playing = false;
+    this.steerable = false; // whether the host can change the run on the screen
+    this.run = null; // what the host calls it
     this.speed = "1";
     this.stale = new Set(); // of "frame", "strip": what the next redraw must do
     this.lastDraw = -Infinity;
@@ -575,13 +1016,14 @@ class Player {
 
   build(element) {
     this.canvas = new TokenCanvas();
-    this.card = new Card(`da-card-${this.id}`);
+    this.card = new Card(`da-card-${this.id}`, (command) => this.steer(command));
+    this.pair = new Pair(this.canvas, () => this.steer({ do: "swap" }));
     this.status = make("div", "da-sr", { role: "status", "aria-live": "polite" });
     this.problem = make("div", "da-problem", { role: "alert", hidden: "" });
-    this.root = make("div", "da-player", { role: "group", "aria-label": "Player" });
+    this.root = make("div", "da-player", { role: "group", "aria-label": say("untitled") });
     if (this.options.height) this.root.style.setProperty("--da-height", this.options.height);
     this.empty = make("div", "da-empty", {}, this.options.empty);
-    this.body = [this.buildHead(), this.canvas.root, this.buildFoot()]; // put in when there is something to show
+    this.body = [this.buildHead(), this.pair.root, this.buildFoot()]; // put in when there is something to show
     if (!this.options.controls) this.body = [this.canvas.root];
     this.root.append(this.problem, this.empty, this.card.root, this.status);
     this.setColor(this.colorBy);
@@ -591,67 +1033,138 @@ class Player {
 
   buildHead() {
     this.name = make("span", "da-name");
-    this.liveMark = make("span", "da-live", { hidden: "" }, "live");
+    this.liveMark = make("span", "da-live", { hidden: "" }, say("live"));
     this.about = make("div", "da-about");
     const special = make("input", "", { type: "checkbox" });
     special.checked = true;
-    special.addEventListener("change", () => this.canvas.root.classList.toggle("da-no-special", !special.checked));
-    const settings = make("div", "da-settings", {}, make("label", "da-check", {}, special, "special tokens"),
+    special.addEventListener("change", () => this.pair.root.classList.toggle("da-no-special", !special.checked));
+    const settings = make("div", "da-settings", {}, make("label", "da-check", {}, special, say("special")),
       colorChoice(`da-color-${this.id}`, this.colorBy, (key) => this.setColor(key)));
     return make("div", "da-head", {}, make("div", "da-title", {}, this.name, this.liveMark, this.about), settings);
   }
 
   buildFoot() {
     this.strip = new Strip((share) => this.seek(Math.round(share * this.recording.total)));
-    this.scrubber = make("input", "da-scrubber", { type: "range", min: 0, max: 0, step: 1, value: 0, "aria-label": "Step" });
+    this.scrubber = make("input", "da-scrubber", { type: "range", min: 0, max: 0, step: 1, value: 0, "aria-label": say("step") });
     this.scrubber.addEventListener("input", () => this.seek(Number(this.scrubber.value)));
     this.buttons = {
-      start: iconButton("start", "To the start", () => this.seek(0)),
-      back: iconButton("back", "One step back", () => this.stepBy(-1)),
-      play: iconButton("play", "Play", () => this.toggle()),
-      forward: iconButton("forward", "One step forward", () => this.stepBy(1)),
-      end: iconButton("end", "To the end", () => this.seek(Infinity)),
+      start: iconButton("start", say("toStart"), () => this.seek(0)),
+      back: iconButton("back", say("back"), () => this.stepBy(-1)),
+      play: iconButton("play", say("play"), () => this.toggle()),
+      forward: iconButton("forward", say("forward"), () => this.stepBy(1)),
+      end: iconButton("end", say("toEnd"), () => this.seek(Infinity)),
     };
     this.buttons.play.classList.add("da-play");
-    this.speedSelect = select("Speed", [...SPEEDS.map((s) => [`${s}`, `${s}\u00d7`]), ["real", "real time"]], this.speed,
-      (value) => this.setSpeed(value));
-    this.jump = make("button", "da-jump", { type: "button", hidden: "" }, "To the newest step");
+    const speeds = [...SPEEDS.map((s) => [`${s}`, `${s}\u00d7`]), ["real", say("realTime")]];
+    this.speedSelect = select(say("speed"), speeds, this.speed, (value) => this.setSpeed(value));
+    this.jump = make("button", "da-jump", { type: "button", hidden: "" }, say("toNewest"));
     this.jump.addEventListener("click", () => this.seek(Infinity));
     this.stepText = make("span");
     this.timeText = make("small");
     this.legend = make("div");
-    return make("div", "da-foot", {}, this.strip.root, this.scrubber, make("div", "da-bar", {},
-      make("div", "da-buttons", {}, ...Object.values(this.buttons)), this.speedSelect,
-      make("div", "da-state", {}, this.stepText, this.timeText), this.jump, this.legend));
+    this.steering = this.options.steer ? new SteeringBar((command) => this.steer(command)) : null;
+    const key = (name) => make("span", `da-key da-key-${name}`, {}, make("i", "", { "aria-hidden": "true" }), say(name));
+    this.stripLegend = make("div", "da-strip-legend", {}, ...["stripMasks", "stripConfidence", "stripRevealed", "stripEdits"].map(key));
+    return make("div", "da-foot", {}, ...(this.steering ? [this.steering.root] : []), this.strip.root, this.scrubber,
+      make("div", "da-bar", {}, make("div", "da-buttons", {}, ...Object.values(this.buttons)), this.speedSelect,
+        make("div", "da-state", {}, this.stepText, this.timeText), this.jump),
+      make("div", "da-bar da-legends", {}, this.stripLegend, this.legend),
+      ...(this.steering ? [this.steering.help] : []));
   }
 
   listen() {
     const signal = this.abort.signal;
-    const tokens = this.canvas.root;
+    const tokens = this.options.controls ? this.pair.root : this.canvas.root;
     const tokenOf = (event) => event.target.closest?.(".da-token");
-    const reveal = (event) => tokenOf(event) && this.showCard(tokenOf(event));
+    const reveal = (event) => tokenOf(event) && !this.dragging && this.showCard(tokenOf(event));
     tokens.addEventListener("pointerover", reveal, { signal });
     tokens.addEventListener("pointerout", () => this.card.hideSoon(), { signal });
     tokens.addEventListener("focusin", (event) => {
-      if (!tokenOf(event)) return;
-      this.canvas.activate(tokenOf(event).position);
+      const token = tokenOf(event);
+      if (!token) return;
+      token.canvas.activate(token.position);
       reveal(event);
     }, { signal });
     tokens.addEventListener("focusout", () => this.card.hideSoon(), { signal });
+    tokens.addEventListener("pointerdown", (event) => this.press(event), { signal });
+    tokens.addEventListener("copy", (event) => this.copy(event), { signal });
+    window.addEventListener("pointerdown", (event) => {
+      if (this.card.isOpen && !this.card.root.contains(event.target)) this.card.hide();
+    }, { signal, capture: true });
     window.addEventListener("scroll", () => this.card.move(), { signal, passive: true, capture: true });
     this.root.addEventListener("keydown", (event) => this.onKey(event), { signal });
     claimKeys(this.root, signal);
   }
 
+  /** A token is pressed: a click opens it, a drag selects and masks, Shift extends the selection. */
+  press(event) {
+    const token = event.target.closest?.(".da-token");
+    const { canvas } = this;
+    if (!this.steerable || event.button !== 0 || token?.canvas !== canvas) return;
+    event.preventDefault(); // or the browser would select text
+    const from = event.shiftKey ? canvas.active : token.position;
+    let to = token.position;
+    const follow = (move) => {
+      const over = document.elementFromPoint(move.clientX, move.clientY)?.closest?.(".da-token");
+      if (over?.canvas !== canvas || over.position === to) return;
+      to = over.position;
+      this.card.hide();
+      canvas.select(from, to);
+    };
+    this.dragging = new AbortController();
+    const { signal } = this.dragging;
+    const end = (done) => {
+      this.dragging.abort();
+      this.dragging = null;
+      if (!done) canvas.select(null);
+      else if (event.shiftKey) this.extend(from, to);
+      else if (to === from) this.openAt(from);
+      else {
+        const [first, last] = canvas.selected;
+        canvas.select(null);
+        canvas.focus(first);
+        this.steer({ do: "mask", first, last });
+      }
+    };
+    window.addEventListener("pointermove", follow, { signal });
+    window.addEventListener("pointerup", () => end(true), { signal });
+    window.addEventListener("pointercancel", () => end(false), { signal });
+    window.addEventListener("keydown", (key) => key.key === "Escape" && end(false), { signal });
+    if (event.shiftKey) canvas.select(from, to);
+  }
+
+  /** Open the card of a token, or of the selection that it is part of. */
+  openAt(position, options) {
+    const { canvas } = this;
+    const [first, last] = canvas.range;
+    if (position < first || position > last) canvas.select(null);
+    canvas.focus(position);
+    this.card.open(canvas.tokens[position], options);
+  }
+
+  /** Select from one token to another and go there. */
+  extend(from, to) {
+    this.canvas.select(from, to);
+    this.canvas.focus(to);
+  }
+
+  copy(event) {
+    const canvas = event.target.closest?.(".da-token")?.canvas;
+    if (!canvas?.recording || !window.getSelection().isCollapsed) return;
+    event.clipboardData.setData("text/plain", canvas.text(...(canvas.selected ?? [])));
+    event.preventDefault();
+  }
+
   onKey(event) {
     if (event.ctrlKey || event.metaKey || event.altKey || !this.options.controls) return;
     const { target, key } = event;
-    if (key === "Escape") {
+    const canvas = target.closest(".da-token")?.canvas;
+    if (canvas) {
+      if (!this.canvasKey(key, canvas, event.shiftKey)) return;
+    } else if (key === "Escape") {
       if (!this.card.token) return;
       this.card.hide();
-    } else if (target.closest(".da-canvas")) {
-      if (!this.canvasKey(key)) return;
-    } else if (key === " " && !target.matches("button, select, input:not([type=range])")) {
+    } else if (key === " " && !target.matches("button, summary, select, input:not([type=range])")) {
       this.toggle();
     } else if (target.matches("select, input[type=radio]")) {
       return;
@@ -664,22 +1177,68 @@ class Player {
     event.stopPropagation();
   }
 
-  canvasKey(key) {
-    const at = this.canvas.active;
+  canvasKey(key, canvas = this.canvas, shift = false) {
+    const at = canvas.active;
     const moves = {
-      ArrowRight: () => this.canvas.beside(at, 1), ArrowLeft: () => this.canvas.beside(at, -1),
-      ArrowDown: () => this.canvas.across(at, 1), ArrowUp: () => this.canvas.across(at, -1),
-      Home: () => this.canvas.beside(-1, 1), End: () => this.canvas.beside(this.canvas.tokens.length, -1),
+      ArrowRight: () => canvas.beside(at, 1), ArrowLeft: () => canvas.beside(at, -1),
+      ArrowDown: () => canvas.across(at, 1), ArrowUp: () => canvas.across(at, -1),
+      Home: () => canvas.beside(-1, 1), End: () => canvas.beside(canvas.tokens.length, -1),
     };
-    if (key === " ") this.toggle();
-    else if (moves[key]) this.canvas.focus(moves[key]());
+    const editing = this.steerable && canvas === this.canvas;
+    if (moves[key]) {
+      const to = moves[key]();
+      if (editing && shift) {
+        const [first, last] = canvas.range;
+        this.extend(at === first && first !== last ? last : first, to);
+      } else {
+        if (canvas.selected) canvas.select(null);
+        canvas.focus(to);
+      }
+    } else if (key === "Escape") {
+      if (!this.card.token && !canvas.selected) return false;
+      this.card.hide();
+      canvas.select(null);
+    } else if (editing && this.editKey(key)) return true;
+    else if (key === " ") this.toggle();
     else return false;
     return true;
   }
 
+  /** A key that changes the run; false if it is none. */
+  editKey(key) {
+    const { canvas, card } = this;
+    const [first, last] = canvas.range;
+    const { recording, frame } = canvas;
+    const candidate = Number(key) >= 1 && first === last ? recording.alternatives(frame, first)[Number(key) - 1] : null;
+    const commands = {
+      Delete: () => this.steer({ do: "mask", first, last }),
+      p: () => this.steer({ do: card.allPinned(frame, recording, first, last) ? "unpin" : "pin", first, last }),
+      Enter: () => this.openAt(canvas.active, { toField: true }),
+      u: () => this.steer({ do: "undo" }),
+      r: () => recording.live || this.steer({ do: "go" }),
+      ".": () => recording.live || this.steer({ do: "step" }),
+    };
+    commands.Backspace = commands.Delete;
+    commands.F2 = commands.Enter;
+    const command = commands[key.length === 1 ? key.toLowerCase() : key];
+    if (command) command();
+    else if (candidate && frame.ids[first] !== recording.maskId) this.steer({ do: "choose", first, last, id: candidate[0] });
+    else if (key === " " && recording.live) this.steer({ do: "pause" });
+    else return false;
+    if (command === commands.Delete || key === "p") canvas.select(null);
+    return true;
+  }
+
+  /** Ask the host for something, where and when the reader is. */
+  steer(command) {
+    if (!this.steerable) return;
+    const { recording } = this;
+    const following = this.index === this.newest;
+    this.options.steer({ run: this.run, at: following ? null : recording.frames[this.index].step, ...command });
+  }
+
   showCard(token) {
-    const frame = this.recording?.frames[this.drawn];
-    if (frame) this.card.show(token, this.recording, frame);
+    if (token.canvas.frame) this.card.show(token);
   }
 
   // -- what goes in --
@@ -696,18 +1255,27 @@ class Player {
   }
 
   /** Add frames to the run on the screen; a header starts a new run. */
-  append(frames, header = null, { vocab = {}, done = false } = {}) {
+  append(frames, header = null, { vocab = {}, done = false, ...aside } = {}) {
     this.guard(() => {
       if (header) this.adopt(recordingFrom({ header, vocab: header.vocab, frames: [], done: false }));
       if (!this.recording) return; // a late joiner: the next message with a header has everything
       this.recording.learn(vocab);
       const reading = this.recording.frames[this.index]?.step ?? 0;
       for (const frame of frames) this.recording.add(frame);
-      if (done) this.recording.done = true;
+      this.recording.note({ done, ...aside });
+      this.aside(aside);
       this.index = this.follow ? this.newest : this.recording.indexOf(reading);
       this.mark("frame", "strip");
     });
     return this;
+  }
+
+  /** What a message says of the run beside its frames: may it be changed, and is there another ending? */
+  aside({ run = null, steer = false, other }) {
+    this.run = run;
+    this.steerable = Boolean(steer && this.options.steer && this.options.controls);
+    if (this.canvas.editable !== this.steerable) this.canvas.setEditable(this.steerable);
+    if (other !== undefined) this.pair.set(other && recordingFrom(other), this.colorBy);
   }
 
   adopt(recording) {
@@ -719,6 +1287,7 @@ class Player {
     this.empty.remove();
     if (!this.canvas.root.isConnected) this.problem.after(...this.body);
     this.canvas.reset(recording);
+    this.aside({ other: null });
     this.describe();
     this.mark("frame", "strip");
   }
@@ -733,7 +1302,7 @@ class Player {
   }
 
   fail(error) {
-    this.problem.textContent = `This trace cannot be shown: ${error.message}`;
+    this.problem.textContent = say("giveUp", { why: error.message });
     this.problem.hidden = false;
     this.empty.remove();
   }
@@ -742,8 +1311,9 @@ class Player {
     const { model, architecture, strategy, steps, temperature, seed } = this.recording.meta;
     this.name.textContent = this.options.title ?? model ?? "";
     const facts = [
-      architecture !== model && architecture, strategy, steps != null && `${steps} steps`,
-      temperature != null && `temperature ${temperature}`, seed != null && `seed ${seed}`, `${this.recording.length} tokens`,
+      architecture !== model && architecture, strategy, steps != null && say("steps", { n: steps }),
+      temperature != null && say("temperature", { n: temperature }), seed != null && say("seed", { n: seed }),
+      say("tokens", { n: this.recording.length }),
     ];
     this.about.textContent = facts.filter(Boolean).join(" \u00b7 ");
   }
@@ -782,8 +1352,13 @@ class Player {
     return this.recording?.elapsed ?? 0;
   }
 
-  get remasks() {
-    return this.recording?.frames.some((frame) => frame.remasked.length) ?? false;
+  /** Which signs beyond masks and given tokens occur in this run. */
+  get signs() {
+    const frames = this.recording?.frames ?? [];
+    return {
+      again: frames.some((frame) => frame.remasked.length), mine: frames.some((frame) => frame.edits.size),
+      breaks: (this.recording?.remarks.at.size ?? 0) > 0,
+    };
   }
 
   setSpeed(speed) {
@@ -793,7 +1368,9 @@ class Player {
 
   setColor(colorBy) {
     this.colorBy = colorBy;
-    for (const key of ["confidence", "step"]) this.canvas.root.classList.toggle(`da-by-${key}`, key === colorBy);
+    for (const canvas of [this.canvas, this.pair.canvas]) {
+      for (const key of Object.keys(SCALES)) canvas.root.classList.toggle(`da-by-${key}`, key === colorBy);
+    }
     this.mark("frame", "strip");
   }
 
@@ -845,7 +1422,7 @@ class Player {
   sentence() {
     const frame = this.recording?.frames[this.index];
     if (!frame) return "";
-    return `step ${frame.step} of ${this.recording.total}, ${frame.masks} ${frame.masks === 1 ? "mask" : "masks"} left`;
+    return say(frame.masks === 1 ? "sentenceOne" : "sentence", { step: frame.step, total: this.recording.total, masks: frame.masks });
   }
 
   // -- drawing --
@@ -874,9 +1451,10 @@ class Player {
     if (frame && this.stale.has("frame")) this.drawTokens(frame);
     if (this.stale.has("strip")) {
       if (recording) this.strip.draw(recording);
-      const fresh = legend(this.colorBy, recording?.total ?? 0, this.remasks);
+      const fresh = legend(this.colorBy, recording, this.signs);
       this.legend.replaceWith(fresh);
       this.legend = fresh;
+      this.stripLegend?.classList.toggle("da-no-edits", !this.signs.mine);
     }
     this.stale.clear();
     this.drawControls(frame);
@@ -890,35 +1468,44 @@ class Player {
       ? this.drawn + 1 : this.index;
     const fresh = new Set();
     for (let i = from; i <= this.index; i += 1) for (const p of frames[i].revealed) fresh.add(p);
-    this.canvas.draw(frame, { fresh, again: new Set(frame.remasked), colorBy: this.colorBy });
+    const beside = this.pair.at(this.index === this.newest ? Infinity : frame.step);
+    this.canvas.draw(frame, { fresh, again: new Set(frame.remasked), colorBy: this.colorBy, beside });
+    if (beside) this.pair.draw(beside, frame, this.colorBy);
     this.drawn = this.index;
-    if (this.card.token) this.card.show(this.card.token, this.recording, frame);
+    this.card.refresh();
   }
 
   drawControls(frame) {
     const recording = this.recording;
     const total = recording?.total ?? 0;
     const step = frame?.step ?? 0;
-    const live = Boolean(recording && !recording.done);
+    const live = Boolean(recording?.live);
     this.scrubber.max = total;
     this.scrubber.value = step;
     this.scrubber.style.setProperty("--da-played", `${total ? (100 * step) / total : 0}%`);
-    this.scrubber.setAttribute("aria-valuetext", this.sentence());
+    this.scrubber.setAttribute("aria-valuetext", [this.sentence(), ...(frame ? this.measures(frame) : [])].join(", "));
     if (recording) this.strip.point(recording, step);
     this.stepText.textContent = this.sentence();
     this.timeText.textContent = frame ? this.timing(frame) : "";
     this.liveMark.hidden = !live;
     this.jump.hidden = !live || this.follow || this.playing;
-    setIcon(this.buttons.play, this.playing ? "pause" : "play", this.playing ? "Pause" : "Play");
+    setIcon(this.buttons.play, this.playing ? "pause" : "play", say(this.playing ? "pause" : "play"));
+    this.steering?.show(this, frame);
     this.buttons.play.disabled = this.scrubber.disabled = this.newest === 0;
     this.buttons.start.disabled = this.buttons.back.disabled = this.index === 0;
     this.buttons.end.disabled = this.buttons.forward.disabled = this.index === this.newest;
   }
 
+  /** What the strip shows at this step, in words. */
+  measures(frame) {
+    const sure = Number.isNaN(frame.meanConfidence) ? [] : [say("meanConfidence", { p: percent(frame.meanConfidence) })];
+    return frame.step === this.recording.first ? sure : [say("revealed", { n: frame.revealed.length }), ...sure];
+  }
+
   timing(frame) {
-    const pieces = [];
+    const pieces = this.measures(frame);
     if (!Number.isNaN(frame.t)) pieces.push(`t = ${frame.t.toFixed(3)}`);
-    if (!Number.isNaN(frame.nfe)) pieces.push(`${frame.nfe} forward ${frame.nfe === 1 ? "pass" : "passes"}`);
+    if (!Number.isNaN(frame.nfe)) pieces.push(say(frame.nfe === 1 ? "pass" : "passes", { n: frame.nfe }));
     if (this.recording.elapsed > 0) pieces.push(duration(frame.elapsed));
     return pieces.join(" \u00b7 ");
   }
@@ -958,7 +1545,7 @@ class Race {
     this.colorBy = colorBy;
     this.time = 0;
     this.playing = false;
-    this.root = make("div", "da-player da-race", { role: "group", "aria-label": "Race" });
+    this.root = make("div", "da-player da-race", { role: "group", "aria-label": say("race") });
     this.lanes = lanes.map((lane) => this.buildLane(lane));
     this.players = this.lanes.map((lane) => lane.player);
     this.duration = Math.max(0, ...this.players.map((player) => player.duration));
@@ -986,23 +1573,23 @@ class Race {
   }
 
   buildFoot() {
-    this.button = iconButton("play", "Play", () => this.toggle());
+    this.button = iconButton("play", say("play"), () => this.toggle());
     this.button.classList.add("da-play");
     this.scrubber = make("input", "da-scrubber", {
-      type: "range", min: 0, max: Math.max(1, this.duration), step: "any", value: 0, "aria-label": "Time",
+      type: "range", min: 0, max: Math.max(1, this.duration), step: "any", value: 0, "aria-label": say("time"),
     });
     this.scrubber.addEventListener("input", () => this.seek(Number(this.scrubber.value)));
-    const name = (s) => (s === 1 ? "real time" : s < 1 ? `${Math.round(1 / s)}\u00d7 slower` : `${s}\u00d7 faster`);
+    const name = (s) => (s === 1 ? say("realTime") : s < 1 ? say("slower", { n: Math.round(1 / s) }) : say("faster", { n: s }));
     const speeds = [...new Set([...RACE_SPEEDS, Number(this.speed)])].sort((a, b) => a - b);
-    this.speedSelect = select("Speed", speeds.map((s) => [`${s}`, name(s)]), this.speed, (value) => {
+    this.speedSelect = select(say("speed"), speeds.map((s) => [`${s}`, name(s)]), this.speed, (value) => {
       this.speed = value;
       this.rewindClock();
     });
     this.state = make("div", "da-state");
     this.verdict = make("div", "da-verdict", { role: "status", "aria-live": "polite" });
     return make("div", "da-race-foot", {}, this.scrubber, make("div", "da-bar", {},
-      make("div", "da-buttons", {}, iconButton("start", "To the start", () => this.seek(0)), this.button,
-        iconButton("end", "To the end", () => this.seek(this.duration))),
+      make("div", "da-buttons", {}, iconButton("start", say("toStart"), () => this.seek(0)), this.button,
+        iconButton("end", say("toEnd"), () => this.seek(this.duration))),
       this.speedSelect, this.state, this.verdict), make("div", "da-bar", {},
       colorChoice(`da-color-${nextId()}`, this.colorBy, (key) => this.setColor(key)), this.legend));
   }
@@ -1011,7 +1598,7 @@ class Race {
     this.colorBy = colorBy;
     for (const player of this.players) player.setColor(colorBy);
     const { recording } = this.players[0] ?? {};
-    const fresh = legend(colorBy, recording?.total ?? 0, this.players.some((player) => player.remasks));
+    const fresh = legend(colorBy, recording, { again: this.players.some((player) => player.signs.again) });
     this.legend.replaceWith(fresh);
     this.legend = fresh;
   }
@@ -1083,7 +1670,7 @@ class Race {
     this.scrubber.style.setProperty("--da-played", `${this.duration ? (100 * ms) / this.duration : 0}%`);
     this.scrubber.setAttribute("aria-valuetext", `${duration(ms)} of ${duration(this.duration)}`);
     this.state.textContent = `${duration(ms)} of ${duration(this.duration)}`;
-    setIcon(this.button, this.playing ? "pause" : "play", this.playing ? "Pause" : "Play");
+    setIcon(this.button, this.playing ? "pause" : "play", say(this.playing ? "pause" : "play"));
     for (const lane of this.lanes) this.showLane(lane, ms);
     const over = ms >= this.duration && this.duration > 0;
     const verdict = over ? this.result() : "";
@@ -1125,6 +1712,7 @@ class Race {
 export function receive(element, options = {}) {
   let shown = null; // a Player or a Race
   let run = null;
+  let turn = -1; // of a run that is steered: what is older than the newest comes too late
   const player = () => {
     if (!(shown instanceof Player)) {
       shown?.destroy();
@@ -1142,8 +1730,9 @@ export function receive(element, options = {}) {
     } else if (message.schema === "diffuapriel-feed") {
       check(message);
       const header = message.run !== run ? message.header : null;
-      if (message.run !== run && !header) return; // joined late: wait for a message that has a header
+      if (message.run !== run && (!header || message.turn < turn)) return; // joined late: wait for a header
       run = message.run;
+      turn = message.turn ?? turn;
       player().append(message.frames, header, message);
     } else {
       run = null;
@@ -1163,10 +1752,12 @@ export function receive(element, options = {}) {
 }
 
 /** gr.HTML: `value` is a message, as JSON text (fast) or as an object. */
-export function bindGradio({ element, props, watch }, options = {}) {
+export function bindGradio({ element, props, watch, trigger }, options = {}) {
   const host = element.querySelector(".da-host") ?? element;
   host.replaceChildren();
-  const take = receive(host, options);
+  // Two events, since Gradio has one queue an event: "submit" runs the model, "input" changes the canvas at once.
+  const steer = options.steer ? (command) => trigger(RUNS.has(command.do) ? "submit" : "input", command) : null;
+  const take = receive(host, { ...options, steer });
   const read = () => {
     const value = props.value;
     if (!value) return;

@@ -5,7 +5,14 @@ A message holds a frame as its differences from the frame before, some hundred b
 running model at twenty redraws a second. A message is a plain dict:
 
     {"schema": "diffuapriel-feed", "version": 2, "run": id, "vocab": {id: text}, "frames": [...], "done": bool,
-     "header": {"meta", "length", "mask_id", "eos_id", "fixed"}}          # header: only where the run is whole so far
+     "header": {"meta", "length", "mask_id", "eos_id", "fixed"},          # header: only where the run is whole so far
+                                                                        # and, where it is known:
+     "live": bool,                      frames are coming now; otherwise the run is over, or waits for somebody
+     "total": int,                      steps at the end of the run, if nobody interferes
+     "remarks": {"step", "at": {position: text}},                  what is to be said of single tokens at that step
+     "steer": bool,                     the host takes commands for this run
+     "turn": int,                       grows with every new run of a page: what is older comes too late
+     "other": message | null}           another run of as many tokens, to compare with
     {"schema": "diffuapriel-race", "version": 2, "lanes": [{"label", "note", "trace"}], "slow": number | null}
 
 The first frame of a run is full ({"ids", "confidence", "entropy"}), later ones are differences
@@ -91,7 +98,8 @@ class Feed:
                 yield to_text(message)
         yield to_text(feed.finish())
 
-    `meta` is the `meta` of a trace; its `steps` tells the player how long the run will be.
+    `meta` is the `meta` of a trace; its `steps` tells the player how long the run will be. What else the messages
+    should say ("total", "steer", ...) goes into the attribute `aside`, a dict that may change on the way.
     A page that joins late knows nothing of the frames before. So each time the run has doubled in length the
     message is whole again, from the header on: whoever joins is helped soon, and twice the size is all it costs.
     """
@@ -102,6 +110,7 @@ class Feed:
         tokenizer: Tokenizer,
         meta: dict[str, Any],
         *,
+        run: str | None = None,
         interval: float = REDRAW_SECONDS,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -112,7 +121,8 @@ class Feed:
             "eos_id": tokenizer.eos_id,
             "fixed": canvas.fixed.tolist(),
         }
-        self.run = uuid.uuid4().hex
+        self.run = run or uuid.uuid4().hex
+        self.aside: dict[str, Any] = {}
         self._token_strings = tokenizer.token_strings
         self._interval = interval
         self._now = now
@@ -126,21 +136,25 @@ class Feed:
 
     def add(self, frame: StepFrame) -> dict | None:
         """Take the next frame; return a message if it is time for one."""
+        self.take(frame)
+        if self._now() < self._next_time:
+            return None
+        self._next_time = self._now() + self._interval
+        return self._compose(done=False, live=True)
+
+    def take(self, frame: StepFrame) -> None:
+        """Take a frame that the next message will bring."""
         values = frame_to_dict(frame)
         self._frames.append(_difference(self._last, values))
         self._last = values
         self._learn(values)
-        if self._now() < self._next_time:
-            return None
-        self._next_time = self._now() + self._interval
-        return self._take(done=False)
 
-    def finish(self) -> dict:
-        """The last message: the whole run."""
-        return self._take(done=True)
+    def finish(self, *, done: bool = True) -> dict:
+        """The last message: the whole run. `done` is False where it waits for somebody to go on."""
+        return self._compose(done=done, live=False)
 
-    def _take(self, *, done: bool) -> dict:
-        whole = done or len(self._frames) >= 2 * self._whole
+    def _compose(self, *, done: bool, live: bool) -> dict:
+        whole = not live or len(self._frames) >= 2 * self._whole
         start = 0 if whole else self._sent
         message = _message(
             self.run,
@@ -152,7 +166,7 @@ class Feed:
         self._sent = len(self._frames)
         self._whole = self._sent if whole else self._whole
         self._new_vocab = {}
-        return message
+        return message | {"live": live} | self.aside
 
     def _learn(self, frame: dict) -> None:
         """Ask for the display string of every id that has not been seen before."""

@@ -50,7 +50,7 @@ def test_every_rule_of_the_style_sheet_is_the_players_own():
 
 def test_every_color_level_of_the_module_has_its_color():
     levels = int(re.search(r"const LEVELS = (\d+);", JS)[1])
-    for scale in "vp":
+    for scale in "vpe":
         assert re.findall(rf"--da-{scale}(\d+):", CSS) == [str(level) for level in range(levels)]
 
 
