@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -31,6 +32,8 @@ def why_not(weight: Tensor) -> str | None:
         return None
     if not triton_launch.installed():
         return "Triton is not installed; it comes with a CUDA build of PyTorch for Linux (pip install triton)"
+    if torch.cuda.get_device_capability(weight.device) < (8, 0):
+        return "the GPU is older than compute capability 8.0 (Ampere)"
     if weight.dtype not in triton_launch.DTYPES:
         name = str(weight.dtype).removeprefix("torch.")
         return f"the head is {name}; the Triton kernels take float32, bfloat16, float16"

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from diffuapriel.config import ModelConfig
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.model.denoiser import Denoiser
+from diffuapriel.model.engine import compile_denoiser
 from diffuapriel.sampling import device
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.head_scores import Scores, head_scores, plain_scores
@@ -14,11 +15,6 @@ from diffuapriel.sampling.options import SamplerConfig
 from diffuapriel.sampling.plan import BLIND, SCORED
 from diffuapriel.sampling.sampler import Sampler
 from tests.sampling.exact_head import ExactHead, holes
-
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
 
 M = 1000  # [MASK]
 FAST = BLIND + SCORED
@@ -49,7 +45,7 @@ def prepared(s: Sampler, denoiser, ids: torch.Tensor) -> device.Loop:
 @pytest.mark.parametrize(
     "width, tokens, padded", [(2048, 50_257, 50_304), (160, 4095, 4096), (1920, 777, 832), (56, 1, 64)]
 )
-def test_the_kernel_agrees_with_logits_in_full(dtype, n, width, tokens, padded):
+def test_the_kernel_agrees_with_logits_in_full(dtype, n, width, tokens, padded, record):
     if dtype == torch.float32 and n * tokens > 2**24:
         n = 64  # exact products take long
     torch.manual_seed(0)
@@ -59,9 +55,10 @@ def test_the_kernel_agrees_with_logits_in_full(dtype, n, width, tokens, padded):
     expected = plain_scores(rows, weight, tokens)  # the same rounding of logits, scored by torch
     # A logit that falls on the other side of a rounding moves its row's scores: rarely, and by the dtype's step.
     most = {torch.float32: 2e-5, torch.float16: 1e-2, torch.bfloat16: 6e-2}[dtype]
-    for name, a, b in zip(Scores._fields[:3], got, expected):
-        error = (a - b).abs() / (1 + b.abs())
-        print(f"{name} {dtype} n {n} width {width} tokens {tokens}: error up to {error.max().item():.1e}")
+    errors = {name: (a - b).abs() / (1 + b.abs()) for name, a, b in zip(Scores._fields[:3], got, expected)}
+    case = f"{n} rows of {width}, {tokens:,} tokens, {dtype}"
+    record("head and score", case, {name: error.max().item() for name, error in errors.items()})
+    for error in errors.values():
         assert error.max() < most and error.quantile(0.9) < 2e-5
     logits = F.linear(rows.double(), weight.double())[:, :tokens]
     lost = logits.amax(-1) - logits.gather(-1, got.best[:, None]).squeeze(1)
@@ -100,9 +97,8 @@ def test_exact_logits_give_the_text_of_the_plain_path(dtype, strategy, options):
 
 @pytest.mark.parametrize("strategy", FAST)
 def test_the_denoiser_of_the_package_writes_the_same_text_in_float32(strategy):
-    config = ModelConfig("diffuapriel", width=128, depth=2, vocab_size=M + 1, d_state=32, headdim=32)
     torch.manual_seed(0)
-    denoiser = Denoiser(config).cuda().eval()
+    denoiser = small_model()
     for parameter in denoiser.parameters():
         parameter.data.normal_(std=0.2)
     s, ids = of(strategy, steps=12, temperature=0.0), holes(3, 70, M).cuda()
@@ -124,10 +120,15 @@ def test_a_replayed_step_is_the_step_itself(strategy):
         assert torch.equal(recorded.result(), first)
 
 
-@pytest.mark.parametrize("strategy", FAST)
-def test_nothing_waits_for_the_device(strategy):
+def small_model() -> Denoiser:
     config = ModelConfig("diffuapriel", width=128, depth=2, vocab_size=M + 1, d_state=32, headdim=32)
-    denoiser, ids = Denoiser(config).cuda().eval(), holes(3, 70, M).cuda()
+    return Denoiser(config).cuda().eval()
+
+
+@pytest.mark.parametrize("ready", [lambda model: model, compile_denoiser], ids=["model", "engine"])
+@pytest.mark.parametrize("strategy", FAST)
+def test_nothing_waits_for_the_device(strategy, ready):
+    denoiser, ids = ready(small_model()), holes(3, 70, M).cuda()
     s = of(strategy, steps=12, top_k=50, top_p=0.9, repetition_penalty=1.2)
     with torch.no_grad():
         loop = prepared(s, denoiser, ids)
