@@ -19,7 +19,7 @@ from diffuapriel.bench.gpu_results import GpuReport
 LABELS = {
     PURE: "DiffuApriel",
     HYBRID: "DiffuApriel-H",
-    DIFFUTRAN: "DiffuTran, best kernel",
+    DIFFUTRAN: "DiffuTran, cuDNN first",
     DIFFUTRAN_FLASH_2: "DiffuTran, FlashAttention-2",
 }
 COLORS = {PURE: "#1590b4", HYBRID: "#7d6bd6", DIFFUTRAN: "#d9730d", DIFFUTRAN_FLASH_2: "#8a8f98"}
@@ -115,6 +115,7 @@ def _write_html(report: GpuReport, file: Path) -> None:
             type="log" if column == 1 else "linear",
             title="ms" if column == 1 else "times as long",
             rangemode="tozero" if column == 2 else "normal",
+            dtick=1,  # a power of ten, and once as fast
             row=1,
             col=column,
             **axis,

@@ -110,6 +110,8 @@ def survivors(
     for name, warm_up in warm_ups.items():
         try:
             warm_up()
+            if torch.device(device).type == "cuda":
+                torch.cuda.synchronize(device)  # a kernel's fault shows when somebody waits for it
             ready.append(name)
         except torch.OutOfMemoryError:
             problems.append(replace(about, racer=name, message=out_of_memory(device, "it")))
