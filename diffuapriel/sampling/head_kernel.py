@@ -142,7 +142,7 @@ class Tile(NamedTuple):
     stages: int
 
 
-HOPPER = Tile(rows=128, columns=256, depth=64, warps=8, stages=4)
+HOPPER = Tile(rows=128, columns=256, depth=64, warps=8, stages=4)  # 192 KB a block: data center cards only
 AMPERE = Tile(rows=128, columns=128, depth=64, warps=8, stages=3)  # with the wider one it spills registers
 FEW = Tile(rows=64, columns=128, depth=64, warps=4, stages=4)  # rows: reading the weight is all the work
 EXACT = Tile(rows=32, columns=64, depth=32, warps=4, stages=2)  # float32, multiplied without tensor cores
@@ -198,7 +198,8 @@ def best_tile(rows: Tensor) -> Tile:
         return EXACT
     if len(rows) <= FEW.rows:
         return FEW
-    return HOPPER if torch.cuda.get_device_capability(rows.device) >= (9, 0) else AMPERE
+    major, _ = torch.cuda.get_device_capability(rows.device)
+    return HOPPER if major in (9, 10) else AMPERE
 
 
 def multiprocessors(tensor: Tensor) -> int:
