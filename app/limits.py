@@ -13,6 +13,12 @@ from typing import Any
 
 MAX_SEED = 2**31 - 1
 
+# What whoever starts the app may set, from and to. Less than the first hides what the tabs begin with; the player
+# draws no more tokens than the second.
+MOST_TOKENS = (128, 16_384)
+MOST_STEPS = (8, 4096)
+MOST_QUEUE = (1, 1000)
+
 
 class Refused(ValueError):
     """A value outside what is permitted; the message is meant for the visitor."""
@@ -29,10 +35,20 @@ class Limits:
     max_sweep_length: int = 65_536
     max_upload_bytes: int = 50_000_000  # of a trace to load
     max_tokens_on_gpu: int = 8192  # of a race's canvas: on a GPU the lengths begin to tell where a CPU's end
+    max_waiting: int = 64  # visitors in the queue; more are told so at once
 
     def race_tokens(self, device: str) -> int:
         """The longest canvas of a race on `device`."""
         return self.max_tokens_on_gpu if device.startswith("cuda") else self.max_tokens
+
+
+def of_room(*, max_tokens: int, max_steps: int, max_waiting: int) -> Limits:
+    """The limits that a teacher sets for a room. A longest canvas that was changed holds for a race on a GPU too."""
+    usual = Limits()
+    on_gpu = usual.max_tokens_on_gpu if max_tokens == usual.max_tokens else max_tokens
+    return Limits(
+        max_tokens=max_tokens, max_steps=max_steps, max_waiting=max_waiting, max_tokens_on_gpu=on_gpu
+    )
 
 
 def shown(value: object) -> str:

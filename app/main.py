@@ -1,15 +1,15 @@
 """Start the app: `python app/main.py`, from any folder.
 
 It listens on 127.0.0.1, opens no tunnel, sends nothing anywhere, and offers the bundled checkpoints and any
-given with --checkpoint.
+given with --checkpoint. app/arguments.py reads the command line.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 # Before Gradio is imported: nothing phones home.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -27,6 +27,7 @@ if (
 import gradio as gr  # noqa: E402
 
 from app import texts  # noqa: E402
+from app.arguments import HERE, Options, read_options  # noqa: E402
 from app.limits import Limits  # noqa: E402
 from app.models import Models  # noqa: E402
 from app.race import RaceTab  # noqa: E402
@@ -34,7 +35,7 @@ from app.theme import STYLE, theme  # noqa: E402
 from app.unmask import UnmaskTab  # noqa: E402
 
 CACHE_SECONDS = 3600  # how often saved files are looked through, and how old they may become
-QUEUE = 64  # visitors waiting; more are told so at once
+AT_ONCE = 8  # events that run no model, e.g. opening a trace; of those that do, one runs at a time
 
 
 def build(models: Models, limits: Limits | None = None) -> gr.Blocks:
@@ -64,14 +65,25 @@ def build(models: Models, limits: Limits | None = None) -> gr.Blocks:
             with gr.Tab(texts.RACE_TAB, id="race"):
                 race.build(html_component_arguments())
         page.unload(leave)
-    return page.queue(max_size=QUEUE, default_concurrency_limit=8)
+    return page.queue(max_size=limits.max_waiting, default_concurrency_limit=AT_ONCE)
 
 
-def launch(page: gr.Blocks, *, host: str = "127.0.0.1", port: int | None = None) -> str:
-    """Serve the page in the background, on this machine alone unless `host` says otherwise; returns its address."""
+def launch(
+    page: gr.Blocks,
+    *,
+    host: str = HERE,
+    port: int | None = None,
+    auth: tuple[str, str] | None = None,
+    mcp: bool = False,
+) -> str:
+    """Serve the page in the background, on this machine alone unless `host` says otherwise; returns its address.
+
+    auth: (user, password) to ask for. mcp: offer the named handlers as MCP tools too; needs the package mcp.
+    """
     _, url, _ = page.launch(
         server_name=host,
         server_port=port,
+        auth=auth,
         share=False,
         theme=theme(),
         css_paths=[STYLE],
@@ -80,7 +92,7 @@ def launch(page: gr.Blocks, *, host: str = "127.0.0.1", port: int | None = None)
         enable_monitoring=False,
         ssr_mode=False,
         pwa=False,
-        mcp_server=False,
+        mcp_server=mcp,
         max_file_size=Limits().max_upload_bytes,
         show_error=False,
         prevent_thread_lock=True,
@@ -89,32 +101,33 @@ def launch(page: gr.Blocks, *, host: str = "127.0.0.1", port: int | None = None)
     return url
 
 
+def greeting(options: Options, url: str) -> list[str]:
+    """What is printed once the page is there: where it is, and who can open it."""
+    lines = [f"DiffuApriel is at {url} (Ctrl+C stops it)"]
+    if options.open_to_others:
+        lines.append(f"Other machines open it at this machine's name or address, port {urlsplit(url).port}.")
+        lines.append(
+            "What they send is not encrypted: put it behind an HTTPS proxy where the network is not yours."
+        )
+    else:
+        lines.append(
+            f"It listens on {options.host} only: no other machine can open it. "
+            "--host 0.0.0.0 --auth user:password lets a room in."
+        )
+    return lines
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Read the command line and serve until stopped. 2 for arguments that cannot be."""
-    parser = argparse.ArgumentParser(description="DiffuApriel in a browser: watch it write, and race it.")
-    parser.add_argument(
-        "--checkpoint",
-        action="append",
-        default=[],
-        metavar="PATH",
-        help="a checkpoint folder, offered before the bundled ones; may be given several times",
-    )
-    parser.add_argument(
-        "--device", default=None, help="cpu, cuda or mps (default: cuda where there is one, else cpu)"
-    )
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine only)"
-    )
-    parser.add_argument("--port", type=int, default=None, help="port (default: the first free one from 7860)")
-    options = parser.parse_args(arguments)
     try:
-        models = Models(options.checkpoint, usable_device(options.device))
-        page = build(models)
-        url = launch(page, host=options.host, port=options.port)
+        options = read_options(arguments)
+        models = Models(options.checkpoints, usable_device(options.device))
+        page = build(models, options.limits)
+        url = launch(page, host=options.host, port=options.port, auth=options.auth, mcp=options.mcp)
     except (ValueError, OSError) as error:  # OSError also where the port is taken
         print(f"app: {error}", file=sys.stderr)
         return 2
-    print(f"DiffuApriel is at {url} (Ctrl+C stops it)", flush=True)
+    print(*greeting(options, url), sep="\n", flush=True)
     page.block_thread()
     return 0
 

@@ -89,7 +89,14 @@ class RaceTab:
         with gr.Row():
             most = self.limits.race_tokens(self.models.device)
             length = gr.Slider(1, most, 128, step=1, label=texts.LENGTH, min_width=200)
-            steps = gr.Slider(1, self.limits.max_steps, 32, step=1, label=texts.STEPS, min_width=200)
+            steps = gr.Slider(
+                1,
+                self.limits.max_steps,
+                min(32, self.limits.max_steps),
+                step=1,
+                label=texts.STEPS,
+                min_width=200,
+            )
             repeats = gr.Slider(1, self.limits.max_repeats, 2, step=1, label=texts.REPEATS, min_width=200)
         with gr.Accordion(texts.RACE_MORE, open=False), gr.Row():
             strategies = [(label, name) for name, label in texts.STRATEGIES.items()]

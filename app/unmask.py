@@ -109,7 +109,14 @@ class UnmaskTab:
             label=texts.LENGTH,
             info=texts.LENGTH_INFO,
         )
-        steps = gr.Slider(1, self.limits.max_steps, STEPS, step=1, label=texts.STEPS, info=texts.STEPS_INFO)
+        steps = gr.Slider(
+            1,
+            self.limits.max_steps,
+            min(STEPS, self.limits.max_steps),
+            step=1,
+            label=texts.STEPS,
+            info=texts.STEPS_INFO,
+        )
         strategies = [(label, name) for name, label in texts.STRATEGIES.items()]
         strategy = gr.Dropdown(strategies, value="confidence", label=texts.STRATEGY)
         with gr.Accordion(texts.MORE, open=False):
