@@ -28,8 +28,10 @@ import gradio as gr  # noqa: E402
 
 from app import texts  # noqa: E402
 from app.arguments import HERE, Options, read_options  # noqa: E402
+from app.inside import InsideTab  # noqa: E402
 from app.limits import Limits  # noqa: E402
 from app.models import Models  # noqa: E402
+from app.quality import QualityTab  # noqa: E402
 from app.race import RaceTab  # noqa: E402
 from app.theme import STYLE, theme  # noqa: E402
 from app.unmask import UnmaskTab  # noqa: E402
@@ -44,7 +46,9 @@ def build(models: Models, limits: Limits | None = None) -> gr.Blocks:
 
     limits = limits or Limits()
     unmask, race = UnmaskTab(models, limits), RaceTab(models, limits)
-    all_stops = [unmask.stops, race.race_stops, race.sweep_stops]
+    inside, quality = InsideTab(models, limits), QualityTab(models, limits)
+    all_stops = [unmask.stops, race.race_stops, race.sweep_stops, inside.stops]
+    all_stops += [quality.score_stops, quality.curve_stops]
 
     def leave(request: gr.Request) -> None:
         """The page was closed. Gradio closes a running generator; the flag ends it within one step."""
@@ -64,6 +68,10 @@ def build(models: Models, limits: Limits | None = None) -> gr.Blocks:
                 unmask.build(html_component_arguments())
             with gr.Tab(texts.RACE_TAB, id="race"):
                 race.build(html_component_arguments())
+            with gr.Tab(texts.INSIDE_TAB, id="inside"):
+                inside.build()
+            with gr.Tab(texts.QUALITY_TAB, id="quality"):
+                quality.build(html_component_arguments())
         page.unload(leave)
     return page.queue(max_size=limits.max_waiting, default_concurrency_limit=AT_ONCE)
 

@@ -61,10 +61,11 @@ def wire_run(
     status: Any,
     name: str,
     also: Sequence[Any] = (),
-) -> None:
+) -> list[Any]:
     """Run arms the flag, works in the queue and gives the buttons back, also after an error; Stop sets the flag.
 
     `also` holds events after which it runs as well: a run that is under way then ends at once and makes room.
+    Returns the runs as events, for what is to follow them.
 
     Values reach the handler as the page sent them (`preprocess=False`): it checks them itself. Everything that
     runs a model shares one place in the queue, whichever tab it is in.
@@ -89,6 +90,7 @@ def wire_run(
     at_once: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     starts = [run.click(press_run, None, [run, stop], **at_once)]
     starts += [event.then(press_run, None, [run, stop], **at_once) for event in also]
+    runs = []
     for number, pressed in enumerate(starts):
         done = pressed.then(
             handler,
@@ -103,7 +105,9 @@ def wire_run(
             api_name=name if number == 0 else None,
             api_visibility="public" if number == 0 else "private",
         )
+        runs.append(done)
         done.then(release, None, [run, stop], **at_once)
         # In Gradio 6.31 `then` does not follow an error.
         done.failure(release_after_error, None, [run, stop], **at_once)
     stop.click(press_stop, None, stop, **at_once)
+    return runs
