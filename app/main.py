@@ -33,7 +33,7 @@ from app.limits import Limits  # noqa: E402
 from app.models import Models  # noqa: E402
 from app.quality import QualityTab  # noqa: E402
 from app.race import RaceTab  # noqa: E402
-from app.theme import STYLE, theme  # noqa: E402
+from app.theme import STYLE, head, theme  # noqa: E402
 from app.unmask import UnmaskTab  # noqa: E402
 
 CACHE_SECONDS = 3600  # how often saved files are looked through, and how old they may become
@@ -65,7 +65,7 @@ def build(models: Models, limits: Limits | None = None) -> gr.Blocks:
         )
         with gr.Tabs():
             with gr.Tab(texts.UNMASK_TAB, id="unmask"):
-                unmask.build(html_component_arguments())
+                unmask.build(html_component_arguments(steer=True))
             with gr.Tab(texts.RACE_TAB, id="race"):
                 race.build(html_component_arguments())
             with gr.Tab(texts.INSIDE_TAB, id="inside"):
@@ -95,6 +95,7 @@ def launch(
         share=False,
         theme=theme(),
         css_paths=[STYLE],
+        head=head(),
         footer_links=["settings"],
         run_history=False,
         enable_monitoring=False,

@@ -1,14 +1,27 @@
-"""The looks of the page around the player: a calm theme, system fonts, one accent color, light and dark."""
+"""The looks of the page around the player: a calm theme, system fonts, one accent color, light and dark.
+
+And the one script of the page itself: the line that says a visitor's place in the queue.
+"""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import gradio as gr
 
+from app import texts
+
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif")
 STYLE = Path(__file__).with_name("style.css")
+TURN = Path(__file__).with_name("turn.js")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
+
+
+def head() -> str:
+    """What the page's head holds beside Gradio's: app/turn.js, with its words."""
+    words = json.dumps(texts.QUEUE_PLACE).replace("<", "\\u003c")  # nothing ends a script early
+    return f"<script>{TURN.read_text(encoding='utf-8').replace('WORDS', words, 1)}</script>"
 
 
 def theme() -> gr.themes.Base:
