@@ -66,11 +66,12 @@ def turns(
     *,
     repeats: int,
     seconds: float,
+    least: int = LEAST_ROUNDS,
     device: torch.device | str = "cpu",
 ) -> dict[str, tuple[float, ...]]:
     """Milliseconds of each contestant, timed one after the other in rounds; the order turns round with each.
 
-    All have been warmed up by the caller. After LEAST_ROUNDS, rounds end when `repeats` of them or `seconds` are
+    All have been warmed up by the caller. After `least` rounds they end when `repeats` of them or `seconds` are
     over, so that a quick call is timed often and a slow one is not waited for. Raises ValueError for `repeats` under 1.
     """
     if repeats < 1:
@@ -79,7 +80,7 @@ def turns(
     found: dict[str, list[float]] = {name: [] for name in contestants}
     began = time.perf_counter()
     for turn in range(repeats):
-        if turn >= LEAST_ROUNDS and time.perf_counter() - began > seconds:
+        if turn >= least and time.perf_counter() - began > seconds:
             break
         for name in list(contestants)[:: 1 if turn % 2 == 0 else -1]:
             found[name].append(round(_milliseconds(contestants[name], clock), 5))

@@ -21,7 +21,7 @@ from diffuapriel.sampling.options import SamplerConfig
 from diffuapriel.sampling.sampler import Sampler
 
 STRATEGY = "confidence"
-ROUNDS = 3  # a generation is many steps: its time is an average already
+ROUNDS, LEAST_ROUNDS = 5, 2  # a generation is many steps: its time is an average already
 
 Device = torch.device | str
 Say = Callable[[str], None]
@@ -34,7 +34,7 @@ def measure_generation(plan: GpuPlan, device: Device, say: Say) -> Iterator[list
         steps = plan.generation_steps(length, batch)
         say(f"generation: {batch} x {length:,} tokens in {steps} steps")
         calls, problems = _ready(racers, Problem("generation", length, batch), steps, device)
-        ms = turns(calls, repeats=ROUNDS, seconds=plan.seconds, device=device)
+        ms = turns(calls, repeats=ROUNDS, least=LEAST_ROUNDS, seconds=plan.seconds, device=device)
         for racer in racers:
             racer.forget()
         yield [*(GenerationRow(name, length, batch, ms[name], steps) for name in calls), *problems]
@@ -53,7 +53,7 @@ def measure_sampler(plan: GpuPlan, device: Device, say: Say) -> Iterator[list[Ro
             inputs = half_masked(racer.config, length, batch, device)
             _passes(racer, inputs, 1)  # records, if the generation has not
             calls["hidden"] = partial(_passes, racer, inputs, steps)
-            ms = turns(calls, repeats=ROUNDS, seconds=plan.seconds, device=device)
+            ms = turns(calls, repeats=ROUNDS, least=LEAST_ROUNDS, seconds=plan.seconds, device=device)
             yield [SamplerRow(PURE, length, batch, ms[PURE], steps, ms["hidden"])]
         racer.forget()
         yield problems

@@ -33,10 +33,10 @@ Say = Callable[[str], None]
 
 
 def measure_mixer(plan: GpuPlan, device: Device, rates: Rates, say: Say) -> Iterator[list[Row | Problem]]:
-    """Forward at every shape; forward and backward at the filling ones, which training looks like."""
+    """Forward at every shape; forward and backward at a few lengths, filling, which training looks like."""
     for length, batch in plan.shapes():
-        filling = batch == max(plan.batches(length))
-        for gradient in (False, True) if filling else (False,):
+        trains = length in plan.few_lengths() and batch == max(plan.batches(length))
+        for gradient in (False, True) if trains else (False,):
             say(f"mixer, {'forward and backward' if gradient else 'forward'}: {batch} x {length:,} tokens")
             yield _one_shape(plan, length, batch, gradient, device, rates)
 

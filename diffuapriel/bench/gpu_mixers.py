@@ -55,8 +55,6 @@ def make_mixer(
         return Mixer(run, (*module.parameters(), halves), partial(_divided, config.d_inner))
     if backend == "official":
         return Mixer(partial(_official, module), tuple(module.parameters()), _first)
-    if torch.device(device).type == "cuda":
-        module.compile(dynamic=True)
     return Mixer(lambda projected: (module(projected),), tuple(module.parameters()), _first)
 
 

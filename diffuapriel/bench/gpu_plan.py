@@ -24,8 +24,9 @@ RACERS = (PURE, HYBRID, DIFFUTRAN, DIFFUTRAN_FLASH_2)
 class GpuPlan:
     """How much is measured. A filling batch is as many texts as make `tokens` tokens in all.
 
-    After three rounds a point ends with `repeats` rounds or `seconds`, whichever comes first. A generation of up to
-    `step_tokens` tokens takes `steps` steps; a larger one, so that it ends, fewer in proportion, at least 8.
+    After three rounds (two of a generation) a point ends with `repeats` rounds or `seconds`, whichever comes first. A
+    generation of up to `step_tokens` tokens takes `steps` steps; a larger one, so that it ends, fewer in proportion,
+    at least 8.
     """
 
     preset: str = "1.3b"
@@ -33,7 +34,7 @@ class GpuPlan:
     lengths: tuple[int, ...] = LENGTHS
     tokens: int = 65_536
     repeats: int = 15
-    seconds: float = 3.0
+    seconds: float = 2.0
     dtype: str = "bfloat16"
     steps: int = 64
     step_tokens: int = 4096
@@ -55,10 +56,9 @@ class GpuPlan:
 
     def quick(self) -> GpuPlan:
         """The same parts in a fraction of the time: fewer repeats, the shortest, middle and longest length."""
-        lengths = sorted(set(self.lengths))
         return dataclasses.replace(
             self,
-            lengths=tuple(sorted({lengths[0], lengths[len(lengths) // 2], lengths[-1]})),
+            lengths=self.few_lengths(),
             repeats=min(self.repeats, 5),
             seconds=min(self.seconds, 1.0),
             steps=min(self.steps, 16),
@@ -78,10 +78,13 @@ class GpuPlan:
         return [(n, batch) for n in sorted(set(self.lengths)) for batch in self.batches(n)]
 
     def generation_shapes(self) -> list[tuple[int, int]]:
-        """Batch 1 at every length; the filling batch at the shortest and the middle one, for it takes long."""
+        """Batch 1 at every length; the filling batch at the shortest alone, for it takes long."""
+        return [(n, batch) for n, batch in self.shapes() if batch == 1 or n == min(self.lengths)]
+
+    def few_lengths(self) -> tuple[int, ...]:
+        """The shortest, the middle and the longest length."""
         lengths = sorted(set(self.lengths))
-        filled = {lengths[0], lengths[len(lengths) // 2]}
-        return [(n, batch) for n, batch in self.shapes() if batch == 1 or n in filled]
+        return tuple(sorted({lengths[0], lengths[len(lengths) // 2], lengths[-1]}))
 
     def ends(self) -> tuple[int, ...]:
         """The shortest and the longest length."""

@@ -1,8 +1,9 @@
 """One update of the training loop, pure DiffuApriel, with each backend of the scan.
 
 The update is the training loop's own (`training/loop.py`): bfloat16 autocast over float32 weights, NELBO, backward,
-clipping, AdamW. Blocks are compiled as a training run compiles them; a backend whose blocks the compiler
-refuses runs without, and its row says so.
+clipping, AdamW. Blocks are compiled as a training run compiles them, but not around the plain scan: its loop over
+chunks would be compiled chunk by chunk, for minutes. A backend whose blocks the compiler refuses runs without, and
+its row says so.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class _Update:
         self.ids = torch.randint(
             shape.eos_id, (self.config.batch_size, self.config.length), device=self.device
         )
-        if self.device.type == "cuda":
+        if self.device.type == "cuda" and self.backend != "chunked":
             self._compile()
         for _ in range(WARM_UPS):
             self.run()
