@@ -9,12 +9,15 @@ from app import limits as check
 from app.limits import Limits, Refused
 from app.models import Entry, Models
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.options import STRATEGIES, SamplerConfig
+from diffuapriel.sampling.options import MAX_STEPS, STRATEGIES, SamplerConfig
 from diffuapriel.text.tokenizer import Tokenizer
 
 MAX_TEMPERATURE = 5.0
 MAX_TOP_K = 1000
 MIN_TOP_P = 0.01
+MOST_WRITTEN = 2_000  # characters written over tokens at once
+EDITS = ("mask", "pin", "unpin", "type", "choose")
+COMMANDS = (*EDITS, "undo", "swap", "pause", "go", "step")
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,44 @@ class Request:
     entry: Entry
     length: int  # 0: as long as the text
     config: SamplerConfig
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a visitor wants of the run on their screen. `first` to `last` are the positions that an edit is about."""
+
+    run: str  # the run's name, so that a command about a run of the past is noticed
+    do: str  # one of COMMANDS
+    at: int | None = None  # the step on the screen; None: the newest
+    first: int = 0
+    last: int = 0
+    text: str = ""  # to type
+    token: int = -1  # to choose
+
+
+def read_command(data: Any, limits: Limits) -> Command:
+    """Check a command as it came from the page. Raises Refused that names the first bad value."""
+    if not isinstance(data, dict):
+        raise Refused(f"a command is {check.shown(data)}; it must be an object")
+    do = check.choice("do", data.get("do"), COMMANDS)
+    name = check.text("run", data.get("run"), 64)
+    step = data.get("at")
+    at = None if step is None else check.whole_number("step", step, 0, MAX_STEPS)
+    if do not in EDITS:
+        return Command(name, do, at)
+    first, last = (
+        check.whole_number(key, data.get(key), 0, limits.max_tokens - 1) for key in ("first", "last")
+    )
+    if last < first:
+        raise Refused(f"last is {last}; it must be a whole number from {first} to {limits.max_tokens - 1:,}")
+    text, token = "", -1
+    if do == "type":
+        text = check.text("the text", data.get("text"), MOST_WRITTEN)
+        if not text:
+            raise Refused("the text is empty; write something, or clear the token")
+    if do == "choose":
+        token = check.whole_number("id", data.get("id"), 0, 2**31)
+    return Command(name, do, at, first, last, text, token)
 
 
 def read_request(

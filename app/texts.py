@@ -11,7 +11,7 @@ UNMASK_TAB = "Unmask"
 RACE_TAB = "Race"
 
 TEXT_LABEL = "Text with holes"
-TEXT_INFO = "[MASK:6] is a hole of six tokens. Everything else stays as you wrote it."
+TEXT_INFO = "[MASK:6] is a hole of six tokens. Everything else stays as you wrote it. You can also write on the canvas below."
 TEXT_PLACEHOLDER = "Leave it empty to start from masks alone"
 EXAMPLES_LABEL = "Try"
 EXAMPLES = [  # name, text, length
@@ -59,6 +59,8 @@ RUNNING = "Writing…"
 QUEUE_PLACE = "Your place in the queue: {place} of {size}. One model runs at a time."
 STOPPED = "Stopped after step {step}: {masks} masks are left."
 DONE = "{tokens} tokens in {steps} steps and {seconds:.2f} s: {rate:,.0f} tokens/s."
+AT_REST = "Step {step}, {masks} masks are left. Resume goes on from here; Run starts over with what is fixed."
+NOTHING_LEFT = "No mask is left. Clear tokens to go on; Run starts over with what is fixed."
 NOTHING_MASKED = "The text has no hole and fills its length: nothing to do."
 LOADED = "Opened a trace of {frames} frames."
 

@@ -1,15 +1,11 @@
-"""The Unmask tab: a text with holes in, and one fills up before the reader's eyes.
+"""The Unmask tab: a canvas with holes in, and it fills up before the reader's eyes.
 
-The handler is a generator. It takes the machine's one turn, sends the player at most twenty messages a second
-while the sampler runs on, and gives the turn back however it ends: the text is done, the visitor presses Stop,
-or closes the page (Gradio then closes the generator). What the screen leaves out is still in the trace.
+The text box and the canvas are two ways to write one thing: what is typed above appears on the canvas, what is
+changed on the canvas is read back into the text box.
 """
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Generator, Iterator
-from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -17,33 +13,26 @@ import gradio as gr
 from app import limits as check
 from app import render, texts
 from app.guard import guarded, guarded_stream
-from app.limits import Limits
-from app.models import Models
-from app.stops import Stops, wire_run
-from app.verdict import verdict_html
+from app.stops import wire_run
+from app.unmask_run import SAME, UnmaskRuns
+from app.visit import OPENING, Visit
 
 if TYPE_CHECKING:
-    from app.request import Request
     from diffuapriel.sampling.canvas import Canvas
     from diffuapriel.sampling.frames import StepFrame
-    from diffuapriel.sampling.trace import Trace
 
-Update = tuple[Any, Any, Any, Any, Any]  # player, status and verdict, text, JSON file, HTML file
-SAME = gr.skip()
-HIDDEN = gr.update(visible=False)
 STEPS = 128  # one token a step on canvases of that size: tokens revealed together do not know of each other
 TOP_P = 0.9  # cuts off the least likely tenth, where most slips are
+VISIT_SECONDS = 3600.0  # how long a canvas is kept that nobody touches
+AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 
-class UnmaskTab:
-    """The handlers of the tab, and `build`, the page that calls them."""
-
-    def __init__(self, models: Models, limits: Limits) -> None:
-        self.models, self.limits = models, limits
-        self.stops = Stops()
+class UnmaskTab(UnmaskRuns):
+    """`build` draws the page; the handlers that it calls are those of `UnmaskRuns`."""
 
     def build(self, player: dict[str, Any]) -> None:
         """Draw the tab inside the present `gr.Blocks`. `player`: arguments that make a gr.HTML the player."""
+        visit = gr.State(Visit, time_to_live=VISIT_SECONDS, delete_callback=Visit.close)
         text = gr.Textbox(
             value=texts.EXAMPLES[0][1],
             label=texts.TEXT_LABEL,
@@ -67,15 +56,7 @@ class UnmaskTab:
                     apply_default_css=False,
                 )
                 final = gr.Textbox(visible=False, label=texts.FINAL_TEXT)
-                with gr.Row(elem_classes="da-files"):
-                    small: dict[str, Any] = {"size": "sm", "scale": 0, "min_width": 160}
-                    json_file = gr.DownloadButton(
-                        texts.SAVE_JSON, visible=False, elem_id="save-json", **small
-                    )
-                    html_file = gr.DownloadButton(
-                        texts.SAVE_HTML, visible=False, elem_id="save-html", **small
-                    )
-                    upload = gr.UploadButton(texts.LOAD, file_types=[".json"], elem_id="open-trace", **small)
+                saved, upload = self._files()
             with gr.Column(scale=2, min_width=280, elem_classes="da-side"):
                 length, settings = self._settings()
         with examples:
@@ -88,12 +69,55 @@ class UnmaskTab:
                 api_visibility="private",
             )
         inputs = [text, settings[0], length, *settings[1:]]
-        outputs = [canvas, status, final, json_file, html_file]
-        handler = guarded_stream(
-            self.run, lambda message: (SAME, render.note(message, bad=True), "", SAME, SAME)
+        asked = canvas.submit(guarded(self.ask), visit, visit, **AT_ONCE)
+        wire_run(
+            run,
+            stop,
+            self.stops,
+            guarded_stream(self.run, lambda message: (SAME, render.note(message, bad=True), "", SAME, SAME)),
+            [*inputs, visit],
+            [canvas, status, final, *saved],
+            status=status,
+            name="unmask",
+            also=[asked],
         )
-        wire_run(run, stop, self.stops, handler, inputs, outputs, status=status, name="unmask")
-        upload.upload(guarded(self.open_trace), upload, [canvas, status, final], api_name="open_trace")
+        self._wire_edits(visit, inputs, canvas, status, saved)
+        opened = upload.upload(
+            guarded(self.open_trace), [upload, visit], [canvas, status, final], api_name="open_trace"
+        )
+        opened.then(guarded(self.read_back), visit, [text, length], **AT_ONCE)
+
+    def _wire_edits(
+        self, visit: gr.State, inputs: list[Any], canvas: gr.HTML, status: Any, saved: Any
+    ) -> None:
+        """What the visitor does to the canvas takes effect at once, also while a model runs."""
+        text, model, length = inputs[:3]
+        raw: dict[str, Any] = {**AT_ONCE, "preprocess": False}  # the handlers check the values themselves
+        edited = canvas.input(
+            guarded(self.edit),
+            [visit, *inputs],
+            [canvas, status, text, length, visit],
+            trigger_mode="multiple",
+            **raw,
+        )
+        edited.then(guarded_stream(self.save, lambda message: (SAME, SAME)), visit, saved, **AT_ONCE)
+        gr.on(
+            [text.change, length.change, model.change],
+            guarded(self.compose),
+            [visit, *inputs],
+            [canvas, status, visit],
+            trigger_mode="always_last",
+            **raw,
+        )
+
+    def _files(self) -> tuple[list[Any], gr.UploadButton]:
+        """The row of buttons for files: ([JSON, web page], open a trace)."""
+        small: dict[str, Any] = {"size": "sm", "scale": 0, "min_width": 160}
+        with gr.Row(elem_classes="da-files"):
+            json_file = gr.DownloadButton(texts.SAVE_JSON, visible=False, elem_id="save-json", **small)
+            html_file = gr.DownloadButton(texts.SAVE_HTML, visible=False, elem_id="save-html", **small)
+            upload = gr.UploadButton(texts.LOAD, file_types=[".json"], elem_id="open-trace", **small)
+        return [json_file, html_file], upload
 
     def _settings(self) -> tuple[gr.Slider, list[Any]]:
         """The side panel: (length, [model, steps, strategy, temperature, top-k, top-p, seed])."""
@@ -148,92 +172,7 @@ class UnmaskTab:
         tokenizer = self.models.tokenizer(entry)
         canvas = make_canvas(asked, tokenizer, self.limits)
         trace = Trace.of([start_frame(canvas)], canvas, tokenizer, asked.config, model=entry.label)
-        return to_text(compact(trace.to_dict()))
-
-    def run(
-        self,
-        text: Any,
-        model: Any,
-        length: Any,
-        steps: Any,
-        strategy: Any,
-        temperature: Any,
-        top_k: Any,
-        top_p: Any,
-        seed: Any,
-        request: gr.Request,
-    ) -> Iterator[Update]:
-        """Fill the holes of a text, streaming the steps.
-
-        text: the text; [MASK:6] is a hole of six tokens, everything else is kept. model: one of the listed names.
-        length: tokens of the canvas, filled up with masks (0: the text alone). steps, strategy, temperature,
-        top_k (0: all), top_p (1: all), seed: options of the sampler.
-        Returns the player's last message, the verdict, the text and the trace as JSON and as a web page.
-        """
-        from app import files
-        from app.request import read_request
-
-        asked = read_request(
-            self.models, self.limits, text, model, length, steps, strategy, temperature, top_k, top_p, seed
-        )
-        stopped = self.stops.flag(request.session_hash)
-        try:
-            yield SAME, render.note(texts.WAITING), "", HIDDEN, HIDDEN
-            with self.models.turn():
-                trace, message = yield from self._stream(asked, stopped)
-        finally:
-            self.stops.forget(request.session_hash)
-        shown = (message, outcome(trace) + self._verdict(asked, trace), trace.text)
-        yield *shown, SAME, SAME
-        with files.saved(trace) as (
-            json_file,
-            html_file,
-        ):  # the last update is the answer to callers of the API
-            yield *shown, offered(json_file), offered(html_file)
-
-    def _stream(self, asked: Request, stopped: Event) -> Generator[Update, None, tuple[Trace, str]]:
-        """Load, run and show; returns the trace of all steps, shown or not, and the player's last message."""
-        from app.request import make_canvas
-        from diffuapriel.diffusion.schedule import get_schedule
-        from diffuapriel.player.wire import Feed, to_text
-        from diffuapriel.sampling.sampler import Sampler
-        from diffuapriel.sampling.trace import Trace
-
-        lane = self.models.load(asked.entry)
-        canvas = make_canvas(asked, lane.tokenizer, self.limits)
-        sampler = Sampler(asked.config, get_schedule("log-linear"), lane.tokenizer.mask_id)
-        created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        about = {"model": asked.entry.label, "architecture": lane.architecture, "created": created}
-        frames = []
-        feed = None
-        for frame in sampler.stream(lane.denoiser, canvas.to(lane.device)):
-            frames.append(frame)
-            feed = feed or Feed(
-                canvas, lane.tokenizer, Trace.of(frames, canvas, lane.tokenizer, asked.config, **about).meta
-            )
-            if message := feed.add(frame):
-                yield to_text(message), render.note(texts.RUNNING), SAME, SAME, SAME
-            if stopped.is_set():
-                break
-        assert feed is not None, "a stream begins with the start canvas"
-        trace = Trace.of(frames, canvas, lane.tokenizer, asked.config, **about)
-        return trace, to_text(feed.finish())
-
-    def _verdict(self, asked: Request, trace: Trace) -> str:
-        """The verdict on a tales model's finished text, as HTML; nothing for other models and unfinished texts."""
-        level = asked.entry.tales_level
-        if level is None or trace.mask_id in trace.final:
-            return ""
-        return verdict_html(trace.final, self.models.tokenizer(asked.entry), level)
-
-    def open_trace(self, path: Any) -> tuple[str, str, str]:
-        """Show a trace that was saved as JSON: (message for the player, status, text)."""
-        from app import files
-        from diffuapriel.player.wire import compact, to_text
-
-        trace = files.read_trace(path, self.limits)
-        status = texts.LOADED.format(frames=len(trace.frames))
-        return to_text(compact(trace.to_dict())), render.note(status), trace.text
+        return to_text(compact(trace.to_dict(), run=OPENING) | {"steer": True, "done": False, "live": False})
 
 
 def start_frame(canvas: Canvas) -> StepFrame:
@@ -246,22 +185,3 @@ def start_frame(canvas: Canvas) -> StepFrame:
         raise AssertionError("the start canvas needs no denoiser")
 
     return next(Sampler(SamplerConfig(), get_schedule("log-linear"), canvas.mask_id).stream(unused, canvas))
-
-
-def outcome(trace: Trace) -> str:
-    """One line of status at the end of a run."""
-    last = trace.frames[-1]
-    masks = last.ids.count(trace.mask_id)
-    if masks:
-        return render.note(texts.STOPPED.format(step=last.step, masks=masks))
-    tokens = trace.frames[0].ids.count(trace.mask_id)
-    if not tokens:
-        return render.note(texts.NOTHING_MASKED)
-    seconds = sum(frame.ms for frame in trace.frames) / 1000
-    rate = tokens / max(seconds, 1e-9)
-    return render.note(texts.DONE.format(tokens=tokens, steps=last.step, seconds=seconds, rate=rate))
-
-
-def offered(file: str) -> Any:
-    """A download button that now has a file."""
-    return gr.update(value=file, visible=True)

@@ -137,8 +137,15 @@ class Feed:
     def add(self, frame: StepFrame) -> dict | None:
         """Take the next frame; return a message if it is time for one."""
         self.take(frame)
-        if self._now() < self._next_time:
-            return None
+        return self.send() if self.due else None
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for a message."""
+        return self._now() >= self._next_time
+
+    def send(self) -> dict:
+        """A message with what has not been sent."""
         self._next_time = self._now() + self._interval
         return self._compose(done=False, live=True)
 

@@ -116,7 +116,7 @@ def test_stop_ends_the_run_within_a_step_and_keeps_what_there_is(tab, visitor):
     tab.stops.stop(visitor.session_hash)
     rest = list(stream)
     assert "Stopped after step" in rest[-2][1]
-    assert messages(rest)[-1]["done"]
+    assert not messages(rest)[-1]["done"] and not messages(rest)[-1]["live"]
     assert not tab.models.busy
 
 
