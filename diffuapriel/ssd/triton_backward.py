@@ -8,11 +8,11 @@ the chunk and G the gradient of the state that leaves it (both from triton_state
     dC      = M'^T B + sum over heads of (exp(s) dy) H^T           M' = sum over heads of dt M
     dB      = M' C   + sum over heads of (exp(s_end - s) dt x) G^T
 
-Three kernels, each small enough to stay in registers: `side_kernel` for what comes through the states, once with
-(C, dy, H) and once with (B, x, G); `within_kernel` for what stays inside the chunk; `close_kernel` for the products
-with M'. The heads of a group share B and C, so their gradients add up on chip; where chunks are too few to fill the
-device, the heads are split over programs and the parts are added by `close_kernel`. Nothing is added atomically: the
-same call gives the same bits.
+Small kernels, so that each stays in registers: `side_kernel` for what comes through the states, once with (C, dy, H)
+and once with (B, x, G); `within_kernel` for what stays inside the chunk; triton_close.py for the products with M'.
+The heads of a group share B and C, so their gradients add up on chip; where chunks are too few to fill the device,
+the heads are split over programs and the parts added at the close. Nothing is added atomically: the same call gives
+the same bits.
 
 The gradients of dt and A come from sums over a token's row that these kernels leave for triton_steps.py. The sums of
 M (B . C) over u and over t are taken of the same float32 numbers: a token's own term is in both, cancels exactly,
@@ -33,6 +33,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from diffuapriel.ssd.triton_close import close
 from diffuapriel.ssd.triton_launch import bits, precision
 from diffuapriel.ssd.triton_states import CHUNK
 from diffuapriel.ssd.triton_steps import SUMS, running_sums, step_gradients
@@ -206,64 +207,6 @@ def within_kernel(
     tl.store(products + out + (i[:, None] * CHUNK + i[None, :]), total)
 
 
-@triton.jit
-def close_kernel(
-    B,
-    C,
-    products,
-    dB_parts,
-    dC_parts,
-    dB,
-    dC,
-    length,
-    parts,
-    out_batch,
-    out_row,
-    out_direction,
-    GROUPS: tl.constexpr,
-    N: tl.constexpr,
-    REVERSE: tl.constexpr,
-    DIRECTIONS: tl.constexpr,
-    CHUNK: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """dB and dC of a chunk: the parts added up, and the products with M'. Program (chunk, group, batch and direction)."""
-    c, group, bk = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
-    chunks = tl.num_programs(0)
-    b, k = bk // DIRECTIONS, (bk % DIRECTIONS).to(tl.int32)
-    reverse = (REVERSE >> k) & 1
-    sign = 1 - 2 * reverse
-    first = (reverse * (length - 1) + sign * c * CHUNK).to(tl.int64)
-    i, n = tl.arange(0, CHUNK), tl.arange(0, N)
-    inside = (c * CHUNK + i < length)[:, None]
-    square, rows = i[:, None] * CHUNK + i[None, :], i[:, None] * N + n[None, :]
-
-    M = tl.zeros((CHUNK, CHUNK), tl.float32)
-    M_turned = tl.zeros((CHUNK, CHUNK), tl.float32)
-    for part in range(parts):
-        here = ((bk * GROUPS + group) * parts + part) * chunks + c
-        M += tl.load(products + here * CHUNK * CHUNK + square)
-        M_turned += tl.load(products + here * CHUNK * CHUNK + (i[None, :] * CHUNK + i[:, None]))
-    key = (((b * length + first) * DIRECTIONS + k) * GROUPS + group) * N
-    row = sign * i[:, None] * (DIRECTIONS * GROUPS * N) + n[None, :]
-    out = b * out_batch + k * out_direction + first * out_row + group * N
-    out_rows = sign * i[:, None] * out_row + n[None, :]
-
-    queries = tl.load(C + key + row, mask=inside, other=0.0)
-    total = tl.dot(M.to(queries.dtype), queries, input_precision=PRECISION)
-    for part in range(parts):
-        here = ((bk * GROUPS + group) * parts + part) * chunks + c
-        total += tl.load(dB_parts + here * CHUNK * N + rows)
-    tl.store(dB + out + out_rows, total.to(dB.dtype.element_ty), mask=inside)
-
-    keys = tl.load(B + key + row, mask=inside, other=0.0)
-    total = tl.dot(M_turned.to(keys.dtype), keys, input_precision=PRECISION)
-    for part in range(parts):
-        here = ((bk * GROUPS + group) * parts + part) * chunks + c
-        total += tl.load(dC_parts + here * CHUNK * N + rows)
-    tl.store(dC + out + out_rows, total.to(dC.dtype.element_ty), mask=inside)
-
-
 class ScanGradients(NamedTuple):
     """xBC (b, l, k, h p + 2 g n) in x's dtype: dx, dB and dC side by side, as in_proj lays them out; ddt, as given or
     (b, k, h, l) float32; dA, dD and dt_bias (k, h) float32, the last of use with `softplus` only."""
@@ -309,26 +252,23 @@ def scan_backward(
     dB_parts = dt.new_empty((batch, directions, groups, parts, chunks, CHUNK, state))
     dC_parts = torch.empty_like(dB_parts)
     products = dt.new_empty((batch, directions, groups, parts, chunks, CHUNK, CHUNK))
-    strides = xBC.stride()[:3]
-    sizes = (length, heads, per_program, *strides)
-    shape = {
+    sizes = (length, heads, per_program, *xBC.stride()[:3])
+    options = {
         "GROUPS": groups,
+        "P": headdim,
         "N": state,
         "REVERSE": bits(reverse),
         "DIRECTIONS": directions,
         "CHUNK": CHUNK,
         "PRECISION": precision(x.dtype),
+        **_tuning(x.dtype, headdim * state),
     }
-    options = {**shape, "P": headdim, **_tuning(x.dtype, headdim * state)}
     grid = (chunks, groups * parts, batch * directions)
     for keys, given in ((False, (dy, C, dt, s, entering, leaving)), (True, (x, B, dt, s, leaving, entering))):
         out = (xBC, dB_parts, sums[SUMS.index("key")]) if keys else (xBC, dC_parts, sums[SUMS.index("query")])
         side_kernel[grid](*given, *out, carried, *sizes, KEYS=keys, **options)
     within_kernel[grid](x, dy, B, C, dt, s, D, xBC, products, sums, *sizes, **options)
-    grid = (chunks, groups, batch * directions)
-    close_kernel[grid](
-        B, C, products, dB_parts, dC_parts, dB, dC, length, parts, *strides, **shape, num_warps=4
-    )
+    close(B, C, products, dB_parts, dC_parts, dB, dC, reverse)
     ddt = torch.empty_like(dt) if before_softplus is None else before_softplus
     totals = step_gradients(dt, A, sums, carried, reverse, ddt, before_softplus is not None)
     return ScanGradients(xBC, ddt, *totals)
@@ -343,7 +283,8 @@ def _parts(x: Tensor, programs: int, per_group: int) -> int:
 
 
 def _tuning(dtype: torch.dtype, state_size: int) -> dict[str, int]:
-    """Heads loaded ahead (STAGES - 2), and warps: two programs of 4 warps share a multiprocessor."""
-    if dtype == torch.float32:
+    """Heads loaded ahead (STAGES - 2), and warps. Two programs of 4 warps share a multiprocessor of a Hopper."""
+    if dtype == torch.float32 or state_size > 128 * 256:
         return {"STAGES": 1, "num_warps": 8}
-    return {"STAGES": 3 if state_size <= 64 * 128 else 2, "num_warps": 4 if state_size <= 64 * 128 else 8}
+    small = state_size <= 64 * 128
+    return {"STAGES": 3 if small else 2, "num_warps": 4 if small else 8}
