@@ -1,4 +1,11 @@
-"""Every text of the page in one place."""
+"""Every text of the page in one place.
+
+To add one: write it here in English under an upper-case name, with a {hole} for each value, read it as texts.NAME
+inside a function (never when a module is imported: the language is chosen later), and give app/texts.de.json the same
+name and holes. tests/app/test_language.py says what is missing. app/language.py chooses the language.
+"""
+
+PLAYER: dict[str, object] = {}  # a translation has the player's words here; in English it brings its own
 
 TITLE = "DiffuApriel"
 SENTENCE = (
