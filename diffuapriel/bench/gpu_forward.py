@@ -1,6 +1,6 @@
 """The forward pass of the backbone over length, and its peak memory: three architectures and FlashAttention-2.
 
-One call is `Engine.hidden`: hidden states at every position, no head, as the bound counts them (embedding and final
+One call is `Engine.replay`: hidden states at every position, no head, as the bound counts them (embedding and final
 norm are in the time, not in the bound). The first call of a shape compiles, warms up and records; memory is read
 over it, because a recording that is replayed allocates nothing. Then the racers take turns.
 """
@@ -68,7 +68,7 @@ class _Ready:
     def __init__(self, racer: Racer, length: int, batch: int, device: Device) -> None:
         self.racer, self.device = racer, device
         ids, sigma, _ = half_masked(racer.config, length, batch, device)
-        self.call = partial(racer.engine.hidden, ids, sigma)
+        self.call = partial(racer.engine.replay, ids, sigma)
         self.peak_bytes = 0
         self.kernels: tuple[str, ...] = ()
 

@@ -82,4 +82,4 @@ def _passes(racer: Racer, inputs: tuple[torch.Tensor, ...], steps: int) -> None:
     """As many passes of the backbone as a generation of `steps` steps makes."""
     ids, sigma, _ = inputs
     for _ in range(steps):
-        racer.engine.hidden(ids, sigma)
+        racer.engine.replay(ids, sigma)

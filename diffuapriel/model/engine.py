@@ -33,7 +33,7 @@ def compile_denoiser(model: Denoiser, *, dtype: torch.dtype | None = torch.bfloa
 
 
 class Engine:
-    """Called as the denoiser is: `engine(ids, sigma, positions)` gives logits, `engine.hidden(ids, sigma)` states."""
+    """Called as the denoiser is: `engine(ids, sigma, positions)` gives logits."""
 
     def __init__(self, model: Denoiser) -> None:
         self.model = model
@@ -44,19 +44,21 @@ class Engine:
     @torch.inference_mode()
     def __call__(self, ids: Tensor, sigma: Tensor, positions: Tensor | None = None) -> Tensor:
         """Logits (batch, length, vocab_size), or (chosen, vocab_size) in row-major order, as `Denoiser.forward`."""
-        x = self.hidden(ids, sigma)
+        x = self.replay(ids, sigma)
         if positions is not None:
             x = x[positions]
         return self.head(x)[..., : self.config.vocab_size]
 
     @torch.inference_mode()
     def hidden(self, ids: Tensor, sigma: Tensor) -> Tensor:
-        """(batch, length, width), as `Denoiser.hidden`. On CUDA it is overwritten by the next call of this shape.
+        """(batch, length, width), as `Denoiser.hidden`, launched kernel by kernel: for a caller who records."""
+        return self.model.hidden(ids, sigma)
 
-        While a caller is recording a graph of its own, this joins that graph.
-        """
-        if not ids.is_cuda or torch.cuda.is_current_stream_capturing():
-            return self.model.hidden(ids, sigma)
+    @torch.inference_mode()
+    def replay(self, ids: Tensor, sigma: Tensor) -> Tensor:
+        """What `hidden` gives; on CUDA recorded at a shape's first call, and overwritten by the shape's next call."""
+        if not ids.is_cuda:
+            return self.hidden(ids, sigma)
         shape = (ids.shape[0], ids.shape[1])
         if shape not in self._recordings:
             self._recordings[shape] = Recording(self.model, ids, sigma)

@@ -32,6 +32,7 @@ def test_without_a_change_of_dtype_it_gives_the_denoisers_logits(architecture: s
     assert torch.equal(engine(ids, sigma), all_logits)
     assert torch.equal(engine(ids, sigma, positions), some_logits)
     assert torch.equal(engine.hidden(ids, sigma), model.hidden(ids, sigma))
+    assert torch.equal(engine.replay(ids, sigma), model.hidden(ids, sigma))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
