@@ -43,7 +43,7 @@ def results(result: RaceResult) -> str:
     lanes = sorted(result.lanes, key=lambda lane: lane.seconds)
     rows = []
     for place, lane in enumerate(lanes):
-        times = "" if place == 0 else f"{lane.seconds / lanes[0].seconds:.2f}× the time of the first"
+        times = "" if place == 0 else texts.RACE_BEHIND.format(ratio=lane.seconds / lanes[0].seconds)
         least, most = (1000 * s / len(lane.step_ms) for s in (lane.seconds_min, lane.seconds_max))
         cells = (
             f"{lane.ms_per_step:.1f}<small>{least:.1f} to {most:.1f}</small>",
@@ -57,10 +57,19 @@ def results(result: RaceResult) -> str:
         rows.append(
             f"<tr>{name}<td{best}>{cells[0]}</td>{''.join(f'<td>{cell}</td>' for cell in cells[1:])}</tr>"
         )
-    head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in texts.COLUMNS)
-    fair = "".join(f"<li>{html.escape(line)}</li>" for line in result.fairness())
+    return table(texts.COLUMNS, rows) + fair(result.fairness())
+
+
+def table(columns: Sequence[str], rows: Sequence[str]) -> str:
+    """A table of results. `rows` are whole <tr> elements, already escaped."""
+    head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
     return (
         f'<div class="da-scroll" tabindex="0"><table class="da-results"><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
-        f'<div class="da-fair"><h3>{html.escape(texts.WHAT_WAS_FAIR)}</h3><ul>{fair}</ul></div>'
     )
+
+
+def fair(lines: Sequence[str]) -> str:
+    """What was fair, under its heading."""
+    points = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+    return f'<div class="da-fair"><h3>{html.escape(texts.WHAT_WAS_FAIR)}</h3><ul>{points}</ul></div>'

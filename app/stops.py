@@ -59,13 +59,14 @@ def wire_run(
     outputs: list[Any],
     *,
     status: Any,
-    name: str,
+    name: str | None,
     also: Sequence[Any] = (),
 ) -> list[Any]:
     """Run arms the flag, works in the queue and gives the buttons back, also after an error; Stop sets the flag.
 
     `also` holds events after which it runs as well: a run that is under way then ends at once and makes room.
-    Returns the runs as events, for what is to follow them.
+    `name` is that of the endpoint; without one the run is for the page alone. Returns the runs as events, for what
+    is to follow them.
 
     Values reach the handler as the page sent them (`preprocess=False`): it checks them itself. Everything that
     runs a model shares one place in the queue, whichever tab it is in.
@@ -103,7 +104,7 @@ def wire_run(
             show_progress="full",
             show_progress_on=[status],
             api_name=name if number == 0 else None,
-            api_visibility="public" if number == 0 else "private",
+            api_visibility="public" if name and number == 0 else "private",
         )
         runs.append(done)
         done.then(release, None, [run, stop], **at_once)

@@ -81,13 +81,17 @@ CUT = "cut by the end of the canvas"
 NO_STORY = "No story on the canvas yet."
 
 RACE_LEAD = (
-    "Two models fill the same canvas. They are timed one after the other, never together, "
+    "Two or three models fill the same canvas. They are timed one after the other, never together, "
     "and replayed side by side at their true relative speed."
 )
 LANE_A = "Lane A"
 LANE_B = "Lane B"
+LANE_C = "Lane C"
+NO_LANE = "none"
+RANDOM_WEIGHTS = "Random weights are as fast as trained ones and write nonsense: for the paper's sizes, up to 1.3B."
 REPEATS = "Timed runs each"
 REPEATS_INFO = "In the order A B, B A, …; the median counts."
+RACE_BEHIND = "{ratio:.2f}× the time of the first"
 RACE = "Race"
 RACE_MORE = "Strategy, seed"
 WHAT_WAS_FAIR = "What was fair"
@@ -100,7 +104,7 @@ COLUMNS = ("", "ms per step", "tokens/s", "forward passes", "peak memory", "para
 
 SWEEP_TITLE = "From which length on does it pay?"
 SWEEP_LEAD = (
-    "One forward pass at ever longer lengths, the same two models. Both axes are logarithmic: "
+    "One forward pass at ever longer lengths, the lanes chosen above. Both axes are logarithmic: "
     "slope 1 is linear time, slope 2 quadratic."
 )
 LONGEST = "Up to length"
@@ -108,6 +112,36 @@ LONGEST_INFO = "What does not fit in memory is refused, with the figure."
 SWEEP = "Measure"
 SWEEP_STOPPED = "Stopped: these are the lengths measured so far."
 NOT_RUN = "Not run"
+CHART_LENGTH = "length in tokens"
+CHART_LATENCY = "ms per forward pass"
+CHART_RATE = "tokens per second"
+CHART_STEP = "ms per step, least to most of the runs"
+CHART_RATIO = "times as fast as {baseline}"
+CHART_SLOPE = "{lane} (slope {slope:.2f})"
+CHART_CROSSOVER = " crossover at {length:,.0f} "
+CHART_EQUAL = "below: {baseline} is faster"
+CHART_PAPER = "the paper, {version}: up to {ratio:g}×, {lane}"
+PAPER_NOTE = (
+    "Dotted lines are the paper's own figures (arXiv:2511.15927), not measured here: {figures}. "
+    "Their hardware, kernels and sizes differ from this machine's."
+)
+PAPER_FIGURE = "{version}: {lane} up to {ratio:g} times DiffuTran's throughput {setting}"
+
+RESULTS_TITLE = "Results of this visit"
+RESULTS_LEAD = (
+    "Races and sweeps are kept here until you leave the page, the last {most} of them. "
+    "Choose the ones to compare and to save."
+)
+RESULTS_CHOICE = "Compare and save"
+RESULTS_NONE = "Nothing has been measured yet."
+RESULTS_FORGET = "Forget all"
+RESULTS_COLUMNS = ("", "length", "steps", "ms", "tokens/s", "against the first row")
+RESULTS_MIXED = "Races count milliseconds per step, sweeps per forward pass at their longest length."
+KEPT_RACE = "{number}. race, {length:,} tokens × {steps} steps: {lanes}"
+KEPT_SWEEP = "{number}. sweep up to {top:,} tokens: {lanes}"
+SAVE_RESULTS_JSON = "Save as JSON"
+SAVE_RESULTS_CSV = "Save as CSV"
+SAVE_RESULTS_PNG = "Save as picture"
 
 INSIDE_TAB = "Inside"
 INSIDE_LEAD = (

@@ -18,7 +18,7 @@ def fairness(result: RaceResult) -> list[str]:
         f"Timed one after the other, never together: {_order(result)} after {result.warmup_steps} untimed warm-up "
         f"{'step' if result.warmup_steps == 1 else 'steps'} each at this length; figures are medians of "
         f"{result.repeats} {'run' if result.repeats == 1 else 'runs'}, timed with {result.clock}.",
-        _parameters(result.lanes),
+        matched_parameters(result.lanes),
         _kernels(result.lanes),
         _machine(result),
         f"Tokens are masks filled, not text encoded again. Peak memory: {result.memory_method}.",
@@ -36,7 +36,8 @@ def _order(result: RaceResult) -> str:
     return " ".join(letters[name] for name in result.order)
 
 
-def _parameters(lanes: tuple[LaneResult, ...]) -> str:
+def matched_parameters(lanes: tuple[LaneResult, ...]) -> str:
+    """Whether the parameters match, with the counts."""
     counts = " against ".join(f"{lane.parameters:,}" for lane in lanes)
     gap = parameter_gap(lanes)
     names = sorted({lane.tokenizer for lane in lanes})
@@ -50,8 +51,8 @@ def _parameters(lanes: tuple[LaneResult, ...]) -> str:
 
 
 def _kernels(lanes: tuple[LaneResult, ...]) -> str:
-    said = [_what_ran("Attention kernel", {lane.name: lane.attention for lane in lanes})]
-    said.append(_what_ran("Scan", {lane.name: lane.scan for lane in lanes}))
+    said = [what_ran("Attention kernel", {lane.name: lane.attention for lane in lanes})]
+    said.append(what_ran("Scan", {lane.name: lane.scan for lane in lanes}))
     forms = {lane.form for lane in lanes}
     if len(forms) > 1:
         said.append(f"NOT treated alike: {'; '.join(f'{lane.name}: {lane.form}' for lane in lanes)}.")
@@ -68,8 +69,8 @@ def _kernels(lanes: tuple[LaneResult, ...]) -> str:
     return " ".join(said)
 
 
-def _what_ran(what: str, kernels: dict[str, str]) -> str:
-    """'Scan: a: chunked; b: triton.', of the lanes that have one."""
+def what_ran(what: str, kernels: dict[str, str]) -> str:
+    """'Scan: a: chunked; b: triton.', of the lanes that have one. kernels: name of the lane -> kernel or 'none'."""
     named = [f"{name}: {kernel}" for name, kernel in kernels.items() if kernel != "none"]
     return f"{what}: {'; '.join(named)}." if named else f"{what}: no lane has one."
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app import render
-from app.chart import sweep_chart
+from app.sweep_charts import latency_chart
 from app.verdict import excerpt, stories, verdict_html
 from diffuapriel.race import Point, SweepResult
 from diffuapriel.text.tokenizer import get_tokenizer
@@ -89,7 +89,7 @@ def sweep(a: dict[int, float], b: dict[int, float]) -> SweepResult:
 
 
 def test_the_chart_marks_the_crossover():
-    figure = sweep_chart(sweep({256: 2.0, 512: 2.0}, {256: 1.0, 512: 4.0}))
+    figure = latency_chart([sweep({256: 2.0, 512: 2.0}, {256: 1.0, 512: 4.0})])
     (mark,) = [trace for trace in figure.data if trace.text]
     assert "crossover at" in mark.text[0]
     assert 256 < mark.x[0] < 512
@@ -97,10 +97,6 @@ def test_the_chart_marks_the_crossover():
 
 
 def test_the_chart_of_curves_that_do_not_cross_has_no_mark():
-    figure = sweep_chart(sweep({256: 1.0, 512: 1.0}, {256: 2.0, 512: 2.0}))
+    figure = latency_chart([sweep({256: 1.0, 512: 1.0}, {256: 2.0, 512: 2.0})])
     assert len(figure.data) == 2
     assert "slope 0.00" in figure.data[0].name
-
-
-def test_the_chart_begins_empty():
-    assert len(sweep_chart(None).data) == 0

@@ -84,8 +84,8 @@ def test_a_file_of_the_server_cannot_be_opened_as_a_trace(served):
 
 
 def test_race_and_sweep_refuse_too(served):
-    assert call(served, "race", ["toy-diffuapriel", EVIL, 8, 2, "confidence", 1, 0])[0] == "error"
-    assert call(served, "sweep", ["toy-diffuapriel", "toy-diffutran", float("nan")])[0] == "error"
+    assert call(served, "race", ["toy-diffuapriel", EVIL, "", 8, 2, "confidence", 1, 0])[0] == "error"
+    assert call(served, "sweep", ["toy-diffuapriel", "toy-diffutran", "", float("nan")])[0] == "error"
     assert not served.models.busy
 
 
@@ -112,7 +112,7 @@ def test_a_visitor_who_leaves_frees_the_model(served):
 
 def test_only_the_doors_that_are_meant_are_open(served):
     doors = httpx.get(f"{served.url}gradio_api/info").json()["named_endpoints"]
-    written = {"/unmask", "/open_trace", "/race", "/sweep"}
+    written = {"/unmask", "/open_trace", "/race", "/sweep", "/results"}
     measured = {"/inside", "/inside_closer", "/surprise", "/steps_quality"}
     assert set(doors) == written | measured
 

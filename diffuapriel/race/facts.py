@@ -1,0 +1,123 @@
+"""What stands beside a sweep: who the lanes were, what was fair, and where the Transformer wins.
+
+A race's result carries all this in its lanes; a sweep's holds names and times alone, so the facts of its lanes are
+taken when it starts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from diffuapriel.race.fairness import matched_parameters, what_ran
+from diffuapriel.race.lane import Lane, distinct_names
+
+if TYPE_CHECKING:
+    from diffuapriel.race.throughput import SweepResult
+
+BASELINE = "diffutran"
+
+
+@dataclass(frozen=True)
+class LaneFacts:
+    """A lane as a result states it; `name` is the name that it has in the result."""
+
+    name: str
+    architecture: str
+    tokenizer: str
+    parameters: int
+    weights: str
+    dtype: str
+    device: str
+    attention: str
+    scan: str
+    form: str
+
+    @classmethod
+    def of(cls, lanes: Sequence[Lane]) -> tuple[LaneFacts, ...]:
+        """The facts of all lanes of a sweep or race, under the names that its result gives them."""
+        same = ("architecture", "parameters", "weights", "dtype", "attention", "scan", "form")
+        return tuple(
+            cls(
+                name=name,
+                tokenizer=lane.tokenizer.name,
+                device=str(lane.device),
+                **{field: getattr(lane, field) for field in same},
+            )
+            for name, lane in zip(distinct_names(list(lanes)), lanes, strict=True)
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
+
+
+def baseline_of(facts: Sequence[LaneFacts]) -> LaneFacts | None:
+    """The lane that the others are held against: the first DiffuTran, None where none runs."""
+    return next((lane for lane in facts if lane.architecture == BASELINE), None)
+
+
+def speed_ratios(result: SweepResult, lane: str, baseline: str) -> dict[int, float]:
+    """Length to how many times as fast as `baseline` the lane is; below 1 the baseline wins."""
+    own, other = result.curve(lane), result.curve(baseline)
+    return {length: other[length] / own[length] for length in sorted(own.keys() & other.keys())}
+
+
+def baseline_wins(result: SweepResult, facts: Sequence[LaneFacts]) -> list[str]:
+    """One sentence for each other lane: at which measured lengths DiffuTran was the faster one, or at none."""
+    baseline = baseline_of(facts)
+    lines = []
+    for lane in facts:
+        if baseline is None or lane.architecture == BASELINE:
+            continue
+        ratios = speed_ratios(result, lane.name, baseline.name)
+        won = [length for length, ratio in ratios.items() if ratio < 1]
+        if not ratios:
+            continue
+        if won:
+            most = 1 / min(ratios.values())
+            lines.append(
+                f"{baseline.name} wins against {lane.name} at {_listed(won)} tokens, by {most:.2f}x at most."
+            )
+        else:
+            lines.append(f"{baseline.name} wins against {lane.name} at no measured length.")
+    return lines
+
+
+def sweep_fairness(result: SweepResult, facts: Sequence[LaneFacts]) -> list[str]:
+    """One sentence per fact, in the order a reader asks for them; as `RaceResult.fairness` for a race."""
+    first = facts[0]
+    rows = "canvas" if result.batch == 1 else "canvases"
+    threads = "" if first.device.startswith("cuda") else f", {result.threads} threads"
+    dtypes = " and ".join(sorted({lane.dtype for lane in facts}))
+    lanes: Any = tuple(facts)
+    return [
+        f"Same work: one forward pass over {result.batch} {rows}, every second token masked, logits for the masked "
+        "ones.",
+        f"Timed one after the other, never together: one warm-up at each length, then {result.repeats} runs in an "
+        "order that turns round with every run; figures are medians, bars from least to most.",
+        matched_parameters(lanes),
+        " ".join(
+            [
+                what_ran("Attention kernel", {lane.name: lane.attention for lane in facts}),
+                what_ran("Scan", {lane.name: lane.scan for lane in facts}),
+                *_forms(facts),
+            ]
+        ),
+        f"{dtypes} on {first.device} ({result.machine}{threads}). Peak memory: {result.memory_method}.",
+    ]
+
+
+def _forms(facts: Sequence[LaneFacts]) -> list[str]:
+    forms = {lane.form for lane in facts}
+    if len(forms) > 1:
+        return [f"NOT treated alike: {'; '.join(f'{lane.name}: {lane.form}' for lane in facts)}."]
+    return [f"All lanes alike: {forms.pop()}."]
+
+
+def _listed(lengths: list[int]) -> str:
+    """'256', '256 and 512', '256, 512 and 1,024'."""
+    words = [f"{length:,}" for length in lengths]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
