@@ -104,7 +104,7 @@ def test_the_limits_of_the_command_line_are_the_ones_that_the_server_checks(chec
     race = ["toy-diffuapriel", "toy-diffutran", "", 256, 16, "confidence", 1, 0]
     assert read_race(models, limits, *race).length == 256
     with pytest.raises(Refused, match="from 1 to 256"):
-        read_race(models, limits, *race[:2], 257, *race[3:])
+        read_race(models, limits, *race[:3], 257, *race[4:])
     assert limits.race_tokens("cuda") == 256
 
 
