@@ -59,11 +59,30 @@ class _Scan(torch.autograd.Function):
 
         done = scan_chunks(x, B, C, dt, A, D, reverse, start=start, want_final=True)
         assert done.y is not None and done.final is not None
-        ctx.save_for_backward(x, dt, A, B, C, D, start, done.y)
+        ctx.save_for_backward(x, dt, A, B, C, D, start)
         ctx.reverse = reverse
         return done.y, done.final
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor, dfinal: Tensor) -> tuple[Tensor | None, ...]:
-        raise NotImplementedError
+        from diffuapriel.ssd.triton_backward import scan_backward
+        from diffuapriel.ssd.triton_states import walk_states
+
+        x, dt, A, B, C, D, start = ctx.saved_tensors
+        dy = dy.to(x.dtype).contiguous()
+        entering, _ = walk_states(x, B, dt, A, start, ctx.reverse)
+        leaving, dstart = walk_states(dy, C, dt, A, dfinal.contiguous(), ctx.reverse, backward=True)
+        got = scan_backward(x, dy, B, C, dt, A, D, entering, leaving, ctx.reverse)
+        inner, written = x.shape[3] * x.shape[4], B.shape[3] * B.shape[4]
+        dx, dB, dC = got.xBC.split([inner, written, written], dim=3)
+        return (
+            dx.reshape(x.shape),
+            got.ddt,
+            got.dA,
+            dB.reshape(B.shape),
+            dC.reshape(C.shape),
+            got.dD,
+            dstart.transpose(-1, -2),
+            None,
+        )

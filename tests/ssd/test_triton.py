@@ -1,4 +1,4 @@
-"""The forward kernels agree with the recurrence and with the plain mixer, in float32 under Triton's interpreter."""
+"""The scan and the fused mixer agree with the recurrence and with the plain mixer, in float32 under Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -77,6 +77,21 @@ def test_the_scan_agrees_with_the_recurrence(case, poison) -> None:
     errors = relative_error(y, exact_y), relative_error(final, exact_final)
     print(f"y {errors[0]:.1e}, final state {errors[1]:.1e}")
     assert max(errors) < TOLERANCE
+
+
+@pytest.mark.parametrize("case", [GRID[0], GRID[4], GRID[5]], ids=str)
+def test_the_gradients_of_the_scan_are_those_of_the_recurrence(case, poison) -> None:
+    values, reverse = inputs(*case[:-1]), case[-1]
+    ours = [v.clone().requires_grad_() for v in values]
+    exact = [v.double().requires_grad_() for v in values]
+    outputs, exact_outputs = fused.scan(*ours, reverse), recurrent.scan(*exact, reverse)
+    toward = [torch.randn(v.shape, generator=torch.Generator().manual_seed(1)) for v in outputs]
+    torch.autograd.backward(outputs, toward)
+    torch.autograd.backward(exact_outputs, [v.double() for v in toward])
+    names = ("x", "dt", "A", "B", "C", "D", "initial state")
+    errors = {n: relative_error(a.grad, b.grad) for n, a, b in zip(names, ours, exact)}
+    print(", ".join(f"{name} {error:.1e}" for name, error in errors.items()))
+    assert max(errors.values()) < TOLERANCE
 
 
 @pytest.mark.parametrize(("length", "groups"), [(1, 1), (63, 2), (300, 1)])
