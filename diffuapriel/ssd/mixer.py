@@ -16,7 +16,6 @@ torch.compile takes the mixer as one operator that it does not look into.
 
 from __future__ import annotations
 
-
 import torch
 from torch import Tensor
 

@@ -16,7 +16,7 @@ uses of one kernel:
     states (b, k, h, parts, n, p)
 """
 
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scan and the fused mixer agree with the recurrence and with the plain mixer, in float32 under Triton's interpreter."""
+"""The scan and the fused mixer agree with the recurrence, in float32 under Triton's interpreter."""
 
 from __future__ import annotations
 
