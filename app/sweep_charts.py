@@ -6,6 +6,7 @@ chart, each has its own dash. What was not measured here is dotted, has no point
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -76,25 +77,30 @@ def ratio_chart(sweep: SweepResult, facts: Sequence[LaneFacts]) -> Figure | None
         if ratios := measured.get(lane.name):
             points = [p for p in _points(sweep, lane.name) if p.length in ratios]
             _add(figure, points, list(ratios.values()), lane.name, index, 0, "%{y:.2f}×")
-    above = texts.CHART_EQUAL.format(baseline=baseline.name)
-    figure.add_hline(y=1, line={"color": INK, "width": 1.5}, **_note(above, "bottom left"))
+    _add_level(figure, 1, INK, "solid", texts.CHART_EQUAL.format(baseline=baseline.name), above=False)
     for line in paper:
         color = COLORS[
             next(i for i, f in enumerate(facts) if f.architecture == line.architecture) % len(COLORS)
         ]
         words = texts.CHART_PAPER.format(version=line.version, ratio=line.ratio, lane=line.architecture)
-        figure.add_hline(
-            y=line.ratio, line={"color": color, "dash": "dot", "width": 1.5}, **_note(words, "top left")
-        )
+        _add_level(figure, line.ratio, color, "dot", words)
+    figure.update_yaxes(range=[math.log10(min(values) / 1.6), math.log10(max(values) * 1.6)])
     return figure
 
 
-def _note(text: str, position: str) -> dict[str, Any]:
-    return {
-        "annotation_text": text,
-        "annotation_position": position,
-        "annotation_font": {"size": 11, "color": INK},
-    }
+def _add_level(figure: Figure, value: float, color: str, dash: str, text: str, *, above: bool = True) -> None:
+    """A line across the plot with its name at the left end. Annotations on a logarithmic axis are in powers of ten."""
+    figure.add_hline(y=value, line={"color": color, "dash": dash, "width": 1.5})
+    figure.add_annotation(
+        text=text,
+        x=0.005,
+        xref="x domain",
+        xanchor="left",
+        y=math.log10(value),
+        yanchor="bottom" if above else "top",
+        showarrow=False,
+        font={"size": 11, "color": INK},
+    )
 
 
 def _points(sweep: SweepResult, lane: str) -> list[Point]:

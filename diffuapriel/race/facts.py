@@ -90,7 +90,11 @@ def sweep_fairness(result: SweepResult, facts: Sequence[LaneFacts]) -> list[str]
     """One sentence per fact, in the order a reader asks for them; as `RaceResult.fairness` for a race."""
     first = facts[0]
     rows = "canvas" if result.batch == 1 else "canvases"
-    threads = "" if first.device.startswith("cuda") else f", {result.threads} threads"
+    threads = (
+        ""
+        if first.device.startswith("cuda")
+        else f", {result.threads} {'thread' if result.threads == 1 else 'threads'}"
+    )
     dtypes = " and ".join(sorted({lane.dtype for lane in facts}))
     lanes: Any = tuple(facts)
     return [
@@ -111,10 +115,12 @@ def sweep_fairness(result: SweepResult, facts: Sequence[LaneFacts]) -> list[str]
 
 
 def _forms(facts: Sequence[LaneFacts]) -> list[str]:
-    forms = {lane.form for lane in facts}
-    if len(forms) > 1:
-        return [f"NOT treated alike: {'; '.join(f'{lane.name}: {lane.form}' for lane in facts)}."]
-    return [f"All lanes alike: {forms.pop()}."]
+    forms, weights = {lane.form for lane in facts}, {lane.weights for lane in facts}
+    unlike = "; ".join(f"{lane.name}: {lane.form}" for lane in facts)
+    return [
+        f"NOT treated alike: {unlike}." if len(forms) > 1 else f"All lanes alike: {forms.pop()}.",
+        f"Weights: {' against '.join(sorted(weights, reverse=True))}.",
+    ]
 
 
 def _listed(lengths: list[int]) -> str:

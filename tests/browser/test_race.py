@@ -1,0 +1,144 @@
+"""The Race tab in a real browser: three lanes, a replay in slow motion, the sweep, results compared and saved."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+pytest.importorskip("gradio", reason="needs gradio: pip install gradio")
+from playwright.sync_api import Page, expect
+
+from tests.app.toys import toy_checkpoints
+
+pytestmark = pytest.mark.browser
+PATIENCE_MS = 30_000  # a busy machine is no fault of the app
+ARTIFACTS = Path(__file__).resolve().parents[2] / "test-artifacts"
+HYBRID = "diffuapriel-h nano, random weights"
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory) -> Iterator[str]:
+    """The app on two untrained nano checkpoints; a sweep's lengths take no time."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    import diffuapriel.race
+    from app.main import build, launch
+    from app.models import Models
+    from diffuapriel.race import throughput
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (diffuapriel.race, throughput):
+            patch.setattr(module, "LENGTHS", (64, 128, 256))
+        page = build(Models(toy_checkpoints(tmp_path_factory.mktemp("checkpoints"))))
+        yield launch(page)
+        page.close(verbose=False)
+
+
+@pytest.fixture(params=[("light", 1280), ("dark", 390)], ids=["light-wide", "dark-narrow"])
+def visit(request, new_page, address) -> Iterator[Page]:
+    """The open Race tab; kept as a picture when the test is over."""
+    scheme, width = request.param
+    expect.set_options(timeout=PATIENCE_MS)
+    page = new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page.goto(address)
+    page.set_default_timeout(PATIENCE_MS)
+    page.get_by_role("tab", name="Race").click()
+    expect(page.locator("#race-run")).to_be_visible()
+    yield page
+    ARTIFACTS.mkdir(exist_ok=True)
+    page.screenshot(path=ARTIFACTS / f"{request.node.originalname}-{scheme}-{width}.png", full_page=True)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "wider than the window"
+
+
+def choose(page: Page, lane: str, name: str) -> None:
+    page.locator(f"#race-{lane} input").click()
+    page.get_by_role("option", name=name, exact=True).click()
+    expect(page.get_by_role("option")).to_have_count(0)
+
+
+def type_number(page: Page, label: str, value: int) -> None:
+    box = page.locator("input[type=number]:visible").and_(page.get_by_label(label)).first
+    box.fill(str(value))
+    box.press("Tab")
+
+
+def run_race(page: Page) -> None:
+    type_number(page, "Length in tokens", 16)
+    type_number(page, "Steps", 4)
+    type_number(page, "Timed runs each", 1)
+    page.locator("#race-run").click()
+
+
+def test_three_lanes_race_and_are_replayed_in_real_time_and_in_slow_motion(visit):
+    choose(visit, "c", HYBRID)
+    run_race(visit)
+    expect(visit.locator("#race-results table tbody tr")).to_have_count(3)
+    expect(visit.locator("#race-results")).to_contain_text("A B C after 2 untimed warm-up steps")
+    player = visit.locator("#race-player")
+    expect(player.locator(".da-lane")).to_have_count(3)
+
+    speed = player.get_by_label("Speed")
+    speed.select_option("0.01")
+    player.get_by_role("button", name="To the start").click()
+    player.get_by_role("button", name="Play", exact=True).click()
+    expect(player.locator(".da-mask").first).to_be_visible()
+    expect(
+        player.locator(".da-done").first
+    ).to_be_visible()  # the first is done, the others are still under way
+    speed.select_option("1")
+    expect(player.locator(".da-verdict")).to_contain_text("times as long")
+    assert player.locator(".da-mask").count() == 0
+
+
+def test_a_sweep_shows_three_charts_whose_the_reference_lines_are_and_when_diffutran_wins(visit):
+    visit.evaluate("document.querySelectorAll('#sweep-longest input')[0].click()")
+    visit.locator("#sweep-run").click()
+    for chart in ("#sweep-chart", "#sweep-rate", "#sweep-ratio"):
+        expect(visit.locator(f"{chart} .main-svg").first).to_be_visible()
+    expect(visit.locator("#sweep-status")).to_contain_text("wins against")
+    expect(visit.locator("#sweep-status")).to_contain_text("not measured here")
+    expect(visit.locator("#sweep-ratio")).to_contain_text("the paper, v1: up to 4.4×")
+    expect(visit.locator("#sweep-chart .legendtext").first).to_contain_text("slope")
+    expect(visit.locator("#sweep-fair")).to_contain_text("Parameters")
+
+
+def test_results_are_kept_compared_saved_and_forgotten(visit, tmp_path):
+    run_race(visit)
+    listed = visit.locator("#results-choice input[type=checkbox]")
+    expect(listed).to_have_count(1)
+    expect(visit.locator("#results-table tbody tr")).to_have_count(2)
+    visit.locator("#race-run").click()
+    expect(listed).to_have_count(2)
+    expect(visit.locator("#results-table tbody tr")).to_have_count(4)
+    for kind in ("json", "csv", "png"):
+        expect(visit.locator(f"#results-{kind}")).to_be_visible()
+        with visit.expect_download() as download:
+            visit.locator(f"#results-{kind}").click()
+        assert download.value.suggested_filename == f"results-1-2.{kind}"
+        download.value.save_as(tmp_path / download.value.suggested_filename)
+    saved = json.loads((tmp_path / "results-1-2.json").read_text(encoding="utf-8"))
+    assert [one["kind"] for one in saved["results"]] == ["race", "race"]
+    listed.first.uncheck()
+    expect(visit.locator("#results-table tbody tr")).to_have_count(2)
+    visit.locator("#results-forget").click()
+    expect(visit.locator("#results-table")).to_contain_text("Nothing has been measured yet.")
+    expect(listed).to_have_count(0)
+
+
+def test_a_race_that_cannot_be_says_why_and_the_next_one_runs(visit):
+    choose(visit, "b", "diffutran 1.3b, random weights")
+    choose(visit, "c", "diffuapriel 1.3b, random weights")
+    import diffuapriel.race.memory as memory
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "available_bytes", lambda device: 8_000_000_000)
+        run_race(visit)
+        expect(visit.locator("#race-status")).to_contain_text("8.0 GB is available here")
+    choose(visit, "b", "toy-diffutran")
+    choose(visit, "c", "none")
+    visit.locator("#race-run").click()
+    expect(visit.locator("#race-results table tbody tr")).to_have_count(2)
