@@ -118,7 +118,9 @@ def draw(denoiser: Denoiser, question: Question, layer: Any, head: Any, part: in
     with_attention = [number + 1 for number in attention_layers(denoiser)]  # as the page counts
     found = _one_of("layer", layer, with_attention)
     weights, heads, title = None, 0, ""
-    if with_attention:
+    if not with_attention:
+        _one_of("head", head, [])
+    else:
         found = found or with_attention[0]
         maps = attention_map(denoiser, ids, question.sigma, found - 1)
         heads = len(maps)

@@ -38,8 +38,8 @@ class RacePart:
         self.models, self.limits, self.shelf = models, limits, shelf
         self.stops = Stops()
 
-    def build(self, player: dict[str, Any], lanes: list[Any]) -> tuple[list[Any], list[Any]]:
-        """Draw it. Returns the runs as events, and [length, steps, strategy, timed runs, seed]."""
+    def build(self, player: dict[str, Any], lanes: list[Any]) -> tuple[list[Any], list[Any], Any]:
+        """Draw it. Returns the runs as events, [length, steps, strategy, timed runs, seed], and the status line."""
         with gr.Row():
             most, many = self.limits.race_tokens(self.models.device), self.limits.max_steps
             length = gr.Slider(1, most, 128, step=1, label=texts.LENGTH, min_width=200)
@@ -70,7 +70,7 @@ class RacePart:
             name=None,
         )
         gr.api(guarded(self.race), api_name="race", concurrency_id="model", concurrency_limit=1)
-        return runs, settings
+        return runs, settings, status
 
     def run(
         self,
@@ -110,8 +110,7 @@ class RacePart:
         strategy: str = "confidence",
         repeats: int = 2,
         seed: int = 0,
-        *,
-        request: gr.Request,
+        request: gr.Request | None = None,  # Gradio gives it
     ) -> dict:
         """Race two or three masked diffusion language models: who fills a canvas of masks fastest, timed fairly.
 
@@ -131,15 +130,16 @@ class RacePart:
             Milliseconds per step, tokens/s, forward passes, memory and parameters of each lane, and what was fair.
         """
         asked = read_race(self.models, self.limits, a, b, c, length, steps, strategy, repeats, seed)
-        stopped = self.stops.flag(request.session_hash)
+        session = request and request.session_hash
+        stopped = self.stops.flag(session)
         try:
             with self.models.turn():
                 result = returned(self._timed(asked, stopped))
         finally:
-            self.stops.end(request.session_hash, stopped)
+            self.stops.end(session, stopped)
         if result is None:
             raise Refused(texts.RACE_STOPPED)
-        return self.shelf.add(request.session_hash, race=result).to_dict()
+        return self.shelf.add(session, race=result).to_dict()
 
     def _timed(self, asked: RaceRequest, stopped: Event) -> Generator[Update, None, RaceResult | None]:
         """Load the lanes and race them; None where the visitor pressed Stop."""

@@ -94,7 +94,9 @@ class SweepPart:
         finally:
             self.stops.end(session, stopped)
 
-    def sweep(self, a: str, b: str, c: str = "", longest: int = LONGEST, *, request: gr.Request) -> dict:
+    def sweep(
+        self, a: str, b: str, c: str = "", longest: int = LONGEST, request: gr.Request | None = None
+    ) -> dict:
         """Measure latency and tokens/s of two or three denoisers against sequence length, and where they cross.
 
         One forward pass at 256, 512, ... tokens up to the longest. Lengths that do not fit in memory are refused
@@ -109,15 +111,16 @@ class SweepPart:
             Points, fitted exponents (1 linear, 2 quadratic), crossovers, what was not run and why, and what was fair.
         """
         asked = read_sweep(self.models, self.limits, a, b, c, longest)
-        stopped = self.stops.flag(request.session_hash)
+        session = request and request.session_hash
+        stopped = self.stops.flag(session)
         try:
             with self.models.turn():
                 result, facts, _ = returned(self._measure(asked, stopped))
         finally:
-            self.stops.end(request.session_hash, stopped)
+            self.stops.end(session, stopped)
         kept = Kept(0, "", sweep=result, facts=facts)
         if result.points:
-            kept = self.shelf.add(request.session_hash, sweep=result, facts=facts)
+            kept = self.shelf.add(session, sweep=result, facts=facts)
         return {**kept.to_dict(), "summary": summary(result, facts)}
 
     def _measure(self, asked: SweepRequest, stopped: Event) -> Generator[Update, None, Measured]:
