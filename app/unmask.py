@@ -13,6 +13,8 @@ import gradio as gr
 from app import limits as check
 from app import render, texts
 from app.guard import guarded, guarded_stream
+from app.keep import Keep, drop_zone
+from app.link import unmask_fields, wire_link
 from app.stops import wire_run
 from app.unmask_run import SAME, UnmaskRuns
 from app.visit import OPENING, Visit
@@ -57,6 +59,7 @@ class UnmaskTab(UnmaskRuns):
                 )
                 final = gr.Textbox(visible=False, label=texts.FINAL_TEXT)
                 saved, upload = self._files()
+                gr.HTML(**drop_zone())
             with gr.Column(scale=2, min_width=280, elem_classes="da-side"):
                 length, settings = self._settings()
         with examples:
@@ -82,6 +85,7 @@ class UnmaskTab(UnmaskRuns):
             also=[asked],
         )
         self._wire_edits(visit, inputs, canvas, status, saved)
+        wire_link("unmask", unmask_fields(self.models, self.limits, inputs), status)
         opened = upload.upload(
             guarded(self.open_trace), [upload, visit], [canvas, status, final], api_name="open_trace"
         )
@@ -116,6 +120,7 @@ class UnmaskTab(UnmaskRuns):
         with gr.Row(elem_classes="da-files"):
             json_file = gr.DownloadButton(texts.SAVE_JSON, visible=False, elem_id="save-json", **small)
             html_file = gr.DownloadButton(texts.SAVE_HTML, visible=False, elem_id="save-html", **small)
+            Keep(self.limits).build(json_file)
             upload = gr.UploadButton(texts.LOAD, file_types=[".json"], elem_id="open-trace", **small)
         return [json_file, html_file], upload
 
@@ -171,7 +176,8 @@ class UnmaskTab(UnmaskRuns):
         asked = Request(text, entry, length, SamplerConfig(steps=STEPS, top_p=TOP_P))
         tokenizer = self.models.tokenizer(entry)
         canvas = make_canvas(asked, tokenizer, self.limits)
-        trace = Trace.of([start_frame(canvas)], canvas, tokenizer, asked.config, model=entry.label)
+        about = {"model": entry.label, "architecture": entry.architecture}
+        trace = Trace.of([start_frame(canvas)], canvas, tokenizer, asked.config, **about)
         return to_text(compact(trace.to_dict(), run=OPENING) | {"steer": True, "done": False, "live": False})
 
 

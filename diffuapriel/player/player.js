@@ -147,7 +147,10 @@ const say = (key, values = {}) => WORDS[key].replace(/\{(\w+)\}/g, (hole, name) 
 
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 const finite = (value) => (typeof value === "number" && Number.isFinite(value) ? value : NaN);
-const percent = (p) => (p >= 0.9995 || p < 0.0005 ? `${(100 * p).toFixed(0)} %` : `${(100 * p).toFixed(1)} %`);
+const percent = (p) => {
+  if (p > 0 && p < 0.0005) return "< 0.1 %";
+  return `${(100 * p).toFixed(p >= 0.9995 || p === 0 ? 0 : 1)} %`;
+};
 const reducedMotion = () => window.matchMedia?.("(prefers-reduced-motion: reduce)").matches ?? false;
 
 /** Two numbers with as few decimals as tell them apart, two at least. */

@@ -116,25 +116,23 @@ class Steered:
         return self._edit(["pin" if pinned else "unpin"] * len(at), at, self.state.ids[0, at])
 
     def put(self, first: int, ids: Sequence[int], until: int | None = None) -> StepFrame:
-        """Write token ids at `first` and after it; they are pinned.
+        """Write token ids at `first` and after it; they are pinned, where they are no [MASK].
 
         `until` is the last position that they replace (None: the last one they take). Places left of it become
         [MASK]; more than it gives are taken only from [MASK]s.
         """
+        mask_id = self.canvas.mask_id
+        _check_ids(ids, mask_id)
         until = first + len(ids) - 1 if until is None else until
         left = until + 1 - first - len(ids)
         at = self._positions(range(first, max(until + 1, first + len(ids))))
-        values = np.array([*ids, *[self.canvas.mask_id] * left], dtype=np.int64)
-        if not len(ids) or values[: len(ids)].min() < 0 or values[: len(ids)].max() >= self.canvas.mask_id:
-            raise ValueError(
-                f"token ids {list(ids)[:8]}; permitted: one or more from 0 to {self.canvas.mask_id - 1}"
-            )
+        values = np.array([*ids, *[mask_id] * left], dtype=np.int64)
         free = len(ids) if left >= 0 else until + 1 - first + self._holes(until + 1)
         if free < len(ids):
             raise ValueError(
                 f"the text takes {len(ids)} places and {free} are free here; mask what follows it, or write less"
             )
-        return self._edit(["type"] * len(ids) + ["mask"] * left, at, values)
+        return self._edit(["mask" if i == mask_id else "type" for i in values.tolist()], at, values)
 
     def _holes(self, first: int) -> int:
         """How many [MASK]s stand in a row from `first` on."""
@@ -291,15 +289,14 @@ class Steered:
 
 
 def retyped(canvas: Canvas, first: int, until: int, ids: Sequence[int], longest: int) -> Canvas:
-    """The canvas of a run that has not begun, with other tokens from `first` to `until`; they are fixed.
+    """The canvas of a run that has not begun, with other tokens from `first` to `until`, fixed where no [MASK].
 
     What follows moves, as in any text editor. Masks at the end give way or are added, so that the length stays; where
     there are none, the length changes. Raises ValueError beyond `longest` tokens and for positions outside.
     """
     if not 0 <= first <= until < len(canvas):
         raise ValueError(f"positions {first} to {until}; permitted: 0 to {len(canvas) - 1}")
-    if not ids or not all(0 <= i < canvas.mask_id for i in ids):
-        raise ValueError(f"token ids {list(ids)[:8]}; permitted: one or more from 0 to {canvas.mask_id - 1}")
+    _check_ids(ids, canvas.mask_id)
     before, after = canvas.ids[:first].tolist(), canvas.ids[until + 1 :].tolist()
     surplus = len(ids) - (until + 1 - first)
     if after and after[-1] == canvas.mask_id:
@@ -312,10 +309,15 @@ def retyped(canvas: Canvas, first: int, until: int, ids: Sequence[int], longest:
         raise ValueError(f"the text would take {len(new):,} tokens; permitted: up to {longest:,}")
     fixed = torch.zeros(len(new), dtype=torch.bool)
     fixed[:first] = canvas.fixed[:first].cpu()
-    fixed[first : first + len(ids)] = True
+    fixed[first : first + len(ids)] = torch.tensor(list(ids)) != canvas.mask_id
     rest = canvas.fixed[until + 1 :].cpu()[: len(after)]
     fixed[first + len(ids) : first + len(ids) + len(rest)] = rest
     return Canvas(new.to(canvas.ids.device), fixed.to(canvas.ids.device), canvas.mask_id)
+
+
+def _check_ids(ids: Sequence[int], mask_id: int) -> None:
+    if not ids or not all(0 <= i <= mask_id for i in ids):
+        raise ValueError(f"token ids {list(ids)[:8]}; permitted: one or more from 0 to {mask_id}")
 
 
 _OF_A_STEP = ("top_ids", "top_probs", "rank", "score", "rival", "bar")  # what only a step of the sampler says

@@ -192,8 +192,9 @@ def test_positions_outside_the_canvas_are_refused(positions):
 
 def test_what_cannot_be_written_is_refused():
     run = steered(text="Mia")
-    with pytest.raises(ValueError, match="permitted: one or more from 0 to 4096"):
-        run.put(0, [TOKENIZER.mask_id])
+    for ids in ([], [TOKENIZER.mask_id + 1], [-1]):
+        with pytest.raises(ValueError, match="permitted: one or more from 0 to 4097"):
+            run.put(0, ids)
     with pytest.raises(ValueError, match="from 0 to 11"):
         run.put(11, TOKENIZER.encode(" two words"))
     with pytest.raises(ValueError, match="masked already"):
@@ -211,6 +212,7 @@ def test_text_over_a_range_leaves_masks_and_takes_only_masks():
     assert frame.edits == {1: "type", 2: "mask", 3: "mask"}
     assert frame.ids[1:4] == (*one, TOKENIZER.mask_id, TOKENIZER.mask_id)
     assert run.state.fixed[0, 1:4].tolist() == [True, False, False]
+    assert run.put(1, [*one, TOKENIZER.mask_id]).edits == {1: "type", 2: "mask"}
     run.put(1, one * 3, until=1)
     assert run.state.ids[0, 1:4].tolist() == one * 3 and given > 4
     with pytest.raises(ValueError, match="takes 2 places and 1 are free"):
