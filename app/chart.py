@@ -1,4 +1,4 @@
-"""The looks of all charts: one ink and one grid for both themes, colors that the color-blind tell apart, round ticks."""
+"""The looks of all charts: one ink and grid for both themes, colors that the color-blind tell apart, round ticks."""
 
 from __future__ import annotations
 

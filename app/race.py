@@ -12,6 +12,7 @@ import gradio as gr
 
 from app import render, texts
 from app.limits import Limits
+from app.link import race_fields, wire_link
 from app.models import Models
 from app.race_kept import Shelf
 from app.race_request import NO_LANE, where_it_runs
@@ -24,7 +25,7 @@ class RaceTab:
     """The three parts of the tab, and the page that they share."""
 
     def __init__(self, models: Models, limits: Limits) -> None:
-        self.models = models
+        self.models, self.limits = models, limits
         self.shelf = Shelf()
         self.race = RacePart(models, limits, self.shelf)
         self.sweep = SweepPart(models, limits, self.shelf)
@@ -38,8 +39,10 @@ class RaceTab:
         )
         lanes = self._lanes()
         gr.HTML(render.note(texts.RANDOM_WEIGHTS), apply_default_css=False)
-        races, _ = self.race.build(player, lanes)
-        sweeps, _ = self.sweep.build(lanes)
+        races, settings, status = self.race.build(player, lanes)
+        sweeps, longest = self.sweep.build(lanes)
+        fields = race_fields(self.models, self.limits, [*lanes, *settings, longest])
+        wire_link("race", fields, status)
         self.results.build([*races, *sweeps])
 
     def _lanes(self) -> list[gr.Dropdown]:

@@ -18,9 +18,10 @@ def note(text: str, *, bad: bool = False) -> str:
     return f'<div class="da-note{kind}" role="status">{html.escape(text)}</div>'
 
 
-def notes(lines: Sequence[str]) -> str:
-    """Several lines, one a paragraph."""
-    return f'<div class="da-note">{"".join(f"<div>{html.escape(line)}</div>" for line in lines)}</div>'
+def notes(lines: Sequence[str], *, bad: bool = False) -> str:
+    """Several lines, one a paragraph; `bad` for what went wrong."""
+    kind = " da-bad" if bad else ""
+    return f'<div class="da-note{kind}">{"".join(f"<div>{html.escape(line)}</div>" for line in lines)}</div>'
 
 
 def progress(fraction: float, text: str) -> str:

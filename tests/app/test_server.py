@@ -96,7 +96,7 @@ def test_after_all_that_it_still_writes(served):
 def test_a_visitor_who_leaves_frees_the_model(served):
     config = httpx.get(f"{served.url}config").json()
     number = next(d["id"] for d in config["dependencies"] if d["api_name"] == "unmask")
-    data = ["", "toy-diffuapriel", 512, 256, "confidence", 1.0, 0, 1.0, 0]
+    data = ["", "toy-diffuapriel", 512, 256, "confidence", 1.0, 0, 1.0, 0, None]  # None: the page's own state
     session = {"session_hash": "leaver", "fn_index": number, "data": data}
     assert httpx.post(f"{served.url}gradio_api/queue/join", json=session).status_code == 200
     with httpx.stream("GET", f"{served.url}gradio_api/queue/data?session_hash=leaver", timeout=30) as stream:
@@ -112,7 +112,7 @@ def test_a_visitor_who_leaves_frees_the_model(served):
 
 def test_only_the_doors_that_are_meant_are_open(served):
     doors = httpx.get(f"{served.url}gradio_api/info").json()["named_endpoints"]
-    written = {"/unmask", "/open_trace", "/race", "/sweep", "/results"}
+    written = {"/unmask", "/open_trace", "/race", "/sweep", "/results", "/trace_gif"}
     measured = {"/inside", "/inside_closer", "/surprise", "/steps_quality"}
     assert set(doors) == written | measured
 
