@@ -1,4 +1,4 @@
-"""A run that is kept opens in the notebooks' player and again in the app, and becomes a GIF; a foreign file does not."""
+"""A kept run opens in the notebooks' player and again in the app, and becomes a GIF; a foreign file does not."""
 
 from __future__ import annotations
 
