@@ -34,7 +34,7 @@ class UnmaskTab(UnmaskRuns):
 
     def build(self, player: dict[str, Any]) -> None:
         """Draw the tab inside the present `gr.Blocks`. `player`: arguments that make a gr.HTML the player."""
-        visit = gr.State(Visit, time_to_live=VISIT_SECONDS, delete_callback=Visit.close)
+        visit = gr.State(Visit(), time_to_live=VISIT_SECONDS, delete_callback=Visit.close)
         text = gr.Textbox(
             value=texts.EXAMPLES[0][1],
             label=texts.TEXT_LABEL,
@@ -73,6 +73,8 @@ class UnmaskTab(UnmaskRuns):
             )
         inputs = [text, settings[0], length, *settings[1:]]
         asked = canvas.submit(guarded(self.ask), visit, visit, **AT_ONCE)
+        # A state has its time to live, and is deleted at all, only once it has been an output.
+        run.click(lambda visit: visit, visit, visit, **AT_ONCE)
         wire_run(
             run,
             stop,
