@@ -79,7 +79,8 @@ class InsideTab:
             influence = gr.Plot(show_label=False, elem_id="inside-influence")
             schedule, draws = self.closer.build(text, chosen, time, position)
         at_once: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        text.input(lambda: -1, None, position, **at_once)
+        # In the page, not on the server: another text's first mask must be asked for before anybody can press Look.
+        text.change(None, None, position, js="() => [-1]", **at_once)
         picked = rows.select(picked_position, None, position, **at_once)
         handler = guarded_stream(
             self.look, lambda message: (SAME, SAME, SAME, SAME, render.note(message, bad=True))

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from diffuapriel.model.denoiser import Denoiser
 
 TIMES = [n / 40 for n in range(1, 41)]  # of the curves over time
-PARTS = tuple(texts.MODULATION_PARTS)
 MEAN, FIRST = 0, 0  # a head and a layer that are always there
 
 
@@ -99,6 +98,8 @@ class CloserPanel:
         head: from 1 (0: the mean of all). part: mixer or mlp.
         Returns three charts, the choices of layer and head, the numbers, and a line of status.
         """
+        from diffuapriel.inside.modulation import PARTS
+
         entry = self.models.entry(model, offered(self.models))
         question = read_question(self.limits, self.models.tokenizer(entry), text, position, t)
         number = PARTS.index(check.choice("part", part, PARTS))
@@ -179,9 +180,11 @@ def summary(memory: Sequence[LayerMemory], attention: int) -> str:
 
 def numbers_of(memory: Sequence[LayerMemory], sizes: Tensor) -> dict[str, Any]:
     """The measurement as plain values, for callers of the API; layers as the page counts them."""
+    from diffuapriel.inside.modulation import KINDS
+
     half_lives = [
         {"layer": one.layer + 1, "forward": one.half_life[0].tolist(), "reverse": one.half_life[1].tolist()}
         for one in memory
     ]
-    modulation = [dict(zip(texts.MODULATIONS, layer.tolist())) for layer in sizes]
+    modulation = [dict(zip(KINDS, layer.tolist())) for layer in sizes]
     return {"half_life_tokens": half_lives, "times": TIMES, "modulation": modulation}

@@ -22,6 +22,8 @@ from torch import Tensor
 
 from diffuapriel.model.denoiser import Denoiser
 
+ROUNDING = 1e-10  # nats: a divergence below it is the float32 arithmetic's, and is shown as none
+
 
 @dataclass(frozen=True)
 class Influence:
@@ -81,8 +83,8 @@ def occlusion_influence(
         rows[torch.arange(len(batch), device=ids.device), batch] = mask_id
         answers = denoiser(rows, level.expand(len(batch)), where.expand(len(batch), -1))[:, :mask_id]
         after = torch.log_softmax(answers.double(), -1)
-        divergence = (before.exp() * (before - after)).sum(-1).clamp_min(0)  # rounding may go below
-        values[batch.cpu()] = divergence.cpu()
+        divergence = (before.exp() * (before - after)).sum(-1)
+        values[batch.cpu()] = divergence.where(divergence > ROUNDING, 0).cpu()
         yield Influence(values.clone(), token, probability)
 
 

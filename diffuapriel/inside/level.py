@@ -22,10 +22,10 @@ def time_of_text(ids: Tensor, mask_id: int) -> float:
 
 @torch.no_grad()
 def open_gates(denoiser: Denoiser) -> Denoiser:
-    """Set every gate of an untrained model to one, in place, and return it.
+    """Open every gate of an untrained model, in place, and return it.
 
     AdaLN starts at zero, so each block of an untrained model is the identity: nothing would depend on anything.
-    With open gates its structure can be seen: which way each layer looks and how far. Its numbers mean nothing.
+    With gates of one its structure can be seen: which way each layer looks and how far. Its numbers mean nothing.
     """
     bias = denoiser.modulation.linear.bias.view(denoiser.modulation.count, -1)  # (modulations, width)
     for layer in range(denoiser.config.depth):

@@ -44,7 +44,7 @@ def test_with_one_direction_shut_that_side_has_no_influence_at_all(direction, un
             shut = slice(half, None) if direction == 0 else slice(0, half)
             block.mixer.out_proj.weight[:, shut] = 0
     for values in measures(model, text(model)):
-        assert values[unseen] == pytest.approx(0.0, abs=1e-12)
+        assert (values[unseen] == 0).all()
         seen = torch.ones(LENGTH - 1, dtype=torch.bool)
         seen[unseen] = False
         assert (values[seen] > 1e-9).all()
@@ -55,7 +55,7 @@ def test_a_model_fresh_from_its_initialization_looks_at_nothing():
     torch.manual_seed(0)
     model = Denoiser(small("diffuapriel").config).eval()
     gradient, occlusion = measures(model, text(model))
-    assert (gradient == 0).all() and occlusion == pytest.approx(0.0, abs=1e-12)
+    assert (gradient == 0).all() and (occlusion == 0).all()
     assert gradient_influence(model, text(model), MIDDLE, 0.3).values[MIDDLE] > 0
     assert (measures(open_gates(model), text(model))[0] > 0).all()
 

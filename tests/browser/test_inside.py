@@ -1,0 +1,136 @@
+"""The Inside tab in a real browser: look, choose tokens by pointer and by keyboard, look closer, stop, be refused."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+pytest.importorskip("gradio", reason="needs gradio: pip install gradio")
+from playwright.sync_api import Locator, Page, expect
+
+from tests.app.toys import toy_checkpoints
+
+pytestmark = pytest.mark.browser
+PATIENCE_MS = 30_000  # a busy machine is no fault of the app
+ARTIFACTS = Path(__file__).resolve().parents[2] / "test-artifacts"
+HYBRID = "diffuapriel-h nano, random weights"
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory) -> Iterator[str]:
+    """The app on two untrained checkpoints and nothing bundled, served on a free port."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    from app.main import build, launch
+    from app.models import Models
+    from diffuapriel import checkpoint
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "bundled", lambda: [])
+        page = build(Models(toy_checkpoints(tmp_path_factory.mktemp("checkpoints"))))
+    yield launch(page)
+    page.close(verbose=False)
+
+
+@pytest.fixture(params=[("light", 1280), ("dark", 390)], ids=["light-wide", "dark-narrow"])
+def visit(request, new_page, address) -> Iterator[Page]:
+    """The open tab; kept as a picture when the test is over."""
+    scheme, width = request.param
+    expect.set_options(timeout=PATIENCE_MS)
+    page = new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page.goto(address)
+    expect(page.locator("#unmask-player .da-token").first).to_be_visible()
+    page.set_default_timeout(PATIENCE_MS)
+    page.get_by_role("tab", name="Inside").click()
+    yield page
+    ARTIFACTS.mkdir(exist_ok=True)
+    page.screenshot(path=ARTIFACTS / f"{request.node.originalname}-{scheme}-{width}.png", full_page=True)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
+        "the page is wider than the window"
+    )
+
+
+def look(page: Page, text: str, outcome: str | re.Pattern = "the models are told") -> None:
+    page.locator("#inside-text textarea").fill(text)
+    page.locator("#inside-look").click()
+    expect(page.locator("#inside-status")).to_contain_text(outcome)
+
+
+def token(page: Page, lane: int, position: int) -> Locator:
+    return page.locator("#inside-rows .da-canvas").nth(lane).locator(".da-token").nth(position)
+
+
+def choose(page: Page, dropdown: str, option: str) -> None:
+    page.locator(f"{dropdown} input").click()
+    page.get_by_role("option", name=option, exact=True).click()
+
+
+def test_look_choose_a_token_and_look_closer(visit):
+    look(visit, "Mia found a [MASK:2] and a nut.")
+    expect(visit.locator("#inside-rows .da-lane")).to_have_count(3)
+    expect(visit.locator("#inside-rows .da-lane-note").nth(1)).to_contain_text("from the left")
+    expect(visit.locator("#inside-rows .da-mask")).to_have_count(6)
+    for chart in ("influence", "memory", "attention", "schedule", "modulation"):
+        expect(visit.locator(f"#inside-{chart} .main-svg").first).to_be_visible()
+    expect(visit.locator("#inside-schedule")).to_contain_text("% masked")
+    expect(visit.locator("#inside-attention")).to_contain_text("no attention layer")
+
+    token(visit, 1, 2).click()
+    expect(visit.locator("#inside-position input")).to_have_value("2")
+    expect(visit.locator("#inside-status")).to_contain_text("Output position 2,")
+    expect(token(visit, 0, 2)).to_have_attribute("aria-selected", "true")
+    expect(token(visit, 1, 2)).to_be_focused()
+    visit.keyboard.press("ArrowRight")
+    expect(token(visit, 1, 3)).to_be_focused()
+    visit.keyboard.press("Enter")
+    expect(visit.locator("#inside-status")).to_contain_text("Output position 3,")
+    expect(token(visit, 1, 3)).to_be_focused()
+    expect(visit.locator("#inside-look")).to_be_enabled()
+
+    choose(visit, "#inside-closer", HYBRID)
+    expect(visit.locator("#closer-status")).to_contain_text("5 Mamba, 1 attention")
+    expect(visit.locator("#inside-attention .heatmaplayer").first).to_be_attached()
+    expect(visit.locator("#inside-attention")).to_contain_text("layer 6, mean of all heads")
+    choose(visit, "#inside-head", "head 2")
+    expect(visit.locator("#inside-attention")).to_contain_text("layer 6, head 2")
+    visit.get_by_label("the MLP").check()
+    expect(visit.locator("#inside-modulation .main-svg").first).to_be_visible()
+    choose(visit, "#inside-closer", "toy-diffutran")
+    expect(visit.locator("#inside-memory")).to_contain_text("no Mamba layer")
+
+
+ONE_SCREEN = pytest.mark.parametrize("visit", [("light", 1280)], ids=["light-wide"], indirect=True)
+
+
+@ONE_SCREEN
+def test_occlusion_runs_to_its_end_and_stops_when_told(visit):
+    visit.get_by_label("occlusion").check()
+    look(visit, "a [MASK] b")
+    expect(token(visit, 0, 1)).to_have_attribute("aria-label", re.compile("the output that is asked for"))
+    expect(token(visit, 0, 0)).to_have_attribute("aria-label", re.compile("of the influence"))
+
+    visit.locator("#inside-text textarea").fill("nut " * 120)
+    visit.locator("#inside-look").click()
+    expect(visit.locator("#inside-status progress")).to_be_visible()
+    visit.locator("#inside-stop").click()
+    expect(visit.locator("#inside-status")).to_contain_text("Stopped: what is colored has been measured")
+    expect(visit.locator("#inside-look")).to_be_enabled()
+
+
+@ONE_SCREEN
+def test_what_is_wrong_is_said_and_the_tab_goes_on(visit):
+    look(visit, "[MASK:<img src=x onerror=alert(1)>]", "is not a hole")
+    look(visit, "[MASK:300]", "here it may take up to 256")
+    look(visit, "<img src=x onerror=alert(1)> &amp; [MASK]")
+    assert visit.locator("img[src=x]").count() == 0
+    expect(visit.locator("#inside-rows .da-canvas").first).to_contain_text(
+        "<img src=x onerror=alert(1)> &amp;"
+    )
+    visit.locator("#inside-position input").fill("99")
+    visit.locator("#inside-look").click()
+    expect(visit.locator("#inside-status")).to_contain_text("output position is 99")
+    look(visit, "Sam saw a [MASK].")  # typing chooses the first mask again

@@ -1,0 +1,95 @@
+"""The Quality tab in a real browser: score a text, draw curves live, stop, be refused."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+pytest.importorskip("gradio", reason="needs gradio: pip install gradio")
+from playwright.sync_api import Page, expect
+
+from tests.app.toys import toy_checkpoints
+
+pytestmark = pytest.mark.browser
+PATIENCE_MS = 30_000  # a busy machine is no fault of the app
+ARTIFACTS = Path(__file__).resolve().parents[2] / "test-artifacts"
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory) -> Iterator[str]:
+    """The app on two untrained checkpoints and nothing bundled, served on a free port."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    from app.main import build, launch
+    from app.models import Models
+    from diffuapriel import checkpoint
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "bundled", lambda: [])
+        page = build(Models(toy_checkpoints(tmp_path_factory.mktemp("checkpoints"))))
+    yield launch(page)
+    page.close(verbose=False)
+
+
+@pytest.fixture(params=[("light", 1280), ("dark", 390)], ids=["light-wide", "dark-narrow"])
+def visit(request, new_page, address) -> Iterator[Page]:
+    """The open tab; kept as a picture when the test is over."""
+    scheme, width = request.param
+    expect.set_options(timeout=PATIENCE_MS)
+    page = new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page.goto(address)
+    expect(page.locator("#unmask-player .da-token").first).to_be_visible()
+    page.set_default_timeout(PATIENCE_MS)
+    page.get_by_role("tab", name="Quality").click()
+    yield page
+    ARTIFACTS.mkdir(exist_ok=True)
+    page.screenshot(path=ARTIFACTS / f"{request.node.originalname}-{scheme}-{width}.png", full_page=True)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
+        "the page is wider than the window"
+    )
+
+
+def test_score_a_text_and_see_where_it_surprises(visit):
+    visit.locator("#surprise-text textarea").fill("Ruth had five nuts, ate three and kept two.")
+    visit.locator("#surprise-run").click()
+    table = visit.locator("#surprise-figures")
+    for words in ("NELBO, nats per token", "bits per byte", "known from the grammar", "Consistent"):
+        expect(table).to_contain_text(words)
+    expect(visit.locator("#surprise-player .da-token").first).to_have_text("R")
+    expect(visit.locator("#surprise-player .da-name").first).to_have_text("Surprise, toy-diffuapriel")
+    expect(visit.locator("#surprise-status")).to_contain_text("64 random masks")
+    expect(visit.locator("#surprise-chart .main-svg").first).to_be_visible()
+    tokens = visit.locator("#surprise-player .da-canvas").first.locator(".da-token").count()
+    expect(visit.locator("#surprise-chart .barlayer .point")).to_have_count(tokens)
+
+
+@pytest.mark.parametrize("visit", [("dark", 390)], ids=["dark-narrow"], indirect=True)
+def test_curves_arrive_point_by_point_stop_when_told_and_what_is_wrong_is_said(visit):
+    run, status = visit.locator("#quality-run"), visit.locator("#quality-status")
+    for steps, wanted in (("4", True), ("8", False), ("32", False), ("128", True)):
+        visit.locator("#quality-steps").get_by_label(steps, exact=True).set_checked(wanted)
+    visit.locator("#quality-strategies").get_by_label("ancestral").uncheck()
+    run.click()
+    expect(visit.locator("#quality-status progress")).to_be_visible()
+    expect(visit.locator("#quality-chart .main-svg").first).to_be_visible()  # the first point is there
+    visit.locator("#quality-stop").click()
+    expect(status).to_contain_text("Stopped: these are the points measured so far")
+    expect(status).to_contain_text("forward passes of 8 × 128 tokens")
+    expect(visit.locator("#quality-chart")).to_contain_text("true tales")
+    expect(run).to_be_enabled()
+
+    visit.locator("#quality-strategies").get_by_label("confidence").uncheck()
+    run.click()
+    expect(status).to_contain_text("choose one to eight")
+    visit.locator("#surprise-text textarea").fill("nut " * 300)
+    visit.locator("#surprise-run").click()
+    expect(visit.locator("#surprise-status")).to_contain_text("it may take 1 to 256")
+    visit.locator("#surprise-text textarea").fill("nuts & <img src=x onerror=alert(1)>")
+    visit.locator("#surprise-run").click()
+    expect(visit.locator("#surprise-figures")).to_contain_text("Not grammatical")
+    expect(visit.locator("#surprise-player")).to_contain_text("<img")
+    assert visit.locator("img[src=x]").count() == 0
+    expect(visit.locator("#surprise-run")).to_be_enabled()
