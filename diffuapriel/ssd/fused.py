@@ -66,23 +66,7 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor, dfinal: Tensor) -> tuple[Tensor | None, ...]:
-        from diffuapriel.ssd.triton_backward import scan_backward
-        from diffuapriel.ssd.triton_states import walk_states
+        from diffuapriel.ssd.triton_gradients import scan_gradients
 
-        x, dt, A, B, C, D, start = ctx.saved_tensors
-        dy = dy.to(x.dtype).contiguous()
-        entering, _ = walk_states(x, B, dt, A, start, ctx.reverse)
-        leaving, dstart = walk_states(dy, C, dt, A, dfinal.contiguous(), ctx.reverse, backward=True)
-        got = scan_backward(x, dy, B, C, dt, A, D, entering, leaving, ctx.reverse)
-        inner, written = x.shape[3] * x.shape[4], B.shape[3] * B.shape[4]
-        dx, dB, dC = got.xBC.split([inner, written, written], dim=3)
-        return (
-            dx.reshape(x.shape),
-            got.ddt,
-            got.dA,
-            dB.reshape(B.shape),
-            dC.reshape(C.shape),
-            got.dD,
-            dstart.transpose(-1, -2),
-            None,
-        )
+        dy = dy.to(ctx.saved_tensors[0].dtype).contiguous()
+        return *scan_gradients(dy, dfinal.contiguous(), *ctx.saved_tensors, ctx.reverse), None

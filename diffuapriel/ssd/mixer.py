@@ -16,6 +16,8 @@ torch.compile takes the mixer as one operator that it does not look into.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -119,3 +121,71 @@ def _(
         torch.empty_like(B),
         projected.new_empty(batch, 2, heads, length, dtype=torch.float32),
     )
+
+
+@torch.library.custom_op("diffuapriel::mixer_backward", mutates_args=())
+def _mixer_backward(
+    dg: Tensor,
+    dsquares: Tensor,
+    projected: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    norm_weight: Tensor,
+    y: Tensor,
+    B: Tensor,
+    C: Tensor,
+    dt: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of `projected`, conv_weight, conv_bias, dt_bias, A_log, D and norm_weight."""
+    from diffuapriel.ssd.triton_gradients import mixer_gradients
+
+    A, both = -torch.exp(A_log), projected.unflatten(2, (2, -1))
+    got = mixer_gradients(
+        dg.contiguous(),
+        dsquares.contiguous(),
+        both,
+        y,
+        B,
+        C,
+        dt,
+        conv_weight,
+        conv_bias,
+        A,
+        D,
+        norm_weight,
+        BOTH,
+    )
+    dA_log = got.A * A  # A = -exp(A_log) is its own derivative
+    small = got.conv_weight, got.conv_bias, got.dt_bias, dA_log, got.D, got.norm_weight
+    dw, db, ddt_bias, dA_log, dD, dnorm = (v.clone() for v in small)  # an operator's results share no memory
+    return got.projected.flatten(2), dw, db, ddt_bias, dA_log, dD, dnorm
+
+
+@_mixer_backward.register_fake
+def _(
+    dg: Tensor,
+    dsquares: Tensor,
+    projected: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    norm_weight: Tensor,
+    *kept: Tensor,
+) -> tuple[Tensor, ...]:
+    like = (projected, conv_weight, conv_bias, A_log, A_log, D, norm_weight)
+    return tuple(torch.empty_like(v) for v in like)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    projected, conv_weight, conv_bias, _, A_log, D, norm_weight, _, _ = inputs
+    ctx.save_for_backward(projected, conv_weight, conv_bias, A_log, D, norm_weight, *output[2:])
+
+
+def _gradients(ctx: Any, dg: Tensor, dsquares: Tensor, *kept: Tensor | None) -> tuple[Tensor | None, ...]:
+    return *_mixer_backward(dg, dsquares, *ctx.saved_tensors), None, None
+
+
+_mixer.register_autograd(_gradients, setup_context=_keep)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 
 import pytest
@@ -108,6 +109,39 @@ def test_the_fused_mixer_agrees_with_the_plain_one(length, groups, poison) -> No
         mixer.backend = "recurrent"
         exact = mixer.double()(u.double())
     assert relative_error(ours, exact) < TOLERANCE
+
+
+def test_the_gradients_of_the_fused_mixer_are_those_of_the_plain_one(poison) -> None:
+    shape = {"width": 32, "depth": 2, "d_state": 16, "headdim": 16, "attention_headdim": 16, "cond_dim": 8}
+    torch.manual_seed(0)
+    ours = BidirectionalMamba2(ModelConfig("diffuapriel", vocab_size=20, **shape), backend="triton")
+    for parameter in ours.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    exact = copy.deepcopy(ours).double()
+    exact.backend = "recurrent"
+    u = torch.randn(1, 70, 32)
+    inputs = [u.clone().requires_grad_(), u.double().requires_grad_()]
+    toward = torch.randn_like(u)
+    for mixer, given in zip((ours, exact), inputs):
+        mixer(given).backward(toward.to(given.dtype))
+    errors = {"u": relative_error(inputs[0].grad, inputs[1].grad)}
+    for (name, a), b in zip(ours.named_parameters(), exact.parameters()):
+        errors[name] = relative_error(a.grad, b.grad)
+    print(", ".join(f"{name} {error:.1e}" for name, error in errors.items()))
+    assert max(errors.values()) < TOLERANCE
+
+
+def test_the_compiler_takes_the_mixer_whole_forward_and_backward() -> None:
+    shape = {"width": 16, "depth": 2, "d_state": 16, "headdim": 16, "attention_headdim": 16, "cond_dim": 8}
+    torch.manual_seed(0)
+    plain = BidirectionalMamba2(ModelConfig("diffuapriel", vocab_size=20, **shape), backend="triton")
+    compiled = copy.deepcopy(plain)
+    compiled.compile(backend="aot_eager", fullgraph=True)
+    u = torch.randn(1, 5, 16)
+    for mixer in (plain, compiled):
+        mixer(u).square().sum().backward()
+    for (name, a), b in zip(plain.named_parameters(), compiled.parameters()):
+        torch.testing.assert_close(a.grad, b.grad, msg=name)
 
 
 def test_a_text_cut_into_segments_gives_what_one_walk_gives(monkeypatch) -> None:
