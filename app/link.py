@@ -56,6 +56,7 @@ def wire_link(tab: str, fields: Sequence[Field], status: Any) -> None:
             info=texts.LINK_INFO,
             visible=False,
             interactive=False,
+            min_width=300,
             buttons=["copy"],
             elem_id=f"{tab}-link-text",
         )

@@ -44,6 +44,15 @@ class RaceTab:
         fields = race_fields(self.models, self.limits, [*lanes, *settings, longest])
         wire_link("race", fields, status)
         self.results.build([*races, *sweeps])
+        gr.api(self.names, api_name="models")
+
+    def names(self) -> list[str]:
+        """List the names of all models that can be raced or measured: checkpoints first, then random weights.
+
+        Returns:
+            The names, as race and sweep take them.
+        """
+        return self.models.everything
 
     def _lanes(self) -> list[gr.Dropdown]:
         """The three lanes, the third one empty."""

@@ -118,7 +118,7 @@ class RacePart:
         small models and minutes on large ones.
 
         Args:
-            a: name of the first model, a checkpoint or e.g. "diffuapriel tiny, random weights"
+            a: name of the first model, one of those that `models` lists
             b: name of the second model
             c: name of a third model, or an empty string for none
             length: tokens on the canvas, all masked at first

@@ -103,7 +103,7 @@ class SweepPart:
         with the figure. Says at which lengths the Transformer (DiffuTran) wins.
 
         Args:
-            a: name of the first model, a checkpoint or e.g. "diffuapriel tiny, random weights"
+            a: name of the first model, one of those that `models` lists
             b: name of the second model
             c: name of a third model, or an empty string for none
             longest: the longest length in tokens, 256 to 65536

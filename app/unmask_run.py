@@ -54,12 +54,20 @@ class UnmaskRuns:
         request: gr.Request,
         visit: Visit | None = None,
     ) -> Iterator[Update]:
-        """Fill the holes of a text, streaming the steps.
+        """Fill the holes of a text with a masked diffusion language model, streaming the steps.
 
-        text: the text; [MASK:6] is a hole of six tokens, everything else is kept. model: one of the listed names.
-        length: tokens of the canvas, filled up with masks (0: the text alone). steps, strategy, temperature,
-        top_k (0: all), top_p (1: all), seed: options of the sampler.
-        Returns the player's last message, the verdict, the text and the trace as JSON and as a web page.
+        Args:
+            text: the text; [MASK:6] is a hole of six tokens, everything else is kept
+            model: one of the listed names
+            length: tokens of the canvas, filled up with masks; 0 for the text alone
+            steps: steps of the sampler; fewer reveal more tokens at once
+            strategy: which masks go first
+            temperature: of the drawn tokens; 0 always takes the most probable one
+            top_k: draw from the k most probable tokens; 0 for all
+            top_p: draw from the most probable tokens that make up this share; 1 for all
+            seed: same seed, same text
+        Returns:
+            The player's last message, the verdict, the text, and the trace as JSON and as a web page.
         """
         from app import files
 
@@ -199,7 +207,13 @@ class UnmaskRuns:
             return SAME, render.note(str(error), bad=True), visit
 
     def open_trace(self, path: Any, visit: Visit | None = None) -> tuple[str, str, str]:
-        """Show a trace that was saved as JSON: (message for the player, status, text)."""
+        """Read a recorded run that was saved as JSON, and show it.
+
+        Args:
+            path: the trace, a JSON file of this app or of a notebook
+        Returns:
+            The message for the player, a line of status, and the text.
+        """
         from app import files
         from diffuapriel.player.wire import compact, to_text
 

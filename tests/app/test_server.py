@@ -112,7 +112,7 @@ def test_a_visitor_who_leaves_frees_the_model(served):
 
 def test_only_the_doors_that_are_meant_are_open(served):
     doors = httpx.get(f"{served.url}gradio_api/info").json()["named_endpoints"]
-    written = {"/unmask", "/open_trace", "/race", "/sweep", "/results", "/trace_gif"}
+    written = {"/unmask", "/open_trace", "/race", "/sweep", "/results", "/models", "/trace_gif"}
     measured = {"/inside", "/inside_closer", "/surprise", "/steps_quality"}
     assert set(doors) == written | measured
 

@@ -104,6 +104,8 @@ def test_a_sweep_shows_three_charts_whose_the_reference_lines_are_and_when_diffu
     expect(visit.locator("#sweep-ratio")).to_contain_text("the paper, v1: up to 4.4×")
     expect(visit.locator("#sweep-chart .legendtext").first).to_contain_text("slope")
     expect(visit.locator("#sweep-fair")).to_contain_text("Parameters")
+    expect(visit.locator("#results-table tbody tr")).to_have_count(2)
+    expect(visit.locator("#results-png")).to_be_visible()
 
 
 def test_results_are_kept_compared_saved_and_forgotten(visit, tmp_path):
