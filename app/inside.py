@@ -177,7 +177,7 @@ class InsideTab:
         for entry in entries:
             for influence in self._influences(entry, question, method):
                 answer = tokenizer.token_strings([influence.token])[0].strip()
-                looked = [*finished, Looked(entry.label, influence, answer)]
+                looked = [*finished, Looked(entry.label, influence, answer, entry.trained)]
                 rows = view_message(question, tokenizer.mask_id, looked)
                 chart = charts.influence_chart(looked, question)
                 yield rows, chart, SAME, SAME, progress(len(finished), len(entries), looked[-1])

@@ -117,7 +117,7 @@ def _token_axis(tokens: Sequence[str]) -> dict[str, Any]:
     if len(tokens) > LABELLED:
         return {}
     shown = [_plain(token.strip() or "␣") for token in tokens]
-    return {"tickvals": list(range(len(tokens))), "ticktext": shown, "tickangle": -60}
+    return {"tickvals": list(range(len(tokens))), "ticktext": shown, "tickangle": -60, "automargin": True}
 
 
 def _plain(text: str) -> str:

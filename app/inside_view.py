@@ -23,11 +23,12 @@ FAR = 16  # tokens: farther than this counts as far
 
 @dataclass(frozen=True)
 class Looked:
-    """What one model said: its label on the page, its influence, the text of its answer."""
+    """What one model said: its label on the page, its influence, the text of its answer, and whether it has learnt."""
 
     label: str
     influence: Influence
     answer: str
+    trained: bool = True
 
 
 def view_arguments() -> dict[str, Any]:
@@ -91,6 +92,7 @@ def lane_note(looked: Looked, position: int) -> str:
     share = looked.influence.share.nan_to_num().tolist()
     others = sum(share) - share[position]
     line = texts.INSIDE_ANSWER.format(answer=looked.answer, probability=looked.influence.probability)
+    line = line if looked.trained else f"{texts.INSIDE_UNTRAINED}: {line}"
     if others <= 0:
         return line
     far = sum(s for p, s in enumerate(share) if abs(p - position) > FAR)

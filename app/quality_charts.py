@@ -46,7 +46,7 @@ def surprise_chart(score: TextScore, tokens: Sequence[str]) -> Figure:
         customdata=plain,
         hovertemplate=texts.SURPRISE_HOVER,
     )
-    labels = {"tickvals": list(range(len(tokens))), "ticktext": plain, "tickangle": -60}
+    labels = {"tickvals": list(range(len(tokens))), "ticktext": plain, "tickangle": -60, "automargin": True}
     figure.update_xaxes(
         title={"text": texts.INFLUENCE_X}, **GRID, **(labels if len(tokens) <= LABELLED else {})
     )

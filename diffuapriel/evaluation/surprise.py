@@ -77,24 +77,23 @@ def score_text(
     if not 0 <= filling < len(ids):
         raise ValueError(f"filling is {filling}; it must be 0 or more and fewer than the {len(ids)} ids")
     text = torch.tensor(ids, dtype=torch.int64, device=device)
-    generator = torch.Generator(device).manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)  # the same masks on every device
     sums = _Sums(text)
     for _ in range(rounds):
         masked = draw_masks(len(ids), generator)  # (MASKS, length)
         for rows in masked.split(batch_size):
-            share = rows.double().mean(1).clamp_max(1 - EPS)
-            logits = denoiser(text.where(~rows, mask_id), -torch.log1p(-share).float(), rows)
+            sigma = -torch.log1p(-rows.double().mean(1).clamp_max(1 - EPS))
+            where = rows.to(device)
+            logits = denoiser(text.where(~where, mask_id), sigma.float().to(device), where)
             sums.add(rows, torch.log_softmax(logits[:, :mask_id].float(), -1))
         yield sums.score(len(ids) - filling)
 
 
 def draw_masks(length: int, generator: torch.Generator) -> Tensor:
     """(MASKS, length) bool: a set a row, its size uniform over 1 to `length`, row k in the k-th of MASKS strata."""
-    device = generator.device
-    offset = torch.arange(MASKS, device=device)
-    uniform = (torch.rand(MASKS, generator=generator, device=device) + offset) / MASKS
+    uniform = (torch.rand(MASKS, generator=generator) + torch.arange(MASKS)) / MASKS
     sizes = 1 + (uniform.double() * length).long().clamp_max(length - 1)
-    ranks = torch.rand(MASKS, length, generator=generator, device=device).argsort(1).argsort(1)
+    ranks = torch.rand(MASKS, length, generator=generator).argsort(1).argsort(1)
     return ranks < sizes[:, None]
 
 
@@ -110,16 +109,16 @@ class _Sums:
         self.means: list[float] = []  # of -log p over each set, in the order drawn
 
     def add(self, masked: Tensor, log_probs: Tensor) -> None:
-        """masked (rows, length) bool; log_probs (masked.sum(), vocabulary) in row-major order."""
+        """masked (rows, length) bool on the CPU; log_probs (masked.sum(), vocabulary) in row-major order."""
         row, position = masked.nonzero(as_tuple=True)
-        nats = -log_probs.gather(1, self.text[position, None])[:, 0].double().cpu()
-        weight = (len(self.text) / masked.sum(1).double())[row].cpu()
+        at = position.to(log_probs.device)
+        nats = -log_probs.gather(1, self.text[at, None])[:, 0].cpu().double()
+        weight = (len(self.text) / masked.sum(1).double())[row]
         probs = log_probs.exp()
-        entropy = -(probs * log_probs.nan_to_num(neginf=0.0)).sum(1).double().cpu()
+        entropy = -(probs * log_probs.nan_to_num(neginf=0.0)).sum(1).cpu().double()
         if self.probability is None:
             self.probability = probs.new_zeros(len(self.text), probs.shape[1])
-        self.probability.index_add_(0, position, probs * weight[:, None].to(probs))
-        at = position.cpu()
+        self.probability.index_add_(0, at, probs * weight.to(probs)[:, None])
         for total, value in (
             (self.weight, weight),
             (self.weight2, weight**2),
@@ -128,9 +127,9 @@ class _Sums:
             (self.spread2, weight**2 * nats**2),
             (self.entropy, weight * entropy),
         ):
-            total.index_add_(0, at, value)
-        per_row = torch.zeros(len(masked), dtype=torch.float64).index_add_(0, row.cpu(), nats)
-        self.means += (per_row / masked.sum(1).cpu()).tolist()
+            total.index_add_(0, position, value)
+        per_row = torch.zeros(len(masked), dtype=torch.float64).index_add_(0, row, nats)
+        self.means += (per_row / masked.sum(1)).tolist()
 
     def score(self, tokens: int) -> TextScore:
         """The estimates from the sums, for a text that is the first `tokens` of the ids."""
@@ -139,7 +138,7 @@ class _Sums:
         spread = self.spread2 - 2 * mean * self.nats2 + mean**2 * self.weight2  # sum of w^2 (x - mean)^2
         error = spread.clamp_min(0).sqrt() / self.weight
         best = self.probability.topk(min(ALTERNATIVES, self.probability.shape[1]))
-        shares = best.values.double().cpu() / self.weight[:, None]
+        shares = best.values.cpu().double() / self.weight[:, None]
         nats, error_of_nats = (len(self.text) * value for value in _mean_of_rounds(self.means))
         rows = zip(best.indices.tolist(), shares.tolist(), self.weight.tolist())
         return TextScore(

@@ -57,7 +57,7 @@ def gradient_influence(denoiser: Denoiser, ids: Tensor, position: int, sigma: fl
     finally:
         hook.remove()
     token, probability = _answer(logits)
-    return Influence(gradient[0].double().norm(dim=-1).cpu(), token, probability)
+    return Influence(gradient[0].cpu().double().norm(dim=-1), token, probability)
 
 
 @torch.no_grad()
@@ -72,7 +72,7 @@ def occlusion_influence(
     asked, where, level = _question(denoiser, ids, position, sigma)
     mask_id = denoiser.config.mask_id
     logits = denoiser(asked[None], level, where[None])[0, :mask_id]
-    before = torch.log_softmax(logits.double(), -1)  # (vocabulary without [MASK],)
+    before = torch.log_softmax(logits.cpu().double(), -1)  # (vocabulary without [MASK],)
     token, probability = _answer(logits)
     values = torch.full((len(ids),), float("nan"), dtype=torch.float64)
     told = (asked != mask_id).nonzero()[:, 0]
@@ -82,9 +82,9 @@ def occlusion_influence(
         rows = asked.repeat(len(batch), 1)
         rows[torch.arange(len(batch), device=ids.device), batch] = mask_id
         answers = denoiser(rows, level.expand(len(batch)), where.expand(len(batch), -1))[:, :mask_id]
-        after = torch.log_softmax(answers.double(), -1)
+        after = torch.log_softmax(answers.cpu().double(), -1)
         divergence = (before.exp() * (before - after)).sum(-1)
-        values[batch.cpu()] = divergence.where(divergence > ROUNDING, 0).cpu()
+        values[batch.cpu()] = divergence.where(divergence > ROUNDING, 0)
         yield Influence(values.clone(), token, probability)
 
 
@@ -101,5 +101,5 @@ def _question(denoiser: Denoiser, ids: Tensor, position: int, sigma: float) -> t
 
 
 def _answer(logits: Tensor) -> tuple[int, float]:
-    probability, token = torch.softmax(logits.detach().double(), -1).max(0)
+    probability, token = torch.softmax(logits.detach().cpu().double(), -1).max(0)
     return int(token), float(probability)

@@ -24,8 +24,10 @@ def modulation_over_time(denoiser: Denoiser, t: Tensor, schedule: Schedule) -> T
     seen: list[Tensor] = []
 
     def note(module: Any, inputs: tuple[Any, ...]) -> None:
-        sizes = [tensor[:, 0].double().square().mean(-1).sqrt() for tensor in inputs[1]]  # six of (times,)
-        seen.append(torch.stack(sizes).unflatten(0, (len(PARTS), len(KINDS))).cpu())
+        sizes = [
+            tensor[:, 0].cpu().double().square().mean(-1).sqrt() for tensor in inputs[1]
+        ]  # six of (times,)
+        seen.append(torch.stack(sizes).unflatten(0, (len(PARTS), len(KINDS))))
 
     hooks = [block.register_forward_pre_hook(note) for block in denoiser.blocks]
     device = denoiser.embedding.weight.device

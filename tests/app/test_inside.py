@@ -151,6 +151,7 @@ def test_every_model_s_row_arrives_and_the_last_update_holds_the_numbers(tab, vi
     rows = [json.loads(update[0]) for update in updates if isinstance(update[0], str)]
     assert [len(row["lanes"]) for row in rows] == [1, 2]
     assert [lane["label"] for lane in rows[-1]["lanes"]] == ASK["models"]
+    assert ["untrained" in lane["note"] for lane in rows[-1]["lanes"]] == [False, True]
     numbers, status = updates[-1][3:]
     assert numbers["models"][1]["model"] == HYBRID
     assert len(numbers["models"][1]["influence"]) == len(numbers["tokens"])
@@ -235,6 +236,7 @@ def test_a_row_says_where_the_answer_comes_from():
     assert "answers “nut” with 50%" in note
     assert "75% of the influence from the left, 25% from the right, 75% from farther than 16 tokens" in note
     assert lane_note(Looked("x", influence(0.0, 0.0), "nut"), 0) == "answers “nut” with 50%"
+    assert lane_note(Looked("x", influence(0.0, 0.0), "nut", trained=False), 0).startswith("untrained")
 
 
 def test_a_token_says_its_share_and_a_mask_that_it_is_one():
