@@ -1132,7 +1132,7 @@ class Player {
     window.addEventListener("pointermove", follow, { signal });
     window.addEventListener("pointerup", () => end(true), { signal });
     window.addEventListener("pointercancel", () => end(false), { signal });
-    window.addEventListener("keydown", (key) => key.key === "Escape" && end(false), { signal });
+    window.addEventListener("keydown", (key) => key.key === "Escape" && end(false), { signal, capture: true });
     if (event.shiftKey) canvas.select(from, to);
   }
 
