@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import functools
+import gc
 import html
 import logging
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
+
+from app import texts
 
 log = logging.getLogger("diffuapriel.app")
 
@@ -16,16 +20,15 @@ log = logging.getLogger("diffuapriel.app")
 def as_message(error: BaseException) -> gr.Error:
     """The error as Gradio shows it. Values in it may come from a visitor, and a toast is HTML: escaped."""
     if isinstance(error, ValueError | TypeError | ImportError):
-        return gr.Error(html.escape(str(error)), title="Not possible", print_exception=False)
+        return gr.Error(html.escape(str(error)), title=texts.REFUSED, print_exception=False)
     if isinstance(error, MemoryError) or is_out_of_memory(error):
-        text = str(error) or "this machine ran out of memory"
-        return gr.Error(html.escape(text[:400]), title="Not enough memory", print_exception=False)
+        text = str(error) or texts.OUT_OF_MEMORY
+        let_go(error)
+        return gr.Error(html.escape(text[:400]), title=texts.NOT_ENOUGH_MEMORY, print_exception=False)
     log.exception("unexpected error", exc_info=error)
     return gr.Error(
-        html.escape(
-            f"{type(error).__name__}: {str(error)[:400]}. The app goes on; the details are in its terminal"
-        ),
-        title="Something went wrong",
+        html.escape(texts.GOES_ON.format(kind=type(error).__name__, message=str(error)[:400])),
+        title=texts.FAULT,
         print_exception=False,
     )
 
@@ -35,6 +38,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     return type(error).__name__ == "OutOfMemoryError" or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     )
+
+
+def let_go(error: BaseException) -> None:
+    """Give back what the run that failed still holds: its tensors live in the frames of the traceback."""
+    import torch
+
+    traceback.clear_frames(error.__traceback__)
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def guarded(handler: Callable[..., Any]) -> Callable[..., Any]:

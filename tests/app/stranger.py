@@ -13,6 +13,9 @@ HEADERS = {"Content-Type": "application/json"}
 CLIENT = httpx.Client(timeout=120, verify=False)  # one for all calls: making one takes longer than a call
 # What each parameter is sent when another one is tried: small enough that what is accepted is done at once.
 SMALL = {
+    "a": "toy-diffuapriel",
+    "b": "toy-diffutran",
+    "longest": 128,
     "text": "A [MASK:2] b.",
     "length": 8,
     "steps": 1,
@@ -50,6 +53,11 @@ def small_values(name: str, parameters: list[dict[str, Any]]) -> list[Any]:
     if name == "steps_quality":  # here the steps are a list
         values[[p["parameter_name"] for p in parameters].index("steps")] = [4]
     return values
+
+
+def takes_file(parameter: dict[str, Any]) -> bool:
+    """Whether a parameter is an uploaded file: what is none, Gradio refuses before the app sees it."""
+    return "FileData" in str(parameter["type"])
 
 
 def call(url: str, name: str, data: Any) -> Answer:
