@@ -33,4 +33,5 @@ def table(language: str) -> dict[str, Any]:
 
 def use(language: str) -> None:
     """Have app.texts hold this language's texts. Before the page is built: it keeps the texts that it was built with."""
-    vars(texts).update({**ENGLISH, **table(language)})
+    for name, text in {**ENGLISH, **table(language)}.items():
+        setattr(texts, name, text)
