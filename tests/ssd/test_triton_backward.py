@@ -30,7 +30,7 @@ SHAPES = [
     (1, 63, 2, 1, 32, 16, (False,)),
     (1, 65, 4, 2, 16, 16, BOTH),
     (2, 65, 1, 1, 16, 64, (True,)),
-    (1, 130, 3, 1, 16, 16, BOTH),
+    (1, 130, 3, 1, 16, 16, (True,)),
 ]
 
 
@@ -103,14 +103,14 @@ def test_the_scans_gradients_are_those_of_the_recurrence(shape: tuple) -> None:
     scan_errors_within(shape, torch.float32, TOLERANCE[torch.float32])
 
 
-@pytest.mark.parametrize("shape", SHAPES[2:4], ids=str)
+@pytest.mark.parametrize("shape", [SHAPES[2], (1, 65, 2, 2, 16, 64, (True,))], ids=str)
 def test_in_bfloat16_the_scans_gradients_stay_close(shape: tuple) -> None:
     scan_errors_within(shape, torch.bfloat16, TOLERANCE[torch.bfloat16])
 
 
 def test_a_tokens_own_term_does_not_drown_the_gradient_of_dt() -> None:
     """With a strong decay nearly all of y is a token's own doing, and ds the small rest: bf16 must not lose it."""
-    shape = (1, 65, 2, 1, 16, 16, BOTH)
+    shape = (1, 65, 1, 1, 16, 16, BOTH)
     exact = random_scan(shape, torch.bfloat16)
     exact[1], exact[2] = torch.full_like(exact[1], 0.5).requires_grad_(), exact[2].mul(0).sub(8).detach()
     y, _ = recurrent.scan(*exact, BOTH)
@@ -179,7 +179,7 @@ def plain_mixer(
     ("batch", "length", "sizes", "taps"),
     [
         (2, 2, (1, 1, 16, 16), 4),
-        (1, 66, (4, 2, 16, 16), 4),
+        (1, 66, (2, 2, 16, 16), 4),
         (1, 70, (1, 1, 32, 16), 2),
     ],
     ids=str,
@@ -211,7 +211,7 @@ def test_the_mixers_gradients_are_those_of_the_plain_one(
 # Its parts
 
 
-@pytest.mark.parametrize(("length", "taps"), [(1, 4), (2, 4), (3, 3), (63, 1), (66, 4), (70, 2)])
+@pytest.mark.parametrize(("length", "taps"), [(1, 4), (2, 4), (3, 3), (63, 1), (66, 4)])
 def test_the_convolution_and_its_gradients(length: int, taps: int) -> None:
     torch.manual_seed(0)
     raw, weight, bias = torch.randn(2, length, 2, 48), torch.randn(2, taps, 48), torch.randn(2, 48)
