@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import gradio as gr
+from gradio.context import Context
 
 from app import render, texts
 from app.limits import Limits
@@ -45,6 +46,12 @@ class RaceTab:
         wire_link("race", fields, status)
         self.results.build([*races, *sweeps])
         gr.api(self.names, api_name="models")
+        if Context.root_block is not None:
+            Context.root_block.unload(self.leave)
+
+    def leave(self, request: gr.Request) -> None:
+        """The visitor has closed the page."""
+        self.shelf.forget(request.session_hash)
 
     def names(self) -> list[str]:
         """List the names of all models that can be raced or measured: checkpoints first, then random weights.

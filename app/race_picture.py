@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app import texts
-from app.chart import COLORS
+from app.chart import COLORS, round_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,22 +44,25 @@ def draw(kept: Sequence[Kept], path: str | Path) -> None:
 
 
 def _small_print(kept: Kept) -> list[str]:
-    sentences = [*(() if kept.race else _verdicts(kept)), *kept.fairness(), kept.measured]
+    from diffuapriel.race.facts import verdicts
+
+    said = verdicts(kept.sweep, kept.facts) if kept.sweep else []
+    sentences = [*said, *kept.fairness(), kept.measured]
     return [line for sentence in sentences for line in textwrap.wrap(sentence, CHARACTERS)]
-
-
-def _verdicts(kept: Kept) -> list[str]:
-    from diffuapriel.race.facts import baseline_wins
-
-    assert kept.sweep is not None, "a result is of a race or of a sweep"
-    return [cross.message for cross in kept.sweep.crossovers] + baseline_wins(kept.sweep, kept.facts)
 
 
 def _block(figure: Any, kept: Kept, lines: list[str], top: float, share: float, height: float) -> None:
     """One result between `top` and `top - share` of the figure; `height` is that share in inches."""
     inch = share / height
     figure.text(
-        0.02, top - 0.12 * inch, kept.title, va="top", size=11, weight="bold", color=INK, parse_math=False
+        0.02,
+        top - 0.12 * inch,
+        textwrap.shorten(kept.title, 105, placeholder=" …"),
+        va="top",
+        size=11,
+        weight="bold",
+        color=INK,
+        parse_math=False,
     )
     bottom = top - (PLOT - 0.1) * inch
     plots = (PLOT - 0.75) * inch
@@ -129,8 +132,9 @@ def _sweep(figure: Any, kept: Kept, bottom: float, height: float) -> None:
     for cross in sweep.crossovers:
         if cross.length is not None:
             latency.axvline(cross.length, color=QUIET, linestyle=":", linewidth=1)
-    for axes, title in ((latency, texts.CHART_LATENCY), (rate, texts.CHART_RATE)):
-        axes.set(xscale="log", yscale="log", xlabel=texts.CHART_LENGTH)
+    times, rates = zip(*((p.ms, p.tokens_per_second) for p in sweep.points))
+    for axes, title, values in ((latency, texts.CHART_LATENCY, times), (rate, texts.CHART_RATE, rates)):
+        _logarithmic(axes, kept, list(values))
         _dress(axes, title, "y")
     legend = rate.legend(fontsize=7, frameon=False)
     for text in legend.get_texts():
@@ -157,11 +161,26 @@ def _ratios(axes: Axes, kept: Kept, baseline: str) -> None:
     for line in published_ratios(set(colors)):
         axes.axhline(line.ratio, color=colors[line.architecture], linestyle=":", linewidth=1.2)
         words = texts.CHART_PAPER.format(version=line.version, ratio=line.ratio, lane=line.architecture)
-        axes.annotate(
-            words, (0.02, line.ratio), xycoords=("axes fraction", "data"), va="bottom", size=6.5, color=QUIET
-        )
-    axes.set(xscale="log", yscale="log", xlabel=texts.CHART_LENGTH)
+        left = line.version == "v1"  # figures of different versions nearly meet
+        place = {"xycoords": ("axes fraction", "data"), "ha": "left" if left else "right"}
+        place["va"] = "bottom" if left else "top"
+        axes.annotate(words, (0.02 if left else 0.98, line.ratio), size=6.5, color=QUIET, **place)
+    low, high = axes.dataLim.intervaly
+    _logarithmic(axes, kept, [low, high, *(line.ratio for line in published_ratios(set(colors)))])
     _dress(axes, texts.CHART_RATIO.format(baseline=baseline), "y")
+
+
+def _logarithmic(axes: Axes, kept: Kept, values: list[float]) -> None:
+    """Both axes logarithmic, ticks at the measured lengths and at round values."""
+    assert kept.sweep is not None, "a result is of a race or of a sweep"
+    axes.set(xscale="log", yscale="log")
+    axes.set_xlabel(texts.CHART_LENGTH, fontsize=8, color=QUIET)
+    lengths = sorted({point.length for point in kept.sweep.points})
+    axes.set_xticks(lengths, [f"{n // 1024}K" if n >= 1024 else f"{n}" for n in lengths])
+    ticks = round_ticks(values)
+    axes.set_yticks(ticks["tickvals"], ticks["ticktext"])
+    axes.set_ylim(min(values) / 1.3, max(values) * 1.4)
+    axes.minorticks_off()
 
 
 def _dress(axes: Axes, title: str, along: Any) -> None:

@@ -155,11 +155,10 @@ def drawn(result: SweepResult, facts: tuple[LaneFacts, ...]) -> tuple[Any, Any, 
 
 def summary(result: SweepResult, facts: tuple[LaneFacts, ...]) -> list[str]:
     """The crossovers in words, where DiffuTran wins, and what was not run and why."""
-    from diffuapriel.race.facts import baseline_wins
+    from diffuapriel.race.facts import verdicts
 
-    lines = [cross.message for cross in result.crossovers] + baseline_wins(result, facts)
     refusals = dict.fromkeys(refused.message for refused in result.refusals)
-    return [*lines, *(f"{texts.NOT_RUN}: {message}." for message in refusals)]
+    return [*verdicts(result, facts), *(f"{texts.NOT_RUN}: {message}." for message in refusals)]
 
 
 def paper_notes(facts: tuple[LaneFacts, ...]) -> list[str]:

@@ -83,19 +83,22 @@ def ratio_chart(sweep: SweepResult, facts: Sequence[LaneFacts]) -> Figure | None
             next(i for i, f in enumerate(facts) if f.architecture == line.architecture) % len(COLORS)
         ]
         words = texts.CHART_PAPER.format(version=line.version, ratio=line.ratio, lane=line.architecture)
-        _add_level(figure, line.ratio, color, "dot", words)
+        left = line.version == "v1"  # figures of different versions nearly meet
+        _add_level(figure, line.ratio, color, "dot", words, above=left, right=not left)
     figure.update_yaxes(range=[math.log10(min(values) / 1.6), math.log10(max(values) * 1.6)])
     return figure
 
 
-def _add_level(figure: Figure, value: float, color: str, dash: str, text: str, *, above: bool = True) -> None:
-    """A line across the plot with its name at the left end. Annotations on a logarithmic axis are in powers of ten."""
+def _add_level(
+    figure: Figure, value: float, color: str, dash: str, text: str, *, above: bool = True, right: bool = False
+) -> None:
+    """A line across the plot with its name at one end. Annotations on a logarithmic axis are in powers of ten."""
     figure.add_hline(y=value, line={"color": color, "dash": dash, "width": 1.5})
     figure.add_annotation(
         text=text,
-        x=0.005,
+        x=0.995 if right else 0.005,
         xref="x domain",
-        xanchor="left",
+        xanchor="right" if right else "left",
         y=math.log10(value),
         yanchor="bottom" if above else "top",
         showarrow=False,

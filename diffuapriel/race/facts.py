@@ -86,6 +86,14 @@ def baseline_wins(result: SweepResult, facts: Sequence[LaneFacts]) -> list[str]:
     return lines
 
 
+def verdicts(result: SweepResult, facts: Sequence[LaneFacts]) -> list[str]:
+    """Where the curves of each pair of lanes cross, and where DiffuTran wins, in sentences."""
+    crossovers = result.crossovers
+    pairs = [f"{cross.a} against {cross.b}: " if len(crossovers) > 1 else "" for cross in crossovers]
+    crossed = [pair + cross.message for pair, cross in zip(pairs, crossovers, strict=True)]
+    return crossed + baseline_wins(result, facts)
+
+
 def sweep_fairness(result: SweepResult, facts: Sequence[LaneFacts]) -> list[str]:
     """One sentence per fact, in the order a reader asks for them; as `RaceResult.fairness` for a race."""
     first = facts[0]

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from diffuapriel.race import Point, SweepResult
-from diffuapriel.race.facts import LaneFacts, baseline_of, baseline_wins, speed_ratios, sweep_fairness
+from diffuapriel.race.facts import (
+    LaneFacts,
+    baseline_of,
+    baseline_wins,
+    speed_ratios,
+    sweep_fairness,
+    verdicts,
+)
 from diffuapriel.race.published import published_ratios
 from tests.race.fakes import sleeping_lane
 
@@ -41,6 +48,16 @@ def test_it_is_said_too_when_diffutran_never_wins(lanes):
     assert baseline_wins(result, LaneFacts.of(lanes)) == [
         "transformer wins against mamba at no measured length."
     ]
+
+
+def test_of_three_lanes_every_verdict_names_its_pair(lanes):
+    facts = LaneFacts.of(lanes)
+    two = measured(mamba={256: 1.0}, transformer={256: 2.0})
+    assert verdicts(two, facts)[0].startswith("mamba is faster at every length measured")
+    three = measured(mamba={256: 1.0}, transformer={256: 2.0}, third={256: 3.0})
+    said = verdicts(three, facts)
+    assert said[0].startswith("mamba against transformer: mamba is faster")
+    assert said[2].startswith("transformer against third: transformer is faster")
 
 
 def test_without_diffutran_nothing_is_said_of_it(lanes):
