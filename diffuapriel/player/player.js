@@ -51,6 +51,8 @@ const WORDS = {
   untitled: "Player", race: "Race", lane: "Lane", live: "live", empty: "Nothing has run yet.",
   colorBy: "Color by", confidence: "Confidence", step: "Step", entropy: "Entropy", off: "Off",
   special: "special tokens", speed: "Speed", realTime: "real time", slower: "{n}\u00d7 slower", faster: "{n}\u00d7 faster",
+  timeOf: "{time} of {all}", places: ["first", "second", "third", "fourth"], placed: "{place}, {time}",
+  took: "{name} took {time}", won: "{name} finished first; {others}", behind: "{name} took {n} times as long",
   toStart: "To the start", back: "One step back", play: "Play", pause: "Pause", forward: "One step forward",
   toEnd: "To the end", toNewest: "To the newest step", time: "Time",
   steps: "{n} steps", temperature: "temperature {n}", seed: "seed {n}", tokens: "{n} tokens",
@@ -1671,8 +1673,9 @@ class Race {
     this.time = ms;
     this.scrubber.value = ms;
     this.scrubber.style.setProperty("--da-played", `${this.duration ? (100 * ms) / this.duration : 0}%`);
-    this.scrubber.setAttribute("aria-valuetext", `${duration(ms)} of ${duration(this.duration)}`);
-    this.state.textContent = `${duration(ms)} of ${duration(this.duration)}`;
+    const elapsed = say("timeOf", { time: duration(ms), all: duration(this.duration) });
+    this.scrubber.setAttribute("aria-valuetext", elapsed);
+    this.state.textContent = elapsed;
     setIcon(this.button, this.playing ? "pause" : "play", say(this.playing ? "pause" : "play"));
     for (const lane of this.lanes) this.showLane(lane, ms);
     const over = ms >= this.duration && this.duration > 0;
@@ -1685,19 +1688,19 @@ class Race {
     player.seekTime(ms);
     const done = ms >= player.duration;
     const place = this.players.filter((other) => other.duration < player.duration).length;
-    const ordinal = ["first", "second", "third", "fourth"][place] ?? `number ${place + 1}`;
+    const ordinal = WORDS.places[place] ?? `${place + 1}`;
     lane.root.classList.toggle("da-done", done);
     lane.bar.style.width = `${player.duration ? (100 * Math.min(ms, player.duration)) / player.duration : 0}%`;
-    lane.clock.textContent = done ? `${ordinal}, ${duration(player.duration)}` : duration(ms);
+    lane.clock.textContent = done ? say("placed", { place: ordinal, time: duration(player.duration) }) : duration(ms);
   }
 
   result() {
     const order = [...this.lanes].sort((a, b) => a.player.duration - b.player.duration);
     const [first, ...rest] = order;
-    if (!rest.length) return `${first.label} took ${duration(first.player.duration)}`;
-    const behind = rest.map(({ label, player }) =>
-      `${label} took ${(player.duration / Math.max(1e-9, first.player.duration)).toFixed(2)} times as long`);
-    return `${first.label} finished first; ${behind.join("; ")}`;
+    if (!rest.length) return say("took", { name: first.label, time: duration(first.player.duration) });
+    const ratio = ({ player }) => (player.duration / Math.max(1e-9, first.player.duration)).toFixed(2);
+    const others = rest.map((lane) => say("behind", { name: lane.label, n: ratio(lane) })).join("; ");
+    return say("won", { name: first.label, others });
   }
 
   destroy() {
