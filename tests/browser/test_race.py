@@ -38,7 +38,7 @@ def address(tmp_path_factory) -> Iterator[str]:
         page.close(verbose=False)
 
 
-@pytest.fixture(params=[("light", 1280), ("dark", 390)], ids=["light-wide", "dark-narrow"])
+@pytest.fixture
 def visit(request, new_page, address) -> Iterator[Page]:
     """The open Race tab; kept as a picture when the test is over."""
     scheme, width = request.param
@@ -73,6 +73,14 @@ def run_race(page: Page) -> None:
     page.locator("#race-run").click()
 
 
+WIDE = pytest.mark.parametrize("visit", [("light", 1280)], ids=["light-wide"], indirect=True)
+NARROW = pytest.mark.parametrize("visit", [("dark", 390)], ids=["dark-narrow"], indirect=True)
+BOTH = pytest.mark.parametrize(
+    "visit", [("light", 1280), ("dark", 390)], ids=["light-wide", "dark-narrow"], indirect=True
+)
+
+
+@NARROW
 def test_three_lanes_race_and_are_replayed_in_real_time_and_in_slow_motion(visit):
     choose(visit, "c", HYBRID)
     run_race(visit)
@@ -94,6 +102,7 @@ def test_three_lanes_race_and_are_replayed_in_real_time_and_in_slow_motion(visit
     assert player.locator(".da-mask").count() == 0
 
 
+@BOTH
 def test_a_sweep_shows_three_charts_whose_the_reference_lines_are_and_when_diffutran_wins(visit):
     visit.evaluate("document.querySelectorAll('#sweep-longest input')[0].click()")
     visit.locator("#sweep-run").click()
@@ -108,6 +117,7 @@ def test_a_sweep_shows_three_charts_whose_the_reference_lines_are_and_when_diffu
     expect(visit.locator("#results-png")).to_be_visible()
 
 
+@BOTH
 def test_results_are_kept_compared_saved_and_forgotten(visit, tmp_path):
     run_race(visit)
     listed = visit.locator("#results-choice input[type=checkbox]")
@@ -131,6 +141,7 @@ def test_results_are_kept_compared_saved_and_forgotten(visit, tmp_path):
     expect(listed).to_have_count(0)
 
 
+@WIDE
 def test_a_race_that_cannot_be_says_why_and_the_next_one_runs(visit):
     choose(visit, "b", "diffutran 1.3b, random weights")
     choose(visit, "c", "diffuapriel 1.3b, random weights")
