@@ -22,7 +22,7 @@ Plain twin: `_backward` in chunked.py. Products take their operands as loaded, o
 Triton has miscompiled transposed results of products on Hopper.
 """
 
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false
 
 from __future__ import annotations
 

@@ -30,7 +30,6 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from diffuapriel.ssd.triton_backward import scan_backward
 from diffuapriel.ssd.triton_gradients import mixer_gradients
 from diffuapriel.ssd.triton_prepare import prepare
 from diffuapriel.ssd.triton_scan import scan_chunks
@@ -83,18 +82,11 @@ def backward_mixer() -> None:
     )
 
 
-def backward_scan() -> None:
-    x, B, A = half(1, LENGTH, 1, HEADS, HEADDIM), half(1, LENGTH, 1, GROUPS, STATE), wide(1, HEADS)
-    states = half(1, 1, HEADS, LENGTH // 64, STATE, HEADDIM)
-    scan_backward(x, x, B, B, wide(1, 1, HEADS, LENGTH), A, A, states, states, (True,))
-
-
 CALLS: dict[str, Callable[[], None]] = {
     "forward mixer": lambda: forward_mixer(keep=False),
     "forward mixer, kept": lambda: forward_mixer(keep=True),
     "forward scan": forward_scan,
     "backward mixer": backward_mixer,
-    "backward scan": backward_scan,
 }
 
 
