@@ -1,14 +1,27 @@
 """Without a CUDA device the Triton kernels run in Triton's interpreter, on the CPU.
 
 Triton decides when it is first imported, so the variable is set before any test module is. Only float32 means
-anything there: the interpreter's bf16 products are wrong. A subprocess that compiles kernels must drop the variable.
+anything there, unless tests/ssd/interpreter.py corrects it. A subprocess that compiles kernels must drop the variable.
+
+What a test records as "shown" is printed at the end of the run: the registers of compiled kernels.
 """
 
 from __future__ import annotations
 
 import os
 
+import pytest
 import torch
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = [r for outcome in ("passed", "failed") for r in terminalreporter.getreports(outcome)]
+    properties = [p for report in reports for p in getattr(report, "user_properties", ())]
+    lines = [line for name, line in properties if name == "shown"]
+    if lines:
+        terminalreporter.section("compiled for GPUs")
+        for line in lines:
+            terminalreporter.write_line(line)

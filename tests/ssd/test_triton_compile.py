@@ -7,6 +7,7 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,6 @@ def lines() -> list[tuple[str, str, int, int, int, int]]:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    print(done.stdout)
     pattern = r"(.+): (\w+), sm_(\d+): (\d+) registers, (\d+) stack, (\d+) shared"
     return [(*m.groups()[:2], *map(int, m.groups()[2:])) for m in re.finditer(pattern, done.stdout)]
 
@@ -43,8 +43,12 @@ def test_no_kernel_is_forgotten(lines: list[tuple]) -> None:
         assert {kernel for _, kernel, target, *_ in lines if target == capability} == written
 
 
-def test_every_kernel_fits_a_multiprocessor(lines: list[tuple]) -> None:
-    for _, kernel, target, _, _, shared in lines:
+def test_every_kernel_fits_a_multiprocessor(
+    lines: list[tuple], record_property: Callable[[str, object], None]
+) -> None:
+    for call, kernel, target, registers, stack, shared in lines:
+        taken = f"{registers:3} registers, {stack:3} bytes spilled, {shared:6} bytes shared"
+        record_property("shown", f"sm_{target}  {kernel:22} {taken}  ({call})")
         assert shared <= SHARED[target], f"{kernel}, sm_{target}: {shared} bytes of shared memory"
 
 
