@@ -31,6 +31,8 @@ from app.inside_request import (
 )
 from app.inside_view import Looked, view_arguments, view_message
 from app.limits import Limits
+from app.link import wire_link
+from app.link_fields import inside_fields
 from app.models import Entry, Models
 from app.stops import Stops, wire_run
 
@@ -76,7 +78,7 @@ class InsideTab:
         numbers = gr.JSON(visible=False, label="Influence")
         with gr.Column(elem_classes="da-once-drawn"):
             gr.HTML(render.lead(texts.INFLUENCE_TITLE, texts.INFLUENCE_LEAD), apply_default_css=False)
-            influence = gr.Plot(show_label=False, elem_id="inside-influence")
+            influence = gr.Plot(show_label=False, elem_id="inside-influence", visible=False)
             schedule, draws = self.closer.build(text, chosen, time, position)
         at_once: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         # In the page, not on the server: another text's first mask must be asked for before anybody can press Look.
@@ -98,6 +100,8 @@ class InsideTab:
         )
         for run in runs:
             draws(run.success)
+        fields = inside_fields(self.models, self.limits, [text, chosen, time, method])
+        wire_link("inside", fields, status)
 
     def _questions(self) -> tuple[Any, ...]:
         """The text and what is asked of it: (text, models, time, method, output position)."""
@@ -161,7 +165,8 @@ class InsideTab:
         check.choice("method", method, METHODS)
         stopped = self.stops.flag(request.session_hash)
         try:
-            yield SAME, SAME, charts.schedule_chart(question.t), SAME, render.note(texts.WAITING)
+            schedule = charts.shown(charts.schedule_chart(question.t))
+            yield SAME, SAME, schedule, SAME, render.note(texts.WAITING)
             with self.models.turn():
                 yield from self._measure(entries, question, method, stopped)
         finally:
@@ -179,7 +184,7 @@ class InsideTab:
                 answer = tokenizer.token_strings([influence.token])[0].strip()
                 looked = [*finished, Looked(entry.label, influence, answer, entry.trained)]
                 rows = view_message(question, tokenizer.mask_id, looked)
-                chart = charts.influence_chart(looked, question)
+                chart = charts.shown(charts.influence_chart(looked, question))
                 yield rows, chart, SAME, SAME, progress(len(finished), len(entries), looked[-1])
                 if stopped.is_set():
                     break

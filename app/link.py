@@ -2,7 +2,8 @@
 
     http://127.0.0.1:7860/?tab=race&a=tales-diffuapriel&b=tales-diffutran&length=128&steps=32
 
-Nothing is stored: all that a link says stands in it. A parameter that cannot be is left out, and the page says which
+A setting of several values is a parameter that comes several times. Nothing is stored: all that a link says stands
+in it. A parameter that cannot be is left out, and the page says which
 and why; parameters of no tab are left alone. Nothing runs before the reader presses Run.
 """
 
@@ -11,16 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qs, urlencode
 
 import gradio as gr
 from gradio.context import Context
 
-from app import limits as check
 from app import render, texts
 from app.guard import guarded
-from app.limits import Limits, Refused
-from app.models import Models
+from app.limits import Refused
 
 TAB = "tab"  # the parameter that says which tab a link is of
 MOST_CHARACTERS = 4000  # of a link: longer ones are cut by mail programs and servers
@@ -65,7 +64,7 @@ def wire_link(tab: str, fields: Sequence[Field], status: Any) -> None:
         return gr.update(value=query_of(tab, fields, values), visible=True)
 
     def restore(request: gr.Request) -> list[Any]:
-        return restored(tab, fields, dict(request.query_params))
+        return restored(tab, fields, parse_qs(str(request.query_params), keep_blank_values=True))
 
     made = button.click(guarded(make), components, box, preprocess=False, **AT_ONCE)
     made.success(None, box, box, js=SHOW, **AT_ONCE)
@@ -85,7 +84,7 @@ def enclosing_tabs() -> gr.Tabs | None:
 def query_of(tab: str, fields: Sequence[Field], values: Sequence[Any]) -> str:
     """'?tab=...&...' of values as the page sent them. Raises Refused where one is not permitted or all are too long."""
     checked = {field.name: field.check(value) for field, value in zip(fields, values, strict=True)}
-    query = "?" + urlencode({TAB: tab} | {name: plain(value) for name, value in checked.items()})
+    query = "?" + urlencode({TAB: tab} | {name: plain(value) for name, value in checked.items()}, doseq=True)
     if len(query) > MOST_CHARACTERS:
         raise Refused(
             f"the link would have {len(query):,} characters; it may have up to {MOST_CHARACTERS:,}. "
@@ -94,10 +93,10 @@ def query_of(tab: str, fields: Sequence[Field], values: Sequence[Any]) -> str:
     return query
 
 
-def restored(tab: str, fields: Sequence[Field], query: Mapping[str, str]) -> list[Any]:
+def restored(tab: str, fields: Sequence[Field], query: Mapping[str, list[str]]) -> list[Any]:
     """An update for each field's component, then for the status line and for the tabs; of another tab's link, none."""
     nothing: list[Any] = [gr.skip()] * (len(fields) + 2)
-    if query.get(TAB) != tab:
+    if query.get(TAB) != [tab]:
         return nothing
     updates, problems = nothing, []
     for number, field in enumerate(fields):
@@ -113,64 +112,27 @@ def restored(tab: str, fields: Sequence[Field], query: Mapping[str, str]) -> lis
     return updates
 
 
-def value_of(text: str, component: Any) -> Any:
-    """A parameter as the value that its component would send: numbers from numeric ones. The check decides."""
-    if not isinstance(component, gr.Slider | gr.Number | gr.Radio):
+def value_of(given: list[str], component: Any) -> Any:
+    """A parameter as the value that its component would send: a list, or the last one. The check decides on it."""
+    several = isinstance(component, gr.CheckboxGroup) or getattr(component, "multiselect", False)
+    values = [number_or_text(text, component) for text in given]
+    return values if several else values[-1]
+
+
+def number_or_text(text: str, component: Any) -> Any:
+    """A number from what sends numbers, where it is one."""
+    if not isinstance(component, gr.Slider | gr.Number | gr.Radio | gr.CheckboxGroup) or len(text) > 20:
         return text
-    try:
-        return int(text) if len(text) < 20 else text
-    except ValueError:
+    for kind in (int, float):
         try:
-            return float(text)
+            return kind(text)
         except ValueError:
-            return text
+            pass
+    return text
 
 
-def plain(value: Any) -> str:
+def plain(value: Any) -> Any:
     """A checked value as it stands in a link: 0.9, not 0.90000."""
+    if isinstance(value, list):
+        return [plain(one) for one in value]
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def unmask_fields(models: Models, limits: Limits, components: Sequence[Any]) -> list[Field]:
-    """The settings of the Unmask tab, in the order of its endpoint: text, model, length, steps, ..."""
-    from app.request import MAX_TEMPERATURE, MAX_TOP_K, MIN_TOP_P
-    from diffuapriel.sampling.options import STRATEGIES
-
-    checks: dict[str, Callable[[Any], Any]] = {
-        "text": lambda v: check.text("the text", v, limits.max_characters),
-        "model": lambda v: models.entry(v, models.trained).label,
-        "length": lambda v: check.whole_number("length", v, 0, limits.max_tokens),
-        "steps": lambda v: check.whole_number("steps", v, 1, limits.max_steps),
-        "strategy": lambda v: check.choice("strategy", v, STRATEGIES),
-        "temperature": lambda v: check.number("temperature", v, 0.0, MAX_TEMPERATURE),
-        "top_k": lambda v: check.whole_number("top-k", v, 0, MAX_TOP_K),
-        "top_p": lambda v: check.number("top-p", v, MIN_TOP_P, 1.0),
-        "seed": lambda v: check.whole_number("seed", v, 0, check.MAX_SEED),
-    }
-    return [Field(name, part, one) for (name, one), part in zip(checks.items(), components, strict=True)]
-
-
-def race_fields(models: Models, limits: Limits, components: Sequence[Any]) -> list[Field]:
-    """The settings of the Race tab: the lanes, length, steps, strategy, timed runs, seed, and the longest length."""
-    from app.race_request import NO_LANE
-    from app.race_sweep import LENGTHS
-    from diffuapriel.sampling.options import STRATEGIES
-
-    def longest(value: Any) -> int:
-        number = check.whole_number("longest length", value, 1, limits.max_sweep_length)
-        if number not in LENGTHS:
-            raise Refused(f"longest length is {number}; permitted: {', '.join(map(str, LENGTHS))}")
-        return number
-
-    checks: dict[str, Callable[[Any], Any]] = {
-        "a": lambda v: models.entry(v).label,
-        "b": lambda v: models.entry(v).label,
-        "c": lambda v: v if v == NO_LANE else models.entry(v).label,
-        "length": lambda v: check.whole_number("length", v, 1, limits.race_tokens(models.device)),
-        "steps": lambda v: check.whole_number("steps", v, 1, limits.max_steps),
-        "strategy": lambda v: check.choice("strategy", v, STRATEGIES),
-        "repeats": lambda v: check.whole_number("timed runs", v, 1, limits.max_repeats),
-        "seed": lambda v: check.whole_number("seed", v, 0, check.MAX_SEED),
-        "longest": longest,
-    }
-    return [Field(name, part, one) for (name, one), part in zip(checks.items(), components, strict=True)]

@@ -21,6 +21,8 @@ from app import quality_score as scores
 from app import render, texts
 from app.guard import guarded_stream
 from app.limits import Limits, Refused
+from app.link import wire_link
+from app.link_fields import quality_fields
 from app.models import Entry, Models
 from app.stops import Stops, wire_run
 
@@ -104,10 +106,12 @@ class QualityTab:
 
     def build(self, player: dict[str, Any]) -> None:
         """Draw the tab inside the present `gr.Blocks`. `player`: arguments that make a gr.HTML the player."""
-        self._build_score(player)
-        self._build_curves()
+        score, status = self._build_score(player)
+        fields = quality_fields(self.models, self.limits, [*score, *self._build_curves()])
+        wire_link("quality", fields, status)
 
-    def _build_score(self, player: dict[str, Any]) -> None:
+    def _build_score(self, player: dict[str, Any]) -> tuple[list[Any], Any]:
+        """Returns [text, model, rounds], and the status line."""
         gr.HTML(render.lead("", texts.SURPRISE_LEAD), apply_default_css=False)
         text = gr.Textbox(
             value=texts.SURPRISE_EXAMPLES[0][1],
@@ -161,8 +165,10 @@ class QualityTab:
             status=status,
             name="surprise",
         )
+        return [text, model, rounds], status
 
-    def _build_curves(self) -> None:
+    def _build_curves(self) -> list[Any]:
+        """Returns [model, strategies, steps, windows, top-p, seed]."""
         from diffuapriel.sampling.options import STRATEGIES
 
         gr.HTML(render.lead(texts.QUALITY_TITLE, texts.QUALITY_LEAD), apply_default_css=False)
@@ -211,6 +217,7 @@ class QualityTab:
         inputs = [model, strategies, steps, windows, top_p, seed]
         outputs = [chart, numbers, status]
         wire_run(run, stop, self.curve_stops, handler, inputs, outputs, status=status, name="steps_quality")
+        return inputs
 
     # ---- the score of a text ------------------------------------------------------------------------
 

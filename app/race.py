@@ -13,7 +13,8 @@ from gradio.context import Context
 
 from app import render, texts
 from app.limits import Limits
-from app.link import race_fields, wire_link
+from app.link import wire_link
+from app.link_fields import race_fields
 from app.models import Models
 from app.race_kept import Shelf
 from app.race_request import NO_LANE, where_it_runs

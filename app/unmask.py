@@ -14,7 +14,8 @@ from app import limits as check
 from app import render, texts
 from app.guard import guarded, guarded_stream
 from app.keep import Keep, drop_zone
-from app.link import unmask_fields, wire_link
+from app.link import wire_link
+from app.link_fields import unmask_fields
 from app.stops import wire_run
 from app.unmask_run import SAME, UnmaskRuns
 from app.visit import OPENING, Visit

@@ -126,3 +126,18 @@ def test_a_link_opens_the_race_tab_with_its_lanes_and_says_what_cannot_be(open_a
     page.locator("#race-link").click()
     wanted = r"\?tab=race&a=toy-diffuapriel&b=toy-diffuapriel&c=toy-diffutran&length=128&steps=7&"
     expect(page.locator("#race-link-text textarea")).to_have_value(re.compile(wanted))
+
+
+def test_links_of_inside_and_quality_restore_their_lists(open_at, address):
+    page = open_at("?tab=inside&text=Ruth+had+[MASK].&models=toy-diffutran&t=0.5&method=occlusion")
+    expect(page.get_by_role("radio", name="occlusion: what the token tells")).to_be_checked()
+    page.locator("#inside-link").click()
+    expect(page.locator("#inside-link-text textarea")).to_have_value(
+        address + "?tab=inside&text=Ruth+had+%5BMASK%5D.&models=toy-diffutran&t=0.5&method=occlusion"
+    )
+    page.goto(address + "?tab=quality&strategies=random&strategies=entropy&steps=4&steps=16")
+    expect(page.get_by_role("checkbox", name="entropy", exact=True)).to_be_checked()
+    expect(page.get_by_role("checkbox", name="confidence", exact=True)).not_to_be_checked()
+    page.locator("#quality-link").click()
+    wanted = re.compile(r"&writer=toy-diffuapriel&strategies=random&strategies=entropy&steps=4&steps=16&")
+    expect(page.locator("#quality-link-text textarea")).to_have_value(wanted)
