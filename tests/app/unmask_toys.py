@@ -26,8 +26,8 @@ LABEL = "by-heart"
 
 
 def sure(position: int) -> float:
-    """Probability of the right token at a position: another one at each, high ones all over the text."""
-    return round(0.55 + 0.43 * ((position * 5 + 3) % LENGTH) / LENGTH, 4)
+    """Probability of the right token at a position: another one at each, and so high that top-p 0.9 leaves no other."""
+    return round(0.91 + 0.08 * ((position * 5 + 3) % LENGTH) / LENGTH, 4)
 
 
 class ByHeart:
@@ -41,6 +41,7 @@ class ByHeart:
 
     def hold(self) -> None:
         """From now on every call needs a permit."""
+        self.permits = threading.Semaphore(0)
         self.open.clear()
 
     def permit(self, calls: int) -> None:
@@ -51,7 +52,6 @@ class ByHeart:
     def release(self) -> None:
         """No permit is needed any more."""
         self.open.set()
-        self.permit(1)
 
     def __call__(self, ids: torch.Tensor, sigma: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         while not self.open.is_set() and not self.permits.acquire(timeout=0.05):
