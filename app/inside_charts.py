@@ -22,6 +22,13 @@ MEMORY_TICKS = (1, 10, 100, 1000)
 LEAST_SHARE = 1e-5  # of an influence: below it lies the rounding of the arithmetic
 
 
+def shown(figure: Figure) -> Any:
+    """The update of a chart's place on the page, which is hidden until it has one."""
+    import gradio as gr
+
+    return gr.update(value=figure, visible=True)
+
+
 def _figure(height: int, **layout: Any) -> Any:
     import plotly.graph_objects as go
 

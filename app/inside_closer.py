@@ -43,7 +43,7 @@ class CloserPanel:
         model = gr.Dropdown(names, value=names[0], label=texts.CLOSER_MODEL, elem_id="inside-closer")
         status = gr.HTML("", elem_id="closer-status", elem_classes="da-status", apply_default_css=False)
         gr.HTML(render.lead(texts.MEMORY_TITLE, texts.MEMORY_LEAD), apply_default_css=False)
-        memory = gr.Plot(show_label=False, elem_id="inside-memory")
+        memory = gr.Plot(show_label=False, elem_id="inside-memory", visible=False)
         gr.HTML(render.lead(texts.ATTENTION_TITLE, texts.ATTENTION_LEAD), apply_default_css=False)
         with gr.Row():
             layer = gr.Dropdown(
@@ -55,16 +55,16 @@ class CloserPanel:
             head = gr.Dropdown(
                 [(texts.ATTENTION_MEAN, MEAN)], value=MEAN, label=texts.ATTENTION_HEAD, elem_id="inside-head"
             )
-        attention = gr.Plot(show_label=False, elem_id="inside-attention")
+        attention = gr.Plot(show_label=False, elem_id="inside-attention", visible=False)
         with gr.Row():
             with gr.Column(min_width=320):
                 gr.HTML(render.lead(texts.SCHEDULE_TITLE, texts.SCHEDULE_LEAD), apply_default_css=False)
-                schedule = gr.Plot(show_label=False, elem_id="inside-schedule")
+                schedule = gr.Plot(show_label=False, elem_id="inside-schedule", visible=False)
             with gr.Column(min_width=320):
                 gr.HTML(render.lead(texts.MODULATION_TITLE, texts.MODULATION_LEAD), apply_default_css=False)
                 parts = [(label, name) for name, label in texts.MODULATION_PARTS.items()]
                 part = gr.Radio(parts, value="mixer", label=texts.MODULATION_PART, elem_id="inside-part")
-                modulation = gr.Plot(show_label=False, elem_id="inside-modulation")
+                modulation = gr.Plot(show_label=False, elem_id="inside-modulation", visible=False)
         numbers = gr.JSON(visible=False, label="Memory and modulation")
         inputs = [text, model, position, time, layer, head, part]
         outputs = [memory, attention, modulation, layer, head, numbers, status]
@@ -132,9 +132,9 @@ def draw(denoiser: Denoiser, question: Question, layer: Any, head: Any, part: in
     memory = head_memory(denoiser, ids, question.sigma)
     sizes = modulation_over_time(denoiser, torch.tensor(TIMES), get_schedule())[:, part]
     return (
-        charts.memory_chart(memory, denoiser.config.layer_kinds, len(ids)),
-        charts.attention_chart(weights, question.tokens, title),
-        charts.modulation_chart(sizes, TIMES, question.t),
+        charts.shown(charts.memory_chart(memory, denoiser.config.layer_kinds, len(ids))),
+        charts.shown(charts.attention_chart(weights, question.tokens, title)),
+        charts.shown(charts.modulation_chart(sizes, TIMES, question.t)),
         gr.update(choices=_choices(texts.ATTENTION_FIRST, texts.LAYER, "layer", with_attention)),
         gr.update(choices=_choices(texts.ATTENTION_MEAN, texts.ATTENTION_ONE, "head", range(1, heads + 1))),
         numbers_of(memory, sizes),

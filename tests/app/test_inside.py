@@ -294,7 +294,8 @@ def test_labels_of_charts_show_markup_as_text():
 
 
 def test_the_hybrid_shows_memory_attention_and_modulation(closer):
-    memory, attention, modulation, layers, heads, numbers, status = closer.run(**CLOSER)
+    *plots, layers, heads, numbers, status = closer.run(**CLOSER)
+    memory, attention, modulation = (plot["value"] for plot in plots)
     assert len(memory.data) == 2
     rows = torch.tensor(attention.data[0].z)
     assert torch.allclose(rows.sum(1), torch.ones(len(rows)), atol=1e-4)
@@ -305,16 +306,16 @@ def test_the_hybrid_shows_memory_attention_and_modulation(closer):
     assert len(numbers["modulation"]) == 6 and set(numbers["modulation"][0]) == {"shift", "scale", "gate"}
     assert len(modulation.data) == 18
     assert "5 Mamba, 1 attention" in status
-    one = closer.run(**(CLOSER | {"layer": 6, "head": 2}))[1]
+    one = closer.run(**(CLOSER | {"layer": 6, "head": 2}))[1]["value"]
     assert one.layout.title.text == "layer 6, head 2" and one.data[0].z != attention.data[0].z
 
 
 def test_what_a_model_does_not_have_is_said(closer):
     transformer = closer.run(**(CLOSER | {"model": "toy-diffutran"}))
-    assert transformer[0].layout.annotations[0].text == texts.MEMORY_NONE
+    assert transformer[0]["value"].layout.annotations[0].text == texts.MEMORY_NONE
     assert "no Mamba layer" in transformer[6]
     mamba = closer.run(**(CLOSER | {"model": "toy-diffuapriel", "part": "mlp"}))
-    assert mamba[1].layout.annotations[0].text == texts.ATTENTION_NONE
+    assert mamba[1]["value"].layout.annotations[0].text == texts.ATTENTION_NONE
     assert mamba[3]["choices"] == [("the first with attention", 0)]
 
 
