@@ -13,6 +13,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from app.language import languages, table
 from app.limits import MOST_QUEUE, MOST_STEPS, MOST_TOKENS, Limits, of_room
 
 AUTH_VARIABLE = "DIFFUAPRIEL_AUTH"
@@ -30,6 +31,7 @@ class Options:
     auth: tuple[str, str] | None  # user, password
     limits: Limits
     mcp: bool
+    language: str
 
     @property
     def open_to_others(self) -> bool:
@@ -71,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
         help="how many may wait for their turn; more are told so at once (default: %(default)s)",
     )
     add("--mcp", action="store_true", help="offer the tabs as tools of an MCP server as well")
+    add("--language", default="en", help=f"of the page: {', '.join(languages())} (default: %(default)s)")
     return made
 
 
@@ -86,12 +89,15 @@ def read_options(arguments: Sequence[str] | None = None) -> Options:
         )
     if given.mcp:
         need_mcp(auth)
+    table(given.language)
     limits = of_room(
         max_tokens=in_range("--max-tokens", given.max_tokens, *MOST_TOKENS),
         max_steps=in_range("--max-steps", given.max_steps, *MOST_STEPS),
         max_waiting=in_range("--queue", given.queue, *MOST_QUEUE),
     )
-    return Options(tuple(given.checkpoint), given.device, given.host, port, auth, limits, given.mcp)
+    return Options(
+        tuple(given.checkpoint), given.device, given.host, port, auth, limits, given.mcp, given.language
+    )
 
 
 def in_range(name: str, value: int, low: int, high: int) -> int:

@@ -32,6 +32,6 @@ def table(language: str) -> dict[str, Any]:
 
 
 def use(language: str) -> None:
-    """Have app.texts hold this language's texts. Before the page is built: it keeps the texts that it was built with."""
+    """Have app.texts hold this language's texts. Before the page is built: it keeps those it was built with."""
     for name, text in {**ENGLISH, **table(language)}.items():
         setattr(texts, name, text)

@@ -26,7 +26,7 @@ if (
 
 import gradio as gr  # noqa: E402
 
-from app import texts  # noqa: E402
+from app import language, texts  # noqa: E402
 from app.arguments import HERE, Options, read_options  # noqa: E402
 from app.inside import InsideTab  # noqa: E402
 from app.limits import Limits  # noqa: E402
@@ -65,13 +65,13 @@ def build(models: Models, limits: Limits | None = None) -> gr.Blocks:
         )
         with gr.Tabs():
             with gr.Tab(texts.UNMASK_TAB, id="unmask"):
-                unmask.build(html_component_arguments(steer=True))
+                unmask.build(html_component_arguments(words=texts.PLAYER, steer=True))
             with gr.Tab(texts.RACE_TAB, id="race"):
-                race.build(html_component_arguments())
+                race.build(html_component_arguments(words=texts.PLAYER))
             with gr.Tab(texts.INSIDE_TAB, id="inside"):
                 inside.build()
             with gr.Tab(texts.QUALITY_TAB, id="quality"):
-                quality.build(html_component_arguments())
+                quality.build(html_component_arguments(words=texts.PLAYER))
         page.unload(leave)
     return page.queue(max_size=limits.max_waiting, default_concurrency_limit=AT_ONCE)
 
@@ -130,6 +130,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Read the command line and serve until stopped. 2 for arguments that cannot be."""
     try:
         options = read_options(arguments)
+        language.use(options.language)
         models = Models(options.checkpoints, usable_device(options.device))
         page = build(models, options.limits)
         url = launch(page, host=options.host, port=options.port, auth=options.auth, mcp=options.mcp)

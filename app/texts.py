@@ -18,7 +18,10 @@ UNMASK_TAB = "Unmask"
 RACE_TAB = "Race"
 
 TEXT_LABEL = "Text with holes"
-TEXT_INFO = "[MASK:6] is a hole of six tokens. Everything else stays as you wrote it. You can also write on the canvas below."
+TEXT_INFO = (
+    "[MASK:6] is a hole of six tokens. Everything else stays as you wrote it. "
+    "You can also write on the canvas below."
+)
 TEXT_PLACEHOLDER = "Leave it empty to start from masks alone"
 EXAMPLES_LABEL = "Try"
 EXAMPLES = [  # name, text, length

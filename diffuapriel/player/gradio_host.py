@@ -35,6 +35,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
+from collections.abc import Mapping
 from importlib import resources
 
 _ON_LOAD = """
@@ -57,16 +58,22 @@ def read_source(name: str) -> str:
 
 
 def html_component_arguments(
-    *, empty: str = "Nothing has run yet.", height: str | None = None, steer: bool = False
+    *,
+    empty: str = "Nothing has run yet.",
+    height: str | None = None,
+    steer: bool = False,
+    words: Mapping[str, object] | None = None,
 ) -> dict:
     """Keyword arguments for `gr.HTML`.
 
     `empty` is shown until the first message; `height` is a CSS length above which the canvas scrolls ("none": never);
-    `steer` lets the reader edit what a message with `steer` shows.
+    `steer` lets the reader edit what a message with `steer` shows; `words` are texts in another language, by their
+    names in WORDS of player.js: what they leave out stays English.
     """
     js, css = read_source("player.js"), read_source("player.css")
     options: dict[str, object] = {"empty": empty, "steer": steer}
     options |= {} if height is None else {"height": height}
+    options |= {"words": dict(words), "empty": words.get("empty", empty)} if words else {}
     parts = {
         "css": _encode(css),
         "js": _encode(js),
