@@ -96,7 +96,9 @@ LANE_A = "Lane A"
 LANE_B = "Lane B"
 LANE_C = "Lane C"
 NO_LANE = "none"
-RANDOM_WEIGHTS = "Random weights are as fast as trained ones and write nonsense: for the paper's sizes, up to 1.3B."
+RANDOM_WEIGHTS = (
+    "Random weights are as fast as trained ones and write nonsense: for the paper's sizes, up to 1.3B."
+)
 REPEATS = "Timed runs each"
 REPEATS_INFO = "In the order A B, B A, …; the median counts."
 RACE_BEHIND = "{ratio:.2f}× the time of the first"

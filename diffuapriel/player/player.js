@@ -61,7 +61,7 @@ const WORDS = {
   stripTitle: "masks left, mean confidence and tokens revealed over the steps",
   stripMasks: "masks left", stripConfidence: "mean confidence", stripRevealed: "revealed in a step", stripEdits: "your edits",
   scaleStep: "step 0", scaleProbability: "probability 0", scaleEntropy: "entropy 0", scaleNats: "{n} nats",
-  masked: "masked", given: "given", yours: "yours", again: "masked again", breaks: "breaks the story", differs: "differs",
+  masked: "masked", blank: "white space", given: "given", yours: "yours", again: "masked again", breaks: "breaks the story", differs: "differs",
   where: "position {p}, id {id}", giveUp: "This trace cannot be shown: {why}",
   never: "stays", since: "since", theStart: "the start", maskedAgainAt: "masked again at", clearedAt: "cleared by you at",
   typedAt: "written by you at", chosenAt: "chosen by you at", pinned: "pinned", byYou: "by you", atStep: "step {n}",
@@ -519,7 +519,7 @@ class TokenCanvas {
       if (remark) name += " da-breaks";
       if (differs) name += " da-differs";
       if (id !== this.ids[p]) this.write(p, id);
-      this.label(p, id === maskId ? say("masked") : "", [
+      this.label(p, id === maskId ? say("masked") : this.recording.shape(id).blank ? say("blank") : "", [
         frame.mine[p] && id !== maskId ? say("yours") : "", remark && `${say("breaks")}: ${remark}`, differs ? say("differs") : "",
       ]);
       if (name !== this.classes[p]) this.tokens[p].className = this.classes[p] = name;

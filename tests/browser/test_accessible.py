@@ -1,0 +1,116 @@
+"""Every tab, light and wide, dark and 390 px narrow: axe finds nothing serious, and the keyboard reaches everything."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+pytest.importorskip("gradio", reason="needs gradio: pip install gradio")
+axe_playwright = pytest.importorskip(
+    "axe_playwright_python.sync_playwright",
+    reason="needs axe-playwright-python: pip install axe-playwright-python",
+)
+from playwright.sync_api import Page, expect  # noqa: E402
+
+from tests.app.toys import toy_checkpoints  # noqa: E402
+
+pytestmark = pytest.mark.browser
+PATIENCE_MS = 30_000
+ARTIFACTS = Path(__file__).resolve().parents[2] / "test-artifacts"
+TABS = {  # name -> what runs it, what shows that it has run
+    "Unmask": ("#unmask-run", "#unmask-status .da-note >> text=tokens/s"),
+    "Race": ("#race-run", "#race-results table"),
+    "Inside": ("#inside-look", "#closer-status .da-note >> text=Layers"),
+    "Quality": ("#surprise-run", "#surprise-player .da-token"),
+}
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory) -> Iterator[str]:
+    """The app on two untrained nano checkpoints, served on a free port."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    from app.limits import Limits
+    from app.main import build, launch
+    from app.models import Models
+
+    models = Models(toy_checkpoints(tmp_path_factory.mktemp("checkpoints")))
+    page = build(models, Limits(max_steps=8))  # a race in a moment
+    yield launch(page)
+    page.close(verbose=False)
+
+
+def opened(new_page, address: str, scheme: str, width: int) -> Page:
+    expect.set_options(timeout=PATIENCE_MS)
+    page = new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce")
+    page.goto(address)
+    expect(page.locator("#unmask-player .da-token").first).to_be_visible()
+    page.set_default_timeout(PATIENCE_MS)
+    page.add_style_tag(content="* { transition: none !important }")  # axe would measure a color halfway
+    return page
+
+
+def serious(page: Page) -> list[str]:
+    """The serious and critical violations that axe finds on the page as it is, each with where it is."""
+    found = axe_playwright.Axe().run(page).response["violations"]
+    return [
+        f"{one['id']} ({one['impact']}): {one['help']}: "
+        + " | ".join(n["html"][:160] for n in one["nodes"][:4])
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+def test_axe_finds_nothing_serious_in_any_tab(new_page, address, scheme, width):
+    page = opened(new_page, address, scheme, width)
+    ARTIFACTS.mkdir(exist_ok=True)
+    found = {}
+    for name, (run, result) in TABS.items():
+        tab(page, name)
+        expect(page.locator(run)).to_be_visible()
+        page.locator(run).click()
+        expect(page.locator(result).first).to_be_visible()
+        expect(page.locator(run)).to_be_enabled()
+        found[name] = serious(page)
+        page.screenshot(path=ARTIFACTS / f"tab-{name.lower()}-{scheme}-{width}.png", full_page=True)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} is too wide"
+    lines = [f"{name}: {fault}" for name, faults in found.items() for fault in faults]
+    assert not lines, "\n".join(lines)
+
+
+def tab(page: Page, name: str) -> None:
+    """Open a tab; on a narrow screen it may be in the menu of those that have no room."""
+    place = page.get_by_role("tab", name=name, exact=True).locator("visible=true")
+    if not place.count():
+        page.locator(".overflow-menu > button").click()
+        page.locator(".overflow-dropdown").get_by_text(name, exact=True).click()
+        return
+    place.first.click()
+
+
+FOCUS = """(() => {
+  const here = document.activeElement;
+  return `${here.id || here.closest("[id]")?.id} ${here.tagName} ${here.className}`;
+})()"""
+
+
+def test_the_keyboard_alone_runs_a_model_and_leaves_again(new_page, address):
+    page = opened(new_page, address, "light", 1280)
+    reached: list[str] = []
+    while not any("unmask-run" in place for place in reached) and len(reached) < 60:
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate(FOCUS))
+    assert "unmask-run" in reached[-1], reached
+    page.keyboard.press("Enter")
+    expect(page.locator("#unmask-player .da-state")).to_contain_text(", 0 masks left")
+    expect(page.locator("#unmask-run")).to_be_enabled()
+    after: list[str] = []
+    while len(after) < 80 and not any("BODY" in place for place in after):
+        page.keyboard.press("Tab")
+        after.append(page.evaluate(FOCUS))
+    assert any("BODY" in place for place in after), f"the keyboard is held: {after[-3:]}"
+    assert len(set(after)) > 10, "it passes the player's controls and the settings on its way"
