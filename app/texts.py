@@ -110,7 +110,7 @@ LANE_NOTE = "{ms:.1f} ms per step, {rate:,.0f} tokens/s"
 WARM_UP = "Warming up"
 TIMED = "Timing run {repeat} of {repeats}"
 RACE_STOPPED = "The race was stopped; nothing was measured."
-COLUMNS = ("", "ms per step", "tokens/s", "forward passes", "peak memory", "parameters")
+COLUMNS = ("lane", "ms per step", "tokens/s", "forward passes", "peak memory", "parameters")
 
 SWEEP_TITLE = "From which length on does it pay?"
 SWEEP_LEAD = (
@@ -145,7 +145,7 @@ RESULTS_LEAD = (
 RESULTS_CHOICE = "Compare and save"
 RESULTS_NONE = "Nothing has been measured yet."
 RESULTS_FORGET = "Forget all"
-RESULTS_COLUMNS = ("", "length", "steps", "ms", "tokens/s", "× row 1")
+RESULTS_COLUMNS = ("lane", "length", "steps", "ms", "tokens/s", "× row 1")
 RESULTS_MIXED = "Races count milliseconds per step, sweeps per forward pass at their longest length."
 KEPT_RACE = "{number}. race, {length:,} tokens × {steps} steps: {lanes}"
 KEPT_SWEEP = "{number}. sweep up to {top:,} tokens: {lanes}"
