@@ -131,7 +131,7 @@ def comparison(kept: Sequence[Kept]) -> str:
 
 def measured(kept: Kept) -> list[dict[str, Any]]:
     """What the table says of each lane: of a sweep, at its longest length."""
-    name = f"{kept.number}. {kept.kind}"
+    name = texts.RESULTS_KINDS[kept.kind].format(number=kept.number)
     if kept.race:
         shared = {"result": name, "length": kept.race.length, "steps": f"{kept.race.steps}"}
         return [

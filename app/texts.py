@@ -146,6 +146,7 @@ RESULTS_CHOICE = "Compare and save"
 RESULTS_NONE = "Nothing has been measured yet."
 RESULTS_FORGET = "Forget all"
 RESULTS_COLUMNS = ("lane", "length", "steps", "ms", "tokens/s", "× row 1")
+RESULTS_KINDS = {"race": "{number}. race", "sweep": "{number}. sweep"}
 RESULTS_MIXED = "Races count milliseconds per step, sweeps per forward pass at their longest length."
 KEPT_RACE = "{number}. race, {length:,} tokens × {steps} steps: {lanes}"
 KEPT_SWEEP = "{number}. sweep up to {top:,} tokens: {lanes}"
