@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from app.main import usable_device
+from app.stops import Stops
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD = ["Mia found a [MASK:6].", "toy-diffuapriel", 0, 4, "confidence", 1.0, 0, 1.0, 0]
@@ -108,6 +109,42 @@ def test_a_visitor_who_leaves_frees_the_model(served):
     while served.models.busy and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not served.models.busy
+
+
+def test_a_visitor_who_closes_the_page_frees_the_model_within_one_step(served, monkeypatch):
+    """A page holds two streams open, its heartbeat and its events. When both are gone, no further step begins."""
+    passes, told = [], []
+    stop = Stops.stop
+
+    def noted(stops: Stops, session: str | None) -> None:
+        stop(stops, session)
+        told.extend([len(passes)] if session == "closer" and not told else [])
+
+    monkeypatch.setattr(Stops, "stop", noted)
+    denoiser = served.models.load(served.models.entry("toy-diffuapriel")).denoiser
+    hook = denoiser.embedding.register_forward_hook(lambda *_: passes.append(None))
+    heartbeat = httpx.stream("GET", f"{served.url}gradio_api/heartbeat/closer", timeout=60)
+    with heartbeat as beats, hook:
+        next(beats.iter_raw())
+        number = next(
+            d["id"]
+            for d in httpx.get(f"{served.url}config").json()["dependencies"]
+            if d["api_name"] == "unmask"
+        )
+        data = ["", "toy-diffuapriel", 1024, 256, "confidence", 1.0, 0, 1.0, 0, None]
+        body = {"session_hash": "closer", "fn_index": number, "data": data}
+        assert httpx.post(f"{served.url}gradio_api/queue/join", json=body).status_code == 200
+        url = f"{served.url}gradio_api/queue/data?session_hash=closer"
+        with httpx.stream("GET", url, timeout=60) as stream:
+            next(line for line in stream.iter_lines() if "diffuapriel-feed" in line)
+        beats.close()
+        deadline = time.monotonic() + 60
+        while (served.models.busy or not told) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert not served.models.busy
+        assert told, "the app was never told that the visitor left"
+        assert len(passes) <= told[0] + 1, "at most the step that was under way ended"
+        assert len(passes) < 256
 
 
 def test_only_the_doors_that_are_meant_are_open(served):
