@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 
@@ -20,81 +19,26 @@ from app import quality_charts as charts
 from app import quality_score as scores
 from app import render, texts
 from app.guard import guarded_stream
-from app.limits import Limits, Refused
+from app.limits import Limits
 from app.link import wire_link
 from app.link_fields import quality_fields
 from app.models import Entry, Models
+from app.quality_curves import (
+    MAX_WINDOWS,
+    MIN_WINDOWS,
+    STEP_CHOICES,
+    CurveRequest,
+    drawn,
+    read_curves,
+    running,
+    writers,
+)
 from app.stops import Stops, wire_run
-
-if TYPE_CHECKING:
-    from diffuapriel.evaluation.steps_quality import QualityEvent
-    from diffuapriel.sampling.options import SamplerConfig
 
 SAME = gr.skip()
 MAX_ROUNDS = 32
-STEP_CHOICES = (4, 8, 16, 32, 64, 128)
-MIN_WINDOWS, MAX_WINDOWS = 4, 64
-WINDOW = 128  # tokens, of a checkpoint that does not say what it was trained on
 TOP_P = 0.9  # as in the Unmask tab
 REFRESH_SECONDS = 0.25  # of the progress bar
-
-
-@dataclass(frozen=True)
-class CurveRequest:
-    """The points that a visitor asked for, after every value has been checked."""
-
-    entry: Entry
-    level: int
-    length: int
-    windows: int
-    configs: list[SamplerConfig]
-
-
-def read_curves(
-    models: Models,
-    limits: Limits,
-    model: Any,
-    strategies: Any,
-    steps: Any,
-    windows: Any,
-    top_p: Any,
-    seed: Any,
-) -> CurveRequest:
-    """Check every value as it came from the page. Raises Refused that names the first bad one."""
-    from diffuapriel.evaluation.steps_quality import plan
-    from diffuapriel.sampling.options import STRATEGIES
-
-    entry = models.entry(model, writers(models))
-    level = entry.tales_level
-    assert level is not None, "only models of tales are offered"
-    kinds = [check.choice("strategy", s, STRATEGIES) for s in _several("strategies", strategies)]
-    counts = [check.whole_number("steps", n, 1, limits.max_steps) for n in _several("steps", steps)]
-    share = check.number("top-p", top_p, 0.01, 1.0)
-    length = min(entry.window or WINDOW, limits.max_tokens)
-    return CurveRequest(
-        entry=entry,
-        level=level,
-        length=length,
-        windows=check.whole_number("windows", windows, MIN_WINDOWS, MAX_WINDOWS),
-        configs=plan(
-            list(dict.fromkeys(kinds)),
-            counts,
-            length,
-            top_p=None if share == 1.0 else share,
-            seed=check.whole_number("seed", seed, 0, check.MAX_SEED),
-        ),
-    )
-
-
-def _several(name: str, values: Any) -> Sequence[Any]:
-    if not isinstance(values, list) or not 1 <= len(values) <= 8:
-        raise Refused(f"{name} are {check.shown(values)}; choose one to eight")
-    return values
-
-
-def writers(models: Models) -> list[str]:
-    """Labels of the checkpoints that write tales: what they write can be read by the grammar."""
-    return [label for label in models.trained if models.entry(label).tales_level is not None]
 
 
 class QualityTab:
@@ -333,16 +277,3 @@ class QualityTab:
         )
         found = [dataclasses.asdict(point) for point in event.points]
         yield drawn(event, names, truth), found, render.notes([*lines, cost, texts.QUALITY_INTERVALS])
-
-
-def drawn(event: QualityEvent, names: Sequence[str], truth: float) -> Any:
-    """The chart's update: hidden until there is a point."""
-    return gr.update(value=charts.quality_chart(event.points, names, truth), visible=bool(event.points))
-
-
-def running(event: QualityEvent, seconds: float) -> str:
-    """The progress bar, and how long the rest will take at the pace so far."""
-    left = seconds * (1 - event.fraction) / event.fraction if event.fraction > 0.02 else None
-    line = texts.QUALITY_PROGRESS.format(strategy=event.strategy, steps=event.steps, step=event.step)
-    rest = "" if left is None else texts.QUALITY_LEFT.format(seconds=left)
-    return render.progress(event.fraction, line + rest)

@@ -16,7 +16,8 @@ from app import texts
 from app.guard import guarded_stream
 from app.limits import Limits, Refused
 from app.models import Models
-from app.quality import QualityTab, read_curves, writers
+from app.quality import QualityTab
+from app.quality_curves import read_curves, writers
 from diffuapriel import checkpoint
 from diffuapriel.evaluation.steps_quality import QualityPoint
 from diffuapriel.evaluation.surprise import TextScore
