@@ -186,7 +186,7 @@ class Visit:
 
         ids = Canvas.from_text(command.text, tokenizer).ids.tolist()  # [MASK:3] is three masks here too
         if run.moments:
-            return run.put(command.first, ids, until=command.last)
+            return run.put(command.first, ids, until=command.last, filler=tokenizer.eos_id)
         canvas = retyped(run.canvas, command.first, command.last, ids, limits.max_tokens)
         self.run = Steered(canvas, run.config, run.schedule)
         self.other = None  # of another length, perhaps

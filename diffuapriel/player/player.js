@@ -37,6 +37,7 @@ const RACE_SECONDS = 6; // a race shorter than this starts in slow motion
 const KEYS = new Set([" ", "ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End", "Escape"]);
 const CANDIDATES = 5;
 const RUNS = new Set(["go", "step"]); // commands that run the model
+const FIXES = new Set(["pin", "type", "choose"]); // edits after which a token stays
 const SVG = "http://www.w3.org/2000/svg";
 const ICONS = {
   play: "M8 5v14l11-7z",
@@ -64,7 +65,7 @@ const WORDS = {
   masked: "masked", blank: "white space", given: "given", yours: "yours", again: "masked again", breaks: "breaks the story", differs: "differs",
   where: "position {p}, id {id}", giveUp: "This trace cannot be shown: {why}",
   never: "stays", since: "since", theStart: "the start", maskedAgainAt: "masked again at", clearedAt: "cleared by you at",
-  typedAt: "written by you at", chosenAt: "chosen by you at", pinned: "pinned", byYou: "by you", atStep: "step {n}",
+  typedAt: "written by you at", chosenAt: "chosen by you at", movedAt: "moved by you at", pinned: "pinned", byYou: "by you", atStep: "step {n}",
   appeared: "appeared at step", ofTotal: "{n} of {total}", probabilityThen: "probability then", rankThen: "rank",
   rankOf: "{n}. most probable", rankFirst: "the most probable", entropyThen: "entropy then", nats: "{n} nats",
   // What the strategy compared, when this token came.
@@ -337,7 +338,7 @@ class Recording {
     frame.fixed = frame.fixed.slice();
     frame.mine = frame.mine.slice();
     for (const [p, kind] of frame.edits) {
-      frame.fixed[p] = frame.mine[p] = kind === "mask" || kind === "unpin" ? 0 : 1;
+      frame.fixed[p] = frame.mine[p] = FIXES.has(kind) ? 1 : 0;
       if (kind === "pin" && this.fixed[p] && frame.ids[p] === this.frames[0].ids[p]) frame.mine[p] = 0;
     }
   }
@@ -759,7 +760,7 @@ class Card {
     else if (came === "type") fact(say("typedAt"), at);
     else if (recording.fixed[p] && frame.born[p] === recording.first) fact(say("given"), say("never"));
     else {
-      if (came === "choose") fact(say("chosenAt"), at);
+      if (came === "choose" || came === "move") fact(say(came === "move" ? "movedAt" : "chosenAt"), at);
       else fact(say("appeared"), say("ofTotal", { n: frame.born[p], total: recording.total }));
       if (!Number.isNaN(frame.confidence[p])) fact(say("probabilityThen"), percent(frame.confidence[p]));
       const rank = birth.why.get(p)?.[0] ?? 1 + recording.alternatives(frame, p).findIndex(([other]) => other === id);
@@ -919,13 +920,15 @@ class Pair {
     this.canvas = new TokenCanvas();
     this.recording = null;
     this.index = 0;
-    this.count = make("span", "da-differ", { role: "status" });
+    this.count = make("div", "da-differ", { role: "status" });
     const swap = make("button", "da-plain", { type: "button" }, say("swap"));
     swap.addEventListener("click", onSwap);
-    this.label = make("span", "da-about");
+    this.label = make("div", "da-about");
+    const head = (name, line, ...more) => make("div", "da-ending-head", {}, make("div", "da-title", {}, make("div", "da-name", {}, name), line), ...more);
     this.other = make("section", "da-ending", { "aria-label": say("other") },
-      make("div", "da-ending-head", {}, make("span", "da-name", {}, say("other")), this.label, swap), this.canvas.root);
-    this.head = make("div", "da-ending-head", { hidden: "" }, make("span", "da-name", {}, say("now")), this.count);
+      head(say("other"), this.label, swap), this.canvas.root);
+    this.head = head(say("now"), this.count);
+    this.head.hidden = true;
     this.root = make("div", "da-pair", {}, make("section", "da-ending", { "aria-label": say("now") }, this.head, main.root));
   }
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from diffuapriel.sampling.state import State
 
-EDITS = ("pin", "unpin", "mask", "type", "choose")  # what a person can do to a token
+EDITS = ("pin", "unpin", "mask", "type", "choose", "move")  # what a person can do to a token
 DECIMALS = 6  # of probabilities, entropies and milliseconds: enough for any screen, half the JSON
 
 

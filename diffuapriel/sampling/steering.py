@@ -17,7 +17,7 @@ made again from the start when somebody goes back to them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -115,29 +115,46 @@ class Steered:
             raise ValueError("a [MASK] cannot be pinned; write something there first")
         return self._edit(["pin" if pinned else "unpin"] * len(at), at, self.state.ids[0, at])
 
-    def put(self, first: int, ids: Sequence[int], until: int | None = None) -> StepFrame:
+    def put(self, first: int, ids: Sequence[int], until: int | None = None, filler: int = -1) -> StepFrame:
         """Write token ids at `first` and after it; they are pinned, where they are no [MASK].
 
         `until` is the last position that they replace (None: the last one they take). Places left of it become
-        [MASK]; more than it gives are taken only from [MASK]s.
+        [MASK]. Where they need more, what follows moves right until [MASK]s give way, or `filler` tokens at the end
+        of the canvas, of which one stays. Raises ValueError where that is not enough.
         """
-        mask_id = self.canvas.mask_id
+        mask_id, row = self.canvas.mask_id, self.state.ids[0]
         _check_ids(ids, mask_id)
         until = first + len(ids) - 1 if until is None else until
+        self._positions(range(first, until + 1))
         left = until + 1 - first - len(ids)
-        at = self._positions(range(first, max(until + 1, first + len(ids))))
-        values = np.array([*ids, *[mask_id] * left], dtype=np.int64)
-        free = len(ids) if left >= 0 else until + 1 - first + self._holes(until + 1)
-        if free < len(ids):
-            raise ValueError(
-                f"the text takes {len(ids)} places and {free} are free here; mask what follows it, or write less"
-            )
-        return self._edit(["mask" if i == mask_id else "type" for i in values.tolist()], at, values)
+        moved = self._make_room(until + 1, -left, filler) if left < 0 else []
+        values = [*ids, *[mask_id] * left, *row[moved].tolist()]
+        kinds = ["mask" if i == mask_id else "type" for i in values[: len(values) - len(moved)]]
+        kinds += ["type" if fixed else "move" for fixed in self.state.fixed[0, moved]]
+        at = np.arange(first, first + len(values))
+        new = np.full(len(values) - len(moved), np.nan)  # nobody knows how sure a person is
+        sure = {name: [*new, *getattr(self.state, name)[0, moved]] for name in ("confidence", "entropy")}
+        candidates = {int(at[p - len(moved)]): self.candidates(moved[p]) for p in range(len(moved))}
+        return self._edit(kinds, at, np.array(values), sure, {p: c for p, c in candidates.items() if c})
 
-    def _holes(self, first: int) -> int:
-        """How many [MASK]s stand in a row from `first` on."""
-        filled = np.flatnonzero(~self.state.masked[0, first:])
-        return int(filled[0]) if len(filled) else len(self.canvas) - first
+    def _make_room(self, start: int, places: int, filler: int) -> list[int]:
+        """The positions from `start` on whose tokens move, so that so many places become free before them."""
+        row, moved, room = self.state.ids[0].tolist(), [], 0
+        for p in range(start, len(row)):
+            if room == places:
+                return moved
+            if row[p] == self.canvas.mask_id:
+                room += 1
+            else:
+                moved.append(p)
+        while room < places and len(moved) > 1 and row[moved[-1]] == row[moved[-2]] == filler:
+            del moved[-1]
+            room += 1
+        if room < places:
+            raise ValueError(
+                f"the text needs {places} places more and {room} are free behind it; mask something there"
+            )
+        return moved
 
     def choose(self, position: int, token: int) -> StepFrame:
         """Take another of the tokens that were the most probable when `position` was filled; it is pinned."""
@@ -170,10 +187,10 @@ class Steered:
         kinds: list[str],
         at: NDArray[np.int64],
         ids: NDArray[np.int64],
-        sure: dict[str, float] | None = None,
+        sure: Mapping[str, Any] | None = None,
         candidates: dict[int, tuple[tuple[int, float], ...]] | None = None,
     ) -> StepFrame:
-        """Put `ids` at positions `at`, ascending; `sure` are the confidence and the entropy that go with them."""
+        """Put `ids` at positions `at`, ascending; `sure` are the confidences and the entropies that go with them."""
         state, mask_id = self.state, self.canvas.mask_id
         new = {name: getattr(state, name).copy() for name in ("ids", "fixed", "confidence", "entropy")}
         new["ids"][0, at], new["fixed"][0, at] = ids, [kind in FIXES for kind in kinds]

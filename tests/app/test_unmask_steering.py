@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.limits import Limits, Refused
@@ -201,7 +201,7 @@ def test_text_over_tokens_of_a_run_stays_in_its_place_or_is_refused(tab, visitor
     run(tab, visitor, visit)
     before = ids(visit)
     _, status, *_ = edit(tab, visitor, visit, "type", first=2, last=2, text=" red box")
-    assert "takes 2 places and 1 are free" in status and ids(visit) == before
+    assert "needs 1 places more and 0 are free" in status and ids(visit) == before
     edit(tab, visitor, visit, "type", first=2, last=4, text=" red [MASK]")
     assert ids(visit)[2:5] == [RED, MASK, MASK]
 
@@ -292,6 +292,7 @@ FIELD = st.sampled_from(["run", "do", "at", "first", "last", "text", "id"])
 LIKELY = st.sampled_from([*COMMANDS, 0, 3, -1, 10**30, float("nan"), "<img src=x onerror=alert(1)>", OPENING])
 
 
+@settings(deadline=None)  # a busy machine is slow, not wrong
 @given(data=st.dictionaries(FIELD, LIKELY | ANYTHING) | ANYTHING)
 def test_a_command_is_read_or_refused_whatever_it_is(data):
     try:

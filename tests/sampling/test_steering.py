@@ -215,8 +215,42 @@ def test_text_over_a_range_leaves_masks_and_takes_only_masks():
     assert run.put(1, [*one, TOKENIZER.mask_id]).edits == {1: "type", 2: "mask"}
     run.put(1, one * 3, until=1)
     assert run.state.ids[0, 1:4].tolist() == one * 3 and given > 4
-    with pytest.raises(ValueError, match="takes 2 places and 1 are free"):
-        run.put(0, one * 2, until=0)
+
+
+def test_what_follows_moves_right_until_a_mask_gives_way():
+    run = steered(text="Mia found a [MASK:2].")
+    for _ in range(2):
+        run.advance(denoiser)
+    before = run.state
+    hole = int(np.flatnonzero(before.masked[0])[0])
+    red = TOKENIZER.encode(" red")[0]
+    frame = run.put(1, [red, red], until=1)
+    assert frame.ids[:3] == (before.ids[0, 0], red, red)
+    assert frame.ids[3 : hole + 1] == tuple(before.ids[0, 2:hole]) and frame.ids[hole + 1 :] == tuple(
+        before.ids[0, hole + 1 :]
+    )
+    assert run.state.fixed[0, 3 : hole + 1].tolist() == before.fixed[0, 2:hole].tolist()
+    moved = {p: kind for p, kind in frame.edits.items() if p > 2}
+    assert set(moved.values()) <= {"type", "move"} and max(moved) == hole
+    np.testing.assert_array_equal(
+        run.state.confidence[0, 3 : hole + 1], before.confidence[0, 2:hole].round(6)
+    )
+    assert [plain(f) for f in finish(run.branch(len(run))).frames()] == [
+        plain(f) for f in finish(run).frames()
+    ]
+
+
+def test_filler_at_the_end_gives_way_and_one_stays():
+    run = finish(steered(strategy="random"))
+    eos, red = TOKENIZER.eos_id, TOKENIZER.encode(" red")[0]
+    run.put(9, [eos, eos, eos])
+    run.put(0, [red, red, red], until=0, filler=eos)
+    assert run.state.ids[0, :3].tolist() == [red] * 3 and run.state.ids[0, 10:].tolist() == [
+        *run.state.ids[0, 10:11],
+        eos,
+    ]
+    with pytest.raises(ValueError, match="needs 1 places more and 0 are free"):
+        run.put(0, [red, red], until=0, filler=eos)
 
 
 def canvas_of(text: str, length: int | None = None) -> Canvas:
