@@ -68,5 +68,6 @@ class _Scan(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor, dfinal: Tensor) -> tuple[Tensor | None, ...]:
         from diffuapriel.ssd.triton_gradients import scan_gradients
 
-        dy = dy.to(ctx.saved_tensors[0].dtype).contiguous()
-        return *scan_gradients(dy, dfinal.contiguous(), *ctx.saved_tensors, ctx.reverse), None
+        x, dt, A, B, C, D, start = ctx.saved_tensors
+        dy = dy.to(x.dtype).contiguous()
+        return *scan_gradients(dy, dfinal.contiguous(), x, dt, A, B, C, D, start, ctx.reverse), None

@@ -21,7 +21,8 @@ os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SMALLEST_TILE = 16  # the least side of a tile in a Triton dot product
-WIDEST = 256  # of headdim and state: beyond it, a state does not fit on chip
+WIDEST = 256  # of headdim and state
+LARGEST_STATE = 2**15  # headdim x state: beyond it, what a backward program holds does not fit on chip
 
 
 def interpreted() -> bool:
@@ -55,6 +56,8 @@ def why_not(x: Tensor, headdim: int, state: int) -> str | None:
     for name, size in (("headdim", headdim), ("d_state", state)):
         if size & (size - 1) or not SMALLEST_TILE <= size <= WIDEST:
             return f"{name} is {size}; the Triton kernels take powers of two from {SMALLEST_TILE} to {WIDEST}"
+    if headdim * state > LARGEST_STATE:
+        return f"headdim x d_state is {headdim * state:,}; the Triton kernels take {LARGEST_STATE:,} at most"
     return None
 
 

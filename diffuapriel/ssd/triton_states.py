@@ -215,6 +215,8 @@ def _launch(
         DIRECTIONS=directions,
         CHUNK=CHUNK,
         PRECISION=precision(key.dtype),
-        STAGES=2,
+        STAGES=1
+        if conv or key.dtype == torch.float32
+        else 3,  # with 2, Triton 3.6 waits for what it just asked for
         num_warps=4,
     )
