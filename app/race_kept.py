@@ -90,10 +90,12 @@ class Shelf:
         sweep: SweepResult | None = None,
         facts: tuple[LaneFacts, ...] = (),
     ) -> Kept:
-        """Keep one result without its traces."""
+        """Keep one result without its traces; of a caller without a session nothing is kept, it would be anybody's."""
         if race:
             race = replace(race, lanes=tuple(replace(lane, trace=None) for lane in race.lanes))
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        if session is None:
+            return Kept(0, now, race, sweep, facts)
         with self._lock:
             self._count[session] = self._count.get(session, 0) + 1
             kept = Kept(self._count[session], now, race, sweep, facts)

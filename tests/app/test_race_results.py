@@ -58,6 +58,12 @@ def test_a_visitor_has_their_own_results_only(shelf):
     assert shelf.of("me") == [] and len(shelf) == 1
 
 
+def test_nothing_is_kept_of_a_caller_without_a_session(raced):
+    shelf = Shelf()
+    assert shelf.add(None, race=raced).race.order == raced.order
+    assert len(shelf) == 0 and shelf.of(None) == []
+
+
 def test_only_figures_are_kept_and_only_so_many(raced):
     shelf = Shelf()
     for _ in range(MOST_RESULTS + 3):
