@@ -5,6 +5,7 @@ inside a function (never when a module is imported: the language is chosen later
 name and holes. tests/app/test_language.py says what is missing. app/language.py chooses the language.
 """
 
+LANGUAGE = "en"  # as in <html lang="en">
 PLAYER: dict[str, object] = {}  # a translation has the player's words here; in English it brings its own
 
 TITLE = "DiffuApriel"

@@ -20,7 +20,8 @@ MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 
 def head() -> str:
     """What the page's head holds beside Gradio's: app/turn.js, with its words."""
-    words = json.dumps(texts.QUEUE_PLACE).replace("<", "\\u003c")  # nothing ends a script early
+    words = json.dumps({"place": texts.QUEUE_PLACE, "language": texts.LANGUAGE})
+    words = words.replace("<", "\\u003c")  # nothing ends a script early
     return f"<script>{TURN.read_text(encoding='utf-8').replace('WORDS', words, 1)}</script>"
 
 

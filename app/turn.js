@@ -1,6 +1,8 @@
 // Says a visitor's place in the queue, in words, wherever the page is scrolled to, and to a screen reader.
+// It also says which language the page is in: a screen reader reads it out in that one.
 // Gradio writes "queue: 4/30 | 2.9s" into the status line of the run that waits; this reads it there.
 {
+  const { place: sentence, language } = WORDS;
   const line = document.createElement("div");
   line.id = "da-turn";
   line.setAttribute("role", "status");
@@ -15,11 +17,12 @@
 
   const say = () => {
     const place = waiting();
-    const words = place ? WORDS.replace(/\{(\w+)\}/g, (_, name) => place[name]) : "";
+    const words = place ? sentence.replace(/\{(\w+)\}/g, (_, name) => place[name]) : "";
     if (line.textContent !== words) line.textContent = words; // a screen reader hears it once
   };
 
   const begin = () => {
+    document.documentElement.lang = language;
     document.body.append(line);
     setInterval(say, 400);
   };
