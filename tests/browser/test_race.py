@@ -155,3 +155,17 @@ def test_a_race_that_cannot_be_says_why_and_the_next_one_runs(visit):
     choose(visit, "c", "none")
     visit.locator("#race-run").click()
     expect(visit.locator("#race-results table tbody tr")).to_have_count(2)
+
+
+@WIDE
+def test_two_sweeps_are_compared_in_one_chart(visit):
+    listed = visit.locator("#results-choice input[type=checkbox]")
+    for number in (1, 2):
+        visit.locator("#sweep-run").click()
+        expect(listed).to_have_count(number)
+        expect(visit.locator("#results-table tbody tr")).to_have_count(2 * number)
+    for chart in ("#results-latency", "#results-rate"):
+        expect(visit.locator(f"{chart} .main-svg").first).to_be_visible()
+        expect(visit.locator(f"{chart} .legendtext")).to_have_count(4)
+    visit.locator("#results-forget").click()
+    expect(visit.locator("#results-latency .main-svg")).to_have_count(0)
