@@ -69,9 +69,12 @@ class CloserPanel:
         inputs = [text, model, position, time, layer, head, part]
         outputs = [memory, attention, modulation, layer, head, numbers, status]
 
+        handler = guarded(self.run)
+        handler.__name__ = "inside_closer"  # what the tool of the MCP server is called
+
         def draws(event: Any, visibility: Any = "private") -> None:
             event(
-                guarded(self.run),
+                handler,
                 inputs,
                 outputs,
                 preprocess=False,

@@ -89,6 +89,8 @@ def wire_run(
         return gr.update(interactive=True), gr.update(interactive=False)
 
     at_once: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    if name is not None:
+        handler.__name__ = name  # what a tool of the MCP server is called
     starts = [run.click(press_run, None, [run, stop], **at_once)]
     starts += [event.then(press_run, None, [run, stop], **at_once) for event in also]
     runs = []

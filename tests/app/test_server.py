@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.main import usable_device
+from app.main import build, usable_device
 from app.stops import Stops
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -152,6 +152,14 @@ def test_only_the_doors_that_are_meant_are_open(served):
     written = {"/unmask", "/open_trace", "/race", "/sweep", "/results", "/models", "/trace_gif"}
     measured = {"/inside", "/inside_closer", "/surprise", "/steps_quality"}
     assert set(doors) == written | measured
+
+
+def test_a_tool_is_called_what_it_does(models):
+    """An MCP server names its tools after the functions."""
+    open_ones = [handler for handler in build(models).fns.values() if handler.api_visibility == "public"]
+    names = [getattr(handler.fn, "__name__", "") for handler in open_ones]
+    assert len(set(names)) == len(names) > 8
+    assert not {"run", "look", "wrapper", "<lambda>"} & set(names)
 
 
 def test_the_page_asks_nothing_of_other_machines_and_keeps_no_history(served):
