@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from app import texts
 from app.limits import Limits, Refused
 from diffuapriel.sampling.trace import Trace
 
@@ -34,16 +35,16 @@ def file_name(trace: Trace) -> str:
 def read_trace(path: str | None, limits: Limits) -> Trace:
     """The trace in an uploaded file. Raises Refused for a file that is too large, damaged or something else."""
     if not isinstance(path, str) or not Path(path).is_file():
-        raise Refused("there is no file; choose a trace saved as JSON")
+        raise Refused(texts.NO_FILE)
     size = Path(path).stat().st_size
     if size > limits.max_upload_bytes:
-        raise Refused(f"the file has {size:,} bytes; a trace may have up to {limits.max_upload_bytes:,}")
+        raise Refused(texts.FILE_TOO_LARGE.format(size=f"{size:,}", most=f"{limits.max_upload_bytes:,}"))
     try:
         trace = Trace.from_json(Path(path).read_bytes())
     except ValueError as error:  # also of invalid UTF-8
-        raise Refused(f"this file cannot be opened as a trace: {error}") from error
+        raise Refused(texts.NOT_A_TRACE.format(why=error)) from error
     if len(trace.fixed) > MAX_TRACE_LENGTH:
         raise Refused(
-            f"the trace has {len(trace.fixed):,} tokens; the player draws up to {MAX_TRACE_LENGTH:,}"
+            texts.TRACE_TOO_LONG.format(tokens=f"{len(trace.fixed):,}", most=f"{MAX_TRACE_LENGTH:,}")
         )
     return trace

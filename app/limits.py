@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from app import texts
+
 MAX_SEED = 2**31 - 1
 
 # What whoever starts the app may set, from and to. Less than the first hides what the tabs begin with; the player
@@ -65,7 +67,7 @@ def whole_number(name: str, value: Any, low: int, high: int) -> int:
     is_whole = isinstance(value, int) and not isinstance(value, bool)
     is_whole = is_whole or (isinstance(value, float) and math.isfinite(value) and value.is_integer())
     if not is_whole or not low <= value <= high:
-        raise Refused(f"{name} is {shown(value)}; it must be a whole number from {low:,} to {high:,}")
+        raise Refused(texts.NOT_WHOLE.format(name=name, value=shown(value), low=f"{low:,}", high=f"{high:,}"))
     return int(value)
 
 
@@ -73,14 +75,18 @@ def number(name: str, value: Any, low: float, high: float) -> float:
     """`value` as a finite float from `low` to `high`."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not low <= value <= high:  # NaN is in no range
-        raise Refused(f"{name} is {shown(value)}; it must be a number from {low:g} to {high:g}")
+        raise Refused(
+            texts.NOT_A_NUMBER.format(name=name, value=shown(value), low=f"{low:g}", high=f"{high:g}")
+        )
     return float(value)
 
 
 def choice(name: str, value: Any, permitted: Sequence[str]) -> str:
     """`value` where it is one of `permitted`."""
     if not isinstance(value, str) or value not in permitted:
-        raise Refused(f"{name} is {shown(value)}; permitted: {', '.join(permitted)}")
+        raise Refused(
+            texts.NOT_PERMITTED.format(name=name, value=shown(value), permitted=", ".join(permitted))
+        )
     return value
 
 
@@ -89,7 +95,8 @@ def text(name: str, value: Any, max_characters: int) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise Refused(f"{name} is {shown(value)}; it must be text")
+        raise Refused(texts.NOT_TEXT.format(name=name, value=shown(value)))
     if len(value) > max_characters:
-        raise Refused(f"{name} has {len(value):,} characters; it may have up to {max_characters:,}")
+        length, most = f"{len(value):,}", f"{max_characters:,}"
+        raise Refused(texts.TOO_LONG.format(name=name, length=length, most=most))
     return value.encode("utf-8", errors="replace").decode("utf-8")  # a lone surrogate becomes "?"

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from app import texts
 from app.limits import Refused, choice
 from diffuapriel.config import ARCHITECTURES, PRESETS, preset
 from diffuapriel.text.tokenizer import Tokenizer, get_tokenizer
@@ -130,7 +131,7 @@ class Models:
     def turn(self) -> Iterator[None]:
         """Have the machine's models to oneself. Use it around everything that runs one, also for loading."""
         if not self._turn.acquire(timeout=TURN_SECONDS):
-            raise Refused(f"the model was busy for {TURN_SECONDS:.0f} s; please try again")
+            raise Refused(texts.BUSY.format(seconds=TURN_SECONDS))
         try:
             yield
         finally:
