@@ -120,6 +120,12 @@ def step(page: Page, step: int) -> None:
     )
 
 
+def ask(page: Page, name: str) -> None:
+    """Press a button whose wish the server then has; it may have to wait there for the step under way."""
+    with page.expect_response(lambda answer: "/run/" in answer.url):
+        button(page, name).click()
+
+
 def over(page: Page, done: int = LENGTH) -> None:
     """Wait until the run has ended."""
     expect(state(page)).to_have_text(f"step {done} of {done}, 0 masks left")
@@ -158,7 +164,7 @@ def test_pause_look_change_step_and_go_on(visit, heart):
     expect(button(visit, "Resume")).to_be_hidden()
 
     token(visit, ORDER[0]).click()  # an edit while the model writes waits for the step under way
-    button(visit, f"Take cat, {20 * (1 - sure(ORDER[0])):.1f} %").click()
+    ask(visit, f"Take cat, {20 * (1 - sure(ORDER[0])):.1f} %")
     heart.denoiser.permit(1)
     expect(token(visit, ORDER[0])).to_have_text(" cat")
     expect(status(visit)).to_contain_text("does not fit here")
@@ -167,7 +173,7 @@ def test_pause_look_change_step_and_go_on(visit, heart):
     )
     expect(visit.locator(".da-breaks.da-mine")).to_have_count(1)
 
-    button(visit, "Pause").click()
+    ask(visit, "Pause")
     heart.denoiser.permit(1)
     expect(button(visit, "Resume")).to_be_visible()
     stood = state(visit).inner_text()
@@ -217,11 +223,14 @@ def test_a_steered_run_is_saved_opened_and_gone_on_with(visit, tmp_path):
     expect(visit.locator(".da-mask")).to_have_count(3)
     expect(status(visit)).to_contain_text("3 masks are left")
     saved = tmp_path / "trace.json"
-    with visit.expect_download() as download:
-        visit.locator("#save-json").click()
-    download.value.save_as(saved)
-    frames = json.loads(saved.read_text(encoding="utf-8"))["frames"]
-    assert frames[-1]["edits"] == {"3": "mask", "4": "mask", "5": "mask"}
+    for _ in range(100):  # the file follows the edit
+        with visit.expect_download() as download:
+            visit.locator("#save-json").click()
+        download.value.save_as(saved)
+        last = json.loads(saved.read_text(encoding="utf-8"))["frames"][-1]
+        if last["edits"]:
+            break
+    assert last["edits"] == {"3": "mask", "4": "mask", "5": "mask"}
 
     visit.reload()
     expect(visit.locator(".da-editable .da-token").first).to_be_visible()
@@ -245,6 +254,7 @@ def test_everything_with_the_keyboard_alone(visit):
     expect(token(visit, 0)).to_be_focused()
     keys.press(".")
     expect(state(visit)).to_contain_text("step 1 of")
+    expect(button(visit, "Resume")).to_be_visible()
     keys.press("r")
     over(visit)
     for _ in range(3):
