@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app import limits as check
+from app import texts
 from app.limits import Limits, Refused
 from app.models import Entry, Models
 from diffuapriel.sampling.canvas import Canvas
@@ -46,23 +47,20 @@ class Command:
 def read_command(data: Any, limits: Limits) -> Command:
     """Check a command as it came from the page. Raises Refused that names the first bad value."""
     if not isinstance(data, dict):
-        raise Refused(f"a command is {check.shown(data)}; it must be an object")
+        raise Refused(texts.NO_COMMAND.format(value=check.shown(data)))
     do = check.choice("do", data.get("do"), COMMANDS)
     name = check.text("run", data.get("run"), 64)
     step = data.get("at")
     at = None if step is None else check.whole_number("step", step, 0, MAX_STEPS)
     if do not in EDITS:
         return Command(name, do, at)
-    first, last = (
-        check.whole_number(key, data.get(key), 0, limits.max_tokens - 1) for key in ("first", "last")
-    )
-    if last < first:
-        raise Refused(f"last is {last}; it must be a whole number from {first} to {limits.max_tokens - 1:,}")
+    first = check.whole_number("first", data.get("first"), 0, limits.max_tokens - 1)
+    last = check.whole_number("last", data.get("last"), first, limits.max_tokens - 1)
     text, token = "", -1
     if do == "type":
         text = check.text("the text", data.get("text"), MOST_WRITTEN)
         if not text:
-            raise Refused("the text is empty; write something, or clear the token")
+            raise Refused(texts.NOTHING_WRITTEN)
     if do == "choose":
         token = check.whole_number("id", data.get("id"), 0, 2**31)
     return Command(name, do, at, first, last, text, token)
@@ -104,5 +102,6 @@ def make_canvas(request: Request, tokenizer: Tokenizer, limits: Limits) -> Canva
     """The canvas of a request. Raises ValueError where the text does not fit its length or the limit."""
     canvas = Canvas.from_text(request.text, tokenizer, request.length or None)
     if len(canvas) > limits.max_tokens:
-        raise Refused(f"the text takes {len(canvas):,} tokens; it may take up to {limits.max_tokens:,}")
+        tokens, most = f"{len(canvas):,}", f"{limits.max_tokens:,}"
+        raise Refused(texts.CANVAS_TOO_LONG.format(tokens=tokens, most=most))
     return canvas

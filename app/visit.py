@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from app import texts
 from app.limits import Limits, Refused
 from app.request import Command, Request, make_canvas
 
@@ -62,7 +63,7 @@ class Visit:
     def wait(self, command: Command) -> None:
         """Keep a command until the step under way is over."""
         if len(self.waiting) >= MOST_WAITING:
-            raise Refused(f"{MOST_WAITING} edits wait for the step under way already")
+            raise Refused(texts.EDITS_WAIT.format(edits=MOST_WAITING))
         self.waiting.append(command)
 
     # -- which run --
@@ -139,11 +140,11 @@ class Visit:
             return self._undo(run)
         if command.do == "swap":
             if self.other is None:
-                raise Refused("there is no other ending")
+                raise Refused(texts.NO_OTHER_ENDING)
             return self._show(self.other, self.entry, other=run)
         run = self._go_back(command)
         if len(run) >= MOST_MOMENTS:
-            raise Refused(f"this run has {len(run):,} steps, as many as it may; press Run for a new one")
+            raise Refused(texts.RUN_TOO_LONG.format(steps=f"{len(run):,}"))
         before, began = self.name, bool(len(run))
         frame = self._edit(run, command, tokenizer, limits)
         if not began:
@@ -152,7 +153,7 @@ class Visit:
 
     def _check(self, command: Command) -> Steered:
         if self.run is None or command.run != self.name:
-            raise Refused("the canvas has changed meanwhile; please try again")
+            raise Refused(texts.CANVAS_CHANGED)
         return self.run
 
     def _go_back(self, command: Command) -> Steered:
@@ -166,7 +167,7 @@ class Visit:
 
     def _undo(self, run: Steered) -> None:
         if not run.moments or not run.moments[-1].thin.edits:
-            raise Refused("there is no edit to take back: the last step was the model's")
+            raise Refused(texts.NO_EDIT)
         self._show(run.branch(len(run) - 1), self.entry, other=self.other)
 
     def _edit(self, run: Steered, command: Command, tokenizer: Tokenizer, limits: Limits) -> StepFrame:

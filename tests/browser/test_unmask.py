@@ -132,6 +132,17 @@ def over(page: Page, done: int = LENGTH) -> None:
     expect(page.locator("#unmask-run")).to_be_enabled()
 
 
+def serious(page: Page) -> list[str]:
+    """What axe finds serious or critical on the page as it is; nothing where axe is not installed."""
+    try:
+        from axe_playwright_python.sync_playwright import Axe
+    except ImportError:
+        return []
+    page.add_style_tag(content="* { transition: none !important; animation: none !important }")
+    found = Axe().run(page).response["violations"]
+    return [f"{one['id']}: {one['help']}" for one in found if one["impact"] in ("serious", "critical")]
+
+
 @both
 def test_text_is_written_on_the_canvas_and_the_text_box_says_it_too(visit):
     token(visit, 0).click()
@@ -210,6 +221,9 @@ def test_an_earlier_step_branches_and_both_endings_are_compared(visit):
     button(visit, "Go on with this one").click()
     expect(visit.get_by_role("region", name="This one")).to_contain_text("Ruth had five nuts")
     expect(status(visit)).to_contain_text("✓ Consistent")
+    token(visit, 3).click()
+    expect(visit.get_by_role("dialog", name="Token 3")).to_be_visible()
+    assert serious(visit) == []
 
 
 def test_a_steered_run_is_saved_opened_and_gone_on_with(visit, tmp_path):
