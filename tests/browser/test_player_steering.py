@@ -157,6 +157,19 @@ def test_what_is_outside_the_card_closes_it(page):
     assert sent(page) == []
 
 
+def test_the_text_of_the_selection_or_of_all_can_be_copied(page):
+    steered(page, trace(length=24, steps=8))
+    copy = """() => {
+      const event = new ClipboardEvent("copy", { clipboardData: new DataTransfer(), bubbles: true, cancelable: true });
+      document.activeElement.dispatchEvent(event);
+      return event.clipboardData.getData("text/plain");
+    }"""
+    token(page, 2).focus()
+    assert page.evaluate(copy).startswith(" Mia found a small green box under the table.")
+    page.keyboard.press("Shift+ArrowRight")
+    assert page.evaluate(copy) == " a small"
+
+
 # ---- the keyboard ----------------------------------------------------------------------------------
 
 

@@ -87,9 +87,9 @@ def visit(request, new_page, served, heart) -> Iterator[Page]:
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-both = pytest.mark.parametrize(
-    "visit", [("light", 1280), ("dark", 390)], ids=["light-wide", "dark-narrow"], indirect=True
-)
+LOOKS = {"light-wide": ("light", 1280), "dark-narrow": ("dark", 390)}
+both = pytest.mark.parametrize("visit", LOOKS.values(), ids=LOOKS, indirect=True)
+narrow = pytest.mark.parametrize("visit", [LOOKS["dark-narrow"]], ids=["dark-narrow"], indirect=True)
 
 
 def number(page: Page, label: str, value: int) -> None:
@@ -143,7 +143,7 @@ def serious(page: Page) -> list[str]:
     return [f"{one['id']}: {one['help']}" for one in found if one["impact"] in ("serious", "critical")]
 
 
-@both
+@narrow
 def test_text_is_written_on_the_canvas_and_the_text_box_says_it_too(visit):
     token(visit, 0).click()
     field = visit.get_by_label("Type over it")
@@ -164,7 +164,6 @@ def test_text_is_written_on_the_canvas_and_the_text_box_says_it_too(visit):
     assert visit.locator("#unmask-player b").count() == 0
 
 
-@both
 def test_pause_look_change_step_and_go_on(visit, heart):
     heart.denoiser.hold()
     visit.locator("#unmask-run").click()
@@ -226,6 +225,7 @@ def test_an_earlier_step_branches_and_both_endings_are_compared(visit):
     assert serious(visit) == []
 
 
+@narrow
 def test_a_steered_run_is_saved_opened_and_gone_on_with(visit, tmp_path):
     visit.locator("#unmask-run").click()
     over(visit)
