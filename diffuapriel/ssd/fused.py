@@ -12,12 +12,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from diffuapriel.ssd import triton_launch
+from diffuapriel.ssd.triton_launch import why_not
 
-
-def why_not(x: Tensor, headdim: int, state: int) -> str | None:
-    """None when the backend can run a scan of `x`; else one line: the reason, and the way out."""
-    return triton_launch.why_not(x, headdim, state)
+__all__ = ["scan", "why_not"]
 
 
 def scan(

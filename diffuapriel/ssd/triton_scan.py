@@ -213,7 +213,6 @@ def scan_chunks(
     gate: tuple[Tensor, Tensor] | None = None,
     want_y: bool = True,
     want_final: bool = False,
-    tuning: Tuning | None = None,
 ) -> Scanned:
     """One scan for each direction, everything asked for in one pass.
 
@@ -223,7 +222,7 @@ def scan_chunks(
     """
     batch, length, directions, heads, headdim = x.shape
     state = B.shape[-1]
-    chunk, warps, stages = tuning or TUNING
+    chunk, warps, stages = TUNING
     chunks = triton.cdiv(length, chunk)
     parts = segments(x.device, batch * directions * heads, chunks)
     chunks_per_segment = triton.cdiv(chunks, parts)

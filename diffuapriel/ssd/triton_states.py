@@ -133,20 +133,18 @@ def walk_states(
     reverse: tuple[bool, ...],
     *,
     backward: bool = False,
-    conv: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """States (b, k, h, chunks, n, p) in key's dtype, and the one the walk ends in (b, k, h, n, p), float32.
 
     Forward: the state that enters each chunk of 64 tokens in scan order, from `start` (b, k, h, p, n). With
     `backward`, value dy and key C: the gradient of the state that leaves each chunk, from the last chunk's `start`.
-    conv: weight (k, taps, channels) and bias (k, channels), when value holds the channels before convolution.
     """
     batch, length, directions, heads, headdim = value.shape
     state = key.shape[-1]
     chunks = triton.cdiv(length, CHUNK)
     states = key.new_empty((batch, directions, heads, chunks, state, headdim))
     final = key.new_empty((batch, directions, heads, state, headdim), dtype=torch.float32)
-    _launch(value, key, dt, A, start, states, final, None, chunks, 1, reverse, backward, conv)
+    _launch(value, key, dt, A, start, states, final, None, chunks, 1, reverse, backward, None)
     return states, final
 
 
@@ -161,7 +159,10 @@ def segment_states(
     conv: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """What each of the first `segments` segments adds to a state of zero, (b, k, h, segments, n, p) float32, and
-    its sum of dt A, (b, k, h, segments): a state H becomes exp(sum) H + added on the way through."""
+    its sum of dt A, (b, k, h, segments): a state H becomes exp(sum) H + added on the way through.
+
+    conv: weight (k, taps, channels) and bias (k, channels), when value holds the channels before convolution.
+    """
     batch, _, directions, heads, headdim = value.shape
     shape = (batch, directions, heads, segments)
     added = key.new_empty((*shape, key.shape[-1], headdim), dtype=torch.float32)
