@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -16,11 +14,9 @@ axe_playwright = pytest.importorskip(
 )
 from playwright.sync_api import Page, expect  # noqa: E402
 
-from tests.app.toys import toy_checkpoints  # noqa: E402
+from tests.browser.visiting import entered, keep_picture, serving  # noqa: E402
 
 pytestmark = pytest.mark.browser
-PATIENCE_MS = 30_000
-ARTIFACTS = Path(__file__).resolve().parents[2] / "test-artifacts"
 TABS = {  # name -> what runs it, what shows that it has run
     "Unmask": ("#unmask-run", "#unmask-status .da-note >> text=tokens/s"),
     "Race": ("#race-run", "#race-results table"),
@@ -32,23 +28,15 @@ TABS = {  # name -> what runs it, what shows that it has run
 @pytest.fixture(scope="module")
 def address(tmp_path_factory) -> Iterator[str]:
     """The app on two untrained nano checkpoints, served on a free port."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     from app.limits import Limits
-    from app.main import build, launch
-    from app.models import Models
 
-    models = Models(toy_checkpoints(tmp_path_factory.mktemp("checkpoints")))
-    page = build(models, Limits(max_steps=8))  # a race in a moment
-    yield launch(page)
-    page.close(verbose=False)
+    # few steps: a race in a moment
+    with serving(tmp_path_factory.mktemp("checkpoints"), Limits(max_steps=8)) as url:
+        yield url
 
 
 def opened(new_page, address: str, scheme: str, width: int) -> Page:
-    expect.set_options(timeout=PATIENCE_MS)
-    page = new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce")
-    page.goto(address)
-    expect(page.locator("#unmask-player .da-token").first).to_be_visible()
-    page.set_default_timeout(PATIENCE_MS)
+    page = entered(new_page, address, scheme, width, reduced_motion="reduce")
     page.add_style_tag(content="* { transition: none !important }")  # axe would measure a color halfway
     return page
 
@@ -67,7 +55,6 @@ def serious(page: Page) -> list[str]:
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
 def test_axe_finds_nothing_serious_in_any_tab(new_page, address, scheme, width):
     page = opened(new_page, address, scheme, width)
-    ARTIFACTS.mkdir(exist_ok=True)
     found = {}
     for name, (run, result) in TABS.items():
         tab(page, name)
@@ -76,8 +63,7 @@ def test_axe_finds_nothing_serious_in_any_tab(new_page, address, scheme, width):
         expect(page.locator(result).first).to_be_visible()
         expect(page.locator(run)).to_be_enabled()
         found[name] = serious(page)
-        page.screenshot(path=ARTIFACTS / f"tab-{name.lower()}-{scheme}-{width}.png", full_page=True)
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} is too wide"
+        keep_picture(page, f"tab-{name.lower()}-{scheme}-{width}")
     lines = [f"{name}: {fault}" for name, faults in found.items() for fault in faults]
     assert not lines, "\n".join(lines)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -12,47 +10,25 @@ pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install
 pytest.importorskip("gradio", reason="needs gradio: pip install gradio")
 from playwright.sync_api import Page, expect
 
-from tests.app.toys import toy_checkpoints
+from tests.browser.visiting import entered, keep_picture, serving, type_number
 
 pytestmark = pytest.mark.browser
-PATIENCE_MS = 30_000  # a busy machine is no fault of the app
-ARTIFACTS = Path(__file__).resolve().parents[2] / "test-artifacts"
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory) -> Iterator[str]:
     """The app on two untrained nano checkpoints, served on a free port."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    from app.main import build, launch
-    from app.models import Models
-
-    page = build(Models(toy_checkpoints(tmp_path_factory.mktemp("checkpoints"))))
-    yield launch(page)
-    page.close(verbose=False)
+    with serving(tmp_path_factory.mktemp("checkpoints")) as url:
+        yield url
 
 
 @pytest.fixture(params=[("light", 1280), ("dark", 400)], ids=["light-wide", "dark-narrow"])
 def visit(request, new_page, address) -> Iterator[Page]:
     """The open page; kept as a picture when the test is over."""
     scheme, width = request.param
-    expect.set_options(timeout=PATIENCE_MS)
-    page = new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    page.goto(address)
-    expect(page.locator("#unmask-player .da-token").first).to_be_visible()
-    page.set_default_timeout(PATIENCE_MS)
+    page = entered(new_page, address, scheme, width)
     yield page
-    ARTIFACTS.mkdir(exist_ok=True)
-    page.screenshot(path=ARTIFACTS / f"{request.node.originalname}-{scheme}-{width}.png", full_page=True)
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
-        "the page is wider than the window"
-    )
-
-
-def type_number(page: Page, label: str, value: int) -> None:
-    """Type into the number beside a visible slider."""
-    box = page.locator("input[type=number]:visible").and_(page.get_by_label(label)).first
-    box.fill(str(value))
-    box.press("Tab")
+    keep_picture(page, f"{request.node.originalname}-{scheme}-{width}")
 
 
 def scrub(page: Page, name: str, value: float) -> None:
@@ -70,7 +46,7 @@ def test_unmask_type_run_see_the_text_scrub_back_keep_and_open(visit, tmp_path):
     expect(visit.locator("#unmask-status")).to_contain_text("tokens/s")
     expect(visit.locator("#unmask-status")).to_contain_text("Not grammatical")
     expect(player.locator(".da-token").first).to_have_text("R")
-    assert player.locator(".da-mask").count() == 0
+    expect(player.locator(".da-mask")).to_have_count(0)
 
     scrub(visit, "Step", 0)
     expect(player.locator(".da-state")).to_contain_text("step 0 of")
@@ -116,4 +92,4 @@ def test_race_run_see_who_won_scrub_back_and_find_the_crossover(visit):
     visit.locator("#sweep-run").click()
     expect(visit.locator("#sweep-chart .main-svg").first).to_be_visible()
     expect(visit.locator("#sweep-status")).to_contain_text("faster")
-    assert visit.locator("#sweep-chart .scatterlayer .trace").count() >= 2
+    expect(visit.locator("#sweep-chart .scatterlayer .trace").nth(1)).to_be_attached()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -15,12 +13,10 @@ pytest.importorskip("gradio", reason="needs gradio: pip install gradio")
 from playwright.sync_api import Page, expect
 
 from diffuapriel.sampling.trace import Trace
-from tests.app.toys import toy_checkpoints
+from tests.browser.visiting import PATIENCE_MS, keep_picture, serving
 from tests.player import example
 
 pytestmark = pytest.mark.browser
-PATIENCE_MS = 30_000  # a busy machine is no fault of the app
-ARTIFACTS = Path(__file__).resolve().parents[2] / "test-artifacts"
 DROP = """(stage, [name, text]) => {
   const files = new DataTransfer();
   files.items.add(new File([text], name, { type: "application/json" }));
@@ -33,13 +29,8 @@ DROP = """(stage, [name, text]) => {
 @pytest.fixture(scope="module")
 def address(tmp_path_factory) -> Iterator[str]:
     """The app on two untrained nano checkpoints, served on a free port."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    from app.main import build, launch
-    from app.models import Models
-
-    page = build(Models(toy_checkpoints(tmp_path_factory.mktemp("checkpoints"))))
-    yield launch(page)
-    page.close(verbose=False)
+    with serving(tmp_path_factory.mktemp("checkpoints")) as url:
+        yield url
 
 
 @pytest.fixture
@@ -57,10 +48,8 @@ def open_at(new_page, address, request):
         return page
 
     yield go
-    ARTIFACTS.mkdir(exist_ok=True)
     for number, page in enumerate(pages):
-        page.screenshot(path=ARTIFACTS / f"{request.node.name}-{number}.png", full_page=True)
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "wider than the window"
+        keep_picture(page, f"{request.node.name}-{number}")
 
 
 @pytest.fixture
@@ -114,7 +103,7 @@ def test_a_link_restores_the_settings_of_the_unmask_tab(open_at, address):
         address + "?tab=unmask&text=One+day%2C+Sam&model=toy-diffuapriel&length=40&steps=8&strategy=random"
         "&temperature=1&top_k=5&top_p=0.9&seed=3"
     )
-    assert page.url == box.input_value()
+    expect(page).to_have_url(box.input_value())
 
 
 def test_a_link_opens_the_race_tab_with_its_lanes_and_says_what_cannot_be(open_at):

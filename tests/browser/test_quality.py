@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -12,44 +10,26 @@ pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install
 pytest.importorskip("gradio", reason="needs gradio: pip install gradio")
 from playwright.sync_api import Page, expect
 
-from tests.app.toys import toy_checkpoints
+from tests.browser.visiting import entered, keep_picture, serving
 
 pytestmark = pytest.mark.browser
-PATIENCE_MS = 30_000  # a busy machine is no fault of the app
-ARTIFACTS = Path(__file__).resolve().parents[2] / "test-artifacts"
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory) -> Iterator[str]:
     """The app on two untrained checkpoints and nothing bundled, served on a free port."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    from app.main import build, launch
-    from app.models import Models
-    from diffuapriel import checkpoint
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint, "bundled", lambda: [])
-        page = build(Models(toy_checkpoints(tmp_path_factory.mktemp("checkpoints"))))
-    yield launch(page)
-    page.close(verbose=False)
+    with serving(tmp_path_factory.mktemp("checkpoints"), bundled=False) as url:
+        yield url
 
 
 @pytest.fixture(params=[("light", 1280), ("dark", 390)], ids=["light-wide", "dark-narrow"])
 def visit(request, new_page, address) -> Iterator[Page]:
     """The open tab; kept as a picture when the test is over."""
     scheme, width = request.param
-    expect.set_options(timeout=PATIENCE_MS)
-    page = new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    page.goto(address)
-    expect(page.locator("#unmask-player .da-token").first).to_be_visible()
-    page.set_default_timeout(PATIENCE_MS)
+    page = entered(new_page, address, scheme, width)
     page.get_by_role("tab", name="Quality").click()
     yield page
-    ARTIFACTS.mkdir(exist_ok=True)
-    page.screenshot(path=ARTIFACTS / f"{request.node.originalname}-{scheme}-{width}.png", full_page=True)
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
-        "the page is wider than the window"
-    )
+    keep_picture(page, f"{request.node.originalname}-{scheme}-{width}")
 
 
 def test_score_a_text_and_see_where_it_surprises(visit):

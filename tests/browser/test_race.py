@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -13,57 +11,40 @@ pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install
 pytest.importorskip("gradio", reason="needs gradio: pip install gradio")
 from playwright.sync_api import Page, expect
 
-from tests.app.toys import toy_checkpoints
+from tests.browser.visiting import entered, keep_picture, serving, type_number
 
 pytestmark = pytest.mark.browser
-PATIENCE_MS = 30_000  # a busy machine is no fault of the app
-ARTIFACTS = Path(__file__).resolve().parents[2] / "test-artifacts"
 HYBRID = "diffuapriel-h nano, random weights"
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory) -> Iterator[str]:
     """The app on two untrained nano checkpoints; a sweep's lengths take no time."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     import diffuapriel.race
-    from app.main import build, launch
-    from app.models import Models
     from diffuapriel.race import throughput
 
     with pytest.MonkeyPatch.context() as patch:
         for module in (diffuapriel.race, throughput):
             patch.setattr(module, "LENGTHS", (64, 128, 256))
-        page = build(Models(toy_checkpoints(tmp_path_factory.mktemp("checkpoints"))))
-        yield launch(page)
-        page.close(verbose=False)
+        with serving(tmp_path_factory.mktemp("checkpoints")) as url:
+            yield url
 
 
 @pytest.fixture
 def visit(request, new_page, address) -> Iterator[Page]:
     """The open Race tab; kept as a picture when the test is over."""
     scheme, width = request.param
-    expect.set_options(timeout=PATIENCE_MS)
-    page = new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    page.goto(address)
-    page.set_default_timeout(PATIENCE_MS)
+    page = entered(new_page, address, scheme, width)
     page.get_by_role("tab", name="Race").click()
     expect(page.locator("#race-run")).to_be_visible()
     yield page
-    ARTIFACTS.mkdir(exist_ok=True)
-    page.screenshot(path=ARTIFACTS / f"{request.node.originalname}-{scheme}-{width}.png", full_page=True)
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "wider than the window"
+    keep_picture(page, f"{request.node.originalname}-{scheme}-{width}")
 
 
 def choose(page: Page, lane: str, name: str) -> None:
     page.locator(f"#race-{lane} input").click()
     page.get_by_role("option", name=name, exact=True).click()
     expect(page.get_by_role("option")).to_have_count(0)
-
-
-def type_number(page: Page, label: str, value: int) -> None:
-    box = page.locator("input[type=number]:visible").and_(page.get_by_label(label)).first
-    box.fill(str(value))
-    box.press("Tab")
 
 
 def run_race(page: Page) -> None:
@@ -99,7 +80,7 @@ def test_three_lanes_race_and_are_replayed_in_real_time_and_in_slow_motion(visit
     ).to_be_visible()  # the first is done, the others are still under way
     speed.select_option("1")
     expect(player.locator(".da-verdict")).to_contain_text("times as long")
-    assert player.locator(".da-mask").count() == 0
+    expect(player.locator(".da-mask")).to_have_count(0)  # drawn in the frame after the verdict
 
 
 @BOTH

@@ -15,9 +15,9 @@ import httpx
 from playwright.sync_api import Page, expect
 
 from tests.app.toys import toy_checkpoints
+from tests.browser.visiting import PATIENCE_MS
 
 pytestmark = pytest.mark.browser
-PATIENCE_MS = 30_000
 Serve = Callable[..., SimpleNamespace]
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -16,10 +16,9 @@ from playwright.sync_api import Locator, Page, expect
 
 from diffuapriel.player.gradio_host import html_component_arguments
 from tests.app.unmask_toys import IDS, LENGTH, TOKENIZER, HeartModels, sure
+from tests.browser.visiting import PATIENCE_MS, keep_picture, type_number
 
 pytestmark = pytest.mark.browser
-PATIENCE_MS = 30_000  # a busy machine is no fault of the app
-ARTIFACTS = Path(__file__).resolve().parents[2] / "test-artifacts"
 WORDS = [TOKENIZER.decode([i]) for i in IDS]
 ORDER = sorted(range(LENGTH), key=sure, reverse=True)  # in which the model writes
 
@@ -79,23 +78,15 @@ def visit(request, new_page, served, heart) -> Iterator[Page]:
     page.goto(served[0])
     expect(page.locator(".da-editable .da-token").first).to_be_visible()
     page.get_by_label("Text with holes").fill("")
-    number(page, "Length in tokens", LENGTH)
+    type_number(page, "Length in tokens", LENGTH)
     expect(page.locator(".da-mask")).to_have_count(LENGTH)
     yield page
-    ARTIFACTS.mkdir(exist_ok=True)
-    page.screenshot(path=ARTIFACTS / f"{request.node.originalname}-{scheme}-{width}.png", full_page=True)
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    keep_picture(page, f"{request.node.originalname}-{scheme}-{width}")
 
 
 LOOKS = {"light-wide": ("light", 1280), "dark-narrow": ("dark", 390)}
 both = pytest.mark.parametrize("visit", LOOKS.values(), ids=LOOKS, indirect=True)
 narrow = pytest.mark.parametrize("visit", [LOOKS["dark-narrow"]], ids=["dark-narrow"], indirect=True)
-
-
-def number(page: Page, label: str, value: int) -> None:
-    box = page.locator("input[type=number]:visible").and_(page.get_by_label(label)).first
-    box.fill(str(value))
-    box.press("Tab")
 
 
 def token(page: Page, position: int) -> Locator:
@@ -276,9 +267,7 @@ def test_everything_with_the_keyboard_alone(visit):
     expect(visit.get_by_role("tooltip")).to_contain_text("was the highest of")
     keys.press("2")
     expect(token(visit, 3)).to_have_text(" red")
-    assert (token(visit, 3).get_attribute("aria-label") or "").startswith(
-        "red, yours, breaks the story: 'red' does"
-    )
+    expect(token(visit, 3)).to_have_attribute("aria-label", re.compile("^red, yours, breaks the story: 'red' does"))
     keys.press("u")
     expect(token(visit, 3)).to_have_text(" five")
     keys.press("Shift+ArrowRight")

@@ -1,0 +1,62 @@
+"""What every browser test of the whole app does: serve it, open it, keep a picture of how it ended."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.app.toys import toy_checkpoints
+
+if TYPE_CHECKING:
+    from app.limits import Limits
+
+PATIENCE_MS = 120_000  # a busy machine is no fault of the app
+ARTIFACTS = Path(__file__).resolve().parents[2] / "test-artifacts"
+
+
+@contextmanager
+def serving(folder: Path, limits: Limits | None = None, *, bundled: bool = True) -> Iterator[str]:
+    """The address of the app on two untrained nano checkpoints and, unless told otherwise, the bundled ones."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    from app.main import build, launch
+    from app.models import Models
+    from diffuapriel import checkpoint
+
+    with pytest.MonkeyPatch.context() as patch:
+        if not bundled:
+            patch.setattr(checkpoint, "bundled", lambda: [])
+        page = build(Models(toy_checkpoints(folder)), limits)
+    yield launch(page)
+    page.close(verbose=False)
+
+
+def entered(new_page, address: str, scheme: str, width: int, **context) -> Page:
+    """The open app, its canvas in sight."""
+    expect.set_options(timeout=PATIENCE_MS)
+    page = new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, **context)
+    page.goto(address)
+    expect(page.locator("#unmask-player .da-token").first).to_be_visible()
+    page.set_default_timeout(PATIENCE_MS)
+    return page
+
+
+def keep_picture(page: Page, name: str) -> None:
+    """A picture of the whole page in test-artifacts; no page is wider than its window."""
+    ARTIFACTS.mkdir(exist_ok=True)
+    page.screenshot(path=ARTIFACTS / f"{name}.png", full_page=True)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
+        f"{name}: the page is wider than the window"
+    )
+
+
+def type_number(page: Page, label: str, value: int) -> None:
+    """Type into the number beside a visible slider."""
+    box = page.locator("input[type=number]:visible").and_(page.get_by_label(label)).first
+    box.fill(str(value))
+    box.press("Tab")
