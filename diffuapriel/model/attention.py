@@ -1,6 +1,7 @@
 """Bidirectional attention with rotary positions and normalised queries and keys.
 
-The mixer of every DiffuTran block and of the hybrid's attention blocks. No mask: every token sees every other.
+The mixer of every DiffuTran block and of the hybrid's attention blocks. No mask, every token sees every other; but
+where documents are packed into a row and kept apart, each sees those of its own document.
 Without rotary positions (RoPE, arXiv:2104.09864) attention would have no notion of order; with normalised
 queries and keys (QK-norm, arXiv:2302.05442) it bears the learning rate it needs to compete on a laptop.
 
@@ -45,22 +46,30 @@ class Attention(nn.Module):
         nn.init.normal_(self.in_proj.weight, std=config.width**-0.5 / 3**0.5)
         nn.init.normal_(self.out_proj.weight, std=(config.width * 3 * 2 * config.depth) ** -0.5)
 
-    def forward(self, u: Tensor, rotary: Rotary) -> Tensor:
-        """u (batch, length, width) to (batch, length, width); `rotary` from `rotary_angles`."""
+    def forward(self, u: Tensor, rotary: Rotary, mask: Tensor | None = None) -> Tensor:
+        """u (batch, length, width) to the same shape; `rotary` from `rotary_angles`, `mask` from `document_mask`."""
         q, k, v = (
             self.in_proj(u).unflatten(-1, (3, -1, self.headdim)).unbind(2)
         )  # (batch, length, heads, headdim)
         q = rotate(rms_norm(q, self.q_norm_weight), *rotary)
         k = rotate(rms_norm(k, self.k_norm_weight), *rotary)
         q, k, v = (w.transpose(1, 2) for w in (q, k, v.to(q.dtype)))  # (batch, heads, length, headdim)
-        y = self._attend(q, k, v)
+        y = self._attend(q, k, v, mask)
         return self.out_proj(y.transpose(1, 2).flatten(2))
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         if not q.is_cuda:
-            return F.scaled_dot_product_attention(q, k, v)
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         with sdpa_kernel(list(self.kernels), set_priority=True):
-            return F.scaled_dot_product_attention(q, k, v)
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+def document_mask(segments: Tensor) -> Tensor:
+    """(batch, 1, length, length) bool: whether a query may see a key. segments (batch, length), a number a document.
+
+    One byte a pair of tokens, made once a pass: 1 MB a row at 1,024 tokens, 1 GB at 32,768.
+    """
+    return segments[:, None, :, None] == segments[:, None, None, :]
 
 
 def rotary_angles(length: int, headdim: int, device: torch.device) -> Rotary:

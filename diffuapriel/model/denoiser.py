@@ -6,6 +6,8 @@ the width of the MLP, nothing else. It never knows the schedule: it is told the 
     ids         (batch, length) int64, [MASK] among them
     sigma       (batch,) float32, noise level, 0 or more
     positions   (batch, length) bool: where logits are wanted; the head is the dearest product of a small model
+    segments    (batch, length) int64: which document each token is of, where several are packed into a row and none
+                may see another (ssd/segments.py); every one then gets the logits that it would get alone
 """
 
 from __future__ import annotations
@@ -19,9 +21,10 @@ from torch import Tensor, nn
 
 from diffuapriel.config import ModelConfig
 from diffuapriel.model.adaln import Modulation, TimeEmbedding, modulate
-from diffuapriel.model.attention import Attention, Rotary, rotary_angles
+from diffuapriel.model.attention import Attention, Rotary, document_mask, rotary_angles
 from diffuapriel.model.mamba2 import BidirectionalMamba2
 from diffuapriel.model.norm import rms_norm
+from diffuapriel.ssd.segments import check_segments, number_runs
 
 
 class Block(nn.Module):
@@ -35,11 +38,20 @@ class Block(nn.Module):
         self.mlp_norm_weight = nn.Parameter(torch.ones(config.width))
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, modulation: Sequence[Tensor], rotary: Rotary | None = None) -> Tensor:
-        """x (batch, length, width) to the same shape; modulation: six of (batch, 1, width); rotary: for attention."""
+    def forward(
+        self,
+        x: Tensor,
+        modulation: Sequence[Tensor],
+        rotary: Rotary | None = None,
+        apart: Tensor | None = None,
+    ) -> Tensor:
+        """x (batch, length, width) to the same shape; modulation: six of (batch, 1, width); rotary: for attention.
+
+        apart: what keeps packed documents apart; for attention a mask, for Mamba segments.
+        """
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation
         u = modulate(rms_norm(x, self.mixer_norm_weight), shift, scale)
-        x = x + gate * (self.mixer(u, rotary) if self.attends else self.mixer(u))
+        x = x + gate * (self.mixer(u, rotary, apart) if self.attends else self.mixer(u, apart))
         x = x + mlp_gate * self.mlp(modulate(rms_norm(x, self.mlp_norm_weight), mlp_shift, mlp_scale))
         return x
 
@@ -75,14 +87,20 @@ class Denoiser(nn.Module):
         nn.init.normal_(self.embedding.weight, std=0.02)
         nn.init.normal_(self.head.weight, std=0.02)
 
-    def forward(self, ids: Tensor, sigma: Tensor, positions: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        ids: Tensor,
+        sigma: Tensor,
+        positions: Tensor | None = None,
+        segments: Tensor | None = None,
+    ) -> Tensor:
         """Logits over clean tokens: (batch, length, vocab_size), or (chosen, vocab_size) in row-major order.
 
         With `positions` the final norm and the head run on the chosen positions only. The logit of [MASK] (the
         last) is there but means nothing: SUBS discards it. Raises ValueError for shapes that do not fit.
         """
-        self._check(ids, sigma, positions)
-        x, shift, scale = self._residual(ids, sigma)
+        self._check(ids, sigma, positions, segments)
+        x, shift, scale = self._residual(ids, sigma, segments)
         if positions is not None:
             row = positions.nonzero()[:, 0]  # which text each chosen position belongs to
             x, shift, scale = x[positions], shift[row, 0], scale[row, 0]  # (chosen, width)
@@ -94,21 +112,26 @@ class Denoiser(nn.Module):
         x, shift, scale = self._residual(ids, sigma)
         return modulate(rms_norm(x, self.final_norm_weight), shift, scale)
 
-    def _residual(self, ids: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _residual(
+        self, ids: Tensor, sigma: Tensor, segments: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The residual stream after the last block (batch, length, width), and the final shift and scale."""
         if not self.config.time_conditioning:
             sigma = torch.zeros_like(sigma)
         modulations = self.modulation(self.time_embedding(sigma))  # of all layers in one product
-        rotary = None
+        rotary = mask = None
+        if segments is not None:
+            segments = number_runs(segments)
         if "attention" in self.config.layer_kinds:
+            mask = None if segments is None else document_mask(segments)
             rotary = rotary_angles(ids.shape[1], self.config.attention_headdim, ids.device)
         x = self.embedding(ids)  # (batch, length, width)
         for i, block in enumerate(self.blocks):
-            x = block(x, modulations[6 * i : 6 * i + 6], rotary)
+            x = block(x, modulations[6 * i : 6 * i + 6], rotary, mask if block.attends else segments)
         shift, scale = modulations[-2:]
         return x, shift, scale
 
-    def _check(self, ids: Tensor, sigma: Tensor, positions: Tensor | None) -> None:
+    def _check(self, ids: Tensor, sigma: Tensor, positions: Tensor | None, segments: Tensor | None) -> None:
         if ids.ndim != 2 or ids.dtype != torch.int64 or 0 in ids.shape:
             raise ValueError(
                 f"ids are {tuple(ids.shape)} {ids.dtype}; they must be (batch, length) int64, not empty"
@@ -122,6 +145,8 @@ class Denoiser(nn.Module):
                 f"positions are {tuple(positions.shape)} {positions.dtype}; "
                 f"they must be bool, shaped as ids {tuple(ids.shape)}"
             )
+        if segments is not None:
+            check_segments(segments, *ids.shape)
 
 
 @lru_cache(maxsize=64)

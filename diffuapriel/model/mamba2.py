@@ -76,22 +76,30 @@ class BidirectionalMamba2(nn.Module):
         residual_additions = 2 * self.config.depth
         nn.init.normal_(self.out_proj.weight, std=(2 * self.config.d_inner * 3 * residual_additions) ** -0.5)
 
-    def forward(self, u: Tensor) -> Tensor:
-        """u (batch, length, width) to (batch, length, width)."""
-        projected = self.in_proj(u)
-        backend = choose_backend(self.backend, projected, self.config.headdim, self.config.d_state)
+    def forward(self, u: Tensor, segments: Tensor | None = None) -> Tensor:
+        """u (batch, length, width) to the same shape; segments (batch, length) int64: documents to keep apart.
+
+        No two documents of a row share a number.
+        """
+        projected, apart = self.in_proj(u), segments is not None
+        backend = choose_backend(
+            self.backend, projected, self.config.headdim, self.config.d_state, segments=apart
+        )
         if backend == "triton":
             return self._fused(projected)
-        y = self._official(projected) if backend == "official" else self._plain(projected, backend)
+        if backend == "official" and not apart:
+            y = self._official(projected)
+        else:
+            y = self._plain(projected, backend, segments)
         return self.out_proj(y.flatten(2))
 
-    def _plain(self, projected: Tensor, backend: str) -> Tensor:
+    def _plain(self, projected: Tensor, backend: str, segments: Tensor | None) -> Tensor:
         """From in_proj to out_proj, (batch, length, 2, d_inner), line by line: what the fused mixers compute."""
         c = self.config
         z, xBC, dt = projected.unflatten(2, (2, -1)).split(
             [c.d_inner, self.conv_bias.shape[1], c.n_heads], dim=-1
         )
-        xBC = F.silu(two_way_convolution(xBC, self.conv_weight, self.conv_bias))
+        xBC = F.silu(two_way_convolution(xBC, self.conv_weight, self.conv_bias, segments))
         x, B, C = xBC.split([c.d_inner, c.n_groups * c.d_state, c.n_groups * c.d_state], dim=-1)
         y = ssd_bidirectional(
             x.unflatten(-1, (c.n_heads, c.headdim)),
@@ -100,6 +108,7 @@ class BidirectionalMamba2(nn.Module):
             B.unflatten(-1, (c.n_groups, c.d_state)),
             C.unflatten(-1, (c.n_groups, c.d_state)),
             self.D,
+            segments=segments,
             backend=backend,
         )
         assert isinstance(y, Tensor)
@@ -124,19 +133,24 @@ class BidirectionalMamba2(nn.Module):
         return self.conv_weight, self.conv_bias, self.dt_bias, self.A_log, self.D, self.norm_weight
 
 
-def two_way_convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def two_way_convolution(x: Tensor, weight: Tensor, bias: Tensor, segments: Tensor | None = None) -> Tensor:
     """Short depthwise convolution: causal for direction 0, anti-causal for direction 1.
 
     x (batch, length, 2, channels), weight (2, taps, channels), bias (2, channels). Tap j of direction 0 reads
-    the token `taps - 1 - j` places back, tap j of direction 1 as many places ahead. A sum of shifted copies is
+    the token `taps - 1 - j` places back, tap j of direction 1 as many places ahead; across a boundary of segments
+    (batch, length) it reads zero. A sum of shifted copies is
     faster on a CPU than a library convolution, which wants channels first, and compiles into one kernel.
     """
     length, taps = x.shape[1], weight.shape[1]
     padded = F.pad(x, (0, 0, 0, 0, taps - 1, taps - 1))
     back, ahead = padded[:, :, 0], padded[:, :, 1]
+    if segments is not None:
+        numbers = F.pad(segments, (taps - 1, taps - 1), value=-1)
     y = [bias[0].to(x.dtype), bias[1].to(x.dtype)]
     for j in range(taps):
-        y[0] = torch.addcmul(y[0], back[:, j : j + length], weight[0, j].to(x.dtype))
-        start = 2 * (taps - 1) - j
-        y[1] = torch.addcmul(y[1], ahead[:, start : start + length], weight[1, j].to(x.dtype))
+        for k, (source, start) in enumerate(((back, j), (ahead, 2 * (taps - 1) - j))):
+            read = source[:, start : start + length]
+            if segments is not None:
+                read = read * (numbers[:, start : start + length] == segments)[..., None]
+            y[k] = torch.addcmul(y[k], read, weight[k, j].to(x.dtype))
     return torch.stack(y, dim=2)

@@ -13,6 +13,10 @@ What makes it quick on a CPU: a reverse scan is a suffix sum and an upper-triang
 once for all heads of a group; the products with the state take all heads of a group as one wide matrix, in the
 layout x already has; minus infinity before exp, so nothing overflows; short chunks.
 
+Documents packed into a row (segments) are kept apart by factors of zero: exp(s_t - s_u) becomes 0 where t and u are of
+two documents, exp(s_t) where t's document began inside the chunk, exp(s_end - s_u) where u's ended before the chunk
+does, and exp(s_end) where the document that enters the chunk does not leave it.
+
     b batch  c chunks  q tokens of a chunk  k directions  g groups  r heads of a group  p headdim  n state
 """
 
@@ -36,8 +40,9 @@ def scan(
     initial_state: Tensor,
     reverse: tuple[bool, ...],
     chunk_size: int | None = None,
+    segments: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """One scan for each direction; shapes as in `recurrent.scan`.
+    """One scan for each direction; shapes as in `recurrent.scan`. No two documents of a row share a number.
 
     Products run in x's dtype; sums of dt A and the travelling state in float32, float64 for float64 input.
     """
@@ -46,7 +51,10 @@ def scan(
     # dt = 0 beyond the end: such a token neither decays the state nor writes to it, in either direction.
     x, dt, B, C = (_into_chunks(v, q) for v in (x, dt.to(exact), B, C))  # (b, c, q, k, ...)
     start = initial_state.to(exact).transpose(-1, -2)  # (b, k, h, n, p)
-    y, final = _ChunkedScan.apply(x, dt, A.to(exact), B, C, D.to(exact), start, reverse)
+    if segments is not None:
+        filling = segments[:, -1:].expand(-1, -length % q)  # what is beyond the end goes with the last token
+        segments = torch.cat([segments, filling], dim=1).unflatten(1, (-1, q))
+    y, final = _ChunkedScan.apply(x, dt, A.to(exact), B, C, D.to(exact), start, segments, reverse)
     return y.flatten(1, 2)[:, :length], final.transpose(-1, -2)
 
 
@@ -69,6 +77,30 @@ class _Part(NamedTuple):
     D: Tensor  # (r,)
     start: Tensor  # (b, r, n, p)
     backwards: bool
+    documents: _Documents | None
+
+
+class _Documents(NamedTuple):
+    """Of one direction, as factors of 1 and 0: which tokens of a chunk belong to one document."""
+
+    same: Tensor  # (m, 1, t, u): t and u do
+    enters: Tensor  # (m, q, 1): the token and the state that enters the chunk do
+    leaves: Tensor  # (m, q, 1): the token and the chunk's last one do
+    passes: Tensor  # (m, 1): the state that enters and the last token do
+
+
+def _documents(segments: Tensor, backwards: bool, dtype: torch.dtype) -> _Documents:
+    """segments (b, c, q) int64."""
+    first, last = (-1, 0) if backwards else (0, -1)  # in scan order
+    ends = segments[:, :, last]  # (b, c): of the last token of every chunk
+    if backwards:
+        entering = torch.cat([ends[:, 1:], segments[:, -1:, first]], dim=1)
+    else:
+        entering = torch.cat([segments[:, :1, first], ends[:, :-1]], dim=1)
+    rows, ends, entering = segments.flatten(0, 1), ends.flatten()[:, None], entering.flatten()[:, None]
+    same = rows[:, None, :, None] == rows[:, None, None, :]
+    factors = same, (rows == entering)[..., None], (rows == ends)[..., None], entering == ends
+    return _Documents(*(factor.to(dtype) for factor in factors))
 
 
 def _parts(
@@ -79,6 +111,7 @@ def _parts(
     C: Tensor,
     D: Tensor,
     start: Tensor,
+    segments: Tensor | None,
     reverse: tuple[bool, ...],
 ) -> list[tuple[tuple[int, slice, int], _Part]]:
     """Every (direction, heads of a group, group) of the call with its tensors."""
@@ -86,11 +119,12 @@ def _parts(
     per_group = x.shape[4] // groups
     parts = []
     for k, backwards in enumerate(reverse):
+        documents = None if segments is None else _documents(segments, backwards, dt.dtype)
         for g in range(groups):
             heads = slice(g * per_group, (g + 1) * per_group)
             x_, dt_ = x[:, :, :, k, heads].flatten(0, 1), dt[:, :, :, k, heads].flatten(0, 1)
             B_, C_ = B[:, :, :, k, g].flatten(0, 1), C[:, :, :, k, g].flatten(0, 1)
-            part = _Part(x_, dt_, A[k, heads], B_, C_, D[k, heads], start[:, k, heads], backwards)
+            part = _Part(x_, dt_, A[k, heads], B_, C_, D[k, heads], start[:, k, heads], backwards, documents)
             parts.append(((k, heads, g), part))
     return parts
 
@@ -109,7 +143,31 @@ def _decays(part: _Part) -> _Decays:
     s = a @ no_later  # inclusive sums in scan order
     differences = s[..., :, None] - s[..., None, :]  # (m, r, t, u)
     within = torch.exp(differences.masked_fill_(no_later.mT == 0, float("-inf")))
+    if part.documents is not None:
+        within *= part.documents.same
     return _Decays(s, s[..., 0 if part.backwards else -1], within)
+
+
+def _from_start(part: _Part, s: Tensor) -> Tensor:
+    """What is left at every token of the state that entered its chunk, exp(s): (m, q, r, 1) in x's dtype."""
+    left = torch.exp(s).transpose(1, 2)
+    if part.documents is not None:
+        left = left * part.documents.enters
+    return left.to(part.x.dtype)[..., None]
+
+
+def _to_end(part: _Part, s: Tensor, end: Tensor) -> Tensor:
+    """What is left at the chunk's end of every token's writing, exp(s_end - s): (m, q, r, 1) in x's dtype."""
+    left = torch.exp(end[..., None] - s).transpose(1, 2)
+    if part.documents is not None:
+        left = left * part.documents.leaves
+    return left.to(part.x.dtype)[..., None]
+
+
+def _across(part: _Part, end: Tensor) -> Tensor:
+    """What is left at the chunk's end of the state that entered it, exp(s_end): (m, r)."""
+    left = torch.exp(end)
+    return left if part.documents is None else left * part.documents.passes
 
 
 def _no_later(part: _Part, like: Tensor) -> Tensor:
@@ -141,55 +199,54 @@ class _ChunkedScan(torch.autograd.Function):
         C: Tensor,
         D: Tensor,
         start: Tensor,
+        segments: Tensor | None,
         reverse: tuple[bool, ...],
     ) -> tuple[Tensor, Tensor]:
         y = torch.empty_like(x, memory_format=torch.contiguous_format)
         final, kept = torch.empty_like(start), []
         with torch.autocast(x.device.type, enabled=False):
-            for (k, heads, _), part in _parts(x, dt, A, B, C, D, start, reverse):
+            for (k, heads, _), part in _parts(x, dt, A, B, C, D, start, segments, reverse):
                 y_part, final[:, k, heads], keep = _forward(part)
                 y[:, :, :, k, heads] = y_part.unflatten(0, x.shape[:2])
                 kept += keep
-        ctx.save_for_backward(x, dt, A, B, C, D, start, *kept)
+        ctx.save_for_backward(x, dt, A, B, C, D, start, segments, *kept)
         ctx.reverse = reverse
         return y, final
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor, dfinal: Tensor) -> tuple[Tensor | None, ...]:
-        x, dt, A, B, C, D, start, *kept = ctx.saved_tensors
+        x, dt, A, B, C, D, start, segments, *kept = ctx.saved_tensors
         grads = [
             torch.empty_like(v, memory_format=torch.contiguous_format) for v in (x, dt, A, B, C, D, start)
         ]
         dx, ddt, dA, dB, dC, dD, dstart = grads
         with torch.autocast(x.device.type, enabled=False):
-            for i, ((k, heads, g), part) in enumerate(_parts(x, dt, A, B, C, D, start, ctx.reverse)):
+            parts = _parts(x, dt, A, B, C, D, start, segments, ctx.reverse)
+            for i, ((k, heads, g), part) in enumerate(parts):
                 keep = _Kept(*kept[len(_Kept._fields) * i :][: len(_Kept._fields)])
                 got = _backward(part, keep, dy[:, :, :, k, heads].flatten(0, 1), dfinal[:, k, heads])
                 dx[:, :, :, k, heads], ddt[:, :, :, k, heads] = (v.unflatten(0, x.shape[:2]) for v in got[:2])
                 dA[k, heads], dD[k, heads], dstart[:, k, heads] = got[2], got[5], got[6]
                 dB[:, :, :, k, g], dC[:, :, :, k, g] = (v.unflatten(0, x.shape[:2]) for v in got[3:5])
-        return *grads, None
+        return *grads, None, None
 
 
 def _forward(part: _Part) -> tuple[Tensor, Tensor, _Kept]:
     """y (m, q, r, p), the final state (b, r, n, p), and what the backward pass needs."""
-    x, dt, _, B, C, D, start, backwards = part
+    x, dt, _, B, C, D, start, backwards, _ = part
     decays = _decays(part)
     within = decays.within.to(x.dtype)
     xdt = x * dt.to(x.dtype)[..., None]
     W = within * (C @ B.transpose(1, 2))[:, None]  # (m, r, t, u)
     y = W @ xdt.transpose(1, 2)  # (m, r, q, p)
 
-    to_end = (
-        torch.exp(decays.end[..., None] - decays.s).transpose(1, 2).to(x.dtype)[..., None]
-    )  # (m, q, r, 1)
+    to_end = _to_end(part, decays.s, decays.end)
     writes = (B.transpose(1, 2) @ (xdt * to_end).flatten(2)).unflatten(2, x.shape[2:])  # (m, n, r, p)
-    entering, final = _carry(writes, torch.exp(decays.end), start, backwards)
+    entering, final = _carry(writes, _across(part, decays.end), start, backwards)
 
-    from_start = torch.exp(decays.s).transpose(1, 2).to(x.dtype)[..., None]
     y_state = (C @ entering.flatten(2)).view(x.shape)
-    y = torch.addcmul(y.transpose(1, 2), y_state, from_start)
+    y = torch.addcmul(y.transpose(1, 2), y_state, _from_start(part, decays.s))
     kept = _Kept(decays.s, decays.end, within, y_state, entering)
     return torch.addcmul(y, x, D.to(x.dtype)[:, None]), final, kept
 
@@ -213,10 +270,9 @@ def _carry(writes: Tensor, decay: Tensor, start: Tensor, backwards: bool) -> tup
 
 def _backward(part: _Part, kept: _Kept, dy: Tensor, dfinal: Tensor) -> tuple[Tensor, ...]:
     """Gradients of x, dt, A, B, C, D and start, from dy (m, q, r, p) and dfinal (b, r, n, p)."""
-    x, dt, A, B, C, D, _, backwards = part
+    x, dt, A, B, C, D, _, backwards, _ = part
     s, end, within, y_state, entering = kept
-    to_end = torch.exp(end[..., None] - s).transpose(1, 2).to(x.dtype)[..., None]  # (m, q, r, 1)
-    from_start = torch.exp(s).transpose(1, 2).to(x.dtype)[..., None]
+    to_end, across = _to_end(part, s, end), _across(part, end)
     xdt = x * dt.to(x.dtype)[..., None]
 
     # y = W xdt, W = within * (C B^T)
@@ -230,15 +286,15 @@ def _backward(part: _Part, kept: _Kept, dy: Tensor, dfinal: Tensor) -> tuple[Ten
     ds = (dlog.sum(3, dtype=dt.dtype) - dlog.sum(2, dtype=dt.dtype)).transpose(1, 2)  # (m, q, r)
 
     # y += exp(s) C H
-    dy_decayed = dy * from_start
+    dy_decayed = dy * _from_start(part, s)
     flat = entering.flatten(2)  # (m, n, r p)
     dC += dy_decayed.flatten(2) @ flat.transpose(1, 2)
     ds += (dy_decayed * y_state).sum(3, dtype=dt.dtype)
     dentering = (C.transpose(1, 2) @ dy_decayed.flatten(2)).view(entering.shape)
 
     # H' = exp(s_end) H + writes
-    leaving, dstart = _carry(dentering, torch.exp(end), dfinal, not backwards)  # gradient of H' of each chunk
-    dend = torch.exp(end) * (leaving * entering).sum((1, 3), dtype=dt.dtype)  # (m, r)
+    leaving, dstart = _carry(dentering, across, dfinal, not backwards)  # gradient of H' of each chunk
+    dend = across * (leaving * entering).sum((1, 3), dtype=dt.dtype)  # (m, r)
 
     # writes = B^T (exp(s_end - s) xdt)
     xdt_decayed, flat = xdt * to_end, leaving.flatten(2)

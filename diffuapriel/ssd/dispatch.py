@@ -23,14 +23,15 @@ import torch
 from torch import Tensor
 
 from diffuapriel.ssd import chunked, recurrent
+from diffuapriel.ssd.segments import check_segments, number_runs
 
 log = logging.getLogger(__name__)
 
 
-def _official(*call: Any) -> Any:
+def _official(*call: Any, **segments: Tensor) -> Any:
     from diffuapriel.ssd import official  # a second to import, and of use on few machines
 
-    return official.scan(*call)
+    return official.scan(*call, **segments)
 
 
 def _triton(*call: Any) -> Any:
@@ -59,6 +60,7 @@ def ssd(
     initial_state: Tensor | None = None,
     return_final_state: bool = False,
     reverse: bool = False,
+    segments: Tensor | None = None,
     backend: str = "auto",
 ) -> Tensor | tuple[Tensor, Tensor]:
     """The Mamba-2 scan `h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_t^T`, `y_t = h_t C_t + D x_t` (arXiv:2405.21060).
@@ -66,14 +68,25 @@ def ssd(
     x (batch, length, heads, headdim); dt (batch, length, heads), positive step sizes; A (heads,), negative;
     B and C (batch, length, groups, state), each group shared by heads // groups neighboring heads; D (heads,);
     initial_state (batch, heads, headdim, state), zero when left out. With `reverse` the scan runs from the last
-    token to the first, and the initial state stands after the last token.
+    token to the first, and the initial state stands after the last token. segments (batch, length) int64 number
+    documents that are packed into a row: the scan starts at zero in each, the first in scan order excepted, which
+    starts in the initial state.
     Returns y, shaped as x; with `return_final_state` also the state the scan ends in.
     Raises ValueError for shapes that do not fit and for a backend that is unknown.
     """
     initial = None if initial_state is None else initial_state[:, None]
     D = None if D is None else D[None]
     y, state = _scan(
-        x[:, :, None], dt[:, :, None], A[None], B[:, :, None], C[:, :, None], D, initial, (reverse,), backend
+        x[:, :, None],
+        dt[:, :, None],
+        A[None],
+        B[:, :, None],
+        C[:, :, None],
+        D,
+        initial,
+        (reverse,),
+        backend,
+        segments,
     )
     return (y[:, :, 0], state[:, 0]) if return_final_state else y[:, :, 0]
 
@@ -88,23 +101,26 @@ def ssd_bidirectional(
     *,
     initial_state: Tensor | None = None,
     return_final_state: bool = False,
+    segments: Tensor | None = None,
     backend: str = "auto",
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Two independent scans in one call: direction 0 runs forward, direction 1 in reverse; nothing is flipped.
 
     Shapes as in `ssd` with an axis of two directions: x (batch, length, 2, heads, headdim), dt (batch, length, 2,
-    heads), A and D (2, heads), B and C (batch, length, 2, groups, state), states (batch, 2, heads, headdim, state).
+    heads), A and D (2, heads), B and C (batch, length, 2, groups, state), states (batch, 2, heads, headdim, state);
+    segments (batch, length) are those of both.
     Equal to stacking `ssd(... direction 0)` and `ssd(... direction 1, reverse=True)`.
     """
-    y, state = _scan(x, dt, A, B, C, D, initial_state, (False, True), backend)
+    y, state = _scan(x, dt, A, B, C, D, initial_state, (False, True), backend, segments)
     return (y, state) if return_final_state else y
 
 
-def choose_backend(backend: str, x: Tensor, headdim: int, state: int) -> str:
+def choose_backend(backend: str, x: Tensor, headdim: int, state: int, *, segments: bool = False) -> str:
     """The name of the backend that a call takes, for a scan of tensors like `x` (its device and dtype count).
 
     `backend` "auto" leaves the choice to DIFFUAPRIEL_SSD, and where that is not set or "auto" too, to the tensors:
     the fastest that can run them on CUDA, `chunked` elsewhere. On CUDA one line in the log says what is missing.
+    `segments`: the call has documents that must be kept apart, which not every backend can.
     Raises ValueError for an unknown name, and for one that cannot run here, with the reason and the way out.
     """
     name = (os.environ.get("DIFFUAPRIEL_SSD") or "auto") if backend == "auto" else backend
@@ -114,10 +130,10 @@ def choose_backend(backend: str, x: Tensor, headdim: int, state: int) -> str:
         return name
     if name == "auto" and (x.device.type != "cuda" or x.dtype == torch.float64):
         return "chunked"
-    return _resolve(name, x.device, x.dtype, headdim, state)
+    return _resolve(name, x.device, x.dtype, headdim, state, segments)
 
 
-def why_not(name: str, x: Tensor, headdim: int, state: int) -> str | None:
+def why_not(name: str, x: Tensor, headdim: int, state: int, *, segments: bool = False) -> str | None:
     """None when backend `name` can run a scan of tensors like `x`; else one line: the reason, and the way out."""
     if name == "official":
         from diffuapriel.ssd import official_library
@@ -126,6 +142,8 @@ def why_not(name: str, x: Tensor, headdim: int, state: int) -> str | None:
     if name == "triton":
         from diffuapriel.ssd import fused
 
+        if segments:
+            return "its kernels do not keep packed documents apart (segments); official and chunked do"
         return fused.why_not(x, headdim, state)
     return None
 
@@ -143,8 +161,10 @@ def report(x: Tensor, headdim: int = 64, state: int = 128) -> list[str]:
     return lines
 
 
-def _resolve(name: str, device: torch.device, dtype: torch.dtype, headdim: int, state: int) -> str:
-    return _resolved_once(name, device, dtype, headdim, state)
+def _resolve(
+    name: str, device: torch.device, dtype: torch.dtype, headdim: int, state: int, segments: bool
+) -> str:
+    return _resolved_once(name, device, dtype, headdim, state, segments)
 
 
 # torch.compile takes what this returns as a constant, instead of tracing how the machine is looked at.
@@ -152,17 +172,19 @@ _resolve._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @functools.cache
-def _resolved_once(name: str, device: torch.device, dtype: torch.dtype, headdim: int, state: int) -> str:
+def _resolved_once(
+    name: str, device: torch.device, dtype: torch.dtype, headdim: int, state: int, segments: bool
+) -> str:
     """`choose_backend` for what depends on the machine: its answer cannot change while the process lives."""
     like = torch.empty(0, device=device, dtype=dtype)
     if name != "auto":
-        reason = why_not(name, like, headdim, state)
+        reason = why_not(name, like, headdim, state, segments=segments)
         if reason:
             raise ValueError(f"SSD backend {name!r} cannot run: {reason}")
         return name
     missing = []
     for name in ON_CUDA:
-        reason = why_not(name, like, headdim, state)
+        reason = why_not(name, like, headdim, state, segments=segments)
         if reason is None:
             break
         missing.append(f"{name}: {reason}")
@@ -186,17 +208,21 @@ def _scan(
     initial_state: Tensor | None,
     reverse: tuple[bool, ...],
     backend: str,
+    segments: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """The call of a backend, every tensor with its axis of directions."""
     _check_shapes(x, dt, A, B, C, D, initial_state)
-    name = choose_backend(backend, x, x.shape[-1], B.shape[-1])
-    batch, _, directions, heads, headdim = x.shape
+    batch, length, directions, heads, headdim = x.shape
+    if segments is not None:
+        check_segments(segments, batch, length)
+    name = choose_backend(backend, x, headdim, B.shape[-1], segments=segments is not None)
     if D is None:
         D = torch.zeros_like(A)
     if initial_state is None:
         dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
         initial_state = x.new_zeros((batch, directions, heads, headdim, B.shape[-1]), dtype=dtype)
-    return BACKENDS[name](x, dt, A, B, C, D, initial_state, reverse)
+    apart = {} if segments is None else {"segments": number_runs(segments)}
+    return BACKENDS[name](x, dt, A, B, C, D, initial_state, reverse, **apart)
 
 
 def _check_shapes(

@@ -27,6 +27,7 @@ from diffuapriel.ssd.official_library import (
     why_not,
 )
 from diffuapriel.ssd.official_mixer import mixer
+from diffuapriel.ssd.segments import number_runs
 
 __all__ = ["convolution_kernel", "mixer", "scan", "why_not"]
 
@@ -41,6 +42,7 @@ def scan(
     D: Tensor,
     initial_state: Tensor,
     reverse: tuple[bool, ...],
+    segments: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One scan for each direction; shapes as in `recurrent.scan`. Raises ValueError when the library is missing."""
     scan_forward, chunk = library().scan, chunk_length(x.shape[1])
@@ -51,6 +53,11 @@ def scan(
         x_, dt_, B_, C_ = (
             v[:, :, k].flip(1) if backwards else v[:, :, k] for v in (x, dt, B.to(x.dtype), C.to(x.dtype))
         )
+        apart = {}
+        if (
+            segments is not None
+        ):  # counted from 0 in scan order: the library's initial state enters sequence 0
+            apart["seq_idx"] = number_runs(segments.flip(1) if backwards else segments).int()
         with torch.cuda.device_of(x):
             y, state = scan_forward(
                 x_,
@@ -62,6 +69,7 @@ def scan(
                 D=D[k],
                 initial_states=initial_state[:, k],
                 return_final_states=True,
+                **apart,
             )
         outputs.append(y.flip(1) if backwards else y)
         states.append(state)

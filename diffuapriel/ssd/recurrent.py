@@ -25,11 +25,13 @@ def scan(
     D: Tensor,
     initial_state: Tensor,
     reverse: tuple[bool, ...],
+    segments: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One scan for each direction; `reverse[k]` says that direction k runs from the last token to the first.
 
     x (b, l, k, h, p), dt (b, l, k, h), A and D (k, h), B and C (b, l, k, g, n), initial_state (b, k, h, p, n).
-    Returns y, shaped as x, and the final state, shaped as the initial one.
+    With segments (b, l) the state a document starts with is zero, but for the first in scan order, which gets the
+    initial one. Returns y, shaped as x, and the final state, shaped as the initial one.
     """
     heads_per_group = x.shape[3] // B.shape[3]
     B = B.repeat_interleave(heads_per_group, dim=3)  # (b, l, k, h, n)
@@ -40,6 +42,9 @@ def scan(
         length = x.shape[1]
         y: list[Tensor] = [x.new_empty(0)] * length
         for t in reversed(range(length)) if backwards else range(length):
+            before = t + 1 if backwards else t - 1
+            if segments is not None and 0 <= before < length:
+                state = state * (segments[:, t] == segments[:, before])[:, None, None, None]
             decay = torch.exp(dt[:, t, k] * A[k])  # (b, h)
             write = (dt[:, t, k, :, None] * x[:, t, k])[..., None] * B[:, t, k, :, None, :]
             state = decay[..., None, None] * state + write

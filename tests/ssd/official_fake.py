@@ -13,10 +13,12 @@ from diffuapriel.ssd import recurrent
 from diffuapriel.ssd.official_library import Library
 
 
-def scan(x, dt, A, B, C, chunk_size, D=None, initial_states=None, return_final_states=False):
+def scan(x, dt, A, B, C, chunk_size, D=None, initial_states=None, return_final_states=False, seq_idx=None):
     assert return_final_states and A.dtype == D.dtype == dt.dtype == initial_states.dtype == torch.float32
     _check_layout(x, dt, A, B, C, chunk_size)
-    return _recurrence(x, dt, A, B, C, D, initial_states)
+    if seq_idx is not None:
+        assert seq_idx.dtype == torch.int32 and not seq_idx[:, 0].any(), "the initial state enters sequence 0"
+    return _recurrence(x, dt, A, B, C, D, initial_states, seq_idx)
 
 
 def scan_forward(x, dt, A, B, C, chunk_size, D=None, z=None, dt_bias=None, dt_softplus=False):
@@ -83,13 +85,13 @@ def fake_library(with_causal_conv1d: bool) -> Library:
     return Library(scan, scan_forward, scan_backward, norm_forward, norm_backward, *convolution)
 
 
-def _recurrence(x, dt, A, B, C, D, initial) -> tuple[Tensor, Tensor]:
+def _recurrence(x, dt, A, B, C, D, initial, seq_idx=None) -> tuple[Tensor, Tensor]:
     batch, _, heads, headdim = x.shape
     if initial is None:
         initial = x.new_zeros(batch, heads, headdim, B.shape[3])
     along = (v[:, :, None] for v in (x, dt))
     y, final = recurrent.scan(
-        *along, A[None], B[:, :, None], C[:, :, None], D[None], initial[:, None], (False,)
+        *along, A[None], B[:, :, None], C[:, :, None], D[None], initial[:, None], (False,), seq_idx
     )
     return y[:, :, 0], final[:, 0]
 

@@ -82,6 +82,25 @@ def test_the_scan_agrees_with_the_recurrence(
         assert_close(g, e)
 
 
+def test_packed_documents_are_kept_apart(library: str) -> None:
+    torch.manual_seed(0)
+    reverse = (False, True)
+    call = random_scan((2, 300, 1, 1, 16, 16), len(reverse))  # two chunks of the library's longest
+    exact = [v.detach().double().requires_grad_() for v in call]
+    lengths = [
+        [1, 30, 1, 32, 192, 2, 42],
+        [3, 295, 2],
+    ]  # a boundary at the chunk's edge, several in one, across it
+    segments = torch.tensor([[number for number, n in enumerate(row) for _ in range(n)] for row in lengths])
+    got = official.scan(*call, reverse, segments=segments)
+    expected = recurrent.scan(*exact, reverse, segments=segments)
+    weights = [torch.randn_like(v) for v in got]
+    got += torch.autograd.grad(got, call, weights)
+    expected += torch.autograd.grad(expected, exact, [w.double() for w in weights])
+    for g, e in zip(got, expected, strict=True):
+        assert_close(g, e)
+
+
 def small_module(**fields: int) -> BidirectionalMamba2:
     torch.manual_seed(0)
     shape = {"width": 32, "depth": 1, "headdim": 16, "d_state": 16, "vocab_size": 8, **fields}
