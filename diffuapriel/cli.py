@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from diffuapriel import __version__
-from diffuapriel.commands import bench, evaluate, params, race, sample, train
+from diffuapriel.commands import bench, evaluate, params, race, sample, tokenize, train
 
 DESCRIPTION = """\
 Masked diffusion language models with Mamba backbones: train one, watch it write, measure it, race it.
@@ -39,6 +39,7 @@ COMMANDS = {
     "race": race,
     "bench": bench,
     "params": params,
+    "tokenize": tokenize,
 }
 
 

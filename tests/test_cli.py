@@ -18,7 +18,7 @@ import torch
 from diffuapriel import cli
 from diffuapriel.checkpoint import save_checkpoint
 from diffuapriel.commands import choices, sample, terminal
-from diffuapriel.config import ARCHITECTURES, PRESETS, ModelConfig
+from diffuapriel.config import ARCHITECTURES, PRESETS, TOKENIZER_SIZES, ModelConfig
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.sampling.canvas import Canvas
@@ -62,7 +62,7 @@ def test_help_names_every_command_and_gives_examples(run: Run) -> None:
     code, out, err = run("--help")
     assert (code, err) == (0, "")
     assert "examples:" in out
-    for name in ("train", "sample", "evaluate", "race", "bench", "params"):
+    for name in ("train", "sample", "evaluate", "race", "bench", "params", "tokenize"):
         assert re.search(rf"^    {name} +\S", out, re.M)
 
 
@@ -93,6 +93,7 @@ def test_the_names_in_the_help_are_the_package_s_own() -> None:
     assert tuple(PRESETS) == choices.PRESETS
     assert choices.ARCHITECTURES == ARCHITECTURES
     assert choices.STRATEGIES == STRATEGIES
+    assert tuple(TOKENIZER_SIZES) == choices.TOKENIZERS
     assert [get_schedule(name).name for name in choices.SCHEDULES] == list(choices.SCHEDULES)
 
 
@@ -131,6 +132,8 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_2(run: Run, argv: list[s
         (["bench", "speed"], "permitted: scan, forward, generation, memory"),
         (["bench", "--repeats", "0"], "repeats is 0; it must be 1 or more"),
         (["params", "huge"], "preset is 'huge'; permitted: nano"),
+        (["tokenize", "tales", "--out", "nowhere"], "tales never ends: say how many tokens"),
+        (["tokenize", "nowhere", "--out", "nowhere"], "'nowhere' is no corpus"),
         (["train"], "say how long to train in exactly one way"),
         (["train", "--steps", "1", "--clip", "-1"], "clip is -1.0"),
         (["train", "--recipe", "soup"], "recipe is 'soup'; permitted: tales-laptop"),
@@ -246,6 +249,17 @@ def test_every_option_reaches_the_sampler(run: Run, checkpoint: str, tmp_path: P
     assert {name: trace.meta[name] for name in given} == given
     assert trace.meta["architecture"] == "diffuapriel"
     assert set(given) == {name for name in SamplerConfig.__dataclass_fields__}
+
+
+def test_a_corpus_is_tokenized_once_for_training(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "tokens"
+    argv = ["tokenize", "tales:1", "--tokens", "3000", "--tokenizer", "gpt2-4k", "--out", str(folder)]
+    code, out, _ = run(*argv)
+    assert code == 0
+    assert re.search(r"^train +\d+ documents +3,0\d\d tokens$", out, re.M)
+    assert f"diffuapriel train --corpus tokens:{folder} ..." in out
+    code, out, err = run(*argv)
+    assert (code, out) == (1, "") and "is there already" in err
 
 
 @pytest.mark.parametrize("ending", ["json", "html", "gif"])

@@ -15,5 +15,6 @@ STRATEGIES = (
     "remask",
     "first_hitting",
 )
+TOKENIZERS = ("gpt2", "gpt2-4k")
 SCHEDULES = ("log-linear", "cosine", "polynomial")
 DEFAULT_CHECKPOINT = "tales-diffuapriel"

@@ -5,6 +5,7 @@
     book.txt  data.jsonl  data.parquet  a file of yours, or a folder of such files
     data.jsonl#content                  ... with the text in another field than "text"
     hf:owner/name  hf:owner/name:config a dataset of the Hugging Face Hub, streamed (also ...#field)
+    tokens:FOLDER                       any of these, tokenized once by `diffuapriel tokenize` (tokens.py)
 
 Every corpus has two parts that share no document, "train" and "heldout" ("valid" is another name for it).
 A batch is a pure function of its arguments, so a run stopped at any step goes on exactly.
@@ -61,6 +62,10 @@ def open_corpus(spec: str, tokenizer: Tokenizer) -> Corpus:
         from diffuapriel.text.stdlib import stdlib_corpus
 
         return stdlib_corpus(tokenizer)
+    if kind == "tokens":
+        from diffuapriel.text.tokens import TokenCorpus
+
+        return TokenCorpus(rest, tokenizer)
     path, _, field = spec.partition("#")
     if kind == "hf":
         from diffuapriel.text.hub import HubCorpus
@@ -88,6 +93,14 @@ def check_window(step: int, batch_size: int, length: int) -> None:
     for value, least, what in ((step, 0, "step"), (batch_size, 1, "batch_size"), (length, 2, "length")):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"{what} is {value!r}; it must be a whole number, {least} or more")
+
+
+def check_rows(rows: range | None, batch_size: int) -> range:
+    """The rows of a batch to make, all where None is given; ValueError for rows that it does not have."""
+    rows = range(batch_size) if rows is None else rows
+    if not rows or rows.step != 1 or rows.start < 0 or rows.stop > batch_size:
+        raise ValueError(f"rows are {rows}; they must be consecutive ones of range(0, {batch_size})")
+    return rows
 
 
 def random_stream(*key: int | str) -> random.Random:

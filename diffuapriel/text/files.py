@@ -7,11 +7,15 @@
 
 The last tenth of the documents is held out, or of the characters where there is one document only.
 Whatever cannot be read is refused with the file, and the line where there are lines.
+
+Such a corpus is held in memory as text, and tokenized window by window. What is too large for that goes through
+`diffuapriel tokenize` once, which reads document by document (sources.py).
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,11 +24,20 @@ from diffuapriel.text.documents import DocumentCorpus, split_documents
 from diffuapriel.text.tokenizer import Tokenizer
 
 SUFFIXES = (".txt", ".jsonl", ".parquet")
+MUCH = 1_000_000_000  # bytes of files, above which a cache of tokens is advised
+
+log = logging.getLogger(__name__)
 
 
 def file_corpus(path: Path, tokenizer: Tokenizer, *, field: str = "text") -> DocumentCorpus:
     """The corpus of a file or folder. Raises ValueError for what is empty, binary or malformed."""
-    files = _find_files(path)
+    files = find_files(path)
+    size = sum(file.stat().st_size for file in files)
+    if size > MUCH:
+        log.warning(
+            f"{path} holds {size / 1e9:.1f} GB and all of it is read into memory; "
+            f"`diffuapriel tokenize {path} --out FOLDER` makes a corpus tokens:FOLDER that is not"
+        )
     documents = [document for file in files for document in read_documents(file, field) if document.strip()]
     if not documents:
         raise ValueError(f"{path} holds no text")
@@ -34,7 +47,8 @@ def file_corpus(path: Path, tokenizer: Tokenizer, *, field: str = "text") -> Doc
     return DocumentCorpus(str(path), tokenizer, train=train, heldout=heldout, description=description)
 
 
-def _find_files(path: Path) -> list[Path]:
+def find_files(path: Path) -> list[Path]:
+    """The files of a corpus, in the order of their names. Raises ValueError where there is none that can be read."""
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
         if not files:
@@ -72,7 +86,7 @@ def _read_text(file: Path) -> str:
 
 
 def _read_json_lines(file: Path, field: str) -> Iterator[str]:
-    for number, line in enumerate(_read_text(file).split("\n"), start=1):
+    for number, line in _lines(file):
         if not line.strip():
             continue
         where = f"{file}, line {number}"
@@ -85,6 +99,21 @@ def _read_json_lines(file: Path, field: str) -> Iterator[str]:
                 f"{where}: a JSON object is due, with a field {field!r}, not {line.strip()[:40]!r}"
             )
         yield field_text(record, field, where)
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    """(number, text) of every line, one at a time, whatever the size of the file."""
+    with file.open("rb") as stream:
+        for number, data in enumerate(stream, start=1):
+            try:
+                line = data.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"{file}, line {number}: not UTF-8 text ({error.reason}); a binary file?"
+                ) from None
+            if "\0" in line:
+                raise ValueError(f"{file}, line {number}: holds a zero byte; a binary file?")
+            yield number, line
 
 
 def field_text(record: dict[str, Any], field: str, where: str) -> str:

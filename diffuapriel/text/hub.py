@@ -35,6 +35,12 @@ class HubCorpus:
     Args:
         name: "owner/name" or "owner/name:config"; a folder that `datasets.load_dataset` can read will do.
         field: the column that holds the text.
+
+    What is cheap: the next step. What is not: a run that goes on, whose first step reads everything before it again;
+    several workers or ranks, each of which reads the whole stream for its share of the rows. `datasets` can note a
+    stream's position and can deal its files out, but then a batch would depend on what was read before it and on the
+    number of workers, and no longer on the step alone. For more than a look at a dataset, `diffuapriel tokenize` reads
+    it once; any step and row of the corpus tokens:FOLDER is found at the same small cost.
     """
 
     def __init__(self, name: str, tokenizer: Tokenizer, *, field: str = "text") -> None:
@@ -103,22 +109,39 @@ class HubCorpus:
             rng.shuffle(buffer)
             yield from buffer
 
+    def documents(self) -> Iterator[tuple[str, str]]:
+        """Every document once, with its part, in one reading; a held-out split of the dataset's own comes first."""
+        own, first = self._splits()
+        if own:
+            yield from (("heldout", text) for _, text in self._texts(own))
+        for index, text in self._texts(first):
+            held_out = not own and index % HELD_OUT == HELD_OUT - 1
+            yield ("heldout" if held_out else "train"), text
+
     def _documents(self, part: str) -> Iterator[str]:
         """The documents of a part that hold text, in the dataset's order."""
+        own, first = self._splits()
+        if part == "heldout" and own:
+            yield from (text for _, text in self._texts(own))
+            return
+        for index, text in self._texts(first):
+            if own or (index % HELD_OUT == HELD_OUT - 1) == (part == "heldout"):
+                yield text
+
+    def _splits(self) -> tuple[str | None, str]:
+        """The names of the dataset's own held-out split, if it has one, and of the one to train on."""
         if self._sources is None:
             self._sources = self._open()
         own = next((name for name in HELD_OUT_NAMES if name in self._sources), None)
-        if part == "heldout" and own:
-            source = enumerate(self._sources[own])
-            mine = None
-        else:
-            first = "train" if "train" in self._sources else next(iter(self._sources))
-            source = enumerate(self._sources[first])
-            mine = None if own else (part == "heldout")
-        for index, record in source:
+        return own, "train" if "train" in self._sources else next(iter(self._sources))
+
+    def _texts(self, split: str) -> Iterator[tuple[int, str]]:
+        """(index, text) of a split's records that hold text."""
+        assert self._sources is not None
+        for index, record in enumerate(self._sources[split]):
             text = field_text(record, self.field, f"{self.name}, record {index}")
-            if text.strip() and (mine is None or (index % HELD_OUT == HELD_OUT - 1) == mine):
-                yield text
+            if text.strip():
+                yield index, text
 
     def _open(self) -> dict[str, Any]:
         """The dataset's splits, by name."""
