@@ -11,44 +11,44 @@ Domains", 2002; it is used to mix here, not to keep a secret.)
 
 from __future__ import annotations
 
-import numpy as np
-
 from diffuapriel.text.corpus import random_stream
 
 ROUNDS = 4
+BITS = 64
+ALL_BITS = 2**BITS - 1
 
 
 class Shuffle:
     """The permutation of 0 ... size - 1 that belongs to a key: the same on every machine."""
 
     def __init__(self, size: int, *key: int | str) -> None:
-        if size < 1:
-            raise ValueError(f"size is {size}; a shuffle needs 1 element or more")
+        if not 1 <= size <= 2**BITS:
+            raise ValueError(f"size is {size}; a shuffle has from 1 to 2^{BITS} elements")
         self.size = size
-        self._half = np.uint64(max(1, -(-(size - 1).bit_length() // 2)))
+        self._half = max(1, -(-(size - 1).bit_length() // 2))
         stream = random_stream("shuffle", *key)
-        self._keys = [np.uint64(stream.getrandbits(64)) for _ in range(ROUNDS)]
+        self._keys = [stream.getrandbits(BITS) for _ in range(ROUNDS)]
 
-    def __call__(self, positions: np.ndarray) -> np.ndarray:
-        """The elements at `positions` (any shape, whole numbers in 0 ... size - 1), as int64."""
-        numbers = np.asarray(positions).astype(np.uint64)
-        if numbers.size and int(numbers.max()) >= self.size:
-            raise ValueError(f"position {int(numbers.max())} is outside 0 to {self.size - 1}")
-        numbers = self._mix(numbers)
-        while (outside := numbers >= self.size).any():
-            numbers[outside] = self._mix(numbers[outside])
-        return numbers.astype(np.int64)
+    def __getitem__(self, place: int) -> int:
+        """The element at `place`. Raises IndexError outside 0 ... size - 1."""
+        if not 0 <= place < self.size:
+            raise IndexError(f"place {place} is outside 0 to {self.size - 1}")
+        number = self._mix(place)
+        while number >= self.size:
+            number = self._mix(number)
+        return number
 
-    def _mix(self, numbers: np.ndarray) -> np.ndarray:
-        mask = (np.uint64(1) << self._half) - np.uint64(1)
-        left, right = numbers >> self._half, numbers & mask
+    def _mix(self, number: int) -> int:
+        mask = (1 << self._half) - 1
+        left, right = number >> self._half, number & mask
         for key in self._keys:
             left, right = right, left ^ (_scatter(right + key) & mask)
         return (left << self._half) | right
 
 
-def _scatter(x: np.ndarray) -> np.ndarray:
+def _scatter(x: int) -> int:
     """The finalizer of SplitMix64: every bit of x moves about half the bits of the result."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    x &= ALL_BITS
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & ALL_BITS
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB & ALL_BITS
+    return x ^ (x >> 31)

@@ -69,7 +69,7 @@ def _of_files(path: Path, field: str) -> Documents:
         raise ValueError(f"{path} holds no text")
     if count == 1:
         for part, halves in zip(("train", "heldout"), split_documents(list(texts())), strict=True):
-            yield from ((part, text) for text in halves)
+            yield from ((part, text) for text in halves if text)
         return
     cut = count - max(1, count // HELD_OUT)
     for index, text in enumerate(texts()):

@@ -16,6 +16,8 @@ another order. The window of any step and row is computed, not looked for: a run
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +54,10 @@ class TokenCorpus:
         self._check_tokenizer()
         self.dtype = token_dtype(tokenizer.vocab_size)
         self.digest: str = self._index["digest"]
-        self._starts: dict[str, np.ndarray] = {}  # of each shard, and the end of the last, in tokens
+        self._starts: dict[str, list[int]] = {}  # of each shard, and the end of the last, in tokens
         for part in PARTS:
             lengths = [self._checked_length(shard) for shard in self._shards(part)]
-            self._starts[part] = np.cumsum([0, *lengths])
+            self._starts[part] = list(accumulate(lengths, initial=0))
         self._maps: dict[str, np.ndarray] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -67,7 +69,7 @@ class TokenCorpus:
 
     def tokens(self, split: str) -> int:
         """Tokens of a part, every <|endoftext|> counted."""
-        return int(self._starts[check_split(split)][-1])
+        return self._starts[check_split(split)][-1]
 
     def documents(self, split: str) -> int:
         """Documents of a part."""
@@ -99,14 +101,16 @@ class TokenCorpus:
                 f"{self.name} holds {total:,} tokens in the part {part!r}; a window of {length:,} does not fit"
             )
         windows = total // length  # of an epoch
-        numbers = step * batch_size + np.arange(wanted.start, wanted.stop)
-        starts = np.empty_like(numbers)
-        for epoch in np.unique(numbers // windows):
-            mine = numbers // windows == epoch
-            first = random_stream("first window", seed, part, epoch).randint(0, total % length)
-            starts[mine] = first + length * Shuffle(windows, seed, part, epoch)(numbers[mine] % windows)
-        batch = np.stack([self._read(part, int(start), int(start) + length) for start in starts])
-        return torch.from_numpy(batch.astype(np.int64))
+        batch = np.empty((len(wanted), length), dtype=np.int64)
+        epoch, first, order = -1, 0, None
+        for i, row in enumerate(wanted):
+            of, place = divmod(step * batch_size + row, windows)
+            if order is None or of != epoch:
+                epoch, order = of, Shuffle(windows, seed, part, of)
+                first = random_stream("first window", seed, part, of).randint(0, total % length)
+            start = first + length * order[place]
+            batch[i] = self._read(part, start, start + length)
+        return torch.from_numpy(batch)
 
     def verify(self) -> None:
         """Read everything and hold it to the index's SHA-256. Raises ValueError that names the damaged file."""
@@ -122,17 +126,18 @@ class TokenCorpus:
         """The tokens start ... stop - 1 of a part, over the ends of shards."""
         starts = self._starts[part]
         pieces = []
-        shard = int(np.searchsorted(starts, start, side="right")) - 1
+        shard = bisect_right(starts, start) - 1
         while start < stop:
             tokens = self._map(self._shards(part)[shard]["file"], self.dtype)
-            end = min(stop, int(starts[shard + 1]))
+            end = min(stop, starts[shard + 1])
             pieces.append(tokens[start - starts[shard] : end - starts[shard]])
             start, shard = end, shard + 1
-        return np.concatenate(pieces) if len(pieces) != 1 else pieces[0]
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def _map(self, file: str, dtype: np.dtype) -> np.ndarray:
         if file not in self._maps:
-            self._maps[file] = np.memmap(self.folder / file, dtype=dtype, mode="r")
+            mapped = np.memmap(self.folder / file, dtype=dtype, mode="r")
+            self._maps[file] = mapped.view(np.ndarray)  # a plain view: slices of a memmap are slow to make
         return self._maps[file]
 
     def _checked_length(self, shard: dict[str, Any]) -> int:

@@ -6,36 +6,39 @@ import pytest
 from diffuapriel.text.permutation import Shuffle
 
 
+def order(size, *key):
+    shuffle = Shuffle(size, *key)
+    return [shuffle[place] for place in range(size)]
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 16, 17, 63, 64, 65, 1000, 4097])
 def test_every_number_comes_once(size):
-    shuffled = Shuffle(size, 0, "train", 3)(np.arange(size))
-    assert np.array_equal(np.sort(shuffled), np.arange(size))
+    assert sorted(order(size, 0, "train", 3)) == list(range(size))
 
 
 def test_a_key_has_one_order_and_another_key_another():
-    places = np.arange(1000)
-    first = Shuffle(1000, 7, "train", 0)(places)
-    assert np.array_equal(first, Shuffle(1000, 7, "train", 0)(places))
-    assert Shuffle(1000, 7, "train", 0)(np.array([41])) == first[41]
+    first = order(1000, 7, "train", 0)
+    assert first == order(1000, 7, "train", 0)
+    assert first[:4] == [274, 835, 435, 971], "the same on every machine"
     for other in ((8, "train", 0), (7, "heldout", 0), (7, "train", 1)):
-        assert np.mean(Shuffle(1000, *other)(places) == first) < 0.01
-    assert first[:4].tolist() == [274, 835, 435, 971], "the same on every machine"
+        assert sum(a == b for a, b in zip(first, order(1000, *other))) < 10
 
 
 def test_neighbors_are_torn_apart():
-    shuffled = Shuffle(10_000, 0)(np.arange(10_000)).astype(float)
+    shuffled = order(5000, 0)
     assert abs(np.corrcoef(shuffled[:-1], shuffled[1:])[0, 1]) < 0.05
-    assert abs(np.corrcoef(shuffled, np.arange(10_000))[0, 1]) < 0.05
+    assert abs(np.corrcoef(shuffled, range(5000))[0, 1]) < 0.05
 
 
 def test_a_range_beyond_memory_is_no_matter():
-    size = 10**15 + 1
-    shuffled = Shuffle(size, 0)(np.array([0, 1, size - 1]))
-    assert len(set(shuffled.tolist())) == 3 and (shuffled < size).all() and (shuffled > 10**9).all()
+    shuffle = Shuffle(10**15 + 1, 0)
+    found = {shuffle[place] for place in (0, 1, 2, 10**15)}
+    assert len(found) == 4 and min(found) > 10**9 and max(found) <= 10**15
 
 
 def test_what_has_no_place_is_refused():
     with pytest.raises(ValueError, match="size is 0"):
         Shuffle(0)
-    with pytest.raises(ValueError, match="position 5 is outside 0 to 4"):
-        Shuffle(5)(np.array([5]))
+    for place in (-1, 5):
+        with pytest.raises(IndexError, match=f"place {place} is outside 0 to 4"):
+            Shuffle(5)[place]

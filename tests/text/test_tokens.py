@@ -228,6 +228,13 @@ def test_what_cannot_be_made_is_refused_and_leaves_nothing(tmp_path, spec, optio
     assert not list(tmp_path.iterdir())
 
 
+def test_too_little_text_for_both_parts_is_refused(tmp_path):
+    (tmp_path / "tiny.txt").write_text("ab")
+    with pytest.raises(ValueError, match="too little text, nothing is left for the part 'heldout'"):
+        build_tokens(str(tmp_path / "tiny.txt"), tmp_path / "out", TOKENIZER)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_fault_in_the_source_is_told_and_leaves_nothing(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"txt": "b"}\n')
     with pytest.raises(ValueError, match=r"a\.jsonl, line 2: no field 'text'"):
@@ -290,5 +297,5 @@ def test_the_hub_is_read_once_with_its_parts(monkeypatch):
 def test_the_pages_of_a_cache_are_mapped_not_read(cache):
     cache.batch(0, split="train", batch_size=1, length=8, seed=0)
     (mapped,) = cache._maps.values()
-    assert isinstance(mapped, np.memmap)
+    assert isinstance(mapped.base, np.memmap)
     assert isinstance(cache, TokenCorpus) and "180" not in repr(cache) and "train" in repr(cache)
