@@ -83,18 +83,19 @@ def nelbo(
 ) -> Nelbo:
     """One Monte-Carlo draw of the negative evidence lower bound of `ids` (batch, length).
 
-    t (batch,) is drawn stratified when left out. The head runs on masked positions only; with `every_position`
-    on all of them, which costs more but keeps every shape fixed, as torch.compile likes it.
-
     segments (batch, length) of the clean text (`ssd.document_segments`) are handed to the denoiser, which then keeps
     packed documents apart. It is told where they end, free of charge: such a bound is one on the text given its
-    boundaries, a little lower than one that pays for every <|endoftext|>, and not to be compared with it.
+    boundaries, lower by what the documents' lengths are worth (it may fall below the entropy of the whole text), and
+    never to be compared with a bound that pays for every <|endoftext|>.
+
+    t (batch,) is drawn stratified when left out. The head runs on masked positions only; with `every_position`
+    on all of them, which costs more but keeps every shape fixed, as torch.compile likes it.
     """
-    if t is None:
-        t = stratified_t(ids.shape[0], generator, ids.device)
     see = cast(Callable[..., Tensor], denoiser)
     if segments is not None:
         see = partial(see, segments=segments)
+    if t is None:
+        t = stratified_t(ids.shape[0], generator, ids.device)
     noisy = corrupt(ids, t, schedule, mask_id, generator)
     masked = noisy == mask_id  # (batch, length)
     if every_position:
