@@ -8,6 +8,8 @@ Measured on this machine, for both tokenizers, windows of 1,024 tokens:
 Computed, not measured: the tokens a second that training would read on an H200 at 40 % of its 989 TFLOP/s of dense
 bfloat16 products. An update costs three forward passes: the products of the blocks (bound.py: weights, attention, scan)
 and of the head; the embedding is looked up and costs none.
+The cores that a preset needs are for making windows. A loader hands batches over one by one, which the workers' figure
+holds: where the two are far apart, as for a token cache, larger batches help and more workers do not.
 
     python -m diffuapriel.bench.data                     half a minute on two quiet cores
     python -m diffuapriel.bench.data --seconds 10 --workers 8
