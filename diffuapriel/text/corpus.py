@@ -30,8 +30,10 @@ class Corpus(Protocol):
     name: str
     tokenizer: Tokenizer
 
-    def batch(self, step: int, *, split: str, batch_size: int, length: int, seed: int) -> Tensor:
-        """Ids (batch_size, length), int64: a pure function of the arguments."""
+    def batch(
+        self, step: int, *, split: str, batch_size: int, length: int, seed: int, rows: range | None = None
+    ) -> Tensor:
+        """Ids (batch_size, length), int64: a pure function of the arguments. `rows`: only these rows of them."""
         ...
 
     def document(self, index: int, *, split: str, seed: int) -> str:
@@ -88,6 +90,14 @@ def check_window(step: int, batch_size: int, length: int) -> None:
     for value, least, what in ((step, 0, "step"), (batch_size, 1, "batch_size"), (length, 2, "length")):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"{what} is {value!r}; it must be a whole number, {least} or more")
+
+
+def check_rows(rows: range | None, batch_size: int) -> range:
+    """The rows of a batch to make, all where None is given; ValueError for rows that it does not have."""
+    rows = range(batch_size) if rows is None else rows
+    if not rows or rows.step != 1 or rows.start < 0 or rows.stop > batch_size:
+        raise ValueError(f"rows are {rows}; they must be consecutive ones of range(0, {batch_size})")
+    return rows
 
 
 def random_stream(*key: int | str) -> random.Random:

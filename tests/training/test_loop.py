@@ -14,6 +14,7 @@ from diffuapriel.config import ARCHITECTURES
 from diffuapriel.diffusion.objective import nelbo
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.model.denoiser import Denoiser
+from diffuapriel.storage import read_tensors
 from diffuapriel.text.corpus import open_corpus
 from diffuapriel.text.tokenizer import get_tokenizer
 from diffuapriel.training import loop, train
@@ -21,12 +22,19 @@ from diffuapriel.training.data import batches
 from diffuapriel.training.log import read_log
 from diffuapriel.training.loop import backward, noise_seed
 from diffuapriel.training.optimizer import learning_rate, make_optimizer
+from diffuapriel.training.ranks import OneProcess
 
-CPU = torch.device("cpu")
+CPU = OneProcess(torch.device("cpu"))
 
 
 def losses(folder) -> list[float]:
     return [record["loss"] for record in read_log(folder) if "loss" in record]
+
+
+def read_state(folder) -> dict[str, torch.Tensor]:
+    """The tensors of a state that one process has written: one file."""
+    (file,) = (Path(folder) / "state").glob("*.safetensors")
+    return read_tensors(file)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -82,14 +90,12 @@ def test_the_checkpoint_holds_the_averaged_weights(options):
     config = options(steps=6, ema_decay=0.0)
     train(config, progress=False)
     model, _ = load_checkpoint(config.folder + "/checkpoint")
-    from safetensors.torch import load_file
-
-    state = load_file(config.folder + "/state/state.safetensors")
+    state = read_state(config.folder)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, state[f"ema/{name}"]) and torch.allclose(tensor, state[f"model/{name}"])
     config = options(steps=6, ema_decay=0.999, folder=config.folder + "-2")
     train(config, progress=False)
-    state = load_file(config.folder + "/state/state.safetensors")
+    state = read_state(config.folder)
     assert not torch.allclose(state["ema/head.weight"], state["model/head.weight"])
 
 
