@@ -1,6 +1,6 @@
 # DiffuApriel from a clone: every target makes .venv and installs what it needs, once.
 #   make PYTHON=python3.12 demo     another Python (3.11 or newer)
-#   make bench ARGS=--quick         extra arguments for demo, lab, bench, test and test-gpu
+#   make bench ARGS=--quick         extra arguments for demo, lab, lessons, bench, test and test-gpu
 
 PYTHON ?= python3
 WORKERS ?= 2
@@ -15,10 +15,10 @@ SUBMAKE = $(MAKE) --no-print-directory  # by another name, so that make -n only 
 TORCH := $(shell grep -E '^torch==' requirements.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-gpu lint lab notebooks bench gpu clean
+.PHONY: help demo test test-gpu lint lab notebooks lessons lessons-html bench gpu clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{ printf "  make %-9s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
 
 demo: $(STAMP)  ## open the app on a bundled checkpoint
 	@if [ ! -e $(GPU_TRIED) ] && nvidia-smi >/dev/null 2>&1; then \
@@ -40,11 +40,18 @@ lint: $(STAMP)  ## ruff (check and format) and pyright
 	$(PY) -m ruff format --check .
 	$(PY) -m pyright
 
+# A lesson may load PyTorch before this package, which would have said how long idle threads spin.
 lab: $(STAMP)  ## open the lessons in JupyterLab
-	$(PY) -m jupyter lab notebooks $(ARGS)
+	GOMP_SPINCOUNT=20000 $(PY) -m jupyter lab notebooks $(ARGS)
 
 notebooks: $(STAMP)  ## make the notebooks again from their sources in notebooks/src
 	$(PY) notebooks/build.py
+
+lessons: $(STAMP)  ## run the lessons whole and measure the minutes (ARGS="01 04": only these)
+	$(PY) notebooks/execute.py $(ARGS)
+
+lessons-html: $(STAMP)  ## the lessons, run, as web pages that open offline
+	$(PY) notebooks/export.py $(ARGS)
 
 bench: $(STAMP)  ## print the speed and memory tables of this machine
 	$(PY) -m diffuapriel bench $(ARGS)
@@ -77,7 +84,7 @@ endef
 REPORT := import torch; from diffuapriel.ssd.dispatch import report; print(*report(torch.empty(0, device="cuda", dtype=torch.bfloat16)), sep="\n")
 
 clean:  ## remove .venv and everything that was made
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis test-artifacts
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis test-artifacts lessons-html
 
 # torch first and alone: a resolver that sees it among the rest may fetch another version, with gigabytes of CUDA.
 # A .venv that works is kept; only a broken or missing one is made anew.

@@ -28,6 +28,7 @@ _HOMES = {
     "SamplerConfig": "diffuapriel.sampling.sampler",
     "Trace": "diffuapriel.sampling.trace",
     "load_checkpoint": "diffuapriel.checkpoint",
+    "PretrainedDenoiser": "diffuapriel.pretrained",
 }
 __all__ = [*sorted(_HOMES), "__version__"]
 

@@ -8,19 +8,23 @@
 
 A folder is written aside and renamed into place (storage.py), so a kill at any moment loses nothing. Reading
 refuses, naming the file and the reason, whatever is missing, truncated, altered, pickled or foreign.
+
+Where a checkpoint is read, its name is a bundled one, a folder, or the id `owner/name` of a model on the Hugging Face
+Hub, which is fetched (hub.py). A folder of that name goes first. Its config.json is fetched and judged before any
+weights are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from diffuapriel import assets
+from diffuapriel import assets, hub
 from diffuapriel.config import ModelConfig
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.storage import (
@@ -54,6 +58,7 @@ class CheckpointInfo:
     config: ModelConfig
     extra: dict[str, Any]
     files: dict[str, str]  # weight file -> SHA-256
+    repository: str | None = None  # its id, where `folder` is a copy of one on the Hub
 
     @property
     def bytes(self) -> int:
@@ -118,34 +123,35 @@ def load_checkpoint(
 ) -> tuple[Denoiser, Tokenizer]:
     """The denoiser (float32, in evaluation mode, on `device`) and the tokenizer of a checkpoint.
 
-    name_or_path: a bundled name (see `bundled()`) or a folder.
-    Raises FileNotFoundError for what is missing and ValueError for what is damaged or foreign; both name the
-    file and the reason.
+    name_or_path: a bundled name (see `bundled()`), a folder, or the id of a model on the Hugging Face Hub.
+    Raises FileNotFoundError for what is missing, ValueError for what is damaged or foreign and ConnectionError
+    for what cannot be fetched; they name the file and the reason.
     """
-    info = inspect_checkpoint(name_or_path)
-    tokenizer = get_tokenizer(info.config.tokenizer)
-    if tokenizer.vocab_size != info.config.vocab_size:
-        raise ValueError(
-            f"{info.folder / 'config.json'}: vocab_size is {info.config.vocab_size}, but its tokenizer "
-            f"{info.config.tokenizer!r} has {tokenizer.vocab_size} tokens; the two do not belong together"
-        )
-    weights = _read_weights(info)
+    info = fetch_checkpoint(name_or_path)
     model = Denoiser(info.config)
-    _refuse_wrong_weights(info.folder, weights, model.state_dict())
-    model.load_state_dict(weights)
-    return model.to(device).eval(), tokenizer
+    load_weights(model, info)
+    return model.to(device).eval(), get_tokenizer(info.config.tokenizer)
 
 
-def inspect_checkpoint(name_or_path: str | Path) -> CheckpointInfo:
-    """Read and check a checkpoint's config.json alone. Raises as `load_checkpoint` does."""
-    folder = _locate(name_or_path)
+def inspect_checkpoint(name_or_path: str | Path, **hub_options: Any) -> CheckpointInfo:
+    """Read and check a checkpoint's config.json alone; of a model on the Hub no more is fetched.
+
+    hub_options: those of `hub.fetch`. Raises as `load_checkpoint` does.
+    """
+    folder, repository = _locate(name_or_path), None
+    if folder is None:
+        repository = str(name_or_path)
+        folder = hub.fetch(repository, ["config.json"], **hub_options)
     file = folder / "config.json"
     if not file.is_file():
-        _refuse_without_config(folder)
+        _refuse_without_config(folder, repository)
     document = read_json(file)
     if document.get("model_type") != MODEL_TYPE:
         kind = document.get("model_type") or document.get("architectures") or "nothing"
-        raise ValueError(f"{file} is of another architecture: model_type says {kind!r}, not {MODEL_TYPE!r}")
+        whose = f"{repository}: " if repository else ""
+        raise ValueError(
+            f"{whose}{file} is of another architecture: model_type says {kind!r}, not {MODEL_TYPE!r}"
+        )
     if document.get("format_version") != FORMAT_VERSION:
         version = document.get("format_version")
         raise ValueError(f"{file} has format_version {version!r}; this package reads {FORMAT_VERSION}")
@@ -157,9 +163,36 @@ def inspect_checkpoint(name_or_path: str | Path) -> CheckpointInfo:
     files, extra = document["files"], document["extra"]
     if not isinstance(extra, dict):
         raise ValueError(f"{file}: extra is {type(extra).__name__}; it must be an object")
-    if not isinstance(files, dict) or not files or any(Path(name).name != name for name in files):
-        raise ValueError(f"{file}: files must map the weight files of this folder to their SHA-256")
-    return CheckpointInfo(Path(name_or_path).name, folder, config, extra, files)
+    if not isinstance(files, dict) or not files or not all(map(_is_weight_file, files)):
+        raise ValueError(f"{file}: files must map the safetensors files of this folder to their SHA-256")
+    return CheckpointInfo(Path(name_or_path).name, folder, config, extra, files, repository)
+
+
+def fetch_checkpoint(name_or_path: str | Path, **hub_options: Any) -> CheckpointInfo:
+    """`inspect_checkpoint`, then fetch the rest of what lies on the Hub: of the very same commit."""
+    info = inspect_checkpoint(name_or_path, **hub_options)
+    if info.repository is None:
+        return info
+    wanted = [*info.files, "config.json", INDEX, "README.md", "*.png"]
+    commit = info.folder.name  # of the cache's folder
+    return replace(info, folder=hub.fetch(info.repository, wanted, **{**hub_options, "revision": commit}))
+
+
+def load_weights(model: nn.Module, info: CheckpointInfo) -> dict[str, Tensor]:
+    """Put a checkpoint's weights into `model`, checked; returns them as they are stored.
+
+    Raises as `load_checkpoint` does.
+    """
+    tokenizer = get_tokenizer(info.config.tokenizer)
+    if tokenizer.vocab_size != info.config.vocab_size:
+        raise ValueError(
+            f"{info.folder / 'config.json'}: vocab_size is {info.config.vocab_size}, but its tokenizer "
+            f"{info.config.tokenizer!r} has {tokenizer.vocab_size} tokens; the two do not belong together"
+        )
+    weights = _read_weights(info)
+    _refuse_wrong_weights(info.folder, weights, model.state_dict())
+    model.load_state_dict(weights)
+    return weights
 
 
 def bundled() -> list[str]:
@@ -168,7 +201,8 @@ def bundled() -> list[str]:
     return sorted(file.parent.name for file in shelf.glob("[!.]*/config.json"))
 
 
-def _locate(name_or_path: str | Path) -> Path:
+def _locate(name_or_path: str | Path) -> Path | None:
+    """The folder on this machine; None for the id of a model on the Hub."""
     if str(name_or_path) in bundled():
         return assets.path("checkpoints", str(name_or_path))
     path = Path(name_or_path)
@@ -177,17 +211,26 @@ def _locate(name_or_path: str | Path) -> Path:
             raise ValueError(f"{path} {PICKLED}")
         raise ValueError(f"{path} is a file; name the folder that holds config.json and {WEIGHTS}")
     folder = find_folder(path)
-    if folder is None:
+    if folder is None and not hub.is_hub_id(name_or_path):
         known = ", ".join(bundled()) or "none"
-        raise FileNotFoundError(f"no checkpoint {str(name_or_path)!r}: not a folder, nor bundled ({known})")
+        raise FileNotFoundError(
+            f"no checkpoint {str(name_or_path)!r}: not a folder, nor bundled ({known}), nor the id owner/name of "
+            "a model on the Hugging Face Hub"
+        )
     return folder
 
 
-def _refuse_without_config(folder: Path) -> None:
-    pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLE_SUFFIXES)
-    if pickles:
-        raise ValueError(f"{folder / pickles[0]} {PICKLED}")
-    raise FileNotFoundError(f"{folder / 'config.json'} is missing: {folder} is not a checkpoint")
+def _is_weight_file(name: str) -> bool:
+    return Path(name).name == name and Path(name).suffix == ".safetensors"
+
+
+def _refuse_without_config(folder: Path, repository: str | None) -> None:
+    held = hub.file_names(repository) if repository else [file.name for file in folder.iterdir()]
+    where = repository or folder
+    for name in sorted(held):
+        if Path(name).suffix in PICKLE_SUFFIXES:
+            raise ValueError(f"{where}/{name} {PICKLED}")
+    raise FileNotFoundError(f"{where}/config.json is missing: {where} is not a checkpoint")
 
 
 def _refuse_to_replace(folder: Path) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from diffuapriel import __version__
-from diffuapriel.commands import bench, evaluate, params, race, sample, tokenize, train
+from diffuapriel.commands import bench, compare, evaluate, harness, params, race, sample, tokenize, train
 
 DESCRIPTION = """\
 Masked diffusion language models with Mamba backbones: train one, watch it write, measure it, race it.
@@ -36,6 +36,8 @@ COMMANDS = {
     "train": train,
     "sample": sample,
     "evaluate": evaluate,
+    "harness": harness,
+    "compare": compare,
     "race": race,
     "bench": bench,
     "params": params,

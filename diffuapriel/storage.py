@@ -64,6 +64,11 @@ def find_folder(folder: str | Path) -> Path | None:
     return next((path for path in (folder, _beside(folder)[1]) if path.is_dir()), None)
 
 
+def writing_folder(folder: str | Path) -> Path:
+    """Where `replace_folder` writes: for other processes that have a part in it."""
+    return _beside(Path(folder).resolve())[0]
+
+
 def _beside(folder: Path) -> tuple[Path, Path]:
     return folder.with_name(f".{folder.name}.writing"), folder.with_name(f".{folder.name}.previous")
 
@@ -92,6 +97,15 @@ def read_tensors(file: Path) -> dict[str, torch.Tensor]:
     Raises FileNotFoundError, or ValueError that names the file and what is wrong with it: pickled, truncated,
     longer than it says, or not safetensors at all.
     """
+    check_tensors(file)
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise ValueError(f"{file} is damaged: {error}") from None
+
+
+def check_tensors(file: Path) -> None:
+    """Raise what `read_tensors` would raise for a safetensors file, from its header and size, without reading it."""
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing")
     promised = _promised_size(file)
@@ -99,10 +113,6 @@ def read_tensors(file: Path) -> dict[str, torch.Tensor]:
     if size != promised:
         what = "truncated" if size < promised else "damaged"
         raise ValueError(f"{file} is {what}: its header promises {promised:,} bytes, it has {size:,}")
-    try:
-        return load_file(file)
-    except SafetensorError as error:
-        raise ValueError(f"{file} is damaged: {error}") from None
 
 
 def _promised_size(file: Path) -> int:

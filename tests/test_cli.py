@@ -129,7 +129,7 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_2(run: Run, argv: list[s
         (["evaluate", "--samples", "-1"], "samples is -1; it must be 0 or more"),
         (["race", "random:nano"], "write random:PRESET:ARCHITECTURE"),
         (["race", "random:nano:lstm"], "permitted: diffuapriel, diffuapriel-h, diffutran"),
-        (["bench", "speed"], "permitted: scan, forward, generation, memory"),
+        (["bench", "speed"], "permitted: scan, forward, generation, training, memory"),
         (["bench", "--repeats", "0"], "repeats is 0; it must be 1 or more"),
         (["params", "huge"], "preset is 'huge'; permitted: nano"),
         (["tokenize", "tales", "--out", "nowhere"], "tales never ends: say how many tokens"),

@@ -24,11 +24,11 @@ MOST_ASSET_BYTES = 16_000_000
 
 # Imports run downwards only. What stands in one row may import from its own row, without circles.
 LAYERS = (
-    ("config", "assets", "storage", "ssd", "diffusion", "text"),
+    ("config", "assets", "storage", "hub", "ssd", "diffusion", "text"),
     ("model", "sampling"),
-    ("card", "checkpoint", "player"),
+    ("card", "checkpoint", "pretrained", "player"),
     ("race", "evaluation", "training", "inside"),
-    ("bench", "commands", "cli", "__main__", "app"),
+    ("bench", "compare", "commands", "cli", "__main__", "app", "lessons"),
 )
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 CORE = (
@@ -56,6 +56,7 @@ EXTRAS = (
     "mamba_ssm",
     "causal_conv1d",
     "einops",
+    "lm_eval",
 )
 
 
@@ -119,7 +120,9 @@ def make(*arguments: str) -> subprocess.CompletedProcess[str]:
 # The Makefile and the requirements
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "lab", "bench", "gpu", "lint", "help"])
+@pytest.mark.parametrize(
+    "target", ["demo", "test", "lab", "bench", "gpu", "lint", "lessons", "lessons-html", "notebooks", "help"]
+)
 def test_every_promised_target_is_there(target: str) -> None:
     dry = make("-n", target)
     assert dry.returncode == 0, dry.stderr
@@ -171,7 +174,8 @@ def test_torch_is_pinned_and_the_pin_is_in_the_tested_range() -> None:
 
 
 def test_the_extras_ask_for_nothing_that_requirements_leave_out() -> None:
-    installed = {line.strip() for line in (ROOT / "requirements.txt").read_text().splitlines()}
+    files = ("requirements.txt", "requirements-eval.txt")
+    installed = {line.strip() for file in files for line in (ROOT / file).read_text().splitlines()}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     asked = {need for needs in project["optional-dependencies"].values() for need in needs}
     assert asked <= installed

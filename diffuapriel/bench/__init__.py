@@ -4,6 +4,7 @@ Every figure is a ratio, or stands beside its peer, measured in one run on one m
 
     scan.py        the chunked SSD against the Mamba-2 paper's minimal listing with flips
     generation.py  the share of a generation that is spent outside the denoiser
+    training.py    the training loop against a plain one
     memory.py      peak memory of a forward pass, each in a process of its own
     report.py      the whole run: machine, tables, JSON
 

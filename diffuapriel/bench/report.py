@@ -1,4 +1,4 @@
-"""A bench report as text: four small tables that can be pasted into a README."""
+"""A bench report as text: small tables that can be pasted into a README."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from diffuapriel.bench.memory import TARGET_BYTES, TARGET_LENGTH, PeakResult
 from diffuapriel.bench.run import BenchReport
 from diffuapriel.bench.scan import ScanResult
 from diffuapriel.bench.table import table
+from diffuapriel.bench.training import TrainingResult
 from diffuapriel.race import SweepResult, format_bytes
 
 
@@ -25,6 +26,8 @@ def format_report(report: BenchReport) -> str:
         blocks.append(_forward(report.forward, report.preset))
     if report.generation:
         blocks.append(_generation(report.generation))
+    if report.training:
+        blocks.append(_training(report.training))
     if report.memory:
         blocks.append(_memory(report.memory))
     return "\n\n".join(blocks)
@@ -85,6 +88,20 @@ def _generation(results: Sequence[GenerationResult]) -> str:
             f"Generation of {results[0].length} tokens, {results[0].model}, strategy confidence",
             table(["steps", "seconds", "outside the denoiser"], rows),
             f"must be {target:.0%} or less: {_verdict(worst <= target)}",
+        ]
+    )
+
+
+def _training(result: TrainingResult) -> str:
+    named = (("train(), with average, log and clock", result.ours), ("a plain loop", result.plain))
+    rows = [[name, f"{t.median_ms:,.0f}", f"{t.min_ms:,.0f} to {t.max_ms:,.0f}"] for name, t in named]
+    return "\n".join(
+        [
+            f"Training of {result.architecture} {result.preset}, {result.batch} x {result.length} tokens an update, "
+            f"{result.repeats} runs of {result.updates} updates each in turn; both end at the same losses",
+            table(["", "median ms an update", "ms, range"], rows),
+            f"speed of ours over the plain loop's, {result.ratio:.3f} ({result.ratio_min:.3f} to "
+            f"{result.ratio_max:.3f}), must reach {result.target}: {_verdict(result.ratio >= result.target)}",
         ]
     )
 

@@ -1,4 +1,4 @@
-"""The whole bench: four parts, each a ratio or a figure beside its peer, in one run on one machine."""
+"""The whole bench: five parts, each a ratio or a figure beside its peer, in one run on one machine."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ import torch
 from diffuapriel.bench.generation import GenerationResult, default_lane, measure_generation
 from diffuapriel.bench.memory import PeakResult, measure_peak
 from diffuapriel.bench.scan import ScanResult, compare_scans
+from diffuapriel.bench.training import TrainingResult, compare_training
 from diffuapriel.race import Lane, SweepResult, sweep
 from diffuapriel.race.race import machine_name
 
 SCHEMA = "diffuapriel-bench"
 VERSION = 1
-PARTS = ("scan", "forward", "generation", "memory")
+PARTS = ("scan", "forward", "generation", "training", "memory")
 FORWARD_LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16_384)
 
 
@@ -69,6 +70,7 @@ class BenchReport:
     scan: ScanResult | None = None
     forward: SweepResult | None = None
     generation: tuple[GenerationResult, ...] = ()
+    training: TrainingResult | None = None
     memory: tuple[PeakResult, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -95,6 +97,7 @@ def run_bench(plan: Plan, say: Callable[[str], None] = lambda line: None) -> Ben
         "scan": _scan,
         "forward": _forward,
         "generation": _generation,
+        "training": _training,
     }
     found = {part: work(plan, say) for part, work in measure.items() if part in plan.parts}
     return dataclasses.replace(report, **found)
@@ -122,3 +125,8 @@ def _forward(plan: Plan, say: Callable[[str], None]) -> SweepResult:
 def _generation(plan: Plan, say: Callable[[str], None]) -> tuple[GenerationResult, ...]:
     say("generation: time outside the denoiser")
     return tuple(measure_generation(default_lane(plan.preset), steps=plan.generation_steps, repeats=3))
+
+
+def _training(plan: Plan, say: Callable[[str], None]) -> TrainingResult:
+    say(f"training: our loop against a plain one, {plan.preset}")
+    return compare_training(preset=plan.preset, repeats=plan.repeats)

@@ -1,12 +1,13 @@
 """The speed and memory tables of this machine.
 
-Four parts on the CPU, each a ratio or a figure beside its peer, measured in one run:
+Five parts on the CPU, each a ratio or a figure beside its peer, measured in one run:
 
   scan        the chunked bidirectional SSD, forward and backward, against the
               Mamba-2 paper's minimal listing run twice with flips
   forward     a forward pass of DiffuApriel against DiffuTran, from 256 to
               16,384 tokens, and where they cross
   generation  the share of a generation's time spent outside the denoiser
+  training    the speed of `train` over that of the same model in a plain loop
   memory      peak memory of a forward pass, up to 65,536 tokens
 
 With --gpu, on one NVIDIA GPU, preset 1.3b with random weights in bfloat16, lengths 1,024 to 65,536, batch 1 and a

@@ -8,6 +8,12 @@ Corpora: tales (stories of this project's own grammar, whose exact entropy is kn
 tales:2 a short story, tales:3 the whole grammar), stdlib (the Python standard library of this machine), a text,
 JSON-lines or Parquet file or a folder of them, or hf:owner/name to stream a dataset from the Hugging Face Hub.
 
+Several GPUs share a run when torchrun starts the same command, on one node or many. The rows of an update are
+shared out, so that losses do not depend on the number of processes, and a run may go on with another number:
+
+    torchrun --nproc-per-node 8 -m diffuapriel train --recipe dclm-240m --accumulate 8
+    torchrun --nproc-per-node 8 -m diffuapriel train --recipe dclm-1.3b --strategy fsdp
+
 examples:
   diffuapriel train --corpus tales:1 --minutes 3                    something that writes, in three minutes
   diffuapriel train --preset nano --architecture diffuapriel --corpus tales --minutes 20
@@ -18,6 +24,7 @@ examples:
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from typing import Any
 
@@ -27,7 +34,10 @@ from diffuapriel.commands.choices import ARCHITECTURES, PRESETS, SCHEDULES
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments. None stands for what TrainConfig, or the recipe, says."""
     parser.add_argument(
-        "--recipe", metavar="NAME", help="tales-laptop or tales-gpu; other options replace its own"
+        "--recipe",
+        metavar="NAME",
+        help="tales-laptop, tales-gpu, small-tales, small-stdlib, dclm-240m, dclm-0.5b or dclm-1.3b; "
+        "other options replace its own",
     )
     parser.add_argument("--out", dest="folder", metavar="FOLDER", help="where to save")
     what = parser.add_argument_group("what")
@@ -37,6 +47,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--corpus", metavar="SPEC", help="see above; default: tales")
     what.add_argument("--length", type=int, metavar="N", help="tokens of a window")
+    what.add_argument(
+        "--document-boundaries",
+        action="store_const",
+        const=True,
+        help="keep the documents of a window apart: neither scan nor attention crosses an end",
+    )
     long = parser.add_argument_group("how long (one of these)")
     long.add_argument("--minutes", type=float, metavar="X", help="as many updates as fit into X minutes here")
     long.add_argument("--steps", type=int, metavar="N", help="updates")
@@ -45,8 +61,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--stop-after-minutes", type=float, metavar="X", help="save and stop then; go on another day"
     )
     how = parser.add_argument_group("how")
-    how.add_argument("--batch-size", type=int, metavar="N", help="rows that go through the model at once")
-    how.add_argument("--accumulate", type=int, metavar="N", help="batches of an update")
+    how.add_argument(
+        "--batch-size", type=int, metavar="N", help="most rows that go through the model at once"
+    )
+    how.add_argument(
+        "--accumulate", type=int, metavar="N", help="batches of an update, over all processes; default: 1"
+    )
     how.add_argument("--learning-rate", type=float, metavar="X", help="peak; default: the architecture's own")
     how.add_argument("--warmup-steps", type=int, metavar="N", help="updates of linear warm-up")
     how.add_argument("--weight-decay", type=float, metavar="X", help="on matrices only")
@@ -58,11 +78,28 @@ def add(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--seed", type=int, metavar="N", help="of data, noise and weights")
     how.add_argument("--device", help="cpu, cuda or mps; default: CUDA where there is one")
     how.add_argument("--precision", choices=("float32", "bf16"), help="of the products; default: float32")
+    how.add_argument(
+        "--strategy",
+        choices=("auto", "ddp", "fsdp"),
+        help="of several processes; default: auto, which is ddp",
+    )
     how.add_argument("--compile", action="store_const", const=True, help="use torch.compile")
+    how.add_argument(
+        "--checkpoint-activations",
+        action="store_const",
+        const=True,
+        help="compute activations again in the backward pass: less memory, a third more arithmetic",
+    )
     how.add_argument(
         "--validate-every", type=int, metavar="N", help="updates between two looks at held-out text"
     )
     how.add_argument("--save-seconds", type=float, metavar="X", help="between two saves")
+    how.add_argument(
+        "--tensorboard",
+        action="store_const",
+        const=True,
+        help="also log for TensorBoard, in FOLDER/tensorboard",
+    )
 
 
 NOT_FIELDS = {"command", "debug", "recipe"}
@@ -76,8 +113,9 @@ def run(args: argparse.Namespace) -> int:
     finished = _by_recipe(args.recipe, given) if args.recipe else _train(given)
     if finished:
         return 0
-    print("stopped before the end; the same command goes on from here")
-    return 0 if args.stop_after_minutes else 130
+    _say("stopped before the end; the same command goes on from here")
+    several = "TORCHELASTIC_RUN_ID" in os.environ  # torchrun calls any other code than 0 a failure
+    return 0 if args.stop_after_minutes or several else 130
 
 
 def _train(given: dict[str, Any]) -> bool:
@@ -86,8 +124,8 @@ def _train(given: dict[str, Any]) -> bool:
     from diffuapriel.training.loop import train
 
     result = train(TrainConfig(**{"folder": default_folder(given), **given}))
-    print(f"{result.step:,} updates, {result.tokens:,} tokens, {result.seconds / 60:.1f} minutes\n")
-    print(f"{result.validation.table()}\n\ndiffuapriel sample --checkpoint {result.checkpoint}")
+    _say(f"{result.step:,} updates, {result.tokens:,} tokens, {result.seconds / 60:.1f} minutes\n")
+    _say(f"{result.validation.table()}\n\ndiffuapriel sample --checkpoint {result.checkpoint}")
     return result.finished
 
 
@@ -102,8 +140,16 @@ def _by_recipe(name: str, given: dict[str, Any]) -> bool:
         changes["tokens"] = None  # the recipe's own way to say how long
     written = run_recipe(name, architecture, out, **changes)
     if written:
-        print(f"\ndiffuapriel sample --checkpoint {written}")
+        _say(f"\ndiffuapriel sample --checkpoint {written}")
     return written is not None
+
+
+def _say(text: str) -> None:
+    """Print, where this process is the only one or the first of several."""
+    from diffuapriel.training.ranks import is_first
+
+    if is_first():
+        print(text)
 
 
 def default_folder(given: dict[str, Any]) -> str:

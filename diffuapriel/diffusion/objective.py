@@ -51,13 +51,25 @@ def stratified_t(
 
 
 def corrupt(
-    ids: Tensor, t: Tensor, schedule: Schedule, mask_id: int, generator: torch.Generator | None = None
+    ids: Tensor,
+    t: Tensor,
+    schedule: Schedule,
+    mask_id: int,
+    generator: torch.Generator | None = None,
+    *,
+    noise: Tensor | None = None,
 ) -> Tensor:
-    """Mask each token of row r with probability 1 - alpha(t_r). ids (batch, length), t (batch,)."""
+    """Mask each token of row r with probability 1 - alpha(t_r). ids (batch, length), t (batch,).
+
+    noise (batch, length), uniform in [0, 1), decides; it is drawn from the generator when left out.
+    """
     if t.shape != ids.shape[:1]:
         raise ValueError(f"t has shape {tuple(t.shape)}; it must be ({ids.shape[0]},), one time a row")
-    masked = torch.rand(ids.shape, generator=generator, device=ids.device) < 1 - schedule.alpha(t)[:, None]
-    return ids.masked_fill(masked, mask_id)
+    if noise is None:
+        noise = torch.rand(ids.shape, generator=generator, device=ids.device)
+    if noise.shape != ids.shape:
+        raise ValueError(f"noise has shape {tuple(noise.shape)}; it must be shaped as ids {tuple(ids.shape)}")
+    return ids.masked_fill(noise < 1 - schedule.alpha(t)[:, None], mask_id)
 
 
 def subs_log_probs(logits: Tensor, mask_id: int) -> Tensor:
@@ -77,6 +89,7 @@ def nelbo(
     mask_id: int,
     *,
     t: Tensor | None = None,
+    noise: Tensor | None = None,
     generator: torch.Generator | None = None,
     every_position: bool = False,
     segments: Tensor | None = None,
@@ -88,15 +101,16 @@ def nelbo(
     boundaries, lower by what the documents' lengths are worth (it may fall below the entropy of the whole text), and
     never to be compared with a bound that pays for every <|endoftext|>.
 
-    t (batch,) is drawn stratified when left out. The head runs on masked positions only; with `every_position`
-    on all of them, which costs more but keeps every shape fixed, as torch.compile likes it.
+    t (batch,) is drawn stratified when left out, then the noise (batch, length) of `corrupt`. The head runs on
+    masked positions only; with `every_position` on all of them, which costs more but keeps every shape fixed, as
+    torch.compile likes it.
     """
     see = cast(Callable[..., Tensor], denoiser)
     if segments is not None:
         see = partial(see, segments=segments)
     if t is None:
         t = stratified_t(ids.shape[0], generator, ids.device)
-    noisy = corrupt(ids, t, schedule, mask_id, generator)
+    noisy = corrupt(ids, t, schedule, mask_id, generator, noise=noise)
     masked = noisy == mask_id  # (batch, length)
     if every_position:
         nll = _cross_entropy(see(noisy, schedule.sigma(t)).flatten(0, 1), ids.flatten(), mask_id)

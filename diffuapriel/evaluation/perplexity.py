@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from diffuapriel.diffusion.objective import T_MIN, DenoiserLike, nelbo
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.evaluation.interval import ratio_interval
+from diffuapriel.ssd import document_segments
 from diffuapriel.text.corpus import Corpus
 from diffuapriel.text.tales_corpus import TalesCorpus, shortest_window
 
@@ -41,7 +42,9 @@ class NelboEstimate:
     nats_per_token: float
     ci95: tuple[float, float]
     perplexity: float
+    perplexity_ci95: tuple[float, float]
     bits_per_byte: float
+    bits_per_byte_ci95: tuple[float, float]
     floor: float | None  # exact nats a token of the very same stories
     gap: float | None  # nats_per_token - floor
     gap_ci95: tuple[float, float] | None
@@ -62,16 +65,36 @@ class NelboEstimate:
             low, high = self.gap_ci95
             lines.append(f"entropy      {self.floor:.4f} nats/token   exact, of the same stories")
             lines.append(f"gap          {self.gap:.4f} nats/token   [{low:.4f}, {high:.4f}], paired")
-        lines.append(f"perplexity   {self.perplexity:.3f} or less")
-        lines.append(f"bits/byte    {self.bits_per_byte:.4f} or less")
+        low, high = self.perplexity_ci95
+        lines.append(f"perplexity   {self.perplexity:.3f} or less          [{low:.3f}, {high:.3f}]")
+        low, high = self.bits_per_byte_ci95
+        lines.append(f"bits/byte    {self.bits_per_byte:.4f} or less         [{low:.4f}, {high:.4f}]")
         lines.append(
             f"over         {self.windows} windows of {self.length} tokens, {self.draws} noise levels each"
         )
         return "\n".join(lines)
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class WindowScores:
+    """What each window costs a model: nats (mean over draws), floors (exact nats, NaN if unknown), the tokens and the
+    bytes of text that they are divided by; all (windows,) float64."""
+
+    nats: Tensor
+    floors: Tensor
+    tokens: Tensor
+    text_bytes: Tensor
+
+
 def evaluate_nelbo(
+    denoiser: DenoiserLike, corpus: Corpus, *, length: int, draws: int = 8, **which: Any
+) -> NelboEstimate:
+    """Score windows of the corpus's held-out part; the arguments and errors of `score_windows`."""
+    return estimate(score_windows(denoiser, corpus, length=length, draws=draws, **which), length, draws)
+
+
+@torch.no_grad()
+def score_windows(
     denoiser: DenoiserLike,
     corpus: Corpus,
     *,
@@ -82,11 +105,14 @@ def evaluate_nelbo(
     split: str = "heldout",
     seed: int = 0,
     schedule: str = "log-linear",
+    document_boundaries: bool = False,
     on_batch: Callable[[int], None] | None = None,
-) -> NelboEstimate:
+) -> WindowScores:
     """Score `windows` windows of `length` tokens of the corpus's held-out part.
 
     The same seed scores the same windows under the same noise, so two models can be compared pair by pair.
+    document_boundaries: the denoiser is told where documents end, as in a training that kept them apart; the text's
+    floor, which holds what the ends are worth, is then unknown.
     on_batch is called with the number of windows done. Raises ValueError for a count below 1, and for a single
     window, which has no interval.
     """
@@ -97,7 +123,7 @@ def evaluate_nelbo(
     noise = get_schedule(schedule)
     generator = torch.Generator(device).manual_seed(seed)
     byte_counts, mask_id = _byte_counts(corpus), corpus.tokenizer.mask_id
-    nats, floors, tokens, text_bytes = [], [], [], 0
+    nats, floors, tokens, text_bytes = [], [], [], []
     for step in range(math.ceil(windows / batch_size)):
         rows = min(batch_size, windows - step * batch_size)
         ids, floor, counted = _held_out(
@@ -105,30 +131,39 @@ def evaluate_nelbo(
         )
         ids = ids[:rows].to(device)
         strata = _stratified(rows, draws, generator)
+        segments = None
+        if document_boundaries:
+            segments, floor = (
+                document_segments(ids, corpus.tokenizer.eos_id),
+                torch.full_like(floor, math.nan),
+            )
         scores = [
-            nelbo(denoiser, ids, noise, mask_id, t=t, generator=generator).nats for t in strata.unbind(1)
+            nelbo(denoiser, ids, noise, mask_id, t=t, generator=generator, segments=segments).nats
+            for t in strata.unbind(1)
         ]
         nats.append(torch.stack(scores).double().mean(0).cpu())
         floors.append(floor[:rows])
         tokens.append(counted[:rows])
-        text_bytes += int(byte_counts[ids.cpu()].sum())
+        text_bytes.append(byte_counts[ids.cpu()].sum(1).double())
         if on_batch:
             on_batch(step * batch_size + rows)
-    return _estimate(torch.cat(nats), torch.cat(floors), torch.cat(tokens), text_bytes, length, draws)
+    return WindowScores(*map(torch.cat, (nats, floors, tokens, text_bytes)))
 
 
-def _estimate(
-    nats: Tensor, floors: Tensor, tokens: Tensor, text_bytes: int, length: int, draws: int
-) -> NelboEstimate:
-    """From nats, exact nats (NaN where unknown) and tokens of each window, (windows,) float64."""
+def estimate(scores: WindowScores, length: int, draws: int) -> NelboEstimate:
+    """The figures of scored windows of `length` tokens, `draws` noise levels each."""
+    nats, floors, tokens = scores.nats, scores.floors, scores.tokens
     mean, ci95 = ratio_interval(nats, tokens)
     known = not bool(floors.isnan().any())
     gap, gap_ci95 = ratio_interval(nats - floors, tokens) if known else (None, None)
+    bits_per_byte, bits_ci95 = ratio_interval(nats / math.log(2), scores.text_bytes)
     return NelboEstimate(
         nats_per_token=mean,
         ci95=ci95,
-        perplexity=math.exp(min(mean, 700.0)),
-        bits_per_byte=nats.sum().item() / math.log(2) / max(1, text_bytes),
+        perplexity=_exp(mean),
+        perplexity_ci95=(_exp(ci95[0]), _exp(ci95[1])),
+        bits_per_byte=bits_per_byte,
+        bits_per_byte_ci95=bits_ci95,
         floor=(floors.sum() / tokens.sum()).item() if known else None,
         gap=gap,
         gap_ci95=gap_ci95,
@@ -137,6 +172,10 @@ def _estimate(
         draws=draws,
         tokens=int(tokens.sum()),
     )
+
+
+def _exp(nats: float) -> float:
+    return math.exp(min(nats, 700.0))  # the largest that a float holds
 
 
 def _held_out(corpus: Corpus, step: int, **which: Any) -> tuple[Tensor, Tensor, Tensor]:

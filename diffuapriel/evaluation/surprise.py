@@ -89,11 +89,11 @@ def score_text(
         yield sums.score(len(ids) - filling)
 
 
-def draw_masks(length: int, generator: torch.Generator) -> Tensor:
-    """(MASKS, length) bool: a set a row, its size uniform over 1 to `length`, row k in the k-th of MASKS strata."""
-    uniform = (torch.rand(MASKS, generator=generator) + torch.arange(MASKS)) / MASKS
+def draw_masks(length: int, generator: torch.Generator, count: int = MASKS) -> Tensor:
+    """(count, length) bool: a set a row, its size uniform over 1 to `length`, row k in the k-th of `count` strata."""
+    uniform = (torch.rand(count, generator=generator) + torch.arange(count)) / count
     sizes = 1 + (uniform.double() * length).long().clamp_max(length - 1)
-    ranks = torch.rand(MASKS, length, generator=generator).argsort(1).argsort(1)
+    ranks = torch.rand(count, length, generator=generator).argsort(1).argsort(1)
     return ranks < sizes[:, None]
 
 

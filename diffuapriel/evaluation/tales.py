@@ -5,6 +5,8 @@ Whole windows are drawn from nothing but [MASK]s, split at <|endoftext|>, and ev
     grammatical   it fits the syntax                           rate of all stories, Wilson interval
     consistent    it is a story of the grammar: every later mention agrees with what came before
     distinct      different stories over all stories; a model that repeats itself shows here
+    distinct-n    different runs of n tokens within a story over all such runs, n = 1, 2, 3 (arXiv:1510.03055); it
+                  falls with the number of stories, so compare at equal numbers, and with the grammar's own
     entropy       of single tokens, nats: falls when sampling narrows the text (arXiv:2409.02908)
     surprise      mean - log p(story) of the consistent ones; equals the grammar's entropy for a perfect model
 
@@ -18,7 +20,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +47,7 @@ class TalesReport:
     consistent: float
     consistent_ci95: tuple[float, float]
     distinct: float
+    distinct_n: tuple[float, float, float]  # of single tokens, pairs and triples
     token_entropy: float  # nats, of single tokens of all stories
     surprise: float | None  # nats a story, mean over the consistent ones
     story_entropy: float  # nats a story, of the grammar itself
@@ -66,6 +69,7 @@ class TalesReport:
             ("grammatical", _percent(self.grammatical, self.grammatical_ci95)),
             ("consistent", _percent(self.consistent, self.consistent_ci95)),
             ("distinct", f"{100 * self.distinct:.1f} %"),
+            ("distinct-n", " ".join(f"{share:.4f}" for share in self.distinct_n) + "   n = 1, 2, 3"),
             ("entropy", f"{self.token_entropy:.3f} nats of single tokens"),
             (
                 "surprise",
@@ -159,6 +163,7 @@ def read_stories(
         consistent=consistent / len(texts),
         consistent_ci95=wilson_interval(consistent, len(texts)),
         distinct=len(set(texts)) / len(texts),
+        distinct_n=(distinct_n(drawn, 1), distinct_n(drawn, 2), distinct_n(drawn, 3)),
         token_entropy=unigram_entropy(token for ids in drawn for token in ids),
         surprise=sum(surprises) / len(surprises) if surprises else None,
         story_entropy=tales.entropy(level),
@@ -170,6 +175,12 @@ def read_stories(
         examples=tuple(texts[:EXAMPLES]),
         faults=tuple(faults[:EXAMPLES]),
     )
+
+
+def distinct_n(texts: Iterable[Sequence[int]], n: int) -> float:
+    """Different runs of n tokens over all of them, none across two texts; 0 where there is none."""
+    runs = Counter(tuple(text[i : i + n]) for text in texts for i in range(len(text) - n + 1))
+    return len(runs) / max(1, runs.total())
 
 
 def unigram_entropy(tokens: Any) -> float:

@@ -31,8 +31,10 @@ class Corpus(Protocol):
     name: str
     tokenizer: Tokenizer
 
-    def batch(self, step: int, *, split: str, batch_size: int, length: int, seed: int) -> Tensor:
-        """Ids (batch_size, length), int64: a pure function of the arguments."""
+    def batch(
+        self, step: int, *, split: str, batch_size: int, length: int, seed: int, rows: range | None = None
+    ) -> Tensor:
+        """Ids (batch_size, length), int64: a pure function of the arguments. `rows`: only these rows of them."""
         ...
 
     def document(self, index: int, *, split: str, seed: int) -> str:

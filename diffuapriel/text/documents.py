@@ -17,7 +17,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from diffuapriel.text.corpus import check_split, check_window, random_stream
+from diffuapriel.text.corpus import check_rows, check_split, check_window, random_stream
 from diffuapriel.text.tokenizer import Tokenizer
 
 HELD_OUT = 10  # one document in ten, or one character in ten of a single text
@@ -60,12 +60,16 @@ class DocumentCorpus:
             raise ValueError(f"{self.name} has the documents 0 to {len(documents) - 1} there, not {index}")
         return documents[index]
 
-    def batch(self, step: int, *, split: str, batch_size: int, length: int, seed: int) -> Tensor:
-        """Ids (batch_size, length), int64."""
+    def batch(
+        self, step: int, *, split: str, batch_size: int, length: int, seed: int, rows: range | None = None
+    ) -> Tensor:
+        """Ids (batch_size, length), int64; with `rows` only these rows of them."""
         check_window(step, batch_size, length)
         part = check_split(split)
-        rows = [self._window(part, random_stream(seed, part, step, row), length) for row in range(batch_size)]
-        return torch.tensor(rows)
+        wanted = check_rows(rows, batch_size)
+        return torch.tensor(
+            [self._window(part, random_stream(seed, part, step, row), length) for row in wanted]
+        )
 
     def _window(self, part: str, rng: random.Random, length: int) -> list[int]:
         documents, ends = self.parts[part], self._ends[part]

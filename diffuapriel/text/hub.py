@@ -4,9 +4,9 @@ Documents are read in the dataset's order through a small shuffling buffer, join
 into windows. Where the dataset has a split "validation" or "test", that is the held-out part; otherwise it
 is every tenth document of "train". At the end of the dataset the next pass begins, in another order.
 
-A batch is still a pure function of its arguments, but a stream has no middle: asking for the next step goes
-on from where the last one stopped; any other step, as when a run is resumed, reads the stream from its
-start up to there and throws that away.
+A batch is still a pure function of its arguments, but a stream has no middle: what lies ahead, as the next step
+does, is reached by reading on, and rows that were not asked for are read and thrown away; for what lies behind,
+and when a run is resumed, the stream is read again from its start.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffuapriel.text.corpus import check_split, check_window, random_stream
+from diffuapriel.text.corpus import check_rows, check_split, check_window, random_stream
 from diffuapriel.text.documents import HELD_OUT
 from diffuapriel.text.files import field_text
 from diffuapriel.text.tokenizer import Tokenizer
@@ -52,7 +52,7 @@ class HubCorpus:
             )
         self.name, self.tokenizer, self.field = f"hf:{name}", tokenizer, field
         self._sources: dict[str, Any] | None = None
-        self._stream: tuple[tuple, Iterator[list[int]]] | None = None  # (what comes next, windows)
+        self._stream: tuple[tuple, int, Iterator[list[int]]] | None = None  # (which, windows read, the rest)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_sources": None, "_stream": None}  # a worker opens its own stream
@@ -68,20 +68,19 @@ class HubCorpus:
             raise ValueError(f"{self.name} has no document {index} in the part {part!r}")
         return found
 
-    def batch(self, step: int, *, split: str, batch_size: int, length: int, seed: int) -> Tensor:
-        """Ids (batch_size, length), int64. Steps in order are read on; another step starts over and skips."""
+    def batch(
+        self, step: int, *, split: str, batch_size: int, length: int, seed: int, rows: range | None = None
+    ) -> Tensor:
+        """Ids (batch_size, length), int64; with `rows` only these rows of them. Reads on, or starts over."""
         check_window(step, batch_size, length)
-        part = check_split(split)
-        key = (part, batch_size, length, seed)
-        if self._stream is None or self._stream[0] != (*key, step):
-            windows = self._windows(part, length, seed)
-            for _ in range(step * batch_size):
-                next(windows)
-        else:
-            windows = self._stream[1]
-        rows = list(itertools.islice(windows, batch_size))
-        self._stream = ((*key, step + 1), windows)
-        return torch.tensor(rows)
+        wanted = check_rows(rows, batch_size)
+        which, first = (check_split(split), length, seed), step * batch_size + wanted.start
+        if self._stream is None or self._stream[0] != which or self._stream[1] > first:
+            self._stream = (which, 0, self._windows(*which))
+        _, position, windows = self._stream
+        ids = torch.tensor(list(itertools.islice(windows, first - position, first - position + len(wanted))))
+        self._stream = (which, first + len(wanted), windows)
+        return ids
 
     def _windows(self, part: str, length: int, seed: int) -> Iterator[list[int]]:
         ids: list[int] = []

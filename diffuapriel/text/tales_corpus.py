@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from diffuapriel.text import tales
-from diffuapriel.text.corpus import check_split, check_window, random_stream
+from diffuapriel.text.corpus import check_rows, check_split, check_window, random_stream
 from diffuapriel.text.tokenizer import Tokenizer
 
 TRIES = 2000  # to find a first story that fits, before a window is called too short
@@ -46,9 +46,11 @@ class TalesCorpus:
         """Story number `index` of a part."""
         return tales.generate(self.level, random_stream(seed, check_split(split), "document", index))
 
-    def batch(self, step: int, *, split: str, batch_size: int, length: int, seed: int) -> Tensor:
-        """Ids (batch_size, length), int64."""
-        return torch.tensor([ids for _, ids, _ in self._rows(step, split, batch_size, length, seed)])
+    def batch(
+        self, step: int, *, split: str, batch_size: int, length: int, seed: int, rows: range | None = None
+    ) -> Tensor:
+        """Ids (batch_size, length), int64; with `rows` only these rows of them."""
+        return torch.tensor([ids for _, ids, _ in self._rows(step, split, batch_size, length, seed, rows)])
 
     def batch_with_floor(
         self, step: int, *, split: str, batch_size: int, length: int, seed: int
@@ -78,11 +80,12 @@ class TalesCorpus:
         )
 
     def _rows(
-        self, step: int, split: str, batch_size: int, length: int, seed: int
+        self, step: int, split: str, batch_size: int, length: int, seed: int, rows: range | None = None
     ) -> list[tuple[list[str], list[int], int]]:
         check_window(step, batch_size, length)
         part = check_split(split)
-        return [self._row(random_stream(seed, part, step, row), length) for row in range(batch_size)]
+        wanted = check_rows(rows, batch_size)
+        return [self._row(random_stream(seed, part, step, row), length) for row in wanted]
 
     def _row(self, rng: random.Random, length: int) -> tuple[list[str], list[int], int]:
         """(stories, ids of the whole window, number of ids that belong to the stories)."""

@@ -25,8 +25,19 @@ from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.training.optimizer import default_learning_rate
 
 PRECISIONS = ("float32", "bf16")
+STRATEGIES = ("auto", "ddp", "fsdp")  # see ranks.py
 # What may differ when a run goes on: where and how fast it runs, not what it computes.
-FREE_ON_RESUME = ("folder", "device", "compile", "stop_after_minutes", "save_seconds")
+FREE_ON_RESUME = (
+    "folder",
+    "device",
+    "strategy",
+    "compile",
+    "checkpoint_activations",
+    "stop_after_minutes",
+    "save_seconds",
+    "validation_windows",
+    "tensorboard",
+)
 
 # field -> (least, most): both permitted
 RANGES: dict[str, tuple[float, float]] = {
@@ -44,18 +55,29 @@ RANGES: dict[str, tuple[float, float]] = {
     "clip": (1e-6, 1e6),
     "seed": (0, 2**63 - 1),
     "validate_every": (1, 10**9),
+    "validation_windows": (2, 65_536),
     "save_seconds": (0.0, 1e6),
 }
-WHOLE = ("length", "batch_size", "accumulate", "steps", "tokens", "warmup_steps", "seed", "validate_every")
+WHOLE = (
+    "length",
+    "batch_size",
+    "accumulate",
+    "steps",
+    "tokens",
+    "warmup_steps",
+    "seed",
+    "validate_every",
+    "validation_windows",
+)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """One training run. Raises ValueError or TypeError that names the field, its value and what is permitted.
 
-    batch_size rows of `length` tokens go through the model at once; `accumulate` such batches make one
-    update, and change memory, not the result. learning_rate None takes the architecture's own (optimizer.py). `model`
-    is a shape of one's own in place of `preset`.
+    batch_size x accumulate rows of `length` tokens make one update, over all processes; at most batch_size of them go
+    through a model at once, so `accumulate` changes memory, not the result. learning_rate None takes the
+    architecture's own (optimizer.py). `model` is a shape of one's own in place of `preset`.
     """
 
     architecture: str = "diffuapriel"
@@ -77,16 +99,22 @@ class TrainConfig:
     betas: tuple[float, float] = (0.9, 0.95)
     ema_decay: float = 0.9999
     clip: float = 1.0  # greatest norm of the gradient
+    document_boundaries: bool = False  # packed documents do not see each other, in scan nor attention
     seed: int = 0
     device: str = "auto"
     precision: str = "float32"
+    strategy: str = "auto"  # of several processes: DDP unless "fsdp"
     compile: bool = False
+    checkpoint_activations: bool = False  # less memory for a third more arithmetic
     validate_every: int = 500  # updates
+    validation_windows: int = 64  # of held-out text, each time
     save_seconds: float = 60.0  # between two saves of the state
+    tensorboard: bool = False  # also write the log for TensorBoard
 
     def __post_init__(self) -> None:
         _refuse_unknown("architecture", self.architecture, ARCHITECTURES)
         _refuse_unknown("precision", self.precision, PRECISIONS)
+        _refuse_unknown("strategy", self.strategy, STRATEGIES)
         for name in RANGES:
             _refuse_out_of_range(name, getattr(self, name))
         beta_1, beta_2 = self.betas

@@ -1,7 +1,8 @@
 """Batches by update number: a pure function of (seed, step), so that a run can go on anywhere.
 
-Where the model runs on CUDA the batches are made ahead by worker processes, in pinned memory, and copied while
-the model computes; on a CPU the model needs every core and they are made in between.
+Each rank makes the rows of an update that are its own, and no others. Where the model runs on CUDA they are made
+ahead by worker processes, in pinned memory, and copied while the model computes; on a CPU the model needs every core
+and they are made in between.
 """
 
 from __future__ import annotations
@@ -17,20 +18,23 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from diffuapriel.text.corpus import Corpus
 from diffuapriel.training.config import TrainConfig
+from diffuapriel.training.ranks import OneProcess
 
 MOST_WORKERS = 12
 PREFETCHED = 8  # batches a worker keeps ready
 
 
 class _Batches(Dataset[Tensor]):
-    """The batch of every update, by its number."""
+    """This rank's rows of every update, by its number."""
 
-    def __init__(self, corpus: Corpus, config: TrainConfig) -> None:
-        self.corpus, self.config = corpus, config
+    def __init__(self, corpus: Corpus, config: TrainConfig, rows: range) -> None:
+        self.corpus, self.config, self.rows = corpus, config, rows
 
     def __getitem__(self, step: int) -> Tensor:
         c = self.config
-        return self.corpus.batch(step, split="train", batch_size=c.rows, length=c.length, seed=c.seed)
+        return self.corpus.batch(
+            step, split="train", batch_size=c.rows, length=c.length, seed=c.seed, rows=self.rows
+        )
 
 
 class _CountFrom(Sampler[int]):
@@ -42,17 +46,18 @@ class _CountFrom(Sampler[int]):
 
 
 def batches(
-    corpus: Corpus, config: TrainConfig, device: torch.device, *, start: int, workers: int | None = None
+    corpus: Corpus, config: TrainConfig, ranks: OneProcess, *, start: int, workers: int | None = None
 ) -> Iterator[Tensor]:
-    """Ids (batch_size x accumulate, length) int64 on `device` for update `start`, `start + 1`, ... without end.
+    """Ids (batch_size x accumulate / ranks, length) int64 on the rank's device for update `start`, `start + 1`, ...
 
-    workers: processes that make them; None takes most of the cores for CUDA, and none for a CPU.
+    workers: processes that make them; None takes most of this rank's share of the cores for CUDA, and none for a CPU.
     """
-    cuda = device.type == "cuda"
+    cuda = ranks.device.type == "cuda"
     if workers is None:
-        workers = min(MOST_WORKERS, max(1, (os.cpu_count() or 1) - 2)) if cuda else 0
+        cores = ((os.cpu_count() or 1) - 2) // ranks.local_ranks
+        workers = min(MOST_WORKERS, max(1, cores)) if cuda else 0
     loader = DataLoader(
-        _Batches(corpus, config),
+        _Batches(corpus, config, ranks.share(config.rows)),
         batch_size=None,
         sampler=_CountFrom(start),
         num_workers=workers,
@@ -62,7 +67,7 @@ def batches(
         worker_init_fn=_quiet_worker if workers else None,
     )
     for ids in loader:
-        yield ids.to(device, non_blocking=True)
+        yield ids.to(ranks.device, non_blocking=True)
 
 
 def _quiet_worker(worker: int) -> None:

@@ -5,7 +5,7 @@
 
 Losses are nats a token over all tokens of the windows, padding included; so are `validation` and `floor`, the
 exact entropy of the validation windows where the corpus knows it. Losses stay on the device until they are
-written: reading one waits for the GPU.
+written: reading one waits for the GPU, and for the other ranks, whose parts of each loss are added up there.
 """
 
 from __future__ import annotations
@@ -21,38 +21,45 @@ import torch
 from torch import Tensor
 
 from diffuapriel.evaluation.perplexity import NelboEstimate
+from diffuapriel.training.board import Board
+from diffuapriel.training.ranks import OneProcess
 
 SMOOTHING = 0.1  # of the curve's line: the newest update counts for a tenth
 
 
 class RunLog:
-    """log.jsonl of one run. Opening it at `step` drops what a killed run wrote after that step."""
+    """log.jsonl of one run. Opening it at `step` drops what a killed run wrote after that step.
 
-    def __init__(self, folder: Path, step: int) -> None:
+    Rank 0 writes; the others take part where losses are added up. `board` gets all records as well.
+    """
+
+    def __init__(self, folder: Path, step: int, ranks: OneProcess, board: Board | None = None) -> None:
         self.file = folder / "log.jsonl"
-        kept = [record for record in read_log(folder) if record["step"] <= step]
-        aside = self.file.with_suffix(".writing")
-        aside.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-        os.replace(aside, self.file)
-        self.validated = {record["step"] for record in kept if "validation" in record}
+        self.ranks, self.board = ranks, board
         self.waiting: list[tuple[int, Tensor, Tensor, float]] = []
+        self.validated: set[int] = set()
+        if ranks.first:
+            kept = [record for record in read_log(folder) if record["step"] <= step]
+            aside = self.file.with_suffix(".writing")
+            aside.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+            os.replace(aside, self.file)
+            self.validated = {record["step"] for record in kept if "validation" in record}
 
     def add(self, step: int, loss: Tensor, norm: Tensor, learning_rate: float) -> None:
-        """Remember one update; nothing is read from the device yet."""
+        """Remember one update, its loss being this rank's part; nothing is read from the device yet."""
         self.waiting.append((step, loss, norm, learning_rate))
 
     def flush(self) -> float:
-        """Write the updates added so far; returns their mean loss (NaN when there are none).
+        """Write the updates added so far; returns their mean loss (NaN when there are none). All ranks must call it.
 
-        Raises FloatingPointError at the first loss that is no number.
+        Raises FloatingPointError, on every rank, at the first loss that is no number.
         """
         if not self.waiting:
             return math.nan
         steps, losses, norms, rates = zip(*self.waiting)
         self.waiting = []
-        values = torch.stack(
-            [torch.stack(losses), torch.stack(norms)]
-        ).tolist()  # the one wait for the device
+        summed = self.ranks.sum(torch.stack(losses))
+        values = torch.stack([summed, torch.stack(norms)]).tolist()  # the one wait for the device
         records = [
             {"step": step, "loss": loss, "norm": norm, "learning_rate": rate}
             for step, loss, norm, rate in zip(steps, *values, rates)
@@ -87,12 +94,24 @@ class RunLog:
     def draw(self, tokens_per_step: int, title: str) -> None:
         """Redraw loss.png from all lines so far."""
         self.flush()
+        if not self.ranks.first:
+            return
         folder = self.file.parent
         aside = folder / "loss.writing"
         aside.write_bytes(draw_curve(read_log(folder), tokens_per_step, title))
         os.replace(aside, folder / "loss.png")
 
+    def speed(self, step: int, tokens_per_second: float, mfu: float | None) -> None:
+        """Tell the board, and only it: the record holds what a run computes, and no two are equally fast."""
+        if self.board:
+            self.board.add({"step": step, "tokens_per_second": tokens_per_second, "mfu": mfu})
+
     def _append(self, records: list[dict[str, Any]]) -> None:
+        if not self.ranks.first:
+            return
+        if self.board:
+            for record in records:
+                self.board.add(record)
         with self.file.open("a", encoding="utf-8") as stream:
             stream.write("".join(json.dumps(record) + "\n" for record in records))
 

@@ -45,7 +45,7 @@ def learning_rate(step: int, *, peak: float, warmup_steps: int, total_steps: int
     During the warm-up the total is not needed, so it may still be unknown (None).
     """
     if step < warmup_steps:
-        return peak * (step + 1) / warmup_steps
+        return peak * ((step + 1) / warmup_steps)  # in this order it never rounds to more than the peak
     if total_steps is None:
         raise ValueError(f"step {step} is past the warm-up of {warmup_steps}: total_steps must be known")
     fraction = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))

@@ -1,11 +1,12 @@
-"""The committed recipes of the bundled checkpoints: anyone can run them again.
+"""A recipe run from its first update to a measured checkpoint with a card (the recipes are in recipe_book.py).
 
     python -m diffuapriel.training.recipes tales-gpu --architecture diffuapriel --out my-checkpoint
 
 trains, rounds the matrices to bfloat16, measures that very file, and writes it with its model card. A recipe
 is the same for the three architectures: same data in the same order, same number of tokens, and presets that
 match in parameters; only the learning rate is each one's own. `--minutes` is a hard stop of the clock for
-training: what is not finished is kept, and the same command goes on.
+training: what is not finished is kept, and the same command goes on. Under torchrun all processes train, and the
+first measures and writes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,61 +27,10 @@ from diffuapriel.text.corpus import open_corpus
 from diffuapriel.training.config import TrainConfig
 from diffuapriel.training.loop import train
 from diffuapriel.training.progress import progress_bar
+from diffuapriel.training.ranks import is_first
+from diffuapriel.training.recipe_book import RECIPES, Recipe
 
 UNFINISHED = 3  # exit code of a run that was stopped by the clock or by Ctrl-C
-LIMITS = (
-    "Knows the words and plots of this project's tales grammar, nothing else.",
-    "Trained on windows of whole stories; shorter canvases than a story are strange to it.",
-)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Options of `TrainConfig` that a recipe fixes, and how its result is measured."""
-
-    about: str
-    options: dict[str, Any]
-    level: int = 3  # of the tales
-    windows: int = 512  # held-out windows for the NELBO
-    draws: int = 8  # noise levels for each
-    stories: int = 400  # sampled, at least
-    batch_size: int = 16  # of the measurements
-    limits: tuple[str, ...] = LIMITS
-
-
-RECIPES = {
-    "tales-laptop": Recipe(
-        about="nano on full tales, about an hour an architecture on 2 cores",
-        options={
-            "preset": "nano",
-            "corpus": "tales:3",
-            "length": 128,
-            "batch_size": 32,
-            "tokens": 20_000_000,
-            "warmup_steps": 200,
-            "validate_every": 500,
-        },
-        stories=200,
-    ),
-    "tales-gpu": Recipe(
-        about="tiny on full tales, a story a window, about four minutes an architecture on one H200",
-        options={
-            "preset": "tiny",
-            "corpus": "tales:3",
-            "length": 128,
-            "batch_size": 256,
-            "tokens": 180_000_000,
-            "warmup_steps": 300,
-            "validate_every": 2000,
-            "precision": "bf16",
-            "compile": True,
-        },
-        windows=1024,
-        draws=16,
-        batch_size=256,
-        stories=500,
-    ),
-}
 
 
 def recipe_config(name: str, architecture: str, **changes: Any) -> TrainConfig:
@@ -98,12 +47,14 @@ def run_recipe(
     """Train by a recipe, measure, and write the checkpoint `out`; returns it.
 
     changes: fields of `TrainConfig` that differ (folder, device, tokens, stop_after_minutes, ...). Returns None
-    when training was stopped before its end: the same call goes on.
+    when training was stopped before its end: the same call goes on. Of several processes the first writes.
     """
     config = recipe_config(name, architecture, **changes)
     result = train(config, progress=progress)
     if not result.finished:
         return None
+    if not is_first():
+        return Path(out)
     source = inspect_checkpoint(result.checkpoint)
     facts = {"recipe": name, **source.extra["recipe"], "storage": "matrices in bfloat16, the rest in float32"}
     model, _ = load_checkpoint(result.checkpoint)
@@ -136,7 +87,7 @@ def run_recipe(
 def measure(
     checkpoint: str | Path, recipe: Recipe, config: TrainConfig, *, progress: bool = True
 ) -> dict[str, Any]:
-    """What `write_card` takes: NELBO against the entropy, and samples drawn in two ways, of a checkpoint on disk."""
+    """What `write_card` takes of a checkpoint on disk: its NELBO, and on tales samples drawn in two ways."""
     model, tokenizer = load_checkpoint(checkpoint, device=config.torch_device)
     with progress_bar("held-out text", recipe.windows, unit="window", enabled=progress) as bar:
         evaluation = evaluate_nelbo(
@@ -151,6 +102,8 @@ def measure(
         )
     print(evaluation.table(), flush=True)
     reports = {"evaluation": evaluation.to_dict()}
+    if recipe.level is None:
+        return reports
     samplers = {
         "samples": default_sampler(config.length),
         "ancestral": SamplerConfig(strategy="ancestral", steps=config.length),
@@ -208,6 +161,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, RuntimeError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    if not is_first():
+        return 0
     if written is None:
         print("stopped before the end; run the same command again to go on", file=sys.stderr)
         return UNFINISHED

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from diffuapriel.training.config import TrainConfig
+from diffuapriel.training.ranks import OneProcess
 from diffuapriel.training.state import Progress
 
 REPORT_SECONDS = 2.0  # between two looks at the losses: each waits for the device
@@ -25,16 +26,24 @@ class Clock:
     The first update is left out of the measured speed (it allocates, and may compile). The number is fixed
     within the warm-up, where the learning rate does not depend on it: a run of `minutes` is therefore, update
     for update, the run of that many `steps`.
+
+    A single process looks at the clock after every update. Several ranks have as many clocks, and must do the same at
+    the same update: they meet at reports, whose number they agree on at the report before.
     """
 
-    def __init__(self, config: TrainConfig, at: Progress) -> None:
-        self.config = config
+    def __init__(
+        self, config: TrainConfig, at: Progress, ranks: OneProcess, stop: threading.Event | None = None
+    ) -> None:
+        self.config, self.ranks, self.stop = config, ranks, stop
         self.session = time.monotonic()
         self.before = at.seconds
         self.first = at.step
         self.mark: tuple[int, float] | None = None  # (updates, seconds) at the first report
         self.reported = self.saved = self.session
         self.reported_step = at.step
+        self.next_report = at.step + 1  # several ranks: the update after which they meet
+        self.save_now = False  # whether the last report said so
+        self.leaving = ranks.any(self._wants_to_leave)  # whether the session ends before the run does
 
     @property
     def seconds(self) -> float:
@@ -47,12 +56,34 @@ class Clock:
         limit = self.config.stop_after_minutes
         return limit is not None and time.monotonic() - self.session >= 60 * limit
 
+    @property
+    def _wants_to_leave(self) -> bool:
+        return self.out_of_time or (self.stop is not None and self.stop.is_set())
+
     def report_due(self, at: Progress) -> bool:
-        """After the first update, every REPORT_SECONDS, and when the plan can wait no longer."""
+        """After the first update, about every REPORT_SECONDS, and when the plan can wait no longer."""
         unplanned_end = at.total_steps is None and at.step == self.config.warmup_steps
-        return (
-            unplanned_end or at.step == self.first + 1 or time.monotonic() - self.reported >= REPORT_SECONDS
-        )
+        if unplanned_end or at.step == self.first + 1:
+            return True
+        if self.ranks.ranks > 1:
+            return at.step >= self.next_report
+        return self._wants_to_leave or time.monotonic() - self.reported >= REPORT_SECONDS
+
+    def report(self, at: Progress) -> float:
+        """Plan, and decide whether to save and to leave, for all ranks alike; returns tokens a second over all.
+
+        Call it when the device has finished. All ranks must call it.
+        """
+        speed = self.speed(at)
+        self.plan(at)
+        ahead = max(
+            1, int(REPORT_SECONDS * speed / self.config.tokens_per_step)
+        )  # updates till the next report
+        mine = (at.total_steps, self.seconds, ahead, self.save_due())
+        at.total_steps, at.seconds, ahead, self.save_now = self.ranks.same(mine)
+        self.next_report = at.step + ahead
+        self.leaving = self.ranks.any(self._wants_to_leave)
+        return speed
 
     def save_due(self) -> bool:
         """Whether the state on disk is older than it may be; asking sets the clock back when it is."""
@@ -114,7 +145,7 @@ def stop_signals() -> Iterator[threading.Event]:
 def alone_in(folder: Path) -> Iterator[None]:
     """Keep `folder` for this process. Raises RuntimeError when another run writes there.
 
-    The lock is the operating system's and ends with the process, so a killed run leaves none behind.
+    The lock is the operating system's and ends with the process, so a killed run leaves none behind. Rank 0 holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if os.name == "nt":  # no fcntl there

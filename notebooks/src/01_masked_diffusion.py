@@ -32,60 +32,27 @@
 # | 6. The package's sampler, and the player | 6 |
 # | 7. Filling holes | 4 |
 #
+# {{measured}}
+#
 # At some places you are asked to **predict, then run**: click a letter before you run the next cell. A wrong guess
 # teaches more than no guess. Two **exercises** check your answer.
 
 # %% [markdown]
-# The next two cells only prepare things. Run them; there is no need to read them.
+# The next cell only prepares things. Run it. `QUICK` is True where the tests of this project run the lesson.
 
-# %% jupyter={"source_hidden": true}
-import base64
-import io
+# %%
 import math
-import os
 import random
 import time
 
-import ipywidgets as widgets
-import matplotlib.pyplot as plt
 import plotly.graph_objects as go
 import torch
 import torch.nn.functional as F
-from IPython.display import HTML, display
 from tqdm.auto import tqdm
 
-# The tests of this project set DIFFUAPRIEL_QUICK: then everything runs and nothing is learnt.
-QUICK = os.environ.get("DIFFUAPRIEL_QUICK") == "1"
-torch.manual_seed(0)
-torch.set_num_threads(max(1, min(4, (os.cpu_count() or 2) - 1)))  # leaves a core to the browser
+from diffuapriel.lessons import QUICK, check, predict, prepare, show
 
-
-# %% jupyter={"source_hidden": true}
-def reveal(guess, right):
-    """Say the answer to a question, beside the reader's guess."""
-    print("You had no guess." if guess.value is None else f"You guessed {guess.value}.", end=" ")
-    print(f"The answer is {right}.")
-
-
-def show(figure):
-    """A Plotly figure, and for viewers that cannot draw one a plain picture, hidden elsewhere."""
-    _, axes = plt.subplots(figsize=(7, 3))
-    for trace in figure.data:
-        draw_trace = axes.bar if trace.type == "bar" else axes.plot
-        draw_trace(list(trace.x), list(trace.y), label=trace.name)
-    for line in figure.layout.shapes:
-        axes.axhline(line.y0, linestyle="--", color="gray")
-    axes.set(xlabel=figure.layout.xaxis.title.text, ylabel=figure.layout.yaxis.title.text)
-    axes.set_ylim(figure.layout.yaxis.range)
-    axes.legend()
-    picture = io.BytesIO()
-    plt.savefig(picture, bbox_inches="tight")
-    plt.close()
-    source = f"data:image/png;base64,{base64.b64encode(picture.getvalue()).decode()}"
-    hide = ".jp-OutputArea:has(.js-plotly-plot) .plain-picture { display: none }"
-    display(figure)
-    display(HTML(f'<style>{hide}</style><img class="plain-picture" src="{source}">'))
-
+prepare()
 
 # %% [markdown]
 # ## 1. Watch one write
@@ -182,8 +149,9 @@ for t in (0.0, 0.25, 0.5, 0.75, 1.0):
     print(f"t = {t:.2f}  {draw(my_corrupt(story, torch.tensor([t]), generator)[0])}")
 
 # %% [markdown]
-# Is it right? Two checks. The hidden share must be *t*, up to chance. And the package has the same function; given
-# the same random numbers it must hide the very same tokens.
+# Is it right? Three checks. The hidden share must be *t*, up to chance. The package has the same function; given the
+# same random numbers it must hide the very same tokens. And `check.corruption` tries cases of its own, as it will do
+# with what you write.
 
 # %%
 from diffuapriel.diffusion.objective import corrupt
@@ -198,6 +166,8 @@ for t in (0.2, 0.5, 0.9):
     print(f"t = {t}: {share:.3f} of the tokens are hidden")
     assert abs(share - t) < 0.01
     assert torch.equal(mine, package)
+
+check.corruption(my_corrupt)
 
 # %% [markdown]
 # ### Exercise 1: hide exactly so many
@@ -226,18 +196,7 @@ def mask_exactly(ids, count, generator):
 
 
 # %%
-answer = mask_exactly(many, 7, torch.Generator().manual_seed(2))
-if answer is None:
-    print("Not done yet. Write it above and run both cells again, or go on without.")
-else:
-    hidden = answer == MASK
-    assert answer.shape == many.shape, "the answer must have the shape of ids"
-    assert (hidden.sum(1) == 7).all(), "count the masks of each row: there must be `count`"
-    assert torch.equal(answer[~hidden], many[~hidden]), "what is not hidden must stay"
-    assert not (many == MASK).any(), "the given table was changed: return a new one"
-    spread = (hidden.float().mean(0) - 7 / LENGTH).abs().max()
-    assert spread < 0.04, "some places are hidden too often"
-    print("Right.")
+check.mask_exactly(mask_exactly)
 
 # %% [markdown]
 # ## 3. The loss, and why 1/t
@@ -276,7 +235,7 @@ else:
 # - **D** · more than log V, as 1/t can be large
 
 # %%
-guess_1 = widgets.ToggleButtons(options=["A", "B", "C", "D"], value=None)
+guess_1 = predict("A", "B", "C", "D")
 guess_1
 
 # %% [markdown]
@@ -318,7 +277,7 @@ losses = [
 measured, exact = torch.stack(losses).mean().item(), math.log(MASK)
 print(f"measured {measured:.2f} nats a token, log V = {exact:.2f}, V = {MASK:,}")
 assert abs(measured - exact) < 0.05 * exact
-reveal(guess_1, "C")
+guess_1.reveal("C")
 
 # %% [markdown]
 # Half of the tokens are hidden on average, and 1/*t* makes up for exactly that. Answer B is what you would get without
@@ -490,7 +449,7 @@ for text in bad[:4]:
 # - **C** · as many: the model knows the probability of each token at each place
 
 # %%
-guess_2 = widgets.ToggleButtons(options=["A", "B", "C"], value=None)
+guess_2 = predict("A", "B", "C")
 guess_2
 
 # %%
@@ -504,7 +463,7 @@ figure = go.Figure(
 figure.add_bar(x=[str(steps) for steps in budget], y=[g for g, _ in rates], name="grammatical")
 figure.add_bar(x=[str(steps) for steps in budget], y=[c for _, c in rates], name="consistent")
 show(figure)
-reveal(guess_2, "A")
+guess_2.reveal("A")
 
 # %% [markdown]
 # Tokens that are revealed in the same step do not know of each other. The model may think of *Tom* and of *Sara* for
@@ -538,7 +497,7 @@ assert torch.equal(mine, package)
 # - **D** · the end-of-text tokens at the end of the row
 
 # %%
-guess_3 = widgets.ToggleButtons(options=["A", "B", "C", "D"], value=None)
+guess_3 = predict("A", "B", "C", "D")
 guess_3
 
 # %%
@@ -558,7 +517,7 @@ order = [
     draw(torch.tensor([frame.ids[place]])) for frame in trace.frames for place in frame.revealed
 ]
 print(" |".join(order))
-reveal(guess_3, "D")
+guess_3.reveal("D")
 
 # %% [markdown]
 # The ends of short rows are the surest thing to know: every row is filled up with them. The full stop and small words
@@ -590,16 +549,7 @@ def reveal_chance(t, s):
 
 
 # %%
-if reveal_chance(0.8, 0.6) is None:
-    print("Not done yet. Write it above and run both cells again, or go on without.")
-else:
-    assert abs(reveal_chance(0.5, 0.0) - 1) < 1e-9, "at time 0 everything must be revealed"
-    assert abs(reveal_chance(0.5, 0.5)) < 1e-9, "no time passes, so nothing is revealed"
-    hidden = 1 - reveal_chance(1.0, 0.7)  # at time 0.7
-    assert abs(hidden - 0.7) < 1e-9, "at time 0.7 a share of 0.7 must be hidden"
-    hidden = hidden * (1 - reveal_chance(0.7, 0.2))
-    assert abs(hidden - 0.2) < 1e-9, "and then, at time 0.2, a share of 0.2"
-    print("Right.")
+check.reveal_chance(reveal_chance)
 
 # %% [markdown]
 # The package's strategy `ancestral` uses this chance. Compare: `random` reveals one token a step, at a random place.

@@ -6,12 +6,13 @@ import json
 
 import pytest
 
-from diffuapriel.bench import memory
+from diffuapriel.bench import memory, training
 from diffuapriel.bench.generation import GenerationResult, measure_generation
 from diffuapriel.bench.memory import PeakResult, measure_peak
 from diffuapriel.bench.report import format_report
 from diffuapriel.bench.run import PARTS, BenchReport, Plan, run_bench
 from diffuapriel.bench.table import table
+from diffuapriel.bench.training import compare_training
 from diffuapriel.race import Lane
 
 
@@ -44,7 +45,7 @@ def test_a_child_that_takes_too_long_is_given_up() -> None:
 
 
 def test_parts_that_do_not_exist_are_refused() -> None:
-    with pytest.raises(ValueError, match="permitted: scan, forward, generation, memory"):
+    with pytest.raises(ValueError, match="permitted: scan, forward, generation, training, memory"):
         Plan(parts=("speed",))
     with pytest.raises(ValueError, match="repeats is 0"):
         Plan(repeats=0)
@@ -105,3 +106,17 @@ def test_a_table_is_markdown_that_lines_up() -> None:
         "| wide cell |    1 |",
         "| b         |   22 |",
     ]
+
+
+def test_our_training_loop_and_a_plain_one_reach_the_same_losses_and_are_compared() -> None:
+    """Losses that differ are refused: the two must do the same work."""
+    result = compare_training(batch=1, length=128, updates=2, repeats=1)
+    assert result.ratio == pytest.approx(result.plain.median_ms / result.ours.median_ms)
+    report = BenchReport("a machine", 1, "2.13", "3.12", "nano", training=result)
+    assert "speed of ours over the plain loop's" in format_report(report)
+
+
+def test_loops_that_train_differently_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "noise_seed", lambda seed, step: 7)
+    with pytest.raises(RuntimeError, match="the loops do not train the same"):
+        compare_training(batch=1, length=128, updates=2, repeats=1)

@@ -84,7 +84,9 @@ def test_an_exact_model_of_dependent_letters_gets_its_entropy_within_the_interva
     assert low < entropy < high and high - low < 0.1
     assert entropy < 0.9 * independent / 3  # the letters do depend on one another, or nothing would be tested
     assert estimate.bits_per_byte == pytest.approx(estimate.nats_per_token / math.log(2))
+    assert estimate.bits_per_byte_ci95 == pytest.approx([end / math.log(2) for end in estimate.ci95])
     assert estimate.perplexity == pytest.approx(math.exp(estimate.nats_per_token))
+    assert estimate.perplexity_ci95 == pytest.approx([math.exp(end) for end in estimate.ci95])
     assert estimate.floor is None and estimate.gap is None
 
 

@@ -9,7 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffuapriel.evaluation.tales import evaluate_tales, read_stories, split_window, unigram_entropy
+from diffuapriel.evaluation.tales import (
+    distinct_n,
+    evaluate_tales,
+    read_stories,
+    split_window,
+    unigram_entropy,
+)
 from diffuapriel.sampling import SamplerConfig
 from diffuapriel.text import tales
 from diffuapriel.text.tokenizer import get_tokenizer
@@ -23,6 +29,16 @@ def test_a_window_is_split_at_endoftext_and_its_padding_is_no_story():
     assert split_window([1, 2, EOS, 3], EOS) == [[1, 2], [3]]  # the last may lack its end
     assert split_window([1, EOS, EOS, 3, EOS], EOS) == [[1], [], [3]]  # an empty story counts
     assert split_window([EOS, EOS], EOS) == []
+
+
+def test_distinct_n_counts_runs_within_a_text():
+    texts = [[1, 2, 1, 2], [2, 1], [3], []]
+    assert distinct_n(texts, 1) == 3 / 7
+    assert distinct_n(texts, 2) == 2 / 4  # 12 21 12, and 21; none across two texts
+    assert distinct_n(texts, 3) == 2 / 2  # 121 212
+    assert distinct_n(texts, 5) == distinct_n([], 1) == 0
+    report = read_stories([[5, 6], [5, 6]], TOKENIZER, 1, SamplerConfig(steps=4), 32)
+    assert report.distinct_n == (0.5, 0.5, 0)
 
 
 def test_rates_count_grammatical_and_consistent_stories():

@@ -181,6 +181,18 @@ def test_the_hybrid_spreads_its_attention_over_the_depth(depth: int, every: int)
     assert depth <= every or min(lengths) >= every
 
 
+@given(depth=st.integers(1, 60), every=st.integers(1, 9))
+def test_early_and_late_attention_is_as_much_as_spread(depth: int, every: int) -> None:
+    def kinds(placement: str) -> tuple[str, ...]:
+        config = small_config(
+            "diffuapriel-h", depth=depth, attention_every=every, attention_placement=placement
+        )
+        return config.layer_kinds
+
+    assert kinds("early") == tuple(reversed(kinds("late")))
+    assert sorted(kinds("spread")) == sorted(kinds("early")) == list(kinds("early"))
+
+
 def test_a_configuration_survives_json_and_refuses_strangers() -> None:
     config = preset("nano", "diffuapriel-h")
     assert ModelConfig.from_dict(config.to_dict()) == config

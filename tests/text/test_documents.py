@@ -218,3 +218,16 @@ def test_installed_packages_are_no_part_of_the_library_and_tests_only_fill_up(tm
         (tmp_path / folder / "code.py").write_text("pass")
     names = [str(file.relative_to(tmp_path)) for file in find_sources(tmp_path)]
     assert names == ["json/code.py", "json/tests/code.py", "test/code.py"]  # far below 10 MB: with tests
+
+
+@pytest.mark.parametrize("rows", [range(0, 1), range(1, 3), range(0, 4)])
+def test_some_rows_of_a_batch_are_those_rows_of_the_whole(rows):
+    corpus = corpus_of(["first text", "second text"])
+    part = corpus.batch(3, **HOW, rows=rows)
+    assert torch.equal(part, corpus.batch(3, **HOW)[rows.start : rows.stop])
+
+
+@pytest.mark.parametrize("rows", [range(0, 0), range(2, 99), range(-1, 1), range(0, 4, 2)])
+def test_rows_that_a_batch_does_not_have_are_refused(rows):
+    with pytest.raises(ValueError, match=r"rows are range\(.*consecutive ones of range\(0, 4\)"):
+        corpus_of(["first text", "second text"]).batch(3, **HOW, rows=rows)

@@ -80,6 +80,31 @@ def test_a_split_of_its_own_is_the_held_out_part(fake):
     assert corpus.document(2, split="heldout", seed=0).startswith("other 2")
 
 
+def test_some_rows_of_a_batch_are_those_rows_of_the_whole(fake):
+    """As a rank asks for them: its own rows, step after step; and as a worker does, skipping steps."""
+    fake({"train": records(60)})
+    how = HOW | {"batch_size": 4}
+    whole = HubCorpus("owner/name", TOKENIZER)
+    batches = [whole.batch(step, **how) for step in range(6)]
+    for rows in (range(0, 2), range(2, 4), range(1, 2)):
+        for steps in ((0, 1, 2), (1, 3, 5)):
+            own = HubCorpus("owner/name", TOKENIZER)
+            for step in steps:
+                assert torch.equal(own.batch(step, **how, rows=rows), batches[step][rows.start : rows.stop])
+
+
+def test_a_step_ahead_is_reached_by_reading_on_and_not_from_the_start(fake, monkeypatch):
+    fake({"train": records(60)})
+    corpus, starts = HubCorpus("owner/name", TOKENIZER), []
+    windows = corpus._windows
+    monkeypatch.setattr(corpus, "_windows", lambda *which: starts.append(which) or windows(*which))
+    for step in (0, 2, 5):
+        corpus.batch(step, **HOW)
+    assert len(starts) == 1
+    corpus.batch(1, **HOW)
+    assert len(starts) == 2
+
+
 def test_a_batch_is_the_same_in_whatever_order_it_is_asked_for(fake):
     fake({"train": records(50)})
     in_order = HubCorpus("owner/name", TOKENIZER)

@@ -128,3 +128,16 @@ def test_tales_are_opened_by_level(spec, level):
 def test_another_level_is_refused(spec):
     with pytest.raises(ValueError, match="levels 1, 2 and 3"):
         open_corpus(spec, TOKENIZER)
+
+
+@pytest.mark.parametrize("rows", [range(0, 1), range(1, 3), range(0, 4)])
+def test_some_rows_of_a_batch_are_those_rows_of_the_whole(rows):
+    corpus = TalesCorpus(TOKENIZER, 1)
+    part = corpus.batch(3, **HOW, rows=rows)
+    assert torch.equal(part, corpus.batch(3, **HOW)[rows.start : rows.stop])
+
+
+@pytest.mark.parametrize("rows", [range(0, 0), range(2, 99), range(-1, 1), range(0, 4, 2)])
+def test_rows_that_a_batch_does_not_have_are_refused(rows):
+    with pytest.raises(ValueError, match=r"rows are range\(.*consecutive ones of range\(0, 8\)"):
+        TalesCorpus(TOKENIZER, 1).batch(3, **HOW, rows=rows)

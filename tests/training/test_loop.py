@@ -11,22 +11,32 @@ import torch
 
 from diffuapriel.checkpoint import inspect_checkpoint, load_checkpoint
 from diffuapriel.config import ARCHITECTURES
-from diffuapriel.diffusion.objective import nelbo
+from diffuapriel.diffusion.objective import nelbo, stratified_t
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.model.denoiser import Denoiser
+from diffuapriel.ssd import document_segments
+from diffuapriel.storage import read_tensors
 from diffuapriel.text.corpus import open_corpus
 from diffuapriel.text.tokenizer import get_tokenizer
 from diffuapriel.training import loop, train
+from diffuapriel.training.blocks import checkpoint_blocks
 from diffuapriel.training.data import batches
 from diffuapriel.training.log import read_log
 from diffuapriel.training.loop import backward, noise_seed
 from diffuapriel.training.optimizer import learning_rate, make_optimizer
+from diffuapriel.training.ranks import OneProcess
 
-CPU = torch.device("cpu")
+CPU = OneProcess(torch.device("cpu"))
 
 
 def losses(folder) -> list[float]:
     return [record["loss"] for record in read_log(folder) if "loss" in record]
+
+
+def read_state(folder) -> dict[str, torch.Tensor]:
+    """The tensors of a state that one process has written: one file."""
+    (file,) = (Path(folder) / "state").glob("*.safetensors")
+    return read_tensors(file)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -82,14 +92,12 @@ def test_the_checkpoint_holds_the_averaged_weights(options):
     config = options(steps=6, ema_decay=0.0)
     train(config, progress=False)
     model, _ = load_checkpoint(config.folder + "/checkpoint")
-    from safetensors.torch import load_file
-
-    state = load_file(config.folder + "/state/state.safetensors")
+    state = read_state(config.folder)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, state[f"ema/{name}"]) and torch.allclose(tensor, state[f"model/{name}"])
     config = options(steps=6, ema_decay=0.999, folder=config.folder + "-2")
     train(config, progress=False)
-    state = load_file(config.folder + "/state/state.safetensors")
+    state = read_state(config.folder)
     assert not torch.allclose(state["ema/head.weight"], state["model/head.weight"])
 
 
@@ -120,6 +128,37 @@ def test_accumulation_equals_one_large_batch(options):
     torch.testing.assert_close(totals[0], totals[1])
     for one, three in zip(*gradients):
         torch.testing.assert_close(one, three, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_documents_of_a_window_do_not_see_each_other_where_asked(options, tiny_model, architecture):
+    config = options(architecture, document_boundaries=True, checkpoint_activations=True)
+    corpus = open_corpus("tales:1", get_tokenizer("gpt2-4k"))
+    ids = corpus.batch(0, split="train", batch_size=config.rows, length=config.length, seed=0)
+    segments = document_segments(ids, config.model_config.eos_id)
+    assert (segments[:, -1] > 0).any(), "a window holds several stories"
+
+    torch.manual_seed(0)
+    model, generator, schedule = Denoiser(config.model_config), torch.Generator(), get_schedule()
+    for parameter in model.modulation.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)  # or every block is the identity
+    checkpoint_blocks(model)
+    apart = backward(model, ids, schedule, config, generator.manual_seed(1))
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    generator.manual_seed(1)
+    t = stratified_t(len(ids), generator, ids.device)
+    noise = torch.rand(ids.shape, generator=generator)
+    given = {"t": t, "noise": noise}
+    told = nelbo(model, ids, schedule, config.model_config.mask_id, segments=segments, **given).loss
+    blind = nelbo(model, ids, schedule, config.model_config.mask_id, **given).loss
+    assert torch.allclose(apart, told.detach(), atol=1e-5) and not torch.allclose(
+        apart, blind.detach(), atol=1e-4
+    )
+
+
+def test_a_run_that_keeps_documents_apart_is_validated_so_and_claims_no_floor(options):
+    result = train(options(document_boundaries=True, length=32), progress=False)
+    assert result.validation.floor is None and result.validation.gap is None
 
 
 def test_bf16_autocast_trains_and_keeps_weights_in_float32(options):

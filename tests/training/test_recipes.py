@@ -23,8 +23,18 @@ def test_a_recipe_differs_between_architectures_in_nothing_but_the_learning_rate
 
 
 def test_bundled_weights_fit_16_megabytes_in_bfloat16():
-    for name in RECIPES:
+    for name in ("tales-laptop", "tales-gpu"):
         assert 2.05 * count_parameters(recipe_config(name, "diffutran").model_config) < 16e6
+
+
+@pytest.mark.parametrize("preset", ["240m", "0.5b", "1.3b"])
+def test_the_paper_s_budgets_are_trained_as_the_paper_says_on_twenty_tokens_a_parameter(preset):
+    config = recipe_config(f"dclm-{preset}", "diffuapriel")
+    assert config.corpus == "hf:mlfoundations/dclm-baseline-1.0" and config.length == 1024
+    assert config.model_config.tokenizer == "gpt2" and config.preset == preset
+    assert config.betas == (0.9, 0.95) and config.weight_decay == 0.1 and config.schedule == "log-linear"
+    assert config.tokens / count_parameters(config.model_config) == pytest.approx(20, rel=0.15)
+    assert all(config.rows % ranks == 0 for ranks in (1, 2, 4, 8, 16, 32, 64))
 
 
 def test_an_unknown_recipe_is_refused():

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 import signal
 import subprocess
 import sys
-import textwrap
-import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 
 from diffuapriel.checkpoint import load_checkpoint
-from diffuapriel.storage import find_folder, read_json
 from diffuapriel.training import loop, session, train
 from diffuapriel.training.data import batches
 from diffuapriel.training.log import read_log
+from diffuapriel.training.ranks import OneProcess
 
-STEPS = 40
+STEPS, TIMES = 150, 20
 
 
 def losses(folder) -> list[float]:
@@ -30,8 +30,8 @@ def losses(folder) -> list[float]:
 def stop_before(monkeypatch, step: int, number: signal.Signals) -> None:
     """Send this process a signal while batch `step` is being made."""
 
-    def interrupted(corpus, config, device, *, start):
-        for i, ids in enumerate(batches(corpus, config, device, start=start), start):
+    def interrupted(corpus, config, ranks, *, start):
+        for i, ids in enumerate(batches(corpus, config, ranks, start=start), start):
             if i == step:
                 os.kill(os.getpid(), number)
             yield ids
@@ -62,51 +62,41 @@ def test_ctrl_c_saves_and_the_same_call_goes_on_exactly(options, tmp_path, monke
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-CHILD = textwrap.dedent("""
-    import sys
-    import torch
-    torch.set_num_threads(1)
-    from diffuapriel.config import ModelConfig
-    from diffuapriel.training import TrainConfig, session, train
-    session.REPORT_SECONDS = 0.0  # so that every update is followed by a save
-    options = eval(sys.argv[1])
-    train(TrainConfig(**options), progress=False)
-""")
-
-
-def test_killed_again_and_again_while_saving_nothing_is_lost(options, tmp_path):
-    whole = options(steps=STEPS, folder=str(tmp_path / "whole"))
-    train(whole, progress=False)
-    config = options(steps=STEPS, folder=str(tmp_path / "killed"))
-    state = Path(config.folder) / "state"
-    arguments = {**{name: getattr(config, name) for name in config.__dataclass_fields__}}
-    dice = random.Random()
-    reached = [0]
-    for _ in range(3):
-        child = subprocess.Popen(
-            [sys.executable, "-c", CHILD, repr(arguments)], cwd=Path(__file__).parents[2]
-        )
-        deadline = time.monotonic() + 60
-        while (step_of(state) or 0) <= reached[-1] and child.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(dice.uniform(0.0, 0.2))
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-        reached.append(step_of(state))
-    assert sorted(reached) == reached and reached[-1] > 0, reached  # no kill cost a saved update
-    assert train(config, progress=False).finished
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_ended_twenty_times_at_random_moments_a_run_ends_as_if_it_had_not_been(
+    crew, options, tmp_path, number
+):
+    """While training and while saving: every update is followed by a save."""
+    whole = options(steps=STEPS, save_seconds=1e6, folder=str(tmp_path / "whole"))
+    crew.run(whole)
+    config, dice, reached = options(steps=STEPS, folder=str(tmp_path / "ended")), random.Random(), [0]
+    for _ in range(TIMES):
+        wait = dice.uniform(0.0, 0.1) if number == signal.SIGKILL else 0.0
+        assert crew.stop(config, number, wait=wait) == [-number if number == signal.SIGKILL else 0]
+        reached.append(crew.reached(config))
+    assert all(after > before for before, after in pairwise(reached)), "no end cost a saved update"
+    assert reached[-1] < STEPS, "the last end came before the run's own"
+    crew.run(dataclasses.replace(config, save_seconds=1e6))
     assert losses(config.folder) == losses(whole.folder)
 
 
-def step_of(state: Path) -> int | None:
-    """Updates in the last whole state; a save may rename it under the reader's hands, who then looks again."""
-    for _ in range(100):
-        try:
-            found = find_folder(state)
-            return None if found is None else read_json(found / "state.json")["step"]
-        except FileNotFoundError:
-            continue
-    raise AssertionError("no whole state is ever there")
+@pytest.mark.parametrize("missing", ["state.json", "shard-00001-model-00001-of-00001.safetensors"])
+def test_a_state_that_lacks_a_file_is_refused_by_name(options, missing):
+    train(options(steps=2), progress=False)
+    (Path(options().folder) / "state" / missing).unlink()
+    with pytest.raises(FileNotFoundError, match=f"{missing} is missing"):
+        train(options(steps=2), progress=False)
+
+
+def test_a_save_that_was_cut_off_is_not_a_state(options):
+    """What a killed save leaves lies beside the state, under a name that nothing reads."""
+    train(options(steps=2), progress=False)
+    state = Path(options().folder) / "state"
+    state.rename(state.with_name(".state.writing"))
+    before = losses(options().folder)
+    train(options(steps=2), progress=False)  # from the start
+    assert losses(options().folder) == before
+    assert not state.with_name(".state.writing").exists() and state.exists()
 
 
 def test_a_finished_run_is_not_trained_again(options):
@@ -124,11 +114,28 @@ def test_other_options_in_the_same_folder_are_refused_by_name(options):
         train(options(steps=3), progress=False)
 
 
+def test_where_and_how_fast_it_runs_may_change_when_a_run_goes_on(options, monkeypatch, tmp_path):
+    train(options(folder=str(tmp_path / "whole")), progress=False)
+    with monkeypatch.context() as patch:
+        stop_before(patch, 4, signal.SIGTERM)
+        train(options(folder=str(tmp_path / "parts")), progress=False)
+    train(options(folder=str(tmp_path / "parts"), checkpoint_activations=True), progress=False)
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+
+
+def test_the_state_of_another_version_is_refused(options):
+    train(options(steps=2), progress=False)
+    file = Path(options().folder) / "state" / "state.json"
+    file.write_text(file.read_text().replace('"format_version": 2', '"format_version": 1'))
+    with pytest.raises(ValueError, match="format_version 1; this package reads 2: finish the run with"):
+        train(options(steps=2), progress=False)
+
+
 def test_a_damaged_state_is_refused_by_name(options):
     train(options(steps=2), progress=False)
-    file = Path(options().folder) / "state" / "state.safetensors"
+    (file,) = (Path(options().folder) / "state").glob("*.safetensors")
     file.write_bytes(file.read_bytes()[:-9])
-    with pytest.raises(ValueError, match=r"state\.safetensors is truncated"):
+    with pytest.raises(ValueError, match=r"\.safetensors is truncated"):
         train(options(steps=2), progress=False)
 
 
@@ -180,7 +187,7 @@ def test_the_number_of_updates_is_the_time_left_over_the_measured_speed(options,
     now = [100.0]
     monkeypatch.setattr(session.time, "monotonic", lambda: now[0])
     at = session.Progress()
-    clock = session.Clock(options(minutes=10, warmup_steps=100), at)
+    clock = session.Clock(options(minutes=10, warmup_steps=100), at, OneProcess(torch.device("cpu")))
     now[0] += 50.0  # the first update compiles
     at.step = 1
     clock.plan(at)

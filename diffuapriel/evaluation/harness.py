@@ -1,0 +1,193 @@
+"""The adapter for EleutherAI's lm-evaluation-harness: hundreds of tasks, scored as everybody else scores them.
+
+    loglikelihood           the order-agnostic bound of the answer after a clean prompt (likelihood.py), and whether the
+                            surest token first would have written it
+    loglikelihood_rolling   the same of a whole text after <|endoftext|>: its NELBO; a text longer than the context in
+                            windows that score each token once
+    generate_until          the sampler on a canvas of the prompt and `max_gen_toks` masks, cut at the first stop
+
+What a causal model's log-likelihood is exactly, this is a bound of from below, for the lengths that must be drawn known
+up to Monte-Carlo noise. Seeds are fixed: the same figures every time, whatever the batch size and --limit.
+
+The harness looks a model up in a registry that only its own file fills; it has no entry points. So this module must be
+imported before its command line runs, which is what `diffuapriel harness` does.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+from lm_eval.api.registry import register_model
+from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
+from tqdm import tqdm
+
+from diffuapriel.checkpoint import inspect_checkpoint, load_checkpoint
+from diffuapriel.diffusion.schedule import get_schedule
+from diffuapriel.evaluation.likelihood import AnswerScore, score_answers, windows
+from diffuapriel.sampling.canvas import Canvas
+from diffuapriel.sampling.options import SamplerConfig
+from diffuapriel.sampling.sampler import Sampler
+from diffuapriel.text.tokenizer import EOS
+
+BATCH_TOKENS = 16_384  # of a batch at most, when the size is "auto"
+BATCH_LOGITS = 2**28  # float32 logits of it: 1 GiB
+SAMPLING = ("top_k", "top_p", "repetition_penalty")  # what a task may set of the sampler
+UNSET = (None, 0, -1)  # how tasks say that such an option is off
+
+
+@register_model("diffuapriel")
+class DiffuAprielLM(TemplateLM):
+    """A masked diffusion model as the harness sees one. Arguments come from --model_args.
+
+    Args:
+        pretrained: a bundled name, a folder, the id of a model on the Hugging Face Hub, or (denoiser, tokenizer).
+        batch_size: texts in one call of the denoiser, draws and requests together; "auto" takes as many
+            as hold 16,384 tokens and 1 GiB of logits at most.
+        device: "cuda", "cpu", ...; left out, a GPU if there is one.
+        max_length: tokens of prompt and answer together; left out, the length of the windows in training.
+        mc_num: Monte-Carlo draws of one answer.
+        strategy, steps: of generate_until (see `SamplerConfig`); left out, steps are one a token.
+        seed: of draws and samples.
+
+    max_batch_size is what the harness passes; it is not needed. Raises ValueError for a count out of range.
+    """
+
+    def __init__(
+        self,
+        pretrained: Any = "tales-diffuapriel",
+        batch_size: int | str = 1,
+        max_batch_size: int | None = None,
+        device: str | None = None,
+        max_length: int | None = None,
+        mc_num: int = 128,
+        strategy: str = "confidence",
+        steps: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        length = 1024
+        if isinstance(pretrained, str):
+            info = inspect_checkpoint(pretrained)
+            length = info.extra.get("recipe", {}).get("length", info.config.context_length)
+            pretrained = load_checkpoint(pretrained, device=self._device)
+        self.denoiser, self.tokenizer = pretrained
+        self.max_length = length if max_length is None else max_length
+        self.mc_num, self.strategy, self.steps, self.seed = mc_num, strategy, steps, seed
+        for name, value, least in (("max_length", self.max_length, 2), ("mc_num", mc_num, 1)):
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} is {value!r}; it must be a whole number, {least} or more")
+        tokens = min(BATCH_TOKENS, BATCH_LOGITS // self.tokenizer.vocab_size)
+        size = max(1, tokens // self.max_length) if batch_size == "auto" else batch_size
+        self.batch_size = int(size) if str(size).isdecimal() else 0  # the command line hands text on
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size!r}; it must be a whole number, 1 or more, or 'auto'")
+        self._sampler(1, {})  # a wrong strategy, number of steps or seed is refused now, not after an hour
+
+    @property
+    def eot_token_id(self) -> int:
+        """<|endoftext|>, which stands before a text without a prompt."""
+        return self.tokenizer.eos_id
+
+    @property
+    def tokenizer_name(self) -> str:
+        """For the harness's cache of requests."""
+        return self.tokenizer.name
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
+        """Ids of a text; this tokenizer adds no specials."""
+        return self.tokenizer.encode(string)
+
+    def _loglikelihood_tokens(
+        self,
+        requests: list[tuple[tuple[str, str], list[int], list[int]]],
+        disable_tqdm: bool = False,
+        **_: Any,
+    ) -> list[tuple[float, bool]]:
+        """(log-likelihood, greedy) of every (texts, prompt ids, answer ids)."""
+        found: list[tuple[float, bool]] = [(0.0, True)] * len(requests)
+        pairs = [(prompt, answer) for _, prompt, answer in requests]
+        for number, scores in self._score(pairs, disable_tqdm, greedy=True):
+            found[number] = -sum(s.nats for s in scores), all(s.greedy for s in scores)
+            self.cache_hook.add_partial("loglikelihood", requests[number][0], found[number])
+        return found
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        """Minus the NELBO of every text, in nats."""
+        texts = [request.args[0] for request in requests]
+        pairs = [([self.prefix_token_id], self.tok_encode(text)) for text in texts]
+        found = [0.0] * len(requests)
+        for number, scores in self._score(pairs, disable_tqdm, greedy=False):
+            found[number] = -sum(s.nats for s in scores)
+            self.cache_hook.add_partial("loglikelihood_rolling", (texts[number],), found[number])
+        return found
+
+    def _score(
+        self, pairs: Sequence[tuple[list[int], list[int]]], quiet: bool, greedy: bool
+    ) -> Iterator[tuple[int, list[AnswerScore]]]:
+        """(number of the pair, scores of its windows) as pairs are done; one without an answer never is."""
+        cut = [(number, w) for number, pair in enumerate(pairs) for w in windows(*pair, self.max_length)]
+        pending = Counter(number for number, _ in cut)
+        scores: list[list[AnswerScore]] = [[] for _ in pairs]
+        scored = score_answers(
+            self.denoiser,
+            [window for _, window in cut],
+            self.tokenizer.mask_id,
+            draws=self.mc_num,
+            batch_size=self.batch_size,
+            greedy=greedy,
+            seed=self.seed,
+            device=self._device,
+        )
+        for window, score in tqdm(scored, "diffuapriel", len(cut), disable=quiet, unit="window"):
+            number = cut[window][0]
+            scores[number].append(score)
+            if len(scores[number]) == pending[number]:
+                yield number, scores[number]
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """What the sampler writes after every prompt, up to the first stop string or <|endoftext|>.
+
+        A prompt that leaves less than `max_gen_toks` of the context loses its beginning.
+        """
+        found = [""] * len(requests)
+        groups: dict[tuple[int, SamplerConfig], list[tuple[int, Canvas]]] = {}
+        arguments: list[Any] = [request.args for request in requests]
+        options = [dict[str, Any](normalize_gen_kwargs(wanted)) for _, wanted in arguments]
+        for number, (prompt, _) in enumerate(arguments):
+            canvas, config = self._canvas(prompt, options[number])
+            groups.setdefault((len(canvas), config), []).append((number, canvas))
+        with tqdm(total=len(requests), desc="diffuapriel", disable=disable_tqdm, unit="text") as bar:
+            for (_, config), members in sorted(groups.items(), key=lambda group: -group[0][0]):
+                sampler = Sampler(config, get_schedule("log-linear"), self.tokenizer.mask_id)
+                for first in range(0, len(members), self.batch_size):
+                    numbers, canvases = zip(*members[first : first + self.batch_size])
+                    drawn = sampler.generate(self.denoiser, list(canvases), first_row=first)
+                    for number, canvas, ids in zip(numbers, canvases, drawn.tolist()):
+                        found[number] = self._text(ids, canvas, options[number])
+                        self.cache_hook.add_partial("generate_until", arguments[number], found[number])
+                    bar.update(len(numbers))
+        return found
+
+    def _canvas(self, prompt: str, options: dict[str, Any]) -> tuple[Canvas, SamplerConfig]:
+        """The prompt's end and the masks after it, and how to fill them."""
+        tokens = min(options["max_gen_toks"], self.max_length - 1)
+        kept = (self.tok_encode(prompt) or [self.prefix_token_id])[-(self.max_length - tokens) :]
+        ids = torch.tensor([*kept, *[self.tokenizer.mask_id] * tokens], device=self._device)
+        canvas = Canvas(ids, ids != self.tokenizer.mask_id, self.tokenizer.mask_id)
+        sampling = {name: options[name] for name in SAMPLING if options.get(name) not in UNSET}
+        sampling["temperature"] = options.get("temperature", 1.0 if options["do_sample"] else 0.0)
+        return canvas, self._sampler(tokens, sampling)
+
+    def _sampler(self, tokens: int, sampling: dict[str, Any]) -> SamplerConfig:
+        return SamplerConfig(strategy=self.strategy, steps=self.steps or tokens, seed=self.seed, **sampling)
+
+    def _text(self, ids: list[int], canvas: Canvas, options: dict[str, Any]) -> str:
+        """What was written, without what the stops cut off."""
+        written = self.tokenizer.decode(ids[int(canvas.fixed.sum()) :])
+        return postprocess_generated_text(written, handle_stop_sequences(options["until"], EOS), None)

@@ -1,0 +1,145 @@
+"""Lesson 03: both directions, AdaLN, the hybrid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from diffuapriel.lessons.check.verdict import checker, close, number, require, run, tensor
+from diffuapriel.model.norm import rms_norm
+
+__all__ = ["half_block", "look_ahead", "mamba_block_parameters"]
+
+
+def _random(*shape: int, seed: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _ahead(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The convolution of the reverse direction: tap j of K looks K - 1 - j places ahead."""
+    taps, length = weight.shape[0], x.shape[1]
+    padded = F.pad(x, (0, 0, 0, taps - 1))
+    return bias + sum(weight[j] * padded[:, taps - 1 - j : taps - 1 - j + length] for j in range(taps))
+
+
+@checker
+def look_ahead(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+    """`answer(x, weight, bias)`: depthwise convolution that looks ahead, zeros beyond the end."""
+    for length, taps, channels in ((9, 4, 3), (1, 4, 2), (6, 2, 5), (7, 7, 1), (3, 5, 4)):
+        x, weight, bias = (
+            _random(2, length, channels, seed=1),
+            _random(taps, channels, seed=2),
+            _random(channels, seed=3),
+        )
+        out = tensor(run(answer, x, weight, bias), (2, length, channels))
+        if taps > 1 and length > 1:
+            pushed = x.clone()
+            pushed[:, -1] += 1
+            moved = run(answer, pushed, weight, bias) - out
+            require(
+                moved[:, -2].abs().max() > 1e-6,
+                "The last token changed, and the output at the place before it did not. Is it looking ahead?",
+            )
+            pushed = x.clone()
+            pushed[:, 0] += 1
+            moved = run(answer, pushed, weight, bias) - out
+            require(
+                moved[:, 1:].abs().max() < 1e-5,
+                "The first token changed, and outputs behind it moved. Nothing may look back.",
+            )
+        alone = run(answer, x[:, -1:], weight, bias)  # a row of one token: the last tap and the bias
+        require(
+            close(alone, x[:, -1:] * weight[-1] + bias, abs=1e-5),
+            f"In a row of one token, only the tap that looks 0 places ahead counts: j = K - 1, here {taps - 1}. "
+            "And the bias is added once.",
+        )
+        require(
+            close(out, _ahead(x, weight, bias), abs=1e-5),
+            f"With K = {taps}, tap j must meet the token K - 1 - j places ahead, zeros beyond the end. "
+            "Compare with look_back of the flipped row, flipped back.",
+        )
+
+
+def _half_block(
+    x: Tensor, branch: Callable[[Tensor], Tensor], shift: Tensor, scale: Tensor, gate: Tensor
+) -> Tensor:
+    return x + gate[:, None] * branch(rms_norm(x) * (1 + scale[:, None]) + shift[:, None])
+
+
+@checker
+def half_block(answer: Callable[..., Tensor]) -> None:
+    """`answer(x, branch, shift, scale, gate)`: x + gate * branch(norm(x) (1 + scale) + shift)."""
+    batch, length, width = (
+        3,
+        3,
+        8,
+    )  # batch = length: a vector on the wrong axis does not stop, it must be found
+
+    def branch(v: Tensor) -> Tensor:
+        return torch.tanh(v.roll(1, 1) + 0.5 * v)
+
+    x = 2 * _random(batch, length, width, seed=4)
+    shift, scale, gate = (_random(batch, width, seed=seed) for seed in (5, 6, 7))
+    none = torch.zeros(batch, width)
+
+    def out(*vectors: Tensor) -> Tensor:
+        return tensor(run(answer, x, branch, *vectors), (batch, length, width))
+
+    require(
+        close(out(shift, scale, none), x, abs=1e-6),
+        "With a gate of zero the half block must be the identity: x comes back as it was.",
+    )
+    one = torch.ones(batch, width)
+    require(
+        close(out(none, none, one), x + branch(rms_norm(x)), abs=1e-5),
+        "With shift and scale zero and a gate of one it must be x + branch(rms_norm(x)). "
+        "A scale of zero leaves the norm as it is; and it is x that is added, not its norm.",
+    )
+    require(
+        close(out(shift, none, one), _half_block(x, branch, shift, none, one), abs=1e-5),
+        "The shift is not where it belongs. It is added before the branch, and text i of the batch has shift[i], "
+        "the same for all its tokens.",
+    )
+    require(
+        close(out(none, scale, one), _half_block(x, branch, none, scale, one), abs=1e-5),
+        "The scale is not where it belongs: the norm times (1 + scale), with scale[i] for text i.",
+    )
+    require(
+        close(out(shift, scale, one), _half_block(x, branch, shift, scale, one), abs=1e-5),
+        "Shift and scale are right one by one, not together: first times (1 + scale), then plus shift.",
+    )
+    require(
+        close(out(shift, scale, gate), _half_block(x, branch, shift, scale, gate), abs=1e-5),
+        "The gate multiplies what the branch gives, and nothing else; text i has gate[i].",
+    )
+
+
+@checker
+def mamba_block_parameters(answer: Callable[[int, int, int], int]) -> None:
+    """`answer(d, N, H)`: entries of in_proj, out_proj and the MLP of a bidirectional Mamba block."""
+
+    def got(d: int, N: int, H: int) -> float:
+        return number(run(answer, d, N, H))
+
+    for d, N, H in ((100, 10, 5), (7, 3, 2), (64, 16, 4), (2048, 128, 64)):
+        heads = got(d, N, H + 1) - got(d, N, H)
+        require(
+            heads == 2 * d,
+            f"One head more adds one dt in each of two directions, made from d = {d} numbers: {2 * d} entries. "
+            f"Yours adds {heads:g}.",
+        )
+        state = got(d, N + 1, H) - got(d, N, H)
+        require(
+            state == 4 * d,
+            f"A state larger by one makes B and C longer by one, in each of two directions: {4 * d} entries "
+            f"at d = {d}. Yours grows by {state:g}.",
+        )
+        square = (got(d, N, H) - 4 * d * N - 2 * d * H) / d**2
+        require(
+            square == 16,
+            f"B, C and dt are right. What remains, for z, x, out_proj and the MLP, is {square:g} d²; it should come "
+            "to more or less than that. Which of them does each direction have for itself, and how wide is it?",
+        )

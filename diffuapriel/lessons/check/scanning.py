@@ -1,0 +1,194 @@
+"""Lesson 02: the recurrence, its matrix and its chunks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffuapriel.lessons.check.verdict import checker, close, number, require, run, tensor
+
+__all__ = ["carry", "half_life", "one_step", "reverse_decay"]
+
+P, N = 3, 5  # headdim and state of the cases: unlike, so that an axis in the wrong place shows
+
+
+def _random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def _number(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64)
+
+
+# half_life
+
+
+@checker
+def half_life(answer: Callable[[Tensor, Tensor], Any]) -> None:
+    """`answer(dt, A)`: after how many tokens, at the mean step of dt (length,), half of a memory is left."""
+    cases = [
+        ([0.5], -1.0),
+        ([0.1] * 6, -0.2),
+        ([0.25] * 4, -8.0),
+    ]
+    for steps, rate in cases:
+        dt = torch.tensor(steps, dtype=torch.float64)
+        tokens = number(run(answer, dt, _number(rate)))
+        require(
+            tokens > 0,
+            f"For dt = {steps[0]} and A = {rate} you say {tokens:.2f} tokens. A count is positive.",
+        )
+        left = math.exp(tokens * steps[0] * rate)
+        require(
+            abs(left - 0.5) < 1e-3,
+            f"With dt = {steps[0]} at every token and A = {rate}, you say {tokens:.2f} tokens. After so many, "
+            f"exp(tokens x dt x A) = {left:.3f} is left; it should be 0.5.",
+        )
+    dt, rate = torch.tensor([0.01, 0.3, 0.02, 1.5, 0.05], dtype=torch.float64), -0.7
+    tokens = number(run(answer, dt, _number(rate)))
+    left = math.exp(tokens * dt.mean().item() * rate)
+    require(
+        abs(left - 0.5) < 1e-3,
+        "Right where all steps are equal, not where they differ. The decays multiply, so the steps add up: "
+        "which average of dt belongs here, and where in the formula?",
+    )
+
+
+# one_step
+
+
+@checker
+def one_step(answer: Callable[..., tuple[Tensor, Tensor]]) -> None:
+    """`answer(h, x, dt, A, B, C, D)`: the new state (P, N) and the output (P,) of one token."""
+    h, x, B, C = _random(P, N, seed=1), _random(P, seed=2), _random(N, seed=3), _random(N, seed=4)
+    dt, A, D = _number(0.7), _number(-0.9), _number(1.3)
+    zero_h, zero_x, zero = torch.zeros_like(h), torch.zeros_like(x), _number(0.0)
+    decay = math.exp(-0.63)
+
+    state, _ = _pair(run(answer, h, zero_x, dt, A, B, C, D))
+    require(
+        close(state, decay * h),
+        "With x = 0 nothing is written, and the old state fades by exp(dt A). Yours becomes something else.",
+    )
+    state, _ = _pair(run(answer, zero_h, x, dt, A, B, C, D))
+    require(
+        not close(state, torch.outer(x, B)),
+        "With h = 0 the new state is what this token writes. How strongly it writes depends on its dt, too.",
+    )
+    require(
+        close(state, 0.7 * torch.outer(x, B)),
+        "With h = 0 the new state must be dt x B^T: entry (p, n) is dt times x[p] times B[n].",
+    )
+    state, y = _pair(run(answer, h, x, dt, A, B, C, zero))
+    require(
+        close(state, decay * h + 0.7 * torch.outer(x, B)),
+        "The old state, faded, plus what is written: each alone is right, their sum is not.",
+    )
+    require(
+        not close(y, h @ C),
+        "You read the old state. The output of a token sees what this token has just written.",
+    )
+    require(
+        close(y, state @ C), "With D = 0 the output must be the new state times C, a sum over the N columns."
+    )
+    _, y = _pair(run(answer, h, x, dt, A, B, C, D))
+    require(close(y, state @ C + 1.3 * x), "The state is read as it should be. What does D do with x?")
+
+
+def _pair(value: Any) -> tuple[Tensor, Tensor]:
+    require(
+        isinstance(value, (tuple, list)) and len(value) == 2,
+        "Two things are to be returned: the new state and the output, as in `return h, y`.",
+    )
+    return tensor(value[0], (P, N), "the new state"), tensor(value[1], (P,), "the output y")
+
+
+# reverse_decay
+
+
+@checker
+def reverse_decay(answer: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """`answer(dt, A)`: the decay matrix (length, length) of a scan from the last token to the first."""
+    dt, A = _random(7, seed=5).abs() + 0.1, _number(-0.4)
+    L = tensor(run(answer, dt, A), (7, 7), "the matrix")
+    above = torch.ones(7, 7, dtype=torch.bool).triu()
+    require(
+        not L[~above].any(),
+        "A scan from the last token to the first: output t knows the tokens u from t on, and no earlier one. "
+        "Where must the zeros stand?",
+    )
+    require(
+        close(L.diagonal(), torch.ones(7)),
+        "A token that has just been written has not faded yet: the diagonal must be 1.",
+    )
+    wanted = _wanted_reverse(dt, A)
+    forward = _wanted_reverse(dt.flip(0), A).flip(0, 1)
+    require(
+        not close(L, forward.T),
+        "This is the forward matrix, turned over. On the way from token u back to token t the state takes other "
+        "steps than on the way from t to u: the step of the token it arrives at counts, that of the token it "
+        "comes from does not.",
+    )
+    require(
+        close(L, wanted),
+        "The zeros and the diagonal are right. Look at one entry, L[0, 2]: a state written at token 2 fades at "
+        "token 1, then at token 0.",
+    )
+    require(
+        close(tensor(run(answer, dt[:1], A), (1, 1), "the matrix"), 1.0), "A text of one token should give 1."
+    )
+    long = torch.full((600,), 5.0, dtype=torch.float64)
+    L = tensor(run(answer, long, A), (600, 600), "the matrix of a long text with large steps")
+    require(
+        close(L, _wanted_reverse(long, A)),
+        "Right for a short text, wrong for a long one with large steps: something becomes 0 or overflows on the way.",
+    )
+
+
+def _wanted_reverse(dt: Tensor, A: Tensor) -> Tensor:
+    """Entry (t, u), u no earlier than t: what is left of a state after the steps of tokens u - 1, ..., t."""
+    length = len(dt)
+    before = torch.cumsum(dt * A, 0) - dt * A  # sum over the tokens before each
+    later = torch.ones(length, length, dtype=torch.bool).triu()
+    return torch.exp((before[None, :] - before[:, None]).masked_fill(~later, -math.inf))
+
+
+# carry
+
+
+@checker
+def carry(answer: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """`answer(writes, decays)`: the state that enters each chunk, (chunks, P, N); zero enters the first."""
+    chunks = 4
+    writes = _random(chunks, P, N, seed=6)
+    decays = torch.tensor([0.5, 0.1, 0.8, 0.3], dtype=torch.float64)
+    got = tensor(run(answer, writes, decays), (chunks, P, N))
+    entering, state = [], torch.zeros_like(writes[0])
+    for write, decay in zip(writes, decays):
+        entering.append(state)
+        state = decay * state + write
+    wanted = torch.stack(entering)
+    require(
+        not close(got, torch.stack([*entering[1:], state])),
+        "These are the states that *leave* the chunks. Asked for are those that enter: chunk c needs what all the "
+        "chunks before it have left behind.",
+    )
+    require(not got[0].any(), "Nothing stands before the first chunk, so the state that enters it is zero.")
+    require(
+        close(got[1], writes[0]),
+        "What enters the second chunk is what the first one wrote, and nothing else.",
+    )
+    require(
+        close(got[2], decays[1] * writes[0] + writes[1]),
+        "Look at what enters the third chunk. The first chunk's write has crossed the second chunk, and fades by the "
+        "decay of that one; the second chunk's write is fresh.",
+    )
+    require(
+        close(got, wanted), "The first three are right, the fourth is not: it needs everything before it."
+    )
+    one = tensor(run(answer, writes[:1], decays[:1]), (1, P, N))
+    require(not one.any(), "With a single chunk nothing is handed on: zero enters it.")

@@ -1,0 +1,71 @@
+"""Predict, then run: a row of buttons before the cell that shows the answer.
+
+    guess = predict("A", "B", "C")        the question itself stands in the text above
+    guess.reveal("C", "because ...")      in the cell that shows it: what was guessed, what is right, and why
+
+Where a notebook is only looked at (saved, exported, printed) a line with the choices stands in for the buttons.
+"""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+try:
+    import ipywidgets
+except ImportError as error:  # the notebooks' extra
+    raise ImportError("the lessons need ipywidgets: pip install ipywidgets") from error
+
+
+class Prediction:
+    """One question; `guess` is the option chosen so far, or None."""
+
+    def __init__(self, options: tuple[str, ...]) -> None:
+        self.options = options
+        self.buttons = ipywidgets.ToggleButtons(options=options, value=None, description="Your guess:")
+
+    @property
+    def guess(self) -> str | None:
+        """The option that is pressed."""
+        return self.buttons.value
+
+    def reveal(self, right: str, why: str = "") -> Answer:
+        """The answer beside the guess. Raises ValueError where `right` is not one of the options."""
+        if right not in self.options:
+            raise ValueError(f"the answer is {right!r}; the options are {', '.join(self.options)}")
+        return Answer(self.guess, right, why)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        made: Any = self.buttons._repr_mimebundle_(**kwargs)  # with or without metadata
+        bundle: dict[str, Any] = dict(made[0] if isinstance(made, tuple) else made)
+        choices = " · ".join(self.options)
+        return bundle | {"text/plain": f"Your guess: {choices}"}
+
+
+class Answer:
+    """What was guessed and what is right, to be shown at the end of a cell."""
+
+    def __init__(self, guess: str | None, right: str, why: str) -> None:
+        self.right = guess == right
+        said = "You had no guess." if guess is None else f"You guessed {guess}."
+        agreed = "Right" if self.right else "The answer is"
+        self.text = f"{said} {agreed}: {right}." + (f" {why}" if why else "")
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        return (
+            '<div role="status" style="border-left:4px solid #3b7ddd;padding:.4em .8em;margin:.4em 0">'
+            f"{html.escape(self.text)}</div>"
+        )
+
+
+def predict(*options: str) -> Prediction:
+    """Buttons for a guess, shown where this is the last line of a cell or displayed.
+
+    Raises ValueError for fewer than two options, or two that are the same.
+    """
+    if len(options) < 2 or len(set(options)) < len(options):
+        raise ValueError(f"the options are {options}; give two or more, all different")
+    return Prediction(options)

@@ -1,0 +1,167 @@
+"""A denoiser with the methods that users of Hugging Face know: save_pretrained, from_pretrained, push_to_hub.
+
+    model = PretrainedDenoiser.from_pretrained("tales-diffuapriel")     a bundled name, a folder, or owner/name
+    model.save_pretrained("runs/mine")                                  the files of checkpoint.py, atomically
+    model.push_to_hub("owner/name")                                     the same files, with the model card
+
+It is a `Denoiser` in every other respect. huggingface_hub's mixin does the pushing; what is written and what is read
+back are this package's own checkpoints, with all their checks.
+
+The card and the figures of a checkpoint belong to its weights. A model that was trained on is saved with a new card,
+that says so and repeats no figure.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import ModelCard, ModelHubMixin
+
+from diffuapriel.card import write_card
+from diffuapriel.checkpoint import fetch_checkpoint, load_weights, save_checkpoint
+from diffuapriel.config import ModelConfig
+from diffuapriel.model.denoiser import Denoiser, count_parameters
+from diffuapriel.text.tokenizer import Tokenizer, get_tokenizer
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The checkpoint that a model was loaded from: whose weights, by their digest, card and extra are about."""
+
+    name: str
+    digest: str
+    card: str | None
+    extra: dict[str, Any]
+
+
+class PretrainedDenoiser(Denoiser, ModelHubMixin, library_name="diffuapriel", license="mit"):
+    """A `Denoiser` that can be saved, loaded and shared.
+
+    Attributes:
+        card: text of the model card, or None for a generated one.
+        extra: plain JSON values kept in config.json: recipe and measured figures.
+        pictures: PNG bytes of the card's pictures by file name.
+        storage: "float32", or "bfloat16" for the matrices in files.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.card: str | None = None
+        self.extra: dict[str, Any] = {}
+        self.pictures: dict[str, bytes] = {}
+        self.storage = "float32"
+        self._source: _Source | None = None
+
+    @classmethod
+    def of(cls, denoiser: Denoiser) -> PretrainedDenoiser:
+        """A copy of a denoiser, in evaluation mode, on its device."""
+        model = cls(denoiser.config)
+        model.load_state_dict(denoiser.state_dict())
+        return model.to(next(denoiser.parameters()).device).eval()
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that the ids are of."""
+        return get_tokenizer(self.config.tokenizer)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        device: str | torch.device = "cpu",
+    ) -> PretrainedDenoiser:
+        """The denoiser of a bundled name, a folder, or a model on the Hub; in evaluation mode, on `device`.
+
+        The other arguments are of the Hub. Raises as `load_checkpoint` does.
+        """
+        return cls._from_pretrained(
+            model_id=pretrained_model_name_or_path,
+            revision=revision,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+            token=token,
+        ).to(device)
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str | Path, **hub_options: Any) -> PretrainedDenoiser:
+        info = fetch_checkpoint(model_id, **hub_options)
+        model = cls(info.config)
+        stored = load_weights(model, info)
+        card = info.folder / "README.md"
+        model.card = card.read_text(encoding="utf-8") if card.is_file() else None
+        model.extra = info.extra
+        model.pictures = {file.name: file.read_bytes() for file in sorted(info.folder.glob("*.png"))}
+        half = any(tensor.dtype == torch.bfloat16 for tensor in stored.values())
+        model.storage = "bfloat16" if half else "float32"
+        model._source = _Source(
+            info.repository or info.name, model._digest(), model.card, copy.deepcopy(info.extra)
+        )
+        return model.eval()
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        config: Any = None,
+        repo_id: str | None = None,
+        push_to_hub: bool = False,
+        model_card_kwargs: dict[str, Any] | None = None,
+        **push_to_hub_kwargs: Any,
+    ) -> str | None:
+        """Write a checkpoint folder, atomically; with `push_to_hub` also to the Hub, whose commit is returned.
+
+        model_card_kwargs: of `write_card` (recipe, evaluation, ...), for a new card. repo_id: the folder's name
+        where left out. Raises ValueError for a config that is not the model's own, and as `save_checkpoint` does.
+        """
+        if config is not None and config != self.config:
+            raise ValueError(
+                "config is not the model's own; a checkpoint records the config that it was built from"
+            )
+        folder = Path(save_directory)
+        self._forget_what_is_no_longer_true()
+        card = self.card
+        if card is None or model_card_kwargs:
+            card = str(self.generate_model_card(**{"name": folder.name, **(model_card_kwargs or {})}))
+        save_checkpoint(
+            folder, self, card=card, extra=self.extra, storage=self.storage, pictures=self.pictures
+        )
+        if not push_to_hub:
+            return None
+        more = {"model_card_kwargs": model_card_kwargs, **push_to_hub_kwargs}
+        return self.push_to_hub(repo_id or folder.name, **more)
+
+    def generate_model_card(self, *, name: str = "model", **kwargs: Any) -> ModelCard:
+        """A new card from the config and from what is given: the arguments of `write_card`."""
+        facts = {"recipe": self.extra.get("recipe", {}), **kwargs}
+        parameters = count_parameters(self.config)
+        return ModelCard(write_card(name=name, config=self.config, parameters=parameters, **facts))
+
+    def _forget_what_is_no_longer_true(self) -> None:
+        """Where the weights are no longer the source's, drop its card and figures; what was set since then stays."""
+        source = self._source
+        if source is None or self._digest() == source.digest:
+            return
+        if self.card == source.card:
+            self.card, self.pictures = None, {}
+        if self.extra == source.extra:
+            self.extra = {"recipe": {"trained on from": source.name}}
+        self._source = None
+
+    def _digest(self) -> str:
+        """SHA-256 of all weights."""
+        digest = hashlib.sha256()
+        for tensor in self.state_dict().values():
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        return digest.hexdigest()

@@ -1,0 +1,133 @@
+"""The committed recipes: what the bundled checkpoints were trained by, and what the paper's budgets are trained by.
+
+A recipe is the same for the three architectures; only the learning rate is each one's own (optimizer.py). AdamW with
+betas (0.9, 0.95) and weight decay 0.1 on matrices, a linear warm-up and a cosine are `TrainConfig`'s own.
+
+    tales-laptop, tales-gpu     the bundled checkpoints
+    small-tales, small-stdlib   `small`, one GPU
+    dclm-240m, -0.5b, -1.3b     the paper's presets on DCLM, streamed from the Hub, GPT-2's tokenizer, 1,024 tokens
+
+The paper (arXiv:2511.15927) names the corpus, the tokenizer and the length; its number of tokens is not ours to copy
+onto other machines, so these take 20 tokens a parameter, embeddings counted (the compute-optimal rule of thumb of
+Chinchilla, arXiv:2203.15556), and half a million tokens an update. More is said with `--tokens`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+LIMITS = (
+    "Knows the words and plots of this project's tales grammar, nothing else.",
+    "Trained on windows of whole stories; shorter canvases than a story are strange to it.",
+)
+WEB_LIMITS = (
+    "Trained on filtered web text: it repeats what people write there, the wrong and the hurtful too.",
+    "A base model: it follows no instructions.",
+)
+CODE_LIMITS = ("Trained on the Python standard library alone: no other code, little English.",)
+TOKENS_A_PARAMETER = 20
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Options of `TrainConfig` that a recipe fixes, and how its result is measured."""
+
+    about: str
+    options: dict[str, Any]
+    level: int | None = 3  # of the tales; None for other text, where no samples are judged
+    windows: int = 512  # held-out windows for the NELBO
+    draws: int = 8  # noise levels for each
+    stories: int = 400  # sampled, at least
+    batch_size: int = 16  # of the measurements
+    limits: tuple[str, ...] = LIMITS
+
+
+def _small(corpus: str, *, level: int | None, tokens: int, limits: tuple[str, ...], **options: Any) -> Recipe:
+    return Recipe(
+        about=f"small on {corpus}, {tokens / 1e6:,.0f} million tokens; meant for about ten minutes an architecture on "
+        "one H200, which has not been measured",
+        options={
+            "preset": "small",
+            "corpus": corpus,
+            "tokens": tokens,
+            "warmup_steps": 300,
+            "validate_every": 1000,
+            "precision": "bf16",
+            "compile": True,
+            **options,
+        },
+        level=level,
+        windows=1024,
+        batch_size=64,
+        stories=500,
+        limits=limits,
+    )
+
+
+def _dclm(preset: str, parameters: float, *, batch_size: int) -> Recipe:
+    """512 rows of 1,024 tokens an update over all ranks, at most batch_size of them at once on each."""
+    tokens = round(TOKENS_A_PARAMETER * parameters)
+    return Recipe(
+        about=f"{preset} on DCLM, {tokens / 1e9:,.1f} billion tokens, for several GPUs (torchrun); not run by us",
+        options={
+            "preset": preset,
+            "corpus": "hf:mlfoundations/dclm-baseline-1.0",
+            "length": 1024,
+            "batch_size": batch_size,
+            "accumulate": 512 // batch_size,
+            "tokens": tokens,
+            "warmup_steps": 1000,
+            "validate_every": 1000,
+            "save_seconds": 900.0,
+            "precision": "bf16",
+            "compile": True,
+            "checkpoint_activations": True,
+        },
+        level=None,
+        windows=1024,
+        batch_size=16,
+        limits=WEB_LIMITS,
+    )
+
+
+RECIPES = {
+    "tales-laptop": Recipe(
+        about="nano on full tales, about an hour an architecture on 2 cores",
+        options={
+            "preset": "nano",
+            "corpus": "tales:3",
+            "length": 128,
+            "batch_size": 32,
+            "tokens": 20_000_000,
+            "warmup_steps": 200,
+            "validate_every": 500,
+        },
+        stories=200,
+    ),
+    "tales-gpu": Recipe(
+        about="tiny on full tales, a story a window, about four minutes an architecture on one H200",
+        options={
+            "preset": "tiny",
+            "corpus": "tales:3",
+            "length": 128,
+            "batch_size": 256,
+            "tokens": 180_000_000,
+            "warmup_steps": 300,
+            "validate_every": 2000,
+            "precision": "bf16",
+            "compile": True,
+        },
+        windows=1024,
+        draws=16,
+        batch_size=256,
+        stories=500,
+    ),
+    "small-tales": _small("tales:3", level=3, tokens=300_000_000, limits=LIMITS, length=128, batch_size=256),
+    "small-stdlib": _small(
+        "stdlib", level=None, tokens=300_000_000, limits=CODE_LIMITS, length=1024, batch_size=64
+    ),
+    "dclm-240m": _dclm("240m", 240e6, batch_size=64),
+    "dclm-0.5b": _dclm("0.5b", 0.5e9, batch_size=32),
+    "dclm-1.3b": _dclm("1.3b", 1.3e9, batch_size=16),
+}

@@ -1,0 +1,138 @@
+"""Run lessons whole, at full length, and keep what came out: `make lessons`, or `make lessons ARGS="01 04"`.
+
+    runs/lessons/NN_name.ipynb    the solution version with its outputs, for `make lessons-html`
+    notebooks/minutes.json        how long each took here, which `make notebooks` prints in its head
+
+Stops at the first cell that fails, and says which. DIFFUAPRIEL_QUICK=1 shortens the training; then no minutes are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import build
+import nbclient
+from ipykernel.kernelspec import install
+from nbformat import NotebookNode
+
+ROOT = build.NOTEBOOKS.parent
+KEPT = ROOT / "runs" / "lessons"
+TIMEOUT = 1_800  # seconds a cell may take
+
+
+def kernel_environment(folder: Path) -> dict[str, str]:
+    """Variables under which the kernel "python3" is the Python that runs this, whatever else is installed."""
+    install(prefix=str(folder))
+    return {
+        "JUPYTER_PATH": str(folder / "share" / "jupyter"),
+        "IPYTHONDIR": str(folder / "ipython"),
+        "PYTHONPATH": str(ROOT),
+        "GOMP_SPINCOUNT": "20000",  # threads that wait soon go to sleep (see diffuapriel/__init__.py)
+    }
+
+
+@contextmanager
+def kernel() -> Iterator[None]:
+    """Within the block, `kernel_environment` holds."""
+    with tempfile.TemporaryDirectory() as folder:
+        before = dict(os.environ)
+        os.environ.update(kernel_environment(Path(folder)))
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+
+def execute(notebook: NotebookNode, folder: Path, timeout: int = TIMEOUT) -> float:
+    """Run every cell in `folder`, in place, and return the minutes. Raises CellExecutionError where a cell fails."""
+    began = time.monotonic()
+    resources = {"metadata": {"path": str(folder)}}
+    nbclient.NotebookClient(notebook, timeout=timeout, kernel_name="python3", resources=resources).execute()
+    return (time.monotonic() - began) / 60
+
+
+def executed(source: Path) -> NotebookNode | None:
+    """The kept run of a lesson's solution version, where its cells are still those of the source.
+
+    A shortened run counts only where runs are shortened.
+    """
+    import nbformat
+
+    path = KEPT / f"{source.stem}.ipynb"
+    if not path.exists():
+        return None
+    kept = nbformat.read(path, as_version=4)
+    now = build.make_notebook(source, "solution")
+    code = [[cell.source for cell in made.cells if cell.cell_type == "code"] for made in (kept, now)]
+    return kept if code[0] == code[1] and kept.metadata.get("shortened", False) <= shortened() else None
+
+
+def shortened() -> bool:
+    """Whether training is cut short here, as the tests of this project do."""
+    return os.environ.get("DIFFUAPRIEL_QUICK") == "1"
+
+
+def machine() -> str:
+    """The processor in words: "2 cores of an AMD EPYC"."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        models = [
+            line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line
+        ]
+        name = models[0] if models else name
+    words = name.replace("(R)", "").replace("(TM)", "").split()
+    return f"{os.cpu_count()} cores ({' '.join(words[:4])})"
+
+
+def run(source: Path) -> float:
+    """Execute the solution version of a lesson, keep it, and return the minutes."""
+    notebook = build.make_notebook(source, "solution")
+    notebook.metadata["shortened"] = shortened()
+    minutes = execute(notebook, build.FOLDERS["solution"])
+    KEPT.mkdir(parents=True, exist_ok=True)
+    (KEPT / f"{source.stem}.ipynb").write_text(build.to_text(notebook), encoding="utf-8")
+    return minutes
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the lessons whose names begin with one of the arguments, all without any; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="make lessons", description="Run lessons whole and measure the minutes."
+    )
+    parser.add_argument("lessons", nargs="*", help="beginnings of names, such as 01; all without any")
+    wanted = parser.parse_args(arguments).lessons
+    chosen = [s for s in build.sources() if not wanted or s.stem.startswith(tuple(wanted))]
+    if not chosen:
+        names = ", ".join(source.stem for source in build.sources())
+        print(f"error: no lesson begins with {', '.join(wanted)}; there are {names}", file=sys.stderr)
+        return 2
+    minutes = build.read_minutes()[1]
+    with kernel():
+        for source in chosen:
+            try:
+                took = run(source)
+            except nbclient.exceptions.CellExecutionError as error:
+                print(f"error: {source.stem} failed\n{error}", file=sys.stderr)
+                return 1
+            print(f"{source.stem:24} {took:5.1f} minutes", flush=True)
+            minutes[source.stem] = round(took, 1)
+    if not shortened():
+        document = {"machine": machine(), "minutes": dict(sorted(minutes.items()))}
+        build.MINUTES.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        build.main()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""Export the lessons as web pages that open offline: `make lessons-html`, or `make lessons-html ARGS="01 04"`.
+
+    lessons-html/index.html      all lessons
+    lessons-html/NN_name.html    one lesson, solved and run; its players play and its figures answer to the mouse
+    lessons-html/plotly.min.js   what draws the figures of all pages
+
+The kept runs of `make lessons` are taken; a lesson without one, or with one of other cells, is run first. Text is
+always the newest. The folder may be copied anywhere, or opened from where it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import html
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import build
+import execute
+import plotly
+from nbclient.exceptions import CellExecutionError
+from nbformat import NotebookNode
+from page.export import PLOTLY, lesson_page
+
+PAGES = execute.ROOT / "lessons-html"
+INDEX = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>DiffuApriel: the lessons</title>
+<link rel="icon" href="data:,">
+<style>
+:root {{ color-scheme: light dark; }}
+body {{ max-width: 44rem; margin: 0 auto; padding: 24px 16px; font: 16px/1.5 system-ui, sans-serif; }}
+li {{ margin: 20px 0; list-style: none; }}
+ul {{ padding: 0; }}
+h2 {{ margin: 0; font-size: 1.1em; }}
+p {{ margin: 4px 0; }}
+</style>
+</head>
+<body>
+<main>
+<h1>The lessons</h1>
+<ul>
+{items}
+</ul>
+</main>
+</body>
+</html>
+"""
+
+
+def run_of(source: Path) -> NotebookNode | None:
+    """The newest text of a lesson with the outputs of its kept run, or None where there is none of these cells."""
+    kept = execute.executed(source)
+    if kept is None:
+        return None
+    notebook = build.make_notebook(source, "solution")
+    notebook.metadata |= kept.metadata
+    ran = [cell for cell in kept.cells if cell.cell_type == "code"]
+    for cell, old in zip([cell for cell in notebook.cells if cell.cell_type == "code"], ran, strict=True):
+        cell.outputs, cell.execution_count = old.outputs, old.execution_count
+    return notebook
+
+
+def head(source: Path) -> tuple[str, str]:
+    """The title of a lesson and its first paragraph, without the marks of Markdown."""
+    text = build.make_notebook(source, "solution").cells[0].source
+    title, paragraph = re.match(r"# (.+?)\n\s*\n(.+?)\n\s*\n", text, re.S).groups()
+    return title, re.sub(r"[*`]", "", " ".join(paragraph.split()))
+
+
+def index(folder: Path) -> str:
+    """The page that leads to all lessons that lie in the folder."""
+    items = []
+    for source in build.sources():
+        if (folder / f"{source.stem}.html").exists():
+            title, words = map(html.escape, head(source))
+            items.append(f'<li><h2><a href="{source.stem}.html">{title}</a></h2><p>{words}</p></li>')
+    return INDEX.format(items="\n".join(items))
+
+
+def write(source: Path, folder: Path) -> Path:
+    """Export one lesson, running it where it must; returns its page. Raises CellExecutionError where a cell fails."""
+    notebook = run_of(source)
+    if notebook is None:
+        print(f"{source.stem}: running it first, which takes minutes", flush=True)
+        execute.run(source)
+        notebook = run_of(source)
+    path = folder / f"{source.stem}.html"
+    path.write_text(lesson_page(notebook, head(source)[0]), encoding="utf-8")
+    return path
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Export the lessons whose names begin with one of the arguments, all without any; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="make lessons-html", description="Export lessons as web pages.")
+    parser.add_argument("lessons", nargs="*", help="beginnings of names, such as 01; all without any")
+    wanted = parser.parse_args(arguments).lessons
+    chosen = [s for s in build.sources() if not wanted or s.stem.startswith(tuple(wanted))]
+    if not chosen:
+        names = ", ".join(source.stem for source in build.sources())
+        print(f"error: no lesson begins with {', '.join(wanted)}; there are {names}", file=sys.stderr)
+        return 2
+    PAGES.mkdir(exist_ok=True)
+    shutil.copyfile(Path(plotly.__file__).parent / "package_data" / PLOTLY, PAGES / PLOTLY)
+    with execute.kernel():
+        for source in chosen:
+            try:
+                print(write(source, PAGES).relative_to(execute.ROOT), flush=True)
+            except CellExecutionError as error:
+                print(f"error: {source.stem} failed\n{error}", file=sys.stderr)
+                return 1
+    (PAGES / "index.html").write_text(index(PAGES), encoding="utf-8")
+    print((PAGES / "index.html").relative_to(execute.ROOT))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,687 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 04 · Which backbone learns?
+#
+# Three backbones do the same job: Mamba-2 in every block, Mamba-2 with some attention, and attention in every block.
+# Which of them learns best? The question is easy to ask and easy to answer wrongly. In this lesson you train all
+# three side by side, and learn what a fair comparison needs and how much of a difference is luck.
+#
+# **You will be able to**
+#
+# - match models in parameters and in data, and say why this matters;
+# - show that one learning rate for all is unfair, and find each model's own;
+# - read learning curves against tokens and against seconds, with the best possible loss as a floor;
+# - tell a difference between two models from noise, and from the luck of a seed.
+#
+# **You need** lesson 01 (the loss, training). Lessons 02 and 03 say what is inside the models; here they are boxes.
+#
+# | part | minutes |
+# |---|---|
+# | 1. Equal parameters | 10 |
+# | 2. Equal tokens, in the same order | 10 |
+# | 3. To each its own learning rate | 12, of which up to 3 are waiting |
+# | 4. The race: tokens, seconds, and the floor | 10, of which 1 is waiting |
+# | 5. A difference, or noise? | 12 |
+# | 6. Real text | 6, of which 1 is waiting |
+# | 7. What this can tell, and what not | 5 |
+#
+# {{measured}}
+#
+# Where it says **predict, then run**, click a letter before you run the next cell. Three **exercises** check your
+# answer.
+
+# %% [markdown]
+# The next cell only prepares things. Run it. `QUICK` is True where the tests of this project run the lesson.
+
+# %%
+import math
+import random
+import time
+from dataclasses import dataclass, field
+
+import plotly.graph_objects as go
+import torch
+from IPython.display import Markdown, display
+from tqdm.auto import tqdm
+
+from diffuapriel import Denoiser, get_schedule, get_tokenizer, preset
+from diffuapriel.lessons import QUICK, check, predict, prepare, show
+
+prepare()
+tokenizer, schedule = get_tokenizer("gpt2-4k"), get_schedule("log-linear")
+EOS, MASK = tokenizer.eos_id, tokenizer.mask_id
+COLORS = {"diffuapriel": "teal", "diffuapriel-h": "darkorange", "diffutran": "crimson"}
+
+# %% [markdown]
+# ## 1. Equal parameters
+#
+# The three backbones:
+#
+# | name | what mixes the tokens | MLP |
+# |---|---|---|
+# | `diffuapriel` | bidirectional Mamba-2 in every block | 2 times as wide inside |
+# | `diffuapriel-h` | the same, with an attention block here and there (H is for hybrid) | 2 times |
+# | `diffutran` | attention in every block | 4 times |
+#
+# A bigger model learns better, whatever is inside. So the three must be equally big. What is *big*? The usual measure
+# is the number of **parameters**, the numbers that training adjusts. Equal depth and width would not do: the blocks
+# differ.
+
+# %%
+from diffuapriel.model.denoiser import count_parameters  # counts without making the model
+
+for name in COLORS:
+    same_shape = preset("nano", name, width=128, depth=6)
+    print(
+        f"{name:14} width 128, depth 6: {count_parameters(same_shape) / 1e6:.2f} million parameters"
+    )
+
+# %% [markdown]
+# ### Exercise 1: match a budget
+#
+# A *shape* is a pair (width, depth). You are given a function that counts the parameters of a shape, a target, and a
+# list of shapes. Find the shape that comes closest to the target.
+#
+# <details><summary>Hint 1</summary>Closest may be a little above the target or a little below.</details>
+# <details><summary>Hint 2</summary><code>min(shapes, key=...)</code> takes a function that gives each shape a number,
+# and returns the shape with the smallest. Which number is small for a good shape?</details>
+
+
+# %% tags=["exercise"]
+def closest_shape(count, target, shapes):
+    """count(width, depth) gives parameters; shapes is a list of (width, depth). Returns one of them."""
+    return None  # your line here
+
+
+# %% tags=["solution"]
+def closest_shape(count, target, shapes):
+    """count(width, depth) gives parameters; shapes is a list of (width, depth). Returns one of them."""
+    return min(shapes, key=lambda shape: abs(count(*shape) - target))
+
+
+# %%
+check.closest_shape(closest_shape)
+
+# %% [markdown]
+# The models of this lesson must learn within a minute, so they are smaller than *nano*. Most parameters of such a
+# small model are in its two tables: the embedding (a row for each token going in) and the head (a row for each token
+# coming out). They grow with the width. So we take the same width for all: the tables are equal, and the blocks have
+# to match. An attention block of the hybrid is smaller than its Mamba blocks; its Mamba blocks get a larger state
+# instead.
+
+# %%
+small = {"width": 64, "depth": 3, "expand": 1, "headdim": 16}
+CONFIGS = {
+    "diffuapriel": preset("nano", "diffuapriel", d_state=32, **small),
+    "diffuapriel-h": preset("nano", "diffuapriel-h", d_state=64, **small),
+    "diffutran": preset("nano", "diffutran", width=64, depth=3),
+}
+counts = {name: count_parameters(config) for name, config in CONFIGS.items()}
+tables = 2 * 64 * CONFIGS["diffutran"].padded_vocab_size
+for name, config in CONFIGS.items():
+    print(
+        f"{name:14} {counts[name]:,} parameters, {counts[name] - tables:,} without the tables;"
+        f" blocks: {', '.join(config.layer_kinds)}"
+    )
+spread = max(counts.values()) / min(counts.values()) - 1
+print(f"\nThe largest is {spread:.1%} larger than the smallest.")
+assert spread < 0.02
+
+# %% [markdown]
+# Look at the second column too: without the equal tables the difference weighs more. Whoever reports a match should
+# say what was counted.
+
+# %% [markdown]
+# ## 2. Equal tokens, in the same order
+#
+# The text is that of lesson 01: tales of one sentence, each in a row of its own, filled up with end-of-text tokens.
+
+# %%
+from diffuapriel.text import tales
+
+LENGTH = 18  # tokens in a row
+
+
+def draw_stories(rows, rng):
+    """`rows` new stories as a table of token ids, (rows, LENGTH)."""
+    table = []
+    for _ in range(rows):
+        ids = tokenizer.encode(tales.generate(1, rng))
+        table.append(ids + [EOS] * (LENGTH - len(ids)))
+    return torch.tensor(table)
+
+
+def tales_batch(step, rows=16):
+    """The batch of a step: the same for every model that asks."""
+    return draw_stories(rows, random.Random(f"train {step}"))
+
+
+print(tokenizer.decode(tales_batch(0)[0].tolist()).replace("<|endoftext|>", " ·"))
+
+# %% [markdown]
+# Luck enters a training run in three places: the weights at the start, the stories, and the noise (which time *t*,
+# which tokens are hidden). We cannot remove luck, but we can hand the *same* luck to everybody. All models see the
+# same stories in the same order, under the same noise.
+#
+# The learning rate follows a plan: a **warm-up**, in which it rises in a straight line from nearly 0 to its **peak**,
+# then a **cosine** down to a tenth of the peak. The warm-up protects the young model from steps in directions that
+# are still mostly noise. The descent lets it settle.
+
+# %% [markdown]
+# ### Exercise 2: warm-up and cosine
+#
+# Write the plan. Steps count from 0. In the warm-up, step 0 has the rate peak/warmup, and the last step of the
+# warm-up (step warmup − 1) has the peak. From step `warmup` on, it follows half a cosine wave: at step `warmup` it is
+# the peak, and at step `total` it would be a tenth of the peak.
+#
+# <details><summary>Hint 1</summary>Write both parts by themselves. For the second, first compute how much of the way
+# from <code>warmup</code> to <code>total</code> is done, a number from 0 to 1.</details>
+# <details><summary>Hint 2</summary><code>0.5 * (1 + math.cos(math.pi * done))</code> falls from 1 to 0. Stretch it,
+# so that it falls from 1 to 0.1, and multiply by the peak.</details>
+
+
+# %% tags=["exercise"]
+def my_rate(step, peak, warmup, total):
+    """The learning rate of a step, 0 <= step < total."""
+    return None  # your lines here
+
+
+# %% tags=["solution"]
+def my_rate(step, peak, warmup, total):
+    """The learning rate of a step, 0 <= step < total."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    done = (step - warmup) / (total - warmup)
+    return peak * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+# %%
+check.warmup_cosine(my_rate)
+
+# %% [markdown]
+# The package has this plan as `learning_rate`, and `make_optimizer` gives AdamW as it is used in all of its training.
+# `noise_seed` turns a step's number into the seed of its noise.
+#
+# Now the loop. It takes several **runs**, each a model with its own peak rate, and moves them **in turn**: one step
+# of the first, one step of the second, and so on, all on the same batch. So equal tokens are not a promise but the
+# way the loop is built. And when the computer is slow for a moment, it is slow for all of them.
+
+# %%
+from diffuapriel.diffusion.objective import nelbo
+from diffuapriel.training.loop import noise_seed
+from diffuapriel.training.optimizer import learning_rate, make_optimizer
+
+
+@dataclass
+class Run:
+    """One model in training: `losses` in nats a token, `seconds` of each step."""
+
+    name: str
+    peak: float  # of the learning rate
+    seed: int = 0  # of the weights at the start
+    losses: list = field(default_factory=list)
+    seconds: list = field(default_factory=list)
+
+    def __post_init__(self):
+        torch.manual_seed(self.seed)
+        self.model = Denoiser(CONFIGS[self.name])
+        self.optimizer = make_optimizer(
+            self.model, learning_rate=self.peak, betas=(0.9, 0.95), weight_decay=0.0
+        )
+
+
+# %%
+def one_step(run, ids, step, total):
+    """One update of one run on the batch `ids`; remembers its loss and how long it took."""
+    began = time.perf_counter()
+    rate = learning_rate(step, peak=run.peak, warmup_steps=max(1, total // 10), total_steps=total)
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate
+    noise = torch.Generator().manual_seed(noise_seed(0, step))  # the same for every run
+    loss = nelbo(run.model, ids, schedule, MASK, generator=noise).loss
+    run.optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(run.model.parameters(), 1.0)
+    run.optimizer.step()
+    run.losses.append(loss.item())
+    run.seconds.append(time.perf_counter() - began)
+
+
+def train_side_by_side(runs, batch, total, what):
+    """Move all runs through the same `total` batches, in turn."""
+    for step in tqdm(range(total), desc=what):
+        ids = batch(step)
+        for run in runs:
+            one_step(run, ids, step, total)
+
+
+# %% [markdown]
+# Does it repeat? A result that nobody can repeat is an anecdote. Same seed, same losses, to the last digit:
+
+# %%
+first, second = ([Run(name, 4e-3) for name in CONFIGS] for _ in range(2))
+train_side_by_side(first, tales_batch, 3, "once")
+train_side_by_side(second, tales_batch, 3, "again")
+for one, other in zip(first, second):
+    print(f"{one.name:14}", " ".join(f"{loss:.6f}" for loss in one.losses))
+    assert one.losses == other.losses
+
+# %% [markdown]
+# ## 3. To each its own learning rate
+#
+# The learning rate is the one number that decides most. Too small, and the model crawls. Too large, and it stumbles.
+# What is right depends on the architecture, the size and the length of the run. So we try four rates for each
+# backbone. This is called a **sweep**. Every run has its full length, so the best of them can be used in the race
+# later.
+#
+# **Predict, then run.** Suppose somebody compares at one and the same rate for all, and picks this rate among the
+# four. How much does the pick change the difference between DiffuApriel and DiffuTran?
+#
+# - **A** · hardly: by less than 1 nat a story
+# - **B** · it changes how large the difference is, but not who wins
+# - **C** · it even changes who wins
+
+# %%
+guess_1 = predict("A", "B", "C")
+guess_1
+
+# %% [markdown]
+# The next cell trains all of them, and takes two to three minutes. Time for a second question, about the best run of
+# each backbone. **Predict.** After the first quarter of the tokens, who has the lowest loss?
+#
+# - **A** · DiffuApriel
+# - **B** · DiffuApriel-H, the hybrid
+# - **C** · DiffuTran
+
+# %%
+guess_2 = predict("A", "B", "C")
+guess_2
+
+# %%
+RATES = [1.5e-3, 4e-3, 1.1e-2, 3e-2]
+STEPS = 10 if QUICK else 220
+sweep = [Run(name, rate) for name in CONFIGS for rate in RATES]
+train_side_by_side(sweep, tales_batch, STEPS, f"{len(sweep)} runs")
+
+# %% [markdown]
+# A run is judged by the mean of its last steps. Look for the lowest point of each curve. It should not lie at the
+# edge: if the best rate is the largest or smallest that was tried, the sweep was too narrow.
+
+# %%
+tail = max(1, STEPS // 10)
+score = {
+    (run.name, run.peak): LENGTH * sum(run.losses[-tail:]) / tail for run in sweep
+}  # nats a story
+best = {name: min(RATES, key=lambda rate: score[name, rate]) for name in CONFIGS}
+
+figure = go.Figure(
+    layout={"xaxis_title": "peak learning rate", "yaxis_title": "nats a story", "height": 400}
+)
+for name, color in COLORS.items():
+    curve = [score[name, rate] for rate in RATES]
+    figure.add_scatter(x=RATES, y=curve, name=name, line_color=color, mode="lines+markers")
+figure.update_xaxes(type="log")
+show(figure)
+for name, rate in best.items():
+    edge = ": at the edge, the sweep is too narrow for it" if rate in (RATES[0], RATES[-1]) else ""
+    print(f"{name:14} best at {rate:g}{edge}")
+
+# %% [markdown]
+# Now the comparison at each shared rate, and the fair one, each model at its own best rate:
+
+# %%
+shared = {rate: score["diffutran", rate] - score["diffuapriel", rate] for rate in RATES}
+fair = score["diffutran", best["diffutran"]] - score["diffuapriel", best["diffuapriel"]]
+for rate, ahead in shared.items():
+    print(f"both at {rate:<7g}  DiffuApriel is ahead by {ahead:6.1f} nats a story")
+print(f"each at its own   DiffuApriel is ahead by {fair:6.1f} nats a story")
+
+span = max(shared.values()) - min(shared.values())
+answer = "A" if span < 1 else "C" if min(shared.values()) < 0 < max(shared.values()) else "B"
+guess_1.reveal(answer, f"The pick alone moves the difference by {span:.1f} nats a story.")
+
+# %% [markdown]
+# So a comparison at one shared rate measures the choice of the rate as well. Whoever chooses it, chooses a handicap.
+# The fair question is: how well does each learn at *its* best? The same holds for everything else that is tuned.
+#
+# Two warnings. A longer run likes smaller rates than a short one, so the best rates are only right for runs of this
+# length. And each score has its own noise: two rates whose scores are close are equally good.
+#
+# ## 4. The race: tokens, seconds, and the floor
+#
+# Into the race goes the best run of each backbone. Besides, each takes part a **second** time, at the same rate, with
+# another draw of the weights at the start (seed 1). You will see why. This takes a minute.
+
+# %%
+race = [run for run in sweep if run.peak == best[run.name]]
+again = [Run(name, best[name], seed=1) for name in CONFIGS]
+train_side_by_side(again, tales_batch, STEPS, "with another seed")
+race += again
+
+# %% [markdown]
+# The dashed line is the **floor**: the entropy of these stories, known exactly (lesson 01). No model can get below
+# it. Each curve is the mean of the last steps, since a single batch is noisy. The dotted line of a color is seed 1.
+
+# %%
+WINDOW = 20  # steps
+floor = tales.entropy(1)
+tokens = [16 * LENGTH * (step + 1) for step in range(STEPS)]
+
+
+def smooth(values):
+    """The mean of the last WINDOW values, from the first full window on."""
+    return torch.tensor(values).double().unfold(0, min(WINDOW, len(values)), 1).mean(1)
+
+
+def draw_curves(runs, x_of, x_title, y_title, scale):
+    """One curve a run: smoothed loss times `scale` against x_of(run)."""
+    figure = go.Figure(layout={"xaxis_title": x_title, "yaxis_title": y_title, "height": 420})
+    for run in runs:
+        y = (scale * smooth(run.losses)).tolist()
+        dash, label = (
+            ("solid", run.name) if run.seed == 0 else ("dot", f"{run.name}, seed {run.seed}")
+        )
+        figure.add_scatter(x=list(x_of(run))[-len(y) :], y=y, name=label)
+        figure.data[-1].line = {"color": COLORS[run.name], "dash": dash}
+    return figure
+
+
+figure = draw_curves(race, lambda run: tokens, "tokens", "nats a story", LENGTH)
+figure.add_hline(y=floor, line_dash="dash", annotation_text=f"entropy: {floor:.2f}")
+figure.update_yaxes(range=[0.5 * floor, 6 * floor])
+show(figure)
+
+# %%
+quarter = STEPS // 4
+early = {
+    run.name: LENGTH * smooth(run.losses)[max(0, quarter + 1 - WINDOW)].item() for run in race[:3]
+}
+for name, nats in early.items():
+    print(f"{name:14} {nats:5.1f} nats a story after {tokens[quarter]:,} tokens")
+letter = dict(zip(CONFIGS, "ABC"))
+first = min(early, key=early.get)
+guess_2.reveal(letter[first], "All three saw the same stories in the same order.")
+
+# %% [markdown]
+# Where a Mamba model starts faster, a likely reason is this. A Mamba layer has its neighbors at hand from the first
+# step: its short convolution and its fading memory look at what stands nearby. Attention starts out looking
+# everywhere at once, and must first *learn* that the neighbors matter. That is a head start, which need not last.
+#
+# **Predict, then run.** The same curves, but against **seconds**. A step of DiffuTran is the quickest of the three on
+# such short rows. Let all three train until DiffuTran is through with its steps, and stop the clock. Who is ahead?
+#
+# - **A** · still a Mamba model, though it has made fewer steps
+# - **B** · DiffuTran, thanks to its quicker steps
+
+# %%
+guess_3 = predict("A", "B")
+guess_3
+
+# %%
+from itertools import accumulate  # running sums
+
+figure = draw_curves(race, lambda run: accumulate(run.seconds), "seconds", "nats a story", LENGTH)
+figure.add_hline(y=floor, line_dash="dash", annotation_text=f"entropy: {floor:.2f}")
+figure.update_yaxes(range=[0.5 * floor, 6 * floor])
+show(figure)
+
+clock = min(sum(run.seconds) for run in race[:3])
+ahead = {}
+for run in race[:3]:
+    done = sum(moment <= clock for moment in accumulate(run.seconds))
+    ahead[run.name] = LENGTH * sum(run.losses[max(0, done - WINDOW) : done]) / min(WINDOW, done)
+    speed = 1000 * sum(run.seconds) / STEPS
+    print(
+        f"{run.name:14} {speed:4.0f} ms a step, {done} steps, {ahead[run.name]:5.1f} nats a story"
+    )
+winner = min(ahead, key=ahead.get)
+guess_3.reveal(
+    "B" if winner == "diffutran" else "A", f"The clock was stopped after {clock:.0f} seconds."
+)
+
+# %% [markdown]
+# Two axes, two questions. **Against tokens**: who makes more of the same text? That is a property of the
+# architecture. **Against seconds**: who is ready sooner? That depends on the computer, the program and the length of
+# the rows. Here the rows have only a few tokens. On long rows the order of the speeds turns around, which lesson 06
+# measures.
+#
+# ## 5. A difference, or noise?
+#
+# The losses of training are noisy, and each was measured on a model that has changed since. For a verdict, all models
+# are scored on new stories, the same for all, and under the same noise. The result is one number for each story and
+# each model.
+
+# %%
+STORIES, DRAWS = (20, 2) if QUICK else (300, 6)
+
+
+@torch.no_grad()
+def nats_of_rows(model, ids):
+    """The NELBO of each row in nats, (rows,), averaged over DRAWS draws of the noise."""
+    noise = torch.Generator().manual_seed(1)  # the same for every model
+    scores = [nelbo(model, ids, schedule, MASK, generator=noise).nats for _ in range(DRAWS)]
+    return torch.stack(scores).double().mean(0)
+
+
+held_out = draw_stories(STORIES, random.Random("held out"))
+nats = {(run.name, run.seed): nats_of_rows(run.model, held_out) for run in tqdm(race)}
+for (name, seed), values in nats.items():
+    print(f"{name:14} seed {seed}: {values.mean():5.2f} nats a story, the floor is {floor:.2f}")
+
+# %% [markdown]
+# A mean over some stories is not the mean over all stories. A **95 % interval** says how far off it may be: of a
+# hundred such intervals, about 95 hold the true mean. It is the mean plus and minus 1.96 standard errors, and the
+# standard error is the standard deviation of the stories' scores, divided by the square root of how many there are.
+#
+# For a difference between two models there is a better way than to put two intervals side by side. Both have scored
+# the *same* stories, and a story that is hard for one is hard for the other. So take the difference *for each story*
+# first. What is common to both drops out. This is called a **paired** comparison.
+
+# %% [markdown]
+# ### Exercise 3: a paired interval
+#
+# Given the scores of two models on the same stories, compute the mean of the difference *a* − *b* and its 95 %
+# interval.
+#
+# <details><summary>Hint 1</summary>Forget that there are two models: work with <code>a - b</code>, one number a
+# story.</details>
+# <details><summary>Hint 2</summary>The standard error is <code>(a - b).std() / len(a) ** 0.5</code>. The interval
+# reaches 1.96 of it to either side.</details>
+
+
+# %% tags=["exercise"]
+def paired(a, b):
+    """a, b (stories,): scores of two models. Returns (mean of a - b, lower end, upper end)."""
+    return None  # your lines here
+
+
+# %% tags=["solution"]
+def paired(a, b):
+    """a, b (stories,): scores of two models. Returns (mean of a - b, lower end, upper end)."""
+    difference = a - b
+    mean, error = difference.mean().item(), difference.std().item() / len(a) ** 0.5
+    return mean, mean - 1.96 * error, mean + 1.96 * error
+
+
+# %%
+check.paired(paired)
+
+# %% [markdown]
+# From here on we use the package's `mean_interval`, which does the same (and is a little wider for few values).
+# First, what pairing buys:
+
+# %%
+from diffuapriel.evaluation.interval import mean_interval
+
+
+def compare(one, other):
+    """Mean difference in nats a story between two runs, paired, and its interval."""
+    return mean_interval((nats[one] - nats[other]).tolist())
+
+
+a, b = nats["diffuapriel", 0], nats["diffuapriel-h", 0]
+mean, (low, high) = compare(("diffuapriel", 0), ("diffuapriel-h", 0))
+unpaired = 1.96 * (a.var() / len(a) + b.var() / len(b)).sqrt().item()
+print(f"paired    {mean:+.2f}, from {low:+.2f} to {high:+.2f}")
+print(f"unpaired  {mean:+.2f}, from {mean - unpaired:+.2f} to {mean + unpaired:+.2f}")
+
+# %% [markdown]
+# Now all the questions at once. An interval that holds 0 means: these stories cannot tell the two models apart. Look
+# at the last three lines with care. They compare a backbone **with itself**: nothing differs but the seed.
+
+# %%
+pairs = [
+    (("diffutran", 0), ("diffuapriel", 0)),
+    (("diffutran", 0), ("diffuapriel-h", 0)),
+    (("diffuapriel-h", 0), ("diffuapriel", 0)),
+] + [((name, 0), (name, 1)) for name in CONFIGS]
+results = [compare(*pair) for pair in pairs]
+for (one, other), (mean, (low, high)) in zip(pairs, results):
+    verdict = "cannot tell" if low < 0 < high else "a difference"
+    names = f"{one[0]} (seed {one[1]}) - {other[0]} (seed {other[1]})"
+    print(f"{names:44} {mean:+6.2f}, from {low:+6.2f} to {high:+6.2f}   {verdict}")
+
+by_seed = max(abs(mean) for mean, _ in results[3:])
+apart = abs(results[2][0])
+word = "smaller" if apart < by_seed else "larger"
+display(
+    Markdown(
+        f"The seed alone moved a backbone by up to **{by_seed:.1f}** nats a story. DiffuApriel and its hybrid are "
+        f"**{apart:.1f}** apart, which is {word} than that; DiffuTran and DiffuApriel **{abs(results[0][0]):.1f}**."
+    )
+)
+
+# %% [markdown]
+# There are two kinds of noise, and the interval knows only one of them.
+#
+# - **The noise of measuring**: other stories, other masks, another mean. The interval covers it, and more stories
+#   make it small.
+# - **The luck of training**: another seed, another model. The interval knows nothing of it. Even a difference far
+#   outside its interval may be only the seed. More stories do not help; more *seeds* do.
+#
+# So the interval answers "is this *model* better than that *model*?". For "is this *backbone* better?", the
+# difference must also be large against what the seeds do. Two seeds are the least with which one can see this at all.
+
+# %% [markdown]
+# ## 6. Real text
+#
+# Tales are made. Does the order hold for text that nobody made for us? Every Python brings a large text with it: its
+# own standard library, code and English. Nothing has to be downloaded. `open_corpus` splits it by module into a part
+# for training and one that is held out, and gives windows of any length.
+
+# %%
+from diffuapriel import open_corpus
+
+corpus = open_corpus("stdlib", tokenizer)
+for part, documents in corpus.parts.items():
+    print(
+        f"{part:8} {len(documents):,} files, {sum(map(len, documents)) / 1e6:.1f} million characters"
+    )
+print(tokenizer.decode(corpus.batch(1, split="train", batch_size=1, length=64, seed=0)[0].tolist()))
+
+# %% [markdown]
+# The same loop, the same seed, the rates of section 3. Those rates were found on other text; that is a shortcut, and
+# a careful comparison would sweep again. The text has no known floor. As a yardstick, the dotted line shows what a
+# model pays that only knows how frequent each token is. Above it, nothing of the order of tokens has been learnt.
+
+# %%
+REAL_STEPS, REAL_LENGTH = (4 if QUICK else 100), 64
+
+
+def real_batch(step, rows=8):
+    """The batch of a step from the standard library, (rows, REAL_LENGTH)."""
+    return corpus.batch(step, split="train", batch_size=rows, length=REAL_LENGTH, seed=0)
+
+
+real = [Run(name, best[name]) for name in CONFIGS]
+train_side_by_side(real, real_batch, REAL_STEPS, "standard library")
+
+# %%
+seen = torch.cat([real_batch(step) for step in range(REAL_STEPS)]).flatten()
+share = (torch.bincount(seen, minlength=MASK) + 0.1) / (len(seen) + 0.1 * MASK)  # no token has 0
+kept = corpus.batch(0, split="heldout", batch_size=8 if QUICK else 64, length=REAL_LENGTH, seed=0)
+frequencies = -share[kept].log().mean().item()
+
+x = [8 * REAL_LENGTH * (step + 1) for step in range(REAL_STEPS)]
+figure = draw_curves(real, lambda run: x, "tokens", "nats a token", 1)
+figure.add_hline(y=frequencies, line_dash="dot", annotation_text="frequencies alone")
+show(figure)
+
+# %% [markdown]
+# The verdict on windows of modules that were held out, scored by the function of section 5. Two lines for each model:
+# its own cost, and the paired difference to DiffuApriel.
+
+# %%
+cost = {run.name: nats_of_rows(run.model, kept) / REAL_LENGTH for run in tqdm(real)}
+for name, values in cost.items():
+    mean, (low, high) = mean_interval(values.tolist())
+    print(f"{name:14} {mean:.2f} nats a token, from {low:.2f} to {high:.2f}")
+    mean, (low, high) = mean_interval((values - cost["diffuapriel"]).tolist())
+    print(f"{'':14} {mean:+.2f} against DiffuApriel, from {low:+.2f} to {high:+.2f}")
+print(f"{'frequencies':14} {frequencies:.2f} nats a token")
+
+# %% [markdown]
+# Compare the widths: windows of code and of English cost very different amounts, and pairing takes that out. Without
+# a floor we can say who is ahead, but not how much there is left to learn.
+
+# %% [markdown]
+# ## 7. What this can tell, and what not
+#
+# Your models have less than a million parameters and saw a few minutes of text. What happens with more? Two models
+# that come with this project were trained on the full tales, far longer, on a GPU. Their checkpoints keep what was
+# measured, beside the exact entropy of the very same stories:
+
+# %%
+from diffuapriel.checkpoint import bundled, inspect_checkpoint
+
+for name in bundled():
+    info = inspect_checkpoint(name)
+    if "evaluation" in info.extra:
+        recipe, found = info.extra["recipe"], info.extra["evaluation"]
+        low, high = found["ci95"]
+        print(
+            f"{name:18} {count_parameters(info.config) / 1e6:.2f} million parameters, "
+            f"{recipe['tokens'] / 1e6:.0f} million tokens:\n{'':18} {found['nats_per_token']:.3f} nats a "
+            f"token, from {low:.3f} to {high:.3f}; floor {found['floor']:.3f}"
+        )
+
+# %% [markdown]
+# Look for what is left of the head start, and whether the two intervals overlap. A race that is stopped early favors
+# the quick starter. So always say where it was stopped, and how far the floor still was.
+#
+# - **It can tell** who learns faster at the start, on short rows, at this size, and how to find out properly.
+# - **It cannot tell** who wins at the end, at a larger size, on long texts, or on other text.
+#
+# The paper (DiffuApriel, section on perplexity) reports for 1.3 billion parameters a perplexity of 22.89 for the
+# hybrid, and 25.01 for DiffuTran, each trained on the amount of text that suits its size. Perplexity is the
+# exponential of the nats a token. The paper's later version, as others summarize it, has the Mamba models behind at
+# 240 million parameters and ahead from 500 million on. A reproduction by others at 130 million parameters found the
+# pure Mamba model behind, the hybrid slightly ahead, and the best rate of Mamba about three times that of the
+# Transformer. What did your sweep say? Rates, like orders, do not carry over from one size to another.
+
+# %% [markdown]
+# ## What you learned
+#
+# - **Equal parameters, equal tokens in the same order, equal noise**: whatever is not equal is measured too.
+# - **Each model at its own learning rate.** One shared rate is a hidden handicap.
+# - **Tokens and seconds** are two questions. The floor says how much there is left to win.
+# - **Pairing** removes what is common. An interval over stories covers the stories, not the luck of the seed.
+#
+# ## Going further
+#
+# - Run the race of section 4 for 2,000 steps. Does DiffuTran catch up, and when?
+# - Run it with five seeds for each backbone. Apply `mean_interval` to the five means: an interval over seeds.
+# - Sweep the rates for the standard library too. Does the order of section 6 change?
+# - Match the models in seconds a step instead of parameters. Is this fairer? To whom?
+#
+# **Papers.** DiffuApriel, [arXiv:2511.15927](https://arxiv.org/abs/2511.15927). Mamba-2,
+# [arXiv:2405.21060](https://arxiv.org/abs/2405.21060). The loss: MDLM,
+# [arXiv:2406.07524](https://arxiv.org/abs/2406.07524). How much text suits a size: Chinchilla,
+# [arXiv:2203.15556](https://arxiv.org/abs/2203.15556).

@@ -1,0 +1,772 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 06 · Speed
+#
+# The reason to put Mamba in the Transformer's place is speed on long texts. How much faster is it, from which length
+# on, and why? In this lesson you measure it on your own machine, and you learn how easily such a measurement goes
+# wrong. Then you predict the times by arithmetic, and see what a whole generation costs. Every number comes from your
+# machine.
+#
+# **You will be able to**
+#
+# - time two models fairly: warm-up, medians, taking turns, and why each is needed;
+# - fit an exponent to a latency curve, and find the length at which two curves cross;
+# - count multiply-adds by hand and hold them against your machine's matrix rate and bandwidth;
+# - say what a generation costs in time and in memory, for any length and number of steps.
+#
+# **You need** lesson 01 (steps of a sampler) and a rough idea of what attention and a scan compute (lessons 02 and
+# 03).
+#
+# | part | minutes |
+# |---|---|
+# | 1. How not to measure | 10 |
+# | 2. Latency against length | 7, of which 2 to 3 are waiting |
+# | 3. The exponent | 8 |
+# | 4. Where the curves cross | 7 |
+# | 5. Counting multiply-adds | 12 |
+# | 6. The roof of this machine | 8 |
+# | 7. What a generation costs | 8 |
+# | 8. Memory | 4 |
+# | 9. A race to watch | 6 |
+# | 10. On a GPU | 5 |
+#
+# {{measured}}
+#
+# At three places you **predict, then run**. Three **exercises** check your answer. **Close other programs** and plug
+# the laptop in: a machine that is busy or saves power measures itself.
+
+# %% [markdown]
+# The next cell only prepares things. `F` holds PyTorch's functions, `statistics` the median. Run it.
+
+# %%
+import math
+import statistics
+import threading
+import time
+
+import plotly.graph_objects as go
+import torch
+import torch.nn.functional as F
+from IPython.display import display
+from tqdm.auto import tqdm
+
+from diffuapriel.lessons import QUICK, check, predict, prepare, show
+
+prepare()
+print(f"{torch.get_num_threads()} threads")
+
+# %% [markdown]
+# ## 1. How not to measure
+#
+# We time one *forward pass*: a row of tokens goes through the denoiser once, every second token hidden, as in the
+# middle of a generation. A `Lane` is a model with all that a fair comparison must know about it. The weights are
+# random, as speed does not depend on them. The three architectures have equally many parameters.
+
+# %%
+from diffuapriel.race import Lane
+
+lanes = {name: Lane.random("nano", name) for name in ("diffuapriel", "diffuapriel-h", "diffutran")}
+for name, lane in lanes.items():
+    print(f"{name:14} {lane.parameters:,} parameters, {lane.config.depth} blocks")
+MASK = lanes["diffuapriel"].config.mask_id
+
+
+def question(length):
+    """What a denoiser is asked: ids, the noise level, and the places where answers are wanted."""
+    ids = torch.randint(MASK, (1, length), generator=torch.Generator().manual_seed(length))
+    places = torch.arange(length)[None] % 2 == 0
+    return ids.masked_fill(places, MASK), torch.tensor([math.log(2.0)]), places
+
+
+@torch.inference_mode()
+def one_pass(lane, length):
+    """Milliseconds of one forward pass."""
+    asked = question(length)
+    began = time.perf_counter()
+    lane.denoiser(*asked)
+    return 1000 * (time.perf_counter() - began)
+
+
+# %% [markdown]
+# The obvious way is to run it once and look at the clock. We do it ten times in a row. Look at the first bar.
+
+# %%
+fresh = Lane.random("nano", "diffuapriel", seed=1)
+times = [one_pass(fresh, 128 if QUICK else 500) for _ in range(10)]
+figure = go.Figure(layout={"xaxis_title": "call", "yaxis_title": "ms"})
+figure.add_bar(x=[str(i + 1) for i in range(10)], y=times, name="one forward pass")
+show(figure)
+print(f"first call {times[0]:.1f} ms")
+print(
+    f"the others: median {statistics.median(times[1:]):.1f}, mean {statistics.mean(times[1:]):.1f}, ",
+    end="",
+)
+print(f"least {min(times[1:]):.1f}, most {max(times[1:]):.1f} ms")
+
+# %% [markdown]
+# - **Warm-up.** The first call pays for things that are done once: memory is asked for, threads wake up, kernels are
+#   chosen for this shape. Run every shape once without looking at the clock.
+# - **Medians.** The others differ, too. A machine does other things now and then, and such a pause makes one time
+#   larger, never smaller. The mean takes that in, the median hardly.
+#
+# There is a third mistake, and it is the worst, as no repetition cures it. We race a model **against itself**. First
+# all runs of A, then all runs of B: the same model, the same length. At half time somebody else starts to use the
+# machine, a thread that multiplies matrices.
+
+# %% [markdown]
+# **Predict, then run.** A and B are one and the same model. Which one wins by the medians?
+#
+# - **A** · A, clearly: it had the machine to itself
+# - **B** · B, clearly: it ran when everything was warm
+# - **C** · neither; medians take care of the disturbance
+
+# %%
+guess_1 = predict("A", "B", "C")
+guess_1
+
+
+# %%
+def disturbed(order, length):
+    """Median milliseconds of "A" and of "B"; from half of the runs on, somebody else works too."""
+    stop, matrix = threading.Event(), torch.randn(400, 400)
+
+    def somebody_else():
+        while not stop.is_set():
+            matrix @ matrix
+
+    times, thread = {"A": [], "B": []}, threading.Thread(target=somebody_else)
+    for run, name in enumerate(tqdm(order)):
+        if run == len(order) // 2:
+            thread.start()
+        times[name].append(one_pass(lanes["diffuapriel"], length))
+    stop.set()
+    thread.join()
+    return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+runs, length = (4, 64) if QUICK else (12, 500)
+one_pass(lanes["diffuapriel"], length)  # warm-up
+blocks = disturbed("A" * runs + "B" * runs, length)
+turns = disturbed("ABBA" * (runs // 2), length)
+for label, medians in (("one after the other", blocks), ("in turn", turns)):
+    print(f"{label:20} A {medians['A']:6.1f} ms   B {medians['B']:6.1f} ms   ", end="")
+    print(f"B / A = {medians['B'] / medians['A']:.2f}")
+
+ratio = blocks["B"] / blocks["A"]
+right = "A" if ratio > 1.15 else "B" if ratio < 1 / 1.15 else "C"
+guess_1.reveal(right, "The clock measures the machine as well as the model.")
+
+# %% [markdown]
+# - **In turn.** When the lanes take turns (A B, B A, A B, ...), whatever happens to the machine happens to both. Each
+#   single time is still disturbed, but the *ratio* is about right, and the ratio is what we want. The order turns
+#   round each time, so that neither always follows the other.
+#
+# The rest of the lesson measures like this. The package has the protocol in one place, `diffuapriel.race`.
+
+# %% [markdown]
+# ## 2. Latency against length
+#
+# First by hand: at each length a warm-up, then turns, then medians.
+
+
+# %%
+def my_order(lanes, repeats):
+    """Lane numbers in the order they are timed: 0 1, then 1 0, then 0 1, ..."""
+    there, back = list(range(lanes)), list(reversed(range(lanes)))
+    return [i for r in range(repeats) for i in (there if r % 2 == 0 else back)]
+
+
+from diffuapriel.race.race import alternating
+
+assert my_order(3, 4) == alternating(3, 4)  # the package's
+
+
+def my_sweep(lanes, lengths, repeats):
+    """Median milliseconds: {name: {length: ms}}; lanes {name: lane}."""
+    curves = {name: {} for name in lanes}
+    for length in lengths:
+        times = {name: [] for name in lanes}
+        for lane in lanes.values():
+            one_pass(lane, length)  # warm-up
+        for i in my_order(len(lanes), repeats):
+            name = list(lanes)[i]
+            times[name].append(one_pass(lanes[name], length))
+        for name, taken in times.items():
+            curves[name][length] = statistics.median(taken)
+    return curves
+
+
+mine = my_sweep(lanes, (64, 128) if QUICK else (128, 256, 512), repeats=2 if QUICK else 6)
+for name, curve in mine.items():
+    print(f"{name:14}", "   ".join(f"{length}: {ms:.1f} ms" for length, ms in curve.items()))
+
+# %% [markdown]
+# Now the package's sweep. It does the same, measures memory during the warm-up, and refuses a length that would not
+# fit. It goes up to a few thousand tokens and takes one to two minutes. Most of them go into one lane: which?
+
+# %%
+from diffuapriel.race import sweep_events
+
+lengths = (64, 128, 256) if QUICK else (128, 256, 512, 1024, 2048, 4096, 8192)
+bar = tqdm(total=100)
+options = {"lengths": lengths, "repeats": 2 if QUICK else 3, "max_seconds": 30}
+for event in sweep_events(list(lanes.values()), **options):
+    bar.update(round(100 * event.fraction) - bar.n)
+    bar.set_postfix_str(event.message)
+    result = event.result
+bar.close()
+curves = dict(zip(lanes, (result.curve(name) for name in result.lanes)))
+
+print(f"{'tokens':>8}", *(f"{name:>16}" for name in curves), f"{'diffutran / diffuapriel':>26}")
+for n in curves["diffutran"]:
+    row = [curve[n] for curve in curves.values()]
+    print(f"{n:8,}", *(f"{ms:13.1f} ms" for ms in row), f"{row[2] / row[0]:25.2f}x")
+for refusal in result.refusals:
+    print(refusal.message)
+
+# %%
+COLORS = {"diffuapriel": "teal", "diffuapriel-h": "goldenrod", "diffutran": "firebrick"}
+
+
+def log_log(curves, y_title):
+    """A figure of curves {name: {length: value}} with both axes logarithmic."""
+    figure = go.Figure(layout={"xaxis_title": "tokens", "yaxis_title": y_title})
+    for name, curve in curves.items():
+        figure.add_scatter(
+            x=list(curve), y=list(curve.values()), name=name,
+            mode="lines+markers", line_color=COLORS.get(name),
+        )  # fmt: skip
+    figure.update_xaxes(type="log").update_yaxes(type="log")
+    return figure
+
+
+show(log_log(curves, "ms for one forward pass"))
+
+# %% [markdown]
+# Both axes are logarithmic: each step to the right doubles the length. Look where the curves cross, and how steep
+# each is at its right end.
+
+# %% [markdown]
+# ## 3. The exponent
+#
+# If a time grows as *c* · lengthᵏ, its logarithm is log *c* + *k* · log(length): **a straight line on log axes, with
+# slope k**. k = 1 is linear: twice the text, twice the time. k = 2 is quadratic: twice the text, four times the time.
+#
+# **Predict, then run.** Attention compares every token with every other. In our sweep, how many times longer does
+# DiffuTran take at the last step, when the length doubles?
+#
+# - **A** · less than 2.5 times
+# - **B** · 2.5 to 3.5 times
+# - **C** · more than 3.5 times
+
+# %%
+guess_2 = predict("A", "B", "C")
+guess_2
+
+# %% [markdown]
+# We look at every doubling: by what factor does the time grow? The exponent between two neighbors is the logarithm to
+# base 2 of that factor.
+
+# %%
+for name, curve in curves.items():
+    pairs = list(zip(list(curve)[:-1], list(curve)[1:]))
+    factors = [curve[b] / curve[a] for a, b in pairs]
+    print(name)
+    print("   to tokens ", *(f"{b:>7,}" for _, b in pairs))
+    print("   times     ", *(f"{factor:7.2f}" for factor in factors))
+    print("   exponent  ", *(f"{math.log2(factor):7.2f}" for factor in factors))
+    last = factors[-1]  # in the end DiffuTran's, the last of the three
+guess_2.reveal(
+    "A" if last < 2.5 else "B" if last <= 3.5 else "C",
+    f"Measured here: {last:.2f} times. Only the part that grows with the square does so.",
+)
+
+# %% [markdown]
+# **An exponent belongs to a range of lengths.** DiffuTran's time is a linear part (matrices, MLP, head) plus a
+# quadratic part (attention). In short texts the linear part is larger, or even what each call costs at any length. So
+# the exponent climbs from below 1 towards 2. Whoever reports one must say where it was fitted.
+#
+# ### Exercise 1: fit an exponent
+#
+# Fit one slope to several points: **least squares on log axes**. With x = log(length) and y = log(ms), the slope of
+# the best line is the sum of (x − mean x)(y − mean y), divided by the sum of (x − mean x)².
+#
+# <details><summary>Hint 1</summary>Take logarithms of both lists first. The base does not matter, as long as both have
+# the same.</details>
+# <details><summary>Hint 2</summary>With tensors: <code>x = torch.tensor(lengths).double().log()</code>, the same for y,
+# then <code>x - x.mean()</code>, and the two sums.</details>
+
+
+# %% tags=["exercise"]
+def exponent(lengths, ms):
+    """Least-squares slope of log(ms) over log(length); two lists of numbers of equal length."""
+    return None  # your lines here
+
+
+# %% tags=["solution"]
+def exponent(lengths, ms):
+    """Least-squares slope of log(ms) over log(length); two lists of numbers of equal length."""
+    x = torch.tensor(lengths).double().log()
+    y = torch.tensor(ms).double().log()
+    x, y = x - x.mean(), y - y.mean()
+    return ((x * y).sum() / (x * x).sum()).item()
+
+
+# %%
+check.exponent(exponent)
+
+# %% [markdown]
+# The package's is `fit_exponent`. It takes the last four lengths if not told otherwise.
+
+# %%
+from diffuapriel.race import fit_exponent
+
+for name, curve in curves.items():
+    ns, ms = list(curve), list(curve.values())
+    fitted, whole = fit_exponent(ns, ms), fit_exponent(ns, ms, tail=len(ns))
+    print(f"{name:14} exponent {fitted:.2f} over the last four lengths, {whole:.2f} over all")
+    if exponent(ns, ms) is not None:  # yours, once it is written
+        assert math.isclose(exponent(ns, ms), whole, rel_tol=1e-4)
+
+# %% [markdown]
+# ## 4. Where the curves cross
+#
+# Short texts are DiffuTran's, long ones DiffuApriel's. Where do they change places? Between two measured lengths the
+# curves are nearly straight *on log axes*, so that is where to draw the line between neighbors.
+#
+# ### Exercise 2: the crossover
+#
+# At each length let *g* = log(a / b), where a and b are the two times. Below zero a is faster, above zero b. Find the
+# two neighbors between which g changes its sign. Draw a straight line between them, over log(length), and return the
+# length at which it meets zero.
+#
+# <details><summary>Hint 1</summary>From g₁ (at length n₁) to g₂ (at n₂), zero is reached after the share
+# s = g₁ / (g₁ − g₂) of the way.</details>
+# <details><summary>Hint 2</summary>The way is one on the log axis: log n = log n₁ + s (log n₂ − log n₁). Return
+# <code>math.exp</code> of it.</details>
+
+
+# %% tags=["exercise"]
+def crossing(lengths, a, b):
+    """Length at which the curves a and b (lists of ms) cross once, interpolated on log axes."""
+    return None  # your lines here
+
+
+# %% tags=["solution"]
+def crossing(lengths, a, b):
+    """Length at which the curves a and b (lists of ms) cross once, interpolated on log axes."""
+    g = [math.log(x / y) for x, y in zip(a, b)]
+    for i in range(len(g) - 1):
+        if g[i] * g[i + 1] < 0:
+            share = g[i] / (g[i] - g[i + 1])
+            first, second = math.log(lengths[i]), math.log(lengths[i + 1])
+            return math.exp(first + share * (second - first))
+
+
+# %%
+check.crossing(crossing)
+
+# %% [markdown]
+# The package's `crossover` takes the last crossing, as noise makes several where two curves nearly touch. It also
+# says so where the curves do not cross at all.
+
+# %%
+from diffuapriel.race import crossover
+
+for name in ("diffuapriel", "diffuapriel-h"):
+    cross = crossover(name, curves[name], "diffutran", curves["diffutran"])
+    print(cross.message)
+    if name == "diffuapriel":
+        measured_crossing = cross.length  # None where the curves do not cross
+
+# %% [markdown]
+# ## 5. Counting multiply-adds
+#
+# Why there? Count the work. Nearly all of it is *multiply-adds*: one multiplication and one addition, the step of
+# which matrix products are made. **A matrix with n entries costs n multiply-adds a token**, as each entry meets one
+# number of the token's vector. So for the matrices, count parameters as in lesson 03: about 16 d² in a Mamba block,
+# 12 d² in a Transformer block, d being the width.
+#
+# **The scan** comes on top. It works in chunks of Q tokens. In each direction, with 2d channels and a state of size
+# N:
+#
+# - within a chunk each token meets the Q tokens of its chunk: C · B of N numbers, then 2d channels: Q N + Q 2d;
+# - between chunks it writes to the state and reads from it: 2 · N · 2d.
+#
+# There is no length in this. A program that skips the pairs it does not need meets half of the chunk on average.
+
+
+# %%
+def mamba_multiply_adds(config, seen):
+    """Of one token in one block; `seen`: how many tokens of its chunk it meets."""
+    d, inner, N = config.width, config.d_inner, config.d_state
+    in_proj = d * 2 * (2 * inner + 2 * N + config.n_heads)
+    out_proj = 2 * inner * d
+    mlp = 2 * d * config.mlp_ratio * d
+    scan = 2 * (seen * N + seen * inner + 2 * N * inner)  # two directions
+    return in_proj + out_proj + mlp + scan
+
+
+from diffuapriel.bench.bound import backbone_work  # the package's count, of all blocks
+
+config = lanes["diffuapriel"].config
+for n in (128, 4096):
+    work = backbone_work(config, n)
+    counted = (work.product_flops + work.attention_flops + work.scan_flops) / 2 / n  # 2 flops each
+    mine = config.depth * mamba_multiply_adds(config, seen=64)  # chunks of 128, half of it met
+    print(f"{n:5,} tokens: {mine:,} multiply-adds a token by hand, {counted:,.0f} by the package")
+    assert math.isclose(mine, counted)
+
+# %% [markdown]
+# ### Exercise 3: count an attention block
+#
+# How many multiply-adds does **one token** cost in a Transformer block of width d, in a text of L tokens? Count the
+# matrices (queries, keys, values, output, and an MLP that is 4 times as wide inside) and the attention itself: its
+# query meets every key, then it sums all values. All heads together are d wide. Leave norms and the softmax out.
+#
+# <details><summary>Hint 1</summary>The matrices have 4 d² + 8 d² entries. For the rest, think of one token and one
+# other token: what is multiplied?</details>
+# <details><summary>Hint 2</summary>Query times key is d multiply-adds over all heads; weight times value is d more.
+# This for each of the L tokens.</details>
+
+
+# %% tags=["exercise"]
+def attention_multiply_adds(d, L):
+    """Of one token in one Transformer block of width d, in a text of L tokens."""
+    return None  # your line here
+
+
+# %% tags=["solution"]
+def attention_multiply_adds(d, L):
+    """Of one token in one Transformer block of width d, in a text of L tokens."""
+    return 12 * d**2 + 2 * L * d
+
+
+# %%
+check.attention_multiply_adds(attention_multiply_adds)
+
+# %% [markdown]
+# From here on the package counts. The picture has no clock in it. It is pure arithmetic, and the crossing is there
+# already.
+
+# %%
+counts = {}
+for name, lane in lanes.items():
+    counts[name] = {}
+    for n in lengths:
+        work = backbone_work(lane.config, n)
+        counts[name][n] = (work.product_flops + work.attention_flops + work.scan_flops) / 2 / n
+show(log_log(counts, "multiply-adds a token, all blocks"))
+cross = crossover("diffuapriel", counts["diffuapriel"], "diffutran", counts["diffutran"])
+print(f"by counting:   {cross.message}")
+if measured_crossing:
+    print(f"by the clock:  they cross at about {measured_crossing:,.0f} tokens")
+
+# %% [markdown]
+# Do the two agree? Hardly to the last digit: a multiply-add of a large product is cheaper than one of a scan, and
+# there is other work besides. How much other work? For that we must know what this machine can do at best.
+
+# %% [markdown]
+# ## 6. The roof of this machine
+#
+# Two numbers bound every computation. The **matrix rate**: how many multiply-adds a second, at best, measured on one
+# large product. The **bandwidth**: how many bytes a second go from and to memory, measured on one large copy.
+
+
+# %%
+def median_seconds(call, repeats=3 if QUICK else 9):
+    """Median over the repeats, after a warm-up."""
+    call()
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+side = 256 if QUICK else 1536
+a, b = torch.randn(side, side), torch.randn(side, side)
+rate = side**3 / median_seconds(lambda: a @ b)  # multiply-adds a second
+
+source = torch.randn(1_000_000 if QUICK else 32_000_000)
+target = torch.empty_like(source)
+bandwidth = 2 * source.nbytes / median_seconds(lambda: target.copy_(source))  # read and written
+print(f"matrix rate {rate / 1e9:.1f} billion multiply-adds a second")
+print(f"bandwidth   {bandwidth / 1e9:.1f} GB a second")
+print(f"{rate / bandwidth:.1f} multiply-adds can be done in the time of moving one byte")
+
+# %% [markdown]
+# If a forward pass were nothing but multiply-adds at the full rate, how long would it take? To the blocks comes the
+# *head*, a matrix of d times V (V tokens are known), for the half of the tokens that are hidden.
+#
+# **Predict, then run.** What share of the measured time of DiffuApriel, at the longest length, does this explain?
+#
+# - **A** · more than 80 %: it is all matrix products
+# - **B** · 30 to 80 %
+# - **C** · less than 30 %: most of the time goes elsewhere
+
+# %%
+guess_3 = predict("A", "B", "C")
+guess_3
+
+# %%
+explained = {}
+for name, lane in lanes.items():
+    explained[name] = {}
+    head = lane.config.width * lane.config.padded_vocab_size / 2
+    for n in curves[name]:
+        at_best = 1000 * n * (counts[name][n] + head) / rate  # ms
+        explained[name][n] = at_best / curves[name][n]
+print(f"{'tokens':>8}", *(f"{name:>16}" for name in explained))
+for n in curves["diffutran"]:
+    print(f"{n:8,}", *(f"{curve[n]:15.0%} " for curve in explained.values()))
+share = list(explained["diffuapriel"].values())[-1]
+guess_3.reveal(
+    "A" if share > 0.8 else "B" if share >= 0.3 else "C", f"Here it explains {share:.0%}."
+)
+
+# %% [markdown]
+# Where does the rest go? To steps that calculate little and **move much**: a norm, a SiLU, a sum. The third figure of
+# this section is the border. A step with fewer multiply-adds for each byte waits for the memory; one with more, for
+# the arithmetic. The picture of it is called a **roofline**: on the left the roof is the bandwidth, on the right the
+# matrix rate. We put single steps of the two models under it.
+
+# %%
+from diffuapriel.ssd import ssd_bidirectional
+
+L, d, inner, N, H = 256 if QUICK else 2048, 128, 256, 64, 8  # as in DiffuApriel nano
+u, wide = torch.randn(L, d), torch.randn(L, 2 * inner)
+matrix = torch.randn(d, 4 * inner)
+x, dt = torch.randn(1, L, 2, H, inner // H), torch.rand(1, L, 2, H)
+B, C = torch.randn(2, 1, L, 2, 1, N).unbind(0)
+A = -torch.ones(2, H)
+q = torch.randn(1, 7, L, 16)  # as in DiffuTran nano: 7 heads of 16
+values = 4 * (2 * x.numel() + dt.numel() + B.numel() + C.numel())  # bytes of the scan, in and out
+
+# name: (what to run, multiply-adds, bytes that must be moved at least)
+steps = {
+    "large product": (lambda: a @ b, side**3, 12 * side**2),
+    "in_proj": (lambda: u @ matrix, L * matrix.numel(), 4 * (L * d + matrix.numel() + L * 4 * inner)),
+    "scan": (
+        lambda: ssd_bidirectional(x, dt, A, B, C),
+        2 * L * (32 * N + 32 * inner + 2 * N * inner),  # on a CPU: chunks of 32, all of it met
+        values,
+    ),
+    "attention": (
+        lambda: F.scaled_dot_product_attention(q, q, q), 2 * L * L * 112, 4 * 4 * L * 112,
+    ),
+    "rms norm": (lambda: F.rms_norm(wide, (2 * inner,)), 2 * wide.numel(), 2 * wide.nbytes),
+    "silu": (lambda: F.silu(wide), wide.numel(), 2 * wide.nbytes),
+}  # fmt: skip
+
+# %%
+figure = go.Figure(
+    layout={
+        "xaxis_title": "multiply-adds for each byte",
+        "yaxis_title": "billion multiply-adds a second",
+    }
+)
+ridge = rate / bandwidth
+edge = [0.05, ridge, max(1000, 4 * ridge)]
+figure.add_scatter(
+    x=edge, y=[min(rate, x_ * bandwidth) / 1e9 for x_ in edge], name="the roof", line_color="gray"
+)
+for name, (call, multiply_adds, moved) in steps.items():
+    with torch.inference_mode():
+        seconds = median_seconds(call)
+    got, intensity = multiply_adds / seconds, multiply_adds / moved
+    figure.add_scatter(x=[intensity], y=[got / 1e9], name=name, mode="markers")
+    roof = min(rate, intensity * bandwidth)
+    print(f"{name:14} {1000 * seconds:7.2f} ms   {got / roof:5.0%} of the roof above it")
+figure.update_xaxes(type="log").update_yaxes(type="log")
+show(figure)
+
+# %% [markdown]
+# A step can lie above the roof's left part: the roof was measured on a copy of many megabytes, and what fits in the
+# processor's cache moves faster. The scan and attention both have enough to calculate for each byte; what keeps them
+# from the roof is that their products are small, and that exponentials are no multiply-adds. A kernel written for it
+# loads a piece once, does everything with it, and stores it once. That is what the Triton kernels of this project do
+# on a GPU.
+
+# %% [markdown]
+# ## 7. What a generation costs
+#
+# A forward pass is not a text. A sampler calls the denoiser once a step, so
+#
+# $$\text{time of a text} \;\approx\; \text{steps} \times \text{time of one forward pass at this length}$$
+#
+# Does it hold? The sampler has work of its own, choosing and drawing tokens. And the head runs on hidden places only,
+# so later steps are cheaper than the half-hidden one that we timed, and earlier ones are dearer.
+
+# %%
+from diffuapriel import Canvas, Sampler, SamplerConfig, get_schedule
+
+lane = lanes["diffuapriel"]
+print(f"{'tokens':>8}{'steps':>8}{'steps x pass':>16}{'measured':>12}{'ratio':>9}")
+grid = [(n, s) for n in lengths[1:4:2] for s in ((2, 4) if QUICK else (8, 16, 32))]
+for n, steps_ in tqdm(grid):
+    options = SamplerConfig(strategy="confidence", steps=steps_)
+    sampler = Sampler(options, get_schedule("log-linear"), MASK)
+    began = time.perf_counter()
+    sampler.run(lane.denoiser, Canvas.masks(n, lane.tokenizer))
+    took, guessed = time.perf_counter() - began, steps_ * curves["diffuapriel"][n] / 1000
+    print(f"{n:8,}{steps_:8}{guessed:14.2f} s{took:10.2f} s{took / guessed:9.2f}")
+
+# %% [markdown]
+# So there are two knobs, and they multiply. If the number of steps is fixed, a text costs as much as a pass: linear
+# for Mamba, towards quadratic for attention. But if **one token is revealed at each step**, the best quality, then
+# the steps grow with the length too, and **each exponent rises by one**. From the measured passes, with nothing run:
+
+# %%
+print(
+    f"{'tokens':>8}",
+    *(
+        f"{name + ', 64 steps':>24}{'one token a step':>20}"
+        for name in ("diffuapriel", "diffutran")
+    ),
+)
+for n in curves["diffutran"]:
+    cells = []
+    for name in ("diffuapriel", "diffutran"):
+        seconds = curves[name][n] / 1000
+        cells.append(f"{64 * seconds:22.1f} s{n * seconds / 60:16.1f} min")
+    print(f"{n:8,}", *cells)
+
+# %% [markdown]
+# This is why the art of unmasking (lesson 05) and the speed of a pass belong together: a backbone that is twice as
+# fast buys twice the steps in the same time.
+
+# %% [markdown]
+# ## 8. Memory
+#
+# The sweep also noted the most memory that a pass took, weights included. Attention written naively holds a table of
+# length times length for each head. Does ours?
+
+# %%
+peaks = {name: {} for name in lanes}
+for name, title in zip(lanes, result.lanes):
+    peaks[name] = {p.length: p.peak_memory_bytes / 1e6 for p in result.points if p.lane == title}
+config = lanes["diffutran"].config
+heads = config.width // config.attention_headdim
+naive = {n: heads * n * n * 4 / 1e6 for n in lengths}
+show(log_log({**peaks, "the tables of one layer, if held": naive}, "MB"))
+n = lengths[-1]
+print(f"At {n:,} tokens the tables of one attention layer would be {naive[n]:,.0f} MB.")
+for name, curve in peaks.items():
+    print(f"{name:14} took {curve[max(curve)]:,.0f} MB at {max(curve):,} tokens")
+print(f"How it was measured: {result.memory_method}.")
+
+# %% [markdown]
+# PyTorch's attention works through the table piece by piece and never holds it (the idea of FlashAttention). So both
+# backbones grow linearly **in memory**; the square is in the time only. Compare lines in slope, not in height: the
+# height at the left is the weights.
+
+# %% [markdown]
+# ## 9. A race to watch
+#
+# Numbers are one thing, watching is another. The two trained models that come with the project write the same length
+# in the same number of steps, timed in turn as above. `race_events` yields after each step, so that a bar can be
+# drawn; the drawing is outside of the clock.
+
+# %%
+from diffuapriel.race import race_events
+
+racers = [Lane.from_checkpoint(name) for name in ("tales-diffuapriel", "tales-diffutran")]
+length, steps_ = (64, 2) if QUICK else (512, 16)
+bar = tqdm(total=100)
+for event in race_events(racers, length, steps_, repeats=2):
+    bar.update(round(100 * event.fraction) - bar.n)
+    outcome = event.result
+bar.close()
+for lane in outcome.lanes:
+    print(f"{lane.name:20} {lane.seconds:6.2f} s, {lane.tokens_per_second:6.0f} tokens/s, ", end="")
+    print(f"{lane.denoiser_share:.0%} of it in the denoiser")
+print()
+print(*outcome.fairness(), sep="\n")
+
+# %% [markdown]
+# A result without such sentences is an advertisement. Now the replay. Both players hold the times that were measured:
+# choose the measured speed in each, start both, and watch.
+
+# %%
+from diffuapriel.player.widget import Player
+
+for lane in outcome.lanes:
+    display(Player.from_trace(lane.trace, height="14em"))
+
+# %% [markdown]
+# Who should have won at this length, going by section 4? These models are larger than *nano* (wider and deeper), and
+# a wider model spends more on its matrices, so its crossing lies further out. Set `length` to 128 and to 2,048 and
+# race again.
+
+# %% [markdown]
+# ## 10. On a GPU
+#
+# The story is the same on a GPU, with larger numbers and two differences. The matrix rate is so high that a short
+# text is over before the next kernel has been started: at short lengths one measures the launching, and all curves
+# are flat. So the package compiles the blocks and records each shape once as a *CUDA graph*, for all lanes alike. And
+# attention has excellent kernels there, so the crossing moves to longer texts. Where a GPU is found, the next cell
+# makes the sweep with the Triton kernels, in bfloat16 (numbers of 16 bits).
+
+# %%
+if torch.cuda.is_available():
+    cards = [Lane.random("small", name, device="cuda").tuned() for name in lanes]
+    for event in sweep_events(cards, lengths=(1024, 2048, 4096, 8192, 16384), repeats=5):
+        on_gpu = event.result
+    show(log_log({n: on_gpu.curve(t) for n, t in zip(lanes, on_gpu.lanes)}, "ms on this GPU"))
+    for cross in on_gpu.crossovers:
+        print(cross.message)
+    print({lane.architecture: (lane.scan, lane.attention, lane.dtype) for lane in cards})
+else:
+    print(
+        "No CUDA GPU here. On one, you would see flat curves at short lengths, then DiffuTran's bending"
+    )
+    print(
+        "upwards, and the crossing at some thousands of tokens instead of hundreds. The command is"
+    )
+    print("    diffuapriel bench --gpu")
+
+# %% [markdown]
+# And the paper? These are **its** figures, not ours, for another machine and larger models:
+
+# %%
+from diffuapriel.race.published import PUBLISHED
+
+for said in PUBLISHED:
+    print(f"{said.architecture:14} up to {said.ratio} times DiffuTran's throughput ", end="")
+    print(f"({said.version}: {said.setting})")
+n = max(curves["diffutran"])
+ours = curves["diffutran"][n] / curves["diffuapriel"][n]
+print(f"\nhere, diffuapriel at {n:,} tokens: {ours:.1f} times")
+
+# %% [markdown]
+# Two ratios can be compared only if length, model size, machine, batch and attention kernel are known for both. The
+# longer the text, the larger the ratio, without limit: an "up to" is a statement about the longest length somebody
+# tried.
+#
+# ## What you learned
+#
+# - **Measuring**: warm up, take medians, take turns. Without turns, a model can beat itself.
+# - **Curves**: an exponent belongs to a range of lengths; the crossing says which model to take for which text.
+# - **Counting**: matrices cost their parameters, attention 2 L d a token on top, the scan a constant. The machine's
+#   matrix rate and bandwidth say what is possible at best.
+# - **Generations**: steps times a pass. Both knobs count.
+#
+# ## Going further
+#
+# - Take `preset` *tiny* for `nano`. Where does the crossing go? Predict it by counting first.
+# - Set `torch.set_num_threads(1)` and repeat sections 2 and 6. Which of the two models gains more from a second
+#   thread?
+# - Change the batch: `sweep_events(..., batch=8)`. Does the crossing move? Why (not)?
+#
+# **Papers.** DiffuApriel, [arXiv:2511.15927](https://arxiv.org/abs/2511.15927). Mamba-2 and its chunked scan,
+# [arXiv:2405.21060](https://arxiv.org/abs/2405.21060). Attention without the table: FlashAttention,
+# [arXiv:2205.14135](https://arxiv.org/abs/2205.14135).

@@ -1,0 +1,138 @@
+"""Every lesson in JupyterLab: it runs from top to bottom, widgets and figures are drawn, players play.
+
+What the page writes to the console as an error, and what it asks of other machines, `new_page` holds against it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+pytest.importorskip("jupyterlab", reason="needs jupyterlab: pip install jupyterlab")
+pytest.importorskip("plotly", reason="needs plotly: pip install plotly")
+pytest.importorskip("anywidget", reason="needs anywidget: pip install anywidget")
+from nbformat import NotebookNode
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.jupyterlab import end_kernels, serving_notebooks
+from tests.browser.visiting import ARTIFACTS
+from tests.notebooks.test_lessons import build
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+PATIENCE_MS = 90_000  # to open, or for a widget to appear
+RUN_MS = 180_000  # for all cells
+WIDTH, HEIGHT, MOST = 1200, 900, 16_000  # pixels; Chromium takes no picture of more rows than MOST
+LESSONS = build.sources()
+
+# The numbers of cells that have run, that wait or run, and that failed.
+COUNT = """() => {
+  const prompts = [...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt")].map((p) => p.textContent);
+  const failed = document.querySelectorAll('[data-mime-type="application/vnd.jupyter.error"]').length;
+  return [prompts.filter((p) => /\\d/.test(p)).length, prompts.filter((p) => p.includes("*")).length, failed];
+}"""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """The address of a JupyterLab, and the folder of its notebooks."""
+    notebooks = tmp_path_factory.mktemp("notebooks")
+    with serving_notebooks(notebooks, tmp_path_factory.mktemp("lab")) as address:
+        yield address, notebooks
+
+
+@pytest.fixture
+def opened(new_page, lab: tuple[str, Path]) -> Iterator[Callable[[NotebookNode, str], Page]]:
+    """Opens a notebook that nobody has run, and ends its kernel after the test."""
+    address, folder = lab
+
+    def open_notebook(notebook: NotebookNode, name: str) -> Page:
+        (folder / f"{name}.ipynb").write_text(build.to_text(notebook), encoding="utf-8")
+        page = new_page(viewport={"width": WIDTH, "height": HEIGHT})
+        page.set_default_timeout(PATIENCE_MS)
+        page.goto(f"{address}/doc/tree/{name}.ipynb")
+        return page
+
+    yield open_notebook
+    end_kernels(address)
+
+
+@pytest.mark.parametrize("source", LESSONS, ids=[source.stem for source in LESSONS])
+def test_a_lesson_runs_and_shows_everything(opened, source: Path) -> None:
+    expect.set_options(timeout=PATIENCE_MS)
+    notebook = build.make_notebook(source, "solution")
+    page = opened(notebook, source.stem)
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    run_all(page, len(code))
+    text = "\n".join(code)
+    questions = len(re.findall(r"= predict\(", text))
+    expect(page.locator(".widget-toggle-buttons:visible")).to_have_count(questions)
+    figures_are_drawn(page, at_least="show(" in text)
+    players_play(page, at_least="Player" in text)
+    keep_picture(page, source.stem)
+
+
+def run_all(page: Page, cells: int) -> None:
+    """As a reader would: once the kernel is there, by the menu."""
+    expect(page.get_by_text(re.compile(r"ipykernel\) \| Idle"))).to_be_visible()
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    # Once a second: to look at every redraw would slow the page down.
+    page.wait_for_function(
+        f"() => {{ const [ran, waiting, failed] = ({COUNT})(); return failed || (!waiting && ran === {cells}); }}",
+        timeout=RUN_MS,
+        polling=1000,
+    )
+    shown = page.locator('[data-mime-type="application/vnd.jupyter.error"]').all_inner_texts()
+    assert not shown, "\n".join(shown)
+    complaints = page.locator('[data-mime-type="application/vnd.jupyter.stderr"]').all_inner_texts()
+    assert not complaints, "\n".join(complaints)
+
+
+def figures_are_drawn(page: Page, at_least: int) -> None:
+    """Each figure is drawn, and the plain picture that stands in for it is not seen."""
+    pictures = page.locator(".plain-picture")
+    expect(page.locator(".js-plotly-plot .main-svg:first-of-type")).to_have_count(pictures.count())
+    assert pictures.count() >= at_least
+    for picture in pictures.all():
+        expect(picture).to_be_hidden()
+
+
+def players_play(page: Page, at_least: int) -> None:
+    """The live players stand where their snapshots would; each one of a run plays from masks to text."""
+    snapshots = page.locator("[id^=da-snapshot]")
+    players = page.locator(".da-player")
+    expect(players).to_have_count(snapshots.count())
+    assert players.count() >= at_least
+    for snapshot in snapshots.all():
+        expect(snapshot).to_be_hidden()
+    for player in players.all():
+        if player.locator(".da-token").count():
+            plays(player)
+
+
+def plays(player: Locator) -> None:
+    player.scroll_into_view_if_needed()
+    final = player.locator(".da-mask").count()
+    player.get_by_role("button", name="To the start").click()
+    masks = player.locator(".da-mask").count()
+    assert masks > final
+    player.get_by_label("Speed").select_option("8")
+    player.get_by_role("button", name="Play").click()
+    expect(player.locator(".da-mask")).to_have_count(final)
+
+
+def keep_picture(page: Page, name: str) -> None:
+    """Pictures of the whole notebook in test-artifacts, each of at most MOST rows."""
+    scroller = page.locator(".jp-WindowedPanel-outer")
+    height = scroller.evaluate("panel => panel.scrollHeight")
+    page.set_viewport_size({"width": WIDTH, "height": min(height + 120, MOST)})
+    seen = scroller.evaluate("panel => panel.clientHeight")
+    ARTIFACTS.mkdir(exist_ok=True)
+    for part, top in enumerate(range(0, height, seen)):
+        scroller.evaluate("(panel, top) => { panel.scrollTop = top; }", top)
+        page.screenshot(path=ARTIFACTS / f"lab-{name}{f'-{part + 1}' if part else ''}.png")

@@ -1,0 +1,53 @@
+"""xz's bits a byte are those of the command, over the held-out text alone."""
+
+from __future__ import annotations
+
+import lzma
+import random
+import shutil
+import subprocess
+
+import pytest
+
+from diffuapriel.evaluation.compression import XzEstimate, xz_bits_per_byte
+from diffuapriel.text.corpus import open_corpus
+from diffuapriel.text.documents import DocumentCorpus
+from diffuapriel.text.tokenizer import get_tokenizer
+
+TOKENIZER = get_tokenizer("gpt2-4k")
+
+
+def corpus_of(*heldout: str) -> DocumentCorpus:
+    return DocumentCorpus("test", TOKENIZER, train=["other text"], heldout=heldout)
+
+
+def test_the_held_out_documents_are_compressed_as_one_stream():
+    documents = ["To be or not to be. " * 40, "Größe zählt. " * 30]
+    data = "".join(documents).encode()
+    found = xz_bits_per_byte(corpus_of(*documents))
+    assert found == XzEstimate(8 * len(lzma.compress(data, preset=9)) / len(data), len(data))
+
+
+@pytest.mark.skipif(shutil.which("xz") is None, reason="xz is not installed (apt install xz-utils)")
+def test_it_is_what_the_command_makes_of_it():
+    text = " ".join(random.Random(0).choice(("red", "blue", "green")) for _ in range(4000))
+    command = subprocess.run(["xz", "-9", "--stdout"], input=text.encode(), capture_output=True, check=True)
+    found = xz_bits_per_byte(corpus_of(text))
+    assert found is not None and found.bits_per_byte == 8 * len(command.stdout) / len(text)
+
+
+def test_at_most_so_many_bytes_are_read():
+    found = xz_bits_per_byte(corpus_of("a" * 70, "b" * 70), most=100)
+    whole = lzma.compress(b"a" * 70 + b"b" * 30, preset=9)
+    assert found == XzEstimate(8 * len(whole) / 100, 100)
+
+
+def test_a_corpus_without_documents_has_none():
+    assert xz_bits_per_byte(open_corpus("tales:1", TOKENIZER)) is None
+
+
+def test_the_verdict_respects_the_interval():
+    xz = XzEstimate(1.5, 1000)
+    assert xz.verdict((1.3, 1.4)) == "below xz"
+    assert xz.verdict((1.4, 1.6)) == "level with xz"
+    assert xz.verdict((1.6, 1.7)) == "above xz"

@@ -1,0 +1,105 @@
+"""`diffuapriel evaluate` on code: the likelihood beside xz, and infilling."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+import torch
+
+from diffuapriel.checkpoint import save_checkpoint
+from diffuapriel.cli import main
+from diffuapriel.config import ModelConfig
+from diffuapriel.model.denoiser import Denoiser
+from diffuapriel.text.documents import DocumentCorpus
+from diffuapriel.text.tokenizer import get_tokenizer
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(0)
+    model = Denoiser(ModelConfig("diffuapriel", 16, 2, 4098, "gpt2-4k", d_state=4, headdim=8, cond_dim=8))
+    folder = tmp_path_factory.mktemp("models") / "model"
+    save_checkpoint(folder, model, card="", extra={"recipe": {"corpus": "stdlib", "length": 48}})
+    return str(folder)
+
+
+@pytest.fixture
+def books(tmp_path) -> str:
+    rows = [
+        {"text": f"Chapter {i}. The cat sat on mat {i % 3} and looked at the moon. " * 9} for i in range(40)
+    ]
+    (tmp_path / "books.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(tmp_path / "books.jsonl")
+
+
+def test_documents_are_compressed_by_xz_beside_the_model(checkpoint, books, capsys):
+    command = ["evaluate", checkpoint, "--corpus", books, "--windows", "4", "--draws", "2"]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "bits/byte" in printed and "xz -9" in printed and "the model is above xz" in printed
+    assert main([*command, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["xz"]["model"] == "above xz"  # its weights are random: about 3 bits a byte and more
+    assert report["xz"]["text_bytes"] == sum(len(r) for r in heldout(books))
+    low, high = report["likelihood"]["bits_per_byte_ci95"]
+    assert report["xz"]["bits_per_byte"] < low < report["likelihood"]["bits_per_byte"] < high
+
+
+@pytest.fixture
+def code(monkeypatch) -> None:
+    """A standard library of a dozen functions."""
+    modules = [f"def f{i}(a, b):\n    c = a + b * {i}\n    return c - a\n" for i in range(12)]
+    corpus = DocumentCorpus("stdlib", get_tokenizer("gpt2-4k"), train=modules, heldout=modules)
+    monkeypatch.setattr("diffuapriel.text.stdlib.stdlib_corpus", lambda tokenizer: corpus)
+
+
+def heldout(books: str) -> list[str]:
+    """The last tenth of the documents."""
+    with open(books) as stream:
+        return [json.loads(line)["text"] for line in stream][-4:]
+
+
+def test_tales_have_no_xz(checkpoint, capsys):
+    command = [
+        "evaluate",
+        checkpoint,
+        "--corpus",
+        "tales:1",
+        "--windows",
+        "2",
+        "--draws",
+        "1",
+        "--samples",
+        "0",
+    ]
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["xz"] is None
+    assert main(command) == 0
+    assert "xz" not in capsys.readouterr().out
+
+
+def test_infilling_reports_tokens_spans_and_what_parses(checkpoint, code, capsys):
+    command = ["evaluate", checkpoint, "--infilling", "--spans", "6", "--span", "2", "--batch-size", "6"]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    for text in ("exact token", "exact span", "parses", "6 spans of 2 tokens in windows of 48", " -> "):
+        assert text in printed
+    assert "temperature 0" in printed and "2 steps" in printed
+    assert main([*command, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)["infilling"]
+    assert report["exact_span"] == 0 and len(report["examples"]) == 5  # its weights are random
+
+
+def test_infilling_refuses_what_cannot_be(checkpoint, code, capsys):
+    assert main(["evaluate", checkpoint, "--infilling", "--span", "0"]) == 1
+    assert "span is 0; it must be 1 or more" in capsys.readouterr().err
+    assert main(["evaluate", checkpoint, "--infilling", "--spans", "0"]) == 1
+    assert "spans is 0; it must be 1 or more" in capsys.readouterr().err
+
+
+def test_without_the_harness_its_command_says_how_to_get_it(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    assert main(["harness", "tales-diffuapriel", "--tasks", "piqa"]) == 1
+    assert "needs lm-evaluation-harness: pip install 'lm-eval>=0.4.13,<0.5'" in capsys.readouterr().err

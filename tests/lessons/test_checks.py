@@ -1,0 +1,63 @@
+"""Every checker refuses plausible wrong answers, with a hint, and accepts right ones that differ."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+import pytest
+
+pytest.importorskip("ipywidgets", reason="needs ipywidgets: pip install ipywidgets")
+from diffuapriel.lessons import check
+
+MODULES = [module.__name__.rpartition(".")[2] for module in check.MODULES]
+
+
+def answers(module: str) -> ModuleType:
+    return importlib.import_module(f"tests.lessons.answers.{module}")
+
+
+def cases(kind: str) -> list:
+    """(module, checker, answer), an answer being one function or value, or a tuple of several."""
+    return [
+        pytest.param(name, answer, id=f"{name}-{number}")
+        for module in MODULES
+        for name, given in getattr(answers(module), kind).items()
+        for number, answer in enumerate(given)
+    ]
+
+
+def verdict(name: str, answer: object):
+    given = answer if isinstance(answer, tuple) else (answer,)
+    return getattr(check, name)(*given)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_checker_has_two_right_answers_and_three_wrong_ones(module: str) -> None:
+    given = answers(module)
+    names = importlib.import_module(f"diffuapriel.lessons.check.{module}").__all__
+    assert names, "a lesson has exercises"
+    assert set(given.RIGHT) == set(given.WRONG) == set(names)
+    assert all(len(given.RIGHT[name]) >= 2 and len(given.WRONG[name]) >= 3 for name in names)
+
+
+@pytest.mark.parametrize(("name", "answer"), cases("RIGHT"))
+def test_a_right_answer_is_accepted(name: str, answer: object) -> None:
+    found = verdict(name, answer)
+    assert found.state == "right", found.text
+
+
+@pytest.mark.parametrize(("name", "answer"), cases("WRONG"))
+def test_a_wrong_answer_is_refused_with_a_hint(name: str, answer: object) -> None:
+    found = verdict(name, answer)
+    assert found.state == "wrong"
+    assert len(found.text.removeprefix("Not yet. ")) > 15, "a hint says more than no"
+
+
+@pytest.mark.parametrize("name", check.__all__)
+def test_an_open_exercise_is_not_done_and_stops_nothing(name: str) -> None:
+    assert verdict(name, None).state == "open"
+
+
+def test_names_are_unique() -> None:
+    assert len(set(check.__all__)) == len(check.__all__)

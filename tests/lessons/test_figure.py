@@ -1,0 +1,93 @@
+"""Each figure leaves a picture behind, for readers who cannot draw it or cannot see it."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+go = pytest.importorskip("plotly.graph_objects", reason="needs plotly: pip install plotly")
+plt = pytest.importorskip("matplotlib.pyplot", reason="needs matplotlib: pip install matplotlib")
+from PIL import Image  # noqa: E402
+
+from diffuapriel.lessons import show  # noqa: E402
+from diffuapriel.lessons.figure import describe, picture  # noqa: E402
+
+
+def curves() -> object:
+    figure = go.Figure(layout={"xaxis_title": "length", "yaxis_title": "ms", "height": 300})
+    figure.add_scatter(x=[10, 100, 1000], y=[1.0, 10.0, 100.0], name="one", mode="lines+markers")
+    figure.add_scatter(x=[10, 1000], y=[2.0, 2.0], name="other", line_dash="dash")
+    figure.update_xaxes(type="log")
+    figure.update_yaxes(type="log", range=[-1, 3])
+    figure.add_hline(y=5, annotation_text="floor")
+    figure.add_vline(x=50)
+    return figure
+
+
+def bars() -> object:
+    figure = go.Figure(layout={"xaxis_title": "steps"})
+    figure.add_bar(x=["1", "2"], y=[3, 4], name="a")
+    figure.add_bar(x=["1", "2"], y=[5, 6], name="b")
+    return figure
+
+
+def squares() -> object:
+    return go.Figure(go.Heatmap(z=[[0, 1], [2, 3]], x=["the", "cat"], y=["sat", "down"]))
+
+
+@pytest.mark.parametrize("make", [curves, bars, squares])
+def test_the_picture_shows_something(make) -> None:
+    image = Image.open(io.BytesIO(picture(make()))).convert("L")
+    assert min(image.size) > 100
+    dark = sum(image.histogram()[:200]) / (image.width * image.height)
+    assert 0.005 < dark < 0.95
+    assert not plt.get_fignums(), "no figure is left open"
+
+
+def test_log_axes_ranges_and_lines_are_those_of_the_figure() -> None:
+    from unittest.mock import patch
+
+    with patch.object(plt, "close") as kept:
+        picture(curves())
+    axes = kept.call_args.args[0].axes[0]
+    assert axes.get_xscale() == axes.get_yscale() == "log"
+    assert axes.get_ylim() == pytest.approx((0.1, 1000))
+    assert [line.get_label() for line in axes.lines[:2]] == ["one", "other"]
+    assert len(axes.lines) == 4 and [t.get_text() for t in axes.texts] == ["floor"]
+    plt.close(kept.call_args.args[0])
+
+
+def test_a_heatmap_keeps_its_colors_and_its_direction() -> None:
+    from unittest.mock import patch
+
+    figure = go.Figure(go.Heatmap(z=[[0, 1], [1, 0]], colorscale=[[0, "rgb(0,0,0)"], [1, "#ff0000"]]))
+    figure.update_yaxes(autorange="reversed")
+    with patch.object(plt, "close") as kept:
+        picture(figure)
+    axes = kept.call_args.args[0].axes[0]
+    assert axes.images[0].get_cmap()(1.0)[:3] == (1.0, 0.0, 0.0) and axes.images[0].get_cmap()(0.0)[:3] == (
+        0,
+        0,
+        0,
+    )
+    assert axes.yaxis_inverted() and not axes.xaxis_inverted()
+    plt.close(kept.call_args.args[0])
+
+
+def test_it_is_described_in_words() -> None:
+    assert describe(curves()) == "ms against length: one, other"
+
+
+def test_a_trace_that_the_picture_does_not_know_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'pie'.*use scatter, bar or heatmap"):
+        picture(go.Figure(go.Pie(values=[1, 2])))
+
+
+def test_show_gives_the_figure_and_a_picture_with_words(monkeypatch) -> None:
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    figure = bars()
+    show(figure, 'a "b" c')
+    assert shown[0] is figure and figure.layout.height == 400
+    assert 'alt="a &quot;b&quot; c"' in shown[1].data and "data:image/png;base64," in shown[1].data
