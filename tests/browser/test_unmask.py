@@ -267,7 +267,9 @@ def test_everything_with_the_keyboard_alone(visit):
     expect(visit.get_by_role("tooltip")).to_contain_text("was the highest of")
     keys.press("2")
     expect(token(visit, 3)).to_have_text(" red")
-    expect(token(visit, 3)).to_have_attribute("aria-label", re.compile("^red, yours, breaks the story: 'red' does"))
+    expect(token(visit, 3)).to_have_attribute(
+        "aria-label", re.compile("^red, yours, breaks the story: 'red' does")
+    )
     keys.press("u")
     expect(token(visit, 3)).to_have_text(" five")
     keys.press("Shift+ArrowRight")
