@@ -594,14 +594,16 @@ def in_colors(text, rounds):
     display(HTML(f'<p style="line-height:1.9">{body}</p>'))
 
 
-prompt, right, wrong = questions[0]
+prompt, right, wrong = questions[1]
 for ending in (right, wrong):
     in_colors(prompt + ending, rounds=1 if QUICK else 3)
 
 # %% [markdown]
-# In the first text the color sits where stories really are open: a name, a color, a thing that comes for the first
-# time. In the second it also sits on the word that does not fit, and on the words *before* it that it contradicts. A
-# model that reads in both directions cannot know which of the two is the mistake. Point at a token to see its figure.
+# In the first text the red is thin, and spread over what is open in a story: names, colors, things, places. Of a word
+# that comes several times each mention is charged a little, as the others give it away when they are in sight. In the
+# second text the word that does not fit glows. Look also at the words *before* it that it contradicts: they are redder
+# than above. A model that reads in both directions cannot know which of the two is the mistake. Point at a token to see
+# its figure.
 
 # %% [markdown]
 # ## 6. Measures that mislead
@@ -667,7 +669,7 @@ def pieces_of(row):
     return ids
 
 
-def judged(rows, draws=1 if QUICK else 8):
+def judged(rows, draws=1 if QUICK else 6):
     """Generative perplexity: exp(nats a token) by the judge."""
     t = stratified_t(len(rows) * draws, generator)
     parts = [costs_of(model, *part) for part in zip(rows.repeat(draws, 1).split(16), t.split(16))]

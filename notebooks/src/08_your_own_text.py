@@ -395,9 +395,9 @@ guess_1.reveal(answer, "Look at the bars of the trained model.")
 # The twin's score says nothing about new text: its relatives were in training. Had we split at random, *this* figure
 # would have been our result, and a lie. The strangers' score is the honest one.
 #
-# `xz` after the training text is hard to beat on text that was seen: a compressor is a perfect memory. On the
-# training text its price is nearly nothing. A model is no such memory; it pays for being able to say something about
-# text it has *not* seen. Compare the two on the strangers.
+# `xz` after the training text is hard to beat: a compressor is a perfect memory, and what it has seen costs it nearly
+# nothing. On the strangers, too, it has an advantage: it goes on learning while it reads them, and soon knows *their*
+# words. The model has stopped learning, and sees one window at a time. What `xz` cannot do is write.
 
 # %% [markdown]
 # ## 6. Infill
@@ -617,6 +617,9 @@ if not FOLDER:
     print(f"\n{len(new)} different new lines, {sum(map(exists, new))} of them exist")
 
 # %% [markdown]
+# Look at the new lines. Their pieces are in place, a script, a size, a mark, a direction; whether the combination
+# exists is another thing. The model has learnt how a name *looks*. Which names there are, it can only have copied.
+#
 # Lines are short. A copy may go on over many of them. The measure for that is the **longest common run**: the longest
 # piece of a sample that stands, token for token, in the training text.
 
