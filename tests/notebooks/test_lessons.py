@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -128,6 +129,8 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @each_lesson
 def test_every_cell_runs(source: Path, version: str, kernel: None) -> None:
+    if version == "solution" and shutil.which("chromium") and importlib.util.find_spec("playwright"):
+        pytest.skip("JupyterLab runs the solved lessons, in tests/browser/test_lab.py")
     notebook = build.make_notebook(source, version)
     execute.execute(notebook, build.target(source, version).parent, timeout=300)  # raises where a cell fails
 
