@@ -103,7 +103,9 @@ class Denoiser(nn.Module):
         x, shift, scale = self._residual(ids, sigma, segments)
         if positions is not None:
             row = positions.nonzero()[:, 0]  # which text each chosen position belongs to
-            x, shift, scale = x[positions], shift[row, 0], scale[row, 0]  # (chosen, width)
+            # Not shift[row, 0]: several threads add up its gradient in no fixed order, and a run would not repeat.
+            shift, scale = (v[:, 0].index_select(0, row) for v in (shift, scale))
+            x = x[positions]  # (chosen, width), as shift and scale are
         x = modulate(rms_norm(x, self.final_norm_weight), shift, scale)
         return self.head(x)[..., : self.config.vocab_size]
 

@@ -240,6 +240,8 @@ check.split_by_group(split_by_group)
 #
 # - the **strangers**: the smallest groups, whole. No relative of theirs is in training.
 # - a **twin**: a single file out of a large group, whose relatives stay in training. It is the leak, made visible.
+#
+# If your folder has no groups of three files or more, be glad: then the twin is only another held-out file.
 
 # %%
 few = min(max(2, len(groups) // 10), len(groups) - 1)

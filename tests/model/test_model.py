@@ -145,6 +145,29 @@ def test_the_head_on_chosen_positions_gives_the_same_logits(architecture: str) -
     assert torch.allclose(model(ids, sigma, positions), logits[positions], atol=1e-9)
 
 
+def test_gradients_at_chosen_positions_repeat_bit_for_bit_with_several_threads() -> None:
+    torch.manual_seed(0)
+    model = Denoiser(
+        preset("nano", "diffuapriel", depth=1, expand=1)
+    )  # wide enough for PyTorch to share the work out
+    for parameter in model.parameters():
+        parameter.data += 0.02 * torch.randn_like(parameter)
+    ids, where = torch.randint(0, 4096, (16, 64)), torch.rand(16, 64) < 0.6
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        found = []
+        for _ in range(6):
+            model.zero_grad()
+            model(ids, torch.linspace(0.1, 3.0, 16), where).square().mean().backward()
+            found.append(
+                [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+            )
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for later in found[1:] for a, b in zip(found[0], later))
+
+
 def test_time_conditioning_can_be_switched_off() -> None:
     torch.manual_seed(0)
     ids = torch.randint(0, 20, (1, 5))
