@@ -32,7 +32,8 @@ LESSONS = build.sources()
 # The numbers of cells that have run, that wait or run, and that failed.
 COUNT = """() => {
   const prompts = [...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt")].map((p) => p.textContent);
-  const failed = document.querySelectorAll('[data-mime-type="application/vnd.jupyter.error"]').length;
+  const faults = ["error", "stderr"].map((kind) => `[data-mime-type="application/vnd.jupyter.${kind}"]`);
+  const failed = document.querySelectorAll(faults.join()).length;
   return [prompts.filter((p) => /\\d/.test(p)).length, prompts.filter((p) => p.includes("*")).length, failed];
 }"""
 
