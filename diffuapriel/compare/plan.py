@@ -133,6 +133,7 @@ class Plan:
             learning_rate=factor * default_learning_rate(self.preset, architecture),
             warmup_steps=max(1, min(200, updates // 10)),
             validate_every=max(1, updates // 10),
+            validation_windows=min(64, self.windows),
             seed=seed,
             device=self.device,
             precision=self.precision,
