@@ -105,17 +105,22 @@ def run(source: Path) -> float:
     return minutes
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the lessons whose names begin with one of the arguments, all without any; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="make lessons", description="Run lessons whole and measure the minutes."
-    )
+def choose(prog: str, description: str, arguments: list[str] | None) -> list[Path]:
+    """The lessons whose names begin with one of the arguments, all without any; none, with an error printed."""
+    parser = argparse.ArgumentParser(prog=prog, description=description)
     parser.add_argument("lessons", nargs="*", help="beginnings of names, such as 01; all without any")
     wanted = parser.parse_args(arguments).lessons
     chosen = [s for s in build.sources() if not wanted or s.stem.startswith(tuple(wanted))]
     if not chosen:
         names = ", ".join(source.stem for source in build.sources())
         print(f"error: no lesson begins with {', '.join(wanted)}; there are {names}", file=sys.stderr)
+    return chosen
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the chosen lessons and write down their minutes; returns the exit code."""
+    chosen = choose("make lessons", "Run lessons whole and measure the minutes.", arguments)
+    if not chosen:
         return 2
     minutes = build.read_minutes()[1]
     with kernel():

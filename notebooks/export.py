@@ -10,7 +10,6 @@ always the newest. The folder may be copied anywhere, or opened from where it is
 
 from __future__ import annotations
 
-import argparse
 import html
 import re
 import shutil
@@ -96,14 +95,9 @@ def write(source: Path, folder: Path) -> Path:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Export the lessons whose names begin with one of the arguments, all without any; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="make lessons-html", description="Export lessons as web pages.")
-    parser.add_argument("lessons", nargs="*", help="beginnings of names, such as 01; all without any")
-    wanted = parser.parse_args(arguments).lessons
-    chosen = [s for s in build.sources() if not wanted or s.stem.startswith(tuple(wanted))]
+    """Export the chosen lessons and the page that leads to them; returns the exit code."""
+    chosen = execute.choose("make lessons-html", "Export lessons as web pages.", arguments)
     if not chosen:
-        names = ", ".join(source.stem for source in build.sources())
-        print(f"error: no lesson begins with {', '.join(wanted)}; there are {names}", file=sys.stderr)
         return 2
     PAGES.mkdir(exist_ok=True)
     shutil.copyfile(Path(plotly.__file__).parent / "package_data" / PLOTLY, PAGES / PLOTLY)
