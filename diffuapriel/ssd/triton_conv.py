@@ -36,6 +36,19 @@ def sigmoid(x):
 
 
 @triton.jit
+def silu(x, ROUNDED: tl.constexpr):
+    """x sigmoid(x), float32. Where the result is rounded to 16 bits anyway, by the GPU's own tanh: one instruction of
+    the slow unit in place of two, right to eleven bits."""
+    if ROUNDED:
+        tanh = tl.inline_asm_elementwise(
+            "tanh.approx.f32 $0, $1;", "=f,f", [0.5 * x], dtype=tl.float32, is_pure=True, pack=1
+        )
+        return x * (0.5 * tanh + 0.5)
+    else:
+        return x * sigmoid(x)
+
+
+@triton.jit
 def load_conv(source, row_stride, weight, bias, tap_stride, rows, columns, length, TAPS: tl.constexpr):
     """The convolution's value a, before SiLU: (rows, columns) float32.
 
@@ -58,7 +71,7 @@ def load_conv(source, row_stride, weight, bias, tap_stride, rows, columns, lengt
 def load_conv_silu(source, row_stride, weight, bias, tap_stride, rows, columns, length, TAPS: tl.constexpr):
     """SiLU of `load_conv`, (rows, columns) float32; zero in rows at and beyond `length`."""
     a = load_conv(source, row_stride, weight, bias, tap_stride, rows, columns, length, TAPS)
-    return tl.where((rows < length)[:, None], a * sigmoid(a), 0.0)
+    return tl.where((rows < length)[:, None], silu(a, source.dtype.element_ty != tl.float32), 0.0)
 
 
 @triton.jit

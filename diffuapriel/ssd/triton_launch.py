@@ -74,11 +74,12 @@ def bits(reverse: tuple[bool, ...]) -> int:
 def segments(device: torch.device, programs: int, chunks: int, least_chunks: int = 4) -> int:
     """Into how many parts to cut the sequence so that `programs` times as many fill the device.
 
-    A program walks its part chunk by chunk. With fewer programs than multiprocessors the rest would idle, so the
-    sequence is cut, at the price of a first pass over every part but the last (see triton_states.py).
+    A program walks its part chunk by chunk, two programs at once on a multiprocessor. With fewer of them the rest
+    would idle, so the sequence is cut, at the price of a first pass over every part but the last (see
+    triton_states.py): never into so many parts that some would have to wait for a place.
     """
     if device.type != "cuda":
-        wanted = 2 * programs  # the interpreter has nothing to fill, but the split is to be tested
+        places = 2 * programs  # the interpreter has nothing to fill, but the split is to be tested
     else:
-        wanted = 3 * torch.cuda.get_device_properties(device).multi_processor_count
-    return max(1, min(-(-wanted // programs), chunks // least_chunks))
+        places = 2 * torch.cuda.get_device_properties(device).multi_processor_count
+    return max(1, min(places // programs, chunks // least_chunks))

@@ -85,8 +85,9 @@ def prepare_kernel(
         )
         raw = raw.to(tl.float32) + tl.load(dt_bias + k * heads + head, mask=head < heads, other=0.0)[None, :]
         step = tl.maximum(raw, 0.0) + tl.log(1.0 + tl.exp(-tl.abs(raw)))  # softplus without overflow
-        out = ((b * DIRECTIONS + k) * heads + head)[None, :].to(tl.int64) * length + tokens[:, None]
-        tl.store(dt + out, step, mask=inside_both)
+        # a name of its own: Triton 3.6 wants one shape for a name that both branches set
+        dt_out = ((b * DIRECTIONS + k) * heads + head)[None, :].to(tl.int64) * length + tokens[:, None]
+        tl.store(dt + dt_out, step, mask=inside_both)
 
 
 def prepare(

@@ -25,12 +25,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from diffuapriel.ssd.triton_conv import load_conv_silu, sigmoid
-from diffuapriel.ssd.triton_launch import SMALLEST_TILE, bits, precision, segments
+from diffuapriel.ssd.triton_conv import load_conv_silu, silu
+from diffuapriel.ssd.triton_launch import SMALLEST_TILE, bits, interpreted, precision, segments
 from diffuapriel.ssd.triton_states import CHUNK as STATES_CHUNK
 from diffuapriel.ssd.triton_states import segment_states
 
@@ -45,9 +46,18 @@ class Tuning(NamedTuple):
     stages: int
 
 
-TUNING = Tuning(
-    chunk=32, warps=8, stages=1
-)  # no register spills; a chunk of 64 would keep tensor cores busier
+# Measured on an H100: a chunk of 64 feeds Hopper's largest matrix instruction, and two programs of 4 warps share a
+# multiprocessor, one computing while the other loads. A few registers spill there; what spills nothing, ANYWHERE, took
+# 2.2 times as long.
+HOPPER = Tuning(chunk=64, warps=4, stages=1)
+ANYWHERE = Tuning(chunk=32, warps=8, stages=1)
+
+
+def tuning(dtype: torch.dtype) -> Tuning:
+    """What suits the current device for operands of `dtype`."""
+    if dtype == torch.float32 or interpreted():
+        return ANYWHERE
+    return HOPPER if triton.runtime.driver.active.get_current_target().arch == 90 else ANYWHERE
 
 
 @triton.jit
@@ -63,14 +73,15 @@ def scan_kernel(
     bias,
     norm_weight,  # (k, h p); unused without a gate
     start,  # (b, k, h, p, n) float32, or None: zero
-    added,  # of the segments before, (b, k, h, segments - 1, n, p) float32; unused with one segment
-    totals,  # (b, k, h, segments - 1)
+    added,  # of the pieces of the segments but the last, (b, k, h, pieces, n, p) float32; unused with one segment
+    totals,  # (b, k, h, pieces)
     y,  # (b, l, k, h, p), or None
     gated,  # (k, b, l, h p), or None
     squares,  # (b, k, h, l) float32
     final,  # (b, k, h, p, n) float32, or None
     length,
     chunks_per_segment,
+    pieces_per_segment,
     x_batch,
     x_row: tl.constexpr,
     x_direction: tl.constexpr,
@@ -117,8 +128,9 @@ def scan_kernel(
         state_at = here * P * N + tl.arange(0, P)[None, :] * N + lower[:, None]
         H0 = tl.load(start + state_at)
         H1 = tl.load(start + state_at + HALF, mask=HALF + lower[:, None] < N, other=0.0)
-    for j in range(0, segment):
-        before = here * (tl.num_programs(2) - 1) + j
+    pieces = (tl.num_programs(2) - 1) * pieces_per_segment
+    for j in range(0, segment * pieces_per_segment):
+        before = here * pieces + j
         decay = tl.exp(tl.load(totals + before))
         state_at = before * N * P + lower[:, None] * P + tl.arange(0, P)[None, :]
         H0 = H0 * decay + tl.load(added + state_at)
@@ -176,7 +188,7 @@ def scan_kernel(
         if gated is not None:
             gate = z + b * x_batch + k * x_direction + token * x_row + x_at
             gate = tl.load(gate, mask=inside[:, None], other=0.0).to(tl.float32)
-            g = out * gate * sigmoid(gate)
+            g = out * silu(gate, z.dtype.element_ty != tl.float32)
             tl.store(squares + here * length + token + sign * within, tl.sum(g * g, 1), mask=inside)
             g = g * tl.load(norm_weight + k * heads * P + columns)[None, :]
             at = (within * (sign * heads * P))[:, None] + columns[None, :]
@@ -222,17 +234,21 @@ def scan_chunks(
     """
     batch, length, directions, heads, headdim = x.shape
     state = B.shape[-1]
-    chunk, warps, stages = TUNING
+    chunk, warps, stages = tuning(x.dtype)
     chunks = triton.cdiv(length, chunk)
-    parts = segments(x.device, batch * directions * heads, chunks)
-    chunks_per_segment = triton.cdiv(chunks, parts)
+    programs = batch * directions * heads
+    parts = segments(x.device, programs, chunks)
+    chunks_per_segment, pieces = triton.cdiv(chunks, parts), 1
     added, totals = A, A
     if parts > 1:
-        whole = max(1, STATES_CHUNK // chunk)  # segments end where a chunk of the states kernel ends
+        # The first pass walks the segments but the last, in smaller pieces where these alone do not fill the device.
+        pieces = segments(x.device, programs * (parts - 1), chunks_per_segment)
+        whole = pieces * max(1, STATES_CHUNK // chunk)  # a piece ends where a chunk of the states kernel ends
         chunks_per_segment = triton.cdiv(chunks_per_segment, whole) * whole
         parts = triton.cdiv(chunks, chunks_per_segment)
-        per_segment = chunks_per_segment * chunk // STATES_CHUNK
-        added, totals = segment_states(x, B, dt, A, reverse, per_segment, parts - 1, conv)
+        per_piece = chunks_per_segment // pieces * chunk // STATES_CHUNK
+        if parts > 1:
+            added, totals = segment_states(x, B, dt, A, reverse, per_piece, (parts - 1) * pieces, conv)
     y = x.new_empty(x.shape) if want_y else None
     gated = x.new_empty((directions, batch, length, heads * headdim)) if gate else None
     squares = dt.new_empty((batch, directions, heads, length)) if gate else None
@@ -259,6 +275,7 @@ def scan_chunks(
         final,
         length,
         chunks_per_segment,
+        pieces,
         x.stride(0),
         x.stride(1),
         x.stride(2),

@@ -192,7 +192,7 @@ def backward(
                     segments=document_segments(part, config.model_config.eos_id)
                     if config.document_boundaries
                     else None,
-                    every_position=ids.is_cuda,  # counting the masked positions would wait for the GPU
+                    compiled=config.compile and ids.is_cuda,
                 )
             share = result.loss * (len(part) / rows)
             ranks.backward(share * ranks.ranks)  # the ranks' gradients are averaged: their sum is wanted
