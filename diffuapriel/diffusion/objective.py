@@ -92,6 +92,7 @@ def nelbo(
     noise: Tensor | None = None,
     generator: torch.Generator | None = None,
     segments: Tensor | None = None,
+    most_masked: int | None = None,
     compiled: bool = False,
 ) -> Nelbo:
     """One Monte-Carlo draw of the negative evidence lower bound of `ids` (batch, length).
@@ -102,7 +103,9 @@ def nelbo(
     never to be compared with a bound that pays for every <|endoftext|>.
 
     t (batch,) is drawn stratified when left out, then the noise (batch, length) of `corrupt`. The head runs on
-    masked positions only: half as much work, for which counting them, a wait for the device, is a small price.
+    masked positions only: half as much work, for which counting them, a wait for the device, is a small price. With
+    `most_masked` nothing is counted and every shape is known: the head runs on so many positions, the masked ones
+    first, named by int64 numbers, and the loss is NaN if there are more of these.
     With `compiled`, the cross-entropy is one compiled kernel each way: it reads logits in their own dtype and keeps
     nothing of their size in float32, most of a GPU's time where the vocabulary is large.
     """
@@ -114,8 +117,15 @@ def nelbo(
     noisy = corrupt(ids, t, schedule, mask_id, generator, noise=noise)
     masked = noisy == mask_id  # (batch, length)
     cross_entropy = _compiled_cross_entropy() if compiled else _cross_entropy
-    chosen = cross_entropy(see(noisy, schedule.sigma(t), masked), ids[masked], mask_id)
-    nll = torch.zeros(ids.shape, device=ids.device, dtype=chosen.dtype).masked_scatter(masked, chosen)
+    if most_masked is None:
+        chosen = cross_entropy(see(noisy, schedule.sigma(t), masked), ids[masked], mask_id)
+        nll = torch.zeros(ids.shape, device=ids.device, dtype=chosen.dtype).masked_scatter(masked, chosen)
+    else:
+        first = torch.argsort(masked.flatten(), descending=True, stable=True)[:most_masked]
+        chosen = cross_entropy(see(noisy, schedule.sigma(t), first), ids.flatten()[first], mask_id)
+        chosen = chosen * masked.flatten()[first] + torch.where(masked.sum() > most_masked, torch.nan, 0.0)
+        nll = torch.zeros(ids.numel(), device=ids.device, dtype=chosen.dtype).index_copy(0, first, chosen)
+        nll = nll.view(ids.shape)
     nats = schedule.weight(t) * nll.sum(1)
     return Nelbo(loss=nats.sum() / ids.numel(), nats=nats.detach(), masked=masked.sum())
 

@@ -5,7 +5,8 @@ the width of the MLP, nothing else. It never knows the schedule: it is told the 
 
     ids         (batch, length) int64, [MASK] among them
     sigma       (batch,) float32, noise level, 0 or more
-    positions   (batch, length) bool: where logits are wanted; the head is the dearest product of a small model
+    positions   (batch, length) bool, or (chosen,) int64, counted over all texts: where logits are wanted; the head is
+                the dearest product of a small model
     segments    (batch, length) int64: which document each token is of, where several are packed into a row and none
                 may see another (ssd/segments.py); every one then gets the logits that it would get alone
 """
@@ -94,7 +95,8 @@ class Denoiser(nn.Module):
         positions: Tensor | None = None,
         segments: Tensor | None = None,
     ) -> Tensor:
-        """Logits over clean tokens: (batch, length, vocab_size), or (chosen, vocab_size) in row-major order.
+        """Logits over clean tokens: (batch, length, vocab_size), or (chosen, vocab_size), in row-major order where
+        `positions` is a mask.
 
         With `positions` the final norm and the head run on the chosen positions only. The logit of [MASK] (the
         last) is there but means nothing: SUBS discards it. Raises ValueError for shapes that do not fit.
@@ -102,10 +104,12 @@ class Denoiser(nn.Module):
         self._check(ids, sigma, positions, segments)
         x, shift, scale = self._residual(ids, sigma, segments)
         if positions is not None:
-            row = positions.nonzero()[:, 0]  # which text each chosen position belongs to
+            if positions.dtype == torch.bool:
+                positions = positions.flatten().nonzero()[:, 0]
+            row = positions // ids.shape[1]  # which text each chosen position belongs to
             # Not shift[row, 0]: several threads add up its gradient in no fixed order, and a run would not repeat.
             shift, scale = (v[:, 0].index_select(0, row) for v in (shift, scale))
-            x = x[positions]  # (chosen, width), as shift and scale are
+            x = x.flatten(0, 1).index_select(0, positions)  # (chosen, width), as shift and scale are
         x = modulate(rms_norm(x, self.final_norm_weight), shift, scale)
         return self.head(x)[..., : self.config.vocab_size]
 
@@ -142,10 +146,13 @@ class Denoiser(nn.Module):
             raise ValueError(
                 f"sigma has shape {tuple(sigma.shape)}; it must be ({ids.shape[0]},), one a text"
             )
-        if positions is not None and (positions.shape != ids.shape or positions.dtype != torch.bool):
+        if positions is not None and not (
+            (positions.dtype == torch.bool and positions.shape == ids.shape)
+            or (positions.dtype == torch.int64 and positions.ndim == 1)
+        ):
             raise ValueError(
                 f"positions are {tuple(positions.shape)} {positions.dtype}; "
-                f"they must be bool, shaped as ids {tuple(ids.shape)}"
+                f"they must be bool, shaped as ids {tuple(ids.shape)}, or int64 (chosen,)"
             )
         if segments is not None:
             check_segments(segments, *ids.shape)

@@ -63,7 +63,7 @@ def why_not(x: Tensor, headdim: int, state: int) -> str | None:
 
 def precision(dtype: torch.dtype) -> str:
     """The `input_precision` of dot products on operands of `dtype`."""
-    return "ieee" if dtype == torch.float32 else "tf32"  # the latter has no meaning for 16-bit operands
+    return "tf32x3" if dtype == torch.float32 else "tf32"  # the latter has no meaning for 16-bit operands
 
 
 def bits(reverse: tuple[bool, ...]) -> int:

@@ -170,6 +170,9 @@ def scan_kernel(
         source = s - tl.log2(step)  # a token without a step (beyond the end) is infinitely far away
         apart = s[:, None] - source[None, :]
         apart = tl.where(rows[:, None] >= rows[None, :], apart, float("-inf"))
+        if gated is not None:  # asked for here, that it has come when the products are done
+            gate = z + b * x_batch + k * x_direction + (first + sign * far) * x_row + x_at
+            gate = tl.load(gate, mask=inside[:, None], other=0.0)
         W = tl.dot(Q0, tl.trans(K0), input_precision=PRECISION)
         W = tl.dot(Q1, tl.trans(K1), W, input_precision=PRECISION) * tl.exp2(apart)
         W = tl.where(rows[:, None] == rows[None, :], W + skip, W).to(K0.dtype)
@@ -186,9 +189,7 @@ def scan_kernel(
             to = y + ((b * length + token) * DIRECTIONS + k) * (heads * P) + at
             tl.store(to, out.to(y.dtype.element_ty), mask=inside[:, None])
         if gated is not None:
-            gate = z + b * x_batch + k * x_direction + token * x_row + x_at
-            gate = tl.load(gate, mask=inside[:, None], other=0.0).to(tl.float32)
-            g = out * silu(gate, z.dtype.element_ty != tl.float32)
+            g = out * silu(gate.to(tl.float32), z.dtype.element_ty != tl.float32)
             tl.store(squares + here * length + token + sign * within, tl.sum(g * g, 1), mask=inside)
             g = g * tl.load(norm_weight + k * heads * P + columns)[None, :]
             at = (within * (sign * heads * P))[:, None] + columns[None, :]

@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -42,6 +43,7 @@ from diffuapriel.training.log import RunLog
 from diffuapriel.training.optimizer import learning_rate, make_optimizer
 from diffuapriel.training.progress import progress_bar
 from diffuapriel.training.ranks import OneProcess, open_ranks, whole
+from diffuapriel.training.recording import AddGradient, Recorded, can_record
 from diffuapriel.training.result import save_result, validate
 from diffuapriel.training.session import Clock, alone_in, stop_signals
 from diffuapriel.training.state import Progress, find_progress, load_state, save_state
@@ -106,6 +108,9 @@ def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
             betas=config.betas,
             weight_decay=config.weight_decay,
         )
+        add = partial(add_gradient, network, schedule, config, ranks)
+        if can_record(config, ranks) and not at.finished:
+            add = Recorded(add, model, schedule, config, ranks.device)
         ema = EMA(model, config.ema_decay)
         if found:
             load_state(folder / "state", at.step, model, ema, optimizer, ranks)
@@ -126,10 +131,10 @@ def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
                 group["lr"] = rate
 
             generator.manual_seed(noise_seed(config.seed, at.step))
-            loss = backward(network, ids, schedule, config, generator, ranks)
+            loss = backward(network, ids, schedule, config, generator, ranks, add)
             norm = whole(nn.utils.clip_grad_norm_(model.parameters(), config.clip))
             optimizer.step()
-            optimizer.zero_grad()
+            optimizer.zero_grad(set_to_none=not isinstance(add, Recorded))
             ema.update(at.step)
 
             at.step += 1
@@ -165,39 +170,59 @@ def backward(
     config: TrainConfig,
     generator: torch.Generator,
     ranks: OneProcess | None = None,
+    add: AddGradient | None = None,
 ) -> Tensor:
     """Add the gradient of one update's NELBO to the parameters; returns this rank's part of the loss, on the device.
 
     ids (rows of this rank, length). Noise levels, stratified, and masks are drawn for all rows of the update, on every
     rank alike, before these are taken batch_size at a time, and every token weighs the same: accumulation and ranks
     change memory and time, and nothing else. Gradients are averaged over the ranks, once, after the last part.
+    `add` stands in for `add_gradient`: the same, recorded (recording.py).
     """
     ranks = ranks or OneProcess(ids.device)
+    add = add or partial(add_gradient, network, schedule, config, ranks)
     rows = len(ids) * ranks.ranks
     own = slice(ranks.rank * len(ids), (ranks.rank + 1) * len(ids))
     t = stratified_t(rows, generator, ids.device)[own]
     noise = torch.rand(rows, ids.shape[1], generator=generator, device=ids.device)[own]
     parts = list(zip(*(values.split(config.batch_size) for values in (ids, t, noise))))
     total = torch.zeros((), device=ids.device)
-    for i, (part, times, uniform) in enumerate(parts):
+    for i, part in enumerate(parts):
         with ranks.synchronized(network, when=i == len(parts) - 1):
-            with torch.autocast(ids.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-                result = nelbo(
-                    network,
-                    part,
-                    schedule,
-                    config.model_config.mask_id,
-                    t=times,
-                    noise=uniform,
-                    segments=document_segments(part, config.model_config.eos_id)
-                    if config.document_boundaries
-                    else None,
-                    compiled=config.compile and ids.is_cuda,
-                )
-            share = result.loss * (len(part) / rows)
-            ranks.backward(share * ranks.ranks)  # the ranks' gradients are averaged: their sum is wanted
-        total += share.detach()
+            total += add(*part)
     return total
+
+
+def add_gradient(
+    network: nn.Module,
+    schedule: Schedule,
+    config: TrainConfig,
+    ranks: OneProcess,
+    ids: Tensor,
+    t: Tensor,
+    noise: Tensor,
+    most_masked: int | None = None,
+) -> Tensor:
+    """One part: ids and noise (rows, length), t (rows,). Its gradient is added, its share of the update's loss returned.
+
+    most_masked: as in `nelbo`.
+    """
+    ends = config.model_config.eos_id if config.document_boundaries else None
+    with torch.autocast(ids.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        result = nelbo(
+            network,
+            ids,
+            schedule,
+            config.model_config.mask_id,
+            t=t,
+            noise=noise,
+            segments=None if ends is None else document_segments(ids, ends),
+            most_masked=most_masked,
+            compiled=config.compile and ids.is_cuda,
+        )
+    share = result.loss * (len(ids) / config.rows)
+    ranks.backward(share * ranks.ranks)  # the ranks' gradients are averaged: their sum is wanted
+    return share.detach()
 
 
 def noise_seed(seed: int, step: int) -> int:

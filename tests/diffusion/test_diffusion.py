@@ -98,8 +98,10 @@ def test_only_masked_tokens_cost_and_all_tokens_divide() -> None:
     assert got.loss.item() == pytest.approx(4 * got.masked.item() * math.log(VOCABULARY - 1) / 1000, rel=1e-5)
 
 
-@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_the_head_on_masked_rows_gives_the_loss_and_gradient_of_every_position(compiled: bool) -> None:
+@pytest.mark.parametrize(
+    "how", [{}, {"most_masked": 70}, pytest.param({"compiled": True}, marks=pytest.mark.slow)], ids=str
+)
+def test_the_head_on_masked_rows_gives_the_loss_and_gradient_of_every_position(how: dict) -> None:
     torch.manual_seed(0)
     shape = {"width": 32, "depth": 2, "d_state": 8, "headdim": 16, "cond_dim": 8}
     model = Denoiser(ModelConfig(architecture="diffuapriel", vocab_size=VOCABULARY, **shape))
@@ -113,7 +115,7 @@ def test_the_head_on_masked_rows_gives_the_loss_and_gradient_of_every_position(c
         return (schedule.weight(t) * nll.sum(1)).sum() / ids.numel()
 
     def at_masked_ones() -> torch.Tensor:
-        return nelbo(model, ids, schedule, MASK, t=t, noise=noise, compiled=compiled).loss
+        return nelbo(model, ids, schedule, MASK, t=t, noise=noise, **how).loss
 
     for draw in (at_every_position, at_masked_ones):
         model.zero_grad()
@@ -123,6 +125,20 @@ def test_the_head_on_masked_rows_gives_the_loss_and_gradient_of_every_position(c
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     assert torch.allclose(gradients[0], gradients[1], atol=1e-5)
+
+
+def test_more_masked_positions_than_there_is_room_for_make_the_loss_nan() -> None:
+    torch.manual_seed(0)
+    model = Denoiser(
+        ModelConfig("diffuapriel", width=32, depth=1, vocab_size=VOCABULARY, d_state=8, headdim=16)
+    )
+    ids, t = torch.randint(0, MASK, (2, 20)), torch.tensor([0.5, 0.5])
+    masked = nelbo(model, ids, get_schedule(), MASK, t=t, noise=torch.full((2, 20), 0.4)).masked.item()
+    assert masked == 40
+    full = nelbo(model, ids, get_schedule(), MASK, t=t, noise=torch.full((2, 20), 0.4), most_masked=40)
+    assert full.loss.isfinite()
+    short = nelbo(model, ids, get_schedule(), MASK, t=t, noise=torch.full((2, 20), 0.4), most_masked=39)
+    assert short.loss.isnan()
 
 
 def test_wrong_times_are_refused() -> None:

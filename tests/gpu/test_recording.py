@@ -1,0 +1,53 @@
+"""A recorded update is the update itself, on a CUDA device."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+
+from diffuapriel.config import ModelConfig
+from diffuapriel.diffusion.schedule import get_schedule
+from diffuapriel.model.denoiser import Denoiser
+from diffuapriel.training.config import TrainConfig
+from diffuapriel.training.loop import add_gradient, backward
+from diffuapriel.training.ranks import OneProcess
+from diffuapriel.training.recording import Recorded
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("architecture", ["diffuapriel", "diffutran"])
+def test_a_recorded_update_is_the_update_itself(architecture: str, accumulate: int) -> None:
+    shape = ModelConfig(architecture, width=128, depth=2, vocab_size=1001, d_state=32, headdim=32)
+    config = TrainConfig(
+        architecture, model=shape, length=64, batch_size=8, accumulate=accumulate, steps=1, precision="bf16"
+    )
+    torch.manual_seed(0)
+    model = Denoiser(shape).cuda()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.02)
+    schedule, ranks, generator = (
+        get_schedule("log-linear"),
+        OneProcess(torch.device("cuda")),
+        torch.Generator("cuda"),
+    )
+    ids = torch.randint(0, 1000, (2, config.rows, 64), device="cuda")
+
+    def gradients(add) -> list[tuple[float, torch.Tensor]]:
+        found = []
+        for step in range(2):
+            model.zero_grad(set_to_none=False)
+            generator.manual_seed(step)
+            loss = backward(model, ids[step], schedule, config, generator, ranks, add)
+            found.append((loss.item(), torch.cat([p.grad.flatten() for p in model.parameters()])))
+        return found
+
+    plain = partial(add_gradient, model, schedule, config, ranks)
+    expected = gradients(plain)
+    got = gradients(Recorded(plain, model, schedule, config, ranks.device))
+    for (loss, gradient), (other_loss, other) in zip(expected, got, strict=True):
+        assert loss == pytest.approx(other_loss, rel=1e-3)
+        assert (gradient - other).norm() <= 0.01 * gradient.norm()
+    assert not torch.equal(got[0][1], got[1][1])
