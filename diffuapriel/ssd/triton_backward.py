@@ -26,7 +26,7 @@ Triton has miscompiled transposed results of products on Hopper.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -260,7 +260,6 @@ def scan_backward(
         "REVERSE": bits(reverse),
         "DIRECTIONS": directions,
         "CHUNK": CHUNK,
-        "PRECISION": precision(x.dtype),
         **_tuning(x.dtype, headdim * state),
     }
     grid = (chunks, groups * parts, batch * directions)
@@ -282,9 +281,11 @@ def _parts(x: Tensor, programs: int, per_group: int) -> int:
     return max(1, min(-(-wanted // programs), per_group // 4))
 
 
-def _tuning(dtype: torch.dtype, state_size: int) -> dict[str, int]:
-    """Heads loaded ahead (STAGES - 2), and warps. Two programs of 4 warps share a multiprocessor of a Hopper."""
-    if dtype == torch.float32 or state_size > 128 * 256:
-        return {"STAGES": 1, "num_warps": 8}
+def _tuning(dtype: torch.dtype, state_size: int) -> dict[str, Any]:
+    """Precision, heads loaded ahead (STAGES - 2), and warps. Two programs of 4 warps share a multiprocessor of a Hopper."""
     small = state_size <= 64 * 128
-    return {"STAGES": 3 if small else 2, "num_warps": 4 if small else 8}
+    if dtype == torch.float32:  # for a large state the split operands would not fit on chip
+        return {"PRECISION": precision(dtype) if small else "ieee", "STAGES": 1, "num_warps": 8}
+    if state_size > 128 * 256:
+        return {"PRECISION": precision(dtype), "STAGES": 1, "num_warps": 8}
+    return {"PRECISION": precision(dtype), "STAGES": 3 if small else 2, "num_warps": 4 if small else 8}

@@ -10,7 +10,7 @@ In scan order the convolution is causal for both directions. Plain twin: `two_wa
 model/mamba2.py and the SiLU after it.
 """
 
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def silu(x, ROUNDED: tl.constexpr):
     the slow unit in place of two, right to eleven bits."""
     if ROUNDED:
         tanh = tl.inline_asm_elementwise(
-            "tanh.approx.f32 $0, $1;", "=f,f", [0.5 * x], dtype=tl.float32, is_pure=True, pack=1
+            "tanh.approx.f32 $0, $1;", "=f,f", [x * 0.5], dtype=tl.float32, is_pure=True, pack=1
         )
-        return x * (0.5 * tanh + 0.5)
+        return x * (tanh * 0.5 + 0.5)
     else:
         return x * sigmoid(x)
 

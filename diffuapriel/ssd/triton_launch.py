@@ -4,8 +4,8 @@ A kernel walks tokens in *scan order*: row i of direction k is token i, or token
 is a reverse one. Rows are reached from the first one in scan order by a signed stride, so one code path serves
 both directions and nothing is flipped.
 
-Dot products take their operands in the tensors' own dtype and add in float32. Float32 operands are multiplied
-exactly ("ieee"): tensor cores would round them to ten bits.
+Dot products take their operands in the tensors' own dtype and add in float32. Tensor cores would round float32
+operands to ten bits: so each is split in two, and three products give back what was rounded off ("tf32x3").
 """
 
 from __future__ import annotations

@@ -57,7 +57,8 @@ def tuning(dtype: torch.dtype) -> Tuning:
     """What suits the current device for operands of `dtype`."""
     if dtype == torch.float32 or interpreted():
         return ANYWHERE
-    return HOPPER if triton.runtime.driver.active.get_current_target().arch == 90 else ANYWHERE
+    target = triton.runtime.driver.active.get_current_target()
+    return HOPPER if target.arch == 90 else ANYWHERE  # pyright: ignore[reportOptionalMemberAccess]
 
 
 @triton.jit

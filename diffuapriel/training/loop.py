@@ -203,7 +203,7 @@ def add_gradient(
     noise: Tensor,
     most_masked: int | None = None,
 ) -> Tensor:
-    """One part: ids and noise (rows, length), t (rows,). Its gradient is added, its share of the update's loss returned.
+    """Add the gradient of one part, ids and noise (rows, length), t (rows,); returns its share of the update's loss.
 
     most_masked: as in `nelbo`.
     """
