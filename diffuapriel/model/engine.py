@@ -1,7 +1,8 @@
 """A denoiser made ready for speed on a GPU, by one treatment for all three architectures.
 
     * linear layers and the embedding in bfloat16; norms, convolutions, decay rates and step sizes stay as they are
-    * every block compiled: norm and modulation become one kernel, so do gate, residual and what follows them
+    * every block and the final norm compiled: norm and modulation become one kernel, so do gate, residual and what
+      follows them
     * the forward pass recorded once for each shape as a CUDA graph and replayed: one launch instead of hundreds
 
 Blocks are compiled one by one, for any batch and length: those of a kind share their code, so a model costs two
@@ -29,6 +30,7 @@ def compile_denoiser(model: Denoiser, *, dtype: torch.dtype | None = torch.bfloa
     if next(model.parameters()).is_cuda:
         for block in model.blocks:
             block.compile(dynamic=True)
+        model.read = torch.compile(model.read, dynamic=True)
     return Engine(model)
 
 

@@ -260,7 +260,7 @@ def scan_backward(
         "REVERSE": bits(reverse),
         "DIRECTIONS": directions,
         "CHUNK": CHUNK,
-        **_tuning(x.dtype, headdim * state),
+        **_tuning(x.dtype, headdim, state),
     }
     grid = (chunks, groups * parts, batch * directions)
     for keys, given in ((False, (dy, C, dt, s, entering, leaving)), (True, (x, B, dt, s, leaving, entering))):
@@ -281,11 +281,11 @@ def _parts(x: Tensor, programs: int, per_group: int) -> int:
     return max(1, min(-(-wanted // programs), per_group // 4))
 
 
-def _tuning(dtype: torch.dtype, state_size: int) -> dict[str, Any]:
-    """Precision, heads loaded ahead (STAGES - 2), and warps. Two programs of 4 warps share a multiprocessor of a Hopper."""
-    small = state_size <= 64 * 128
+def _tuning(dtype: torch.dtype, headdim: int, state: int) -> dict[str, Any]:
+    """Precision, heads loaded ahead (STAGES - 2), and warps: two programs of 4 share a multiprocessor of a Hopper."""
+    products, small = precision(dtype, state), headdim * state <= 64 * 128
     if dtype == torch.float32:  # for a large state the split operands would not fit on chip
-        return {"PRECISION": precision(dtype) if small else "ieee", "STAGES": 1, "num_warps": 8}
-    if state_size > 128 * 256:
-        return {"PRECISION": precision(dtype), "STAGES": 1, "num_warps": 8}
-    return {"PRECISION": precision(dtype), "STAGES": 3 if small else 2, "num_warps": 4 if small else 8}
+        return {"PRECISION": products if small else "ieee", "STAGES": 1, "num_warps": 8}
+    if headdim * state > 128 * 256:
+        return {"PRECISION": products, "STAGES": 1, "num_warps": 8}
+    return {"PRECISION": products, "STAGES": 3 if small else 2, "num_warps": 4 if small else 8}

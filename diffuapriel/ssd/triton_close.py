@@ -109,6 +109,6 @@ def close(
         REVERSE=bits(reverse),
         DIRECTIONS=directions,
         CHUNK=CHUNK,
-        PRECISION=precision(B.dtype),
+        PRECISION=precision(B.dtype, state),
         num_warps=4 if B.dtype != torch.float32 and state <= 128 else 8,
     )

@@ -21,6 +21,9 @@ os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SMALLEST_TILE = 16  # the least side of a tile in a Triton dot product
+SMALLEST_SPLIT = (
+    32  # below it Triton 3.6 has split float32 products read memory that is not theirs, on an H100
+)
 WIDEST = 256  # of headdim and state
 LARGEST_STATE = 2**15  # headdim x state: beyond it, what a backward program holds does not fit on chip
 
@@ -61,9 +64,11 @@ def why_not(x: Tensor, headdim: int, state: int) -> str | None:
     return None
 
 
-def precision(dtype: torch.dtype) -> str:
-    """The `input_precision` of dot products on operands of `dtype`."""
-    return "tf32x3" if dtype == torch.float32 else "tf32"  # the latter has no meaning for 16-bit operands
+def precision(dtype: torch.dtype, state: int) -> str:
+    """The `input_precision` of dot products on operands of `dtype`, one side of which is the state's."""
+    if dtype != torch.float32:
+        return "tf32"  # which has no meaning for 16-bit operands
+    return "tf32x3" if state >= SMALLEST_SPLIT else "ieee"
 
 
 def bits(reverse: tuple[bool, ...]) -> int:

@@ -106,13 +106,13 @@ RECIPES = {
         stories=200,
     ),
     "tales-gpu": Recipe(
-        about="tiny on full tales, a story a window, about four minutes an architecture on one H200",
+        about="tiny on full tales, a story a window, about five minutes an architecture on one H100",
         options={
             "preset": "tiny",
             "corpus": "tales:3",
             "length": 128,
             "batch_size": 256,
-            "tokens": 180_000_000,
+            "tokens": 330_000_000,
             "warmup_steps": 300,
             "validate_every": 2000,
             "precision": "bf16",
