@@ -67,23 +67,21 @@ def _mixer(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """g, squares, and for the backward pass y (b, l, 2, h, p), B and C (b, l, 2, g, n), dt (b, 2, h, l)."""
     from diffuapriel.ssd.triton_prepare import prepare
-    from diffuapriel.ssd.triton_scan import scan_chunks, tuning
+    from diffuapriel.ssd.triton_scan import scan_chunks
 
     heads, headdim, written = _sizes(projected, conv_bias, A_log, norm_weight)
     inner = heads * headdim
     both = projected.unflatten(2, (2, -1))  # (b, l, 2, z x B C dt)
-    A, chunk = -torch.exp(A_log), tuning(projected.dtype).chunk
-    B, C, dt, s = prepare(both, conv_weight, conv_bias, dt_bias, A, headdim, groups, written // groups, chunk)
+    B, C, dt = prepare(both, conv_weight, conv_bias, dt_bias, heads, headdim, groups, written // groups)
     z, x = (both[..., i * inner : (i + 1) * inner].unflatten(3, (heads, headdim)) for i in (0, 1))
     done = scan_chunks(
         x,
         B,
         C,
         dt,
-        A,
+        -torch.exp(A_log),
         D,
         BOTH,
-        sums=s,
         conv=(conv_weight, conv_bias),
         gate=(z, norm_weight),
         want_y=keep,

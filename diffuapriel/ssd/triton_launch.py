@@ -64,11 +64,11 @@ def why_not(x: Tensor, headdim: int, state: int) -> str | None:
     return None
 
 
-def precision(dtype: torch.dtype, state: int) -> str:
-    """The `input_precision` of dot products on operands of `dtype`, one side of which is the state's."""
+def precision(dtype: torch.dtype, side: int = SMALLEST_SPLIT) -> str:
+    """The `input_precision` of dot products on operands of `dtype`; side: the least of a tile."""
     if dtype != torch.float32:
         return "tf32"  # which has no meaning for 16-bit operands
-    return "tf32x3" if state >= SMALLEST_SPLIT else "ieee"
+    return "tf32x3" if side >= SMALLEST_SPLIT else "ieee"
 
 
 def bits(reverse: tuple[bool, ...]) -> int:

@@ -2,14 +2,13 @@
 
     B, C = SiLU(convolution(B, C channels of the projection))
     dt   = softplus(dt channels + dt_bias)
-    s    = sum of dt A log2(e) over a chunk up to and including the token, in scan order
 
 Plain twin: the lines before `ssd_bidirectional` in model/mamba2.py. The x channels are convolved where the scan
 loads them: they are most of the bytes, while B and C are shared by all heads of a group and cost little here.
 
     projected  (b, l, k, z x B C dt)   what in_proj gives, k = 2 directions
     B, C       (b, l, k, g, n)         in the dtype of `projected`
-    dt, s      (b, k, h, l)            float32; tokens last, for the scan reads a row of them
+    dt         (b, k, h, l)            float32; tokens last, for the scan reads a row of it
 """
 
 # pyright: reportCallIssue=false, reportGeneralTypeIssues=false
@@ -24,7 +23,7 @@ from torch import Tensor
 from diffuapriel.ssd.triton_conv import load_conv_silu
 from diffuapriel.ssd.triton_launch import bits
 
-CHANNELS = 64  # of a tile; its rows are a chunk of the scan
+ROWS, CHANNELS = 64, 64  # of a tile
 
 
 @triton.jit
@@ -34,11 +33,9 @@ def prepare_kernel(
     weight,  # (k, taps, channels) at the B channels
     bias,  # (k, channels) at the B channels
     dt_bias,  # (k, h)
-    A,  # (k, h)
     B,
     C,
     dt,
-    s,
     length,
     heads,
     batch_stride,
@@ -91,9 +88,6 @@ def prepare_kernel(
         # a name of its own: Triton 3.6 wants one shape for a name that both branches set
         dt_out = ((b * DIRECTIONS + k) * heads + head)[None, :].to(tl.int64) * length + tokens[:, None]
         tl.store(dt + dt_out, step, mask=inside_both)
-        rate = tl.load(A + k * heads + head, mask=head < heads, other=0.0) * 1.4426950408889634
-        sums = tl.cumsum(tl.where(inside_both, step * rate[None, :], 0.0), 0)
-        tl.store(s + dt_out, sums, mask=inside_both)
 
 
 def prepare(
@@ -101,38 +95,32 @@ def prepare(
     conv_weight: Tensor,
     conv_bias: Tensor,
     dt_bias: Tensor,
-    A: Tensor,
+    heads: int,
     headdim: int,
     groups: int,
     state: int,
-    chunk: int,
     reverse: tuple[bool, ...] = (False, True),
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """B and C (b, l, k, g, n), dt and s (b, k, h, l) from `projected` (b, l, k, z x B C dt), contiguous.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """B and C (b, l, k, g, n) and dt (b, k, h, l) from `projected` (b, l, k, z x B C dt), contiguous.
 
-    conv_weight (k, taps, channels of x B C), conv_bias (k, channels), dt_bias and A (k, heads), float32. chunk: tokens
-    of one, over which s is summed.
+    conv_weight (k, taps, channels of x B C), conv_bias (k, channels), dt_bias (k, heads), float32.
     """
     batch, length, directions, _ = projected.shape
-    heads = A.shape[1]
     inner, written = heads * headdim, groups * state
     B = projected.new_empty((batch, length, directions, groups, state))
     C = torch.empty_like(B)
     dt = projected.new_empty((batch, directions, heads, length), dtype=torch.float32)
-    s = torch.empty_like(dt)
     channels = min(CHANNELS, written)
-    grid = (triton.cdiv(length, chunk), 2 * written // channels + 1, batch * directions)
+    grid = (triton.cdiv(length, ROWS), 2 * written // channels + 1, batch * directions)
     prepare_kernel[grid](
         projected[..., 2 * inner :],
         projected[..., 2 * inner + 2 * written :],
         conv_weight[..., inner:],
         conv_bias[..., inner:],
         dt_bias,
-        A,
         B,
         C,
         dt,
-        s,
         length,
         heads,
         projected.stride(0),
@@ -144,8 +132,8 @@ def prepare(
         TAPS=conv_weight.shape[1],
         REVERSE=bits(reverse),
         DIRECTIONS=directions,
-        ROWS=chunk,
+        ROWS=ROWS,
         CHANNELS=channels,
         num_warps=4,
     )
-    return B, C, dt, s
+    return B, C, dt

@@ -68,7 +68,6 @@ def scan_kernel(
     B,
     C,
     dt,
-    sums,  # of dt A log2(e) over each chunk, laid out as dt, or None: summed here
     A,
     D,
     weight,  # of the convolution, (k, taps, channels); unused without CONV
@@ -92,7 +91,6 @@ def scan_kernel(
     GROUPS: tl.constexpr,
     P: tl.constexpr,
     N: tl.constexpr,
-    SMALLEST: tl.constexpr,  # side of a tile
     HALF: tl.constexpr,  # of the state; at least 16, so that with N = 16 the second half is empty
     CONV: tl.constexpr,
     TAPS: tl.constexpr,
@@ -122,8 +120,6 @@ def scan_kernel(
     B += key
     C += key
     dt += here * length + first
-    if sums is not None:
-        sums += here * length + first
     decay_rate = tl.load(A + k * heads + head) * LOG2E
     skip = tl.load(D + k * heads + head)
 
@@ -148,12 +144,6 @@ def scan_kernel(
         rows = c * CHUNK + within
         inside = rows < length
         step = tl.load(dt + sign * rows, mask=inside, other=0.0)
-        if sums is not None:
-            s = tl.load(sums + sign * rows, mask=inside, other=0.0)
-            s_end = tl.load(sums + sign * (tl.minimum((c + 1) * CHUNK, length) - 1))
-        else:
-            s = tl.cumsum(step * decay_rate, 0)  # in powers of two
-            s_end = tl.sum(step * decay_rate, 0)
         K0 = tl.load(B + far * key_row + key_at, mask=inside[:, None], other=0.0)
         Q0 = tl.load(C + far * key_row + key_at, mask=inside[:, None], other=0.0)
         upper = inside[:, None]
@@ -176,6 +166,8 @@ def scan_kernel(
         else:
             v = tl.load(x + far * (sign * x_row) + x_at, mask=inside[:, None], other=0.0).to(tl.float32)
 
+        s = tl.cumsum(step * decay_rate, 0)  # in powers of two
+        s_end = tl.sum(step * decay_rate, 0)
         source = s - tl.log2(step)  # a token without a step (beyond the end) is infinitely far away
         apart = s[:, None] - source[None, :]
         apart = tl.where(rows[:, None] >= rows[None, :], apart, float("-inf"))
@@ -199,8 +191,7 @@ def scan_kernel(
             tl.store(to, out.to(y.dtype.element_ty), mask=inside[:, None])
         if gated is not None:
             g = out * silu(gate.to(tl.float32), z.dtype.element_ty != tl.float32)
-            square = tl.sum(g * g, 1)
-            tl.store(squares + here * length + token + sign * within, square, mask=inside)
+            tl.store(squares + here * length + token + sign * within, tl.sum(g * g, 1), mask=inside)
             g = g * tl.load(norm_weight + k * heads * P + columns)[None, :]
             at = (within * (sign * heads * P))[:, None] + columns[None, :]
             to = gated + ((k * batches + b) * length + token) * (heads * P) + at
@@ -231,7 +222,6 @@ def scan_chunks(
     D: Tensor,
     reverse: tuple[bool, ...],
     *,
-    sums: Tensor | None = None,
     start: Tensor | None = None,
     conv: tuple[Tensor, Tensor] | None = None,
     gate: tuple[Tensor, Tensor] | None = None,
@@ -241,8 +231,7 @@ def scan_chunks(
     """One scan for each direction, everything asked for in one pass.
 
     x (b, l, k, h, p), with the last two axes contiguous; B and C (b, l, k, g, n) contiguous; dt (b, k, h, l), A and
-    D (k, h), start (b, k, h, p, n), float32. sums (b, k, h, l): of dt A log2(e) over the chunks of `tuning`, when they
-    are known. conv: weight (k, taps, channels) and bias (k, channels), when x holds
+    D (k, h), start (b, k, h, p, n), float32. conv: weight (k, taps, channels) and bias (k, channels), when x holds
     the channels before convolution. gate: z, shaped and strided as x, and the norm's weight (k, h p).
     """
     batch, length, directions, heads, headdim = x.shape
@@ -261,17 +250,7 @@ def scan_chunks(
         parts = triton.cdiv(chunks, chunks_per_segment)
         per_piece = chunks_per_segment // pieces * chunk // STATES_CHUNK
         if parts > 1:
-            added, totals = segment_states(
-                x,
-                B,
-                dt,
-                A,
-                reverse,
-                per_piece,
-                (parts - 1) * pieces,
-                conv,
-                sums if chunk == STATES_CHUNK else None,
-            )
+            added, totals = segment_states(x, B, dt, A, reverse, per_piece, (parts - 1) * pieces, conv)
     y = x.new_empty(x.shape) if want_y else None
     gated = x.new_empty((directions, batch, length, heads * headdim)) if gate else None
     squares = dt.new_empty((batch, directions, heads, length)) if gate else None
@@ -284,7 +263,6 @@ def scan_chunks(
         B,
         C,
         dt,
-        sums,
         A,
         D,
         weight,
@@ -308,7 +286,6 @@ def scan_chunks(
         GROUPS=B.shape[3],
         P=headdim,
         N=state,
-        SMALLEST=SMALLEST_TILE,
         HALF=max(SMALLEST_TILE, state // 2),
         CONV=conv is not None,
         TAPS=weight.shape[1],

@@ -29,7 +29,6 @@ from diffuapriel.ssd.triton_conv import load_conv_silu
 from diffuapriel.ssd.triton_launch import bits, precision
 
 CHUNK = 64
-LOG2E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
@@ -37,7 +36,6 @@ def states_kernel(
     value,
     key,
     dt,
-    sums,  # of dt A log2(e) over each chunk, laid out as dt, or None: summed here
     A,
     weight,  # of the convolution, (k, taps, channels); unused without CONV
     bias,
@@ -75,9 +73,7 @@ def states_kernel(
     value += b * value_batch + k * value_direction + first * value_row
     key += ((b * length + first) * DIRECTIONS + k) * GROUPS * N + group * N
     dt += (bk * heads + head) * length + first
-    if sums is not None:
-        sums += (bk * heads + head) * length + first
-    decay_rate = tl.load(A + k * heads + head) * LOG2E
+    decay_rate = tl.load(A + k * heads + head)
 
     here = bk * heads + head
     H = tl.zeros((N, P), tl.float32)
@@ -95,14 +91,8 @@ def states_kernel(
             out = (here * chunks + c) * N * P + n[:, None] * P + p[None, :]
             tl.store(states + out, H.to(states.dtype.element_ty))
         step = tl.load(dt + sign * rows, mask=inside, other=0.0)
-        if sums is not None:
-            s = tl.load(sums + sign * rows, mask=inside, other=0.0)
-            s_end = tl.load(sums + sign * (tl.minimum((c + 1) * CHUNK, length) - 1))
-        else:
-            s = tl.cumsum(step * decay_rate, 0)
-            s_end = tl.sum(step * decay_rate, 0)
-        at = (sign * rows).to(tl.int64)[:, None] * (DIRECTIONS * GROUPS * N) + n[None, :]
-        keys = tl.load(key + at, mask=inside[:, None], other=0.0)
+        s = tl.cumsum(step * decay_rate, 0)
+        s_end = tl.sum(step * decay_rate, 0)
         if CONV:
             columns = head * P + p
             v = load_conv_silu(
@@ -119,9 +109,11 @@ def states_kernel(
         else:
             at = (sign * rows).to(tl.int64)[:, None] * value_row + (head * P + p)[None, :]
             v = tl.load(value + at, mask=inside[:, None], other=0.0).to(tl.float32)
-        factor = tl.exp2(s) if BACKWARD else tl.exp2(s_end - s) * step
+        at = (sign * rows).to(tl.int64)[:, None] * (DIRECTIONS * GROUPS * N) + n[None, :]
+        keys = tl.load(key + at, mask=inside[:, None], other=0.0)
+        factor = tl.exp(s) if BACKWARD else tl.exp(s_end - s) * step
         v = (v * factor[:, None]).to(keys.dtype)
-        H = H * tl.exp2(s_end) + tl.dot(tl.trans(keys), v, input_precision=PRECISION)
+        H = H * tl.exp(s_end) + tl.dot(tl.trans(keys), v, input_precision=PRECISION)
         total += s_end
 
     parts = tl.num_programs(2)
@@ -129,7 +121,7 @@ def states_kernel(
         out = (here * parts + segment) * N * P + n[:, None] * P + p[None, :]
         tl.store(final + out, H)
     if totals is not None:
-        tl.store(totals + here * parts + segment, total / LOG2E)
+        tl.store(totals + here * parts + segment, total)
 
 
 def walk_states(
@@ -152,7 +144,7 @@ def walk_states(
     chunks = triton.cdiv(length, CHUNK)
     states = key.new_empty((batch, directions, heads, chunks, state, headdim))
     final = key.new_empty((batch, directions, heads, state, headdim), dtype=torch.float32)
-    _launch(value, key, dt, None, A, start, states, final, None, chunks, 1, reverse, backward, None)
+    _launch(value, key, dt, A, start, states, final, None, chunks, 1, reverse, backward, None)
     return states, final
 
 
@@ -165,21 +157,17 @@ def segment_states(
     chunks_per_segment: int,
     segments: int,
     conv: tuple[Tensor, Tensor] | None = None,
-    sums: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """What each of the first `segments` segments adds to a state of zero, (b, k, h, segments, n, p) float32, and
     its sum of dt A, (b, k, h, segments): a state H becomes exp(sum) H + added on the way through.
 
-    conv: weight (k, taps, channels) and bias (k, channels), when value holds the channels before convolution. sums
-    (b, k, h, l): of dt A log2(e) over each chunk of 64 tokens, when they are known.
+    conv: weight (k, taps, channels) and bias (k, channels), when value holds the channels before convolution.
     """
     batch, _, directions, heads, headdim = value.shape
     shape = (batch, directions, heads, segments)
     added = key.new_empty((*shape, key.shape[-1], headdim), dtype=torch.float32)
     totals = key.new_empty(shape, dtype=torch.float32)
-    _launch(
-        value, key, dt, sums, A, None, None, added, totals, chunks_per_segment, segments, reverse, False, conv
-    )
+    _launch(value, key, dt, A, None, None, added, totals, chunks_per_segment, segments, reverse, False, conv)
     return added, totals
 
 
@@ -187,7 +175,6 @@ def _launch(
     value: Tensor,
     key: Tensor,
     dt: Tensor,
-    sums: Tensor | None,
     A: Tensor,
     start: Tensor | None,
     states: Tensor | None,
@@ -205,7 +192,6 @@ def _launch(
         value,
         key,
         dt,
-        sums,
         A,
         weight,
         bias,

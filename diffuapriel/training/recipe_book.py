@@ -106,7 +106,7 @@ RECIPES = {
         stories=200,
     ),
     "tales-gpu": Recipe(
-        about="tiny on full tales, a story a window, about five minutes an architecture on one H100",
+        about="tiny on full tales, a story a window, about four minutes an architecture on one H100",
         options={
             "preset": "tiny",
             "corpus": "tales:3",

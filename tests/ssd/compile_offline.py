@@ -32,7 +32,7 @@ from triton.runtime.jit import JITFunction
 
 from diffuapriel.ssd.triton_gradients import mixer_gradients
 from diffuapriel.ssd.triton_prepare import prepare
-from diffuapriel.ssd.triton_scan import scan_chunks, tuning
+from diffuapriel.ssd.triton_scan import scan_chunks
 
 CAPABILITIES = (90, 80)
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -52,10 +52,9 @@ def half(*shape: int) -> Tensor:
 def forward_mixer(keep: bool) -> None:
     projected = half(1, LENGTH, 2, INNER + CHANNELS + HEADS)
     weight, bias, A = wide(2, TAPS, CHANNELS), wide(2, CHANNELS), wide(2, HEADS)
-    chunk = tuning(projected.dtype).chunk
-    B, C, dt, s = prepare(projected, weight, bias, A, A, HEADDIM, GROUPS, STATE, chunk)
+    B, C, dt = prepare(projected, weight, bias, A, HEADS, HEADDIM, GROUPS, STATE)
     z, x = (projected[..., i * INNER : (i + 1) * INNER].unflatten(3, (HEADS, HEADDIM)) for i in (0, 1))
-    scan_chunks(x, B, C, dt, A, A, BOTH, sums=s, conv=(weight, bias), gate=(z, wide(2, INNER)), want_y=keep)
+    scan_chunks(x, B, C, dt, A, A, BOTH, conv=(weight, bias), gate=(z, wide(2, INNER)), want_y=keep)
 
 
 def forward_scan() -> None:
