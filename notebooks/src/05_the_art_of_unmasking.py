@@ -103,7 +103,7 @@ from diffuapriel.diffusion.objective import nelbo
 
 config = preset("nano", "diffuapriel", depth=2, expand=1, d_state=32, headdim=64)
 model = Denoiser(config)
-STEPS = 5 if QUICK else 900
+STEPS = 5 if QUICK else 750
 optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.0)
 plan = torch.optim.lr_scheduler.OneCycleLR(
     optimizer, max_lr=4e-3, total_steps=STEPS, pct_start=0.05, cycle_momentum=False

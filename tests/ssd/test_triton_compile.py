@@ -52,8 +52,14 @@ def test_every_kernel_fits_a_multiprocessor(
         assert shared <= SHARED[target], f"{kernel}, sm_{target}: {shared} bytes of shared memory"
 
 
-def test_no_forward_kernel_spills_on_hopper(lines: list[tuple]) -> None:
-    spills = [line for line in lines if line[0].startswith("forward") and line[2] == 90 and line[4]]
+def test_no_forward_kernel_but_the_scan_spills_on_hopper(lines: list[tuple]) -> None:
+    """The scan may, a few dozen numbers: measured there, the tuning that spills is more than twice as fast."""
+    most = {"scan_kernel": 160}
+    spills = [
+        line
+        for line in lines
+        if line[0].startswith("forward") and line[2] == 90 and line[4] > most.get(line[1], 0)
+    ]
     assert not spills
 
 
