@@ -141,8 +141,9 @@ if memory.available < 3e9:
     print("\nMemory is short. Close other programs, and other notebooks (Kernel → Shut Down All).")
 
 # %% [markdown]
-# And how fast is it? We load the bundled model and let it read a text again and again, for a second or two. A text is
-# made of **tokens**: short words, or pieces of longer ones. So the speed is given in *tokens per second*.
+# And how fast is it? We load one of the *bundled* models, which were trained before and come with the project, and let
+# it read a text again and again, for a second or two. A text is made of **tokens**: short words, or pieces of longer
+# ones. So the speed is given in *tokens per second*.
 #
 # In the head of each lesson stands how many minutes the machine works for all of it. That was measured on two
 # processor cores. The last line says what it means for you. (If the machine is busy with something else, wait until it
@@ -178,10 +179,11 @@ else:
 # %% [markdown]
 # ## 4. Watch a model write
 #
-# The model has learnt from *tales*, little stories made for this project. We give it a name, *Mia*, and after it 63
-# blanks. A blank is a token of its own, called `[MASK]`.
+# The model has learnt from *tales*, little stories made for this project. We give it a row of 64 tokens: a name, *Mia*,
+# which is two tokens, and 62 blanks. A blank is a token of its own, called `[MASK]`.
 #
-# **Predict, then run.** In which order will the blanks be filled? Click on a letter, *then* run the cell below.
+# **Predict, then run.** In which order will the blanks be filled? The next cell shows the letters as buttons: run it,
+# and click on one of them. Only *then* run the cells after it.
 #
 # - **A** · from left to right, as you read and write
 # - **B** · all at once
@@ -222,8 +224,8 @@ else:
 guess_1.reveal(answer, "It fills what it is most sure of, and looks at both sides of each blank.")
 
 # %% [markdown]
-# Look at the first numbers. Did it begin at the end of the row? That nothing comes after a story is often the surest
-# thing to know.
+# Look at the first numbers. Did it begin at the end of the row? That nothing comes after a story is often what it knows
+# most surely.
 #
 # That is a **masked diffusion** model. Lesson 01 builds one from nothing.
 
@@ -368,7 +370,8 @@ for seed in range(5):
 #
 # - Shift + Enter runs a cell, and cells are run in order.
 # - A masked diffusion model fills in blanks, in any order, and sees both sides of each.
-# - A canvas is a row of tokens, some given and some masked. A prompt, an ending and a hole are all the same to it.
+# - A canvas is a row of tokens, some given and some masked. A given beginning, a given ending and a hole between them
+#   are all the same to the model.
 #
 # ## Going further
 #

@@ -27,15 +27,15 @@
 # | 1. Watch one write | 5 |
 # | 2. The forward process: adding noise | 8 |
 # | 3. The loss, and why 1/t | 12 |
-# | 4. Training | 8, of which up to 3 are waiting |
+# | 4. Training | 8, of which about 3 are waiting |
 # | 5. A sampler by hand | 10 |
 # | 6. The package's sampler, and the player | 6 |
 # | 7. Filling holes | 4 |
 #
 # {{measured}}
 #
-# At some places you are asked to **predict, then run**: click a letter before you run the next cell. A wrong guess
-# teaches more than no guess. Two **exercises** check your answer.
+# At some places you are asked to **predict, then run**: the cell below the question shows buttons. Click a letter
+# before you run the cell after it. A wrong guess teaches more than no guess. Two **exercises** check your answer.
 
 # %% [markdown]
 # The next cell only prepares things. Run it. `QUICK` is True where the tests of this project run the lesson.
@@ -226,8 +226,8 @@ check.mask_exactly(mask_exactly)
 # We divide by the number of **all** tokens, hidden or not. Then the unit is nats a token.
 
 # %% [markdown]
-# **Predict, then run.** A model that knows nothing gives all $V$ tokens the same chance, $1/V$. What is its loss, in
-# nats a token?
+# **Predict, then run.** There are $V$ tokens that can be an answer. A model that knows nothing gives all of them the
+# same chance, $1/V$. What is its loss, in nats a token?
 #
 # - **A** · it depends on the story
 # - **B** · log V / 2, as on average half of the tokens are hidden
@@ -308,9 +308,9 @@ torch.testing.assert_close(mine, package)
 # %% [markdown]
 # ## 4. Training
 #
-# Now a model that can learn. A `Denoiser` takes ids, sigma and places, as above. Inside are Mamba-2 layers that read
-# the row in both directions; lessons 02 and 03 open them. We take the smallest size, *nano*, and make it smaller
-# still, so that minutes are enough: two blocks instead of four, and narrower ones.
+# Now a model that can learn. A `Denoiser` takes ids, sigma and places, as above. It is a stack of *blocks* with Mamba-2
+# layers inside, which read the row in both directions; lessons 02 and 03 open them. We take the smallest size, *nano*,
+# and make it smaller still, so that minutes are enough: two blocks instead of four, and narrower ones.
 
 # %%
 from diffuapriel import Denoiser, preset
@@ -322,7 +322,7 @@ print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} million parameter
 # %% [markdown]
 # The loop is the ordinary one: draw stories, corrupt, predict, improve. The learning rate rises, then falls to nothing
 # (`OneCycleLR`). Stories are drawn anew at each step, so the model can hardly learn any of them by heart. This cell
-# takes two to three minutes. Meanwhile think about this: how small can the loss become?
+# takes about three minutes. Meanwhile think about this: how small can the loss become?
 
 # %%
 STEPS, ROWS = (12 if QUICK else 900), 64

@@ -10,8 +10,9 @@
 # # 02 · Mamba-2 by hand
 #
 # A Transformer compares every token with every other one. Mamba reads a text with a small memory that fades. The
-# surprise is that both are the same computation, seen from two sides. In this lesson you build a head of Mamba-2
-# four times, and the four agree to ten digits. Then you look at what the heads of a trained model remember.
+# surprise is that both are the same computation, seen from two sides. In this lesson you build the memory of Mamba-2,
+# called a *head*, four times, and the four agree to ten digits. Then you look at what the heads of a trained model
+# remember.
 #
 # **You will be able to**
 #
@@ -35,8 +36,8 @@
 #
 # {{measured}}
 #
-# At some places you are asked to **predict, then run**: click a letter before you run the next cell. Four
-# **exercises** check your answer.
+# At some places you are asked to **predict, then run**: the cell below the question shows buttons. Click a letter
+# before you run the cell after it. Four **exercises** check your answer.
 
 # %% [markdown]
 # The next cell only prepares things. Run it. `QUICK` is True where the tests of this project run the lesson.
@@ -58,12 +59,12 @@ prepare()
 # %% [markdown]
 # ## 1. A leaky memory
 #
-# Who reads a text token by token needs a memory that does not grow with the text. The smallest one is a single number,
-# the **state** $h$. At each token it fades a little, and something is added:
+# Whoever reads a text token by token needs a memory that does not grow with the text. The smallest one is a single
+# number, the **state** $h$. At each token it fades a little, and something is added:
 #
 # $$h_t = e^{dt_t A}\, h_{t-1} + dt_t\, x_t$$
 #
-# - $t$ counts the tokens. Before the first one, the state is 0.
+# - $t$ counts the tokens. (It is not the time *t* of lesson 01.) Before the first token, the state is 0.
 # - $x_t$ is the **input** at token $t$: here a number.
 # - $A$ is the **decay rate**: one negative number, the same at every token.
 # - $dt_t$ is the **step size**: a positive number. Think of it as the time that token $t$ takes. (In the papers: Δ.)
@@ -173,7 +174,7 @@ show(figure)
 # One number is not much. A **head** of Mamba-2 keeps a table of $P$ rows and $N$ columns, still called $h$. Four
 # things are new:
 #
-# - $x_t$ is now a vector of $P$ numbers. (The code calls $P$ `headdim` and $N$ `state`.)
+# - $x_t$ is now a vector of $P$ numbers. (The package calls $P$ `headdim` and $N$ `d_state`.)
 # - $B_t$, a vector of $N$ numbers, says **where** to write: it spreads $x_t$ over the columns.
 # - $C_t$, a vector of $N$ numbers, says what to **read**: a weighted sum of the columns.
 # - $D$, a number, lets $x_t$ pass by the memory.
@@ -226,7 +227,7 @@ check.one_step(one_step)
 # %% [markdown]
 # The package has this recurrence as `ssd(..., backend="recurrent")`. SSD is short for *state-space duality*; section 4
 # says why. It takes several texts and heads at once, so we add an axis for each. We compute in `float64`, numbers of
-# sixteen digits: then a difference is a mistake and no rounding.
+# sixteen digits: then a difference is a mistake and not rounding.
 
 # %%
 from diffuapriel.ssd import ssd
@@ -352,7 +353,7 @@ def my_quadratic(x, dt, A, B, C, D):
 same(my_quadratic(*head), y)
 
 # %% [markdown]
-# Two traps are avoided in `my_decay`. Without the logarithm, as a quotient of running *products*, a long text gives 0
+# Two traps are avoided in `my_decay`. Without the running sum, as a quotient of running *products*, a long text gives 0
 # divided by 0. And where $u$ is later than $t$ the exponent is positive. There the exponential may overflow, and
 # infinity times 0 is no number. So minus infinity is put there *before* the exponential.
 
@@ -405,8 +406,8 @@ guess_2.reveal(right, "Only if all steps are equal does the age alone tell how m
 
 # %% [markdown]
 # Equal diagonals *are* the convolution of section 3: only the age counts. With selective steps the matrix has edges.
-# Below row 12 everything left of column 12 is dark: token 12 has wiped the memory. So a head can begin afresh at a full
-# stop. And this is the matrix that a layer applies, $L \circ C B^T$:
+# From row 12 down, everything left of column 12 is dark: token 12 has all but wiped the memory. So a head can begin
+# afresh at a full stop. And this is the matrix that a layer applies, $L \circ C B^T$:
 
 # %%
 heatmap((my_decay(differ, A.float()) * (C @ B.T)[:24, :24].float()), "L ∘ C Bᵀ")
@@ -440,7 +441,7 @@ def reverse_decay(dt, A):
 check.reverse_decay(reverse_decay)
 
 # %% [markdown]
-# The package scans backwards with `reverse=True`. With your matrix, the one line of above must give the same.
+# The package scans backwards with `reverse=True`. With your matrix, the one line from above must give the same.
 
 # %%
 if check.reverse_decay(reverse_decay):
@@ -680,8 +681,9 @@ guess_3.reveal("ABC"[list(scans).index(fastest)], f"Fastest at {n:,} tokens: {fa
 # %% [markdown]
 # ## 7. What a head remembers
 #
-# The bundled model has Mamba-2 layers, with heads that read forward and heads that read in reverse. Each has its own
-# $A$, and computes its own $dt$ from each token. First, let it write the text that we shall watch it read.
+# The bundled model `tales-diffuapriel` has Mamba-2 layers, with heads that read forward and heads that read in reverse.
+# Each has its own $A$, and computes its own $dt$ from each token. First, let the model write the text that we shall
+# watch it read.
 
 # %%
 from diffuapriel import Canvas, Sampler, SamplerConfig, get_schedule, load_checkpoint

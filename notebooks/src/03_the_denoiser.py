@@ -10,7 +10,7 @@
 # # 03 · The DiffuApriel denoiser
 #
 # The network inside a masked diffusion model is called the *denoiser*. It gets a row of tokens with holes and says
-# what belongs into each hole. In lesson 02 you built the Mamba-2 scan, which reads from left to right. A hole needs
+# what belongs in each hole. In lesson 02 you built the Mamba-2 scan, which reads from left to right. A hole needs
 # both sides. In this lesson you make the scan look both ways, tell the network how noisy its input is, and put the
 # whole denoiser together.
 #
@@ -90,11 +90,12 @@ print(f"{len(ALL)} sentences of {len(PARTS)} words, {len(WORDS)} different words
 # this:
 #
 # - one matrix, `in_proj`, makes everything from the input `u`: a gate `z`, the three inputs `x`, `B`, `C`, and `dt`;
-# - a *short convolution* mixes each channel of `x`, `B`, `C` with its last three neighbors;
-# - the scan; then a norm (`rms_norm`: divide by the root mean square), with the gate multiplied in;
+# - a *short convolution* mixes each channel of `x`, `B`, `C` with its own values at the three tokens before;
+# - the scan; its output is multiplied by the gate, `silu(z)`, where silu(z) = z · sigmoid(z); then a norm (`rms_norm`:
+#   divide by the root mean square);
 # - one matrix, `out_proj`, brings it back to the width of `u`.
 #
-# First the convolution. Tap *j* of K looks K − 1 − *j* places **back**.
+# First the convolution. Each channel has K weights, called *taps*. Tap *j* looks K − 1 − *j* places **back**.
 
 # %%
 from diffuapriel.model.norm import rms_norm
@@ -144,8 +145,8 @@ class Mamba2(nn.Module):
 
 # %% [markdown]
 # And two denoisers that differ in nothing else. `Denoiser` is the package's; its blocks hold a bidirectional Mamba-2,
-# which is the subject of sections 2 and 3. For the rival we take the same `Denoiser` and put our one-directional
-# layer into each block, twice as wide inside (`expand=2` for `expand=1`), so that both have about as many parameters.
+# which is the subject of sections 2 and 3. For the rival we take the same `Denoiser` and put our one-directional layer
+# into each block, twice as wide inside (`expand=2` for `expand=1`), so that their parameters are about equally many.
 
 # %%
 from diffuapriel import Denoiser, ModelConfig
@@ -420,8 +421,8 @@ print("packed and by hand agree")
 
 # %% [markdown]
 # What does packing save? The arithmetic is the same to the last product, so on a CPU expect little: what the flips and
-# the additional calls cost. On a GPU it is more: half as many kernels to start, and both directions fill the card at
-# once. We time both in turn and take medians; lesson 06 says why.
+# the additional calls cost. On a GPU it is more: half as many *kernels* (programs that run on it) to start, and both
+# directions fill the card at once. We time both in turn and take medians; lesson 06 says why.
 
 # %%
 milliseconds = {"by hand": [], "packed": []}
@@ -533,9 +534,10 @@ print("c, first ", *(f"{value:.3f}" for value in mine[:, 0]))
 # %% [markdown]
 # ### Exercise 2: modulate and gate
 #
-# Half a block does this to the stream `x`: norm, **times (1 + scale), plus shift**; then the branch (the mixer or the
-# MLP); the result **times gate**; and that is added to `x`. Write it. `rms_norm(x)` is the norm. Mind the shapes:
-# each text of the batch has its own three vectors, the same for all of its tokens.
+# What flows from block to block is called the *stream*. Half a block does this to the stream `x`: norm, **times (1 +
+# scale), plus shift**; then the branch (the mixer or the MLP); the result **times gate**; and that is added to `x`.
+# Write it. `rms_norm(x)` is the norm. Mind the shapes: each text of the batch has its own three vectors, the same for
+# all of its tokens.
 #
 # <details><summary>Hint 1</summary>A vector of shape (batch, width) must meet a tensor (batch, length, width).
 # <code>scale[:, None]</code> has the shape (batch, 1, width).</details>
@@ -652,15 +654,17 @@ for truth in tqdm([0.2, 0.8]):
 show(figure)
 
 # %% [markdown]
-# Look at the height of the axis, too: is it much? The share of masks can be read off the text itself, so a model can
-# do without being told; what costs is to be told wrongly. (`time_conditioning=False` switches it off.)
+# Look at the height of the axis, too: is it much? Where a curve is flat, the *t* that is printed as the best means
+# little. The share of masks can be read off the text itself, so a model can do without being told; what costs
+# something is to be told quite wrongly. (`time_conditioning=False` switches it off.)
 
 # %% [markdown]
 # ## 6. The hybrid, and what order attention knows
 #
 # A Mamba state has a fixed size. It can carry the gist of a long text, but not every word of it. **Attention** keeps
 # every word and can look each one up, at a cost that grows with the square of the length. The hybrid, DiffuApriel-H,
-# takes a little of it: one attention block after every five Mamba blocks. `layer_kinds` says which blocks those are.
+# takes a little of it: of every six blocks one has attention, the last of the six. Where six does not divide the
+# depth, their number is rounded down, and they stand about equally far apart. `layer_kinds` says which blocks they are.
 
 # %%
 from diffuapriel import preset
@@ -673,8 +677,8 @@ for depth in (6, 9, 12, 16, 20, 24):
 # %% [markdown]
 # They are **spread over the depth**, and never all stand at the beginning. A look-up is useful when there is
 # something worth looking up: the first blocks see single words, the later ones see what the earlier ones made of
-# them. An independent reproduction of the paper at 130 million parameters found the hybrid better than the
-# Transformer with attention spread, and clearly worse than it with all attention early.
+# them. An independent reproduction of the paper at 130 million parameters compared the hybrid with the Transformer: it
+# was better where its attention was spread, and clearly worse where all of it came early.
 #
 # **Attention has no order.** It weighs tokens by what they are, not where. So the order is put into the queries and
 # keys: RoPE, *rotary position embedding*, turns pairs of their numbers by an angle that grows with the place. A query
@@ -725,8 +729,8 @@ assert moved["attention, no RoPE"][0, 0].abs().max() < 1e-5
 #
 # <details><summary>Hint 1</summary>For one direction <code>in_proj</code> makes z (2d), x (2d), B (N), C (N) and dt (H)
 # out of d numbers. There are two directions.</details>
-# <details><summary>Hint 2</summary><code>in_proj</code> is d times 2 (4d + 2N + H). <code>out_proj</code> takes both
-# directions' 2d channels. The MLP goes from d to 2d and back.</details>
+# <details><summary>Hint 2</summary>A matrix that makes m numbers out of n has n m entries. <code>out_proj</code> makes
+# d numbers out of both directions' 2d channels. The MLP goes from d to 2d and back.</details>
 
 
 # %% tags=["exercise"]
@@ -871,7 +875,7 @@ trace = Player().record(sampler, mine, canvas, tokenizer, model="my denoiser")
 # - **AdaLN**: sigma, features, an embedding, six vectors a block. Zero at the start, so a fresh block is the
 #   identity.
 # - **The hybrid**: a few attention blocks, spread over the depth, with RoPE for order.
-# - **The denoiser**, equal to the package's to rounding, in three architectures of as many parameters.
+# - **The denoiser**, equal to the package's up to rounding, in three architectures of equally many parameters.
 #
 # ## Going further
 #

@@ -26,7 +26,7 @@
 # |---|---|
 # | 1. Equal parameters | 10 |
 # | 2. Equal tokens, in the same order | 10 |
-# | 3. To each its own learning rate | 12, of which up to 3 are waiting |
+# | 3. To each its own learning rate | 12, of which about 3 are waiting |
 # | 4. The race: tokens, seconds, and the floor | 10, of which 1 is waiting |
 # | 5. A difference, or noise? | 12 |
 # | 6. Real text | 6, of which 1 is waiting |
@@ -293,8 +293,8 @@ guess_1 = predict("A", "B", "C")
 guess_1
 
 # %% [markdown]
-# The next cell trains all of them, and takes two to three minutes. Time for a second question, about the best run of
-# each backbone. **Predict.** After the first quarter of the tokens, who has the lowest loss?
+# The cell after the next trains all of them, and takes about three minutes. Time for a second question, about the best
+# run of each backbone. **Predict.** After the first quarter of the tokens, who has the lowest loss?
 #
 # - **A** · DiffuApriel
 # - **B** · DiffuApriel-H, the hybrid
@@ -453,7 +453,7 @@ guess_3.reveal(
 # Two axes, two questions. **Against tokens**: who makes more of the same text? That is a property of the
 # architecture. **Against seconds**: who is ready sooner? That depends on the computer, the program and the length of
 # the rows. Here the rows have only a few tokens. On long rows the order of the speeds turns around, which lesson 06
-# measures.
+# measures. (The dotted curves were trained later than the solid ones, so their seconds compare only with each other.)
 #
 # ## 5. A difference, or noise?
 #
@@ -638,7 +638,7 @@ print(f"{'frequencies':14} {frequencies:.2f} nats a token")
 # %% [markdown]
 # ## 7. What this can tell, and what not
 #
-# Your models have less than a million parameters and saw a few minutes of text. What happens with more? The models
+# Your models have less than a million parameters and saw a few thousand stories. What happens with more? The models
 # that come with this project were trained on the full tales, far longer, on a GPU. Their checkpoints keep what was
 # measured, beside the exact entropy of the very same stories:
 
@@ -651,13 +651,13 @@ for name in bundled():
         recipe, found = info.extra["recipe"], info.extra["evaluation"]
         low, high = found["ci95"]
         print(
-            f"{name:18} {count_parameters(info.config) / 1e6:.2f} million parameters, "
-            f"{recipe['tokens'] / 1e6:.0f} million tokens:\n{'':18} {found['nats_per_token']:.3f} nats a "
+            f"{name:19} {count_parameters(info.config) / 1e6:.2f} million parameters, "
+            f"{recipe['tokens'] / 1e6:.0f} million tokens:\n{'':19} {found['nats_per_token']:.3f} nats a "
             f"token, from {low:.3f} to {high:.3f}; floor {found['floor']:.3f}"
         )
 
 # %% [markdown]
-# Look for what is left of the head start, and whether the two intervals overlap. A race that is stopped early favors
+# Look for what is left of the head start, and whether the intervals overlap. A race that is stopped early favors
 # the quick starter. So always say where it was stopped, and how far the floor still was.
 #
 # - **It can tell** who learns faster at the start, on short rows, at this size, and how to find out properly.

@@ -19,7 +19,7 @@
 # - measure what a step buys, and what quality costs in variety;
 # - choose temperature, top-k and top-p with open eyes;
 # - say why random numbers of 32 bits spoil a diffusion model;
-# - find a good sampler for a budget of forward passes.
+# - find a good sampler for a budget of calls of the model.
 #
 # **You need** lesson 01: masks, time *t*, and the sampler built there.
 #
@@ -135,8 +135,9 @@ _ = model.eval()
 # | `first_hitting` | one a call: every hole draws the time at which it is filled, and the next one is due |
 #
 # Two families. `ancestral`, `remask` and `first_hitting` reverse the forward process: they do not look at the
-# probabilities to choose a place, and are faithful to what the model believes. The others are *greedy about places*:
-# they go where the model is sure, and leave the difficult places for later, when more is known.
+# probabilities to choose a place, and are faithful to what the model believes. `random` belongs to them, too, but for
+# its fixed count. `confidence`, `entropy`, `margin` and `threshold` are *greedy about places*: they go where the model
+# is sure, and leave the difficult places for later, when more is known.
 
 # %% [markdown]
 # ## 2. The rules by hand
@@ -437,7 +438,7 @@ low, high = wilson_interval(50, 100)
 print(f"50 of 100: between {low:.0%} and {high:.0%}, with 95 % confidence")
 
 # %% [markdown]
-# So small differences between the curves mean nothing. Two large ones remain. Look where `confidence` lies at 8 calls,
+# So small differences between the curves mean nothing. A large one remains. Look where `confidence` lies at 8 calls,
 # and where `threshold` lies at a little more.
 #
 # A fixed number of tokens a call is a poor plan for *sure first*. The surest tokens of all are the end-of-text tokens
@@ -605,7 +606,7 @@ figure.add_vline(x=true["entropy"], line_dash="dash")
 show(figure)
 
 # %% [markdown]
-# The best corner is at the top, at the dashed line. A little sharpening (the package's usual top-p is 0.9) removes what
+# The best corner is at the top, at the dashed line. A little sharpening (the app's usual top-p is 0.9) removes what
 # cannot stand there and little else. More of it buys correctness with sameness.
 
 # %% [markdown]
@@ -663,8 +664,8 @@ for name, row in rows.items():
 show(figure)
 
 # %% [markdown]
-# From the left, all five are possible. The end of the sentence, seven tokens away, decides. The same holds for a hole
-# at the very front: *her* says that a girl must come. Nothing special is needed for it. What is given is given,
+# From the left, all five are possible. What decides stands five tokens further on: *to* or *in*. The same holds for a
+# hole at the very front: *her* says that a girl must come. Nothing special is needed for it. What is given is given,
 # wherever it stands.
 
 # %%
@@ -700,8 +701,8 @@ drawn = torch.rand(10_000 if QUICK else 20_000_000, generator=torch.Generator().
 print(f"largest of {len(drawn):,} float32 draws: {-math.log(-math.log(drawn.max().item())):.2f}")
 
 # %% [markdown]
-# In float32 no *g* is above about 16.6. That seems a lot. But think of one step of many. With 1,000 steps a hole stays
-# a hole with probability 0.999. Only 0.001 is left for all tokens, and it is shared by tens of thousands.
+# In float32 no *g* is above about 16.6. That seems a lot. But think of one step of many. At the first of 1,000 steps a
+# hole stays a hole with probability 0.999. Only 0.001 is left for all tokens, and it is shared by tens of thousands.
 #
 # A made-up model believes this: one common token has probability 1/2, and 50,000 rare ones share the other half
 # equally. In each step the sampler draws among *stay a hole*, the common one, and the rare ones, by Gumbel noise.
@@ -824,8 +825,8 @@ for point in last.points:
 # ## What you learned
 #
 # - A **strategy** chooses the holes; temperature, top-k and top-p shape what is drawn there.
-# - Tokens filled in one call do not know of each other. **Calls buy agreement**. Spend them
-#   where tokens must agree, not on the end of a row.
+# - Tokens filled in one call do not know of each other. **Calls buy agreement**. Spend them where tokens must agree,
+#   not on the end of a row.
 # - Quality alone can be bought with sameness. **Look at variety with every figure.**
 # - A strategy that never takes back cannot mend. `remask` can, for more steps.
 # - **Random numbers of 32 bits** cut off the rare end, which works like a hidden low temperature.

@@ -111,8 +111,8 @@ print(
 print(f"least {min(times[1:]):.1f}, most {max(times[1:]):.1f} ms")
 
 # %% [markdown]
-# - **Warm-up.** The first call pays for things that are done once: memory is asked for, threads wake up, kernels are
-#   chosen for this shape. Run every shape once without looking at the clock.
+# - **Warm-up.** The first call pays for things that are done once: memory is asked for, threads wake up, *kernels* (the
+#   small programs that do the arithmetic) are chosen for this shape. Run every shape once without looking at the clock.
 # - **Medians.** The others differ, too. A machine does other things now and then, and such a pause makes one time
 #   larger, never smaller. The mean takes that in, the median hardly.
 #
@@ -259,8 +259,8 @@ show(log_log(curves, "ms for one forward pass"))
 # If a time grows as *c* · lengthᵏ, its logarithm is log *c* + *k* · log(length): **a straight line on log axes, with
 # slope k**. k = 1 is linear: twice the text, twice the time. k = 2 is quadratic: twice the text, four times the time.
 #
-# **Predict, then run.** Attention compares every token with every other. In our sweep, how many times longer does
-# DiffuTran take at the last step, when the length doubles?
+# **Predict, then run.** Attention compares every token with every other. At the last step of our sweep the length
+# doubles once more. How many times as long does DiffuTran take?
 #
 # - **A** · less than 2.5 times
 # - **B** · 2.5 to 3.5 times
@@ -285,7 +285,7 @@ for name, curve in curves.items():
     last = factors[-1]  # in the end DiffuTran's, the last of the three
 guess_2.reveal(
     "A" if last < 2.5 else "B" if last <= 3.5 else "C",
-    f"Measured here: {last:.2f} times. Only the part that grows with the square does so.",
+    f"Measured here: {last:.2f} times. Only the part that grows with the square takes 4 times as long.",
 )
 
 # %% [markdown]
@@ -391,13 +391,13 @@ for name in ("diffuapriel", "diffuapriel-h"):
 #
 # Why there? Count the work. Nearly all of it is *multiply-adds*: one multiplication and one addition, the step of
 # which matrix products are made. **A matrix with n entries costs n multiply-adds a token**, as each entry meets one
-# number of the token's vector. So for the matrices, count parameters as in lesson 03: about 16 d² in a Mamba block,
-# 12 d² in a Transformer block, d being the width.
+# number of the token's vector. So for the matrices, count parameters as in lesson 03: 16 d² in a Mamba block, and
+# something for B, C and dt; 12 d² in a Transformer block, d being the width.
 #
-# **The scan** comes on top. It works in chunks of Q tokens. In each direction, with 2d channels and a state of size
+# **The scan** comes on top. It works in chunks of q tokens. In each direction, with 2d channels and a state of size
 # N:
 #
-# - within a chunk each token meets the Q tokens of its chunk: C · B of N numbers, then 2d channels: Q N + Q 2d;
+# - within a chunk each token meets the q tokens of its chunk: C · B of N numbers, then 2d channels: q N + q 2d;
 # - between chunks it writes to the state and reads from it: 2 · N · 2d.
 #
 # There is no length in this. A program that skips the pairs it does not need meets half of the chunk on average.
@@ -433,8 +433,8 @@ for n in (128, 4096):
 #
 # <details><summary>Hint 1</summary>The matrices have 4 d² + 8 d² entries. For the rest, think of one token and one
 # other token: what is multiplied?</details>
-# <details><summary>Hint 2</summary>Query times key is d multiply-adds over all heads; weight times value is d more.
-# This for each of the L tokens.</details>
+# <details><summary>Hint 2</summary>Query times key is d multiply-adds over all heads. How many is weight times value?
+# And with how many tokens does this happen?</details>
 
 
 # %% tags=["exercise"]
@@ -534,10 +534,10 @@ guess_3.reveal(
 )
 
 # %% [markdown]
-# Where does the rest go? To steps that calculate little and **move much**: a norm, a SiLU, a sum. The third figure of
-# this section is the border. A step with fewer multiply-adds for each byte waits for the memory; one with more, for
-# the arithmetic. The picture of it is called a **roofline**: on the left the roof is the bandwidth, on the right the
-# matrix rate. We put single steps of the two models under it.
+# Where does the rest go? To steps that calculate little and **move much**: a norm, a SiLU, a sum. The third number that
+# this section printed, multiply-adds in the time of one byte, is the border. A step with fewer multiply-adds for each
+# byte waits for the memory; one with more, for the arithmetic. The picture of it is called a **roofline**: on the left
+# the roof is the bandwidth, on the right the matrix rate. We put single steps of the two models under it.
 
 # %%
 from diffuapriel.ssd import ssd_bidirectional
@@ -594,7 +594,7 @@ show(figure)
 # processor's cache moves faster. The scan and attention both have enough to calculate for each byte; what keeps them
 # from the roof is that their products are small, and that exponentials are no multiply-adds. A kernel written for it
 # loads a piece once, does everything with it, and stores it once. That is what the Triton kernels of this project do
-# on a GPU.
+# on a GPU. (Triton is a language for such programs.)
 
 # %% [markdown]
 # ## 7. What a generation costs
@@ -672,9 +672,9 @@ print(f"How it was measured: {result.memory_method}.")
 # %% [markdown]
 # ## 9. A race to watch
 #
-# Numbers are one thing, watching is another. The two trained models that come with the project write the same length
-# in the same number of steps, timed in turn as above. `race_events` yields after each step, so that a bar can be
-# drawn; the drawing is outside of the clock.
+# Numbers are one thing, watching is another. Two trained models that come with the project write the same length in the
+# same number of steps, timed in turn as above. `race_events` yields after each step, so that a bar can be drawn; the
+# drawing is outside of the clock.
 
 # %%
 from diffuapriel.race import race_events

@@ -61,9 +61,9 @@ prepare()
 # %% [markdown]
 # ## 1. One text, one number, and its spread
 #
-# Two models come with this project, equally large, trained on the same tales of level 3: `tales-diffuapriel`, made of
-# Mamba-2 layers, and `tales-diffutran`, a Transformer. Each was trained on rows of 128 tokens: a story, then the
-# end-of-text token until the row is full.
+# The models that come with this project are equally large, and were trained on the same tales, those of level 3:
+# stories of several sentences. We take two of them: `tales-diffuapriel`, made of Mamba-2 layers, and `tales-diffutran`,
+# a Transformer. Each was trained on rows of 128 tokens: a story, then the end-of-text token until the row is full.
 
 # %%
 model, tokenizer = load_checkpoint("tales-diffuapriel")
@@ -318,8 +318,8 @@ torch.testing.assert_close(same.mean(1), -joint.flatten().log())
 # that part is known. The grammar gives `tales.log_prob`, the exact log-probability of a story. So we know the floor of
 # **these very stories**, and what is above it is the **gap**: the model's own fault, plus the bound's.
 #
-# `evaluate_nelbo` scores rows of stories that no model was trained on. Both models get the same rows and the same
-# masks, so they can be compared pair by pair.
+# `evaluate_nelbo` scores rows of stories that no model was trained on (it calls a row a *window*). Both models get the
+# same rows and the same masks, so they can be compared pair by pair.
 
 # %%
 from diffuapriel.evaluation import evaluate_nelbo
@@ -341,10 +341,10 @@ for name, its_model in (("tales-diffuapriel", model), ("tales-diffutran", other_
     print(f"{name}\n{results[name].table()}\n")
 
 # %% [markdown]
-# Does the interval of a gap hold 0? Then these few rows cannot tell that model from a perfect one. They cannot tell the
-# two models from each other either, if their intervals overlap widely. The chance of times and masks, of section 1, is
-# as large as what we want to see. The cure is more rows and more draws. It was taken when the models were made, and is
-# kept in the checkpoints:
+# Does the interval of a gap hold 0? Then these few rows cannot tell that model from a perfect one. And where the
+# intervals of the two models overlap, do not name a winner before you have compared them row by row (lesson 04). The
+# chance of times and masks, of section 1, is as large as what we want to see. The cure is more rows and more draws. It
+# was taken when the models were made, and is kept in the checkpoints:
 
 # %%
 from diffuapriel.checkpoint import inspect_checkpoint
@@ -370,6 +370,9 @@ for name in results:
 # a byte** can: the nats of the whole text, in bits, over its bytes.
 #
 # ### Exercise 1: units
+#
+# A text has so many tokens and so many bytes, and costs a model so many nats a token. Give its perplexity, and its bits
+# a byte.
 #
 # <details><summary>Hint 1</summary>For bits a byte, first find the nats of the whole text.</details>
 # <details><summary>Hint 2</summary>A fair coin costs 0.693 nats, which is one bit. So <i>n</i> nats are <i>n</i> /
@@ -454,9 +457,9 @@ print(f"tales-diffuapriel  {nats / math.log(2) / len(code):6.2f} bits a byte, ab
 # ## 5. Which ending is likelier?
 #
 # Models are often asked questions with given answers: which of two endings does the model find likelier? No training is
-# needed for it, so it is called *zero-shot*. The prompt stays visible, and only the ending is scored. LLaDA's rule:
-# draw a number *l* from 1 to *L*, the tokens of the ending. Hide exactly *l* of them. Their costs, times *L*/*l*,
-# estimate the cost of the ending. Then average over some draws.
+# needed for it, so it is called *zero-shot*. What stands before, the *prompt*, stays visible; only the ending is
+# scored. LLaDA's rule: draw a number *l* from 1 to *L*, the tokens of the ending. Hide exactly *l* of them. Their
+# costs, times *L*/*l*, estimate the cost of the ending. Then average over some draws.
 #
 # ### Exercise 2: the cost of an ending
 #
@@ -759,8 +762,7 @@ print(f"the grammar's entropy: {tales.entropy(3):.1f} nats a story")
 #
 # - A NELBO is an **estimate**: say how many draws, stratify them, and give the interval.
 # - It is a **bound**: mean cost over orders, above the cost of the mean probability. It is exact for a model that
-#   agrees with
-#   itself.
+#   agrees with itself.
 # - Nats, bits and perplexity are one thing; only **bits a byte** compare across tokenizers. Know the floor if you can.
 # - An accuracy without its **interval** says little. Same masks for both answers take chance out of a comparison.
 # - **Perplexity of samples rewards dullness.** Show variety beside it, always.

@@ -20,8 +20,7 @@
 # - hold the result against a compressor, and tell learning from memorizing;
 # - infill your own sentences, look inside, and export what you saw.
 #
-# **You need** lessons 01 (the loss, sampling) and a few files of text, if you like. Lesson 07 helps with bits per
-# byte.
+# **You need** lesson 01 (the loss, sampling), and a few files of text, if you like. Lesson 07 helps with bits a byte.
 #
 # | part | minutes |
 # |---|---|
@@ -146,8 +145,8 @@ print(f"\n{tokens:,} tokens, {size:,} bytes: {size / tokens:.2f} bytes a token")
 print(f"{len({i for text in texts.values() for i in tokenizer.encode(text)}):,} different tokens")
 
 # %% [markdown]
-# How much is really in there? A **compressor** answers: `xz` finds what returns, and writes it down only once. Bits
-# per byte is how many bits it needs for each byte of text. 8 means that nothing was found. We will hold the model
+# How much is really in there? A **compressor** answers: `xz` finds what returns, and writes it down only once. *Bits
+# a byte* is how many bits it needs for each byte of text. 8 means that nothing was found. We will hold the model
 # against it.
 
 # %%
@@ -211,8 +210,8 @@ for names in groups[:8]:
 #
 # <details><summary>Hint 1</summary>Go through the groups from the smallest to the largest. For each, decide by what
 # has been held out so far.</details>
-# <details><summary>Hint 2</summary><code>for names in sorted(groups, key=len):</code> then, if <code>len(held) &lt;
-# share * total</code>, the names go to <code>held</code>, otherwise to <code>train</code>.</details>
+# <details><summary>Hint 2</summary><code>sorted(groups, key=len)</code> gives them in this order. A group goes to the
+# held-out files for as long as these are fewer than the share of <b>all</b> files; then to training.</details>
 
 
 # %% tags=["exercise"]
@@ -346,7 +345,7 @@ show(figure)
 # ## 5. What was learnt?
 #
 # We score three texts with the untrained and the trained model: the **training** text, the **twin** and the
-# **strangers**. The score is the NELBO in bits per byte, so that it can stand beside `xz`. And `xz` gets a fair
+# **strangers**. The score is the NELBO in bits a byte, so that it can stand beside `xz`. And `xz` gets a fair
 # chance: it may read the training text first. Its price for a held-out text is what it needs for both together, minus
 # what it needs for the training text alone.
 #
@@ -687,9 +686,9 @@ for kind, table in rows.items():
 
 # %% [markdown]
 # Read it so. *Training* windows are copies: their run is the whole window. The *twin* comes close, though nobody
-# trained on it. The *strangers* show what two texts share without any copying, set phrases for example. Where do the
-# samples lie? The closer to the training windows, the more is repeated from memory. Where your text holds something
-# private, look at the longest run before you give the model to anybody.
+# trained on it. The *strangers* show what two texts share without any copying: set phrases, or a list that both give in
+# the same order. Where do the samples lie? The closer to the training windows, the more is repeated from memory. Where
+# your text holds something private, look at the longest run before you give the model to anybody.
 #
 # More updates on a small text push the samples towards copies, and the loss on training text goes on falling while
 # that on the strangers rises again. This is called *overfitting*. The curve of the loop's held-out files shows it
@@ -734,8 +733,8 @@ print('or:          make demo ARGS="--checkpoint runs/my-text/checkpoint"')
 #
 # ## Going further
 #
-# - Set `FOLDER` to a folder of yours. Three minutes are short for prose: set `STEPS = 5000` and come back in an hour.
-#   Which of the three scores still falls?
+# - Set `FOLDER` to a folder of yours. Three minutes are short for prose: set `STEPS = 5000` and come back in half an
+#   hour. Which of the three scores still falls?
 # - Train on the three smallest files alone for as many updates. When do the samples become copies?
 # - Train `diffutran` on the same text, with its own learning rate (lesson 04). Does it copy more?
 #
