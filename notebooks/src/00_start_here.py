@@ -112,7 +112,7 @@ from diffuapriel.lessons import QUICK, check, predict, prepare
 
 prepare()
 
-for name in ("tales-diffuapriel", "tales-diffutran"):
+for name in ("tales-diffuapriel", "tales-diffuapriel-h", "tales-diffutran"):
     print("ok      " if name in bundled() else "MISSING ", f"the bundled model {name}")
 if "tales-diffuapriel" not in bundled():
     print("The models lie in the folder assets of the project: git checkout -- assets")
