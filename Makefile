@@ -3,7 +3,7 @@
 #   make bench ARGS=--quick         extra arguments for demo, lab, lessons, bench, test and test-gpu
 
 PYTHON ?= python3
-WORKERS ?= 2
+WORKERS ?= 3
 GPU_WORKERS ?= 8
 ARGS ?=
 
