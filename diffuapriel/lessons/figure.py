@@ -67,8 +67,9 @@ def picture(figure: go.Figure) -> bytes:
     layout: Any = figure.layout
     drawn, axes = plt.subplots(figsize=((layout.width or 770) / 110, (layout.height or HEIGHT) / 110))
     try:
+        bars = sum(trace.type == "bar" for trace in figure.data)
         for trace in figure.data:
-            _draw(axes, trace)
+            _draw(axes, trace, bars)
         for shape in layout.shapes:
             style = {"linestyle": DASHES.get(shape.line.dash, "-"), "color": "gray", "linewidth": 1}
             if shape.y0 == shape.y1:
@@ -83,11 +84,12 @@ def picture(figure: go.Figure) -> bytes:
         plt.close(drawn)
 
 
-def _draw(axes: Axes, trace: Any) -> None:
+def _draw(axes: Axes, trace: Any, bars: int) -> None:
+    """One trace; bars: how many traces of them stand side by side at each place."""
     if trace.type == "bar":
-        rank = sum(len(container) > 0 for container in axes.containers)
-        places = [i + 0.3 * rank for i in range(len(trace.y))]
-        axes.bar(places, list(trace.y), width=0.28, label=trace.name)
+        rank, width = sum(len(container) > 0 for container in axes.containers), 0.8 / bars
+        places = [i + width * (rank - (bars - 1) / 2) for i in range(len(trace.y))]
+        axes.bar(places, list(trace.y), width=width, label=trace.name)
         axes.set_xticks(range(len(trace.x)), [str(x) for x in trace.x])
     elif trace.type == "heatmap":
         image = axes.imshow(

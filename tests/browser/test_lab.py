@@ -138,7 +138,11 @@ def keep_picture(page: Page, name: str) -> None:
     """Pictures of the whole notebook in test-artifacts, each of at most MOST rows."""
     scroller = page.locator(".jp-WindowedPanel-outer")
     height = scroller.evaluate("panel => panel.scrollHeight")
-    page.set_viewport_size({"width": WIDTH, "height": min(height + 120, MOST)})
+    rows = min(height + 120, MOST)
+    page.set_viewport_size({"width": WIDTH, "height": rows})
+    page.wait_for_function(  # the page follows a little later
+        f"() => document.querySelector('.jp-WindowedPanel-outer').clientHeight > {rows - 400}"
+    )
     seen = scroller.evaluate("panel => panel.clientHeight")
     ARTIFACTS.mkdir(exist_ok=True)
     for part, top in enumerate(range(0, height, seen)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from itertools import pairwise
 
 import pytest
 
@@ -82,6 +83,21 @@ def test_it_is_described_in_words() -> None:
 def test_a_trace_that_the_picture_does_not_know_is_refused() -> None:
     with pytest.raises(ValueError, match=r"'pie'.*use scatter, bar or heatmap"):
         picture(go.Figure(go.Pie(values=[1, 2])))
+
+
+def test_no_bar_hides_another() -> None:
+    from unittest.mock import patch
+
+    figure = bars()
+    for name in "cdef":
+        figure.add_bar(x=["1", "2"], y=[1, 2], name=name)
+    with patch.object(plt, "close") as kept:
+        picture(figure)
+    drawn = kept.call_args.args[0]
+    edges = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for bar in drawn.axes[0].patches)
+    assert len(edges) == 12
+    assert all(end <= start + 1e-9 for (_, end), (start, _) in pairwise(edges))
+    plt.close(drawn)
 
 
 def test_show_gives_the_figure_and_a_picture_with_words(monkeypatch) -> None:
