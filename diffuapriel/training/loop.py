@@ -43,7 +43,7 @@ from diffuapriel.training.log import RunLog
 from diffuapriel.training.optimizer import learning_rate, make_optimizer
 from diffuapriel.training.progress import progress_bar
 from diffuapriel.training.ranks import OneProcess, open_ranks, whole
-from diffuapriel.training.recording import AddGradient, Recorded, can_record
+from diffuapriel.training.recording import AddGradient, Recorded, can_record, recorded_or_plain
 from diffuapriel.training.result import save_result, validate
 from diffuapriel.training.session import Clock, alone_in, stop_signals
 from diffuapriel.training.state import Progress, find_progress, load_state, save_state
@@ -110,7 +110,7 @@ def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
         )
         add = partial(add_gradient, network, schedule, config, ranks)
         if can_record(config, ranks) and not at.finished:
-            add = Recorded(add, model, schedule, config, ranks.device)
+            add = recorded_or_plain(add, model, schedule, config, ranks.device, bar.write)
         ema = EMA(model, config.ema_decay)
         if found:
             load_state(folder / "state", at.step, model, ema, optimizer, ranks)

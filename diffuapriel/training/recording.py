@@ -78,3 +78,22 @@ class Recorded:
             own.copy_(given)
         self.graph.replay()
         return self.loss.clone()
+
+
+def recorded_or_plain(
+    add: AddGradient,
+    model: nn.Module,
+    schedule: Schedule,
+    config: TrainConfig,
+    device: torch.device,
+    say: Callable[[str], object],
+) -> AddGradient:
+    """`add`, recorded; itself where the device or a kernel cannot be recorded, and `say` hears why."""
+    try:
+        return Recorded(add, model, schedule, config, device)
+    except RuntimeError as error:
+        say(
+            f"the update could not be recorded, going on without: {(str(error) or repr(error)).splitlines()[0]}"
+        )
+        model.zero_grad()
+        return add
