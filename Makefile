@@ -3,7 +3,7 @@
 #   make bench ARGS=--quick         extra arguments for demo, lab, lessons, bench, test and test-gpu
 
 PYTHON ?= python3
-WORKERS ?= 3
+WORKERS ?= 2
 GPU_WORKERS ?= 8
 ARGS ?=
 
@@ -29,7 +29,7 @@ demo: $(STAMP)  ## open the app on a bundled checkpoint
 	$(PY) app/main.py $(ARGS)
 
 test: $(STAMP) lint  ## lint, then run every test that this machine can run
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) $(ARGS)
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-gpu: $(STAMP)  ## the tests that need a GPU, after make gpu
 	$(call need_cuda,test-gpu)
