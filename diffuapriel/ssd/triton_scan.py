@@ -171,8 +171,9 @@ def scan_kernel(
         source = s - tl.log2(step)  # a token without a step (beyond the end) is infinitely far away
         apart = s[:, None] - source[None, :]
         apart = tl.where(rows[:, None] >= rows[None, :], apart, float("-inf"))
+        token = first + sign * far  # of the chunk's first row
         if gated is not None:  # asked for here, that it has come when the products are done
-            gate = z + b * x_batch + k * x_direction + (first + sign * far) * x_row + x_at
+            gate = z + b * x_batch + k * x_direction + token * x_row + x_at
             gate = tl.load(gate, mask=inside[:, None], other=0.0)
         W = tl.dot(Q0, tl.trans(K0), input_precision=PRECISION)
         W = tl.dot(Q1, tl.trans(K1), W, input_precision=PRECISION) * tl.exp2(apart)
@@ -184,7 +185,6 @@ def scan_kernel(
         H0 = tl.dot(tl.trans(K0), v, H0 * tl.exp2(s_end), input_precision=PRECISION)
         H1 = tl.dot(tl.trans(K1), v, H1 * tl.exp2(s_end), input_precision=PRECISION)
 
-        token = first + sign * far  # of the chunk's first row
         if y is not None:
             at = (within * (sign * DIRECTIONS * heads * P))[:, None] + columns[None, :]
             to = y + ((b * length + token) * DIRECTIONS + k) * (heads * P) + at
