@@ -1,7 +1,8 @@
 """The contestants of the mixer part: the same Mamba-2 mixer, from in_proj's output to what out_proj can take.
 
 triton    ours (`ssd/mixer.py`). It leaves a division a token and direction until after out_proj, so here it also
-          pays for that: a pass over out_proj's two halves, compiled, as the model's block has it
+          pays for that: a pass over out_proj's two halves, compiled, as the model's block has it. Forward, the norm's
+          weight is one and left out, as in an engine
 official  mamba_ssm's kernels, one call a direction, the reverse one flipped (`ssd/official_mixer.py`)
 chunked   plain PyTorch, compiled
 
@@ -69,7 +70,9 @@ def _triton(
 ) -> tuple[Tensor, ...]:
     from diffuapriel.ssd.mixer import mixer
 
-    g, squares = mixer(projected, *_weights(module), groups=module.config.n_groups)
+    *weights, norm_weight = _weights(module)
+    kept = norm_weight if torch.is_grad_enabled() else None  # in an engine out_proj has it (model/engine.py)
+    g, squares = mixer(projected, *weights, norm_weight=kept, groups=module.config.n_groups)
     return g, scaled(halves, squares, module.config.d_inner), squares.detach()
 
 

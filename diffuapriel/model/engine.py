@@ -1,6 +1,7 @@
 """A denoiser made ready for speed on a GPU, by one treatment for all three architectures.
 
     * linear layers and the embedding in bfloat16; norms, convolutions, decay rates and step sizes stay as they are
+    * the weight of a mixer's norm moved into the product after it: the same function
     * every block and the final norm compiled: norm and modulation become one kernel, so do gate, residual and what
       follows them
     * the forward pass recorded once for each shape as a CUDA graph and replayed: one launch instead of hundreds
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from diffuapriel.model.denoiser import Denoiser
+from diffuapriel.model.mamba2 import BidirectionalMamba2
 
 WARM_UPS = 3  # runs before a recording: compilation, kernel choice and workspaces belong before it
 
@@ -23,6 +25,9 @@ WARM_UPS = 3  # runs before a recording: compilation, kernel choice and workspac
 def compile_denoiser(model: Denoiser, *, dtype: torch.dtype | None = torch.bfloat16) -> Engine:
     """`model` itself, in evaluation mode, matrices in `dtype` (None leaves them), blocks compiled on a CUDA device."""
     model.eval().requires_grad_(False)
+    for module in model.modules():
+        if isinstance(module, BidirectionalMamba2):
+            module.fold_norm()
     if dtype is not None:
         for module in model.modules():
             if isinstance(module, nn.Linear | nn.Embedding):

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -59,6 +59,7 @@ class BidirectionalMamba2(nn.Module):
         self.D = nn.Parameter(torch.ones(2, config.n_heads))
         self.norm_weight = nn.Parameter(torch.ones(2, config.d_inner))
         self.out_proj = nn.Linear(2 * config.d_inner, config.width, bias=False)
+        self.norm_is_folded = False  # whether out_proj has the norm's weight, which then is one
         self.reset_parameters()
 
     @torch.no_grad()
@@ -93,6 +94,18 @@ class BidirectionalMamba2(nn.Module):
             y = self._plain(projected, backend, segments)
         return self.out_proj(y.flatten(2))
 
+    @torch.no_grad()
+    def fold_norm(self) -> None:
+        """Move the norm's weight into out_proj: the same function, and a product a channel less for our kernels."""
+        weight = self.out_proj.weight
+        weight.copy_(weight.float() * self.norm_weight.float().flatten())
+        self.norm_weight.fill_(1)
+        self.norm_is_folded = True
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self.norm_is_folded = False  # what is loaded brings a weight of its own
+        super()._load_from_state_dict(*args, **kwargs)
+
     def _plain(self, projected: Tensor, backend: str, segments: Tensor | None) -> Tensor:
         """From in_proj to out_proj, (batch, length, 2, d_inner), line by line: what the fused mixers compute."""
         c = self.config
@@ -117,7 +130,14 @@ class BidirectionalMamba2(nn.Module):
 
     def _fused(self, projected: Tensor) -> Tensor:
         """Our kernels, and out_proj: the norm divides after the product, one number a token and direction."""
-        g, squares = fused_mixer(projected, *self._mixer_parameters(), groups=self.config.n_groups)
+        *parameters, norm_weight = self._mixer_parameters()
+        folded = self.norm_is_folded and not torch.is_grad_enabled()
+        g, squares = fused_mixer(
+            projected,
+            *parameters,
+            norm_weight=None if folded else norm_weight,
+            groups=self.config.n_groups,
+        )
         scale = torch.rsqrt(squares / self.config.d_inner + EPS)  # (2, batch, length)
         weight = self.out_proj.weight.unflatten(1, (2, -1)).permute(1, 2, 0)  # (2, d_inner, width)
         halves = torch.bmm(g.flatten(1, 2), weight).unflatten(1, scale.shape[1:])

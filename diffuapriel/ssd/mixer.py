@@ -31,26 +31,28 @@ def mixer(
     dt_bias: Tensor,
     A_log: Tensor,
     D: Tensor,
-    norm_weight: Tensor,
+    norm_weight: Tensor | None,
     *,
     groups: int = 1,
 ) -> tuple[Tensor, Tensor]:
     """g (2, b, l, d_inner) and squares (2, b, l), forward and backward.
 
     conv_weight (2, taps, channels of x B C), conv_bias (2, the same channels), dt_bias, A_log and D (2, heads),
-    norm_weight (2, d_inner); all float32 (others are converted). What out_proj would get from the plain mixer is
-    g / sqrt(squares / d_inner + eps).
+    norm_weight (2, d_inner), or None where out_proj's weight has it already (not with gradients); all float32 (others
+    are converted). What out_proj would get from the plain mixer is g / sqrt(squares / d_inner + eps).
     """
-    parameters = (v.float() for v in (conv_weight, conv_bias, dt_bias, A_log, D, norm_weight))
+    parameters = (v.float() for v in (conv_weight, conv_bias, dt_bias, A_log, D))
+    norm_weight = None if norm_weight is None else norm_weight.float()
     keep = torch.is_grad_enabled()
-    g, squares, *_ = _mixer(projected.contiguous(), *parameters, groups, keep)
+    g, squares, *_ = _mixer(projected.contiguous(), *parameters, norm_weight, groups, keep)
     return g, squares
 
 
-def _sizes(projected: Tensor, conv_bias: Tensor, A_log: Tensor, norm_weight: Tensor) -> tuple[int, int, int]:
+def _sizes(projected: Tensor, conv_bias: Tensor, A_log: Tensor) -> tuple[int, int, int]:
     """heads, headdim, and groups x state."""
-    heads, inner = A_log.shape[1], norm_weight.shape[1]
-    return heads, inner // heads, (conv_bias.shape[1] - inner) // 2
+    heads, conv_channels = A_log.shape[1], conv_bias.shape[1]
+    inner = projected.shape[2] // 2 - conv_channels - heads  # z is what x B C and dt leave of a direction
+    return heads, inner // heads, (conv_channels - inner) // 2
 
 
 @torch.library.custom_op("diffuapriel::mixer", mutates_args=())
@@ -61,7 +63,7 @@ def _mixer(
     dt_bias: Tensor,
     A_log: Tensor,
     D: Tensor,
-    norm_weight: Tensor,
+    norm_weight: Tensor | None,
     groups: int,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -69,7 +71,7 @@ def _mixer(
     from diffuapriel.ssd.triton_prepare import prepare
     from diffuapriel.ssd.triton_scan import scan_chunks
 
-    heads, headdim, written = _sizes(projected, conv_bias, A_log, norm_weight)
+    heads, headdim, written = _sizes(projected, conv_bias, A_log)
     inner = heads * headdim
     both = projected.unflatten(2, (2, -1))  # (b, l, 2, z x B C dt)
     B, C, dt = prepare(both, conv_weight, conv_bias, dt_bias, heads, headdim, groups, written // groups)
@@ -101,11 +103,11 @@ def _(
     dt_bias: Tensor,
     A_log: Tensor,
     D: Tensor,
-    norm_weight: Tensor,
+    norm_weight: Tensor | None,
     groups: int,
     keep: bool,
 ) -> tuple[Tensor, ...]:
-    heads, headdim, written = _sizes(projected, conv_bias, A_log, norm_weight)
+    heads, headdim, written = _sizes(projected, conv_bias, A_log)
     batch, length = projected.shape[:2]
     g = projected.new_empty(2, batch, length, heads * headdim)
     squares = projected.new_empty(2, batch, length, dtype=torch.float32)

@@ -40,38 +40,46 @@ def silu(x, ROUNDED: tl.constexpr):
     """x sigmoid(x), float32. Where the result is rounded to 16 bits anyway, by the GPU's own tanh: one instruction of
     the slow unit in place of two, right to eleven bits."""
     if ROUNDED:
+        half = x * 0.5
         tanh = tl.inline_asm_elementwise(
-            "tanh.approx.f32 $0, $1;", "=f,f", [x * 0.5], dtype=tl.float32, is_pure=True, pack=1
+            "tanh.approx.f32 $0, $1;", "=f,f", [half], dtype=tl.float32, is_pure=True, pack=1
         )
-        return x * (tanh * 0.5 + 0.5)
+        return half * tanh + half
     else:
         return x * sigmoid(x)
 
 
 @triton.jit
-def load_conv(source, row_stride, weight, bias, tap_stride, rows, columns, length, TAPS: tl.constexpr):
+def load_conv(
+    source, row_stride, weight, bias, tap_stride, begin, within, columns, length, TAPS: tl.constexpr
+):
     """The convolution's value a, before SiLU: (rows, columns) float32.
 
     source: the raw channels at scan-order row 0; row_stride: from one scan-order row to the next, negative in a
     reverse direction; weight (taps, channels) and bias (channels) of this direction, tap_stride between taps;
-    rows and columns: index vectors, rows below 0 read as zero; length: number of rows there are.
+    the rows are begin + within, those below 0 read as zero; length: number of rows there are. Offsets from row
+    `begin` fit 32 bits, and only that row's address takes 64.
     """
-    total = tl.zeros((rows.shape[0], columns.shape[0]), tl.float32)
+    total = tl.zeros((within.shape[0], columns.shape[0]), tl.float32)
     total += tl.load(bias + columns).to(tl.float32)[None, :]
+    at = within[:, None] * row_stride + columns[None, :]
     for j in tl.static_range(TAPS):
-        row = rows - (TAPS - 1 - j)
+        back = begin - (TAPS - 1 - j)
+        row = back + within
         inside = (row >= 0) & (row < length)
-        at = row.to(tl.int64)[:, None] * row_stride + columns[None, :]
-        raw = tl.load(source + at, mask=inside[:, None], other=0.0).to(tl.float32)
+        raw = tl.load(source + back.to(tl.int64) * row_stride + at, mask=inside[:, None], other=0.0)
+        raw = raw.to(tl.float32)
         total += raw * tl.load(weight + j * tap_stride + columns).to(tl.float32)[None, :]
     return total
 
 
 @triton.jit
-def load_conv_silu(source, row_stride, weight, bias, tap_stride, rows, columns, length, TAPS: tl.constexpr):
+def load_conv_silu(
+    source, row_stride, weight, bias, tap_stride, begin, within, columns, length, TAPS: tl.constexpr
+):
     """SiLU of `load_conv`, (rows, columns) float32; zero in rows at and beyond `length`."""
-    a = load_conv(source, row_stride, weight, bias, tap_stride, rows, columns, length, TAPS)
-    return tl.where((rows < length)[:, None], silu(a, source.dtype.element_ty != tl.float32), 0.0)
+    a = load_conv(source, row_stride, weight, bias, tap_stride, begin, within, columns, length, TAPS)
+    return tl.where((begin + within < length)[:, None], silu(a, source.dtype.element_ty != tl.float32), 0.0)
 
 
 @triton.jit
@@ -98,7 +106,8 @@ def convolve_kernel(
     reverse = (REVERSE >> k) & 1
     sign = 1 - 2 * reverse
     first = (reverse * (length - 1)).to(tl.int64)
-    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    begin, within = tl.program_id(0) * ROWS, tl.arange(0, ROWS)
+    rows = begin + within
     columns = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     x = load_conv_silu(
         raw + b * raw_batch + k * raw_direction + first * raw_row,
@@ -106,7 +115,8 @@ def convolve_kernel(
         weight + k * TAPS * conv_channels,
         bias + k * conv_channels,
         conv_channels,
-        rows,
+        begin,
+        within,
         columns,
         length,
         TAPS,

@@ -55,7 +55,8 @@ def prepare_kernel(
     reverse = (REVERSE >> k) & 1
     first = (reverse * (length - 1)).to(tl.int64)  # the first token in scan order
     sign = 1 - 2 * reverse
-    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    begin, within = tl.program_id(0) * ROWS, tl.arange(0, ROWS)
+    rows = begin + within
     tokens = first + sign * rows
     inside = rows < length
     start = b.to(tl.int64) * batch_stride + k * direction_stride
@@ -67,7 +68,8 @@ def prepare_kernel(
             weight + k * TAPS * conv_channels,
             bias + k * conv_channels,
             conv_channels,
-            rows,
+            begin,
+            within,
             columns,
             length,
             TAPS,

@@ -72,7 +72,7 @@ def scan_kernel(
     D,
     weight,  # of the convolution, (k, taps, channels); unused without CONV
     bias,
-    norm_weight,  # (k, h p); unused without a gate
+    norm_weight,  # (k, h p), or None: it is in out_proj
     start,  # (b, k, h, p, n) float32, or None: zero
     added,  # of the pieces of the segments but the last, (b, k, h, pieces, n, p) float32; unused with one segment
     totals,  # (b, k, h, pieces)
@@ -139,11 +139,14 @@ def scan_kernel(
 
     begin = segment * chunks_per_segment
     end = tl.minimum(begin + chunks_per_segment, tl.cdiv(length, CHUNK))
+    rows = begin * CHUNK + within
+    coming = tl.load(dt + sign * rows, mask=rows < length, other=0.0)
     for c in tl.range(begin, end, num_stages=STAGES):
         far = nowhere + c * CHUNK
         rows = c * CHUNK + within
         inside = rows < length
-        step = tl.load(dt + sign * rows, mask=inside, other=0.0)
+        step = coming  # asked for a chunk ago: all else of a chunk waits for its running sums
+        coming = tl.load(dt + sign * (rows + CHUNK), mask=rows + CHUNK < length, other=0.0)
         K0 = tl.load(B + far * key_row + key_at, mask=inside[:, None], other=0.0)
         Q0 = tl.load(C + far * key_row + key_at, mask=inside[:, None], other=0.0)
         upper = inside[:, None]
@@ -158,7 +161,8 @@ def scan_kernel(
                 weight + k * TAPS * conv_channels,
                 bias + k * conv_channels,
                 conv_channels,
-                rows,
+                c * CHUNK,
+                within,
                 columns,
                 length,
                 TAPS,
@@ -192,7 +196,8 @@ def scan_kernel(
         if gated is not None:
             g = out * silu(gate.to(tl.float32), z.dtype.element_ty != tl.float32)
             tl.store(squares + here * length + token + sign * within, tl.sum(g * g, 1), mask=inside)
-            g = g * tl.load(norm_weight + k * heads * P + columns)[None, :]
+            if norm_weight is not None:
+                g = g * tl.load(norm_weight + k * heads * P + columns)[None, :]
             at = (within * (sign * heads * P))[:, None] + columns[None, :]
             to = gated + ((k * batches + b) * length + token) * (heads * P) + at
             tl.store(to, g.to(gated.dtype.element_ty), mask=inside[:, None])
@@ -224,7 +229,7 @@ def scan_chunks(
     *,
     start: Tensor | None = None,
     conv: tuple[Tensor, Tensor] | None = None,
-    gate: tuple[Tensor, Tensor] | None = None,
+    gate: tuple[Tensor, Tensor | None] | None = None,
     want_y: bool = True,
     want_final: bool = False,
 ) -> Scanned:
@@ -232,7 +237,8 @@ def scan_chunks(
 
     x (b, l, k, h, p), with the last two axes contiguous; B and C (b, l, k, g, n) contiguous; dt (b, k, h, l), A and
     D (k, h), start (b, k, h, p, n), float32. conv: weight (k, taps, channels) and bias (k, channels), when x holds
-    the channels before convolution. gate: z, shaped and strided as x, and the norm's weight (k, h p).
+    the channels before convolution. gate: z, shaped and strided as x, and the norm's weight (k, h p), or None where
+    out_proj has it.
     """
     batch, length, directions, heads, headdim = x.shape
     state = B.shape[-1]
@@ -255,7 +261,7 @@ def scan_chunks(
     gated = x.new_empty((directions, batch, length, heads * headdim)) if gate else None
     squares = dt.new_empty((batch, directions, heads, length)) if gate else None
     final = dt.new_empty((batch, directions, heads, headdim, state)) if want_final else None
-    z, norm_weight = gate or (None, A)
+    z, norm_weight = gate or (None, None)
     weight, bias = conv or (A, A)
     scan_kernel[(heads, batch * directions, parts)](
         x,

@@ -83,14 +83,18 @@ def states_kernel(
     chunks = tl.cdiv(length, CHUNK)
     begin = segment * chunks_per_segment
     end = tl.minimum(begin + chunks_per_segment, chunks)
+    rows = ((chunks - 1 - begin) if BACKWARD else begin) * CHUNK + within
+    coming = tl.load(dt + sign * rows, mask=rows < length, other=0.0)
     for i in tl.range(begin, end, num_stages=STAGES):
         c = (chunks - 1 - i) if BACKWARD else i
         rows = c * CHUNK + within
         inside = rows < length
+        step = coming  # asked for a chunk ago
+        next_rows = (rows - CHUNK) if BACKWARD else (rows + CHUNK)
+        coming = tl.load(dt + sign * next_rows, mask=(next_rows >= 0) & (next_rows < length), other=0.0)
         if states is not None:
             out = (here * chunks + c) * N * P + n[:, None] * P + p[None, :]
             tl.store(states + out, H.to(states.dtype.element_ty))
-        step = tl.load(dt + sign * rows, mask=inside, other=0.0)
         s = tl.cumsum(step * decay_rate, 0)
         s_end = tl.sum(step * decay_rate, 0)
         if CONV:
@@ -101,7 +105,8 @@ def states_kernel(
                 weight + k * TAPS * conv_channels,
                 bias + k * conv_channels,
                 conv_channels,
-                rows,
+                c * CHUNK,
+                within,
                 columns,
                 length,
                 TAPS,

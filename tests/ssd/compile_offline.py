@@ -54,7 +54,8 @@ def forward_mixer(keep: bool) -> None:
     weight, bias, A = wide(2, TAPS, CHANNELS), wide(2, CHANNELS), wide(2, HEADS)
     B, C, dt = prepare(projected, weight, bias, A, HEADS, HEADDIM, GROUPS, STATE)
     z, x = (projected[..., i * INNER : (i + 1) * INNER].unflatten(3, (HEADS, HEADDIM)) for i in (0, 1))
-    scan_chunks(x, B, C, dt, A, A, BOTH, conv=(weight, bias), gate=(z, wide(2, INNER)), want_y=keep)
+    norm_weight = wide(2, INNER) if keep else None  # an engine has it in out_proj
+    scan_chunks(x, B, C, dt, A, A, BOTH, conv=(weight, bias), gate=(z, norm_weight), want_y=keep)
 
 
 def forward_scan() -> None:
