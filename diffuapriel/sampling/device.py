@@ -192,7 +192,10 @@ class Loop:
             seen = None
             if present is not None:
                 seen = present.index_select(0, self.inside(place) // self.length)[:, : self.mask_id]
-            tokens.append(draw.pick(x, draw.weights_(x.clone()), u, self.config, seen))
+            kept = (
+                x if self.config.temperature == 1 and seen is None else x.clone()
+            )  # else x is asked for again
+            tokens.append(draw.pick(x, draw.weights_(kept), u, self.config, seen))
         return torch.cat(tokens)
 
     def write(self, places: Tensor, tokens: Tensor | int) -> None:

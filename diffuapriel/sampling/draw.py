@@ -17,6 +17,7 @@ from torch import Tensor
 from diffuapriel.sampling.options import SamplerConfig
 
 LOG2E = math.log2(math.e)
+BLOCK = 256  # tokens of an inverse CDF that are added up before they are looked into
 SHOWN = 5  # alternatives kept for "why this token": the top five
 
 
@@ -136,11 +137,29 @@ def inverse_cdf(w: Tensor, uniform: Tensor) -> Tensor:
     """(n,) draws from weights (n, V) by the inverse of their cumulative sum, in float64.
 
     The draw is the first token whose cumulative weight exceeds uniform * total. A token of weight 0 does not
-    raise the sum, so it can never be that first one.
+    raise the sum, so it can never be that first one. The sum is taken block by block, and token by token only in the
+    block where it passes the target: the vocabulary is read once, and no float64 number a token is written.
     """
-    cumulative = w.cumsum(-1, dtype=torch.float64)
-    target = uniform[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, target, right=True).squeeze(-1)
+    tokens = w.shape[1]
+    whole = tokens - tokens % BLOCK
+    sums = [w[:, :whole].unflatten(1, (-1, BLOCK)).sum(-1, dtype=torch.float64)] if whole else []
+    sums += [w[:, whole:].sum(-1, dtype=torch.float64, keepdim=True)] if whole < tokens else []
+    until = torch.cat(sums, 1).cumsum(-1)  # (n, blocks)
+    target = torch.minimum(uniform[:, None] * until[:, -1:], _just_below(until[:, -1:]))
+    block = torch.searchsorted(until, target, right=True)  # (n, 1)
+    before = until.gather(1, (block - 1).clamp(min=0)) * (block > 0)
+
+    ids = block * BLOCK + torch.arange(BLOCK, device=w.device)  # (n, BLOCK)
+    inside = w.gather(1, ids.clamp(max=tokens - 1)) * (ids < tokens)
+    cumulative = inside.cumsum(-1, dtype=torch.float64)
+    # The same weights added up in another order: what is left of the target must not pass their sum by a rounding.
+    left = torch.minimum(target - before, _just_below(cumulative[:, -1:]))
+    drawn = block * BLOCK + torch.searchsorted(cumulative, left, right=True)
+    return drawn.squeeze(1).clamp(max=tokens - 1)  # which only a row of NaN reaches
+
+
+def _just_below(x: Tensor) -> Tensor:
+    return torch.nextafter(x, torch.zeros_like(x))
 
 
 def keep_top_k(w: Tensor, k: int) -> Tensor:
