@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from diffuapriel.config import ARCHITECTURES, ModelConfig, preset
 from diffuapriel.model.denoiser import count_parameters
 from diffuapriel.training.config import TrainConfig
@@ -116,6 +118,11 @@ class Plan:
     def contestants(self) -> list[Contestant]:
         """In the order of the tables."""
         return STUDIES[self.study](self.preset)
+
+    @property
+    def torch_device(self) -> torch.device:
+        """Where all of it runs."""
+        return self.train_config(self.contestants[0], 1.0, 0, "", 1).torch_device
 
     def train_config(self, of: Contestant, factor: float, seed: int, folder: str, tokens: int) -> TrainConfig:
         """The training run of one contestant at a factor of its default learning rate."""

@@ -18,6 +18,7 @@ from typing import Any
 from diffuapriel.compare.plan import Plan
 from diffuapriel.storage import write_json
 
+WORN = 0.01  # share by which a curve rises above its lowest point before that is called overfitting
 # arXiv:2511.15927, at 1.3B on DCLM: perplexity 22.89 (hybrid) against 25.01 (DiffuTran), pure Mamba level with it.
 CLAIMS = (
     ("diffuapriel-h", "diffutran", "diffuapriel-h", "DiffuApriel-H is ahead of DiffuTran"),
@@ -45,7 +46,8 @@ def text(result: dict[str, Any], picture: str = "") -> str:
         f"{plan['tokens']:,} tokens a run, windows of {plan['length']}, batches of {plan['batch_size']}, seeds "
         f"{', '.join(map(str, plan['seeds']))}; the same data, order and noise for all. Learning rates chosen with "
         f"{plan['sweep_tokens']:,} tokens from {', '.join(f'{f:g}' for f in plan['factors'])} times each "
-        f"architecture's own. Held out: {plan['windows']:,} windows, {plan['draws']} noise levels each.",
+        f"architecture's own. Held out: {plan['windows']:,} windows, {plan['draws']} noise levels each. "
+        f"Trained on {result['machine']} with PyTorch {result['torch']}.",
         "",
         *table(result),
         "",
@@ -53,6 +55,10 @@ def text(result: dict[str, Any], picture: str = "") -> str:
     ]
     if picture:
         lines += ["", f"![Held-out NELBO against tokens and seconds]({picture})"]
+        lines += [
+            "",
+            "The curves count every token of a window, its padding too; the table counts the text's own.",
+        ]
     lines += ["", "Made by", "", f"    {command(plan)}", ""]
     return "\n".join(lines)
 
@@ -115,6 +121,11 @@ def sentences(result: dict[str, Any]) -> list[str]:
         )
         verdict = f"**{pair['verdict']}** is ahead" if pair["verdict"] else "not settled"
         lines.append(f"- {pair['first']} and {pair['second']}: {seeds}: {verdict}")
+    worn = [
+        f"{one['name']} (best at {at:,} tokens)" for one in result["contestants"] if (at := past_best(one))
+    ]
+    if worn:
+        lines += ["", f"Past their best on held-out text when they ended, by overfitting: {', '.join(worn)}."]
     edges = [one["name"] for one in result["contestants"] if _edge(one)]
     if edges:
         lines += [
@@ -139,6 +150,14 @@ def claims(result: dict[str, Any]) -> list[str]:
     return lines
 
 
+def past_best(one: dict[str, Any]) -> int | None:
+    """The tokens at which a contestant was best, on average over seeds; None if it ended within 1 % of that."""
+    curves = [run["curve"] for run in one["runs"]]
+    means = [sum(each) / len(each) for each in zip(*(curve["nelbo"] for curve in curves), strict=True)]
+    best = min(range(len(means)), key=means.__getitem__)
+    return curves[0]["tokens"][best] if means[-1] > (1 + WORN) * means[best] else None
+
+
 def draw(result: dict[str, Any]) -> bytes:
     """The learning curves as a PNG: one color a contestant, one line a seed."""
     try:
@@ -154,7 +173,7 @@ def draw(result: dict[str, Any]) -> bytes:
             label = one["name"] if run is one["runs"][0] else None
             for axes, x in ((left, "tokens"), (right, "seconds")):
                 axes.plot(run["curve"][x], run["curve"]["nelbo"], color=f"C{number}", label=label, marker=".")
-    left.set(xlabel="tokens", ylabel="held-out NELBO, nats a token", yscale="log")
+    left.set(xlabel="tokens", ylabel="held-out NELBO, nats a token, padding too", yscale="log")
     right.set(xlabel="seconds of training, validation included")
     for axes in (left, right):
         axes.grid(alpha=0.3)

@@ -29,6 +29,7 @@ from diffuapriel.storage import read_json, write_json
 from diffuapriel.text.corpus import open_corpus
 from diffuapriel.training.log import read_log
 from diffuapriel.training.loop import train
+from diffuapriel.training.result import device_name
 
 
 def run_study(plan: Plan, folder: str | Path, *, progress: bool = True) -> dict[str, Any] | None:
@@ -67,6 +68,7 @@ def run_study(plan: Plan, folder: str | Path, *, progress: bool = True) -> dict[
     return {
         "plan": plan.to_dict(),
         "torch": torch.__version__,
+        "machine": device_name(plan.torch_device),
         "contestants": [_without_scores(one) for one in contestants],
         "differences": differences(contestants),
     }
@@ -122,8 +124,7 @@ def run_once(
 
 def measure(plan: Plan, checkpoint: Path) -> dict[str, Any]:
     """NELBO with its interval, the nats of every window, and for tales the quality of samples."""
-    device = plan.train_config(plan.contestants[0], 1.0, 0, "", 1).torch_device
-    model, tokenizer = load_checkpoint(checkpoint, device=device)
+    model, tokenizer = load_checkpoint(checkpoint, device=plan.torch_device)
     scores = score_windows(
         model,
         open_corpus(plan.corpus, tokenizer),
@@ -152,8 +153,12 @@ def measure(plan: Plan, checkpoint: Path) -> dict[str, Any]:
 
 
 def curve(home: Path, plan: Plan) -> dict[str, list[float]]:
-    """Held-out NELBO over training: tokens, seconds and nats a token of all tokens, as the run's log has them."""
+    """Held-out NELBO over training: tokens, seconds and nats a token of all tokens, as the run's log has them.
+
+    Without the last: it is taken under more noise than the others, and would look like a jump.
+    """
     points = [record for record in read_log(home) if "validation" in record]
+    points = points[:-1] or points
     per_step = plan.batch_size * plan.length
     return {
         "tokens": [record["step"] * per_step for record in points],

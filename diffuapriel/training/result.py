@@ -71,10 +71,14 @@ def save_result(
     return folder / "checkpoint"
 
 
+def device_name(device: torch.device) -> str:
+    """What a reader wants to know of a device: the card's name, or just "cpu"."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def _recipe(config: TrainConfig, at: Progress, ranks: OneProcess) -> dict[str, object]:
     """How the weights were made, for the card."""
-    device = ranks.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    name = device_name(ranks.device)
     return {
         "corpus": config.corpus,
         "length": config.length,

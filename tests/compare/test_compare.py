@@ -13,7 +13,7 @@ from diffuapriel.cli import build_parser, main
 from diffuapriel.commands import compare as command
 from diffuapriel.compare import STUDIES, Plan, run_study, study
 from diffuapriel.compare.report import command as command_line
-from diffuapriel.compare.report import draw, sentences, table, text, write_report
+from diffuapriel.compare.report import draw, past_best, sentences, table, text, write_report
 from diffuapriel.compare.study import differences
 from diffuapriel.config import ARCHITECTURES
 from diffuapriel.training import loop
@@ -62,6 +62,8 @@ def contestant(name: str, *seeds: list[float], factor: float = 1.0) -> dict[str,
 def result(*contestants: dict[str, Any]) -> dict[str, Any]:
     return {
         "plan": Plan(seeds=(0, 1)).to_dict(),
+        "torch": "2.13.0",
+        "machine": "cpu",
         "contestants": list(contestants),
         "differences": differences(list(contestants)),
     }
@@ -110,6 +112,16 @@ def test_the_report_is_a_table_curves_and_the_command_that_makes_it_again(tmp_pa
     assert [path.name for path in paths] == ["out.json", "out.md", "out.png"]
     assert json.loads(paths[0].read_text())["differences"] == json.loads(json.dumps(found["differences"]))
     assert "(out.png)" in paths[1].read_text()
+
+
+def test_who_ends_past_its_best_is_named() -> None:
+    learning, worn = (contestant(name, HARD, EASY) for name in ARCHITECTURES[:2])
+    for each in worn["runs"]:
+        each["curve"] = {"tokens": [10, 20, 30], "seconds": [1.0, 2.0, 3.0], "nelbo": [3.0, 2.0, 2.1]}
+    assert past_best(learning) is None and past_best(worn) == 20
+    found = result(learning, worn, contestant(ARCHITECTURES[2], HARD, EASY))
+    (line,) = [line for line in sentences(found) if "overfitting" in line]
+    assert f"{worn['name']} (best at 20 tokens)" in line and f"{learning['name']} (" not in line
 
 
 def test_the_command_in_the_report_asks_for_the_same_plan() -> None:
