@@ -106,12 +106,15 @@ def nelbo(
     masked positions only: half as much work, for which counting them, a wait for the device, is a small price. With
     `most_masked` nothing is counted and every shape is known: the head runs on so many positions, the masked ones
     first, named by int64 numbers, and the loss is NaN if there are more of these.
-    With `compiled`, the cross-entropy is one compiled kernel each way: it reads logits in their own dtype and keeps
-    nothing of their size in float32, most of a GPU's time where the vocabulary is large.
+    With `compiled`, which is for a `Denoiser`, the cross-entropy is one compiled kernel each way: it reads logits in
+    their own dtype, padding included, and keeps nothing of their size in float32, most of a GPU's time where the
+    vocabulary is large.
     """
     see = cast(Callable[..., Tensor], denoiser)
     if segments is not None:
         see = partial(see, segments=segments)
+    if compiled:
+        see = partial(see, padded=True)
     if t is None:
         t = stratified_t(ids.shape[0], generator, ids.device)
     noisy = corrupt(ids, t, schedule, mask_id, generator, noise=noise)
@@ -131,9 +134,12 @@ def nelbo(
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor, mask_id: int) -> Tensor:
-    """-log p(target) under SUBS, without keeping log-probabilities of the whole vocabulary. (rows,)"""
+    """-log p(target) under SUBS, without keeping log-probabilities of the whole vocabulary. (rows,)
+
+    What stands behind [MASK] is padding, and gets no probability either.
+    """
     logits = logits if logits.dtype == torch.float64 else logits.float()
-    column = torch.arange(logits.shape[-1], device=logits.device) == mask_id
+    column = torch.arange(logits.shape[-1], device=logits.device) >= mask_id
     return F.cross_entropy(logits.masked_fill(column, float("-inf")), targets, reduction="none")
 
 

@@ -94,12 +94,16 @@ class Denoiser(nn.Module):
         sigma: Tensor,
         positions: Tensor | None = None,
         segments: Tensor | None = None,
+        *,
+        padded: bool = False,
     ) -> Tensor:
         """Logits over clean tokens: (batch, length, vocab_size), or (chosen, vocab_size), in row-major order where
         `positions` is a mask.
 
         With `positions` the final norm and the head run on the chosen positions only. The logit of [MASK] (the
-        last) is there but means nothing: SUBS discards it. Raises ValueError for shapes that do not fit.
+        last) is there but means nothing: SUBS discards it. `padded` leaves the columns behind it, padded_vocab_size in
+        all, which mean as little: to cut them off costs the backward pass a copy of all logits. Raises ValueError for
+        shapes that do not fit.
         """
         self._check(ids, sigma, positions, segments)
         x, shift, scale = self._residual(ids, sigma, segments)
@@ -110,7 +114,8 @@ class Denoiser(nn.Module):
             # Not shift[row, 0]: several threads add up its gradient in no fixed order, and a run would not repeat.
             shift, scale = (v[:, 0].index_select(0, row) for v in (shift, scale))
             x = x.flatten(0, 1).index_select(0, positions)  # (chosen, width), as shift and scale are
-        return self.head(self.read(x, shift, scale))[..., : self.config.vocab_size]
+        logits = self.head(self.read(x, shift, scale))
+        return logits if padded else logits[..., : self.config.vocab_size]
 
     def hidden(self, ids: Tensor, sigma: Tensor) -> Tensor:
         """What the head reads, at every position: (batch, length, width). Nothing in it waits for the device."""

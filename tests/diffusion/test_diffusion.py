@@ -99,7 +99,9 @@ def test_only_masked_tokens_cost_and_all_tokens_divide() -> None:
     assert got.loss.item() == pytest.approx(4 * got.masked.item() * math.log(VOCABULARY - 1) / 1000, rel=1e-5)
 
 
-@pytest.mark.parametrize("how", [{}, {"most_masked": 70}, {"compiled": True}], ids=str)
+@pytest.mark.parametrize(
+    "how", [{}, {"most_masked": 70}, {"compiled": True}, {"compiled": True, "most_masked": 70}], ids=str
+)
 def test_the_head_on_masked_rows_gives_the_loss_and_gradient_of_every_position(
     how: dict, monkeypatch
 ) -> None:
