@@ -74,6 +74,7 @@ STUDIES: dict[str, Callable[[str], list[Contestant]]] = {
     "conditioning": _conditioning,
 }
 
+CURVE_WINDOWS = 64  # held-out windows of each point of a learning curve
 LEAST = {"tokens": 1, "sweep_tokens": 1, "length": 2, "batch_size": 1, "windows": 2, "draws": 1, "stories": 0}
 
 
@@ -140,7 +141,7 @@ class Plan:
             learning_rate=factor * default_learning_rate(self.preset, architecture),
             warmup_steps=max(1, min(200, updates // 10)),
             validate_every=max(1, updates // 10),
-            validation_windows=min(64, self.windows),
+            validation_windows=min(CURVE_WINDOWS, self.windows),
             seed=seed,
             device=self.device,
             precision=self.precision,

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from diffuapriel.compare.plan import Plan
+from diffuapriel.compare.plan import CURVE_WINDOWS, Plan
 from diffuapriel.storage import write_json
 
 WORN = 0.01  # share by which a curve rises above its lowest point before that is called overfitting
@@ -40,13 +40,18 @@ def write_report(result: dict[str, Any], out: str | Path) -> list[Path]:
 def text(result: dict[str, Any], picture: str = "") -> str:
     """The written result, in Markdown."""
     plan = result["plan"]
+    if len(plan["factors"]) == 1:
+        rates = f"Each at {plan['factors'][0]:g} times its architecture's own learning rate."
+    else:
+        factors = ", ".join(f"{factor:g}" for factor in plan["factors"])
+        chosen = f"chosen with {plan['sweep_tokens']:,} tokens from {factors}"
+        rates = f"Learning rates {chosen} times each architecture's own."
     lines = [
         f"# {plan['study'].capitalize()} on {plan['corpus']}, {plan['preset']}",
         "",
         f"{plan['tokens']:,} tokens a run, windows of {plan['length']}, batches of {plan['batch_size']}, seeds "
-        f"{', '.join(map(str, plan['seeds']))}; the same data, order and noise for all. Learning rates chosen with "
-        f"{plan['sweep_tokens']:,} tokens from {', '.join(f'{f:g}' for f in plan['factors'])} times each "
-        f"architecture's own. Held out: {plan['windows']:,} windows, {plan['draws']} noise levels each. "
+        f"{', '.join(map(str, plan['seeds']))}; the same data, order and noise for all. {rates} "
+        f"Held out: {plan['windows']:,} windows, {plan['draws']} noise levels each. "
         f"Trained on {result['machine']} with PyTorch {result['torch']}.",
         "",
         *table(result),
@@ -57,7 +62,8 @@ def text(result: dict[str, Any], picture: str = "") -> str:
         lines += ["", f"![Held-out NELBO against tokens and seconds]({picture})"]
         lines += [
             "",
-            "The curves count every token of a window, its padding too; the table counts the text's own.",
+            f"The curves are of {min(CURVE_WINDOWS, plan['windows'])} windows at one noise level each and count every "
+            "token of a window, its padding too; the table counts the text's own tokens, of all windows.",
         ]
     lines += ["", "Made by", "", f"    {command(plan)}", ""]
     return "\n".join(lines)
@@ -111,7 +117,8 @@ def table(result: dict[str, Any]) -> list[str]:
 def sentences(result: dict[str, Any]) -> list[str]:
     """What follows from the paired intervals, pair by pair, and what the paper says of it."""
     lines = [
-        "Difference of the first to the second, nats a token, seed by seed with the paired 95 % interval:",
+        "Difference of the first to the second, nats a token, seed by seed with the paired 95 % interval over held-out "
+        "windows. What a run would differ by if it were repeated is not in it; the seeds give an idea of that:",
         "",
     ]
     for pair in result["differences"]:

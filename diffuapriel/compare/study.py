@@ -155,10 +155,14 @@ def measure(plan: Plan, checkpoint: Path) -> dict[str, Any]:
 def curve(home: Path, plan: Plan) -> dict[str, list[float]]:
     """Held-out NELBO over training: tokens, seconds and nats a token of all tokens, as the run's log has them.
 
-    Without the last: it is taken under more noise than the others, and would look like a jump.
+    Only those taken on the way, at the same updates for every run: one where a run was interrupted is nobody else's,
+    and the one at the end averages several noise levels of each window, which would look like a jump.
     """
-    points = [record for record in read_log(home) if "validation" in record]
-    points = points[:-1] or points
+    config = plan.train_config(plan.contestants[0], 1.0, 0, "", plan.tokens)
+    every, last = config.validate_every, config.planned_steps
+    found = {record["step"]: record for record in read_log(home) if "validation" in record}
+    points = [record for step, record in found.items() if step % every == 0 and step != last]
+    points = points or list(found.values())  # a run of one update
     per_step = plan.batch_size * plan.length
     return {
         "tokens": [record["step"] * per_step for record in points],

@@ -25,7 +25,8 @@ T_MIN = 1e-3  # smallest time drawn; below it almost nothing is masked
 
 
 class DenoiserLike(Protocol):
-    """Anything that gives logits: (ids (batch, length), sigma (batch,), positions) to (chosen, vocabulary)."""
+    """Anything that gives logits: (ids (batch, length), sigma (batch,), positions) to (chosen, vocabulary), where
+    [MASK] is the last token."""
 
     def __call__(self, ids: Tensor, sigma: Tensor, positions: Tensor | None = None) -> Tensor: ...
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -60,6 +60,7 @@ class BidirectionalMamba2(nn.Module):
         self.norm_weight = nn.Parameter(torch.ones(2, config.d_inner))
         self.out_proj = nn.Linear(2 * config.d_inner, config.width, bias=False)
         self.norm_is_folded = False  # whether out_proj has the norm's weight, which then is one
+        self.register_load_state_dict_post_hook(_fold_again)
         self.reset_parameters()
 
     @torch.no_grad()
@@ -98,13 +99,10 @@ class BidirectionalMamba2(nn.Module):
     def fold_norm(self) -> None:
         """Move the norm's weight into out_proj: the same function, and a product a channel less for our kernels."""
         weight = self.out_proj.weight
-        weight.copy_(weight.float() * self.norm_weight.float().flatten())
+        exact = torch.promote_types(weight.dtype, torch.float32)
+        weight.copy_(weight.to(exact) * self.norm_weight.to(exact).flatten())
         self.norm_weight.fill_(1)
         self.norm_is_folded = True
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self.norm_is_folded = False  # what is loaded brings a weight of its own
-        super()._load_from_state_dict(*args, **kwargs)
 
     def _plain(self, projected: Tensor, backend: str, segments: Tensor | None) -> Tensor:
         """From in_proj to out_proj, (batch, length, 2, d_inner), line by line: what the fused mixers compute."""
@@ -151,6 +149,12 @@ class BidirectionalMamba2(nn.Module):
 
     def _mixer_parameters(self) -> tuple[Tensor, ...]:
         return self.conv_weight, self.conv_bias, self.dt_bias, self.A_log, self.D, self.norm_weight
+
+
+def _fold_again(mixer: BidirectionalMamba2, _: object) -> None:
+    """After loading: what is loaded brings a norm's weight of its own, and a recorded graph must not miss it."""
+    if mixer.norm_is_folded:
+        mixer.fold_norm()
 
 
 def two_way_convolution(x: Tensor, weight: Tensor, bias: Tensor, segments: Tensor | None = None) -> Tensor:

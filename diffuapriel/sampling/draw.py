@@ -139,7 +139,7 @@ def inverse_cdf(w: Tensor, uniform: Tensor) -> Tensor:
 
     The draw is the first token whose cumulative weight exceeds uniform * total. A token of weight 0 does not
     raise the sum, so it can never be that first one. The sum is taken block by block, and token by token only in the
-    block where it passes the target: the vocabulary is read once, and no float64 number a token is written. In
+    block where it passes the target: what is summed up one after the other, in float64, is 256 times shorter. In
     float32 a block's sum would lose the tokens that are rarer than its best by seven digits.
     """
     tokens = w.shape[1]

@@ -7,7 +7,7 @@ A program owns one head of one direction of one text and walks its chunks; the s
 would be passes over memory of their own happens in the loads and stores of that walk:
 
     load    x = SiLU(convolution(x channels))                          with CONV
-    store   g = y SiLU(z), written as g times the norm's weight,
+    store   g = y SiLU(z), written as g times the norm's weight (unless out_proj has it),
             and the sum of g^2 over the head, for the norm             with a gate
 
 Where heads and texts are too few to fill the device, the sequence is cut into segments: `segment_states` finds

@@ -84,7 +84,7 @@ def states_kernel(
     begin = segment * chunks_per_segment
     end = tl.minimum(begin + chunks_per_segment, chunks)
     rows = ((chunks - 1 - begin) if BACKWARD else begin) * CHUNK + within
-    coming = tl.load(dt + sign * rows, mask=rows < length, other=0.0)
+    coming = tl.load(dt + sign * rows, mask=(rows >= 0) & (rows < length), other=0.0)
     for i in tl.range(begin, end, num_stages=STAGES):
         c = (chunks - 1 - i) if BACKWARD else i
         rows = c * CHUNK + within

@@ -14,7 +14,7 @@ from diffuapriel.commands import compare as command
 from diffuapriel.compare import STUDIES, Plan, run_study, study
 from diffuapriel.compare.report import command as command_line
 from diffuapriel.compare.report import draw, past_best, sentences, table, text, write_report
-from diffuapriel.compare.study import differences
+from diffuapriel.compare.study import curve, differences
 from diffuapriel.config import ARCHITECTURES
 from diffuapriel.training import loop
 
@@ -122,6 +122,21 @@ def test_who_ends_past_its_best_is_named() -> None:
     found = result(learning, worn, contestant(ARCHITECTURES[2], HARD, EASY))
     (line,) = [line for line in sentences(found) if "overfitting" in line]
     assert f"{worn['name']} (best at 20 tokens)" in line and f"{learning['name']} (" not in line
+
+
+def test_a_curve_has_the_same_points_whether_its_run_was_interrupted_or_not(tmp_path) -> None:
+    plan = Plan(
+        **{**QUICK, "tokens": 40 * QUICK["batch_size"] * QUICK["length"]}
+    )  # 40 updates, validated every fourth
+    steps = {"whole": range(4, 41, 4), "interrupted": (4, 8, 8, 11, *range(12, 41, 4))}
+    curves = {}
+    for name, validated in steps.items():
+        lines = [json.dumps({"step": step, "seconds": 1.0, "validation": 3.0}) for step in validated]
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "log.jsonl").write_text("\n".join(lines))
+        curves[name] = curve(tmp_path / name, plan)
+    assert curves["whole"] == curves["interrupted"]
+    assert len(curves["whole"]["tokens"]) == 9  # the last is scored in another way
 
 
 def test_the_command_in_the_report_asks_for_the_same_plan() -> None:
