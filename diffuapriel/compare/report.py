@@ -41,7 +41,8 @@ def text(result: dict[str, Any], picture: str = "") -> str:
     """The written result, in Markdown."""
     plan = result["plan"]
     if len(plan["factors"]) == 1:
-        rates = f"Each at {plan['factors'][0]:g} times its architecture's own learning rate."
+        times = "" if plan["factors"][0] == 1 else f"{plan['factors'][0]:g} times "
+        rates = f"Each at {times}its architecture's own learning rate."
     else:
         factors = ", ".join(f"{factor:g}" for factor in plan["factors"])
         chosen = f"chosen with {plan['sweep_tokens']:,} tokens from {factors}"
