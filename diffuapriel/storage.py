@@ -118,13 +118,14 @@ def check_tensors(file: Path) -> None:
 def _promised_size(file: Path) -> int:
     """Bytes that a safetensors file should have: 8, the header's length, and the end of its last tensor."""
     with file.open("rb") as stream:
-        start = stream.read(8)
-        if start.startswith(PICKLE_STARTS):
+        start, opens = stream.read(8), stream.read(1)
+        if start.startswith(PICKLE_STARTS) and opens != b"{":  # a header of 640 bytes starts as a pickle does
             raise ValueError(f"{file} {PICKLED}")
         length, size = int.from_bytes(start, "little"), file.stat().st_size
         if size < 8 or size - 8 < length <= LONGEST_HEADER:
             raise ValueError(f"{file} is truncated: it ends inside its header, after {size:,} bytes")
         try:
+            stream.seek(8)
             header = json.loads(stream.read(length) if length <= LONGEST_HEADER else b"")
             ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
             return 8 + length + max(ends, default=0)
