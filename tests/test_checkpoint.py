@@ -125,7 +125,9 @@ def test_a_single_changed_bit_is_refused(folder):
         load_checkpoint(folder)
 
 
-@pytest.mark.parametrize("length", [640, 640 + 256, 640 + 512, 640 + 768])  # its bytes are \x80\x02 to \x80\x05
+@pytest.mark.parametrize(
+    "length", [640, 640 + 256, 640 + 512, 640 + 768]
+)  # its bytes are \x80\x02 to \x80\x05
 def test_a_header_whose_length_reads_as_a_pickle_is_no_pickle(length, tmp_path):
     file, tensors = tmp_path / "model.safetensors", {"a": torch.arange(5)}
     for padding in range(length):

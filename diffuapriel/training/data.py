@@ -71,6 +71,8 @@ def batches(
 
 
 def _quiet_worker(worker: int) -> None:
-    """Ctrl-C is for the loop, which stops its workers itself; one thread each is enough."""
+    """Ctrl-C and a first SIGTERM, which schedulers send to all of a job's processes, are for the loop: it stops its
+    workers itself. A second SIGTERM ends a worker. One thread each is enough."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
     torch.set_num_threads(1)

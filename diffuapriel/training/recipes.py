@@ -19,7 +19,7 @@ from typing import Any
 
 from diffuapriel.card import write_card
 from diffuapriel.checkpoint import inspect_checkpoint, load_checkpoint, save_checkpoint
-from diffuapriel.config import ARCHITECTURES
+from diffuapriel.config import ARCHITECTURES, preset
 from diffuapriel.evaluation.perplexity import evaluate_nelbo
 from diffuapriel.evaluation.tales import default_sampler, evaluate_tales
 from diffuapriel.sampling import SamplerConfig
@@ -37,8 +37,16 @@ def recipe_config(name: str, architecture: str, **changes: Any) -> TrainConfig:
     """The options of a recipe for one architecture. Raises ValueError for an unknown recipe."""
     if name not in RECIPES:
         raise ValueError(f"recipe is {name!r}; permitted: {', '.join(RECIPES)}")
-    changes = {"folder": f"runs/{name}-{architecture}", **changes}
-    return TrainConfig(**{**RECIPES[name].options, "architecture": architecture, **changes})
+    recipe = RECIPES[name]
+    options = {
+        **recipe.options,
+        "architecture": architecture,
+        "folder": f"runs/{name}-{architecture}",
+        **changes,
+    }
+    if recipe.tokenizer and options.get("model") is None:
+        options["model"] = preset(options["preset"], architecture, tokenizer=recipe.tokenizer)
+    return TrainConfig(**options)
 
 
 def run_recipe(

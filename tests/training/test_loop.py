@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -18,7 +21,7 @@ from diffuapriel.ssd import document_segments
 from diffuapriel.storage import read_tensors
 from diffuapriel.text.corpus import open_corpus
 from diffuapriel.text.tokenizer import get_tokenizer
-from diffuapriel.training import loop, train
+from diffuapriel.training import data, loop, train
 from diffuapriel.training.blocks import checkpoint_blocks
 from diffuapriel.training.data import batches
 from diffuapriel.training.log import read_log
@@ -181,6 +184,24 @@ def test_batches_made_ahead_by_workers_are_the_same_in_the_same_order(options):
     alone, helped = (batches(corpus, config, CPU, start=3, workers=workers) for workers in (0, 2))
     for _ in range(6):
         assert torch.equal(next(alone), next(helped))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_workers_outlive_a_signal_to_all_of_a_job(options, number):
+    corpus, config = open_corpus("tales:1", get_tokenizer("gpt2-4k")), options()
+    others = set(multiprocessing.active_children())
+    alone, helped = (batches(corpus, config, CPU, start=3, workers=workers) for workers in (0, 2))
+    assert torch.equal(next(alone), next(helped))
+    workers = set(multiprocessing.active_children()) - others
+    assert len(workers) == 2
+    for worker in workers:
+        os.kill(worker.pid, number)
+    for _ in range(3 * data.PREFETCHED):  # more than was ready
+        assert torch.equal(next(alone), next(helped))
+    del helped
+    for worker in workers:
+        worker.join(10)
+        assert worker.exitcode == 0
 
 
 def test_noise_seeds_differ_between_updates_and_runs():
