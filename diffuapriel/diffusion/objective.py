@@ -51,6 +51,16 @@ def stratified_t(
     return (1 - T_MIN) * u + T_MIN
 
 
+@lru_cache(maxsize=8)
+def spread(n: int, device: torch.device | str = "cpu") -> Tensor:
+    """0 to n - 1 in an order of which every stretch covers the whole range evenly (van der Corput's). (n,) int64.
+
+    Of stratified times taken in this order every part of a batch, and every rank's, has early and late ones.
+    """
+    bits = max(1, (n - 1).bit_length())
+    return torch.tensor(sorted(range(n), key=lambda i: f"{i:0{bits}b}"[::-1]), device=device)
+
+
 def corrupt(
     ids: Tensor,
     t: Tensor,

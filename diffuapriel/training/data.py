@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import threading
 from collections.abc import Iterator
 
 import torch
@@ -71,8 +72,17 @@ def batches(
 
 
 def _quiet_worker(worker: int) -> None:
-    """Ctrl-C and a first SIGTERM, which schedulers send to all of a job's processes, are for the loop: it stops its
-    workers itself. A second SIGTERM ends a worker. One thread each is enough."""
+    """The loop stops its workers itself. Ctrl-C, and the SIGTERM that schedulers send to all of a job's processes, are
+    not for them; one thread each is enough."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
     torch.set_num_threads(1)
+    if hasattr(signal, "sigwaitinfo"):  # Linux
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_obey_the_loop, daemon=True).start()
+
+
+def _obey_the_loop() -> None:
+    """End this worker when its own parent sends SIGTERM, and on nobody else's."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from diffuapriel.diffusion.objective import nelbo, stratified_t
+from diffuapriel.diffusion.objective import nelbo, spread, stratified_t
 from diffuapriel.diffusion.schedule import Schedule, get_schedule
 from diffuapriel.evaluation.perplexity import NelboEstimate
 from diffuapriel.model.denoiser import Denoiser
@@ -108,9 +108,9 @@ def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
             betas=config.betas,
             weight_decay=config.weight_decay,
         )
-        add = partial(add_gradient, network, schedule, config, ranks)
+        add, alone = (partial(add_gradient, n, schedule, config, ranks) for n in (network, model))
         if can_record(config, ranks) and not at.finished:
-            add = recorded_or_plain(add, model, schedule, config, ranks.device, bar.write)
+            add = recorded_or_plain(add, alone, model, schedule, config, ranks, bar.write)
         ema = EMA(model, config.ema_decay)
         if found:
             load_state(folder / "state", at.step, model, ema, optimizer, ranks)
@@ -183,13 +183,15 @@ def backward(
     add = add or partial(add_gradient, network, schedule, config, ranks)
     rows = len(ids) * ranks.ranks
     own = slice(ranks.rank * len(ids), (ranks.rank + 1) * len(ids))
-    t = stratified_t(rows, generator, ids.device)[own]
+    t = stratified_t(rows, generator, ids.device)[spread(rows, ids.device)][own]
     noise = torch.rand(rows, ids.shape[1], generator=generator, device=ids.device)[own]
     parts = list(zip(*(values.split(config.batch_size) for values in (ids, t, noise))))
     total = torch.zeros((), device=ids.device)
     for i, part in enumerate(parts):
         with ranks.synchronized(network, when=i == len(parts) - 1):
             total += add(*part)
+    if isinstance(add, Recorded):
+        ranks.average(add.gradients)
     return total
 
 

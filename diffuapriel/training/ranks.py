@@ -68,6 +68,9 @@ class OneProcess:
         """Add the gradient of `loss` to the parameters."""
         loss.backward()
 
+    def average(self, gradients: Tensor) -> None:
+        """Put the mean over the ranks in place of each number: for backward passes that were not `synchronized`."""
+
     def sum(self, values: Tensor) -> Tensor:
         """Added up over the ranks."""
         return values
@@ -131,6 +134,11 @@ class ManyProcesses(OneProcess):
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of `loss` to the parameters."""
         self.fabric.backward(loss)
+
+    def average(self, gradients: Tensor) -> None:
+        """Put the mean over the ranks in place of each number: for backward passes that were not `synchronized`."""
+        torch.distributed.all_reduce(gradients)  # Fabric's own waits for the device before it starts
+        gradients /= self.ranks
 
     def sum(self, values: Tensor) -> Tensor:
         """Added up over the ranks."""

@@ -46,7 +46,7 @@ def test_a_recorded_update_is_the_update_itself(architecture: str, accumulate: i
 
     plain = partial(add_gradient, model, schedule, config, ranks)
     expected = gradients(plain)
-    got = gradients(Recorded(plain, model, schedule, config, ranks.device))
+    got = gradients(Recorded(plain, model, schedule, config, ranks))
     for (loss, gradient), (other_loss, other) in zip(expected, got, strict=True):
         assert loss == pytest.approx(other_loss, rel=1e-3)
         assert (gradient - other).norm() <= 0.01 * gradient.norm()

@@ -91,18 +91,18 @@ class Crew:
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
-    def start(self, config: TrainConfig, ranks: int = 1) -> list[int]:
+    def start(self, config: TrainConfig, ranks: int = 1, replayed: bool = False) -> list[int]:
         """Process ids of the ranks, by rank."""
         fields = {name: getattr(config, name) for name in config.__dataclass_fields__}
-        return self._ask(start=repr(fields), ranks=ranks)["pids"]
+        return self._ask(start=repr(fields), ranks=ranks, replayed=replayed)["pids"]
 
     def wait(self, pids: list[int]) -> list[int]:
         """Exit codes; minus the signal's number where one ended the process."""
         return self._ask(wait=pids)["codes"]
 
-    def run(self, config: TrainConfig, ranks: int = 1) -> None:
+    def run(self, config: TrainConfig, ranks: int = 1, replayed: bool = False) -> None:
         """Train to the end."""
-        assert self.wait(self.start(config, ranks)) == [0] * ranks
+        assert self.wait(self.start(config, ranks, replayed)) == [0] * ranks
 
     @staticmethod
     def reached(config: TrainConfig) -> int:

@@ -2,7 +2,8 @@
 
 A script, not a test: reads one JSON order a line, answers with one JSON line.
 
-    {"start": OPTIONS, "ranks": N}    forks N processes that train; OPTIONS is the repr of a TrainConfig's fields
+    {"start": OPTIONS, "ranks": N}    forks N processes that train; OPTIONS is the repr of a TrainConfig's fields;
+                                      "replayed": true lets them average their gradients as recorded updates do
                                       -> {"pids": [...]}
     {"wait": PIDS}                    -> {"codes": [...]}, negative for a signal
 """
@@ -27,7 +28,7 @@ from diffuapriel.config import ModelConfig  # noqa: F401  (in the options)
 from diffuapriel.text.corpus import open_corpus
 from diffuapriel.text.tales_corpus import shortest_window
 from diffuapriel.text.tokenizer import get_tokenizer
-from diffuapriel.training import TrainConfig, log, session, train
+from diffuapriel.training import TrainConfig, log, loop, recording, session, train
 
 LONGEST = 120.0  # seconds that a run may take
 
@@ -38,7 +39,18 @@ def free_port() -> str:
         return str(probe.getsockname()[1])
 
 
-def start(options: str, ranks: int) -> list[int]:
+class Replayed(recording.Recorded):
+    """What a recording does when it is replayed, without a CUDA graph: gradients stay on their rank, in one tensor."""
+
+    def __init__(self, add, model, schedule, config, ranks) -> None:
+        self.add, self.gradients = add, recording.gradients_in_one(model)
+        self.most = recording.most_masked(schedule, config, recording.part_rows(config, ranks))
+
+    def __call__(self, *part):
+        return self.add(*part, most_masked=self.most)
+
+
+def start(options: str, ranks: int, replayed: bool) -> list[int]:
     port, pids = free_port(), []
     for rank in range(ranks):
         pid = os.fork()
@@ -48,6 +60,8 @@ def start(options: str, ranks: int) -> list[int]:
             launch |= {"WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
             if ranks > 1:
                 os.environ.update({name: str(value) for name, value in launch.items()})
+            if replayed:
+                loop.can_record, recording.Recorded = (lambda *given: True), Replayed
             code = 1
             try:
                 train(TrainConfig(**eval(options)), progress=False)
@@ -83,6 +97,6 @@ if __name__ == "__main__":
     for line in sys.stdin:
         order = json.loads(line)
         if "start" in order:
-            print(json.dumps({"pids": start(order["start"], order["ranks"])}), flush=True)
+            print(json.dumps({"pids": start(order["start"], order["ranks"], order["replayed"])}), flush=True)
         else:
             print(json.dumps({"codes": wait(order["wait"])}), flush=True)

@@ -43,8 +43,8 @@ def alone(options, tmp_path):
     return config.folder
 
 
-@pytest.mark.parametrize("strategy", SHARED)
-def test_two_processes_train_to_the_losses_of_one(crew, options, alone, tmp_path, strategy):
+@pytest.mark.parametrize(("strategy", "replayed"), [("ddp", False), ("ddp", True), ("fsdp", False)])
+def test_two_processes_train_to_the_losses_of_one(crew, options, alone, tmp_path, strategy, replayed):
     config = options(
         "diffuapriel-h",
         steps=STEPS,
@@ -55,7 +55,7 @@ def test_two_processes_train_to_the_losses_of_one(crew, options, alone, tmp_path
         save_seconds=1e6,
         folder=str(tmp_path / strategy),
     )
-    crew.run(config, ranks=2)
+    crew.run(config, ranks=2, replayed=replayed)
     agree(alone, config.folder)
     shards = list((Path(config.folder) / "state").glob("shard-*.safetensors"))
     assert len(shards) == 2, "each rank writes its part"
