@@ -3,7 +3,9 @@
 The mixer of every DiffuTran block and of the hybrid's attention blocks. No mask, every token sees every other; but
 where documents are packed into a row and kept apart, each sees those of its own document.
 Without rotary positions (RoPE, arXiv:2104.09864) attention would have no notion of order; with normalised
-queries and keys (QK-norm, arXiv:2302.05442) it bears the learning rate it needs to compete on a laptop.
+queries and keys (QK-norm, arXiv:2302.05442) it bears the learning rate it needs to compete on a laptop. RoPE tells
+distances only: where all tokens are alike, as on a canvas of [MASK]s, the output is the same at every position, and
+DiffuTran cannot know where the text begins.
 
 On CUDA the fastest kernel that takes the call computes it: cuDNN's first (1.7 to 2.3 times FlashAttention-2's speed
 on Hopper), then FlashAttention-2. PyTorch's own order is the other way round.

@@ -185,7 +185,7 @@ guess_1
 from diffuapriel import get_schedule
 from diffuapriel.diffusion.objective import nelbo
 
-STEPS, schedule = (20 if QUICK else 350), get_schedule("log-linear")
+STEPS, schedule = (8 if QUICK else 350), get_schedule("log-linear")
 
 
 def train(model, name):

@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from urllib.parse import urlsplit
 
 import pytest
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+from playwright import sync_api
+
+from tests.browser.visitor import visiting
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -24,7 +26,6 @@ ARGUMENTS = [
     "--disable-sync",
     "--no-first-run",
 ]
-TIMEOUT_MS = 60_000
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -42,11 +43,6 @@ def chromium_path() -> str | None:
     return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
 
 
-def stays_on_this_machine(url: str) -> bool:
-    parts = urlsplit(url)
-    return parts.scheme in ("file", "data", "blob", "about") or parts.hostname in ("127.0.0.1", "localhost")
-
-
 @pytest.fixture(scope="session")
 def browser() -> Iterator[sync_api.Browser]:
     path = chromium_path()
@@ -60,25 +56,9 @@ def browser() -> Iterator[sync_api.Browser]:
 
 @pytest.fixture
 def new_page(browser: sync_api.Browser) -> Iterator[Callable[..., sync_api.Page]]:
-    contexts: list[sync_api.BrowserContext] = []
-    faults: list[str] = []
-
-    def open_page(**options) -> sync_api.Page:
-        context = browser.new_context(**({"viewport": {"width": 1000, "height": 800}} | options))
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(TIMEOUT_MS)
-        page.on("console", lambda m: faults.append(f"console: {m.text}") if m.type == "error" else None)
-        page.on("pageerror", lambda error: faults.append(f"exception: {error}"))
-        page.on(
-            "request", lambda r: None if stays_on_this_machine(r.url) else faults.append(f"request: {r.url}")
-        )
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert not faults, "the page misbehaved:\n" + "\n".join(faults)
+    with visiting(browser) as visitor:
+        yield visitor.open
+    visitor.complain()
 
 
 @pytest.fixture

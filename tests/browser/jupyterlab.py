@@ -39,7 +39,7 @@ def serving_notebooks(notebooks: Path, folder: Path, theme: str = "JupyterLab Li
         *("--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token="),
         *(f"--LabApp.app_settings_dir={settings}", f"--LabApp.user_settings_dir={folder / 'user'}"),
         *(f"--LabApp.workspaces_dir={folder / 'workspaces'}", "--LabApp.extension_manager=readonly"),
-        *("--LabApp.news_url=", "--ServerApp.disable_check_xsrf=True"),
+        *("--LabApp.expose_app_in_browser=True", "--LabApp.news_url=", "--ServerApp.disable_check_xsrf=True"),
     ]
     with open(folder / "log", "w") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)

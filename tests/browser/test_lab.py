@@ -1,10 +1,12 @@
 """Every lesson in JupyterLab: it runs from top to bottom, widgets and figures are drawn, players play.
 
-What the page writes to the console as an error, and what it asks of other machines, `new_page` holds against it.
+What the page writes to the console as an error, and what it asks of other machines, is held against the lesson.
+DIFFUAPRIEL_PICTURES=1 keeps pictures of them all.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,10 +18,11 @@ pytest.importorskip("jupyterlab", reason="needs jupyterlab: pip install jupyterl
 pytest.importorskip("plotly", reason="needs plotly: pip install plotly")
 pytest.importorskip("anywidget", reason="needs anywidget: pip install anywidget")
 from nbformat import NotebookNode
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.browser.jupyterlab import end_kernels, serving_notebooks
 from tests.browser.visiting import ARTIFACTS
+from tests.browser.visitor import Visitor, visiting
 from tests.notebooks.test_lessons import build
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -38,28 +41,52 @@ COUNT = """() => {
 }"""
 
 
+class Lab:
+    """A JupyterLab and the page it is open in. Both are slow to start, so the page opens one notebook after another."""
+
+    def __init__(self, address: str, folder: Path) -> None:
+        self.address, self.folder = address, folder
+        self.page: Page | None = None
+
+    def open(self, notebook: NotebookNode, name: str, start: Callable[..., Page]) -> Page:
+        """The page, with the notebook as nobody has run it."""
+        (self.folder / f"{name}.ipynb").write_text(build.to_text(notebook), encoding="utf-8")
+        if self.page is None:
+            self.page = start(viewport={"width": WIDTH, "height": HEIGHT})
+            self.page.set_default_timeout(PATIENCE_MS)
+            self.page.goto(f"{self.address}/doc/tree/{name}.ipynb")
+        else:
+            self.page.evaluate(
+                "async path => { await jupyterapp.commands.execute('docmanager:open', {path}); }",
+                f"{name}.ipynb",
+            )
+        return self.page
+
+    def close(self) -> None:
+        """Close the notebook and end its kernel."""
+        if self.page:
+            self.page.evaluate("jupyterapp.shell.currentWidget.dispose()")
+        end_kernels(self.address)
+
+
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """The address of a JupyterLab, and the folder of its notebooks."""
+def lab(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Lab, Visitor]]:
+    """The JupyterLab, and who opens its page and notes what that does wrong."""
     notebooks = tmp_path_factory.mktemp("notebooks")
-    with serving_notebooks(notebooks, tmp_path_factory.mktemp("lab")) as address:
-        yield address, notebooks
+    with (
+        serving_notebooks(notebooks, tmp_path_factory.mktemp("lab")) as address,
+        visiting(browser) as visitor,
+    ):
+        yield Lab(address, notebooks), visitor
 
 
 @pytest.fixture
-def opened(new_page, lab: tuple[str, Path]) -> Iterator[Callable[[NotebookNode, str], Page]]:
-    """Opens a notebook that nobody has run, and ends its kernel after the test."""
-    address, folder = lab
-
-    def open_notebook(notebook: NotebookNode, name: str) -> Page:
-        (folder / f"{name}.ipynb").write_text(build.to_text(notebook), encoding="utf-8")
-        page = new_page(viewport={"width": WIDTH, "height": HEIGHT})
-        page.set_default_timeout(PATIENCE_MS)
-        page.goto(f"{address}/doc/tree/{name}.ipynb")
-        return page
-
-    yield open_notebook
-    end_kernels(address)
+def opened(lab: tuple[Lab, Visitor]) -> Iterator[Callable[[NotebookNode, str], Page]]:
+    """Opens a notebook; whatever the page did wrong meanwhile is this test's fault."""
+    jupyter, visitor = lab
+    yield lambda notebook, name: jupyter.open(notebook, name, visitor.open)
+    jupyter.close()
+    visitor.complain()
 
 
 @pytest.mark.parametrize("source", LESSONS, ids=[source.stem for source in LESSONS])
@@ -75,7 +102,8 @@ def test_a_lesson_runs_and_shows_everything(opened, source: Path) -> None:
     exercises_are_solved(page, sum(bool(cell.metadata.get("tags")) for cell in notebook.cells))
     figures_are_drawn(page, at_least="show(" in text)
     players_play(page, at_least="Player" in text)
-    keep_picture(page, source.stem)
+    if os.environ.get("DIFFUAPRIEL_PICTURES"):
+        keep_picture(page, source.stem)
 
 
 def run_all(page: Page, cells: int) -> None:
@@ -135,7 +163,7 @@ def plays(player: Locator) -> None:
 
 
 def keep_picture(page: Page, name: str) -> None:
-    """Pictures of the whole notebook in test-artifacts, each of at most MOST rows."""
+    """Pictures of the whole notebook in test-artifacts, each of at most MOST rows: for people, eight seconds each."""
     scroller = page.locator(".jp-WindowedPanel-outer")
     height = scroller.evaluate("panel => panel.scrollHeight")
     rows = min(height + 120, MOST)

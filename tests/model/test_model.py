@@ -135,6 +135,14 @@ def test_attention_knows_the_order_of_tokens() -> None:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_only_a_scan_knows_where_a_text_of_masks_begins(architecture: str) -> None:
+    model = awake(Denoiser(small_config(architecture)))
+    masks = torch.full((1, 30), model.config.mask_id)
+    logits = model(masks, torch.tensor([5.0]))[0]
+    assert torch.allclose(logits, logits[:1].expand_as(logits), atol=1e-9) == (architecture == "diffutran")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_head_on_chosen_positions_gives_the_same_logits(architecture: str) -> None:
     torch.manual_seed(0)
     model = awake(Denoiser(small_config(architecture)))

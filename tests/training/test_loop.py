@@ -13,7 +13,7 @@ import torch
 
 from diffuapriel.checkpoint import inspect_checkpoint, load_checkpoint
 from diffuapriel.config import ARCHITECTURES
-from diffuapriel.diffusion.objective import nelbo, stratified_t
+from diffuapriel.diffusion.objective import nelbo, spread, stratified_t
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.ssd import document_segments
@@ -63,7 +63,7 @@ def test_it_overfits_one_batch(options, tiny_model, architecture):
         generator.manual_seed(noise_seed(0, step))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, peak=1e-2, warmup_steps=10, total_steps=150)
-        backward(model, two_rows.repeat(4, 1), schedule, config, generator)
+        backward(model, two_rows.repeat_interleave(4, 0), schedule, config, generator)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -148,7 +148,7 @@ def test_documents_of_a_window_do_not_see_each_other_where_asked(options, tiny_m
     apart = backward(model, ids, schedule, config, generator.manual_seed(1))
     assert all(parameter.grad is not None for parameter in model.parameters())
     generator.manual_seed(1)
-    t = stratified_t(len(ids), generator, ids.device)
+    t = stratified_t(len(ids), generator, ids.device)[spread(len(ids))]
     noise = torch.rand(ids.shape, generator=generator)
     given = {"t": t, "noise": noise}
     told = nelbo(model, ids, schedule, config.model_config.mask_id, segments=segments, **given).loss
