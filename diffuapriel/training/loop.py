@@ -43,7 +43,13 @@ from diffuapriel.training.log import RunLog
 from diffuapriel.training.optimizer import learning_rate, make_optimizer
 from diffuapriel.training.progress import progress_bar
 from diffuapriel.training.ranks import OneProcess, open_ranks, whole
-from diffuapriel.training.recording import AddGradient, Recorded, can_record, recorded_or_plain
+from diffuapriel.training.recording import (
+    AddGradient,
+    Recorded,
+    can_record,
+    part_rows,
+    recorded_or_plain,
+)
 from diffuapriel.training.result import save_result, validate
 from diffuapriel.training.session import Clock, alone_in, stop_signals
 from diffuapriel.training.state import Progress, find_progress, load_state, save_state
@@ -97,8 +103,8 @@ def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
             checkpoint_blocks(model)
         if config.compile and not at.finished:
             bar.set_postfix_str("compiling")
-            rows = min(config.batch_size, len(ranks.share(config.rows)))
-            nothing = torch.zeros(rows, config.length, dtype=torch.int64, device=ranks.device)
+            shape = (part_rows(config, ranks), config.length)
+            nothing = torch.zeros(shape, dtype=torch.int64, device=ranks.device)
             trial = lambda: backward(model, nothing, schedule, config, generator)  # noqa: E731
             stack.enter_context(compiled_blocks(model, trial, ranks.any, bar.write))
         network = ranks.wrap(model)  # what is called; the parameters are still the model's
