@@ -46,10 +46,8 @@ def most_masked(schedule: Schedule, config: TrainConfig, rows: int) -> int:
 
     Times are stratified over the update, and spread over its parts: the number of masked tokens hardly varies.
     """
-    latest = (
-        T_MIN + (1 - T_MIN) * (torch.arange(config.rows) + 1) / config.rows
-    )  # of each row's stretch of times
-    masked = (1 - schedule.alpha(latest))[spread(config.rows)].split(rows)
+    ends = (torch.arange(config.rows) + 1) / config.rows  # of each row's stretch of times
+    masked = (1 - schedule.alpha(T_MIN + (1 - T_MIN) * ends))[spread(config.rows)].split(rows)
     tokens, mean = rows * config.length, max(part.sum().item() for part in masked) * config.length
     return min(tokens, math.ceil(mean + DEVIATIONS * math.sqrt(tokens) / 2))
 
