@@ -44,9 +44,9 @@ class Recipe:
     limits: tuple[str, ...] = LIMITS
 
 
-def _small(corpus: str, *, tokens: int, options: dict[str, Any], **measured: Any) -> Recipe:
+def _small(corpus: str, *, tokens: int, minutes: int, options: dict[str, Any], **measured: Any) -> Recipe:
     return Recipe(
-        about=f"small on {corpus}, {tokens / 1e6:,.0f} million tokens, about ten minutes on one H100",
+        about=f"small on {corpus}, {tokens / 1e6:,.0f} million tokens, about {minutes} minutes on one H100",
         options={
             "preset": "small",
             "corpus": corpus,
@@ -126,6 +126,7 @@ RECIPES = {
     "small-tales": _small(
         "tales:3",
         tokens=330_000_000,
+        minutes=10,
         options={"length": 128, "batch_size": 128},
         tokenizer="gpt2-4k",
         draws=16,
@@ -136,6 +137,7 @@ RECIPES = {
     "small-stdlib": _small(
         "stdlib",
         tokens=80_000_000,
+        minutes=3,
         options={"length": 1024, "batch_size": 32},
         level=None,
         batch_size=64,

@@ -666,13 +666,12 @@ for name in bundled():
 # %%
 from diffuapriel import load_checkpoint
 
+all_hidden = torch.tensor([6.9])  # the noise level
 for name in bundled():
     model, its_tokenizer = load_checkpoint(name)
     nothing_yet = torch.full((1, 64), its_tokenizer.mask_id)
     with torch.no_grad():
-        logits = model(nothing_yet, torch.tensor([6.9]))[
-            0
-        ]  # the noise level at which all is hidden
+        logits = model(nothing_yet, all_hidden)[0]
     print(f"{name:19} {(logits - logits[0]).abs().max().item():8.4f}")
 
 # %% [markdown]

@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import pytest
 
 pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
 from playwright import sync_api
 
-from tests.browser.visitor import visiting
+from tests.browser.visitor import Visitor
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -56,7 +57,7 @@ def browser() -> Iterator[sync_api.Browser]:
 
 @pytest.fixture
 def new_page(browser: sync_api.Browser) -> Iterator[Callable[..., sync_api.Page]]:
-    with visiting(browser) as visitor:
+    with closing(Visitor(browser)) as visitor:
         yield visitor.open
     visitor.complain()
 

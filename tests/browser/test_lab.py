@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.browser.jupyterlab import end_kernels, serving_notebooks
 from tests.browser.visiting import ARTIFACTS
-from tests.browser.visitor import Visitor, visiting
+from tests.browser.visitor import Visitor
 from tests.notebooks.test_lessons import build
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -44,15 +45,15 @@ COUNT = """() => {
 class Lab:
     """A JupyterLab and the page it is open in. Both are slow to start, so the page opens one notebook after another."""
 
-    def __init__(self, address: str, folder: Path) -> None:
-        self.address, self.folder = address, folder
+    def __init__(self, address: str, folder: Path, visitor: Visitor) -> None:
+        self.address, self.folder, self.visitor = address, folder, visitor
         self.page: Page | None = None
 
-    def open(self, notebook: NotebookNode, name: str, start: Callable[..., Page]) -> Page:
+    def open(self, notebook: NotebookNode, name: str) -> Page:
         """The page, with the notebook as nobody has run it."""
         (self.folder / f"{name}.ipynb").write_text(build.to_text(notebook), encoding="utf-8")
         if self.page is None:
-            self.page = start(viewport={"width": WIDTH, "height": HEIGHT})
+            self.page = self.visitor.open(viewport={"width": WIDTH, "height": HEIGHT})
             self.page.set_default_timeout(PATIENCE_MS)
             self.page.goto(f"{self.address}/doc/tree/{name}.ipynb")
         else:
@@ -63,30 +64,29 @@ class Lab:
         return self.page
 
     def close(self) -> None:
-        """Close the notebook and end its kernel."""
+        """Close the notebook and end its kernel; fail for what the page did wrong meanwhile."""
         if self.page:
             self.page.evaluate("jupyterapp.shell.currentWidget.dispose()")
         end_kernels(self.address)
+        self.visitor.complain()
 
 
 @pytest.fixture(scope="module")
-def lab(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Lab, Visitor]]:
-    """The JupyterLab, and who opens its page and notes what that does wrong."""
+def lab(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """One for all lessons."""
     notebooks = tmp_path_factory.mktemp("notebooks")
     with (
         serving_notebooks(notebooks, tmp_path_factory.mktemp("lab")) as address,
-        visiting(browser) as visitor,
+        closing(Visitor(browser)) as visitor,
     ):
-        yield Lab(address, notebooks), visitor
+        yield Lab(address, notebooks, visitor)
 
 
 @pytest.fixture
-def opened(lab: tuple[Lab, Visitor]) -> Iterator[Callable[[NotebookNode, str], Page]]:
-    """Opens a notebook; whatever the page did wrong meanwhile is this test's fault."""
-    jupyter, visitor = lab
-    yield lambda notebook, name: jupyter.open(notebook, name, visitor.open)
-    jupyter.close()
-    visitor.complain()
+def opened(lab: Lab) -> Iterator[Callable[[NotebookNode, str], Page]]:
+    """Opens a notebook, and closes it after the test."""
+    yield lab.open
+    lab.close()
 
 
 @pytest.mark.parametrize("source", LESSONS, ids=[source.stem for source in LESSONS])
@@ -176,3 +176,4 @@ def keep_picture(page: Page, name: str) -> None:
     for part, top in enumerate(range(0, height, seen)):
         scroller.evaluate("(panel, top) => { panel.scrollTop = top; }", top)
         page.screenshot(path=ARTIFACTS / f"lab-{name}{f'-{part + 1}' if part else ''}.png")
+    page.set_viewport_size({"width": WIDTH, "height": HEIGHT})  # the next lesson has the same page

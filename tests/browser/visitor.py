@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from playwright import sync_api
@@ -40,11 +38,7 @@ class Visitor:
         self.faults.clear()
         assert not faults, "the page misbehaved:\n" + "\n".join(faults)
 
-
-@contextmanager
-def visiting(browser: sync_api.Browser) -> Iterator[Visitor]:
-    """A visitor whose pages are closed in the end."""
-    visitor = Visitor(browser)
-    yield visitor
-    for context in visitor.contexts:
-        context.close()
+    def close(self) -> None:
+        """Close all pages."""
+        for context in self.contexts:
+            context.close()

@@ -125,9 +125,8 @@ def test_who_ends_past_its_best_is_named() -> None:
 
 
 def test_a_curve_has_the_same_points_whether_its_run_was_interrupted_or_not(tmp_path) -> None:
-    plan = Plan(
-        **{**QUICK, "tokens": 40 * QUICK["batch_size"] * QUICK["length"]}
-    )  # 40 updates, validated every fourth
+    updates = 40  # validated every fourth
+    plan = Plan(**{**QUICK, "tokens": updates * QUICK["batch_size"] * QUICK["length"]})
     steps = {"whole": range(4, 41, 4), "interrupted": (4, 8, 8, 11, *range(12, 41, 4))}
     curves = {}
     for name, validated in steps.items():
