@@ -36,7 +36,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recipe",
         metavar="NAME",
-        help="tales-laptop, tales-gpu, small-tales, small-stdlib, dclm-240m, dclm-0.5b or dclm-1.3b; "
+        help="tales-laptop, tales-gpu, small-tales, small-tales-long, small-stdlib, dclm-240m, dclm-0.5b or dclm-1.3b; "
         "other options replace its own",
     )
     parser.add_argument("--out", dest="folder", metavar="FOLDER", help="where to save")

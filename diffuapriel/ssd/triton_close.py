@@ -20,18 +20,16 @@ from diffuapriel.ssd.triton_states import CHUNK
 
 @triton.jit
 def close_kernel(
-    B,
-    C,
+    key,
     products,
-    dB_parts,
-    dC_parts,
-    dB,
-    dC,
+    sides,  # through the state, or None: no states
+    dkey,
     length,
-    parts,
+    count,  # of the parts
     out_batch,
     out_row,
     out_direction,
+    TURNED: tl.constexpr,
     GROUPS: tl.constexpr,
     N: tl.constexpr,
     REVERSE: tl.constexpr,
@@ -39,7 +37,7 @@ def close_kernel(
     CHUNK: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """dB and dC of a chunk: the parts added up, and the products with M'; program (chunk, group, batch, direction)."""
+    """dB from M' and key C, or with TURNED dC from M'^T and key B; program (chunk, group, batch and direction)."""
     c, group, bk = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     chunks = tl.num_programs(0)
     b, k = bk // DIRECTIONS, (bk % DIRECTIONS).to(tl.int32)
@@ -48,67 +46,56 @@ def close_kernel(
     first = (reverse * (length - 1) + sign * c * CHUNK).to(tl.int64)
     i, n = tl.arange(0, CHUNK), tl.arange(0, N)
     inside = (c * CHUNK + i < length)[:, None]
-    square, rows = i[:, None] * CHUNK + i[None, :], i[:, None] * N + n[None, :]
+    u, t = (i[None, :], i[:, None]) if TURNED else (i[:, None], i[None, :])
 
     M = tl.zeros((CHUNK, CHUNK), tl.float32)
-    M_turned = tl.zeros((CHUNK, CHUNK), tl.float32)
-    for part in range(parts):
-        here = ((bk * GROUPS + group) * parts + part) * chunks + c
-        M += tl.load(products + here * CHUNK * CHUNK + square)
-        M_turned += tl.load(products + here * CHUNK * CHUNK + (i[None, :] * CHUNK + i[:, None]))
-    key = (((b * length + first) * DIRECTIONS + k) * GROUPS + group) * N
+    for part in range(count):
+        here = ((bk * GROUPS + group) * count + part) * chunks + c
+        M += tl.load(products + here * CHUNK * CHUNK + (u * CHUNK + t), mask=u <= t, other=0.0)
+    at = (((b * length + first) * DIRECTIONS + k) * GROUPS + group) * N
     row = sign * i[:, None] * (DIRECTIONS * GROUPS * N) + n[None, :]
+    keys = tl.load(key + at + row, mask=inside, other=0.0)
+    total = tl.dot(M.to(keys.dtype), keys, input_precision=PRECISION)
+    if sides is not None:
+        for part in range(count):
+            here = ((bk * GROUPS + group) * count + part) * chunks + c
+            total += tl.load(sides + here * CHUNK * N + (i[:, None] * N + n[None, :]))
     out = b * out_batch + k * out_direction + first * out_row + group * N
-    out_rows = sign * i[:, None] * out_row + n[None, :]
-
-    queries = tl.load(C + key + row, mask=inside, other=0.0)
-    total = tl.dot(M.to(queries.dtype), queries, input_precision=PRECISION)
-    for part in range(parts):
-        here = ((bk * GROUPS + group) * parts + part) * chunks + c
-        total += tl.load(dB_parts + here * CHUNK * N + rows)
-    tl.store(dB + out + out_rows, total.to(dB.dtype.element_ty), mask=inside)
-
-    keys = tl.load(B + key + row, mask=inside, other=0.0)
-    total = tl.dot(M_turned.to(keys.dtype), keys, input_precision=PRECISION)
-    for part in range(parts):
-        here = ((bk * GROUPS + group) * parts + part) * chunks + c
-        total += tl.load(dC_parts + here * CHUNK * N + rows)
-    tl.store(dC + out + out_rows, total.to(dC.dtype.element_ty), mask=inside)
+    row = sign * i[:, None] * out_row + n[None, :]
+    tl.store(dkey + out + row, total.to(dkey.dtype.element_ty), mask=inside)
 
 
 def close(
     B: Tensor,
     C: Tensor,
     products: Tensor,
-    dB_parts: Tensor,
-    dC_parts: Tensor,
+    sides: tuple[Tensor | None, Tensor | None],
     dB: Tensor,
     dC: Tensor,
     reverse: tuple[bool, ...],
 ) -> None:
     """Fill dB and dC (b, l, k, g n), views with the same strides, the last 1.
 
-    B and C (b, l, k, g, n) contiguous; products (b, k, g, parts, chunks, q, q) and the parts
-    (b, k, g, parts, chunks, q, n), float32.
+    B and C (b, l, k, g, n) contiguous; products (b, k, g, parts, chunks, q, q) and the sides of dB and of dC
+    (b, k, g, parts, chunks, q, n), float32, or None where there are no states.
     """
     batch, length, directions, groups, state = B.shape
-    parts, chunks = products.shape[3:5]
-    close_kernel[(chunks, groups, batch * directions)](
-        B,
-        C,
-        products,
-        dB_parts,
-        dC_parts,
-        dB,
-        dC,
-        length,
-        parts,
-        *dB.stride()[:3],
-        GROUPS=groups,
-        N=state,
-        REVERSE=bits(reverse),
-        DIRECTIONS=directions,
-        CHUNK=CHUNK,
-        PRECISION=precision(B.dtype, state),
-        num_warps=4 if B.dtype != torch.float32 and state <= 128 else 8,
-    )
+    parts, chunks, chunk = products.shape[3:6]
+    for turned, key, side, dkey in ((False, C, sides[0], dB), (True, B, sides[1], dC)):
+        close_kernel[(chunks, groups, batch * directions)](
+            key,
+            products,
+            side,
+            dkey,
+            length,
+            parts,
+            *dkey.stride()[:3],
+            TURNED=turned,
+            GROUPS=groups,
+            N=state,
+            REVERSE=bits(reverse),
+            DIRECTIONS=directions,
+            CHUNK=chunk,
+            PRECISION=precision(B.dtype, state),
+            num_warps=4 if B.dtype != torch.float32 and state <= 128 and chunk <= CHUNK else 8,
+        )

@@ -11,6 +11,8 @@ token costs in memory traffic, a direction, in units of one d_inner vector in bf
     scan      dy, H, G;  x, G -> dx;  x, dy, dx      7 + 3 state / 64
     conv      dx, raw -> draw                        3
 
+A short text is one chunk and has no states: x, dy -> dx is all of its scan.
+
 Plain twins: `_backward` in chunked.py, and what autograd makes of the plain mixer in model/mamba2.py.
 """
 
@@ -21,7 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from diffuapriel.ssd.triton_backward import scan_backward
+from diffuapriel.ssd.triton_backward import SHORT, scan_backward
 from diffuapriel.ssd.triton_conv import conv_backward, convolve
 from diffuapriel.ssd.triton_gate import gate_backward
 from diffuapriel.ssd.triton_states import walk_states
@@ -69,8 +71,9 @@ def scan_gradients(
     (b, k, h, p, n) float32; all contiguous.
     """
     entering, _ = walk_states(x, B, dt, A, start, reverse)
-    leaving, dstart = walk_states(dy, C, dt, A, dfinal, reverse, backward=True)
-    got = scan_backward(x, dy, B, C, dt, A, D, entering, leaving, reverse)
+    leaving, dstart = walk_states(dy, C, dt, A, dfinal, reverse, backward=True, want_final=True)
+    assert dstart is not None
+    got = scan_backward(x, dy, B, C, dt, A, D, (entering, leaving), reverse)
     written = B.shape[3] * B.shape[4]
     dx, dB, dC = got.xBC.split([got.xBC.shape[3] - 2 * written, written, written], 3)
     dB, dC = dB.unflatten(3, B.shape[3:]), dC.unflatten(3, C.shape[3:])
@@ -105,9 +108,12 @@ def mixer_gradients(
 
     dy, dnorm = gate_backward(dg, dsquares, y, z, norm_weight, dz)
     x = convolve(xBC[..., :inner], conv_weight, conv_bias, reverse).view(y.shape)
-    entering, _ = walk_states(x, B, dt, A, None, reverse)
-    leaving, _ = walk_states(dy, C, dt, A, None, reverse, backward=True)
+    states = None
+    if x.shape[1] > SHORT:
+        entering, _ = walk_states(x, B, dt, A, None, reverse)
+        leaving, _ = walk_states(dy, C, dt, A, None, reverse, backward=True)
+        states = entering, leaving
     into = draw_dt.permute(0, 2, 3, 1)  # (b, k, h, l)
-    got = scan_backward(x, dy, B, C, dt, A, D, entering, leaving, reverse, before_softplus=into)
+    got = scan_backward(x, dy, B, C, dt, A, D, states, reverse, before_softplus=into)
     dweight, dbias = conv_backward(got.xBC, xBC, conv_weight, conv_bias, reverse, draw)
     return MixerGradients(gradient, dweight, dbias, got.dt_bias, got.dA, got.dD, dnorm)

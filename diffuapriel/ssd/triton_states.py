@@ -138,8 +138,9 @@ def walk_states(
     reverse: tuple[bool, ...],
     *,
     backward: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """States (b, k, h, chunks, n, p) in key's dtype, and the one the walk ends in (b, k, h, n, p), float32.
+    want_final: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """States (b, k, h, chunks, n, p) in key's dtype; where wanted also the one it ends in, (b, k, h, n, p) float32.
 
     Forward: the state that enters each chunk of 64 tokens in scan order, from `start` (b, k, h, p, n). With
     `backward`, value dy and key C: the gradient of the state that leaves each chunk, from the last chunk's `start`.
@@ -148,7 +149,9 @@ def walk_states(
     state = key.shape[-1]
     chunks = triton.cdiv(length, CHUNK)
     states = key.new_empty((batch, directions, heads, chunks, state, headdim))
-    final = key.new_empty((batch, directions, heads, state, headdim), dtype=torch.float32)
+    final = None
+    if want_final:
+        final = key.new_empty((batch, directions, heads, state, headdim), dtype=torch.float32)
     _launch(value, key, dt, A, start, states, final, None, chunks, 1, reverse, backward, None)
     return states, final
 

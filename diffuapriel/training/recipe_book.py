@@ -4,7 +4,7 @@ A recipe is the same for the three architectures; only the learning rate is each
 betas (0.9, 0.95) and weight decay 0.1 on matrices, a linear warm-up and a cosine are `TrainConfig`'s own.
 
     tales-laptop, tales-gpu     the bundled checkpoints
-    small-tales, small-stdlib   `small`, one GPU
+    small-tales, small-stdlib   `small`, one GPU; small-tales-long, the bundled one, on several
     dclm-240m, -0.5b, -1.3b     the paper's presets on DCLM, streamed from the Hub, GPT-2's tokenizer, 1,024 tokens
 
 The paper (arXiv:2511.15927) names the corpus, the tokenizer and the length; its number of tokens is not ours to copy
@@ -128,6 +128,16 @@ RECIPES = {
         tokens=330_000_000,
         minutes=10,
         options={"length": 128, "batch_size": 128},
+        tokenizer="gpt2-4k",
+        draws=16,
+        batch_size=256,
+    ),
+    # The bundled `small`. Of several GPUs (torchrun) each takes its share of the 384 rows.
+    "small-tales-long": _small(
+        "tales:3",
+        tokens=2_200_000_000,
+        minutes=50,
+        options={"length": 128, "batch_size": 384, "validate_every": 4000, "save_seconds": 300.0},
         tokenizer="gpt2-4k",
         draws=16,
         batch_size=256,

@@ -64,16 +64,16 @@ def forward_scan() -> None:
     scan_chunks(x, B, B, wide(1, 2, HEADS, LENGTH), A, A, BOTH, start=start, want_final=True)
 
 
-def backward_mixer() -> None:
-    y, B, A = half(1, LENGTH, 2, HEADS, HEADDIM), half(1, LENGTH, 2, GROUPS, STATE), wide(2, HEADS)
+def backward_mixer(length: int) -> None:
+    y, B, A = half(1, length, 2, HEADS, HEADDIM), half(1, length, 2, GROUPS, STATE), wide(2, HEADS)
     mixer_gradients(
-        half(2, 1, LENGTH, INNER),
-        wide(2, 1, LENGTH),
-        half(1, LENGTH, 2, INNER + CHANNELS + HEADS),
+        half(2, 1, length, INNER),
+        wide(2, 1, length),
+        half(1, length, 2, INNER + CHANNELS + HEADS),
         y,
         B,
         B,
-        wide(1, 2, HEADS, LENGTH),
+        wide(1, 2, HEADS, length),
         wide(2, TAPS, CHANNELS),
         wide(2, CHANNELS),
         A,
@@ -87,7 +87,8 @@ CALLS: dict[str, Callable[[], None]] = {
     "forward mixer": lambda: forward_mixer(keep=False),
     "forward mixer, kept": lambda: forward_mixer(keep=True),
     "forward scan": forward_scan,
-    "backward mixer": backward_mixer,
+    "backward mixer": lambda: backward_mixer(LENGTH),
+    "backward mixer, short": lambda: backward_mixer(128),
 }
 
 

@@ -29,6 +29,7 @@ SHAPES = [
     (2, 2, 2, 2, 16, 16, BOTH),
     (1, 63, 2, 1, 32, 16, (False,)),
     (1, 65, 4, 2, 16, 16, BOTH),
+    (1, 129, 4, 2, 16, 16, BOTH),
     (2, 65, 1, 1, 16, 64, (True,)),
     (1, 130, 3, 1, 16, 16, (True,)),
 ]
@@ -179,7 +180,9 @@ def plain_mixer(
     ("batch", "length", "sizes", "taps"),
     [
         (2, 2, (1, 1, 16, 16), 4),
+        (1, 64, (3, 1, 16, 16), 4),
         (1, 66, (2, 2, 16, 16), 4),
+        (1, 130, (2, 1, 16, 16), 4),
         (1, 70, (1, 1, 32, 16), 2),
     ],
     ids=str,
@@ -251,23 +254,21 @@ def test_the_gradient_goes_through_the_softplus_at_every_size(raw: float) -> Non
     before = torch.full((1, 1, 1, 1), raw, dtype=torch.float64, requires_grad=True)
     dt = F.softplus(before)
     expected = torch.autograd.grad(dt.sum(), before)[0]
-    sums = torch.zeros(len(SUMS), 1, 1, 1, 1, triton_backward.CHUNK, device=DEVICE)
-    sums[SUMS.index("row"), ..., 0] = 1  # the gradient of dt
+    sums = torch.zeros(1, len(SUMS), 1, 1, 1, 1, triton_backward.CHUNK, device=DEVICE)
+    sums[0, SUMS.index("row"), ..., 0] = 1  # the gradient of dt
     steps, A, ddt = *single(dt, torch.zeros(1, 1)), torch.empty(1, 1, 1, 1, device=DEVICE)
-    _, _, dbias = step_gradients(
-        steps, A, sums, torch.zeros_like(A)[None, None], (False,), ddt, softplus=True
-    )
+    _, _, dbias = step_gradients(steps, A, sums, None, (False,), ddt, softplus=True)
     assert_agree({"dt": ddt, "bias": dbias[None, None]}, {"dt": expected, "bias": expected}, 1e-6)
 
 
 def test_running_sums_follow_the_scan_and_rest_beyond_the_end() -> None:
     dt, A = torch.rand(1, 2, 3, 70, device=DEVICE), -torch.rand(2, 3, device=DEVICE)
-    s = running_sums(dt, A, BOTH).flatten(3)[..., :70]
+    s = running_sums(dt, A, BOTH, 64).flatten(3)[..., :70]
     a = dt * A[..., None]
     a = torch.stack([a[:, 0], a[:, 1].flip(-1)], 1)
     assert torch.allclose(s[..., :64], a[..., :64].cumsum(-1), atol=1e-6)
     assert torch.allclose(s[..., 64:], a[..., 64:].cumsum(-1), atol=1e-6)
-    assert (running_sums(dt, A, BOTH)[..., 1, 6:] == s[..., 69:]).all()
+    assert (running_sums(dt, A, BOTH, 64)[..., 1, 6:] == s[..., 69:]).all()
 
 
 @pytest.mark.skipif(DEVICE == "cuda", reason="kernels run on the device, not in the interpreter")
