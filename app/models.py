@@ -57,11 +57,15 @@ class Models:
         self._loaded: OrderedDict[str, Lane] = OrderedDict()
         self._turn = threading.Lock()
         self._entries: dict[str, Entry] = {}
+        sizes = {}
         for source in dict.fromkeys([*checkpoints, *preferred(bundled())]):
             info = inspect_checkpoint(source)
             label = info.name if info.name not in self._entries else str(info.folder)
             about = (info.config.tokenizer, corpus_of(info), info.config.architecture, window_of(info))
             self._entries[label] = Entry(label, str(source), True, *about)
+            sizes[label] = info.bytes
+        on_gpu = device.startswith("cuda") and not checkpoints
+        self._largest = max(sizes, key=lambda label: sizes[label], default="") if on_gpu else ""
         for name in PRESETS:
             for architecture in ARCHITECTURES:
                 label = f"{architecture} {name}, random weights"
@@ -74,6 +78,11 @@ class Models:
     def trained(self) -> list[str]:
         """Labels of the checkpoints; where there is none, of nano with random weights, so that the app runs."""
         return [e.label for e in self._entries.values() if e.trained] or self.untrained[: len(ARCHITECTURES)]
+
+    @property
+    def default(self) -> str:
+        """What the page opens with: the first checkpoint, but on a GPU the largest bundled one where none was named."""
+        return self._largest or self.trained[0]
 
     @property
     def untrained(self) -> list[str]:
@@ -153,7 +162,7 @@ def window_of(info: CheckpointInfo) -> int:
 
 
 def preferred(names: Sequence[str]) -> list[str]:
-    """Bundled checkpoints in the order of the architectures: DiffuApriel first, the baseline last."""
+    """Bundled checkpoints in the order of the architectures, DiffuApriel first, the baseline last; then larger ones."""
 
     def rank(name: str) -> tuple[int, str]:
         return next(

@@ -66,9 +66,12 @@ class QualityTab:
             elem_id="surprise-text",
         )
         with gr.Row():
-            names = self.models.trained
             model = gr.Dropdown(
-                names, value=names[0], label=texts.MODEL, min_width=260, elem_id="surprise-model"
+                self.models.trained,
+                value=self.models.default,
+                label=texts.MODEL,
+                min_width=260,
+                elem_id="surprise-model",
             )
             rounds = gr.Slider(
                 1,
@@ -126,7 +129,7 @@ class QualityTab:
         with gr.Row():
             model = gr.Dropdown(
                 names,
-                value=next(iter(names), None),
+                value=next((name for name in (self.models.default, *names) if name in names), None),
                 label=texts.MODEL,
                 min_width=220,
                 elem_id="quality-model",

@@ -131,8 +131,9 @@ class UnmaskTab(UnmaskRuns):
         """The side panel: (length, [model, steps, strategy, temperature, top-k, top-p, seed])."""
         from app.request import MAX_TEMPERATURE, MAX_TOP_K, MIN_TOP_P
 
-        names = self.models.trained
-        model = gr.Dropdown(names, value=names[0], label=texts.MODEL, elem_id="unmask-model")
+        model = gr.Dropdown(
+            self.models.trained, value=self.models.default, label=texts.MODEL, elem_id="unmask-model"
+        )
         length = gr.Slider(
             0,
             self.limits.max_tokens,
@@ -164,7 +165,7 @@ class UnmaskTab(UnmaskRuns):
 
     def greeting(self) -> str:
         """The status line before the first run."""
-        entry = self.models.entry(self.models.trained[0])
+        entry = self.models.entry(self.models.default)
         return texts.READY if entry.trained else texts.UNTRAINED
 
     def opening_canvas(self) -> str:
@@ -175,7 +176,7 @@ class UnmaskTab(UnmaskRuns):
         from diffuapriel.sampling.trace import Trace
 
         _, text, length = texts.EXAMPLES[0]
-        entry = self.models.entry(self.models.trained[0])
+        entry = self.models.entry(self.models.default)
         asked = Request(text, entry, length, SamplerConfig(steps=STEPS, top_p=TOP_P))
         tokenizer = self.models.tokenizer(entry)
         canvas = make_canvas(asked, tokenizer, self.limits)

@@ -25,6 +25,7 @@ from diffuapriel.training.board import Board
 from diffuapriel.training.ranks import OneProcess
 
 SMOOTHING = 0.1  # of the curve's line: the newest update counts for a tenth
+EARLY = 3  # per cent of the updates: what is far above the loss after these is cut off the curve
 
 
 class RunLog:
@@ -139,20 +140,21 @@ def draw_curve(records: list[dict[str, Any]], tokens_per_step: int, title: str) 
     checks = [record for record in records if "validation" in record]
     figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot(xlabel="tokens", ylabel="nats a token", title=title)
-    tokens = [record["step"] * tokens_per_step for record in updates]
+    axes = figure.add_subplot(xlabel="million tokens", ylabel="nats a token", title=title)
+    tokens = [record["step"] * tokens_per_step / 1e6 for record in updates]
     losses = [record["loss"] for record in updates]
     axes.plot(tokens, losses, ".", markersize=2, alpha=0.15, color="tab:blue", rasterized=True)
-    axes.plot(tokens, _smooth(losses), color="tab:blue", label="training, smoothed")
+    line = _smooth(losses)
+    axes.plot(tokens, line, color="tab:blue", label="training, smoothed")
     if checks:
-        where = [record["step"] * tokens_per_step for record in checks]
+        where = [record["step"] * tokens_per_step / 1e6 for record in checks]
         label = "held-out text, averaged weights"
         axes.plot(where, [record["validation"] for record in checks], "o-", color="tab:orange", label=label)
         floor = checks[-1].get("floor")
         if floor is not None:
             axes.axhline(floor, linestyle="--", color="black", label=f"entropy of the corpus, {floor:.3f}")
     if losses:
-        axes.set_ylim(0, max(losses) * 1.05)
+        axes.set_ylim(0, min(max(losses) * 1.05, 1.4 * line[len(line) * EARLY // 100]))
     axes.grid(alpha=0.3)
     axes.legend()
     picture = io.BytesIO()

@@ -29,8 +29,15 @@ def test_without_a_checkpoint_untrained_models_stand_in(monkeypatch):
 
 
 def test_bundled_checkpoints_are_offered_in_the_order_of_the_architectures():
-    names = ["tales-diffutran", "tales-diffuapriel-h", "tales-diffuapriel"]
-    assert preferred(names) == ["tales-diffuapriel", "tales-diffuapriel-h", "tales-diffutran"]
+    names = ["tales-diffutran", "tales-diffuapriel-small", "tales-diffuapriel-h", "tales-diffuapriel"]
+    assert preferred(names) == ["tales-diffuapriel", "tales-diffuapriel-h", "tales-diffutran", names[1]]
+
+
+def test_a_gpu_opens_with_the_largest_bundled_checkpoint_and_races_two_of_a_size(checkpoints):
+    assert Models().default == "tales-diffuapriel"
+    assert Models(device="cuda").default == "tales-diffuapriel-small"
+    assert Models(checkpoints, device="cuda").default == "toy-diffuapriel"
+    assert Models(device="cuda").opening_pair() == ("tales-diffuapriel", "tales-diffutran")
 
 
 def test_nothing_is_loaded_before_it_is_asked_for_and_then_once(models):
