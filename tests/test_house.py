@@ -313,6 +313,8 @@ def test_every_command_of_the_readme_exists(line: str) -> None:
         assert make("-n", *words[1:]).returncode == 0
     elif words[0] in ("diffuapriel", ".venv/bin/diffuapriel"):
         build_parser().parse_args(words[1:])
+    elif words[0] == ".venv/bin/torchrun":
+        build_parser().parse_args(words[words.index("diffuapriel") + 1 :])
     elif words[0] in ("python", ".venv/bin/python") and words[1].endswith(".py"):
         assert (ROOT / words[1]).is_file()
     else:
