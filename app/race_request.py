@@ -95,7 +95,7 @@ def where_it_runs(device: str) -> str:
     """Where a race runs, in a sentence."""
     import torch
 
-    from diffuapriel.race.race import machine_name
+    from diffuapriel.machine import machine_name
 
     if device.startswith("cuda"):
         name = machine_name(torch.device(device))

@@ -24,7 +24,7 @@ MOST_ASSET_BYTES = 16_000_000
 
 # Imports run downwards only. What stands in one row may import from its own row, without circles.
 LAYERS = (
-    ("config", "assets", "storage", "hub", "ssd", "diffusion", "text"),
+    ("config", "assets", "storage", "hub", "machine", "ssd", "diffusion", "text"),
     ("model", "sampling"),
     ("card", "checkpoint", "pretrained", "player"),
     ("race", "evaluation", "training", "inside"),

@@ -33,7 +33,7 @@ from diffuapriel.bench.gpu_models import strict_compilation
 from diffuapriel.bench.gpu_plan import PARTS, GpuPlan
 from diffuapriel.bench.gpu_results import GpuReport, Machine, Measured
 from diffuapriel.bench.gpu_training import measure_training
-from diffuapriel.race.race import machine_name
+from diffuapriel.machine import machine_name
 
 Device = torch.device | str
 Say = Callable[[str], None]

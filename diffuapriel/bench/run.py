@@ -14,8 +14,8 @@ from diffuapriel.bench.generation import GenerationResult, default_lane, measure
 from diffuapriel.bench.memory import PeakResult, measure_peak
 from diffuapriel.bench.scan import ScanResult, compare_scans
 from diffuapriel.bench.training import TrainingResult, compare_training
+from diffuapriel.machine import machine_name
 from diffuapriel.race import Lane, SweepResult, sweep
-from diffuapriel.race.race import machine_name
 
 SCHEMA = "diffuapriel-bench"
 VERSION = 1

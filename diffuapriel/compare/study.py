@@ -25,11 +25,11 @@ from diffuapriel.compare.plan import Contestant, Plan
 from diffuapriel.evaluation.interval import ratio_interval
 from diffuapriel.evaluation.perplexity import estimate, score_windows
 from diffuapriel.evaluation.tales import default_sampler, evaluate_tales
+from diffuapriel.machine import machine_name
 from diffuapriel.storage import read_json, write_json
 from diffuapriel.text.corpus import open_corpus
 from diffuapriel.training.log import read_log
 from diffuapriel.training.loop import train
-from diffuapriel.training.result import device_name
 
 
 def run_study(plan: Plan, folder: str | Path, *, progress: bool = True) -> dict[str, Any] | None:
@@ -68,7 +68,7 @@ def run_study(plan: Plan, folder: str | Path, *, progress: bool = True) -> dict[
     return {
         "plan": plan.to_dict(),
         "torch": torch.__version__,
-        "machine": device_name(plan.torch_device),
+        "machine": machine_name(plan.torch_device),
         "contestants": [_without_scores(one) for one in contestants],
         "differences": differences(contestants),
     }

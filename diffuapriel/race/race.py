@@ -17,19 +17,18 @@ Tokens are counted as masks filled, never by encoding the text again.
 from __future__ import annotations
 
 import dataclasses
-import platform
 import statistics
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from diffuapriel.diffusion.schedule import get_schedule
+from diffuapriel.machine import machine_name
 from diffuapriel.race.clock import Clock, undisturbed
 from diffuapriel.race.lane import Lane, distinct_names
 from diffuapriel.race.memory import PeakMemory, estimate_bytes, out_of_memory, refusal
@@ -212,17 +211,6 @@ def race_events(
 def alternating(lanes: int, repeats: int) -> list[int]:
     """Lane numbers in the order they are timed: 0 1, then 1 0, then 0 1, ..."""
     return [i for r in range(repeats) for i in (range(lanes) if r % 2 == 0 else reversed(range(lanes)))]
-
-
-def machine_name(device: torch.device) -> str:
-    """The card's name on CUDA, the processor's otherwise."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def _check(lanes: Sequence[Lane], repeats: int, warmup_steps: int) -> None:

@@ -20,11 +20,12 @@ from typing import Any
 
 import torch
 
+from diffuapriel.machine import machine_name
 from diffuapriel.race.clock import Clock, undisturbed
 from diffuapriel.race.curves import Crossover, crossover, fit_exponent
 from diffuapriel.race.lane import Lane, distinct_names
 from diffuapriel.race.memory import PeakMemory, estimate_bytes, out_of_memory, refusal
-from diffuapriel.race.race import alternating, machine_name
+from diffuapriel.race.race import alternating
 
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
 SCHEMA = "diffuapriel-sweep-result"

@@ -9,6 +9,7 @@ import torch
 from diffuapriel.card import write_card
 from diffuapriel.checkpoint import save_checkpoint
 from diffuapriel.evaluation.perplexity import NelboEstimate, evaluate_nelbo
+from diffuapriel.machine import machine_name
 from diffuapriel.model.denoiser import Denoiser, count_parameters
 from diffuapriel.text.corpus import Corpus
 from diffuapriel.training.config import TrainConfig
@@ -71,14 +72,9 @@ def save_result(
     return folder / "checkpoint"
 
 
-def device_name(device: torch.device) -> str:
-    """What a reader wants to know of a device: the card's name, or just "cpu"."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
 def _recipe(config: TrainConfig, at: Progress, ranks: OneProcess) -> dict[str, object]:
     """How the weights were made, for the card."""
-    name = device_name(ranks.device)
+    name = machine_name(ranks.device)
     return {
         "corpus": config.corpus,
         "length": config.length,
