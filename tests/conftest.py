@@ -3,18 +3,23 @@
 Triton decides when it is first imported, so the variable is set before any test module is. Only float32 means
 anything there, unless tests/ssd/interpreter.py corrects it. A subprocess that compiles kernels must drop the variable.
 
+jsonschema, which nbformat imports, would compile 39 grammars in each process: see diffuapriel/lessons/figure.py.
+
 What a test records as "shown" is printed at the end of the run: the registers of compiled kernels.
 """
 
 from __future__ import annotations
 
 import os
+import sys
+from typing import Any, cast
 
 import pytest
 import torch
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+sys.modules.setdefault("rfc3987_syntax", cast(Any, None))  # to import it fails
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -13,7 +13,9 @@ from __future__ import annotations
 import base64
 import html
 import io
-from typing import Any
+import sys
+from contextlib import suppress
+from typing import Any, cast
 
 try:
     import matplotlib.pyplot as plt
@@ -44,6 +46,7 @@ def show(figure: go.Figure, alt: str = "") -> None:
             margin_t=60 if _text(layout.title) else 30
         )  # no room for a title that is not there
     png = base64.b64encode(picture(figure)).decode()
+    import_jsonschema()
     words = html.escape(alt or describe(figure), quote=True)
     display(figure)
     display(
@@ -52,6 +55,22 @@ def show(figure: go.Figure, alt: str = "") -> None:
             f'<img class="plain-picture" alt="{words}" src="data:image/png;base64,{png}">'
         )
     )
+
+
+def import_jsonschema() -> None:
+    """Import what Plotly imports for its first figure, through nbformat, without waiting for its grammars.
+
+    It would have rfc3987_syntax compile 39 of them, to check international addresses: four seconds, for a check that
+    nobody asks for. Where that module is missing, jsonschema does without.
+    """
+    if "jsonschema" in sys.modules or "rfc3987_syntax" in sys.modules:
+        return
+    sys.modules["rfc3987_syntax"] = cast(Any, None)  # to import it fails
+    try:
+        with suppress(ImportError):
+            import jsonschema  # noqa: F401
+    finally:
+        del sys.modules["rfc3987_syntax"]
 
 
 def describe(figure: go.Figure) -> str:

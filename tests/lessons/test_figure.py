@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from itertools import pairwise
 
 import pytest
@@ -12,7 +13,7 @@ plt = pytest.importorskip("matplotlib.pyplot", reason="needs matplotlib: pip ins
 from PIL import Image  # noqa: E402
 
 from diffuapriel.lessons import show  # noqa: E402
-from diffuapriel.lessons.figure import describe, picture  # noqa: E402
+from diffuapriel.lessons.figure import describe, import_jsonschema, picture  # noqa: E402
 
 
 def curves() -> object:
@@ -98,6 +99,15 @@ def test_no_bar_hides_another() -> None:
     assert len(edges) == 12
     assert all(end <= start + 1e-9 for (_, end), (start, _) in pairwise(edges))
     plt.close(drawn)
+
+
+def test_the_first_figure_does_not_wait_for_grammars(monkeypatch) -> None:
+    pytest.importorskip("jsonschema", reason="needs jsonschema: pip install jupyterlab")
+    for name in list(sys.modules):
+        if name.partition(".")[0] in ("jsonschema", "rfc3987_syntax"):
+            monkeypatch.delitem(sys.modules, name)
+    import_jsonschema()
+    assert "jsonschema" in sys.modules and "rfc3987_syntax" not in sys.modules
 
 
 def test_show_gives_the_figure_and_a_picture_with_words(monkeypatch) -> None:
