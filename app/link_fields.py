@@ -28,6 +28,7 @@ def unmask_fields(models: Models, limits: Limits, components: Sequence[Any]) -> 
         "top_k": lambda v: check.whole_number("top-k", v, 0, MAX_TOP_K),
         "top_p": lambda v: check.number("top-p", v, MIN_TOP_P, 1.0),
         "seed": lambda v: check.whole_number("seed", v, 0, check.MAX_SEED),
+        "block": lambda v: check.whole_number("block", v, 0, limits.max_tokens),
     }
     return named(checks, components)
 

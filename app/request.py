@@ -10,7 +10,7 @@ from app import texts
 from app.limits import Limits, Refused
 from app.models import Entry, Models
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.options import MAX_STEPS, STRATEGIES, SamplerConfig
+from diffuapriel.sampling.options import BY_BLOCKS, MAX_STEPS, STRATEGIES, SamplerConfig
 from diffuapriel.text.tokenizer import Tokenizer
 
 MAX_TEMPERATURE = 5.0
@@ -78,12 +78,16 @@ def read_request(
     top_k: Any,
     top_p: Any,
     seed: Any,
+    block: Any,
 ) -> Request:
     """Check every value as it came from the page. Raises Refused (a ValueError) that names the first bad one."""
     kept = check.whole_number("top-k", top_k, 0, MAX_TOP_K)
     share = check.number("top-p", top_p, MIN_TOP_P, 1.0)
+    strategy = check.choice("strategy", strategy, STRATEGIES)
+    block = check.whole_number("block", block, 0, limits.max_tokens)
     config = SamplerConfig(
-        strategy=check.choice("strategy", strategy, STRATEGIES),
+        strategy=strategy,
+        block_length=(block or None) if strategy in BY_BLOCKS else None,
         steps=check.whole_number("steps", steps, 1, limits.max_steps),
         temperature=check.number("temperature", temperature, 0.0, MAX_TEMPERATURE),
         top_k=kept or None,

@@ -53,6 +53,8 @@ STRATEGIES = {
     "remask": "remask: may take tokens back",
     "first_hitting": "first hitting: one at a time",
 }
+BLOCK = "Block"
+BLOCK_INFO = "Tokens that are filled before the next ones begin, from the left. 0: the whole canvas at once."
 MORE = "Temperature, top-k, top-p, seed"
 TEMPERATURE = "Temperature"
 TEMPERATURE_INFO = "0 always takes the most probable token."

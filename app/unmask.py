@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 STEPS = 128  # one token a step on canvases of that size: tokens revealed together do not know of each other
 TOP_P = 0.9  # cuts off the least likely tenth, where most slips are
+BLOCK = 16  # tokens: what is written far apart at once often leaves a gap that nothing fits
 VISIT_SECONDS = 3600.0  # how long a canvas is kept that nobody touches
 AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
@@ -128,7 +129,7 @@ class UnmaskTab(UnmaskRuns):
         return [json_file, html_file], upload
 
     def _settings(self) -> tuple[gr.Slider, list[Any]]:
-        """The side panel: (length, [model, steps, strategy, temperature, top-k, top-p, seed])."""
+        """The side panel: (length, [model, steps, strategy, temperature, top-k, top-p, seed, block])."""
         from app.request import MAX_TEMPERATURE, MAX_TOP_K, MIN_TOP_P
 
         model = gr.Dropdown(
@@ -152,6 +153,15 @@ class UnmaskTab(UnmaskRuns):
         )
         strategies = [(label, name) for name, label in texts.STRATEGIES.items()]
         strategy = gr.Dropdown(strategies, value="confidence", label=texts.STRATEGY)
+        block = gr.Slider(
+            0,
+            self.limits.max_tokens,
+            min(BLOCK, self.limits.max_tokens),
+            step=1,
+            label=texts.BLOCK,
+            info=texts.BLOCK_INFO,
+            elem_id="unmask-block",
+        )
         with gr.Accordion(texts.MORE, open=False):
             temperature = gr.Slider(
                 0, MAX_TEMPERATURE, 1.0, step=0.05, label=texts.TEMPERATURE, info=texts.TEMPERATURE_INFO
@@ -161,7 +171,7 @@ class UnmaskTab(UnmaskRuns):
             seed = gr.Number(
                 0, label=texts.SEED, info=texts.SEED_INFO, precision=0, minimum=0, maximum=check.MAX_SEED
             )
-        return length, [model, steps, strategy, temperature, top_k, top_p, seed]
+        return length, [model, steps, strategy, temperature, top_k, top_p, seed, block]
 
     def greeting(self) -> str:
         """The status line before the first run."""
@@ -177,7 +187,7 @@ class UnmaskTab(UnmaskRuns):
 
         _, text, length = texts.EXAMPLES[0]
         entry = self.models.entry(self.models.default)
-        asked = Request(text, entry, length, SamplerConfig(steps=STEPS, top_p=TOP_P))
+        asked = Request(text, entry, length, SamplerConfig(steps=STEPS, block_length=BLOCK, top_p=TOP_P))
         tokenizer = self.models.tokenizer(entry)
         canvas = make_canvas(asked, tokenizer, self.limits)
         about = {"model": entry.label, "architecture": entry.architecture}

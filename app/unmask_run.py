@@ -51,6 +51,7 @@ class UnmaskRuns:
         top_k: Any,
         top_p: Any,
         seed: Any,
+        block: Any,
         request: gr.Request,
         visit: Visit | None = None,
     ) -> Iterator[Update]:
@@ -66,12 +67,13 @@ class UnmaskRuns:
             top_k: draw from the k most probable tokens; 0 for all
             top_p: draw from the most probable tokens that make up this share; 1 for all
             seed: same seed, same text
+            block: fill blocks of so many tokens from left to right; 0 for the whole canvas at once
         Returns:
             The player's last message, the verdict, the text, and the trace as JSON and as a web page.
         """
         from app import files
 
-        asked = self._asked(text, model, length, steps, strategy, temperature, top_k, top_p, seed)
+        asked = self._asked(text, model, length, steps, strategy, temperature, top_k, top_p, seed, block)
         visit = visit or Visit()
         command, visit.asked = visit.asked, None
         stopped = self.stops.flag(request.session_hash)

@@ -232,8 +232,9 @@ def test_same_seed_same_texts_and_each_sample_is_another(run: Run, checkpoint: s
 def test_every_option_reaches_the_sampler(run: Run, checkpoint: str, tmp_path: Path) -> None:
     path = tmp_path / "trace.json"
     given = {
-        "strategy": "remask",
+        "strategy": "threshold",
         "steps": 3,
+        "block_length": 4,
         "temperature": 0.5,
         "top_k": 7,
         "top_p": 0.9,
@@ -249,6 +250,25 @@ def test_every_option_reaches_the_sampler(run: Run, checkpoint: str, tmp_path: P
     assert {name: trace.meta[name] for name in given} == given
     assert trace.meta["architecture"] == "diffuapriel"
     assert set(given) == {name for name in SamplerConfig.__dataclass_fields__}
+
+
+@pytest.mark.parametrize(
+    ("options", "length"),
+    [
+        ((), 16),
+        (("--block-length", "0"), None),
+        (("--block-length", "3"), 3),
+        (("--strategy", "random"), None),
+    ],
+    ids=str,
+)
+def test_the_surest_tokens_are_sought_block_by_block(
+    run: Run, checkpoint: str, tmp_path: Path, options: tuple[str, ...], length: int | None
+) -> None:
+    path = tmp_path / "trace.json"
+    argv = ["sample", "--checkpoint", checkpoint, "--length", "4", "--steps", "2", "--trace", str(path)]
+    assert run(*argv, *options)[0] == 0
+    assert Trace.from_json(path.read_text()).meta["block_length"] == length
 
 
 def test_a_corpus_is_tokenized_once_for_training(run: Run, tmp_path: Path) -> None:

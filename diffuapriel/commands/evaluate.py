@@ -32,7 +32,7 @@ import json
 from textwrap import shorten
 from typing import Any
 
-from diffuapriel.commands.choices import DEFAULT_CHECKPOINT, STRATEGIES
+from diffuapriel.commands.choices import BLOCK_HELP, DEFAULT_CHECKPOINT, STRATEGIES, block_length
 from diffuapriel.commands.terminal import printable, progress
 
 MOST_FAULT = 300  # characters shown of a story that is wrong
@@ -60,6 +60,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--strategy", default="confidence", choices=STRATEGIES, metavar="NAME", help="of the samples"
     )
     parser.add_argument("--steps", type=int, metavar="N", help="steps of a sample; default: one a token")
+    parser.add_argument("--block-length", type=int, metavar="N", help=BLOCK_HELP)
     parser.add_argument(
         "--temperature", type=float, metavar="X", help="of the samples; default: 1, and 0 for --infilling"
     )
@@ -135,6 +136,7 @@ def _samples(args: argparse.Namespace, model: Any, tokenizer: Any, spec: str, le
     config = SamplerConfig(
         strategy=args.strategy,
         steps=args.steps or length,
+        block_length=block_length(args),
         temperature=1.0 if args.temperature is None else args.temperature,
         top_p=args.top_p,
         seed=args.seed,

@@ -22,9 +22,15 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from diffuapriel.commands.choices import DEFAULT_CHECKPOINT, SCHEDULES, STRATEGIES
+from diffuapriel.commands.choices import (
+    BLOCK_HELP,
+    DEFAULT_CHECKPOINT,
+    SCHEDULES,
+    STRATEGIES,
+    block_length,
+)
 from diffuapriel.commands.terminal import LiveCanvas, final_text
 
 if TYPE_CHECKING:
@@ -58,6 +64,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     strategy.add_argument(
         "--steps", type=int, default=128, metavar="N", help="steps; fewer are faster and worse"
+    )
+    strategy.add_argument(
+        "--block-length",
+        type=int,
+        metavar="N",
+        help=BLOCK_HELP,
     )
     strategy.add_argument(
         "--threshold", type=float, default=0.9, metavar="X", help="threshold: reveal from here on"
@@ -101,7 +113,8 @@ def run(args: argparse.Namespace) -> int:
     from diffuapriel.sampling.trace import Trace
 
     fields = [field.name for field in dataclasses.fields(SamplerConfig)]
-    config = SamplerConfig(**{name: getattr(args, name) for name in fields})
+    given: dict[str, Any] = {name: getattr(args, name) for name in fields}
+    config = SamplerConfig(**{**given, "block_length": block_length(args)})
     model, tokenizer = load_checkpoint(args.checkpoint, device=args.device)
     length = args.length or (None if args.text else DEFAULT_LENGTH)
     canvas = Canvas.from_text(args.text, tokenizer, length).to(args.device)

@@ -29,6 +29,7 @@ from torch import nn
 
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.evaluation.interval import wilson_interval
+from diffuapriel.sampling.options import BLOCK
 from diffuapriel.sampling.sampler import DenoiserLike, Sampler, SamplerConfig
 from diffuapriel.text import tales
 from diffuapriel.text.tokenizer import Tokenizer
@@ -53,6 +54,7 @@ class TalesReport:
     story_entropy: float  # nats a story, of the grammar itself
     strategy: str
     steps: int
+    block_length: int | None
     temperature: float
     top_p: float | None
     length: int
@@ -80,16 +82,18 @@ class TalesReport:
         return "\n".join(f"{name:<12} {value}" for name, value in rows)
 
     def _sampling(self) -> str:
+        blocks = "" if self.block_length is None else f", blocks of {self.block_length}"
         narrowed = "" if self.top_p is None else f", top-p {self.top_p:g}"
-        return f"{self.strategy}, {self.steps} steps, temperature {self.temperature:g}{narrowed}"
+        return f"{self.strategy}{blocks}, {self.steps} steps, temperature {self.temperature:g}{narrowed}"
 
 
 def default_sampler(length: int, seed: int = 0) -> SamplerConfig:
-    """How stories are drawn unless asked otherwise: the surest token first, one a step, the least likely tenth cut off.
+    """How stories are drawn unless asked otherwise: block after block, in each the surest token first, one a step, the
+    least likely tenth cut off.
 
     It is what the app does. `ancestral` without top-p draws from the model's own distribution, and shows every error.
     """
-    return SamplerConfig(strategy="confidence", steps=length, top_p=0.9, seed=seed)
+    return SamplerConfig(strategy="confidence", steps=length, block_length=BLOCK, top_p=0.9, seed=seed)
 
 
 def evaluate_tales(
@@ -169,6 +173,7 @@ def read_stories(
         story_entropy=tales.entropy(level),
         strategy=config.strategy,
         steps=config.max_calls(length),
+        block_length=config.block_length,
         temperature=config.temperature,
         top_p=config.top_p,
         length=length,

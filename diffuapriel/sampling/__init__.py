@@ -2,7 +2,7 @@
 
 canvas.py       what is given and what is to be filled
 options.py      SamplerConfig, checked
-strategies.py   which holes to fill now: eight strategies
+strategies.py   which holes to fill now: eight strategies, of the whole canvas or block by block
 draw.py         which token goes in: filters and exact float64 draws
 noise.py        the random numbers of a step
 state.py        the state between two steps

@@ -116,7 +116,8 @@ def prepare(sampler: Sampler, denoiser: DeviceDenoiser, state: State) -> Loop | 
 def _size(config: SamplerConfig, denoiser: DeviceDenoiser, state: State, ahead: Plan) -> tuple[Any, ...]:
     """Equal for batches that one recording serves: a graph holds addresses, shapes and options."""
     weight = denoiser.head.weight
-    options = (config.strategy, config.temperature, config.top_k, config.top_p, config.repetition_penalty)
+    how = (config.strategy, config.block_length, config.temperature, config.top_k)
+    options = (*how, config.top_p, config.repetition_penalty)
     shapes = tuple((name, table.shape[1:]) for name, table in ahead.tables.items())
     where = (state.device, weight.data_ptr(), weight.dtype)
     return (options, where, state.ids.shape, state.mask_id, shapes, ahead.holes, ahead.most)
@@ -235,6 +236,7 @@ class Scored(Loop):
         super().__init__(config, denoiser, state, ahead)
         self.most_holes, self.most = ahead.holes, ahead.most
         self.every = torch.arange(self.none, device=self.device)
+        self.column = torch.arange(self.length, device=self.device)
         self.uniform = torch.zeros(self.batch, self.length, dtype=torch.float64, device=self.device)
         if config.temperature > 0:
             self.feed = Feed(self.uniform)
@@ -264,10 +266,16 @@ class Scored(Loop):
         return scores.margin if self.config.strategy == "margin" else scores.probability
 
     def best(self, holes: Tensor, scores: Tensor) -> Tensor:
-        """(batch most,): in each text its quota of best places, the leftmost among equals; padded."""
+        """(batch most,): of each text its quota, in the first blocks the best places, the leftmost of equals."""
         spread = scores.new_full((self.none + 1,), -torch.inf).scatter_(0, holes, scores)
         spread = spread[:-1].view(self.batch, self.length)
-        order = spread.sort(dim=1, descending=True, stable=True).indices[:, : self.most]  # (batch, most)
+        order = spread.sort(dim=1, descending=True, stable=True).indices
+        if self.config.block_length is not None:
+            block = torch.where(
+                self.ids == self.mask_id, self.column // self.config.block_length, self.length
+            )
+            order = order.gather(1, block.gather(1, order).sort(dim=1, stable=True).indices)
+        order = order[:, : self.most]  # (batch, most)
         wanted = torch.arange(self.most, device=self.device) < self.inputs["quota"][:, None]
         first = torch.arange(0, self.none, self.length, device=self.device)  # places where texts begin
         return torch.where(wanted, order + first[:, None], self.none).flatten()

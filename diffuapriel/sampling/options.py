@@ -1,7 +1,7 @@
 """The options of a sampler, checked when they are made.
 
-Two groups: what a strategy does with the canvas (`strategy`, `steps`, `threshold`, `remask_cap`), and how a
-token is drawn once its position is chosen (`temperature`, `top_k`, `top_p`, `repetition_penalty`).
+Two groups: what a strategy does with the canvas (`strategy`, `steps`, `block_length`, `threshold`, `remask_cap`), and
+how a token is drawn once its position is chosen (`temperature`, `top_k`, `top_p`, `repetition_penalty`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,11 @@ STRATEGIES = (
     "first_hitting",
 )
 
+BY_BLOCKS = ("confidence", "entropy", "margin", "random", "threshold")  # these can take block after block
+BLOCK = (
+    16  # what texts are written in where nothing else is asked for: with the canvas at once more goes wrong
+)
+
 MAX_STEPS = 65_536
 MAX_SEED = 2**63 - 1
 
@@ -33,6 +38,9 @@ class SamplerConfig:
         strategy: one of STRATEGIES; what each does stands in strategies.py.
         steps: denoiser calls at most, 1 to 65,536. `threshold` takes as many as it needs and `first_hitting`
             exactly one a hole; both ignore it.
+        block_length: for the strategies BY_BLOCKS: fill blocks of so many positions (1 to 65,536) from left to right,
+            one after the other (LLaDA's semi-autoregressive remasking, arXiv:2502.09992); None: all is one block.
+            What is written here and there at once may leave gaps that nothing fits; block by block it seldom does.
         temperature: 0 to 100; 0 takes the most probable token.
         top_k: keep the k most probable tokens (1 or more), or None for all.
         top_p: keep the smallest set of tokens with this much probability, in (0, 1], or None for all.
@@ -46,6 +54,7 @@ class SamplerConfig:
 
     strategy: str = "confidence"
     steps: int = 32
+    block_length: int | None = None
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
@@ -65,6 +74,13 @@ class SamplerConfig:
         self._number("remask_cap", 0.0, 1.0)
         if self.top_k is not None:
             self._whole("top_k", 1, None)
+        if self.block_length is not None:
+            self._whole("block_length", 1, MAX_STEPS)
+            if self.strategy not in BY_BLOCKS:
+                raise ValueError(
+                    f"block_length is {self.block_length}, but {self.strategy!r} chooses places regardless of blocks; "
+                    f"permitted: None, or one of the strategies {', '.join(BY_BLOCKS)}"
+                )
         if self.top_p is not None:
             self._number("top_p", 0.0, 1.0, open_below=True)
 

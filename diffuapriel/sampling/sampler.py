@@ -153,6 +153,8 @@ class Sampler:
         rank = draw.rank(chosen, self.mask_id, tokens)
         probability, entropy, top_ids, top_probs, rank = (a.cpu().numpy() for a in (*why, rank))
         passed_over = masked & ~reveal & (self.config.strategy not in ON_THE_GRID)  # there each is for itself
+        if choice.open is not None:
+            passed_over &= choice.open
         best_left = np.where(passed_over, choice.scores, -np.inf).max(1)
 
         ids, confidences, entropies = state.ids.copy(), state.confidence.copy(), state.entropy.copy()

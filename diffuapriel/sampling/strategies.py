@@ -48,6 +48,13 @@ class Moment:
         spread[self.masked] = score(self.logits, self.state.mask_id).cpu().numpy()
         return spread
 
+    @property
+    def blocks(self) -> NDArray[np.int64]:
+        """(B, L) which block a masked position is in, 0 without `block_length`; L, later than all, elsewhere."""
+        length = self.masked.shape[1]
+        block = np.arange(length) // (self.config.block_length or length)
+        return np.where(self.masked, block, length)
+
 
 @dataclass(frozen=True, eq=False)
 class Choice:
@@ -57,6 +64,7 @@ class Choice:
         reveal: (B, L), a part of the masked positions. scores: (B, L), what was compared there.
         remask: (B, L), or None. t: (B,) the time after the step, or None where time is the masked share.
         bar: what a score had to reach (`threshold`) or to stay below (a chance), where there is such a bar.
+        open: (B, L), the masked positions that it could have chosen, or None: all of them.
     """
 
     reveal: Bools
@@ -64,6 +72,7 @@ class Choice:
     remask: Bools | None = None
     t: Floats | None = None
     bar: float | None = None
+    open: Bools | None = None
 
 
 def ancestral(now: Moment) -> Choice:
@@ -133,11 +142,12 @@ def random(now: Moment) -> Choice:
 def threshold(now: Moment) -> Choice:
     """Fast-dLLM (Wu et al., arXiv:2505.22618): all positions at least `threshold` confident, always the best one.
 
-    Takes as many calls as it needs, at most one a mask; `steps` plays no part.
+    Takes as many calls as it needs, at most one a mask; `steps` plays no part. Of blocks, the first that has masks.
     """
-    scores = now.scores(draw.top_probability)
-    bar = now.config.threshold
-    return Choice((scores >= bar) | _best(scores, now.masked.sum(1) > 0), scores, bar=bar)
+    scores, bar = now.scores(draw.top_probability), now.config.threshold
+    first = now.masked & (now.blocks == now.blocks.min(1, keepdims=True))
+    best = _best(scores, now.masked.sum(1) > 0, now.blocks)
+    return Choice(first & (scores >= bar) | best, scores, bar=bar, open=first)
 
 
 CHOOSERS: dict[str, Callable[[Moment], Choice]] = {
@@ -163,17 +173,22 @@ def quota(masks: NDArray[np.integer[Any]], steps_left: int) -> NDArray[np.intege
 
 
 def _by_score(now: Moment, scores: Floats) -> Choice:
-    """The quota of the step, best scores first."""
-    return Choice(_best(scores, quota(now.masked.sum(1), now.steps_left)), scores)
+    """The quota of the step, block by block, best scores first."""
+    reveal = _best(scores, quota(now.masked.sum(1), now.steps_left), now.blocks)
+    last = np.where(reveal, now.blocks, -1).max(1, keepdims=True)
+    return Choice(reveal, scores, open=now.masked & (now.blocks <= last))
 
 
 def _grid(now: Moment) -> Floats:
     return np.full_like(now.state.t, (now.steps_left - 1) / now.config.steps)
 
 
-def _best(scores: Floats, quota: NDArray[Any]) -> Bools:
-    """(B, L): in each row the `quota` positions of highest score; among equals the leftmost."""
+def _best(scores: Floats, quota: NDArray[Any], blocks: NDArray[np.int64] | None = None) -> Bools:
+    """(B, L): in each row the `quota` positions of the first blocks and highest score; among equals the leftmost."""
     order = np.argsort(-scores, axis=1, kind="stable")
+    if blocks is not None:
+        again = np.argsort(np.take_along_axis(blocks, order, 1), axis=1, kind="stable")
+        order = np.take_along_axis(order, again, 1)
     chosen = np.zeros(scores.shape, dtype=bool)
     np.put_along_axis(chosen, order, np.arange(scores.shape[1]) < quota[:, None], axis=1)
     return chosen

@@ -16,7 +16,18 @@ from diffuapriel.race import RaceResult
 from diffuapriel.sampling.trace import Trace
 
 DOORS = {
-    "/unmask": ("text", "model", "length", "steps", "strategy", "temperature", "top_k", "top_p", "seed"),
+    "/unmask": (
+        "text",
+        "model",
+        "length",
+        "steps",
+        "strategy",
+        "temperature",
+        "top_k",
+        "top_p",
+        "seed",
+        "block",
+    ),
     "/open_trace": ("path",),
     "/trace_gif": ("trace",),
     "/models": (),

@@ -12,7 +12,7 @@ from app.link import MOST_CHARACTERS, query_of, restored, value_of
 from app.link_fields import inside_fields, quality_fields, race_fields, unmask_fields
 
 EVIL = "<img src=x onerror=alert(1)>"
-UNMASK = ["Mia found a [MASK:6] & more.", "toy-diffuapriel", 96, 128, "confidence", 0.75, 0, 0.9, 7]
+UNMASK = ["Mia found a [MASK:6] & more.", "toy-diffuapriel", 96, 128, "confidence", 0.75, 0, 0.9, 7, 24]
 RACE = ["toy-diffuapriel", "toy-diffutran", "", 128, 32, "confidence", 2, 0, 4096]
 INSIDE = ["Ruth had five [MASK].", ["toy-diffuapriel", "toy-diffutran"], 0.25, "gradient"]
 QUALITY = [
@@ -26,7 +26,7 @@ QUALITY = [
     0.9,
     0,
 ]
-NUMBERS = {"length", "steps", "temperature", "top_k", "top_p", "seed", "repeats", "longest"}
+NUMBERS = {"length", "steps", "temperature", "top_k", "top_p", "seed", "block", "repeats", "longest"}
 
 
 def parts(names: list[str]) -> list:
@@ -37,7 +37,7 @@ def parts(names: list[str]) -> list:
 
 @pytest.fixture
 def unmask(models) -> list:
-    names = ["text", "model", "length", "steps", "strategy", "temperature", "top_k", "top_p", "seed"]
+    names = ["text", "model", "length", "steps", "strategy", "temperature", "top_k", "top_p", "seed", "block"]
     return unmask_fields(models, Limits(), parts(names))
 
 
@@ -105,7 +105,7 @@ def test_a_link_of_another_tab_and_other_parameters_change_nothing(unmask):
     assert all("value" not in update for update in restored("race", unmask, link))
     assert all("value" not in update for update in restored("unmask", unmask, {"__theme": ["dark"]}))
     updates = restored("unmask", unmask, {"tab": ["unmask"], "steps": ["8"], "__theme": ["dark"]})
-    assert values(updates) == ["as it was"] * 3 + [8] + ["as it was"] * 5
+    assert values(updates) == ["as it was"] * 3 + [8] + ["as it was"] * 6
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ ASK = {
     "top_k": 0,
     "top_p": 1.0,
     "seed": 0,
+    "block": 0,
 }
 
 
@@ -170,6 +171,8 @@ def test_the_message_of_an_error_stays_on_the_page(tab, visitor):
         ({"top_k": -1}, "top-k is -1"),
         ({"top_p": 0}, "top-p is 0"),
         ({"seed": 2**31}, "seed is 2147483648"),
+        ({"block": 1025}, "block is 1025"),
+        ({"block": 0.5}, "block is 0.5"),
     ],
 )
 def test_bad_values_are_refused_by_name_before_the_model_runs(tab, visitor, changes, names):

@@ -63,6 +63,14 @@ def test_drawn_text_is_that_of_the_plain_path(strategy, options):
     assert torch.equal(fast(s, denoiser, ids, first_row=7), s.generate(denoiser, ids, first_row=7))
 
 
+@pytest.mark.parametrize("block_length", [1, 5, 40])
+@pytest.mark.parametrize("strategy", ["random", *SCORED])
+def test_blocks_are_filled_in_the_order_of_the_plain_path(strategy, block_length):
+    denoiser, ids = ExactHead(M + 1, 19), holes(5, 19, M)
+    s = of(strategy, steps=6, seed=11, block_length=block_length)
+    assert torch.equal(fast(s, denoiser, ids), s.generate(denoiser, ids))
+
+
 @pytest.mark.parametrize("schedule", ["cosine", "polynomial"])
 @pytest.mark.parametrize("strategy", ["ancestral", "remask"])
 def test_on_every_schedule(strategy, schedule):

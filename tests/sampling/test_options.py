@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from diffuapriel.sampling.options import MAX_SEED, MAX_STEPS, STRATEGIES, SamplerConfig
 from diffuapriel.sampling.strategies import CHOOSERS, ON_THE_GRID
 
-WHOLE = {"steps": (1, MAX_STEPS), "seed": (0, MAX_SEED), "top_k": (1, None)}
+WHOLE = {"steps": (1, MAX_STEPS), "block_length": (1, MAX_STEPS), "seed": (0, MAX_SEED), "top_k": (1, None)}
 NUMBERS = {
     "temperature": (0, 100),
     "top_p": (0, 1),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.options import STRATEGIES, SamplerConfig
+from diffuapriel.sampling.options import BY_BLOCKS, STRATEGIES, SamplerConfig
 from diffuapriel.sampling.sampler import Sampler
 from tests.sampling.models import Letters, Recorded, fixed_logits, untimed
 
@@ -44,9 +44,11 @@ def situations(draw):
             max_size=length,
         )
     )
+    strategy = draw(st.sampled_from(STRATEGIES))
     config = SamplerConfig(
-        strategy=draw(st.sampled_from(STRATEGIES)),
+        strategy=strategy,
         steps=draw(st.integers(1, 14)),
+        block_length=draw(st.none() | st.integers(1, 12)) if strategy in BY_BLOCKS else None,
         temperature=draw(st.sampled_from([0.0, 0.3, 1.0, 100.0])),
         top_k=draw(st.none() | st.integers(1, 8)),
         top_p=draw(st.none() | st.sampled_from([1e-9, 0.5, 1.0])),
@@ -99,6 +101,32 @@ def test_the_head_is_asked_for_masked_positions_only(strategy):
     for frame, (ids, _, positions) in zip(before, denoiser.asked):
         assert tuple(ids[0].tolist()) == frame.ids
         assert positions[0].tolist() == [i == canvas.mask_id for i in frame.ids]
+
+
+@pytest.mark.parametrize("strategy", BY_BLOCKS)
+def test_a_block_is_full_before_the_next_begins_and_the_best_of_it_go_first(strategy):
+    config = SamplerConfig(strategy, steps=7, block_length=4, threshold=0.5)
+    canvas = Canvas.from_text("ab[MASK:9]c", Letters())
+    for before, now in itertools.pairwise(run(config, fixed_logits(12, 8), canvas)):
+        masked = [p for p, token in enumerate(before.ids) if token == canvas.mask_id]
+        first, last = masked[0] // 4, max(now.revealed) // 4
+        between = [p for p in masked if first <= p // 4 < last]
+        assert set(between) <= set(now.revealed) and (strategy != "threshold" or first == last)
+
+
+def test_blocks_change_the_order_and_a_block_as_long_as_the_canvas_changes_nothing():
+    def order(**options):
+        config = SamplerConfig("confidence", steps=12, **options)
+        return [f.revealed for f in run(config, fixed_logits(12, 8), Canvas.masks(12, Letters()))]
+
+    assert order() == order(block_length=12) != order(block_length=3)
+    assert order(block_length=1)[1:] == [(p,) for p in range(12)]
+
+
+def test_a_rival_is_sought_in_the_open_block_only():
+    logits = fixed_logits(8, 8)
+    frames = run(SamplerConfig("confidence", steps=8, block_length=2), logits, Canvas.masks(8, Letters()))
+    assert [f.rival is None for f in frames[1:]] == [False, True] * 4
 
 
 @pytest.mark.parametrize("strategy", ["confidence", "entropy", "margin", "random"])
