@@ -79,6 +79,10 @@ class HeartModels:
         self._turn = threading.Lock()
 
     @property
+    def default(self) -> str:
+        return LABEL
+
+    @property
     def trained(self) -> list[str]:
         return [LABEL]
 

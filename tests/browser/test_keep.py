@@ -95,13 +95,13 @@ def test_a_trace_that_is_dropped_opens_and_a_foreign_file_is_refused_with_the_re
 
 
 def test_a_link_restores_the_settings_of_the_unmask_tab(open_at, address):
-    page = open_at("?tab=unmask&text=One+day%2C+Sam&length=40&steps=8&strategy=random&top_k=5&seed=3")
+    page = open_at("?tab=unmask&text=One+day%2C+Sam&length=40&steps=8&strategy=random&top_k=5&seed=3&block=8")
     expect(page.get_by_label("Text with holes")).to_have_value("One day, Sam")
     page.locator("#unmask-link").click()
     box = page.locator("#unmask-link-text textarea")
     expect(box).to_have_value(
         address + "?tab=unmask&text=One+day%2C+Sam&model=toy-diffuapriel&length=40&steps=8&strategy=random"
-        "&temperature=1&top_k=5&top_p=0.9&seed=3"
+        "&temperature=1&top_k=5&top_p=0.9&seed=3&block=8"
     )
     expect(page).to_have_url(box.input_value())
 
