@@ -13,8 +13,8 @@ PLAYER: dict[str, object] = {}  # a translation has the player's words here; in 
 
 TITLE = "DiffuApriel"
 SENTENCE = (
-    "A diffusion language model does not write from left to right: every token starts as a mask and appears, "
-    "anywhere, when the model is sure enough of it."
+    "A diffusion language model does not write one word after the other: every token starts as a mask and appears, "
+    "among the others of its block, when the model is sure enough of it."
 )
 UNTRAINED = "No trained checkpoint was found: these models have random weights and write nonsense."
 
