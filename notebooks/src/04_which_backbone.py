@@ -438,7 +438,7 @@ show(figure)
 clock = min(sum(run.seconds) for run in race[:3])
 ahead = {}
 for run in race[:3]:
-    done = sum(moment <= clock for moment in accumulate(run.seconds))
+    done = max(1, sum(moment <= clock for moment in accumulate(run.seconds)))
     ahead[run.name] = LENGTH * sum(run.losses[max(0, done - WINDOW) : done]) / min(WINDOW, done)
     speed = 1000 * sum(run.seconds) / STEPS
     print(
