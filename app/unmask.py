@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 STEPS = 128  # one token a step on canvases of that size: tokens revealed together do not know of each other
 TOP_P = 0.9  # cuts off the least likely tenth, where most slips are
-BLOCK = 16  # tokens: what is written far apart at once often leaves a gap that nothing fits
 VISIT_SECONDS = 3600.0  # how long a canvas is kept that nobody touches
 AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
@@ -131,6 +130,7 @@ class UnmaskTab(UnmaskRuns):
     def _settings(self) -> tuple[gr.Slider, list[Any]]:
         """The side panel: (length, [model, steps, strategy, temperature, top-k, top-p, seed, block])."""
         from app.request import MAX_TEMPERATURE, MAX_TOP_K, MIN_TOP_P
+        from diffuapriel.sampling.options import BLOCK
 
         model = gr.Dropdown(
             self.models.trained, value=self.models.default, label=texts.MODEL, elem_id="unmask-model"
@@ -182,7 +182,7 @@ class UnmaskTab(UnmaskRuns):
         """What the player shows before the first run: the first example, all holes still masked."""
         from app.request import Request, make_canvas
         from diffuapriel.player.wire import compact, to_text
-        from diffuapriel.sampling.options import SamplerConfig
+        from diffuapriel.sampling.options import BLOCK, SamplerConfig
         from diffuapriel.sampling.trace import Trace
 
         _, text, length = texts.EXAMPLES[0]

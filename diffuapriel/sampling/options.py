@@ -22,9 +22,7 @@ STRATEGIES = (
 )
 
 BY_BLOCKS = ("confidence", "entropy", "margin", "random", "threshold")  # these can take block after block
-BLOCK = (
-    16  # what texts are written in where nothing else is asked for: with the canvas at once more goes wrong
-)
+BLOCK = 16  # where nothing else is asked for: what is written far apart at once often leaves gaps
 
 MAX_STEPS = 65_536
 MAX_SEED = 2**63 - 1

@@ -145,8 +145,9 @@ def threshold(now: Moment) -> Choice:
     Takes as many calls as it needs, at most one a mask; `steps` plays no part. Of blocks, the first that has masks.
     """
     scores, bar = now.scores(draw.top_probability), now.config.threshold
-    first = now.masked & (now.blocks == now.blocks.min(1, keepdims=True))
-    best = _best(scores, now.masked.sum(1) > 0, now.blocks)
+    blocks = now.blocks
+    first = now.masked & (blocks == blocks.min(1, keepdims=True))
+    best = _best(scores, now.masked.sum(1) > 0, blocks)
     return Choice(first & (scores >= bar) | best, scores, bar=bar, open=first)
 
 
@@ -174,9 +175,10 @@ def quota(masks: NDArray[np.integer[Any]], steps_left: int) -> NDArray[np.intege
 
 def _by_score(now: Moment, scores: Floats) -> Choice:
     """The quota of the step, block by block, best scores first."""
-    reveal = _best(scores, quota(now.masked.sum(1), now.steps_left), now.blocks)
-    last = np.where(reveal, now.blocks, -1).max(1, keepdims=True)
-    return Choice(reveal, scores, open=now.masked & (now.blocks <= last))
+    blocks = now.blocks
+    reveal = _best(scores, quota(now.masked.sum(1), now.steps_left), blocks)
+    last = np.where(reveal, blocks, -1).max(1, keepdims=True)
+    return Choice(reveal, scores, open=now.masked & (blocks <= last))
 
 
 def _grid(now: Moment) -> Floats:
