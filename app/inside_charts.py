@@ -43,7 +43,7 @@ def _say(figure: Any, text: str) -> Figure:
 
 
 def schedule_chart(t: float) -> Figure:
-    """Masked share and noise level over time for the three schedules, with a mark at `t` on the one in use."""
+    """Masked share and noise level over time for every schedule, with a mark at `t` on the one in use."""
     import torch
     from plotly.subplots import make_subplots
 
@@ -52,7 +52,11 @@ def schedule_chart(t: float) -> Figure:
     figure: Any = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08)
     times = torch.linspace(0, 1, 101, dtype=torch.float64)
     for number, (name, schedule) in enumerate(SCHEDULES.items()):
-        line = {"color": COLORS[number], "width": 2.5, "dash": ("solid", "dash", "dot")[number]}
+        line = {
+            "color": (*COLORS, INK)[number],
+            "width": 2.5,
+            "dash": ("solid", "dash", "dot", "dashdot")[number],
+        }
         curves = (1 - schedule.alpha(times), schedule.sigma(times))
         for row, curve in enumerate(curves, start=1):
             figure.add_scatter(

@@ -125,6 +125,7 @@ def _plain(config: TrainConfig) -> tuple[float, list[float]]:
                     peak=config.peak_learning_rate,
                     warmup_steps=config.warmup_steps,
                     total_steps=config.steps,
+                    final=config.final_rate,
                 )
             generator.manual_seed(noise_seed(config.seed, step))
             t = stratified_t(len(ids), generator)

@@ -20,7 +20,7 @@ STRATEGIES = (
     "first_hitting",
 )
 TOKENIZERS = ("gpt2", "gpt2-4k")
-SCHEDULES = ("log-linear", "cosine", "polynomial")
+SCHEDULES = ("log-linear", "cosine", "polynomial", "squared")
 DEFAULT_CHECKPOINT = "tales-diffuapriel"
 BLOCK_HELP = (
     "fill blocks of N tokens from left to right, 0: all at once; default: 16 for confidence, else all at once"

@@ -69,6 +69,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument("--learning-rate", type=float, metavar="X", help="peak; default: the architecture's own")
     how.add_argument("--warmup-steps", type=int, metavar="N", help="updates of linear warm-up")
+    how.add_argument(
+        "--final-rate",
+        type=float,
+        metavar="X",
+        help="where the cosine ends, as a part of the peak; default: 0.1",
+    )
     how.add_argument("--weight-decay", type=float, metavar="X", help="on matrices only")
     how.add_argument(
         "--ema-decay", type=float, metavar="X", help="of the averaged weights, which are what is saved"

@@ -50,6 +50,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "stop_after_minutes": (0.01, 100_000),
     "learning_rate": (1e-8, 1.0),
     "warmup_steps": (1, 10**6),
+    "final_rate": (0.0, 1.0),
     "weight_decay": (0.0, 10.0),
     "ema_decay": (0.0, 0.999999),
     "clip": (1e-6, 1e6),
@@ -95,6 +96,7 @@ class TrainConfig:
     schedule: str = "log-linear"
     learning_rate: float | None = None
     warmup_steps: int = 100
+    final_rate: float = 0.1  # at the end of the cosine, as a part of the peak
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
     ema_decay: float = 0.9999

@@ -132,6 +132,7 @@ def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
                 peak=config.peak_learning_rate,
                 warmup_steps=config.warmup_steps,
                 total_steps=at.total_steps,
+                final=config.final_rate,
             )
             for group in optimizer.param_groups:
                 group["lr"] = rate

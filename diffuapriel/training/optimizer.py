@@ -19,8 +19,6 @@ from torch import nn
 
 from diffuapriel.checkpoint import is_matrix
 
-FINAL_FRACTION = 0.1  # of the peak learning rate, at the end of the cosine
-
 # preset -> (Mamba and hybrid, Transformer)
 LEARNING_RATES = {
     "nano": (3e-3, 2e-3),
@@ -40,8 +38,10 @@ def default_learning_rate(preset: str, architecture: str) -> float:
     return transformer if architecture == "diffutran" else mamba
 
 
-def learning_rate(step: int, *, peak: float, warmup_steps: int, total_steps: int | None) -> float:
-    """The rate of update `step` (from 0): linear to `peak` over the warm-up, then a cosine to a tenth of it.
+def learning_rate(
+    step: int, *, peak: float, warmup_steps: int, total_steps: int | None, final: float = 0.1
+) -> float:
+    """The rate of update `step` (from 0): linear to `peak` over the warm-up, then a cosine to `final` times the peak.
 
     During the warm-up the total is not needed, so it may still be unknown (None).
     """
@@ -50,7 +50,7 @@ def learning_rate(step: int, *, peak: float, warmup_steps: int, total_steps: int
     if total_steps is None:
         raise ValueError(f"step {step} is past the warm-up of {warmup_steps}: total_steps must be known")
     fraction = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
-    return peak * (FINAL_FRACTION + (1 - FINAL_FRACTION) * 0.5 * (1 + math.cos(math.pi * fraction)))
+    return peak * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * fraction)))
 
 
 def is_decayed(name: str, parameter: torch.Tensor) -> bool:

@@ -105,7 +105,6 @@ def measure(
             windows=recipe.windows,
             draws=recipe.draws,
             batch_size=recipe.batch_size,
-            schedule=config.schedule,
             on_batch=lambda done: bar.update(done - bar.n),
         )
     print(evaluation.table(), flush=True)
@@ -126,7 +125,6 @@ def measure(
                 length=config.length,
                 sampler=sampler,
                 batch_size=recipe.batch_size,
-                schedule=config.schedule,
                 on_batch=lambda done, bar=bar: bar.update(min(done, recipe.stories) - bar.n),
             )
         print(samples.table(), flush=True)

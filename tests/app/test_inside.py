@@ -19,6 +19,7 @@ from app.inside_view import FAR, LEVELS, Looked, lane_note, levels, titles, view
 from app.limits import Limits, Refused
 from app.models import Models
 from diffuapriel import checkpoint
+from diffuapriel.diffusion.schedule import SCHEDULES
 from diffuapriel.inside import Influence, LayerMemory
 from diffuapriel.text.tokenizer import get_tokenizer
 
@@ -271,7 +272,7 @@ def test_forward_memory_is_drawn_to_the_left_and_reverse_memory_to_the_right():
 
 def test_the_schedule_carries_the_mark_at_the_time_in_use():
     figure = charts.schedule_chart(0.5)
-    assert {trace.name for trace in figure.data if trace.name} == {"log-linear", "cosine", "polynomial"}
+    assert {trace.name for trace in figure.data if trace.name} == set(SCHEDULES)
     marks = [trace for trace in figure.data if trace.mode == "markers"]
     assert [mark.x[0] for mark in marks] == [0.5, 0.5]
     assert marks[0].y[0] == pytest.approx(0.4995) and marks[1].y[0] == pytest.approx(-math.log(0.5005))

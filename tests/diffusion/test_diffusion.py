@@ -53,7 +53,7 @@ def test_the_weight_of_the_log_linear_schedule_is_one_over_t() -> None:
 
 
 def test_an_unknown_schedule_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"'linear'; permitted: log-linear, cosine, polynomial"):
+    with pytest.raises(ValueError, match=r"'linear'; permitted: log-linear, cosine, polynomial, squared"):
         get_schedule("linear")
 
 

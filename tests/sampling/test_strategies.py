@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffuapriel.diffusion.schedule import get_schedule
+from diffuapriel.diffusion.schedule import SCHEDULES, get_schedule
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.options import BY_BLOCKS, STRATEGIES, SamplerConfig
 from diffuapriel.sampling.sampler import Sampler
@@ -59,7 +59,7 @@ def situations(draw):
     )
     dtype = draw(st.sampled_from([torch.float32, torch.float64, torch.bfloat16]))
     logits = torch.tensor(table, dtype=dtype)[None]
-    schedule = get_schedule(draw(st.sampled_from(["log-linear", "cosine", "polynomial"])))
+    schedule = get_schedule(draw(st.sampled_from(list(SCHEDULES))))
     return Canvas(ids, ids != mask_id, mask_id), config, logits, schedule
 
 
@@ -215,7 +215,7 @@ def test_hitting_times_have_the_distribution_of_order_statistics():
 
 
 @pytest.mark.parametrize("strategy", ["ancestral", "remask"])
-@pytest.mark.parametrize("name", ["log-linear", "cosine", "polynomial"])
+@pytest.mark.parametrize("name", SCHEDULES)
 def test_on_the_grid_the_masked_share_follows_the_schedule(strategy, name):
     length, schedule = 20_000, get_schedule(name)
     config = SamplerConfig(strategy, steps=8, remask_cap=0.2)
