@@ -22,6 +22,7 @@ from pathlib import Path
 import build
 import nbclient
 from ipykernel.kernelspec import install
+from jupyter_client.manager import KernelManager
 from nbformat import NotebookNode
 
 ROOT = build.NOTEBOOKS.parent
@@ -53,11 +54,18 @@ def kernel() -> Iterator[None]:
             os.environ.update(before)
 
 
-def execute(notebook: NotebookNode, folder: Path, timeout: int = TIMEOUT) -> float:
-    """Run every cell in `folder`, in place, and return the minutes. Raises CellExecutionError where a cell fails."""
+def execute(
+    notebook: NotebookNode, folder: Path, timeout: int = TIMEOUT, km: KernelManager | None = None
+) -> float:
+    """Run every cell in `folder`, in place, and return the minutes. Raises CellExecutionError where a cell fails.
+
+    km: the kernel to run in; without one, a new kernel that ends with the run.
+    """
     began = time.monotonic()
     resources = {"metadata": {"path": str(folder)}}
-    nbclient.NotebookClient(notebook, timeout=timeout, kernel_name="python3", resources=resources).execute()
+    nbclient.NotebookClient(
+        notebook, km=km, timeout=timeout, kernel_name="python3", resources=resources
+    ).execute()
     return (time.monotonic() - began) / 60
 
 

@@ -7,14 +7,17 @@ import json
 import re
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 nbformat = pytest.importorskip("nbformat", reason="needs nbformat: pip install jupyterlab")
+pytest.importorskip("ipykernel.kernelspec", reason="needs ipykernel: pip install jupyterlab")
 pytest.importorskip("jupytext", reason="needs jupytext: pip install jupytext")
 pytest.importorskip("nbclient", reason="needs nbclient: pip install nbclient")
+from jupyter_client.manager import KernelManager  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ROOT / "notebooks"
@@ -117,22 +120,27 @@ def test_there_are_two_or_three_questions_and_each_is_answered(source: Path) -> 
         assert name not in question and f"{name}.reveal(" in answer
 
 
-@pytest.fixture
-def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kernel "python3" that is the Python of these tests, whatever else is installed; training is shortened."""
-    pytest.importorskip("ipykernel.kernelspec", reason="needs ipykernel: pip install jupyterlab")
-    for name, value in execute.kernel_environment(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("DIFFUAPRIEL_QUICK", "1")
+@pytest.fixture(scope="session")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KernelManager]:
+    """One kernel for all lessons: the Python of these tests, whatever else is installed. Training is shortened."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in execute.kernel_environment(tmp_path_factory.mktemp("kernel")).items():
+            patch.setenv(name, value)
+        patch.setenv("DIFFUAPRIEL_QUICK", "1")
+        manager = KernelManager(kernel_name="python3")
+        manager.start_kernel()
+    yield manager
+    manager.shutdown_kernel(now=True)
 
 
 @pytest.mark.slow
 @each_lesson
-def test_every_cell_runs(source: Path, version: str, kernel: None) -> None:
+def test_every_cell_runs(source: Path, version: str, kernel: KernelManager) -> None:
     if version == "solution" and shutil.which("chromium") and importlib.util.find_spec("playwright"):
         pytest.skip("JupyterLab runs the solved lessons, in tests/browser/test_lab.py")
-    notebook = build.make_notebook(source, version)
-    execute.execute(notebook, build.target(source, version).parent, timeout=300)  # raises where a cell fails
+    notebook, folder = build.make_notebook(source, version), build.target(source, version).parent
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(f"%reset -f\n%cd -q {folder}"))  # of the lesson before
+    execute.execute(notebook, folder, timeout=300, km=kernel)  # raises where a cell fails
 
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     shown = [output["data"] for output in outputs if "data" in output]
