@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 
 from diffuapriel.config import ModelConfig
 from diffuapriel.storage import find_folder, read_json
-from diffuapriel.training import TrainConfig
+from diffuapriel.training import TrainConfig, log
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +28,12 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def plain_curve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No curve is drawn, which would take longer than the run; `monkeypatch.undo()` where a test looks at it."""
+    monkeypatch.setattr(log, "draw_curve", lambda *given: b"")
 
 
 def _tiny_model(architecture: str = "diffuapriel") -> ModelConfig:
@@ -50,26 +57,27 @@ def tiny_model():
     return _tiny_model
 
 
+def tiny_run(architecture: str = "diffuapriel", *, folder: Path | str, **changes) -> TrainConfig:
+    """A tiny run on one-sentence tales; keyword arguments replace fields."""
+    fields = {
+        "architecture": architecture,
+        "model": _tiny_model(architecture),
+        "corpus": "tales:1",
+        "folder": str(folder),
+        "length": 24,
+        "batch_size": 4,
+        "warmup_steps": 5,
+        "save_seconds": 0.0,
+        "validation_windows": 2,
+    }
+    amount = {} if {"steps", "tokens", "minutes"} & set(changes) else {"steps": 12}
+    return TrainConfig(**{**fields, **amount, **changes})
+
+
 @pytest.fixture
 def options(tmp_path: Path):
-    """Makes a TrainConfig of a tiny run on one-sentence tales; keyword arguments replace fields."""
-
-    def make(architecture: str = "diffuapriel", **changes) -> TrainConfig:
-        fields = {
-            "architecture": architecture,
-            "model": _tiny_model(architecture),
-            "corpus": "tales:1",
-            "folder": str(tmp_path / "run"),
-            "length": 24,
-            "batch_size": 4,
-            "warmup_steps": 5,
-            "save_seconds": 0.0,
-            "validation_windows": 2,
-        }
-        amount = {} if {"steps", "tokens", "minutes"} & set(changes) else {"steps": 12}
-        return TrainConfig(**{**fields, **amount, **changes})
-
-    return make
+    """Makes the TrainConfig of a tiny run in a folder of the test's own."""
+    return partial(tiny_run, folder=tmp_path / "run")
 
 
 class Crew:

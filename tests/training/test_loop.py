@@ -71,7 +71,8 @@ def test_it_overfits_one_batch(options, tiny_model, architecture):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_run_leaves_a_log_a_curve_a_state_and_a_checkpoint(options, tmp_path, architecture):
+def test_a_run_leaves_a_log_a_curve_a_state_and_a_checkpoint(options, tmp_path, monkeypatch, architecture):
+    monkeypatch.undo()  # the curve is drawn
     result = train(options(architecture, steps=12, validate_every=5), progress=False)
     assert result.finished and result.step == result.total_steps == 12
     assert result.tokens == 12 * 4 * 24

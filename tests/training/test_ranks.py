@@ -16,6 +16,7 @@ from diffuapriel.training import train
 from diffuapriel.training.config import STRATEGIES
 from diffuapriel.training.log import read_log
 from diffuapriel.training.ranks import OneProcess
+from tests.training.conftest import tiny_run
 
 STEPS = 24
 SHARED = ("ddp", "fsdp")
@@ -35,10 +36,11 @@ def agree(one, other) -> None:
         torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=1e-4, msg=name)
 
 
-@pytest.fixture
-def alone(options, tmp_path):
+@pytest.fixture(scope="session")
+def alone(tmp_path_factory) -> str:
     """The folder of the run in one process that others are held against."""
-    config = options("diffuapriel-h", steps=STEPS, batch_size=2, accumulate=3, folder=str(tmp_path / "alone"))
+    folder = tmp_path_factory.mktemp("alone")
+    config = tiny_run("diffuapriel-h", folder=folder, steps=STEPS, batch_size=2, accumulate=3)
     train(config, progress=False)
     return config.folder
 
