@@ -33,7 +33,7 @@ TOY = GpuPlan(
 )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def kept() -> list[GpuReport]:
     """What was kept along the way of a whole run, the last being the result."""
     reports: list[GpuReport] = []
@@ -43,7 +43,7 @@ def kept() -> list[GpuReport]:
     return reports
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def report(kept) -> GpuReport:
     return kept[-1]
 

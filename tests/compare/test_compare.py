@@ -16,7 +16,7 @@ from diffuapriel.compare.report import command as command_line
 from diffuapriel.compare.report import draw, past_best, sentences, table, text, write_report
 from diffuapriel.compare.study import curve, differences
 from diffuapriel.config import ARCHITECTURES
-from diffuapriel.training import loop
+from diffuapriel.training import log, loop
 
 QUICK: dict[str, Any] = {
     "corpus": "tales:1",
@@ -148,10 +148,12 @@ def test_the_command_in_the_report_asks_for_the_same_plan() -> None:
     assert command_line(Plan().to_dict()) == "diffuapriel compare"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def studied(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
-    found = run_study(Plan(**QUICK), folder, progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log, "draw_curve", lambda *given: b"\x89PNG")  # tests/training/test_log.py draws
+        found = run_study(Plan(**QUICK), folder, progress=False)
     assert found is not None
     return folder, found
 
@@ -174,6 +176,7 @@ def test_a_study_that_is_done_trains_and_measures_nothing_again(studied, monkeyp
     folder, found = studied
     monkeypatch.setattr(loop, "backward", lambda *_: pytest.fail("trained again"))
     monkeypatch.setattr(study, "measure", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(log, "draw_curve", lambda *given: b"\x89PNG")
     assert json.dumps(run_study(Plan(**QUICK), folder, progress=False)) == json.dumps(found)
 
 
