@@ -5,11 +5,14 @@ anything there, unless tests/ssd/interpreter.py corrects it. A subprocess that c
 
 jsonschema, which nbformat imports, would compile 39 grammars in each process: see diffuapriel/lessons/figure.py.
 
+What importing all tests has made is there to stay: the garbage collector need not look at it again and again.
+
 What a test records as "shown" is printed at the end of the run: the registers of compiled kernels.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import Any, cast
@@ -20,6 +23,14 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 sys.modules.setdefault("rfc3987_syntax", cast(Any, None))  # to import it fails
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
