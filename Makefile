@@ -87,13 +87,14 @@ clean:  ## remove .venv and everything that was made
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis test-artifacts lessons-html
 
 # torch first and alone: a resolver that sees it among the rest may fetch another version, with gigabytes of CUDA.
-# A .venv that works is kept; only a broken or missing one is made anew.
+# A .venv that works is kept; only a broken or missing one is made anew. Python compiles what it imports: to compile
+# all 16,000 modules beforehand would take longer than the rest.
 $(STAMP): requirements.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) was not found; Python 3.11 or newer is needed (make PYTHON=/path/to/python3 ...)." >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is $$($(PYTHON) -V 2>&1); Python 3.11 or newer is needed (make PYTHON=python3.12 ...)." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "make: $(PYTHON) cannot make virtual environments (on Debian and Ubuntu: apt install python3-venv)." >&2; exit 1; }
 	$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	$(PY) -m pip install $(TORCH)
-	$(PY) -m pip install -r requirements.txt
+	$(PY) -m pip install --no-compile $(TORCH)
+	$(PY) -m pip install --no-compile -r requirements.txt
 	$(PY) -m pip install --no-deps -e .
 	@touch $@

@@ -135,8 +135,8 @@ def test_from_an_empty_clone_torch_is_installed_first_and_alone() -> None:
     assert torch_pin
     wanted = [
         "-m venv",
-        f"pip install {torch_pin.group()}",
-        "pip install -r requirements.txt",
+        f"pip install --no-compile {torch_pin.group()}",
+        "pip install --no-compile -r requirements.txt",
         "--no-deps -e .",
     ]
     assert len(steps) == len(wanted) + 1
