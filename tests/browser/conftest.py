@@ -26,6 +26,9 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
     "--no-first-run",
+    # Each window would load two pages of suggestions for its address bar, longer than most pages under test. The last
+    # such list counts, so it also has what tests need of Playwright's own.
+    "--disable-features=WebUIOmniboxPopup,WebUIOmniboxFullPopup,WebUIOmniboxAimPopup,PaintHolding,HttpsUpgrades",
 ]
 
 
