@@ -76,6 +76,7 @@ def test_unmask_says_what_is_wrong_and_goes_on(visit):
     expect(visit.locator("#unmask-player .da-state")).to_contain_text(", 0 masks left")
 
 
+@pytest.mark.parametrize("visit", [("light", 1280)], ids=["light-wide"], indirect=True)  # more: test_race.py
 def test_race_run_see_who_won_scrub_back_and_find_the_crossover(visit):
     visit.get_by_role("tab", name="Race").click()
     type_number(visit, "Length in tokens", 16)
