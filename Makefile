@@ -15,6 +15,7 @@ SUBMAKE = $(MAKE) --no-print-directory  # by another name, so that make -n only 
 TORCH := $(shell grep -E '^torch==' requirements.txt)
 
 .DEFAULT_GOAL := help
+unexport PYTHONDONTWRITEBYTECODE  # where it is set, every start would compile PyTorch again
 .PHONY: help demo test test-gpu lint lab notebooks lessons lessons-html bench gpu clean
 
 help:  ## list the targets
@@ -87,8 +88,8 @@ clean:  ## remove .venv and everything that was made
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis test-artifacts lessons-html
 
 # torch first and alone: a resolver that sees it among the rest may fetch another version, with gigabytes of CUDA.
-# A .venv that works is kept; only a broken or missing one is made anew. Python compiles what it imports: to compile
-# all 16,000 modules beforehand would take longer than the rest.
+# A .venv that works is kept; only a broken or missing one is made anew. Python compiles what it imports, and keeps it; to
+# compile all 16,000 modules beforehand would take longer than the rest.
 $(STAMP): requirements.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) was not found; Python 3.11 or newer is needed (make PYTHON=/path/to/python3 ...)." >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is $$($(PYTHON) -V 2>&1); Python 3.11 or newer is needed (make PYTHON=python3.12 ...)." >&2; exit 1; }
