@@ -123,6 +123,7 @@ class Squared(_FromAlpha):
 
     There a text is still open and its gradient large. Of `tiny`, trained on tales, the squared norm of a row's gradient
     (under 1/t) is below 1 with up to 60 % masked and above 30 from 92 % on; these draws bring its mean from 4.6 to 2.8.
+    `small` after 45 million tokens of tales: 0.145 nats above the entropy, and 0.156 by log-linear (one run each).
     """
 
     name: str = "squared"

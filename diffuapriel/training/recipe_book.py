@@ -134,11 +134,11 @@ RECIPES = {
         draws=16,
         batch_size=256,
     ),
-    # The bundled `small`. Of several GPUs (torchrun) each takes its share of the 384 rows.
+    # The bundled `small`. Of several GPUs (torchrun) each takes its share of the 512 rows.
     "small-tales-long": _small(
         "tales:3",
-        tokens=26_000 * 384 * 128,
-        minutes=26,
+        tokens=57_500 * 512 * 128,
+        minutes=85,
         options={
             "length": 128,
             "batch_size": 512,
