@@ -92,6 +92,24 @@ def test_the_loss_of_a_uniform_model_is_log_v(name: str) -> None:
     assert got.nats.sum().item() / ids.numel() == pytest.approx(got.loss.item())
 
 
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_the_bound_is_the_same_number_under_every_schedule(name: str) -> None:
+    """Of a text of one token only, by a denoiser that is sure of it when little is masked, and unsure when much is."""
+    ids = torch.zeros(8192, 32, dtype=torch.int64)
+
+    def denoiser(noisy: torch.Tensor, sigma: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        logits = torch.zeros(*noisy.shape, VOCABULARY)
+        logits[..., 0] = 9 * torch.exp(-sigma)[:, None]
+        return logits[positions]
+
+    alpha = (
+        torch.arange(100_000) + 0.5
+    ) / 100_000  # the bound is the mean over alpha of what a masked token costs
+    costs = torch.log(VOCABULARY - 2 + torch.exp(9 * alpha)) - 9 * alpha
+    found = nelbo(denoiser, ids, get_schedule(name), MASK, generator=torch.Generator().manual_seed(0)).loss
+    assert found.item() == pytest.approx(costs.mean().item(), rel=0.01)
+
+
 def test_only_masked_tokens_cost_and_all_tokens_divide() -> None:
     ids = torch.randint(0, MASK, (1, 1000), generator=torch.Generator().manual_seed(0))
     t = torch.tensor([0.25])

@@ -90,6 +90,15 @@ def test_a_run_leaves_a_log_a_curve_a_state_and_a_checkpoint(options, tmp_path, 
     assert "1,152" in (result.checkpoint / "README.md").read_text()
 
 
+def test_the_rate_ends_where_the_options_say(options):
+    config = options(steps=8, final_rate=0.0, schedule="squared")
+    train(config, progress=False)
+    rates = [record["learning_rate"] for record in read_log(config.folder) if "loss" in record]
+    how = {"peak": config.peak_learning_rate, "warmup_steps": 5, "total_steps": 8}
+    assert rates == [learning_rate(step, **how, final=0.0) for step in range(8)]
+    assert rates[-1] < learning_rate(7, **how)
+
+
 def test_the_checkpoint_holds_the_averaged_weights(options):
     """With a decay of zero the average is the last weights; with one of nearly one it lags behind."""
     config = options(steps=6, ema_decay=0.0)
