@@ -51,12 +51,9 @@ def schedule_chart(t: float) -> Figure:
 
     figure: Any = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08)
     times = torch.linspace(0, 1, 101, dtype=torch.float64)
-    for number, (name, schedule) in enumerate(SCHEDULES.items()):
-        line = {
-            "color": (*COLORS, INK)[number],
-            "width": 2.5,
-            "dash": ("solid", "dash", "dot", "dashdot")[number],
-        }
+    colors, dashes = (*COLORS, INK), ("solid", "dash", "dot", "dashdot")
+    for (name, schedule), color, dash in zip(SCHEDULES.items(), colors, dashes, strict=True):
+        line = {"color": color, "width": 2.5, "dash": dash}
         curves = (1 - schedule.alpha(times), schedule.sigma(times))
         for row, curve in enumerate(curves, start=1):
             figure.add_scatter(

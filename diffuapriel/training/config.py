@@ -22,7 +22,7 @@ import torch
 
 from diffuapriel.config import ARCHITECTURES, ModelConfig, preset
 from diffuapriel.diffusion.schedule import get_schedule
-from diffuapriel.training.optimizer import default_learning_rate
+from diffuapriel.training.optimizer import FINAL_RATE, default_learning_rate
 
 PRECISIONS = ("float32", "bf16")
 STRATEGIES = ("auto", "ddp", "fsdp")  # see ranks.py
@@ -96,7 +96,7 @@ class TrainConfig:
     schedule: str = "log-linear"
     learning_rate: float | None = None
     warmup_steps: int = 100
-    final_rate: float = 0.1  # at the end of the cosine, as a part of the peak
+    final_rate: float = FINAL_RATE  # at the end of the cosine, as a part of the peak
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
     ema_decay: float = 0.9999

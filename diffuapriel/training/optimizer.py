@@ -19,6 +19,8 @@ from torch import nn
 
 from diffuapriel.checkpoint import is_matrix
 
+FINAL_RATE = 0.1  # where the cosine ends unless asked otherwise, as a part of the peak
+
 # preset -> (Mamba and hybrid, Transformer)
 LEARNING_RATES = {
     "nano": (3e-3, 2e-3),
@@ -39,7 +41,7 @@ def default_learning_rate(preset: str, architecture: str) -> float:
 
 
 def learning_rate(
-    step: int, *, peak: float, warmup_steps: int, total_steps: int | None, final: float = 0.1
+    step: int, *, peak: float, warmup_steps: int, total_steps: int | None, final: float = FINAL_RATE
 ) -> float:
     """The rate of update `step` (from 0): linear to `peak` over the warm-up, then a cosine to `final` times the peak.
 

@@ -16,7 +16,8 @@ from diffuapriel.compare.report import command as command_line
 from diffuapriel.compare.report import draw, past_best, sentences, table, text, write_report
 from diffuapriel.compare.study import curve, differences
 from diffuapriel.config import ARCHITECTURES
-from diffuapriel.training import log, loop
+from diffuapriel.training import loop
+from tests.training.conftest import without_curves
 
 QUICK: dict[str, Any] = {
     "corpus": "tales:1",
@@ -152,7 +153,7 @@ def test_the_command_in_the_report_asks_for_the_same_plan() -> None:
 def studied(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(log, "draw_curve", lambda *given: b"\x89PNG")  # tests/training/test_log.py draws
+        without_curves(patch)
         found = run_study(Plan(**QUICK), folder, progress=False)
     assert found is not None
     return folder, found
@@ -176,7 +177,7 @@ def test_a_study_that_is_done_trains_and_measures_nothing_again(studied, monkeyp
     folder, found = studied
     monkeypatch.setattr(loop, "backward", lambda *_: pytest.fail("trained again"))
     monkeypatch.setattr(study, "measure", lambda *_: pytest.fail("measured again"))
-    monkeypatch.setattr(log, "draw_curve", lambda *given: b"\x89PNG")
+    without_curves(monkeypatch)
     assert json.dumps(run_study(Plan(**QUICK), folder, progress=False)) == json.dumps(found)
 
 

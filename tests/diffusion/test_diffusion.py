@@ -104,7 +104,7 @@ def test_the_bound_is_the_same_number_under_every_schedule(name: str) -> None:
 
     alpha = (
         torch.arange(100_000) + 0.5
-    ) / 100_000  # the bound is the mean over alpha of what a masked token costs
+    ) / 100_000  # over which the bound is the mean of a masked token's cost
     costs = torch.log(VOCABULARY - 2 + torch.exp(9 * alpha)) - 9 * alpha
     found = nelbo(denoiser, ids, get_schedule(name), MASK, generator=torch.Generator().manual_seed(0)).loss
     assert found.item() == pytest.approx(costs.mean().item(), rel=0.01)

@@ -30,10 +30,15 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+def without_curves(patch: pytest.MonkeyPatch) -> None:
+    """No loss curve is drawn, which would take longer than a tiny run; test_log.py and test_loop.py draw."""
+    patch.setattr(log, "draw_curve", lambda *given: b"")
+
+
 @pytest.fixture(autouse=True)
 def plain_curve(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No curve is drawn, which would take longer than the run; `monkeypatch.undo()` where a test looks at it."""
-    monkeypatch.setattr(log, "draw_curve", lambda *given: b"")
+    """`without_curves`; `monkeypatch.undo()` where a test looks at one."""
+    without_curves(monkeypatch)
 
 
 def _tiny_model(architecture: str = "diffuapriel") -> ModelConfig:

@@ -55,17 +55,16 @@ def test_decay_without_a_gradient_shrinks_matrices_only(tiny_model):
         torch.testing.assert_close(parameter.detach(), before[name] * factor)
 
 
-def test_the_rate_rises_linearly_and_falls_by_a_cosine_to_a_tenth():
-    def rate(step):
-        return learning_rate(step, peak=1.0, warmup_steps=10, total_steps=110)
+def test_the_rate_rises_linearly_and_falls_by_a_cosine_to_a_tenth_or_where_it_is_told():
+    def rate(step, **where):
+        return learning_rate(step, peak=1.0, warmup_steps=10, total_steps=110, **where)
 
     assert [rate(step) for step in (0, 4, 9)] == pytest.approx([0.1, 0.5, 1.0])
     assert rate(10) == 1.0
     assert rate(60) == pytest.approx(0.1 + 0.9 * 0.5)  # half way
     assert rate(35) == pytest.approx(0.1 + 0.45 * (1 + math.cos(math.pi / 4)))
     assert rate(110) == pytest.approx(0.1) and rate(10_000) == pytest.approx(0.1)
-    assert learning_rate(60, peak=1.0, warmup_steps=10, total_steps=110, final=0.0) == pytest.approx(0.5)
-    assert learning_rate(110, peak=1.0, warmup_steps=10, total_steps=110, final=0.0) == 0.0
+    assert rate(60, final=0.0) == pytest.approx(0.5) and rate(110, final=0.0) == 0.0
 
 
 @given(warmup=st.integers(1, 1000), total=st.integers(1, 10_000), step=st.integers(0, 20_000))
