@@ -51,7 +51,8 @@ def close_kernel(
     M = tl.zeros((CHUNK, CHUNK), tl.float32)
     for part in range(count):
         here = ((bk * GROUPS + group) * count + part) * chunks + c
-        M += tl.load(products + here * CHUNK * CHUNK + (u * CHUNK + t), mask=u <= t, other=0.0)
+        square = tl.load(products + here * CHUNK * CHUNK + (u * CHUNK + t))
+        M += tl.where(u <= t, square, 0.0)  # a mask in the load would make it a number at a time
     at = (((b * length + first) * DIRECTIONS + k) * GROUPS + group) * N
     row = sign * i[:, None] * (DIRECTIONS * GROUPS * N) + n[None, :]
     keys = tl.load(key + at + row, mask=inside, other=0.0)

@@ -14,6 +14,7 @@ moment, on any rank, during a save too, finds a whole state or, before its first
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,9 +163,11 @@ def _refuse_other_options(found: Path, document: dict[str, Any], config: TrainCo
             f"{file} has format_version {version!r}; this package reads {FORMAT_VERSION}: "
             "finish the run with the version that began it, or choose another folder"
         )
+    defaults = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
+    began = defaults | document["config"]  # options that did not exist then stood at their default
     for key, value in config.fixed_part().items():
-        if document["config"].get(key) != value:
+        if began[key] != value:
             raise ValueError(
-                f"{file} is of a run with {key} = {document['config'].get(key)!r}, not {value!r}; "
+                f"{file} is of a run with {key} = {began[key]!r}, not {value!r}; "
                 "go on with the same options, or choose another folder"
             )

@@ -124,7 +124,7 @@ def test_the_head_on_masked_rows_gives_the_loss_and_gradient_of_every_position(
     how: dict, monkeypatch
 ) -> None:
     traced = torch.compile(
-        objective._cross_entropy, dynamic=True, backend="eager"
+        objective._streamed_cross_entropy, dynamic=True, backend="eager"
     )  # as compiled, in a second
     monkeypatch.setattr(objective, "_compiled_cross_entropy", lambda: traced)
     torch.manual_seed(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import random
 import signal
@@ -122,6 +123,17 @@ def test_where_and_how_fast_it_runs_may_change_when_a_run_goes_on(options, monke
         train(options(folder=str(tmp_path / "parts")), progress=False)
     train(options(folder=str(tmp_path / "parts"), checkpoint_activations=True), progress=False)
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+
+
+def test_a_run_begun_before_an_option_existed_goes_on_with_its_default(options):
+    train(options(steps=2), progress=False)
+    file = Path(options().folder) / "state" / "state.json"
+    document = json.loads(file.read_text())
+    del document["config"]["final_rate"]
+    file.write_text(json.dumps(document))
+    assert train(options(steps=2), progress=False).finished
+    with pytest.raises(ValueError, match=r"of a run with final_rate = 0\.1, not 0\.0"):
+        train(options(steps=2, final_rate=0.0), progress=False)
 
 
 def test_the_state_of_another_version_is_refused(options):
