@@ -124,9 +124,9 @@ def test_the_head_on_masked_rows_gives_the_loss_and_gradient_of_every_position(
     how: dict, monkeypatch
 ) -> None:
     traced = torch.compile(
-        objective._streamed_cross_entropy, dynamic=True, backend="eager"
+        objective._cross_entropy, dynamic=True, backend="eager"
     )  # as compiled, in a second
-    monkeypatch.setattr(objective, "_compiled_cross_entropy", lambda: traced)
+    monkeypatch.setattr(objective, "_compiled_cross_entropy", lambda dynamic: traced)
     torch.manual_seed(0)
     shape = {"width": 32, "depth": 2, "d_state": 8, "headdim": 16, "cond_dim": 8}
     model = Denoiser(ModelConfig(architecture="diffuapriel", vocab_size=VOCABULARY, **shape))
