@@ -5,9 +5,8 @@ Measured on this machine, for both tokenizers, windows of 1,024 tokens:
     a core      windows made in this process, over its CPU seconds: other programs do not slow this figure
     workers     windows that come out of a data loader with so many processes, over the clock: they do slow this one
 
-Computed, not measured: the tokens a second that training would read on an H200 at 40 % of its 989 TFLOP/s of dense
-bfloat16 products. An update costs three forward passes: the products of the blocks (bound.py: weights, attention, scan)
-and of the head; the embedding is looked up and costs none.
+Computed, not measured: the tokens a second that training would read on an H200 at a model FLOP utilisation of 40 %
+(training/flops.py).
 The cores that a preset needs are for making windows. A loader hands batches over one by one, which the workers' figure
 holds: where the two are far apart, as for a token cache, larger batches help and more workers do not.
 
@@ -30,16 +29,16 @@ from pathlib import Path
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from diffuapriel.bench.bound import backbone_work
 from diffuapriel.bench.table import table
 from diffuapriel.config import ARCHITECTURES, PRESETS, ModelConfig, preset
 from diffuapriel.text.corpus import Corpus, open_corpus
 from diffuapriel.text.documents import DocumentCorpus
 from diffuapriel.text.tokenizer import VOCABULARIES, get_tokenizer
 from diffuapriel.text.tokens_build import build_tokens
+from diffuapriel.training.flops import PEAKS, training_flops
 
 LENGTH, ROWS = 1024, 16  # of a window, in tokens; of a batch
-H200_FLOPS, SHARE = 989e12, 0.4
+SHARE = 0.4  # of an H200's peak
 WORKERS = 12  # what a training run takes on a machine with as many cores
 SOURCES = ("tales", "stdlib", "JSON lines", "tokens")
 
@@ -128,16 +127,9 @@ def _batch(corpus: Corpus, step: int) -> Tensor:
     return corpus.batch(step, split="train", batch_size=ROWS, length=LENGTH, seed=0)
 
 
-def training_flops(config: ModelConfig) -> float:
-    """Products of one update, in flops a token, for windows of LENGTH: computed, see the top of this file."""
-    work = backbone_work(config, LENGTH)
-    blocks = (work.product_flops + work.attention_flops + work.scan_flops) / LENGTH
-    return 3 * (blocks + 2 * config.width * config.padded_vocab_size)
-
-
 def needed(config: ModelConfig) -> float:
     """Tokens a second that training reads on an H200 at 40 % of its peak: computed."""
-    return SHARE * H200_FLOPS / training_flops(config)
+    return SHARE * PEAKS["H200"] / training_flops(config, LENGTH)
 
 
 def format_speeds(speeds: Sequence[SourceSpeed], workers: int) -> str:
@@ -159,8 +151,8 @@ def format_speeds(speeds: Sequence[SourceSpeed], workers: int) -> str:
             f"Measured here, {os.cpu_count()} cores: thousands of tokens a second, windows of {LENGTH:,}",
             table(["corpus", "tokenizer", "a core", f"{workers} workers"], measured),
             "",
-            f"Computed: thousands of tokens a second on an H200 at {SHARE:.0%} of {H200_FLOPS / 1e12:.0f} TFLOP/s, and "
-            "the cores of this machine's speed that the fastest of a preset needs",
+            f"Computed: thousands of tokens a second on an H200 at {SHARE:.0%} of its peak, and the "
+            "cores of this machine's speed that the fastest of a preset needs",
             table(["preset", *ARCHITECTURES, *sources], rows),
             f"With {WORKERS} workers data would be the bottleneck of: {', '.join(short) or 'nothing'}",
         ]
