@@ -101,6 +101,7 @@ RECIPES = {
             "tokens": 20_000_000,
             "warmup_steps": 200,
             "validate_every": 500,
+            "compile": True,  # where there is no C++ compiler, the run says so and goes on without
         },
         stories=200,
     ),
