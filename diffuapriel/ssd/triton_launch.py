@@ -4,6 +4,9 @@ A kernel walks tokens in *scan order*: row i of direction k is token i, or token
 is a reverse one. Rows are reached from the first one in scan order by a signed stride, so one code path serves
 both directions and nothing is flipped.
 
+Where a kernel reads rows of `in_proj`'s output, strides are compile-time constants. Of an argument Triton knows at most
+that 16 divides it, and a row often has no such number of channels: it would then be loaded a number at a time.
+
 Dot products take their operands in the tensors' own dtype and add in float32. Tensor cores would round float32
 operands to ten bits: so each is split in two, and three products give back what was rounded off ("tf32x3").
 """

@@ -58,6 +58,19 @@ def test_they_are_near_the_rule_of_six_a_parameter_and_token(name, architecture)
     assert 0.5 < training_flops(config, 128) / (6 * parameters) < 1.5
 
 
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_an_update_costs_six_a_parameter_and_what_mixes_tokens(name, architecture):
+    config, length = preset(name, architecture), 1024
+    embedding = config.padded_vocab_size * config.width
+    modulation = config.cond_dim * (6 * config.depth + 2) * config.width  # once a text, not once a token
+    floor = 6 * (count_parameters(config) - embedding - modulation)
+    assert 0.97 * floor < training_flops(config, length) < 2.5 * floor
+    if architecture == "diffutran":
+        mixing = 3 * 4 * length * config.width * config.depth
+        assert training_flops(config, length) - mixing == pytest.approx(floor, rel=0.03)
+
+
 def test_only_attention_gets_dearer_with_the_length():
     longer = [training_flops(preset("240m", name), 8192) for name in ARCHITECTURES]
     short = [training_flops(preset("240m", name), 1024) for name in ARCHITECTURES]
