@@ -82,7 +82,7 @@ sed -i 's/cc_flag\.append(.*)/pass/' $$folder/*/setup.py && \
 CAUSAL_CONV1D_FORCE_BUILD=TRUE $(PY) -m pip install -q --no-deps --no-build-isolation $$folder/*/; }
 endef
 
-REPORT := import torch; from diffuapriel.ssd.dispatch import report; print(*report(torch.empty(0, device="cuda", dtype=torch.bfloat16)), sep="\n")
+REPORT := import torch; from diffuapriel.ops.ssd import report; print(*report(torch.empty(0, device="cuda", dtype=torch.bfloat16)), sep="\n")
 
 clean:  ## remove .venv and everything that was made
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis test-artifacts lessons-html

@@ -1,7 +1,7 @@
 """The command line of the app: what to offer, where to listen, who may come in, and how much each may ask for.
 
 Whoever reaches the page can make this machine work. So other machines reach it only behind a password, and every
-limit given here is the one that the server checks (app/limits.py).
+limit given here is the one that the server checks (app/server/limits.py).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.language import languages, table
-from app.limits import MOST_QUEUE, MOST_STEPS, MOST_TOKENS, Limits, of_room
+from app.server.limits import MOST_QUEUE, MOST_STEPS, MOST_TOKENS, Limits, of_room
+from app.strings.language import languages, table
 
 AUTH_VARIABLE = "DIFFUAPRIEL_AUTH"
 HERE = "127.0.0.1"

@@ -18,23 +18,21 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 # The browser wants a core too: a thread that waits for the others sleeps at once (see diffuapriel/__init__.py).
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
-ROOT = Path(__file__).resolve().parent.parent
-if (
-    str(ROOT) not in sys.path
-):  # run as a script, sys.path holds app/ itself, where race.py would hide others' `race`
-    sys.path[:] = [str(ROOT), *(p for p in sys.path if Path(p or ".").resolve() != ROOT / "app")]
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the clone, not app/ itself
 
-import gradio as gr  # noqa: E402
+import gradio as gr
 
-from app import language, texts  # noqa: E402
-from app.arguments import HERE, Options, read_options  # noqa: E402
-from app.inside import InsideTab  # noqa: E402
-from app.limits import Limits  # noqa: E402
-from app.models import Models  # noqa: E402
-from app.quality import QualityTab  # noqa: E402
-from app.race import RaceTab  # noqa: E402
-from app.theme import STYLE, head, theme  # noqa: E402
-from app.unmask import UnmaskTab  # noqa: E402
+from app.arguments import HERE, Options, read_options
+from app.inside.tab import InsideTab
+from app.quality.tab import QualityTab
+from app.race.tab import RaceTab
+from app.server.limits import Limits
+from app.server.models import Models
+from app.strings import en as texts
+from app.strings import language
+from app.ui.theme import STYLE, head, theme
+from app.unmask.tab import UnmaskTab
 
 CACHE_SECONDS = 3600  # how often saved files are looked through, and how old they may become
 AT_ONCE = 8  # events that run no model, e.g. opening a trace; of those that do, one runs at a time
@@ -42,7 +40,7 @@ AT_ONCE = 8  # events that run no model, e.g. opening a trace; of those that do,
 
 def build(models: Models, limits: Limits | None = None) -> gr.Blocks:
     """The page: a title, one sentence, two tabs."""
-    from diffuapriel.player.gradio_host import html_component_arguments
+    from diffuapriel.trace.player.gradio_host import html_component_arguments
 
     limits = limits or Limits()
     unmask, race = UnmaskTab(models, limits), RaceTab(models, limits)

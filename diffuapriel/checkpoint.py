@@ -3,7 +3,7 @@
     model.safetensors              the weights; or, past 16 MB, Hugging Face's shards:
     model-00001-of-00002.safetensors, ..., model.safetensors.index.json
     config.json                    model_type, format_version, model (ModelConfig), files {name: sum}, extra
-    README.md                      the model card (see diffuapriel/card.py)
+    README.md                      the model card (see diffuapriel/model_card.py)
     *.png                          pictures of the card
 
 A folder is written aside and renamed into place (storage.py), so a kill at any moment loses nothing. Reading
@@ -38,7 +38,7 @@ from diffuapriel.storage import (
     write_json,
     write_tensors,
 )
-from diffuapriel.text.tokenizer import Tokenizer, get_tokenizer
+from diffuapriel.tokenizer import Tokenizer, get_tokenizer
 
 MODEL_TYPE = "diffuapriel"
 FORMAT_VERSION = 2

@@ -22,11 +22,11 @@ from typing import Any
 import torch
 from huggingface_hub import ModelCard, ModelHubMixin
 
-from diffuapriel.card import write_card
 from diffuapriel.checkpoint import fetch_checkpoint, load_weights, save_checkpoint
 from diffuapriel.config import ModelConfig
 from diffuapriel.model.denoiser import Denoiser, count_parameters
-from diffuapriel.text.tokenizer import Tokenizer, get_tokenizer
+from diffuapriel.model_card import write_card
+from diffuapriel.tokenizer import Tokenizer, get_tokenizer
 
 
 @dataclass(frozen=True)

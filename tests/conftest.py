@@ -1,7 +1,8 @@
 """Without a CUDA device the Triton kernels run in Triton's interpreter, on the CPU.
 
 Triton decides when it is first imported, so the variable is set before any test module is. Only float32 means
-anything there, unless tests/ssd/interpreter.py corrects it. A subprocess that compiles kernels must drop the variable.
+anything there, unless tests/ops/triton/interpreter.py corrects it. A subprocess that compiles
+kernels must drop the variable.
 
 jsonschema, which nbformat imports, would compile 39 grammars in each process: see diffuapriel/lessons/figure.py.
 

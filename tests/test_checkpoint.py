@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from diffuapriel import assets, checkpoint, storage
-from diffuapriel.card import write_card
 from diffuapriel.checkpoint import bundled, inspect_checkpoint, is_matrix, load_checkpoint, save_checkpoint
 from diffuapriel.config import ARCHITECTURES, ModelConfig
 from diffuapriel.model.denoiser import Denoiser
+from diffuapriel.model_card import write_card
 
 
 def tiny(architecture: str = "diffuapriel") -> Denoiser:

@@ -22,10 +22,10 @@ from diffuapriel.config import ARCHITECTURES, PRESETS, TOKENIZER_SIZES, ModelCon
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.options import STRATEGIES, SamplerConfig
+from diffuapriel.sampling.config import STRATEGIES, SamplerConfig
 from diffuapriel.sampling.sampler import Sampler
-from diffuapriel.sampling.trace import Trace
-from diffuapriel.text.tokenizer import get_tokenizer
+from diffuapriel.tokenizer import get_tokenizer
+from diffuapriel.trace.trace import Trace
 
 TOKENIZER = get_tokenizer("gpt2-4k")
 Run = Callable[..., tuple[int, str, str]]
@@ -426,7 +426,9 @@ def test_race_prints_the_lanes_and_what_was_fair(run: Run, checkpoint: str, tmp_
 def test_bench_prints_its_tables_and_keeps_the_figures(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("diffuapriel.bench.run.measure_generation", lambda lane, **_: _two_generations())
+    monkeypatch.setattr(
+        "diffuapriel.benchmark.cpu.run.measure_generation", lambda lane, **_: _two_generations()
+    )
     kept = tmp_path / "bench.json"
     code, out, err = run("bench", "generation", "--quick", "--json", str(kept))
     assert code == 0
@@ -435,7 +437,7 @@ def test_bench_prints_its_tables_and_keeps_the_figures(
 
 
 def _two_generations() -> list:
-    from diffuapriel.bench.generation import GenerationResult
+    from diffuapriel.benchmark.cpu.generation import GenerationResult
 
     return [GenerationResult("model", 256, steps, 1.0, 0.05) for steps in (32, 64)]
 

@@ -24,20 +24,23 @@ MOST_ASSET_BYTES = 16_000_000
 
 # Imports run downwards only. What stands in one row may import from its own row, without circles.
 LAYERS = (
-    ("config", "assets", "storage", "hub", "machine", "ssd", "diffusion", "text"),
-    ("model", "sampling"),
-    ("card", "checkpoint", "pretrained", "player"),
-    ("race", "evaluation", "training", "inside"),
-    ("bench", "compare", "commands", "cli", "__main__", "app", "lessons"),
+    ("assets", "config", "device", "storage", "hub", "ops", "diffusion"),
+    ("tokenizer", "model"),
+    ("tales", "sampling"),
+    ("data", "trace", "model_card", "checkpoint"),
+    ("pretrained", "interpret", "evaluation"),
+    ("training",),
+    ("benchmark",),
+    ("commands", "cli", "__main__", "app", "lessons"),
 )
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 CORE = (
     "config",
-    "ssd",
+    "ops.ssd",
     "model.denoiser",
     "diffusion.objective",
-    "text.tokenizer",
-    "text.tales",
+    "tokenizer",
+    "tales.language",
     "sampling",
     "checkpoint",
 )
@@ -65,7 +68,7 @@ def relative(path: Path) -> str:
 
 
 def unit(module: str) -> str:
-    """'diffuapriel.race.clock' -> 'race', 'app.main' -> 'app'."""
+    """'diffuapriel.benchmark.timing' -> 'race', 'app.main' -> 'app'."""
     first, _, rest = module.partition(".")
     return "app" if first == "app" else rest.partition(".")[0]
 

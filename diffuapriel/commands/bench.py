@@ -50,8 +50,8 @@ from typing import TYPE_CHECKING
 from diffuapriel.commands.choices import PRESETS
 
 if TYPE_CHECKING:
-    from diffuapriel.bench.gpu_plan import GpuPlan
-    from diffuapriel.bench.gpu_results import GpuReport
+    from diffuapriel.benchmark.gpu.plan import GpuPlan
+    from diffuapriel.benchmark.gpu.results import GpuReport
 
 GPU_ALONE = ("lengths", "steps", "save", "figures", "chart", "readme")  # options that need --gpu
 
@@ -94,8 +94,8 @@ def run(args: argparse.Namespace) -> int:
     for name in GPU_ALONE:
         if getattr(args, name):
             raise ValueError(f"--{'from' if name == 'figures' else name} goes with --gpu")
-    from diffuapriel.bench.report import format_report
-    from diffuapriel.bench.run import PARTS, Plan, run_bench
+    from diffuapriel.benchmark.cpu.report import format_report
+    from diffuapriel.benchmark.cpu.run import PARTS, Plan, run_bench
 
     repeats = 7 if args.repeats is None else args.repeats
     plan = Plan(preset=args.preset or "nano", parts=tuple(args.parts) or PARTS, repeats=repeats)
@@ -109,10 +109,10 @@ def run(args: argparse.Namespace) -> int:
 def _run_gpu(args: argparse.Namespace) -> int:
     """The GPU bench, or its figures from a file."""
     from diffuapriel import assets
-    from diffuapriel.bench.gpu_chart import write_chart
-    from diffuapriel.bench.gpu_readme import write_tables
-    from diffuapriel.bench.gpu_report import format_gpu_report
-    from diffuapriel.bench.gpu_results import GpuReport
+    from diffuapriel.benchmark.gpu.chart import write_chart
+    from diffuapriel.benchmark.gpu.docs_tables import write_tables
+    from diffuapriel.benchmark.gpu.report import format_gpu_report
+    from diffuapriel.benchmark.gpu.results import GpuReport
 
     if args.figures and (args.parts or args.json or args.save):
         raise ValueError("--from shows figures and measures nothing: leave out parts, --json and --save")
@@ -140,8 +140,8 @@ def _run_gpu(args: argparse.Namespace) -> int:
 
 def _measure_gpu(plan: GpuPlan, file: Path | None) -> GpuReport:
     """Measure, going on from the figures in `file` and keeping every shape there."""
-    from diffuapriel.bench.gpu import run_gpu_bench
-    from diffuapriel.bench.gpu_results import GpuReport
+    from diffuapriel.benchmark.gpu.results import GpuReport
+    from diffuapriel.benchmark.gpu.run import run_gpu_bench
 
     known = GpuReport.load(file) if file and file.exists() else None
     return run_gpu_bench(plan, "cuda", known, keep=lambda report: file and report.save(file), say=_say)
@@ -149,8 +149,8 @@ def _measure_gpu(plan: GpuPlan, file: Path | None) -> GpuReport:
 
 def _gpu_plan(args: argparse.Namespace) -> GpuPlan:
     """What was asked for. Raises RuntimeError without a GPU, ValueError for what cannot be."""
-    from diffuapriel.bench.gpu import require_gpu
-    from diffuapriel.bench.gpu_plan import GpuPlan
+    from diffuapriel.benchmark.gpu.plan import GpuPlan
+    from diffuapriel.benchmark.gpu.run import require_gpu
 
     given = {
         "preset": args.preset,
@@ -169,7 +169,7 @@ def _gpu_file(args: argparse.Namespace) -> Path | None:
     if args.json or not args.save:
         return args.json
     from diffuapriel import assets
-    from diffuapriel.bench.gpu import describe_machine
+    from diffuapriel.benchmark.gpu.run import describe_machine
 
     name = re.sub(r"[^a-z0-9]+", "-", describe_machine("cuda").device.lower()).strip("-")
     return assets.root() / "results" / f"gpu-{name}.json"

@@ -29,7 +29,7 @@ BLOCK_HELP = (
 
 def block_length(args: argparse.Namespace) -> int | None:
     """The sampler's `block_length` of --strategy and --block-length."""
-    from diffuapriel.sampling.options import BLOCK
+    from diffuapriel.sampling.config import BLOCK
 
     if args.block_length is None:
         return BLOCK if args.strategy == "confidence" else None

@@ -65,9 +65,9 @@ NOT_FIELDS = {"command", "debug", "out", "folder"}
 
 def run(args: argparse.Namespace) -> int:
     """Train what is not trained yet, score, print and write the report."""
-    from diffuapriel.compare.plan import Plan
-    from diffuapriel.compare.report import text, write_report
-    from diffuapriel.compare.study import run_study, slug
+    from diffuapriel.benchmark.learning.plan import Plan
+    from diffuapriel.benchmark.learning.report import text, write_report
+    from diffuapriel.benchmark.learning.study import run_study, slug
 
     given = {
         name: value for name, value in vars(args).items() if name not in NOT_FIELDS and value is not None

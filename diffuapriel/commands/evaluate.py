@@ -83,9 +83,9 @@ def run(args: argparse.Namespace) -> int:
     if args.samples < 0:
         raise ValueError(f"samples is {args.samples}; it must be 0 or more")
     from diffuapriel.checkpoint import inspect_checkpoint, load_checkpoint
+    from diffuapriel.data.registry import open_corpus
     from diffuapriel.evaluation.compression import xz_bits_per_byte
-    from diffuapriel.evaluation.perplexity import evaluate_nelbo
-    from diffuapriel.text.corpus import open_corpus
+    from diffuapriel.evaluation.nelbo import evaluate_nelbo
 
     model, tokenizer = load_checkpoint(args.checkpoint, device=args.device)
     recipe = inspect_checkpoint(args.checkpoint).extra.get("recipe", {})
@@ -128,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
 def _samples(args: argparse.Namespace, model: Any, tokenizer: Any, spec: str, length: int) -> Any:
     """The report on drawn stories, or None where the corpus is not tales and nothing can read them."""
     from diffuapriel.evaluation.tales import evaluate_tales
-    from diffuapriel.sampling.options import SamplerConfig
+    from diffuapriel.sampling.config import SamplerConfig
 
     kind, _, level = spec.partition(":")
     if kind != "tales":
@@ -156,9 +156,9 @@ def _samples(args: argparse.Namespace, model: Any, tokenizer: Any, spec: str, le
 
 def _infilling(args: argparse.Namespace, model: Any, tokenizer: Any, length: int) -> int:
     """Measure and print how hidden code comes back."""
+    from diffuapriel.data.stdlib import stdlib_corpus
     from diffuapriel.evaluation.infilling import evaluate_infilling
-    from diffuapriel.sampling.options import SamplerConfig
-    from diffuapriel.text.stdlib import stdlib_corpus
+    from diffuapriel.sampling.config import SamplerConfig
 
     temperature = args.temperature or 0.0
     config = SamplerConfig(

@@ -24,7 +24,8 @@ from diffuapriel.commands.choices import STRATEGIES
 from diffuapriel.commands.terminal import status
 
 if TYPE_CHECKING:
-    from diffuapriel.race import Lane, RaceResult
+    from diffuapriel.benchmark.entry import Lane
+    from diffuapriel.benchmark.generation import RaceResult
 
 DEFAULT_LANES = ("tales-diffuapriel", "tales-diffutran")
 
@@ -55,7 +56,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Race, print the table and what was fair."""
-    from diffuapriel.race import race_events
+    from diffuapriel.benchmark.generation import race_events
 
     lanes = [open_lane(name, args.device).tuned(args.dtype) for name in args.lanes or DEFAULT_LANES]
     result = None
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
 
 def open_lane(name: str, device: str) -> Lane:
     """The lane that `name` stands for. Raises ValueError or FileNotFoundError that says what is wrong with it."""
-    from diffuapriel.race import Lane
+    from diffuapriel.benchmark.entry import Lane
 
     kind, _, rest = name.partition(":")
     if kind != "random":
@@ -95,8 +96,8 @@ def open_lane(name: str, device: str) -> Lane:
 
 def format_race(result: RaceResult) -> str:
     """The lanes, fastest first, and the sentences about fairness."""
-    from diffuapriel.bench.table import table
-    from diffuapriel.race import format_bytes
+    from diffuapriel.benchmark.memory import format_bytes
+    from diffuapriel.benchmark.table import table
 
     lanes = sorted(result.lanes, key=lambda lane: lane.seconds)
     rows = []

@@ -35,8 +35,8 @@ from diffuapriel.commands.terminal import LiveCanvas, final_text
 
 if TYPE_CHECKING:
     from diffuapriel.sampling.frames import StepFrame
-    from diffuapriel.sampling.trace import Trace
-    from diffuapriel.text.tokenizer import Tokenizer
+    from diffuapriel.tokenizer import Tokenizer
+    from diffuapriel.trace.trace import Trace
 
 DEFAULT_LENGTH = 128  # tokens of a canvas when nothing is given
 TRACE_KINDS = (".json", ".html", ".gif")
@@ -108,9 +108,9 @@ def run(args: argparse.Namespace) -> int:
     from diffuapriel.checkpoint import load_checkpoint
     from diffuapriel.diffusion.schedule import get_schedule
     from diffuapriel.sampling.canvas import Canvas
-    from diffuapriel.sampling.options import SamplerConfig
+    from diffuapriel.sampling.config import SamplerConfig
     from diffuapriel.sampling.sampler import Sampler
-    from diffuapriel.sampling.trace import Trace
+    from diffuapriel.trace.trace import Trace
 
     fields = [field.name for field in dataclasses.fields(SamplerConfig)]
     given: dict[str, Any] = {name: getattr(args, name) for name in fields}

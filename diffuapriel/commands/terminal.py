@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from diffuapriel.sampling.frames import StepFrame
-    from diffuapriel.text.tokenizer import Tokenizer
+    from diffuapriel.tokenizer import Tokenizer
 
 HOLE = " ░░░"  # one [MASK]; about as wide as a token
 BRIGHT, DIM, RESET = "\x1b[1;32m", "\x1b[2m", "\x1b[0m"

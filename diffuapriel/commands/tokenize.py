@@ -41,9 +41,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Tokenize with a bar on standard error, then say what there is."""
-    from diffuapriel.text.tokenizer import get_tokenizer
-    from diffuapriel.text.tokens_build import build_tokens
-    from diffuapriel.training.progress import progress_bar
+    from diffuapriel.data.build import build_tokens
+    from diffuapriel.tokenizer import get_tokenizer
+    from diffuapriel.training.logging import progress_bar
 
     with ExitStack() as stack:
         bar: Any = None

@@ -152,7 +152,7 @@ def _by_recipe(name: str, given: dict[str, Any]) -> bool:
 
 def _say(text: str) -> None:
     """Print, where this process is the only one or the first of several."""
-    from diffuapriel.training.ranks import is_first
+    from diffuapriel.training.distributed import is_first
 
     if is_first():
         print(text)

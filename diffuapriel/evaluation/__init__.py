@@ -1,5 +1,5 @@
 """Evaluation: the NELBO of held-out text, and what samples are like."""
 
-from diffuapriel.evaluation.perplexity import NelboEstimate, evaluate_nelbo
+from diffuapriel.evaluation.nelbo import NelboEstimate, evaluate_nelbo
 
 __all__ = ["NelboEstimate", "evaluate_nelbo"]

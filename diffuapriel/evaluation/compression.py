@@ -11,8 +11,8 @@ from __future__ import annotations
 import lzma
 from dataclasses import dataclass
 
-from diffuapriel.text.corpus import Corpus, check_split
-from diffuapriel.text.documents import DocumentCorpus
+from diffuapriel.data.base import Corpus, check_split
+from diffuapriel.data.documents import DocumentCorpus
 
 MOST_BYTES = 100_000_000  # about a minute; xz gains nothing from more
 

@@ -30,9 +30,9 @@ from diffuapriel.checkpoint import inspect_checkpoint, load_checkpoint
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.evaluation.likelihood import AnswerScore, score_answers, windows
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.options import SamplerConfig
+from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.sampler import Sampler
-from diffuapriel.text.tokenizer import EOS
+from diffuapriel.tokenizer import EOS
 
 BATCH_TOKENS = 16_384  # of a batch at most, when the size is "auto"
 BATCH_LOGITS = 2**28  # float32 logits of it: 1 GiB

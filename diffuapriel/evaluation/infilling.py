@@ -25,13 +25,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from diffuapriel.data.base import random_stream
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.evaluation.interval import wilson_interval
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.options import SamplerConfig
+from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.sampler import DenoiserLike, Sampler
-from diffuapriel.text.corpus import random_stream
-from diffuapriel.text.tokenizer import Tokenizer
+from diffuapriel.tokenizer import Tokenizer
 
 EXAMPLES = 5
 TRIES = 200  # for each span, before a corpus is said to hold too little code

@@ -29,10 +29,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diffuapriel.data.base import random_stream
 from diffuapriel.diffusion.objective import DenoiserLike
 from diffuapriel.diffusion.schedule import EPS
-from diffuapriel.evaluation.surprise import draw_masks
-from diffuapriel.text.corpus import random_stream
+from diffuapriel.evaluation.surprisal import draw_masks
 
 Pair = tuple[Sequence[int], Sequence[int]]  # the ids of a prompt and of its answer
 

@@ -18,14 +18,14 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from diffuapriel.data.tales import TalesCorpus
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.evaluation.interval import mean_interval, wilson_interval
 from diffuapriel.evaluation.tales import read_stories, split_window, unigram_entropy
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.options import SamplerConfig
+from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.sampler import DenoiserLike, Sampler
-from diffuapriel.text.tales_corpus import TalesCorpus
-from diffuapriel.text.tokenizer import Tokenizer
+from diffuapriel.tokenizer import Tokenizer
 
 FREE_OF_STEPS = ("threshold", "first_hitting")  # take as many calls as they need: one point each
 LEAST_WINDOWS = 4  # for an interval worth the name

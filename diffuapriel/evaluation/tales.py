@@ -29,10 +29,10 @@ from torch import nn
 
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.evaluation.interval import wilson_interval
-from diffuapriel.sampling.options import BLOCK
+from diffuapriel.sampling.config import BLOCK
 from diffuapriel.sampling.sampler import DenoiserLike, Sampler, SamplerConfig
-from diffuapriel.text import tales
-from diffuapriel.text.tokenizer import Tokenizer
+from diffuapriel.tales import language as tales
+from diffuapriel.tokenizer import Tokenizer
 
 EXAMPLES = 3
 

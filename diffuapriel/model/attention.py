@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from diffuapriel.config import ModelConfig
-from diffuapriel.model.norm import rms_norm
+from diffuapriel.model.layers import rms_norm
 
 ROPE_BASE = 10_000.0
 Rotary = tuple[Tensor, Tensor]  # cosine and sine, each (length, 1, headdim / 2)

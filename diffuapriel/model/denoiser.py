@@ -21,11 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffuapriel.config import ModelConfig
-from diffuapriel.model.adaln import Modulation, TimeEmbedding, modulate
 from diffuapriel.model.attention import Attention, Rotary, document_mask, rotary_angles
+from diffuapriel.model.layers import Modulation, TimeEmbedding, modulate, rms_norm
 from diffuapriel.model.mamba2 import BidirectionalMamba2
-from diffuapriel.model.norm import rms_norm
-from diffuapriel.ssd.segments import check_segments, number_runs
+from diffuapriel.ops.document_ids import check_segments, number_runs
 
 
 class Block(nn.Module):

@@ -29,9 +29,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffuapriel.config import ModelConfig
-from diffuapriel.model.norm import EPS, rms_norm
-from diffuapriel.ssd import choose_backend, ssd_bidirectional
-from diffuapriel.ssd.mixer import mixer as fused_mixer
+from diffuapriel.model.layers import EPS, rms_norm
+from diffuapriel.ops.ssd import choose_backend, ssd_bidirectional
+from diffuapriel.ops.triton.mixer import mixer as fused_mixer
 
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4  # range of the initial step sizes
 A_MIN, A_MAX = 1.0, 16.0  # range of the initial decay rates
@@ -142,7 +142,7 @@ class BidirectionalMamba2(nn.Module):
         return (halves * scale[..., None]).sum(0).to(halves.dtype)
 
     def _official(self, projected: Tensor) -> Tensor:
-        from diffuapriel.ssd.official_mixer import mixer as official_mixer
+        from diffuapriel.ops.mamba_ssm import mixer as official_mixer
 
         mix = cast(Callable[..., Tensor], official_mixer)  # torch.compiler.disable loses the signature
         return mix(projected, *self._mixer_parameters(), groups=self.config.n_groups, eps=EPS)

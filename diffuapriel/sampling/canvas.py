@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from diffuapriel.text.tokenizer import Tokenizer
+    from diffuapriel.tokenizer import Tokenizer
 
 MAX_LENGTH = 65_536  # tokens; the longest sequence of the paper's speed figures
 

@@ -29,13 +29,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffuapriel.diffusion.schedule import Schedule
-from diffuapriel.sampling import device, draw
+from diffuapriel.sampling import generate as device
+from diffuapriel.sampling import tokens as draw
 from diffuapriel.sampling.canvas import Canvas
+from diffuapriel.sampling.config import STRATEGIES, SamplerConfig
 from diffuapriel.sampling.frames import StepFrame, frame_of
-from diffuapriel.sampling.noise import Noise
-from diffuapriel.sampling.options import STRATEGIES, SamplerConfig
 from diffuapriel.sampling.state import State, masked_share
 from diffuapriel.sampling.strategies import CHOOSERS, ON_THE_GRID, Bools, Floats, Moment
+from diffuapriel.sampling.tokens import Noise
 
 __all__ = ["STRATEGIES", "DenoiserLike", "Sampler", "SamplerConfig", "State"]
 

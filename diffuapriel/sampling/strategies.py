@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffuapriel.sampling import draw
-from diffuapriel.sampling.options import SamplerConfig
+from diffuapriel.sampling import tokens as draw
+from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.state import State
 
 Bools = NDArray[np.bool_]

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from diffuapriel.text.corpus import Corpus
+from diffuapriel.data.base import Corpus
 from diffuapriel.training.config import TrainConfig
-from diffuapriel.training.ranks import OneProcess
+from diffuapriel.training.distributed import OneProcess
 
 MOST_WORKERS = 12
 PREFETCHED = 8  # batches a worker keeps ready

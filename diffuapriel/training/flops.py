@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 
 from diffuapriel.config import ModelConfig
-from diffuapriel.model.adaln import FREQUENCIES
+from diffuapriel.model.layers import FREQUENCIES
 
 # FLOP/s of dense bfloat16 products, from NVIDIA's data sheets (half the figure "with sparsity"); first match counts
 PEAKS = {

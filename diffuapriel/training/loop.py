@@ -26,33 +26,24 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from diffuapriel.data.registry import open_corpus
 from diffuapriel.diffusion.objective import nelbo, spread, stratified_t
 from diffuapriel.diffusion.schedule import Schedule, get_schedule
-from diffuapriel.evaluation.perplexity import NelboEstimate
+from diffuapriel.evaluation.nelbo import NelboEstimate
 from diffuapriel.model.denoiser import Denoiser
-from diffuapriel.ssd import document_segments
-from diffuapriel.text.corpus import open_corpus
-from diffuapriel.text.tokenizer import get_tokenizer
-from diffuapriel.training.blocks import checkpoint_blocks, compiled_blocks
-from diffuapriel.training.board import Board
+from diffuapriel.ops.document_ids import document_segments
+from diffuapriel.tokenizer import get_tokenizer
+from diffuapriel.training.checkpoint import Progress, find_progress, load_state, save_state
 from diffuapriel.training.config import TrainConfig
+from diffuapriel.training.cudagraph import AddGradient, Recorded, can_record, part_rows, recorded_or_plain
 from diffuapriel.training.data import batches
-from diffuapriel.training.ema import EMA
+from diffuapriel.training.distributed import OneProcess, open_ranks, whole
 from diffuapriel.training.flops import peak_flops, utilisation
-from diffuapriel.training.log import RunLog
-from diffuapriel.training.optimizer import learning_rate, make_optimizer
-from diffuapriel.training.progress import progress_bar
-from diffuapriel.training.ranks import OneProcess, open_ranks, whole
-from diffuapriel.training.recording import (
-    AddGradient,
-    Recorded,
-    can_record,
-    part_rows,
-    recorded_or_plain,
-)
+from diffuapriel.training.logging import Board, RunLog, progress_bar
+from diffuapriel.training.optimizer import EMA, learning_rate, make_optimizer
+from diffuapriel.training.parallelize import checkpoint_blocks, compiled_blocks
 from diffuapriel.training.result import save_result, validate
 from diffuapriel.training.session import Clock, alone_in, stop_signals
-from diffuapriel.training.state import Progress, find_progress, load_state, save_state
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import torch
 
-from diffuapriel.card import write_card
 from diffuapriel.checkpoint import save_checkpoint
-from diffuapriel.evaluation.perplexity import NelboEstimate, evaluate_nelbo
-from diffuapriel.machine import machine_name
+from diffuapriel.data.base import Corpus
+from diffuapriel.device import machine_name
+from diffuapriel.evaluation.nelbo import NelboEstimate, evaluate_nelbo
 from diffuapriel.model.denoiser import Denoiser, count_parameters
-from diffuapriel.text.corpus import Corpus
+from diffuapriel.model_card import write_card
+from diffuapriel.training.checkpoint import Progress
 from diffuapriel.training.config import TrainConfig
-from diffuapriel.training.ema import EMA
-from diffuapriel.training.log import RunLog
-from diffuapriel.training.ranks import OneProcess, whole
-from diffuapriel.training.state import Progress
+from diffuapriel.training.distributed import OneProcess, whole
+from diffuapriel.training.logging import RunLog
+from diffuapriel.training.optimizer import EMA
 
 
 def validate(

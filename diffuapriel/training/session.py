@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from diffuapriel.training.checkpoint import Progress
 from diffuapriel.training.config import TrainConfig
-from diffuapriel.training.ranks import OneProcess
-from diffuapriel.training.state import Progress
+from diffuapriel.training.distributed import OneProcess
 
 REPORT_SECONDS = 2.0  # between two looks at the losses: each waits for the device
 CALIBRATION_SECONDS = 10.0  # at most, and at most a twentieth of `minutes`

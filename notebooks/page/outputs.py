@@ -15,7 +15,7 @@ from typing import Any
 
 from nbformat import NotebookNode, from_dict
 
-from diffuapriel.sampling.trace import embeddable
+from diffuapriel.trace.trace import embeddable
 from page.text import to_html, to_mathml
 
 WIDGET = "application/vnd.jupyter.widget-view+json"

@@ -125,7 +125,7 @@ if "tales-diffuapriel" not in bundled():
 # the others cannot. On a laptop, `chunked` is the one that works, and that is as it should be.
 
 # %%
-from diffuapriel.ssd.dispatch import report
+from diffuapriel.ops.ssd import report
 
 gpu = torch.cuda.is_available()
 memory = psutil.virtual_memory()
@@ -195,7 +195,7 @@ guess_1
 
 # %%
 from diffuapriel import Canvas, Sampler, SamplerConfig, get_schedule
-from diffuapriel.player.widget import Player
+from diffuapriel.trace.player.widget import Player
 
 
 def make_writer(steps, seed=0):
@@ -287,7 +287,7 @@ guess_2 = predict("A", "B", "C")
 guess_2
 
 # %%
-from diffuapriel.text.tales_lexicon import BOYS, GIRLS
+from diffuapriel.tales.lexicon import BOYS, GIRLS
 
 TIMES = 4 if QUICK else 32
 canvas = Canvas.from_text("[MASK:2] lost her map. She was sad.", tokenizer)

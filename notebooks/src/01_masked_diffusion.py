@@ -65,7 +65,7 @@ prepare()
 # %%
 from diffuapriel import Canvas, Sampler, SamplerConfig, get_schedule, load_checkpoint
 from diffuapriel.checkpoint import bundled
-from diffuapriel.player.widget import Player
+from diffuapriel.trace.player.widget import Player
 
 name = "tales-diffuapriel"
 if name in bundled():
@@ -87,7 +87,7 @@ else:
 # Our own model shall learn the easiest tales, of one sentence each.
 
 # %%
-from diffuapriel.text import tales
+from diffuapriel.tales import language as tales
 
 rng = random.Random(0)
 for _ in range(5):

@@ -230,7 +230,7 @@ check.one_step(one_step)
 # sixteen digits: then a difference is a mistake and not rounding.
 
 # %%
-from diffuapriel.ssd import ssd
+from diffuapriel.ops.ssd import ssd
 
 
 def draw_head(length, P=16, N=8, seed=0, dtype=torch.float64):
@@ -687,7 +687,7 @@ guess_3.reveal("ABC"[list(scans).index(fastest)], f"Fastest at {n:,} tokens: {fa
 
 # %%
 from diffuapriel import Canvas, Sampler, SamplerConfig, get_schedule, load_checkpoint
-from diffuapriel.player.widget import Player
+from diffuapriel.trace.player.widget import Player
 
 model, tokenizer = load_checkpoint("tales-diffuapriel")
 options = SamplerConfig(strategy="confidence", steps=4 if QUICK else 72, top_p=0.9)
@@ -701,8 +701,7 @@ trace = Player().record(writer, model, canvas, tokenizer, model="tales-diffuapri
 # see what goes into a layer we hang a *hook* on it, a function that PyTorch calls each time.
 
 # %%
-from diffuapriel.inside import head_memory
-from diffuapriel.inside.memory import step_sizes
+from diffuapriel.interpret.half_life import head_memory, step_sizes
 
 
 @torch.no_grad()
@@ -756,7 +755,7 @@ for low, high in ((0, 5), (5, 20), (20, len(ids)), (len(ids), math.inf)):
 # head whose steps grow most at a full stop.
 
 # %%
-from diffuapriel.text import tales
+from diffuapriel.tales import language as tales
 
 rng = random.Random(3)
 stories = [

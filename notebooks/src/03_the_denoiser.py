@@ -98,8 +98,8 @@ print(f"{len(ALL)} sentences of {len(PARTS)} words, {len(WORDS)} different words
 # First the convolution. Each channel has K weights, called *taps*. Tap *j* looks K − 1 − *j* places **back**.
 
 # %%
-from diffuapriel.model.norm import rms_norm
-from diffuapriel.ssd import ssd
+from diffuapriel.model.layers import rms_norm
+from diffuapriel.ops.ssd import ssd
 
 
 def look_back(x, weight, bias):
@@ -293,7 +293,7 @@ show(figure)
 # answer at a chosen place. Row by row: which places does each answer depend on?
 
 # %%
-from diffuapriel.inside import gradient_influence
+from diffuapriel.interpret.influence import gradient_influence
 
 sentence = torch.tensor([WORDS.index(w) for w in ("Mia", "flew", "her", "red", "kite")])
 for label, model in (("one direction", one), ("both directions", both)):
@@ -522,7 +522,7 @@ def my_embedding(sigma, up, out):
     return F.silu(out(F.silu(up(my_features(sigma)))))
 
 
-from diffuapriel.model.adaln import TimeEmbedding
+from diffuapriel.model.layers import TimeEmbedding
 
 embedding = TimeEmbedding(cond_dim=32)  # the package's
 sigma = schedule.sigma(torch.tensor([0.0, 0.1, 0.5, 0.9]))
@@ -580,7 +580,7 @@ guess_3
 # `open_gates` sets all gates of an untrained model to one. With it we see what the gates were holding back.
 
 # %%
-from diffuapriel.inside import open_gates
+from diffuapriel.interpret.adaln import open_gates
 
 torch.manual_seed(2)
 fresh = Denoiser(toy)
@@ -608,7 +608,7 @@ guess_3.reveal("B", "Every gate is zero: each block passes its input on, token b
 
 # %%
 from diffuapriel import load_checkpoint
-from diffuapriel.inside import modulation_over_time
+from diffuapriel.interpret.adaln import modulation_over_time
 
 trained, tokenizer = load_checkpoint("tales-diffuapriel")
 times = torch.linspace(0, 1, 5 if QUICK else 41)
@@ -628,7 +628,7 @@ for number, kind in enumerate(("shift", "scale", "gate")):
 # listens, something near the truth must be cheapest.
 
 # %%
-from diffuapriel.text import tales
+from diffuapriel.tales import language as tales
 
 rng, texts = random.Random(3), []
 while len(texts) < (2 if QUICK else 16):
@@ -791,8 +791,8 @@ for size in PRESETS:
 # package's, so that its weights can be loaded.
 
 # %%
-from diffuapriel.model.adaln import Modulation, modulate
 from diffuapriel.model.denoiser import MLP
+from diffuapriel.model.layers import Modulation, modulate
 
 
 class MyBlock(nn.Module):
@@ -839,7 +839,7 @@ class MyDenoiser(nn.Module):
 # fresh model would hide most mistakes behind its zeros.
 
 # %%
-from diffuapriel.race.lane import random_denoiser
+from diffuapriel.benchmark.entry import random_denoiser
 
 generator = torch.Generator().manual_seed(0)
 for architecture in ("diffuapriel", "diffuapriel-h", "diffutran"):
@@ -858,7 +858,7 @@ for architecture in ("diffuapriel", "diffuapriel-h", "diffutran"):
 
 # %%
 from diffuapriel import Canvas, Sampler, SamplerConfig
-from diffuapriel.player.widget import Player
+from diffuapriel.trace.player.widget import Player
 
 mine = MyDenoiser(trained.config)
 mine.load_state_dict(trained.state_dict())

@@ -144,7 +144,7 @@ assert spread < 0.02
 # The text is that of lesson 01: tales of one sentence, each in a row of its own, filled up with end-of-text tokens.
 
 # %%
-from diffuapriel.text import tales
+from diffuapriel.tales import language as tales
 
 LENGTH = 18  # tokens in a row
 

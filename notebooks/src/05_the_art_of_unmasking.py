@@ -59,8 +59,8 @@ from diffuapriel import (
     preset,
 )
 from diffuapriel.lessons import QUICK, check, predict, prepare, show
-from diffuapriel.player.widget import Player
-from diffuapriel.text import tales
+from diffuapriel.tales import language as tales
+from diffuapriel.trace.player.widget import Player
 
 prepare()
 
@@ -516,7 +516,7 @@ for names in (["T = 0.5", "T = 2"], ["top-k 3"]):
 # The package keeps weights instead of probabilities, which need not sum to 1. Scaled, its top-k is ours.
 
 # %%
-from diffuapriel.sampling.draw import keep_top_k
+from diffuapriel.sampling.tokens import keep_top_k
 
 weights = keep_top_k(verb[None], 3)[0]
 torch.testing.assert_close(top_k(verb, 3), weights / weights.sum())
@@ -770,7 +770,7 @@ guess_3.reveal("C", "A rare token would need a g that float32 does not have.")
 # only:
 
 # %%
-from diffuapriel.sampling import Noise
+from diffuapriel.sampling.tokens import Noise
 
 noise = Noise.draw(seed=0, first_row=0, rows=2, step=0, length=LENGTH)
 print(noise.where.shape, noise.where.dtype, noise.token.dtype)

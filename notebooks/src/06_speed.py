@@ -70,7 +70,7 @@ print(f"{torch.get_num_threads()} threads")
 # random, as speed does not depend on them. The three architectures have equally many parameters.
 
 # %%
-from diffuapriel.race import Lane
+from diffuapriel.benchmark.entry import Lane
 
 lanes = {name: Lane.random("nano", name) for name in ("diffuapriel", "diffuapriel-h", "diffutran")}
 for name, lane in lanes.items():
@@ -168,7 +168,7 @@ guess_1.reveal(right, "The clock measures the machine as well as the model.")
 #   single time is still disturbed, but the *ratio* is about right, and the ratio is what we want. The order turns
 #   round each time, so that neither always follows the other.
 #
-# The rest of the lesson measures like this. The package has the protocol in one place, `diffuapriel.race`.
+# The rest of the lesson measures like this. The package has the protocol in one place, `diffuapriel.benchmark`.
 
 # %% [markdown]
 # ## 2. Latency against length
@@ -183,7 +183,7 @@ def my_order(lanes, repeats):
     return [i for r in range(repeats) for i in (there if r % 2 == 0 else back)]
 
 
-from diffuapriel.race.race import alternating
+from diffuapriel.benchmark.generation import alternating
 
 assert my_order(3, 4) == alternating(3, 4)  # the package's
 
@@ -212,7 +212,7 @@ for name, curve in mine.items():
 # fit. It goes up to a few thousand tokens and takes one to two minutes. Most of them go into one lane: which?
 
 # %%
-from diffuapriel.race import sweep_events
+from diffuapriel.benchmark.sweep import sweep_events
 
 lengths = (64, 128, 256) if QUICK else (128, 256, 512, 1024, 2048, 4096, 8192)
 bar = tqdm(total=100)
@@ -326,7 +326,7 @@ check.exponent(exponent)
 # The package's is `fit_exponent`. It takes the last four lengths if not told otherwise.
 
 # %%
-from diffuapriel.race import fit_exponent
+from diffuapriel.benchmark.sweep import fit_exponent
 
 for name, curve in curves.items():
     ns, ms = list(curve), list(curve.values())
@@ -378,7 +378,7 @@ check.crossing(crossing)
 # says so where the curves do not cross at all.
 
 # %%
-from diffuapriel.race import crossover
+from diffuapriel.benchmark.sweep import crossover
 
 for name in ("diffuapriel", "diffuapriel-h"):
     cross = crossover(name, curves[name], "diffutran", curves["diffutran"])
@@ -414,7 +414,7 @@ def mamba_multiply_adds(config, seen):
     return in_proj + out_proj + mlp + scan
 
 
-from diffuapriel.bench.bound import backbone_work  # the package's count, of all blocks
+from diffuapriel.benchmark.roofline import backbone_work  # the package's count, of all blocks
 
 config = lanes["diffuapriel"].config
 for n in (128, 4096):
@@ -540,7 +540,7 @@ guess_3.reveal(
 # the roof is the bandwidth, on the right the matrix rate. We put single steps of the two models under it.
 
 # %%
-from diffuapriel.ssd import ssd_bidirectional
+from diffuapriel.ops.ssd import ssd_bidirectional
 
 L, d, inner, N, H = 256 if QUICK else 2048, 128, 256, 64, 8  # as in DiffuApriel nano
 u, wide = torch.randn(L, d), torch.randn(L, 2 * inner)
@@ -677,7 +677,7 @@ print(f"How it was measured: {result.memory_method}.")
 # drawing is outside of the clock.
 
 # %%
-from diffuapriel.race import race_events
+from diffuapriel.benchmark.generation import race_events
 
 racers = [Lane.from_checkpoint(name) for name in ("tales-diffuapriel", "tales-diffutran")]
 length, steps_ = (64, 2) if QUICK else (512, 16)
@@ -697,7 +697,7 @@ print(*outcome.fairness(), sep="\n")
 # choose the measured speed in each, start both, and watch.
 
 # %%
-from diffuapriel.player.widget import Player
+from diffuapriel.trace.player.widget import Player
 
 for lane in outcome.lanes:
     display(Player.from_trace(lane.trace, height="14em"))
@@ -738,7 +738,7 @@ else:
 # And the paper? These are **its** figures, not ours, for another machine and larger models:
 
 # %%
-from diffuapriel.race.published import PUBLISHED
+from diffuapriel.benchmark.verdict import PUBLISHED
 
 for said in PUBLISHED:
     print(f"{said.architecture:14} up to {said.ratio} times DiffuTran's throughput ", end="")

@@ -54,7 +54,7 @@ from tqdm.auto import tqdm
 
 from diffuapriel import get_schedule, load_checkpoint
 from diffuapriel.lessons import QUICK, check, predict, prepare, show
-from diffuapriel.text import tales
+from diffuapriel.tales import language as tales
 
 prepare()
 
@@ -322,8 +322,8 @@ torch.testing.assert_close(same.mean(1), -joint.flatten().log())
 # same rows and the same masks, so they can be compared pair by pair.
 
 # %%
+from diffuapriel.data.tales import TalesCorpus
 from diffuapriel.evaluation import evaluate_nelbo
-from diffuapriel.text.tales_corpus import TalesCorpus
 
 corpus = TalesCorpus(tokenizer, level=3)
 windows = 4 if QUICK else 48
@@ -438,7 +438,7 @@ if saved > 0:
 # the standard library on this machine. A byte of plain text is 8 bits.
 
 # %%
-from diffuapriel.text.stdlib import stdlib_corpus
+from diffuapriel.data.stdlib import stdlib_corpus
 
 python = stdlib_corpus(tokenizer)
 rows = python.batch(0, split="heldout", batch_size=2 if QUICK else 16, length=LENGTH, seed=0)
@@ -492,7 +492,7 @@ check.ending_nats(ending_nats)
 # is a sentence but no longer fits the story. The grammar checks that: grammatical, not consistent.
 
 # %%
-from diffuapriel.text.tales_lexicon import COLORS, PEOPLE
+from diffuapriel.tales.lexicon import COLORS, PEOPLE
 
 
 def two_endings(rng):
@@ -579,7 +579,7 @@ for prompt, right, wrong, good, bad in mistakes[:2]:
 # %%
 from IPython.display import HTML, display
 
-from diffuapriel.evaluation.surprise import score_text
+from diffuapriel.evaluation.surprisal import score_text
 
 
 def in_colors(text, rounds):
@@ -620,7 +620,7 @@ for ending in (right, wrong):
 
 # %%
 from diffuapriel import Canvas, Sampler, SamplerConfig
-from diffuapriel.player.widget import Player
+from diffuapriel.trace.player.widget import Player
 
 STEPS, STORIES = (2, 2) if QUICK else (LENGTH, 8)
 hybrid, _ = load_checkpoint("tales-diffuapriel-h")

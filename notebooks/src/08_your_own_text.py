@@ -102,7 +102,7 @@ def code_pages():
 # pieces at the ends of lines, so that there is something to hold out.
 
 # %%
-from diffuapriel.text.files import SUFFIXES, read_documents
+from diffuapriel.data.files import SUFFIXES, read_documents
 
 
 def folder_texts(folder):
@@ -290,7 +290,7 @@ def options(folder, steps, **more):
 # are compared, to the last digit.
 
 # %%
-from diffuapriel.training.log import read_log
+from diffuapriel.training.logging import read_log
 
 N = 3 if QUICK else 12
 train(options("whole", N), progress=False)
@@ -360,8 +360,8 @@ guess_1 = predict("A", "B", "C")
 guess_1
 
 # %%
-from diffuapriel.evaluation.perplexity import evaluate_nelbo
-from diffuapriel.text.documents import DocumentCorpus  # a corpus from texts in memory
+from diffuapriel.data.documents import DocumentCorpus  # a corpus from texts in memory
+from diffuapriel.evaluation.nelbo import evaluate_nelbo
 
 parts = {"training": train_names, "twin": [twin], "strangers": strangers}
 seen = "".join(texts[name] for name in train_names)
@@ -466,7 +466,7 @@ print(f"{before} [ {word} ]{after}")
 
 # %%
 from diffuapriel import Canvas, Sampler, SamplerConfig
-from diffuapriel.player.widget import Player
+from diffuapriel.trace.player.widget import Player
 
 holes = len(tokenizer.encode(" " + word))
 canvas = Canvas.from_text(f"{before} [MASK:{holes}]{after}", tokenizer)
@@ -537,7 +537,8 @@ guess_2 = predict("A", "B", "C")
 guess_2
 
 # %%
-from diffuapriel.inside import occlusion_influence, time_of_text
+from diffuapriel.interpret.adaln import time_of_text
+from diffuapriel.interpret.influence import occlusion_influence
 
 before, word, after = with_hole(lines_of(twin))
 canvas = Canvas.from_text(f"{before} [MASK:{len(tokenizer.encode(' ' + word))}]{after}", tokenizer)

@@ -12,8 +12,8 @@ import pytest
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 pytest.importorskip("gradio", reason="needs gradio: pip install gradio")
 
-from app.limits import Limits
-from app.models import Models
+from app.server.limits import Limits
+from app.server.models import Models
 from tests.app.toys import toy_checkpoints
 
 

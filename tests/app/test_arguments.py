@@ -8,11 +8,11 @@ import pytest
 
 from app import arguments
 from app.arguments import AUTH_VARIABLE, is_loopback, read_options
-from app.limits import Limits, Refused
 from app.main import greeting
-from app.models import Models
-from app.race_request import read_race
-from app.request import read_request
+from app.race.request import read_race
+from app.server.limits import Limits, Refused
+from app.server.models import Models
+from app.unmask.request import read_request
 
 
 @pytest.fixture(autouse=True)

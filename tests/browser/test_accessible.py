@@ -28,7 +28,7 @@ TABS = {  # name -> what runs it, what shows that it has run
 @pytest.fixture(scope="module")
 def address(tmp_path_factory) -> Iterator[str]:
     """The app on two untrained nano checkpoints, served on a free port."""
-    from app.limits import Limits
+    from app.server.limits import Limits
 
     # few steps: a race in a moment
     with serving(tmp_path_factory.mktemp("checkpoints"), Limits(max_steps=8)) as url:

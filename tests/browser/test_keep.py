@@ -12,9 +12,9 @@ pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install
 pytest.importorskip("gradio", reason="needs gradio: pip install gradio")
 from playwright.sync_api import Page, expect
 
-from diffuapriel.sampling.trace import Trace
+from diffuapriel.trace.trace import Trace
 from tests.browser.visiting import PATIENCE_MS, keep_picture, serving
-from tests.player import example
+from tests.trace.player import example
 
 pytestmark = pytest.mark.browser
 DROP = """(stage, [name, text]) => {

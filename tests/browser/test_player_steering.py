@@ -9,9 +9,9 @@ import pytest
 pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
 from playwright.sync_api import Page, expect
 
-from diffuapriel.player import wire
-from diffuapriel.player.gradio_host import read_source
-from tests.player.example import MASK, page_of, trace
+from diffuapriel.trace import messages as wire
+from diffuapriel.trace.player.gradio_host import read_source
+from tests.trace.player.example import MASK, page_of, trace
 
 pytestmark = pytest.mark.browser
 

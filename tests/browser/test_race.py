@@ -20,11 +20,11 @@ HYBRID = "diffuapriel-h nano, random weights"
 @pytest.fixture(scope="module")
 def address(tmp_path_factory) -> Iterator[str]:
     """The app on two untrained nano checkpoints; a sweep's lengths take no time."""
-    import diffuapriel.race
-    from diffuapriel.race import throughput
+    import diffuapriel.benchmark
+    from diffuapriel.benchmark import sweep as throughput
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (diffuapriel.race, throughput):
+        for module in (diffuapriel.benchmark, throughput):
             patch.setattr(module, "LENGTHS", (64, 128, 256))
         with serving(tmp_path_factory.mktemp("checkpoints")) as url:
             yield url
@@ -126,7 +126,7 @@ def test_results_are_kept_compared_saved_and_forgotten(visit, tmp_path):
 def test_a_race_that_cannot_be_says_why_and_the_next_one_runs(visit):
     choose(visit, "b", "diffutran 1.3b, random weights")
     choose(visit, "c", "diffuapriel 1.3b, random weights")
-    import diffuapriel.race.memory as memory
+    import diffuapriel.benchmark.memory as memory
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "available_bytes", lambda device: 8_000_000_000)

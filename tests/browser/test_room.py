@@ -25,7 +25,7 @@ Serve = Callable[..., SimpleNamespace]
 def serve(tmp_path) -> Iterator[Serve]:
     """Serve the app on two untrained nano checkpoints: limits for `build`, the rest for `launch`."""
     from app.main import build, launch
-    from app.models import Models
+    from app.server.models import Models
 
     pages = []
 
@@ -72,7 +72,7 @@ def test_a_visitor_sees_the_place_in_the_queue_and_then_gets_a_turn(serve, page)
 
 
 def test_the_page_and_its_player_speak_german(serve, page):
-    from app import language
+    from app.strings import language
 
     language.use("de")
     try:

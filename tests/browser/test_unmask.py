@@ -14,8 +14,8 @@ pytest.importorskip("gradio", reason="needs gradio: pip install gradio")
 import gradio as gr
 from playwright.sync_api import Locator, Page, expect
 
-from diffuapriel.player.gradio_host import html_component_arguments
-from tests.app.unmask_toys import IDS, LENGTH, TOKENIZER, HeartModels, sure
+from diffuapriel.trace.player.gradio_host import html_component_arguments
+from tests.app.unmask.toys import IDS, LENGTH, TOKENIZER, HeartModels, sure
 from tests.browser.visiting import PATIENCE_MS, keep_picture, type_number
 
 pytestmark = pytest.mark.browser
@@ -26,7 +26,7 @@ ORDER = sorted(range(LENGTH), key=sure, reverse=True)  # in which the model writ
 @pytest.fixture(scope="module")
 def every_frame() -> Iterator[None]:
     """Every frame is sent at once: a model that waits for the test's permit brings no later message."""
-    from diffuapriel.player import wire
+    from diffuapriel.trace import messages as wire
 
     usual = wire.Feed.__init__.__kwdefaults__
     wire.Feed.__init__.__kwdefaults__ = usual | {"interval": 0.0}
@@ -38,9 +38,9 @@ def every_frame() -> Iterator[None]:
 def served(every_frame) -> Iterator[tuple[str, HeartModels]]:
     """The tab alone, served on a free port."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    from app.limits import Limits
-    from app.theme import STYLE, theme
-    from app.unmask import UnmaskTab
+    from app.server.limits import Limits
+    from app.ui.theme import STYLE, theme
+    from app.unmask.tab import UnmaskTab
 
     models = HeartModels()
     with gr.Blocks(analytics_enabled=False, title="Unmask") as page:

@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect
 from tests.app.toys import toy_checkpoints
 
 if TYPE_CHECKING:
-    from app.limits import Limits
+    from app.server.limits import Limits
 
 PATIENCE_MS = 120_000  # a busy machine is no fault of the app
 ARTIFACTS = Path(__file__).resolve().parents[2] / "test-artifacts"
@@ -25,7 +25,7 @@ def serving(folder: Path, limits: Limits | None = None, *, bundled: bool = True)
     """The address of the app on two untrained nano checkpoints and, unless told otherwise, the bundled ones."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     from app.main import build, launch
-    from app.models import Models
+    from app.server.models import Models
     from diffuapriel import checkpoint
 
     with pytest.MonkeyPatch.context() as patch:

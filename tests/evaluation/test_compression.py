@@ -9,10 +9,10 @@ import subprocess
 
 import pytest
 
+from diffuapriel.data.documents import DocumentCorpus
+from diffuapriel.data.registry import open_corpus
 from diffuapriel.evaluation.compression import XzEstimate, xz_bits_per_byte
-from diffuapriel.text.corpus import open_corpus
-from diffuapriel.text.documents import DocumentCorpus
-from diffuapriel.text.tokenizer import get_tokenizer
+from diffuapriel.tokenizer import get_tokenizer
 
 TOKENIZER = get_tokenizer("gpt2-4k")
 

@@ -11,9 +11,9 @@ import torch
 from diffuapriel.checkpoint import save_checkpoint
 from diffuapriel.cli import main
 from diffuapriel.config import ModelConfig
+from diffuapriel.data.documents import DocumentCorpus
 from diffuapriel.model.denoiser import Denoiser
-from diffuapriel.text.documents import DocumentCorpus
-from diffuapriel.text.tokenizer import get_tokenizer
+from diffuapriel.tokenizer import get_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def code(monkeypatch) -> None:
     """A standard library of a dozen functions."""
     modules = [f"def f{i}(a, b):\n    c = a + b * {i}\n    return c - a\n" for i in range(12)]
     corpus = DocumentCorpus("stdlib", get_tokenizer("gpt2-4k"), train=modules, heldout=modules)
-    monkeypatch.setattr("diffuapriel.text.stdlib.stdlib_corpus", lambda tokenizer: corpus)
+    monkeypatch.setattr("diffuapriel.data.stdlib.stdlib_corpus", lambda tokenizer: corpus)
 
 
 def heldout(books: str) -> list[str]:

@@ -21,7 +21,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window, make_
 from diffuapriel.cli import main
 from diffuapriel.evaluation.harness import DiffuAprielLM
 from diffuapriel.evaluation.likelihood import windows
-from diffuapriel.text.tokenizer import get_tokenizer
+from diffuapriel.tokenizer import get_tokenizer
 from tests.evaluation.known_models import Knows, Letters, Lookup, even
 
 TOKENIZER = get_tokenizer("gpt2-4k")

@@ -7,10 +7,10 @@ import ast
 import pytest
 import torch
 
+from diffuapriel.data.stdlib import stdlib_corpus
 from diffuapriel.evaluation.infilling import draw_holes, evaluate_infilling, find_blocks, parses
 from diffuapriel.evaluation.interval import wilson_interval
-from diffuapriel.text.stdlib import stdlib_corpus
-from diffuapriel.text.tokenizer import get_tokenizer
+from diffuapriel.tokenizer import get_tokenizer
 from tests.evaluation.known_models import Knows
 
 TOKENIZER = get_tokenizer("gpt2-4k")

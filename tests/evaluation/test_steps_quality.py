@@ -11,9 +11,9 @@ from torch import Tensor
 from diffuapriel.evaluation.interval import mean_interval, student_quantile, wilson_interval
 from diffuapriel.evaluation.steps_quality import plan, quality_events, read_windows, true_entropy
 from diffuapriel.evaluation.tales import unigram_entropy
-from diffuapriel.sampling import SamplerConfig
-from diffuapriel.text import tales
-from diffuapriel.text.tokenizer import get_tokenizer
+from diffuapriel.sampling.config import SamplerConfig
+from diffuapriel.tales import language as tales
+from diffuapriel.tokenizer import get_tokenizer
 
 TOKENIZER = get_tokenizer("gpt2-4k")
 EOS, LENGTH = TOKENIZER.eos_id, 24

@@ -16,9 +16,9 @@ from diffuapriel.evaluation.tales import (
     split_window,
     unigram_entropy,
 )
-from diffuapriel.sampling import SamplerConfig
-from diffuapriel.text import tales
-from diffuapriel.text.tokenizer import get_tokenizer
+from diffuapriel.sampling.config import SamplerConfig
+from diffuapriel.tales import language as tales
+from diffuapriel.tokenizer import get_tokenizer
 
 TOKENIZER = get_tokenizer("gpt2-4k")
 EOS = TOKENIZER.eos_id

@@ -38,7 +38,7 @@ def pytest_runtest_setup() -> None:
 @pytest.fixture(scope="session")
 def device() -> torch.device:
     """The CUDA device; mamba_ssm's kernels get one configuration each, or they would be tuned for every shape."""
-    from diffuapriel.ssd import official_library
+    from diffuapriel.ops import mamba_ssm as official_library
 
     os.environ["MAMBA_DETERMINISTIC"] = (
         "1"  # read while its modules are imported; the kernels are the usual ones
@@ -79,7 +79,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for worst in {line[0]: line for line in reversed(lines)}.values():
         terminalreporter.write_line(f"worst of {worst[0]}: {worst[1]:.1e}, {worst[2]} at {worst[3]}")
     if torch.cuda.is_available():
-        from diffuapriel.ssd.dispatch import report as backends
+        from diffuapriel.ops.ssd import report as backends
 
         for line in backends(torch.empty(0, device="cuda")):
             terminalreporter.write_line(line)

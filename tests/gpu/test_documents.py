@@ -7,8 +7,8 @@ import torch
 
 from diffuapriel.config import ARCHITECTURES, ModelConfig
 from diffuapriel.model import Denoiser
-from diffuapriel.ssd import document_segments
-from diffuapriel.ssd.dispatch import why_not
+from diffuapriel.ops.document_ids import document_segments
+from diffuapriel.ops.ssd import why_not
 
 LENGTHS = (1, 200, 1, 54, 2, 300, 42)  # in a row of 600; official's chunks end at 256 and 512
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from diffuapriel.config import ModelConfig
+from diffuapriel.model.layers import EPS
 from diffuapriel.model.mamba2 import BidirectionalMamba2
-from diffuapriel.model.norm import EPS
-from diffuapriel.ssd.dispatch import why_not
-from diffuapriel.ssd.mixer import mixer as fused_mixer
+from diffuapriel.ops.ssd import why_not
+from diffuapriel.ops.triton.mixer import mixer as fused_mixer
 from tests.gpu.parity import TOLERANCE, outer_gradient, poison, relative_error
 
 BACKENDS = ("official", "triton")

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffuapriel.ssd import BACKENDS
-from diffuapriel.ssd.dispatch import why_not
+from diffuapriel.ops.ssd import BACKENDS, why_not
 from tests.gpu.parity import TOLERANCE, outer_gradient, poison, relative_error
 
 BOTH = (False, True)

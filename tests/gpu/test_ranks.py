@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffuapriel.training.log import read_log
+from diffuapriel.training.logging import read_log
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = (

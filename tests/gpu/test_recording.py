@@ -11,9 +11,9 @@ from diffuapriel.config import ModelConfig
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.training.config import TrainConfig
+from diffuapriel.training.cudagraph import Recorded
+from diffuapriel.training.distributed import OneProcess
 from diffuapriel.training.loop import add_gradient, backward
-from diffuapriel.training.ranks import OneProcess
-from diffuapriel.training.recording import Recorded
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])

@@ -8,12 +8,12 @@ from diffuapriel.config import ModelConfig
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.model.engine import compile_denoiser
-from diffuapriel.sampling import device
+from diffuapriel.sampling import generate as device
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.head_scores import Scores, head_scores, plain_scores
-from diffuapriel.sampling.options import SamplerConfig
-from diffuapriel.sampling.plan import BLIND, SCORED
+from diffuapriel.sampling.config import SamplerConfig
+from diffuapriel.sampling.generate import BLIND, SCORED
 from diffuapriel.sampling.sampler import Sampler
+from diffuapriel.sampling.scores import Scores, head_scores, plain_scores
 from tests.sampling.exact_head import ExactHead, holes
 
 M = 1000  # [MASK]

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffuapriel.ssd import fused
-from diffuapriel.ssd.chunked import scan as plain_scan
-from diffuapriel.ssd.mixer import mixer
+from diffuapriel.ops.chunked import scan as plain_scan
+from diffuapriel.ops.triton import autograd as fused
+from diffuapriel.ops.triton.mixer import mixer
 from tests.gpu.parity import TOLERANCE, outer_gradient, poison, relative_error
 
 BOTH = (False, True)

@@ -13,7 +13,7 @@ from diffuapriel.diffusion.objective import nelbo
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.model import Denoiser
 from diffuapriel.model.mamba2 import two_way_convolution
-from diffuapriel.ssd import document_segments
+from diffuapriel.ops.document_ids import document_segments
 
 LENGTHS = (1, 30, 1, 2, 30, 9, 17)  # in a row of 90; chunks end at 32 and 64, the first on a boundary + 1
 SIGMA = torch.tensor([0.7])

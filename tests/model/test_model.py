@@ -12,12 +12,11 @@ from torch import Tensor, nn
 
 from diffuapriel.config import ARCHITECTURES, PRESETS, ModelConfig, preset
 from diffuapriel.model import Denoiser, count_parameters
-from diffuapriel.model.adaln import Modulation
 from diffuapriel.model.attention import Attention, rotary_angles
 from diffuapriel.model.denoiser import Block
+from diffuapriel.model.layers import Modulation, rms_norm
 from diffuapriel.model.mamba2 import BidirectionalMamba2
-from diffuapriel.model.norm import rms_norm
-from diffuapriel.ssd import ssd
+from diffuapriel.ops.ssd import ssd
 
 
 def small_config(architecture: str = "diffuapriel", **overrides) -> ModelConfig:

@@ -12,10 +12,10 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from diffuapriel.lessons.figure import HIDDEN
 from diffuapriel.lessons.predict import predict
-from diffuapriel.player.widget import Player, snapshot
-from diffuapriel.player.wire import compact
+from diffuapriel.trace.messages import compact
+from diffuapriel.trace.player.widget import Player, snapshot
 from tests.notebooks.test_lessons import NOTEBOOKS, load
-from tests.player.example import trace
+from tests.trace.player.example import trace
 
 load("build")
 load("execute")

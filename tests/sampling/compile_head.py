@@ -1,4 +1,4 @@
-"""Compile the head-and-score kernel for GPUs that are not there: see tests/ssd/compile_offline.py.
+"""Compile the head-and-score kernel for GPUs that are not there: see tests/ops/triton/compile_offline.py.
 
     python tests/sampling/compile_head.py
 
@@ -14,11 +14,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.ssd.compile_offline import compiled  # noqa: I001  (it clears TRITON_INTERPRET first)
+from tests.ops.triton.compile_offline import compiled  # noqa: I001  (it clears TRITON_INTERPRET first)
 
 import torch
 
-from diffuapriel.sampling import head_kernel
+from diffuapriel.sampling import scores as head_kernel
 
 WIDTH, TOKENS, PADDED = 2048, 50_257, 50_304  # the 1.3b preset
 TILES = {

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from diffuapriel.sampling.canvas import MAX_LENGTH, Canvas
-from diffuapriel.text.tokenizer import get_tokenizer
+from diffuapriel.tokenizer import get_tokenizer
 from tests.sampling.models import Letters
 
 LETTERS = Letters()

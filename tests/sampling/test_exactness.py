@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from diffuapriel.diffusion.schedule import get_schedule
-from diffuapriel.sampling.options import SamplerConfig
+from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.sampler import Sampler
 from tests.sampling.models import Exact, random_joint
 

@@ -6,9 +6,8 @@ import torch
 
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.feed import Feed
-from diffuapriel.sampling.options import SamplerConfig
-from diffuapriel.sampling.plan import BLIND, SCORED, plan, rounded
+from diffuapriel.sampling.config import SamplerConfig
+from diffuapriel.sampling.generate import BLIND, SCORED, Feed, plan, rounded
 from diffuapriel.sampling.sampler import Sampler
 from tests.sampling.exact_head import ExactHead, holes
 

@@ -11,9 +11,9 @@ import torch
 
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.noise import Noise
-from diffuapriel.sampling.options import STRATEGIES, SamplerConfig
+from diffuapriel.sampling.config import STRATEGIES, SamplerConfig
 from diffuapriel.sampling.sampler import Sampler
+from diffuapriel.sampling.tokens import Noise
 from tests.sampling.models import Letters, Recorded, contextual, fixed_logits, untimed
 
 LETTERS = Letters()

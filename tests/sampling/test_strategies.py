@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from diffuapriel.diffusion.schedule import SCHEDULES, get_schedule
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.options import BY_BLOCKS, STRATEGIES, SamplerConfig
+from diffuapriel.sampling.config import BY_BLOCKS, STRATEGIES, SamplerConfig
 from diffuapriel.sampling.sampler import Sampler
 from tests.sampling.models import Letters, Recorded, fixed_logits, untimed
 

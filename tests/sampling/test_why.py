@@ -7,7 +7,10 @@ import pytest
 import torch
 
 from diffuapriel.diffusion.schedule import get_schedule
-from diffuapriel.sampling import STRATEGIES, Canvas, Sampler, SamplerConfig, draw
+from diffuapriel.sampling import tokens as draw
+from diffuapriel.sampling.canvas import Canvas
+from diffuapriel.sampling.config import STRATEGIES, SamplerConfig
+from diffuapriel.sampling.sampler import Sampler
 
 MASK = 6
 # The best token of position p has the probability 0.4 + 0.05 p; the others share the rest unequally.

@@ -25,10 +25,12 @@ import torch.distributed.checkpoint
 import torch.distributed.fsdp
 
 from diffuapriel.config import ModelConfig  # noqa: F401  (in the options)
-from diffuapriel.text.corpus import open_corpus
-from diffuapriel.text.tales_corpus import shortest_window
-from diffuapriel.text.tokenizer import get_tokenizer
-from diffuapriel.training import TrainConfig, log, loop, recording, session, train
+from diffuapriel.data.registry import open_corpus
+from diffuapriel.data.tales import shortest_window
+from diffuapriel.tokenizer import get_tokenizer
+from diffuapriel.training import TrainConfig, loop, session, train
+from diffuapriel.training import cudagraph as recording
+from diffuapriel.training import logging as log
 
 LONGEST = 120.0  # seconds that a run may take
 

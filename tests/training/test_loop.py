@@ -13,20 +13,20 @@ import torch
 
 from diffuapriel.checkpoint import inspect_checkpoint, load_checkpoint
 from diffuapriel.config import ARCHITECTURES
+from diffuapriel.data.registry import open_corpus
 from diffuapriel.diffusion.objective import nelbo, spread, stratified_t
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.model.denoiser import Denoiser
-from diffuapriel.ssd import document_segments
+from diffuapriel.ops.document_ids import document_segments
 from diffuapriel.storage import read_tensors
-from diffuapriel.text.corpus import open_corpus
-from diffuapriel.text.tokenizer import get_tokenizer
+from diffuapriel.tokenizer import get_tokenizer
 from diffuapriel.training import data, loop, train
-from diffuapriel.training.blocks import checkpoint_blocks
 from diffuapriel.training.data import batches
-from diffuapriel.training.log import read_log
+from diffuapriel.training.distributed import OneProcess
+from diffuapriel.training.logging import read_log
 from diffuapriel.training.loop import backward, noise_seed
 from diffuapriel.training.optimizer import learning_rate, make_optimizer
-from diffuapriel.training.ranks import OneProcess
+from diffuapriel.training.parallelize import checkpoint_blocks
 
 CPU = OneProcess(torch.device("cpu"))
 

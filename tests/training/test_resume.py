@@ -18,8 +18,8 @@ import torch
 from diffuapriel.checkpoint import load_checkpoint
 from diffuapriel.training import loop, session, train
 from diffuapriel.training.data import batches
-from diffuapriel.training.log import read_log
-from diffuapriel.training.ranks import OneProcess
+from diffuapriel.training.distributed import OneProcess
+from diffuapriel.training.logging import read_log
 
 STEPS, TIMES = 150, 20
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffuapriel.lessons.check.verdict import checker, close, number, require, run, tensor
-from diffuapriel.model.norm import rms_norm
+from diffuapriel.model.layers import rms_norm
 
 __all__ = ["half_block", "look_ahead", "mamba_block_parameters"]
 

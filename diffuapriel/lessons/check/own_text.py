@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 
 from diffuapriel.lessons.check.verdict import checker, number, require, run
-from diffuapriel.text.tokenizer import get_tokenizer
+from diffuapriel.tokenizer import get_tokenizer
 
 __all__ = ["dig", "longest_run", "split_by_group"]
 

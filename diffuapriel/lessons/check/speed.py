@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from diffuapriel.benchmark.sweep import crossover, fit_exponent
 from diffuapriel.lessons.check.verdict import checker, number, require, run
-from diffuapriel.race.curves import crossover, fit_exponent
 
 __all__ = ["attention_multiply_adds", "crossing", "exponent"]
 

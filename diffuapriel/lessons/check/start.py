@@ -9,7 +9,7 @@ import torch
 
 from diffuapriel.lessons.check.verdict import Wrong, checker, number, require, run
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.text.tokenizer import get_tokenizer
+from diffuapriel.tokenizer import get_tokenizer
 
 __all__ = ["canvas_text", "count_masks"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from diffuapriel.model.norm import rms_norm
+from diffuapriel.model.layers import rms_norm
 
 # look_ahead
 

@@ -1,0 +1,1 @@
+"""The inside part of the app."""

@@ -1,0 +1,195 @@
+"""The lower half of the Inside tab: one model from closer by, on the text that is being looked at.
+
+How far its Mamba heads remember, where its attention looks, and what the noise level changes in each layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from app.inside import charts
+from app.inside.request import Question, load_model, offered, opening, read_question
+from app.server import limits as check
+from app.server.guard import guarded
+from app.server.limits import Limits, Refused
+from app.server.models import Models
+from app.strings import en as texts
+from app.ui import render
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffuapriel.interpret.half_life import LayerMemory
+    from diffuapriel.model.denoiser import Denoiser
+
+TIMES = [n / 40 for n in range(1, 41)]  # of the curves over time
+MEAN, FIRST = 0, 0  # a head and a layer that are always there
+
+
+class CloserPanel:
+    """The handler, and the part of the page that calls it."""
+
+    def __init__(self, models: Models, limits: Limits) -> None:
+        self.models, self.limits = models, limits
+
+    def build(
+        self, text: Any, chosen: Any, time: Any, position: Any
+    ) -> tuple[gr.Plot, Callable[[Any], None]]:
+        """Draw the panel. Returns the chart of the schedule, and what makes an event draw the other charts."""
+        gr.HTML(render.lead(texts.CLOSER_TITLE, texts.CLOSER_LEAD), apply_default_css=False)
+        names = opening(self.models)
+        model = gr.Dropdown(names, value=names[0], label=texts.CLOSER_MODEL, elem_id="inside-closer")
+        status = gr.HTML("", elem_id="closer-status", elem_classes="da-status", apply_default_css=False)
+        gr.HTML(render.lead(texts.MEMORY_TITLE, texts.MEMORY_LEAD), apply_default_css=False)
+        memory = gr.Plot(show_label=False, elem_id="inside-memory", visible=False)
+        gr.HTML(render.lead(texts.ATTENTION_TITLE, texts.ATTENTION_LEAD), apply_default_css=False)
+        with gr.Row():
+            layer = gr.Dropdown(
+                [(texts.ATTENTION_FIRST, FIRST)],
+                value=FIRST,
+                label=texts.ATTENTION_LAYER,
+                elem_id="inside-layer",
+            )
+            head = gr.Dropdown(
+                [(texts.ATTENTION_MEAN, MEAN)], value=MEAN, label=texts.ATTENTION_HEAD, elem_id="inside-head"
+            )
+        attention = gr.Plot(show_label=False, elem_id="inside-attention", visible=False)
+        with gr.Row():
+            with gr.Column(min_width=320):
+                gr.HTML(render.lead(texts.SCHEDULE_TITLE, texts.SCHEDULE_LEAD), apply_default_css=False)
+                schedule = gr.Plot(show_label=False, elem_id="inside-schedule", visible=False)
+            with gr.Column(min_width=320):
+                gr.HTML(render.lead(texts.MODULATION_TITLE, texts.MODULATION_LEAD), apply_default_css=False)
+                parts = [(label, name) for name, label in texts.MODULATION_PARTS.items()]
+                part = gr.Radio(parts, value="mixer", label=texts.MODULATION_PART, elem_id="inside-part")
+                modulation = gr.Plot(show_label=False, elem_id="inside-modulation", visible=False)
+        numbers = gr.JSON(visible=False, label="Memory and modulation")
+        inputs = [text, model, position, time, layer, head, part]
+        outputs = [memory, attention, modulation, layer, head, numbers, status]
+
+        handler = guarded(self.run)
+        handler.__name__ = "inside_closer"  # what the tool of the MCP server is called
+
+        def draws(event: Any, visibility: Any = "private") -> None:
+            event(
+                handler,
+                inputs,
+                outputs,
+                preprocess=False,
+                concurrency_id="model",
+                concurrency_limit=1,
+                show_progress_on=[status],
+                api_name="inside_closer" if visibility == "public" else None,
+                api_visibility=visibility,
+            )
+
+        at_once: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        chosen.change(follow, [chosen, model], [model, layer, head], **at_once)
+        draws(model.input(lambda: (FIRST, MEAN), None, [layer, head], **at_once).then, "public")
+        for chooser in (layer, head, part):
+            draws(chooser.input)
+        return schedule, draws
+
+    def run(
+        self, text: Any, model: Any, position: Any, t: Any, layer: Any, head: Any, part: Any
+    ) -> tuple[Any, ...]:
+        """Memory of every Mamba head, one attention map, and the modulation over time, of one model.
+
+        text, position, t: as in the tab's first question. layer: a layer with attention, from 1 (0: the first).
+        head: from 1 (0: the mean of all). part: mixer or mlp.
+        Returns three charts, the choices of layer and head, the numbers, and a line of status.
+        """
+        from diffuapriel.interpret.adaln import PARTS
+
+        entry = self.models.entry(model, offered(self.models))
+        question = read_question(self.limits, self.models.tokenizer(entry), text, position, t)
+        number = PARTS.index(check.choice("part", part, PARTS))
+        with self.models.turn():
+            return draw(load_model(self.models, entry), question, layer, head, number)
+
+
+def draw(denoiser: Denoiser, question: Question, layer: Any, head: Any, part: int) -> tuple[Any, ...]:
+    """What `run` returns, of a loaded model. Raises Refused for a layer or a head that it does not have."""
+    import torch
+
+    from diffuapriel.diffusion.schedule import get_schedule
+    from diffuapriel.interpret.adaln import modulation_over_time
+    from diffuapriel.interpret.attention_maps import attention_layers, attention_map
+    from diffuapriel.interpret.half_life import head_memory
+
+    ids = question.ids.to(denoiser.embedding.weight.device)
+    with_attention = [number + 1 for number in attention_layers(denoiser)]  # as the page counts
+    found = _one_of("layer", layer, with_attention)
+    weights, heads, title = None, 0, ""
+    if not with_attention:
+        _one_of("head", head, [])
+    else:
+        found = found or with_attention[0]
+        maps = attention_map(denoiser, ids, question.sigma, found - 1)
+        heads = len(maps)
+        one = _one_of("head", head, list(range(1, heads + 1)))
+        weights = maps[one - 1] if one else maps.mean(0)
+        of = texts.ATTENTION_ONE.format(head=one) if one else texts.ATTENTION_MEAN
+        title = f"{texts.LAYER.format(layer=found)}, {of}"
+    memory = head_memory(denoiser, ids, question.sigma)
+    sizes = modulation_over_time(denoiser, torch.tensor(TIMES), get_schedule())[:, part]
+    return (
+        charts.shown(charts.memory_chart(memory, denoiser.config.layer_kinds, len(ids))),
+        charts.shown(charts.attention_chart(weights, question.tokens, title)),
+        charts.shown(charts.modulation_chart(sizes, TIMES, question.t)),
+        gr.update(choices=_choices(texts.ATTENTION_FIRST, texts.LAYER, "layer", with_attention)),
+        gr.update(choices=_choices(texts.ATTENTION_MEAN, texts.ATTENTION_ONE, "head", range(1, heads + 1))),
+        numbers_of(memory, sizes),
+        render.note(summary(memory, len(with_attention))),
+    )
+
+
+def _one_of(name: str, value: Any, numbers: list[int]) -> int:
+    """A layer's or a head's number, 0 for the one that is always there."""
+    found = check.whole_number(name, value, 0, max(numbers, default=0))
+    if found and found not in numbers:
+        raise Refused(f"{name} is {found}; permitted: 0, {', '.join(map(str, numbers))}")
+    return found
+
+
+def _choices(first: str, each: str, name: str, numbers: Sequence[int]) -> list[tuple[str, int]]:
+    return [(first, 0), *((each.format(**{name: number}), number) for number in numbers)]
+
+
+def follow(chosen: Any, present: Any) -> tuple[Any, int, int]:
+    """The models to choose from are those that are looked at; the present one stays where it is among them."""
+    names = chosen if isinstance(chosen, list) else []
+    model = gr.update(choices=names, value=present if present in names else next(iter(names), None))
+    return model, FIRST, MEAN
+
+
+def summary(memory: Sequence[LayerMemory], attention: int) -> str:
+    """The charts in a sentence."""
+    if not memory:
+        return texts.CLOSER_TRANSFORMER.format(layers=attention)
+    import torch
+
+    forward, reverse = torch.cat([layer.half_life for layer in memory], dim=1)
+    names = ("low", "middle", "high")
+    spans = [
+        texts.CLOSER_SPAN.format(**dict(zip(names, (v.min().item(), v.median().item(), v.max().item()))))
+        for v in (forward, reverse)
+    ]
+    return texts.CLOSER_MAMBA.format(
+        forward=spans[0], reverse=spans[1], layers=len(memory), attention=attention
+    )
+
+
+def numbers_of(memory: Sequence[LayerMemory], sizes: Tensor) -> dict[str, Any]:
+    """The measurement as plain values, for callers of the API; layers as the page counts them."""
+    from diffuapriel.interpret.adaln import KINDS
+
+    half_lives = [
+        {"layer": one.layer + 1, "forward": one.half_life[0].tolist(), "reverse": one.half_life[1].tolist()}
+        for one in memory
+    ]
+    modulation = [dict(zip(KINDS, layer.tolist())) for layer in sizes]
+    return {"half_life_tokens": half_lives, "times": TIMES, "modulation": modulation}

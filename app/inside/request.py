@@ -1,0 +1,96 @@
+"""What a visitor asks for in the Inside tab, as checked values, and the models that can be looked into."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from app.server import limits as check
+from app.server.limits import Limits, Refused
+from app.server.models import Entry, Models
+from app.strings import en as texts
+from diffuapriel.config import ARCHITECTURES
+from diffuapriel.sampling.canvas import Canvas
+from diffuapriel.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffuapriel.model.denoiser import Denoiser
+
+MAX_LENGTH = 256  # tokens: occlusion asks the model once a token, and a map has length x length cells
+MOST_MODELS = 3
+METHODS = ("gradient", "occlusion")
+
+
+def offered(models: Models) -> list[str]:
+    """Labels to choose from: every checkpoint, and nano with random weights where an architecture has none."""
+    checkpoints = [label for label in models.everything if models.entry(label).trained]
+    held = {models.entry(label).architecture for label in checkpoints}
+    return checkpoints + [
+        label
+        for label in models.untrained
+        if models.entry(label).source.startswith("nano/") and models.entry(label).architecture not in held
+    ]
+
+
+def opening(models: Models) -> list[str]:
+    """One model of each architecture, in their order: side by side at first sight."""
+    labels = offered(models)
+    return [next(n for n in labels if models.entry(n).architecture == kind) for kind in ARCHITECTURES]
+
+
+@dataclass(frozen=True)
+class Question:
+    """One output of one text: what the models are asked."""
+
+    ids: Tensor  # (length,), the chosen position masked
+    tokens: tuple[str, ...]  # of the text as it was typed, for the page
+    position: int
+    t: float
+    sigma: float
+
+
+def read_question(limits: Limits, tokenizer: Tokenizer, text: Any, position: Any, time: Any) -> Question:
+    """Check text, output position and time as they came from the page. Raises ValueError that names the first bad one.
+
+    position -1 is the first [MASK], or the first token of a text without one; time 0 is that of the text's masks.
+    """
+    import torch
+
+    from diffuapriel.diffusion.schedule import get_schedule
+    from diffuapriel.interpret.adaln import time_of_text
+
+    told = check.number("t", time, 0.0, 1.0)
+    canvas = Canvas.from_text(check.text("the text", text, limits.max_characters), tokenizer)
+    most = min(MAX_LENGTH, limits.max_tokens)
+    if len(canvas) > most:
+        raise Refused(f"the text takes {len(canvas):,} tokens; here it may take up to {most:,}")
+    where = check.whole_number("output position", position, -1, len(canvas) - 1)
+    where = int(canvas.masked.int().argmax()) if where == -1 else where
+    ids = canvas.ids.clone()
+    ids[where] = canvas.mask_id
+    t = told or time_of_text(ids, canvas.mask_id)
+    sigma = get_schedule().sigma(torch.tensor(t, dtype=torch.float64)).item()
+    return Question(ids, tuple(tokenizer.token_strings(canvas.ids.tolist())), where, t, sigma)
+
+
+def read_models(models: Models, labels: Any) -> list[Entry]:
+    """One to three different models that share a tokenizer, or the same text would not be the same tokens."""
+    if not isinstance(labels, Sequence) or isinstance(labels, str) or not 1 <= len(labels) <= MOST_MODELS:
+        raise Refused(f"models are {check.shown(labels)}; choose one to {MOST_MODELS} of the list")
+    entries = [models.entry(label, offered(models)) for label in labels]
+    if len({entry.label for entry in entries}) < len(entries):
+        raise Refused("a model is chosen twice; choose different ones")
+    if len({entry.tokenizer for entry in entries}) > 1:
+        raise Refused(texts.INSIDE_TOKENIZERS)
+    return entries
+
+
+def load_model(models: Models, entry: Entry) -> Denoiser:
+    """The model itself, ready to be looked into; an untrained one with its gates open."""
+    from diffuapriel.interpret.adaln import open_gates
+
+    denoiser = cast("Denoiser", models.load(entry).denoiser)
+    return denoiser if entry.trained else open_gates(denoiser)

@@ -1,0 +1,240 @@
+"""The Inside tab: what the denoiser does at one step, for up to three models side by side.
+
+`diffuapriel.interpret` measures; this tab asks, checks and draws. Look measures the influence on one output, and what
+is shown of one model (app/inside/closer.py) follows it; choosing a token looks again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from app.inside import charts
+from app.inside.closer import CloserPanel
+from app.inside.request import (
+    MAX_LENGTH,
+    METHODS,
+    MOST_MODELS,
+    Question,
+    load_model,
+    offered,
+    opening,
+    read_models,
+    read_question,
+)
+from app.inside.view import Looked, view_arguments, view_message
+from app.server import limits as check
+from app.server.guard import guarded_stream
+from app.server.limits import Limits
+from app.server.models import Entry, Models
+from app.server.stops import Stops, wire_run
+from app.strings import en as texts
+from app.ui import render
+from app.ui.permalink import wire_link
+from app.ui.permalink_fields import inside_fields
+
+if TYPE_CHECKING:
+    from diffuapriel.interpret.influence import Influence
+
+Update = tuple[Any, Any, Any, Any, Any]  # rows of tokens, influence, schedule, numbers, status
+SAME = gr.skip()
+
+
+class InsideTab:
+    """The handlers of the tab, and the page that calls them."""
+
+    def __init__(self, models: Models, limits: Limits) -> None:
+        self.models, self.limits = models, limits
+        self.closer = CloserPanel(models, limits)
+        self.stops = Stops()
+
+    def build(self) -> None:
+        """Draw the tab inside the present `gr.Blocks`."""
+        gr.HTML(render.lead("", texts.INSIDE_LEAD), apply_default_css=False)
+        text, chosen, time, method, position = self._questions()
+        with gr.Row(elem_classes="da-actions"):
+            look = gr.Button(
+                texts.INSIDE_LOOK, variant="primary", scale=0, min_width=130, elem_id="inside-look"
+            )
+            stop = gr.Button(texts.STOP, interactive=False, scale=0, min_width=130, elem_id="inside-stop")
+            gr.Examples(
+                [[example] for _, example in texts.INSIDE_EXAMPLES],
+                [text],
+                example_labels=[name for name, _ in texts.INSIDE_EXAMPLES],
+                label=texts.EXAMPLES_LABEL,
+                elem_id="inside-examples",
+                api_visibility="private",
+            )
+        status = gr.HTML(
+            render.note(texts.INSIDE_READY),
+            elem_id="inside-status",
+            elem_classes="da-status",
+            apply_default_css=False,
+        )
+        rows = gr.HTML(**view_arguments(), elem_id="inside-rows")
+        numbers = gr.JSON(visible=False, label="Influence")
+        with gr.Column(elem_classes="da-once-drawn"):
+            gr.HTML(render.lead(texts.INFLUENCE_TITLE, texts.INFLUENCE_LEAD), apply_default_css=False)
+            influence = gr.Plot(show_label=False, elem_id="inside-influence", visible=False)
+            schedule, draws = self.closer.build(text, chosen, time, position)
+        at_once: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        # In the page, not on the server: another text's first mask must be asked for before anybody can press Look.
+        text.change(None, None, position, js="() => [-1]", **at_once)
+        picked = rows.select(picked_position, None, position, **at_once)
+        handler = guarded_stream(
+            self.look, lambda message: (SAME, SAME, SAME, SAME, render.note(message, bad=True))
+        )
+        runs = wire_run(
+            look,
+            stop,
+            self.stops,
+            handler,
+            [text, chosen, position, time, method],
+            [rows, influence, schedule, numbers, status],
+            status=status,
+            name="inside",
+            also=[picked],
+        )
+        for run in runs:
+            draws(run.success)
+        fields = inside_fields(self.models, self.limits, [text, chosen, time, method])
+        wire_link("inside", fields, status)
+
+    def _questions(self) -> tuple[Any, ...]:
+        """The text and what is asked of it: (text, models, time, method, output position)."""
+        length = min(MAX_LENGTH, self.limits.max_tokens)
+        text = gr.Textbox(
+            value=texts.INSIDE_TEXT,
+            label=texts.TEXT_LABEL,
+            info=texts.INSIDE_TEXT_INFO.format(length=length),
+            lines=3,
+            max_lines=8,
+            elem_id="inside-text",
+        )
+        with gr.Row():
+            chosen = gr.Dropdown(
+                offered(self.models),
+                value=opening(self.models),
+                multiselect=True,
+                max_choices=MOST_MODELS,
+                label=texts.INSIDE_MODELS,
+                info=texts.INSIDE_MODELS_INFO,
+                min_width=300,
+                elem_id="inside-models",
+            )
+            methods = [(label, name) for name, label in texts.INSIDE_METHODS.items()]
+            method = gr.Radio(
+                methods,
+                value="gradient",
+                label=texts.INSIDE_METHOD,
+                info=texts.INSIDE_METHOD_INFO,
+                min_width=300,
+                elem_id="inside-method",
+            )
+        with gr.Row():
+            time = gr.Slider(
+                0, 1, 0, step=0.01, label=texts.INSIDE_TIME, info=texts.INSIDE_TIME_INFO, min_width=300
+            )
+            position = gr.Number(
+                -1,
+                label=texts.INSIDE_POSITION,
+                info=texts.INSIDE_POSITION_INFO,
+                precision=0,
+                minimum=-1,
+                maximum=length - 1,
+                min_width=300,
+                elem_id="inside-position",
+            )
+        return text, chosen, time, method, position
+
+    def look(
+        self, text: Any, models: Any, position: Any, t: Any, method: Any, request: gr.Request
+    ) -> Iterator[Update]:
+        """Influence of every token on one output, for one to three models.
+
+        text: the text; [MASK:6] is a hole of six tokens. models: one to three of the listed names. position: the
+        output that is asked for (-1: the first mask). t: the time told to the models (0: that of the text's masks).
+        method: gradient or occlusion.
+        Returns rows for the page, two charts, the numbers, and a line of status.
+        """
+        entries = read_models(self.models, models)
+        question = read_question(self.limits, self.models.tokenizer(entries[0]), text, position, t)
+        check.choice("method", method, METHODS)
+        stopped = self.stops.flag(request.session_hash)
+        try:
+            schedule = charts.shown(charts.schedule_chart(question.t))
+            yield SAME, SAME, schedule, SAME, render.note(texts.WAITING)
+            with self.models.turn():
+                yield from self._measure(entries, question, method, stopped)
+        finally:
+            self.stops.end(request.session_hash, stopped)
+
+    def _measure(
+        self, entries: list[Entry], question: Question, method: str, stopped: Event
+    ) -> Iterator[Update]:
+        """Measure one model after the other; every update holds all that is known so far."""
+        tokenizer = self.models.tokenizer(entries[0])
+        finished: list[Looked] = []
+        looked = finished
+        for entry in entries:
+            for influence in self._influences(entry, question, method):
+                answer = tokenizer.token_strings([influence.token])[0].strip()
+                looked = [*finished, Looked(entry.label, influence, answer, entry.trained)]
+                rows = view_message(question, tokenizer.mask_id, looked)
+                chart = charts.shown(charts.influence_chart(looked, question))
+                yield rows, chart, SAME, SAME, progress(len(finished), len(entries), looked[-1])
+                if stopped.is_set():
+                    break
+            finished = looked
+            if stopped.is_set():
+                break
+        lines = [texts.INSIDE_STOPPED] if stopped.is_set() else []
+        yield SAME, SAME, SAME, numbers_of(question, looked), render.notes([*lines, outcome(question)])
+
+    def _influences(self, entry: Entry, question: Question, method: str) -> Iterator[Influence]:
+        from diffuapriel.interpret.influence import gradient_influence, occlusion_influence
+
+        denoiser = load_model(self.models, entry)
+        ids = question.ids.to(denoiser.embedding.weight.device)
+        if method == "gradient":
+            yield gradient_influence(denoiser, ids, question.position, question.sigma)
+        else:
+            yield from occlusion_influence(denoiser, ids, question.position, question.sigma)
+
+
+def picked_position(event: gr.EventData) -> int:
+    """The token that a visitor chose among the rows."""
+    return check.whole_number("output position", event.index, 0, MAX_LENGTH - 1)
+
+
+def progress(before: int, models: int, looked: Looked) -> str:
+    """The bar: `before` of `models` models are done, and so much of the one that is being asked."""
+    values = looked.influence.values
+    done = int((~values.isnan()).sum())
+    line = texts.INSIDE_PROGRESS.format(label=looked.label, done=done, total=len(values))
+    return render.progress((before + done / len(values)) / models, line)
+
+
+def outcome(question: Question) -> str:
+    """What was asked."""
+    share = 1 - math.exp(-question.sigma)
+    return texts.INSIDE_DONE.format(position=question.position, t=question.t, share=share)
+
+
+def numbers_of(question: Question, looked: Sequence[Looked]) -> dict[str, Any]:
+    """The measurement as plain values, for callers of the API."""
+    models = [
+        {
+            "model": one.label,
+            "answer": one.answer,
+            "probability": one.influence.probability,
+            "influence": [None if math.isnan(v) else v for v in one.influence.values.tolist()],
+        }
+        for one in looked
+    ]
+    asked = {"position": question.position, "t": question.t, "sigma": question.sigma}
+    return {**asked, "tokens": list(question.tokens), "models": models}

@@ -1,0 +1,283 @@
+"""The Quality tab: the score of a text that the reader types, and quality against the number of steps.
+
+`diffuapriel.evaluation` measures; this tab asks, checks and draws. Results stream in: a score after every round of
+masks, a curve after every point.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from threading import Event
+from typing import Any
+
+import gradio as gr
+
+from app.quality import charts
+from app.quality import score as scores
+from app.quality.curves import (
+    MAX_WINDOWS,
+    MIN_WINDOWS,
+    STEP_CHOICES,
+    CurveRequest,
+    drawn,
+    read_curves,
+    running,
+    writers,
+)
+from app.server import limits as check
+from app.server.guard import guarded_stream
+from app.server.limits import Limits
+from app.server.models import Entry, Models
+from app.server.stops import Stops, wire_run
+from app.strings import en as texts
+from app.ui import render
+from app.ui.permalink import wire_link
+from app.ui.permalink_fields import quality_fields
+
+SAME = gr.skip()
+MAX_ROUNDS = 32
+TOP_P = 0.9  # as in the Unmask tab
+REFRESH_SECONDS = 0.25  # of the progress bar
+
+
+class QualityTab:
+    """The handlers of the tab, and the page that calls them."""
+
+    def __init__(self, models: Models, limits: Limits) -> None:
+        self.models, self.limits = models, limits
+        self.score_stops, self.curve_stops = Stops(), Stops()
+
+    def build(self, player: dict[str, Any]) -> None:
+        """Draw the tab inside the present `gr.Blocks`. `player`: arguments that make a gr.HTML the player."""
+        score, status = self._build_score(player)
+        fields = quality_fields(self.models, self.limits, [*score, *self._build_curves()])
+        wire_link("quality", fields, status)
+
+    def _build_score(self, player: dict[str, Any]) -> tuple[list[Any], Any]:
+        """Returns [text, model, rounds], and the status line."""
+        gr.HTML(render.lead("", texts.SURPRISE_LEAD), apply_default_css=False)
+        text = gr.Textbox(
+            value=texts.SURPRISE_EXAMPLES[0][1],
+            label=texts.SURPRISE_TEXT,
+            info=texts.SURPRISE_TEXT_INFO.format(most=min(scores.MAX_LENGTH, self.limits.max_tokens)),
+            lines=3,
+            max_lines=8,
+            elem_id="surprise-text",
+        )
+        with gr.Row():
+            model = gr.Dropdown(
+                self.models.trained,
+                value=self.models.default,
+                label=texts.MODEL,
+                min_width=260,
+                elem_id="surprise-model",
+            )
+            rounds = gr.Slider(
+                1,
+                MAX_ROUNDS,
+                4,
+                step=1,
+                label=texts.SURPRISE_ROUNDS,
+                info=texts.SURPRISE_ROUNDS_INFO,
+                min_width=260,
+            )
+        with gr.Row(elem_classes="da-actions"):
+            run = gr.Button(texts.SCORE, variant="primary", scale=0, min_width=130, elem_id="surprise-run")
+            stop = gr.Button(texts.STOP, interactive=False, scale=0, min_width=130, elem_id="surprise-stop")
+            gr.Examples(
+                [[example] for _, example in texts.SURPRISE_EXAMPLES],
+                [text],
+                example_labels=[name for name, _ in texts.SURPRISE_EXAMPLES],
+                label=texts.EXAMPLES_LABEL,
+                elem_id="surprise-examples",
+                api_visibility="private",
+            )
+        status = gr.HTML("", elem_id="surprise-status", elem_classes="da-status", apply_default_css=False)
+        table = gr.HTML("", elem_id="surprise-figures", apply_default_css=False)
+        shown = gr.HTML(**player, elem_id="surprise-player", visible=False)
+        chart = gr.Plot(show_label=False, elem_id="surprise-chart", visible=False)
+        numbers = gr.JSON(visible=False, label="Score")
+        handler = guarded_stream(
+            self.score, lambda message: (SAME, SAME, SAME, SAME, render.note(message, bad=True))
+        )
+        outputs = [table, shown, chart, numbers, status]
+        wire_run(
+            run,
+            stop,
+            self.score_stops,
+            handler,
+            [text, model, rounds],
+            outputs,
+            status=status,
+            name="surprise",
+        )
+        return [text, model, rounds], status
+
+    def _build_curves(self) -> list[Any]:
+        """Returns [model, strategies, steps, windows, top-p, seed]."""
+        from diffuapriel.sampling.config import STRATEGIES
+
+        gr.HTML(render.lead(texts.QUALITY_TITLE, texts.QUALITY_LEAD), apply_default_css=False)
+        names = writers(self.models)
+        strategies = gr.CheckboxGroup(
+            list(STRATEGIES),
+            value=["confidence", "ancestral"],
+            label=texts.QUALITY_STRATEGIES,
+            elem_id="quality-strategies",
+        )
+        with gr.Row():
+            model = gr.Dropdown(
+                names,
+                value=next((name for name in (self.models.default, *names) if name in names), None),
+                label=texts.MODEL,
+                min_width=220,
+                elem_id="quality-model",
+            )
+            steps = gr.CheckboxGroup(
+                [(str(n), n) for n in STEP_CHOICES if n <= self.limits.max_steps],
+                value=[n for n in (8, 32, 128) if n <= self.limits.max_steps],
+                label=texts.STEPS,
+                info=texts.QUALITY_STEPS_INFO,
+                min_width=300,
+                elem_id="quality-steps",
+            )
+            windows = gr.Slider(
+                MIN_WINDOWS,
+                MAX_WINDOWS,
+                8,
+                step=1,
+                label=texts.QUALITY_WINDOWS,
+                info=texts.QUALITY_WINDOWS_INFO,
+                min_width=240,
+            )
+        with gr.Accordion(texts.QUALITY_MORE, open=False), gr.Row():
+            top_p = gr.Slider(0.01, 1.0, TOP_P, step=0.01, label=texts.TOP_P, info=texts.TOP_P_INFO)
+            seed = gr.Number(0, label=texts.SEED, precision=0, minimum=0, maximum=check.MAX_SEED)
+        with gr.Row(elem_classes="da-actions"):
+            run = gr.Button(texts.SWEEP, variant="primary", scale=0, min_width=130, elem_id="quality-run")
+            stop = gr.Button(texts.STOP, interactive=False, scale=0, min_width=130, elem_id="quality-stop")
+        status = gr.HTML("", elem_id="quality-status", elem_classes="da-status", apply_default_css=False)
+        chart = gr.Plot(show_label=False, elem_id="quality-chart", visible=False)
+        numbers = gr.JSON(visible=False, label="Points")
+        handler = guarded_stream(self.curves, lambda message: (SAME, SAME, render.note(message, bad=True)))
+        inputs = [model, strategies, steps, windows, top_p, seed]
+        outputs = [chart, numbers, status]
+        wire_run(run, stop, self.curve_stops, handler, inputs, outputs, status=status, name="steps_quality")
+        return inputs
+
+    # ---- the score of a text ------------------------------------------------------------------------
+
+    def score(
+        self, text: Any, model: Any, rounds: Any, request: gr.Request
+    ) -> Iterator[tuple[Any, Any, Any, Any, str]]:
+        """Score a text: NELBO, bits per byte, and the surprise of every token, after each round of 16 masks.
+
+        text: what is scored. model: one of the listed names. rounds: 1 to 32; the interval narrows with their root.
+        Returns a table, the player's message, a chart, the numbers, and a line of status.
+        """
+        entry = self.models.entry(model, self.models.trained)
+        tokenizer = self.models.tokenizer(entry)
+        typed = scores.read_typed(text, entry, tokenizer, self.limits)
+        total = check.whole_number("rounds", rounds, 1, MAX_ROUNDS)
+        stopped = self.score_stops.flag(request.session_hash)
+        try:
+            yield SAME, SAME, SAME, SAME, render.note(texts.WAITING)
+            with self.models.turn():
+                yield from self._score(entry, typed, total, stopped)
+        finally:
+            self.score_stops.end(request.session_hash, stopped)
+
+    def _score(
+        self, entry: Entry, typed: scores.Typed, rounds: int, stopped: Event
+    ) -> Iterator[tuple[Any, Any, Any, Any, str]]:
+        from diffuapriel.evaluation.surprisal import MASKS, score_text
+
+        lane = self.models.load(entry)
+        tokens = lane.tokenizer.token_strings(typed.tokens)
+        stream = score_text(
+            lane.denoiser,  # pyright: ignore[reportArgumentType]
+            typed.ids,
+            lane.tokenizer.mask_id,
+            filling=typed.filling,
+            rounds=rounds,
+            device=lane.device,
+        )
+        for number, score in enumerate(stream, start=1):
+            over = number == rounds or stopped.is_set()
+            done = texts.SURPRISE_DONE.format(draws=score.draws, tokens=len(typed.ids), filling=typed.filling)
+            line = texts.SURPRISE_PROGRESS.format(draws=score.draws, total=MASKS * rounds)
+            yield (
+                scores.figures(score, typed, lane.tokenizer),
+                gr.update(value=scores.player_message(score, typed, lane.tokenizer, entry), visible=True),
+                gr.update(value=charts.surprise_chart(score, tokens), visible=True),
+                scores.numbers_of(score, typed, lane.tokenizer),
+                render.note(done) if over else render.progress(number / rounds, line),
+            )
+            if over:
+                return
+
+    # ---- steps against quality ----------------------------------------------------------------------
+
+    def curves(
+        self,
+        model: Any,
+        strategies: Any,
+        steps: Any,
+        windows: Any,
+        top_p: Any,
+        seed: Any,
+        request: gr.Request,
+    ) -> Iterator[tuple[Any, Any, str]]:
+        """Draw stories at several numbers of steps and strategies, and let the grammar read them.
+
+        model: a model of tales. strategies, steps: lists of one to eight. windows: whole windows drawn for each
+        point. top_p (1: all tokens), seed: options of the sampler.
+        Returns a chart, the points with their 95 % intervals, and a line of status.
+        """
+        asked = read_curves(self.models, self.limits, model, strategies, steps, windows, top_p, seed)
+        stopped = self.curve_stops.flag(request.session_hash)
+        try:
+            yield SAME, SAME, render.note(texts.WAITING)
+            with self.models.turn():
+                yield from self._measure(asked, stopped)
+        finally:
+            self.curve_stops.end(request.session_hash, stopped)
+
+    def _measure(self, asked: CurveRequest, stopped: Event) -> Iterator[tuple[Any, Any, str]]:
+        from diffuapriel.evaluation.steps_quality import quality_events, true_entropy
+
+        lane = self.models.load(asked.entry)
+        truth = true_entropy(lane.tokenizer, asked.level, asked.length)
+        names = list(dict.fromkeys(config.strategy for config in asked.configs))
+        began, shown, points, calls = time.monotonic(), 0.0, 0, 0
+        event = None
+        for event in quality_events(
+            lane.denoiser,
+            lane.tokenizer,
+            asked.configs,
+            level=asked.level,
+            length=asked.length,
+            windows=asked.windows,
+        ):
+            fresh = len(event.points) > points
+            if stopped.is_set() or event.fraction >= 1:
+                break
+            calls += not fresh
+            if fresh or time.monotonic() - shown >= REFRESH_SECONDS:
+                points, shown = len(event.points), time.monotonic()
+                chart = drawn(event, names, truth) if fresh else SAME
+                yield chart, SAME, running(event, time.monotonic() - began)
+        assert event is not None, "a plan holds a point"
+        seconds = time.monotonic() - began
+        lines = [texts.QUALITY_STOPPED] if event.fraction < 1 else []
+        cost = texts.QUALITY_COST.format(
+            calls=calls,
+            windows=asked.windows,
+            length=asked.length,
+            seconds=seconds,
+            each=1000 * seconds / max(1, calls),
+        )
+        found = [dataclasses.asdict(point) for point in event.points]
+        yield drawn(event, names, truth), found, render.notes([*lines, cost, texts.QUALITY_INTERVALS])

@@ -1,0 +1,1 @@
+"""The race part of the app."""

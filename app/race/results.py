@@ -1,0 +1,151 @@
+"""The last part of the Race tab: what was measured in this visit, compared side by side and saved."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import gradio as gr
+
+from app.race import export as race_files
+from app.race.charts import latency_chart, rate_chart
+from app.race.store import MOST_RESULTS, Kept, Shelf
+from app.server import limits as check
+from app.server.guard import guarded_stream
+from app.server.limits import Refused
+from app.strings import en as texts
+from app.ui import render
+
+SAME = gr.skip()
+HIDDEN = gr.update(visible=False)
+Compared = tuple[
+    str, Any, Any, Any, Any, Any, Any
+]  # table, latency, tokens/s, JSON, CSV, PNG, the forget button
+
+
+class ResultsPart:
+    """The handlers, and the part of the page that calls them."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self.shelf = shelf
+
+    def build(self, runs: Sequence[Any]) -> None:
+        """Draw it. `runs`: the events after which there may be a new result."""
+        gr.HTML(
+            render.lead(texts.RESULTS_TITLE, texts.RESULTS_LEAD.format(most=MOST_RESULTS)),
+            apply_default_css=False,
+        )
+        chosen = gr.CheckboxGroup(
+            [], label=texts.RESULTS_CHOICE, visible=False, elem_id="results-choice", elem_classes="da-list"
+        )
+        table = gr.HTML(render.note(texts.RESULTS_NONE), elem_id="results-table", apply_default_css=False)
+        with gr.Row(elem_classes="da-once-drawn"):
+            latency = gr.Plot(show_label=False, elem_id="results-latency", min_width=320)
+            rate = gr.Plot(show_label=False, elem_id="results-rate", min_width=320)
+        with gr.Row(elem_classes="da-files"):
+            small: dict[str, Any] = {"size": "sm", "scale": 0, "min_width": 150, "visible": False}
+            files = [
+                gr.DownloadButton(label, elem_id=f"results-{kind}", **small)
+                for kind, label in (
+                    ("json", texts.SAVE_RESULTS_JSON),
+                    ("csv", texts.SAVE_RESULTS_CSV),
+                    ("png", texts.SAVE_RESULTS_PNG),
+                )
+            ]
+            forget = gr.Button(texts.RESULTS_FORGET, elem_id="results-forget", **small)
+        outputs = [table, latency, rate, *files, forget]
+        compare = guarded_stream(self.compare, lambda message: (render.note(message, bad=True), *[SAME] * 6))
+        private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        for run in runs:
+            listed = run.then(self.listed, chosen, chosen, queue=False, **private)
+            listed.then(compare, chosen, outputs, preprocess=False, **private)
+        chosen.input(compare, chosen, outputs, preprocess=False, **private)
+        cleared = forget.click(self.forget, None, chosen, queue=False, **private)
+        cleared.then(compare, chosen, outputs, preprocess=False, **private)
+        gr.api(self.results, api_name="results")
+
+    def listed(self, before: list[int] | None, request: gr.Request) -> Any:
+        """The choice after a run: what was chosen stays so, and the newest result is chosen too."""
+        kept = self.shelf.of(request.session_hash)
+        chosen = [one.number for one in kept if one.number in (before or []) or one is kept[-1]]
+        choices = [(one.title, one.number) for one in kept]
+        return gr.update(choices=choices, value=chosen, visible=bool(kept))
+
+    def forget(self, request: gr.Request) -> Any:
+        """Forget all results of the visit."""
+        self.shelf.forget(request.session_hash)
+        return gr.update(choices=[], value=[], visible=False)
+
+    def results(self, request: gr.Request) -> dict:
+        """All races and sweeps that this session has measured, oldest first, to be compared.
+
+        Returns:
+            Each result with its number, time, figures and what was fair.
+        """
+        return race_files.document(self.shelf.of(request.session_hash))
+
+    def compare(self, chosen: Any, request: gr.Request) -> Iterator[Compared]:
+        """The chosen results in one table and chart, and as files."""
+        numbers = read_numbers(chosen)
+        kept = self.shelf.of(request.session_hash, numbers)
+        forget = gr.update(visible=bool(self.shelf.of(request.session_hash)))
+        if not kept:
+            note = render.note(texts.RESULTS_NONE)
+            yield note, None, None, HIDDEN, HIDDEN, HIDDEN, forget
+            return
+        sweeps = [one for one in kept if one.sweep]
+        charts: tuple[Any, Any] = (None, None)
+        if len(sweeps) > 1:  # one alone is drawn above
+            results, tags = [one.sweep for one in sweeps if one.sweep], [f"{one.number}. " for one in sweeps]
+            charts = latency_chart(results, tags), rate_chart(results, tags)
+        with race_files.saved(kept) as files:  # Gradio takes its copies while the handler waits here
+            json_file, csv_file, png_file = (gr.update(value=file, visible=True) for file in files)
+            yield comparison(kept), *charts, json_file, csv_file, png_file, forget
+
+
+def read_numbers(chosen: Any) -> list[int]:
+    """The numbers of the chosen results. Raises Refused for anything else."""
+    if not isinstance(chosen, list | None) or len(chosen or []) > MOST_RESULTS:
+        raise Refused(f"the choice is {check.shown(chosen)}; choose up to {MOST_RESULTS} results")
+    return [check.whole_number("a result", number, 1, 10**6) for number in chosen or []]
+
+
+def comparison(kept: Sequence[Kept]) -> str:
+    """A row for each lane: milliseconds, tokens/s, and how it compares with the first row."""
+    found = [row for one in kept for row in measured(one)]
+    first = found[0]["ms"]
+    rows = []
+    for row in found:
+        name = html.escape(row["lane"])
+        title = f'<th scope="row">{name}<small>{html.escape(row["result"])}</small></th>'
+        cells = (
+            f"{row['length']:,}",
+            row["steps"],
+            f"{row['ms']:.3g}",
+            f"{row['rate']:,.0f}",
+            f"{row['ms'] / first:.2f}×",
+        )
+        rows.append(f"<tr>{title}{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+    mixed = len({one.kind for one in kept}) > 1
+    return render.table(texts.RESULTS_COLUMNS, rows) + (render.note(texts.RESULTS_MIXED) if mixed else "")
+
+
+def measured(kept: Kept) -> list[dict[str, Any]]:
+    """What the table says of each lane: of a sweep, at its longest length."""
+    name = texts.RESULTS_KINDS[kept.kind].format(number=kept.number)
+    if kept.race:
+        shared = {"result": name, "length": kept.race.length, "steps": f"{kept.race.steps}"}
+        return [
+            {**shared, "lane": lane.name, "ms": lane.ms_per_step, "rate": lane.tokens_per_second}
+            for lane in kept.race.lanes
+        ]
+    assert kept.sweep is not None, "a result is of a race or of a sweep"
+    rows = []
+    for lane in kept.sweep.lanes:
+        points = [point for point in kept.sweep.points if point.lane == lane]
+        if points:
+            top = max(points, key=lambda point: point.length)
+            figures = {"ms": top.ms, "rate": top.tokens_per_second}
+            rows.append({"result": name, "lane": lane, "length": top.length, "steps": "–", **figures})
+    return rows

@@ -1,0 +1,77 @@
+"""The Race tab: two or three models on the same canvas, timed fairly by `diffuapriel.benchmark`, and what came of it.
+
+Here are the lanes and the order of the page; race_run.py races, race_sweep.py measures over the length and
+race_results.py keeps, compares and saves. What a visitor sends is checked in race_request.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+from gradio.context import Context
+
+from app.race.live import RacePart
+from app.race.request import NO_LANE, where_it_runs
+from app.race.results import ResultsPart
+from app.race.store import Shelf
+from app.race.sweep import SweepPart
+from app.server.limits import Limits
+from app.server.models import Models
+from app.strings import en as texts
+from app.ui import render
+from app.ui.permalink import wire_link
+from app.ui.permalink_fields import race_fields
+
+
+class RaceTab:
+    """The three parts of the tab, and the page that they share."""
+
+    def __init__(self, models: Models, limits: Limits) -> None:
+        self.models, self.limits = models, limits
+        self.shelf = Shelf()
+        self.race = RacePart(models, limits, self.shelf)
+        self.sweep = SweepPart(models, limits, self.shelf)
+        self.results = ResultsPart(self.shelf)
+        self.race_stops, self.sweep_stops = self.race.stops, self.sweep.stops
+
+    def build(self, player: dict[str, Any]) -> None:
+        """Draw the tab inside the present `gr.Blocks`. `player`: arguments that make a gr.HTML the player."""
+        gr.HTML(
+            render.lead("", f"{texts.RACE_LEAD} {where_it_runs(self.models.device)}"), apply_default_css=False
+        )
+        lanes = self._lanes()
+        gr.HTML(render.note(texts.RANDOM_WEIGHTS), apply_default_css=False)
+        races, settings, status = self.race.build(player, lanes)
+        sweeps, longest = self.sweep.build(lanes)
+        fields = race_fields(self.models, self.limits, [*lanes, *settings, longest])
+        wire_link("race", fields, status)
+        self.results.build([*races, *sweeps])
+        gr.api(self.names, api_name="models")
+        if Context.root_block is not None:
+            Context.root_block.unload(self.leave)
+
+    def leave(self, request: gr.Request) -> None:
+        """The visitor has closed the page."""
+        self.shelf.forget(request.session_hash)
+
+    def names(self) -> list[str]:
+        """List the names of all models that can be raced or measured: checkpoints first, then random weights.
+
+        Returns:
+            The names, as race and sweep take them.
+        """
+        return self.models.everything
+
+    def _lanes(self) -> list[gr.Dropdown]:
+        """The three lanes, the third one empty."""
+        a, b = self.models.opening_pair()
+        everything = self.models.everything
+        third = [(texts.NO_LANE, NO_LANE), *((label, label) for label in everything)]
+        shared: dict[str, Any] = {"min_width": 240}
+        with gr.Row():
+            return [
+                gr.Dropdown(everything, value=a, label=texts.LANE_A, elem_id="race-a", **shared),
+                gr.Dropdown(everything, value=b, label=texts.LANE_B, elem_id="race-b", **shared),
+                gr.Dropdown(third, value=NO_LANE, label=texts.LANE_C, elem_id="race-c", **shared),
+            ]

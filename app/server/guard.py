@@ -1,0 +1,85 @@
+"""A refusal becomes a message on the page, and the app goes on; so does whatever else goes wrong in a tab."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import html
+import logging
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gradio as gr
+
+from app.strings import en as texts
+
+log = logging.getLogger("diffuapriel.app")
+
+
+def as_message(error: BaseException) -> gr.Error:
+    """The error as Gradio shows it. Values in it may come from a visitor, and a toast is HTML: escaped."""
+    if isinstance(error, ValueError | TypeError | ImportError):
+        return gr.Error(html.escape(str(error)), title=texts.REFUSED, print_exception=False)
+    if isinstance(error, MemoryError) or is_out_of_memory(error):
+        text = str(error) or texts.OUT_OF_MEMORY
+        let_go(error)
+        return gr.Error(html.escape(text[:400]), title=texts.NOT_ENOUGH_MEMORY, print_exception=False)
+    log.exception("unexpected error", exc_info=error)
+    return gr.Error(
+        html.escape(texts.GOES_ON.format(kind=type(error).__name__, message=str(error)[:400])),
+        title=texts.FAULT,
+        print_exception=False,
+    )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """PyTorch says it in two ways: its own class on a GPU, a RuntimeError from the CPU's allocator."""
+    return type(error).__name__ == "OutOfMemoryError" or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+def let_go(error: BaseException) -> None:
+    """Give back what the run that failed still holds: its tensors live in the frames of the traceback."""
+    import torch
+
+    traceback.clear_frames(error.__traceback__)
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def guarded(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap an ordinary event handler."""
+
+    @functools.wraps(handler)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return handler(*args, **kwargs)
+        except gr.Error:
+            raise
+        except Exception as error:
+            raise as_message(error) from error
+
+    return wrapper
+
+
+def guarded_stream(
+    handler: Callable[..., Iterator[Any]], last_words: Callable[[str], Any]
+) -> Callable[..., Iterator[Any]]:
+    """Wrap an event handler that yields. Closing the wrapper closes the handler, so its `finally` runs.
+
+    A toast goes away; `last_words(message)` is the update that leaves the message on the page.
+    """
+
+    @functools.wraps(handler)
+    def wrapper(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        try:
+            yield from handler(*args, **kwargs)
+        except Exception as error:
+            told = error if isinstance(error, gr.Error) else as_message(error)
+            yield last_words(html.unescape(told.message))
+            raise told from error
+
+    return wrapper

@@ -1,0 +1,172 @@
+"""The models that the app offers: checkpoints and untrained presets, loaded when first asked for.
+
+One model runs at a time on this machine, whoever asked: two visitors share two cores badly, and a race
+that is timed must have them alone. `Models.turn()` is that one turn; Gradio's queue stands before it and
+shows visitors their place.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from app.server.limits import Refused, choice
+from app.strings import en as texts
+from diffuapriel.config import ARCHITECTURES, PRESETS, preset
+from diffuapriel.tokenizer import Tokenizer, get_tokenizer
+
+if TYPE_CHECKING:
+    from diffuapriel.benchmark.entry import Lane
+    from diffuapriel.checkpoint import CheckpointInfo
+
+KEPT = 4  # loaded checkpoints kept in memory, the least recently used one goes first
+TURN_SECONDS = 120.0  # how long a visitor at the head of the queue waits for the model to be let go
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One choice on the page. `source` is a checkpoint's name or folder, or "preset/architecture"."""
+
+    label: str
+    source: str
+    trained: bool
+    tokenizer: str  # name of its tokenizer
+    corpus: str = ""  # what a checkpoint was trained on, e.g. "tales:3"
+    architecture: str = ""
+    window: int = 0  # tokens of the windows that a checkpoint was trained on; 0: unknown
+
+    @property
+    def tales_level(self) -> int | None:
+        """The level of the tales grammar that this model writes, None for any other text."""
+        name, _, level = self.corpus.partition(":")
+        return int(level or 3) if name == "tales" and (level or "3").isdigit() else None
+
+
+class Models:
+    """All entries, the checkpoints loaded so far, and the one turn."""
+
+    def __init__(self, checkpoints: Sequence[str] = (), device: str = "cpu") -> None:
+        """checkpoints: folders beside the bundled ones, offered first. Raises what `inspect_checkpoint` raises."""
+        from diffuapriel.checkpoint import bundled, inspect_checkpoint
+
+        self.device = device
+        self._loaded: OrderedDict[str, Lane] = OrderedDict()
+        self._turn = threading.Lock()
+        self._entries: dict[str, Entry] = {}
+        sizes = {}
+        for source in dict.fromkeys([*checkpoints, *preferred(bundled())]):
+            info = inspect_checkpoint(source)
+            label = info.name if info.name not in self._entries else str(info.folder)
+            about = (info.config.tokenizer, corpus_of(info), info.config.architecture, window_of(info))
+            self._entries[label] = Entry(label, str(source), True, *about)
+            sizes[label] = info.bytes
+        on_gpu = device.startswith("cuda") and not checkpoints
+        self._largest = max(sizes, key=lambda label: sizes[label], default="") if on_gpu else ""
+        for name in PRESETS:
+            for architecture in ARCHITECTURES:
+                label = f"{architecture} {name}, random weights"
+                tokenizer = preset(name, architecture).tokenizer
+                self._entries[label] = Entry(
+                    label, f"{name}/{architecture}", False, tokenizer, architecture=architecture
+                )
+
+    @property
+    def trained(self) -> list[str]:
+        """Labels of the checkpoints; where there is none, of nano with random weights, so that the app runs."""
+        return [e.label for e in self._entries.values() if e.trained] or self.untrained[: len(ARCHITECTURES)]
+
+    @property
+    def default(self) -> str:
+        """What the page opens with: the first checkpoint, but on a GPU the largest bundled one where none was named."""
+        return self._largest or self.trained[0]
+
+    @property
+    def untrained(self) -> list[str]:
+        """Labels of the presets with random weights."""
+        return [e.label for e in self._entries.values() if not e.trained]
+
+    @property
+    def everything(self) -> list[str]:
+        """All labels, checkpoints first."""
+        return list(self._entries)
+
+    def entry(self, label: Any, permitted: Sequence[str] | None = None) -> Entry:
+        """The entry of a label that a visitor sent. Raises Refused for any other value."""
+        return self._entries[choice("model", label, self.everything if permitted is None else permitted)]
+
+    def tokenizer(self, entry: Entry) -> Tokenizer:
+        """The entry's tokenizer, without loading its model."""
+        return get_tokenizer(entry.tokenizer)
+
+    def opening_pair(self) -> tuple[str, str]:
+        """The two that the race tab shows first: DiffuApriel and DiffuTran, of one kind."""
+        labels = self.trained
+        mamba = next((n for n in labels if "diffutran" not in n), labels[0])
+        attention = next((n for n in labels if "diffutran" in n), labels[-1])
+        return mamba, attention
+
+    def load(self, entry: Entry) -> Lane:
+        """The entry's model, ready to run or to race. Presets are built anew: they are large and quick to make."""
+        from diffuapriel.benchmark.entry import Lane
+        from diffuapriel.benchmark.memory import refusal
+
+        if not entry.trained:
+            from diffuapriel.model.denoiser import count_parameters
+
+            name, architecture = entry.source.split("/")
+            weights = 4 * count_parameters(preset(name, architecture))
+            if problem := refusal(weights, self.device, f"loading {entry.label}"):
+                raise Refused(problem.replace("a shorter length", "a smaller preset"))
+            return Lane.random(name, architecture, device=self.device)
+        if entry.label not in self._loaded:
+            self._loaded[entry.label] = Lane.from_checkpoint(
+                entry.source, device=self.device, name=entry.label
+            )
+            while len(self._loaded) > KEPT:
+                self._loaded.popitem(last=False)
+        self._loaded.move_to_end(entry.label)
+        return self._loaded[entry.label]
+
+    @property
+    def busy(self) -> bool:
+        """Whether a model is running now."""
+        return self._turn.locked()
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Have the machine's models to oneself. Use it around everything that runs one, also for loading."""
+        if not self._turn.acquire(timeout=TURN_SECONDS):
+            raise Refused(texts.BUSY.format(seconds=TURN_SECONDS))
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+
+def corpus_of(info: CheckpointInfo) -> str:
+    """What a checkpoint's config says it was trained on; its name where it does not say."""
+    recipe = info.extra.get("recipe")
+    found = info.extra.get("corpus") or (recipe.get("corpus") if isinstance(recipe, dict) else None)
+    return found if isinstance(found, str) else ("tales" if info.name.startswith("tales-") else "")
+
+
+def window_of(info: CheckpointInfo) -> int:
+    """How long the windows were that a checkpoint was trained on; 0 where it does not say."""
+    recipe = info.extra.get("recipe")
+    length = recipe.get("length") if isinstance(recipe, dict) else None
+    return length if isinstance(length, int) and 0 < length <= info.config.context_length else 0
+
+
+def preferred(names: Sequence[str]) -> list[str]:
+    """Bundled checkpoints in the order of the architectures, DiffuApriel first, the baseline last; then larger ones."""
+
+    def rank(name: str) -> tuple[int, str]:
+        return next(
+            (i for i in reversed(range(len(ARCHITECTURES))) if name.endswith(ARCHITECTURES[i])), 9
+        ), name
+
+    return sorted(names, key=rank)

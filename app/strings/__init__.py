@@ -1,0 +1,1 @@
+"""The strings part of the app."""

@@ -1,0 +1,1 @@
+"""The ui part of the app."""

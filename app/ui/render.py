@@ -1,0 +1,76 @@
+"""Small pieces of HTML around the player: notes, progress bars, the results of a race. Everything is escaped."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from app.strings import en as texts
+
+if TYPE_CHECKING:
+    from diffuapriel.benchmark.generation import RaceResult
+
+
+def note(text: str, *, bad: bool = False) -> str:
+    """A line of status; `bad` for what went wrong."""
+    kind = " da-bad" if bad else ""
+    return f'<div class="da-note{kind}" role="status">{html.escape(text)}</div>'
+
+
+def notes(lines: Sequence[str], *, bad: bool = False) -> str:
+    """Several lines, one a paragraph; `bad` for what went wrong."""
+    kind = " da-bad" if bad else ""
+    return f'<div class="da-note{kind}">{"".join(f"<div>{html.escape(line)}</div>" for line in lines)}</div>'
+
+
+def progress(fraction: float, text: str) -> str:
+    """A progress bar with a line under it; `fraction` from 0 to 1."""
+    label = html.escape(text)
+    bar = f'<progress max="1" value="{fraction:.4f}" aria-label="{label}"></progress>'
+    return f'<div class="da-note">{bar}{label}</div>'
+
+
+def lead(title: str, text: str) -> str:
+    """The head of a section."""
+    heading = f"<h2>{html.escape(title)}</h2>" if title else ""
+    return f'<div class="da-lead">{heading}{html.escape(text)}</div>'
+
+
+def results(result: RaceResult) -> str:
+    """The table of a race, fastest first, and what was fair under it."""
+    from diffuapriel.benchmark.memory import format_bytes
+
+    lanes = sorted(result.lanes, key=lambda lane: lane.seconds)
+    rows = []
+    for place, lane in enumerate(lanes):
+        times = "" if place == 0 else texts.RACE_BEHIND.format(ratio=lane.seconds / lanes[0].seconds)
+        least, most = (1000 * s / len(lane.step_ms) for s in (lane.seconds_min, lane.seconds_max))
+        cells = (
+            f"{lane.ms_per_step:.1f}<small>{least:.1f} to {most:.1f}</small>",
+            f"{lane.tokens_per_second:,.0f}",
+            f"{lane.forward_passes}",
+            html.escape(format_bytes(lane.peak_memory_bytes)),
+            f"{lane.parameters:,}",
+        )
+        best = ' class="da-best"' if place == 0 else ""
+        name = f'<th scope="row">{html.escape(lane.name)}<small>{html.escape(times)}</small></th>'
+        rows.append(
+            f"<tr>{name}<td{best}>{cells[0]}</td>{''.join(f'<td>{cell}</td>' for cell in cells[1:])}</tr>"
+        )
+    return table(texts.COLUMNS, rows) + fair(result.fairness())
+
+
+def table(columns: Sequence[str], rows: Sequence[str]) -> str:
+    """A table of results. `rows` are whole <tr> elements, already escaped."""
+    head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
+    return (
+        f'<div class="da-scroll" tabindex="0"><table class="da-results"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def fair(lines: Sequence[str]) -> str:
+    """What was fair, under its heading."""
+    points = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+    return f'<div class="da-fair"><h3>{html.escape(texts.WHAT_WAS_FAIR)}</h3><ul>{points}</ul></div>'

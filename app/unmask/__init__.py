@@ -1,0 +1,1 @@
+"""The unmask part of the app."""

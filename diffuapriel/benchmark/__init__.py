@@ -1,0 +1,1 @@
+"""Measuring: timing, memory, rooflines, generations, sweeps over length, and whole benchmark runs."""

@@ -1,0 +1,176 @@
+"""A lane of the race: one denoiser, and everything about it that a fair result must state."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from diffuapriel.config import ModelConfig, preset
+from diffuapriel.tokenizer import Tokenizer, get_tokenizer
+
+if TYPE_CHECKING:
+    from diffuapriel.model.denoiser import Denoiser
+
+# ids (1, length) int64, sigma (1,) float32, positions (1, length) bool -> logits (chosen, vocab)
+DenoiserFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
+DTYPES = ("float32", "bfloat16")  # of the matrices
+
+
+@dataclass(frozen=True)
+class Lane:
+    """What races. Make one with `Lane.of_model`, `Lane.from_checkpoint` or `Lane.random`."""
+
+    name: str
+    denoiser: DenoiserFunction = field(repr=False)
+    tokenizer: Tokenizer
+    architecture: str
+    parameters: int
+    weight_bytes: int = 0
+    weights: str = "trained"  # "trained" or "random"
+    dtype: str = "float32"
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    attention: str = "none"  # which attention kernel runs, in words
+    scan: str = "none"  # which backend of the scan
+    config: ModelConfig | None = None  # None for a denoiser that is not one of ours
+    form: str = "plain PyTorch"  # how the denoiser runs, in words
+
+    @classmethod
+    def of_model(cls, name: str, model: Denoiser, tokenizer: Tokenizer, *, weights: str = "trained") -> Lane:
+        """The lane of a loaded model, on the device where its parameters are."""
+        first = next(model.parameters())
+        return cls(
+            name=name,
+            denoiser=model,
+            tokenizer=tokenizer,
+            architecture=model.config.architecture,
+            parameters=sum(p.numel() for p in model.parameters()),
+            weight_bytes=sum(p.numel() * p.element_size() for p in model.parameters()),
+            weights=weights,
+            dtype=str(first.dtype).removeprefix("torch."),
+            device=first.device,
+            attention=attention_kernel(model.config, first.device, first.dtype),
+            scan=scan_backend(model.config, first.device, first.dtype),
+            config=model.config,
+        )
+
+    @classmethod
+    def from_checkpoint(cls, name_or_path: str, *, device: str = "cpu", name: str | None = None) -> Lane:
+        """The lane of a bundled checkpoint or of a checkpoint folder."""
+        from diffuapriel.checkpoint import load_checkpoint
+
+        check_device(device)
+        model, tokenizer = load_checkpoint(name_or_path, device=device)
+        return cls.of_model(name or str(name_or_path), model.eval(), tokenizer)
+
+    @classmethod
+    def random(cls, preset_name: str, architecture: str, *, device: str = "cpu", seed: int = 0) -> Lane:
+        """The lane of an untrained preset: it writes nonsense at the speed of a trained one."""
+        config = preset(preset_name, architecture)
+        check_device(device)
+        name = f"{architecture} {preset_name}, random weights"
+        model = random_denoiser(config, device=device, seed=seed)
+        return cls.of_model(name, model, get_tokenizer(config.tokenizer), weights="random")
+
+    def tuned(self, dtype: str | None = None) -> Lane:
+        """This lane in its best form for its device: on CUDA a copy of its model in the engine (model/engine.py).
+
+        dtype: "float32" or "bfloat16", of the matrices; None takes bfloat16 on CUDA and float32 elsewhere. What is
+        compiled is compiled at the first call: a race and a sweep warm up outside the clock. Raises ValueError for
+        another dtype, and for a lane whose denoiser is not one of ours.
+        """
+        if dtype is not None and dtype not in DTYPES:
+            raise ValueError(f"dtype is {dtype!r}; permitted: {', '.join(DTYPES)}")
+        on_gpu = self.device.type == "cuda"
+        dtype = dtype or (DTYPES[1] if on_gpu else DTYPES[0])
+        if not on_gpu and dtype == self.dtype:
+            return self
+        from diffuapriel.model.denoiser import Denoiser
+        from diffuapriel.model.engine import compile_denoiser
+
+        if not isinstance(self.denoiser, Denoiser):
+            raise ValueError(f"{self.name} is not a Denoiser of this package; only those can be tuned")
+        engine = compile_denoiser(copy.deepcopy(self.denoiser), dtype=getattr(torch, dtype))
+        return replace(
+            self,
+            denoiser=engine,
+            dtype=dtype,
+            weight_bytes=sum(p.numel() * p.element_size() for p in engine.model.parameters()),
+            attention=attention_kernel(engine.config, self.device, getattr(torch, dtype)),
+            scan=scan_backend(engine.config, self.device, getattr(torch, dtype)),
+            form="compiled blocks, one CUDA graph a shape" if on_gpu else self.form,
+        )
+
+    @property
+    def bytes_per_value(self) -> int:
+        """Of its activations."""
+        return 2 if self.dtype in ("bfloat16", "float16") else 4
+
+    def forget(self) -> None:
+        """Give back the memory that the engine keeps for shapes that have been run; nothing for a plain model."""
+        forget = getattr(self.denoiser, "forget", None)
+        if forget:
+            forget()
+
+
+def random_denoiser(config: ModelConfig, *, device: torch.device | str = "cpu", seed: int = 0) -> Denoiser:
+    """An untrained model that computes as a trained one does: AdaLN, zero at the start of training, is drawn too.
+
+    Zero gates would shut every block off, and a GPU multiplies zeros faster than data.
+    """
+    from diffuapriel.model.denoiser import Denoiser
+
+    devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), torch.device(device):
+        torch.manual_seed(seed)
+        model = Denoiser(config).eval()
+        torch.nn.init.normal_(model.modulation.linear.weight, std=0.02)
+        torch.nn.init.normal_(model.modulation.linear.bias, std=0.2)
+    return model
+
+
+def attention_kernel(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> str:
+    """Which kernel `scaled_dot_product_attention` picks for this model's heads, or 'none' without attention."""
+    if "attention" not in config.layer_kinds:
+        return "none"
+    from diffuapriel.model.attention import FASTEST_FIRST
+
+    heads, headdim = config.width // config.attention_headdim, config.attention_headdim
+    query = torch.empty(1, heads, config.context_length, headdim, device=device, dtype=dtype)
+    order = sdpa_kernel(list(FASTEST_FIRST), set_priority=True) if device.type == "cuda" else nullcontext()
+    with torch.inference_mode(), order:
+        choice = torch._fused_sdp_choice(query, query, query)
+    return SDPBackend(choice).name.lower().replace("_", " ")
+
+
+def scan_backend(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> str:
+    """Which backend of the scan this model's Mamba blocks take, or 'none' without any."""
+    if "mamba" not in config.layer_kinds:
+        return "none"
+    from diffuapriel.ops.ssd import choose_backend
+
+    return choose_backend("auto", torch.empty(0, device=device, dtype=dtype), config.headdim, config.d_state)
+
+
+def check_device(device: torch.device | str) -> None:
+    """Raises ValueError, in one line, for a device that this machine does not have."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device is {str(device)!r}, which cannot be used here: {reason}") from None
+
+
+def distinct_names(lanes: list[Lane]) -> list[str]:
+    """The lanes' names, with (2), (3) behind a name that comes again: a model may race itself."""
+    names: list[str] = []
+    for lane in lanes:
+        same = sum(other.name == lane.name for other in lanes[: len(names)])
+        names.append(f"{lane.name} ({same + 1})" if same else lane.name)
+    return names

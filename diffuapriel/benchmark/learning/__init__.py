@@ -1,0 +1,1 @@
+"""Which backbone learns better? Equal parameters and tokens, a tuned learning rate each, several seeds."""

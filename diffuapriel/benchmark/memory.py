@@ -1,0 +1,206 @@
+"""Memory: what a run needs, what it took, and what the machine still has.
+
+Three questions, each answered in bytes and in words:
+
+    estimate_bytes(config, length)   what one denoiser call needs, by arithmetic, before it starts
+    PeakMemory(device)               what a call really took
+    available_bytes(device)          what may still be asked for
+
+On CUDA the allocator counts for us. On Linux the kernel keeps the highest resident size of a process and
+lets the process reset it, so the peak of one call is read exactly and costs nothing while it runs. Elsewhere
+a thread samples the resident size, which is only done in calls that nobody times.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import sys
+import threading
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from diffuapriel.benchmark.timing import undisturbed
+from diffuapriel.config import ModelConfig
+
+SAFE_SHARE = (
+    0.8  # of what is available; the rest is for the browser, the desktop and our own estimate's error
+)
+_STATUS = Path("/proc/self/status")
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+
+
+def _psutil():
+    try:
+        import psutil
+    except ImportError as error:  # pragma: no cover - psutil is in requirements.txt
+        raise ImportError("measuring memory needs psutil: pip install psutil") from error
+    return psutil
+
+
+def format_bytes(count: float) -> str:
+    """'1.5 GB', '310 MB', '12 kB': decimal units, as drives and the issue's figures use them."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}" if count < 100 * size else f"{count / size:.0f} {unit}"
+    return f"{count:.0f} B"
+
+
+def available_bytes(device: torch.device | str = "cpu") -> int:
+    """Bytes that a new allocation on `device` can have now.
+
+    CPU: what psutil calls available, or what a container's limit leaves where that is less.
+    CUDA: free memory of the card plus what PyTorch holds in reserve without using it.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    available = _psutil().virtual_memory().available
+    with contextlib.suppress(OSError, ValueError):  # not Linux, not a container, or no limit ("max")
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+        available = min(available, max(0, limit - used))
+    return available
+
+
+def estimate_bytes(config: ModelConfig, length: int, *, batch: int = 1, bytes_per_value: int = 4) -> int:
+    """Bytes that one denoiser call adds to the weights, for `batch` canvases of `length`, by arithmetic.
+
+    The widest moment of a block, plus the logits of all positions and a copy of them for the sampler. A Mamba
+    block holds projection, convolution and scan of both directions; an attention block holds q, k, v, the
+    output and the MLP's hidden layer. Attention itself is counted as linear in length: the fused kernels
+    that `scaled_dot_product_attention` picks never hold the length x length matrix.
+    """
+    width, copies = config.width, 3  # input, output and one temporary of the widest operation
+    mamba = 2 * (2 * config.d_inner + 2 * config.n_groups * config.d_state + config.n_heads)
+    widest = config.mlp_ratio * width
+    if "mamba" in config.layer_kinds:
+        widest = max(widest, mamba)
+    if "attention" in config.layer_kinds:
+        widest = max(widest, 4 * width)
+    residual = 4 * width
+    logits = 2 * config.padded_vocab_size
+    return batch * length * bytes_per_value * (copies * widest + residual + logits)
+
+
+def refusal(needed: float, device: torch.device | str, what: str) -> str | None:
+    """None where `needed` bytes fit on `device`, otherwise the sentence that says why not, with the figures."""
+    available = available_bytes(device)
+    if needed <= SAFE_SHARE * available:
+        return None
+    return (
+        f"{what} needs about {format_bytes(needed)} of memory; {format_bytes(available)} is available here and at "
+        f"most {SAFE_SHARE:.0%} of that is used ({format_bytes(SAFE_SHARE * available)}). Choose a shorter length"
+    )
+
+
+def out_of_memory(device: torch.device | str, what: str) -> str:
+    """The sentence for an allocation that failed although the estimate had let it start, with the figures."""
+    device = torch.device(device)
+    if device.type != "cuda":
+        return f"{what} ran out of memory; {format_bytes(available_bytes(device))} is available here now"
+    held = torch.cuda.max_memory_allocated(device)
+    _, total = torch.cuda.mem_get_info(device)
+    return f"{what} ran out of GPU memory: it held {format_bytes(held)} of {format_bytes(total)}"
+
+
+class PeakMemory:
+    """Context manager: `peak` is the most memory in bytes that the code inside added to what was there.
+
+    `method` says in words how it was measured. Weights loaded before are not in it. Not for timed code
+    unless `free` is true (then measuring costs nothing while the code runs).
+    """
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+        self.peak = 0
+        if self.device.type == "cuda":
+            self.method = "most bytes allocated on the GPU during one step, plus the weights"
+        elif _can_reset_peak():
+            self.method = "highest resident memory of the process during one step, plus the weights"
+        else:
+            self.method = (
+                "resident memory of the process sampled every 2 ms during one step, plus the weights"
+            )
+
+    @property
+    def free(self) -> bool:
+        """Whether measuring costs no time while the measured code runs."""
+        return self.device.type == "cuda" or _can_reset_peak()
+
+    def __enter__(self) -> PeakMemory:
+        self._quiet = undisturbed()  # what the garbage collector frees would hide what the code inside takes
+        self._quiet.__enter__()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+            torch.cuda.reset_peak_memory_stats(self.device)
+            self._before = torch.cuda.memory_allocated(self.device)
+            return self
+        _give_back_free_memory()
+        self._before = _psutil().Process().memory_info().rss
+        self._sampler = None
+        if _can_reset_peak():
+            _CLEAR_REFS.write_text("5")  # 5: set the peak resident size to the present one (proc(5))
+        else:
+            self._sampler = _RssSampler()
+            self._sampler.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._quiet.__exit__(None, None, None)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+            top = torch.cuda.max_memory_allocated(self.device)
+        elif self._sampler is not None:
+            top = self._sampler.finish()
+        else:
+            top = _highest_resident()
+        self.peak = max(0, top - self._before)
+
+
+class _RssSampler(threading.Thread):
+    """Keeps the largest resident size seen, looking every 2 ms."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._process = _psutil().Process()
+        self._done = threading.Event()
+        self._top = self._process.memory_info().rss
+
+    def run(self) -> None:
+        while not self._done.wait(0.002):
+            self._top = max(self._top, self._process.memory_info().rss)
+
+    def finish(self) -> int:
+        self._done.set()
+        self.join()
+        return max(self._top, self._process.memory_info().rss)
+
+
+@lru_cache(maxsize=1)
+def _can_reset_peak() -> bool:
+    """Whether this system lets a process reset its own peak resident size."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        _CLEAR_REFS.write_text("5")
+        return "VmHWM:" in _STATUS.read_text()
+    except OSError:
+        return False
+
+
+def _highest_resident() -> int:
+    """Peak resident size since the last reset, in bytes (VmHWM of proc(5), which is in kiB)."""
+    for line in _STATUS.read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _give_back_free_memory() -> None:
+    """Ask the C library to return freed pages, or the next peak would hide in what an earlier run freed."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)

@@ -1,0 +1,370 @@
+"""What a latency curve says: its exponent, and where two curves cross. Plain arithmetic on log axes.
+
+Latency against length: where a linear backbone overtakes a quadratic one, and what memory allows.
+
+One measurement is one denoiser call on one canvas with every second position masked, the middle of a
+generation, with logits for the masked positions. Lanes take turns as in a race: warmed up at each length,
+one after the other, the order turned round with every repeat, medians given with their spread.
+
+Before a length starts, what it needs is estimated (measured growth from the shorter lengths, or arithmetic
+on the configuration) and refused with the figure where memory or patience would not do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from diffuapriel.benchmark.entry import Lane, distinct_names
+from diffuapriel.benchmark.generation import alternating
+from diffuapriel.benchmark.memory import PeakMemory, estimate_bytes, out_of_memory, refusal
+from diffuapriel.benchmark.timing import Clock, undisturbed
+from diffuapriel.device import machine_name
+
+TAIL = 4  # lengths at the long end that the exponent is fitted to
+
+
+@dataclass(frozen=True)
+class Crossover:
+    """Where lane `a` and lane `b` change places for good: `length` in tokens, None where they never do.
+
+    `faster_above` is the lane that wins above it (or everywhere, where `length` is None), None for a tie.
+    """
+
+    a: str
+    b: str
+    length: float | None
+    ms: float | None  # of both, there
+    faster_above: str | None
+    message: str
+
+
+def fit_exponent(lengths: Sequence[float], ms: Sequence[float], tail: int = TAIL) -> float | None:
+    """Slope of log(ms) over log(length) at the last `tail` lengths, by least squares: 1 linear, 2 quadratic.
+
+    None with fewer than two lengths. Raises ValueError where a length or a time is not above 0.
+    """
+    if len(lengths) != len(ms):
+        raise ValueError(f"{len(lengths)} lengths but {len(ms)} times; give one time for each length")
+    if any(not value > 0 or math.isinf(value) for value in (*lengths, *ms)):
+        raise ValueError("lengths and times must be finite and above 0 to be drawn on log axes")
+    points = sorted(zip(lengths, ms, strict=True))[-tail:]
+    if len({length for length, _ in points}) < 2:
+        return None
+    xs, ys = [math.log(length) for length, _ in points], [math.log(t) for _, t in points]
+    mean_x, mean_y = sum(xs) / len(xs), sum(ys) / len(ys)
+    return sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True)) / sum(
+        (x - mean_x) ** 2 for x in xs
+    )
+
+
+def crossover(a: str, a_ms: dict[int, float], b: str, b_ms: dict[int, float]) -> Crossover:
+    """Where the curves of `a` and `b` (length -> ms) cross last, interpolated on log axes.
+
+    Only lengths that both measured count. The last crossing is taken, because near a tie noise makes more.
+    """
+    lengths = sorted(a_ms.keys() & b_ms.keys())
+    if not lengths:
+        return Crossover(a, b, None, None, None, f"No length was measured for both {a} and {b}.")
+    gaps = [math.log(a_ms[n] / b_ms[n]) for n in lengths]  # below 0: a is faster
+    span = (
+        f"every length measured ({lengths[0]:,})"
+        if len(lengths) == 1
+        else f"every length measured, {lengths[0]:,} to {lengths[-1]:,}"
+    )
+    last = next(
+        (i for i in range(len(gaps) - 1, 0, -1) if gaps[i - 1] * gaps[i] < 0 or gaps[i - 1] == 0 != gaps[i]),
+        None,
+    )
+    if last is None:
+        if all(gap == 0 for gap in gaps):
+            return Crossover(a, b, None, None, None, f"{a} and {b} are equally fast at {span}.")
+        winner = a if min(gaps, key=lambda gap: -abs(gap)) < 0 else b
+        return Crossover(a, b, None, None, winner, f"{winner} is faster at {span}; the curves do not cross.")
+    share = gaps[last - 1] / (gaps[last - 1] - gaps[last])
+    between = math.log(lengths[last - 1]) + share * math.log(lengths[last] / lengths[last - 1])
+    ms = math.exp((1 - share) * math.log(a_ms[lengths[last - 1]]) + share * math.log(a_ms[lengths[last]]))
+    above, below = (a, b) if gaps[last] < 0 else (b, a)
+    length = math.exp(between)
+    return Crossover(
+        a, b, length, ms, above, f"{above} is faster from about {length:,.0f} tokens on; below, {below} wins."
+    )
+
+
+LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
+SCHEMA = "diffuapriel-sweep-result"
+VERSION = 1
+GROWTH_MARGIN = 1.25  # on memory extrapolated from shorter lengths
+
+
+@dataclass(frozen=True)
+class Point:
+    """One lane at one length: milliseconds of a forward pass (median, least, most) and what follows from them."""
+
+    lane: str
+    length: int
+    ms: float
+    ms_min: float
+    ms_max: float
+    tokens_per_second: float
+    peak_memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A lane and length that were not run, and the sentence that says why, with the figure."""
+
+    lane: str
+    length: int
+    message: str
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """All points so far, the fitted exponents and the crossovers of every pair of lanes."""
+
+    lanes: tuple[str, ...]
+    points: tuple[Point, ...]
+    refusals: tuple[Refusal, ...]
+    batch: int
+    repeats: int
+    machine: str
+    threads: int
+    memory_method: str
+
+    def curve(self, lane: str) -> dict[int, float]:
+        """Length to milliseconds of one lane."""
+        return {p.length: p.ms for p in self.points if p.lane == lane}
+
+    @property
+    def exponents(self) -> dict[str, float | None]:
+        """Fitted exponent of latency over length at the long end, by lane."""
+        curves = {lane: self.curve(lane) for lane in self.lanes}
+        return {lane: fit_exponent(list(curve), list(curve.values())) for lane, curve in curves.items()}
+
+    @property
+    def crossovers(self) -> list[Crossover]:
+        """One for each pair of lanes that have a length in common."""
+        found = [
+            crossover(a, self.curve(a), b, self.curve(b)) for a, b in itertools.combinations(self.lanes, 2)
+        ]
+        return [cross for cross in found if self.curve(cross.a).keys() & self.curve(cross.b).keys()]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, with exponents and crossovers written out for readers without this code."""
+        derived = {
+            "exponents": self.exponents,
+            "crossovers": [dataclasses.asdict(c) for c in self.crossovers],
+        }
+        return {"schema": SCHEMA, "version": VERSION, **dataclasses.asdict(self), **derived}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> SweepResult:
+        """The inverse of `to_dict`. ValueError for another schema or version."""
+        found = (values.get("schema"), values.get("version")) if isinstance(values, dict) else (None, None)
+        if found != (SCHEMA, VERSION):
+            raise ValueError(
+                f"this is schema {found[0]!r} version {found[1]!r}; permitted: {SCHEMA!r} version {VERSION}"
+            )
+        fields = {f.name: values[f.name] for f in dataclasses.fields(cls)}
+        return cls(
+            **{
+                **fields,
+                "lanes": tuple(fields["lanes"]),
+                "points": tuple(Point(**point) for point in fields["points"]),
+                "refusals": tuple(Refusal(**refused) for refused in fields["refusals"]),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class SweepEvent:
+    """One moment of a sweep: `result` holds all that is known so far, and at `fraction` 1 everything."""
+
+    fraction: float
+    message: str
+    result: SweepResult
+
+
+def sweep(lanes: Sequence[Lane], **options: Any) -> SweepResult:
+    """Run a sweep to its end. Arguments and errors are those of `sweep_events`."""
+    *_, last = sweep_events(lanes, **options)
+    return last.result
+
+
+def sweep_events(
+    lanes: Sequence[Lane],
+    *,
+    lengths: Sequence[int] = LENGTHS,
+    batch: int = 1,
+    repeats: int = 4,
+    max_seconds: float = 60.0,
+) -> Iterator[SweepEvent]:
+    """Measure every lane at every length, shortest first; yields after each call, so that a caller can stop.
+
+    max_seconds: a lane whose next forward pass is predicted to take longer than this is not taken further.
+    Raises ValueError for options out of range. What does not fit in memory becomes a `Refusal`, not an error.
+    """
+    lengths = _check(lanes, lengths, batch, repeats, max_seconds)
+    names = distinct_names(list(lanes))
+    probes = [_Probe(name, lane, batch) for name, lane in zip(names, lanes, strict=True)]
+    refusals: list[Refusal] = []
+    device = lanes[0].device
+    work = len(probes) * sum(lengths) * (repeats + 1)
+    done = 0
+
+    method = PeakMemory(device).method.replace("one step", "one forward pass")
+    machine, threads = machine_name(device), torch.get_num_threads()
+
+    def event(message: str) -> SweepEvent:
+        points = tuple(point for probe in probes for point in probe.points)
+        result = SweepResult(tuple(names), points, tuple(refusals), batch, repeats, machine, threads, method)
+        return SweepEvent(min(1.0, done / work), message, result)
+
+    for length in lengths:
+        running = []
+        for probe in probes:
+            problem = probe.stopped or probe.problem(length, max_seconds)
+            if problem:
+                probe.stopped = problem
+                refusals.append(Refusal(probe.name, length, problem))
+                done += length * (repeats + 1)
+                yield event(problem)
+                continue
+            done += length
+            probe.stopped = probe.warm_up(length)
+            if probe.stopped:
+                refusals.append(Refusal(probe.name, length, probe.stopped))
+                done += length * repeats
+            else:
+                running.append(probe)
+            yield event(probe.stopped or f"{probe.name}: warmed up at {length:,} tokens")
+        for turn, index in enumerate(alternating(len(running), repeats)):
+            running[index].time(length)
+            done += length
+            yield event(
+                f"{running[index].name}: {length:,} tokens, run {turn // len(running) + 1} of {repeats}"
+            )
+        for lane in lanes:
+            lane.forget()  # what was recorded at one length is of no use at the next
+    done = work
+    yield event("done")
+
+
+def _check(
+    lanes: Sequence[Lane], lengths: Sequence[int], batch: int, repeats: int, max_seconds: float
+) -> tuple[int, ...]:
+    if len(lanes) < 1:
+        raise ValueError("a sweep needs at least one lane")
+    for name, value in (
+        ("batch", batch),
+        ("repeats", repeats),
+        *(("a length", length) for length in lengths),
+    ):
+        if type(value) is not int or value < 1:
+            raise ValueError(f"{name} is {value!r}; it must be a whole number, 1 or more")
+    if not lengths:
+        raise ValueError("lengths is empty; give at least one")
+    if not max_seconds > 0:
+        raise ValueError(f"max_seconds is {max_seconds!r}; it must be above 0")
+    return tuple(sorted(set(lengths)))
+
+
+class _Probe:
+    """One lane on its way up the lengths."""
+
+    def __init__(self, name: str, lane: Lane, batch: int) -> None:
+        self.name, self.lane, self.batch = name, lane, batch
+        self.clock = Clock(lane.device)
+        self.stopped: str | None = None  # why this lane goes no further
+        self._ms: dict[int, list[float]] = {}
+        self._peaks: dict[int, int] = {}
+
+    @property
+    def points(self) -> list[Point]:
+        return [self._point(length, times) for length, times in self._ms.items() if times]
+
+    def _point(self, length: int, times: list[float]) -> Point:
+        ms = statistics.median(times)
+        tokens_per_second = 1000.0 * self.batch * length / ms
+        peak = self._peaks[length] + self.lane.weight_bytes
+        return Point(self.name, length, ms, min(times), max(times), tokens_per_second, peak)
+
+    def problem(self, length: int, max_seconds: float) -> str | None:
+        """Why `length` must not start, or None."""
+        needed = self.predicted_bytes(length)
+        if problem := refusal(needed, self.lane.device, f"{self.name} at {length:,} tokens"):
+            return problem
+        seconds = (
+            extrapolate(
+                {n: statistics.median(times) for n, times in self._ms.items() if times}, length, 1.0, 2.0
+            )
+            / 1000
+        )
+        if seconds > max_seconds:
+            return (
+                f"{self.name} at {length:,} tokens would take about {seconds:,.0f} s for one forward pass; "
+                f"the limit is {max_seconds:,.0f} s"
+            )
+        return None
+
+    def predicted_bytes(self, length: int) -> float:
+        """The larger of measured growth and of arithmetic on the configuration; 0 where neither is known."""
+        measured = GROWTH_MARGIN * extrapolate(self._peaks, length, 1.0, 2.0)
+        config = self.lane.config
+        if config is None or self._peaks:
+            return measured
+        size = self.lane.bytes_per_value
+        return max(measured, estimate_bytes(config, length, batch=self.batch, bytes_per_value=size))
+
+    def warm_up(self, length: int) -> str | None:
+        """One call that is not timed; its memory is what is measured. Why it could not be, where memory ran out."""
+        try:
+            with PeakMemory(self.lane.device) as memory:
+                self._call(length)
+        except torch.OutOfMemoryError:
+            return out_of_memory(self.lane.device, f"{self.name} at {length:,} tokens")
+        self._peaks[length] = memory.peak
+        return None
+
+    def time(self, length: int) -> None:
+        with undisturbed():
+            start, end = self._call(length)
+        self._ms.setdefault(length, []).append(1000.0 * self.clock.seconds(start, end))
+
+    @torch.inference_mode()
+    def _call(self, length: int) -> tuple[Any, Any]:
+        """One denoiser call between two marks."""
+        device = self.lane.device
+        generator = torch.Generator().manual_seed(length)  # real tokens, not zeros: the same for every lane
+        ids = torch.randint(self.lane.tokenizer.eos_id, (self.batch, length), generator=generator)
+        positions = torch.zeros(self.batch, length, dtype=torch.bool)
+        positions[:, ::2] = True
+        ids[positions] = self.lane.tokenizer.mask_id
+        ids, positions = ids.to(device), positions.to(device)
+        sigma = torch.full((self.batch,), math.log(2.0), device=device)  # half of the tokens are masked
+        start = self.clock.mark()
+        self.lane.denoiser(ids, sigma, positions)
+        return start, self.clock.mark()
+
+
+def extrapolate(known: dict[int, float] | dict[int, int], length: int, least: float, most: float) -> float:
+    """The value at `length` from the values at shorter lengths, growing as the last two did.
+
+    The exponent of growth is held between `least` and `most` (with one known value: `most`). 0 with none.
+    """
+    if not known:
+        return 0.0
+    *before, last = sorted(known)
+    if not before or min(known[before[-1]], known[last]) <= 0:
+        exponent = most
+    else:
+        exponent = math.log(known[last] / known[before[-1]]) / math.log(last / before[-1])
+    return known[last] * (length / last) ** min(most, max(least, exponent))

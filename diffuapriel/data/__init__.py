@@ -1,0 +1,1 @@
+"""Corpora: token windows from files, datasets, the standard library and the tales grammar."""

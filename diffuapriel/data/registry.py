@@ -1,0 +1,57 @@
+"""`open_corpus` opens a corpus by its name.
+
+tales, tales:1, tales:2, tales:3    stories from the grammar ("tales" is "tales:3")
+stdlib                              the Python standard library of this machine
+book.txt  data.jsonl  data.parquet  a file of yours, or a folder of such files
+data.jsonl#content                  ... with the text in another field than "text"
+hf:owner/name  hf:owner/name:config a dataset of the Hugging Face Hub, streamed (also ...#field)
+tokens:FOLDER                       any of these, tokenized once by `diffuapriel tokenize` (tokens.py)
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from diffuapriel.data.base import Corpus
+from diffuapriel.tokenizer import Tokenizer
+
+
+def open_corpus(spec: str, tokenizer: Tokenizer) -> Corpus:
+    """The corpus that `spec` names (see the top of this file).
+
+    Raises:
+        ValueError: for a spec of no known form, or a file that is empty, binary or malformed (the message
+            names file and line).
+        FileNotFoundError: for a path that does not exist.
+        ImportError: where Parquet or the Hub needs a package that is not installed; it names the command.
+    """
+    if not isinstance(spec, str) or not spec.strip():
+        raise ValueError(f"a corpus is named by text such as 'tales:3', 'stdlib' or a path, not {spec!r}")
+    kind, _, rest = spec.partition(":")
+    if kind == "tales":
+        from diffuapriel.data.tales import TalesCorpus
+
+        if rest not in ("", "1", "2", "3"):
+            raise ValueError(f"tales have the levels 1, 2 and 3: 'tales:1' to 'tales:3', not {spec!r}")
+        return TalesCorpus(tokenizer, level=int(rest or 3))
+    if spec == "stdlib":
+        from diffuapriel.data.stdlib import stdlib_corpus
+
+        return stdlib_corpus(tokenizer)
+    if kind == "tokens":
+        from diffuapriel.data.token_cache import TokenCorpus
+
+        return TokenCorpus(rest, tokenizer)
+    path, _, field = spec.partition("#")
+    if kind == "hf":
+        from diffuapriel.data.huggingface import HubCorpus
+
+        return HubCorpus(path.removeprefix("hf:"), tokenizer, field=field or "text")
+    if not Path(path).exists():
+        raise FileNotFoundError(
+            f"{path!r} is no corpus: no such file or folder. Known names are tales:1, tales:2, tales:3 and "
+            "stdlib; a dataset of the Hugging Face Hub is written hf:owner/name"
+        )
+    from diffuapriel.data.files import file_corpus
+
+    return file_corpus(Path(path), tokenizer, field=field or "text")

@@ -1,0 +1,702 @@
+"""What depends on the step sizes alone: running sums of dt A for the backward pass, and the gradients of dt and A.
+
+    s_t  = sum of dt A over the chunk up to and including t, in scan order
+    da_t = sum over t' no earlier than t of ds_t', inside the chunk
+    ddt  = da A + x . d(dt x),  dA = sum of da dt
+
+ds, the gradient of s, comes as sums over a token's row, from the kernels of triton_backward.py:
+
+    ds_t = column_t + query_t - dt_t row_t - dt_t key_t,   and at the end of the chunk  + sum of dt key + carried
+
+Summed up from the end, the key terms of the tokens from t on cancel against the same terms at the end of the chunk,
+so that what is added are those of the tokens before t. query, key and carried come through states, which a short text
+does without. Plain twin: the ends of `_backward` in chunked.py.
+
+With a softplus the gradient goes on to what dt was made of: softplus' = sigmoid = 1 - exp(-dt).
+
+    dt, ddt (b, k, h, l);  s and each of the sums (b, k, h, chunks, q);  carried (b, k, h, chunks), float32
+
+The backward pass of the gate: what stands between the scan's output y and the two things the mixer gives.
+
+    g      = y SiLU(z) w            w: weight of the norm, a number a channel
+    square = sum over channels of (y SiLU(z))^2
+
+    d(y SiLU(z)) = dg w + 2 y SiLU(z) dsquare;   dy and dz by the product rule;   dw = sum over tokens of dg y SiLU(z)
+
+Plain twin: the last lines of the plain mixer in model/mamba2.py; forward, the store of triton_scan.py.
+
+The gradients of B and C, once the heads of a group are done: parts added up, and the products inside the chunk.
+
+    dB = M' C   + sum of the parts            dC = M'^T B + sum of the parts
+
+M' (u, t), the parts and the letters are those of triton_backward.py. Plain twin: `dscores` in chunked.py.
+
+The backward pass of the scan, chunk by chunk; a program takes the heads of a group one after another.
+
+With u and t tokens of a chunk in scan order, u no later than t, s the running sum of dt A, H the state that enters
+the chunk and G the gradient of the state that leaves it (both from triton_states.py):
+
+    M_ut    = exp(s_t - s_u) (x_u . dy_t)                  W_ut = exp(s_t - s_u) (B_u . C_t)
+    d(dt x) = W dy + exp(s_end - s) (B G)                  dx   = dt d(dt x) + D dy
+    dC      = M'^T B + sum over heads of (exp(s) dy) H^T           M' = sum over heads of dt M
+    dB      = M' C   + sum over heads of (exp(s_end - s) dt x) G^T
+
+Small kernels, so that each stays in registers: `side_kernel` for what comes through the states, once with (C, dy, H)
+and once with (B, x, G); `within_kernel` for what stays inside the chunk; triton_close.py for the products with M'.
+The heads of a group share B and C, so their gradients add up on chip; where chunks are too few to fill the device,
+the heads are split over programs and the parts added at the close. Nothing is added atomically: the same call gives
+the same bits.
+
+A short text that begins with a state of zero is one chunk, of two tiles: nothing comes through states then.
+
+The gradients of dt and A come from sums over a token's row that these kernels leave for triton_steps.py. The sums of
+M (B . C) over u and over t are taken of the same float32 numbers: a token's own term is in both, cancels exactly,
+and may be far larger than what is left. (dy . y - dt x . d(dt x), shorter, would lose that to the rounding of y.)
+
+Plain twin: `_backward` in chunked.py. Products take their operands as loaded, or as computed and not transposed:
+Triton has miscompiled transposed results of products on Hopper.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from diffuapriel.ops.triton.conv import sigmoid
+from diffuapriel.ops.triton.launch import bits, precision
+from diffuapriel.ops.triton.scan import CHUNK
+
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
+
+
+HEADS = 16  # of a tile
+SUMS = (
+    "column",
+    "row",
+    "skip",
+)  # of each tile: of those on the diagonal of a chunk, then of those beside them
+
+
+@triton.jit
+def running_sums_kernel(
+    dt,
+    A,
+    s,
+    length,
+    heads,
+    REVERSE: tl.constexpr,
+    DIRECTIONS: tl.constexpr,
+    HEADS: tl.constexpr,
+    CHUNK: tl.constexpr,
+):
+    """Program (chunk, tile of heads, batch and direction)."""
+    c, bk, chunks = tl.program_id(0), tl.program_id(2).to(tl.int64), tl.num_programs(0)
+    k = (bk % DIRECTIONS).to(tl.int32)
+    reverse = (REVERSE >> k) & 1
+    head, i = tl.program_id(1) * HEADS + tl.arange(0, HEADS), tl.arange(0, CHUNK)
+    rows = c * CHUNK + i
+    tokens = reverse * (length - 1) + (1 - 2 * reverse) * rows
+    real = (head < heads)[:, None]
+    here = (bk * heads + head)[:, None]
+    step = tl.load(dt + here * length + tokens[None, :], mask=real & (rows < length)[None, :], other=0.0)
+    rate = tl.load(A + k * heads + head, mask=head < heads, other=0.0)
+    tl.store(s + (here * chunks + c) * CHUNK + i[None, :], tl.cumsum(step * rate[:, None], 1), mask=real)
+
+
+@triton.jit
+def step_gradient_kernel(
+    dt,
+    A,
+    sums,  # (tiles, 3, b, k, h, chunks, q)
+    query,
+    key,
+    carried,  # or None, as query and key: no states
+    ddt,
+    totals,  # of dA, dD and the gradient of dt's bias: (3, b, k, h, chunks)
+    length,
+    heads,
+    out_batch,
+    out_direction,
+    out_head,
+    out_token,
+    SOFTPLUS: tl.constexpr,
+    REVERSE: tl.constexpr,
+    DIRECTIONS: tl.constexpr,
+    HEADS: tl.constexpr,
+    CHUNK: tl.constexpr,
+    TILES: tl.constexpr,
+):
+    """Program (chunk, tile of heads, batch and direction)."""
+    c, bk, chunks = tl.program_id(0), tl.program_id(2).to(tl.int64), tl.num_programs(0)
+    b, k = bk // DIRECTIONS, (bk % DIRECTIONS).to(tl.int32)
+    reverse = (REVERSE >> k) & 1
+    head, i = tl.program_id(1) * HEADS + tl.arange(0, HEADS), tl.arange(0, CHUNK)
+    rows = c * CHUNK + i
+    tokens = reverse * (length - 1) + (1 - 2 * reverse) * rows
+    real = head < heads
+    inside = real[:, None] & (rows < length)[None, :]
+    line = bk * heads + head
+    step = tl.load(dt + line[:, None] * length + tokens[None, :], mask=inside, other=0.0)
+    rate = tl.load(A + k * heads + head, mask=real, other=0.0)
+
+    count = tl.num_programs(2).to(tl.int64) * heads * chunks
+    here = line * chunks + c
+    at, plane = here[:, None] * CHUNK + i[None, :], count * CHUNK
+    column = tl.load(sums + at, mask=inside, other=0.0)
+    row = tl.load(sums + plane + at, mask=inside, other=0.0)
+    skip = tl.load(sums + 2 * plane + at, mask=inside, other=0.0)
+    for ahead in tl.static_range(
+        1, TILES
+    ):  # no tile stands above the first columns, and none beside the last rows
+        off, beside = ahead * (CHUNK // TILES), sums + 3 * ahead * plane + at
+        column += tl.load(beside, mask=inside & (i >= off)[None, :], other=0.0)
+        row += tl.load(beside + plane, mask=inside & (i < CHUNK - off)[None, :], other=0.0)
+
+    ds = column - step * row
+    if carried is not None:
+        ds += tl.load(query + at, mask=inside, other=0.0)
+        through = tl.load(key + at, mask=inside, other=0.0)
+        written = step * through
+        da = tl.cumsum(ds, 1, reverse=True) + tl.cumsum(written, 1) - written
+        da += tl.load(carried + here, mask=real, other=0.0)[:, None]
+        row += through
+    else:
+        da = tl.cumsum(ds, 1, reverse=True)
+    gradient = da * rate[:, None] + row
+    if SOFTPLUS:  # 1 - exp(-dt), by its series where that would cancel
+        series = step * (1 - step / 2 * (1 - step / 3 * (1 - step / 4 * (1 - step / 5))))
+        gradient *= tl.where(step < 0.1, series, 1 - tl.exp(-step))
+    out = (
+        b * out_batch
+        + k * out_direction
+        + head[:, None] * out_head
+        + tokens[None, :].to(tl.int64) * out_token
+    )
+    tl.store(ddt + out, gradient.to(ddt.dtype.element_ty), mask=inside)
+    tl.store(totals + here, tl.sum(da * step, 1), mask=real)
+    tl.store(totals + count + here, tl.sum(skip, 1), mask=real)
+    tl.store(totals + 2 * count + here, tl.sum(tl.where(inside, gradient, 0.0), 1), mask=real)
+
+
+def running_sums(dt: Tensor, A: Tensor, reverse: tuple[bool, ...], chunk: int) -> Tensor:
+    """s (b, k, h, chunks, q) of chunks of q = `chunk` tokens, from dt (b, k, h, l) and A (k, h), all float32."""
+    batch, directions, heads, length = dt.shape
+    chunks = triton.cdiv(length, chunk)
+    s = dt.new_empty((batch, directions, heads, chunks, chunk))
+    running_sums_kernel[(chunks, triton.cdiv(heads, HEADS), batch * directions)](
+        dt,
+        A,
+        s,
+        length,
+        heads,
+        REVERSE=bits(reverse),
+        DIRECTIONS=directions,
+        HEADS=HEADS,
+        CHUNK=chunk,
+        num_warps=4,
+    )
+    return s
+
+
+def step_gradients(
+    dt: Tensor,
+    A: Tensor,
+    sums: Tensor,
+    sides: tuple[Tensor, Tensor, Tensor] | None,
+    reverse: tuple[bool, ...],
+    ddt: Tensor,
+    softplus: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of A, D and of a bias added to dt before the softplus, each (k, h) float32; fills `ddt`.
+
+    dt (b, k, h, l), A (k, h), sums (tiles, 3, b, k, h, chunks, q), float32. sides: query and key, each
+    (b, k, h, chunks, q), and carried (b, k, h, chunks), float32, or None without states. ddt (b, k, h, l), of any
+    strides and dtype, receives the gradient of dt, or with `softplus` of what dt is the softplus of.
+    """
+    batch, directions, heads, length = dt.shape
+    chunks, chunk = sums.shape[5:]
+    totals = dt.new_empty((3, batch, directions, heads, chunks))
+    step_gradient_kernel[(chunks, triton.cdiv(heads, HEADS), batch * directions)](
+        dt,
+        A,
+        sums,
+        *(sides or (None, None, None)),
+        ddt,
+        totals,
+        length,
+        heads,
+        *ddt.stride(),
+        SOFTPLUS=softplus,
+        REVERSE=bits(reverse),
+        DIRECTIONS=directions,
+        HEADS=HEADS,
+        CHUNK=chunk,
+        TILES=len(sums),
+        num_warps=4,
+    )
+    dA, dD, dbias = torch.sum(totals, (1, 4))
+    return dA, dD, dbias
+
+
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
+
+
+ROWS, CHANNELS = 64, 64  # of a tile
+
+
+@triton.jit
+def gate_backward_kernel(
+    dg,
+    dsquares,
+    y,
+    z,
+    weight,
+    dy,
+    dz,
+    totals,
+    length,
+    channels,
+    z_batch,
+    z_row: tl.constexpr,
+    z_direction: tl.constexpr,
+    dz_batch,
+    dz_row: tl.constexpr,
+    dz_direction: tl.constexpr,
+    DIRECTIONS: tl.constexpr,
+    ROWS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    """One tile of tokens by channels: program (tile of tokens, tile of channels, batch and direction)."""
+    bk = tl.program_id(2)
+    b, k = (bk // DIRECTIONS).to(tl.int64), bk % DIRECTIONS
+    batches = tl.num_programs(2) // DIRECTIONS
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    column = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    real = column < channels
+    inside = (rows < length)[:, None] & real[None, :]
+    token = rows.to(tl.int64)
+    line = (k * batches + b) * length + token
+    at = ((b * length + token) * DIRECTIONS + k)[:, None] * channels + column[None, :]
+    at_z = b * z_batch + k * z_direction + token[:, None] * z_row + column[None, :]
+    y_ = tl.load(y + at, mask=inside, other=0.0).to(tl.float32)
+    z_ = tl.load(z + at_z, mask=inside, other=0.0).to(tl.float32)
+    dg_ = tl.load(dg + line[:, None] * channels + column[None, :], mask=inside, other=0.0).to(tl.float32)
+    dsquare = tl.load(dsquares + line, mask=rows < length, other=0.0)[:, None]
+    w = tl.load(weight + k * channels + column, mask=real, other=0.0)[None, :]
+
+    slope = sigmoid(z_)
+    silu = z_ * slope
+    gated = y_ * silu
+    dgated = dg_ * w + 2 * gated * dsquare
+    tl.store(dy + at, (dgated * silu).to(dy.dtype.element_ty), mask=inside)
+    dz_ = dgated * y_ * slope * (1 + z_ * (1 - slope))
+    at_dz = b * dz_batch + k * dz_direction + token[:, None] * dz_row + column[None, :]
+    tl.store(dz + at_dz, dz_.to(dz.dtype.element_ty), mask=inside)
+    part = (b * tl.num_programs(0) + tl.program_id(0)) * DIRECTIONS + k
+    tl.store(totals + part * channels + column, tl.sum(dg_ * gated, 0), mask=real)
+
+
+def gate_backward(
+    dg: Tensor, dsquares: Tensor, y: Tensor, z: Tensor, norm_weight: Tensor, dz: Tensor
+) -> tuple[Tensor, Tensor]:
+    """dy, shaped and typed as y, and the gradient of the norm's weight (k, c) float32; fills `dz`.
+
+    dg (k, b, l, c), y (b, l, k, c) contiguous; dsquares (k, b, l) and norm_weight (k, c) float32, contiguous;
+    z and dz (b, l, k, c) of any strides but the last.
+    """
+    batch, length, directions, channels = z.shape
+    dy = torch.empty_like(y)
+    tiles = triton.cdiv(length, ROWS)
+    totals = dsquares.new_empty((batch, tiles, directions, channels))
+    gate_backward_kernel[(tiles, triton.cdiv(channels, CHANNELS), batch * directions)](
+        dg,
+        dsquares,
+        y,
+        z,
+        norm_weight,
+        dy,
+        dz,
+        totals,
+        length,
+        channels,
+        *z.stride()[:3],
+        *dz.stride()[:3],
+        DIRECTIONS=directions,
+        ROWS=ROWS,
+        CHANNELS=CHANNELS,
+        num_warps=4,
+    )
+    return dy, torch.sum(totals, (0, 1))
+
+
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
+
+
+@triton.jit
+def close_kernel(
+    key,
+    products,
+    sides,  # through the state, or None: no states
+    dkey,
+    length,
+    count,  # of the parts
+    out_batch,
+    out_row,
+    out_direction,
+    TURNED: tl.constexpr,
+    GROUPS: tl.constexpr,
+    N: tl.constexpr,
+    REVERSE: tl.constexpr,
+    DIRECTIONS: tl.constexpr,
+    CHUNK: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """dB from M' and key C, or with TURNED dC from M'^T and key B; program (chunk, group, batch and direction)."""
+    c, group, bk = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    chunks = tl.num_programs(0)
+    b, k = bk // DIRECTIONS, (bk % DIRECTIONS).to(tl.int32)
+    reverse = (REVERSE >> k) & 1
+    sign = 1 - 2 * reverse
+    first = (reverse * (length - 1) + sign * c * CHUNK).to(tl.int64)
+    i, n = tl.arange(0, CHUNK), tl.arange(0, N)
+    inside = (c * CHUNK + i < length)[:, None]
+    u, t = (i[None, :], i[:, None]) if TURNED else (i[:, None], i[None, :])
+
+    M = tl.zeros((CHUNK, CHUNK), tl.float32)
+    for part in range(count):
+        here = ((bk * GROUPS + group) * count + part) * chunks + c
+        square = tl.load(products + here * CHUNK * CHUNK + (u * CHUNK + t))
+        M += tl.where(u <= t, square, 0.0)  # a mask in the load would make it a number at a time
+    at = (((b * length + first) * DIRECTIONS + k) * GROUPS + group) * N
+    row = sign * i[:, None] * (DIRECTIONS * GROUPS * N) + n[None, :]
+    keys = tl.load(key + at + row, mask=inside, other=0.0)
+    total = tl.dot(M.to(keys.dtype), keys, input_precision=PRECISION)
+    if sides is not None:
+        for part in range(count):
+            here = ((bk * GROUPS + group) * count + part) * chunks + c
+            total += tl.load(sides + here * CHUNK * N + (i[:, None] * N + n[None, :]))
+    out = b * out_batch + k * out_direction + first * out_row + group * N
+    row = sign * i[:, None] * out_row + n[None, :]
+    tl.store(dkey + out + row, total.to(dkey.dtype.element_ty), mask=inside)
+
+
+def close(
+    B: Tensor,
+    C: Tensor,
+    products: Tensor,
+    sides: tuple[Tensor | None, Tensor | None],
+    dB: Tensor,
+    dC: Tensor,
+    reverse: tuple[bool, ...],
+) -> None:
+    """Fill dB and dC (b, l, k, g n), views with the same strides, the last 1.
+
+    B and C (b, l, k, g, n) contiguous; products (b, k, g, parts, chunks, q, q) and the sides of dB and of dC
+    (b, k, g, parts, chunks, q, n), float32, or None where there are no states.
+    """
+    batch, length, directions, groups, state = B.shape
+    parts, chunks, chunk = products.shape[3:6]
+    for turned, key, side, dkey in ((False, C, sides[0], dB), (True, B, sides[1], dC)):
+        close_kernel[(chunks, groups, batch * directions)](
+            key,
+            products,
+            side,
+            dkey,
+            length,
+            parts,
+            *dkey.stride()[:3],
+            TURNED=turned,
+            GROUPS=groups,
+            N=state,
+            REVERSE=bits(reverse),
+            DIRECTIONS=directions,
+            CHUNK=chunk,
+            PRECISION=precision(B.dtype, state),
+            num_warps=4 if B.dtype != torch.float32 and state <= 128 and chunk <= CHUNK else 8,
+        )
+
+
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false
+
+
+SHORT = 2 * CHUNK  # tokens of a text that is one chunk
+
+
+@triton.jit
+def side_kernel(
+    value,
+    key,
+    dt,
+    s,
+    states,
+    others,
+    dvalue,
+    dkey,
+    sums,
+    carried,
+    length,
+    heads,
+    per_program,
+    out_batch,
+    out_row,
+    out_direction,
+    KEYS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    P: tl.constexpr,
+    N: tl.constexpr,
+    REVERSE: tl.constexpr,
+    DIRECTIONS: tl.constexpr,
+    CHUNK: tl.constexpr,
+    PRECISION: tl.constexpr,
+    STAGES: tl.constexpr,
+):
+    """One side of the state, program (chunk, part of a group's heads, batch and direction).
+
+    Without KEYS: key C, value dy, states H, others G. Gives dC through the state, the sums dy . (exp(s) C H), and
+    exp(s_end) <G, H>. With KEYS: key B, value x, states G. Gives dB through the state, the sums
+    x . (exp(s_end - s) B G), and dx through the state.
+    """
+    c, part, bk = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    chunks, parts = tl.num_programs(0), tl.num_programs(1) // GROUPS
+    b, k = bk // DIRECTIONS, (bk % DIRECTIONS).to(tl.int32)
+    group, per_group = part // parts, heads // GROUPS
+    reverse = (REVERSE >> k) & 1
+    sign = 1 - 2 * reverse
+    first = (reverse * (length - 1) + sign * c * CHUNK).to(tl.int64)  # the chunk's first token in scan order
+    i, p, n = tl.arange(0, CHUNK), tl.arange(0, P), tl.arange(0, N)
+    inside = (c * CHUNK + i < length)[:, None]
+    token = (b * length + first) * DIRECTIONS + k
+
+    row = sign * i[:, None] * (DIRECTIONS * GROUPS * N) + n[None, :]
+    keys = tl.load(key + (token * GROUPS + group) * N + row, mask=inside, other=0.0)
+    row = sign * i[:, None] * (DIRECTIONS * heads * P) + p[None, :]
+    value += token * heads * P
+    state = n[:, None] * P + p[None, :]
+    if KEYS:
+        dvalue += b * out_batch + k * out_direction + first * out_row
+        out_rows = sign * i[:, None] * out_row + p[None, :]
+
+    total = tl.zeros((CHUNK, N), tl.float32)
+    begin = (part % parts) * per_program
+    end = tl.minimum(begin + per_program, per_group)
+    for member in tl.range(begin, end, num_stages=STAGES):
+        head = group * per_group + member
+        here = (bk * heads + head) * chunks + c
+        S = tl.load(states + here * N * P + state)
+        v = tl.load(value + head * P + row, mask=inside, other=0.0)
+        log_decay = tl.load(s + here * CHUNK + i)
+        log_end = tl.load(s + here * CHUNK + CHUNK - 1)
+        factor = tl.exp(log_end - log_decay) if KEYS else tl.exp(log_decay)
+        read = tl.dot(keys, S, input_precision=PRECISION) * factor[:, None]
+        tl.store(sums + here * CHUNK + i, tl.sum(read * v.to(tl.float32), 1))
+        if KEYS:
+            at = dt + (bk * heads + head) * length + first
+            step = tl.load(at + sign * i, mask=c * CHUNK + i < length, other=0.0)
+            factor *= step
+            read *= step[:, None]
+            tl.store(dvalue + head * P + out_rows, read.to(dvalue.dtype.element_ty), mask=inside)
+        else:
+            other = tl.load(others + here * N * P + state)
+            overlap = tl.sum(tl.sum(S.to(tl.float32) * other.to(tl.float32), 1), 0)
+            tl.store(carried + here, overlap * tl.exp(log_end))
+        v = (v.to(tl.float32) * factor[:, None]).to(keys.dtype)
+        total = tl.dot(v, tl.trans(S), total, input_precision=PRECISION)
+
+    out = ((bk * GROUPS * parts + part) * chunks + c) * CHUNK * N
+    tl.store(dkey + out + (i[:, None] * N + n[None, :]), total)
+
+
+@triton.jit
+def within_kernel(
+    x,
+    dy,
+    B,
+    C,
+    dt,
+    s,
+    D,
+    dx,  # with ADD holds what came through the state or from other tiles, and gets the rest
+    products,  # M', (b, k, g, parts, chunks, q, q), in tiles; those below the diagonal stay as they are
+    sums,  # (tiles, 3, b, k, h, chunks, q)
+    length,
+    heads,
+    per_program,
+    out_batch,
+    out_row,
+    out_direction,
+    GROUPS: tl.constexpr,
+    P: tl.constexpr,
+    N: tl.constexpr,
+    REVERSE: tl.constexpr,
+    DIRECTIONS: tl.constexpr,
+    CHUNK: tl.constexpr,
+    SIDE: tl.constexpr,
+    AHEAD: tl.constexpr,
+    ADD: tl.constexpr,
+    PRECISION: tl.constexpr,
+    STAGES: tl.constexpr,
+):
+    """What stays inside the chunk, program (tile, part of a group's heads, batch and direction).
+
+    Tiles are (u, t), SIDE by SIDE: with AHEAD 0 those on the diagonal of a chunk, with 1 those beside them, and so on.
+    """
+    c, tile = tl.program_id(0) // (CHUNK // SIDE - AHEAD), tl.program_id(0) % (CHUNK // SIDE - AHEAD)
+    chunks = tl.num_programs(0) // (CHUNK // SIDE - AHEAD)
+    part, bk, parts = tl.program_id(1), tl.program_id(2).to(tl.int64), tl.num_programs(1) // GROUPS
+    b, k = bk // DIRECTIONS, (bk % DIRECTIONS).to(tl.int32)
+    group, per_group = part // parts, heads // GROUPS
+    reverse = (REVERSE >> k) & 1
+    sign = 1 - 2 * reverse
+    first = (reverse * (length - 1) + sign * c * CHUNK).to(tl.int64)
+    i, p, n = tl.arange(0, SIDE), tl.arange(0, P), tl.arange(0, N)
+    u, t = tile * SIDE + i, (tile + AHEAD) * SIDE + i
+    real_u, real_t = (c * CHUNK + u < length)[:, None], (c * CHUNK + t < length)[:, None]
+    token = (b * length + first) * DIRECTIONS + k
+
+    row = sign * (DIRECTIONS * GROUPS * N)
+    key = (token * GROUPS + group) * N
+    keys = tl.load(B + key + (u[:, None] * row + n[None, :]), mask=real_u, other=0.0)
+    queries = tl.load(C + key + (t[:, None] * row + n[None, :]), mask=real_t, other=0.0)
+    scores = tl.dot(keys, tl.trans(queries), input_precision=PRECISION)
+    row = sign * (DIRECTIONS * heads * P)
+    x_at, dy_at = u[:, None] * row + p[None, :], t[:, None] * row + p[None, :]
+    x += token * heads * P
+    dy += token * heads * P
+    dx += b * out_batch + k * out_direction + first * out_row
+    dx_at = u[:, None] * (sign * out_row) + p[None, :]
+    plane = tl.num_programs(2).to(tl.int64) * heads * chunks * CHUNK
+    sums += 3 * AHEAD * plane
+
+    total = tl.zeros((SIDE, SIDE), tl.float32)
+    begin = (part % parts) * per_program
+    end = tl.minimum(begin + per_program, per_group)
+    for member in tl.range(begin, end, num_stages=STAGES):
+        head = group * per_group + member
+        here = (bk * heads + head) * chunks + c
+        dy_ = tl.load(dy + head * P + dy_at, mask=real_t, other=0.0)
+        x_ = tl.load(x + head * P + x_at, mask=real_u, other=0.0)
+        log_u, log_t = tl.load(s + here * CHUNK + u), tl.load(s + here * CHUNK + t)
+        at = dt + (bk * heads + head) * length + first
+        step = tl.load(at + sign * u, mask=c * CHUNK + u < length, other=0.0)[:, None]
+
+        log_ratio = log_t[None, :] - log_u[:, None]
+        decay = tl.exp(tl.where(u[:, None] <= t[None, :], log_ratio, float("-inf")))
+        W = (decay * scores).to(keys.dtype)
+        out = tl.dot(W, dy_, input_precision=PRECISION) * step
+        to = dx + head * P + dx_at
+        if ADD:
+            out += tl.load(to, mask=real_u, other=0.0).to(tl.float32)
+        if AHEAD == 0:
+            out += tl.load(D + k * heads + head) * dy_.to(tl.float32)
+        tl.store(to, out.to(dx.dtype.element_ty), mask=real_u)
+
+        M = tl.dot(x_, tl.trans(dy_), input_precision=PRECISION)
+        to = sums + here * CHUNK
+        if AHEAD == 0:
+            tl.store(to + 2 * plane + u, tl.sum(tl.where(u[:, None] == t[None, :], M, 0.0), 1))  # x . dy
+        M *= decay
+        total += M * step
+        M *= scores
+        tl.store(to + plane + u, tl.sum(M, 1))
+        tl.store(to + t, tl.sum(M * step, 0))
+
+    square = ((bk * GROUPS * parts + part) * chunks + c) * CHUNK * CHUNK
+    tl.store(products + square + (u[:, None] * CHUNK + t[None, :]), total)
+
+
+class ScanGradients(NamedTuple):
+    """xBC (b, l, k, h p + 2 g n) in x's dtype: dx, dB and dC side by side, as in_proj lays them out; ddt, as given or
+    (b, k, h, l) float32; dA, dD and dt_bias (k, h) float32, the last of use with `softplus` only."""
+
+    xBC: Tensor
+    ddt: Tensor
+    dA: Tensor
+    dD: Tensor
+    dt_bias: Tensor
+
+
+def scan_backward(
+    x: Tensor,
+    dy: Tensor,
+    B: Tensor,
+    C: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    D: Tensor,
+    states: tuple[Tensor, Tensor] | None,
+    reverse: tuple[bool, ...],
+    *,
+    before_softplus: Tensor | None = None,
+) -> ScanGradients:
+    """Gradients of everything but the initial state, which is what the walk over `leaving` ends in.
+
+    x, after convolution and SiLU, and dy (b, l, k, h, p), B and C (b, l, k, g, n), states (b, k, h, chunks, n, p) that
+    enter the chunks and gradients of those that leave, all contiguous and of one dtype; dt (b, k, h, l), A and D (k, h)
+    float32. states: None for a text of at most SHORT tokens that begins with a state of zero, and ends in one that
+    nothing reads. before_softplus (b, k, h, l), any strides: receives the gradient of what dt is the softplus of.
+    """
+    batch, length, directions, heads, headdim = x.shape
+    groups, state = B.shape[3:]
+    tiles = 1 if states else triton.cdiv(length, CHUNK)
+    chunk = tiles * CHUNK
+    chunks, per_group = triton.cdiv(length, chunk), heads // groups
+    per_program = triton.cdiv(per_group, _parts(x, batch * directions * groups * chunks, per_group))
+    parts = triton.cdiv(per_group, per_program)
+
+    s = running_sums(dt, A, reverse, chunk)
+    xBC = x.new_empty((batch, length, directions, heads * headdim + 2 * groups * state))
+    _, dB, dC = xBC.split([heads * headdim, groups * state, groups * state], dim=3)
+    sums = dt.new_empty((tiles, len(SUMS), batch, directions, heads, chunks, chunk))
+    products = dt.new_empty((batch, directions, groups, parts, chunks, chunk, chunk))
+    sides = dB_parts = dC_parts = None
+    sizes = (length, heads, per_program, *xBC.stride()[:3])
+    options = {
+        "GROUPS": groups,
+        "P": headdim,
+        "N": state,
+        "REVERSE": bits(reverse),
+        "DIRECTIONS": directions,
+        "CHUNK": chunk,
+        **_tuning(x.dtype, headdim, state),
+    }
+    if states:
+        entering, leaving = states
+        sides = query, key, carried = *torch.empty_like(sums[0, :2]), sums.new_empty(sums.shape[2:-1])
+        dB_parts = dt.new_empty((batch, directions, groups, parts, chunks, chunk, state))
+        dC_parts = torch.empty_like(dB_parts)
+        grid = (chunks, groups * parts, batch * directions)
+        out = (xBC, dC_parts, query, carried, *sizes)
+        side_kernel[grid](dy, C, dt, s, entering, leaving, *out, KEYS=False, **options)
+        out = (xBC, dB_parts, key, carried, *sizes)
+        side_kernel[grid](x, B, dt, s, leaving, entering, *out, KEYS=True, **options)
+    for ahead in range(tiles):
+        grid = (chunks * (tiles - ahead), groups * parts, batch * directions)
+        out = (xBC, products, sums, *sizes)
+        add = ahead > 0 or states is not None
+        within_kernel[grid](x, dy, B, C, dt, s, D, *out, SIDE=CHUNK, AHEAD=ahead, ADD=add, **options)
+    close(B, C, products, (dB_parts, dC_parts), dB, dC, reverse)
+    ddt = torch.empty_like(dt) if before_softplus is None else before_softplus
+    totals = step_gradients(dt, A, sums, sides, reverse, ddt, before_softplus is not None)
+    return ScanGradients(xBC, ddt, *totals)
+
+
+def _parts(x: Tensor, programs: int, per_group: int) -> int:
+    """Into how many programs to split the heads of a group: two fit a multiprocessor, and two rounds even out."""
+    if x.device.type != "cuda":
+        return 2  # the interpreter has nothing to fill, but the split is to be tested
+    wanted = 4 * torch.cuda.get_device_properties(x.device).multi_processor_count
+    return max(1, min(-(-wanted // programs), per_group // 4))
+
+
+def _tuning(dtype: torch.dtype, headdim: int, state: int) -> dict[str, Any]:
+    """Precision, heads loaded ahead (STAGES - 2), and warps: two programs of 4 share a multiprocessor of a Hopper."""
+    products, small = precision(dtype, state), headdim * state <= 64 * 128
+    if dtype == torch.float32:  # for a large state the split operands would not fit on chip
+        return {"PRECISION": products if small else "ieee", "STAGES": 1, "num_warps": 8}
+    if headdim * state > 128 * 256:
+        return {"PRECISION": products, "STAGES": 1, "num_warps": 8}
+    return {"PRECISION": products, "STAGES": 3 if small else 2, "num_warps": 4 if small else 8}

@@ -1,0 +1,192 @@
+"""The whole bidirectional mixer between in_proj and out_proj, by our kernels.
+
+    projected -> prepare -> (states of the segments) -> scan -> g, squares
+
+Plain twin: `BidirectionalMamba2.forward` in model/mamba2.py, with one difference of order. The gated norm divides
+every token of a direction by one number, and a matrix product does not mind when: so the kernels store
+g = y SiLU(z) times the norm's weight (unless out_proj has it), and the sum of (y SiLU(z))^2, and the division waits
+until after out_proj, where a token has `width` numbers and not 2 `d_inner`.
+
+    projected  (b, l, 2 (z x B C dt))       what in_proj gives, bfloat16 or float32
+    g          (2, b, l, d_inner)           in the same dtype
+    squares    (2, b, l)                    float32
+
+torch.compile takes the mixer as one operator that it does not look into.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+BOTH = (False, True)  # direction 1 is the reverse one
+
+
+def mixer(
+    projected: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    norm_weight: Tensor | None,
+    *,
+    groups: int = 1,
+) -> tuple[Tensor, Tensor]:
+    """g (2, b, l, d_inner) and squares (2, b, l), forward and backward.
+
+    conv_weight (2, taps, channels of x B C), conv_bias (2, the same channels), dt_bias, A_log and D (2, heads),
+    norm_weight (2, d_inner), or None where out_proj's weight has it already (not with gradients); all float32 (others
+    are converted). What out_proj would get from the plain mixer is g / sqrt(squares / d_inner + eps).
+    """
+    parameters = (v.float() for v in (conv_weight, conv_bias, dt_bias, A_log, D))
+    norm_weight = None if norm_weight is None else norm_weight.float()
+    keep = torch.is_grad_enabled()
+    g, squares, *_ = _mixer(projected.contiguous(), *parameters, norm_weight, groups, keep)
+    return g, squares
+
+
+def _sizes(projected: Tensor, conv_bias: Tensor, A_log: Tensor) -> tuple[int, int, int]:
+    """heads, headdim, and groups x state."""
+    heads, conv_channels = A_log.shape[1], conv_bias.shape[1]
+    inner = projected.shape[2] // 2 - conv_channels - heads  # z is what x B C and dt leave of a direction
+    return heads, inner // heads, (conv_channels - inner) // 2
+
+
+@torch.library.custom_op("diffuapriel::mixer", mutates_args=())
+def _mixer(
+    projected: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    norm_weight: Tensor | None,
+    groups: int,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """g, squares, and for the backward pass y (b, l, 2, h, p), B and C (b, l, 2, g, n), dt (b, 2, h, l)."""
+    from diffuapriel.ops.triton.scan import prepare, scan_chunks
+
+    heads, headdim, written = _sizes(projected, conv_bias, A_log)
+    inner = heads * headdim
+    both = projected.unflatten(2, (2, -1))  # (b, l, 2, z x B C dt)
+    B, C, dt = prepare(both, conv_weight, conv_bias, dt_bias, heads, headdim, groups, written // groups)
+    z, x = (both[..., i * inner : (i + 1) * inner].unflatten(3, (heads, headdim)) for i in (0, 1))
+    done = scan_chunks(
+        x,
+        B,
+        C,
+        dt,
+        -torch.exp(A_log),
+        D,
+        BOTH,
+        conv=(conv_weight, conv_bias),
+        gate=(z, norm_weight),
+        want_y=keep,
+    )
+    assert done.gated is not None and done.squares is not None
+    squares = done.squares.sum(2).transpose(0, 1).contiguous()
+    nothing = [projected.new_empty(0) for _ in range(4)]
+    kept = [done.y, B, C, dt] if done.y is not None else nothing
+    return done.gated, squares, kept[0], kept[1], kept[2], kept[3]
+
+
+@_mixer.register_fake
+def _(
+    projected: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    norm_weight: Tensor | None,
+    groups: int,
+    keep: bool,
+) -> tuple[Tensor, ...]:
+    heads, headdim, written = _sizes(projected, conv_bias, A_log)
+    batch, length = projected.shape[:2]
+    g = projected.new_empty(2, batch, length, heads * headdim)
+    squares = projected.new_empty(2, batch, length, dtype=torch.float32)
+    if not keep:
+        return g, squares, *(projected.new_empty(0) for _ in range(4))
+    B = projected.new_empty(batch, length, 2, groups, written // groups)
+    y = projected.new_empty(batch, length, 2, heads, headdim)
+    return (
+        g,
+        squares,
+        y,
+        B,
+        torch.empty_like(B),
+        projected.new_empty(batch, 2, heads, length, dtype=torch.float32),
+    )
+
+
+@torch.library.custom_op("diffuapriel::mixer_backward", mutates_args=())
+def _mixer_backward(
+    dg: Tensor,
+    dsquares: Tensor,
+    projected: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    norm_weight: Tensor,
+    y: Tensor,
+    B: Tensor,
+    C: Tensor,
+    dt: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of `projected`, conv_weight, conv_bias, dt_bias, A_log, D and norm_weight."""
+    from diffuapriel.ops.triton.autograd import mixer_gradients
+
+    A, both = -torch.exp(A_log), projected.unflatten(2, (2, -1))
+    got = mixer_gradients(
+        dg.contiguous(),
+        dsquares.contiguous(),
+        both,
+        y,
+        B,
+        C,
+        dt,
+        conv_weight,
+        conv_bias,
+        A,
+        D,
+        norm_weight,
+        BOTH,
+    )
+    dA_log = got.A * A  # A = -exp(A_log) is its own derivative
+    small = got.conv_weight, got.conv_bias, got.dt_bias, dA_log, got.D, got.norm_weight
+    dw, db, ddt_bias, dA_log, dD, dnorm = (v.clone() for v in small)  # an operator's results share no memory
+    return got.projected.flatten(2), dw, db, ddt_bias, dA_log, dD, dnorm
+
+
+@_mixer_backward.register_fake
+def _(
+    dg: Tensor,
+    dsquares: Tensor,
+    projected: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    norm_weight: Tensor,
+    *kept: Tensor,
+) -> tuple[Tensor, ...]:
+    like = (projected, conv_weight, conv_bias, A_log, A_log, D, norm_weight)
+    return tuple(torch.empty_like(v) for v in like)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    projected, conv_weight, conv_bias, _, A_log, D, norm_weight, _, _ = inputs
+    ctx.save_for_backward(projected, conv_weight, conv_bias, A_log, D, norm_weight, *output[2:])
+
+
+def _gradients(ctx: Any, dg: Tensor, dsquares: Tensor, *kept: Tensor | None) -> tuple[Tensor | None, ...]:
+    return *_mixer_backward(dg, dsquares, *ctx.saved_tensors), None, None
+
+
+_mixer.register_autograd(_gradients, setup_context=_keep)

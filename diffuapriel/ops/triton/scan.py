@@ -1,0 +1,660 @@
+"""The state alone, walked over chunks: what enters each part of a sequence.
+
+    H' = exp(s_end) H + sum_u B_u (exp(s_end - s_u) dt_u x_u)^T           forward, in scan order
+    G  = exp(s_end) G' + sum_t C_t (exp(s_t) dy_t)^T                      backward, chunks in the opposite order
+
+with s the running sum of dt A inside a chunk. Plain twin: `_carry` and the lines around it in chunked.py. Three
+uses of one kernel:
+
+    * a forward scan that is cut into segments: what each segment adds to a state of zero, all at once;
+    * the backward pass: the state H that enters every chunk, and
+    * the gradient G of the state that leaves every chunk.
+
+    value  (b, l, k, h, p)   x, or dy; x may be the channels before convolution and SiLU, done in the load
+    key    (b, l, k, g, n)   B, or C
+    dt     (b, k, h, l) float32;  A (k, h) float32
+    states (b, k, h, parts, n, p)
+
+Before the scan: convolution and SiLU of B and C, softplus of dt, both directions in one launch.
+
+    B, C = SiLU(convolution(B, C channels of the projection))
+    dt   = softplus(dt channels + dt_bias)
+
+Plain twin: the lines before `ssd_bidirectional` in model/mamba2.py. The x channels are convolved where the scan
+loads them: they are most of the bytes, while B and C are shared by all heads of a group and cost little here.
+
+    projected  (b, l, k, z x B C dt)   what in_proj gives, k = 2 directions
+    B, C       (b, l, k, g, n)         in the dtype of `projected`
+    dt         (b, k, h, l)            float32; tokens last, for the scan reads a row of it
+
+The scan of both directions in one launch, with all that stands around it in a Mamba-2 mixer.
+
+    y_t = sum_u exp(s_t - s_u) (C_t . B_u) dt_u x_u  +  exp(s_t) C_t H  +  D x_t          inside a chunk
+    H'  = exp(s_end) H + sum_u B_u (exp(s_end - s_u) dt_u x_u)^T                          from chunk to chunk
+
+A program owns one head of one direction of one text and walks its chunks; the state H (n, p) stays on chip. What
+would be passes over memory of their own happens in the loads and stores of that walk:
+
+    load    x = SiLU(convolution(x channels))                          with CONV
+    store   g = y SiLU(z), written as g times the norm's weight (unless out_proj has it),
+            and the sum of g^2 over the head, for the norm             with a gate
+
+Where heads and texts are too few to fill the device, the sequence is cut into segments: `segment_states` finds
+what each adds to the state, and every program begins by handing the state through the segments before its own.
+
+Plain twin: chunked.py, and the forward pass of model/mamba2.py around it. The walk over fused chunks is that of
+Mamba-2 (arXiv:2405.21060, section 6); running it the other way for direction 1 costs a sign. What keeps registers
+free (a state of 128 x 64 alone takes 64 a thread): the state is two halves, of which one at a time is rounded for
+its product; D rides on the diagonal of the scores, dt inside the exponent; row strides are compile-time constants.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from diffuapriel.ops.triton.conv import load_conv_silu, silu
+from diffuapriel.ops.triton.launch import SMALLEST_TILE, bits, interpreted, precision, segments
+
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
+
+
+CHUNK = 64
+
+
+@triton.jit
+def states_kernel(
+    value,
+    key,
+    dt,
+    A,
+    weight,  # of the convolution, (k, taps, channels); unused without CONV
+    bias,
+    start,  # (b, k, h, p, n) float32, or None: zero
+    states,  # (b, k, h, parts, n, p), or None
+    final,  # (b, k, h, segments, n, p) float32, or None
+    totals,  # (b, k, h, segments) float32: sum of dt A of a segment, or None
+    length,
+    chunks_per_segment,
+    heads,
+    value_batch,
+    value_row,
+    value_direction,
+    conv_channels,
+    GROUPS: tl.constexpr,
+    P: tl.constexpr,
+    N: tl.constexpr,
+    CONV: tl.constexpr,
+    TAPS: tl.constexpr,
+    BACKWARD: tl.constexpr,
+    REVERSE: tl.constexpr,
+    DIRECTIONS: tl.constexpr,
+    CHUNK: tl.constexpr,
+    PRECISION: tl.constexpr,
+    STAGES: tl.constexpr,
+):
+    """Program (head, batch and direction, segment) walks the chunks of its segment."""
+    head, bk, segment = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2)
+    b, k = bk // DIRECTIONS, (bk % DIRECTIONS).to(tl.int32)
+    group = head // (heads // GROUPS)
+    reverse = (REVERSE >> k) & 1
+    first, sign = (reverse * (length - 1)).to(tl.int64), 1 - 2 * reverse
+    p, n, within = tl.arange(0, P), tl.arange(0, N), tl.arange(0, CHUNK)
+
+    value += b * value_batch + k * value_direction + first * value_row
+    key += ((b * length + first) * DIRECTIONS + k) * GROUPS * N + group * N
+    dt += (bk * heads + head) * length + first
+    decay_rate = tl.load(A + k * heads + head)
+
+    here = bk * heads + head
+    H = tl.zeros((N, P), tl.float32)
+    if start is not None:
+        H = tl.load(start + here * P * N + p[None, :] * N + n[:, None])
+    total = 0.0
+    chunks = tl.cdiv(length, CHUNK)
+    begin = segment * chunks_per_segment
+    end = tl.minimum(begin + chunks_per_segment, chunks)
+    rows = ((chunks - 1 - begin) if BACKWARD else begin) * CHUNK + within
+    coming = tl.load(dt + sign * rows, mask=(rows >= 0) & (rows < length), other=0.0)
+    for i in tl.range(begin, end, num_stages=STAGES):
+        c = (chunks - 1 - i) if BACKWARD else i
+        rows = c * CHUNK + within
+        inside = rows < length
+        step = coming  # asked for a chunk ago
+        next_rows = (rows - CHUNK) if BACKWARD else (rows + CHUNK)
+        coming = tl.load(dt + sign * next_rows, mask=(next_rows >= 0) & (next_rows < length), other=0.0)
+        if states is not None:
+            out = (here * chunks + c) * N * P + n[:, None] * P + p[None, :]
+            tl.store(states + out, H.to(states.dtype.element_ty))
+        s = tl.cumsum(step * decay_rate, 0)
+        s_end = tl.sum(step * decay_rate, 0)
+        if CONV:
+            columns = head * P + p
+            v = load_conv_silu(
+                value,
+                sign * value_row,
+                weight + k * TAPS * conv_channels,
+                bias + k * conv_channels,
+                conv_channels,
+                c * CHUNK,
+                within,
+                columns,
+                length,
+                TAPS,
+            )
+        else:
+            at = (sign * rows).to(tl.int64)[:, None] * value_row + (head * P + p)[None, :]
+            v = tl.load(value + at, mask=inside[:, None], other=0.0).to(tl.float32)
+        at = (sign * rows).to(tl.int64)[:, None] * (DIRECTIONS * GROUPS * N) + n[None, :]
+        keys = tl.load(key + at, mask=inside[:, None], other=0.0)
+        factor = tl.exp(s) if BACKWARD else tl.exp(s_end - s) * step
+        v = (v * factor[:, None]).to(keys.dtype)
+        H = H * tl.exp(s_end) + tl.dot(tl.trans(keys), v, input_precision=PRECISION)
+        total += s_end
+
+    parts = tl.num_programs(2)
+    if final is not None:
+        out = (here * parts + segment) * N * P + n[:, None] * P + p[None, :]
+        tl.store(final + out, H)
+    if totals is not None:
+        tl.store(totals + here * parts + segment, total)
+
+
+def walk_states(
+    value: Tensor,
+    key: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    start: Tensor | None,
+    reverse: tuple[bool, ...],
+    *,
+    backward: bool = False,
+    want_final: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """States (b, k, h, chunks, n, p) in key's dtype; where wanted also the one it ends in, (b, k, h, n, p) float32.
+
+    Forward: the state that enters each chunk of 64 tokens in scan order, from `start` (b, k, h, p, n). With
+    `backward`, value dy and key C: the gradient of the state that leaves each chunk, from the last chunk's `start`.
+    """
+    batch, length, directions, heads, headdim = value.shape
+    state = key.shape[-1]
+    chunks = triton.cdiv(length, CHUNK)
+    states = key.new_empty((batch, directions, heads, chunks, state, headdim))
+    final = None
+    if want_final:
+        final = key.new_empty((batch, directions, heads, state, headdim), dtype=torch.float32)
+    _launch(value, key, dt, A, start, states, final, None, chunks, 1, reverse, backward, None)
+    return states, final
+
+
+def segment_states(
+    value: Tensor,
+    key: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    reverse: tuple[bool, ...],
+    chunks_per_segment: int,
+    segments: int,
+    conv: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """What each of the first `segments` segments adds to a state of zero, (b, k, h, segments, n, p) float32, and
+    its sum of dt A, (b, k, h, segments): a state H becomes exp(sum) H + added on the way through.
+
+    conv: weight (k, taps, channels) and bias (k, channels), when value holds the channels before convolution.
+    """
+    batch, _, directions, heads, headdim = value.shape
+    shape = (batch, directions, heads, segments)
+    added = key.new_empty((*shape, key.shape[-1], headdim), dtype=torch.float32)
+    totals = key.new_empty(shape, dtype=torch.float32)
+    _launch(value, key, dt, A, None, None, added, totals, chunks_per_segment, segments, reverse, False, conv)
+    return added, totals
+
+
+def _launch(
+    value: Tensor,
+    key: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    start: Tensor | None,
+    states: Tensor | None,
+    final: Tensor | None,
+    totals: Tensor | None,
+    chunks_per_segment: int,
+    segments: int,
+    reverse: tuple[bool, ...],
+    backward: bool,
+    conv: tuple[Tensor, Tensor] | None,
+) -> None:
+    batch, length, directions, heads, headdim = value.shape
+    weight, bias = conv or (A, A)
+    states_kernel[(heads, batch * directions, segments)](
+        value,
+        key,
+        dt,
+        A,
+        weight,
+        bias,
+        start,
+        states,
+        final,
+        totals,
+        length,
+        chunks_per_segment,
+        heads,
+        value.stride(0),
+        value.stride(1),
+        value.stride(2),
+        bias.shape[-1],
+        GROUPS=key.shape[3],
+        P=headdim,
+        N=key.shape[-1],
+        CONV=conv is not None,
+        TAPS=weight.shape[1],
+        BACKWARD=backward,
+        REVERSE=bits(reverse),
+        DIRECTIONS=directions,
+        CHUNK=CHUNK,
+        PRECISION=precision(key.dtype, key.shape[-1]),
+        STAGES=1
+        if conv or key.dtype == torch.float32
+        else 3,  # with 2, Triton 3.6 waits for what it just asked for
+        num_warps=4,
+    )
+
+
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
+
+
+ROWS, CHANNELS = 64, 64  # of a tile
+
+
+@triton.jit
+def prepare_kernel(
+    projected,  # at the B channels of direction 0
+    dt_raw,  # at the dt channels of direction 0
+    weight,  # (k, taps, channels) at the B channels
+    bias,  # (k, channels) at the B channels
+    dt_bias,  # (k, h)
+    B,
+    C,
+    dt,
+    length,
+    heads,
+    batch_stride,
+    row_stride: tl.constexpr,
+    direction_stride: tl.constexpr,
+    conv_channels,
+    GN: tl.constexpr,
+    HEADS: tl.constexpr,
+    TAPS: tl.constexpr,
+    REVERSE: tl.constexpr,
+    DIRECTIONS: tl.constexpr,
+    ROWS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    """One tile of tokens by channels; the last program of an axis takes dt."""
+    tile, b, k = tl.program_id(1), tl.program_id(2) // DIRECTIONS, tl.program_id(2) % DIRECTIONS
+    reverse = (REVERSE >> k) & 1
+    first = (reverse * (length - 1)).to(tl.int64)  # the first token in scan order
+    sign = 1 - 2 * reverse
+    begin, within = tl.program_id(0) * ROWS, tl.arange(0, ROWS)
+    rows = begin + within
+    tokens = first + sign * rows
+    inside = rows < length
+    start = b.to(tl.int64) * batch_stride + k * direction_stride
+    if tile < 2 * GN // CHANNELS:
+        columns = tile * CHANNELS + tl.arange(0, CHANNELS)
+        convolved = load_conv_silu(
+            projected + start + first * row_stride,
+            sign * row_stride,
+            weight + k * TAPS * conv_channels,
+            bias + k * conv_channels,
+            conv_channels,
+            begin,
+            within,
+            columns,
+            length,
+            TAPS,
+        )
+        out = ((b * length + tokens) * DIRECTIONS + k)[:, None] * GN + (columns % GN)[None, :]
+        if tile * CHANNELS < GN:
+            tl.store(B + out, convolved.to(B.dtype.element_ty), mask=inside[:, None])
+        else:
+            tl.store(C + out, convolved.to(C.dtype.element_ty), mask=inside[:, None])
+    else:
+        head = tl.arange(0, HEADS)
+        inside_both = inside[:, None] & (head < heads)[None, :]
+        raw = tl.load(
+            dt_raw + start + tokens[:, None] * row_stride + head[None, :], mask=inside_both, other=0.0
+        )
+        raw = raw.to(tl.float32) + tl.load(dt_bias + k * heads + head, mask=head < heads, other=0.0)[None, :]
+        step = tl.maximum(raw, 0.0) + tl.log(1.0 + tl.exp(-tl.abs(raw)))  # softplus without overflow
+        # a name of its own: Triton 3.6 wants one shape for a name that both branches set
+        dt_out = ((b * DIRECTIONS + k) * heads + head)[None, :].to(tl.int64) * length + tokens[:, None]
+        tl.store(dt + dt_out, step, mask=inside_both)
+
+
+def prepare(
+    projected: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    dt_bias: Tensor,
+    heads: int,
+    headdim: int,
+    groups: int,
+    state: int,
+    reverse: tuple[bool, ...] = (False, True),
+) -> tuple[Tensor, Tensor, Tensor]:
+    """B and C (b, l, k, g, n) and dt (b, k, h, l) from `projected` (b, l, k, z x B C dt), contiguous.
+
+    conv_weight (k, taps, channels of x B C), conv_bias (k, channels), dt_bias (k, heads), float32.
+    """
+    batch, length, directions, _ = projected.shape
+    inner, written = heads * headdim, groups * state
+    B = projected.new_empty((batch, length, directions, groups, state))
+    C = torch.empty_like(B)
+    dt = projected.new_empty((batch, directions, heads, length), dtype=torch.float32)
+    channels = min(CHANNELS, written)
+    grid = (triton.cdiv(length, ROWS), 2 * written // channels + 1, batch * directions)
+    prepare_kernel[grid](
+        projected[..., 2 * inner :],
+        projected[..., 2 * inner + 2 * written :],
+        conv_weight[..., inner:],
+        conv_bias[..., inner:],
+        dt_bias,
+        B,
+        C,
+        dt,
+        length,
+        heads,
+        projected.stride(0),
+        projected.stride(1),
+        projected.stride(2),
+        conv_bias.shape[-1],
+        GN=written,
+        HEADS=triton.next_power_of_2(heads),
+        TAPS=conv_weight.shape[1],
+        REVERSE=bits(reverse),
+        DIRECTIONS=directions,
+        ROWS=ROWS,
+        CHANNELS=channels,
+        num_warps=4,
+    )
+    return B, C, dt
+
+
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
+
+
+LOG2E = tl.constexpr(1.4426950408889634)
+
+
+class Tuning(NamedTuple):
+    """Tokens of a chunk, warps of a program, chunks loaded ahead."""
+
+    chunk: int
+    warps: int
+    stages: int
+
+
+# Measured on an H100: a chunk of 64 feeds Hopper's largest matrix instruction, and two programs of 4 warps share a
+# multiprocessor, one computing while the other loads. A few registers spill there; what spills nothing, ANYWHERE, took
+# 2.2 times as long.
+HOPPER = Tuning(chunk=64, warps=4, stages=1)
+ANYWHERE = Tuning(chunk=32, warps=8, stages=1)
+
+
+def tuning(dtype: torch.dtype) -> Tuning:
+    """What suits the current device for operands of `dtype`."""
+    if dtype == torch.float32 or interpreted():
+        return ANYWHERE
+    target = triton.runtime.driver.active.get_current_target()
+    return HOPPER if getattr(target, "arch", None) == 90 else ANYWHERE
+
+
+@triton.jit
+def scan_kernel(
+    x,  # (b, l, k, h, p)
+    z,  # gate, beside x with the same strides, or None
+    B,
+    C,
+    dt,
+    A,
+    D,
+    weight,  # of the convolution, (k, taps, channels); unused without CONV
+    bias,
+    norm_weight,  # (k, h p), or None: it is in out_proj
+    start,  # (b, k, h, p, n) float32, or None: zero
+    added,  # of the pieces of the segments but the last, (b, k, h, pieces, n, p) float32; unused with one segment
+    totals,  # (b, k, h, pieces)
+    y,  # (b, l, k, h, p), or None
+    gated,  # (k, b, l, h p), or None
+    squares,  # (b, k, h, l) float32
+    final,  # (b, k, h, p, n) float32, or None
+    length,
+    chunks_per_segment,
+    pieces_per_segment,
+    x_batch,
+    x_row: tl.constexpr,
+    x_direction: tl.constexpr,
+    conv_channels: tl.constexpr,
+    heads: tl.constexpr,
+    GROUPS: tl.constexpr,
+    P: tl.constexpr,
+    N: tl.constexpr,
+    HALF: tl.constexpr,  # of the state; at least 16, so that with N = 16 the second half is empty
+    CONV: tl.constexpr,
+    TAPS: tl.constexpr,
+    REVERSE: tl.constexpr,
+    DIRECTIONS: tl.constexpr,
+    CHUNK: tl.constexpr,
+    PRECISION: tl.constexpr,
+    STAGES: tl.constexpr,
+):
+    """Program (head, batch and direction, segment)."""
+    head, bk, segment = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2)
+    batches = tl.num_programs(1) // DIRECTIONS
+    b, k = bk // DIRECTIONS, (bk % DIRECTIONS).to(tl.int32)
+    reverse = (REVERSE >> k) & 1
+    first, sign = (reverse * (length - 1)).to(tl.int64), 1 - 2 * reverse
+    here = bk * heads + head
+    nowhere = bk - bk  # a zero of 64 bits
+
+    within, lower = tl.arange(0, CHUNK), tl.arange(0, HALF)
+    columns = head * P + tl.arange(0, P)
+    key_row = sign * (DIRECTIONS * GROUPS * N)
+    key_at = (within * key_row)[:, None] + lower[None, :]
+    x_at = (within * (sign * x_row))[:, None] + columns[None, :]
+
+    x += b * x_batch + k * x_direction + first * x_row
+    key = ((b * length + first) * DIRECTIONS + k) * GROUPS * N + head // (heads // GROUPS) * N
+    B += key
+    C += key
+    dt += here * length + first
+    decay_rate = tl.load(A + k * heads + head) * LOG2E
+    skip = tl.load(D + k * heads + head)
+
+    H0 = tl.zeros((HALF, P), tl.float32)
+    H1 = tl.zeros((HALF, P), tl.float32)
+    if start is not None:
+        state_at = here * P * N + tl.arange(0, P)[None, :] * N + lower[:, None]
+        H0 = tl.load(start + state_at)
+        H1 = tl.load(start + state_at + HALF, mask=HALF + lower[:, None] < N, other=0.0)
+    pieces = (tl.num_programs(2) - 1) * pieces_per_segment
+    for j in range(0, segment * pieces_per_segment):
+        before = here * pieces + j
+        decay = tl.exp(tl.load(totals + before))
+        state_at = before * N * P + lower[:, None] * P + tl.arange(0, P)[None, :]
+        H0 = H0 * decay + tl.load(added + state_at)
+        H1 = H1 * decay + tl.load(added + state_at + HALF * P, mask=HALF + lower[:, None] < N, other=0.0)
+
+    begin = segment * chunks_per_segment
+    end = tl.minimum(begin + chunks_per_segment, tl.cdiv(length, CHUNK))
+    rows = begin * CHUNK + within
+    coming = tl.load(dt + sign * rows, mask=rows < length, other=0.0)
+    for c in tl.range(begin, end, num_stages=STAGES):
+        far = nowhere + c * CHUNK
+        rows = c * CHUNK + within
+        inside = rows < length
+        step = coming  # asked for a chunk ago: all else of a chunk waits for its running sums
+        coming = tl.load(dt + sign * (rows + CHUNK), mask=rows + CHUNK < length, other=0.0)
+        K0 = tl.load(B + far * key_row + key_at, mask=inside[:, None], other=0.0)
+        Q0 = tl.load(C + far * key_row + key_at, mask=inside[:, None], other=0.0)
+        upper = inside[:, None]
+        if 2 * HALF > N:
+            upper = upper & (HALF + lower < N)[None, :]
+        K1 = tl.load(B + far * key_row + HALF + key_at, mask=upper, other=0.0)
+        Q1 = tl.load(C + far * key_row + HALF + key_at, mask=upper, other=0.0)
+        if CONV:
+            v = load_conv_silu(
+                x,
+                sign * x_row,
+                weight + k * TAPS * conv_channels,
+                bias + k * conv_channels,
+                conv_channels,
+                c * CHUNK,
+                within,
+                columns,
+                length,
+                TAPS,
+            )
+        else:
+            v = tl.load(x + far * (sign * x_row) + x_at, mask=inside[:, None], other=0.0).to(tl.float32)
+
+        s = tl.cumsum(step * decay_rate, 0)  # in powers of two
+        s_end = tl.sum(step * decay_rate, 0)
+        source = s - tl.log2(step)  # a token without a step (beyond the end) is infinitely far away
+        apart = s[:, None] - source[None, :]
+        apart = tl.where(rows[:, None] >= rows[None, :], apart, float("-inf"))
+        token = first + sign * far  # of the chunk's first row
+        if gated is not None:  # asked for here, that it has come when the products are done
+            gate = z + b * x_batch + k * x_direction + token * x_row + x_at
+            gate = tl.load(gate, mask=inside[:, None], other=0.0)
+        W = tl.dot(Q0, tl.trans(K0), input_precision=PRECISION)
+        W = tl.dot(Q1, tl.trans(K1), W, input_precision=PRECISION) * tl.exp2(apart)
+        W = tl.where(rows[:, None] == rows[None, :], W + skip, W).to(K0.dtype)
+        out = tl.dot(Q0, H0.to(K0.dtype), input_precision=PRECISION)
+        out = tl.dot(Q1, H1.to(K0.dtype), out, input_precision=PRECISION)
+        out = tl.dot(W, v.to(K0.dtype), tl.exp2(s)[:, None] * out, input_precision=PRECISION)
+        v = (v * (tl.exp2(s_end - s) * step)[:, None]).to(K0.dtype)
+        H0 = tl.dot(tl.trans(K0), v, H0 * tl.exp2(s_end), input_precision=PRECISION)
+        H1 = tl.dot(tl.trans(K1), v, H1 * tl.exp2(s_end), input_precision=PRECISION)
+
+        if y is not None:
+            at = (within * (sign * DIRECTIONS * heads * P))[:, None] + columns[None, :]
+            to = y + ((b * length + token) * DIRECTIONS + k) * (heads * P) + at
+            tl.store(to, out.to(y.dtype.element_ty), mask=inside[:, None])
+        if gated is not None:
+            g = out * silu(gate.to(tl.float32), z.dtype.element_ty != tl.float32)
+            tl.store(squares + here * length + token + sign * within, tl.sum(g * g, 1), mask=inside)
+            if norm_weight is not None:
+                g = g * tl.load(norm_weight + k * heads * P + columns)[None, :]
+            at = (within * (sign * heads * P))[:, None] + columns[None, :]
+            to = gated + ((k * batches + b) * length + token) * (heads * P) + at
+            tl.store(to, g.to(gated.dtype.element_ty), mask=inside[:, None])
+
+    if final is not None and end * CHUNK >= length:
+        state_at = here * P * N + tl.arange(0, P)[None, :] * N + lower[:, None]
+        tl.store(final + state_at, H0)
+        tl.store(final + state_at + HALF, H1, mask=HALF + lower[:, None] < N)
+
+
+class Scanned(NamedTuple):
+    """y (b, l, k, h, p), gated (k, b, l, h p), squares (b, k, h, l) float32, final (b, k, h, p, n) float32; what
+    was not asked for is None."""
+
+    y: Tensor | None
+    gated: Tensor | None
+    squares: Tensor | None
+    final: Tensor | None
+
+
+def scan_chunks(
+    x: Tensor,
+    B: Tensor,
+    C: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    D: Tensor,
+    reverse: tuple[bool, ...],
+    *,
+    start: Tensor | None = None,
+    conv: tuple[Tensor, Tensor] | None = None,
+    gate: tuple[Tensor, Tensor | None] | None = None,
+    want_y: bool = True,
+    want_final: bool = False,
+) -> Scanned:
+    """One scan for each direction, everything asked for in one pass.
+
+    x (b, l, k, h, p), with the last two axes contiguous; B and C (b, l, k, g, n) contiguous; dt (b, k, h, l), A and
+    D (k, h), start (b, k, h, p, n), float32. conv: weight (k, taps, channels) and bias (k, channels), when x holds
+    the channels before convolution. gate: z, shaped and strided as x, and the norm's weight (k, h p), or None where
+    out_proj has it.
+    """
+    batch, length, directions, heads, headdim = x.shape
+    state = B.shape[-1]
+    chunk, warps, stages = tuning(x.dtype)
+    chunks = triton.cdiv(length, chunk)
+    programs = batch * directions * heads
+    parts = segments(x.device, programs, chunks)
+    chunks_per_segment, pieces = triton.cdiv(chunks, parts), 1
+    added, totals = A, A
+    if parts > 1:
+        # The first pass walks the segments but the last, in smaller pieces where these alone do not fill the device.
+        pieces = segments(x.device, programs * (parts - 1), chunks_per_segment)
+        whole = pieces * max(1, CHUNK // chunk)  # a piece ends where a chunk of the states kernel ends
+        chunks_per_segment = triton.cdiv(chunks_per_segment, whole) * whole
+        parts = triton.cdiv(chunks, chunks_per_segment)
+        per_piece = chunks_per_segment // pieces * chunk // CHUNK
+        if parts > 1:
+            added, totals = segment_states(x, B, dt, A, reverse, per_piece, (parts - 1) * pieces, conv)
+    y = x.new_empty(x.shape) if want_y else None
+    gated = x.new_empty((directions, batch, length, heads * headdim)) if gate else None
+    squares = dt.new_empty((batch, directions, heads, length)) if gate else None
+    final = dt.new_empty((batch, directions, heads, headdim, state)) if want_final else None
+    z, norm_weight = gate or (None, None)
+    weight, bias = conv or (A, A)
+    scan_kernel[(heads, batch * directions, parts)](
+        x,
+        z,
+        B,
+        C,
+        dt,
+        A,
+        D,
+        weight,
+        bias,
+        norm_weight,
+        start,
+        added,
+        totals,
+        y,
+        gated,
+        squares,
+        final,
+        length,
+        chunks_per_segment,
+        pieces,
+        x.stride(0),
+        x.stride(1),
+        x.stride(2),
+        bias.shape[-1],
+        heads,
+        GROUPS=B.shape[3],
+        P=headdim,
+        N=state,
+        HALF=max(SMALLEST_TILE, state // 2),
+        CONV=conv is not None,
+        TAPS=weight.shape[1],
+        REVERSE=bits(reverse),
+        DIRECTIONS=directions,
+        CHUNK=chunk,
+        PRECISION=precision(x.dtype, state),
+        STAGES=stages,
+        num_warps=warps,
+    )
+    return Scanned(y, gated, squares, final)

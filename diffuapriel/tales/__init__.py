@@ -1,0 +1,1 @@
+"""Tales: short stories from a probabilistic grammar whose entropy is known exactly."""

@@ -1,0 +1,1 @@
+"""Probabilistic grammars with agreement: compiled, sampled from, parsed and measured."""

@@ -1,1 +1,0 @@
-"""Tokenizers and corpora: everything between characters and token ids."""

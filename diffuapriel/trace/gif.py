@@ -1,0 +1,166 @@
+"""A trace as an animated GIF: the canvas of tokens, colored by confidence, one picture a step.
+
+Each token keeps its place from the first picture to the last: a hole is drawn as wide as the widest token that
+ever fills it. Blue is sure, orange is unsure (told apart by color-blind readers too), given text has no color,
+and what was revealed just now has a frame. Needs Pillow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from diffuapriel.sampling.frames import StepFrame
+    from diffuapriel.trace.trace import Trace
+
+MAX_TOKENS = 2048  # a larger picture could not be read
+MAX_PICTURES = 120  # of a longer run every n-th step is drawn
+MARGIN, LINE, GAP, PADDING = 24, 34, 6, 3  # pixels: border, line height, space before a word, inside a box
+
+PAPER, INK, FAINT, HOLE, FRAME = "#ffffff", "#1f2328", "#6e7781", "#e3e6ea", "#1f2328"
+SCALE = (
+    (252, 214, 170),
+    (255, 236, 196),
+    (236, 240, 246),
+    (205, 226, 247),
+    (164, 205, 243),
+)  # unsure to sure
+
+
+@dataclass(frozen=True)
+class _Box:
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+def write_gif(trace: Trace, path: str | Path, *, width: int = 900, seconds: float = 6.0) -> None:
+    """Writes the trace to `path`.
+
+    Args: width of the picture in pixels, 200 to 4,000; seconds that the run takes, 0.5 to 600 (the last picture
+    stays two more). Raises ValueError outside these and for more than 2,048 tokens, ImportError without Pillow.
+    """
+    if not 200 <= width <= 4000:
+        raise ValueError(f"gif: width is {width}; permitted: 200 to 4,000 pixels")
+    if not 0.5 <= seconds <= 600:
+        raise ValueError(f"gif: seconds is {seconds}; permitted: 0.5 to 600")
+    if len(trace.fixed) > MAX_TOKENS:
+        raise ValueError(f"gif: the canvas has {len(trace.fixed):,} tokens; permitted: up to {MAX_TOKENS:,}")
+    try:
+        import PIL.Image
+    except ImportError as error:
+        raise ImportError("to_gif needs Pillow: pip install pillow") from error
+    frames = _some_frames(trace)
+    font, small = _font(18), _font(14)
+    words = {i: _shown(text, i, trace) for i, text in trace.vocab.items()}
+    boxes = _layout(trace, frames, words, font, width)
+    height = boxes[-1].bottom + MARGIN + LINE
+    pictures: list[Image] = []
+    for frame in frames:
+        picture = PIL.Image.new("RGB", (width, height), PAPER)
+        _draw(picture, trace, frame, boxes, words, font, small)
+        pictures.append(picture.quantize(colors=64, dither=PIL.Image.Dither.NONE))
+    pause = round(1000 * seconds / max(1, len(pictures) - 1))
+    durations = [max(20, pause)] * (len(pictures) - 1) + [max(20, pause) + 2000]
+    pictures[0].save(
+        path,
+        format="GIF",
+        save_all=True,
+        append_images=pictures[1:],
+        duration=durations,
+        loop=0,
+        optimize=True,
+    )
+
+
+def _some_frames(trace: Trace) -> list[StepFrame]:
+    """All frames, or of a long run so many, evenly spaced, with the first and the last."""
+    last = len(trace.frames) - 1
+    if last < MAX_PICTURES:
+        return list(trace.frames)
+    return [trace.frames[round(i * last / (MAX_PICTURES - 1))] for i in range(MAX_PICTURES)]
+
+
+def _layout(
+    trace: Trace, frames: list[StepFrame], words: dict[int, str], font: Any, width: int
+) -> list[_Box]:
+    """A box for every position, flowing in lines; wide enough for each token that any picture shows there."""
+    boxes = []
+    left, top = MARGIN, MARGIN
+    for position, final in enumerate(trace.final):
+        ids = {frame.ids[position] for frame in frames}
+        wide = max(round(font.getlength(words[i])) for i in ids) + 2 * PADDING
+        gap = GAP if trace.vocab[final].startswith(" ") else 1
+        if left + gap + wide > width - MARGIN and left > MARGIN:
+            left, top, gap = MARGIN, top + LINE, 0
+        boxes.append(_Box(left + gap, top, min(left + gap + wide, width - MARGIN), top + LINE - 8))
+        left += gap + wide
+        if trace.vocab[final].endswith("\n"):
+            left, top = MARGIN, top + LINE
+    return boxes
+
+
+def _draw(
+    picture: Image,
+    trace: Trace,
+    frame: StepFrame,
+    boxes: list[_Box],
+    words: dict[int, str],
+    font: Any,
+    small: Any,
+) -> None:
+    from PIL import ImageDraw
+
+    draw = ImageDraw.Draw(picture)
+    just_now = set(frame.revealed)
+    for position, (i, box) in enumerate(zip(frame.ids, boxes)):
+        edges = (box.left, box.top, box.right, box.bottom)
+        if i == trace.mask_id:
+            draw.rounded_rectangle(edges, radius=4, fill=HOLE)
+            continue
+        confidence = frame.confidence[position]
+        if confidence is not None:
+            outline = FRAME if position in just_now else None
+            draw.rounded_rectangle(edges, radius=4, fill=_color(confidence), outline=outline)
+        ink = FAINT if i == trace.eos_id else INK
+        draw.text((box.left + PADDING, box.bottom - 7), words[i], fill=ink, font=font, anchor="ls")
+    holes = frame.ids.count(trace.mask_id)
+    about = [trace.meta.get("model"), trace.meta.get("strategy"), f"step {frame.step}", f"{holes} holes left"]
+    line = "   ".join(str(part) for part in about if part)
+    draw.text((MARGIN, picture.height - MARGIN), line, fill=FAINT, font=small, anchor="ls")
+    done = 1 - holes / max(1, trace.frames[0].ids.count(trace.mask_id))
+    draw.rectangle((0, picture.height - 4, round(picture.width * done), picture.height), fill=SCALE[-1])
+
+
+def _color(confidence: float) -> tuple[int, int, int]:
+    """Between the two nearest colors of the scale, in eight steps: few colors keep the file small."""
+    place = round(confidence * 8) / 8 * (len(SCALE) - 1)
+    low = min(int(place), len(SCALE) - 2)
+    part = place - low
+    r, g, b = (round(a + (z - a) * part) for a, z in zip(SCALE[low], SCALE[low + 1]))
+    return r, g, b
+
+
+def _shown(text: str, i: int, trace: Trace) -> str:
+    """A token as one short line: its leading space is the gap before its box, a line break is drawn as a sign."""
+    if i == trace.mask_id:
+        return "   "
+    if i == trace.eos_id:
+        return "‹end›"
+    line = "".join("↵" if c == "\n" else c if c.isprintable() else "·" for c in text.removeprefix(" "))
+    return (line or "·")[:40]
+
+
+def _font(size: int) -> Any:
+    """DejaVu Sans where the system has it, otherwise the font inside Pillow."""
+    from PIL import ImageFont
+
+    try:
+        return ImageFont.truetype("DejaVuSans.ttf", size)
+    except OSError:
+        return ImageFont.load_default(size)

@@ -1,0 +1,1802 @@
+/**
+ * The player: draws a canvas of tokens from the step frames of a masked diffusion language model.
+ *
+ * One ES module, no dependencies, no build step, no request. Three hosts run this same file:
+ *   exported HTML   boots itself from <script type="application/json" id="trace">       (last lines)
+ *   notebooks       anywidget calls the default export's render({ model, el })
+ *   the Gradio app  gr.HTML calls bindGradio({ element, props, watch })
+ *
+ *   mount(element, options) -> player    one canvas with its controls; with `options.steer` it can be edited
+ *   race(element, lanes, options)        several canvases replayed by one clock, at true relative speed
+ *   receive(element, options)            a function that takes any message below and shows it
+ *
+ * What it reads (all JSON; written by diffuapriel.trace.trace and diffuapriel.trace.messages):
+ *   trace  {schema: "diffuapriel-trace", version, meta, length, mask_id, eos_id, fixed, vocab, frames}
+ *   feed   {schema: "diffuapriel-feed", version, run, header?, vocab, frames, done, ...}: part of a running trace;
+ *          beside it what is only known now: {turn, live, total, remarks, steer, other}, see diffuapriel.trace.messages
+ *   race   {schema: "diffuapriel-race", version, lanes: [{label, note?, trace}], slow?}
+ * A frame is either full ({step, ids, confidence, entropy, ...}) or holds only what changed since the step
+ * before it ({step, changes: [[position, id, confidence, entropy], ...], ...}). Frames may arrive twice,
+ * late or not at all: their step decides where they belong. A frame with `edits` is a person's turn.
+ *
+ * What it writes, where the host can steer: options.steer({run, do, at, first, last, ...}), one command a turn.
+ *
+ * Token text is model output. It enters the page through textContent and in no other way.
+ */
+
+const VERSION = 2; // of what it reads; 1 is read too
+const LEVELS = 8; // colors of a scale; player.css names them --da-v0..7, --da-p0..7 and --da-e0..7
+const SCALES = { confidence: "v", step: "p", entropy: "e" };
+const ENTROPIES = [1, 2, 4, 8, 16]; // nats at the upper end of the entropy scale
+const STEP_MS = 125; // even playback: how long one step stays at speed 1
+const REDRAW_MS = 48; // about twenty redraws a second at most
+const MAX_LENGTH = 16384; // tokens drawn as elements; beyond this a page of text stops being readable
+const SPEEDS = [0.25, 0.5, 1, 2, 4, 8];
+const RACE_SPEEDS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 50];
+const RACE_SECONDS = 6; // a race shorter than this starts in slow motion
+const KEYS = new Set([" ", "ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End", "Escape"]);
+const CANDIDATES = 5;
+const RUNS = new Set(["go", "step"]); // commands that run the model
+const FIXES = new Set(["pin", "type", "choose"]); // edits after which a token stays
+const SVG = "http://www.w3.org/2000/svg";
+const ICONS = {
+  play: "M8 5v14l11-7z",
+  pause: "M7 5h4v14H7zM13 5h4v14h-4z",
+  back: "M15.5 6 8.5 12l7 6z",
+  forward: "M8.5 6l7 6-7 6z",
+  start: "M6 6h2v12H6zM18 6l-8.5 6 8.5 6z",
+  end: "M16 6h2v12h-2zM6 6l8.5 6L6 18z",
+};
+// Every text of the player in one place; a host may bring others (options.words).
+const WORDS = {
+  untitled: "Player", race: "Race", lane: "Lane", live: "live", empty: "Nothing has run yet.",
+  colorBy: "Color by", confidence: "Confidence", step: "Step", entropy: "Entropy", off: "Off",
+  special: "special tokens", speed: "Speed", realTime: "real time", slower: "{n}\u00d7 slower", faster: "{n}\u00d7 faster",
+  timeOf: "{time} of {all}", places: ["first", "second", "third", "fourth"], placed: "{place}, {time}",
+  took: "{name} took {time}", won: "{name} finished first; {others}", behind: "{name} took {n} times as long",
+  toStart: "To the start", back: "One step back", play: "Play", pause: "Pause", forward: "One step forward",
+  toEnd: "To the end", toNewest: "To the newest step", time: "Time",
+  steps: "{n} steps", temperature: "temperature {n}", seed: "seed {n}", tokens: "{n} tokens",
+  sentence: "step {step} of {total}, {masks} masks left", sentenceOne: "step {step} of {total}, 1 mask left",
+  revealed: "{n} revealed", meanConfidence: "mean confidence {p}", passes: "{n} forward passes", pass: "1 forward pass",
+  stripTitle: "masks left, mean confidence and tokens revealed over the steps",
+  stripMasks: "masks left", stripConfidence: "mean confidence", stripRevealed: "revealed in a step", stripEdits: "your edits",
+  scaleStep: "step 0", scaleProbability: "probability 0", scaleEntropy: "entropy 0", scaleNats: "{n} nats",
+  masked: "masked", blank: "white space", given: "given", yours: "yours", again: "masked again", breaks: "breaks the story", differs: "differs",
+  where: "position {p}, id {id}", giveUp: "This trace cannot be shown: {why}",
+  never: "stays", since: "since", theStart: "the start", maskedAgainAt: "masked again at", clearedAt: "cleared by you at",
+  typedAt: "written by you at", chosenAt: "chosen by you at", movedAt: "moved by you at", pinned: "pinned", byYou: "by you", atStep: "step {n}",
+  appeared: "appeared at step", ofTotal: "{n} of {total}", probabilityThen: "probability then", rankThen: "rank",
+  rankOf: "{n}. most probable", rankFirst: "the most probable", entropyThen: "entropy then", nats: "{n} nats",
+  // What the strategy compared, when this token came.
+  why_confidence: "confidence {score} was the highest of {n} masked positions",
+  why_entropy: "entropy {score} was the lowest of {n} masked positions",
+  why_margin: "its lead over the second best, {score}, was the largest of {n} masked positions",
+  why_random: "its random number, {score}, was the highest of {n} masked positions",
+  why_first_hitting: "its time, {score}, came first of {n} masked positions",
+  why_threshold: "confidence {score} reached the threshold {bar}",
+  why_below: "no position reached the threshold {bar}; confidence {score} was the highest of {n}",
+  why_chance: "each masked position had a chance of {chance}; its random number, {score}, was below",
+  why_place: "{name} {score} was number {place} of {n} masked positions; {k} came together",
+  why_next: "; next {rival}", why_last: "; it was the last one", why_lastOnes: "; they were the last ones",
+  name_confidence: "confidence", name_entropy: "entropy", name_margin: "lead over the second best",
+  name_random: "random number", name_threshold: "confidence", name_first_hitting: "time",
+  // Steering.
+  model: "The model", resume: "Resume", goOnFrom: "Go on from step {step}", oneStep: "One step", undo: "Undo",
+  pauseModel: "Pause", hint: "Click a token to pin, clear or change it; drag over several to mask them.",
+  branchHint: "What you do here branches off at step {step}; the ending so far is kept to compare.",
+  token: "Token {p}", range: "Tokens {first} to {last}", pin: "Pin", unpin: "Unpin", clear: "Clear to [MASK]",
+  typeOver: "Type over it", put: "Put", choose: "Take {text}, {p}", editing: "{n} tokens, editable",
+  help: "Editing and keys", other: "The other ending", otherFrom: "as it was before step {step}", now: "This one",
+  differ: "{n} of {total} tokens differ", differOne: "1 of {total} tokens differs", same: "no token differs",
+  swap: "Go on with this one",
+  keys: [
+    ["Arrows", "from token to token; with Shift, select several"], ["Enter", "open the token: type over it, pin, clear, candidates"],
+    ["Delete", "clear to [MASK]"], ["P", "pin or unpin"], ["1 to 5", "take that candidate"],
+    ["R", "let the model go on from here"], [".", "one step"], ["Space", "pause the model; else play and pause the replay"],
+    ["U", "undo the last edit"], ["Escape", "close, select nothing"],
+  ],
+};
+// Makes ids and radio names unique on a page with several players, and several copies of this module.
+const nextId = ((copy, count) => () => `${copy}-${(count += 1)}`)(Math.random().toString(36).slice(2, 8), 0);
+
+// ---- small DOM helpers ----------------------------------------------------------------------------
+
+function make(tag, className = "", attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+}
+
+function makeSvg(tag, attributes = {}, ...children) {
+  const node = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+}
+
+function icon(name) {
+  return makeSvg("svg", { viewBox: "0 0 24 24", "aria-hidden": "true" }, makeSvg("path", { d: ICONS[name] }));
+}
+
+function iconButton(name, label, onClick) {
+  const button = make("button", "da-button", { type: "button", "aria-label": label, title: label }, icon(name));
+  button.addEventListener("click", onClick);
+  return button;
+}
+
+function setIcon(button, name, label) {
+  if (button.getAttribute("aria-label") === label) return;
+  button.replaceChildren(icon(name));
+  button.setAttribute("aria-label", label);
+  button.title = label;
+}
+
+/**
+ * JupyterLab listens before we do and takes arrows and space for commands to the notebook. It leaves alone what
+ * carries this attribute; other keys (save, run the cell) stay the notebook's.
+ */
+function claimKeys(root, signal) {
+  window.addEventListener("keydown", (event) => {
+    const ours = KEYS.has(event.key) && !event.ctrlKey && !event.metaKey && !event.altKey;
+    root.toggleAttribute("data-lm-suppress-shortcuts", ours);
+  }, { capture: true, signal });
+}
+
+/** A text of WORDS with its {names} filled in. */
+const say = (key, values = {}) => WORDS[key].replace(/\{(\w+)\}/g, (hole, name) => `${values[name] ?? hole}`);
+
+const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+const finite = (value) => (typeof value === "number" && Number.isFinite(value) ? value : NaN);
+const percent = (p) => {
+  if (p > 0 && p < 0.0005) return "< 0.1 %";
+  return `${(100 * p).toFixed(p >= 0.9995 || p === 0 ? 0 : 1)} %`;
+};
+const reducedMotion = () => window.matchMedia?.("(prefers-reduced-motion: reduce)").matches ?? false;
+
+/** Two numbers with as few decimals as tell them apart, two at least. */
+function apart(a, b = null) {
+  let digits = 2;
+  while (digits < 6 && b !== null && a !== b && a.toFixed(digits) === b.toFixed(digits)) digits += 1;
+  return [a.toFixed(digits), b === null ? "" : b.toFixed(digits)];
+}
+
+function duration(ms) {
+  return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(ms < 10000 ? 2 : 1)} s`;
+}
+
+// ---- the recording: every frame seen so far, in the order of their steps ---------------------------
+
+class Recording {
+  constructor(header) {
+    const { length, mask_id: maskId, eos_id: eosId, fixed } = header;
+    if (!Number.isInteger(length) || length < 1 || length > MAX_LENGTH) {
+      throw new Error(`length is ${length}; the player shows 1 to ${MAX_LENGTH} tokens`);
+    }
+    if (!Number.isInteger(maskId)) throw new Error(`mask_id is ${maskId}; it must be an integer`);
+    if (!Array.isArray(fixed) || fixed.length !== length) {
+      throw new Error(`fixed must be a list of ${length} booleans, one for each position`);
+    }
+    Object.assign(this, { length, maskId, eosId, meta: header.meta ?? {}, done: false, live: false, planned: null });
+    this.fixed = Uint8Array.from(fixed, Boolean);
+    this.vocab = new Map();
+    this.shapes = new Map();
+    this.frames = [];
+    this.waiting = new Map(); // frames of differences whose predecessor has not arrived
+    this.first = Infinity; // lowest and highest step, and the most masks any frame had
+    this.last = -Infinity;
+    this.peak = 0;
+    this.most = 0; // tokens revealed in one step
+    this.surest = 0; // the largest entropy of any token
+    this.remarks = { step: -1, at: new Map() }; // what is to be said of single tokens, and at which step
+  }
+
+  learn(vocab = {}) {
+    for (const [id, text] of Object.entries(vocab)) this.vocab.set(Number(id), String(text));
+    this.shapes.clear();
+  }
+
+  /** How a token is set, worked out once for each id. */
+  shape(id) {
+    let shape = this.shapes.get(id);
+    if (!shape) this.shapes.set(id, (shape = parts(this.text(id))));
+    return shape;
+  }
+
+  text(id) {
+    return this.vocab.get(id) ?? `\u27e8${id}\u27e9`;
+  }
+
+  /** Steps the run will take: announced while it is running, counted when it is over. */
+  get total() {
+    const announced = this.done ? 0 : this.planned ?? (finite(this.meta.steps) || 0);
+    return Math.max(announced, this.last, 0);
+  }
+
+  /** Nats at the upper end of the entropy scale. */
+  get entropyScale() {
+    return ENTROPIES.find((nats) => nats >= this.surest) ?? ENTROPIES[ENTROPIES.length - 1];
+  }
+
+  /** Take what a message says beside its frames. */
+  note({ live, total, remarks, done }) {
+    if (done !== undefined) this.done = Boolean(done);
+    this.live = Boolean(live ?? !this.done);
+    if (Number.isInteger(total)) this.planned = total;
+    if (remarks) this.remarks = { step: remarks.step, at: byPosition(remarks.at) };
+  }
+
+  /** Index of the newest frame at or before a step. */
+  indexOf(step) {
+    let low = 0;
+    let high = this.frames.length - 1;
+    while (low < high) {
+      const middle = (low + high + 1) >> 1;
+      if (this.frames[middle].step <= step) low = middle;
+      else high = middle - 1;
+    }
+    return low;
+  }
+
+  /** Index of the newest frame shown after `ms` of the run's own time. */
+  indexAt(ms) {
+    let index = 0;
+    while (index + 1 < this.frames.length && this.frames[index + 1].elapsed <= ms) index += 1;
+    return index;
+  }
+
+  get elapsed() {
+    return this.frames.length ? this.frames[this.frames.length - 1].elapsed : 0;
+  }
+
+  /** Take a frame; false if that step is already here or must wait for the one before it. */
+  add(raw) {
+    const step = raw?.step;
+    if (!Number.isInteger(step) || step < 0) throw new Error(`a frame's step is ${step}; it must be 0 or more`);
+    const at = this.frames.length ? this.indexOf(step) : -1;
+    if (at >= 0 && this.frames[at].step === step) return false;
+    const place = at >= 0 && this.frames[at].step > step ? at : at + 1;
+    const before = this.frames[place - 1];
+    if (!Array.isArray(raw.ids) && before?.step !== step - 1) {
+      this.waiting.set(step, raw);
+      return false;
+    }
+    this.frames.splice(place, 0, this.unpack(raw, before));
+    for (let index = place; index < this.frames.length; index += 1) this.link(index);
+    this.first = this.frames[0].step;
+    this.last = this.frames[this.frames.length - 1].step;
+    const next = this.waiting.get(step + 1);
+    if (next && this.waiting.delete(step + 1)) this.add(next);
+    return true;
+  }
+
+  unpack(raw, before) {
+    const frame = {
+      step: raw.step, t: finite(raw.t), ms: finite(raw.ms) || 0, nfe: finite(raw.nfe),
+      remasked: raw.remasked ?? [], revealed: raw.revealed ?? [], topK: byPosition(raw.top_k),
+      why: byPosition(raw.why), rival: finite(raw.rival), bar: finite(raw.bar), edits: byPosition(raw.edits),
+    };
+    if (Array.isArray(raw.ids)) {
+      for (const name of ["ids", "confidence", "entropy"]) {
+        if (!Array.isArray(raw[name]) || raw[name].length !== this.length) {
+          throw new Error(`step ${raw.step}: ${name} must be a list of ${this.length}, one for each position`);
+        }
+      }
+      frame.ids = Int32Array.from(raw.ids);
+      frame.confidence = Float32Array.from(raw.confidence, finite);
+      frame.entropy = Float32Array.from(raw.entropy, finite);
+    } else {
+      frame.ids = before.ids.slice();
+      frame.confidence = before.confidence.slice();
+      frame.entropy = before.entropy.slice();
+      frame.revealed = [];
+      for (const [position, id, confidence, entropy] of raw.changes ?? []) {
+        if (!(position >= 0 && position < this.length)) {
+          throw new Error(`step ${raw.step}: position ${position} is outside 0 to ${this.length - 1}`);
+        }
+        frame.ids[position] = id;
+        frame.confidence[position] = finite(confidence);
+        frame.entropy[position] = finite(entropy);
+        if (id !== this.maskId) frame.revealed.push(position);
+      }
+    }
+    return frame;
+  }
+
+  /** Fill in what follows from the frame before: masks left, time so far, the step each token came, whose it is. */
+  link(index) {
+    const frame = this.frames[index];
+    const before = this.frames[index - 1];
+    frame.elapsed = (before?.elapsed ?? 0) + frame.ms;
+    frame.born = before ? before.born.slice() : new Int32Array(this.length).fill(frame.step);
+    frame.masks = 0;
+    let sure = 0;
+    let sum = 0;
+    for (let p = 0; p < this.length; p += 1) {
+      if (frame.ids[p] === this.maskId) frame.masks += 1;
+      if (before && frame.ids[p] !== before.ids[p]) frame.born[p] = frame.step;
+      if (!Number.isNaN(frame.confidence[p])) {
+        sure += 1;
+        sum += frame.confidence[p];
+      }
+      if (frame.entropy[p] > this.surest) this.surest = frame.entropy[p];
+    }
+    frame.meanConfidence = sum / sure; // NaN while the model has written nothing
+    if (before) for (const p of frame.revealed) frame.born[p] = frame.step;
+    this.attribute(frame, before);
+    this.peak = Math.max(this.peak, frame.masks);
+    if (!frame.edits.size) this.most = Math.max(this.most, frame.revealed.length);
+  }
+
+  /** What is fixed now, and which tokens a person put there or pinned. Frames share what does not change. */
+  attribute(frame, before) {
+    frame.fixed = before?.fixed ?? this.fixed;
+    frame.mine = before?.mine ?? new Uint8Array(this.length);
+    if (!frame.edits.size) return;
+    frame.fixed = frame.fixed.slice();
+    frame.mine = frame.mine.slice();
+    for (const [p, kind] of frame.edits) {
+      frame.fixed[p] = frame.mine[p] = FIXES.has(kind) ? 1 : 0;
+      if (kind === "pin" && this.fixed[p] && frame.ids[p] === this.frames[0].ids[p]) frame.mine[p] = 0;
+    }
+  }
+
+  /** The alternatives that were on the table when the token now at `position` was chosen. */
+  alternatives(frame, position) {
+    return this.birth(frame, position).topK.get(position) ?? [];
+  }
+
+  /** The frame in which the token now at `position` came. */
+  birth(frame, position) {
+    return this.frames[this.indexOf(frame.born[position])];
+  }
+
+  /** What is to be said of the token at `position`, "" if nothing. */
+  remark(frame, position) {
+    return this.remarks.step === frame.step ? this.remarks.at.get(position) ?? "" : "";
+  }
+
+  /** Why the strategy took this position at that step, in a sentence; "" where it is not known. */
+  reason(frame, position) {
+    const birth = this.birth(frame, position);
+    const score = birth.why.get(position)?.[1];
+    if (typeof score !== "number" || birth.edits.has(position)) return "";
+    const { strategy } = this.meta;
+    const n = birth.masks + birth.revealed.length - birth.remasked.length;
+    if (strategy === "ancestral" || strategy === "remask") {
+      return say("why_chance", { chance: percent(birth.bar), score: apart(score, birth.bar)[0] });
+    }
+    if (!WORDS[`name_${strategy}`]) return "";
+    const scores = [...birth.why.values()].map((pair) => pair[1]);
+    const better = scores.filter((other) => (strategy === "entropy" ? other < score : other > score)).length;
+    const rival = Number.isNaN(birth.rival) ? null : birth.rival;
+    const [shown, next] = apart(score, rival);
+    const values = { score: shown, n, bar: birth.bar, place: better + 1, k: scores.length, name: say(`name_${strategy}`) };
+    const end = rival !== null ? say("why_next", { rival: next }) : scores.length > 1 ? say("why_lastOnes") : say("why_last");
+    if (strategy === "threshold") return say(score >= birth.bar ? "why_threshold" : "why_below", values) + end;
+    return say(scores.length > 1 ? "why_place" : `why_${strategy}`, values) + end;
+  }
+}
+
+function byPosition(values) {
+  return new Map(Object.entries(values ?? {}).map(([position, value]) => [Number(position), value]));
+}
+
+function recordingFrom(message) {
+  const recording = new Recording(message.header ?? message);
+  recording.learn(message.vocab);
+  for (const frame of message.frames ?? []) recording.add(frame);
+  recording.done = message.done ?? true;
+  recording.note(message);
+  return recording;
+}
+
+// ---- the canvas: one element a token, touched only where something changed --------------------------
+
+/** Split a token into what stands before its chip, in it, and after it: text reads as text. */
+function parts(text) {
+  const trailing = /\n*$/.exec(text)[0];
+  const body = text.slice(0, text.length - trailing.length);
+  const lead = /^ +(?=\S)/.exec(body)?.[0] ?? "";
+  let shown = body.slice(lead.length).replaceAll("\n", "\u21b5\n").replaceAll("\t", "\u21e5\t");
+  const blank = /^\s*$/.test(text);
+  if (blank) shown = body.replaceAll(" ", "\u00b7").replaceAll("\t", "\u21e5").replaceAll("\n", "\u21b5");
+  return { lead: blank ? "" : lead, shown: shown + "\u21b5".repeat(trailing.length), trailing, blank };
+}
+
+/** A token on one line for the card: its spaces and breaks as signs, in <s>. */
+function signs(text) {
+  const nodes = [];
+  for (const piece of text.split(/([ \n\t\r])/)) {
+    if (piece === "") continue;
+    const sign = { " ": "\u00b7", "\n": "\u21b5", "\t": "\u21e5", "\r": "\u240d" }[piece];
+    nodes.push(sign ? make("s", "", {}, sign) : piece);
+  }
+  return nodes;
+}
+
+class TokenCanvas {
+  constructor() {
+    this.root = make("div", "da-canvas", { role: "listbox" });
+    this.tokens = [];
+    this.active = 0; // the one token in the tab order
+    this.editable = false;
+    this.selected = null; // [first, last] where several tokens are selected
+  }
+
+  reset(recording) {
+    this.recording = recording;
+    const length = recording?.length ?? 0;
+    this.frame = null; // what is drawn
+    this.ids = new Int32Array(length).fill(-1);
+    this.classes = new Array(length).fill("");
+    this.labels = new Array(length).fill(null);
+    this.active = clamp(this.active, 0, Math.max(0, length - 1));
+    if (this.tokens.length !== length) {
+      this.tokens = Array.from({ length }, (_, position) => this.token(position));
+      this.root.replaceChildren(...this.tokens);
+    }
+    this.name();
+    if (length) this.tokens[this.active].tabIndex = 0;
+    if (this.selected) this.select(null);
+  }
+
+  /** Whether a person can change the tokens. */
+  setEditable(editable) {
+    this.editable = editable;
+    this.root.classList.toggle("da-editable", editable);
+    if (editable) this.root.setAttribute("aria-multiselectable", "true");
+    else this.root.removeAttribute("aria-multiselectable");
+    this.name();
+  }
+
+  name() {
+    const n = this.recording?.length ?? 0;
+    this.root.setAttribute("aria-label", say(this.editable ? "editing" : "tokens", { n }));
+  }
+
+  /** Select the tokens from one position to another; null selects nothing. */
+  select(from, to = from) {
+    const old = this.selected;
+    this.selected = from === null ? null : [Math.min(from, to), Math.max(from, to)];
+    const inside = (range, p) => Boolean(range) && p >= range[0] && p <= range[1];
+    for (const range of [old, this.selected]) {
+      for (let p = range?.[0] ?? 0; range && p <= range[1]; p += 1) {
+        const on = inside(this.selected, p);
+        if (!this.tokens[p]) continue;
+        this.tokens[p].setAttribute("aria-selected", `${on}`);
+        this.tokens[p].toggleAttribute("data-selected", on);
+      }
+    }
+  }
+
+  /** [first, last] of what a command is about: the selection, or the active token. */
+  get range() {
+    return this.selected ?? [this.active, this.active];
+  }
+
+  /** The text of a range, as it reads. */
+  text(first = 0, last = this.tokens.length - 1) {
+    const { maskId } = this.recording;
+    return Array.from(this.ids.slice(first, last + 1), (id) => (id === maskId ? "[MASK]" : this.recording.text(id))).join("");
+  }
+
+  token(position) {
+    const chip = make("span", "da-chip");
+    const token = make("span", "da-token", { role: "option", tabindex: "-1", "aria-selected": "false" }, "", chip, "");
+    token.position = position;
+    token.canvas = this;
+    return token;
+  }
+
+  level(frame, p, colorBy) {
+    const { fixed, maskId, total, entropyScale } = this.recording;
+    if (frame.ids[p] === maskId || (fixed[p] && frame.fixed[p] && !frame.mine[p])) return -1;
+    let share = NaN;
+    if (colorBy === "confidence") share = frame.confidence[p];
+    if (colorBy === "entropy") share = frame.entropy[p] / entropyScale;
+    if (colorBy === "step") share = frame.born[p] / Math.max(1, total);
+    return Number.isNaN(share) ? -1 : Math.floor(clamp(share, 0, 0.9999) * LEVELS);
+  }
+
+  /** Draw a frame; `fresh` and `again` are positions just revealed and just masked again, `beside` another frame. */
+  draw(frame, { fresh, again, colorBy, beside = null }) {
+    const { length, maskId, eosId } = this.recording;
+    this.frame = frame;
+    for (let p = 0; p < length; p += 1) {
+      const id = frame.ids[p];
+      const level = this.level(frame, p, colorBy);
+      const remark = this.recording.remark(frame, p);
+      const differs = beside !== null && beside.ids[p] !== id;
+      let name = "da-token";
+      if (frame.fixed[p] && id !== maskId) name += frame.mine[p] ? " da-fixed da-mine" : " da-fixed";
+      if (id === maskId) name += again.has(p) ? " da-mask da-again" : " da-mask";
+      else if (id === eosId) name += p > 0 && frame.ids[p - 1] === eosId ? " da-special da-repeat" : " da-special";
+      else if (this.recording.shape(id).blank) name += " da-blank";
+      if (level >= 0) name += ` da-l${level}`;
+      if (fresh.has(p) && id !== maskId) name += " da-new";
+      if (remark) name += " da-breaks";
+      if (differs) name += " da-differs";
+      if (id !== this.ids[p]) this.write(p, id);
+      this.label(p, id === maskId ? say("masked") : this.recording.shape(id).blank ? say("blank") : "", [
+        frame.mine[p] && id !== maskId ? say("yours") : "", remark && `${say("breaks")}: ${remark}`, differs ? say("differs") : "",
+      ]);
+      if (name !== this.classes[p]) this.tokens[p].className = this.classes[p] = name;
+    }
+    this.ids.set(frame.ids);
+  }
+
+  write(p, id) {
+    const [lead, chip, tail] = this.tokens[p].childNodes;
+    const masked = id === this.recording.maskId;
+    const { lead: space, shown, trailing } = masked
+      ? { lead: "", shown: "", trailing: "" } : this.recording.shape(id);
+    lead.data = space;
+    chip.textContent = shown;
+    tail.data = trailing;
+  }
+
+  /** What a screen reader says: the token's own text, unless there is more to say. */
+  label(p, instead, more) {
+    const extra = more.filter(Boolean);
+    const text = instead || (extra.length ? this.recording.text(this.frame.ids[p]).trim() : "");
+    const label = [text, ...extra].filter(Boolean).join(", ");
+    if (label === this.labels[p]) return;
+    this.labels[p] = label;
+    if (label) this.tokens[p].setAttribute("aria-label", label);
+    else this.tokens[p].removeAttribute("aria-label");
+  }
+
+  focus(position) {
+    if (!this.tokens.length) return;
+    this.activate(clamp(position, 0, this.tokens.length - 1));
+    this.tokens[this.active].focus();
+  }
+
+  activate(position) {
+    this.tokens[this.active].tabIndex = -1;
+    this.active = position;
+    this.tokens[position].tabIndex = 0;
+  }
+
+  /** The next position that is displayed, going by `step` = 1 or -1. */
+  beside(position, step) {
+    let p = position + step;
+    while (this.tokens[p] && this.tokens[p].offsetParent === null) p += step;
+    return this.tokens[p] ? p : position;
+  }
+
+  /** The token nearest to this one on the line above (-1) or below (1). */
+  across(position, direction) {
+    const rect = (p) => this.tokens[p].childNodes[1].getBoundingClientRect();
+    const from = rect(position);
+    const middle = (box) => (box.left + box.right) / 2;
+    let best = position;
+    let line = null;
+    for (let p = this.beside(position, direction), last = position; p !== last; last = p, p = this.beside(p, direction)) {
+      const box = rect(p);
+      if (Math.abs(box.bottom - from.bottom) < from.height * 0.8) continue;
+      if (line !== null && Math.abs(box.bottom - line) > from.height * 0.8) break;
+      if (line === null || Math.abs(middle(box) - middle(from)) < Math.abs(middle(rect(best)) - middle(from))) best = p;
+      line = box.bottom;
+    }
+    return best;
+  }
+}
+
+// ---- the card: why this token, at this step; opened, it is also where the token is changed -----------
+
+class Card {
+  /** `act(command)` is called with what the reader wants of the token or of the selection. */
+  constructor(id, act) {
+    this.root = make("div", "da-card", { id, role: "tooltip", popover: "manual", tabindex: "-1" });
+    this.token = null;
+    this.isOpen = false;
+    this.closing = 0;
+    this.act = act;
+    this.root.addEventListener("pointerenter", () => clearTimeout(this.closing));
+    this.root.addEventListener("pointerleave", () => this.hideSoon());
+    this.root.addEventListener("keydown", (event) => this.onKey(event));
+    this.root.addEventListener("focusout", (event) => {
+      const to = event.relatedTarget;
+      if (this.isOpen && to && !this.root.contains(to)) this.hide();
+    });
+  }
+
+  /** Show why this token is there. An open card stays as it is. */
+  show(token) {
+    clearTimeout(this.closing);
+    if (this.isOpen) return;
+    this.fill(token, this.facts(token.position, token.canvas.recording, token.canvas.frame));
+    token.setAttribute("aria-describedby", this.root.id);
+  }
+
+  /** Open the card for editing: the token, or the selection it is part of. */
+  open(token, { toField = false } = {}) {
+    this.hide();
+    const { recording, frame, range } = token.canvas;
+    const [first, last] = range;
+    const one = first === last;
+    const name = one ? say("token", { p: first }) : say("range", { first, last });
+    const nodes = one ? this.facts(first, recording, frame, (id) => this.finish({ do: "choose", id })) : [make("div", "da-card-text", {}, name)];
+    this.isOpen = true;
+    this.root.setAttribute("role", "dialog");
+    this.root.setAttribute("aria-label", name);
+    this.fill(token, [...nodes, this.form(recording, frame, first, last)]);
+    (toField ? this.field : this.root).focus({ preventScroll: true });
+    if (toField) this.field.setSelectionRange(/^ */.exec(this.field.value)[0].length, this.field.value.length);
+  }
+
+  fill(token, nodes) {
+    if (this.token !== token) this.unmark();
+    this.token = token;
+    token.classList.add("da-shown");
+    this.root.replaceChildren(...nodes);
+    this.root.showPopover?.();
+    this.place(token);
+  }
+
+  /** The part of an open card that changes things. */
+  form(recording, frame, first, last) {
+    const masked = frame.ids[first] === recording.maskId;
+    const before = first > 0 ? recording.text(frame.ids[first - 1]) : "\n";
+    // What is written here is taken as it stands, its spaces too: so the space that a word needs is there already.
+    const now = !masked ? recording.text(frame.ids[first]) : /\s$/.test(before) ? "" : " ";
+    this.field = make("input", "da-field", {
+      type: "text", "aria-label": say("typeOver"), placeholder: say("typeOver"), autocomplete: "off", spellcheck: "false",
+      maxlength: 2000,
+    });
+    this.field.value = first === last ? now : /^\s*/.exec(now)[0];
+    const pinned = this.allPinned(frame, recording, first, last);
+    const button = (text, command, keys) => {
+      const node = make("button", "da-plain", { type: "button", "aria-keyshortcuts": keys }, text);
+      node.addEventListener("click", () => this.finish(command));
+      return node;
+    };
+    const put = make("button", "da-plain", { type: "submit" }, say("put"));
+    const form = make("form", "da-write", {}, this.field, put);
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      if (this.field.value) this.finish({ do: "type", text: this.field.value });
+    });
+    const actions = [button(say("clear"), { do: "mask" }, "Delete")];
+    if (!this.allMasked(frame, recording, first, last)) {
+      actions.unshift(button(say(pinned ? "unpin" : "pin"), { do: pinned ? "unpin" : "pin" }, "P"));
+    }
+    return make("div", "da-actions", {}, form, make("div", "da-row", {}, ...actions));
+  }
+
+  allMasked(frame, recording, first, last) {
+    return frame.ids.slice(first, last + 1).every((id) => id === recording.maskId);
+  }
+
+  /** Whether every token of a range is pinned; a mask does not count. */
+  allPinned(frame, recording, first, last) {
+    for (let p = first; p <= last; p += 1) if (!frame.fixed[p] && frame.ids[p] !== recording.maskId) return false;
+    return true;
+  }
+
+  finish(command) {
+    const { canvas } = this.token;
+    const [first, last] = canvas.range;
+    this.hide();
+    canvas.select(null);
+    canvas.focus(canvas.active);
+    this.act({ first, last, ...command });
+  }
+
+  onKey(event) {
+    if (!this.isOpen) return;
+    event.stopPropagation();
+    if (event.key === "Escape") {
+      const { canvas } = this.token;
+      this.hide();
+      canvas.focus(canvas.active);
+    } else if (/^[1-5]$/.test(event.key) && event.target !== this.field) {
+      this.root.querySelectorAll("button.da-candidate")[Number(event.key) - 1]?.click();
+    } else return;
+    event.preventDefault();
+  }
+
+  /** Below the token if there is room, else above it; inside the viewport in any case. */
+  place(token) {
+    const anchor = token.childNodes[1].getClientRects()[0] ?? token.getBoundingClientRect();
+    const { clientWidth, clientHeight } = document.documentElement;
+    const { width, height } = this.root.getBoundingClientRect();
+    const below = anchor.bottom + 8;
+    const top = below + height <= clientHeight - 8 ? below : anchor.top - 8 - height;
+    this.root.style.left = `${clamp(anchor.left - 16, 8, Math.max(8, clientWidth - width - 8))}px`;
+    this.root.style.top = `${clamp(top, 8, Math.max(8, clientHeight - height - 8))}px`;
+  }
+
+  /** Something scrolled: stay with the token while it can be seen. */
+  move() {
+    if (!this.token) return;
+    const { top, bottom } = this.token.getBoundingClientRect();
+    if (!this.isOpen && (bottom < 0 || top > document.documentElement.clientHeight)) this.hide();
+    else this.place(this.token);
+  }
+
+  /** The canvas was drawn anew: what a card says may have changed. */
+  refresh() {
+    if (this.token && !this.isOpen) this.show(this.token);
+  }
+
+  hideSoon() {
+    clearTimeout(this.closing);
+    if (!this.isOpen) this.closing = setTimeout(() => this.hide(), 140); // long enough to reach it with the pointer
+  }
+
+  hide() {
+    clearTimeout(this.closing);
+    if (!this.token) return;
+    this.isOpen = false;
+    this.root.setAttribute("role", "tooltip");
+    this.root.removeAttribute("aria-label");
+    this.unmark();
+    this.root.hidePopover?.();
+  }
+
+  unmark() {
+    this.token?.removeAttribute("aria-describedby");
+    this.token?.classList.remove("da-shown");
+    this.token = null;
+  }
+
+  /** What is known of a token. `choose(id)` makes its candidates buttons. */
+  facts(p, recording, frame, choose = null) {
+    const id = frame.ids[p];
+    const masked = id === recording.maskId;
+    const list = make("dl", "da-facts");
+    const fact = (name, value) => list.append(make("dt", "", {}, name), make("dd", "", {}, value));
+    const birth = recording.birth(frame, p);
+    const at = say("atStep", { n: frame.born[p] });
+    const came = birth.edits.get(p);
+    if (masked && came) fact(say("clearedAt"), at);
+    else if (masked && frame.born[p] > recording.first) fact(say("maskedAgainAt"), at);
+    else if (masked) fact(say("since"), say("theStart"));
+    else if (came === "type") fact(say("typedAt"), at);
+    else if (recording.fixed[p] && frame.born[p] === recording.first) fact(say("given"), say("never"));
+    else {
+      if (came === "choose" || came === "move") fact(say(came === "move" ? "movedAt" : "chosenAt"), at);
+      else fact(say("appeared"), say("ofTotal", { n: frame.born[p], total: recording.total }));
+      if (!Number.isNaN(frame.confidence[p])) fact(say("probabilityThen"), percent(frame.confidence[p]));
+      const rank = birth.why.get(p)?.[0] ?? 1 + recording.alternatives(frame, p).findIndex(([other]) => other === id);
+      if (rank > 0) fact(say("rankThen"), rank === 1 ? say("rankFirst") : say("rankOf", { n: rank }));
+      if (!Number.isNaN(frame.entropy[p])) fact(say("entropyThen"), say("nats", { n: frame.entropy[p].toFixed(2) }));
+      if (frame.mine[p] && came !== "choose") fact(say("pinned"), say("byYou"));
+    }
+    const nodes = [
+      make("div", "da-card-text", {}, ...(masked ? [say("masked")] : signs(recording.text(id)))),
+      make("div", "da-card-where", {}, say("where", { p, id })), list,
+    ];
+    const remark = recording.remark(frame, p);
+    if (remark) nodes.push(make("p", "da-remark", {}, remark));
+    const reason = masked ? "" : recording.reason(frame, p);
+    if (reason) nodes.push(make("p", "da-why", {}, reason));
+    const rows = masked ? [] : recording.alternatives(frame, p);
+    if (rows.length) nodes.push(this.bars(rows, id, recording, choose));
+    return nodes;
+  }
+
+  bars(rows, id, recording, choose) {
+    const others = make("div", choose ? "da-others da-choosing" : "da-others");
+    for (const [other, probability] of rows.slice(0, CANDIDATES)) {
+      const fill = make("i");
+      fill.style.width = `${100 * clamp(probability, 0, 1)}%`;
+      const name = other === id ? "da-other da-chosen" : "da-other";
+      const cells = [
+        make("span", name, {}, ...signs(recording.text(other))),
+        make("span", "da-meter", { "aria-hidden": "true" }, fill),
+        make("span", "da-percent", {}, percent(probability)),
+      ];
+      if (!choose) {
+        others.append(...cells);
+        continue;
+      }
+      const label = say("choose", { text: recording.text(other).trim() || recording.text(other), p: percent(probability) });
+      const button = make("button", "da-candidate", { type: "button", "aria-label": label }, ...cells);
+      button.disabled = other === id;
+      button.addEventListener("click", () => choose(other));
+      others.append(button);
+    }
+    return others;
+  }
+}
+
+// ---- the strip: masks, confidence and tokens over the steps, and where the reader is -----------------
+
+class Strip {
+  constructor(onSeek) {
+    const path = (name) => makeSvg("path", { class: name });
+    this.parts = { area: path("da-area"), bars: path("da-bars"), curve: path("da-curve"), sure: path("da-sure"), edits: path("da-edits") };
+    this.needle = makeSvg("line", { class: "da-head-line", y1: 0, y2: 100 });
+    const svg = makeSvg("svg", { viewBox: "0 0 1000 100", preserveAspectRatio: "none", "aria-hidden": "true" },
+      ...Object.values(this.parts), this.needle);
+    this.root = make("div", "da-strip", { title: say("stripTitle") }, svg);
+    const seek = (event) => {
+      const box = this.root.getBoundingClientRect();
+      onSeek(clamp((event.clientX - box.left) / Math.max(1, box.width), 0, 1));
+    };
+    this.root.addEventListener("pointerdown", (event) => {
+      if (event.button !== 0) return;
+      this.root.setPointerCapture(event.pointerId);
+      seek(event);
+    });
+    this.root.addEventListener("pointermove", (event) => {
+      if (this.root.hasPointerCapture(event.pointerId)) seek(event);
+    });
+  }
+
+  draw(recording) {
+    const wide = 1000 / Math.max(1, recording.total);
+    const x = (step) => (step * wide).toFixed(1);
+    const y = (share) => (98 - 94 * share).toFixed(1);
+    let line = "";
+    let sure = "";
+    let bars = "";
+    let edits = "";
+    for (const { step, masks, meanConfidence, revealed, edits: mine } of recording.frames) {
+      // Steps, not slopes: a value holds until the next frame.
+      const left = y(masks / Math.max(1, recording.peak));
+      line += line ? `H${x(step)}V${left}` : `M${x(step)} ${left}`;
+      if (!Number.isNaN(meanConfidence)) sure += sure ? `H${x(step)}V${y(meanConfidence)}` : `M${x(step)} ${y(meanConfidence)}`;
+      if (mine.size) edits += `M${x(step)} 0V14`;
+      else if (revealed.length) {
+        const tall = 40 * (revealed.length / recording.most);
+        bars += `M${x(step - 0.8)} 100v${-tall.toFixed(1)}h${(0.6 * wide).toFixed(1)}V100Z`;
+      }
+    }
+    const end = x(recording.last);
+    this.parts.curve.setAttribute("d", line);
+    this.parts.area.setAttribute("d", line ? `${line}V100H${x(recording.first)}Z` : "");
+    this.parts.sure.setAttribute("d", sure ? `${sure}H${end}` : "");
+    this.parts.bars.setAttribute("d", bars);
+    this.parts.edits.setAttribute("d", edits);
+  }
+
+  point(recording, step) {
+    const x = (1000 * step) / Math.max(1, recording.total);
+    this.needle.setAttribute("x1", x);
+    this.needle.setAttribute("x2", x);
+  }
+}
+
+// ---- the controls: built once, wired by Player ------------------------------------------------------
+
+function colorChoice(name, value, onChange) {
+  const group = make("fieldset", "da-choice", { "aria-label": say("colorBy") });
+  for (const key of [...Object.keys(SCALES), "off"]) {
+    const input = make("input", "", { type: "radio", name, value: key });
+    input.checked = key === value;
+    input.addEventListener("change", () => onChange(key));
+    group.append(make("label", "", {}, input, say(key)));
+  }
+  return group;
+}
+
+function select(label, options, value, onChange) {
+  const node = make("select", "", { "aria-label": label, title: label });
+  for (const [key, text] of options) node.append(make("option", "", { value: key }, text));
+  node.value = value;
+  node.addEventListener("change", () => onChange(node.value));
+  return make("span", "da-select", {}, node);
+}
+
+/** What the colors and signs mean, for what is on the screen. */
+function legend(colorBy, recording, { again = false, mine = false, breaks = false } = {}) {
+  const root = make("div", "da-legend");
+  if (SCALES[colorBy]) {
+    const swatches = make("span", "da-swatches", { "aria-hidden": "true" });
+    for (let level = 0; level < LEVELS; level += 1) {
+      const swatch = make("i");
+      swatch.style.background = `var(--da-${SCALES[colorBy]}${level})`;
+      swatches.append(swatch);
+    }
+    const ends = {
+      confidence: [say("scaleProbability"), "1"], step: [say("scaleStep"), `${recording?.total ?? 0}`],
+      entropy: [say("scaleEntropy"), say("scaleNats", { n: recording?.entropyScale ?? ENTROPIES[0] })],
+    };
+    const [from, to] = ends[colorBy];
+    root.append(make("span", "da-scale", {}, from, swatches, to));
+  }
+  const keys = [["mask", "masked"], ["fixed", "given"]];
+  if (mine) keys.push(["mine", "yours"]);
+  if (again) keys.push(["again", "again"]);
+  if (breaks) keys.push(["breaks", "breaks"]);
+  for (const [key, text] of keys) {
+    root.append(make("span", `da-key da-key-${key}`, {}, make("i", "", { "aria-hidden": "true" }), say(text)));
+  }
+  return root;
+}
+
+// ---- two endings: the canvas, and beside it what the run was before somebody interfered ------------
+
+class Pair {
+  constructor(main, onSwap) {
+    this.main = main;
+    this.canvas = new TokenCanvas();
+    this.recording = null;
+    this.index = 0;
+    this.count = make("div", "da-differ", { role: "status" });
+    const swap = make("button", "da-plain", { type: "button" }, say("swap"));
+    swap.addEventListener("click", onSwap);
+    this.label = make("div", "da-about");
+    const head = (name, line, ...more) => make("div", "da-ending-head", {}, make("div", "da-title", {}, make("div", "da-name", {}, name), line), ...more);
+    this.other = make("section", "da-ending", { "aria-label": say("other") },
+      head(say("other"), this.label, swap), this.canvas.root);
+    this.head = head(say("now"), this.count);
+    this.head.hidden = true;
+    this.root = make("div", "da-pair", {}, make("section", "da-ending", { "aria-label": say("now") }, this.head, main.root));
+  }
+
+  /** Show another recording of as many tokens beside the run; null shows none. */
+  set(recording, colorBy) {
+    this.recording = recording;
+    this.head.hidden = !recording;
+    this.root.classList.toggle("da-two", Boolean(recording));
+    if (!recording) {
+      this.other.remove();
+      return;
+    }
+    this.root.append(this.other);
+    this.canvas.reset(recording);
+    for (const key of Object.keys(SCALES)) this.canvas.root.classList.toggle(`da-by-${key}`, key === colorBy);
+  }
+
+  /** The frame to show beside the run's frame of that step; null where there is no other ending. */
+  at(step) {
+    return this.recording?.frames[this.recording.indexOf(step)] ?? null;
+  }
+
+  draw(frame, main, colorBy) {
+    this.canvas.draw(frame, { fresh: new Set(), again: new Set(), colorBy, beside: main });
+    const total = frame.ids.length;
+    const n = frame.ids.reduce((sum, id, p) => sum + (id !== main.ids[p]), 0);
+    const text = n === 0 ? say("same") : say(n === 1 ? "differOne" : "differ", { n, total });
+    if (this.count.textContent !== text) this.count.textContent = text;
+    this.label.textContent = say("sentence", { step: frame.step, total: this.recording.total, masks: frame.masks });
+  }
+}
+
+// ---- steering: what the reader can ask of the running model -----------------------------------------
+
+class SteeringBar {
+  constructor(act) {
+    const button = (key, command, keys) => {
+      const node = make("button", "da-plain", { type: "button", "aria-keyshortcuts": keys }, say(key));
+      node.addEventListener("click", () => act({ do: command }));
+      return node;
+    };
+    this.pause = button("pauseModel", "pause", "Space");
+    this.go = button("resume", "go", "R");
+    this.step = button("oneStep", "step", ".");
+    this.undo = button("undo", "undo", "U");
+    this.hint = make("span", "da-hint");
+    this.root = make("div", "da-steer", { role: "group", "aria-label": say("model") }, this.pause, this.go, this.step, this.undo, this.hint);
+    const rows = WORDS.keys.flatMap(([key, what]) => [make("dt", "", {}, make("kbd", "", {}, key)), make("dd", "", {}, what)]);
+    this.help = make("details", "da-help", {}, make("summary", "", {}, say("help")), make("dl", "da-keys", {}, ...rows));
+  }
+
+  /** Offer what can be asked now. */
+  show(player, frame) {
+    const { recording, steerable } = player;
+    this.root.hidden = this.help.hidden = !steerable;
+    if (!steerable || !frame) return;
+    const back = player.index < player.newest;
+    const live = recording.live;
+    this.pause.hidden = !live;
+    this.go.hidden = this.step.hidden = live;
+    this.go.disabled = this.step.disabled = !frame.masks;
+    this.undo.disabled = back || !recording.frames[player.newest].edits.size;
+    const label = back ? say("goOnFrom", { step: frame.step }) : say("resume");
+    if (this.go.textContent !== label) this.go.textContent = label;
+    const hint = back ? say("branchHint", { step: frame.step }) : say("hint");
+    if (this.hint.textContent !== hint) this.hint.textContent = hint;
+  }
+}
+
+// ---- one player -------------------------------------------------------------------------------------
+
+class Player {
+  constructor(element, options = {}) {
+    this.id = nextId();
+    Object.assign(WORDS, options.words);
+    this.options = { controls: true, colorBy: "confidence", empty: say("empty"), ...options };
+    this.colorBy = this.options.colorBy;
+    this.recording = null;
+    this.index = 0; // the frame on the screen, or about to be
+    this.drawn = -1; // the frame that is on the screen
+    this.follow = true; // keep up with the newest frame while a run is live
+    this.playing = false;
+    this.steerable = false; // whether the host can change the run on the screen
+    this.run = null; // what the host calls it
+    this.speed = "1";
+    this.stale = new Set(); // of "frame", "strip": what the next redraw must do
+    this.lastDraw = -Infinity;
+    this.abort = new AbortController();
+    this.build(element);
+    if (this.options.trace) this.load(this.options.trace);
+    else this.refresh();
+  }
+
+  build(element) {
+    this.canvas = new TokenCanvas();
+    this.card = new Card(`da-card-${this.id}`, (command) => this.steer(command));
+    this.pair = new Pair(this.canvas, () => this.steer({ do: "swap" }));
+    this.status = make("div", "da-sr", { role: "status", "aria-live": "polite" });
+    this.problem = make("div", "da-problem", { role: "alert", hidden: "" });
+    this.root = make("div", "da-player", { role: "group", "aria-label": say("untitled") });
+    if (this.options.height) this.root.style.setProperty("--da-height", this.options.height);
+    this.empty = make("div", "da-empty", {}, this.options.empty);
+    this.body = [this.buildHead(), this.pair.root, this.buildFoot()]; // put in when there is something to show
+    if (!this.options.controls) this.body = [this.canvas.root];
+    this.root.append(this.problem, this.empty, this.card.root, this.status);
+    this.setColor(this.colorBy);
+    this.listen();
+    element.append(this.root);
+  }
+
+  buildHead() {
+    this.name = make("span", "da-name");
+    this.liveMark = make("span", "da-live", { hidden: "" }, say("live"));
+    this.about = make("div", "da-about");
+    const special = make("input", "", { type: "checkbox" });
+    special.checked = true;
+    special.addEventListener("change", () => this.pair.root.classList.toggle("da-no-special", !special.checked));
+    const settings = make("div", "da-settings", {}, make("label", "da-check", {}, special, say("special")),
+      colorChoice(`da-color-${this.id}`, this.colorBy, (key) => this.setColor(key)));
+    return make("div", "da-head", {}, make("div", "da-title", {}, this.name, this.liveMark, this.about), settings);
+  }
+
+  buildFoot() {
+    this.strip = new Strip((share) => this.seek(Math.round(share * this.recording.total)));
+    this.scrubber = make("input", "da-scrubber", { type: "range", min: 0, max: 0, step: 1, value: 0, "aria-label": say("step") });
+    this.scrubber.addEventListener("input", () => this.seek(Number(this.scrubber.value)));
+    this.buttons = {
+      start: iconButton("start", say("toStart"), () => this.seek(0)),
+      back: iconButton("back", say("back"), () => this.stepBy(-1)),
+      play: iconButton("play", say("play"), () => this.toggle()),
+      forward: iconButton("forward", say("forward"), () => this.stepBy(1)),
+      end: iconButton("end", say("toEnd"), () => this.seek(Infinity)),
+    };
+    this.buttons.play.classList.add("da-play");
+    const speeds = [...SPEEDS.map((s) => [`${s}`, `${s}\u00d7`]), ["real", say("realTime")]];
+    this.speedSelect = select(say("speed"), speeds, this.speed, (value) => this.setSpeed(value));
+    this.jump = make("button", "da-jump", { type: "button", hidden: "" }, say("toNewest"));
+    this.jump.addEventListener("click", () => this.seek(Infinity));
+    this.stepText = make("span");
+    this.timeText = make("small");
+    this.legend = make("div");
+    this.steering = this.options.steer ? new SteeringBar((command) => this.steer(command)) : null;
+    const key = (name) => make("span", `da-key da-key-${name}`, {}, make("i", "", { "aria-hidden": "true" }), say(name));
+    this.stripLegend = make("div", "da-strip-legend", {}, ...["stripMasks", "stripConfidence", "stripRevealed", "stripEdits"].map(key));
+    return make("div", "da-foot", {}, ...(this.steering ? [this.steering.root] : []), this.strip.root, this.scrubber,
+      make("div", "da-bar", {}, make("div", "da-buttons", {}, ...Object.values(this.buttons)), this.speedSelect,
+        make("div", "da-state", {}, this.stepText, this.timeText), this.jump),
+      make("div", "da-bar da-legends", {}, this.stripLegend, this.legend),
+      ...(this.steering ? [this.steering.help] : []));
+  }
+
+  listen() {
+    const signal = this.abort.signal;
+    const tokens = this.options.controls ? this.pair.root : this.canvas.root;
+    const tokenOf = (event) => event.target.closest?.(".da-token");
+    const reveal = (event) => tokenOf(event) && !this.dragging && this.showCard(tokenOf(event));
+    tokens.addEventListener("pointerover", reveal, { signal });
+    tokens.addEventListener("pointerout", () => this.card.hideSoon(), { signal });
+    tokens.addEventListener("focusin", (event) => {
+      const token = tokenOf(event);
+      if (!token) return;
+      token.canvas.activate(token.position);
+      reveal(event);
+    }, { signal });
+    tokens.addEventListener("focusout", () => this.card.hideSoon(), { signal });
+    tokens.addEventListener("pointerdown", (event) => this.press(event), { signal });
+    tokens.addEventListener("copy", (event) => this.copy(event), { signal });
+    window.addEventListener("pointerdown", (event) => {
+      if (this.card.isOpen && !this.card.root.contains(event.target)) this.card.hide();
+    }, { signal, capture: true });
+    window.addEventListener("scroll", () => this.card.move(), { signal, passive: true, capture: true });
+    this.root.addEventListener("keydown", (event) => this.onKey(event), { signal });
+    claimKeys(this.root, signal);
+  }
+
+  /** A token is pressed: a click opens it, a drag selects and masks, Shift extends the selection. */
+  press(event) {
+    const token = event.target.closest?.(".da-token");
+    const { canvas } = this;
+    if (!this.steerable || event.button !== 0 || token?.canvas !== canvas) return;
+    event.preventDefault(); // or the browser would select text
+    const from = event.shiftKey ? canvas.active : token.position;
+    let to = token.position;
+    const follow = (move) => {
+      const over = document.elementFromPoint(move.clientX, move.clientY)?.closest?.(".da-token");
+      if (over?.canvas !== canvas || over.position === to) return;
+      to = over.position;
+      this.card.hide();
+      canvas.select(from, to);
+    };
+    this.dragging = new AbortController();
+    const { signal } = this.dragging;
+    const end = (done) => {
+      this.dragging.abort();
+      this.dragging = null;
+      if (!done) canvas.select(null);
+      else if (event.shiftKey) this.extend(from, to);
+      else if (to === from) this.openAt(from);
+      else {
+        const [first, last] = canvas.selected;
+        canvas.select(null);
+        canvas.focus(first);
+        this.steer({ do: "mask", first, last });
+      }
+    };
+    window.addEventListener("pointermove", follow, { signal });
+    window.addEventListener("pointerup", () => end(true), { signal });
+    window.addEventListener("pointercancel", () => end(false), { signal });
+    window.addEventListener("keydown", (key) => key.key === "Escape" && end(false), { signal, capture: true });
+    if (event.shiftKey) canvas.select(from, to);
+  }
+
+  /** Open the card of a token, or of the selection that it is part of. */
+  openAt(position, options) {
+    const { canvas } = this;
+    const [first, last] = canvas.range;
+    if (position < first || position > last) canvas.select(null);
+    canvas.focus(position);
+    this.card.open(canvas.tokens[position], options);
+  }
+
+  /** Select from one token to another and go there. */
+  extend(from, to) {
+    this.canvas.select(from, to);
+    this.canvas.focus(to);
+  }
+
+  copy(event) {
+    const canvas = event.target.closest?.(".da-token")?.canvas;
+    if (!canvas?.recording || !window.getSelection().isCollapsed) return;
+    event.clipboardData.setData("text/plain", canvas.text(...(canvas.selected ?? [])));
+    event.preventDefault();
+  }
+
+  onKey(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey || !this.options.controls) return;
+    const { target, key } = event;
+    const canvas = target.closest(".da-token")?.canvas;
+    if (canvas) {
+      if (!this.canvasKey(key, canvas, event.shiftKey)) return;
+    } else if (key === "Escape") {
+      if (!this.card.token) return;
+      this.card.hide();
+    } else if (key === " " && !target.matches("button, summary, select, input:not([type=range])")) {
+      this.toggle();
+    } else if (target.matches("select, input[type=radio]")) {
+      return;
+    } else if (key === "ArrowLeft" || key === "ArrowRight") {
+      this.stepBy(key === "ArrowLeft" ? -1 : 1);
+    } else if (key === "Home" || key === "End") {
+      this.seek(key === "Home" ? 0 : Infinity);
+    } else return;
+    event.preventDefault();
+    event.stopPropagation();
+  }
+
+  canvasKey(key, canvas = this.canvas, shift = false) {
+    const at = canvas.active;
+    const moves = {
+      ArrowRight: () => canvas.beside(at, 1), ArrowLeft: () => canvas.beside(at, -1),
+      ArrowDown: () => canvas.across(at, 1), ArrowUp: () => canvas.across(at, -1),
+      Home: () => canvas.beside(-1, 1), End: () => canvas.beside(canvas.tokens.length, -1),
+    };
+    const editing = this.steerable && canvas === this.canvas;
+    if (moves[key]) {
+      const to = moves[key]();
+      if (editing && shift) {
+        const [first, last] = canvas.range;
+        this.extend(at === first && first !== last ? last : first, to);
+      } else {
+        if (canvas.selected) canvas.select(null);
+        canvas.focus(to);
+      }
+    } else if (key === "Escape") {
+      if (!this.card.token && !canvas.selected) return false;
+      this.card.hide();
+      canvas.select(null);
+    } else if (editing && this.editKey(key)) return true;
+    else if (key === " ") this.toggle();
+    else return false;
+    return true;
+  }
+
+  /** A key that changes the run; false if it is none. */
+  editKey(key) {
+    const { canvas, card } = this;
+    const [first, last] = canvas.range;
+    const { recording, frame } = canvas;
+    const candidate = Number(key) >= 1 && first === last ? recording.alternatives(frame, first)[Number(key) - 1] : null;
+    const commands = {
+      Delete: () => this.steer({ do: "mask", first, last }),
+      p: () => this.steer({ do: card.allPinned(frame, recording, first, last) ? "unpin" : "pin", first, last }),
+      Enter: () => this.openAt(canvas.active, { toField: true }),
+      u: () => this.steer({ do: "undo" }),
+      r: () => recording.live || this.steer({ do: "go" }),
+      ".": () => recording.live || this.steer({ do: "step" }),
+    };
+    commands.Backspace = commands.Delete;
+    commands.F2 = commands.Enter;
+    const command = commands[key.length === 1 ? key.toLowerCase() : key];
+    if (command) command();
+    else if (candidate && frame.ids[first] !== recording.maskId) this.steer({ do: "choose", first, last, id: candidate[0] });
+    else if (key === " " && recording.live) this.steer({ do: "pause" });
+    else return false;
+    if (command === commands.Delete || key === "p") canvas.select(null);
+    return true;
+  }
+
+  /** Ask the host for something, where and when the reader is. */
+  steer(command) {
+    if (!this.steerable) return;
+    const { recording } = this;
+    const following = this.index === this.newest;
+    this.options.steer({ run: this.run, at: following ? null : recording.frames[this.index].step, ...command });
+  }
+
+  showCard(token) {
+    if (token.canvas.frame) this.card.show(token);
+  }
+
+  // -- what goes in --
+
+  /** Show a whole trace (or a feed message with a header), from its last frame. */
+  load(trace) {
+    this.pause();
+    this.guard(() => {
+      check(trace);
+      this.adopt(recordingFrom(trace));
+      this.index = this.newest;
+    });
+    return this;
+  }
+
+  /** Add frames to the run on the screen; a header starts a new run. */
+  append(frames, header = null, { vocab = {}, done = false, ...aside } = {}) {
+    this.guard(() => {
+      if (header) this.adopt(recordingFrom({ header, vocab: header.vocab, frames: [], done: false }));
+      if (!this.recording) return; // a late joiner: the next message with a header has everything
+      this.recording.learn(vocab);
+      const reading = this.recording.frames[this.index]?.step ?? 0;
+      for (const frame of frames) this.recording.add(frame);
+      this.recording.note({ done, ...aside });
+      this.aside(aside);
+      this.index = this.follow ? this.newest : this.recording.indexOf(reading);
+      this.mark("frame", "strip");
+    });
+    return this;
+  }
+
+  /** What a message says of the run beside its frames: may it be changed, and is there another ending? */
+  aside({ run = null, steer = false, other }) {
+    this.run = run;
+    this.steerable = Boolean(steer && this.options.steer && this.options.controls);
+    if (this.canvas.editable !== this.steerable) this.canvas.setEditable(this.steerable);
+    if (other !== undefined) this.pair.set(other && recordingFrom(other), this.colorBy);
+  }
+
+  adopt(recording) {
+    this.card.hide();
+    this.recording = recording;
+    this.follow = true;
+    this.index = 0;
+    this.drawn = -1;
+    this.empty.remove();
+    if (!this.canvas.root.isConnected) this.problem.after(...this.body);
+    this.canvas.reset(recording);
+    this.aside({ other: null });
+    this.describe();
+    this.mark("frame", "strip");
+  }
+
+  guard(action) {
+    try {
+      this.problem.hidden = true;
+      action();
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  fail(error) {
+    this.problem.textContent = say("giveUp", { why: error.message });
+    this.problem.hidden = false;
+    this.empty.remove();
+  }
+
+  describe() {
+    const { model, architecture, strategy, steps, temperature, seed } = this.recording.meta;
+    this.name.textContent = this.options.title ?? model ?? "";
+    const facts = [
+      architecture !== model && architecture, strategy, steps != null && say("steps", { n: steps }),
+      temperature != null && say("temperature", { n: temperature }), seed != null && say("seed", { n: seed }),
+      say("tokens", { n: this.recording.length }),
+    ];
+    this.about.textContent = facts.filter(Boolean).join(" \u00b7 ");
+  }
+
+  // -- moving --
+
+  get newest() {
+    return Math.max(0, (this.recording?.frames.length ?? 0) - 1);
+  }
+
+  /** Go to a step, as the reader asks; `Infinity` is the newest. */
+  seek(step) {
+    if (!this.recording) return;
+    this.pause();
+    this.index = this.recording.indexOf(step);
+    this.follow = this.index === this.newest;
+    this.mark("frame");
+    this.announce();
+  }
+
+  stepBy(amount) {
+    if (this.recording?.frames.length) this.seek(this.recording.frames[clamp(this.index + amount, 0, this.newest)].step);
+  }
+
+  /** Go to where the run was after `ms` of its own time; for an outside clock. */
+  seekTime(ms) {
+    if (!this.recording) return;
+    this.follow = false;
+    const index = this.recording.indexAt(ms);
+    if (index === this.index) return;
+    this.index = index;
+    this.mark("frame");
+  }
+
+  get duration() {
+    return this.recording?.elapsed ?? 0;
+  }
+
+  /** Which signs beyond masks and given tokens occur in this run. */
+  get signs() {
+    const frames = this.recording?.frames ?? [];
+    return {
+      again: frames.some((frame) => frame.remasked.length), mine: frames.some((frame) => frame.edits.size),
+      breaks: (this.recording?.remarks.at.size ?? 0) > 0,
+    };
+  }
+
+  setSpeed(speed) {
+    this.speed = speed;
+    this.rewindClock();
+  }
+
+  setColor(colorBy) {
+    this.colorBy = colorBy;
+    for (const canvas of [this.canvas, this.pair.canvas]) {
+      for (const key of Object.keys(SCALES)) canvas.root.classList.toggle(`da-by-${key}`, key === colorBy);
+    }
+    this.mark("frame", "strip");
+  }
+
+  toggle() {
+    if (this.playing) this.pause();
+    else this.play();
+  }
+
+  play() {
+    if (!this.recording || this.newest === 0) return;
+    if (this.index === this.newest && this.recording.done) this.index = 0;
+    this.playing = true;
+    this.status.textContent = "";
+    this.rewindClock();
+    this.mark("frame");
+  }
+
+  pause() {
+    if (!this.playing) return;
+    this.playing = false;
+    this.mark("frame");
+    this.announce();
+  }
+
+  /** Playback runs on a clock: where it stood, and when that was. */
+  rewindClock() {
+    this.clockStart = performance.now();
+    this.clockIndex = this.index;
+  }
+
+  tick(now) {
+    const passed = Math.max(0, now - this.clockStart); // a frame may carry a time before the click that it follows
+    const frames = this.recording.frames;
+    this.index = this.speed === "real" && this.recording.elapsed > 0
+      ? Math.max(this.index, this.recording.indexAt(frames[this.clockIndex].elapsed + passed))
+      : Math.min(this.newest, this.clockIndex + Math.floor((passed * (Number(this.speed) || 1)) / STEP_MS));
+    if (this.index < this.newest) return;
+    this.follow = true;
+    this.playing = false;
+    if (this.recording.done) this.announce();
+  }
+
+  /** Say where the reader is, but never chatter while frames run by. */
+  announce() {
+    clearTimeout(this.speaking);
+    this.speaking = setTimeout(() => { this.status.textContent = this.sentence(); }, 250);
+  }
+
+  sentence() {
+    const frame = this.recording?.frames[this.index];
+    if (!frame) return "";
+    return say(frame.masks === 1 ? "sentenceOne" : "sentence", { step: frame.step, total: this.recording.total, masks: frame.masks });
+  }
+
+  // -- drawing --
+
+  mark(...what) {
+    for (const part of what) this.stale.add(part);
+    this.waitingFrame ??= requestAnimationFrame((now) => this.onFrame(now));
+  }
+
+  onFrame(now) {
+    this.waitingFrame = null;
+    if (this.abort.signal.aborted) return;
+    const before = this.index;
+    if (this.playing) this.tick(now);
+    if (this.index !== before) this.stale.add("frame");
+    if (now - this.lastDraw >= REDRAW_MS && this.stale.size) {
+      this.lastDraw = now;
+      this.refresh();
+    }
+    if (this.playing || this.stale.size) this.mark();
+  }
+
+  refresh() {
+    const recording = this.recording;
+    const frame = recording?.frames[this.index];
+    if (frame && this.stale.has("frame")) this.drawTokens(frame);
+    if (this.stale.has("strip")) {
+      if (recording) this.strip.draw(recording);
+      const fresh = legend(this.colorBy, recording, this.signs);
+      this.legend.replaceWith(fresh);
+      this.legend = fresh;
+      this.stripLegend?.classList.toggle("da-no-edits", !this.signs.mine);
+    }
+    this.stale.clear();
+    this.drawControls(frame);
+    if (frame) this.options.onDraw?.(this, frame);
+  }
+
+  drawTokens(frame) {
+    const { frames } = this.recording;
+    // Playing forward may skip frames; what they revealed is still new to the reader's eye.
+    const from = this.drawn >= 0 && this.index > this.drawn && (this.playing || this.follow || !this.options.controls)
+      ? this.drawn + 1 : this.index;
+    const fresh = new Set();
+    for (let i = from; i <= this.index; i += 1) for (const p of frames[i].revealed) fresh.add(p);
+    const beside = this.pair.at(this.index === this.newest ? Infinity : frame.step);
+    this.canvas.draw(frame, { fresh, again: new Set(frame.remasked), colorBy: this.colorBy, beside });
+    if (beside) this.pair.draw(beside, frame, this.colorBy);
+    this.drawn = this.index;
+    this.card.refresh();
+  }
+
+  drawControls(frame) {
+    const recording = this.recording;
+    const total = recording?.total ?? 0;
+    const step = frame?.step ?? 0;
+    const live = Boolean(recording?.live);
+    this.scrubber.max = total;
+    this.scrubber.value = step;
+    this.scrubber.style.setProperty("--da-played", `${total ? (100 * step) / total : 0}%`);
+    this.scrubber.setAttribute("aria-valuetext", [this.sentence(), ...(frame ? this.measures(frame) : [])].join(", "));
+    if (recording) this.strip.point(recording, step);
+    this.stepText.textContent = this.sentence();
+    this.timeText.textContent = frame ? this.timing(frame) : "";
+    this.liveMark.hidden = !live;
+    this.jump.hidden = !live || this.follow || this.playing;
+    setIcon(this.buttons.play, this.playing ? "pause" : "play", say(this.playing ? "pause" : "play"));
+    this.steering?.show(this, frame);
+    this.buttons.play.disabled = this.scrubber.disabled = this.newest === 0;
+    this.buttons.start.disabled = this.buttons.back.disabled = this.index === 0;
+    this.buttons.end.disabled = this.buttons.forward.disabled = this.index === this.newest;
+  }
+
+  /** What the strip shows at this step, in words. */
+  measures(frame) {
+    const sure = Number.isNaN(frame.meanConfidence) ? [] : [say("meanConfidence", { p: percent(frame.meanConfidence) })];
+    return frame.step === this.recording.first ? sure : [say("revealed", { n: frame.revealed.length }), ...sure];
+  }
+
+  timing(frame) {
+    const pieces = this.measures(frame);
+    if (!Number.isNaN(frame.t)) pieces.push(`t = ${frame.t.toFixed(3)}`);
+    if (!Number.isNaN(frame.nfe)) pieces.push(say(frame.nfe === 1 ? "pass" : "passes", { n: frame.nfe }));
+    if (this.recording.elapsed > 0) pieces.push(duration(frame.elapsed));
+    return pieces.join(" \u00b7 ");
+  }
+
+  destroy() {
+    this.abort.abort();
+    clearTimeout(this.speaking);
+    this.card.hide();
+    this.root.remove();
+  }
+}
+
+function check(message) {
+  if (!(message?.version >= 1 && message.version <= VERSION)) {
+    throw new Error(`version ${message?.version} was written by another release; this player reads 1 to ${VERSION}`);
+  }
+}
+
+/** One player inside `element`. Options: trace, title, colorBy, controls, height (a CSS length), empty, onDraw. */
+export function mount(element, options = {}) {
+  return new Player(element, options);
+}
+
+// ---- the race: several players, one clock -----------------------------------------------------------
+
+/**
+ * Replay runs side by side at true relative speed. `lanes` is a list of {label, note, trace}; the runs'
+ * own times come from their frames' ms. Options: slow (how many times slower than real), autoplay, colorBy.
+ * Returns {seek(ms), play(), pause(), duration, players, destroy()}.
+ */
+export function race(element, lanes, options = {}) {
+  return new Race(element, lanes, options);
+}
+
+class Race {
+  constructor(element, lanes, { slow = null, autoplay = true, colorBy = "confidence" } = {}) {
+    this.colorBy = colorBy;
+    this.time = 0;
+    this.playing = false;
+    this.root = make("div", "da-player da-race", { role: "group", "aria-label": say("race") });
+    this.lanes = lanes.map((lane) => this.buildLane(lane));
+    this.players = this.lanes.map((lane) => lane.player);
+    this.duration = Math.max(0, ...this.players.map((player) => player.duration));
+    this.speed = `${slow ? 1 / slow : this.fittingSpeed()}`;
+    this.legend = make("div");
+    this.root.append(make("div", "da-lanes", {}, ...this.lanes.map((lane) => lane.root)), this.buildFoot());
+    this.setColor(this.colorBy);
+    this.abort = new AbortController();
+    this.root.addEventListener("keydown", (event) => this.onKey(event));
+    claimKeys(this.root, this.abort.signal);
+    element.append(this.root);
+    if (autoplay && !reducedMotion()) this.play();
+    else this.seek(this.duration);
+  }
+
+  buildLane({ label, note, trace }) {
+    const clock = make("span", "da-clock");
+    const bar = make("i");
+    const root = make("section", "da-lane", { "aria-label": label });
+    root.append(make("div", "da-lane-head", {},
+      make("span", "da-lane-name", {}, label), clock, ...(note ? [make("div", "da-lane-note", {}, note)] : [])),
+    make("div", "da-progress", { "aria-hidden": "true" }, bar));
+    const player = mount(root, { controls: false, trace });
+    return { label, root, clock, bar, player };
+  }
+
+  buildFoot() {
+    this.button = iconButton("play", say("play"), () => this.toggle());
+    this.button.classList.add("da-play");
+    this.scrubber = make("input", "da-scrubber", {
+      type: "range", min: 0, max: Math.max(1, this.duration), step: "any", value: 0, "aria-label": say("time"),
+    });
+    this.scrubber.addEventListener("input", () => this.seek(Number(this.scrubber.value)));
+    const name = (s) => (s === 1 ? say("realTime") : s < 1 ? say("slower", { n: Math.round(1 / s) }) : say("faster", { n: s }));
+    const speeds = [...new Set([...RACE_SPEEDS, Number(this.speed)])].sort((a, b) => a - b);
+    this.speedSelect = select(say("speed"), speeds.map((s) => [`${s}`, name(s)]), this.speed, (value) => {
+      this.speed = value;
+      this.rewindClock();
+    });
+    this.state = make("div", "da-state");
+    this.verdict = make("div", "da-verdict", { role: "status", "aria-live": "polite" });
+    return make("div", "da-race-foot", {}, this.scrubber, make("div", "da-bar", {},
+      make("div", "da-buttons", {}, iconButton("start", say("toStart"), () => this.seek(0)), this.button,
+        iconButton("end", say("toEnd"), () => this.seek(this.duration))),
+      this.speedSelect, this.state, this.verdict), make("div", "da-bar", {},
+      colorChoice(`da-color-${nextId()}`, this.colorBy, (key) => this.setColor(key)), this.legend));
+  }
+
+  setColor(colorBy) {
+    this.colorBy = colorBy;
+    for (const player of this.players) player.setColor(colorBy);
+    const { recording } = this.players[0] ?? {};
+    const fresh = legend(colorBy, recording, { again: this.players.some((player) => player.signs.again) });
+    this.legend.replaceWith(fresh);
+    this.legend = fresh;
+  }
+
+  /** The fastest offered speed, real time at most, at which the race can be followed by eye. */
+  fittingSpeed() {
+    const fits = RACE_SPEEDS.filter((s) => s <= 1 && this.duration / 1000 / s >= RACE_SECONDS);
+    return fits.length ? fits[fits.length - 1] : RACE_SPEEDS[0];
+  }
+
+  onKey(event) {
+    const { target, key } = event;
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const choosing = target.matches("select, input[type=radio]");
+    if (key === "Escape") this.players.forEach((player) => player.card.hide());
+    else if (key === " " && !choosing && !target.matches("button")) this.toggle();
+    else if (target.closest(".da-canvas")) {
+      if (!this.players.find(({ root }) => root.contains(target)).canvasKey(key)) return;
+    } else if ((key === "ArrowLeft" || key === "ArrowRight") && !choosing) {
+      this.seek(this.time + ((key === "ArrowLeft" ? -1 : 1) * this.duration) / 50);
+    } else if ((key === "Home" || key === "End") && !choosing) {
+      this.seek(key === "Home" ? 0 : this.duration);
+    } else return;
+    event.preventDefault();
+    event.stopPropagation();
+  }
+
+  seek(ms) {
+    this.pause();
+    this.show(clamp(ms, 0, this.duration));
+  }
+
+  toggle() {
+    if (this.playing) this.pause();
+    else this.play();
+  }
+
+  play() {
+    if (this.duration <= 0) return;
+    if (this.time >= this.duration) this.time = 0;
+    this.playing = true;
+    this.rewindClock();
+    this.loop();
+  }
+
+  pause() {
+    this.playing = false;
+    cancelAnimationFrame(this.waitingFrame);
+    this.show(this.time);
+  }
+
+  rewindClock() {
+    this.clockStart = performance.now();
+    this.clockTime = this.time;
+  }
+
+  loop() {
+    this.waitingFrame = requestAnimationFrame((now) => {
+      if (!this.playing) return;
+      this.show(Math.min(this.duration, this.clockTime + Math.max(0, now - this.clockStart) * Number(this.speed)));
+      if (this.time >= this.duration) this.pause();
+      else this.loop();
+    });
+  }
+
+  show(ms) {
+    this.time = ms;
+    this.scrubber.value = ms;
+    this.scrubber.style.setProperty("--da-played", `${this.duration ? (100 * ms) / this.duration : 0}%`);
+    const elapsed = say("timeOf", { time: duration(ms), all: duration(this.duration) });
+    this.scrubber.setAttribute("aria-valuetext", elapsed);
+    this.state.textContent = elapsed;
+    setIcon(this.button, this.playing ? "pause" : "play", say(this.playing ? "pause" : "play"));
+    for (const lane of this.lanes) this.showLane(lane, ms);
+    const over = ms >= this.duration && this.duration > 0;
+    const verdict = over ? this.result() : "";
+    if (this.verdict.textContent !== verdict) this.verdict.textContent = verdict;
+  }
+
+  showLane(lane, ms) {
+    const { player } = lane;
+    player.seekTime(ms);
+    const done = ms >= player.duration;
+    const place = this.players.filter((other) => other.duration < player.duration).length;
+    const ordinal = WORDS.places[place] ?? `${place + 1}`;
+    lane.root.classList.toggle("da-done", done);
+    lane.bar.style.width = `${player.duration ? (100 * Math.min(ms, player.duration)) / player.duration : 0}%`;
+    lane.clock.textContent = done ? say("placed", { place: ordinal, time: duration(player.duration) }) : duration(ms);
+  }
+
+  result() {
+    const order = [...this.lanes].sort((a, b) => a.player.duration - b.player.duration);
+    const [first, ...rest] = order;
+    if (!rest.length) return say("took", { name: first.label, time: duration(first.player.duration) });
+    const ratio = ({ player }) => (player.duration / Math.max(1e-9, first.player.duration)).toFixed(2);
+    const others = rest.map((lane) => say("behind", { name: lane.label, n: ratio(lane) })).join("; ");
+    return say("won", { name: first.label, others });
+  }
+
+  destroy() {
+    this.abort.abort();
+    this.playing = false;
+    cancelAnimationFrame(this.waitingFrame);
+    this.players.forEach((player) => player.destroy());
+    this.root.remove();
+  }
+}
+
+// ---- hosts ------------------------------------------------------------------------------------------
+
+/** A function that shows whatever message it is given in `element`: a trace, part of one, or a race. */
+export function receive(element, options = {}) {
+  let shown = null; // a Player or a Race
+  let run = null;
+  let turn = -1; // of a run that is steered: what is older than the newest comes too late
+  const player = () => {
+    if (!(shown instanceof Player)) {
+      shown?.destroy();
+      shown = mount(element, options);
+    }
+    return shown;
+  };
+  const show = (message) => {
+    if (message.schema === "diffuapriel-race") {
+      check(message);
+      if (!Array.isArray(message.lanes)) throw new Error("a race needs a list of lanes");
+      shown.destroy();
+      run = null;
+      shown = race(element, message.lanes, { ...options, slow: message.slow });
+    } else if (message.schema === "diffuapriel-feed") {
+      check(message);
+      const header = message.run !== run ? message.header : null;
+      if (message.run !== run && (!header || message.turn < turn)) return; // joined late: wait for a header
+      run = message.run;
+      turn = message.turn ?? turn;
+      player().append(message.frames, header, message);
+    } else {
+      run = null;
+      player().load(message);
+    }
+  };
+  const take = (message) => {
+    try {
+      show(message);
+    } catch (error) {
+      player().fail(error);
+    }
+  };
+  take.destroy = () => shown?.destroy();
+  player();
+  return take;
+}
+
+/** gr.HTML: `value` is a message, as JSON text (fast) or as an object. */
+export function bindGradio({ element, props, watch, trigger }, options = {}) {
+  const host = element.querySelector(".da-host") ?? element;
+  host.replaceChildren();
+  // Two events, since Gradio has one queue an event: "submit" runs the model, "input" changes the canvas at once.
+  const steer = options.steer ? (command) => trigger(RUNS.has(command.do) ? "submit" : "input", command) : null;
+  const take = receive(host, { ...options, steer });
+  const read = () => {
+    const value = props.value;
+    if (!value) return;
+    // An object arrives as a deep proxy, on which every read is slow: copy it out once.
+    take(typeof value === "string" ? JSON.parse(value) : JSON.parse(JSON.stringify(value)));
+  };
+  watch("value", read);
+  read();
+  return take;
+}
+
+/** anywidget: `message` holds the newest message; `snapshot_id` names the static picture that we stand in for. */
+function render({ model, el }) {
+  const host = make("div");
+  const hidden = make("style", "", {}, `#${CSS.escape(model.get("snapshot_id"))} { display: none; }`);
+  el.append(host);
+  document.head.append(hidden);
+  const take = receive(host, { height: model.get("height") || undefined });
+  const read = () => Object.keys(model.get("message")).length && take(model.get("message"));
+  model.on("change:message", read);
+  read();
+  return () => {
+    model.off("change:message", read);
+    hidden.remove();
+    take.destroy();
+  };
+}
+
+export default { render };
+
+// An exported file carries its trace in the page. Elsewhere there is no such element and nothing happens.
+const embedded = typeof document === "undefined" ? null : document.querySelector('script#trace[type="application/json"]');
+if (embedded) receive(document.querySelector("#player") ?? document.body, { height: "none" })(JSON.parse(embedded.textContent));

@@ -1,0 +1,178 @@
+"""A recorded run: written as JSON, as one page that plays offline, as a GIF, and read again.
+
+    trace = Trace.record(sampler, denoiser, canvas, tokenizer, model="tales-diffuapriel")
+    Path("story.json").write_text(trace.to_json(), encoding="utf-8")        # opens in the app and in a notebook
+    Path("story.html").write_text(trace.to_html(), encoding="utf-8")        # opens in any browser
+    trace.to_gif("story.gif")
+
+The page holds the player's own script and style sheet and the trace as data; token text can never end its element
+or become markup. The file format is described in schema.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffuapriel.sampling.canvas import Canvas
+from diffuapriel.sampling.config import SamplerConfig
+from diffuapriel.sampling.frames import StepFrame, frame_to_dict
+from diffuapriel.tokenizer import VOCABULARIES, get_tokenizer
+from diffuapriel.trace import format as schema
+
+if TYPE_CHECKING:
+    from diffuapriel.sampling.sampler import DenoiserLike, Sampler
+    from diffuapriel.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Everything that the player needs of one run.
+
+    Attributes:
+        frames: frame 0 is the start canvas, the last one the result.
+        fixed: for each position whether it was given.
+        mask_id, eos_id: the special ids.
+        vocab: display string of every id that appears in a frame.
+        meta: model, architecture, tokenizer, created, and the options of the sampler (strategy, steps, ...).
+    """
+
+    frames: tuple[StepFrame, ...]
+    fixed: tuple[bool, ...]
+    mask_id: int
+    eos_id: int
+    vocab: dict[int, str]
+    meta: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        if not self.frames:
+            raise ValueError("trace: there are no frames; a trace holds at least the start canvas")
+
+    @classmethod
+    def of(
+        cls,
+        frames: Iterable[StepFrame],
+        canvas: Canvas,
+        tokenizer: Tokenizer,
+        config: SamplerConfig,
+        *,
+        model: str = "",
+        architecture: str = "",
+        schedule: str = "",
+        created: str = "",
+    ) -> Trace:
+        """A trace of frames that `Sampler.stream` gave. `created` is an ISO time, or empty."""
+        frames = tuple(frames)
+        about = {
+            "model": model,
+            "architecture": architecture,
+            "tokenizer": tokenizer.name,
+            **dataclasses.asdict(config),
+            "schedule": schedule,
+            "created": created,
+        }
+        vocab = display_strings(frames, tokenizer)
+        return cls(frames, tuple(canvas.fixed.tolist()), canvas.mask_id, tokenizer.eos_id, vocab, about)
+
+    @classmethod
+    def record(
+        cls, sampler: Sampler, denoiser: DenoiserLike, canvas: Canvas, tokenizer: Tokenizer, **about: str
+    ) -> Trace:
+        """Runs the sampler to its end. `about`: model, architecture, created, as in `of`."""
+        frames = sampler.stream(denoiser, canvas)
+        about.setdefault("schedule", sampler.schedule.name)
+        return cls.of(frames, canvas, tokenizer, sampler.config, **about)
+
+    @property
+    def final(self) -> tuple[int, ...]:
+        """Token ids of the last frame."""
+        return self.frames[-1].ids
+
+    @property
+    def text(self) -> str:
+        """The last frame as text. Of an unknown tokenizer, the display strings in a row."""
+        name = self.meta.get("tokenizer")
+        tokenizer = get_tokenizer(name) if name in VOCABULARIES else None
+        if tokenizer and tokenizer.mask_id == self.mask_id:  # a foreign file may lie about its tokenizer
+            return tokenizer.decode(self.final)
+        return "".join(self.vocab[i] for i in self.final)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The trace as JSON values (schema.py): what player.js loads."""
+        return {
+            "schema": schema.SCHEMA,
+            "version": schema.VERSION,
+            "meta": dict(self.meta),
+            "length": len(self.fixed),
+            "mask_id": self.mask_id,
+            "eos_id": self.eos_id,
+            "fixed": list(self.fixed),
+            "vocab": {str(i): text for i, text in self.vocab.items()},
+            "frames": [frame_to_dict(frame) for frame in self.frames],
+        }
+
+    def to_json(self) -> str:
+        """The trace as JSON text."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Trace:
+        """Reads `to_json` again. Raises ValueError for another version and for a damaged or foreign file."""
+        data = schema.parse(text)
+        return cls(
+            frames=schema.frames_of(data),
+            fixed=tuple(data["fixed"]),
+            mask_id=data["mask_id"],
+            eos_id=data["eos_id"],
+            vocab={int(i): text for i, text in data["vocab"].items()},
+            meta=data["meta"],
+        )
+
+    def to_html(self, title: str = "") -> str:
+        """One page with the player and this trace in it; it asks for nothing and plays offline."""
+        script, style = _player("player.js"), _player("player.css")
+        if "</script" in script.lower() or "<!--" in script or "</style" in style.lower():
+            raise RuntimeError(
+                "the player's own script or style sheet would end its element; mend diffuapriel/trace/player"
+            )
+        shown = title or f"{self.meta.get('model') or 'DiffuApriel'}, {self.meta.get('strategy', '')}"
+        parts = {
+            "TITLE": html.escape(shown),
+            "STYLE": style,
+            "SCRIPT": script,
+            "DATA": embeddable(self.to_json()),
+        }
+        # One pass, so that a placeholder's name inside the data stays what it is: text.
+        return re.sub("<!--(TITLE|STYLE|SCRIPT|DATA)-->", lambda hole: parts[hole[1]], _player("page.html"))
+
+    def to_gif(self, path: str | Path, **options: Any) -> None:
+        """An animated picture of the canvas, step by step; options are those of gif.write_gif."""
+        from diffuapriel.trace.gif import write_gif
+
+        write_gif(self, path, **options)
+
+
+def display_strings(frames: Iterable[StepFrame], tokenizer: Tokenizer) -> dict[int, str]:
+    """{id: display string} of every id that appears in the frames, ascending."""
+    ids: set[int] = set()
+    for frame in frames:
+        ids.update(frame.ids)
+        ids.update(i for pairs in frame.top_k.values() for i, _ in pairs)
+    ordered = sorted(ids)
+    return dict(zip(ordered, tokenizer.token_strings(ordered)))
+
+
+def embeddable(text: str) -> str:
+    """JSON text that is safe inside a <script> element: without `<` nothing can end the element or open a comment."""
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _player(name: str) -> str:
+    return (resources.files("diffuapriel.trace.player") / name).read_text(encoding="utf-8")

@@ -1,0 +1,227 @@
+"""What a run leaves to read: log.jsonl, one line an update, and loss.png.
+
+    {"step": 12, "loss": 5.31, "norm": 0.8, "learning_rate": 0.00036}
+    {"step": 500, "validation": 2.17, "floor": 0.34, "gap": 1.83, "seconds": 81.2}
+
+Losses are nats a token over all tokens of the windows, padding included; so are `validation` and `floor`, the
+exact entropy of the validation windows where the corpus knows it. Losses stay on the device until they are
+written: reading one waits for the GPU, and for the other ranks, whose parts of each loss are added up there.
+
+The log for TensorBoard, beside log.jsonl, which stays the record: `tensorboard --logdir runs`.
+
+A bar on a terminal or in a notebook; a line now and then in a file.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffuapriel.evaluation.nelbo import NelboEstimate
+from diffuapriel.training.distributed import OneProcess
+
+SMOOTHING = 0.1  # of the curve's line: the newest update counts for a tenth
+EARLY = 3  # per cent of the updates: what is far above the loss after these is cut off the curve
+
+
+class RunLog:
+    """log.jsonl of one run. Opening it at `step` drops what a killed run wrote after that step.
+
+    Rank 0 writes; the others take part where losses are added up. `board` gets all records as well.
+    """
+
+    def __init__(self, folder: Path, step: int, ranks: OneProcess, board: Board | None = None) -> None:
+        self.file = folder / "log.jsonl"
+        self.ranks, self.board = ranks, board
+        self.waiting: list[tuple[int, Tensor, Tensor, float]] = []
+        self.validated: set[int] = set()
+        if ranks.first:
+            kept = [record for record in read_log(folder) if record["step"] <= step]
+            aside = self.file.with_suffix(".writing")
+            aside.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+            os.replace(aside, self.file)
+            self.validated = {record["step"] for record in kept if "validation" in record}
+
+    def add(self, step: int, loss: Tensor, norm: Tensor, learning_rate: float) -> None:
+        """Remember one update, its loss being this rank's part; nothing is read from the device yet."""
+        self.waiting.append((step, loss, norm, learning_rate))
+
+    def flush(self) -> float:
+        """Write the updates added so far; returns their mean loss (NaN when there are none). All ranks must call it.
+
+        Raises FloatingPointError, on every rank, at the first loss that is no number.
+        """
+        if not self.waiting:
+            return math.nan
+        steps, losses, norms, rates = zip(*self.waiting)
+        self.waiting = []
+        summed = self.ranks.sum(torch.stack(losses))
+        values = torch.stack([summed, torch.stack(norms)]).tolist()  # the one wait for the device
+        records = [
+            {"step": step, "loss": loss, "norm": norm, "learning_rate": rate}
+            for step, loss, norm, rate in zip(steps, *values, rates)
+        ]
+        for record in records:
+            if not abs(record["loss"]) < float("inf") or not abs(record["norm"]) < float("inf"):
+                raise FloatingPointError(
+                    f"update {record['step']}: the loss is {record['loss']} and the gradient's norm {record['norm']}; "
+                    "try a smaller learning rate, a longer warm-up or float32"
+                )
+        self._append(records)
+        return sum(record["loss"] for record in records) / len(records)
+
+    def write_validation(self, step: int, estimate: NelboEstimate, *, seconds: float) -> None:
+        """Write the line of a validation, once a step, after those of the updates before it."""
+        self.flush()
+        if step in self.validated:
+            return
+        self.validated.add(step)
+        share = estimate.tokens / (
+            estimate.windows * estimate.length
+        )  # of the windows that is story, not padding
+        record = {
+            "step": step,
+            "validation": estimate.nats_per_token * share,
+            "floor": None if estimate.floor is None else estimate.floor * share,
+            "gap": None if estimate.gap is None else estimate.gap * share,
+            "seconds": round(seconds, 2),
+        }
+        self._append([record])
+
+    def draw(self, tokens_per_step: int, title: str) -> None:
+        """Redraw loss.png from all lines so far."""
+        self.flush()
+        if not self.ranks.first:
+            return
+        folder = self.file.parent
+        aside = folder / "loss.writing"
+        aside.write_bytes(draw_curve(read_log(folder), tokens_per_step, title))
+        os.replace(aside, folder / "loss.png")
+
+    def speed(self, step: int, tokens_per_second: float, mfu: float | None) -> None:
+        """Tell the board, and only it: the record holds what a run computes, and no two are equally fast."""
+        if self.board:
+            self.board.add({"step": step, "tokens_per_second": tokens_per_second, "mfu": mfu})
+
+    def _append(self, records: list[dict[str, Any]]) -> None:
+        if not self.ranks.first:
+            return
+        if self.board:
+            for record in records:
+                self.board.add(record)
+        with self.file.open("a", encoding="utf-8") as stream:
+            stream.write("".join(json.dumps(record) + "\n" for record in records))
+
+
+def read_log(folder: str | Path) -> list[dict[str, Any]]:
+    """Every line of a run's log; a last line cut off by a kill is left out."""
+    file = Path(folder) / "log.jsonl"
+    records = []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            continue
+    return records
+
+
+def draw_curve(records: list[dict[str, Any]], tokens_per_step: int, title: str) -> bytes:
+    """The loss against tokens as a PNG: updates, their smoothed line, validations, and the entropy dashed."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError("the loss curve needs matplotlib: pip install matplotlib") from None
+    updates = [record for record in records if "loss" in record]
+    checks = [record for record in records if "validation" in record]
+    figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot(xlabel="million tokens", ylabel="nats a token", title=title)
+    tokens = [record["step"] * tokens_per_step / 1e6 for record in updates]
+    losses = [record["loss"] for record in updates]
+    axes.plot(tokens, losses, ".", markersize=2, alpha=0.15, color="tab:blue", rasterized=True)
+    line = _smooth(losses)
+    axes.plot(tokens, line, color="tab:blue", label="training, smoothed")
+    if checks:
+        where = [record["step"] * tokens_per_step / 1e6 for record in checks]
+        label = "held-out text, averaged weights"
+        axes.plot(where, [record["validation"] for record in checks], "o-", color="tab:orange", label=label)
+        floor = checks[-1].get("floor")
+        if floor is not None:
+            axes.axhline(floor, linestyle="--", color="black", label=f"entropy of the corpus, {floor:.3f}")
+    if losses:
+        axes.set_ylim(0, min(max(losses) * 1.05, 1.4 * line[len(line) * EARLY // 100]))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", metadata={"Software": None})
+    return picture.getvalue()
+
+
+def _smooth(values: list[float]) -> list[float]:
+    """Exponential average, unbiased at its start."""
+    total = weight = 0.0
+    line = []
+    for value in values:
+        total = (1 - SMOOTHING) * total + SMOOTHING * value
+        weight = (1 - SMOOTHING) * weight + SMOOTHING
+        line.append(total / weight)
+    return line
+
+
+NAMES = {
+    "loss": "training/nats a token",
+    "norm": "training/norm of the gradient",
+    "learning_rate": "training/learning rate",
+    "validation": "held-out text/nats a token",
+    "floor": "held-out text/entropy",
+    "gap": "held-out text/gap",
+    "tokens_per_second": "speed/tokens a second",
+    "mfu": "speed/model FLOP utilisation",
+}
+
+
+class Board:
+    """Event files in `folder`; opening it at `step` hides what a killed run wrote after that step."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise ImportError("logs for TensorBoard need tensorboard: pip install tensorboard") from None
+        self.writer = SummaryWriter(str(folder), purge_step=step + 1)
+
+    def add(self, record: dict[str, Any]) -> None:
+        """One curve for every figure of a record {"step": ..., "loss": ..., ...} that is known."""
+        for key, name in NAMES.items():
+            if record.get(key) is not None:
+                self.writer.add_scalar(name, record[key], record["step"])
+
+    def close(self) -> None:
+        """Write what is waiting."""
+        self.writer.close()
+
+
+def progress_bar(what: str, total: int | None, *, unit: str, initial: int = 0, enabled: bool = True) -> Any:
+    """A tqdm bar with rate and time left, on standard error. Raises ImportError with the way out without tqdm."""
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        raise ImportError("training shows its progress with tqdm: pip install tqdm") from None
+    return tqdm(
+        desc=what,
+        total=total,
+        initial=initial,
+        unit=unit,
+        disable=not enabled,
+        mininterval=0.5 if sys.stderr.isatty() else 10.0,
+        dynamic_ncols=True,
+    )

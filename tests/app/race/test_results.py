@@ -1,0 +1,161 @@
+"""Results of a visit: kept for that visitor alone, compared, and saved as JSON, CSV and PNG."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from app.race import export as race_files
+from app.race.results import ResultsPart, comparison, read_numbers
+from app.race.store import MOST_RESULTS, MOST_VISITORS, Kept, Shelf
+from diffuapriel.benchmark.generation import RaceResult, race
+from diffuapriel.benchmark.sweep import SweepResult, sweep
+from diffuapriel.benchmark.verdict import LaneFacts
+from tests.benchmark.fakes import sleeping_lane
+
+EVIL = "=cmd|'/c calc'!A1"
+MATH = r"$\frac{1}{$ <img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def lanes() -> list:
+    return [
+        sleeping_lane("quick", lambda n: 0.0),
+        sleeping_lane("slow", lambda n: 0.001, architecture="diffutran"),
+        sleeping_lane(MATH, lambda n: 0.0, architecture="diffuapriel-h"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def raced(lanes) -> RaceResult:
+    return race(lanes, 8, 2, repeats=1, warmup_steps=1)
+
+
+@pytest.fixture(scope="module")
+def swept(lanes) -> SweepResult:
+    return sweep(lanes, lengths=[8, 16, 32], repeats=1)
+
+
+@pytest.fixture
+def shelf(raced, swept, lanes) -> Shelf:
+    shelf = Shelf()
+    shelf.add("me", race=raced)
+    shelf.add("me", sweep=swept, facts=LaneFacts.of(lanes))
+    shelf.add("you", race=raced)
+    return shelf
+
+
+def test_a_visitor_has_their_own_results_only(shelf):
+    assert [kept.kind for kept in shelf.of("me")] == ["race", "sweep"]
+    assert [kept.number for kept in shelf.of("you")] == [1]
+    assert shelf.of("nobody") == []
+    assert [kept.number for kept in shelf.of("me", [2, 99])] == [2]
+    shelf.forget("me")
+    assert shelf.of("me") == [] and len(shelf) == 1
+
+
+def test_nothing_is_kept_of_a_caller_without_a_session(raced):
+    shelf = Shelf()
+    assert shelf.add(None, race=raced).race.order == raced.order
+    assert len(shelf) == 0 and shelf.of(None) == []
+
+
+def test_only_figures_are_kept_and_only_so_many(raced):
+    shelf = Shelf()
+    for _ in range(MOST_RESULTS + 3):
+        shelf.add("me", race=raced)
+    kept = shelf.of("me")
+    assert [one.number for one in kept] == list(range(4, MOST_RESULTS + 4))
+    assert all(lane.trace is None for one in kept for lane in one.race.lanes)
+    for visitor in range(MOST_VISITORS + 5):
+        shelf.add(f"visitor {visitor}", race=raced)
+    assert len(shelf) == MOST_VISITORS
+    assert shelf.of("me") == []
+
+
+def test_json_holds_the_results_whole_and_what_was_fair(shelf, raced, swept, lanes):
+    with race_files.saved(shelf.of("me")) as (json_file, _, _):
+        values = json.loads(Path(json_file).read_text(encoding="utf-8"))
+    assert (values["schema"], values["version"]) == ("diffuapriel-results", 1)
+    first, second = values["results"]
+    assert RaceResult.from_dict(first["result"]).order == raced.order
+    assert SweepResult.from_dict(second["result"]) == swept
+    assert first["fairness"] == raced.fairness()
+    assert [lane["architecture"] for lane in second["facts"]] == [lane.architecture for lane in lanes]
+    assert first["measured"].endswith("+00:00")
+
+
+def test_csv_has_a_row_for_each_lane_and_point(shelf, swept):
+    rows = list(csv.DictReader(io.StringIO(race_files.to_csv(shelf.of("me")))))
+    assert len(rows) == 3 + 9
+    assert rows[0]["lane"] == "quick" and float(rows[0]["ms"]) > 0 and rows[0]["steps"] == "2"
+    point = next(p for p in swept.points if p.lane == "slow" and p.length == 16)
+    (row,) = [r for r in rows if r["kind"] == "sweep" and r["lane"] == "slow" and r["length"] == "16"]
+    assert float(row["tokens_per_second"]) == pytest.approx(point.tokens_per_second)
+    assert row["architecture"] == "diffutran" and row["steps"] == ""
+
+
+def test_a_spreadsheet_computes_nothing_of_a_name():
+    assert race_files.harmless(EVIL).startswith("'=")
+    assert race_files.harmless(-1.5) == -1.5
+
+
+def test_the_picture_is_a_png_whatever_the_names_are(shelf):
+    from PIL import Image
+
+    with race_files.saved(shelf.of("me")) as (*_, png_file), Image.open(png_file) as picture:
+        assert picture.format == "PNG"
+        assert picture.width == 1650
+        both = picture.height
+    with race_files.saved(shelf.of("me", [1])) as (*_, png_file), Image.open(png_file) as picture:
+        assert picture.height < both
+        assert len(picture.convert("RGB").getcolors(1 << 24)) > 50  # something is drawn
+
+
+def test_the_comparison_has_a_row_for_each_lane_against_the_first_and_escapes_names(shelf):
+    page = comparison(shelf.of("me"))
+    assert page.count('<th scope="row">') == 6
+    assert "1.00×" in page and "1. race" in page and "2. sweep" in page
+    assert "<img" not in page
+    assert "forward pass at their longest length" in page
+    assert "forward pass at their longest length" not in comparison(shelf.of("me", [1]))
+
+
+def test_after_a_run_the_newest_is_chosen_too(shelf):
+    part, me = ResultsPart(shelf), SimpleNamespace(session_hash="me")
+    assert part.listed([], me)["value"] == [2]
+    assert part.listed([1], me)["value"] == [1, 2]
+    assert [number for _, number in part.listed(None, me)["choices"]] == [1, 2]
+    assert part.forget(me)["choices"] == []
+
+
+def test_comparing_offers_three_files_and_charts_of_several_sweeps(shelf, swept, lanes):
+    part, me = ResultsPart(shelf), SimpleNamespace(session_hash="me")
+    ((table, latency, rate, *files, _),) = part.compare([1, 2], me)
+    assert "1. race" in table and latency is None and rate is None  # one sweep is drawn above
+    assert [file["value"].rsplit(".", 1)[1] for file in files] == ["json", "csv", "png"]
+    shelf.add("me", sweep=swept, facts=LaneFacts.of(lanes))
+    ((_, latency, rate, *_),) = part.compare([2, 3], me)
+    assert [trace.name.split(" (slope")[0] for trace in latency.data] == [
+        f"{n}. {lane}" for n in (2, 3) for lane in swept.lanes
+    ]
+    assert {trace.line.dash for trace in rate.data} == {"solid", "dash"}
+    ((note, *_, forget),) = part.compare([], me)
+    assert "Nothing has been measured" in note and forget["visible"]
+
+
+@pytest.mark.parametrize(
+    "chosen", ["1", {"a": 1}, [1.5], [None], ["<img>"], [1] * 13, [float("nan")], [10**30]]
+)
+def test_a_bad_choice_is_refused(chosen):
+    with pytest.raises(ValueError, match=r"choice|a result"):
+        read_numbers(chosen)
+
+
+def test_a_title_says_what_it_was(raced):
+    assert Kept(3, "", race=raced).title.startswith("3. race, 8 tokens × 2 steps: quick ")

@@ -1,0 +1,118 @@
+"""Which models are offered, when they are loaded, and that one runs at a time."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from app.server import models as registry
+from app.server.limits import Refused
+from app.server.models import Entry, Models, preferred
+from diffuapriel import checkpoint
+from diffuapriel.benchmark import memory
+
+
+def test_checkpoints_come_first_and_presets_follow(models):
+    assert models.trained[:2] == ["toy-diffuapriel", "toy-diffutran"]
+    assert "diffutran nano, random weights" in models.untrained
+    assert models.everything == [*models.trained, *models.untrained]
+    assert models.opening_pair() == ("toy-diffuapriel", "toy-diffutran")
+
+
+def test_without_a_checkpoint_untrained_models_stand_in(monkeypatch):
+    monkeypatch.setattr(checkpoint, "bundled", lambda: [])
+    models = Models()
+    assert models.trained == models.untrained[:3]
+    assert models.opening_pair() == (models.untrained[0], models.untrained[2])
+
+
+def test_bundled_checkpoints_are_offered_in_the_order_of_the_architectures():
+    names = ["tales-diffutran", "tales-diffuapriel-small", "tales-diffuapriel-h", "tales-diffuapriel"]
+    assert preferred(names) == ["tales-diffuapriel", "tales-diffuapriel-h", "tales-diffutran", names[1]]
+
+
+def test_a_gpu_opens_with_the_largest_bundled_checkpoint_and_races_two_of_a_size(checkpoints):
+    assert Models().default == "tales-diffuapriel"
+    assert Models(device="cuda").default == "tales-diffuapriel-small"
+    assert Models(checkpoints, device="cuda").default == "toy-diffuapriel"
+    assert Models(device="cuda").opening_pair() == ("tales-diffuapriel", "tales-diffutran")
+
+
+def test_nothing_is_loaded_before_it_is_asked_for_and_then_once(models):
+    assert not models._loaded
+    entry = models.entry("toy-diffuapriel")
+    assert models.load(entry) is models.load(entry)
+    assert models.load(entry).config.architecture == "diffuapriel"
+
+
+def test_only_so_many_stay_loaded(models, monkeypatch):
+    monkeypatch.setattr(registry, "KEPT", 1)
+    for name in ("toy-diffuapriel", "toy-diffutran"):
+        models.load(models.entry(name))
+    assert list(models._loaded) == ["toy-diffutran"]
+
+
+def test_a_preset_too_large_for_this_machine_is_refused_with_the_figure(models, monkeypatch):
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 1_000_000)
+    with pytest.raises(Refused, match=r"loading diffutran nano, random weights needs about 10.1 MB"):
+        models.load(models.entry("diffutran nano, random weights"))
+
+
+@pytest.mark.parametrize("label", ["", None, 3, "../../etc", "toy-diffuapriel/../x", ["toy-diffuapriel"]])
+def test_only_listed_models_can_be_chosen(models, label):
+    with pytest.raises(Refused, match="permitted: toy-diffuapriel"):
+        models.entry(label)
+
+
+def test_a_foreign_folder_is_refused_by_name(tmp_path):
+    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
+        Models([str(tmp_path)])
+
+
+def test_an_entry_knows_its_architecture_and_what_windows_it_was_trained_on():
+    models = Models()
+    found = models.entry("tales-diffuapriel")
+    assert (found.architecture, found.window, found.tales_level) == ("diffuapriel", 128, 3)
+    found = models.entry("diffutran nano, random weights")
+    assert (found.architecture, found.window, found.tales_level) == ("diffutran", 0, None)
+
+
+def test_two_checkpoints_of_one_name_are_told_apart(checkpoints, tmp_path):
+    import shutil
+
+    twin = tmp_path / Path(checkpoints[0]).name
+    shutil.copytree(checkpoints[0], twin)
+    assert Models([checkpoints[0], str(twin)]).trained[:2] == ["toy-diffuapriel", str(twin)]
+
+
+def test_one_turn_at_a_time(models, monkeypatch):
+    monkeypatch.setattr(registry, "TURN_SECONDS", 0.05)
+    with models.turn():
+        assert models.busy
+        with pytest.raises(Refused, match="busy"), models.turn():
+            pass
+    assert not models.busy
+
+
+def test_a_turn_is_given_back_after_an_error(models):
+    with pytest.raises(RuntimeError), models.turn():
+        raise RuntimeError
+    assert not models.busy
+
+
+def test_a_turn_may_end_on_another_thread(models):
+    turn = models.turn()
+    turn.__enter__()
+    thread = threading.Thread(target=turn.__exit__, args=(None, None, None))
+    thread.start()
+    thread.join()
+    assert not models.busy
+
+
+@pytest.mark.parametrize(
+    ("corpus", "level"), [("tales", 3), ("tales:1", 1), ("tales:x", None), ("stdlib", None), ("", None)]
+)
+def test_the_level_of_tales_is_read_from_the_corpus(corpus, level):
+    assert Entry("x", "x", True, "gpt2-4k", corpus).tales_level == level

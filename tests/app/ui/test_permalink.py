@@ -1,0 +1,179 @@
+"""A link restores the settings of a tab; what it says is checked like any other value."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs
+
+import gradio as gr
+import pytest
+
+from app.server.limits import Limits, Refused
+from app.ui.permalink import MOST_CHARACTERS, query_of, restored, value_of
+from app.ui.permalink_fields import inside_fields, quality_fields, race_fields, unmask_fields
+
+EVIL = "<img src=x onerror=alert(1)>"
+UNMASK = ["Mia found a [MASK:6] & more.", "toy-diffuapriel", 96, 128, "confidence", 0.75, 0, 0.9, 7, 24]
+RACE = ["toy-diffuapriel", "toy-diffutran", "", 128, 32, "confidence", 2, 0, 4096]
+INSIDE = ["Ruth had five [MASK].", ["toy-diffuapriel", "toy-diffutran"], 0.25, "gradient"]
+QUALITY = [
+    "One day, Sam",
+    "toy-diffutran",
+    4,
+    "toy-diffuapriel",
+    ["confidence", "random"],
+    [8, 32],
+    8,
+    0.9,
+    0,
+]
+NUMBERS = {"length", "steps", "temperature", "top_k", "top_p", "seed", "block", "repeats", "longest"}
+
+
+def parts(names: list[str]) -> list:
+    """Components as on the page: numbers come from sliders."""
+    with gr.Blocks():
+        return [gr.Slider() if name in NUMBERS else gr.Textbox() for name in names]
+
+
+@pytest.fixture
+def unmask(models) -> list:
+    names = ["text", "model", "length", "steps", "strategy", "temperature", "top_k", "top_p", "seed", "block"]
+    return unmask_fields(models, Limits(), parts(names))
+
+
+@pytest.fixture
+def race(models) -> list:
+    return race_fields(
+        models, Limits(), parts(["a", "b", "c", "length", "steps", "strategy", "repeats", "seed", "longest"])
+    )
+
+
+@pytest.fixture
+def inside(models) -> list:
+    with gr.Blocks():
+        components = [gr.Textbox(), gr.Dropdown(multiselect=True), gr.Slider(), gr.Radio(["gradient"])]
+    return inside_fields(models, Limits(), components)
+
+
+@pytest.fixture
+def quality(models) -> list:
+    with gr.Blocks():
+        score = [gr.Textbox(), gr.Textbox(), gr.Slider(1, 32)]
+        curves = [
+            gr.Dropdown(models.trained),
+            gr.CheckboxGroup(["confidence", "random"]),
+            gr.CheckboxGroup([("8", 8), ("32", 32), ("128", 128)]),
+            gr.Slider(4, 64),
+            gr.Slider(),
+            gr.Number(),
+        ]
+    return quality_fields(models, Limits(), [*score, *curves])
+
+
+def values(updates: list) -> list:
+    return [update.get("value", "as it was") for update in updates[:-2]]
+
+
+def query(text: str) -> dict[str, list[str]]:
+    return parse_qs(text.removeprefix("?"), keep_blank_values=True)
+
+
+def test_what_a_link_says_comes_back(unmask, race, inside, quality):
+    every = (
+        ("unmask", unmask, UNMASK),
+        ("race", race, RACE),
+        ("inside", inside, INSIDE),
+        ("quality", quality, QUALITY),
+    )
+    for tab, fields, sent in every:
+        link = query_of(tab, fields, sent)
+        assert link.startswith(f"?tab={tab}&")
+        updates = restored(tab, fields, query(link))
+        assert values(updates) == sent
+        assert updates[-1]["selected"] == tab
+
+
+def test_a_link_can_be_read(race):
+    assert query_of("race", race, RACE) == (
+        "?tab=race&a=toy-diffuapriel&b=toy-diffutran&c=&length=128&steps=32&strategy=confidence&repeats=2&seed=0"
+        "&longest=4096"
+    )
+
+
+def test_a_link_of_another_tab_and_other_parameters_change_nothing(unmask):
+    link = query(query_of("unmask", unmask, UNMASK))
+    assert all("value" not in update for update in restored("race", unmask, link))
+    assert all("value" not in update for update in restored("unmask", unmask, {"__theme": ["dark"]}))
+    updates = restored("unmask", unmask, {"tab": ["unmask"], "steps": ["8"], "__theme": ["dark"]})
+    assert values(updates) == ["as it was"] * 3 + [8] + ["as it was"] * 6
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps", "0"),
+        ("steps", "1e9"),
+        ("steps", "nan"),
+        ("steps", "9" * 5000),
+        ("length", EVIL),
+        ("temperature", "inf"),
+        ("model", "../../etc/passwd"),
+        ("strategy", EVIL),
+        ("text", "a" * 20_001),
+        ("seed", "-1"),
+        ("top_p", ""),
+    ],
+)
+def test_a_value_that_cannot_be_is_left_out_and_said(unmask, name, value):
+    asked = query(query_of("unmask", unmask, UNMASK)) | {name: [value]}
+    *updates, status, tabs = restored("unmask", unmask, asked)
+    number = [field.name for field in unmask].index(name)
+    assert "value" not in updates[number]
+    assert sum("value" in update for update in updates) == len(unmask) - 1
+    assert "From the link:" in status and "da-bad" in status and "<img" not in status
+    assert tabs["selected"] == "unmask"
+
+
+def test_a_longest_length_that_is_not_offered_is_refused(race):
+    *_, status, _ = restored("race", race, {"tab": ["race"], "longest": ["4097"]})
+    assert "permitted: 1024, 2048" in status
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("steps", ["8", "9"]),
+        ("steps", ["8"] * 4),
+        ("strategies", [EVIL]),
+        ("windows", ["1"]),
+        ("writer", ["x"]),
+    ],
+)
+def test_lists_are_checked_value_by_value(quality, name, given):
+    *updates, status, _ = restored("quality", quality, {"tab": ["quality"], name: given})
+    assert all("value" not in update for update in updates)
+    assert "From the link:" in status and "<img" not in status
+
+
+def test_no_link_is_made_of_bad_values_or_of_too_long_a_text(unmask):
+    with pytest.raises(Refused, match="steps is 0"):
+        query_of("unmask", unmask, [*UNMASK[:3], 0, *UNMASK[4:]])
+    with pytest.raises(Refused, match="save the trace instead"):
+        query_of("unmask", unmask, ["x" * MOST_CHARACTERS, *UNMASK[1:]])
+
+
+def test_text_stays_text_where_it_looks_like_a_number(unmask):
+    by_name = {field.name: field.component for field in unmask}
+    assert value_of(["128"], by_name["text"]) == "128"
+    assert value_of(["128"], by_name["steps"]) == 128
+    assert value_of(["0.5"], by_name["top_p"]) == 0.5
+
+
+def test_a_link_opens_its_tab(checkpoints):
+    from app.main import build
+    from app.server.models import Models
+
+    page = build(Models(checkpoints))
+    tabs = next(block for block in page.blocks.values() if isinstance(block, gr.Tabs))
+    loads = [fn for fn in page.fns.values() if any(target[1] == "load" for target in fn.targets)]
+    assert sum(tabs in fn.outputs for fn in loads) == 4

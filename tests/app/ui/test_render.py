@@ -1,0 +1,102 @@
+"""Model text and model names reach the page as text, whatever they hold."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.race.charts import latency_chart
+from app.ui import render
+from app.ui.tale_check import excerpt, stories, verdict_html
+from diffuapriel.benchmark.sweep import Point, SweepResult
+from diffuapriel.tokenizer import get_tokenizer
+
+EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>"
+TOKENIZER = get_tokenizer("gpt2-4k")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        render.note(EVIL),
+        render.note(EVIL, bad=True),
+        render.notes([EVIL]),
+        render.progress(0.5, EVIL),
+        render.lead(EVIL, EVIL),
+        excerpt(EVIL, 3),
+        verdict_html(TOKENIZER.encode(EVIL), TOKENIZER, 1),
+    ],
+)
+def test_markup_in_a_text_stays_text(page):
+    assert "<script" not in page
+    assert "<img" not in page
+    assert "&lt;" in page
+
+
+def test_stories_end_at_end_of_text():
+    ids = [
+        *TOKENIZER.encode("One."),
+        TOKENIZER.eos_id,
+        *TOKENIZER.encode("Two"),
+        TOKENIZER.eos_id,
+        TOKENIZER.eos_id,
+    ]
+    assert stories(ids, TOKENIZER) == (["One.", "Two"], False)
+    assert stories(ids[:-2], TOKENIZER) == (["One.", "Two"], True)
+
+
+def test_a_true_tale_is_grammatical_and_consistent():
+    import random
+
+    from diffuapriel.tales import language as tales
+
+    story = tales.generate(3, random.Random(1))
+    page = verdict_html([*TOKENIZER.encode(story), TOKENIZER.eos_id], TOKENIZER, 3)
+    assert "✓ Grammatical" in page
+    assert "✓ Consistent" in page
+    assert "<mark" not in page
+
+
+def test_a_broken_tale_shows_where():
+    import random
+
+    from diffuapriel.tales import language as tales
+
+    story = tales.generate(1, random.Random(0)) + " zebra"
+    page = verdict_html(TOKENIZER.encode(story), TOKENIZER, 1)
+    assert "✗ Not grammatical" in page
+    assert "▸" in page
+    assert "zebra" in page
+
+
+def test_a_tale_cut_by_the_canvas_says_so():
+    import random
+
+    from diffuapriel.tales import language as tales
+
+    words = tales.generate(1, random.Random(0)).rsplit(" ", 1)[0]
+    assert "cut by the end of the canvas" in verdict_html(TOKENIZER.encode(words), TOKENIZER, 1)
+
+
+def test_an_empty_canvas_has_no_story():
+    assert "No story" in verdict_html([TOKENIZER.eos_id] * 4, TOKENIZER, 1)
+
+
+def sweep(a: dict[int, float], b: dict[int, float]) -> SweepResult:
+    points = [
+        Point(name, n, ms, ms, ms, 1.0, 1) for name, curve in (("A", a), ("B", b)) for n, ms in curve.items()
+    ]
+    return SweepResult(("A", "B"), tuple(points), (), 1, 1, "", 1, "")
+
+
+def test_the_chart_marks_the_crossover():
+    figure = latency_chart([sweep({256: 2.0, 512: 2.0}, {256: 1.0, 512: 4.0})])
+    (mark,) = [trace for trace in figure.data if trace.text]
+    assert "crossover at" in mark.text[0]
+    assert 256 < mark.x[0] < 512
+    assert figure.layout.shapes[0].x0 == mark.x[0]
+
+
+def test_the_chart_of_curves_that_do_not_cross_has_no_mark():
+    figure = latency_chart([sweep({256: 1.0, 512: 1.0}, {256: 2.0, 512: 2.0})])
+    assert len(figure.data) == 2
+    assert "slope 0.00" in figure.data[0].name

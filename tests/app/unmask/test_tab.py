@@ -1,0 +1,224 @@
+"""The Unmask tab's handlers: what is streamed, stopped, saved, opened and refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import gradio as gr
+import pytest
+
+from app.server.guard import guarded, guarded_stream
+from app.server.limits import Limits, Refused
+from app.unmask.tab import UnmaskTab
+from diffuapriel.trace.trace import Trace
+
+ASK = {
+    "text": "Mia found a [MASK:6].",
+    "model": "toy-diffuapriel",
+    "length": 0,
+    "steps": 6,
+    "strategy": "confidence",
+    "temperature": 1.0,
+    "top_k": 0,
+    "top_p": 1.0,
+    "seed": 0,
+    "block": 0,
+}
+
+
+@pytest.fixture
+def tab(models, limits) -> UnmaskTab:
+    return UnmaskTab(models, limits)
+
+
+def run(tab, visitor, **changes):
+    """All updates of a run; the files are read before the next update, as Gradio does."""
+    updates, files = [], []
+    for update in tab.run(**(ASK | changes), request=visitor):
+        updates.append(update)
+        if isinstance(update[3], dict) and update[3].get("value"):
+            files = [Path(part["value"]).read_text(encoding="utf-8") for part in update[3:]]
+    return updates, files
+
+
+def messages(updates) -> list[dict]:
+    return [json.loads(update[0]) for update in updates if isinstance(update[0], str)]
+
+
+def test_the_text_around_the_hole_stays_and_the_hole_is_filled(tab, visitor):
+    updates, _ = run(tab, visitor)
+    text = updates[-2][2]
+    assert text.startswith("Mia found a ")
+    assert text.endswith(".")
+    assert "[MASK]" not in text
+
+
+def test_frames_are_streamed_and_the_last_message_is_whole(tab, visitor):
+    *_, last = messages(run(tab, visitor)[0])
+    assert last["done"]
+    assert [frame["step"] for frame in last["frames"]] == list(range(7))
+    assert last["header"]["meta"]["model"] == "toy-diffuapriel"
+
+
+def test_what_the_screen_leaves_out_is_in_the_trace(tab, visitor, monkeypatch):
+    from diffuapriel.trace import messages as wire
+
+    monkeypatch.setattr(wire.Feed.__init__, "__kwdefaults__", {"interval": 1e9, "now": lambda: 0.0})
+    updates, (saved, _) = run(tab, visitor, length=40, steps=20)
+    assert len({message["done"] for message in messages(updates)}) == 2
+    assert len(messages(updates)) == 3  # the first, and the last twice
+    assert len(Trace.from_json(saved).frames) == 21
+
+
+def test_the_same_seed_writes_the_same_text(tab, visitor):
+    first, again, other = (run(tab, visitor, seed=seed)[0][-2][2] for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_the_saved_trace_opens_again_and_the_page_stands_alone(tab, visitor, tmp_path):
+    updates, (saved, page) = run(tab, visitor)
+    file = tmp_path / "trace.json"
+    file.write_text(saved, encoding="utf-8")
+    message, status, text = tab.open_trace(str(file))
+    assert json.loads(message)["header"]["meta"]["strategy"] == "confidence"
+    assert "7 frames" in status
+    assert text == updates[-2][2]
+    assert "<script" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_length_pads_with_masks_to_the_whole_story(tab, visitor):
+    *_, last = messages(run(tab, visitor, length=40)[0])
+    assert last["header"]["length"] == 40
+
+
+def test_the_verdict_of_a_tales_model_says_where_it_breaks(tab, visitor):
+    status = run(tab, visitor)[0][-2][1]
+    assert "Not grammatical" in status
+    assert "<mark" in status
+
+
+def test_closing_the_page_gives_the_model_back(tab, visitor):
+    stream = tab.run(**ASK, request=visitor)
+    next(stream)
+    next(stream)
+    assert tab.models.busy
+    stream.close()
+    assert not tab.models.busy
+    assert len(tab.stops) == 0
+
+
+def test_stop_ends_the_run_within_a_step_and_keeps_what_there_is(tab, visitor):
+    tab.stops.arm(visitor.session_hash)
+    stream = tab.run(**(ASK | {"length": 64, "steps": 64}), request=visitor)
+    next(stream)
+    next(stream)
+    tab.stops.stop(visitor.session_hash)
+    rest = list(stream)
+    assert "Stopped after step" in rest[-2][1]
+    assert not messages(rest)[-1]["done"] and not messages(rest)[-1]["live"]
+    assert not tab.models.busy
+
+
+def test_stop_in_the_queue_holds(tab, visitor):
+    tab.stops.arm(visitor.session_hash)
+    tab.stops.stop(visitor.session_hash)
+    updates, _ = run(tab, visitor, length=64)
+    assert "Stopped after step 0" in updates[-2][1]
+
+
+def test_an_error_in_the_model_gives_the_turn_back(tab, visitor, monkeypatch):
+    def broken(entry):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 1 TB")
+
+    monkeypatch.setattr(tab.models, "load", broken)
+    handler = guarded_stream(tab.run, lambda message: message)
+    shown = []
+    with pytest.raises(gr.Error, match="allocate memory") as caught:
+        shown.extend(handler(**ASK, request=visitor))
+    assert caught.value.title == "Not enough memory"
+    assert not tab.models.busy
+
+
+def test_the_message_of_an_error_stays_on_the_page(tab, visitor):
+    shown = []
+    handler = guarded_stream(tab.run, lambda message: f"last: {message}")
+    with pytest.raises(gr.Error):
+        for update in handler(**(ASK | {"steps": "<b>"}), request=visitor):
+            shown.append(update)
+    assert shown == ["last: steps is '<b>'; it must be a whole number from 1 to 256"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"text": 5}, "the text is 5"),
+        ({"text": "a" * 20_001}, "has 20,001 characters"),
+        ({"text": ""}, "the text is empty"),
+        ({"text": "[MASK:0]"}, "is not a hole"),
+        ({"text": "[MASK:5000]"}, "it may take up to 1,024"),
+        ({"text": "[MASK:80]", "length": 70}, "permitted: 1 to 70"),
+        ({"model": "../secret"}, "model is '../secret'"),
+        ({"model": "diffutran nano, random weights"}, "permitted: toy-diffuapriel"),
+        ({"length": 2000}, "length is 2000"),
+        ({"length": float("nan")}, "length is nan"),
+        ({"steps": 0}, "steps is 0"),
+        ({"steps": True}, "steps is True"),
+        ({"strategy": "magic"}, "strategy is 'magic'"),
+        ({"temperature": float("inf")}, "temperature is inf"),
+        ({"temperature": None}, "temperature is None"),
+        ({"top_k": -1}, "top-k is -1"),
+        ({"top_p": 0}, "top-p is 0"),
+        ({"seed": 2**31}, "seed is 2147483648"),
+        ({"block": 1025}, "block is 1025"),
+        ({"block": 0.5}, "block is 0.5"),
+    ],
+)
+def test_bad_values_are_refused_by_name_before_the_model_runs(tab, visitor, changes, names):
+    with pytest.raises(ValueError, match=names.replace("[", r"\[")):
+        run(tab, visitor, **changes)
+    assert not tab.models.busy
+    assert not tab.models._loaded or "text" in changes
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ("", "this is not JSON"),
+        ("{}", "no DiffuApriel trace"),
+        ('{"schema": "diffuapriel-trace", "version": 99}', "version 99"),
+        ("\x00\xff", "this is not JSON"),
+    ],
+)
+def test_a_file_that_is_no_trace_is_refused(tab, tmp_path, content, names):
+    file = tmp_path / "x.json"
+    file.write_text(content, encoding="latin-1")
+    with pytest.raises(Refused, match=names):
+        tab.open_trace(str(file))
+
+
+def test_a_file_that_is_too_large_or_missing_is_refused(models, tmp_path):
+    tab = UnmaskTab(models, Limits(max_upload_bytes=10))
+    file = tmp_path / "x.json"
+    file.write_text("a" * 11)
+    with pytest.raises(Refused, match="11 bytes; a trace may have up to 10"):
+        tab.open_trace(str(file))
+    for nothing in (None, str(tmp_path), str(tmp_path / "none"), 5):
+        with pytest.raises(Refused, match="there is no file"):
+            tab.open_trace(nothing)
+
+
+def test_a_full_text_says_that_there_is_nothing_to_do(tab, visitor):
+    updates, _ = run(tab, visitor, text="Mia found a cup.")
+    assert "nothing to do" in updates[-2][1]
+
+
+def test_errors_are_escaped():
+    def refuse():
+        raise Refused("the value is '<img src=x onerror=alert(1)>'")
+
+    with pytest.raises(gr.Error) as caught:
+        guarded(refuse)()
+    assert "<img" not in caught.value.message
+    assert "&lt;img" in caught.value.message

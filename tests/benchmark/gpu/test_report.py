@@ -1,0 +1,196 @@
+"""What is said about GPU figures: aims reached and missed, tables, the chart, a README that agrees with its JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+
+from diffuapriel import assets
+from diffuapriel.benchmark.gpu.chart import latency_curves, speed_curves, write_chart
+from diffuapriel.benchmark.gpu.docs_tables import tables, write_tables, written_tables
+from diffuapriel.benchmark.gpu.plan import DIFFUTRAN, DIFFUTRAN_FLASH_2, HYBRID, LENGTHS, PURE
+from diffuapriel.benchmark.gpu.report import format_gpu_report
+from diffuapriel.benchmark.gpu.results import GpuReport, Measured, Problem
+from diffuapriel.benchmark.gpu.targets import aims, best_diffutran, faster_from
+from tests.benchmark.gpu.figures import CARD, SLOWER, figures
+
+README = assets.root().parent / "README.md"
+
+
+@pytest.fixture(scope="module")
+def report() -> GpuReport:
+    return figures()
+
+
+# Aims
+
+
+def test_every_promise_of_the_table_is_an_aim(report):
+    found = aims(report)
+    assert [aim.aim for aim in found] == [
+        "5.5x",
+        "8.8x",
+        "3.0x",
+        "2K or less",
+        "1.8x",
+        "1.3x",
+        "at most 10 %",
+        "no more",
+    ]
+    verdicts = [aim.verdict for aim in found]
+    assert verdicts == ["reached"] * 6 + ["MISSED", "reached"], "a step's launches are a fifth of it at 1K"
+    assert found[0].measured.startswith("6.15x (")
+
+
+def test_what_was_missed_is_said_plainly():
+    slow = figures({**SLOWER, PURE: 1.5, HYBRID: 1.5}, others=1.2)
+    by_aim = {aim.aim: aim.verdict for aim in aims(slow)}
+    assert by_aim["5.5x"] == by_aim["8.8x"] == by_aim["3.0x"] == "MISSED"
+    assert by_aim["1.8x"] == by_aim["1.3x"] == "MISSED"
+    assert by_aim["2K or less"] == "MISSED"
+    assert format_gpu_report(slow).count("MISSED") == 7
+
+
+def test_what_was_not_measured_is_neither_reached_nor_missed():
+    nothing = GpuReport(CARD, "1.3b", "bfloat16")
+    assert {aim.verdict for aim in aims(nothing)} == {"not measured"}
+    assert "not measured" in format_gpu_report(nothing)
+
+
+def test_the_strongest_diffutran_is_the_peer(report):
+    assert best_diffutran(report, 65_536, 1).racer == DIFFUTRAN
+    reverse = figures({**SLOWER, DIFFUTRAN: 3.0})
+    assert best_diffutran(reverse, 65_536, 1).racer == DIFFUTRAN_FLASH_2
+    assert aims(reverse)[0].measured == aims(reverse)[1].measured
+
+
+def test_faster_from_means_from_there_on_at_every_length(report):
+    assert faster_from(report) == 2048
+    ours = report.find("generation", PURE, 8192, 1)
+    slow = dataclasses.replace(ours, ms=tuple(10 * ms for ms in ours.ms))
+    assert faster_from(report.with_rows("generation", [slow])) == 16_384
+    lost = [dataclasses.replace(r, ms=(1e6,) * 3) for r in report.generation if r.racer == PURE]
+    never = report.with_rows("generation", lost)
+    assert faster_from(never) is None
+    assert aims(never)[3].measured == "not up to 65,536"
+
+
+def test_the_mixer_counts_from_8k_on_and_by_its_worst_shape(report):
+    row = report.find("mixer", "official", 32_768, 2)
+    worse = report.with_rows("mixer", [dataclasses.replace(row, ms=tuple(0.8 * ms for ms in row.ms))])
+    (aim,) = [aim for aim in aims(worse) if "mixer" in aim.what]
+    assert aim.measured.startswith("1.60x") and "at 2 x 32,768, the least of all shapes" in aim.measured
+    row = report.find("mixer", "official", 4096, 1)
+    short = report.with_rows("mixer", [dataclasses.replace(row, ms=tuple(0.1 * ms for ms in row.ms))])
+    assert aims(short)[4].met
+
+
+# The report
+
+
+def test_the_report_names_peers_ceilings_kernels_and_bounds(report):
+    text = format_gpu_report(report)
+    for part in (
+        "NVIDIA H200, PyTorch 2.11.0, Triton 3.6.0",
+        "790 TFLOP/s",
+        "4.30 TB/s",
+        "pure, over best",
+        "pure, over FA2",
+        "triton scan",
+        "official / triton",
+        "(67%)",
+        "Not compiled: official.",
+        "forward 200 s",
+        "6.0 GB",
+    ):
+        assert part in text, part
+    assert "NOT" not in text.replace("NOT RUN", "")
+
+
+def test_problems_are_gathered_by_reason(report):
+    problems = [Problem("mixer", n, 1, "official", "no nvcc", gradient=True) for n in (1024, 2048)]
+    text = format_gpu_report(dataclasses.replace(report, problems=tuple(problems)))
+    assert "NOT RUN\nmixer, backward, official, at 1 x 1,024, 1 x 2,048: no nvcc" in text
+
+
+def test_figures_of_different_code_are_marked(report):
+    mixed = {**report.measured, "sampler": Measured(5.0, "b" * 12)}
+    assert "NOT all with the same code" in format_gpu_report(dataclasses.replace(report, measured=mixed))
+
+
+# The chart
+
+
+def test_the_curves_hold_every_length_and_the_bound(report):
+    assert [curve.racer for curve in latency_curves(report)] == [PURE, HYBRID, DIFFUTRAN, DIFFUTRAN_FLASH_2]
+    measured, bound = speed_curves(report)[:2]
+    assert measured.x == bound.x == LENGTHS
+    assert all(y < most for y, most in zip(measured.y, bound.y))
+    assert (measured.bound, bound.bound) == (False, True)
+
+
+def test_a_chart_is_one_offline_file(report, tmp_path):
+    pytest.importorskip("plotly")
+    write_chart(report, tmp_path / "new" / "chart.html")
+    page = (tmp_path / "new" / "chart.html").read_text(encoding="utf-8")
+    assert "DiffuApriel-H, bound" in page
+    assert not re.findall(r'<script[^>]+src="', page)
+
+
+def test_a_chart_is_a_picture_too(report, tmp_path):
+    pytest.importorskip("matplotlib")
+    write_chart(report, tmp_path / "chart.png")
+    assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_chart_of_another_kind_or_of_nothing_is_refused(report, tmp_path):
+    with pytest.raises(ValueError, match=r"must end in \.html or \.png"):
+        write_chart(report, tmp_path / "chart.svg")
+    with pytest.raises(ValueError, match="nothing to draw"):
+        write_chart(GpuReport(CARD, "1.3b", "bfloat16"), tmp_path / "chart.png")
+
+
+# The README
+
+
+def test_the_readme_s_gpu_tables_are_those_of_its_json():
+    source, text = written_tables(README)
+    results = sorted((assets.root() / "results").glob("gpu-*.json"))
+    if source is None:
+        assert not results, f"write the README's tables: diffuapriel bench --gpu --from {results[0]} --readme"
+        return
+    assert text == tables(GpuReport.load(README.parent / source)), (
+        f"the README's GPU tables differ from {source}: diffuapriel bench --gpu --from {source} --readme"
+    )
+
+
+def test_tables_are_written_between_the_comments_and_nowhere_else(report, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- GPU tables -->\nnothing yet\n<!-- end of the GPU tables -->\nafter\n")
+    assert written_tables(readme) == (None, "nothing yet\n")
+    for _ in range(2):  # the second time over its own tables
+        write_tables(readme, report, "assets/results/gpu.json")
+        assert written_tables(readme) == ("assets/results/gpu.json", tables(report))
+    text = readme.read_text()
+    assert text.startswith("before\n<!-- GPU tables of assets/results/gpu.json -->\nNVIDIA H200")
+    assert text.endswith("<!-- end of the GPU tables -->\nafter\n")
+
+
+def test_a_changed_figure_no_longer_agrees(report, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- GPU tables -->\n<!-- end of the GPU tables -->")
+    write_tables(readme, report, "gpu.json")
+    row = report.find("forward", PURE, 1024, 1)
+    other = report.with_rows("forward", [dataclasses.replace(row, ms=(1.0, 1.0, 1.0))])
+    assert written_tables(readme)[1] != tables(other)
+
+
+def test_a_readme_without_a_place_is_refused(report, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("nothing")
+    with pytest.raises(ValueError, match="has 0 places for GPU tables"):
+        write_tables(readme, report, "gpu.json")
+    with pytest.raises(ValueError, match="has no place for GPU tables"):
+        written_tables(readme)

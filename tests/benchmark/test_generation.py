@@ -1,0 +1,195 @@
+"""The fair protocol: warm up, take turns, never together, count what was asked and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from itertools import pairwise
+
+import pytest
+import torch
+
+from diffuapriel.benchmark.entry import Lane
+from diffuapriel.benchmark.generation import RaceResult, alternating, race, race_events
+from tests.benchmark.fakes import TOKENIZER, sleeping_lane
+
+FAST, SLOW = 0.004, 0.012
+
+
+@pytest.fixture(scope="module")
+def lanes() -> list[Lane]:
+    return [sleeping_lane("fast", lambda _: FAST), sleeping_lane("slow", lambda _: SLOW)]
+
+
+@pytest.fixture(scope="module")
+def result(lanes) -> RaceResult:
+    for lane in lanes:
+        lane.denoiser.calls.clear()
+    return race(lanes, 16, 4, repeats=2, warmup_steps=3)
+
+
+def test_a_known_cost_comes_out(result):
+    fast, slow = result.lanes
+    # A sleep is never shorter than asked; a busy machine makes it longer, both lanes alike.
+    assert fast.ms_per_step >= 1000 * FAST
+    assert slow.ms_per_step >= 1000 * SLOW
+    assert slow.seconds > fast.seconds
+    assert slow.tokens_per_second < fast.tokens_per_second
+
+
+def test_the_order_turns_round_with_every_repeat(result):
+    assert alternating(2, 3) == [0, 1, 1, 0, 0, 1]
+    assert alternating(3, 2) == [0, 1, 2, 2, 1, 0]
+    assert result.order == ("fast", "slow", "slow", "fast")
+    assert tuple(run.lane for run in result.runs) == result.order
+
+
+def test_never_two_at_once(lanes, result):
+    spans = sorted((run.started, run.ended) for run in result.runs)
+    assert all(end <= start for (_, end), (start, _) in pairwise(spans))
+    calls = sorted(call for lane in lanes for call in lane.denoiser.calls)
+    assert all(end <= start for (_, end), (start, _) in pairwise(calls))
+
+
+def test_warm_up_comes_first_and_is_not_counted(lanes, result):
+    for lane, measured in zip(lanes, result.lanes):
+        assert len(lane.denoiser.calls) == 3 + 2 * 4  # warm-up steps, then two runs of four
+        assert len(measured.step_ms) == 4
+        assert measured.forward_passes == 4
+    last_warm_up = max(lane.denoiser.calls[2][1] for lane in lanes)
+    assert all(call[0] >= last_warm_up for lane in lanes for call in lane.denoiser.calls[3:])
+
+
+def test_a_slow_first_call_is_in_no_figure():
+    class Compiling:
+        calls = 0
+
+        def __call__(self, ids, sigma, positions):
+            self.calls += 1
+            time.sleep(0.5 if self.calls == 1 else 0.0)
+            return torch.zeros(int(positions.sum()), TOKENIZER.vocab_size)
+
+    lane = dataclasses.replace(sleeping_lane("compiles", lambda _: 0), denoiser=Compiling())
+    assert race([lane], 8, 2, repeats=1, warmup_steps=1).lanes[0].seconds < 0.4
+
+
+def test_what_the_caller_does_between_events_is_in_no_figure(lanes):
+    for event in race_events([lanes[0]], 16, 4, repeats=1, warmup_steps=1):
+        if event.result is None:
+            time.sleep(0.1)  # a progress bar that draws slowly
+        else:
+            assert event.result.lanes[0].seconds < 0.4
+
+
+def test_tokens_are_masks_filled(lanes):
+    text = race([lanes[0]], 16, 4, repeats=1, text="Mia found a [MASK:3]").lanes[0]
+    given = len(TOKENIZER.encode("Mia found a"))
+    assert text.tokens == 16 - given
+    assert text.tokens_per_second == pytest.approx(text.tokens / text.seconds)
+
+
+def test_every_lane_gets_the_same_work(result):
+    fast, slow = result.lanes
+    assert fast.tokens == slow.tokens == 16
+    assert fast.trace is not None
+    assert slow.trace is not None
+    assert fast.trace.text == slow.trace.text  # the same logits, the same seed: the same noise
+
+
+def test_a_replay_runs_on_the_median_times(result):
+    for lane in result.lanes:
+        assert tuple(frame.ms for frame in lane.trace.frames[1:]) == lane.step_ms
+        assert lane.trace.frames[0].ms == 0
+
+
+def test_the_spread_holds_the_median(result):
+    for lane in result.lanes:
+        assert lane.seconds_min <= lane.seconds <= lane.seconds_max
+        assert 0 < lane.denoiser_share <= 1
+
+
+def test_events_run_from_nothing_to_everything(lanes):
+    events = list(race_events(lanes, 8, 2, repeats=1))
+    fractions = [event.fraction for event in events]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
+    assert [event.phase for event in events] == ["warm-up"] * 4 + ["timed"] * 4 + ["done"]
+    assert [event.result is not None for event in events] == [False] * 8 + [True]
+
+
+def test_closing_the_events_stops_the_race(lanes):
+    lanes[1].denoiser.calls.clear()
+    events = race_events(lanes, 8, 8, repeats=1, warmup_steps=1)
+    next(events)
+    events.close()
+    assert not lanes[1].denoiser.calls
+
+
+def test_a_model_may_race_itself(lanes):
+    result = race([lanes[0], lanes[0]], 8, 2, repeats=1)
+    assert [lane.name for lane in result.lanes] == ["fast", "fast (2)"]
+
+
+def test_json_round_trip(result):
+    again = RaceResult.from_dict(json.loads(json.dumps(result.to_dict())))
+    assert again == result
+    assert again.fairness() == result.fairness()
+
+
+def test_another_schema_is_refused():
+    with pytest.raises(ValueError, match="diffuapriel-race-result"):
+        RaceResult.from_dict({"schema": "something", "version": 1})
+
+
+def test_what_was_fair_is_said(result):
+    said = " ".join(result.fairness())
+    assert "16 masks on a canvas of 16 tokens, 4 steps" in said
+    assert "A B B A after 3 untimed warm-up steps" in said
+    assert "never together" in said
+    assert "matched within 2 %" in said
+
+
+def test_what_was_not_fair_is_said_too(lanes):
+    large = sleeping_lane("large", lambda _: 0, parameters=2000)
+    said = " ".join(race([lanes[0], large], 8, 1, repeats=1).fairness())
+    assert "NOT matched: 1,000 against 2,000, 100% apart" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ({"repeats": 0}, "repeats is 0"),
+        ({"repeats": 1.5}, "repeats is 1.5"),
+        ({"warmup_steps": 0}, "warmup_steps is 0"),
+        ({"strategy": "luck"}, "strategy is 'luck'"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_bad_options_are_refused_by_name(lanes, options, names):
+    with pytest.raises(ValueError, match=names):
+        race(lanes, 8, 2, **options)
+
+
+def test_no_lane_and_nothing_to_fill_are_refused(lanes):
+    with pytest.raises(ValueError, match="at least one lane"):
+        race([], 8, 2)
+    with pytest.raises(ValueError, match="nothing to race for"):
+        race(lanes, 1, 2, text="a")
+
+
+def test_lanes_on_two_devices_are_refused(lanes):
+    elsewhere = dataclasses.replace(lanes[1], device=torch.device("meta"))
+    with pytest.raises(ValueError, match="one device"):
+        race([lanes[0], elsewhere], 8, 2)
+
+
+def test_real_models_race():
+    lanes = [Lane.random("nano", "diffuapriel"), Lane.random("nano", "diffutran")]
+    result = race(lanes, 8, 2, repeats=1, warmup_steps=1)
+    mamba, attention = result.lanes
+    assert mamba.attention == "none"
+    assert "attention" in attention.attention or attention.attention == "math"
+    assert abs(mamba.parameters / attention.parameters - 1) < 0.02
+    assert mamba.peak_memory_bytes >= 4 * mamba.parameters
+    assert mamba.dtype == "float32"

@@ -1,0 +1,191 @@
+"""The NELBO estimate is right where the answer is known."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from diffuapriel.data.registry import open_corpus
+from diffuapriel.evaluation.interval import ratio_interval, wilson_interval
+from diffuapriel.evaluation.nelbo import _stratified, evaluate_nelbo
+from diffuapriel.tales import language as tales
+from diffuapriel.tokenizer import get_tokenizer
+
+V = 4  # letters of the toy language
+MASK = V + 1  # after the letters and <|endoftext|>
+
+
+class ToyTokenizer:
+    """Letters of one byte each, then <|endoftext|> and [MASK]."""
+
+    vocab_size, eos_id, mask_id = V + 2, V, MASK
+
+    def token_bytes(self, id: int) -> bytes:
+        return bytes([id])
+
+
+class ToyCorpus:
+    """Windows drawn from a joint distribution over words of three letters, table (V, V, V)."""
+
+    name, tokenizer = "toy", ToyTokenizer()
+
+    def __init__(self, table: Tensor) -> None:
+        self.table = table
+
+    def batch(self, step: int, *, split: str, batch_size: int, length: int, seed: int) -> Tensor:
+        generator = torch.Generator().manual_seed(seed * 1000 + step)
+        words = torch.multinomial(self.table.flatten(), batch_size, replacement=True, generator=generator)
+        return torch.stack([words // V**2, words // V % V, words % V], 1)
+
+    def document(self, index: int, *, split: str, seed: int) -> str:
+        raise NotImplementedError
+
+
+def exact_denoiser(table: Tensor):
+    """The posterior of each letter given the unmasked ones, by enumeration."""
+
+    def denoise(ids: Tensor, sigma: Tensor, positions: Tensor | None = None) -> Tensor:
+        words = torch.tensor(list(itertools.product(range(V), repeat=3)))  # (V^3, 3)
+        fits = ((ids[:, None] == words) | (ids[:, None] == MASK)).all(2)  # (batch, V^3)
+        weight = fits * table.flatten()
+        posterior = torch.stack(
+            [(weight[:, :, None] * (words == v)).sum(1) for v in range(V)], 2
+        )  # (batch, 3, V)
+        padded = torch.cat([posterior, torch.zeros(*posterior.shape[:2], 2)], 2).clamp_min(1e-30).log()
+        return padded if positions is None else padded[positions]
+
+    return denoise
+
+
+def uniform(vocab_size: int):
+    def denoise(ids: Tensor, sigma: Tensor, positions: Tensor | None = None) -> Tensor:
+        shape = (*ids.shape, vocab_size) if positions is None else (int(positions.sum()), vocab_size)
+        return torch.zeros(shape)
+
+    return denoise
+
+
+def test_an_exact_model_of_dependent_letters_gets_its_entropy_within_the_interval():
+    generator = torch.Generator().manual_seed(3)
+    table = torch.rand(V, V, V, generator=generator).pow(6)  # strongly dependent
+    table /= table.sum()
+    entropy = -(table * table.log()).sum().item() / 3  # nats a letter
+    independent = sum(
+        -(m * m.log()).sum().item() for m in (table.sum((1, 2)), table.sum((0, 2)), table.sum((0, 1)))
+    )
+    estimate = evaluate_nelbo(
+        exact_denoiser(table), ToyCorpus(table), length=3, windows=2000, draws=8, batch_size=250
+    )
+    low, high = estimate.ci95
+    assert low < entropy < high and high - low < 0.1
+    assert entropy < 0.9 * independent / 3  # the letters do depend on one another, or nothing would be tested
+    assert estimate.bits_per_byte == pytest.approx(estimate.nats_per_token / math.log(2))
+    assert estimate.bits_per_byte_ci95 == pytest.approx([end / math.log(2) for end in estimate.ci95])
+    assert estimate.perplexity == pytest.approx(math.exp(estimate.nats_per_token))
+    assert estimate.perplexity_ci95 == pytest.approx([math.exp(end) for end in estimate.ci95])
+    assert estimate.floor is None and estimate.gap is None
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says():
+    table = torch.full((V, V, V), 1 / V**3)
+    hits = 0
+    for seed in range(60):
+        estimate = evaluate_nelbo(
+            exact_denoiser(table), ToyCorpus(table), length=3, windows=64, draws=2, batch_size=64, seed=seed
+        )
+        hits += estimate.ci95[0] < math.log(V) < estimate.ci95[1]
+    assert hits >= 52  # 95 % of 60 is 57
+
+
+def test_a_uniform_model_of_tales_costs_log_V_for_every_token_of_the_window():
+    """Padding too: its nats are divided among the tokens of the stories."""
+    tokenizer = get_tokenizer("gpt2-4k")
+    estimate = evaluate_nelbo(
+        uniform(tokenizer.vocab_size),
+        open_corpus("tales:1", tokenizer),
+        length=32,
+        windows=256,
+        draws=8,
+        batch_size=64,
+    )
+    per_window_token = estimate.nats_per_token * estimate.tokens / (256 * 32)
+    assert per_window_token == pytest.approx(math.log(tokenizer.vocab_size - 1), rel=0.02)
+    low, high = estimate.ci95
+    assert low < math.log(tokenizer.vocab_size - 1) * 256 * 32 / estimate.tokens < high
+
+
+def test_the_floor_is_the_exact_cost_of_the_very_stories_in_the_windows():
+    tokenizer = get_tokenizer("gpt2-4k")
+    corpus = open_corpus("tales:2", tokenizer)
+    estimate = evaluate_nelbo(
+        uniform(tokenizer.vocab_size), corpus, length=64, windows=6, draws=1, batch_size=4, seed=9
+    )
+    nats = tokens = 0
+    for step, rows in ((0, 4), (1, 2)):  # the second batch is cut to the windows asked for
+        ids = corpus.batch(step, split="heldout", batch_size=4, length=64, seed=9)
+        for row in ids[:rows].tolist():
+            stories = tokenizer.decode(row).split("<|endoftext|>")
+            for story in filter(None, stories):
+                nats -= tales.log_prob(story, 2)
+                tokens += len(tokenizer.encode(story)) + 1
+    assert estimate.tokens == tokens
+    assert estimate.floor == pytest.approx(nats / tokens, rel=1e-12)
+    assert estimate.gap == pytest.approx(estimate.nats_per_token - nats / tokens)
+    assert "exact" in estimate.table() and "paired" in estimate.table()
+
+
+def test_pairing_makes_the_gap_s_interval_the_tighter_one():
+    """A model that costs the exact nats plus a constant: the spread of the text cancels in the gap."""
+    torch.manual_seed(0)
+    tokens = torch.randint(50, 100, (400,)).double()
+    exact = tokens * 0.4 + torch.randn(400).double() * 5
+    model = exact + 0.1 * tokens + torch.randn(400).double() * 0.5
+    mean, (low, high) = ratio_interval(model, tokens)
+    gap, (gap_low, gap_high) = ratio_interval(model - exact, tokens)
+    assert gap == pytest.approx(0.1, abs=0.01) and mean == pytest.approx(0.5, abs=0.05)
+    assert gap_high - gap_low < 0.2 * (high - low)
+
+
+def test_windows_too_short_for_whole_stories_have_no_floor():
+    tokenizer = get_tokenizer("gpt2-4k")
+    estimate = evaluate_nelbo(
+        uniform(tokenizer.vocab_size), open_corpus("tales:3", tokenizer), length=64, windows=2, draws=1
+    )
+    assert estimate.floor is None and estimate.tokens == 2 * 64
+
+
+def test_the_same_seed_scores_the_same_windows_under_the_same_noise():
+    table = torch.full((V, V, V), 1 / V**3)
+
+    def measure(seed: int):
+        return evaluate_nelbo(
+            exact_denoiser(table), ToyCorpus(table), length=3, windows=32, draws=1, batch_size=8, seed=seed
+        )
+
+    assert measure(1) == measure(1) != measure(2)
+
+
+def test_noise_levels_are_stratified_within_each_window_and_over_the_windows():
+    t = _stratified(8, 4, torch.Generator().manual_seed(0))
+    assert t.shape == (8, 4) and t.min() >= 1e-3 and t.max() <= 1
+    u = (t - 1e-3) / (1 - 1e-3)
+    assert all(sorted((row * 4).long().tolist()) == [0, 1, 2, 3] for row in u)
+    assert sorted((u.flatten() * 32).long().tolist()) == list(range(32))
+
+
+@pytest.mark.parametrize("name, least", [("windows", 2), ("draws", 1), ("batch_size", 1)])
+def test_counts_out_of_range_are_refused(name, least):
+    table = torch.full((V, V, V), 1 / V**3)
+    with pytest.raises(ValueError, match=f"{name} is 0; it must be {least} or more"):
+        evaluate_nelbo(exact_denoiser(table), ToyCorpus(table), **{"length": 3, name: 0})
+
+
+def test_wilson_intervals_are_the_published_ones():
+    """Newcombe 1998, table I: 81 of 263 gives 0.2553 to 0.3662; 0 of 20 gives 0 to 0.1611."""
+    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert wilson_interval(0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
+    assert wilson_interval(20, 20)[1] == 1.0 and wilson_interval(0, 0) == (0.0, 1.0)

@@ -1,0 +1,152 @@
+"""Compile the scan's Triton kernels for GPUs that are not there, through the very calls that launch them.
+
+    python tests/ops/triton/compile_offline.py             every call, for sm_90 and sm_80
+    python tests/ops/triton/compile_offline.py scan 90     calls whose name holds "scan", for one of them
+
+A script, for a process of its own: a stand-in driver names the target, nothing is launched, and the tensors lie in
+main memory, shaped as those of a 1.3b model in bf16. So argument order, types, alignment and options are those of a
+real call. Each kernel gives one line: call, kernel, target, registers and bytes of stack a thread, bytes of shared
+memory a block. A stack means that registers were spilled.
+
+`CALLS` is the table. What its names begin with, tests/ops/triton/test_compile.py reads: forward or backward.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+os.environ.pop("TRITON_INTERPRET", None)
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+
+import torch
+import triton
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.runtime.jit import JITFunction
+
+from diffuapriel.ops.triton.autograd import mixer_gradients
+from diffuapriel.ops.triton.scan import prepare, scan_chunks
+
+CAPABILITIES = (90, 80)
+CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+HEADS, HEADDIM, GROUPS, STATE, TAPS, LENGTH = 64, 64, 1, 128, 4, 640
+INNER, CHANNELS = HEADS * HEADDIM, HEADS * HEADDIM + 2 * GROUPS * STATE
+BOTH = (False, True)
+
+
+def wide(*shape: int) -> Tensor:
+    return torch.zeros(shape)
+
+
+def half(*shape: int) -> Tensor:
+    return torch.zeros(shape, dtype=torch.bfloat16)
+
+
+def forward_mixer(keep: bool) -> None:
+    projected = half(1, LENGTH, 2, INNER + CHANNELS + HEADS)
+    weight, bias, A = wide(2, TAPS, CHANNELS), wide(2, CHANNELS), wide(2, HEADS)
+    B, C, dt = prepare(projected, weight, bias, A, HEADS, HEADDIM, GROUPS, STATE)
+    z, x = (projected[..., i * INNER : (i + 1) * INNER].unflatten(3, (HEADS, HEADDIM)) for i in (0, 1))
+    norm_weight = wide(2, INNER) if keep else None  # an engine has it in out_proj
+    scan_chunks(x, B, C, dt, A, A, BOTH, conv=(weight, bias), gate=(z, norm_weight), want_y=keep)
+
+
+def forward_scan() -> None:
+    x, B, A = half(1, LENGTH, 2, HEADS, HEADDIM), half(1, LENGTH, 2, GROUPS, STATE), wide(2, HEADS)
+    start = wide(1, 2, HEADS, HEADDIM, STATE)
+    scan_chunks(x, B, B, wide(1, 2, HEADS, LENGTH), A, A, BOTH, start=start, want_final=True)
+
+
+def backward_mixer(length: int) -> None:
+    y, B, A = half(1, length, 2, HEADS, HEADDIM), half(1, length, 2, GROUPS, STATE), wide(2, HEADS)
+    mixer_gradients(
+        half(2, 1, length, INNER),
+        wide(2, 1, length),
+        half(1, length, 2, INNER + CHANNELS + HEADS),
+        y,
+        B,
+        B,
+        wide(1, 2, HEADS, length),
+        wide(2, TAPS, CHANNELS),
+        wide(2, CHANNELS),
+        A,
+        A,
+        wide(2, INNER),
+        BOTH,
+    )
+
+
+CALLS: dict[str, Callable[[], None]] = {
+    "forward mixer": lambda: forward_mixer(keep=False),
+    "forward mixer, kept": lambda: forward_mixer(keep=True),
+    "forward scan": forward_scan,
+    "backward mixer": lambda: backward_mixer(LENGTH),
+    "backward mixer, short": lambda: backward_mixer(128),
+}
+
+
+class Target:
+    """As much of a Triton driver as compiling asks for."""
+
+    def __init__(self, capability: int) -> None:
+        self.capability = capability
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", self.capability, 32)
+
+    def get_current_device(self) -> int:
+        return self.capability  # Triton keeps kernels by device: one device for each target
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+def compiled(call: Callable[[], object], capability: int) -> Iterator[tuple[str, dict[str, int]]]:
+    """Each kernel that `call` would launch on a GPU of `capability`, and what it takes of the GPU."""
+    kernels = []
+    run = JITFunction.run
+
+    def compile_only(self: JITFunction, *arguments: object, grid: object, warmup: bool, **options: object):
+        kernels.append((self.__name__, run(self, *arguments, grid=grid, warmup=True, **options)))
+
+    triton.runtime.driver.set_active(Target(capability))
+    JITFunction.run = compile_only
+    try:
+        call()
+    finally:
+        JITFunction.run = run
+    for name, kernel in kernels:
+        yield name, {**resources(kernel.asm["cubin"]), "shared": kernel.metadata.shared}
+
+
+def resources(cubin: bytes) -> dict[str, int]:
+    """Registers and bytes of stack a thread, of a compiled kernel."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [CUOBJDUMP, "--dump-resource-usage", file.name]
+        report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = {name: int(value) for name, value in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", report)}
+    return {"registers": found["REG"], "stack": found["STACK"] + found["LOCAL"]}
+
+
+def main(part: str = "", *capabilities: str) -> None:
+    """Print a line for every kernel of the calls whose name holds `part`; what was seen before is left out."""
+    seen = set()
+    for name, call in CALLS.items():
+        for capability in map(int, capabilities or CAPABILITIES):
+            for kernel, taken in compiled(call, capability) if part in name else ():
+                what = ", ".join(f"{value} {what}" for what, value in taken.items())
+                if (kernel, capability, what) not in seen:
+                    print(f"{name}: {kernel}, sm_{capability}: {what}", flush=True)
+                seen.add((kernel, capability, what))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

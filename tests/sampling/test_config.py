@@ -1,0 +1,81 @@
+"""Every option out of range is refused with its value and the permitted range."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffuapriel.sampling.config import MAX_SEED, MAX_STEPS, STRATEGIES, SamplerConfig
+from diffuapriel.sampling.strategies import CHOOSERS, ON_THE_GRID
+
+WHOLE = {"steps": (1, MAX_STEPS), "block_length": (1, MAX_STEPS), "seed": (0, MAX_SEED), "top_k": (1, None)}
+NUMBERS = {
+    "temperature": (0, 100),
+    "top_p": (0, 1),
+    "repetition_penalty": (0.1, 10),
+    "threshold": (0, 1),
+    "remask_cap": (0, 1),
+}
+
+
+def test_every_named_strategy_exists():
+    assert set(CHOOSERS) == set(STRATEGIES) and set(ON_THE_GRID) < set(STRATEGIES)
+
+
+@given(st.sampled_from(sorted(WHOLE)), st.integers())
+def test_whole_numbers_are_taken_in_their_range_and_refused_outside(name, value):
+    low, high = WHOLE[name]
+    if value >= low and (high is None or value <= high):
+        assert getattr(SamplerConfig(**{name: value}), name) == value
+    else:
+        with pytest.raises(ValueError, match=f"{name} is .*; permitted: {low}"):
+            SamplerConfig(**{name: value})
+
+
+@given(st.sampled_from(sorted(NUMBERS)), st.floats() | st.integers() | st.just(10**400))
+def test_numbers_are_taken_in_their_range_and_refused_outside(name, value):
+    low, high = NUMBERS[name]
+    if low <= value <= high and not (name == "top_p" and value == 0):
+        assert getattr(SamplerConfig(**{name: value}), name) == value
+    else:
+        with pytest.raises(ValueError, match=f"{name} is .*; permitted: .*{high}"):
+            SamplerConfig(**{name: value})
+
+
+@pytest.mark.parametrize("name", [*WHOLE, *NUMBERS])
+@pytest.mark.parametrize("value", [True, "1", [1], 1j])
+def test_other_types_are_refused(name, value):
+    with pytest.raises(TypeError, match=name):
+        SamplerConfig(**{name: value})
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_fraction_is_no_whole_number(name):
+    with pytest.raises(TypeError, match="whole number"):
+        SamplerConfig(**{name: 2.0})
+
+
+@pytest.mark.parametrize("value", ["", "greedy", "Confidence", None, 3])
+def test_an_unknown_strategy_is_refused_with_the_known_ones(value):
+    with pytest.raises(ValueError, match="permitted: ancestral, confidence"):
+        SamplerConfig(strategy=value)
+
+
+def test_numpy_values_become_plain_ones():
+    config = SamplerConfig(steps=np.int64(4), temperature=np.float32(0.5))
+    assert type(config.steps) is int and type(config.temperature) is float
+
+
+def test_a_huge_number_is_refused_without_printing_it():
+    with pytest.raises(ValueError) as error:
+        SamplerConfig(steps=10**5000)
+    assert len(str(error.value)) < 200
+
+
+def test_the_bound_on_denoiser_calls():
+    assert SamplerConfig("confidence", steps=8).max_calls(100) == 8
+    assert SamplerConfig("confidence", steps=8).max_calls(3) == 3
+    assert SamplerConfig("ancestral", steps=8).max_calls(3) == 8
+    assert SamplerConfig("threshold", steps=8).max_calls(100) == 100
+    assert SamplerConfig("first_hitting", steps=8).max_calls(100) == 100
+    assert all(SamplerConfig(s).max_calls(0) == 0 for s in STRATEGIES)

@@ -1,0 +1,67 @@
+"""How the blocks run changes memory and speed, not what they compute."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from diffuapriel.config import ARCHITECTURES
+from diffuapriel.diffusion.schedule import get_schedule
+from diffuapriel.model.denoiser import Denoiser
+from diffuapriel.training.loop import backward
+from diffuapriel.training.parallelize import checkpoint_blocks, compiled_blocks
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_checkpointed_activations_give_the_same_gradients_and_run_each_block_twice(
+    options, tiny_model, architecture
+):
+    ids = torch.randint(4000, (4, 24), generator=torch.Generator().manual_seed(1))
+    losses, gradients, runs = [], [], []
+    for checkpointed in (False, True):
+        torch.manual_seed(0)
+        model = Denoiser(tiny_model(architecture))
+        torch.nn.init.normal_(model.modulation.linear.weight)  # so that every block matters
+        seen = []
+        model.blocks[0].mlp.register_forward_hook(lambda *given, seen=seen: seen.append(1))
+        if checkpointed:
+            checkpoint_blocks(model)
+        generator = torch.Generator().manual_seed(2)
+        losses.append(backward(model, ids, get_schedule(), options(architecture), generator))
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+        runs.append(len(seen))
+    assert torch.equal(*losses) and runs == [1, 2]
+    assert gradients[0].keys() == gradients[1].keys()
+    for name in gradients[0]:
+        assert torch.equal(gradients[0][name], gradients[1][name]), name
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_blocks_of_a_kind_are_compiled_once_and_whole_checkpointed_or_not(
+    monkeypatch, tiny_model, checkpointed
+):
+    compile = torch.nn.Module.compile  # by a backend that only records: C++ would take minutes
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **how: compile(self, backend="eager", **how))
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    model = Denoiser(tiny_model("diffutran"))
+    assert len(model.blocks) == 2
+    if checkpointed:
+        checkpoint_blocks(model)
+
+    def trial():
+        model(torch.zeros(2, 8, dtype=torch.int64), torch.ones(2)).sum().backward()
+
+    with compiled_blocks(model, trial, lambda mine: mine, pytest.fail):
+        counters = torch._dynamo.utils.counters
+        assert counters["frames"]["ok"] == counters["stats"]["unique_graphs"] == 1
+        assert not counters["graph_break"]
+
+
+def test_where_another_rank_s_compiler_fails_all_go_on_without(tiny_model):
+    torch._dynamo.utils.counters.clear()
+    model, heard = Denoiser(tiny_model()), []
+    with compiled_blocks(model, lambda: None, lambda mine: True, heard.append):
+        model(torch.zeros(1, 4, dtype=torch.int64), torch.ones(1))  # not compiled: it would take seconds
+        assert torch.compiler.is_compiling() is False and heard == []
+    assert torch._dynamo.utils.counters["frames"]["total"] == 0

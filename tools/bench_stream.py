@@ -1,0 +1,160 @@
+"""How fast steps reach the screen: `python -m tools.bench_stream`, with a model that costs nothing.
+
+The Unmask tab is served and opened in headless Chromium. The clock runs in the page, from the click on Run until
+the last step stands on the canvas; so the time holds everything but a model: the sampler, the messages, Gradio, and
+the drawing. The aims are those of two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+CASES = ((256, 64, 1.0), (1024, 256, 5.0))  # tokens, steps, seconds that it may take
+MODEL = "a model that costs nothing"
+PATIENCE_MS = 60_000
+
+# Goes to the start of the former run and clicks Run; answers with the milliseconds until the sentence about the last
+# step is drawn.
+CLOCK = """async (last) => {
+  const player = document.querySelector("#unmask-player");
+  const said = async (wanted) => {
+    while ((player.querySelector(".da-state span").textContent === last) !== wanted) {
+      await new Promise(requestAnimationFrame);
+    }
+  };
+  player.querySelector("[aria-label='To the start']").click();
+  await said(false);
+  const began = performance.now();
+  document.querySelector("#unmask-run").click();
+  await said(true);
+  return performance.now() - began;
+}"""
+
+
+@dataclass
+class FreeModels:
+    """Stands in for `app.server.models.Models`: one entry, whose denoiser gives logits that were drawn beforehand."""
+
+    device: str = "cpu"
+    busy: bool = False
+
+    def __post_init__(self) -> None:
+        import torch
+
+        from app.server.models import Entry
+        from diffuapriel.tokenizer import get_tokenizer
+
+        self._entry = Entry(MODEL, MODEL, True, "gpt2-4k")
+        self._tokenizer = get_tokenizer("gpt2-4k")
+        generator = torch.Generator().manual_seed(0)
+        most = max(tokens for tokens, _, _ in CASES)
+        self._logits = 4 * torch.randn(most, self._tokenizer.vocab_size, generator=generator)
+
+    @property
+    def trained(self) -> list[str]:
+        """The one label."""
+        return [MODEL]
+
+    def entry(self, label: Any, permitted: Any = None) -> Any:
+        """The one entry."""
+        return self._entry
+
+    def tokenizer(self, entry: Any) -> Any:
+        """Its tokenizer."""
+        return self._tokenizer
+
+    def load(self, entry: Any) -> Any:
+        """Something with a denoiser: its rows are ready, it only hands them out."""
+        return SimpleNamespace(denoiser=lambda ids, sigma, where: self._logits[: int(where.sum())])
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Nobody else is here."""
+        yield
+
+
+def serve() -> tuple[Any, str]:
+    """The Unmask tab alone on a free port: (page, address)."""
+    import gradio as gr
+
+    from app.server.limits import Limits
+    from app.unmask.tab import UnmaskTab
+    from diffuapriel.trace.player.gradio_host import html_component_arguments
+
+    models: Any = FreeModels()
+    with gr.Blocks(analytics_enabled=False) as page:
+        UnmaskTab(models, Limits()).build(html_component_arguments(steer=True))
+    _, url, _ = page.queue().launch(
+        server_name="127.0.0.1", share=False, ssr_mode=False, prevent_thread_lock=True, quiet=True
+    )
+    return page, url
+
+
+def measure(tab: Any, tokens: int, steps: int, repeats: int) -> list[float]:
+    """Seconds from the click to the last step on the screen, one a run; the first run, which warms up, is left out."""
+    tab.get_by_label("Text with holes").fill("")
+    for label, value in (("Length in tokens", tokens), ("Steps", steps)):
+        box = tab.locator("input[type=number]:visible").and_(tab.get_by_label(label)).first
+        box.fill(str(value))
+        box.press("Tab")
+    tab.wait_for_function(
+        "n => document.querySelectorAll('#unmask-player .da-mask').length === n", arg=tokens
+    )
+    seconds = []
+    for _ in range(repeats + 1):
+        seconds.append(tab.evaluate(CLOCK, f"step {steps} of {steps}, 0 masks left") / 1000)
+        tab.locator("#unmask-run:enabled, #unmask-run button:enabled").wait_for()
+    return seconds[1:]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the table. 1 where an aim is missed, 2 where there is no browser."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--repeats", type=int, default=3, help="timed runs a case (default: 3)")
+    options = parser.parse_args(arguments)
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        print("bench_stream: needs playwright: pip install playwright", file=sys.stderr)
+        return 2
+    browser_path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if browser_path is None:
+        print("bench_stream: no Chromium on the path (Debian: apt-get install chromium)", file=sys.stderr)
+        return 2
+    page, url = serve()
+    missed = False
+    print(f"{len(os.sched_getaffinity(0))} cores, median of {options.repeats} runs")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"]
+        )
+        tab = browser.new_page(viewport={"width": 1280, "height": 900})
+        tab.set_default_timeout(PATIENCE_MS)
+        tab.goto(url)
+        tab.wait_for_selector("#unmask-player .da-token")
+        for tokens, steps, aim in CASES:
+            seconds = measure(tab, tokens, steps, options.repeats)
+            median = statistics.median(seconds)
+            missed |= median > aim
+            spread = f"{min(seconds):.2f} to {max(seconds):.2f}"
+            print(
+                f"{tokens:>5,} tokens x {steps:>3} steps  {median:.2f} s ({spread}), aim {aim:.0f} s",
+                flush=True,
+            )
+        browser.close()
+    page.close(verbose=False)
+    return int(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
