@@ -18,18 +18,19 @@ from typing import Any
 
 ARCHITECTURES = ("diffuapriel", "diffuapriel-h", "diffutran")
 PLACEMENTS = ("spread", "early", "late")  # of the hybrid's attention blocks
+RENAMED = {"width": "d_model"}  # keys of a config.json written before: old name -> field
 TOKENIZER_SIZES = {"gpt2": 50_258, "gpt2-4k": 4_098}  # ranks + <|endoftext|> + [MASK]
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Shape of a `Denoiser`. All sizes are counts; `width` is d, `d_state` N, `headdim` P of the papers.
+    """Shape of a `Denoiser`. All sizes are counts; `d_model` is d, `d_state` N, `headdim` P of the papers.
 
     Raises ValueError, naming the field, its value and what is permitted, when the shape cannot be built.
     """
 
     architecture: str
-    width: int
+    d_model: int
     depth: int
     vocab_size: int = TOKENIZER_SIZES["gpt2"]  # with <|endoftext|> and [MASK], before padding
     tokenizer: str = "gpt2"
@@ -68,14 +69,14 @@ class ModelConfig:
             raise ValueError(
                 f"attention_headdim is {self.attention_headdim}; RoPE turns pairs: it must be even"
             )
-        if "attention" in self.layer_kinds and self.width % self.attention_headdim:
+        if "attention" in self.layer_kinds and self.d_model % self.attention_headdim:
             raise ValueError(
-                f"width {self.width} is not a multiple of attention_headdim {self.attention_headdim}"
+                f"d_model {self.d_model} is not a multiple of attention_headdim {self.attention_headdim}"
             )
         if "mamba" in self.layer_kinds:
             if self.d_inner % self.headdim:
                 raise ValueError(
-                    f"width x expand = {self.d_inner} is not a multiple of headdim {self.headdim}"
+                    f"d_model x expand = {self.d_inner} is not a multiple of headdim {self.headdim}"
                 )
             if self.n_heads % self.n_groups:
                 raise ValueError(f"{self.n_heads} Mamba heads do not split into n_groups = {self.n_groups}")
@@ -83,7 +84,7 @@ class ModelConfig:
     @property
     def d_inner(self) -> int:
         """Channels of one scan direction."""
-        return self.expand * self.width
+        return self.expand * self.d_model
 
     @property
     def n_heads(self) -> int:
@@ -92,7 +93,7 @@ class ModelConfig:
 
     @property
     def mlp_ratio(self) -> int:
-        """Hidden width of the MLP over the model's width."""
+        """Hidden width of the MLP over d_model."""
         return 4 if self.architecture == "diffutran" else 2
 
     @property
@@ -141,6 +142,7 @@ class ModelConfig:
         """The inverse of `to_dict`. Raises ValueError that names every unknown or missing field."""
         if not isinstance(values, dict):
             raise ValueError(f"a model configuration is a JSON object, not {type(values).__name__}")
+        values = {RENAMED.get(name, name): value for name, value in values.items()}
         fields = {f.name: f for f in dataclasses.fields(cls)}
         unknown = sorted(set(values) - set(fields))
         missing = sorted(n for n, f in fields.items() if f.default is dataclasses.MISSING and n not in values)
@@ -152,7 +154,7 @@ class ModelConfig:
 _LAPTOP: dict[str, Any] = {"tokenizer": "gpt2-4k", "d_state": 64, "headdim": 32}
 _LARGE: dict[str, Any] = {"attention_headdim": 128}
 
-# preset: (fields the three share, architecture: (width, depth)); counted and compared by `diffuapriel params`
+# preset: (fields the three share, architecture: (d_model, depth)); counted and compared by `diffuapriel params`
 PRESETS: dict[str, tuple[dict[str, Any], dict[str, tuple[int, int]]]] = {
     "nano": (
         {**_LAPTOP, "attention_headdim": 16, "cond_dim": 64},
@@ -179,7 +181,7 @@ def preset(name: str, architecture: str, **overrides: Any) -> ModelConfig:
     if architecture not in ARCHITECTURES:
         raise ValueError(f"architecture is {architecture!r}; permitted: {', '.join(ARCHITECTURES)}")
     shared, shapes = PRESETS[name]
-    width, depth = shapes[architecture]
-    fields = {"architecture": architecture, "width": width, "depth": depth, **shared, **overrides}
+    d_model, depth = shapes[architecture]
+    fields = {"architecture": architecture, "d_model": d_model, "depth": depth, **shared, **overrides}
     fields.setdefault("vocab_size", TOKENIZER_SIZES.get(fields.get("tokenizer", "gpt2"), 0))
     return ModelConfig.from_dict(fields)

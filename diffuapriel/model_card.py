@@ -75,7 +75,7 @@ tags:
 
 
 def _shape(config: ModelConfig) -> dict[str, Any]:
-    return {"width": config.width, "depth": config.depth, "tokenizer": config.tokenizer}
+    return {"d_model": config.d_model, "depth": config.depth, "tokenizer": config.tokenizer}
 
 
 def _lists(rows: Mapping[str, Any]) -> list[str]:

@@ -212,7 +212,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(folder, change, reason):
         (lambda d: d.pop("files"), "missing keys: files"),
         (lambda d: d["model"].update(surprise=1), "surprise"),
         (lambda d: d["model"].update(architecture="rwkv"), "rwkv"),
-        (lambda d: d["model"].update(width="wide"), "wide"),
+        (lambda d: d["model"].update(d_model="wide"), "wide"),
         (lambda d: d["model"].update(vocab_size=99), "vocab_size is 99.*do not belong together"),
         (lambda d: d["model"].update(tokenizer="llama"), "llama"),
         (lambda d: d.update(files={"../../secret.safetensors": "0"}), "files must map"),
@@ -297,7 +297,7 @@ def test_bundled_names_are_found_by_name(folder, tmp_path, monkeypatch):
     os.rename(folder, shelf / "checkpoints" / "my-model")
     monkeypatch.setenv("DIFFUAPRIEL_ASSETS", str(shelf))
     assert bundled() == ["my-model"]
-    assert load_checkpoint("my-model")[0].config.width == 16
+    assert load_checkpoint("my-model")[0].config.d_model == 16
     with pytest.raises(FileNotFoundError, match=r"bundled \(my-model\)"):
         load_checkpoint("other")
 

@@ -35,7 +35,7 @@ Run = Callable[..., tuple[int, str, str]]
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A small untrained model on disk."""
     torch.manual_seed(0)
-    shape = {"width": 32, "depth": 1, "d_state": 8, "headdim": 16, "attention_headdim": 16, "cond_dim": 8}
+    shape = {"d_model": 32, "depth": 1, "d_state": 8, "headdim": 16, "attention_headdim": 16, "cond_dim": 8}
     config = ModelConfig("diffuapriel", vocab_size=4098, tokenizer="gpt2-4k", **shape)
     folder = tmp_path_factory.mktemp("model") / "small"
     save_checkpoint(
@@ -420,14 +420,14 @@ def test_race_prints_the_lanes_and_what_was_fair(run: Run, checkpoint: str, tmp_
     assert code == 0
     assert "tokens/s" in out and "random weights" in out
     assert "one after the other" in out and "NOT matched" in out
-    assert len(json.loads(kept.read_text())["lanes"]) == 2
+    assert len(json.loads(kept.read_text())["entries"]) == 2
 
 
 def test_bench_prints_its_tables_and_keeps_the_figures(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "diffuapriel.benchmark.cpu.run.measure_generation", lambda lane, **_: _two_generations()
+        "diffuapriel.benchmark.cpu.run.measure_generation", lambda entry, **_: _two_generations()
     )
     kept = tmp_path / "bench.json"
     code, out, err = run("bench", "generation", "--quick", "--json", str(kept))

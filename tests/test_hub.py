@@ -157,7 +157,7 @@ def test_any_denoiser_can_be_shared(tmp_path):
 
 def test_a_foreign_config_and_a_folder_that_holds_other_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match="config is not the model's own"):
-        tiny().save_pretrained(tmp_path / "m", config={"width": 3})
+        tiny().save_pretrained(tmp_path / "m", config={"d_model": 3})
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
     with pytest.raises(ValueError, match=r"thesis\.tex"):

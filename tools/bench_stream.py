@@ -42,7 +42,7 @@ CLOCK = """async (last) => {
 
 @dataclass
 class FreeModels:
-    """Stands in for `app.server.models.Models`: one entry, whose denoiser gives logits that were drawn beforehand."""
+    """Stands in for `app.server.models.Models`: one model, whose denoiser gives logits that were drawn beforehand."""
 
     device: str = "cpu"
     busy: bool = False
@@ -50,10 +50,10 @@ class FreeModels:
     def __post_init__(self) -> None:
         import torch
 
-        from app.server.models import Entry
+        from app.server.models import ModelEntry
         from diffuapriel.tokenizer import get_tokenizer
 
-        self._entry = Entry(MODEL, MODEL, True, "gpt2-4k")
+        self._entry = ModelEntry(MODEL, MODEL, True, "gpt2-4k")
         self._tokenizer = get_tokenizer("gpt2-4k")
         generator = torch.Generator().manual_seed(0)
         most = max(tokens for tokens, _, _ in CASES)
@@ -64,15 +64,15 @@ class FreeModels:
         """The one label."""
         return [MODEL]
 
-    def entry(self, label: Any, permitted: Any = None) -> Any:
-        """The one entry."""
+    def model_entry(self, label: Any, permitted: Any = None) -> Any:
+        """The one model_entry."""
         return self._entry
 
-    def tokenizer(self, entry: Any) -> Any:
+    def tokenizer(self, model_entry: Any) -> Any:
         """Its tokenizer."""
         return self._tokenizer
 
-    def load(self, entry: Any) -> Any:
+    def load(self, model_entry: Any) -> Any:
         """Something with a denoiser: its rows are ready, it only hands them out."""
         return SimpleNamespace(denoiser=lambda ids, sigma, where: self._logits[: int(where.sum())])
 

@@ -104,11 +104,11 @@ class CloserPanel:
         """
         from diffuapriel.interpret.adaln import PARTS
 
-        entry = self.models.entry(model, offered(self.models))
-        question = read_question(self.limits, self.models.tokenizer(entry), text, position, t)
+        model_entry = self.models.find(model, offered(self.models))
+        question = read_question(self.limits, self.models.tokenizer(model_entry), text, position, t)
         number = PARTS.index(check.choice("part", part, PARTS))
         with self.models.turn():
-            return draw(load_model(self.models, entry), question, layer, head, number)
+            return draw(load_model(self.models, model_entry), question, layer, head, number)
 
 
 def draw(denoiser: Denoiser, question: Question, layer: Any, head: Any, part: int) -> tuple[Any, ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from app.server import limits as check
 from app.server.limits import Limits, Refused
-from app.server.models import Entry, Models
+from app.server.models import ModelEntry, Models
 from app.strings import en as texts
 from diffuapriel.config import ARCHITECTURES
 from diffuapriel.sampling.canvas import Canvas
@@ -26,19 +26,19 @@ METHODS = ("gradient", "occlusion")
 
 def offered(models: Models) -> list[str]:
     """Labels to choose from: every checkpoint, and nano with random weights where an architecture has none."""
-    checkpoints = [label for label in models.everything if models.entry(label).trained]
-    held = {models.entry(label).architecture for label in checkpoints}
+    checkpoints = [label for label in models.everything if models.find(label).trained]
+    held = {models.find(label).architecture for label in checkpoints}
     return checkpoints + [
         label
         for label in models.untrained
-        if models.entry(label).source.startswith("nano/") and models.entry(label).architecture not in held
+        if models.find(label).source.startswith("nano/") and models.find(label).architecture not in held
     ]
 
 
 def opening(models: Models) -> list[str]:
     """One model of each architecture, in their order: side by side at first sight."""
     labels = offered(models)
-    return [next(n for n in labels if models.entry(n).architecture == kind) for kind in ARCHITECTURES]
+    return [next(n for n in labels if models.find(n).architecture == kind) for kind in ARCHITECTURES]
 
 
 @dataclass(frozen=True)
@@ -76,21 +76,21 @@ def read_question(limits: Limits, tokenizer: Tokenizer, text: Any, position: Any
     return Question(ids, tuple(tokenizer.token_strings(canvas.ids.tolist())), where, t, sigma)
 
 
-def read_models(models: Models, labels: Any) -> list[Entry]:
+def read_models(models: Models, labels: Any) -> list[ModelEntry]:
     """One to three different models that share a tokenizer, or the same text would not be the same tokens."""
     if not isinstance(labels, Sequence) or isinstance(labels, str) or not 1 <= len(labels) <= MOST_MODELS:
         raise Refused(f"models are {check.shown(labels)}; choose one to {MOST_MODELS} of the list")
-    entries = [models.entry(label, offered(models)) for label in labels]
-    if len({entry.label for entry in entries}) < len(entries):
+    model_entries = [models.find(label, offered(models)) for label in labels]
+    if len({model_entry.label for model_entry in model_entries}) < len(model_entries):
         raise Refused("a model is chosen twice; choose different ones")
-    if len({entry.tokenizer for entry in entries}) > 1:
+    if len({model_entry.tokenizer for model_entry in model_entries}) > 1:
         raise Refused(texts.INSIDE_TOKENIZERS)
-    return entries
+    return model_entries
 
 
-def load_model(models: Models, entry: Entry) -> Denoiser:
+def load_model(models: Models, model_entry: ModelEntry) -> Denoiser:
     """The model itself, ready to be looked into; an untrained one with its gates open."""
     from diffuapriel.interpret.adaln import open_gates
 
-    denoiser = cast("Denoiser", models.load(entry).denoiser)
-    return denoiser if entry.trained else open_gates(denoiser)
+    denoiser = cast("Denoiser", models.load(model_entry).denoiser)
+    return denoiser if model_entry.trained else open_gates(denoiser)

@@ -30,7 +30,7 @@ from app.inside.view import Looked, view_arguments, view_message
 from app.server import limits as check
 from app.server.guard import guarded_stream
 from app.server.limits import Limits
-from app.server.models import Entry, Models
+from app.server.models import ModelEntry, Models
 from app.server.stops import Stops, wire_run
 from app.strings import en as texts
 from app.ui import render
@@ -161,32 +161,32 @@ class InsideTab:
         method: gradient or occlusion.
         Returns rows for the page, two charts, the numbers, and a line of status.
         """
-        entries = read_models(self.models, models)
-        question = read_question(self.limits, self.models.tokenizer(entries[0]), text, position, t)
+        model_entries = read_models(self.models, models)
+        question = read_question(self.limits, self.models.tokenizer(model_entries[0]), text, position, t)
         check.choice("method", method, METHODS)
         stopped = self.stops.flag(request.session_hash)
         try:
             schedule = charts.shown(charts.schedule_chart(question.t))
             yield SAME, SAME, schedule, SAME, render.note(texts.WAITING)
             with self.models.turn():
-                yield from self._measure(entries, question, method, stopped)
+                yield from self._measure(model_entries, question, method, stopped)
         finally:
             self.stops.end(request.session_hash, stopped)
 
     def _measure(
-        self, entries: list[Entry], question: Question, method: str, stopped: Event
+        self, model_entries: list[ModelEntry], question: Question, method: str, stopped: Event
     ) -> Iterator[Update]:
         """Measure one model after the other; every update holds all that is known so far."""
-        tokenizer = self.models.tokenizer(entries[0])
+        tokenizer = self.models.tokenizer(model_entries[0])
         finished: list[Looked] = []
         looked = finished
-        for entry in entries:
-            for influence in self._influences(entry, question, method):
+        for model_entry in model_entries:
+            for influence in self._influences(model_entry, question, method):
                 answer = tokenizer.token_strings([influence.token])[0].strip()
-                looked = [*finished, Looked(entry.label, influence, answer, entry.trained)]
+                looked = [*finished, Looked(model_entry.label, influence, answer, model_entry.trained)]
                 rows = view_message(question, tokenizer.mask_id, looked)
                 chart = charts.shown(charts.influence_chart(looked, question))
-                yield rows, chart, SAME, SAME, progress(len(finished), len(entries), looked[-1])
+                yield rows, chart, SAME, SAME, progress(len(finished), len(model_entries), looked[-1])
                 if stopped.is_set():
                     break
             finished = looked
@@ -195,10 +195,10 @@ class InsideTab:
         lines = [texts.INSIDE_STOPPED] if stopped.is_set() else []
         yield SAME, SAME, SAME, numbers_of(question, looked), render.notes([*lines, outcome(question)])
 
-    def _influences(self, entry: Entry, question: Question, method: str) -> Iterator[Influence]:
+    def _influences(self, model_entry: ModelEntry, question: Question, method: str) -> Iterator[Influence]:
         from diffuapriel.interpret.influence import gradient_influence, occlusion_influence
 
-        denoiser = load_model(self.models, entry)
+        denoiser = load_model(self.models, model_entry)
         ids = question.ids.to(denoiser.embedding.weight.device)
         if method == "gradient":
             yield gradient_influence(denoiser, ids, question.position, question.sigma)

@@ -48,7 +48,7 @@ def view_message(question: Question, mask_id: int, looked: Sequence[Looked]) -> 
     lanes = [
         {
             "label": one.label,
-            "note": lane_note(one, question.position),
+            "note": entry_note(one, question.position),
             "levels": levels(one.influence, question.position),
             "titles": titles(one.influence, question.position, question.tokens, masked),
         }
@@ -87,7 +87,7 @@ def titles(influence: Influence, position: int, tokens: Sequence[str], masked: S
     return found
 
 
-def lane_note(looked: Looked, position: int) -> str:
+def entry_note(looked: Looked, position: int) -> str:
     """The answer, and where it came from: left, right, far."""
     share = looked.influence.share.nan_to_num().tolist()
     others = sum(share) - share[position]

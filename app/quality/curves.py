@@ -11,7 +11,7 @@ import gradio as gr
 from app.quality import charts
 from app.server import limits as check
 from app.server.limits import Limits, Refused
-from app.server.models import Entry, Models
+from app.server.models import ModelEntry, Models
 from app.strings import en as texts
 from app.ui import render
 
@@ -28,7 +28,7 @@ WINDOW = 128  # tokens, of a checkpoint that does not say what it was trained on
 class CurveRequest:
     """The points that a visitor asked for, after every value has been checked."""
 
-    entry: Entry
+    model_entry: ModelEntry
     level: int
     length: int
     windows: int
@@ -49,15 +49,15 @@ def read_curves(
     from diffuapriel.evaluation.steps_quality import plan
     from diffuapriel.sampling.config import STRATEGIES
 
-    entry = models.entry(model, writers(models))
-    level = entry.tales_level
+    model_entry = models.find(model, writers(models))
+    level = model_entry.tales_level
     assert level is not None, "only models of tales are offered"
     kinds = [check.choice("strategy", s, STRATEGIES) for s in _several("strategies", strategies)]
     counts = [check.whole_number("steps", n, 1, limits.max_steps) for n in _several("steps", steps)]
     share = check.number("top-p", top_p, 0.01, 1.0)
-    length = min(entry.window or WINDOW, limits.max_tokens)
+    length = min(model_entry.window or WINDOW, limits.max_tokens)
     return CurveRequest(
-        entry=entry,
+        model_entry=model_entry,
         level=level,
         length=length,
         windows=check.whole_number("windows", windows, MIN_WINDOWS, MAX_WINDOWS),
@@ -79,7 +79,7 @@ def _several(name: str, values: Any) -> Sequence[Any]:
 
 def writers(models: Models) -> list[str]:
     """Labels of the checkpoints that write tales: what they write can be read by the grammar."""
-    return [label for label in models.trained if models.entry(label).tales_level is not None]
+    return [label for label in models.trained if models.find(label).tales_level is not None]
 
 
 def drawn(event: QualityEvent, names: Sequence[str], truth: float) -> Any:

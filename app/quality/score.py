@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.server import limits as check
 from app.server.limits import Limits, Refused
-from app.server.models import Entry
+from app.server.models import ModelEntry
 from app.strings import en as texts
 from app.ui.tale_check import verdict_html
 from diffuapriel.tokenizer import Tokenizer
@@ -36,13 +36,13 @@ class Typed:
         return self.ids[: len(self.ids) - self.filling]
 
 
-def read_typed(text: Any, entry: Entry, tokenizer: Tokenizer, limits: Limits) -> Typed:
-    """Check the text and make it what the entry's model was trained on: a model of tales reads stories in windows."""
+def read_typed(text: Any, model_entry: ModelEntry, tokenizer: Tokenizer, limits: Limits) -> Typed:
+    """Check the text and make it what its model was trained on: a model of tales reads stories in windows."""
     from diffuapriel.tales import language as tales
 
     typed = check.text("the text", text, limits.max_characters).strip()
     ids = tokenizer.encode(typed)
-    level, filling, exact = entry.tales_level, 0, None
+    level, filling, exact = model_entry.tales_level, 0, None
     if level is not None:
         ids.append(tokenizer.eos_id)
         log_prob = tales.log_prob(typed, level) if typed else -math.inf
@@ -51,11 +51,11 @@ def read_typed(text: Any, entry: Entry, tokenizer: Tokenizer, limits: Limits) ->
     if not typed or len(ids) > most:
         raise Refused(f"the text takes {len(ids) if typed else 0:,} tokens; it may take 1 to {most:,}")
     if level is not None:
-        filling = max(0, min(entry.window, most) - len(ids))
+        filling = max(0, min(model_entry.window, most) - len(ids))
     return Typed(ids + filling * [tokenizer.eos_id], filling, len(typed.encode()), exact, level)
 
 
-def player_message(score: TextScore, typed: Typed, tokenizer: Tokenizer, entry: Entry) -> str:
+def player_message(score: TextScore, typed: Typed, tokenizer: Tokenizer, model_entry: ModelEntry) -> str:
     """The text on the player: from all masked to all there, colored by exp(-surprise)."""
     from diffuapriel.sampling.frames import StepFrame
     from diffuapriel.trace.messages import to_text
@@ -83,7 +83,10 @@ def player_message(score: TextScore, typed: Typed, tokenizer: Tokenizer, entry: 
         top_k={p: tuple(rows) for p, rows in enumerate(score.alternatives) if rows},
         **nothing,
     )
-    meta = {"model": texts.SURPRISE_PLAYER.format(model=entry.label), "architecture": entry.architecture}
+    meta = {
+        "model": texts.SURPRISE_PLAYER.format(model=model_entry.label),
+        "architecture": model_entry.architecture,
+    }
     frames = (start, end)
     vocab = display_strings(frames, tokenizer)
     trace = Trace(frames, (False,) * length, tokenizer.mask_id, tokenizer.eos_id, vocab, meta)

@@ -29,7 +29,7 @@ from app.quality.curves import (
 from app.server import limits as check
 from app.server.guard import guarded_stream
 from app.server.limits import Limits
-from app.server.models import Entry, Models
+from app.server.models import ModelEntry, Models
 from app.server.stops import Stops, wire_run
 from app.strings import en as texts
 from app.ui import render
@@ -177,42 +177,44 @@ class QualityTab:
         text: what is scored. model: one of the listed names. rounds: 1 to 32; the interval narrows with their root.
         Returns a table, the player's message, a chart, the numbers, and a line of status.
         """
-        entry = self.models.entry(model, self.models.trained)
-        tokenizer = self.models.tokenizer(entry)
-        typed = scores.read_typed(text, entry, tokenizer, self.limits)
+        model_entry = self.models.find(model, self.models.trained)
+        tokenizer = self.models.tokenizer(model_entry)
+        typed = scores.read_typed(text, model_entry, tokenizer, self.limits)
         total = check.whole_number("rounds", rounds, 1, MAX_ROUNDS)
         stopped = self.score_stops.flag(request.session_hash)
         try:
             yield SAME, SAME, SAME, SAME, render.note(texts.WAITING)
             with self.models.turn():
-                yield from self._score(entry, typed, total, stopped)
+                yield from self._score(model_entry, typed, total, stopped)
         finally:
             self.score_stops.end(request.session_hash, stopped)
 
     def _score(
-        self, entry: Entry, typed: scores.Typed, rounds: int, stopped: Event
+        self, model_entry: ModelEntry, typed: scores.Typed, rounds: int, stopped: Event
     ) -> Iterator[tuple[Any, Any, Any, Any, str]]:
         from diffuapriel.evaluation.surprisal import MASKS, score_text
 
-        lane = self.models.load(entry)
-        tokens = lane.tokenizer.token_strings(typed.tokens)
+        entry = self.models.load(model_entry)
+        tokens = entry.tokenizer.token_strings(typed.tokens)
         stream = score_text(
-            lane.denoiser,  # pyright: ignore[reportArgumentType]
+            entry.denoiser,  # pyright: ignore[reportArgumentType]
             typed.ids,
-            lane.tokenizer.mask_id,
+            entry.tokenizer.mask_id,
             filling=typed.filling,
             rounds=rounds,
-            device=lane.device,
+            device=entry.device,
         )
         for number, score in enumerate(stream, start=1):
             over = number == rounds or stopped.is_set()
             done = texts.SURPRISE_DONE.format(draws=score.draws, tokens=len(typed.ids), filling=typed.filling)
             line = texts.SURPRISE_PROGRESS.format(draws=score.draws, total=MASKS * rounds)
             yield (
-                scores.figures(score, typed, lane.tokenizer),
-                gr.update(value=scores.player_message(score, typed, lane.tokenizer, entry), visible=True),
+                scores.figures(score, typed, entry.tokenizer),
+                gr.update(
+                    value=scores.player_message(score, typed, entry.tokenizer, model_entry), visible=True
+                ),
                 gr.update(value=charts.surprise_chart(score, tokens), visible=True),
-                scores.numbers_of(score, typed, lane.tokenizer),
+                scores.numbers_of(score, typed, entry.tokenizer),
                 render.note(done) if over else render.progress(number / rounds, line),
             )
             if over:
@@ -248,14 +250,14 @@ class QualityTab:
     def _measure(self, asked: CurveRequest, stopped: Event) -> Iterator[tuple[Any, Any, str]]:
         from diffuapriel.evaluation.steps_quality import quality_events, true_entropy
 
-        lane = self.models.load(asked.entry)
-        truth = true_entropy(lane.tokenizer, asked.level, asked.length)
+        entry = self.models.load(asked.model_entry)
+        truth = true_entropy(entry.tokenizer, asked.level, asked.length)
         names = list(dict.fromkeys(config.strategy for config in asked.configs))
         began, shown, points, calls = time.monotonic(), 0.0, 0, 0
         event = None
         for event in quality_events(
-            lane.denoiser,
-            lane.tokenizer,
+            entry.denoiser,
+            entry.tokenizer,
             asked.configs,
             level=asked.level,
             length=asked.length,

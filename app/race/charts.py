@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
     from diffuapriel.benchmark.sweep import Crossover, Point, SweepResult
-    from diffuapriel.benchmark.verdict import LaneFacts
+    from diffuapriel.benchmark.verdict import EntryFacts
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 HEIGHT = 400
@@ -26,12 +26,12 @@ HEIGHT = 400
 def latency_chart(sweeps: Sequence[SweepResult], tags: Sequence[str] = ("",)) -> Figure:
     """Milliseconds of a forward pass over the length, with the spread, the slopes and, of one sweep, the crossovers.
 
-    tags: for each sweep what stands before its lanes' names.
+    tags: for each sweep what stands before its entries' names.
     """
     figure = _figure(sweeps, texts.CHART_LATENCY, [p.ms for sweep in sweeps for p in sweep.points])
     for number, (sweep, tag) in enumerate(zip(sweeps, tags, strict=True)):
-        for index, lane in enumerate(sweep.lanes):
-            points = _points(sweep, lane)
+        for index, entry in enumerate(sweep.entries):
+            points = _points(sweep, entry)
             spread = {
                 "type": "data",
                 "symmetric": False,
@@ -40,8 +40,8 @@ def latency_chart(sweeps: Sequence[SweepResult], tags: Sequence[str] = ("",)) ->
                 "thickness": 1,
                 "width": 3,
             }
-            exponent = sweep.exponents[lane]
-            name = lane if exponent is None else texts.CHART_SLOPE.format(lane=lane, slope=exponent)
+            exponent = sweep.exponents[entry]
+            name = entry if exponent is None else texts.CHART_SLOPE.format(entry=entry, slope=exponent)
             _add(figure, points, [p.ms for p in points], tag + name, index, number, "%{y:.3~g} ms", spread)
     if len(sweeps) == 1:
         _mark_crossovers(figure, sweeps[0])
@@ -53,35 +53,35 @@ def rate_chart(sweeps: Sequence[SweepResult], tags: Sequence[str] = ("",)) -> Fi
     rates = [p.tokens_per_second for sweep in sweeps for p in sweep.points]
     figure = _figure(sweeps, texts.CHART_RATE, rates)
     for number, (sweep, tag) in enumerate(zip(sweeps, tags, strict=True)):
-        for index, lane in enumerate(sweep.lanes):
-            points = _points(sweep, lane)
+        for index, entry in enumerate(sweep.entries):
+            points = _points(sweep, entry)
             rates = [p.tokens_per_second for p in points]
-            _add(figure, points, rates, tag + lane, index, number, "%{y:,.4~g} tokens/s")
+            _add(figure, points, rates, tag + entry, index, number, "%{y:,.4~g} tokens/s")
     return figure
 
 
-def ratio_chart(sweep: SweepResult, facts: Sequence[LaneFacts]) -> Figure | None:
-    """How many times as fast as DiffuTran each lane is, and the paper's figures; None where no DiffuTran runs."""
+def ratio_chart(sweep: SweepResult, facts: Sequence[EntryFacts]) -> Figure | None:
+    """How many times as fast as DiffuTran each entry is, and the paper's figures; None where no DiffuTran runs."""
     from diffuapriel.benchmark.verdict import baseline_of, published_ratios, speed_ratios
 
     baseline = baseline_of(facts)
-    others = [lane for lane in facts if baseline and lane.name != baseline.name]
+    others = [entry for entry in facts if baseline and entry.name != baseline.name]
     if baseline is None or not others:
         return None
-    measured = {lane.name: speed_ratios(sweep, lane.name, baseline.name) for lane in others}
-    paper = published_ratios({lane.architecture for lane in others})
+    measured = {entry.name: speed_ratios(sweep, entry.name, baseline.name) for entry in others}
+    paper = published_ratios({entry.architecture for entry in others})
     values = [1.0, *(figure.ratio for figure in paper), *(r for m in measured.values() for r in m.values())]
     figure = _figure([sweep], texts.CHART_RATIO.format(baseline=baseline.name), values, unit="×")
-    for index, lane in enumerate(facts):
-        if ratios := measured.get(lane.name):
-            points = [p for p in _points(sweep, lane.name) if p.length in ratios]
-            _add(figure, points, list(ratios.values()), lane.name, index, 0, "%{y:.2f}×")
+    for index, entry in enumerate(facts):
+        if ratios := measured.get(entry.name):
+            points = [p for p in _points(sweep, entry.name) if p.length in ratios]
+            _add(figure, points, list(ratios.values()), entry.name, index, 0, "%{y:.2f}×")
     _add_level(figure, 1, INK, "solid", texts.CHART_EQUAL.format(baseline=baseline.name), above=False)
     for line in paper:
         color = COLORS[
             next(i for i, f in enumerate(facts) if f.architecture == line.architecture) % len(COLORS)
         ]
-        words = texts.CHART_PAPER.format(version=line.version, ratio=line.ratio, lane=line.architecture)
+        words = texts.CHART_PAPER.format(version=line.version, ratio=line.ratio, entry=line.architecture)
         left = line.version == "v1"  # figures of different versions nearly meet
         _add_level(figure, line.ratio, color, "dot", words, above=left, right=not left)
     figure.update_yaxes(range=[math.log10(min(values) / 1.6), math.log10(max(values) * 1.6)])
@@ -105,8 +105,8 @@ def _add_level(
     )
 
 
-def _points(sweep: SweepResult, lane: str) -> list[Point]:
-    return sorted((p for p in sweep.points if p.lane == lane), key=lambda p: p.length)
+def _points(sweep: SweepResult, entry: str) -> list[Point]:
+    return sorted((p for p in sweep.points if p.entry == entry), key=lambda p: p.length)
 
 
 def _figure(sweeps: Sequence[SweepResult], title: str, values: list[float], *, unit: str = "") -> Figure:
@@ -133,7 +133,7 @@ def _add(
     points: Sequence[Point],
     values: Sequence[float],
     name: str,
-    lane: int,
+    entry: int,
     sweep: int,
     hover: str,
     spread: dict[str, Any] | None = None,
@@ -144,8 +144,8 @@ def _add(
         error_y=spread,
         mode="lines+markers",
         name=name,
-        line={"color": COLORS[lane % len(COLORS)], "width": 2.5, "dash": DASHES[sweep % len(DASHES)]},
-        marker={"symbol": SYMBOLS[lane % len(SYMBOLS)], "size": 8},
+        line={"color": COLORS[entry % len(COLORS)], "width": 2.5, "dash": DASHES[sweep % len(DASHES)]},
+        marker={"symbol": SYMBOLS[entry % len(SYMBOLS)], "size": 8},
         hovertemplate=hover,
         showlegend=True,
     )

@@ -1,4 +1,4 @@
-"""Measured results as files: JSON with everything, CSV with one row a lane or point."""
+"""Measured results as files: JSON with everything, CSV with one row a entry or point."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLUMNS: tuple[str, ...] = (
     "result",
     "kind",
     "measured",
-    "lane",
+    "entry",
     "architecture",
     "weights",
     "parameters",
@@ -69,7 +69,7 @@ def file_name(kept: Sequence[Kept]) -> str:
 
 
 def to_csv(kept: Sequence[Kept]) -> str:
-    """One row for each lane of a race and each point of a sweep."""
+    """One row for each entry of a race and each point of a sweep."""
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, restval="")
     writer.writeheader()
@@ -92,24 +92,24 @@ def rows_of(kept: Kept) -> list[dict[str, Any]]:
             {
                 **head,
                 **shared,
-                **{name: getattr(lane, name) for name in FACTS},
-                "lane": lane.name,
-                "ms": lane.ms_per_step,
-                "ms_min": 1000 * lane.seconds_min / len(lane.step_ms),
-                "ms_max": 1000 * lane.seconds_max / len(lane.step_ms),
-                "tokens_per_second": lane.tokens_per_second,
-                "forward_passes": lane.forward_passes,
-                "peak_memory_bytes": lane.peak_memory_bytes,
+                **{name: getattr(entry, name) for name in FACTS},
+                "entry": entry.name,
+                "ms": entry.ms_per_step,
+                "ms_min": 1000 * entry.seconds_min / len(entry.step_ms),
+                "ms_max": 1000 * entry.seconds_max / len(entry.step_ms),
+                "tokens_per_second": entry.tokens_per_second,
+                "forward_passes": entry.forward_passes,
+                "peak_memory_bytes": entry.peak_memory_bytes,
             }
-            for lane in race.lanes
+            for entry in race.entries
         ]
     sweep = kept.sweep
     assert sweep is not None, "a result is of a race or of a sweep"
-    facts = {lane.name: {name: getattr(lane, name) for name in FACTS} for lane in kept.facts}
+    facts = {entry.name: {name: getattr(entry, name) for name in FACTS} for entry in kept.facts}
     shared = {"batch": sweep.batch, "repeats": sweep.repeats, "machine": sweep.machine, "forward_passes": 1}
-    fields = ("lane", "length", "ms", "ms_min", "ms_max", "tokens_per_second", "peak_memory_bytes")
+    fields = ("entry", "length", "ms", "ms_min", "ms_max", "tokens_per_second", "peak_memory_bytes")
     return [
-        {**head, **shared, **facts[point.lane], **{name: getattr(point, name) for name in fields}}
+        {**head, **shared, **facts[point.entry], **{name: getattr(point, name) for name in fields}}
         for point in sweep.points
     ]
 

@@ -1,4 +1,4 @@
-"""The race of the Race tab: the lanes timed one after the other by `diffuapriel.benchmark`, and replayed side by side.
+"""The race: entries timed one after the other by `diffuapriel.benchmark`, and replayed side by side.
 
 This part draws and the package measures: no time is taken here. A race holds the machine's one turn from
 beginning to end, so that nobody else's run is timed with theirs.
@@ -39,7 +39,7 @@ class RacePart:
         self.models, self.limits, self.shelf = models, limits, shelf
         self.stops = Stops()
 
-    def build(self, player: dict[str, Any], lanes: list[Any]) -> tuple[list[Any], list[Any], Any]:
+    def build(self, player: dict[str, Any], entries: list[Any]) -> tuple[list[Any], list[Any], Any]:
         """Draw it. Returns the runs as events, [length, steps, strategy, timed runs, seed], and the status line."""
         with gr.Row():
             most, many = self.limits.race_tokens(self.models.device), self.limits.max_steps
@@ -65,7 +65,7 @@ class RacePart:
             stop,
             self.stops,
             handler,
-            [*lanes, *settings],
+            [*entries, *settings],
             [replay, table, status],
             status=status,
             name=None,
@@ -128,7 +128,7 @@ class RacePart:
             repeats: timed runs of each model
             seed: of the noise, the same for every model
         Returns:
-            Milliseconds per step, tokens/s, forward passes, memory and parameters of each lane, and what was fair.
+            Milliseconds per step, tokens/s, forward passes, memory and parameters of each entry, and what was fair.
         """
         asked = read_race(self.models, self.limits, a, b, c, length, steps, strategy, repeats, seed)
         session = request and request.session_hash
@@ -143,14 +143,14 @@ class RacePart:
         return self.shelf.add(session, race=result).to_dict()
 
     def _timed(self, asked: RaceRequest, stopped: Event) -> Generator[Update, None, RaceResult | None]:
-        """Load the lanes and race them; None where the visitor pressed Stop."""
+        """Load the entries and race them; None where the visitor pressed Stop."""
         from diffuapriel.benchmark.generation import race_events
 
-        refuse_too_large(self.models, asked.entries)
-        lanes = [self.models.load(entry).tuned() for entry in asked.entries]
+        refuse_too_large(self.models, asked.model_entries)
+        entries = [self.models.load(model_entry).tuned() for model_entry in asked.model_entries]
         shown = 0.0
         for event in race_events(
-            lanes,
+            entries,
             asked.length,
             asked.steps,
             strategy=asked.strategy,
@@ -165,7 +165,7 @@ class RacePart:
                 shown = time.monotonic()
                 timed = texts.TIMED.format(repeat=event.repeat + 1, repeats=asked.repeats)
                 phase = timed if event.phase == "timed" else texts.WARM_UP
-                line = texts.RACE_PROGRESS.format(phase=phase, lane=event.lane, step=event.step)
+                line = texts.RACE_PROGRESS.format(phase=phase, entry=event.entry, step=event.step)
                 yield SAME, SAME, render.progress(event.fraction, line)
         return None
 
@@ -183,9 +183,9 @@ def replay_message(result: RaceResult) -> str:
     """The message that makes the player replay all generations on one clock."""
     from diffuapriel.trace.messages import race_message, to_text
 
-    lanes = []
-    for lane in result.lanes:
-        assert lane.trace is not None, "a race that was just run holds its traces"
-        note = texts.LANE_NOTE.format(ms=lane.ms_per_step, rate=lane.tokens_per_second)
-        lanes.append({"label": lane.name, "note": note, "trace": lane.trace.to_dict()})
-    return to_text(race_message(lanes))
+    entries = []
+    for entry in result.entries:
+        assert entry.trace is not None, "a race that was just run holds its traces"
+        note = texts.LANE_NOTE.format(ms=entry.ms_per_step, rate=entry.tokens_per_second)
+        entries.append({"label": entry.name, "note": note, "trace": entry.trace.to_dict()})
+    return to_text(race_message(entries))

@@ -84,21 +84,23 @@ def _block(figure: Any, kept: Kept, lines: list[str], top: float, share: float, 
 
 def _race(axes: Axes, race: RaceResult) -> None:
     """Bars of milliseconds per step, fastest first, with least and most of the runs."""
-    lanes = sorted(race.lanes, key=lambda lane: lane.seconds)
-    colors = {lane.name: COLORS[i % len(COLORS)] for i, lane in enumerate(race.lanes)}
-    times = [lane.ms_per_step for lane in lanes]
-    per_step = [1000 / len(lane.step_ms) for lane in lanes]
+    entries = sorted(race.entries, key=lambda entry: entry.seconds)
+    colors = {entry.name: COLORS[i % len(COLORS)] for i, entry in enumerate(race.entries)}
+    times = [entry.ms_per_step for entry in entries]
+    per_step = [1000 / len(entry.step_ms) for entry in entries]
     spread = [
-        [max(0.0, t - lane.seconds_min * f) for t, lane, f in zip(times, lanes, per_step)],
-        [max(0.0, lane.seconds_max * f - t) for t, lane, f in zip(times, lanes, per_step)],
+        [max(0.0, t - entry.seconds_min * f) for t, entry, f in zip(times, entries, per_step)],
+        [max(0.0, entry.seconds_max * f - t) for t, entry, f in zip(times, entries, per_step)],
     ]
-    rows = list(range(len(lanes)))
-    axes.barh(rows, times, xerr=spread, height=0.55, color=[colors[lane.name] for lane in lanes], ecolor=INK)
-    axes.set_yticks(rows, [textwrap.fill(lane.name, 26) for lane in lanes], parse_math=False)
-    axes.set_ylim(len(lanes) - 0.4, -0.6)
+    rows = list(range(len(entries)))
+    axes.barh(
+        rows, times, xerr=spread, height=0.55, color=[colors[entry.name] for entry in entries], ecolor=INK
+    )
+    axes.set_yticks(rows, [textwrap.fill(entry.name, 26) for entry in entries], parse_math=False)
+    axes.set_ylim(len(entries) - 0.4, -0.6)
     axes.set_xlim(0, 1.28 * max(t + more for t, more in zip(times, spread[1])))
-    for row, lane in enumerate(lanes):
-        words = texts.LANE_NOTE.format(ms=lane.ms_per_step, rate=lane.tokens_per_second)
+    for row, entry in enumerate(entries):
+        words = texts.LANE_NOTE.format(ms=entry.ms_per_step, rate=entry.tokens_per_second)
         axes.annotate(
             words,
             (times[row] + spread[1][row], row),
@@ -121,11 +123,11 @@ def _sweep(figure: Any, kept: Kept, bottom: float, height: float) -> None:
     wide = 0.26 if several else 0.41
     places = [(0.06 + i * (wide + 0.07), bottom, wide, height) for i in range(3 if several else 2)]
     latency, rate = (figure.add_axes(place) for place in places[:2])
-    for i, lane in enumerate(sweep.lanes):
+    for i, entry in enumerate(sweep.entries):
         look = {"color": COLORS[i % len(COLORS)], "marker": MARKS[i % len(MARKS)], "markersize": 4}
-        points = sorted((p for p in sweep.points if p.lane == lane), key=lambda p: p.length)
-        lengths, exponent = [p.length for p in points], sweep.exponents[lane]
-        name = lane if exponent is None else texts.CHART_SLOPE.format(lane=lane, slope=exponent)
+        points = sorted((p for p in sweep.points if p.entry == entry), key=lambda p: p.length)
+        lengths, exponent = [p.length for p in points], sweep.exponents[entry]
+        name = entry if exponent is None else texts.CHART_SLOPE.format(entry=entry, slope=exponent)
         low, high = [p.ms - p.ms_min for p in points], [p.ms_max - p.ms for p in points]
         latency.errorbar(lengths, [p.ms for p in points], yerr=[low, high], capsize=2, **look)
         rate.plot(lengths, [p.tokens_per_second for p in points], label=name, **look)
@@ -140,7 +142,7 @@ def _sweep(figure: Any, kept: Kept, bottom: float, height: float) -> None:
     for text in legend.get_texts():
         text.set_parse_math(False)
     if several:
-        assert baseline is not None, "several lanes are held against a baseline"
+        assert baseline is not None, "several entries are held against a baseline"
         _ratios(figure.add_axes(places[2]), kept, baseline.name)
 
 
@@ -149,17 +151,17 @@ def _ratios(axes: Axes, kept: Kept, baseline: str) -> None:
 
     assert kept.sweep is not None, "a result is of a race or of a sweep"
     colors: dict[str, str] = {}
-    for i, lane in enumerate(kept.facts):
-        ratios = speed_ratios(kept.sweep, lane.name, baseline)
-        if lane.name == baseline or not ratios:
+    for i, entry in enumerate(kept.facts):
+        ratios = speed_ratios(kept.sweep, entry.name, baseline)
+        if entry.name == baseline or not ratios:
             continue
         look = {"color": COLORS[i % len(COLORS)], "marker": MARKS[i % len(MARKS)], "markersize": 4}
         axes.plot(list(ratios), list(ratios.values()), **look)
-        colors.setdefault(lane.architecture, look["color"])
+        colors.setdefault(entry.architecture, look["color"])
     axes.axhline(1, color=INK, linewidth=1)
     for line in published_ratios(set(colors)):
         axes.axhline(line.ratio, color=colors[line.architecture], linestyle=":", linewidth=1.2)
-        words = texts.CHART_PAPER.format(version=line.version, ratio=line.ratio, lane=line.architecture)
+        words = texts.CHART_PAPER.format(version=line.version, ratio=line.ratio, entry=line.architecture)
         left = line.version == "v1"  # figures of different versions nearly meet
         place = {"xycoords": ("axes fraction", "data"), "ha": "left" if left else "right"}
         place["va"] = "bottom" if left else "top"

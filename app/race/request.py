@@ -1,4 +1,4 @@
-"""What a visitor asks for in the Race tab, as checked values: two or three lanes, and what they are to do."""
+"""What a visitor asks for in the Race tab, as checked values: two or three entries, and what they are to do."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 from app.server import limits as check
 from app.server.limits import Limits, Refused
-from app.server.models import Entry, Models
+from app.server.models import ModelEntry, Models
 
-NO_LANE = ""  # what the page sends for a third lane that is not wanted
+NO_ENTRY = ""  # what the page sends for a third entry that is not wanted
 MOST_LANES = 3
 
 
@@ -18,7 +18,7 @@ MOST_LANES = 3
 class RaceRequest:
     """A race that may start."""
 
-    entries: tuple[Entry, ...]  # two or three
+    model_entries: tuple[ModelEntry, ...]  # two or three
     length: int
     steps: int
     strategy: str
@@ -30,15 +30,15 @@ class RaceRequest:
 class SweepRequest:
     """A sweep that may start."""
 
-    entries: tuple[Entry, ...]
+    model_entries: tuple[ModelEntry, ...]
     lengths: tuple[int, ...]
 
 
-def read_lanes(models: Models, lanes: Sequence[Any]) -> tuple[Entry, ...]:
-    """The entries of two or three lanes; the third may be left out ("" or None). Raises Refused for a bad one."""
-    *first, last = lanes
-    wanted = [*first, *([] if last in (NO_LANE, None) else [last])]
-    return tuple(models.entry(lane) for lane in wanted)
+def read_entries(models: Models, entries: Sequence[Any]) -> tuple[ModelEntry, ...]:
+    """Two or three models to race; the third may be left out ("" or None). Raises Refused for a bad one."""
+    *first, last = entries
+    wanted = [*first, *([] if last in (NO_ENTRY, None) else [last])]
+    return tuple(models.find(entry) for entry in wanted)
 
 
 def read_race(
@@ -57,7 +57,7 @@ def read_race(
     from diffuapriel.sampling.config import STRATEGIES
 
     return RaceRequest(
-        entries=read_lanes(models, (a, b, c)),
+        model_entries=read_entries(models, (a, b, c)),
         length=check.whole_number("length", length, 1, limits.race_tokens(models.device)),
         steps=check.whole_number("steps", steps, 1, limits.max_steps),
         strategy=check.choice("strategy", strategy, STRATEGIES),
@@ -70,13 +70,13 @@ def read_sweep(models: Models, limits: Limits, a: Any, b: Any, c: Any, longest: 
     """Check every value as it came from the page. Raises Refused that names the first bad one."""
     from diffuapriel.benchmark.sweep import LENGTHS
 
-    entries = read_lanes(models, (a, b, c))
+    model_entries = read_entries(models, (a, b, c))
     top = check.whole_number("longest length", longest, LENGTHS[0], limits.max_sweep_length)
-    return SweepRequest(entries, tuple(n for n in LENGTHS if n <= top))
+    return SweepRequest(model_entries, tuple(n for n in LENGTHS if n <= top))
 
 
-def refuse_too_large(models: Models, entries: Sequence[Entry]) -> None:
-    """Raises Refused, with the figure, where the random weights of all lanes together do not fit in memory.
+def refuse_too_large(models: Models, model_entries: Sequence[ModelEntry]) -> None:
+    """Raises Refused, with the figure, where the random weights of all entries together do not fit in memory.
 
     Before any is made: building two large models only to refuse the third would take minutes.
     """
@@ -84,9 +84,9 @@ def refuse_too_large(models: Models, entries: Sequence[Entry]) -> None:
     from diffuapriel.config import preset
     from diffuapriel.model.denoiser import count_parameters
 
-    random = [entry for entry in entries if not entry.trained]
-    needed = sum(4 * count_parameters(preset(*entry.source.split("/"))) for entry in random)
-    names = " and ".join(entry.label for entry in random)
+    random = [model_entry for model_entry in model_entries if not model_entry.trained]
+    needed = sum(4 * count_parameters(preset(*model_entry.source.split("/"))) for model_entry in random)
+    names = " and ".join(model_entry.label for model_entry in random)
     if needed and (problem := refusal(needed, models.device, f"loading {names}")):
         raise Refused(problem.replace("a shorter length", "a smaller preset"))
 

@@ -112,12 +112,12 @@ def read_numbers(chosen: Any) -> list[int]:
 
 
 def comparison(kept: Sequence[Kept]) -> str:
-    """A row for each lane: milliseconds, tokens/s, and how it compares with the first row."""
+    """A row for each entry: milliseconds, tokens/s, and how it compares with the first row."""
     found = [row for one in kept for row in measured(one)]
     first = found[0]["ms"]
     rows = []
     for row in found:
-        name = html.escape(row["lane"])
+        name = html.escape(row["entry"])
         title = f'<th scope="row">{name}<small>{html.escape(row["result"])}</small></th>'
         cells = (
             f"{row['length']:,}",
@@ -132,20 +132,20 @@ def comparison(kept: Sequence[Kept]) -> str:
 
 
 def measured(kept: Kept) -> list[dict[str, Any]]:
-    """What the table says of each lane: of a sweep, at its longest length."""
+    """What the table says of each entry: of a sweep, at its longest length."""
     name = texts.RESULTS_KINDS[kept.kind].format(number=kept.number)
     if kept.race:
         shared = {"result": name, "length": kept.race.length, "steps": f"{kept.race.steps}"}
         return [
-            {**shared, "lane": lane.name, "ms": lane.ms_per_step, "rate": lane.tokens_per_second}
-            for lane in kept.race.lanes
+            {**shared, "entry": entry.name, "ms": entry.ms_per_step, "rate": entry.tokens_per_second}
+            for entry in kept.race.entries
         ]
     assert kept.sweep is not None, "a result is of a race or of a sweep"
     rows = []
-    for lane in kept.sweep.lanes:
-        points = [point for point in kept.sweep.points if point.lane == lane]
+    for entry in kept.sweep.entries:
+        points = [point for point in kept.sweep.points if point.entry == entry]
         if points:
             top = max(points, key=lambda point: point.length)
             figures = {"ms": top.ms, "rate": top.tokens_per_second}
-            rows.append({"result": name, "lane": lane, "length": top.length, "steps": "–", **figures})
+            rows.append({"result": name, "entry": entry, "length": top.length, "steps": "–", **figures})
     return rows

@@ -17,7 +17,7 @@ from app.strings import en as texts
 if TYPE_CHECKING:
     from diffuapriel.benchmark.generation import RaceResult
     from diffuapriel.benchmark.sweep import SweepResult
-    from diffuapriel.benchmark.verdict import LaneFacts
+    from diffuapriel.benchmark.verdict import EntryFacts
 
 MOST_RESULTS = 12  # of one visitor; the oldest goes first
 MOST_VISITORS = 256
@@ -27,13 +27,13 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Kept:
-    """One measurement: a race or a sweep. `facts` says who the lanes of a sweep were."""
+    """One measurement: a race or a sweep. `facts` says who the entries of a sweep were."""
 
     number: int  # 1, 2, ... in this visit
     measured: str  # ISO time
     race: RaceResult | None = None
     sweep: SweepResult | None = None
-    facts: tuple[LaneFacts, ...] = ()
+    facts: tuple[EntryFacts, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -44,13 +44,13 @@ class Kept:
     def title(self) -> str:
         """What it was, in a line."""
         if self.race:
-            lanes = " / ".join(f"{lane.name} {lane.ms_per_step:.3g} ms" for lane in self.race.lanes)
+            entries = " / ".join(f"{entry.name} {entry.ms_per_step:.3g} ms" for entry in self.race.entries)
             return texts.KEPT_RACE.format(
-                number=self.number, length=self.race.length, steps=self.race.steps, lanes=lanes
+                number=self.number, length=self.race.length, steps=self.race.steps, entries=entries
             )
         assert self.sweep is not None, "a result is of a race or of a sweep"
         top = max((p.length for p in self.sweep.points), default=0)
-        return texts.KEPT_SWEEP.format(number=self.number, top=top, lanes=" / ".join(self.sweep.lanes))
+        return texts.KEPT_SWEEP.format(number=self.number, top=top, entries=" / ".join(self.sweep.entries))
 
     def fairness(self) -> list[str]:
         """What was fair, in sentences."""
@@ -66,7 +66,7 @@ class Kept:
         result = self.race or self.sweep
         assert result is not None, "a result is of a race or of a sweep"
         about = {"number": self.number, "kind": self.kind, "measured": self.measured, "title": self.title}
-        facts = {"facts": [lane.to_dict() for lane in self.facts]} if self.facts else {}
+        facts = {"facts": [entry.to_dict() for entry in self.facts]} if self.facts else {}
         return {**about, "result": result.to_dict(), **facts, "fairness": self.fairness()}
 
 
@@ -89,11 +89,11 @@ class Shelf:
         *,
         race: RaceResult | None = None,
         sweep: SweepResult | None = None,
-        facts: tuple[LaneFacts, ...] = (),
+        facts: tuple[EntryFacts, ...] = (),
     ) -> Kept:
         """Keep one result without its traces; of a caller without a session nothing is kept, it would be anybody's."""
         if race:
-            race = replace(race, lanes=tuple(replace(lane, trace=None) for lane in race.lanes))
+            race = replace(race, entries=tuple(replace(entry, trace=None) for entry in race.entries))
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         if session is None:
             return Kept(0, now, race, sweep, facts)

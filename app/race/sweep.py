@@ -25,12 +25,12 @@ from app.ui import render
 
 if TYPE_CHECKING:
     from diffuapriel.benchmark.sweep import SweepResult
-    from diffuapriel.benchmark.verdict import LaneFacts
+    from diffuapriel.benchmark.verdict import EntryFacts
 
 LENGTHS = (1024, 2048, 4096, 8192, 16384, 32768, 65536)  # offered as the longest
 LONGEST = 4096
 Update = tuple[Any, Any, Any, Any, str]  # latency, tokens/s, speed over DiffuTran, what was fair, status
-Measured = tuple["SweepResult", "tuple[LaneFacts, ...]", bool]  # result, lanes, whether it is whole
+Measured = tuple["SweepResult", "tuple[EntryFacts, ...]", bool]  # result, entries, whether it is whole
 
 
 class SweepPart:
@@ -40,7 +40,7 @@ class SweepPart:
         self.models, self.limits, self.shelf = models, limits, shelf
         self.stops = Stops()
 
-    def build(self, lanes: list[Any]) -> tuple[list[Any], Any]:
+    def build(self, entries: list[Any]) -> tuple[list[Any], Any]:
         """Draw it. Returns the runs as events, and the choice of the longest length."""
         gr.HTML(render.lead(texts.SWEEP_TITLE, texts.SWEEP_LEAD), apply_default_css=False)
         longest = gr.Radio(
@@ -68,7 +68,7 @@ class SweepPart:
             stop,
             self.stops,
             handler,
-            [*lanes, longest],
+            [*entries, longest],
             [latency, rate, ratio, fair, status],
             status=status,
             name=None,
@@ -125,16 +125,16 @@ class SweepPart:
         return {**kept.to_dict(), "summary": summary(result, facts)}
 
     def _measure(self, asked: SweepRequest, stopped: Event) -> Generator[Update, None, Measured]:
-        """Load the lanes and measure; ends early, with what there is, where the visitor pressed Stop."""
+        """Load the entries and measure; ends early, with what there is, where the visitor pressed Stop."""
         from diffuapriel.benchmark.sweep import sweep_events
-        from diffuapriel.benchmark.verdict import LaneFacts
+        from diffuapriel.benchmark.verdict import EntryFacts
 
-        refuse_too_large(self.models, asked.entries)
-        lanes = [self.models.load(entry).tuned() for entry in asked.entries]
-        facts = LaneFacts.of(lanes)
+        refuse_too_large(self.models, asked.model_entries)
+        entries = [self.models.load(model_entry).tuned() for model_entry in asked.model_entries]
+        facts = EntryFacts.of(entries)
         points, shown = 0, 0.0
         event = None
-        for event in sweep_events(lanes, lengths=asked.lengths):
+        for event in sweep_events(entries, lengths=asked.lengths):
             if event.fraction >= 1 or stopped.is_set():
                 break
             fresh = len(event.result.points) > points
@@ -146,7 +146,7 @@ class SweepPart:
         return event.result, facts, event.fraction >= 1
 
 
-def drawn(result: SweepResult, facts: tuple[LaneFacts, ...]) -> tuple[Any, Any, Any]:
+def drawn(result: SweepResult, facts: tuple[EntryFacts, ...]) -> tuple[Any, Any, Any]:
     """The three charts; the third is hidden where no DiffuTran runs."""
     ratio = ratio_chart(result, facts)
     hidden = gr.update(value=None, visible=False)
@@ -154,7 +154,7 @@ def drawn(result: SweepResult, facts: tuple[LaneFacts, ...]) -> tuple[Any, Any, 
     return latency_chart([result]), rate_chart([result]), third
 
 
-def summary(result: SweepResult, facts: tuple[LaneFacts, ...]) -> list[str]:
+def summary(result: SweepResult, facts: tuple[EntryFacts, ...]) -> list[str]:
     """The crossovers in words, where DiffuTran wins, and what was not run and why."""
     from diffuapriel.benchmark.verdict import verdicts
 
@@ -162,15 +162,15 @@ def summary(result: SweepResult, facts: tuple[LaneFacts, ...]) -> list[str]:
     return [*verdicts(result, facts), *(f"{texts.NOT_RUN}: {message}." for message in refusals)]
 
 
-def paper_notes(facts: tuple[LaneFacts, ...]) -> list[str]:
+def paper_notes(facts: tuple[EntryFacts, ...]) -> list[str]:
     """Whose the dotted lines are, and in which setting; nothing where none is drawn."""
     from diffuapriel.benchmark.verdict import baseline_of, published_ratios
 
-    figures = published_ratios({lane.architecture for lane in facts}) if baseline_of(facts) else []
+    figures = published_ratios({entry.architecture for entry in facts}) if baseline_of(facts) else []
     if not figures:
         return []
     said = [
-        texts.PAPER_FIGURE.format(version=f.version, lane=f.architecture, ratio=f.ratio, setting=f.setting)
+        texts.PAPER_FIGURE.format(version=f.version, entry=f.architecture, ratio=f.ratio, setting=f.setting)
         for f in figures
     ]
     return [texts.PAPER_NOTE.format(figures="; ".join(said))]

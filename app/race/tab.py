@@ -1,6 +1,6 @@
 """The Race tab: two or three models on the same canvas, timed fairly by `diffuapriel.benchmark`, and what came of it.
 
-Here are the lanes and the order of the page; race_run.py races, race_sweep.py measures over the length and
+Here are the entries and the order of the page; race_run.py races, race_sweep.py measures over the length and
 race_results.py keeps, compares and saves. What a visitor sends is checked in race_request.py.
 """
 
@@ -12,7 +12,7 @@ import gradio as gr
 from gradio.context import Context
 
 from app.race.live import RacePart
-from app.race.request import NO_LANE, where_it_runs
+from app.race.request import NO_ENTRY, where_it_runs
 from app.race.results import ResultsPart
 from app.race.store import Shelf
 from app.race.sweep import SweepPart
@@ -40,11 +40,11 @@ class RaceTab:
         gr.HTML(
             render.lead("", f"{texts.RACE_LEAD} {where_it_runs(self.models.device)}"), apply_default_css=False
         )
-        lanes = self._lanes()
+        entries = self._lanes()
         gr.HTML(render.note(texts.RANDOM_WEIGHTS), apply_default_css=False)
-        races, settings, status = self.race.build(player, lanes)
-        sweeps, longest = self.sweep.build(lanes)
-        fields = race_fields(self.models, self.limits, [*lanes, *settings, longest])
+        races, settings, status = self.race.build(player, entries)
+        sweeps, longest = self.sweep.build(entries)
+        fields = race_fields(self.models, self.limits, [*entries, *settings, longest])
         wire_link("race", fields, status)
         self.results.build([*races, *sweeps])
         gr.api(self.names, api_name="models")
@@ -64,14 +64,14 @@ class RaceTab:
         return self.models.everything
 
     def _lanes(self) -> list[gr.Dropdown]:
-        """The three lanes, the third one empty."""
+        """The three entries, the third one empty."""
         a, b = self.models.opening_pair()
         everything = self.models.everything
-        third = [(texts.NO_LANE, NO_LANE), *((label, label) for label in everything)]
+        third = [(texts.NO_ENTRY, NO_ENTRY), *((label, label) for label in everything)]
         shared: dict[str, Any] = {"min_width": 240}
         with gr.Row():
             return [
                 gr.Dropdown(everything, value=a, label=texts.LANE_A, elem_id="race-a", **shared),
                 gr.Dropdown(everything, value=b, label=texts.LANE_B, elem_id="race-b", **shared),
-                gr.Dropdown(third, value=NO_LANE, label=texts.LANE_C, elem_id="race-c", **shared),
+                gr.Dropdown(third, value=NO_ENTRY, label=texts.LANE_C, elem_id="race-c", **shared),
             ]

@@ -20,7 +20,7 @@ from diffuapriel.config import ARCHITECTURES, PRESETS, preset
 from diffuapriel.tokenizer import Tokenizer, get_tokenizer
 
 if TYPE_CHECKING:
-    from diffuapriel.benchmark.entry import Lane
+    from diffuapriel.benchmark.entry import Entry
     from diffuapriel.checkpoint import CheckpointInfo
 
 KEPT = 4  # loaded checkpoints kept in memory, the least recently used one goes first
@@ -28,7 +28,7 @@ TURN_SECONDS = 120.0  # how long a visitor at the head of the queue waits for th
 
 
 @dataclass(frozen=True)
-class Entry:
+class ModelEntry:
     """One choice on the page. `source` is a checkpoint's name or folder, or "preset/architecture"."""
 
     label: str
@@ -47,22 +47,22 @@ class Entry:
 
 
 class Models:
-    """All entries, the checkpoints loaded so far, and the one turn."""
+    """All model_entries, the checkpoints loaded so far, and the one turn."""
 
     def __init__(self, checkpoints: Sequence[str] = (), device: str = "cpu") -> None:
         """checkpoints: folders beside the bundled ones, offered first. Raises what `inspect_checkpoint` raises."""
         from diffuapriel.checkpoint import bundled, inspect_checkpoint
 
         self.device = device
-        self._loaded: OrderedDict[str, Lane] = OrderedDict()
+        self._loaded: OrderedDict[str, Entry] = OrderedDict()
         self._turn = threading.Lock()
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, ModelEntry] = {}
         sizes = {}
         for source in dict.fromkeys([*checkpoints, *preferred(bundled())]):
             info = inspect_checkpoint(source)
             label = info.name if info.name not in self._entries else str(info.folder)
             about = (info.config.tokenizer, corpus_of(info), info.config.architecture, window_of(info))
-            self._entries[label] = Entry(label, str(source), True, *about)
+            self._entries[label] = ModelEntry(label, str(source), True, *about)
             sizes[label] = info.bytes
         on_gpu = device.startswith("cuda") and not checkpoints
         self._largest = max(sizes, key=lambda label: sizes[label], default="") if on_gpu else ""
@@ -70,7 +70,7 @@ class Models:
             for architecture in ARCHITECTURES:
                 label = f"{architecture} {name}, random weights"
                 tokenizer = preset(name, architecture).tokenizer
-                self._entries[label] = Entry(
+                self._entries[label] = ModelEntry(
                     label, f"{name}/{architecture}", False, tokenizer, architecture=architecture
                 )
 
@@ -94,13 +94,13 @@ class Models:
         """All labels, checkpoints first."""
         return list(self._entries)
 
-    def entry(self, label: Any, permitted: Sequence[str] | None = None) -> Entry:
-        """The entry of a label that a visitor sent. Raises Refused for any other value."""
+    def find(self, label: Any, permitted: Sequence[str] | None = None) -> ModelEntry:
+        """The model_entry of a label that a visitor sent. Raises Refused for any other value."""
         return self._entries[choice("model", label, self.everything if permitted is None else permitted)]
 
-    def tokenizer(self, entry: Entry) -> Tokenizer:
-        """The entry's tokenizer, without loading its model."""
-        return get_tokenizer(entry.tokenizer)
+    def tokenizer(self, model_entry: ModelEntry) -> Tokenizer:
+        """The model_entry's tokenizer, without loading its model."""
+        return get_tokenizer(model_entry.tokenizer)
 
     def opening_pair(self) -> tuple[str, str]:
         """The two that the race tab shows first: DiffuApriel and DiffuTran, of one kind."""
@@ -109,27 +109,27 @@ class Models:
         attention = next((n for n in labels if "diffutran" in n), labels[-1])
         return mamba, attention
 
-    def load(self, entry: Entry) -> Lane:
+    def load(self, model_entry: ModelEntry) -> Entry:
         """The entry's model, ready to run or to race. Presets are built anew: they are large and quick to make."""
-        from diffuapriel.benchmark.entry import Lane
+        from diffuapriel.benchmark.entry import Entry
         from diffuapriel.benchmark.memory import refusal
 
-        if not entry.trained:
+        if not model_entry.trained:
             from diffuapriel.model.denoiser import count_parameters
 
-            name, architecture = entry.source.split("/")
+            name, architecture = model_entry.source.split("/")
             weights = 4 * count_parameters(preset(name, architecture))
-            if problem := refusal(weights, self.device, f"loading {entry.label}"):
+            if problem := refusal(weights, self.device, f"loading {model_entry.label}"):
                 raise Refused(problem.replace("a shorter length", "a smaller preset"))
-            return Lane.random(name, architecture, device=self.device)
-        if entry.label not in self._loaded:
-            self._loaded[entry.label] = Lane.from_checkpoint(
-                entry.source, device=self.device, name=entry.label
+            return Entry.random(name, architecture, device=self.device)
+        if model_entry.label not in self._loaded:
+            self._loaded[model_entry.label] = Entry.from_checkpoint(
+                model_entry.source, device=self.device, name=model_entry.label
             )
             while len(self._loaded) > KEPT:
                 self._loaded.popitem(last=False)
-        self._loaded.move_to_end(entry.label)
-        return self._loaded[entry.label]
+        self._loaded.move_to_end(model_entry.label)
+        return self._loaded[model_entry.label]
 
     @property
     def busy(self) -> bool:

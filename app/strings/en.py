@@ -291,7 +291,7 @@ RACE_LEAD = (
 LANE_A = "Lane A"
 LANE_B = "Lane B"
 LANE_C = "Lane C"
-NO_LANE = "none"
+NO_ENTRY = "none"
 RANDOM_WEIGHTS = (
     "Random weights are as fast as trained ones and write nonsense: for the paper's sizes, up to 1.3B."
 )
@@ -301,7 +301,7 @@ RACE_BEHIND = "{ratio:.2f}× the time of the first"
 RACE = "Race"
 RACE_MORE = "Strategy, seed"
 WHAT_WAS_FAIR = "What was fair"
-RACE_PROGRESS = "{phase}: {lane}, step {step}"
+RACE_PROGRESS = "{phase}: {entry}, step {step}"
 LANE_NOTE = "{ms:.1f} ms per step, {rate:,.0f} tokens/s"
 WARM_UP = "Warming up"
 TIMED = "Timing run {repeat} of {repeats}"
@@ -323,15 +323,15 @@ CHART_LATENCY = "ms per forward pass"
 CHART_RATE = "tokens per second"
 CHART_STEP = "ms per step, least to most of the runs"
 CHART_RATIO = "times as fast as {baseline}"
-CHART_SLOPE = "{lane} (slope {slope:.2f})"
+CHART_SLOPE = "{entry} (slope {slope:.2f})"
 CHART_CROSSOVER = " crossover at {length:,.0f} "
 CHART_EQUAL = "below: {baseline} is faster"
-CHART_PAPER = "the paper, {version}: up to {ratio:g}×, {lane}"
+CHART_PAPER = "the paper, {version}: up to {ratio:g}×, {entry}"
 PAPER_NOTE = (
     "Dotted lines are the paper's own figures (arXiv:2511.15927), not measured here: {figures}. "
     "Their hardware, kernels and sizes differ from this machine's."
 )
-PAPER_FIGURE = "{version}: {lane} up to {ratio:g} times DiffuTran's throughput {setting}"
+PAPER_FIGURE = "{version}: {entry} up to {ratio:g} times DiffuTran's throughput {setting}"
 
 RESULTS_TITLE = "Results of this visit"
 RESULTS_LEAD = (
@@ -344,8 +344,8 @@ RESULTS_FORGET = "Forget all"
 RESULTS_COLUMNS = ("lane", "length", "steps", "ms", "tokens/s", "× row 1")
 RESULTS_KINDS = {"race": "{number}. race", "sweep": "{number}. sweep"}
 RESULTS_MIXED = "Races count milliseconds per step, sweeps per forward pass at their longest length."
-KEPT_RACE = "{number}. race, {length:,} tokens × {steps} steps: {lanes}"
-KEPT_SWEEP = "{number}. sweep up to {top:,} tokens: {lanes}"
+KEPT_RACE = "{number}. race, {length:,} tokens × {steps} steps: {entries}"
+KEPT_SWEEP = "{number}. sweep up to {top:,} tokens: {entries}"
 SAVE_RESULTS_JSON = "Save as JSON"
 SAVE_RESULTS_CSV = "Save as CSV"
 SAVE_RESULTS_PNG = "Save as picture"

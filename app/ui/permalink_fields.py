@@ -20,7 +20,7 @@ def unmask_fields(models: Models, limits: Limits, components: Sequence[Any]) -> 
 
     checks: Checks = {
         "text": lambda v: check.text("the text", v, limits.max_characters),
-        "model": lambda v: models.entry(v, models.trained).label,
+        "model": lambda v: models.find(v, models.trained).label,
         "length": lambda v: check.whole_number("length", v, 0, limits.max_tokens),
         "steps": lambda v: check.whole_number("steps", v, 1, limits.max_steps),
         "strategy": lambda v: check.choice("strategy", v, STRATEGIES),
@@ -34,8 +34,8 @@ def unmask_fields(models: Models, limits: Limits, components: Sequence[Any]) -> 
 
 
 def race_fields(models: Models, limits: Limits, components: Sequence[Any]) -> list[Field]:
-    """The settings of the Race tab: the lanes, length, steps, strategy, timed runs, seed, and the longest length."""
-    from app.race.request import NO_LANE
+    """The settings of the Race tab: the entries, length, steps, strategy, timed runs, seed, and the longest length."""
+    from app.race.request import NO_ENTRY
     from app.race.sweep import LENGTHS
     from diffuapriel.sampling.config import STRATEGIES
 
@@ -46,9 +46,9 @@ def race_fields(models: Models, limits: Limits, components: Sequence[Any]) -> li
         return number
 
     checks: Checks = {
-        "a": lambda v: models.entry(v).label,
-        "b": lambda v: models.entry(v).label,
-        "c": lambda v: v if v == NO_LANE else models.entry(v).label,
+        "a": lambda v: models.find(v).label,
+        "b": lambda v: models.find(v).label,
+        "c": lambda v: v if v == NO_ENTRY else models.find(v).label,
         "length": lambda v: check.whole_number("length", v, 1, limits.race_tokens(models.device)),
         "steps": lambda v: check.whole_number("steps", v, 1, limits.max_steps),
         "strategy": lambda v: check.choice("strategy", v, STRATEGIES),
@@ -65,7 +65,7 @@ def inside_fields(models: Models, limits: Limits, components: Sequence[Any]) -> 
 
     checks: Checks = {
         "text": lambda v: check.text("the text", v, limits.max_characters),
-        "models": lambda v: [entry.label for entry in read_models(models, v)],
+        "models": lambda v: [model_entry.label for model_entry in read_models(models, v)],
         "t": lambda v: check.number("t", v, 0.0, 1.0),
         "method": lambda v: check.choice("method", v, METHODS),
     }
@@ -80,9 +80,9 @@ def quality_fields(models: Models, limits: Limits, components: Sequence[Any]) ->
     _, _, rounds, writer, strategies, steps, windows, *_ = components
     checks: Checks = {
         "text": lambda v: check.text("the text", v, limits.max_characters),
-        "model": lambda v: models.entry(v, models.trained).label,
+        "model": lambda v: models.find(v, models.trained).label,
         "rounds": lambda v: check.whole_number("rounds", v, 1, rounds.maximum),
-        "writer": lambda v: models.entry(v, offered(writer)).label,
+        "writer": lambda v: models.find(v, offered(writer)).label,
         "strategies": lambda v: several("strategies", v, offered(strategies)),
         "steps": lambda v: several("steps", v, offered(steps)),
         "windows": lambda v: check.whole_number("windows", v, windows.minimum, windows.maximum),

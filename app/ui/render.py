@@ -41,20 +41,20 @@ def results(result: RaceResult) -> str:
     """The table of a race, fastest first, and what was fair under it."""
     from diffuapriel.benchmark.memory import format_bytes
 
-    lanes = sorted(result.lanes, key=lambda lane: lane.seconds)
+    entries = sorted(result.entries, key=lambda entry: entry.seconds)
     rows = []
-    for place, lane in enumerate(lanes):
-        times = "" if place == 0 else texts.RACE_BEHIND.format(ratio=lane.seconds / lanes[0].seconds)
-        least, most = (1000 * s / len(lane.step_ms) for s in (lane.seconds_min, lane.seconds_max))
+    for place, entry in enumerate(entries):
+        times = "" if place == 0 else texts.RACE_BEHIND.format(ratio=entry.seconds / entries[0].seconds)
+        least, most = (1000 * s / len(entry.step_ms) for s in (entry.seconds_min, entry.seconds_max))
         cells = (
-            f"{lane.ms_per_step:.1f}<small>{least:.1f} to {most:.1f}</small>",
-            f"{lane.tokens_per_second:,.0f}",
-            f"{lane.forward_passes}",
-            html.escape(format_bytes(lane.peak_memory_bytes)),
-            f"{lane.parameters:,}",
+            f"{entry.ms_per_step:.1f}<small>{least:.1f} to {most:.1f}</small>",
+            f"{entry.tokens_per_second:,.0f}",
+            f"{entry.forward_passes}",
+            html.escape(format_bytes(entry.peak_memory_bytes)),
+            f"{entry.parameters:,}",
         )
         best = ' class="da-best"' if place == 0 else ""
-        name = f'<th scope="row">{html.escape(lane.name)}<small>{html.escape(times)}</small></th>'
+        name = f'<th scope="row">{html.escape(entry.name)}<small>{html.escape(times)}</small></th>'
         rows.append(
             f"<tr>{name}<td{best}>{cells[0]}</td>{''.join(f'<td>{cell}</td>' for cell in cells[1:])}</tr>"
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 from app.server import limits as check
 from app.server.limits import Limits, Refused
-from app.server.models import Entry, Models
+from app.server.models import ModelEntry, Models
 from app.strings import en as texts
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import BY_BLOCKS, MAX_STEPS, STRATEGIES, SamplerConfig
@@ -26,7 +26,7 @@ class Request:
     """A run of the sampler that may start."""
 
     text: str
-    entry: Entry
+    model_entry: ModelEntry
     length: int  # 0: as long as the text
     config: SamplerConfig
 
@@ -96,7 +96,7 @@ def read_request(
     )
     return Request(
         text=check.text("the text", text, limits.max_characters),
-        entry=models.entry(model, models.trained),
+        model_entry=models.find(model, models.trained),
         length=check.whole_number("length", length, 0, limits.max_tokens),
         config=config,
     )

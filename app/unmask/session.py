@@ -20,7 +20,7 @@ from app.strings import en as texts
 from app.unmask.request import Command, Request, make_canvas
 
 if TYPE_CHECKING:
-    from app.server.models import Entry
+    from app.server.models import ModelEntry
     from diffuapriel.sampling.frames import StepFrame
     from diffuapriel.tokenizer import Tokenizer
     from diffuapriel.trace.messages import Feed
@@ -39,7 +39,7 @@ class Visit:
         self.lock = threading.RLock()
         self.run: Steered | None = None
         self.other: Steered | None = None
-        self.entry: Entry | None = None
+        self.model_entry: ModelEntry | None = None
         self.about: dict[str, str] = {}
         self.name = ""  # of the run, for the page: a new one whenever frames on the screen no longer hold
         self.turn = 0
@@ -74,8 +74,8 @@ class Visit:
         if self.run is None or self.written != written:
             self.compose(asked, tokenizer, limits, device)
         else:
-            self._show(self.run.again(asked.config), asked.entry)
-        self.about = about(asked.entry)
+            self._show(self.run.again(asked.config), asked.model_entry)
+        self.about = about(asked.model_entry)
 
     def compose(self, asked: Request, tokenizer: Tokenizer, limits: Limits, device: str) -> None:
         """The canvas of a text, before any step. Raises ValueError where the text cannot be one."""
@@ -83,11 +83,11 @@ class Visit:
         from diffuapriel.trace.steering import Steered
 
         canvas = make_canvas(asked, tokenizer, limits).to(device)
-        self._show(Steered(canvas, asked.config, get_schedule("log-linear")), asked.entry)
+        self._show(Steered(canvas, asked.config, get_schedule("log-linear")), asked.model_entry)
         self.written = (asked.text, asked.length, tokenizer.name)
-        self.about = about(asked.entry)
+        self.about = about(asked.model_entry)
 
-    def take_up(self, trace: Trace, entry: Entry, device: str) -> bool:
+    def take_up(self, trace: Trace, model_entry: ModelEntry, device: str) -> bool:
         """A recorded run, to go on with; False where it is too long or its options are no sampler's."""
         from diffuapriel.diffusion.schedule import get_schedule
         from diffuapriel.trace.steering import Steered
@@ -98,7 +98,7 @@ class Visit:
             run = Steered.of_trace(trace, get_schedule("log-linear"), device)
         except (ValueError, TypeError):
             return False
-        self._show(run, entry)
+        self._show(run, model_entry)
         self.written = None
         self.about = {key: str(trace.meta.get(key, "")) for key in ("model", "architecture", "created")}
         return True
@@ -118,10 +118,10 @@ class Visit:
 
         run = self._go_back(command)
         if not run.moments:
-            self._show(Steered(run.canvas, asked.config, run.schedule), self.entry, self.other)
+            self._show(Steered(run.canvas, asked.config, run.schedule), self.model_entry, self.other)
 
-    def _show(self, run: Steered, entry: Entry | None, other: Steered | None = None) -> None:
-        self.run, self.other, self.entry = run, other, entry
+    def _show(self, run: Steered, model_entry: ModelEntry | None, other: Steered | None = None) -> None:
+        self.run, self.other, self.model_entry = run, other, model_entry
         self._rename()
 
     def _rename(self) -> None:
@@ -141,7 +141,7 @@ class Visit:
         if command.do == "swap":
             if self.other is None:
                 raise Refused(texts.NO_OTHER_ENDING)
-            return self._show(self.other, self.entry, other=run)
+            return self._show(self.other, self.model_entry, other=run)
         run = self._go_back(command)
         if len(run) >= MOST_MOMENTS:
             raise Refused(texts.RUN_TOO_LONG.format(steps=f"{len(run):,}"))
@@ -162,13 +162,13 @@ class Visit:
         if command.at is None or command.at >= len(run):
             return run
         branch = run.branch(command.at)
-        self._show(branch, self.entry, other=run)
+        self._show(branch, self.model_entry, other=run)
         return branch
 
     def _undo(self, run: Steered) -> None:
         if not run.moments or not run.moments[-1].thin.edits:
             raise Refused(texts.NO_EDIT)
-        self._show(run.branch(len(run) - 1), self.entry, other=self.other)
+        self._show(run.branch(len(run) - 1), self.model_entry, other=self.other)
 
     def _edit(self, run: Steered, command: Command, tokenizer: Tokenizer, limits: Limits) -> StepFrame:
         positions = range(command.first, command.last + 1)
@@ -225,10 +225,10 @@ class Visit:
         return self.run.trace(tokenizer, **self.about)
 
 
-def about(entry: Entry) -> dict[str, str]:
+def about(model_entry: ModelEntry) -> dict[str, str]:
     """What a trace says of a run that begins now."""
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return {"model": entry.label, "architecture": entry.architecture, "created": created}
+    return {"model": model_entry.label, "architecture": model_entry.architecture, "created": created}
 
 
 def canvas_text(ids: Sequence[int], fixed: Sequence[bool], tokenizer: Tokenizer) -> str:

@@ -22,7 +22,7 @@ import gradio as gr
 from app.server import limits as check
 from app.server.guard import guarded, guarded_stream
 from app.server.limits import Limits
-from app.server.models import Entry, Models
+from app.server.models import ModelEntry, Models
 from app.server.stops import Stops, wire_run
 from app.strings import en as texts
 from app.ui import render
@@ -98,7 +98,7 @@ class UnmaskRuns:
         finally:
             visit.running = False
             self.stops.end(request.session_hash, stopped)
-        shown = (message, outcome(trace) + self._verdict(visit.entry, trace.final), trace.text)
+        shown = (message, outcome(trace) + self._verdict(visit.model_entry, trace.final), trace.text)
         yield *shown, SAME, SAME
         with files.saved(trace) as (
             json_file,
@@ -112,9 +112,9 @@ class UnmaskRuns:
         """Load, run and show; returns the trace of all steps, shown or not, and the player's last message."""
         from diffuapriel.trace.messages import to_text
 
-        entry = self._begin(visit, asked, command)
-        tokenizer = self.models.tokenizer(entry)
-        denoiser = self.models.load(entry).denoiser
+        model_entry = self._begin(visit, asked, command)
+        tokenizer = self.models.tokenizer(model_entry)
+        denoiser = self.models.load(model_entry).denoiser
         feed: Feed | None = None
         steps_left = 1 if command and command.do == "step" else -1
         while True:
@@ -135,17 +135,17 @@ class UnmaskRuns:
             feed.take(run.advance(denoiser))
             steps_left -= 1
 
-    def _begin(self, visit: Visit, asked: Request, command: Command | None) -> Entry:
+    def _begin(self, visit: Visit, asked: Request, command: Command | None) -> ModelEntry:
         """The visitor's canvas, ready to run; edits wait from now on."""
-        tokenizer, device = self.models.tokenizer(asked.entry), self.models.device
+        tokenizer, device = self.models.tokenizer(asked.model_entry), self.models.device
         with visit.lock:
             if command is None:
                 visit.begin(asked, tokenizer, self.limits, device)
             else:
                 visit.resume(visit.open(asked, tokenizer, self.limits, device, command), asked)
             visit.running = True
-            assert visit.entry is not None, "a canvas has its model"
-            return visit.entry
+            assert visit.model_entry is not None, "a canvas has its model"
+            return visit.model_entry
 
     def _obey(self, visit: Visit, feed: Feed | None, tokenizer: Tokenizer) -> tuple[Feed, str]:
         """Do what waits. The feed, a new one where the frames on the screen no longer hold; and what was refused."""
@@ -166,11 +166,11 @@ class UnmaskRuns:
         run = visit.run
         assert run is not None, "there is a canvas to look at"
         feed.aside["total"] = run.planned
-        if visit.entry is None or visit.entry.tales_level is None:
+        if visit.model_entry is None or visit.model_entry.tales_level is None:
             return ""
         from app.ui.tale_check import judge
 
-        judgement = judge(run.state.ids[0].tolist(), tokenizer, visit.entry.tales_level)
+        judgement = judge(run.state.ids[0].tolist(), tokenizer, visit.model_entry.tales_level)
         feed.aside["remarks"] = {"step": len(run), "at": {str(p): why for p, why in judgement.breaks}}
         return judgement.html
 
@@ -197,7 +197,9 @@ class UnmaskRuns:
                     visit.wait(command)
                     return SAME, SAME, SAME, SAME, SAME
                 asked = self._asked(*values)
-                tokenizer = self.models.tokenizer(asked.entry if visit.entry is None else visit.entry)
+                tokenizer = self.models.tokenizer(
+                    asked.model_entry if visit.model_entry is None else visit.model_entry
+                )
                 command = visit.open(asked, tokenizer, self.limits, self.models.device, command)
                 visit.obey(command, tokenizer, self.limits)
                 message, status = self._show(visit, tokenizer)
@@ -212,7 +214,7 @@ class UnmaskRuns:
         try:
             with visit.lock:
                 asked = self._asked(*values)
-                tokenizer = self.models.tokenizer(asked.entry)
+                tokenizer = self.models.tokenizer(asked.model_entry)
                 written = (asked.text, asked.length, tokenizer.name)
                 if visit.running or visit.written == written:
                     return SAME, SAME, visit
@@ -237,27 +239,27 @@ class UnmaskRuns:
         status = texts.LOADED.format(frames=len(trace.frames))
         visit = visit or Visit()
         with visit.lock:
-            entry = None if visit.running else self._entry_for(trace)
-            if entry is None or not visit.take_up(trace, entry, self.models.device):
+            model_entry = None if visit.running else self._entry_for(trace)
+            if model_entry is None or not visit.take_up(trace, model_entry, self.models.device):
                 return to_text(compact(trace.to_dict())), render.note(status), trace.text
-            message, _ = self._show(visit, self.models.tokenizer(entry))
-        return message, render.note(status) + self._verdict(entry, trace.final), trace.text
+            message, _ = self._show(visit, self.models.tokenizer(model_entry))
+        return message, render.note(status) + self._verdict(model_entry, trace.final), trace.text
 
     def read_back(self, visit: Visit | None) -> tuple[Any, Any]:
         """The text with holes and the length that say what the canvas says."""
-        if visit is None or visit.run is None or visit.running or visit.entry is None:
+        if visit is None or visit.run is None or visit.running or visit.model_entry is None:
             return SAME, SAME
         with visit.lock:
-            return self._written(visit, self.models.tokenizer(visit.entry))
+            return self._written(visit, self.models.tokenizer(visit.model_entry))
 
     def save(self, visit: Visit | None) -> Iterator[tuple[Any, Any]]:
         """The run so far as files: JSON and a web page."""
         from app.unmask import files
 
-        if visit is None or visit.run is None or visit.running or visit.entry is None:
+        if visit is None or visit.run is None or visit.running or visit.model_entry is None:
             return
         with visit.lock:
-            trace = visit.trace(self.models.tokenizer(visit.entry))
+            trace = visit.trace(self.models.tokenizer(visit.model_entry))
         with files.saved(trace) as (json_file, html_file):
             yield offered(json_file), offered(html_file)
 
@@ -284,22 +286,22 @@ class UnmaskRuns:
         visit.written = (text, len(run.canvas), tokenizer.name)
         return text, len(run.canvas)
 
-    def _entry_for(self, trace: Trace) -> Entry | None:
+    def _entry_for(self, trace: Trace) -> ModelEntry | None:
         """The model that can go on with a trace: its own where it is offered, else one that reads its tokens."""
         if len(trace.fixed) > self.limits.max_tokens:
             return None
-        entries = [self.models.entry(label) for label in self.models.trained]
-        same = [e for e in entries if e.tokenizer == trace.meta.get("tokenizer")]
+        model_entries = [self.models.find(label) for label in self.models.trained]
+        same = [e for e in model_entries if e.tokenizer == trace.meta.get("tokenizer")]
         fits = [e for e in same if self.models.tokenizer(e).mask_id == trace.mask_id]
         return next((e for e in fits if e.label == trace.meta.get("model")), fits[0] if fits else None)
 
-    def _verdict(self, entry: Entry | None, ids: tuple[int, ...]) -> str:
+    def _verdict(self, model_entry: ModelEntry | None, ids: tuple[int, ...]) -> str:
         """The verdict on a tales model's text, as HTML; nothing for other models."""
-        if entry is None or entry.tales_level is None:
+        if model_entry is None or model_entry.tales_level is None:
             return ""
         from app.ui.tale_check import verdict_html
 
-        return verdict_html(ids, self.models.tokenizer(entry), entry.tales_level)
+        return verdict_html(ids, self.models.tokenizer(model_entry), model_entry.tales_level)
 
 
 def outcome(trace: Trace) -> str:
@@ -480,8 +482,8 @@ class UnmaskTab(UnmaskRuns):
 
     def greeting(self) -> str:
         """The status line before the first run."""
-        entry = self.models.entry(self.models.default)
-        return texts.READY if entry.trained else texts.UNTRAINED
+        model_entry = self.models.find(self.models.default)
+        return texts.READY if model_entry.trained else texts.UNTRAINED
 
     def opening_canvas(self) -> str:
         """What the player shows before the first run: the first example, all holes still masked."""
@@ -491,11 +493,13 @@ class UnmaskTab(UnmaskRuns):
         from diffuapriel.trace.trace import Trace
 
         _, text, length = texts.EXAMPLES[0]
-        entry = self.models.entry(self.models.default)
-        asked = Request(text, entry, length, SamplerConfig(steps=STEPS, block_length=BLOCK, top_p=TOP_P))
-        tokenizer = self.models.tokenizer(entry)
+        model_entry = self.models.find(self.models.default)
+        asked = Request(
+            text, model_entry, length, SamplerConfig(steps=STEPS, block_length=BLOCK, top_p=TOP_P)
+        )
+        tokenizer = self.models.tokenizer(model_entry)
         canvas = make_canvas(asked, tokenizer, self.limits)
-        about = {"model": entry.label, "architecture": entry.architecture}
+        about = {"model": model_entry.label, "architecture": model_entry.architecture}
         trace = Trace.of([start_frame(canvas)], canvas, tokenizer, asked.config, **about)
         return to_text(compact(trace.to_dict(), run=OPENING) | {"steer": True, "done": False, "live": False})
 

@@ -1,4 +1,4 @@
-"""A lane of the race: one denoiser, and everything about it that a fair result must state."""
+"""A entry of the race: one denoiser, and everything about it that a fair result must state."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ DTYPES = ("float32", "bfloat16")  # of the matrices
 
 
 @dataclass(frozen=True)
-class Lane:
-    """What races. Make one with `Lane.of_model`, `Lane.from_checkpoint` or `Lane.random`."""
+class Entry:
+    """What races. Make one with `Entry.of_model`, `Entry.from_checkpoint` or `Entry.random`."""
 
     name: str
     denoiser: DenoiserFunction = field(repr=False)
@@ -42,8 +42,8 @@ class Lane:
     form: str = "plain PyTorch"  # how the denoiser runs, in words
 
     @classmethod
-    def of_model(cls, name: str, model: Denoiser, tokenizer: Tokenizer, *, weights: str = "trained") -> Lane:
-        """The lane of a loaded model, on the device where its parameters are."""
+    def of_model(cls, name: str, model: Denoiser, tokenizer: Tokenizer, *, weights: str = "trained") -> Entry:
+        """The entry of a loaded model, on the device where its parameters are."""
         first = next(model.parameters())
         return cls(
             name=name,
@@ -61,8 +61,8 @@ class Lane:
         )
 
     @classmethod
-    def from_checkpoint(cls, name_or_path: str, *, device: str = "cpu", name: str | None = None) -> Lane:
-        """The lane of a bundled checkpoint or of a checkpoint folder."""
+    def from_checkpoint(cls, name_or_path: str, *, device: str = "cpu", name: str | None = None) -> Entry:
+        """The entry of a bundled checkpoint or of a checkpoint folder."""
         from diffuapriel.checkpoint import load_checkpoint
 
         check_device(device)
@@ -70,20 +70,20 @@ class Lane:
         return cls.of_model(name or str(name_or_path), model.eval(), tokenizer)
 
     @classmethod
-    def random(cls, preset_name: str, architecture: str, *, device: str = "cpu", seed: int = 0) -> Lane:
-        """The lane of an untrained preset: it writes nonsense at the speed of a trained one."""
+    def random(cls, preset_name: str, architecture: str, *, device: str = "cpu", seed: int = 0) -> Entry:
+        """The entry of an untrained preset: it writes nonsense at the speed of a trained one."""
         config = preset(preset_name, architecture)
         check_device(device)
         name = f"{architecture} {preset_name}, random weights"
         model = random_denoiser(config, device=device, seed=seed)
         return cls.of_model(name, model, get_tokenizer(config.tokenizer), weights="random")
 
-    def tuned(self, dtype: str | None = None) -> Lane:
-        """This lane in its best form for its device: on CUDA a copy of its model in the engine (model/engine.py).
+    def tuned(self, dtype: str | None = None) -> Entry:
+        """This entry in its best form for its device: on CUDA a copy of its model in the engine (model/engine.py).
 
         dtype: "float32" or "bfloat16", of the matrices; None takes bfloat16 on CUDA and float32 elsewhere. What is
         compiled is compiled at the first call: a race and a sweep warm up outside the clock. Raises ValueError for
-        another dtype, and for a lane whose denoiser is not one of ours.
+        another dtype, and for a entry whose denoiser is not one of ours.
         """
         if dtype is not None and dtype not in DTYPES:
             raise ValueError(f"dtype is {dtype!r}; permitted: {', '.join(DTYPES)}")
@@ -141,7 +141,7 @@ def attention_kernel(config: ModelConfig, device: torch.device, dtype: torch.dty
         return "none"
     from diffuapriel.model.attention import FASTEST_FIRST
 
-    heads, headdim = config.width // config.attention_headdim, config.attention_headdim
+    heads, headdim = config.d_model // config.attention_headdim, config.attention_headdim
     query = torch.empty(1, heads, config.context_length, headdim, device=device, dtype=dtype)
     order = sdpa_kernel(list(FASTEST_FIRST), set_priority=True) if device.type == "cuda" else nullcontext()
     with torch.inference_mode(), order:
@@ -167,10 +167,10 @@ def check_device(device: torch.device | str) -> None:
         raise ValueError(f"device is {str(device)!r}, which cannot be used here: {reason}") from None
 
 
-def distinct_names(lanes: list[Lane]) -> list[str]:
-    """The lanes' names, with (2), (3) behind a name that comes again: a model may race itself."""
+def distinct_names(entries: list[Entry]) -> list[str]:
+    """The entries' names, with (2), (3) behind a name that comes again: a model may race itself."""
     names: list[str] = []
-    for lane in lanes:
-        same = sum(other.name == lane.name for other in lanes[: len(names)])
-        names.append(f"{lane.name} ({same + 1})" if same else lane.name)
+    for entry in entries:
+        same = sum(other.name == entry.name for other in entries[: len(names)])
+        names.append(f"{entry.name} ({same + 1})" if same else entry.name)
     return names

@@ -74,14 +74,14 @@ def estimate_bytes(config: ModelConfig, length: int, *, batch: int = 1, bytes_pe
     output and the MLP's hidden layer. Attention itself is counted as linear in length: the fused kernels
     that `scaled_dot_product_attention` picks never hold the length x length matrix.
     """
-    width, copies = config.width, 3  # input, output and one temporary of the widest operation
+    d_model, copies = config.d_model, 3  # input, output and one temporary of the widest operation
     mamba = 2 * (2 * config.d_inner + 2 * config.n_groups * config.d_state + config.n_heads)
-    widest = config.mlp_ratio * width
+    widest = config.mlp_ratio * d_model
     if "mamba" in config.layer_kinds:
         widest = max(widest, mamba)
     if "attention" in config.layer_kinds:
-        widest = max(widest, 4 * width)
-    residual = 4 * width
+        widest = max(widest, 4 * d_model)
+    residual = 4 * d_model
     logits = 2 * config.padded_vocab_size
     return batch * length * bytes_per_value * (copies * widest + residual + logits)
 

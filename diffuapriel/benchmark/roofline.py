@@ -115,7 +115,7 @@ def _mamba_channels(config: ModelConfig) -> tuple[int, int]:
 
 def _mamba(config: ModelConfig, tokens: int) -> Work:
     projected, y = _mamba_channels(config)
-    weights = (projected + y) * config.width  # in_proj and out_proj
+    weights = (projected + y) * config.d_model  # in_proj and out_proj
     seen = SCAN_CHUNK / 2  # tokens of its own chunk that a token sees, on average
     scores = 2 * seen * config.n_groups * config.d_state  # C B^T, once a group
     inside = 2 * seen * config.d_inner  # those scores times x
@@ -131,25 +131,25 @@ def _mamba(config: ModelConfig, tokens: int) -> Work:
 
 
 def _attention(config: ModelConfig, length: int, batch: int) -> Work:
-    weights = 4 * config.width**2
+    weights = 4 * config.d_model**2
     return Work(
         product_flops=2 * weights * length * batch,
-        attention_flops=4 * length * config.width * length * batch,
+        attention_flops=4 * length * config.d_model * length * batch,
         scan_flops=0,
         weight_bytes=BYTES * weights,
-        pass_bytes=4 * config.width * BYTES * length * batch,  # queries and keys, in and out
+        pass_bytes=4 * config.d_model * BYTES * length * batch,  # queries and keys, in and out
     )
 
 
 def _mlp_and_stream(config: ModelConfig, tokens: int) -> Work:
-    hidden = config.mlp_ratio * config.width
-    weights = 2 * config.width * hidden
+    hidden = config.mlp_ratio * config.d_model
+    weights = 2 * config.d_model * hidden
     return Work(
         product_flops=2 * weights * tokens,
         attention_flops=0,
         scan_flops=0,
         weight_bytes=BYTES * weights,
-        pass_bytes=(2 * 4 * config.width + 2 * hidden) * BYTES * tokens,
+        pass_bytes=(2 * 4 * config.d_model + 2 * hidden) * BYTES * tokens,
     )
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from diffuapriel.benchmark.entry import Lane, distinct_names
+from diffuapriel.benchmark.entry import Entry, distinct_names
 from diffuapriel.benchmark.generation import alternating
 from diffuapriel.benchmark.memory import PeakMemory, estimate_bytes, out_of_memory, refusal
 from diffuapriel.benchmark.timing import Clock, undisturbed
@@ -33,9 +33,9 @@ TAIL = 4  # lengths at the long end that the exponent is fitted to
 
 @dataclass(frozen=True)
 class Crossover:
-    """Where lane `a` and lane `b` change places for good: `length` in tokens, None where they never do.
+    """Where entry `a` and entry `b` change places for good: `length` in tokens, None where they never do.
 
-    `faster_above` is the lane that wins above it (or everywhere, where `length` is None), None for a tie.
+    `faster_above` is the entry that wins above it (or everywhere, where `length` is None), None for a tie.
     """
 
     a: str
@@ -106,9 +106,9 @@ GROWTH_MARGIN = 1.25  # on memory extrapolated from shorter lengths
 
 @dataclass(frozen=True)
 class Point:
-    """One lane at one length: milliseconds of a forward pass (median, least, most) and what follows from them."""
+    """One entry at one length: milliseconds of a forward pass (median, least, most) and what follows from them."""
 
-    lane: str
+    entry: str
     length: int
     ms: float
     ms_min: float
@@ -119,18 +119,18 @@ class Point:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A lane and length that were not run, and the sentence that says why, with the figure."""
+    """A entry and length that were not run, and the sentence that says why, with the figure."""
 
-    lane: str
+    entry: str
     length: int
     message: str
 
 
 @dataclass(frozen=True)
 class SweepResult:
-    """All points so far, the fitted exponents and the crossovers of every pair of lanes."""
+    """All points so far, the fitted exponents and the crossovers of every pair of entries."""
 
-    lanes: tuple[str, ...]
+    entries: tuple[str, ...]
     points: tuple[Point, ...]
     refusals: tuple[Refusal, ...]
     batch: int
@@ -139,21 +139,21 @@ class SweepResult:
     threads: int
     memory_method: str
 
-    def curve(self, lane: str) -> dict[int, float]:
-        """Length to milliseconds of one lane."""
-        return {p.length: p.ms for p in self.points if p.lane == lane}
+    def curve(self, entry: str) -> dict[int, float]:
+        """Length to milliseconds of one entry."""
+        return {p.length: p.ms for p in self.points if p.entry == entry}
 
     @property
     def exponents(self) -> dict[str, float | None]:
-        """Fitted exponent of latency over length at the long end, by lane."""
-        curves = {lane: self.curve(lane) for lane in self.lanes}
-        return {lane: fit_exponent(list(curve), list(curve.values())) for lane, curve in curves.items()}
+        """Fitted exponent of latency over length at the long end, by entry."""
+        curves = {entry: self.curve(entry) for entry in self.entries}
+        return {entry: fit_exponent(list(curve), list(curve.values())) for entry, curve in curves.items()}
 
     @property
     def crossovers(self) -> list[Crossover]:
-        """One for each pair of lanes that have a length in common."""
+        """One for each pair of entries that have a length in common."""
         found = [
-            crossover(a, self.curve(a), b, self.curve(b)) for a, b in itertools.combinations(self.lanes, 2)
+            crossover(a, self.curve(a), b, self.curve(b)) for a, b in itertools.combinations(self.entries, 2)
         ]
         return [cross for cross in found if self.curve(cross.a).keys() & self.curve(cross.b).keys()]
 
@@ -177,7 +177,7 @@ class SweepResult:
         return cls(
             **{
                 **fields,
-                "lanes": tuple(fields["lanes"]),
+                "entries": tuple(fields["entries"]),
                 "points": tuple(Point(**point) for point in fields["points"]),
                 "refusals": tuple(Refusal(**refused) for refused in fields["refusals"]),
             }
@@ -193,30 +193,30 @@ class SweepEvent:
     result: SweepResult
 
 
-def sweep(lanes: Sequence[Lane], **options: Any) -> SweepResult:
+def sweep(entries: Sequence[Entry], **options: Any) -> SweepResult:
     """Run a sweep to its end. Arguments and errors are those of `sweep_events`."""
-    *_, last = sweep_events(lanes, **options)
+    *_, last = sweep_events(entries, **options)
     return last.result
 
 
 def sweep_events(
-    lanes: Sequence[Lane],
+    entries: Sequence[Entry],
     *,
     lengths: Sequence[int] = LENGTHS,
     batch: int = 1,
     repeats: int = 4,
     max_seconds: float = 60.0,
 ) -> Iterator[SweepEvent]:
-    """Measure every lane at every length, shortest first; yields after each call, so that a caller can stop.
+    """Measure every entry at every length, shortest first; yields after each call, so that a caller can stop.
 
-    max_seconds: a lane whose next forward pass is predicted to take longer than this is not taken further.
+    max_seconds: a entry whose next forward pass is predicted to take longer than this is not taken further.
     Raises ValueError for options out of range. What does not fit in memory becomes a `Refusal`, not an error.
     """
-    lengths = _check(lanes, lengths, batch, repeats, max_seconds)
-    names = distinct_names(list(lanes))
-    probes = [_Probe(name, lane, batch) for name, lane in zip(names, lanes, strict=True)]
+    lengths = _check(entries, lengths, batch, repeats, max_seconds)
+    names = distinct_names(list(entries))
+    probes = [_Probe(name, entry, batch) for name, entry in zip(names, entries, strict=True)]
     refusals: list[Refusal] = []
-    device = lanes[0].device
+    device = entries[0].device
     work = len(probes) * sum(lengths) * (repeats + 1)
     done = 0
 
@@ -252,17 +252,17 @@ def sweep_events(
             yield event(
                 f"{running[index].name}: {length:,} tokens, run {turn // len(running) + 1} of {repeats}"
             )
-        for lane in lanes:
-            lane.forget()  # what was recorded at one length is of no use at the next
+        for entry in entries:
+            entry.forget()  # what was recorded at one length is of no use at the next
     done = work
     yield event("done")
 
 
 def _check(
-    lanes: Sequence[Lane], lengths: Sequence[int], batch: int, repeats: int, max_seconds: float
+    entries: Sequence[Entry], lengths: Sequence[int], batch: int, repeats: int, max_seconds: float
 ) -> tuple[int, ...]:
-    if len(lanes) < 1:
-        raise ValueError("a sweep needs at least one lane")
+    if len(entries) < 1:
+        raise ValueError("a sweep needs at least one entry")
     for name, value in (
         ("batch", batch),
         ("repeats", repeats),
@@ -278,12 +278,12 @@ def _check(
 
 
 class _Probe:
-    """One lane on its way up the lengths."""
+    """One entry on its way up the lengths."""
 
-    def __init__(self, name: str, lane: Lane, batch: int) -> None:
-        self.name, self.lane, self.batch = name, lane, batch
-        self.clock = Clock(lane.device)
-        self.stopped: str | None = None  # why this lane goes no further
+    def __init__(self, name: str, entry: Entry, batch: int) -> None:
+        self.name, self.entry, self.batch = name, entry, batch
+        self.clock = Clock(entry.device)
+        self.stopped: str | None = None  # why this entry goes no further
         self._ms: dict[int, list[float]] = {}
         self._peaks: dict[int, int] = {}
 
@@ -294,13 +294,13 @@ class _Probe:
     def _point(self, length: int, times: list[float]) -> Point:
         ms = statistics.median(times)
         tokens_per_second = 1000.0 * self.batch * length / ms
-        peak = self._peaks[length] + self.lane.weight_bytes
+        peak = self._peaks[length] + self.entry.weight_bytes
         return Point(self.name, length, ms, min(times), max(times), tokens_per_second, peak)
 
     def problem(self, length: int, max_seconds: float) -> str | None:
         """Why `length` must not start, or None."""
         needed = self.predicted_bytes(length)
-        if problem := refusal(needed, self.lane.device, f"{self.name} at {length:,} tokens"):
+        if problem := refusal(needed, self.entry.device, f"{self.name} at {length:,} tokens"):
             return problem
         seconds = (
             extrapolate(
@@ -318,19 +318,19 @@ class _Probe:
     def predicted_bytes(self, length: int) -> float:
         """The larger of measured growth and of arithmetic on the configuration; 0 where neither is known."""
         measured = GROWTH_MARGIN * extrapolate(self._peaks, length, 1.0, 2.0)
-        config = self.lane.config
+        config = self.entry.config
         if config is None or self._peaks:
             return measured
-        size = self.lane.bytes_per_value
+        size = self.entry.bytes_per_value
         return max(measured, estimate_bytes(config, length, batch=self.batch, bytes_per_value=size))
 
     def warm_up(self, length: int) -> str | None:
         """One call that is not timed; its memory is what is measured. Why it could not be, where memory ran out."""
         try:
-            with PeakMemory(self.lane.device) as memory:
+            with PeakMemory(self.entry.device) as memory:
                 self._call(length)
         except torch.OutOfMemoryError:
-            return out_of_memory(self.lane.device, f"{self.name} at {length:,} tokens")
+            return out_of_memory(self.entry.device, f"{self.name} at {length:,} tokens")
         self._peaks[length] = memory.peak
         return None
 
@@ -342,16 +342,16 @@ class _Probe:
     @torch.inference_mode()
     def _call(self, length: int) -> tuple[Any, Any]:
         """One denoiser call between two marks."""
-        device = self.lane.device
-        generator = torch.Generator().manual_seed(length)  # real tokens, not zeros: the same for every lane
-        ids = torch.randint(self.lane.tokenizer.eos_id, (self.batch, length), generator=generator)
+        device = self.entry.device
+        generator = torch.Generator().manual_seed(length)  # real tokens, not zeros: the same for every entry
+        ids = torch.randint(self.entry.tokenizer.eos_id, (self.batch, length), generator=generator)
         positions = torch.zeros(self.batch, length, dtype=torch.bool)
         positions[:, ::2] = True
-        ids[positions] = self.lane.tokenizer.mask_id
+        ids[positions] = self.entry.tokenizer.mask_id
         ids, positions = ids.to(device), positions.to(device)
         sigma = torch.full((self.batch,), math.log(2.0), device=device)  # half of the tokens are masked
         start = self.clock.mark()
-        self.lane.denoiser(ids, sigma, positions)
+        self.entry.denoiser(ids, sigma, positions)
         return start, self.clock.mark()
 
 

@@ -4,9 +4,9 @@ Source: arXiv:2511.15927, "DiffuApriel" (from version 3 on "DiffuMamba"). Versio
 throughput over that of the Transformer (DiffuTran) as "up to" figures for long sequences; the length at which each
 was reached is not known here, so a figure is a level, not a point.
 
-What stands beside a sweep: who the lanes were, what was fair, and where the Transformer wins.
+What stands beside a sweep: who the entries were, what was fair, and where the Transformer wins.
 
-A race's result carries all this in its lanes; a sweep's holds names and times alone, so the facts of its lanes are
+A race's result carries all this in its entries; a sweep's holds names and times alone, so the facts of its entries are
 taken when it starts.
 """
 
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from diffuapriel.benchmark.entry import Lane, distinct_names
+from diffuapriel.benchmark.entry import Entry, distinct_names
 from diffuapriel.benchmark.result import matched_parameters, what_ran
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ BASELINE = "diffutran"
 
 
 @dataclass(frozen=True)
-class LaneFacts:
-    """A lane as a result states it; `name` is the name that it has in the result."""
+class EntryFacts:
+    """A entry as a result states it; `name` is the name that it has in the result."""
 
     name: str
     architecture: str
@@ -70,17 +70,17 @@ class LaneFacts:
     form: str
 
     @classmethod
-    def of(cls, lanes: Sequence[Lane]) -> tuple[LaneFacts, ...]:
-        """The facts of all lanes of a sweep or race, under the names that its result gives them."""
+    def of(cls, entries: Sequence[Entry]) -> tuple[EntryFacts, ...]:
+        """The facts of all entries of a sweep or race, under the names that its result gives them."""
         same = ("architecture", "parameters", "weights", "dtype", "attention", "scan", "form")
         return tuple(
             cls(
                 name=name,
-                tokenizer=lane.tokenizer.name,
-                device=str(lane.device),
-                **{field: getattr(lane, field) for field in same},
+                tokenizer=entry.tokenizer.name,
+                device=str(entry.device),
+                **{field: getattr(entry, field) for field in same},
             )
-            for name, lane in zip(distinct_names(list(lanes)), lanes, strict=True)
+            for name, entry in zip(distinct_names(list(entries)), entries, strict=True)
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -88,47 +88,47 @@ class LaneFacts:
         return dataclasses.asdict(self)
 
 
-def baseline_of(facts: Sequence[LaneFacts]) -> LaneFacts | None:
-    """The lane that the others are held against: the first DiffuTran, None where none runs."""
-    return next((lane for lane in facts if lane.architecture == BASELINE), None)
+def baseline_of(facts: Sequence[EntryFacts]) -> EntryFacts | None:
+    """The entry that the others are held against: the first DiffuTran, None where none runs."""
+    return next((entry for entry in facts if entry.architecture == BASELINE), None)
 
 
-def speed_ratios(result: SweepResult, lane: str, baseline: str) -> dict[int, float]:
-    """Length to how many times as fast as `baseline` the lane is; below 1 the baseline wins."""
-    own, other = result.curve(lane), result.curve(baseline)
+def speed_ratios(result: SweepResult, entry: str, baseline: str) -> dict[int, float]:
+    """Length to how many times as fast as `baseline` the entry is; below 1 the baseline wins."""
+    own, other = result.curve(entry), result.curve(baseline)
     return {length: other[length] / own[length] for length in sorted(own.keys() & other.keys())}
 
 
-def baseline_wins(result: SweepResult, facts: Sequence[LaneFacts]) -> list[str]:
-    """One sentence for each other lane: at which measured lengths DiffuTran was the faster one, or at none."""
+def baseline_wins(result: SweepResult, facts: Sequence[EntryFacts]) -> list[str]:
+    """One sentence for each other entry: at which measured lengths DiffuTran was the faster one, or at none."""
     baseline = baseline_of(facts)
     lines = []
-    for lane in facts:
-        if baseline is None or lane.architecture == BASELINE:
+    for entry in facts:
+        if baseline is None or entry.architecture == BASELINE:
             continue
-        ratios = speed_ratios(result, lane.name, baseline.name)
+        ratios = speed_ratios(result, entry.name, baseline.name)
         won = [length for length, ratio in ratios.items() if ratio < 1]
         if not ratios:
             continue
         if won:
             most = 1 / min(ratios.values())
             lines.append(
-                f"{baseline.name} wins against {lane.name} at {_listed(won)} tokens, by {most:.2f}x at most."
+                f"{baseline.name} wins against {entry.name} at {_listed(won)} tokens, by {most:.2f}x at most."
             )
         else:
-            lines.append(f"{baseline.name} wins against {lane.name} at no measured length.")
+            lines.append(f"{baseline.name} wins against {entry.name} at no measured length.")
     return lines
 
 
-def verdicts(result: SweepResult, facts: Sequence[LaneFacts]) -> list[str]:
-    """Where the curves of each pair of lanes cross, and where DiffuTran wins, in sentences."""
+def verdicts(result: SweepResult, facts: Sequence[EntryFacts]) -> list[str]:
+    """Where the curves of each pair of entries cross, and where DiffuTran wins, in sentences."""
     crossovers = result.crossovers
     pairs = [f"{cross.a} against {cross.b}: " if len(crossovers) > 1 else "" for cross in crossovers]
     crossed = [pair + cross.message for pair, cross in zip(pairs, crossovers, strict=True)]
     return crossed + baseline_wins(result, facts)
 
 
-def sweep_fairness(result: SweepResult, facts: Sequence[LaneFacts]) -> list[str]:
+def sweep_fairness(result: SweepResult, facts: Sequence[EntryFacts]) -> list[str]:
     """One sentence per fact, in the order a reader asks for them; as `RaceResult.fairness` for a race."""
     first = facts[0]
     rows = "canvas" if result.batch == 1 else "canvases"
@@ -137,18 +137,18 @@ def sweep_fairness(result: SweepResult, facts: Sequence[LaneFacts]) -> list[str]
         if first.device.startswith("cuda")
         else f", {result.threads} {'thread' if result.threads == 1 else 'threads'}"
     )
-    dtypes = " and ".join(sorted({lane.dtype for lane in facts}))
-    lanes: Any = tuple(facts)
+    dtypes = " and ".join(sorted({entry.dtype for entry in facts}))
+    entries: Any = tuple(facts)
     return [
         f"Same work: one forward pass over {result.batch} {rows}, every second token masked, logits for the masked "
         "ones.",
         f"Timed one after the other, never together: one warm-up at each length, then {result.repeats} runs in an "
         "order that turns round with every run; figures are medians, bars from least to most.",
-        matched_parameters(lanes),
+        matched_parameters(entries),
         " ".join(
             [
-                what_ran("Attention kernel", {lane.name: lane.attention for lane in facts}),
-                what_ran("Scan", {lane.name: lane.scan for lane in facts}),
+                what_ran("Attention kernel", {entry.name: entry.attention for entry in facts}),
+                what_ran("Scan", {entry.name: entry.scan for entry in facts}),
                 *_forms(facts),
             ]
         ),
@@ -156,11 +156,11 @@ def sweep_fairness(result: SweepResult, facts: Sequence[LaneFacts]) -> list[str]
     ]
 
 
-def _forms(facts: Sequence[LaneFacts]) -> list[str]:
-    forms, weights = {lane.form for lane in facts}, {lane.weights for lane in facts}
-    unlike = "; ".join(f"{lane.name}: {lane.form}" for lane in facts)
+def _forms(facts: Sequence[EntryFacts]) -> list[str]:
+    forms, weights = {entry.form for entry in facts}, {entry.weights for entry in facts}
+    unlike = "; ".join(f"{entry.name}: {entry.form}" for entry in facts)
     return [
-        f"NOT treated alike: {unlike}." if len(forms) > 1 else f"All lanes alike: {forms.pop()}.",
+        f"NOT treated alike: {unlike}." if len(forms) > 1 else f"All entries alike: {forms.pop()}.",
         f"Weights: {' against '.join(sorted(weights, reverse=True))}.",
     ]
 

@@ -33,10 +33,10 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(rows, indent=2))
         return 0
-    header = ["preset", "architecture", "depth", "width", "parameters", "spread"]
+    header = ["preset", "architecture", "depth", "d_model", "parameters", "spread"]
     cells = []
     for row in rows:
-        shape = [str(row["depth"]), str(row["width"]), f"{row['parameters']:,}"]
+        shape = [str(row["depth"]), str(row["d_model"]), f"{row['parameters']:,}"]
         cells.append([str(row["preset"]), str(row["architecture"]), *shape, f"{row['spread']:.2%}"])
     print(table(header, cells))
     return 0
@@ -55,7 +55,7 @@ def preset_rows(name: str) -> list[dict[str, str | int | float]]:
             "preset": name,
             "architecture": config.architecture,
             "depth": config.depth,
-            "width": config.width,
+            "d_model": config.d_model,
             "parameters": count,
             "spread": spread,
         }

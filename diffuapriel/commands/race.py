@@ -1,8 +1,8 @@
 """Race models: same canvas, same steps, one after the other.
 
-A lane is a bundled checkpoint, a checkpoint folder, or random weights: random:PRESET:ARCHITECTURE (they write
-nonsense at the speed of a trained model). Every lane warms up, then the lanes take turns; figures are medians. What
-was fair, and what was not, is printed below the table. On a GPU every lane is compiled and recorded the same way,
+A entry is a bundled checkpoint, a checkpoint folder, or random weights: random:PRESET:ARCHITECTURE (they write
+nonsense at the speed of a trained model). Every entry warms up, then the entries take turns; figures are medians. What
+was fair, and what was not, is printed below the table. On a GPU every entry is compiled and recorded the same way,
 before the clock starts: the first warm-up step may take half a minute.
 
 examples:
@@ -24,7 +24,7 @@ from diffuapriel.commands.choices import STRATEGIES
 from diffuapriel.commands.terminal import status
 
 if TYPE_CHECKING:
-    from diffuapriel.benchmark.entry import Lane
+    from diffuapriel.benchmark.entry import Entry
     from diffuapriel.benchmark.generation import RaceResult
 
 DEFAULT_LANES = ("tales-diffuapriel", "tales-diffutran")
@@ -33,7 +33,7 @@ DEFAULT_LANES = ("tales-diffuapriel", "tales-diffutran")
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
-        "lanes", nargs="*", metavar="LANE", help=f"what races; by default {' '.join(DEFAULT_LANES)}"
+        "entries", nargs="*", metavar="LANE", help=f"what races; by default {' '.join(DEFAULT_LANES)}"
     )
     parser.add_argument("--length", type=int, default=256, metavar="N", help="tokens on the canvas")
     parser.add_argument("--steps", type=int, default=32, metavar="N", help="steps of the sampler")
@@ -42,9 +42,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--temperature", type=float, default=1.0, metavar="X", help="of the drawn tokens")
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of the noise, the same for every lane"
+        "--seed", type=int, default=0, metavar="N", help="of the noise, the same for every entry"
     )
-    parser.add_argument("--repeats", type=int, default=4, metavar="N", help="timed runs of each lane")
+    parser.add_argument("--repeats", type=int, default=4, metavar="N", help="timed runs of each entry")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or mps")
     parser.add_argument(
         "--dtype",
@@ -58,10 +58,10 @@ def run(args: argparse.Namespace) -> int:
     """Race, print the table and what was fair."""
     from diffuapriel.benchmark.generation import race_events
 
-    lanes = [open_lane(name, args.device).tuned(args.dtype) for name in args.lanes or DEFAULT_LANES]
+    entries = [open_entry(name, args.device).tuned(args.dtype) for name in args.entries or DEFAULT_LANES]
     result = None
     for event in race_events(
-        lanes,
+        entries,
         args.length,
         args.steps,
         strategy=args.strategy,
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         repeats=args.repeats,
     ):
-        status(f"{event.fraction:4.0%} {event.phase} {event.lane}")
+        status(f"{event.fraction:4.0%} {event.phase} {event.entry}")
         result = event.result
     status("")
     assert result is not None, "a race ends with its result"
@@ -79,40 +79,40 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def open_lane(name: str, device: str) -> Lane:
-    """The lane that `name` stands for. Raises ValueError or FileNotFoundError that says what is wrong with it."""
-    from diffuapriel.benchmark.entry import Lane
+def open_entry(name: str, device: str) -> Entry:
+    """The entry that `name` stands for. Raises ValueError or FileNotFoundError that says what is wrong with it."""
+    from diffuapriel.benchmark.entry import Entry
 
     kind, _, rest = name.partition(":")
     if kind != "random":
-        return Lane.from_checkpoint(name, device=device)
+        return Entry.from_checkpoint(name, device=device)
     preset, _, architecture = rest.partition(":")
     if not architecture:
         raise ValueError(
-            f"lane {name!r}: write random:PRESET:ARCHITECTURE, for example random:nano:diffutran"
+            f"entry {name!r}: write random:PRESET:ARCHITECTURE, for example random:nano:diffutran"
         )
-    return Lane.random(preset, architecture, device=device)
+    return Entry.random(preset, architecture, device=device)
 
 
 def format_race(result: RaceResult) -> str:
-    """The lanes, fastest first, and the sentences about fairness."""
+    """The entries, fastest first, and the sentences about fairness."""
     from diffuapriel.benchmark.memory import format_bytes
     from diffuapriel.benchmark.table import table
 
-    lanes = sorted(result.lanes, key=lambda lane: lane.seconds)
+    entries = sorted(result.entries, key=lambda entry: entry.seconds)
     rows = []
-    for lane in lanes:
+    for entry in entries:
         rows.append(
             [
-                lane.name,
-                f"{lane.parameters:,}",
-                f"{lane.ms_per_step:.1f}",
-                f"{lane.seconds:.2f} ({lane.seconds_min:.2f} to {lane.seconds_max:.2f})",
-                f"{lane.tokens_per_second:,.0f}",
-                str(lane.forward_passes),
-                format_bytes(lane.peak_memory_bytes),
-                f"{lanes[-1].seconds / lane.seconds:.2f}x",
+                entry.name,
+                f"{entry.parameters:,}",
+                f"{entry.ms_per_step:.1f}",
+                f"{entry.seconds:.2f} ({entry.seconds_min:.2f} to {entry.seconds_max:.2f})",
+                f"{entry.tokens_per_second:,.0f}",
+                str(entry.forward_passes),
+                format_bytes(entry.peak_memory_bytes),
+                f"{entries[-1].seconds / entry.seconds:.2f}x",
             ]
         )
-    header = ["lane", "parameters", "ms/step", "seconds", "tokens/s", "passes", "peak memory", "speed"]
+    header = ["entry", "parameters", "ms/step", "seconds", "tokens/s", "passes", "peak memory", "speed"]
     return "\n".join([table(header, rows), *result.fairness()])

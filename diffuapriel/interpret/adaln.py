@@ -2,7 +2,7 @@
 
 What AdaLN makes of the noise level: the size of each layer's shift, scale and gate over time.
 
-Size is the root mean square over the channels, so that models of different width compare. A zero gate shuts a layer,
+Size is the root mean square over the channels, so that models of different widths compare. A zero gate shuts a layer,
 a scale of zero leaves its input as it is. Without time conditioning every curve is flat.
 """
 
@@ -35,7 +35,7 @@ def open_gates(denoiser: Denoiser) -> Denoiser:
     AdaLN starts at zero, so each block of an untrained model is the identity: nothing would depend on anything.
     With gates of one its structure can be seen: which way each layer looks and how far. Its numbers mean nothing.
     """
-    bias = denoiser.modulation.linear.bias.view(denoiser.modulation.count, -1)  # (modulations, width)
+    bias = denoiser.modulation.linear.bias.view(denoiser.modulation.count, -1)  # (modulations, d_model)
     for layer in range(denoiser.config.depth):
         for gate in GATES:
             bias[6 * layer + gate] = 1.0

@@ -51,13 +51,13 @@ def head_memory(denoiser: Denoiser, ids: Tensor, sigma: float) -> list[LayerMemo
 
 
 def half_lives(mixer: BidirectionalMamba2, u: Tensor) -> Tensor:
-    """(2, heads) tokens, for the layer's input u (batch, length, width)."""
+    """(2, heads) tokens, for the layer's input u (batch, length, d_model)."""
     rate = -torch.exp(mixer.A_log.float())  # A, (2, heads)
     return math.log(2) / (step_sizes(mixer, u) * rate.abs()).mean((0, 1))
 
 
 def step_sizes(mixer: BidirectionalMamba2, u: Tensor) -> Tensor:
     """dt (batch, length, 2, heads), positive: the last rows of each half of in_proj give it."""
-    rows = mixer.in_proj.weight.unflatten(0, (2, -1))[:, -mixer.config.n_heads :]  # (2, heads, width)
+    rows = mixer.in_proj.weight.unflatten(0, (2, -1))[:, -mixer.config.n_heads :]  # (2, heads, d_model)
     dt = F.linear(u, rows.flatten(0, 1)).unflatten(-1, (2, -1))
     return F.softplus(dt.float() + mixer.dt_bias)

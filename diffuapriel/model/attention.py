@@ -32,7 +32,7 @@ FASTEST_FIRST = (
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention: (batch, length, width) to the same shape.
+    """Multi-head self-attention: (batch, length, d_model) to the same shape.
 
     `kernels` is the order in which CUDA kernels are tried; a benchmark names a single one.
     """
@@ -41,15 +41,15 @@ class Attention(nn.Module):
         super().__init__()
         self.headdim = config.attention_headdim
         self.kernels = FASTEST_FIRST
-        self.in_proj = nn.Linear(config.width, 3 * config.width, bias=False)  # queries, keys, values
+        self.in_proj = nn.Linear(config.d_model, 3 * config.d_model, bias=False)  # queries, keys, values
         self.q_norm_weight = nn.Parameter(torch.ones(self.headdim))
         self.k_norm_weight = nn.Parameter(torch.ones(self.headdim))
-        self.out_proj = nn.Linear(config.width, config.width, bias=False)
-        nn.init.normal_(self.in_proj.weight, std=config.width**-0.5 / 3**0.5)
-        nn.init.normal_(self.out_proj.weight, std=(config.width * 3 * 2 * config.depth) ** -0.5)
+        self.out_proj = nn.Linear(config.d_model, config.d_model, bias=False)
+        nn.init.normal_(self.in_proj.weight, std=config.d_model**-0.5 / 3**0.5)
+        nn.init.normal_(self.out_proj.weight, std=(config.d_model * 3 * 2 * config.depth) ** -0.5)
 
     def forward(self, u: Tensor, rotary: Rotary, mask: Tensor | None = None) -> Tensor:
-        """u (batch, length, width) to the same shape; `rotary` from `rotary_angles`, `mask` from `document_mask`."""
+        """u (batch, length, d_model) to the same shape; `rotary` from `rotary_angles`, `mask` from `document_mask`."""
         q, k, v = (
             self.in_proj(u).unflatten(-1, (3, -1, self.headdim)).unbind(2)
         )  # (batch, length, heads, headdim)

@@ -32,10 +32,10 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig, kind: str) -> None:
         super().__init__()
-        self.mixer_norm_weight = nn.Parameter(torch.ones(config.width))
+        self.mixer_norm_weight = nn.Parameter(torch.ones(config.d_model))
         self.attends = kind == "attention"
         self.mixer = Attention(config) if self.attends else BidirectionalMamba2(config)
-        self.mlp_norm_weight = nn.Parameter(torch.ones(config.width))
+        self.mlp_norm_weight = nn.Parameter(torch.ones(config.d_model))
         self.mlp = MLP(config)
 
     def forward(
@@ -45,7 +45,7 @@ class Block(nn.Module):
         rotary: Rotary | None = None,
         apart: Tensor | None = None,
     ) -> Tensor:
-        """x (batch, length, width) to the same shape; modulation: six of (batch, 1, width); rotary: for attention.
+        """x (batch, length, d_model) to the same shape; modulation: six of (batch, 1, d_model); rotary: for attention.
 
         apart: what keeps packed documents apart; for attention a mask, for Mamba segments.
         """
@@ -61,14 +61,14 @@ class MLP(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        hidden = config.mlp_ratio * config.width
-        self.up = nn.Linear(config.width, hidden, bias=False)
-        self.down = nn.Linear(hidden, config.width, bias=False)
-        nn.init.normal_(self.up.weight, std=config.width**-0.5 / 3**0.5)
+        hidden = config.mlp_ratio * config.d_model
+        self.up = nn.Linear(config.d_model, hidden, bias=False)
+        self.down = nn.Linear(hidden, config.d_model, bias=False)
+        nn.init.normal_(self.up.weight, std=config.d_model**-0.5 / 3**0.5)
         nn.init.normal_(self.down.weight, std=(hidden * 3 * 2 * config.depth) ** -0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, length, width) to the same shape."""
+        """(batch, length, d_model) to the same shape."""
         return self.down(F.gelu(self.up(x), approximate="tanh"))
 
 
@@ -78,12 +78,12 @@ class Denoiser(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.padded_vocab_size, config.width)
+        self.embedding = nn.Embedding(config.padded_vocab_size, config.d_model)
         self.time_embedding = TimeEmbedding(config.cond_dim)
-        self.modulation = Modulation(config.cond_dim, config.width, count=6 * config.depth + 2)
+        self.modulation = Modulation(config.cond_dim, config.d_model, count=6 * config.depth + 2)
         self.blocks = nn.ModuleList(Block(config, kind) for kind in config.layer_kinds)
-        self.final_norm_weight = nn.Parameter(torch.ones(config.width))
-        self.head = nn.Linear(config.width, config.padded_vocab_size, bias=False)
+        self.final_norm_weight = nn.Parameter(torch.ones(config.d_model))
+        self.head = nn.Linear(config.d_model, config.padded_vocab_size, bias=False)
         nn.init.normal_(self.embedding.weight, std=0.02)
         nn.init.normal_(self.head.weight, std=0.02)
 
@@ -112,12 +112,12 @@ class Denoiser(nn.Module):
             row = positions // ids.shape[1]  # which text each chosen position belongs to
             # Not shift[row, 0]: several threads add up its gradient in no fixed order, and a run would not repeat.
             shift, scale = (v[:, 0].index_select(0, row) for v in (shift, scale))
-            x = x.flatten(0, 1).index_select(0, positions)  # (chosen, width), as shift and scale are
+            x = x.flatten(0, 1).index_select(0, positions)  # (chosen, d_model), as shift and scale are
         logits = self.head(self.read(x, shift, scale))
         return logits if padded else logits[..., : self.config.vocab_size]
 
     def hidden(self, ids: Tensor, sigma: Tensor) -> Tensor:
-        """What the head reads, at every position: (batch, length, width). Nothing in it waits for the device."""
+        """What the head reads, at every position: (batch, length, d_model). Nothing in it waits for the device."""
         return self.read(*self._residual(ids, sigma))
 
     def read(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ class Denoiser(nn.Module):
     def _residual(
         self, ids: Tensor, sigma: Tensor, segments: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The residual stream after the last block (batch, length, width), and the final shift and scale."""
+        """The residual stream after the last block (batch, length, d_model), and the final shift and scale."""
         if not self.config.time_conditioning:
             sigma = torch.zeros_like(sigma)
         modulations = self.modulation(self.time_embedding(sigma))  # of all layers in one product
@@ -137,7 +137,7 @@ class Denoiser(nn.Module):
         if "attention" in self.config.layer_kinds:
             mask = None if segments is None else document_mask(segments)
             rotary = rotary_angles(ids.shape[1], self.config.attention_headdim, ids.device)
-        x = self.embedding(ids)  # (batch, length, width)
+        x = self.embedding(ids)  # (batch, length, d_model)
         for i, block in enumerate(self.blocks):
             x = block(x, modulations[6 * i : 6 * i + 6], rotary, mask if block.attends else segments)
         shift, scale = modulations[-2:]

@@ -58,7 +58,7 @@ class Engine:
 
     @torch.inference_mode()
     def hidden(self, ids: Tensor, sigma: Tensor) -> Tensor:
-        """(batch, length, width), as `Denoiser.hidden`, launched kernel by kernel: for a caller who records."""
+        """(batch, length, d_model), as `Denoiser.hidden`, launched kernel by kernel: for a caller who records."""
         return self.model.hidden(ids, sigma)
 
     @torch.inference_mode()

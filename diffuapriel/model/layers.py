@@ -54,20 +54,20 @@ class TimeEmbedding(nn.Module):
 
 
 class Modulation(nn.Module):
-    """`count` modulation vectors of `width` from the embedding; zero at the start."""
+    """`count` modulation vectors of `d_model` from the embedding; zero at the start."""
 
-    def __init__(self, cond_dim: int, width: int, count: int) -> None:
+    def __init__(self, cond_dim: int, d_model: int, count: int) -> None:
         super().__init__()
         self.count = count
-        self.linear = nn.Linear(cond_dim, count * width)
+        self.linear = nn.Linear(cond_dim, count * d_model)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, c: Tensor) -> tuple[Tensor, ...]:
-        """c (batch, cond_dim) to `count` tensors (batch, 1, width)."""
+        """c (batch, cond_dim) to `count` tensors (batch, 1, d_model)."""
         return self.linear(c)[:, None].chunk(self.count, dim=-1)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """x (batch, length, width), shift and scale (batch, 1, width)."""
+    """x (batch, length, d_model), shift and scale (batch, 1, d_model)."""
     return x * (1 + scale) + shift

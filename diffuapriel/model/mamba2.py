@@ -8,7 +8,7 @@ Both directions share each matrix product; the direction is an axis of length tw
     ssd      runs both scans in one call, nothing is flipped;
     out_proj takes [y_forward, y_reverse], so that the addition happens inside the product.
 
-    u   the block's input                 (batch, length, width)
+    u   the block's input                 (batch, length, d_model)
     z   gate                              (batch, length, 2, d_inner)
     x   what is written to the state      (batch, length, 2, n_heads, headdim)
     B   where it is written, C read       (batch, length, 2, n_groups, d_state)
@@ -38,7 +38,7 @@ A_MIN, A_MAX = 1.0, 16.0  # range of the initial decay rates
 
 
 class BidirectionalMamba2(nn.Module):
-    """The mixer of a DiffuApriel block: (batch, length, width) to the same shape.
+    """The mixer of a DiffuApriel block: (batch, length, d_model) to the same shape.
 
     `backend` names the SSD backend of this module's calls ("auto" unless a test or a benchmark sets it). `official`
     and `triton` bring their own mixers, which fuse what stands around the scan.
@@ -51,14 +51,14 @@ class BidirectionalMamba2(nn.Module):
         state_channels = 2 * config.n_groups * config.d_state  # B and C
         conv_channels = config.d_inner + state_channels
         per_direction = config.d_inner + conv_channels + config.n_heads  # z, x B C, dt
-        self.in_proj = nn.Linear(config.width, 2 * per_direction, bias=False)
+        self.in_proj = nn.Linear(config.d_model, 2 * per_direction, bias=False)
         self.conv_weight = nn.Parameter(torch.empty(2, config.d_conv, conv_channels))
         self.conv_bias = nn.Parameter(torch.empty(2, conv_channels))
         self.dt_bias = nn.Parameter(torch.empty(2, config.n_heads))
         self.A_log = nn.Parameter(torch.empty(2, config.n_heads))
         self.D = nn.Parameter(torch.ones(2, config.n_heads))
         self.norm_weight = nn.Parameter(torch.ones(2, config.d_inner))
-        self.out_proj = nn.Linear(2 * config.d_inner, config.width, bias=False)
+        self.out_proj = nn.Linear(2 * config.d_inner, config.d_model, bias=False)
         self.norm_is_folded = False  # whether out_proj has the norm's weight, which then is one
         self.register_load_state_dict_post_hook(_fold_again)
         self.reset_parameters()
@@ -66,7 +66,7 @@ class BidirectionalMamba2(nn.Module):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Initial values of the Mamba-2 reference; out_proj shrunk by the number of residual additions."""
-        nn.init.normal_(self.in_proj.weight, std=self.config.width**-0.5 / math.sqrt(3))
+        nn.init.normal_(self.in_proj.weight, std=self.config.d_model**-0.5 / math.sqrt(3))
         bound = self.config.d_conv**-0.5
         nn.init.uniform_(self.conv_weight, -bound, bound)
         nn.init.uniform_(self.conv_bias, -bound, bound)
@@ -79,7 +79,7 @@ class BidirectionalMamba2(nn.Module):
         nn.init.normal_(self.out_proj.weight, std=(2 * self.config.d_inner * 3 * residual_additions) ** -0.5)
 
     def forward(self, u: Tensor, segments: Tensor | None = None) -> Tensor:
-        """u (batch, length, width) to the same shape; segments (batch, length) int64: documents to keep apart.
+        """u (batch, length, d_model) to the same shape; segments (batch, length) int64: documents to keep apart.
 
         No two documents of a row share a number.
         """
@@ -137,7 +137,7 @@ class BidirectionalMamba2(nn.Module):
             groups=self.config.n_groups,
         )
         scale = torch.rsqrt(squares / self.config.d_inner + EPS)  # (2, batch, length)
-        weight = self.out_proj.weight.unflatten(1, (2, -1)).permute(1, 2, 0)  # (2, d_inner, width)
+        weight = self.out_proj.weight.unflatten(1, (2, -1)).permute(1, 2, 0)  # (2, d_inner, d_model)
         halves = torch.bmm(g.flatten(1, 2), weight).unflatten(1, scale.shape[1:])
         return (halves * scale[..., None]).sum(0).to(halves.dtype)
 

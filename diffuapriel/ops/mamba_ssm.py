@@ -67,7 +67,7 @@ class Library(NamedTuple):
     conv_backward: Callable[..., Any] | None
 
 
-def why_not(x: Tensor) -> str | None:
+def unsupported_reason(x: Tensor) -> str | None:
     """None when the backend can run a call with `x`; else one line: the reason, and the way out."""
     if x.device.type != "cuda" and not interpreted():
         return f"the tensors are on {x.device.type}; mamba_ssm's kernels need a CUDA device"
@@ -156,7 +156,7 @@ def _without_its_init(name: str) -> Iterator[None]:
         del sys.modules[name]
 
 
-__all__ = ["convolution_kernel", "mixer", "scan", "why_not"]
+__all__ = ["convolution_kernel", "mixer", "scan", "unsupported_reason"]
 
 
 @torch.compiler.disable

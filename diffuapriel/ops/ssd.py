@@ -133,18 +133,20 @@ def choose_backend(backend: str, x: Tensor, headdim: int, state: int, *, segment
     return _resolve(name, x.device, x.dtype, headdim, state, segments)
 
 
-def why_not(name: str, x: Tensor, headdim: int, state: int, *, segments: bool = False) -> str | None:
+def unsupported_reason(
+    name: str, x: Tensor, headdim: int, state: int, *, segments: bool = False
+) -> str | None:
     """None when backend `name` can run a scan of tensors like `x`; else one line: the reason, and the way out."""
     if name == "official":
         from diffuapriel.ops import mamba_ssm as official_library
 
-        return official_library.why_not(x)
+        return official_library.unsupported_reason(x)
     if name == "triton":
         from diffuapriel.ops.triton import autograd as fused
 
         if segments:
             return "its kernels do not keep packed documents apart (segments); official and chunked do"
-        return fused.why_not(x, headdim, state)
+        return fused.unsupported_reason(x, headdim, state)
     return None
 
 
@@ -152,7 +154,7 @@ def report(x: Tensor, headdim: int = 64, state: int = 128) -> list[str]:
     """One line for each backend: that it runs scans of tensors like `x` here, or why it does not."""
     lines = []
     for name in BACKENDS:
-        reason = why_not(name, x, headdim, state)
+        reason = unsupported_reason(name, x, headdim, state)
         if reason is None and name == "official":
             from diffuapriel.ops.mamba_ssm import convolution_kernel
 
@@ -178,13 +180,13 @@ def _resolved_once(
     """`choose_backend` for what depends on the machine: its answer cannot change while the process lives."""
     like = torch.empty(0, device=device, dtype=dtype)
     if name != "auto":
-        reason = why_not(name, like, headdim, state, segments=segments)
+        reason = unsupported_reason(name, like, headdim, state, segments=segments)
         if reason:
             raise ValueError(f"SSD backend {name!r} cannot run: {reason}")
         return name
     missing = []
     for name in ON_CUDA:
-        reason = why_not(name, like, headdim, state, segments=segments)
+        reason = unsupported_reason(name, like, headdim, state, segments=segments)
         if reason is None:
             break
         missing.append(f"{name}: {reason}")

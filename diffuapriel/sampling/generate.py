@@ -190,9 +190,9 @@ DRAWN = 256  # rows of logits written out at a time: 50 MB in float32, four time
 class DeviceDenoiser(Protocol):
     """What the fast path asks of a denoiser: the model without its head, and the head.
 
-    `hidden(ids (B, L) int64, sigma (B,) float32)` is what the head reads, (B, L, width), the final norm included.
+    `hidden(ids (B, L) int64, sigma (B,) float32)` is what the head reads, (B, L, d_model), the final norm included.
     It must not wait for the device (no .item(), no boolean index) nor replay a graph of its own: it is recorded.
-    `head.weight` (vocab_size or more, width) has no bias beside it; `config.vocab_size` counts [MASK], the last.
+    `head.weight` (vocab_size or more, d_model) has no bias beside it; `config.vocab_size` counts [MASK], the last.
     """
 
     config: Any
@@ -201,7 +201,7 @@ class DeviceDenoiser(Protocol):
     def hidden(self, ids: Tensor, sigma: Tensor) -> Tensor: ...
 
 
-def why_not(config: SamplerConfig, denoiser: object, device: torch.device) -> str | None:
+def unsupported_reason(config: SamplerConfig, denoiser: object, device: torch.device) -> str | None:
     """None when `Sampler.generate` takes the fast path; else one line: why it takes the plain one."""
     if device.type != "cuda":
         return f"the canvas is on {device.type}; the fast path is for CUDA devices"
@@ -210,7 +210,7 @@ def why_not(config: SamplerConfig, denoiser: object, device: torch.device) -> st
     if not isinstance(denoiser, DeviceDenoiser):
         return "the denoiser is a bare function; the fast path needs its `hidden`, `head` and `config`"
     if config.strategy in SCORED:
-        return head_scores.why_not(denoiser.head.weight)
+        return head_scores.unsupported_reason(denoiser.head.weight)
     return None
 
 
@@ -320,14 +320,14 @@ class Loop:
         raise NotImplementedError
 
     def read(self, places: Tensor) -> Tensor:
-        """(k, width): what the head reads at places (k,)."""
+        """(k, d_model): what the head reads at places (k,)."""
         denoiser = self.denoiser()
         assert denoiser is not None, "whoever calls fill() holds the denoiser"
-        states = denoiser.hidden(self.ids, self.inputs["sigma"]).flatten(0, 1)  # (batch length, width)
+        states = denoiser.hidden(self.ids, self.inputs["sigma"]).flatten(0, 1)  # (batch length, d_model)
         return states.index_select(0, self.inside(places)).to(self.weight.dtype)
 
     def draw(self, rows: Tensor, places: Tensor, uniform: Tensor) -> Tensor:
-        """(k,) tokens for places (k,), from what the head reads there (k, width) and numbers (k,) in [0, 1)."""
+        """(k,) tokens for places (k,), from what the head reads there (k, d_model) and numbers (k,) in [0, 1)."""
         present = None
         if self.config.repetition_penalty != 1:
             present = torch.zeros(self.batch, self.mask_id + 1, dtype=torch.bool, device=self.device)

@@ -235,7 +235,7 @@ class Sampler:
                 )
             canvases = [Canvas(ids, ids != self.mask_id, self.mask_id) for ids in canvases]
         state = self.start(canvases, first_row)
-        if device.why_not(self.config, denoiser, state.device) is None:
+        if device.unsupported_reason(self.config, denoiser, state.device) is None:
             return device.fill(self, cast(device.DeviceDenoiser, denoiser), state)
         while not self.done(state):
             state = self._advance(denoiser, state)[0]

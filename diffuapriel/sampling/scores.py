@@ -15,7 +15,7 @@ equal there are equal here. [MASK] and the padding of the vocabulary stand behin
 
 How sure the denoiser is at each position, from what its head reads: by the kernel on a GPU, else by its plain twin.
 
-rows (n, width) is what the head reads at n positions; weight (vocabulary, width) is the head's: logits are
+rows (n, d_model) is what the head reads at n positions; weight (vocabulary, d_model) is the head's: logits are
 rows weight^T, and the columns from `tokens` on, [MASK] and padding, are left out of everything.
 """
 
@@ -57,20 +57,20 @@ def join(peak, total, weighted, second, best, peak2, total2, weighted2, second2,
 
 @triton.jit
 def shares_kernel(
-    rows,  # (n, width)
-    weight,  # (vocabulary, width)
+    rows,  # (n, d_model)
+    weight,  # (vocabulary, d_model)
     count,  # (1,) int64: rows that are wanted; the rest is padding
     numbers,  # (4, shares, n) float32: peak, total, weighted, second
     ids,  # (shares, n) int32: best
     n,
     tokens,  # without [MASK]
-    width,
+    d_model,
     shares,
     tiles,  # of the vocabulary, for each share
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
-    EVEN: tl.constexpr,  # whether DEPTH divides the width
+    EVEN: tl.constexpr,  # whether DEPTH divides d_model
     PRECISION: tl.constexpr,
 ):
     """One tile of rows against one share of the vocabulary. Neighboring programs have the same rows."""
@@ -78,22 +78,22 @@ def shares_kernel(
     if row_tile * ROWS >= tl.load(count):
         return
     row = row_tile * ROWS + tl.arange(0, ROWS)
-    row_start = rows + tl.minimum(row, n - 1).to(tl.int64)[:, None] * width
+    row_start = rows + tl.minimum(row, n - 1).to(tl.int64)[:, None] * d_model
     peak, second = tl.full((ROWS,), LOWEST, tl.float32), tl.full((ROWS,), LOWEST, tl.float32)
     total, weighted = tl.zeros((ROWS,), tl.float32), tl.zeros((ROWS,), tl.float32)
     best = tl.zeros((ROWS,), tl.int32)
 
     for tile in range(share * tiles, tl.minimum((share + 1) * tiles, tl.cdiv(tokens, COLUMNS))):
         column = tile * COLUMNS + tl.arange(0, COLUMNS)
-        column_start = weight + tl.minimum(column, tokens - 1).to(tl.int64)[None, :] * width
+        column_start = weight + tl.minimum(column, tokens - 1).to(tl.int64)[None, :] * d_model
         logits = tl.zeros((ROWS, COLUMNS), tl.float32)
-        for k in range(0, width, DEPTH):
+        for k in range(0, d_model, DEPTH):
             inner = k + tl.arange(0, DEPTH)
             if EVEN:
                 a, b = tl.load(row_start + inner[None, :]), tl.load(column_start + inner[:, None])
             else:
-                a = tl.load(row_start + inner[None, :], mask=(inner < width)[None, :], other=0.0)
-                b = tl.load(column_start + inner[:, None], mask=(inner < width)[:, None], other=0.0)
+                a = tl.load(row_start + inner[None, :], mask=(inner < d_model)[None, :], other=0.0)
+                b = tl.load(column_start + inner[:, None], mask=(inner < d_model)[:, None], other=0.0)
             logits = tl.dot(a, b, logits, input_precision=PRECISION)
         x = logits.to(rows.dtype.element_ty).to(tl.float32)
         x = tl.where((column < tokens)[None, :], x, float("-inf"))
@@ -140,7 +140,7 @@ def scores_kernel(numbers, ids, count, probability, entropy, margin, best_id, n,
 
 
 class Tile(NamedTuple):
-    """Rows and columns of logits that a program holds at a time, how much of the width it multiplies at once, and
+    """Rows and columns of logits that a program holds at a time, how much of d_model it multiplies at once, and
     the launch's warps and pipeline stages."""
 
     rows: int
@@ -161,11 +161,11 @@ def kernel_scores(
 ) -> Scores:
     """What the distribution of each row says about itself.
 
-    Args: rows (n, width) and weight (`tokens` or more, width), contiguous, both float32, bfloat16 or float16;
+    Args: rows (n, d_model) and weight (`tokens` or more, d_model), contiguous, both float32, bfloat16 or float16;
     tokens: columns that count, those before [MASK]; count (1,) int64 on the same device: how many of the rows are
     wanted. The results of the rest are arbitrary; a whole tile of them costs nothing.
     """
-    n, width = rows.shape
+    n, d_model = rows.shape
     tile = tile or best_tile(rows)
     row_tiles, column_tiles = triton.cdiv(n, tile.rows), triton.cdiv(tokens, tile.columns)
     shares = min(column_tiles, max(LEAST_SHARES, triton.cdiv(WAVES * multiprocessors(rows), row_tiles)))
@@ -181,13 +181,13 @@ def kernel_scores(
         ids,
         n,
         tokens,
-        width,
+        d_model,
         shares,
         tiles,
         ROWS=tile.rows,
         COLUMNS=tile.columns,
         DEPTH=tile.depth,
-        EVEN=width % tile.depth == 0,
+        EVEN=d_model % tile.depth == 0,
         PRECISION=precision(rows.dtype),
         num_warps=tile.warps,
         num_stages=tile.stages,
@@ -227,7 +227,7 @@ class Scores(NamedTuple):
     best: Tensor
 
 
-def why_not(weight: Tensor) -> str | None:
+def unsupported_reason(weight: Tensor) -> str | None:
     """None when scores can be had on this head's device without waiting for it; else one line: the reason."""
     if not weight.is_cuda:
         return None

@@ -34,7 +34,7 @@ PEAKS = {
 
 def forward_flops(config: ModelConfig, length: int) -> float:
     """FLOPs a token of one forward pass over texts of `length` tokens."""
-    d = config.width
+    d = config.d_model
     mlp = 2 * (2 * d * config.mlp_ratio * d)
     attention = 2 * (4 * d * d) + 4 * length * d
     per_direction = (

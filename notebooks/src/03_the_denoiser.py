@@ -116,13 +116,13 @@ def look_back(x, weight, bias):
 
 # %%
 class Mamba2(nn.Module):
-    """Reads from left to right: (batch, length, width) to the same shape."""
+    """Reads from left to right: (batch, length, d_model) to the same shape."""
 
     def __init__(self, config):
         super().__init__()
         self.config = c = config
         self.sizes = [c.d_inner, c.d_inner + 2 * c.d_state, c.n_heads]  # of z, of x B C, of dt
-        self.in_proj = nn.Linear(c.width, sum(self.sizes), bias=False)
+        self.in_proj = nn.Linear(c.d_model, sum(self.sizes), bias=False)
         self.conv_weight = nn.Parameter(torch.rand(c.d_conv, self.sizes[1]) - 0.5)
         self.conv_bias = nn.Parameter(torch.zeros(self.sizes[1]))
         dt = torch.logspace(-3, -1, c.n_heads)  # from 0.001 to 0.1
@@ -130,7 +130,7 @@ class Mamba2(nn.Module):
         self.A_log = nn.Parameter(torch.linspace(1, 16, c.n_heads).log())
         self.D = nn.Parameter(torch.ones(c.n_heads))
         self.norm_weight = nn.Parameter(torch.ones(c.d_inner))
-        self.out_proj = nn.Linear(c.d_inner, c.width, bias=False)
+        self.out_proj = nn.Linear(c.d_inner, c.d_model, bias=False)
 
     def forward(self, u, segments=None):  # segments: for rows of several documents; we have none
         c = self.config
@@ -152,7 +152,7 @@ class Mamba2(nn.Module):
 from diffuapriel import Denoiser, ModelConfig
 
 toy = ModelConfig(
-    "diffuapriel", width=64, depth=2, expand=1, d_state=16, headdim=32, cond_dim=32,
+    "diffuapriel", d_model=64, depth=2, expand=1, d_state=16, headdim=32, cond_dim=32,
     vocab_size=MASK + 1, tokenizer="gpt2-4k",
 )  # fmt: skip
 
@@ -339,10 +339,10 @@ class BothWays(nn.Module):
 # moves.
 
 # %%
-nano = ModelConfig("diffuapriel", width=128, depth=4, d_state=64, headdim=32)
+nano = ModelConfig("diffuapriel", d_model=128, depth=4, d_state=64, headdim=32)
 torch.manual_seed(1)
 by_hand = BothWays(nano)
-u = torch.randn(1, 12, nano.width)
+u = torch.randn(1, 12, nano.d_model)
 pushed = u.clone()
 pushed[0, 5] += 1.0
 with torch.no_grad():
@@ -415,7 +415,7 @@ with torch.no_grad():
     packed.out_proj.weight.copy_(torch.cat(long, dim=1))  # columns beside columns
 
     for length in (1, 2, 31, 100):  # short and odd rows as well
-        u = torch.randn(3, length, nano.width)
+        u = torch.randn(3, length, nano.d_model)
         torch.testing.assert_close(packed(u), by_hand(u), rtol=1e-4, atol=1e-5)
 print("packed and by hand agree")
 
@@ -426,7 +426,7 @@ print("packed and by hand agree")
 
 # %%
 milliseconds = {"by hand": [], "packed": []}
-u = torch.randn(4, 64 if QUICK else 512, nano.width)
+u = torch.randn(4, 64 if QUICK else 512, nano.d_model)
 with torch.inference_mode():
     for _ in tqdm(range(3 if QUICK else 25)):
         for name, layer in (("by hand", by_hand), ("packed", packed)):
@@ -547,13 +547,13 @@ print("c, first ", *(f"{value:.3f}" for value in mine[:, 0]))
 
 # %% tags=["exercise"]
 def half_block(x, branch, shift, scale, gate):
-    """x (batch, length, width); branch a function of such a tensor; the others (batch, width)."""
+    """x (batch, length, d_model); branch a function of such a tensor; the others (batch, d_model)."""
     return None  # your lines here
 
 
 # %% tags=["solution"]
 def half_block(x, branch, shift, scale, gate):
-    """x (batch, length, width); branch a function of such a tensor; the others (batch, width)."""
+    """x (batch, length, d_model); branch a function of such a tensor; the others (batch, d_model)."""
     v = rms_norm(x) * (1 + scale[:, None]) + shift[:, None]
     return x + gate[:, None] * branch(v)
 
@@ -584,8 +584,8 @@ from diffuapriel.interpret.adaln import open_gates
 
 torch.manual_seed(2)
 fresh = Denoiser(toy)
-x = torch.randn(2, 5, toy.width)
-zeros = [torch.zeros(2, 1, toy.width)] * 6  # what a fresh modulation gives
+x = torch.randn(2, 5, toy.d_model)
+zeros = [torch.zeros(2, 1, toy.d_model)] * 6  # what a fresh modulation gives
 assert torch.equal(fresh.blocks[0](x, zeros), x)  # a fresh block is the identity
 
 place, share = 2, {}
@@ -670,7 +670,7 @@ show(figure)
 from diffuapriel import preset
 
 for depth in (6, 9, 12, 16, 20, 24):
-    config = ModelConfig("diffuapriel-h", width=128, depth=depth)
+    config = ModelConfig("diffuapriel-h", d_model=128, depth=depth)
     row = "".join("A" if kind == "attention" else "m" for kind in config.layer_kinds)
     print(f"{depth:3} blocks  {row:26} {row.count('A')} with attention")
 
@@ -698,7 +698,7 @@ cos, sin = rotary_angles(8, config.attention_headdim, torch.device("cpu"))
 unturned = (torch.ones_like(cos), torch.zeros_like(sin))  # every angle zero: no RoPE
 
 with torch.no_grad():
-    u = torch.randn(1, 8, config.width)
+    u = torch.randn(1, 8, config.d_model)
     moved = {
         "attention, no RoPE": attention(u, unturned) - attention(u[:, shuffle], unturned),
         "attention with RoPE": attention(u, (cos, sin)) - attention(u[:, shuffle], (cos, sin)),
@@ -760,23 +760,23 @@ from diffuapriel.config import PRESETS
 from diffuapriel.model import count_parameters
 from diffuapriel.model.denoiser import Block
 
-for width in (128, 512, 2048):
+for d_model in (128, 512, 2048):
     counts = []
     for architecture, kind in (("diffuapriel", "mamba"), ("diffutran", "attention")):
         with torch.device("meta"):  # shapes without memory
-            block = Block(ModelConfig(architecture, width=width, depth=1), kind)
+            block = Block(ModelConfig(architecture, d_model=d_model, depth=1), kind)
         matrices = [m.weight for m in block.modules() if isinstance(m, nn.Linear)]
-        counts.append(sum(matrix.numel() for matrix in matrices) / width**2)
+        counts.append(sum(matrix.numel() for matrix in matrices) / d_model**2)
     print(
-        f"d = {width:5}: a Mamba block has {counts[0]:.2f} d², a Transformer block {counts[1]:.2f} d²"
+        f"d = {d_model:5}: a Mamba block has {counts[0]:.2f} d², a Transformer block {counts[1]:.2f} d²"
     )
 
-print(f"\n{'':8}{'architecture':16}{'blocks':>7}{'width':>7}{'parameters':>16}")
+print(f"\n{'':8}{'architecture':16}{'blocks':>7}{'d_model':>7}{'parameters':>16}")
 for size in PRESETS:
     for architecture in ("diffuapriel", "diffuapriel-h", "diffutran"):
         config = preset(size, architecture)
         print(
-            f"{size:8}{architecture:16}{config.depth:7}{config.width:7}{count_parameters(config):16,}"
+            f"{size:8}{architecture:16}{config.depth:7}{config.d_model:7}{count_parameters(config):16,}"
         )
 
 # %% [markdown]
@@ -801,8 +801,8 @@ class MyBlock(nn.Module):
         self.attends = kind == "attention"
         self.mixer = Attention(config) if self.attends else BidirectionalMamba2(config)
         self.mlp = MLP(config)
-        self.mixer_norm_weight = nn.Parameter(torch.ones(config.width))
-        self.mlp_norm_weight = nn.Parameter(torch.ones(config.width))
+        self.mixer_norm_weight = nn.Parameter(torch.ones(config.d_model))
+        self.mlp_norm_weight = nn.Parameter(torch.ones(config.d_model))
 
     def forward(self, x, six, rotary):
         v = modulate(rms_norm(x, self.mixer_norm_weight), six[0], six[1])
@@ -815,7 +815,7 @@ class MyBlock(nn.Module):
 class MyDenoiser(nn.Module):
     def __init__(self, config):
         super().__init__()
-        self.config, d, V = config, config.width, config.padded_vocab_size
+        self.config, d, V = config, config.d_model, config.padded_vocab_size
         self.embedding = nn.Embedding(V, d)
         self.time_embedding = TimeEmbedding(config.cond_dim)
         self.modulation = Modulation(config.cond_dim, d, count=6 * config.depth + 2)

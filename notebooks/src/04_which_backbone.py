@@ -78,9 +78,9 @@ COLORS = {"diffuapriel": "teal", "diffuapriel-h": "darkorange", "diffutran": "cr
 from diffuapriel.model.denoiser import count_parameters  # counts without making the model
 
 for name in COLORS:
-    same_shape = preset("nano", name, width=128, depth=6)
+    same_shape = preset("nano", name, d_model=128, depth=6)
     print(
-        f"{name:14} width 128, depth 6: {count_parameters(same_shape) / 1e6:.2f} million parameters"
+        f"{name:14} d_model 128, depth 6: {count_parameters(same_shape) / 1e6:.2f} million parameters"
     )
 
 # %% [markdown]
@@ -96,13 +96,13 @@ for name in COLORS:
 
 # %% tags=["exercise"]
 def closest_shape(count, target, shapes):
-    """count(width, depth) gives parameters; shapes is a list of (width, depth). Returns one of them."""
+    """count(d_model, depth) gives parameters; shapes is a list of (d_model, depth). Returns one of them."""
     return None  # your line here
 
 
 # %% tags=["solution"]
 def closest_shape(count, target, shapes):
-    """count(width, depth) gives parameters; shapes is a list of (width, depth). Returns one of them."""
+    """count(d_model, depth) gives parameters; shapes is a list of (d_model, depth). Returns one of them."""
     return min(shapes, key=lambda shape: abs(count(*shape) - target))
 
 
@@ -117,11 +117,11 @@ check.closest_shape(closest_shape)
 # instead.
 
 # %%
-small = {"width": 64, "depth": 3, "expand": 1, "headdim": 16}
+small = {"d_model": 64, "depth": 3, "expand": 1, "headdim": 16}
 CONFIGS = {
     "diffuapriel": preset("nano", "diffuapriel", d_state=32, **small),
     "diffuapriel-h": preset("nano", "diffuapriel-h", d_state=64, **small),
-    "diffutran": preset("nano", "diffutran", width=64, depth=3),
+    "diffutran": preset("nano", "diffutran", d_model=64, depth=3),
 }
 counts = {name: count_parameters(config) for name, config in CONFIGS.items()}
 tables = 2 * 64 * CONFIGS["diffutran"].padded_vocab_size

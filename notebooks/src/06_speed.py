@@ -66,16 +66,18 @@ print(f"{torch.get_num_threads()} threads")
 # ## 1. How not to measure
 #
 # We time one *forward pass*: a row of tokens goes through the denoiser once, every second token hidden, as in the
-# middle of a generation. A `Lane` is a model with all that a fair comparison must know about it. The weights are
+# middle of a generation. A `Entry` is a model with all that a fair comparison must know about it. The weights are
 # random, as speed does not depend on them. The three architectures have equally many parameters.
 
 # %%
-from diffuapriel.benchmark.entry import Lane
+from diffuapriel.benchmark.entry import Entry
 
-lanes = {name: Lane.random("nano", name) for name in ("diffuapriel", "diffuapriel-h", "diffutran")}
-for name, lane in lanes.items():
-    print(f"{name:14} {lane.parameters:,} parameters, {lane.config.depth} blocks")
-MASK = lanes["diffuapriel"].config.mask_id
+entries = {
+    name: Entry.random("nano", name) for name in ("diffuapriel", "diffuapriel-h", "diffutran")
+}
+for name, entry in entries.items():
+    print(f"{name:14} {entry.parameters:,} parameters, {entry.config.depth} blocks")
+MASK = entries["diffuapriel"].config.mask_id
 
 
 def question(length):
@@ -86,11 +88,11 @@ def question(length):
 
 
 @torch.inference_mode()
-def one_pass(lane, length):
+def one_pass(entry, length):
     """Milliseconds of one forward pass."""
     asked = question(length)
     began = time.perf_counter()
-    lane.denoiser(*asked)
+    entry.denoiser(*asked)
     return 1000 * (time.perf_counter() - began)
 
 
@@ -98,7 +100,7 @@ def one_pass(lane, length):
 # The obvious way is to run it once and look at the clock. We do it ten times in a row. Look at the first bar.
 
 # %%
-fresh = Lane.random("nano", "diffuapriel", seed=1)
+fresh = Entry.random("nano", "diffuapriel", seed=1)
 times = [one_pass(fresh, 128 if QUICK else 500) for _ in range(10)]
 figure = go.Figure(layout={"xaxis_title": "call", "yaxis_title": "ms"})
 figure.add_bar(x=[str(i + 1) for i in range(10)], y=times, name="one forward pass")
@@ -145,14 +147,14 @@ def disturbed(order, length):
     for run, name in enumerate(tqdm(order)):
         if run == len(order) // 2:
             thread.start()
-        times[name].append(one_pass(lanes["diffuapriel"], length))
+        times[name].append(one_pass(entries["diffuapriel"], length))
     stop.set()
     thread.join()
     return {name: statistics.median(taken) for name, taken in times.items()}
 
 
 runs, length = (4, 64) if QUICK else (12, 500)
-one_pass(lanes["diffuapriel"], length)  # warm-up
+one_pass(entries["diffuapriel"], length)  # warm-up
 blocks = disturbed("A" * runs + "B" * runs, length)
 turns = disturbed("ABBA" * (runs // 2), length)
 for label, medians in (("one after the other", blocks), ("in turn", turns)):
@@ -164,7 +166,7 @@ right = "A" if ratio > 1.15 else "B" if ratio < 1 / 1.15 else "C"
 guess_1.reveal(right, "The clock measures the machine as well as the model.")
 
 # %% [markdown]
-# - **In turn.** When the lanes take turns (A B, B A, A B, ...), whatever happens to the machine happens to both. Each
+# - **In turn.** When the entries take turns (A B, B A, A B, ...), whatever happens to the machine happens to both. Each
 #   single time is still disturbed, but the *ratio* is about right, and the ratio is what we want. The order turns
 #   round each time, so that neither always follows the other.
 #
@@ -177,9 +179,9 @@ guess_1.reveal(right, "The clock measures the machine as well as the model.")
 
 
 # %%
-def my_order(lanes, repeats):
-    """Lane numbers in the order they are timed: 0 1, then 1 0, then 0 1, ..."""
-    there, back = list(range(lanes)), list(reversed(range(lanes)))
+def my_order(entries, repeats):
+    """Entry numbers in the order they are timed: 0 1, then 1 0, then 0 1, ..."""
+    there, back = list(range(entries)), list(reversed(range(entries)))
     return [i for r in range(repeats) for i in (there if r % 2 == 0 else back)]
 
 
@@ -188,28 +190,28 @@ from diffuapriel.benchmark.generation import alternating
 assert my_order(3, 4) == alternating(3, 4)  # the package's
 
 
-def my_sweep(lanes, lengths, repeats):
-    """Median milliseconds: {name: {length: ms}}; lanes {name: lane}."""
-    curves = {name: {} for name in lanes}
+def my_sweep(entries, lengths, repeats):
+    """Median milliseconds: {name: {length: ms}}; entries {name: entry}."""
+    curves = {name: {} for name in entries}
     for length in lengths:
-        times = {name: [] for name in lanes}
-        for lane in lanes.values():
-            one_pass(lane, length)  # warm-up
-        for i in my_order(len(lanes), repeats):
-            name = list(lanes)[i]
-            times[name].append(one_pass(lanes[name], length))
+        times = {name: [] for name in entries}
+        for entry in entries.values():
+            one_pass(entry, length)  # warm-up
+        for i in my_order(len(entries), repeats):
+            name = list(entries)[i]
+            times[name].append(one_pass(entries[name], length))
         for name, taken in times.items():
             curves[name][length] = statistics.median(taken)
     return curves
 
 
-mine = my_sweep(lanes, (64, 128) if QUICK else (128, 256, 512), repeats=2 if QUICK else 6)
+mine = my_sweep(entries, (64, 128) if QUICK else (128, 256, 512), repeats=2 if QUICK else 6)
 for name, curve in mine.items():
     print(f"{name:14}", "   ".join(f"{length}: {ms:.1f} ms" for length, ms in curve.items()))
 
 # %% [markdown]
 # Now the package's sweep. It does the same, measures memory during the warm-up, and refuses a length that would not
-# fit. It goes up to a few thousand tokens and takes one to two minutes. Most of them go into one lane: which?
+# fit. It goes up to a few thousand tokens and takes one to two minutes. Most of them go into one entry: which?
 
 # %%
 from diffuapriel.benchmark.sweep import sweep_events
@@ -217,12 +219,12 @@ from diffuapriel.benchmark.sweep import sweep_events
 lengths = (64, 128, 256) if QUICK else (128, 256, 512, 1024, 2048, 4096, 8192)
 bar = tqdm(total=100)
 options = {"lengths": lengths, "repeats": 2 if QUICK else 3, "max_seconds": 30}
-for event in sweep_events(list(lanes.values()), **options):
+for event in sweep_events(list(entries.values()), **options):
     bar.update(round(100 * event.fraction) - bar.n)
     bar.set_postfix_str(event.message)
     result = event.result
 bar.close()
-curves = dict(zip(lanes, (result.curve(name) for name in result.lanes)))
+curves = dict(zip(entries, (result.curve(name) for name in result.entries)))
 
 print(f"{'tokens':>8}", *(f"{name:>16}" for name in curves), f"{'diffutran / diffuapriel':>26}")
 for n in curves["diffutran"]:
@@ -406,7 +408,7 @@ for name in ("diffuapriel", "diffuapriel-h"):
 # %%
 def mamba_multiply_adds(config, seen):
     """Of one token in one block; `seen`: how many tokens of its chunk it meets."""
-    d, inner, N = config.width, config.d_inner, config.d_state
+    d, inner, N = config.d_model, config.d_inner, config.d_state
     in_proj = d * 2 * (2 * inner + 2 * N + config.n_heads)
     out_proj = 2 * inner * d
     mlp = 2 * d * config.mlp_ratio * d
@@ -416,7 +418,7 @@ def mamba_multiply_adds(config, seen):
 
 from diffuapriel.benchmark.roofline import backbone_work  # the package's count, of all blocks
 
-config = lanes["diffuapriel"].config
+config = entries["diffuapriel"].config
 for n in (128, 4096):
     work = backbone_work(config, n)
     counted = (work.product_flops + work.attention_flops + work.scan_flops) / 2 / n  # 2 flops each
@@ -458,10 +460,10 @@ check.attention_multiply_adds(attention_multiply_adds)
 
 # %%
 counts = {}
-for name, lane in lanes.items():
+for name, entry in entries.items():
     counts[name] = {}
     for n in lengths:
-        work = backbone_work(lane.config, n)
+        work = backbone_work(entry.config, n)
         counts[name][n] = (work.product_flops + work.attention_flops + work.scan_flops) / 2 / n
 show(log_log(counts, "multiply-adds a token, all blocks"))
 cross = crossover("diffuapriel", counts["diffuapriel"], "diffutran", counts["diffutran"])
@@ -519,9 +521,9 @@ guess_3
 
 # %%
 explained = {}
-for name, lane in lanes.items():
+for name, entry in entries.items():
     explained[name] = {}
-    head = lane.config.width * lane.config.padded_vocab_size / 2
+    head = entry.config.d_model * entry.config.padded_vocab_size / 2
     for n in curves[name]:
         at_best = 1000 * n * (counts[name][n] + head) / rate  # ms
         explained[name][n] = at_best / curves[name][n]
@@ -609,14 +611,14 @@ show(figure)
 # %%
 from diffuapriel import Canvas, Sampler, SamplerConfig, get_schedule
 
-lane = lanes["diffuapriel"]
+entry = entries["diffuapriel"]
 print(f"{'tokens':>8}{'steps':>8}{'steps x pass':>16}{'measured':>12}{'ratio':>9}")
 grid = [(n, s) for n in lengths[1:4:2] for s in ((2, 4) if QUICK else (8, 16, 32))]
 for n, steps_ in tqdm(grid):
     options = SamplerConfig(strategy="confidence", steps=steps_)
     sampler = Sampler(options, get_schedule("log-linear"), MASK)
     began = time.perf_counter()
-    sampler.run(lane.denoiser, Canvas.masks(n, lane.tokenizer))
+    sampler.run(entry.denoiser, Canvas.masks(n, entry.tokenizer))
     took, guessed = time.perf_counter() - began, steps_ * curves["diffuapriel"][n] / 1000
     print(f"{n:8,}{steps_:8}{guessed:14.2f} s{took:10.2f} s{took / guessed:9.2f}")
 
@@ -651,11 +653,11 @@ for n in curves["diffutran"]:
 # length times length for each head. Does ours?
 
 # %%
-peaks = {name: {} for name in lanes}
-for name, title in zip(lanes, result.lanes):
-    peaks[name] = {p.length: p.peak_memory_bytes / 1e6 for p in result.points if p.lane == title}
-config = lanes["diffutran"].config
-heads = config.width // config.attention_headdim
+peaks = {name: {} for name in entries}
+for name, title in zip(entries, result.entries):
+    peaks[name] = {p.length: p.peak_memory_bytes / 1e6 for p in result.points if p.entry == title}
+config = entries["diffutran"].config
+heads = config.d_model // config.attention_headdim
 naive = {n: heads * n * n * 4 / 1e6 for n in lengths}
 show(log_log({**peaks, "the tables of one layer, if held": naive}, "MB"))
 n = lengths[-1]
@@ -679,16 +681,18 @@ print(f"How it was measured: {result.memory_method}.")
 # %%
 from diffuapriel.benchmark.generation import race_events
 
-racers = [Lane.from_checkpoint(name) for name in ("tales-diffuapriel", "tales-diffutran")]
+racers = [Entry.from_checkpoint(name) for name in ("tales-diffuapriel", "tales-diffutran")]
 length, steps_ = (64, 2) if QUICK else (512, 16)
 bar = tqdm(total=100)
 for event in race_events(racers, length, steps_, repeats=2):
     bar.update(round(100 * event.fraction) - bar.n)
     outcome = event.result
 bar.close()
-for lane in outcome.lanes:
-    print(f"{lane.name:20} {lane.seconds:6.2f} s, {lane.tokens_per_second:6.0f} tokens/s, ", end="")
-    print(f"{lane.denoiser_share:.0%} of it in the denoiser")
+for entry in outcome.entries:
+    print(
+        f"{entry.name:20} {entry.seconds:6.2f} s, {entry.tokens_per_second:6.0f} tokens/s, ", end=""
+    )
+    print(f"{entry.denoiser_share:.0%} of it in the denoiser")
 print()
 print(*outcome.fairness(), sep="\n")
 
@@ -699,8 +703,8 @@ print(*outcome.fairness(), sep="\n")
 # %%
 from diffuapriel.trace.player.widget import Player
 
-for lane in outcome.lanes:
-    display(Player.from_trace(lane.trace, height="14em"))
+for entry in outcome.entries:
+    display(Player.from_trace(entry.trace, height="14em"))
 
 # %% [markdown]
 # Who should have won at this length, going by section 4? These models are larger than *nano* (wider and deeper), and
@@ -712,19 +716,19 @@ for lane in outcome.lanes:
 #
 # The story is the same on a GPU, with larger numbers and two differences. The matrix rate is so high that a short
 # text is over before the next kernel has been started: at short lengths one measures the launching, and all curves
-# are flat. So the package compiles the blocks and records each shape once as a *CUDA graph*, for all lanes alike. And
+# are flat. So the package compiles the blocks and records each shape once as a *CUDA graph*, for all entries alike. And
 # attention has excellent kernels there, so the crossing moves to longer texts. Where a GPU is found, the next cell
 # makes the sweep with the Triton kernels, in bfloat16 (numbers of 16 bits).
 
 # %%
 if torch.cuda.is_available():
-    cards = [Lane.random("small", name, device="cuda").tuned() for name in lanes]
+    cards = [Entry.random("small", name, device="cuda").tuned() for name in entries]
     for event in sweep_events(cards, lengths=(1024, 2048, 4096, 8192, 16384), repeats=5):
         on_gpu = event.result
-    show(log_log({n: on_gpu.curve(t) for n, t in zip(lanes, on_gpu.lanes)}, "ms on this GPU"))
+    show(log_log({n: on_gpu.curve(t) for n, t in zip(entries, on_gpu.entries)}, "ms on this GPU"))
     for cross in on_gpu.crossovers:
         print(cross.message)
-    print({lane.architecture: (lane.scan, lane.attention, lane.dtype) for lane in cards})
+    print({entry.architecture: (entry.scan, entry.attention, entry.dtype) for entry in cards})
 else:
     print(
         "No CUDA GPU here. On one, you would see flat curves at short lengths, then DiffuTran's bending"

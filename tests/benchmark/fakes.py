@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from diffuapriel.benchmark.entry import Lane
+from diffuapriel.benchmark.entry import Entry
 from diffuapriel.tokenizer import get_tokenizer
 
 TOKENIZER = get_tokenizer("gpt2-4k")
@@ -28,7 +28,7 @@ class Sleeper:
         return logits
 
 
-def sleeping_lane(name: str, seconds: Callable[[int], float], **fields) -> Lane:
-    """A lane that sleeps; its `denoiser.calls` tells when."""
+def sleeping_lane(name: str, seconds: Callable[[int], float], **fields) -> Entry:
+    """A entry that sleeps; its `denoiser.calls` tells when."""
     about = {"architecture": "diffuapriel", "parameters": 1000} | fields
-    return Lane(name=name, denoiser=Sleeper(seconds), tokenizer=TOKENIZER, **about)
+    return Entry(name=name, denoiser=Sleeper(seconds), tokenizer=TOKENIZER, **about)

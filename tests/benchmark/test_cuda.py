@@ -1,4 +1,4 @@
-"""The race on a GPU, as far as a CPU can show it: the clock's events, lanes in their best form, a full card."""
+"""The race on a GPU, as far as a CPU can show it: the clock's events, entries in their best form, a full card."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from diffuapriel.benchmark import entry as lanes_module
 from diffuapriel.benchmark import memory
-from diffuapriel.benchmark.entry import Lane, attention_kernel, random_denoiser, scan_backend
+from diffuapriel.benchmark.entry import Entry, attention_kernel, random_denoiser, scan_backend
 from diffuapriel.benchmark.generation import race
 from diffuapriel.benchmark.memory import available_bytes, estimate_bytes, out_of_memory
 from diffuapriel.benchmark.sweep import sweep
@@ -80,60 +80,60 @@ def test_a_full_card_is_told_with_the_figures(card):
 
 
 def test_a_race_that_fills_the_card_is_a_memory_error():
-    lane = dataclasses.replace(sleeping_lane("large", lambda _: 0), denoiser=full)
+    entry = dataclasses.replace(sleeping_lane("large", lambda _: 0), denoiser=full)
     with pytest.raises(MemoryError, match="large at 8 tokens ran out of memory"):
-        race([lane], 8, 2)
+        race([entry], 8, 2)
 
 
 def test_a_sweep_goes_on_without_the_lane_that_filled_the_card():
-    lane = dataclasses.replace(sleeping_lane("large", lambda _: 0), denoiser=full)
-    result = sweep([lane, sleeping_lane("small", lambda _: 0)], lengths=(8, 16), repeats=1)
-    assert {p.lane for p in result.points} == {"small"}
-    assert [(r.lane, r.length) for r in result.refusals] == [("large", 8), ("large", 16)]
+    entry = dataclasses.replace(sleeping_lane("large", lambda _: 0), denoiser=full)
+    result = sweep([entry, sleeping_lane("small", lambda _: 0)], lengths=(8, 16), repeats=1)
+    assert {p.entry for p in result.points} == {"small"}
+    assert [(r.entry, r.length) for r in result.refusals] == [("large", 8), ("large", 16)]
     assert "ran out of memory" in result.refusals[0].message
 
 
 def test_half_the_bytes_need_half_the_memory(monkeypatch):
-    lane = Lane.random("nano", "diffuapriel")
+    entry = Entry.random("nano", "diffuapriel")
     needed = estimate_bytes(preset("nano", "diffuapriel"), 64)
     monkeypatch.setattr(memory, "available_bytes", lambda device: needed)  # 80 % of it may be used
     with pytest.raises(MemoryError, match="needs about"):
-        race([lane], 64, 1)
-    assert race([lane.tuned("bfloat16")], 64, 1, repeats=1).lanes[0].dtype == "bfloat16"
+        race([entry], 64, 1)
+    assert race([entry.tuned("bfloat16")], 64, 1, repeats=1).entries[0].dtype == "bfloat16"
 
 
 def test_on_a_cpu_a_lane_is_in_its_best_form_already():
-    lane = Lane.random("nano", "diffuapriel")
-    assert lane.tuned() is lane
-    assert (lane.dtype, lane.scan, lane.form) == ("float32", "chunked", "plain PyTorch")
-    assert Lane.random("nano", "diffutran").scan == "none"
+    entry = Entry.random("nano", "diffuapriel")
+    assert entry.tuned() is entry
+    assert (entry.dtype, entry.scan, entry.form) == ("float32", "chunked", "plain PyTorch")
+    assert Entry.random("nano", "diffutran").scan == "none"
 
 
 def test_a_tuned_lane_is_a_copy_with_matrices_in_bfloat16():
-    lane = Lane.random("nano", "diffuapriel")
-    tuned = lane.tuned("bfloat16")
+    entry = Entry.random("nano", "diffuapriel")
+    tuned = entry.tuned("bfloat16")
     assert isinstance(tuned.denoiser, Engine)
     assert tuned.denoiser.model.head.weight.dtype == torch.bfloat16
     assert tuned.denoiser.model.blocks[0].mixer.A_log.dtype == torch.float32, "decay rates stay in float32"
-    assert lane.denoiser.head.weight.dtype == torch.float32, "the lane itself is as it was"
-    assert 0.5 < tuned.weight_bytes / lane.weight_bytes < 0.6
+    assert entry.denoiser.head.weight.dtype == torch.float32, "the entry itself is as it was"
+    assert 0.5 < tuned.weight_bytes / entry.weight_bytes < 0.6
 
 
 def test_on_a_gpu_a_lane_runs_in_the_engine_in_bfloat16(monkeypatch):
     monkeypatch.setattr(lanes_module, "attention_kernel", lambda *about: "cudnn attention")
     monkeypatch.setattr(lanes_module, "scan_backend", lambda *about: "triton")
-    lane = dataclasses.replace(Lane.random("nano", "diffuapriel"), device=CUDA)
-    tuned = lane.tuned()
+    entry = dataclasses.replace(Entry.random("nano", "diffuapriel"), device=CUDA)
+    tuned = entry.tuned()
     assert (tuned.dtype, tuned.scan, tuned.attention) == ("bfloat16", "triton", "cudnn attention")
     assert "CUDA graph" in tuned.form
-    assert lane.tuned("float32").dtype == "float32"
+    assert entry.tuned("float32").dtype == "float32"
 
 
 def test_what_is_not_ours_cannot_be_tuned_and_other_dtypes_are_refused():
     with pytest.raises(ValueError, match="not a Denoiser of this package"):
         sleeping_lane("fake", lambda _: 0).tuned("bfloat16")
     with pytest.raises(ValueError, match="dtype is 'int8'; permitted: float32, bfloat16"):
-        Lane.random("nano", "diffuapriel").tuned("int8")
+        Entry.random("nano", "diffuapriel").tuned("int8")
 
 
 def test_random_weights_compute_what_trained_ones_do():
@@ -157,16 +157,16 @@ def test_the_caller_s_random_numbers_are_not_moved():
 
 def test_a_device_that_is_not_there_is_one_line():
     with pytest.raises(ValueError, match="device is 'nonsense', which cannot be used here") as caught:
-        Lane.random("nano", "diffuapriel", device="nonsense")
+        Entry.random("nano", "diffuapriel", device="nonsense")
     assert "\n" not in str(caught.value)
 
 
 def test_a_result_says_what_ran():
-    lanes = [Lane.random("nano", "diffuapriel"), Lane.random("nano", "diffutran")]
-    said = " ".join(race(lanes, 8, 1, repeats=1, warmup_steps=1).fairness())
+    entries = [Entry.random("nano", "diffuapriel"), Entry.random("nano", "diffutran")]
+    said = " ".join(race(entries, 8, 1, repeats=1, warmup_steps=1).fairness())
     assert "Scan: diffuapriel nano, random weights: chunked." in said
     assert "Attention kernel: diffutran nano, random weights:" in said
-    mixed = [lanes[0], dataclasses.replace(lanes[1], form="compiled")]
+    mixed = [entries[0], dataclasses.replace(entries[1], form="compiled")]
     assert "NOT treated alike" in " ".join(race(mixed, 8, 1, repeats=1, warmup_steps=1).fairness())
 
 
@@ -189,6 +189,6 @@ def test_what_a_length_recorded_is_given_back_before_the_next():
             self.kept = 0
 
     recorder = Recorder()
-    lane = dataclasses.replace(sleeping_lane("records", lambda _: 0), denoiser=recorder)
-    sweep([lane], lengths=(8, 16), repeats=1)
+    entry = dataclasses.replace(sleeping_lane("records", lambda _: 0), denoiser=recorder)
+    sweep([entry], lengths=(8, 16), repeats=1)
     assert (recorder.kept, recorder.most) == (0, 1)

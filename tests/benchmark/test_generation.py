@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from diffuapriel.benchmark.entry import Lane
+from diffuapriel.benchmark.entry import Entry
 from diffuapriel.benchmark.generation import RaceResult, alternating, race, race_events
 from tests.benchmark.fakes import TOKENIZER, sleeping_lane
 
@@ -18,20 +18,20 @@ FAST, SLOW = 0.004, 0.012
 
 
 @pytest.fixture(scope="module")
-def lanes() -> list[Lane]:
+def entries() -> list[Entry]:
     return [sleeping_lane("fast", lambda _: FAST), sleeping_lane("slow", lambda _: SLOW)]
 
 
 @pytest.fixture(scope="module")
-def result(lanes) -> RaceResult:
-    for lane in lanes:
-        lane.denoiser.calls.clear()
-    return race(lanes, 16, 4, repeats=2, warmup_steps=3)
+def result(entries) -> RaceResult:
+    for entry in entries:
+        entry.denoiser.calls.clear()
+    return race(entries, 16, 4, repeats=2, warmup_steps=3)
 
 
 def test_a_known_cost_comes_out(result):
-    fast, slow = result.lanes
-    # A sleep is never shorter than asked; a busy machine makes it longer, both lanes alike.
+    fast, slow = result.entries
+    # A sleep is never shorter than asked; a busy machine makes it longer, both entries alike.
     assert fast.ms_per_step >= 1000 * FAST
     assert slow.ms_per_step >= 1000 * SLOW
     assert slow.seconds > fast.seconds
@@ -42,23 +42,23 @@ def test_the_order_turns_round_with_every_repeat(result):
     assert alternating(2, 3) == [0, 1, 1, 0, 0, 1]
     assert alternating(3, 2) == [0, 1, 2, 2, 1, 0]
     assert result.order == ("fast", "slow", "slow", "fast")
-    assert tuple(run.lane for run in result.runs) == result.order
+    assert tuple(run.entry for run in result.runs) == result.order
 
 
-def test_never_two_at_once(lanes, result):
+def test_never_two_at_once(entries, result):
     spans = sorted((run.started, run.ended) for run in result.runs)
     assert all(end <= start for (_, end), (start, _) in pairwise(spans))
-    calls = sorted(call for lane in lanes for call in lane.denoiser.calls)
+    calls = sorted(call for entry in entries for call in entry.denoiser.calls)
     assert all(end <= start for (_, end), (start, _) in pairwise(calls))
 
 
-def test_warm_up_comes_first_and_is_not_counted(lanes, result):
-    for lane, measured in zip(lanes, result.lanes):
-        assert len(lane.denoiser.calls) == 3 + 2 * 4  # warm-up steps, then two runs of four
+def test_warm_up_comes_first_and_is_not_counted(entries, result):
+    for entry, measured in zip(entries, result.entries):
+        assert len(entry.denoiser.calls) == 3 + 2 * 4  # warm-up steps, then two runs of four
         assert len(measured.step_ms) == 4
         assert measured.forward_passes == 4
-    last_warm_up = max(lane.denoiser.calls[2][1] for lane in lanes)
-    assert all(call[0] >= last_warm_up for lane in lanes for call in lane.denoiser.calls[3:])
+    last_warm_up = max(entry.denoiser.calls[2][1] for entry in entries)
+    assert all(call[0] >= last_warm_up for entry in entries for call in entry.denoiser.calls[3:])
 
 
 def test_a_slow_first_call_is_in_no_figure():
@@ -70,27 +70,27 @@ def test_a_slow_first_call_is_in_no_figure():
             time.sleep(0.5 if self.calls == 1 else 0.0)
             return torch.zeros(int(positions.sum()), TOKENIZER.vocab_size)
 
-    lane = dataclasses.replace(sleeping_lane("compiles", lambda _: 0), denoiser=Compiling())
-    assert race([lane], 8, 2, repeats=1, warmup_steps=1).lanes[0].seconds < 0.4
+    entry = dataclasses.replace(sleeping_lane("compiles", lambda _: 0), denoiser=Compiling())
+    assert race([entry], 8, 2, repeats=1, warmup_steps=1).entries[0].seconds < 0.4
 
 
-def test_what_the_caller_does_between_events_is_in_no_figure(lanes):
-    for event in race_events([lanes[0]], 16, 4, repeats=1, warmup_steps=1):
+def test_what_the_caller_does_between_events_is_in_no_figure(entries):
+    for event in race_events([entries[0]], 16, 4, repeats=1, warmup_steps=1):
         if event.result is None:
             time.sleep(0.1)  # a progress bar that draws slowly
         else:
-            assert event.result.lanes[0].seconds < 0.4
+            assert event.result.entries[0].seconds < 0.4
 
 
-def test_tokens_are_masks_filled(lanes):
-    text = race([lanes[0]], 16, 4, repeats=1, text="Mia found a [MASK:3]").lanes[0]
+def test_tokens_are_masks_filled(entries):
+    text = race([entries[0]], 16, 4, repeats=1, text="Mia found a [MASK:3]").entries[0]
     given = len(TOKENIZER.encode("Mia found a"))
     assert text.tokens == 16 - given
     assert text.tokens_per_second == pytest.approx(text.tokens / text.seconds)
 
 
 def test_every_lane_gets_the_same_work(result):
-    fast, slow = result.lanes
+    fast, slow = result.entries
     assert fast.tokens == slow.tokens == 16
     assert fast.trace is not None
     assert slow.trace is not None
@@ -98,19 +98,19 @@ def test_every_lane_gets_the_same_work(result):
 
 
 def test_a_replay_runs_on_the_median_times(result):
-    for lane in result.lanes:
-        assert tuple(frame.ms for frame in lane.trace.frames[1:]) == lane.step_ms
-        assert lane.trace.frames[0].ms == 0
+    for entry in result.entries:
+        assert tuple(frame.ms for frame in entry.trace.frames[1:]) == entry.step_ms
+        assert entry.trace.frames[0].ms == 0
 
 
 def test_the_spread_holds_the_median(result):
-    for lane in result.lanes:
-        assert lane.seconds_min <= lane.seconds <= lane.seconds_max
-        assert 0 < lane.denoiser_share <= 1
+    for entry in result.entries:
+        assert entry.seconds_min <= entry.seconds <= entry.seconds_max
+        assert 0 < entry.denoiser_share <= 1
 
 
-def test_events_run_from_nothing_to_everything(lanes):
-    events = list(race_events(lanes, 8, 2, repeats=1))
+def test_events_run_from_nothing_to_everything(entries):
+    events = list(race_events(entries, 8, 2, repeats=1))
     fractions = [event.fraction for event in events]
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0
@@ -118,17 +118,17 @@ def test_events_run_from_nothing_to_everything(lanes):
     assert [event.result is not None for event in events] == [False] * 8 + [True]
 
 
-def test_closing_the_events_stops_the_race(lanes):
-    lanes[1].denoiser.calls.clear()
-    events = race_events(lanes, 8, 8, repeats=1, warmup_steps=1)
+def test_closing_the_events_stops_the_race(entries):
+    entries[1].denoiser.calls.clear()
+    events = race_events(entries, 8, 8, repeats=1, warmup_steps=1)
     next(events)
     events.close()
-    assert not lanes[1].denoiser.calls
+    assert not entries[1].denoiser.calls
 
 
-def test_a_model_may_race_itself(lanes):
-    result = race([lanes[0], lanes[0]], 8, 2, repeats=1)
-    assert [lane.name for lane in result.lanes] == ["fast", "fast (2)"]
+def test_a_model_may_race_itself(entries):
+    result = race([entries[0], entries[0]], 8, 2, repeats=1)
+    assert [entry.name for entry in result.entries] == ["fast", "fast (2)"]
 
 
 def test_json_round_trip(result):
@@ -150,9 +150,9 @@ def test_what_was_fair_is_said(result):
     assert "matched within 2 %" in said
 
 
-def test_what_was_not_fair_is_said_too(lanes):
+def test_what_was_not_fair_is_said_too(entries):
     large = sleeping_lane("large", lambda _: 0, parameters=2000)
-    said = " ".join(race([lanes[0], large], 8, 1, repeats=1).fairness())
+    said = " ".join(race([entries[0], large], 8, 1, repeats=1).fairness())
     assert "NOT matched: 1,000 against 2,000, 100% apart" in said
 
 
@@ -166,28 +166,28 @@ def test_what_was_not_fair_is_said_too(lanes):
         ({"seed": -1}, "seed is -1"),
     ],
 )
-def test_bad_options_are_refused_by_name(lanes, options, names):
+def test_bad_options_are_refused_by_name(entries, options, names):
     with pytest.raises(ValueError, match=names):
-        race(lanes, 8, 2, **options)
+        race(entries, 8, 2, **options)
 
 
-def test_no_lane_and_nothing_to_fill_are_refused(lanes):
-    with pytest.raises(ValueError, match="at least one lane"):
+def test_no_lane_and_nothing_to_fill_are_refused(entries):
+    with pytest.raises(ValueError, match="at least one entry"):
         race([], 8, 2)
     with pytest.raises(ValueError, match="nothing to race for"):
-        race(lanes, 1, 2, text="a")
+        race(entries, 1, 2, text="a")
 
 
-def test_lanes_on_two_devices_are_refused(lanes):
-    elsewhere = dataclasses.replace(lanes[1], device=torch.device("meta"))
+def test_lanes_on_two_devices_are_refused(entries):
+    elsewhere = dataclasses.replace(entries[1], device=torch.device("meta"))
     with pytest.raises(ValueError, match="one device"):
-        race([lanes[0], elsewhere], 8, 2)
+        race([entries[0], elsewhere], 8, 2)
 
 
 def test_real_models_race():
-    lanes = [Lane.random("nano", "diffuapriel"), Lane.random("nano", "diffutran")]
-    result = race(lanes, 8, 2, repeats=1, warmup_steps=1)
-    mamba, attention = result.lanes
+    entries = [Entry.random("nano", "diffuapriel"), Entry.random("nano", "diffutran")]
+    result = race(entries, 8, 2, repeats=1, warmup_steps=1)
+    mamba, attention = result.entries
     assert mamba.attention == "none"
     assert "attention" in attention.attention or attention.attention == "math"
     assert abs(mamba.parameters / attention.parameters - 1) < 0.02

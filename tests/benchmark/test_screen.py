@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from diffuapriel.benchmark.entry import Lane
+from diffuapriel.benchmark.entry import Entry
 from diffuapriel.benchmark.generation import race_events
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.sampling.canvas import Canvas
@@ -38,17 +38,17 @@ def denoiser(clock):
     return call
 
 
-def lane(clock) -> Lane:
-    return Lane("toy", denoiser(clock), TOKENIZER, architecture="diffuapriel", parameters=1)
+def entry(clock) -> Entry:
+    return Entry("toy", denoiser(clock), TOKENIZER, architecture="diffuapriel", parameters=1)
 
 
 @pytest.mark.parametrize("dawdling", [0.0, DAWDLING])
 def test_a_slow_screen_is_in_no_figure_of_a_race(clock, dawdling):
     events = []
-    for event in race_events([lane(clock), lane(clock)], 8, 4, repeats=2):
+    for event in race_events([entry(clock), entry(clock)], 8, 4, repeats=2):
         events.append(event)
         clock[0] += dawdling  # a progress bar is drawn
-    for result in events[-1].result.lanes:
+    for result in events[-1].result.entries:
         assert result.seconds == 4 * STEP and result.step_ms == (1000 * STEP,) * 4
         assert [frame.ms for frame in result.trace.frames[1:]] == [1000 * STEP] * 4
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from diffuapriel.benchmark import memory
-from diffuapriel.benchmark.entry import Lane
+from diffuapriel.benchmark.entry import Entry
 from diffuapriel.benchmark.sweep import SweepResult, extrapolate, sweep, sweep_events
 from tests.benchmark.fakes import sleeping_lane
 
@@ -24,22 +24,22 @@ def quadratic(length: int) -> float:
 
 
 @pytest.fixture(scope="module")
-def lanes() -> list[Lane]:
+def entries() -> list[Entry]:
     return [sleeping_lane("linear", linear), sleeping_lane("quadratic", quadratic)]
 
 
 @pytest.fixture(scope="module")
-def result(lanes) -> SweepResult:
-    return sweep(lanes, lengths=LENGTHS, repeats=2)
+def result(entries) -> SweepResult:
+    return sweep(entries, lengths=LENGTHS, repeats=2)
 
 
 def test_every_lane_is_measured_at_every_length(result):
-    assert [(p.lane, p.length) for p in result.points] == [
-        (lane, n) for lane in result.lanes for n in LENGTHS
+    assert [(p.entry, p.length) for p in result.points] == [
+        (entry, n) for entry in result.entries for n in LENGTHS
     ]
     assert not result.refusals
     for point in result.points:
-        assert point.ms >= 1000 * (linear if point.lane == "linear" else quadratic)(point.length)
+        assert point.ms >= 1000 * (linear if point.entry == "linear" else quadratic)(point.length)
         assert point.ms_min <= point.ms <= point.ms_max
         assert point.tokens_per_second == pytest.approx(1000 * point.length / point.ms)
 
@@ -51,17 +51,17 @@ def test_the_linear_lane_overtakes(result):
     assert result.exponents["linear"] < result.exponents["quadratic"]
 
 
-def test_lanes_take_turns_and_never_run_together(lanes):
-    for lane in lanes:
-        lane.denoiser.calls.clear()
-    sweep(lanes, lengths=(64,), repeats=2)
-    calls = sorted((call, name) for name, lane in enumerate(lanes) for call in lane.denoiser.calls)
+def test_lanes_take_turns_and_never_run_together(entries):
+    for entry in entries:
+        entry.denoiser.calls.clear()
+    sweep(entries, lengths=(64,), repeats=2)
+    calls = sorted((call, name) for name, entry in enumerate(entries) for call in entry.denoiser.calls)
     assert [name for _, name in calls] == [0, 1, 0, 1, 1, 0]  # warm-up, then A B B A
     assert all(end <= start for ((_, end), _), ((start, _), _) in pairwise(calls))
 
 
-def test_a_sweep_can_be_watched_and_stopped(lanes):
-    events = sweep_events(lanes, lengths=LENGTHS, repeats=1)
+def test_a_sweep_can_be_watched_and_stopped(entries):
+    events = sweep_events(entries, lengths=LENGTHS, repeats=1)
     first = next(events)
     assert 0 < first.fraction < 1
     assert "warmed up at 64 tokens" in first.message
@@ -79,10 +79,10 @@ def test_json_round_trip(result):
 
 
 def test_a_length_that_does_not_fit_is_refused_with_the_figure(monkeypatch):
-    lane = Lane.random("nano", "diffutran")
+    entry = Entry.random("nano", "diffutran")
     monkeypatch.setattr(memory, "available_bytes", lambda device: 40_000_000)
     lengths = (64, 4096)
-    result = sweep([lane], lengths=lengths, repeats=1)
+    result = sweep([entry], lengths=lengths, repeats=1)
     assert [p.length for p in result.points] == [64]
     (refused,) = result.refusals
     assert refused.length == 4096
@@ -93,10 +93,10 @@ def test_a_length_that_does_not_fit_is_refused_with_the_figure(monkeypatch):
 
 def test_a_lane_that_was_refused_goes_no_further(monkeypatch):
     monkeypatch.setattr(memory, "available_bytes", lambda device: 1)
-    lane = Lane.random("nano", "diffuapriel")
-    result = sweep([lane, sleeping_lane("free", lambda _: 0)], lengths=(64, 128), repeats=1)
-    assert [r.length for r in result.refusals if r.lane == lane.name] == [64, 128]
-    assert {p.lane for p in result.points} <= {"free"}
+    entry = Entry.random("nano", "diffuapriel")
+    result = sweep([entry, sleeping_lane("free", lambda _: 0)], lengths=(64, 128), repeats=1)
+    assert [r.length for r in result.refusals if r.entry == entry.name] == [64, 128]
+    assert {p.entry for p in result.points} <= {"free"}
 
 
 def test_what_takes_too_long_is_refused_with_the_seconds():
@@ -129,8 +129,8 @@ def test_growth_is_carried_on():
         ({"max_seconds": float("nan")}, "max_seconds is nan"),
     ],
 )
-def test_bad_options_are_refused_by_name(lanes, options, names):
+def test_bad_options_are_refused_by_name(entries, options, names):
     with pytest.raises(ValueError, match=names):
-        sweep(lanes, **options)
-    with pytest.raises(ValueError, match="at least one lane"):
+        sweep(entries, **options)
+    with pytest.raises(ValueError, match="at least one entry"):
         sweep([])

@@ -1,4 +1,4 @@
-"""What stands beside a sweep: who the lanes were, what was fair, where DiffuTran wins, and the paper's own figures."""
+"""What is said beside a sweep: its entries, what was fair, where DiffuTran wins, and the paper's figures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from diffuapriel.benchmark.sweep import Point, SweepResult
 from diffuapriel.benchmark.verdict import (
-    LaneFacts,
+    EntryFacts,
     baseline_of,
     baseline_wins,
     published_ratios,
@@ -18,7 +18,7 @@ from tests.benchmark.fakes import sleeping_lane
 
 
 @pytest.fixture
-def lanes() -> list:
+def entries() -> list:
     return [
         sleeping_lane("mamba", lambda n: 0.0, architecture="diffuapriel", scan="chunked"),
         sleeping_lane("transformer", lambda n: 0.0, architecture="diffutran", attention="math"),
@@ -27,15 +27,15 @@ def lanes() -> list:
 
 def measured(**curves: dict[int, float]) -> SweepResult:
     points = [
-        Point(lane, n, ms, ms, ms, 1000 * n / ms, 1)
-        for lane, curve in curves.items()
+        Point(entry, n, ms, ms, ms, 1000 * n / ms, 1)
+        for entry, curve in curves.items()
         for n, ms in curve.items()
     ]
     return SweepResult(tuple(curves), tuple(points), (), 1, 4, "a machine", 2, "counted")
 
 
-def test_the_sentence_names_every_length_at_which_diffutran_wins(lanes):
-    facts = LaneFacts.of(lanes)
+def test_the_sentence_names_every_length_at_which_diffutran_wins(entries):
+    facts = EntryFacts.of(entries)
     result = measured(mamba={256: 2.0, 512: 4.0, 1024: 8.0}, transformer={256: 1.0, 512: 3.0, 1024: 9.0})
     assert speed_ratios(result, "mamba", "transformer") == {256: 0.5, 512: 0.75, 1024: 1.125}
     assert baseline_wins(result, facts) == [
@@ -43,15 +43,15 @@ def test_the_sentence_names_every_length_at_which_diffutran_wins(lanes):
     ]
 
 
-def test_it_is_said_too_when_diffutran_never_wins(lanes):
+def test_it_is_said_too_when_diffutran_never_wins(entries):
     result = measured(mamba={256: 1.0}, transformer={256: 1.5})
-    assert baseline_wins(result, LaneFacts.of(lanes)) == [
+    assert baseline_wins(result, EntryFacts.of(entries)) == [
         "transformer wins against mamba at no measured length."
     ]
 
 
-def test_of_three_lanes_every_verdict_names_its_pair(lanes):
-    facts = LaneFacts.of(lanes)
+def test_of_three_lanes_every_verdict_names_its_pair(entries):
+    facts = EntryFacts.of(entries)
     two = measured(mamba={256: 1.0}, transformer={256: 2.0})
     assert verdicts(two, facts)[0].startswith("mamba is faster at every length measured")
     three = measured(mamba={256: 1.0}, transformer={256: 2.0}, third={256: 3.0})
@@ -60,14 +60,16 @@ def test_of_three_lanes_every_verdict_names_its_pair(lanes):
     assert said[2].startswith("transformer against third: transformer is faster")
 
 
-def test_without_diffutran_nothing_is_said_of_it(lanes):
-    facts = LaneFacts.of(lanes[:1])
+def test_without_diffutran_nothing_is_said_of_it(entries):
+    facts = EntryFacts.of(entries[:1])
     assert baseline_of(facts) is None
     assert baseline_wins(measured(mamba={256: 1.0}), facts) == []
 
 
-def test_what_was_fair_names_work_order_parameters_kernels_and_machine(lanes):
-    said = " ".join(sweep_fairness(measured(mamba={256: 1.0}, transformer={256: 1.0}), LaneFacts.of(lanes)))
+def test_what_was_fair_names_work_order_parameters_kernels_and_machine(entries):
+    said = " ".join(
+        sweep_fairness(measured(mamba={256: 1.0}, transformer={256: 1.0}), EntryFacts.of(entries))
+    )
     for words in (
         "one forward pass over 1 canvas",
         "one warm-up at each length, then 4 runs",
@@ -79,15 +81,15 @@ def test_what_was_fair_names_work_order_parameters_kernels_and_machine(lanes):
         assert words in said
 
 
-def test_lanes_that_run_in_different_forms_are_said_to_be_unlike(lanes):
-    lanes.append(sleeping_lane("third", lambda n: 0.0, form="compiled"))
+def test_lanes_that_run_in_different_forms_are_said_to_be_unlike(entries):
+    entries.append(sleeping_lane("third", lambda n: 0.0, form="compiled"))
     result = measured(mamba={1: 1.0}, transformer={1: 1.0}, third={1: 1.0})
-    assert any("NOT treated alike" in line for line in sweep_fairness(result, LaneFacts.of(lanes)))
+    assert any("NOT treated alike" in line for line in sweep_fairness(result, EntryFacts.of(entries)))
 
 
-def test_facts_go_by_the_names_of_the_result(lanes):
-    twice = LaneFacts.of([lanes[0], lanes[0]])
-    assert [lane.name for lane in twice] == ["mamba", "mamba (2)"]
+def test_facts_go_by_the_names_of_the_result(entries):
+    twice = EntryFacts.of([entries[0], entries[0]])
+    assert [entry.name for entry in twice] == ["mamba", "mamba (2)"]
 
 
 def test_the_papers_figures_are_those_of_its_versions():

@@ -40,8 +40,8 @@ def look(page: Page, text: str, outcome: str | re.Pattern = "the models are told
     expect(page.locator("#inside-status")).to_contain_text(outcome)
 
 
-def token(page: Page, lane: int, position: int) -> Locator:
-    return page.locator("#inside-rows .da-canvas").nth(lane).locator(".da-token").nth(position)
+def token(page: Page, entry: int, position: int) -> Locator:
+    return page.locator("#inside-rows .da-canvas").nth(entry).locator(".da-token").nth(position)
 
 
 def choose(page: Page, dropdown: str, option: str) -> None:

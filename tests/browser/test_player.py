@@ -497,21 +497,21 @@ def test_two_copies_of_the_module_on_one_page_do_not_disturb_each_other(page):
 
 
 def race_of(page, slow: float = 1.0, autoplay: bool = False) -> None:
-    lanes = [
+    entries = [
         {"label": "Slow", "note": "two million parameters", "trace": trace(length=24, steps=10, ms=300)},
         {"label": "Fast", "trace": trace(length=24, steps=10, ms=100)},
     ]
-    message = wire.race_message(lanes, slow=slow)
+    message = wire.race_message(entries, slow=slow)
     page.evaluate(
-        "([lanes, slow, autoplay]) => { window.race = api.race(here, lanes, { slow, autoplay }); }",
-        [message["lanes"], message["slow"], autoplay],
+        "([entries, slow, autoplay]) => { window.race = api.race(here, entries, { slow, autoplay }); }",
+        [message["entries"], message["slow"], autoplay],
     )
 
 
 def test_two_lanes_run_by_one_clock_at_their_own_speed(page):
     race_of(with_module(page))
-    lanes = page.locator(".da-lane")
-    expect(lanes).to_have_count(2)
+    entries = page.locator(".da-lane")
+    expect(entries).to_have_count(2)
     for ms, slow_step, fast_step in [
         (0, 0, 0),
         (650, 2, 6),
@@ -525,7 +525,7 @@ def test_two_lanes_run_by_one_clock_at_their_own_speed(page):
             slow_step,
             fast_step,
         ]
-    expect(masks(lanes.nth(0))).to_have_count(0)
+    expect(masks(entries.nth(0))).to_have_count(0)
 
 
 def test_the_race_says_who_finished_when(page):

@@ -1,4 +1,4 @@
-"""The Race tab in a real browser: three lanes, a replay in slow motion, the sweep, results compared and saved."""
+"""The Race tab in a real browser: three entries, a replay in slow motion, the sweep, results compared and saved."""
 
 from __future__ import annotations
 
@@ -20,12 +20,10 @@ HYBRID = "diffuapriel-h nano, random weights"
 @pytest.fixture(scope="module")
 def address(tmp_path_factory) -> Iterator[str]:
     """The app on two untrained nano checkpoints; a sweep's lengths take no time."""
-    import diffuapriel.benchmark
     from diffuapriel.benchmark import sweep as throughput
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (diffuapriel.benchmark, throughput):
-            patch.setattr(module, "LENGTHS", (64, 128, 256))
+        patch.setattr(throughput, "LENGTHS", (64, 128, 256))
         with serving(tmp_path_factory.mktemp("checkpoints")) as url:
             yield url
 
@@ -41,8 +39,8 @@ def visit(request, new_page, address) -> Iterator[Page]:
     keep_picture(page, f"{request.node.originalname}-{scheme}-{width}")
 
 
-def choose(page: Page, lane: str, name: str) -> None:
-    page.locator(f"#race-{lane} input").click()
+def choose(page: Page, entry: str, name: str) -> None:
+    page.locator(f"#race-{entry} input").click()
     page.get_by_role("option", name=name, exact=True).click()
     expect(page.get_by_role("option")).to_have_count(0)
 

@@ -128,7 +128,7 @@ def test_the_head_on_masked_rows_gives_the_loss_and_gradient_of_every_position(
     )  # as compiled, in a second
     monkeypatch.setattr(objective, "_compiled_cross_entropy", lambda dynamic: traced)
     torch.manual_seed(0)
-    shape = {"width": 32, "depth": 2, "d_state": 8, "headdim": 16, "cond_dim": 8}
+    shape = {"d_model": 32, "depth": 2, "d_state": 8, "headdim": 16, "cond_dim": 8}
     model = Denoiser(ModelConfig(architecture="diffuapriel", vocab_size=VOCABULARY, **shape))
     ids, t, noise = torch.randint(0, MASK, (4, 20)), torch.tensor([0.2, 0.5, 0.7, 0.9]), torch.rand(4, 20)
     schedule, losses, gradients = get_schedule(), [], []
@@ -155,7 +155,7 @@ def test_the_head_on_masked_rows_gives_the_loss_and_gradient_of_every_position(
 def test_more_masked_positions_than_there_is_room_for_make_the_loss_nan() -> None:
     torch.manual_seed(0)
     model = Denoiser(
-        ModelConfig("diffuapriel", width=32, depth=1, vocab_size=VOCABULARY, d_state=8, headdim=16)
+        ModelConfig("diffuapriel", d_model=32, depth=1, vocab_size=VOCABULARY, d_state=8, headdim=16)
     )
     ids, t = torch.randint(0, MASK, (2, 20)), torch.tensor([0.5, 0.5])
     masked = nelbo(model, ids, get_schedule(), MASK, t=t, noise=torch.full((2, 20), 0.4)).masked.item()

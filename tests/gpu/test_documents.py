@@ -8,7 +8,7 @@ import torch
 from diffuapriel.config import ARCHITECTURES, ModelConfig
 from diffuapriel.model import Denoiser
 from diffuapriel.ops.document_ids import document_segments
-from diffuapriel.ops.ssd import why_not
+from diffuapriel.ops.ssd import unsupported_reason
 
 LENGTHS = (1, 200, 1, 54, 2, 300, 42)  # in a row of 600; official's chunks end at 256 and 512
 
@@ -19,11 +19,13 @@ LENGTHS = (1, 200, 1, 54, 2, 300, 42)  # in a row of 600; official's chunks end 
 def test_packed_documents_get_what_each_gets_alone(
     device: torch.device, monkeypatch: pytest.MonkeyPatch, backend: str, architecture: str, dtype: torch.dtype
 ) -> None:
-    if reason := why_not(backend, torch.empty(0, device=device, dtype=dtype), 64, 64, segments=True):
+    if reason := unsupported_reason(
+        backend, torch.empty(0, device=device, dtype=dtype), 64, 64, segments=True
+    ):
         pytest.skip(reason)
     monkeypatch.setenv("DIFFUAPRIEL_SSD", backend)
     torch.manual_seed(0)
-    shape = {"width": 128, "depth": 3, "d_state": 64, "headdim": 64, "attention_headdim": 64, "cond_dim": 8}
+    shape = {"d_model": 128, "depth": 3, "d_state": 64, "headdim": 64, "attention_headdim": 64, "cond_dim": 8}
     model = Denoiser(ModelConfig(architecture, attention_every=2, vocab_size=20, **shape))
     for parameter in model.parameters():
         if not parameter.any():

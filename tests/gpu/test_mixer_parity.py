@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from diffuapriel.config import ModelConfig
 from diffuapriel.model.layers import EPS
 from diffuapriel.model.mamba2 import BidirectionalMamba2
-from diffuapriel.ops.ssd import why_not
+from diffuapriel.ops.ssd import unsupported_reason
 from diffuapriel.ops.triton.mixer import mixer as fused_mixer
 from tests.gpu.parity import TOLERANCE, outer_gradient, poison, relative_error
 
@@ -19,7 +19,7 @@ BACKENDS = ("official", "triton")
 # In bf16 what is convolved and what is scanned are rounded as well, and behind the norm, which takes out every
 # common factor, gradients of weights are small differences of large sums. Places and signs are float32's business.
 ROUGHER = {torch.float32: (1, 1), torch.bfloat16: (3, 5)}  # allowance for y and its input, and for weights
-# (batch, length, width, headdim, state, groups, taps). Many heads: a gradient is held against the largest of its
+# (batch, length, d_model, headdim, state, groups, taps). Many heads: a gradient is held against the largest of its
 # kind, and of few that sum over all tokens all may come out small by chance.
 CASES = [
     (1, 1, 512, 64, 128, 1, 4),
@@ -34,9 +34,9 @@ CASES = [
 
 def mixer(case: tuple[int, ...]) -> BidirectionalMamba2:
     """A module without its two products, every weight random: what starts as ones or zeros hides a wrong place."""
-    _, _, width, headdim, state, groups, taps = case
+    _, _, d_model, headdim, state, groups, taps = case
     config = ModelConfig(
-        "diffuapriel", width, depth=1, headdim=headdim, d_state=state, n_groups=groups, d_conv=taps
+        "diffuapriel", d_model, depth=1, headdim=headdim, d_state=state, n_groups=groups, d_conv=taps
     )
     module = BidirectionalMamba2(config)
     module.in_proj = module.out_proj = nn.Identity()  # type: ignore[assignment]
@@ -82,7 +82,7 @@ def test_every_mixer_agrees_with_the_plain_one(
     along, weights = (factor * TOLERANCE[dtype] for factor in ROUGHER[dtype])
     wrong = []
     for backend in BACKENDS:
-        if why_not(backend, projected, c.headdim, c.d_state):
+        if unsupported_reason(backend, projected, c.headdim, c.d_state):
             continue
         module.backend = backend
         poison(list(truth.values()))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffuapriel.ops.ssd import BACKENDS, why_not
+from diffuapriel.ops.ssd import BACKENDS, unsupported_reason
 from tests.gpu.parity import TOLERANCE, outer_gradient, poison, relative_error
 
 BOTH = (False, True)
@@ -105,7 +105,7 @@ def test_every_backend_agrees_with_the_recurrence(case: Case, dtype: torch.dtype
     del exact, expected
     wrong = []
     for name in FAST:
-        if why_not(name, call[0], case.headdim, case.state):
+        if unsupported_reason(name, call[0], case.headdim, case.state):
             continue  # the test below says why
         errors = errors_of(name, case, call, outer, truth)
         most = TOLERANCE[dtype] * (2 if name in ROUNDED_TWICE else 1)
@@ -130,6 +130,6 @@ def errors_of(
 
 @pytest.mark.parametrize("name", FAST)
 def test_the_backend_can_run_here(name: str, device) -> None:
-    reason = why_not(name, torch.empty(0, device=device, dtype=torch.bfloat16), 64, 128)
+    reason = unsupported_reason(name, torch.empty(0, device=device, dtype=torch.bfloat16), 64, 128)
     if reason:
         pytest.skip(f"SSD backend {name!r} is not tested: {reason}")

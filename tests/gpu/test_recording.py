@@ -19,7 +19,7 @@ from diffuapriel.training.loop import add_gradient, backward
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("architecture", ["diffuapriel", "diffutran"])
 def test_a_recorded_update_is_the_update_itself(architecture: str, accumulate: int) -> None:
-    shape = ModelConfig(architecture, width=128, depth=2, vocab_size=1001, d_state=32, headdim=32)
+    shape = ModelConfig(architecture, d_model=128, depth=2, vocab_size=1001, d_state=32, headdim=32)
     config = TrainConfig(
         architecture, model=shape, length=64, batch_size=8, accumulate=accumulate, steps=1, precision="bf16"
     )

@@ -43,20 +43,20 @@ def prepared(s: Sampler, denoiser, ids: torch.Tensor) -> device.Loop:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("n", [1, 64, 300, 2049])
 @pytest.mark.parametrize(
-    "width, tokens, padded", [(2048, 50_257, 50_304), (160, 4095, 4096), (1920, 777, 832), (56, 1, 64)]
+    "d_model, tokens, padded", [(2048, 50_257, 50_304), (160, 4095, 4096), (1920, 777, 832), (56, 1, 64)]
 )
-def test_the_kernel_agrees_with_logits_in_full(dtype, n, width, tokens, padded, record):
+def test_the_kernel_agrees_with_logits_in_full(dtype, n, d_model, tokens, padded, record):
     if dtype == torch.float32 and n * tokens > 2**24:
         n = 64  # exact products take long
     torch.manual_seed(0)
-    rows = torch.randn(n, width, device="cuda", dtype=dtype)
-    weight = torch.randn(padded, width, device="cuda", dtype=dtype) * 2 / width**0.5
+    rows = torch.randn(n, d_model, device="cuda", dtype=dtype)
+    weight = torch.randn(padded, d_model, device="cuda", dtype=dtype) * 2 / d_model**0.5
     got = head_scores(rows, weight, tokens, torch.tensor([n], device="cuda"))
     expected = plain_scores(rows, weight, tokens)  # the same rounding of logits, scored by torch
     # A logit that falls on the other side of a rounding moves its row's scores: rarely, and by the dtype's step.
     most = {torch.float32: 2e-5, torch.float16: 1e-2, torch.bfloat16: 6e-2}[dtype]
     errors = {name: (a - b).abs() / (1 + b.abs()) for name, a, b in zip(Scores._fields[:3], got, expected)}
-    case = f"{n} rows of {width}, {tokens:,} tokens, {dtype}"
+    case = f"{n} rows of {d_model}, {tokens:,} tokens, {dtype}"
     record("head and score", case, {name: error.max().item() for name, error in errors.items()})
     for error in errors.values():
         assert error.max() < most and error.quantile(0.9) < 2e-5
@@ -88,10 +88,10 @@ def test_rows_behind_the_count_cost_nothing_and_change_nothing():
 @pytest.mark.parametrize("strategy", FAST)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_exact_logits_give_the_text_of_the_plain_path(dtype, strategy, options):
-    denoiser = ExactHead(M + 1, 65, width=32, dtype=dtype, device="cuda")
+    denoiser = ExactHead(M + 1, 65, d_model=32, dtype=dtype, device="cuda")
     ids = holes(5, 65, M).cuda()
     s = of(strategy, steps=9, seed=1, **options)
-    assert device.why_not(s.config, denoiser, ids.device) is None
+    assert device.unsupported_reason(s.config, denoiser, ids.device) is None
     assert torch.equal(s.generate(denoiser, ids), plain(s, denoiser, ids))
 
 
@@ -107,7 +107,7 @@ def test_the_denoiser_of_the_package_writes_the_same_text_in_float32(strategy):
 
 @pytest.mark.parametrize("strategy", FAST)
 def test_a_replayed_step_is_the_step_itself(strategy):
-    denoiser, ids = ExactHead(M + 1, 33, width=32, device="cuda"), holes(4, 33, M).cuda()
+    denoiser, ids = ExactHead(M + 1, 33, d_model=32, device="cuda"), holes(4, 33, M).cuda()
     s = of(strategy, steps=7, top_p=0.9)
     with torch.no_grad():
         recorded = prepared(s, denoiser, ids)
@@ -121,7 +121,7 @@ def test_a_replayed_step_is_the_step_itself(strategy):
 
 
 def small_model() -> Denoiser:
-    config = ModelConfig("diffuapriel", width=128, depth=2, vocab_size=M + 1, d_state=32, headdim=32)
+    config = ModelConfig("diffuapriel", d_model=128, depth=2, vocab_size=M + 1, d_state=32, headdim=32)
     return Denoiser(config).cuda().eval()
 
 

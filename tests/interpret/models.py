@@ -12,8 +12,8 @@ LENGTH = 12
 
 
 def small(architecture: str, **changes) -> Denoiser:
-    """A model of width 32, the same weights every time."""
-    shape = {"width": 32, "depth": 3, "d_state": 16, "headdim": 16, "attention_headdim": 16, "cond_dim": 16}
+    """A model of d_model 32, the same weights every time."""
+    shape = {"d_model": 32, "depth": 3, "d_state": 16, "headdim": 16, "attention_headdim": 16, "cond_dim": 16}
     torch.manual_seed(0)
     return open_gates(Denoiser(preset("nano", architecture, **(shape | changes))).eval())
 

@@ -21,9 +21,9 @@ def test_open_gates_are_one_and_everything_else_is_zero():
 
 def test_each_curve_is_the_root_mean_square_of_its_own_six():
     model = small("diffuapriel-h")
-    width = model.config.width
+    d_model = model.config.d_model
     with torch.no_grad():
-        model.modulation.linear.bias.copy_(torch.arange(model.modulation.count).repeat_interleave(width))
+        model.modulation.linear.bias.copy_(torch.arange(model.modulation.count).repeat_interleave(d_model))
     found = modulation_over_time(model, TIMES, LINEAR)[..., 0]
     assert found.flatten().tolist() == pytest.approx([float(i) for i in range(18)], rel=1e-6)
 

@@ -75,7 +75,7 @@ def test_the_gradient_is_the_slope_of_the_top_logit():
         return logits[0, found.token].item()
 
     token, step, slopes = int(asked[2]), 1e-5, []
-    for channel in range(model.config.width):
+    for channel in range(model.config.d_model):
         row = model.embedding.weight.data[token]
         row[channel] += step
         above = top_logit()

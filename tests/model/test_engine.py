@@ -12,7 +12,7 @@ from diffuapriel.model import Denoiser
 from diffuapriel.model.engine import compile_denoiser
 from diffuapriel.model.mamba2 import BidirectionalMamba2
 
-SHAPE = {"width": 32, "depth": 3, "d_state": 8, "headdim": 16, "attention_headdim": 16, "cond_dim": 8}
+SHAPE = {"d_model": 32, "depth": 3, "d_state": 8, "headdim": 16, "attention_headdim": 16, "cond_dim": 8}
 
 
 def awake(architecture: str) -> Denoiser:
@@ -56,7 +56,7 @@ def test_a_norm_that_is_folded_into_the_product_after_it_changes_nothing() -> No
     config = ModelConfig(architecture="diffuapriel", vocab_size=20, **SHAPE)
     mixer = BidirectionalMamba2(config)
     torch.nn.init.normal_(mixer.norm_weight)
-    kept, u = copy.deepcopy(mixer.state_dict()), torch.randn(2, 9, config.width)
+    kept, u = copy.deepcopy(mixer.state_dict()), torch.randn(2, 9, config.d_model)
     with torch.no_grad():
         expected = mixer(u)
         for _ in range(2):  # a second time there is nothing left to fold

@@ -20,7 +20,7 @@ from diffuapriel.ops.ssd import ssd
 
 
 def small_config(architecture: str = "diffuapriel", **overrides) -> ModelConfig:
-    shape = {"width": 32, "depth": 3, "d_state": 8, "headdim": 16, "attention_headdim": 16, "cond_dim": 8}
+    shape = {"d_model": 32, "depth": 3, "d_state": 8, "headdim": 16, "attention_headdim": 16, "cond_dim": 8}
     return ModelConfig(architecture=architecture, vocab_size=20, **{**shape, **overrides})
 
 
@@ -108,7 +108,7 @@ def test_the_last_token_moves_the_first_logits_and_the_first_the_last(architectu
 def test_a_zero_initialised_adaln_makes_the_block_the_identity(kind: str) -> None:
     torch.manual_seed(0)
     block = Block(small_config("diffuapriel-h"), kind)
-    modulation = Modulation(cond_dim=8, width=32, count=6)(torch.randn(2, 8))
+    modulation = Modulation(cond_dim=8, d_model=32, count=6)(torch.randn(2, 8))
     x = torch.randn(2, 9, 32)
     assert torch.equal(block(x, modulation, rotary_angles(9, 16, torch.device("cpu"))), x)
 
@@ -120,7 +120,7 @@ def test_the_head_reads_the_hidden_states(architecture: str) -> None:
     model = Denoiser(config)
     ids, sigma = torch.randint(0, config.mask_id, (2, 9)), torch.tensor([0.2, 1.5])
     hidden = model.hidden(ids, sigma)
-    assert hidden.shape == (2, 9, config.width)
+    assert hidden.shape == (2, 9, config.d_model)
     assert torch.equal(model.head(hidden)[..., : config.vocab_size], model(ids, sigma))
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from diffuapriel.ops.chunked import scan as chunked_scan
 from diffuapriel.ops.document_ids import document_segments, number_runs
-from diffuapriel.ops.ssd import ssd, ssd_bidirectional, why_not
+from diffuapriel.ops.ssd import ssd, ssd_bidirectional, unsupported_reason
 
 ALONG = ("x", "dt", "B", "C")
 # Lengths of the documents in a row of 70; the chunked scan cuts it at 32 and 64 here.
@@ -136,6 +136,6 @@ def test_segments_of_another_shape_or_dtype_are_refused(segments: Tensor) -> Non
 
 
 def test_our_kernels_say_that_they_keep_no_documents_apart() -> None:
-    assert "segments" in str(why_not("triton", torch.zeros(1), 64, 128, segments=True))
+    assert "segments" in str(unsupported_reason("triton", torch.zeros(1), 64, 128, segments=True))
     with pytest.raises(ValueError, match=r"'triton' cannot run: .*official and chunked do"):
         ssd_bidirectional(**random_call(), segments=segments_of([70]), backend="triton")

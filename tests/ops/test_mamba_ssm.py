@@ -106,7 +106,7 @@ def test_packed_documents_are_kept_apart(library: str) -> None:
 
 def small_module(**fields: int) -> BidirectionalMamba2:
     torch.manual_seed(0)
-    shape = {"width": 32, "depth": 1, "headdim": 16, "d_state": 16, "vocab_size": 8, **fields}
+    shape = {"d_model": 32, "depth": 1, "headdim": 16, "d_state": 16, "vocab_size": 8, **fields}
     module = BidirectionalMamba2(ModelConfig("diffuapriel", **shape), backend="chunked")
     with torch.no_grad():  # what starts as ones or zeros would hide a wrong place
         for weight in (module.D, module.norm_weight, module.conv_bias):
@@ -131,14 +131,14 @@ def official_forward(module: BidirectionalMamba2, u: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(
     ("fields", "batch", "length"),
-    [({}, 2, 37), ({}, 1, 1), ({"n_groups": 2}, 1, 70), ({"width": 24, "d_conv": 3}, 2, 5)],
+    [({}, 2, 37), ({}, 1, 1), ({"n_groups": 2}, 1, 70), ({"d_model": 24, "d_conv": 3}, 2, 5)],
     ids=["", "one token", "two groups", "three heads, three taps"],
 )
 def test_the_mixer_is_the_plain_forward_and_gradient(
     library: str, fields: dict[str, int], batch: int, length: int
 ) -> None:
     module = small_module(**fields)
-    u = torch.randn(batch, length, module.config.width, requires_grad=True)
+    u = torch.randn(batch, length, module.config.d_model, requires_grad=True)
     weights, inputs = torch.randn_like(u), (u, *module.parameters())
     got, expected = official_forward(module, u), module(u)
     assert_close(got, expected)
@@ -151,14 +151,14 @@ def test_the_mixer_is_the_plain_forward_and_gradient(
 def test_five_taps_are_convolved_without_causal_conv1d(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(official_library, "_load", lambda: fake_library(with_causal_conv1d=True))
     module = small_module(d_conv=5)
-    u = torch.randn(1, 9, module.config.width)
+    u = torch.randn(1, 9, module.config.d_model)
     assert_close(official_forward(module, u), module(u))
 
 
 def test_a_batch_beyond_32_bits_is_taken_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(official_library, "_load", lambda: fake_library(with_causal_conv1d=False))
     module = small_module()
-    u = torch.randn(5, 6, module.config.width)
+    u = torch.randn(5, 6, module.config.d_model)
     monkeypatch.setattr(official_mixer, "MOST_ELEMENTS", module.in_proj(u)[:2].numel())
     assert_close(official_forward(module, u), module(u))
     monkeypatch.setattr(official_mixer, "MOST_ELEMENTS", module.in_proj(u)[0, :5].numel())
@@ -221,12 +221,12 @@ def test_a_broken_mamba_ssm_is_explained(fresh_import: Path) -> None:
 
 def test_what_the_library_cannot_run_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(official_library, "interpreted", lambda: False)
-    assert "the tensors are on cpu" in str(official.why_not(torch.zeros(1)))
+    assert "the tensors are on cpu" in str(official.unsupported_reason(torch.zeros(1)))
     monkeypatch.setattr(official_library, "interpreted", lambda: True)
-    assert "the tensors are float64" in str(official.why_not(torch.zeros(1).double()))
+    assert "the tensors are float64" in str(official.unsupported_reason(torch.zeros(1).double()))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     official_library._load.cache_clear()
-    assert "not installed (`make gpu` installs it" in str(official.why_not(torch.zeros(1)))
+    assert "not installed (`make gpu` installs it" in str(official.unsupported_reason(torch.zeros(1)))
     official_library._load.cache_clear()
 
 

@@ -43,8 +43,8 @@ def machine_with(monkeypatch: pytest.MonkeyPatch, *runs: str) -> None:
     def say(name: str) -> Any:
         return lambda *call: None if name in runs else f"{name} is not installed (make gpu)"
 
-    monkeypatch.setattr(fused, "why_not", say("triton"))
-    monkeypatch.setattr(official_library, "why_not", say("official"))
+    monkeypatch.setattr(fused, "unsupported_reason", say("triton"))
+    monkeypatch.setattr(official_library, "unsupported_reason", say("official"))
 
 
 def test_the_four_backends_have_their_names() -> None:
@@ -137,8 +137,8 @@ def test_a_forced_backend_gets_the_call(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_real_reasons_name_the_way_out() -> None:
     for name in ("official", "triton"):
-        assert dispatch.why_not(name, CPU.double(), 64, 128), "no CUDA, no Triton, or no float64"
-    assert dispatch.why_not("chunked", CPU.double(), 64, 128) is None
+        assert dispatch.unsupported_reason(name, CPU.double(), 64, 128), "no CUDA, no Triton, or no float64"
+    assert dispatch.unsupported_reason("chunked", CPU.double(), 64, 128) is None
     with pytest.raises(ValueError, match=r"SSD backend 'triton' cannot run: .*24"):
         fused.scan(*(torch.zeros(1, 1, 1, 1, 24),) * 7, reverse=(False,))
 
@@ -170,7 +170,7 @@ def test_compiled_calls_are_one_graph() -> None:
 
 
 def test_the_choice_is_a_constant_of_a_compiled_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(official_library, "why_not", lambda x: None)
+    monkeypatch.setattr(official_library, "unsupported_reason", lambda x: None)
 
     def call(x: Tensor) -> Tensor:
         heads = x.unflatten(-1, (2, 16))  # as the model does: lengths may vary, sizes of heads are numbers
@@ -185,7 +185,7 @@ def test_a_laptop_needs_none_of_the_gpu_packages() -> None:
         "import sys\n"
         "for name in ('triton', 'mamba_ssm', 'causal_conv1d', 'einops'): sys.modules[name] = None\n"
         "import torch\n"
-        "from diffuapriel.ops import ssd\n"
+        "from diffuapriel.ops.ssd import ssd\n"
         "ssd(torch.ones(1, 3, 2, 4), torch.ones(1, 3, 2), -torch.ones(2), *[torch.ones(1, 3, 1, 4)] * 2)\n"
         "try: ssd(*[torch.ones(1, 3, 2, 4), torch.ones(1, 3, 2), -torch.ones(2)], *[torch.ones(1, 3, 1, 4)] * 2,"
         " backend='triton')\n"

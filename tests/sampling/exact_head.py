@@ -17,7 +17,7 @@ class ExactHead:
         self,
         vocab_size: int,
         length: int,
-        width: int = 16,
+        d_model: int = 16,
         dtype: torch.dtype = torch.float32,
         device: str = "cpu",
     ) -> None:
@@ -27,9 +27,9 @@ class ExactHead:
             return torch.randint(0, 17, shape, generator=generator).double()
 
         self.config = SimpleNamespace(vocab_size=vocab_size)
-        self.head = nn.Linear(width, -(-vocab_size // 64) * 64, bias=False, dtype=dtype, device=device)
+        self.head = nn.Linear(d_model, -(-vocab_size // 64) * 64, bias=False, dtype=dtype, device=device)
         self.head.weight.data.copy_((whole(*self.head.weight.shape) - 8) / 16)
-        self.token, self.place = whole(vocab_size, width).to(device), whole(length, width).to(device)
+        self.token, self.place = whole(vocab_size, d_model).to(device), whole(length, d_model).to(device)
         self.mix = whole(length, length).to(device)
 
     def hidden(self, ids: Tensor, sigma: Tensor) -> Tensor:

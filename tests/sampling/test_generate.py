@@ -14,7 +14,7 @@ from diffuapriel.sampling import generate as device
 from diffuapriel.sampling import scores as head_scores
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import STRATEGIES, SamplerConfig
-from diffuapriel.sampling.generate import BLIND, SCORED, fill, forget, prepare, why_not
+from diffuapriel.sampling.generate import BLIND, SCORED, fill, forget, prepare, unsupported_reason
 from diffuapriel.sampling.sampler import Sampler
 from tests.sampling.exact_head import ExactHead, holes
 
@@ -83,7 +83,7 @@ def test_on_every_schedule(strategy, schedule):
 @pytest.mark.parametrize("strategy", FAST)
 def test_the_denoiser_of_the_package_writes_the_same_text(strategy, architecture):
     config = ModelConfig(
-        architecture, width=32, depth=2, vocab_size=M + 1, d_state=16, headdim=16, attention_headdim=16
+        architecture, d_model=32, depth=2, vocab_size=M + 1, d_state=16, headdim=16, attention_headdim=16
     )
     torch.manual_seed(0)
     denoiser = Denoiser(config).eval()
@@ -175,7 +175,7 @@ def test_no_operation_of_a_step_waits_and_none_makes_a_tensor_of_batch_by_length
     # In the place of the kernel, which torch cannot see into.
     monkeypatch.setattr(head_scores, "head_scores", scores)
     rows, length, tokens = 4, 64, 1000
-    denoiser = ExactHead(tokens + 1, length, width=4)
+    denoiser = ExactHead(tokens + 1, length, d_model=4)
     denoiser.hidden = lambda ids, sigma: ids[..., None].expand(-1, -1, 4) / 1000
     s = Sampler(
         SamplerConfig(strategy, steps=16, top_k=5, top_p=0.9, repetition_penalty=1.2),
@@ -194,7 +194,7 @@ def test_generate_takes_the_fast_path_where_it_can(monkeypatch):
     denoiser, ids = ExactHead(M + 1, 8), holes(3, 8, M)
     s = of("confidence", steps=3)
     plain = s.generate(denoiser, ids)
-    monkeypatch.setattr(device, "why_not", lambda *about: None)
+    monkeypatch.setattr(device, "unsupported_reason", lambda *about: None)
     monkeypatch.setattr(device, "fill", lambda *given: taken.append(given) or fill(*given))
     taken = []
     assert torch.equal(s.generate(denoiser, ids), plain) and len(taken) == 1
@@ -203,11 +203,13 @@ def test_generate_takes_the_fast_path_where_it_can(monkeypatch):
 def test_why_the_plain_path_is_taken_is_one_line():
     config, denoiser = SamplerConfig("confidence"), ExactHead(M + 1, 8)
     cuda = torch.device("cuda")
-    assert "on cpu" in why_not(config, denoiser, torch.device("cpu"))
-    assert "after each step" in why_not(SamplerConfig("threshold"), denoiser, cuda)
-    assert "bare function" in why_not(config, lambda ids, sigma, positions: None, cuda)
+    assert "on cpu" in unsupported_reason(config, denoiser, torch.device("cpu"))
+    assert "after each step" in unsupported_reason(SamplerConfig("threshold"), denoiser, cuda)
+    assert "bare function" in unsupported_reason(config, lambda ids, sigma, positions: None, cuda)
     for strategy in STRATEGIES:
-        assert (why_not(SamplerConfig(strategy), denoiser, cuda) is None) == (strategy != "threshold")
+        assert (unsupported_reason(SamplerConfig(strategy), denoiser, cuda) is None) == (
+            strategy != "threshold"
+        )
 
 
 @pytest.mark.parametrize("strategy", FAST)

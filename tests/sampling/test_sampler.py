@@ -293,7 +293,7 @@ def test_the_denoiser_of_the_package_fits():
     from diffuapriel.config import ModelConfig
     from diffuapriel.model.denoiser import Denoiser
 
-    config = ModelConfig("diffutran", width=64, depth=1, vocab_size=40)
+    config = ModelConfig("diffutran", d_model=64, depth=1, vocab_size=40)
     denoiser = Denoiser(config).eval()
     ids = torch.full((3, 10), config.mask_id)
     ids[:, 0] = 5

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffuapriel.sampling.scores import Scores, head_scores, plain_scores, why_not
+from diffuapriel.sampling.scores import Scores, head_scores, plain_scores, unsupported_reason
 
 kernel = pytest.importorskip("diffuapriel.sampling.scores", reason="Triton is not installed")
 
@@ -25,9 +25,11 @@ def scores(rows: torch.Tensor, weight: torch.Tensor, tokens: int, wanted: int | 
     )
 
 
-def random(n: int, width: int, padded: int, scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(n + width)
-    return torch.randn(n, width, generator=generator) * scale, torch.randn(padded, width, generator=generator)
+def random(n: int, d_model: int, padded: int, scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(n + d_model)
+    return torch.randn(n, d_model, generator=generator) * scale, torch.randn(
+        padded, d_model, generator=generator
+    )
 
 
 def assert_agree(got: Scores, expected: Scores) -> None:
@@ -38,12 +40,12 @@ def assert_agree(got: Scores, expected: Scores) -> None:
 
 
 @pytest.mark.parametrize(
-    "n, width, tokens, padded",
+    "n, d_model, tokens, padded",
     [(1, 16, 1, 64), (5, 24, 37, 64), (16, 32, 32, 33), (33, 33, 65, 128), (40, 64, 130, 192)],
 )
 @pytest.mark.parametrize("scale", [0.01, 1.0, 10.0])
-def test_the_kernel_agrees_with_logits_in_float64(n, width, tokens, padded, scale):
-    rows, weight = random(n, width, padded, scale)
+def test_the_kernel_agrees_with_logits_in_float64(n, d_model, tokens, padded, scale):
+    rows, weight = random(n, d_model, padded, scale)
     assert_agree(scores(rows, weight, tokens), plain_scores(rows.double(), weight.double(), tokens))
 
 
@@ -94,7 +96,7 @@ def test_a_row_that_is_no_distribution_shows():
 
 def test_on_a_cpu_the_plain_twin_is_taken():
     rows, weight = random(4, 16, 64)
-    assert why_not(weight) is None
+    assert unsupported_reason(weight) is None
     for a, b in zip(head_scores(rows, weight, 60, torch.tensor([4])), plain_scores(rows, weight, 60)):
         assert torch.equal(a, b)
 

@@ -62,12 +62,12 @@ def test_they_are_near_the_rule_of_six_a_parameter_and_token(name, architecture)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_an_update_costs_six_a_parameter_and_what_mixes_tokens(name, architecture):
     config, length = preset(name, architecture), 1024
-    embedding = config.padded_vocab_size * config.width
-    modulation = config.cond_dim * (6 * config.depth + 2) * config.width  # once a text, not once a token
+    embedding = config.padded_vocab_size * config.d_model
+    modulation = config.cond_dim * (6 * config.depth + 2) * config.d_model  # once a text, not once a token
     floor = 6 * (count_parameters(config) - embedding - modulation)
     assert 0.97 * floor < training_flops(config, length) < 2.5 * floor
     if architecture == "diffutran":
-        mixing = 3 * 4 * length * config.width * config.depth
+        mixing = 3 * 4 * length * config.d_model * config.depth
         assert training_flops(config, length) - mixing == pytest.approx(floor, rel=0.03)
 
 

@@ -43,7 +43,7 @@ def read_state(folder) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_it_overfits_one_batch(options, tiny_model, architecture):
-    shape = dataclasses.replace(tiny_model(architecture), width=32, d_state=8)
+    shape = dataclasses.replace(tiny_model(architecture), d_model=32, d_state=8)
     config = options(architecture, model=shape, batch_size=8)
     torch.manual_seed(0)
     model, schedule = Denoiser(shape), get_schedule()

@@ -2,8 +2,8 @@
 
 A process's highest resident size never falls, so a measurement needs a fresh process:
 `python -m diffuapriel.benchmark.cpu.memory nano diffuapriel 65536` builds the model with random weights, runs one
-forward pass (all logits, batch 1) and prints its peak as JSON. The figure is the whole process: Python, PyTorch, weights
-and activations; `baseline_bytes` is what the process held before the pass.
+forward pass (all logits, batch 1) and prints its peak as JSON. The figure is the whole process: Python, PyTorch,
+weights and activations; `baseline_bytes` is what the process held before the pass.
 """
 
 from __future__ import annotations

@@ -64,8 +64,8 @@ def _ratio(fought: Duel) -> str:
 
 
 def _forward(result: SweepResult, preset: str) -> str:
-    ours, peer = result.lanes
-    points = {(p.lane, p.length): p for p in result.points}
+    ours, peer = result.entries
+    points = {(p.entry, p.length): p for p in result.points}
     rows = []
     for length in sorted({p.length for p in result.points}):
         a, b = points.get((ours, length)), points.get((peer, length))
@@ -76,7 +76,7 @@ def _forward(result: SweepResult, preset: str) -> str:
         table(["length", "DiffuApriel ms", "DiffuTran ms", "DiffuTran / DiffuApriel"], rows),
         *(refused.message for refused in result.refusals),
         *(cross.message for cross in result.crossovers),
-        *(f"{lane}: time grows as length^{e:.2f}" for lane, e in result.exponents.items() if e is not None),
+        *(f"{entry}: time grows as length^{e:.2f}" for entry, e in result.exponents.items() if e is not None),
     ]
     return "\n".join(lines)
 

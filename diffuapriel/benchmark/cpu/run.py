@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from diffuapriel.benchmark.cpu.generation import GenerationResult, default_lane, measure_generation
+from diffuapriel.benchmark.cpu.generation import GenerationResult, default_entry, measure_generation
 from diffuapriel.benchmark.cpu.memory import PeakResult, measure_peak
 from diffuapriel.benchmark.cpu.scan import ScanResult, compare_scans
 from diffuapriel.benchmark.cpu.training import TrainingResult, compare_training
-from diffuapriel.benchmark.entry import Lane
+from diffuapriel.benchmark.entry import Entry
 from diffuapriel.benchmark.sweep import SweepResult, sweep
 from diffuapriel.device import machine_name
 
@@ -119,13 +119,13 @@ def _scan(plan: Plan, say: Callable[[str], None]) -> ScanResult:
 
 def _forward(plan: Plan, say: Callable[[str], None]) -> SweepResult:
     say(f"forward pass over length: diffuapriel against diffutran, {plan.preset}")
-    lanes: Sequence[Lane] = [Lane.random(plan.preset, name) for name in ("diffuapriel", "diffutran")]
-    return sweep(lanes, lengths=plan.forward_lengths, repeats=plan.forward_repeats)
+    entries: Sequence[Entry] = [Entry.random(plan.preset, name) for name in ("diffuapriel", "diffutran")]
+    return sweep(entries, lengths=plan.forward_lengths, repeats=plan.forward_repeats)
 
 
 def _generation(plan: Plan, say: Callable[[str], None]) -> tuple[GenerationResult, ...]:
     say("generation: time outside the denoiser")
-    return tuple(measure_generation(default_lane(plan.preset), steps=plan.generation_steps, repeats=3))
+    return tuple(measure_generation(default_entry(plan.preset), steps=plan.generation_steps, repeats=3))
 
 
 def _training(plan: Plan, say: Callable[[str], None]) -> TrainingResult:

@@ -63,7 +63,7 @@ def make_mixer(
     """The mixer of one backend for `shape` = (batch, length)."""
     module = bare_module(config, backend, device)
     if backend == "triton":
-        halves = torch.randn(2, *shape, config.width, device=device, dtype=dtype).requires_grad_()
+        halves = torch.randn(2, *shape, config.d_model, device=device, dtype=dtype).requires_grad_()
         scaled = torch.compile(_scaled, dynamic=True) if halves.is_cuda else _scaled
         run = partial(_triton, module, halves, scaled)
         return Mixer(run, (*module.parameters(), halves), partial(_divided, config.d_inner))

@@ -72,7 +72,7 @@ def _half_block(
 @checker
 def half_block(answer: Callable[..., Tensor]) -> None:
     """`answer(x, branch, shift, scale, gate)`: x + gate * branch(norm(x) (1 + scale) + shift)."""
-    batch, length, width = (
+    batch, length, d_model = (
         3,
         3,
         8,
@@ -81,18 +81,18 @@ def half_block(answer: Callable[..., Tensor]) -> None:
     def branch(v: Tensor) -> Tensor:
         return torch.tanh(v.roll(1, 1) + 0.5 * v)
 
-    x = 2 * _random(batch, length, width, seed=4)
-    shift, scale, gate = (_random(batch, width, seed=seed) for seed in (5, 6, 7))
-    none = torch.zeros(batch, width)
+    x = 2 * _random(batch, length, d_model, seed=4)
+    shift, scale, gate = (_random(batch, d_model, seed=seed) for seed in (5, 6, 7))
+    none = torch.zeros(batch, d_model)
 
     def out(*vectors: Tensor) -> Tensor:
-        return tensor(run(answer, x, branch, *vectors), (batch, length, width))
+        return tensor(run(answer, x, branch, *vectors), (batch, length, d_model))
 
     require(
         close(out(shift, scale, none), x, abs=1e-6),
         "With a gate of zero the half block must be the identity: x comes back as it was.",
     )
-    one = torch.ones(batch, width)
+    one = torch.ones(batch, d_model)
     require(
         close(out(none, none, one), x + branch(rms_norm(x)), abs=1e-5),
         "With shift and scale zero and a gate of one it must be x + branch(rms_norm(x)). "

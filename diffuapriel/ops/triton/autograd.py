@@ -31,7 +31,7 @@ from torch.autograd.function import once_differentiable
 
 from diffuapriel.ops.triton.backward import SHORT, gate_backward, scan_backward
 from diffuapriel.ops.triton.conv import conv_backward, convolve
-from diffuapriel.ops.triton.launch import why_not
+from diffuapriel.ops.triton.launch import unsupported_reason
 from diffuapriel.ops.triton.scan import walk_states
 
 
@@ -125,7 +125,7 @@ def mixer_gradients(
     return MixerGradients(gradient, dweight, dbias, got.dt_bias, got.dA, got.dD, dnorm)
 
 
-__all__ = ["scan", "why_not"]
+__all__ = ["scan", "unsupported_reason"]
 
 
 def scan(
@@ -139,7 +139,7 @@ def scan(
     reverse: tuple[bool, ...],
 ) -> tuple[Tensor, Tensor]:
     """One scan for each direction; shapes as in `recurrent.scan`. Raises ValueError when the kernels cannot run."""
-    reason = why_not(x, x.shape[-1], B.shape[-1])
+    reason = unsupported_reason(x, x.shape[-1], B.shape[-1])
     if reason:
         raise ValueError(f"SSD backend 'triton' cannot run: {reason}")
     x, B, C = x.contiguous(), B.to(x.dtype).contiguous(), C.to(x.dtype).contiguous()

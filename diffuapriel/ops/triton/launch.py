@@ -46,7 +46,7 @@ def installed() -> bool:
     return True
 
 
-def why_not(x: Tensor, headdim: int, state: int) -> str | None:
+def unsupported_reason(x: Tensor, headdim: int, state: int) -> str | None:
     """None when the kernels can take `x`; else one line: the reason, and the way out."""
     if not installed():
         return (

@@ -5,7 +5,7 @@
 Plain twin: `BidirectionalMamba2.forward` in model/mamba2.py, with one difference of order. The gated norm divides
 every token of a direction by one number, and a matrix product does not mind when: so the kernels store
 g = y SiLU(z) times the norm's weight (unless out_proj has it), and the sum of (y SiLU(z))^2, and the division waits
-until after out_proj, where a token has `width` numbers and not 2 `d_inner`.
+until after out_proj, where a token has `d_model` numbers and not 2 `d_inner`.
 
     projected  (b, l, 2 (z x B C dt))       what in_proj gives, bfloat16 or float32
     g          (2, b, l, d_inner)           in the same dtype

@@ -14,7 +14,7 @@ from app.inside import request as inside_request
 from app.inside.closer import CloserPanel, follow
 from app.inside.request import load_model, offered, opening, read_models, read_question
 from app.inside.tab import InsideTab, picked_position
-from app.inside.view import FAR, LEVELS, Looked, lane_note, levels, titles, view_message
+from app.inside.view import FAR, LEVELS, Looked, entry_note, levels, titles, view_message
 from app.server.guard import guarded_stream
 from app.server.limits import Limits, Refused
 from app.server.models import Models
@@ -106,7 +106,7 @@ def test_a_bad_question_is_refused_by_name(changes, names):
 
 
 def test_one_model_of_each_architecture_stands_side_by_side(models):
-    found = [models.entry(label).architecture for label in opening(models)]
+    found = [models.find(label).architecture for label in opening(models)]
     assert found == ["diffuapriel", "diffuapriel-h", "diffutran"]
     assert opening(models)[0] == "toy-diffuapriel"
     assert HYBRID in offered(models), "an architecture without a checkpoint is there with random weights"
@@ -139,10 +139,10 @@ def test_models_of_different_tokenizers_are_not_compared(models, monkeypatch):
 
 
 def test_an_untrained_model_has_its_gates_opened_and_a_checkpoint_is_left_as_it_is(models):
-    width = 112
-    bias = load_model(models, models.entry(HYBRID)).modulation.linear.bias.view(-1, width)
+    d_model = 112
+    bias = load_model(models, models.find(HYBRID)).modulation.linear.bias.view(-1, d_model)
     assert (bias[2:36:6] == 1).all() and (bias[5:36:6] == 1).all()
-    trained = load_model(models, models.entry("toy-diffuapriel"))
+    trained = load_model(models, models.find("toy-diffuapriel"))
     assert (trained.modulation.linear.bias == 0).all()
 
 
@@ -153,8 +153,8 @@ def test_every_model_s_row_arrives_and_the_last_update_holds_the_numbers(tab, vi
     updates = list(tab.look(**ASK, request=visitor))
     rows = [json.loads(update[0]) for update in updates if isinstance(update[0], str)]
     assert [len(row["lanes"]) for row in rows] == [1, 2]
-    assert [lane["label"] for lane in rows[-1]["lanes"]] == ASK["models"]
-    assert ["untrained" in lane["note"] for lane in rows[-1]["lanes"]] == [False, True]
+    assert [entry["label"] for entry in rows[-1]["lanes"]] == ASK["models"]
+    assert ["untrained" in entry["note"] for entry in rows[-1]["lanes"]] == [False, True]
     numbers, status = updates[-1][3:]
     assert numbers["models"][1]["model"] == HYBRID
     assert len(numbers["models"][1]["influence"]) == len(numbers["tokens"])
@@ -235,11 +235,11 @@ def test_colors_fall_by_decades_below_the_strongest():
 
 def test_a_row_says_where_the_answer_comes_from():
     values = [3.0] + [0.0] * FAR + [9.0, 1.0]  # the first stands farther than FAR from position 17
-    note = lane_note(Looked("x", influence(*values), "nut"), position=FAR + 1)
+    note = entry_note(Looked("x", influence(*values), "nut"), position=FAR + 1)
     assert "answers “nut” with 50%" in note
     assert "75% of the influence from the left, 25% from the right, 75% from farther than 16 tokens" in note
-    assert lane_note(Looked("x", influence(0.0, 0.0), "nut"), 0) == "answers “nut” with 50%"
-    assert lane_note(Looked("x", influence(0.0, 0.0), "nut", trained=False), 0).startswith("untrained")
+    assert entry_note(Looked("x", influence(0.0, 0.0), "nut"), 0) == "answers “nut” with 50%"
+    assert entry_note(Looked("x", influence(0.0, 0.0), "nut", trained=False), 0).startswith("untrained")
 
 
 def test_a_token_says_its_share_and_a_mask_that_it_is_one():

@@ -44,13 +44,13 @@ def tab(models) -> QualityTab:
 
 
 @pytest.fixture
-def entry(models):
+def model_entry(models):
     """A model of tales that was trained on windows of 24 tokens."""
-    return dataclasses.replace(models.entry("toy-diffutran"), window=24)
+    return dataclasses.replace(models.find("toy-diffutran"), window=24)
 
 
-def typed(text, entry, limits=None):
-    return scores.read_typed(text, entry, TOKENIZER, limits or Limits())
+def typed(text, model_entry, limits=None):
+    return scores.read_typed(text, model_entry, TOKENIZER, limits or Limits())
 
 
 def score(nats: list[float], draws: int = 16) -> TextScore:
@@ -70,8 +70,8 @@ def score(nats: list[float], draws: int = 16) -> TextScore:
 # A typed text
 
 
-def test_a_story_ends_with_endoftext_and_fills_the_window_of_its_model(entry):
-    found = typed(f" {STORY}\n", entry)
+def test_a_story_ends_with_endoftext_and_fills_the_window_of_its_model(model_entry):
+    found = typed(f" {STORY}\n", model_entry)
     story = TOKENIZER.encode(STORY)
     assert found.tokens == [*story, TOKENIZER.eos_id]
     assert len(found.ids) == 24 and set(found.ids[len(story) :]) == {TOKENIZER.eos_id}
@@ -80,13 +80,13 @@ def test_a_story_ends_with_endoftext_and_fills_the_window_of_its_model(entry):
     assert found.byte_count == len(STORY)
 
 
-def test_a_text_that_is_no_story_has_no_exact_value_and_a_long_one_no_filling(entry):
-    assert typed("It rains.", entry).exact is None
-    assert typed("nut " * 30, entry).filling == 0
+def test_a_text_that_is_no_story_has_no_exact_value_and_a_long_one_no_filling(model_entry):
+    assert typed("It rains.", model_entry).exact is None
+    assert typed("nut " * 30, model_entry).filling == 0
 
 
-def test_a_model_of_other_text_reads_the_text_as_it_is(entry):
-    found = typed("Ünï.", dataclasses.replace(entry, corpus="stdlib"))
+def test_a_model_of_other_text_reads_the_text_as_it_is(model_entry):
+    found = typed("Ünï.", dataclasses.replace(model_entry, corpus="stdlib"))
     assert found.ids == TOKENIZER.encode("Ünï.") and found.filling == 0
     assert found.byte_count == 6 and found.exact is None and found.level is None
 
@@ -102,16 +102,16 @@ def test_a_model_of_other_text_reads_the_text_as_it_is(entry):
         ("a" * 30_000, "the text has 30,000 characters"),
     ],
 )
-def test_a_text_that_cannot_be_scored_is_refused(entry, text, names):
+def test_a_text_that_cannot_be_scored_is_refused(model_entry, text, names):
     with pytest.raises(Refused, match=names):
-        typed(text, entry)
+        typed(text, model_entry)
 
 
-def test_the_player_colors_every_token_by_its_surprise(entry):
-    asked = typed(STORY, entry)
+def test_the_player_colors_every_token_by_its_surprise(model_entry):
+    asked = typed(STORY, model_entry)
     count = len(asked.tokens)
     found = score([0.0, math.log(2), *[1.0] * (count - 2)])
-    message = json.loads(scores.player_message(found, asked, TOKENIZER, entry))
+    message = json.loads(scores.player_message(found, asked, TOKENIZER, model_entry))
     start, end = message["frames"]
     assert set(start["ids"]) == {TOKENIZER.mask_id} and end["ids"] == asked.tokens
     assert end["confidence"][:2] == pytest.approx([1.0, 0.5])
@@ -119,8 +119,8 @@ def test_the_player_colors_every_token_by_its_surprise(entry):
     assert message["meta"]["model"] == "Surprise, toy-diffutran"
 
 
-def test_the_table_holds_the_bound_beside_the_exact_value(entry):
-    asked = typed(STORY, entry)
+def test_the_table_holds_the_bound_beside_the_exact_value(model_entry):
+    asked = typed(STORY, model_entry)
     page = scores.figures(
         score([asked.exact / len(asked.tokens) + 0.5] * len(asked.tokens)), asked, TOKENIZER
     )
@@ -131,11 +131,11 @@ def test_the_table_holds_the_bound_beside_the_exact_value(entry):
     assert "✓ Grammatical" in page and "✓ Consistent" in page
 
 
-def test_markup_in_a_text_stays_text(entry):
-    asked = typed(EVIL, entry)
+def test_markup_in_a_text_stays_text(model_entry):
+    asked = typed(EVIL, model_entry)
     page = scores.figures(score([1.0] * len(asked.tokens)), asked, TOKENIZER)
     assert "<script" not in page and "&lt;" in page
-    assert "<" not in scores.player_message(score([1.0] * len(asked.tokens)), asked, TOKENIZER, entry)
+    assert "<" not in scores.player_message(score([1.0] * len(asked.tokens)), asked, TOKENIZER, model_entry)
     chart = charts.surprise_chart(score([1.0, 1.0]), [EVIL, "a"])
     assert list(chart.data[0].customdata) == ["&lt;script&gt;alert(1)&lt;/script&gt;", "a"]
 

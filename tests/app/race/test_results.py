@@ -15,7 +15,7 @@ from app.race.results import ResultsPart, comparison, read_numbers
 from app.race.store import MOST_RESULTS, MOST_VISITORS, Kept, Shelf
 from diffuapriel.benchmark.generation import RaceResult, race
 from diffuapriel.benchmark.sweep import SweepResult, sweep
-from diffuapriel.benchmark.verdict import LaneFacts
+from diffuapriel.benchmark.verdict import EntryFacts
 from tests.benchmark.fakes import sleeping_lane
 
 EVIL = "=cmd|'/c calc'!A1"
@@ -23,7 +23,7 @@ MATH = r"$\frac{1}{$ <img src=x onerror=alert(1)>"
 
 
 @pytest.fixture(scope="module")
-def lanes() -> list:
+def entries() -> list:
     return [
         sleeping_lane("quick", lambda n: 0.0),
         sleeping_lane("slow", lambda n: 0.001, architecture="diffutran"),
@@ -32,20 +32,20 @@ def lanes() -> list:
 
 
 @pytest.fixture(scope="module")
-def raced(lanes) -> RaceResult:
-    return race(lanes, 8, 2, repeats=1, warmup_steps=1)
+def raced(entries) -> RaceResult:
+    return race(entries, 8, 2, repeats=1, warmup_steps=1)
 
 
 @pytest.fixture(scope="module")
-def swept(lanes) -> SweepResult:
-    return sweep(lanes, lengths=[8, 16, 32], repeats=1)
+def swept(entries) -> SweepResult:
+    return sweep(entries, lengths=[8, 16, 32], repeats=1)
 
 
 @pytest.fixture
-def shelf(raced, swept, lanes) -> Shelf:
+def shelf(raced, swept, entries) -> Shelf:
     shelf = Shelf()
     shelf.add("me", race=raced)
-    shelf.add("me", sweep=swept, facts=LaneFacts.of(lanes))
+    shelf.add("me", sweep=swept, facts=EntryFacts.of(entries))
     shelf.add("you", race=raced)
     return shelf
 
@@ -71,14 +71,14 @@ def test_only_figures_are_kept_and_only_so_many(raced):
         shelf.add("me", race=raced)
     kept = shelf.of("me")
     assert [one.number for one in kept] == list(range(4, MOST_RESULTS + 4))
-    assert all(lane.trace is None for one in kept for lane in one.race.lanes)
+    assert all(entry.trace is None for one in kept for entry in one.race.entries)
     for visitor in range(MOST_VISITORS + 5):
         shelf.add(f"visitor {visitor}", race=raced)
     assert len(shelf) == MOST_VISITORS
     assert shelf.of("me") == []
 
 
-def test_json_holds_the_results_whole_and_what_was_fair(shelf, raced, swept, lanes):
+def test_json_holds_the_results_whole_and_what_was_fair(shelf, raced, swept, entries):
     with race_files.saved(shelf.of("me")) as (json_file, _, _):
         values = json.loads(Path(json_file).read_text(encoding="utf-8"))
     assert (values["schema"], values["version"]) == ("diffuapriel-results", 1)
@@ -86,16 +86,16 @@ def test_json_holds_the_results_whole_and_what_was_fair(shelf, raced, swept, lan
     assert RaceResult.from_dict(first["result"]).order == raced.order
     assert SweepResult.from_dict(second["result"]) == swept
     assert first["fairness"] == raced.fairness()
-    assert [lane["architecture"] for lane in second["facts"]] == [lane.architecture for lane in lanes]
+    assert [entry["architecture"] for entry in second["facts"]] == [entry.architecture for entry in entries]
     assert first["measured"].endswith("+00:00")
 
 
 def test_csv_has_a_row_for_each_lane_and_point(shelf, swept):
     rows = list(csv.DictReader(io.StringIO(race_files.to_csv(shelf.of("me")))))
     assert len(rows) == 3 + 9
-    assert rows[0]["lane"] == "quick" and float(rows[0]["ms"]) > 0 and rows[0]["steps"] == "2"
-    point = next(p for p in swept.points if p.lane == "slow" and p.length == 16)
-    (row,) = [r for r in rows if r["kind"] == "sweep" and r["lane"] == "slow" and r["length"] == "16"]
+    assert rows[0]["entry"] == "quick" and float(rows[0]["ms"]) > 0 and rows[0]["steps"] == "2"
+    point = next(p for p in swept.points if p.entry == "slow" and p.length == 16)
+    (row,) = [r for r in rows if r["kind"] == "sweep" and r["entry"] == "slow" and r["length"] == "16"]
     assert float(row["tokens_per_second"]) == pytest.approx(point.tokens_per_second)
     assert row["architecture"] == "diffutran" and row["steps"] == ""
 
@@ -134,15 +134,15 @@ def test_after_a_run_the_newest_is_chosen_too(shelf):
     assert part.forget(me)["choices"] == []
 
 
-def test_comparing_offers_three_files_and_charts_of_several_sweeps(shelf, swept, lanes):
+def test_comparing_offers_three_files_and_charts_of_several_sweeps(shelf, swept, entries):
     part, me = ResultsPart(shelf), SimpleNamespace(session_hash="me")
     ((table, latency, rate, *files, _),) = part.compare([1, 2], me)
     assert "1. race" in table and latency is None and rate is None  # one sweep is drawn above
     assert [file["value"].rsplit(".", 1)[1] for file in files] == ["json", "csv", "png"]
-    shelf.add("me", sweep=swept, facts=LaneFacts.of(lanes))
+    shelf.add("me", sweep=swept, facts=EntryFacts.of(entries))
     ((_, latency, rate, *_),) = part.compare([2, 3], me)
     assert [trace.name.split(" (slope")[0] for trace in latency.data] == [
-        f"{n}. {lane}" for n in (2, 3) for lane in swept.lanes
+        f"{n}. {entry}" for n in (2, 3) for entry in swept.entries
     ]
     assert {trace.line.dash for trace in rate.data} == {"solid", "dash"}
     ((note, *_, forget),) = part.compare([], me)

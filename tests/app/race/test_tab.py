@@ -34,18 +34,15 @@ def tab(models, limits) -> RaceTab:
 @pytest.fixture
 def short_lengths(monkeypatch):
     """A sweep over lengths that take no time."""
-    import diffuapriel.benchmark as race
-
-    for module in (race, throughput):
-        monkeypatch.setattr(module, "LENGTHS", (32, 64, 128))
+    monkeypatch.setattr(throughput, "LENGTHS", (32, 64, 128))
 
 
 def test_a_race_ends_with_a_replay_a_table_and_what_was_fair(tab, visitor):
     *_, (replay, table, status) = tab.race.run(**ASK, request=visitor)
     message = json.loads(replay["value"])
     assert message["schema"] == "diffuapriel-race"
-    assert [lane["label"] for lane in message["lanes"]] == ["toy-diffuapriel", "toy-diffutran"]
-    assert all(len(lane["trace"]["frames"]) == 5 for lane in message["lanes"])
+    assert [entry["label"] for entry in message["lanes"]] == ["toy-diffuapriel", "toy-diffutran"]
+    assert all(len(entry["trace"]["frames"]) == 5 for entry in message["lanes"])
     for words in ("ms per step", "tokens/s", "forward passes", "peak memory", "parameters", "2,508,480"):
         assert words in table
     assert "Timed one after the other, never together: A B" in table
@@ -78,16 +75,16 @@ def test_a_model_may_race_random_weights(tab, visitor):
 def test_three_lanes_race_and_the_third_may_be_left_out(tab, visitor):
     third = {"c": "diffuapriel-h nano, random weights"}
     *_, (replay, table, _) = tab.race.run(**(ASK | third), request=visitor)
-    assert len(json.loads(replay["value"])["lanes"]) == 3
+    assert len(json.loads(replay["value"])["entries"]) == 3
     assert table.count("<tr>") == 4
     assert "A B C" in table
 
 
 def test_random_weights_that_do_not_fit_together_are_refused_before_any_is_made(tab, visitor, monkeypatch):
-    from diffuapriel.benchmark.entry import Lane
+    from diffuapriel.benchmark.entry import Entry
 
     monkeypatch.setattr(memory, "available_bytes", lambda device: 12_000_000_000)
-    monkeypatch.setattr(Lane, "random", lambda *_, **__: pytest.fail("a model was made"))
+    monkeypatch.setattr(Entry, "random", lambda *_, **__: pytest.fail("a model was made"))
     large = {"a": "diffuapriel 1.3b, random weights", "b": "diffutran 1.3b, random weights"}
     with pytest.raises(ValueError, match=r"needs about 1\d\.\d GB of memory.*a smaller preset"):
         list(tab.race.run(**(ASK | large), request=visitor))
@@ -117,7 +114,7 @@ def test_the_papers_figures_are_drawn_and_said_to_be_the_papers(tab, visitor, sh
     labels = [note.text for note in ratio["value"].layout.annotations]
     assert "the paper, v1: up to 4.4×, diffuapriel" in labels
     assert "the paper, v3: up to 8.2×, diffuapriel" in labels
-    assert not any("diffuapriel-h" in label for label in labels)  # no such lane runs
+    assert not any("diffuapriel-h" in label for label in labels)  # no such entry runs
     assert "not measured here" in status and "1.3B on long sequences" in status
 
 
@@ -206,9 +203,9 @@ def test_on_a_gpu_the_tab_names_the_card_and_allows_longer_canvases(limits, monk
 
 
 def test_both_lanes_run_in_their_best_form(tab, visitor, monkeypatch):
-    from diffuapriel.benchmark.entry import Lane
+    from diffuapriel.benchmark.entry import Entry
 
     tuned = []
-    monkeypatch.setattr(Lane, "tuned", lambda lane: tuned.append(lane.name) or lane)
+    monkeypatch.setattr(Entry, "tuned", lambda entry: tuned.append(entry.name) or entry)
     list(tab.race.run(**ASK, request=visitor))
     assert tuned == ["toy-diffuapriel", "toy-diffutran"]

@@ -102,15 +102,13 @@ def test_unmask_writes_a_text_and_its_trace_opens_again_and_becomes_a_gif(client
 
 
 def test_a_race_and_a_sweep_answer_with_figures_and_are_kept_for_the_session(client, monkeypatch):
-    import diffuapriel.benchmark
     from diffuapriel.benchmark import sweep as throughput
 
-    for module in (diffuapriel.benchmark, throughput):
-        monkeypatch.setattr(module, "LENGTHS", (32, 64))
+    monkeypatch.setattr(throughput, "LENGTHS", (32, 64))
     assert set(LANES.values()) < set(client.predict(api_name="/models"))
     race = client.predict(**LANES, c="toy-diffutran", length=8, steps=2, repeats=1, api_name="/race")
     result = RaceResult.from_dict(race["result"])
-    assert [lane.name for lane in result.lanes] == [*LANES.values(), "toy-diffutran (2)"]
+    assert [entry.name for entry in result.entries] == [*LANES.values(), "toy-diffutran (2)"]
     assert any("Parameters" in line for line in race["fairness"])
     sweep = client.predict(**LANES, longest=64, api_name="/sweep")
     assert {point["length"] for point in sweep["result"]["points"]} == {32, 64}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import diffuapriel.benchmark
+import diffuapriel.benchmark.generation
 from app.main import build, launch
 from app.server.guard import as_message
 from app.server.models import Models
@@ -59,7 +59,7 @@ def out_of_memory(message: str):
 def test_a_race_that_runs_out_of_memory_is_a_message(served, monkeypatch):
     message = "CUDA out of memory. Tried to allocate 20.00 GiB"
     with monkeypatch.context() as patch:
-        patch.setattr(diffuapriel.benchmark, "race_events", out_of_memory(message))
+        patch.setattr(diffuapriel.benchmark.generation, "race_events", out_of_memory(message))
         answer = run(served, "race")
     assert answer.event == "error"
     assert answer.data["title"] == "Not enough memory"

@@ -9,7 +9,7 @@ import pytest
 
 from app.server import models as registry
 from app.server.limits import Refused
-from app.server.models import Entry, Models, preferred
+from app.server.models import ModelEntry, Models, preferred
 from diffuapriel import checkpoint
 from diffuapriel.benchmark import memory
 
@@ -42,28 +42,28 @@ def test_a_gpu_opens_with_the_largest_bundled_checkpoint_and_races_two_of_a_size
 
 def test_nothing_is_loaded_before_it_is_asked_for_and_then_once(models):
     assert not models._loaded
-    entry = models.entry("toy-diffuapriel")
-    assert models.load(entry) is models.load(entry)
-    assert models.load(entry).config.architecture == "diffuapriel"
+    model_entry = models.find("toy-diffuapriel")
+    assert models.load(model_entry) is models.load(model_entry)
+    assert models.load(model_entry).config.architecture == "diffuapriel"
 
 
 def test_only_so_many_stay_loaded(models, monkeypatch):
     monkeypatch.setattr(registry, "KEPT", 1)
     for name in ("toy-diffuapriel", "toy-diffutran"):
-        models.load(models.entry(name))
+        models.load(models.find(name))
     assert list(models._loaded) == ["toy-diffutran"]
 
 
 def test_a_preset_too_large_for_this_machine_is_refused_with_the_figure(models, monkeypatch):
     monkeypatch.setattr(memory, "available_bytes", lambda device: 1_000_000)
     with pytest.raises(Refused, match=r"loading diffutran nano, random weights needs about 10.1 MB"):
-        models.load(models.entry("diffutran nano, random weights"))
+        models.load(models.find("diffutran nano, random weights"))
 
 
 @pytest.mark.parametrize("label", ["", None, 3, "../../etc", "toy-diffuapriel/../x", ["toy-diffuapriel"]])
 def test_only_listed_models_can_be_chosen(models, label):
     with pytest.raises(Refused, match="permitted: toy-diffuapriel"):
-        models.entry(label)
+        models.find(label)
 
 
 def test_a_foreign_folder_is_refused_by_name(tmp_path):
@@ -73,9 +73,9 @@ def test_a_foreign_folder_is_refused_by_name(tmp_path):
 
 def test_an_entry_knows_its_architecture_and_what_windows_it_was_trained_on():
     models = Models()
-    found = models.entry("tales-diffuapriel")
+    found = models.find("tales-diffuapriel")
     assert (found.architecture, found.window, found.tales_level) == ("diffuapriel", 128, 3)
-    found = models.entry("diffutran nano, random weights")
+    found = models.find("diffutran nano, random weights")
     assert (found.architecture, found.window, found.tales_level) == ("diffutran", 0, None)
 
 
@@ -115,4 +115,4 @@ def test_a_turn_may_end_on_another_thread(models):
     ("corpus", "level"), [("tales", 3), ("tales:1", 1), ("tales:x", None), ("stdlib", None), ("", None)]
 )
 def test_the_level_of_tales_is_read_from_the_corpus(corpus, level):
-    assert Entry("x", "x", True, "gpt2-4k", corpus).tales_level == level
+    assert ModelEntry("x", "x", True, "gpt2-4k", corpus).tales_level == level

@@ -133,7 +133,7 @@ def test_a_visitor_who_closes_the_page_frees_the_model_within_one_step(served, m
         told.extend([len(passes)] if session == "closer" and not told else [])
 
     monkeypatch.setattr(Stops, "stop", noted)
-    denoiser = served.models.load(served.models.entry("toy-diffuapriel")).denoiser
+    denoiser = served.models.load(served.models.find("toy-diffuapriel")).denoiser
     hook = denoiser.embedding.register_forward_hook(lambda *_: passes.append(None))
     heartbeat = httpx.stream("GET", f"{served.url}gradio_api/heartbeat/closer", timeout=60)
     with heartbeat as beats, hook:

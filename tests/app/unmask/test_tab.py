@@ -129,7 +129,7 @@ def test_stop_in_the_queue_holds(tab, visitor):
 
 
 def test_an_error_in_the_model_gives_the_turn_back(tab, visitor, monkeypatch):
-    def broken(entry):
+    def broken(model_entry):
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 1 TB")
 
     monkeypatch.setattr(tab.models, "load", broken)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from app.server.limits import Refused, choice
-from app.server.models import Entry
+from app.server.models import ModelEntry
 from diffuapriel.tokenizer import get_tokenizer
 
 TOKENIZER = get_tokenizer("gpt2-4k")
@@ -70,12 +70,12 @@ class ByHeart:
 
 
 class HeartModels:
-    """Stands in for `app.server.models.Models`: one entry, which says that it writes tales of level 1."""
+    """Stands in for `app.server.models.Models`: one model_entry, which says that it writes tales of level 1."""
 
     def __init__(self) -> None:
         self.device = "cpu"
         self.denoiser = ByHeart()
-        self._entry = Entry(LABEL, LABEL, True, "gpt2-4k", corpus="tales:1", architecture="diffuapriel")
+        self._entry = ModelEntry(LABEL, LABEL, True, "gpt2-4k", corpus="tales:1", architecture="diffuapriel")
         self._turn = threading.Lock()
 
     @property
@@ -90,14 +90,14 @@ class HeartModels:
     def busy(self) -> bool:
         return self._turn.locked()
 
-    def entry(self, label: Any, permitted: Any = None) -> Entry:
+    def model_entry(self, label: Any, permitted: Any = None) -> ModelEntry:
         choice("model", label, [LABEL])
         return self._entry
 
-    def tokenizer(self, entry: Entry):
+    def tokenizer(self, model_entry: ModelEntry):
         return TOKENIZER
 
-    def load(self, entry: Entry) -> SimpleNamespace:
+    def load(self, model_entry: ModelEntry) -> SimpleNamespace:
         return SimpleNamespace(denoiser=self.denoiser)
 
     @contextmanager

@@ -12,17 +12,17 @@ from diffuapriel.benchmark.cpu.memory import PeakResult, measure_peak
 from diffuapriel.benchmark.cpu.report import format_report
 from diffuapriel.benchmark.cpu.run import PARTS, BenchReport, Plan, run_bench
 from diffuapriel.benchmark.cpu.training import compare_training
-from diffuapriel.benchmark.entry import Lane
+from diffuapriel.benchmark.entry import Entry
 from diffuapriel.benchmark.table import table
 
 
 @pytest.fixture(scope="module")
-def lane() -> Lane:
-    return Lane.random("nano", "diffuapriel")
+def entry() -> Entry:
+    return Entry.random("nano", "diffuapriel")
 
 
-def test_a_generation_s_time_is_split_between_denoiser_and_the_rest(lane: Lane) -> None:
-    (result,) = measure_generation(lane, length=16, steps=[4], repeats=1)
+def test_a_generation_s_time_is_split_between_denoiser_and_the_rest(entry: Entry) -> None:
+    (result,) = measure_generation(entry, length=16, steps=[4], repeats=1)
     assert (result.length, result.steps) == (16, 4)
     assert 0 < result.outside_share < 1
     assert result.seconds > 0
@@ -66,7 +66,7 @@ def test_the_promised_figures_are_in_the_full_plan() -> None:
 
 def test_a_report_prints_and_survives_json(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "diffuapriel.benchmark.cpu.run.default_lane", lambda preset: Lane.random(preset, "diffuapriel")
+        "diffuapriel.benchmark.cpu.run.default_entry", lambda preset: Entry.random(preset, "diffuapriel")
     )
     plan = Plan(
         parts=("forward", "generation"), forward_lengths=(16, 32), forward_repeats=1, generation_steps=(2,)

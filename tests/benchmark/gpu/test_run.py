@@ -18,7 +18,7 @@ from diffuapriel.benchmark.gpu.results import ROWS, GpuReport, Problem
 from diffuapriel.benchmark.gpu.run import run_gpu_bench
 from diffuapriel.benchmark.timing import compare, turns
 from diffuapriel.config import preset
-from diffuapriel.ops.ssd import why_not
+from diffuapriel.ops.ssd import unsupported_reason
 
 TOY = GpuPlan(
     preset="nano",
@@ -108,10 +108,12 @@ def test_a_backend_that_cannot_run_is_a_problem_and_takes_nothing_with_it(report
 
 @pytest.mark.parametrize("backend", ["chunked", "triton"])
 def test_a_contestant_computes_the_model_s_own_mixer(backend):
-    config = preset("nano", PURE, d_state=16, width=32)
+    config = preset("nano", PURE, d_state=16, d_model=32)
     projected = gpu_mixer._projection(config, 20, 2, 0, TOY, "cpu")
     assert projected.std() == pytest.approx(3**-0.5, rel=0.05)
-    if backend == "triton" and (problem := why_not("triton", projected, config.headdim, config.d_state)):
+    if backend == "triton" and (
+        problem := unsupported_reason("triton", projected, config.headdim, config.d_state)
+    ):
         pytest.skip(problem)
     mixer = gpu_mixers.make_mixer(backend, config, (2, 20), torch.float32, "cpu")
     y = mixer.y(mixer.run(projected))
@@ -121,7 +123,7 @@ def test_a_contestant_computes_the_model_s_own_mixer(backend):
 
 def test_our_mixer_pays_for_the_division_that_it_leaves_until_after_out_proj():
     config = preset("nano", PURE)
-    halves, g = torch.randn(2, 1, 4, config.width), torch.randn(2, 1, 4, config.d_inner)
+    halves, g = torch.randn(2, 1, 4, config.d_model), torch.randn(2, 1, 4, config.d_inner)
     squares = g.square().sum(-1)
     expected = (halves / (g.square().mean(-1, keepdim=True) + 1e-5).sqrt()).sum(0)
     torch.testing.assert_close(gpu_mixers._scaled(halves, squares, config.d_inner), expected)

@@ -99,13 +99,13 @@ def test_the_gradients_of_the_scan_are_those_of_the_recurrence(case, poison) -> 
 
 @pytest.mark.parametrize(("length", "groups"), [(1, 1), (63, 2), (130, 1)])
 def test_the_fused_mixer_agrees_with_the_plain_one(length, groups, poison) -> None:
-    shape = {"width": 32, "depth": 2, "d_state": 16, "headdim": 16, "attention_headdim": 16, "cond_dim": 8}
+    shape = {"d_model": 32, "depth": 2, "d_state": 16, "headdim": 16, "attention_headdim": 16, "cond_dim": 8}
     config = ModelConfig(architecture="diffuapriel", vocab_size=20, n_groups=groups, **shape)
     torch.manual_seed(length)
     mixer = BidirectionalMamba2(config, backend="triton")
     for parameter in mixer.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
-    u = torch.randn(1, length, config.width)
+    u = torch.randn(1, length, config.d_model)
     exact = copy.deepcopy(mixer).double()
     exact.backend = "recurrent"
     with torch.no_grad():
@@ -116,7 +116,7 @@ def test_the_fused_mixer_agrees_with_the_plain_one(length, groups, poison) -> No
 
 
 def test_the_gradients_of_the_fused_mixer_are_those_of_the_plain_one(poison) -> None:
-    shape = {"width": 32, "depth": 2, "d_state": 16, "headdim": 16, "attention_headdim": 16, "cond_dim": 8}
+    shape = {"d_model": 32, "depth": 2, "d_state": 16, "headdim": 16, "attention_headdim": 16, "cond_dim": 8}
     torch.manual_seed(0)
     ours = BidirectionalMamba2(ModelConfig("diffuapriel", vocab_size=20, **shape), backend="triton")
     for parameter in ours.parameters():
@@ -136,7 +136,7 @@ def test_the_gradients_of_the_fused_mixer_are_those_of_the_plain_one(poison) -> 
 
 
 def test_the_compiler_takes_the_mixer_whole_forward_and_backward() -> None:
-    shape = {"width": 16, "depth": 2, "d_state": 16, "headdim": 16, "attention_headdim": 16, "cond_dim": 8}
+    shape = {"d_model": 16, "depth": 2, "d_state": 16, "headdim": 16, "attention_headdim": 16, "cond_dim": 8}
     torch.manual_seed(0)
     plain = BidirectionalMamba2(ModelConfig("diffuapriel", vocab_size=20, **shape), backend="triton")
     compiled = copy.deepcopy(plain)
@@ -192,4 +192,4 @@ def test_tensors_that_the_kernels_cannot_take_are_refused_with_the_reason() -> N
         fused.scan(*inputs(1, 4, 1, 1, 24, 1, 16), (False,))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert "compute capability" not in (fused.why_not(values[0], 16, 16) or "")
+        assert "compute capability" not in (fused.unsupported_reason(values[0], 16, 16) or "")

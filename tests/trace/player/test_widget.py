@@ -115,7 +115,7 @@ def test_an_exported_page_is_put_together_as_these_tests_put_it():
 
 
 NOTEBOOK = """
-from tests.player.test_widget import CONFIG, Player, Words, canvas_of, step_frames, trace
+from tests.trace.player.test_widget import CONFIG, Player, Words, canvas_of, step_frames, trace
 data = trace(steps=8)
 recorded = Player().watch(step_frames(data), canvas_of(data), Words(), CONFIG, model="tales")
 print(len(recorded.frames))

@@ -1,0 +1,169 @@
+"""One declaration per option: its type, range, default and help.
+
+A frozen dataclass declares its options as fields and checks itself:
+
+    @dataclass(frozen=True)
+    class SamplerConfig:
+        steps: int = option(32, least=1, most=65_536, help="denoiser calls at most")
+
+        def __post_init__(self) -> None:
+            check_fields(self)
+
+Everything else reads the same declaration: the command line by `add_argument`, and the app, its links and its API
+by `options_of(SamplerConfig)["steps"]`. Nothing here imports PyTorch, so that `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
+
+KINDS: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str}
+
+
+@dataclass(frozen=True)
+class Option:
+    """What one option may be.
+
+    Attributes:
+        kind: int, float, bool or str; `optional` also permits None.
+        least, most: the permitted range, both ends included; `above` excludes `least`.
+        choices: the permitted values of a string.
+        renamed: older spellings of choices, each with the choice that it stands for.
+        flags: further spellings of the command-line flag.
+    """
+
+    name: str
+    kind: type
+    default: Any
+    help: str = ""
+    least: float | None = None
+    most: float | None = None
+    above: bool = False
+    optional: bool = False
+    choices: tuple[str, ...] = ()
+    renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+
+    def within(self, least: float | None = None, most: float | None = None) -> Option:
+        """The same option with a narrower range."""
+        low = self.least if least is None else least
+        high = self.most if most is None else most
+        return dataclasses.replace(self, least=low, most=high)
+
+    @property
+    def permitted(self) -> str:
+        """What the value must be, in words: "a whole number from 1 to 65,536"."""
+        if self.kind is bool:
+            return "true or false"
+        if self.kind is str:
+            return ", ".join(self.choices) or "text"
+        noun = "a whole number" if self.kind is int else "a number"
+        low, high = _written(self.least), _written(self.most)
+        if self.above:
+            return f"{noun} above {low} and up to {high}"
+        return f"{noun} from {low} to {high}" if self.most is not None else f"{noun}, {low} or more"
+
+    def check(self, value: Any) -> Any:
+        """The value as a plain int, float, bool or str; None where that is permitted.
+
+        Raises TypeError for another type and ValueError for a value out of range; both name the option, the value
+        and what is permitted.
+        """
+        if value is None and self.optional:
+            return None
+        if self.kind is str:
+            return self._check_text(value)
+        wanted = {int: Integral, float: Real, bool: bool}[self.kind]
+        if not isinstance(value, wanted) or (isinstance(value, bool) and self.kind is not bool):
+            raise TypeError(f"{self.name} is {value!r}; it must be {self.permitted}")
+        if self.kind is bool:
+            return value
+        try:
+            number = self.kind(value)  # a NumPy number becomes a Python one, which JSON can hold
+        except OverflowError:
+            number = math.inf  # or -inf: out of range either way
+        low = -math.inf if self.least is None else self.least
+        high = math.inf if self.most is None else self.most
+        # Written so that NaN fails every comparison and is refused.
+        if not low <= number <= high or (self.above and number == low):
+            raise ValueError(f"{self.name} is {_shown(number)}; it must be {self.permitted}")
+        return number
+
+    def _check_text(self, value: Any) -> str:
+        value = self.renamed.get(value, value) if isinstance(value, str) else value
+        if not isinstance(value, str) or (self.choices and value not in self.choices):
+            wrong = ValueError if self.choices or isinstance(value, str) else TypeError
+            raise wrong(f"{self.name} is {value!r}; permitted: {self.permitted}")
+        return value
+
+
+def option(
+    default: Any,
+    *,
+    help: str = "",
+    least: float | None = None,
+    most: float | None = None,
+    above: bool = False,
+    choices: tuple[str, ...] = (),
+    renamed: Mapping[str, str] | None = None,
+    flags: tuple[str, ...] = (),
+) -> Any:
+    """A dataclass field that declares an option; see `Option`. The field's annotation gives kind and optional."""
+    told = {"help": help, "least": least, "most": most, "above": above, "choices": choices, "flags": flags}
+    return dataclasses.field(default=default, metadata={"option": {**told, "renamed": renamed or {}}})
+
+
+@functools.cache
+def options_of(config: type) -> dict[str, Option]:
+    """Every option that a dataclass declares with `option`, by name."""
+    found = {}
+    for field in dataclasses.fields(config):
+        if "option" in field.metadata:
+            kind, _, none = str(field.type).partition(" | ")
+            told = {**field.metadata["option"], "optional": none == "None"}
+            found[field.name] = Option(field.name, KINDS[kind], field.default, **told)
+    return found
+
+
+def check_fields(config: Any) -> None:
+    """Check every declared option of a dataclass instance, and store the plain value. Raises as `Option.check`."""
+    for name, declared in options_of(type(config)).items():
+        object.__setattr__(config, name, declared.check(getattr(config, name)))
+
+
+def add_argument(parser: Any, declared: Option, **changes: Any) -> None:
+    """Add the option to a parser or an argument group as `--its-name`, with its type, choices, default and help.
+
+    `changes` replace what is passed to `add_argument`, e.g. default=None where a recipe may decide.
+    """
+    flag = "--" + declared.name.replace("_", "-")
+    told: dict[str, Any] = {"dest": declared.name, "default": declared.default, "help": declared.help}
+    if declared.kind is bool:
+        told["action"] = argparse.BooleanOptionalAction if declared.default else "store_true"
+    else:
+        told["metavar"] = {int: "N", float: "X", str: "NAME"}[declared.kind]
+        told["type"] = declared.kind
+        if declared.choices:
+            told["choices"] = declared.choices
+            told["type"] = lambda value: declared.renamed.get(value, value)
+    parser.add_argument(flag, *declared.flags, **{**told, **changes})
+
+
+def _written(bound: float | None) -> str:
+    if bound is None:
+        return ""
+    return f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"
+
+
+def _shown(number: float) -> str:
+    """The value for a message; str() itself refuses an integer of thousands of digits."""
+    if isinstance(number, int) and abs(number) >= 10**20:
+        return f"a number of {number.bit_length()} bits"
+    return str(number)
