@@ -1,8 +1,7 @@
-"""The house rules, held by machine: targets, pins, layers, sizes, docstrings, and a README that tells the truth."""
+"""Targets, pins, sizes, and a README that tells the truth."""
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import shlex
@@ -17,95 +16,12 @@ import diffuapriel
 from diffuapriel.cli import build_parser
 
 ROOT = Path(diffuapriel.__file__).resolve().parent.parent
-MODULES = sorted([*(ROOT / "diffuapriel").rglob("*.py"), *(ROOT / "app").rglob("*.py")])
 README = ROOT / "README.md"
 MOST_ASSET_BYTES = 16_000_000
-
-# Imports run downwards only. What stands in one row may import from its own row, without circles.
-LAYERS = (
-    ("assets", "options", "config", "device", "storage", "hub", "ops", "diffusion"),
-    ("tokenizer", "model"),
-    ("tales", "sampling"),
-    ("data", "trace", "model_card", "checkpoint"),
-    ("pretrained", "interpret", "evaluation"),
-    ("training",),
-    ("benchmark",),
-    ("commands", "cli", "__main__", "app", "lessons"),
-)
-LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
-CORE = (
-    "config",
-    "ops.ssd",
-    "model.denoiser",
-    "diffusion.objective",
-    "tokenizer",
-    "tales.language",
-    "sampling",
-    "checkpoint",
-)
-EXTRAS = (
-    "tqdm",
-    "matplotlib",
-    "psutil",
-    "pyarrow",
-    "datasets",
-    "plotly",
-    "gradio",
-    "anywidget",
-    "ipywidgets",
-    "pandas",
-    "triton",
-    "mamba_ssm",
-    "causal_conv1d",
-    "einops",
-    "lm_eval",
-)
 
 
 def relative(path: Path) -> str:
     return str(path.relative_to(ROOT))
-
-
-def unit(module: str) -> str:
-    """'diffuapriel.benchmark.timing' -> 'race', 'app.main' -> 'app'."""
-    first, _, rest = module.partition(".")
-    return "app" if first == "app" else rest.partition(".")[0]
-
-
-def module_name(path: Path) -> str:
-    return relative(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-
-
-def home(base: str, name: str) -> str:
-    """The module that `from base import name` takes it from; the package itself hands names on."""
-    if base == "diffuapriel":
-        return f"diffuapriel.{name}" if name in LEVEL else diffuapriel._HOMES.get(name, base)
-    return f"app.{name}" if base == "app" else base
-
-
-def imports(path: Path) -> set[str]:
-    """Modules of this project that a file imports, anywhere in it but for type checking alone."""
-    found: set[str] = set()
-
-    def visit(node: ast.AST) -> None:
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            for child in node.orelse:
-                visit(child)
-            return
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        if isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                package = module_name(path).split(".")
-                package = package if path.name == "__init__.py" else package[:-1]
-                base = ".".join([*package[: len(package) - node.level + 1], *([base] if base else [])])
-            found.update(home(base, alias.name) for alias in node.names)
-        for child in ast.iter_child_nodes(node):
-            visit(child)
-
-    visit(ast.parse(path.read_text(encoding="utf-8")))
-    return {name for name in found if name.split(".")[0] in ("diffuapriel", "app") and unit(name)}
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -194,94 +110,6 @@ def test_the_ci_script_is_executable_bash() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     assert subprocess.run(["bash", "-n", script]).returncode == 0
-
-
-# The code
-
-
-@pytest.mark.parametrize("path", MODULES, ids=relative)
-def test_imports_run_downwards_only(path: Path) -> None:
-    mine = unit(module_name(path))
-    if not mine:
-        return  # the package itself names its parts as strings and loads them on first use
-    assert mine in LEVEL, f"{mine} has no place in the layers"
-    upwards = {name for name in imports(path) if LEVEL[unit(name)] > LEVEL[mine]}
-    assert not upwards
-
-
-def test_there_are_no_circles_between_packages() -> None:
-    graph: dict[str, set[str]] = {}
-    for path in MODULES:
-        mine = unit(module_name(path))
-        graph.setdefault(mine, set()).update(unit(name) for name in imports(path) if unit(name) != mine)
-    finished: set[str] = set()
-
-    def visit(name: str, trail: tuple[str, ...]) -> None:
-        assert name not in trail, " -> ".join([*trail, name])
-        if name not in finished:
-            for other in sorted(graph.get(name, ())):
-                visit(other, (*trail, name))
-            finished.add(name)
-
-    for name in sorted(graph):
-        visit(name, ())
-
-
-def test_the_sampler_does_not_know_the_model() -> None:
-    for path in (ROOT / "diffuapriel" / "sampling").rglob("*.py"):
-        assert "model" not in {unit(name) for name in imports(path)}, relative(path)
-
-
-@pytest.mark.parametrize("path", MODULES, ids=relative)
-def test_a_module_says_what_it_is_for(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    if text.strip():
-        assert ast.get_docstring(ast.parse(text)), "a module says what it is for"
-
-
-@pytest.mark.parametrize("path", MODULES, ids=relative)
-def test_everything_public_has_a_docstring(path: Path) -> None:
-    def bare(body: list[ast.stmt], inside: str = "") -> list[str]:
-        names = []
-        for node in body:
-            if (
-                not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
-                or node.name[0] == "_"
-            ):
-                continue
-            if not ast.get_docstring(node) and not _overload(node):
-                names.append(inside + node.name)
-            if isinstance(node, ast.ClassDef) and not _protocol(node):
-                names += bare(node.body, f"{node.name}.")
-        return names
-
-    assert not bare(ast.parse(path.read_text(encoding="utf-8")).body)
-
-
-def _overload(node: ast.AST) -> bool:
-    """Whether a function only restates a signature: an @overload or a property's setter."""
-    decorators = [ast.unparse(d) for d in getattr(node, "decorator_list", [])]
-    return any(d.endswith(("overload", ".setter")) for d in decorators)
-
-
-def _protocol(node: ast.ClassDef) -> bool:
-    return any("Protocol" in ast.unparse(base) for base in node.bases)
-
-
-def test_the_core_imports_without_the_extras() -> None:
-    code = (
-        "import sys\n"
-        f"for name in {EXTRAS!r}: sys.modules[name] = None\n"
-        f"for name in {CORE!r}: __import__('diffuapriel.' + name)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, **_TEXT)
-    assert done.returncode == 0, done.stderr
-
-
-def test_importing_the_package_and_its_command_line_is_instant() -> None:
-    code = "import sys, diffuapriel.cli; diffuapriel.cli.build_parser(); print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, **_TEXT)
-    assert done.stdout.strip() == "False", done.stderr
 
 
 # What is shipped and what is promised
