@@ -24,6 +24,7 @@ from torch import Tensor
 
 from diffuapriel.ops import chunked, recurrent
 from diffuapriel.ops.document_ids import check_segments, number_runs
+from diffuapriel.ops.triton import launch
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +36,9 @@ def _official(*call: Any, **segments: Tensor) -> Any:
 
 
 def _triton(*call: Any) -> Any:
-    from diffuapriel.ops.triton import autograd as fused
+    from diffuapriel.ops.triton import autograd  # needs Triton
 
-    return fused.scan(*call)
+    return autograd.scan(*call)
 
 
 BACKENDS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
@@ -142,11 +143,9 @@ def unsupported_reason(
 
         return official_library.unsupported_reason(x)
     if name == "triton":
-        from diffuapriel.ops.triton import autograd as fused
-
         if segments:
             return "its kernels do not keep packed documents apart (segments); official and chunked do"
-        return fused.unsupported_reason(x, headdim, state)
+        return launch.unsupported_reason(x, headdim, state)
     return None
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from diffuapriel.ops import mamba_ssm as official_library
 from diffuapriel.ops import ssd as dispatch
 from diffuapriel.ops.ssd import BACKENDS, choose_backend, ssd, ssd_bidirectional
-from diffuapriel.ops.triton import autograd as fused
+from diffuapriel.ops.triton import autograd, launch
 
 CPU = torch.zeros(1)
 
@@ -43,7 +43,7 @@ def machine_with(monkeypatch: pytest.MonkeyPatch, *runs: str) -> None:
     def say(name: str) -> Any:
         return lambda *call: None if name in runs else f"{name} is not installed (make gpu)"
 
-    monkeypatch.setattr(fused, "unsupported_reason", say("triton"))
+    monkeypatch.setattr(launch, "unsupported_reason", say("triton"))
     monkeypatch.setattr(official_library, "unsupported_reason", say("official"))
 
 
@@ -130,7 +130,7 @@ def test_a_forced_backend_goes_before_a_faster_one(monkeypatch: pytest.MonkeyPat
 
 def test_a_forced_backend_gets_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
     machine_with(monkeypatch, "triton")
-    monkeypatch.setattr(fused, "scan", lambda *call: (call[0] + 1, call[6]))
+    monkeypatch.setattr(autograd, "scan", lambda *call: (call[0] + 1, call[6]))
     x, dt, A, B = torch.zeros(2, 5, 4, 16), torch.ones(2, 5, 4), -torch.ones(4), torch.ones(2, 5, 1, 16)
     assert (ssd(x, dt, A, B, B, backend="triton") == 1).all()
 
@@ -140,7 +140,7 @@ def test_the_real_reasons_name_the_way_out() -> None:
         assert dispatch.unsupported_reason(name, CPU.double(), 64, 128), "no CUDA, no Triton, or no float64"
     assert dispatch.unsupported_reason("chunked", CPU.double(), 64, 128) is None
     with pytest.raises(ValueError, match=r"SSD backend 'triton' cannot run: .*24"):
-        fused.scan(*(torch.zeros(1, 1, 1, 1, 24),) * 7, reverse=(False,))
+        autograd.scan(*(torch.zeros(1, 1, 1, 1, 24),) * 7, reverse=(False,))
 
 
 def test_the_report_has_a_line_for_every_backend(monkeypatch: pytest.MonkeyPatch) -> None:

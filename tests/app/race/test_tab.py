@@ -75,7 +75,7 @@ def test_a_model_may_race_random_weights(tab, visitor):
 def test_three_lanes_race_and_the_third_may_be_left_out(tab, visitor):
     third = {"c": "diffuapriel-h nano, random weights"}
     *_, (replay, table, _) = tab.race.run(**(ASK | third), request=visitor)
-    assert len(json.loads(replay["value"])["entries"]) == 3
+    assert len(json.loads(replay["value"])["lanes"]) == 3
     assert table.count("<tr>") == 4
     assert "A B C" in table
 
