@@ -1,11 +1,11 @@
-"""Whether data keeps up with the model: tokens a second of every kind of corpus, beside what one H200 could read.
+"""Whether data keeps up with the model: tokens per second of every kind of corpus, beside what one H200 could read.
 
 Measured on this machine, for both tokenizers, windows of 1,024 tokens:
 
     a core      windows made in this process, over its CPU seconds: other programs do not slow this figure
     workers     windows that come out of a data loader with so many processes, over the clock: they do slow this one
 
-Computed, not measured: the tokens a second that training would read on an H200 at a model FLOP utilisation of 40 %
+Computed, not measured: the tokens per second that training would read on an H200 at a model FLOP utilisation of 40 %
 (training/flops.py).
 The cores that a preset needs are for making windows. A loader hands batches over one by one, which the workers' figure
 holds: where the two are far apart, as for a token cache, larger batches help and more workers do not.
@@ -149,10 +149,10 @@ def format_speeds(speeds: Sequence[SourceSpeed], workers: int) -> str:
         short += [f"{name} from {source} ({n:.0f} cores)" for source, n in cores.items() if n > WORKERS]
     return "\n".join(
         [
-            f"Measured here, {os.cpu_count()} cores: thousands of tokens a second, windows of {LENGTH:,}",
+            f"Measured here, {os.cpu_count()} cores: thousands of tokens per second, windows of {LENGTH:,}",
             table(["corpus", "tokenizer", "a core", f"{workers} workers"], measured),
             "",
-            f"Computed: thousands of tokens a second on an H200 at {SHARE:.0%} of its peak, and the "
+            f"Computed: thousands of tokens per second on an H200 at {SHARE:.0%} of its peak, and the "
             "cores of this machine's speed that the fastest of a preset needs",
             table(["preset", *ARCHITECTURES, *sources], rows),
             f"With {WORKERS} workers data would be the bottleneck of: {', '.join(short) or 'nothing'}",

@@ -100,7 +100,7 @@ def serve() -> tuple[Any, str]:
 
 
 def measure(tab: Any, tokens: int, steps: int, repeats: int) -> list[float]:
-    """Seconds from the click to the last step on the screen, one a run; the first run, which warms up, is left out."""
+    """Seconds from the click to the last step on the screen, one per run; the warm-up run is left out."""
     tab.get_by_label("Text with holes").fill("")
     for label, value in (("Length in tokens", tokens), ("Steps", steps)):
         box = tab.locator("input[type=number]:visible").and_(tab.get_by_label(label)).first

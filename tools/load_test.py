@@ -100,7 +100,7 @@ def serve(port: int) -> subprocess.Popen[str]:
 
 
 def watch_memory(pid: int, began: float, seen: list[tuple[float, int]], over: threading.Event) -> None:
-    """Note (seconds since the start, bytes of the server) once a second."""
+    """Note (seconds since the start, bytes of the server) once per second."""
     import psutil
 
     process = psutil.Process(pid)

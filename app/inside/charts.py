@@ -134,7 +134,7 @@ def _plain(text: str) -> str:
 
 
 def memory_chart(layers: Sequence[LayerMemory], kinds: Sequence[str], length: int) -> Figure:
-    """A row a layer, a mark a head: forward memory to the left of the middle, reverse memory to the right."""
+    """A row per layer, a mark per head: forward memory to the left of the middle, reverse memory to the right."""
     figure = _figure(150 + 34 * len(kinds))
     if not layers:
         return _say(figure, texts.MEMORY_NONE)
@@ -202,7 +202,7 @@ def attention_chart(weights: Tensor | None, tokens: Sequence[str], title: str) -
 
 
 def modulation_chart(sizes: Tensor, times: Sequence[float], t: float) -> Figure:
-    """Shift, scale and gate over time, a line a layer; `sizes` (layers, 3, times), with a mark at `t`."""
+    """Shift, scale and gate over time, a line per layer; `sizes` (layers, 3, times), with a mark at `t`."""
     from plotly.subplots import make_subplots
 
     figure: Any = make_subplots(rows=3, cols=1, shared_xaxes=True, vertical_spacing=0.06)

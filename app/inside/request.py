@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from diffuapriel.model.denoiser import Denoiser
 
-MAX_LENGTH = 256  # tokens: occlusion asks the model once a token, and a map has length x length cells
+MAX_LENGTH = 256  # tokens: occlusion asks the model once per token, and a map has length x length cells
 MOST_MODELS = 3
 METHODS = ("gradient", "occlusion")
 

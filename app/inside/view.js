@@ -1,4 +1,4 @@
-// One row of tokens a model, colored by influence; choosing a token (click, Enter or space) makes it the output that is
+// One row of tokens per model, colored by influence; choosing a token (click, Enter or space) makes it the output that is
 // asked for. `props.value` is JSON text: {hint, scale: [from, to], chosen, tokens: [text], masked: [bool],
 // lanes: [{label, note, levels: [-1..7], titles: [text]}]}. Token text enters by textContent and in no other way.
 const host = element.querySelector(".da-host");

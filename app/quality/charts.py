@@ -24,7 +24,7 @@ LABELLED = 40  # tokens: more labels would not fit
 
 
 def surprise_chart(score: TextScore, tokens: Sequence[str]) -> Figure:
-    """A bar a token: its surprise in nats, with the interval of the draws so far."""
+    """A bar per token: its surprise in nats, with the interval of the draws so far."""
     import plotly.graph_objects as go
 
     figure = go.Figure(layout={**quiet_layout(320), "showlegend": False, "bargap": 0.15})

@@ -1,4 +1,4 @@
-"""Measured results as files: JSON with everything, CSV with one row a entry or point."""
+"""Measured results as files: JSON with everything, CSV with one row per entry or point."""
 
 from __future__ import annotations
 

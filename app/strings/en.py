@@ -172,7 +172,7 @@ QUALITY_COST = "{calls} forward passes of {windows} × {length} tokens in {secon
 QUALITY_INTERVALS = (
     "Bars: 95 % intervals; of shares, as if the stories of a window were all alike, so never too narrow."
 )
-QUALITY_X = "denoiser calls a window"
+QUALITY_X = "denoiser calls per window"
 QUALITY_Y = ("grammatical, %", "consistent, %", "entropy, nats")
 QUALITY_HOVER = "%{customdata[0]:.0f} calls: %{y:.1f}, %{customdata[1]} stories"
 QUALITY_TRUTH = "true tales"

@@ -1,6 +1,6 @@
 """What happens in the Unmask tab: runs, steps, edits, traces. The page is in unmask.py, a visitor's canvas in visit.py.
 
-A run is a generator. It takes the machine's one turn, sends the player at most twenty messages a second while the
+A run is a generator. It takes the machine's one turn, sends the player at most twenty messages per second while the
 sampler runs on, does what the visitor asks between two steps, and gives the turn back however it ends: the text is
 done, the visitor pauses, or closes the page (Gradio then closes the generator). What the screen leaves out is still
 in the trace.

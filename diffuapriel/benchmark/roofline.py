@@ -4,19 +4,19 @@ The backbone alone: every block, no embedding, no final norm, no head. Arithmeti
 because each term is a kernel of its own and kernels run one after the other:
 
     products    2 flops a weight and token at the matrix rate, or reading the weights once where that takes longer
-    attention   4 L d flops a token, at the share of the matrix rate that the best attention kernels reach
+    attention   4 L d flops per token, at the share of the matrix rate that the best attention kernels reach
     scan        the chunked form of SSD (arXiv:2405.21060, section 6), chunks of 128, at the matrix rate
     passes      bytes that must go through memory between those kernels, at the copy bandwidth
 
-Passes, in values of two bytes a token: gate, residual and the next norm and modulation in one (read the branch, read
+Passes, in values of two bytes per token: gate, residual and the next norm and modulation in one (read the branch, read
 and write the stream, write what the next product reads), 4 d before each half of a block; GELU, in and out; queries
 and keys once in and out for their norm and RoPE; the scan's z, x, B, C and dt in and y out. What a product or attention
 itself reads and writes is in its rate. A fused kernel that saves a pass can beat this; a launch is not in it.
 
 At 790 TFLOP/s and 4.3 TB/s, for backbones of equal parameters at width 2048 (DiffuTran of 24 layers, DiffuApriel of
-18, the hybrid of 20 with 4 of attention; time a parameter), DiffuTran over pure DiffuApriel is 1.06, 1.15, 1.32, 1.65,
-2.32, 3.66 and 6.33 at 1K, 2K, ... 65K tokens, 10.3 there with FlashAttention-2, and over the hybrid 3.4. A preset's
-own shapes give somewhat other figures; the bench prints those.
+18, the hybrid of 20 with 4 of attention; time per parameter), DiffuTran over pure DiffuApriel is 1.06, 1.15, 1.32,
+1.65, 2.32, 3.66 and 6.33 at 1K, 2K, ... 65K tokens, 10.3 there with FlashAttention-2, and over the hybrid 3.4. A
+preset's own shapes give somewhat other figures; the bench prints those.
 
 What this machine can do: its bf16 matrix rate and its copy bandwidth, measured, not read from a data sheet.
 
@@ -44,7 +44,7 @@ FLASH_ATTENTION_2 = 0.49  # of the matrix rate: 1.7 times slower
 
 @dataclass(frozen=True)
 class Rates:
-    """What a machine can do: bf16 matrix products in flops a second, copies in bytes a second (read plus written)."""
+    """What a machine can do: bf16 matrix products in FLOPs/s, copies in bytes/s (read plus written)."""
 
     matrix: float
     bandwidth: float
@@ -117,7 +117,7 @@ def _mamba(config: ModelConfig, tokens: int) -> Work:
     projected, y = _mamba_channels(config)
     weights = (projected + y) * config.d_model  # in_proj and out_proj
     seen = SCAN_CHUNK / 2  # tokens of its own chunk that a token sees, on average
-    scores = 2 * seen * config.n_groups * config.d_state  # C B^T, once a group
+    scores = 2 * seen * config.n_groups * config.d_state  # C B^T, once per group
     inside = 2 * seen * config.d_inner  # those scores times x
     states = 4 * config.d_state * config.d_inner  # the chunk's x B^T, and its C on the state before
     scan = 2 * (scores + inside + states)  # both directions

@@ -1,13 +1,13 @@
 """Score a model: how likely is held-out text, and what is its own text like?
 
-The NELBO, in nats a token, bounds how well the model predicts the text; a 95 % interval stands beside it. On tales
+The NELBO, in nats/token, bounds how well the model predicts the text; a 95 % interval stands beside it. On tales
 the exact entropy of the very same stories is known, so the gap is what is left to learn. Then stories are drawn from
 nothing and read by the grammar: grammatical (the syntax fits), consistent (names, colors, places and counts agree),
 and the entropy of what was drawn, which falls when a model repeats itself.
 
-On another corpus only the likelihood is measured, as perplexity and bits a byte: tales, stdlib (the Python standard
+On another corpus only the likelihood is measured, as perplexity and bits per byte: tales, stdlib (the Python standard
 library of this machine), a text, JSON-lines or Parquet file, a folder of them, or hf:owner/name. Where it is a list of
-documents, `xz -9` compresses the same held-out part, and its bits a byte stand beside the model's. A model that knows
+documents, `xz -9` compresses the same held-out part, and its bits per byte stand beside the model's. A model that knows
 no more of the text than a compressor does is not below it.
 
 With --infilling, and instead of all that, a few tokens within a line of held-out code of the standard library are
@@ -19,7 +19,7 @@ examples:
   diffuapriel evaluate tales-diffutran --samples 50 --windows 64                 a quick look
   diffuapriel evaluate tales-diffuapriel --strategy ancestral --top-p 1      as the model itself draws
   diffuapriel evaluate runs/mine/checkpoint --corpus my_texts/ --samples 0
-  diffuapriel evaluate runs/code/checkpoint --corpus stdlib                  perplexity, bits a byte, against xz -9
+  diffuapriel evaluate runs/code/checkpoint --corpus stdlib                  perplexity, bits per byte, against xz -9
   diffuapriel evaluate runs/code/checkpoint --infilling --spans 400 --span 4    does what it fills in parse?
   diffuapriel evaluate tales-diffuapriel --json > figures.json
 """
@@ -59,7 +59,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strategy", default="confidence", choices=STRATEGIES, metavar="NAME", help="of the samples"
     )
-    parser.add_argument("--steps", type=int, metavar="N", help="steps of a sample; default: one a token")
+    parser.add_argument("--steps", type=int, metavar="N", help="steps of a sample; default: one per token")
     parser.add_argument("--block-length", type=int, metavar="N", help=BLOCK_HELP)
     parser.add_argument(
         "--temperature", type=float, metavar="X", help="of the samples; default: 1, and 0 for --infilling"

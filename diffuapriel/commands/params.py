@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def preset_rows(name: str) -> list[dict[str, str | int | float]]:
-    """One row an architecture. Raises ValueError for an unknown preset."""
+    """One row per architecture. Raises ValueError for an unknown preset."""
     from diffuapriel.config import ARCHITECTURES, preset
     from diffuapriel.model.denoiser import count_parameters
 

@@ -8,7 +8,7 @@
 `diffuapriel tokenize SPEC --out FOLDER` makes one (tokens_build.py). Opening it reads the index only; the system reads
 the pages that a window touches, and every process of a machine shares them.
 
-The windows of an epoch tile a part from end to end and come in a shuffled order (permutation.py): each once an epoch,
+The windows of an epoch tile a part from end to end and come in a shuffled order (permutation.py): each once per epoch,
 none in two rows, whoever asks for which rows. Every epoch tiles from another start, so that the cuts move, and has
 another order. The window of any step and row is computed, not looked for: a run goes on anywhere at no cost.
 """

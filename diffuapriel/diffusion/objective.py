@@ -4,7 +4,7 @@
     SUBS  the denoiser never predicts [MASK], and what is not masked is carried over at no cost
     NELBO = E_t  weight(t)  sum over masked positions of  -log p(x_i | x_t)
 
-divided by the number of *all* tokens, which makes it an upper bound on nats per token. Dividing by the masked
+divided by the number of *all* tokens, which makes it an upper bound on nats/token. Dividing by the masked
 count, clipping t or shifting the labels would not be a bound. t is stratified over the batch.
 """
 
@@ -33,7 +33,7 @@ class DenoiserLike(Protocol):
 
 @dataclass(frozen=True)
 class Nelbo:
-    """loss: scalar, nats per token over all tokens; nats: (batch,) summed over each row; masked: masked tokens."""
+    """loss: scalar, nats/token over all tokens; nats: (batch,) summed over each row; masked: masked tokens."""
 
     loss: Tensor
     nats: Tensor
@@ -75,7 +75,7 @@ def corrupt(
     noise (batch, length), uniform in [0, 1), decides; it is drawn from the generator when left out.
     """
     if t.shape != ids.shape[:1]:
-        raise ValueError(f"t has shape {tuple(t.shape)}; it must be ({ids.shape[0]},), one time a row")
+        raise ValueError(f"t has shape {tuple(t.shape)}; it must be ({ids.shape[0]},), one time per row")
     if noise is None:
         noise = torch.rand(ids.shape, generator=generator, device=ids.device)
     if noise.shape != ids.shape:

@@ -1,4 +1,4 @@
-"""What `xz -9` makes of a corpus's held-out text: the bits a byte that a model has to beat.
+"""What `xz -9` makes of a corpus's held-out text: the bits per byte that a model has to beat.
 
 A compressor and a model answer the same question, how many bits a text costs to someone who knows what they know: xz
 knows what it has read so far of this very text (up to 64 MB back), a model what it was trained on. The held-out part
@@ -25,7 +25,7 @@ class XzEstimate:
     text_bytes: int
 
     def verdict(self, interval: tuple[float, float]) -> str:
-        """How a model whose bits a byte lie in `interval` stands: "below xz", "above xz" or "level with xz"."""
+        """How a model whose bits per byte lie in `interval` stands: "below xz", "above xz" or "level with xz"."""
         if interval[1] < self.bits_per_byte:
             return "below xz"
         return "above xz" if interval[0] > self.bits_per_byte else "level with xz"

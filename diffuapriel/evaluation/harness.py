@@ -51,7 +51,7 @@ class DiffuAprielLM(TemplateLM):
         device: "cuda", "cpu", ...; left out, a GPU if there is one.
         max_length: tokens of prompt and answer together; left out, the length of the windows in training.
         mc_num: Monte-Carlo draws of one answer.
-        strategy, steps: of generate_until (see `SamplerConfig`); left out, steps are one a token.
+        strategy, steps: of generate_until (see `SamplerConfig`); left out, steps are one per token.
         seed: of draws and samples.
 
     max_batch_size is what the harness passes; it is not needed. Raises ValueError for a count out of range.

@@ -108,7 +108,7 @@ def evaluate_infilling(
 ) -> InfillingReport:
     """Hide `spans` spans of `span` tokens in windows of at most `length` tokens of `modules` (source texts), and fill.
 
-    sampler: the surest token first, one a step, at temperature 0 unless given. on_batch is called with the spans
+    sampler: the surest token first, one per step, at temperature 0 unless given. on_batch is called with the spans
     done. The same seed hides the same spans from every model of one tokenizer. Raises as `draw_holes` does.
     """
     if batch_size < 1:

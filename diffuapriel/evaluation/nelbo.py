@@ -1,4 +1,4 @@
-"""The NELBO of held-out text in nats a token, its confidence interval, and its distance from the entropy.
+"""The NELBO of held-out text in nats/token, its confidence interval, and its distance from the entropy.
 
 Each window is scored at `draws` noise levels, stratified over [1e-3, 1]; windows are independent, so the
 interval is over windows, each averaged over its draws: it holds the spread of the text and that of the noise.
@@ -45,7 +45,7 @@ class NelboEstimate:
     perplexity_ci95: tuple[float, float]
     bits_per_byte: float
     bits_per_byte_ci95: tuple[float, float]
-    floor: float | None  # exact nats a token of the very same stories
+    floor: float | None  # exact nats/token of the very same stories
     gap: float | None  # nats_per_token - floor
     gap_ci95: tuple[float, float] | None
     windows: int

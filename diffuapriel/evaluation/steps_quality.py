@@ -37,7 +37,7 @@ class QualityPoint:
 
     strategy: str
     steps: int  # asked for
-    calls: float  # denoiser calls a window, measured
+    calls: float  # denoiser calls per window, measured
     windows: int
     stories: int
     grammatical: float | None

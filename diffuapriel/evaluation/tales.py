@@ -50,8 +50,8 @@ class TalesReport:
     distinct: float
     distinct_n: tuple[float, float, float]  # of single tokens, pairs and triples
     token_entropy: float  # nats, of single tokens of all stories
-    surprise: float | None  # nats a story, mean over the consistent ones
-    story_entropy: float  # nats a story, of the grammar itself
+    surprise: float | None  # nats/story, mean over the consistent ones
+    story_entropy: float  # nats/story, of the grammar itself
     strategy: str
     steps: int
     block_length: int | None
@@ -75,7 +75,7 @@ class TalesReport:
             ("entropy", f"{self.token_entropy:.3f} nats of single tokens"),
             (
                 "surprise",
-                f"{_number(self.surprise)} nats a story; the grammar's entropy is {self.story_entropy:.2f}",
+                f"{_number(self.surprise)} nats/story; the grammar's entropy is {self.story_entropy:.2f}",
             ),
             ("over", f"{self.stories} stories of level {self.level}, {self._sampling()}"),
         ]
@@ -88,8 +88,8 @@ class TalesReport:
 
 
 def default_sampler(length: int, seed: int = 0) -> SamplerConfig:
-    """How stories are drawn unless asked otherwise: block after block, in each the surest token first, one a step, the
-    least likely tenth cut off.
+    """How stories are drawn unless asked otherwise: block after block, in each the surest token first, one per step,
+    the least likely tenth cut off.
 
     It is what the app does. `ancestral` without top-p draws from the model's own distribution, and shows every error.
     """

@@ -1,4 +1,4 @@
-"""Which tokens an attention layer looks at: softmax(q k^T / sqrt(headdim)), one map a head.
+"""Which tokens an attention layer looks at: softmax(q k^T / sqrt(headdim)), one map per head.
 
 The fused kernels never hold this matrix. So the queries and keys are taken where the model hands them over, at its
 own call of `scaled_dot_product_attention`, and the product is made here, for the one layer that is asked for.

@@ -67,9 +67,9 @@ class Attention(nn.Module):
 
 
 def document_mask(segments: Tensor) -> Tensor:
-    """(batch, 1, length, length) bool: whether a query may see a key. segments (batch, length), a number a document.
+    """(batch, 1, length, length) bool: whether a query may see a key. segments (batch, length), a number per document.
 
-    One byte a pair of tokens, made once a pass: 1 MB a row at 1,024 tokens, 1 GB at 32,768.
+    One byte a pair of tokens, made once per pass: 1 MB per row at 1,024 tokens, 1 GB at 32,768.
     """
     return segments[:, None, :, None] == segments[:, None, None, :]
 

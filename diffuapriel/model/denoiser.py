@@ -150,7 +150,7 @@ class Denoiser(nn.Module):
             )
         if sigma.shape != ids.shape[:1]:
             raise ValueError(
-                f"sigma has shape {tuple(sigma.shape)}; it must be ({ids.shape[0]},), one a text"
+                f"sigma has shape {tuple(sigma.shape)}; it must be ({ids.shape[0]},), one per text"
             )
         if positions is not None and not (
             (positions.dtype == torch.bool and positions.shape == ids.shape)

@@ -127,7 +127,7 @@ class BidirectionalMamba2(nn.Module):
         return rms_norm(y * F.silu(z), self.norm_weight)
 
     def _fused(self, projected: Tensor) -> Tensor:
-        """Our kernels, and out_proj: the norm divides after the product, one number a token and direction."""
+        """Our kernels, and out_proj: the norm divides after the product, one number per token and direction."""
         *parameters, norm_weight = self._mixer_parameters()
         folded = self.norm_is_folded and not torch.is_grad_enabled()
         g, squares = fused_mixer(

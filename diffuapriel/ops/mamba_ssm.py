@@ -10,7 +10,7 @@ in_proj and out_proj with the best that the libraries offer: causal_conv1d with 
 softplus inside the scan, the gated RMSNorm kernel. It is the peer that our own kernels are timed against.
 
 The library scans forward only, so the reverse direction is flipped, scanned and flipped back. Each direction is a
-call of its own. One call with 2h heads and 2g groups would save five launches, some 10 us a layer, but the library
+call of its own. One call with 2h heads and 2g groups would save five launches, some 10 us per layer, but the library
 wants one stride over all heads, which no layout of in_proj gives: both directions would have to be copied side by
 side, at 64 heads of 64 in bf16 17 KB read and as much written a token, instead of 9 KB each for the flip of one. By
 this arithmetic the two meet near 2K tokens, and one direction alone (64 heads x 8 chunks there, times the tiles of

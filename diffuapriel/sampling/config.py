@@ -35,7 +35,7 @@ class SamplerConfig:
     Attributes:
         strategy: one of STRATEGIES; what each does stands in strategies.py.
         steps: denoiser calls at most, 1 to 65,536. `threshold` takes as many as it needs and `first_hitting`
-            exactly one a hole; both ignore it.
+            exactly one per hole; both ignore it.
         block_length: for the strategies BY_BLOCKS: fill blocks of so many positions (1 to 65,536) from left to right,
             one after the other (LLaDA's semi-autoregressive remasking, arXiv:2502.09992); None: all is one block.
             What is written here and there at once may leave gaps that nothing fits; block by block it seldom does.

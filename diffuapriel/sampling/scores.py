@@ -1,7 +1,7 @@
 """Head and score in one pass: what a distribution over 50,000 tokens says about itself, without its logits.
 
 A program holds a tile of rows and walks its share of the vocabulary, tile by tile: one matrix product gives the
-logits of a tile, from which five numbers a row are kept, the rest is forgotten. The shares are joined afterwards.
+logits of a tile, from which five numbers per row are kept, the rest is forgotten. The shares are joined afterwards.
 Plain twin: `head_scores.plain_scores`, the scores of draw.py on logits that are there in full.
 
     peak      the largest logit                          exp(peak) / sum = probability of the best token
@@ -150,7 +150,7 @@ class Tile(NamedTuple):
     stages: int
 
 
-HOPPER = Tile(rows=128, columns=256, depth=64, warps=8, stages=4)  # 192 KB a block: data center cards only
+HOPPER = Tile(rows=128, columns=256, depth=64, warps=8, stages=4)  # 192 KB per block: data center cards only
 AMPERE = Tile(rows=128, columns=128, depth=64, warps=8, stages=3)  # with the wider one it spills registers
 FEW = Tile(rows=64, columns=128, depth=64, warps=4, stages=4)  # rows: reading the weight is all the work
 EXACT = Tile(rows=32, columns=64, depth=32, warps=4, stages=2)  # float32, multiplied without tensor cores

@@ -115,7 +115,7 @@ def first_hitting(now: Moment) -> Choice:
 def confidence(now: Moment) -> Choice:
     """LLaDA's low-confidence remasking (Nie et al., arXiv:2502.09992; MaskGIT, arXiv:2202.04200).
 
-    Reveals the positions whose most probable token is the most probable, masks/steps a step, the remainder in
+    Reveals the positions whose most probable token is the most probable, masks/steps per step, the remainder in
     the early steps.
     """
     return _by_score(now, now.scores(draw.top_probability))

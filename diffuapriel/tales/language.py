@@ -90,7 +90,7 @@ def check(text: str, level: int) -> Check:
 
 @dataclass(frozen=True)
 class EntropyRate:
-    """Entropy of a level in nats per token, a story of n tokens counting n + 1 (its <|endoftext|>).
+    """Entropy of a level in nats/token, a story of n tokens counting n + 1 (its <|endoftext|>).
 
     The entropy is exact; the mean length is estimated, hence `standard_error` (nats/token).
     """

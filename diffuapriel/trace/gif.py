@@ -1,4 +1,4 @@
-"""A trace as an animated GIF: the canvas of tokens, colored by confidence, one picture a step.
+"""A trace as an animated GIF: the canvas of tokens, colored by confidence, one picture per step.
 
 Each token keeps its place from the first picture to the last: a hole is drawn as wide as the widest token that
 ever fills it. Blue is sure, orange is unsure (told apart by color-blind readers too), given text has no color,

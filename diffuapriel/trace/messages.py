@@ -2,7 +2,7 @@
 
 player.js reads whole traces, but a trace repeats the canvas in every frame: 1,024 tokens x 256 steps are some 5 MB.
 A message holds a frame as its differences from the frame before, some hundred bytes, so that a page can follow a
-running model at twenty redraws a second. A message is a plain dict:
+running model at twenty redraws per second. A message is a plain dict:
 
     {"schema": "diffuapriel-feed", "version": 2, "run": id, "vocab": {id: text}, "frames": [...], "done": bool,
      "header": {"meta", "length", "mask_id", "eos_id", "fixed"},          # header: only where the run is whole so far
@@ -38,7 +38,7 @@ VERSION = 2
 FEED_SCHEMA = "diffuapriel-feed"
 RACE_SCHEMA = "diffuapriel-race"
 TRACE_SCHEMA = "diffuapriel-trace"
-REDRAW_SECONDS = 0.05  # the player redraws about twenty times a second: more messages would not be seen
+REDRAW_SECONDS = 0.05  # the player redraws about twenty times per second: more messages would not be seen
 
 
 def to_text(message: dict) -> str:

@@ -7,7 +7,7 @@
 
 This is the arithmetic that the model asks for, whatever computes it. Not counted: what activation checkpointing
 computes again, what the chunked form of the scan adds, and norms, convolutions and gates, which are no matrix products.
-MFU is model FLOPs a second over the card's peak for dense bfloat16 products, in float32 too.
+MFU is model FLOPs per second over the card's peak for dense bfloat16 products, in float32 too.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PEAKS = {
 
 
 def forward_flops(config: ModelConfig, length: int) -> float:
-    """FLOPs a token of one forward pass over texts of `length` tokens."""
+    """FLOPs per token of one forward pass over texts of `length` tokens."""
     d = config.d_model
     mlp = 2 * (2 * d * config.mlp_ratio * d)
     attention = 2 * (4 * d * d) + 4 * length * d
@@ -50,7 +50,7 @@ def forward_flops(config: ModelConfig, length: int) -> float:
 
 
 def training_flops(config: ModelConfig, length: int) -> float:
-    """FLOPs a token of one update, forward and backward."""
+    """FLOPs per token of one update, forward and backward."""
     return 3 * forward_flops(config, length)
 
 
@@ -63,5 +63,5 @@ def peak_flops(device: torch.device) -> float | None:
 
 
 def utilisation(config: ModelConfig, length: int, tokens_per_second: float, peak: float, cards: int) -> float:
-    """MFU, from 0 to 1, of a run that reads so many tokens a second on so many cards."""
+    """MFU, from 0 to 1, of a run that reads so many tokens per second on so many cards."""
     return training_flops(config, length) * tokens_per_second / (peak * cards)

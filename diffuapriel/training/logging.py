@@ -1,9 +1,9 @@
-"""What a run leaves to read: log.jsonl, one line an update, and loss.png.
+"""What a run leaves to read: log.jsonl, one line per update, and loss.png.
 
     {"step": 12, "loss": 5.31, "norm": 0.8, "learning_rate": 0.00036}
     {"step": 500, "validation": 2.17, "floor": 0.34, "gap": 1.83, "seconds": 81.2}
 
-Losses are nats a token over all tokens of the windows, padding included; so are `validation` and `floor`, the
+Losses are nats/token over all tokens of the windows, padding included; so are `validation` and `floor`, the
 exact entropy of the validation windows where the corpus knows it. Losses stay on the device until they are
 written: reading one waits for the GPU, and for the other ranks, whose parts of each loss are added up there.
 
@@ -79,7 +79,7 @@ class RunLog:
         return sum(record["loss"] for record in records) / len(records)
 
     def write_validation(self, step: int, estimate: NelboEstimate, *, seconds: float) -> None:
-        """Write the line of a validation, once a step, after those of the updates before it."""
+        """Write the line of a validation, once per step, after those of the updates before it."""
         self.flush()
         if step in self.validated:
             return
@@ -144,7 +144,7 @@ def draw_curve(records: list[dict[str, Any]], tokens_per_step: int, title: str) 
     checks = [record for record in records if "validation" in record]
     figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot(xlabel="million tokens", ylabel="nats a token", title=title)
+    axes = figure.add_subplot(xlabel="million tokens", ylabel="nats/token", title=title)
     tokens = [record["step"] * tokens_per_step / 1e6 for record in updates]
     losses = [record["loss"] for record in updates]
     axes.plot(tokens, losses, ".", markersize=2, alpha=0.15, color="tab:blue", rasterized=True)
@@ -178,13 +178,13 @@ def _smooth(values: list[float]) -> list[float]:
 
 
 NAMES = {
-    "loss": "training/nats a token",
+    "loss": "training/nats per token",
     "norm": "training/norm of the gradient",
     "learning_rate": "training/learning rate",
-    "validation": "held-out text/nats a token",
+    "validation": "held-out text/nats per token",
     "floor": "held-out text/entropy",
     "gap": "held-out text/gap",
-    "tokens_per_second": "speed/tokens a second",
+    "tokens_per_second": "speed/tokens per second",
     "mfu": "speed/model FLOP utilisation",
 }
 

@@ -2,7 +2,7 @@
 
     ids          (rows of this rank, length) int64: of the batch of update `step`, a function of (seed, step)
     t            one noise level a row, stratified over all rows of the update
-    loss         nats a token over all tokens, the NELBO (diffusion/objective.py)
+    loss         nats/token over all tokens, the NELBO (diffusion/objective.py)
     averages     EMA of the weights: what is validated, drawn from and kept
     ranks        the processes that share the run, one by default (ranks.py)
 
@@ -11,7 +11,7 @@ CPU bit for bit, on CUDA up to the order of atomic additions, with another numbe
 run's folder:
 
     state/        the whole state, replaced atomically (state.py)
-    log.jsonl     a line an update, a line a validation (log.py);   loss.png, the curve
+    log.jsonl     a line per update, a line per validation (log.py);   loss.png, the curve
     checkpoint/   the averaged weights with a model card, at the end or where the run was stopped
 """
 

@@ -4,7 +4,7 @@ Learning rates: Mamba wants about three times the Transformer's (an independent 
 1e-3 against 3e-4), and QK-normed attention bears 2e-3 at laptop size. They shrink as the model grows. At `tiny`,
 250 updates of 65,536 tokens of tales were best at 6e-3 (of 1.5e-3, 3e-3, 6e-3) for both Mamba models and at 4e-3 (of
 1e-3, 2e-3, 4e-3) for DiffuTran, each the largest tried; long runs want less, so all three take 3e-3.
-`small` takes 2e-3: pure, it then is at 0.564 nats a token after 32 million tokens of tales, and `tiny` at 0.623.
+`small` takes 2e-3: pure, it then is at 0.564 nats/token after 32 million tokens of tales, and `tiny` at 0.623.
 Weight decay (0.1) pulls on matrices only: not on A_log, D, dt_bias, norms and biases (as in the code of
 arXiv:2405.21060), and not on the token embedding: a row that a batch does not name has no gradient, so decay
 alone would shrink the rare tokens.

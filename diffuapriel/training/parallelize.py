@@ -1,6 +1,6 @@
 """How a denoiser's blocks run: compiled, checkpointed, sharded. What they compute stays the same.
 
-Each is done block by block: blocks of a kind share their code, so it is compiled once, not once a layer; a block's
+Each is done block by block: blocks of a kind share their code, so it is compiled once, not once per layer; a block's
 input is all that is kept when its activations are computed again; and a block is what FSDP2 gathers at a time.
 The order matters and is the loop's: checkpointing inside compilation inside sharding.
 """

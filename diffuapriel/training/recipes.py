@@ -8,8 +8,8 @@ betas (0.9, 0.95) and weight decay 0.1 on matrices, a linear warm-up and a cosin
     dclm-240m, -0.5b, -1.3b     the paper's presets on DCLM, streamed from the Hub, GPT-2's tokenizer, 1,024 tokens
 
 The paper (arXiv:2511.15927) names the corpus, the tokenizer and the length; its number of tokens is not ours to copy
-onto other machines, so these take 20 tokens a parameter, embeddings counted (the compute-optimal rule of thumb of
-Chinchilla, arXiv:2203.15556), and half a million tokens an update. More is said with `--tokens`.
+onto other machines, so these take 20 tokens per parameter, embeddings counted (the compute-optimal rule of thumb of
+Chinchilla, arXiv:2203.15556), and half a million tokens per update. More is said with `--tokens`.
 
 A recipe run from its first update to a measured checkpoint with a card (the recipes are in recipe_book.py).
 
@@ -91,7 +91,7 @@ def _small(corpus: str, *, tokens: int, minutes: int, options: dict[str, Any], *
 
 
 def _dclm(preset: str, parameters: float, *, batch_size: int) -> Recipe:
-    """512 rows of 1,024 tokens an update over all ranks, at most batch_size of them at once on each."""
+    """512 rows of 1,024 tokens per update over all ranks, at most batch_size of them at once on each."""
     tokens = round(TOKENS_A_PARAMETER * parameters)
     return Recipe(
         about=f"{preset} on DCLM, {tokens / 1e9:,.1f} billion tokens, for several GPUs (torchrun); not run by us",
@@ -132,7 +132,7 @@ RECIPES = {
         stories=200,
     ),
     "tales-gpu": Recipe(
-        about="tiny on full tales, a story a window, about 18 minutes an architecture on one H100",
+        about="tiny on full tales, one story per window, about 18 minutes per architecture on one H100",
         options={
             "preset": "tiny",
             "corpus": "tales:3",
@@ -180,7 +180,7 @@ RECIPES = {
         draws=16,
         batch_size=256,
     ),
-    # 190 million were too many: the library is read forty times by then, and held-out modules cost 2.49 nats a token
+    # 190 million were too many: the library is read forty times by then, and held-out modules cost 2.49 nats/token
     # after a third of it, 2.48 after two thirds, 2.53 in the end.
     "small-stdlib": _small(
         "stdlib",

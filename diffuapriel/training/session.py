@@ -70,7 +70,7 @@ class Clock:
         return self._wants_to_leave or time.monotonic() - self.reported >= REPORT_SECONDS
 
     def report(self, at: Progress) -> float:
-        """Plan, and decide whether to save and to leave, for all ranks alike; returns tokens a second over all.
+        """Plan, and decide whether to save and to leave, for all ranks alike; returns tokens per second over all.
 
         Call it when the device has finished. All ranks must call it.
         """

@@ -1,4 +1,4 @@
-"""xz's bits a byte are those of the command, over the held-out text alone."""
+"""xz's bits per byte are those of the command, over the held-out text alone."""
 
 from __future__ import annotations
 

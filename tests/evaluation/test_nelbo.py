@@ -73,7 +73,7 @@ def test_an_exact_model_of_dependent_letters_gets_its_entropy_within_the_interva
     generator = torch.Generator().manual_seed(3)
     table = torch.rand(V, V, V, generator=generator).pow(6)  # strongly dependent
     table /= table.sum()
-    entropy = -(table * table.log()).sum().item() / 3  # nats a letter
+    entropy = -(table * table.log()).sum().item() / 3  # nats per letter
     independent = sum(
         -(m * m.log()).sum().item() for m in (table.sum((1, 2)), table.sum((0, 2)), table.sum((0, 1)))
     )

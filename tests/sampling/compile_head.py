@@ -2,7 +2,7 @@
 
     python tests/sampling/compile_head.py
 
-A process of its own, without TRITON_INTERPRET. Prints a line a kernel: target, dtype, tile, kernel, registers a
+A process of its own, without TRITON_INTERPRET. Prints a line a kernel: target, dtype, tile, kernel, registers per
 thread, bytes of stack a thread (spills), bytes of shared memory a block.
 """
 

@@ -52,7 +52,7 @@ def test_an_update_has_three_times_as_many(monkeypatch, tiny_model, architecture
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_they_are_near_the_rule_of_six_a_parameter_and_token(name, architecture):
-    """6 N counts each weight once a token, so not attention and scan, but the embedding, which is no product."""
+    """6 N counts each weight once per token, so not attention and scan, but the embedding, which is no product."""
     config = preset(name, architecture)
     parameters = count_parameters(config)
     assert 0.5 < training_flops(config, 128) / (6 * parameters) < 1.5
@@ -63,7 +63,7 @@ def test_they_are_near_the_rule_of_six_a_parameter_and_token(name, architecture)
 def test_an_update_costs_six_a_parameter_and_what_mixes_tokens(name, architecture):
     config, length = preset(name, architecture), 1024
     embedding = config.padded_vocab_size * config.d_model
-    modulation = config.cond_dim * (6 * config.depth + 2) * config.d_model  # once a text, not once a token
+    modulation = config.cond_dim * (6 * config.depth + 2) * config.d_model  # per text, not per token
     floor = 6 * (count_parameters(config) - embedding - modulation)
     assert 0.97 * floor < training_flops(config, length) < 2.5 * floor
     if architecture == "diffutran":
@@ -80,7 +80,7 @@ def test_only_attention_gets_dearer_with_the_length():
 
 def test_a_utilisation_is_the_share_of_the_peak_of_all_cards():
     config = preset("small", "diffuapriel")
-    possible = 2 * 989e12 / training_flops(config, 1024)  # tokens a second, on two cards
+    possible = 2 * 989e12 / training_flops(config, 1024)  # tokens per second, on two cards
     assert utilisation(config, 1024, 0.4 * possible, 989e12, cards=2) == pytest.approx(0.4)
 
 

@@ -206,6 +206,6 @@ def test_the_number_of_updates_is_the_time_left_over_the_measured_speed(options,
     clock.plan(at)
     assert at.total_steps is None
     now[0] += 20.0
-    at.step = 41  # two updates a second
+    at.step = 41  # two updates per second
     clock.plan(at)
     assert at.total_steps == 41 + int((600 * 0.97 - 70) * 2)

@@ -98,9 +98,9 @@ def _training(result: TrainingResult) -> str:
     rows = [[name, f"{t.median_ms:,.0f}", f"{t.min_ms:,.0f} to {t.max_ms:,.0f}"] for name, t in named]
     return "\n".join(
         [
-            f"Training of {result.architecture} {result.preset}, {result.batch} x {result.length} tokens an update, "
+            f"Training of {result.architecture} {result.preset}, {result.batch} x {result.length} tokens per update, "
             f"{result.repeats} runs of {result.updates} updates each in turn; both end at the same losses",
-            table(["", "median ms an update", "ms, range"], rows),
+            table(["", "median ms per update", "ms, range"], rows),
             f"speed of ours over the plain loop's, {result.ratio:.3f} ({result.ratio_min:.3f} to "
             f"{result.ratio_max:.3f}), must reach {result.target}: {_verdict(result.ratio >= result.target)}",
         ]

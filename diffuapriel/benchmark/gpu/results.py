@@ -40,7 +40,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What the machine can do, measured: bf16 matrix products in flops a second, copies in bytes a second."""
+    """What the machine can do, measured: bf16 matrix products in flops per second, copies in bytes per second."""
 
     matrix_rates: tuple[float, ...]
     bandwidths: tuple[float, ...]  # read plus written

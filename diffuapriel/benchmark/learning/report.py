@@ -50,7 +50,7 @@ def text(result: dict[str, Any], picture: str = "") -> str:
     lines = [
         f"# {plan['study'].capitalize()} on {plan['corpus']}, {plan['preset']}",
         "",
-        f"{plan['tokens']:,} tokens a run, windows of {plan['length']}, batches of {plan['batch_size']}, seeds "
+        f"{plan['tokens']:,} tokens per run, windows of {plan['length']}, batches of {plan['batch_size']}, seeds "
         f"{', '.join(map(str, plan['seeds']))}; the same data, order and noise for all. {rates} "
         f"Held out: {plan['windows']:,} windows, {plan['draws']} noise levels each. "
         f"Trained on {result['machine']} with PyTorch {result['torch']}.",
@@ -118,7 +118,7 @@ def table(result: dict[str, Any]) -> list[str]:
 def sentences(result: dict[str, Any]) -> list[str]:
     """What follows from the paired intervals, pair by pair, and what the paper says of it."""
     lines = [
-        "Difference of the first to the second, nats a token, seed by seed with the paired 95 % interval over held-out "
+        "Difference of the first to the second, nats/token, seed by seed with the paired 95 % interval over held-out "
         "windows. What a run would differ by if it were repeated is not in it; the seeds give an idea of that:",
         "",
     ]
@@ -167,7 +167,7 @@ def past_best(one: dict[str, Any]) -> int | None:
 
 
 def draw(result: dict[str, Any]) -> bytes:
-    """The learning curves as a PNG: one color a contestant, one line a seed."""
+    """The learning curves as a PNG: one color a contestant, one line per seed."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -181,7 +181,7 @@ def draw(result: dict[str, Any]) -> bytes:
             label = one["name"] if run is one["runs"][0] else None
             for axes, x in ((left, "tokens"), (right, "seconds")):
                 axes.plot(run["curve"][x], run["curve"]["nelbo"], color=f"C{number}", label=label, marker=".")
-    left.set(xlabel="tokens", ylabel="held-out NELBO, nats a token, padding too", yscale="log")
+    left.set(xlabel="tokens", ylabel="held-out NELBO, nats/token, padding too", yscale="log")
     right.set(xlabel="seconds of training, validation included")
     for axes in (left, right):
         axes.grid(alpha=0.3)

@@ -153,7 +153,7 @@ def measure(plan: Plan, checkpoint: Path) -> dict[str, Any]:
 
 
 def curve(home: Path, plan: Plan) -> dict[str, list[float]]:
-    """Held-out NELBO over training: tokens, seconds and nats a token of all tokens, as the run's log has them.
+    """Held-out NELBO over training: tokens, seconds and nats/token of all tokens, as the run's log has them.
 
     Only those taken on the way, at the same updates for every run: one where a run was interrupted is nobody else's,
     and the one at the end averages several noise levels of each window, which would look like a jump.
@@ -172,7 +172,7 @@ def curve(home: Path, plan: Plan) -> dict[str, list[float]]:
 
 
 def differences(contestants: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every pair, seed by seed: nats a token of the first minus the second, with the paired 95 % interval.
+    """Every pair, seed by seed: nats/token of the first minus the second, with the paired 95 % interval.
 
     `verdict` is the name of the one ahead when every seed's interval says so, and None otherwise.
     """

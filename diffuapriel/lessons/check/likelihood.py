@@ -15,21 +15,21 @@ __all__ = ["distinct", "ending_nats", "units"]
 
 @checker
 def units(answer: Callable[[float, int, int], tuple[float, float]]) -> None:
-    """`answer(nats_per_token, tokens, byte_count)`: (perplexity, bits a byte)."""
+    """`answer(nats_per_token, tokens, byte_count)`: (perplexity, bits per byte)."""
     cases = [(0.0, 10, 40), (math.log(2), 100, 100), (math.log(8), 50, 200), (3.2, 700, 2_900), (1.1, 60, 45)]
     for nats, tokens, byte_count in cases:
         pair = run(answer, nats, tokens, byte_count)
         pair = pair.tolist() if isinstance(pair, Tensor) else pair
         require(
             isinstance(pair, (tuple, list)) and len(pair) == 2,
-            "Answer with two numbers: perplexity, bits a byte.",
+            "Answer with two numbers: perplexity, bits per byte.",
         )
-        perplexity, bits = number(pair[0], "the perplexity"), number(pair[1], "bits a byte")
-        asked = f"For {nats:.3f} nats a token, {tokens} tokens and {byte_count} bytes"
+        perplexity, bits = number(pair[0], "the perplexity"), number(pair[1], "bits per byte")
+        asked = f"For {nats:.3f} nats/token, {tokens} tokens and {byte_count} bytes"
         require(
             close(perplexity, math.exp(nats)),
             f"{asked} your perplexity is {perplexity:.4g}. A model that is as unsure as a choice among V equal "
-            "tokens has log V nats a token, with the natural logarithm, and the perplexity V.",
+            "tokens has log V nats/token, with the natural logarithm, and the perplexity V.",
         )
         text_nats = nats * tokens
         if text_nats:
@@ -39,11 +39,11 @@ def units(answer: Callable[[float, int, int], tuple[float, float]]) -> None:
             )
             require(
                 not close(bits, text_nats * math.log(2) / byte_count),
-                f"{asked} you have {bits:.4g} bits a byte. A fair coin is 0.693 nats, and one bit: which is more?",
+                f"{asked} you have {bits:.4g} bits per byte. A fair coin is 0.693 nats, and one bit: which is more?",
             )
         require(
             close(bits, text_nats / math.log(2) / byte_count),
-            f"{asked} you have {bits:.4g} bits a byte. How many nats does the whole text cost? "
+            f"{asked} you have {bits:.4g} bits per byte. How many nats does the whole text cost? "
             "They are shared by all its bytes.",
         )
 

@@ -61,7 +61,7 @@ def mask_exactly(answer: Callable[[Tensor, int, torch.Generator], Tensor]) -> No
         wrong = (hidden.sum(1) != count).nonzero().flatten().tolist()
         require(
             not wrong,
-            f"Asked for {count} masks a row, row {wrong[0] if wrong else 0} has "
+            f"Asked for {count} masks per row, row {wrong[0] if wrong else 0} has "
             f"{int(hidden[wrong[0] if wrong else 0].sum())}.",
         )
         require(torch.equal(out[~hidden], ids[~hidden]), "What is not hidden must stay as it was.")

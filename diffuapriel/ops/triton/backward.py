@@ -18,7 +18,7 @@ With a softplus the gradient goes on to what dt was made of: softplus' = sigmoid
 
 The backward pass of the gate: what stands between the scan's output y and the two things the mixer gives.
 
-    g      = y SiLU(z) w            w: weight of the norm, a number a channel
+    g      = y SiLU(z) w            w: weight of the norm, a number per channel
     square = sum over channels of (y SiLU(z))^2
 
     d(y SiLU(z)) = dg w + 2 y SiLU(z) dsquare;   dy and dz by the product rule;   dw = sum over tokens of dg y SiLU(z)

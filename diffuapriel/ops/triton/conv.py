@@ -24,7 +24,7 @@ from diffuapriel.ops.triton.launch import bits
 ROWS, CHANNELS = 64, 64  # of a tile of `convolve_kernel`
 WALKED_ROWS, WALKED_CHANNELS = 64, 256  # of a program of `conv_backward_kernel`
 AHEAD = (
-    4  # rows it loads ahead: a row is two loads of four bytes a thread, far less than a GPU needs in flight
+    4  # rows it loads ahead: a row is two loads of four bytes per thread, far less than a GPU needs in flight
 )
 
 

@@ -44,7 +44,7 @@ what each adds to the state, and every program begins by handing the state throu
 
 Plain twin: chunked.py, and the forward pass of model/mamba2.py around it. The walk over fused chunks is that of
 Mamba-2 (arXiv:2405.21060, section 6); running it the other way for direction 1 costs a sign. What keeps registers
-free (a state of 128 x 64 alone takes 64 a thread): the state is two halves, of which one at a time is rounded for
+free (a state of 128 x 64 alone takes 64 per thread): the state is two halves, of which one at a time is rounded for
 its product; D rides on the diagonal of the scores, dt inside the exponent; row strides are compile-time constants.
 """
 

@@ -29,7 +29,7 @@ const LEVELS = 8; // colors of a scale; player.css names them --da-v0..7, --da-p
 const SCALES = { confidence: "v", step: "p", entropy: "e" };
 const ENTROPIES = [1, 2, 4, 8, 16]; // nats at the upper end of the entropy scale
 const STEP_MS = 125; // even playback: how long one step stays at speed 1
-const REDRAW_MS = 48; // about twenty redraws a second at most
+const REDRAW_MS = 48; // about twenty redraws per second at most
 const MAX_LENGTH = 16384; // tokens drawn as elements; beyond this a page of text stops being readable
 const SPEEDS = [0.25, 0.5, 1, 2, 4, 8];
 const RACE_SPEEDS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 50];
@@ -393,7 +393,7 @@ function recordingFrom(message) {
   return recording;
 }
 
-// ---- the canvas: one element a token, touched only where something changed --------------------------
+// ---- the canvas: one element per token, touched only where something changed --------------------------
 
 /** Split a token into what stands before its chip, in it, and after it: text reads as text. */
 function parts(text) {

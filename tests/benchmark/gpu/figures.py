@@ -48,7 +48,7 @@ def bound_ms(racer: str, length: int, batch: int) -> float:
 
 
 def figures(slower: dict[str, float] = SLOWER, others: float = 2.0, launches: float = 1.0) -> GpuReport:
-    """A whole report. `slower`: than the bound; `others`: official and chunked over ours; `launches`: ms a step."""
+    """A whole report. `slower`: than the bound; `others`: official and chunked over ours; `launches`: ms per step."""
     shapes = [(n, batch) for n in LENGTHS for batch in sorted({1, 65_536 // n})]
     forward, generation, mixer, sampler = [], [], [], []
     for length, batch in shapes:
