@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import subprocess
 import sys
 import tomllib
@@ -13,7 +12,6 @@ from pathlib import Path
 import pytest
 
 import diffuapriel
-from diffuapriel.cli import build_parser
 
 ROOT = Path(diffuapriel.__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -124,42 +122,3 @@ def test_the_license_covers_the_rank_table() -> None:
     text = (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert text.startswith("MIT License")
     assert "assets/gpt2.tiktoken" in text and "Copyright (c) 2019 OpenAI" in text
-
-
-def readme_commands() -> list[str]:
-    """The command lines of the README's code blocks, without comments."""
-    blocks = re.findall(r"```(?:bash|sh|console)\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
-    lines = [line.removeprefix("$ ").strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line and not line.startswith("#")]
-
-
-@pytest.mark.parametrize("line", readme_commands())
-def test_every_command_of_the_readme_exists(line: str) -> None:
-    words = shlex.split(line, comments=True)
-    while "=" in words[0]:
-        words = words[1:]  # NAME=value before a command
-    if words[0] == "make":
-        assert make("-n", *words[1:]).returncode == 0
-    elif words[0] in ("diffuapriel", ".venv/bin/diffuapriel"):
-        build_parser().parse_args(words[1:])
-    elif words[0] == ".venv/bin/torchrun":
-        build_parser().parse_args(words[words.index("diffuapriel") + 1 :])
-    elif words[0] in ("python", ".venv/bin/python") and words[1].endswith(".py"):
-        assert (ROOT / words[1]).is_file()
-    else:
-        assert words[0] in ("git", "cd", "pip")
-
-
-def test_every_file_that_the_readme_names_is_there() -> None:
-    text = README.read_text(encoding="utf-8")
-    links = set(re.findall(r"\]\((?!https?:|#)([^)#]+)", text))
-    assert [link for link in sorted(links) if not (ROOT / link).exists()] == []
-
-
-def test_the_python_of_the_readme_runs() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
-    assert blocks
-    for block in blocks:
-        done = subprocess.run([sys.executable, "-c", block], cwd=ROOT, **_TEXT)
-        assert done.returncode == 0, done.stderr
-        assert "[MASK]" not in done.stdout.splitlines()[-1], "the last frame has no holes left"
