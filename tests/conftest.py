@@ -4,8 +4,6 @@ Triton decides when it is first imported, so the variable is set before any test
 anything there, unless tests/ops/triton/interpreter.py corrects it. A subprocess that compiles
 kernels must drop the variable.
 
-jsonschema, which nbformat imports, would compile 39 grammars in each process: see diffuapriel/lessons/figure.py.
-
 What importing all tests has made is there to stay: the garbage collector need not look at it again and again.
 
 What a test records as "shown" is printed at the end of the run: the registers of compiled kernels.
@@ -15,15 +13,12 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
-from typing import Any, cast
 
 import pytest
 import torch
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
-sys.modules.setdefault("rfc3987_syntax", cast(Any, None))  # to import it fails
 
 
 def pytest_collection_finish() -> None:

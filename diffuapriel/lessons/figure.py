@@ -1,38 +1,39 @@
-"""A Plotly figure that leaves a plain picture behind.
+"""A Plotly figure with a plain picture beside it.
 
 A saved notebook, an exported page or a viewer without scripts cannot draw a Plotly figure. So `show` gives two
-outputs: the figure, and the same curves, bars or squares drawn by matplotlib. Where the figure is drawn, a style
-rule hides the picture.
+outputs: the figure, and the same traces drawn by matplotlib. Where the figure is drawn, a style rule hides the
+picture.
 
-What the picture knows: scatter (lines, markers), bar and heatmap; titles, ranges and log axes; the lines that
-`add_hline` and `add_vline` draw, with their annotations.
+The picture knows scatter (lines, markers), bar and heatmap traces; titles, ranges and log axes; the lines of
+`add_hline` and `add_vline`, and annotations.
 """
 
 from __future__ import annotations
 
 import base64
 import html
-import io
-import sys
-from contextlib import suppress
-from typing import Any, cast
+import json
+from typing import Any
 
 try:
-    import matplotlib.pyplot as plt
     import plotly.colors
     import plotly.graph_objects as go
+    import plotly.io
     from matplotlib.axes import Axes
-    from matplotlib.colors import Colormap, LinearSegmentedColormap
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.figure import Figure
 except ImportError as error:  # the notebooks' extra
     raise ImportError("the lessons need plotly and matplotlib: pip install plotly matplotlib") from error
 
+from diffuapriel.charts.matplotlib import DASHES, new_figure, to_png
+
 HEIGHT = 400  # pixels, where a figure does not say
 HIDDEN = ".jp-OutputArea:has(.js-plotly-plot) .plain-picture { display: none }"
-DASHES = {"dash": "--", "dot": ":", "dashdot": "-.", "solid": "-"}
+JUPYTER = "plotly_mimetype"  # Plotly's renderer in JupyterLab
 
 
 def show(figure: go.Figure, alt: str = "") -> None:
-    """Display `figure` and the picture that stands in for it; `alt` says in words what is to be seen.
+    """Display `figure` and its plain picture; `alt` describes it for readers who see neither.
 
     Raises ValueError for a kind of trace that the picture does not know.
     """
@@ -42,35 +43,17 @@ def show(figure: go.Figure, alt: str = "") -> None:
     if layout.height is None:
         figure.update_layout(height=HEIGHT)
     if layout.margin.t is None:
-        figure.update_layout(
-            margin_t=60 if _text(layout.title) else 30
-        )  # no room for a title that is not there
+        figure.update_layout(margin_t=60 if _text(layout.title) else 30)  # no room for a missing title
     png = base64.b64encode(picture(figure)).decode()
-    import_jsonschema()
     words = html.escape(alt or describe(figure), quote=True)
-    display(figure)
-    display(
-        HTML(
-            f"<style>{HIDDEN}</style>"
-            f'<img class="plain-picture" alt="{words}" src="data:image/png;base64,{png}">'
-        )
-    )
-
-
-def import_jsonschema() -> None:
-    """Import what Plotly imports for its first figure, through nbformat, without waiting for its grammars.
-
-    It would have rfc3987_syntax compile 39 of them, to check international addresses: four seconds, for a check that
-    nobody asks for. Where that module is missing, jsonschema does without.
-    """
-    if "jsonschema" in sys.modules or "rfc3987_syntax" in sys.modules:
-        return
-    sys.modules["rfc3987_syntax"] = cast(Any, None)  # to import it fails
-    try:
-        with suppress(ImportError):
-            import jsonschema  # noqa: F401
-    finally:
-        del sys.modules["rfc3987_syntax"]
+    if (
+        plotly.io.renderers.default == JUPYTER
+    ):  # its own `display` imports nbformat first, which takes a second
+        display({"application/vnd.plotly.v1+json": json.loads(str(figure.to_json()))}, raw=True)
+    else:
+        display(figure)
+    image = f'<img class="plain-picture" alt="{words}" src="data:image/png;base64,{png}">'
+    display(HTML(f"<style>{HIDDEN}</style>{image}"))
 
 
 def describe(figure: go.Figure) -> str:
@@ -83,46 +66,45 @@ def describe(figure: go.Figure) -> str:
 
 def picture(figure: go.Figure) -> bytes:
     """The figure as a PNG by matplotlib."""
+    return to_png(redrawn(figure), bbox_inches="tight")
+
+
+def redrawn(figure: go.Figure) -> Figure:
+    """The figure as matplotlib draws it."""
     layout: Any = figure.layout
-    drawn, axes = plt.subplots(figsize=((layout.width or 770) / 110, (layout.height or HEIGHT) / 110))
-    try:
-        bars = sum(trace.type == "bar" for trace in figure.data)
-        for trace in figure.data:
-            _draw(axes, trace, bars)
-        for shape in layout.shapes:
-            style = {"linestyle": DASHES.get(shape.line.dash, "-"), "color": "gray", "linewidth": 1}
-            if shape.y0 == shape.y1:
-                axes.axhline(shape.y0, **style)
-            elif shape.x0 == shape.x1:
-                axes.axvline(shape.x0, **style)
-        _dress(axes, figure)
-        file = io.BytesIO()
-        drawn.savefig(file, format="png", dpi=90, bbox_inches="tight")
-        return file.getvalue()
-    finally:
-        plt.close(drawn)
+    drawn = new_figure((layout.width or 770) / 110, (layout.height or HEIGHT) / 110, dpi=90)
+    axes = drawn.add_subplot()
+    bars = sum(trace.type == "bar" for trace in figure.data)
+    for trace in figure.data:
+        _draw(axes, trace, bars)
+    for shape in layout.shapes:
+        style = {"linestyle": DASHES.get(shape.line.dash, "-"), "color": "gray", "linewidth": 1}
+        if shape.y0 == shape.y1:
+            axes.axhline(shape.y0, **style)
+        elif shape.x0 == shape.x1:
+            axes.axvline(shape.x0, **style)
+    _dress(axes, figure)
+    return drawn
 
 
 def _draw(axes: Axes, trace: Any, bars: int) -> None:
-    """One trace; bars: how many traces of them stand side by side at each place."""
+    """One trace; `bars`: how many bar traces share each position."""
     if trace.type == "bar":
         rank, width = sum(len(container) > 0 for container in axes.containers), 0.8 / bars
-        places = [i + width * (rank - (bars - 1) / 2) for i in range(len(trace.y))]
-        axes.bar(places, list(trace.y), width=width, label=trace.name)
+        left = [i + width * (rank - (bars - 1) / 2) for i in range(len(trace.y))]
+        axes.bar(left, list(trace.y), width=width, label=trace.name)
         axes.set_xticks(range(len(trace.x)), [str(x) for x in trace.x])
     elif trace.type == "heatmap":
-        image = axes.imshow(
-            trace.z,
-            aspect="auto",
-            origin="lower",
-            vmin=trace.zmin,
-            vmax=trace.zmax,
-            cmap=_colors(trace.colorscale),
+        scale = trace.colorscale or plotly.colors.get_colorscale("Plasma")
+        colors = LinearSegmentedColormap.from_list(
+            "scale", [(share, _color(color)) for share, color in scale]
         )
+        limits = {"vmin": trace.zmin, "vmax": trace.zmax}
+        image = axes.imshow(trace.z, aspect="auto", origin="lower", cmap=colors, **limits)
         axes.figure.colorbar(image, ax=axes)
-        for labels, place in ((trace.x, axes.set_xticks), (trace.y, axes.set_yticks)):
+        for labels, set_ticks in ((trace.x, axes.set_xticks), (trace.y, axes.set_yticks)):
             if labels is not None and len(labels) <= 40:
-                place(range(len(labels)), [str(label) for label in labels])
+                set_ticks(range(len(labels)), [str(label) for label in labels])
         axes.tick_params(axis="x", labelrotation=90 if trace.x is not None and len(trace.x) > 10 else 0)
     elif trace.type in ("scatter", "scattergl"):
         mode = trace.mode or "lines"
@@ -138,12 +120,6 @@ def _draw(axes: Axes, trace: Any, bars: int) -> None:
         raise ValueError(f"a picture of a {trace.type!r} trace is not known; use scatter, bar or heatmap")
 
 
-def _colors(scale: Any) -> Colormap:
-    """Plotly's color scale, pairs of a share and a color, as matplotlib's; Plotly's default without one."""
-    pairs = scale or plotly.colors.get_colorscale("Plasma")
-    return LinearSegmentedColormap.from_list("scale", [(share, _color(color)) for share, color in pairs])
-
-
 def _color(color: str) -> Any:
     """What matplotlib understands: a name, #rrggbb, or the numbers of rgb(...) as shares."""
     if not color.startswith("rgb"):
@@ -152,6 +128,7 @@ def _color(color: str) -> Any:
 
 
 def _dress(axes: Axes, figure: go.Figure) -> None:
+    """Titles, scales, ranges, annotations and legend."""
     layout: Any = figure.layout
     axes.set(xlabel=_text(layout.xaxis.title), ylabel=_text(layout.yaxis.title), title=_text(layout.title))
     for axis, scale, limit, invert in (
@@ -167,9 +144,8 @@ def _dress(axes: Axes, figure: go.Figure) -> None:
             limit(*([10**end for end in axis.range] if logarithmic else axis.range))
     for note in layout.annotations:
         if note.text and note.yref == "y" and note.y is not None:
-            axes.annotate(
-                note.text, (0.99, note.y), xycoords=("axes fraction", "data"), ha="right", va="bottom"
-            )
+            place = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
+            axes.annotate(note.text, (0.99, note.y), **place)
     if any(trace.name and trace.type != "heatmap" for trace in figure.data):
         axes.legend()
 

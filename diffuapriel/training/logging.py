@@ -14,7 +14,6 @@ A bar on a terminal or in a notebook; a line now and then in a file.
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
@@ -25,6 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffuapriel.charts.matplotlib import dress, legend, new_figure, to_png
+from diffuapriel.charts.palette import SERIES
 from diffuapriel.evaluation.nelbo import NelboEstimate
 from diffuapriel.training.distributed import OneProcess
 
@@ -135,35 +136,28 @@ def read_log(folder: str | Path) -> list[dict[str, Any]]:
 
 def draw_curve(records: list[dict[str, Any]], tokens_per_step: int, title: str) -> bytes:
     """The loss against tokens as a PNG: updates, their smoothed line, validations, and the entropy dashed."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError("the loss curve needs matplotlib: pip install matplotlib") from None
     updates = [record for record in records if "loss" in record]
     checks = [record for record in records if "validation" in record]
-    figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot(xlabel="million tokens", ylabel="nats/token", title=title)
+    figure = new_figure(7, 4, layout="constrained")
+    axes = figure.add_subplot(xlabel="million tokens", ylabel="nats/token")
+    dress(axes, title)
+    training, validation = SERIES[0].color, SERIES[1].color
     tokens = [record["step"] * tokens_per_step / 1e6 for record in updates]
     losses = [record["loss"] for record in updates]
-    axes.plot(tokens, losses, ".", markersize=2, alpha=0.15, color="tab:blue", rasterized=True)
+    axes.plot(tokens, losses, ".", markersize=2, alpha=0.15, color=training, rasterized=True)
     line = _smooth(losses)
-    axes.plot(tokens, line, color="tab:blue", label="training, smoothed")
+    axes.plot(tokens, line, color=training, label="training, smoothed")
     if checks:
         where = [record["step"] * tokens_per_step / 1e6 for record in checks]
         label = "held-out text, averaged weights"
-        axes.plot(where, [record["validation"] for record in checks], "o-", color="tab:orange", label=label)
+        axes.plot(where, [record["validation"] for record in checks], "o-", color=validation, label=label)
         floor = checks[-1].get("floor")
         if floor is not None:
             axes.axhline(floor, linestyle="--", color="black", label=f"entropy of the corpus, {floor:.3f}")
     if losses:
         axes.set_ylim(0, min(max(losses) * 1.05, 1.4 * line[len(line) * EARLY // 100]))
-    axes.grid(alpha=0.3)
-    axes.legend()
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", metadata={"Software": None})
-    return picture.getvalue()
+    legend(axes)
+    return to_png(figure)
 
 
 def _smooth(values: list[float]) -> list[float]:

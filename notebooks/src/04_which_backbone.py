@@ -52,12 +52,12 @@ from IPython.display import Markdown, display
 from tqdm.auto import tqdm
 
 from diffuapriel import Denoiser, get_schedule, get_tokenizer, preset
+from diffuapriel.charts.palette import COLORS
 from diffuapriel.lessons import QUICK, check, predict, prepare, show
 
 prepare()
 tokenizer, schedule = get_tokenizer("gpt2-4k"), get_schedule("log-linear")
 EOS, MASK = tokenizer.eos_id, tokenizer.mask_id
-COLORS = {"diffuapriel": "teal", "diffuapriel-h": "darkorange", "diffutran": "crimson"}
 
 # %% [markdown]
 # ## 1. Equal parameters

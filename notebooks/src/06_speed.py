@@ -57,6 +57,7 @@ import torch.nn.functional as F
 from IPython.display import display
 from tqdm.auto import tqdm
 
+from diffuapriel.charts.palette import COLORS
 from diffuapriel.lessons import QUICK, check, predict, prepare, show
 
 prepare()
@@ -233,10 +234,8 @@ for n in curves["diffutran"]:
 for refusal in result.refusals:
     print(refusal.message)
 
+
 # %%
-COLORS = {"diffuapriel": "teal", "diffuapriel-h": "goldenrod", "diffutran": "firebrick"}
-
-
 def log_log(curves, y_title):
     """A figure of curves {name: {length: value}} with both axes logarithmic."""
     figure = go.Figure(layout={"xaxis_title": "tokens", "yaxis_title": y_title})

@@ -9,11 +9,11 @@ from itertools import pairwise
 import pytest
 
 go = pytest.importorskip("plotly.graph_objects", reason="needs plotly: pip install plotly")
-plt = pytest.importorskip("matplotlib.pyplot", reason="needs matplotlib: pip install matplotlib")
+pytest.importorskip("matplotlib", reason="needs matplotlib: pip install matplotlib")
 from PIL import Image  # noqa: E402
 
 from diffuapriel.lessons import show  # noqa: E402
-from diffuapriel.lessons.figure import describe, import_jsonschema, picture  # noqa: E402
+from diffuapriel.lessons.figure import JUPYTER, describe, picture, redrawn  # noqa: E402
 
 
 def curves() -> object:
@@ -44,37 +44,26 @@ def test_the_picture_shows_something(make) -> None:
     assert min(image.size) > 100
     dark = sum(image.histogram()[:200]) / (image.width * image.height)
     assert 0.005 < dark < 0.95
-    assert not plt.get_fignums(), "no figure is left open"
 
 
 def test_log_axes_ranges_and_lines_are_those_of_the_figure() -> None:
-    from unittest.mock import patch
-
-    with patch.object(plt, "close") as kept:
-        picture(curves())
-    axes = kept.call_args.args[0].axes[0]
+    axes = redrawn(curves()).axes[0]
     assert axes.get_xscale() == axes.get_yscale() == "log"
     assert axes.get_ylim() == pytest.approx((0.1, 1000))
     assert [line.get_label() for line in axes.lines[:2]] == ["one", "other"]
     assert len(axes.lines) == 4 and [t.get_text() for t in axes.texts] == ["floor"]
-    plt.close(kept.call_args.args[0])
 
 
 def test_a_heatmap_keeps_its_colors_and_its_direction() -> None:
-    from unittest.mock import patch
-
     figure = go.Figure(go.Heatmap(z=[[0, 1], [1, 0]], colorscale=[[0, "rgb(0,0,0)"], [1, "#ff0000"]]))
     figure.update_yaxes(autorange="reversed")
-    with patch.object(plt, "close") as kept:
-        picture(figure)
-    axes = kept.call_args.args[0].axes[0]
+    axes = redrawn(figure).axes[0]
     assert axes.images[0].get_cmap()(1.0)[:3] == (1.0, 0.0, 0.0) and axes.images[0].get_cmap()(0.0)[:3] == (
         0,
         0,
         0,
     )
     assert axes.yaxis_inverted() and not axes.xaxis_inverted()
-    plt.close(kept.call_args.args[0])
 
 
 def test_it_is_described_in_words() -> None:
@@ -87,27 +76,27 @@ def test_a_trace_that_the_picture_does_not_know_is_refused() -> None:
 
 
 def test_no_bar_hides_another() -> None:
-    from unittest.mock import patch
-
     figure = bars()
     for name in "cdef":
         figure.add_bar(x=["1", "2"], y=[1, 2], name=name)
-    with patch.object(plt, "close") as kept:
-        picture(figure)
-    drawn = kept.call_args.args[0]
-    edges = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for bar in drawn.axes[0].patches)
+    edges = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for bar in redrawn(figure).axes[0].patches)
     assert len(edges) == 12
     assert all(end <= start + 1e-9 for (_, end), (start, _) in pairwise(edges))
-    plt.close(drawn)
 
 
-def test_the_first_figure_does_not_wait_for_grammars(monkeypatch) -> None:
-    pytest.importorskip("jsonschema", reason="needs jsonschema: pip install jupyterlab")
+def test_in_jupyter_the_first_figure_does_not_wait_for_a_schema_library(monkeypatch) -> None:
+    pytest.importorskip("nbformat", reason="needs nbformat: pip install nbformat")
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda output, **options: shown.append((output, options)))
+    monkeypatch.setattr("plotly.io.renderers.default", JUPYTER)
     for name in list(sys.modules):
-        if name.partition(".")[0] in ("jsonschema", "rfc3987_syntax"):
+        if name.partition(".")[0] in ("jsonschema", "nbformat"):
             monkeypatch.delitem(sys.modules, name)
-    import_jsonschema()
-    assert "jsonschema" in sys.modules and "rfc3987_syntax" not in sys.modules
+    show(bars())
+    bundle, options = shown[0]
+    assert options == {"raw": True} and list(bundle) == ["application/vnd.plotly.v1+json"]
+    assert [trace["y"] for trace in bundle["application/vnd.plotly.v1+json"]["data"]] == [[3, 4], [5, 6]]
+    assert not {"jsonschema", "nbformat"} & set(sys.modules)
 
 
 def test_show_gives_the_figure_and_a_picture_with_words(monkeypatch) -> None:

@@ -10,12 +10,13 @@ says so, and what the paper claims is put beside what was found.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from diffuapriel.benchmark.learning.plan import CURVE_WINDOWS, Plan
+from diffuapriel.charts.matplotlib import dress, legend, new_figure, to_png
+from diffuapriel.charts.palette import series_styles
 from diffuapriel.storage import write_json
 
 WORN = 0.01  # share by which a curve rises above its lowest point before that is called overfitting
@@ -167,28 +168,21 @@ def past_best(one: dict[str, Any]) -> int | None:
 
 
 def draw(result: dict[str, Any]) -> bytes:
-    """The learning curves as a PNG: one color a contestant, one line per seed."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError("the learning curves need matplotlib: pip install matplotlib") from None
-    figure = Figure(figsize=(10, 4), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    """The learning curves as a PNG: one color per contestant, one line per seed."""
+    figure = new_figure(10, 4, layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    for number, one in enumerate(result["contestants"]):
+    contestants = result["contestants"]
+    for one, style in zip(contestants, series_styles([one["name"] for one in contestants])):
         for run in one["runs"]:
             label = one["name"] if run is one["runs"][0] else None
             for axes, x in ((left, "tokens"), (right, "seconds")):
-                axes.plot(run["curve"][x], run["curve"]["nelbo"], color=f"C{number}", label=label, marker=".")
-    left.set(xlabel="tokens", ylabel="held-out NELBO, nats/token, padding too", yscale="log")
+                axes.plot(run["curve"][x], run["curve"]["nelbo"], color=style.color, label=label, marker=".")
+    left.set(xlabel="tokens", ylabel="held-out NELBO, nats/token, padding included", yscale="log")
     right.set(xlabel="seconds of training, validation included")
     for axes in (left, right):
-        axes.grid(alpha=0.3)
-    left.legend()
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", metadata={"Software": None})
-    return picture.getvalue()
+        dress(axes)
+    legend(left)
+    return to_png(figure)
 
 
 def _mean_over(runs: list[dict[str, Any]]) -> Callable[[str, str], float]:

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from diffuapriel import assets
-from diffuapriel.benchmark.gpu.chart import latency_curves, speed_curves, write_chart
+from diffuapriel.benchmark.gpu.chart import LABELS, latency_curves, speed_curves, write_chart
 from diffuapriel.benchmark.gpu.docs_tables import tables, write_tables, written_tables
 from diffuapriel.benchmark.gpu.plan import DIFFUTRAN, DIFFUTRAN_FLASH_2, HYBRID, LENGTHS, PURE
 from diffuapriel.benchmark.gpu.report import format_gpu_report
@@ -124,11 +124,15 @@ def test_figures_of_different_code_are_marked(report):
 
 
 def test_the_curves_hold_every_length_and_the_bound(report):
-    assert [curve.racer for curve in latency_curves(report)] == [PURE, HYBRID, DIFFUTRAN, DIFFUTRAN_FLASH_2]
+    names = [LABELS[name] for name in (PURE, HYBRID, DIFFUTRAN, DIFFUTRAN_FLASH_2)]
+    assert [curve.name for curve in latency_curves(report)] == names
     measured, bound = speed_curves(report)[:2]
     assert measured.x == bound.x == LENGTHS
     assert all(y < most for y, most in zip(measured.y, bound.y))
-    assert (measured.bound, bound.bound) == (False, True)
+    assert (measured.dash, bound.dash) == ("solid", "dot") and (measured.markers, bound.markers) == (
+        True,
+        False,
+    )
 
 
 def test_a_chart_is_one_offline_file(report, tmp_path):
