@@ -23,6 +23,7 @@ _HOMES = {
     "get_tokenizer": "diffuapriel.tokenizer",
     "open_corpus": "diffuapriel.data.registry",
     "get_schedule": "diffuapriel.diffusion.schedule",
+    "generate": "diffuapriel.sampling.generate",
     "Canvas": "diffuapriel.sampling.canvas",
     "Sampler": "diffuapriel.sampling.sampler",
     "SamplerConfig": "diffuapriel.sampling.sampler",

@@ -17,6 +17,7 @@ from app.server.guard import guarded_stream
 from app.server.limits import Limits
 from app.strings import en as texts
 from app.unmask import files
+from diffuapriel.trace.gif import write_gif
 
 SCRIPT = Path(__file__).with_name("drop.js")
 SAME = gr.skip()
@@ -54,7 +55,7 @@ class Keep:
         recorded = files.read_trace(trace, self.limits)
         with tempfile.TemporaryDirectory(prefix="diffuapriel-") as folder:
             path = (Path(folder) / files.file_name(recorded)).with_suffix(".gif")
-            recorded.to_gif(path)
+            write_gif(recorded, path)
             yield str(path)
 
 

@@ -134,7 +134,9 @@ def run(args: argparse.Namespace) -> int:
 def save_trace(trace: Trace, path: Path) -> None:
     """Write `trace` as its name's ending says: .json, .html or .gif."""
     if path.suffix == ".gif":
-        trace.to_gif(path)
+        from diffuapriel.trace.gif import write_gif
+
+        write_gif(trace, path)
     else:
         path.write_text(trace.to_html() if path.suffix == ".html" else trace.to_json(), encoding="utf-8")
 

@@ -31,6 +31,7 @@ from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.evaluation.likelihood import AnswerScore, score_answers, windows
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import SamplerConfig
+from diffuapriel.sampling.generate import generate
 from diffuapriel.sampling.sampler import Sampler
 from diffuapriel.tokenizer import EOS
 
@@ -167,7 +168,7 @@ class DiffuAprielLM(TemplateLM):
                 sampler = Sampler(config, get_schedule("log-linear"), self.tokenizer.mask_id)
                 for first in range(0, len(members), self.batch_size):
                     numbers, canvases = zip(*members[first : first + self.batch_size])
-                    drawn = sampler.generate(self.denoiser, list(canvases), first_row=first)
+                    drawn = generate(sampler, self.denoiser, list(canvases), first_row=first)
                     for number, canvas, ids in zip(numbers, canvases, drawn.tolist()):
                         found[number] = self._text(ids, canvas, options[number])
                         self.cache_hook.add_partial("generate_until", arguments[number], found[number])

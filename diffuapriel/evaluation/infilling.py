@@ -30,6 +30,7 @@ from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.evaluation.interval import wilson_interval
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import SamplerConfig
+from diffuapriel.sampling.generate import generate
 from diffuapriel.sampling.sampler import DenoiserLike, Sampler
 from diffuapriel.tokenizer import Tokenizer
 
@@ -121,7 +122,7 @@ def evaluate_infilling(
     right, whole, parsed, examples, done = 0, 0, 0, [], 0
     for batch in _batches(holes, batch_size):
         canvases = [_canvas(hole, tokenizer.mask_id).to(device) for hole in batch]
-        for hole, ids in zip(batch, engine.generate(denoiser, canvases, first_row=done).tolist()):
+        for hole, ids in zip(batch, generate(engine, denoiser, canvases, first_row=done).tolist()):
             hidden, written = hole.ids[hole.start : hole.stop], tuple(ids[hole.start : hole.stop])
             right += sum(a == b for a, b in zip(hidden, written))
             whole += hidden == written

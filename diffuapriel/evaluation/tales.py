@@ -30,6 +30,7 @@ from torch import nn
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.evaluation.interval import wilson_interval
 from diffuapriel.sampling.config import BLOCK
+from diffuapriel.sampling.generate import generate
 from diffuapriel.sampling.sampler import DenoiserLike, Sampler, SamplerConfig
 from diffuapriel.tales import language as tales
 from diffuapriel.tokenizer import Tokenizer
@@ -123,7 +124,7 @@ def evaluate_tales(
     drawn: list[list[int]] = []
     windows = 0
     while len(drawn) < stories:
-        for row in engine.generate(denoiser, blank, first_row=windows).tolist():
+        for row in generate(engine, denoiser, blank, first_row=windows).tolist():
             drawn += split_window(row, tokenizer.eos_id)
         windows += batch_size
         if on_batch:

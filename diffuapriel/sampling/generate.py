@@ -15,7 +15,7 @@ and so every noise level is known. For the strategies that draw their positions 
 The plan is the plain sampler's own run as far as masks go: same functions, same noise, same rounding.
 Symbols: S denoiser calls, B texts of L positions; a *place* is b L + p, position p of text b, and B L is none.
 
-Generation that never waits for the device: the fast path of `Sampler.generate` on a GPU.
+Generation that never waits for the device: the fast path of `generate` on a GPU.
 
 A step reads and writes tensors that stay where they are, so it is recorded once as a CUDA graph and replayed. What
 it needs to know beforehand is planned on the host (plan.py); uniform numbers arrive while the step before is running
@@ -34,9 +34,9 @@ reveals, and so when it ends, the device alone knows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 from weakref import WeakKeyDictionary, ref
 
 import numpy as np
@@ -48,13 +48,14 @@ from torch import Tensor, nn
 from diffuapriel.ops.cudagraph import record
 from diffuapriel.sampling import scores as head_scores
 from diffuapriel.sampling import tokens as draw
+from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.state import State, masked_share
 from diffuapriel.sampling.strategies import CHOOSERS, Choice, quota
 from diffuapriel.sampling.tokens import Noise
 
 if TYPE_CHECKING:
-    from diffuapriel.sampling.sampler import Sampler
+    from diffuapriel.sampling.sampler import DenoiserLike, Sampler
 
 
 class Feed:
@@ -202,7 +203,7 @@ class DeviceDenoiser(Protocol):
 
 
 def unsupported_reason(config: SamplerConfig, denoiser: object, device: torch.device) -> str | None:
-    """None when `Sampler.generate` takes the fast path; else one line: why it takes the plain one."""
+    """None when `generate` takes the fast path; else one line: why it takes the plain one."""
     if device.type != "cuda":
         return f"the canvas is on {device.type}; the fast path is for CUDA devices"
     if config.strategy not in BLIND + SCORED:
@@ -212,6 +213,33 @@ def unsupported_reason(config: SamplerConfig, denoiser: object, device: torch.de
     if config.strategy in SCORED:
         return head_scores.unsupported_reason(denoiser.head.weight)
     return None
+
+
+@torch.no_grad()
+def generate(
+    sampler: Sampler, denoiser: DenoiserLike, canvases: Canvas | Sequence[Canvas] | Tensor, first_row: int = 0
+) -> Tensor:
+    """Fill one canvas, or many of one length in one batch. Returns (batch, length) int64.
+
+    Args:
+        canvases: a canvas, several of one length, or ids (batch, length) int64 in which every [MASK] is a hole and
+            every other token is fixed.
+        first_row: noise stream of row 0, as in `Sampler.start`.
+
+    Finished rows leave the denoiser's batch. On a GPU, a `DeviceDenoiser` runs as a CUDA graph that never waits for
+    the host (every strategy but `threshold`). The graph is kept for the denoiser's next batch of the same size;
+    `clear_cache` drops it.
+    """
+    if isinstance(canvases, Tensor):
+        if canvases.dim() != 2:
+            raise ValueError(f"sampler: ids have shape {tuple(canvases.shape)}; they must be (batch, length)")
+        canvases = [Canvas(ids, ids != sampler.mask_id, sampler.mask_id) for ids in canvases]
+    state = sampler.start(canvases, first_row)
+    if unsupported_reason(sampler.config, denoiser, state.device) is None:
+        return fill(sampler, cast(DeviceDenoiser, denoiser), state)
+    while not sampler.done(state):
+        state = sampler.advance(denoiser, state)
+    return torch.from_numpy(state.ids.copy()).to(state.device)
 
 
 @torch.no_grad()
@@ -235,7 +263,7 @@ def fill(sampler: Sampler, denoiser: DeviceDenoiser, state: State) -> Tensor:
 _kept: MutableMapping[Any, Loop] = WeakKeyDictionary()
 
 
-def forget(denoiser: object) -> None:
+def clear_cache(denoiser: object) -> None:
     """Gives back the memory of the recording that is kept for this denoiser, if there is one."""
     _kept.pop(denoiser, None)
 

@@ -1,4 +1,4 @@
-"""The sampler: denoiser calls and pure steps, turn about, until no [MASK] is left.
+"""The sampler: denoiser calls alternate with pure update steps until no [MASK] is left.
 
     state = sampler.start(canvas)
     while not sampler.done(state):
@@ -6,14 +6,14 @@
         state = sampler.step(state, logits, sampler.noise(state))
 
 `step` is a pure function: same state, same logits, same noise, same new state; nothing is changed in place.
-`stream` yields that loop as frozen frames, `generate` runs many canvases at once by the very same rule. The
-sampler knows nothing of the denoiser's architecture; `denoiser(ids, sigma, positions)` is any callable.
+`stream` yields this loop as immutable frames; generate.py runs it for many canvases at once. The sampler does not
+depend on the denoiser's architecture: `denoiser(ids, sigma, positions)` is any callable.
 
-What the denoiser is told. It was trained on windows of which a share 1 - alpha(t) was masked, together with
-sigma = -log alpha(t). So it is told the sigma whose masked share is that of the whole canvas, given text
-counted as unmasked: -log(1 - share). On a canvas of masks alone, `ancestral` and `remask` pass exactly
-schedule.sigma(t) on a uniform grid from t = 1; with a prompt the share is that of the free positions times
-their part of the canvas. The strategies that fill by count pass the share that is really masked, and
+The noise level passed to the denoiser. In training, a share 1 - alpha(t) of each sequence is masked, and the denoiser
+receives sigma = -log alpha(t). The sampler therefore passes the sigma whose masked share equals that of the whole
+canvas, given text counted as unmasked: sigma = -log(1 - share). On an all-mask canvas, `ancestral` and `remask` pass
+exactly schedule.sigma(t) on a uniform grid from t = 1; with a prompt, the share is that of the free positions times
+the fraction of positions that are free. The strategies that fill by count pass the share that is actually masked, and
 `first_hitting` the one expected at its last hitting time.
 """
 
@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import cast
 
 import numpy as np
 import torch
@@ -29,7 +28,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffuapriel.diffusion.schedule import Schedule
-from diffuapriel.sampling import generate as device
 from diffuapriel.sampling import tokens as draw
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import STRATEGIES, SamplerConfig
@@ -212,34 +210,6 @@ class Sampler:
                 yield frame
         finally:
             del denoiser, state
-
-    def run(self, denoiser: DenoiserLike, canvas: Canvas) -> Tensor:
-        """(length,) int64: the filled canvas."""
-        return self.generate(denoiser, [canvas])[0]
-
-    @torch.no_grad()
-    def generate(
-        self, denoiser: DenoiserLike, canvases: Sequence[Canvas] | Tensor, first_row: int = 0
-    ) -> Tensor:
-        """Fills many canvases of one length at once. Returns (batch, length) int64.
-
-        Args: canvases, or ids (batch, length) in which every [MASK] is a hole and the rest is fixed; first_row as
-        in `start`. Rows that are finished leave the denoiser's batch. On a GPU, a denoiser that can be taken apart
-        (device.DeviceDenoiser) fills them without waiting for the host, by every strategy but `threshold`. What is
-        recorded for that is kept for the denoiser's next batch of the same size; `device.forget` drops it.
-        """
-        if isinstance(canvases, Tensor):
-            if canvases.dim() != 2:
-                raise ValueError(
-                    f"sampler: ids have shape {tuple(canvases.shape)}; they must be (batch, length)"
-                )
-            canvases = [Canvas(ids, ids != self.mask_id, self.mask_id) for ids in canvases]
-        state = self.start(canvases, first_row)
-        if device.unsupported_reason(self.config, denoiser, state.device) is None:
-            return device.fill(self, cast(device.DeviceDenoiser, denoiser), state)
-        while not self.done(state):
-            state = self._advance(denoiser, state)[0]
-        return torch.from_numpy(state.ids.copy()).to(state.device)
 
     def _advance(self, denoiser: DenoiserLike, state: State) -> tuple[State, float]:
         """The next state, and the milliseconds that the denoiser took of it."""

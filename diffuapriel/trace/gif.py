@@ -54,7 +54,7 @@ def write_gif(trace: Trace, path: str | Path, *, width: int = 900, seconds: floa
     try:
         import PIL.Image
     except ImportError as error:
-        raise ImportError("to_gif needs Pillow: pip install pillow") from error
+        raise ImportError("write_gif needs Pillow: pip install pillow") from error
     frames = _some_frames(trace)
     font, small = _font(18), _font(14)
     words = {i: _shown(text, i, trace) for i, text in trace.vocab.items()}

@@ -3,7 +3,7 @@
     trace = Trace.record(sampler, denoiser, canvas, tokenizer, model="tales-diffuapriel")
     Path("story.json").write_text(trace.to_json(), encoding="utf-8")        # opens in the app and in a notebook
     Path("story.html").write_text(trace.to_html(), encoding="utf-8")        # opens in any browser
-    trace.to_gif("story.gif")
+    write_gif(trace, "story.gif")                                           # trace/gif.py
 
 The page holds the player's own script and style sheet and the trace as data; token text can never end its element
 or become markup. The file format is described in schema.py.
@@ -17,8 +17,6 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffuapriel.sampling.canvas import Canvas
@@ -26,6 +24,7 @@ from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.frames import StepFrame, frame_to_dict
 from diffuapriel.tokenizer import VOCABULARIES, get_tokenizer
 from diffuapriel.trace import format as schema
+from diffuapriel.trace.player.source import read_source
 
 if TYPE_CHECKING:
     from diffuapriel.sampling.sampler import DenoiserLike, Sampler
@@ -137,7 +136,7 @@ class Trace:
 
     def to_html(self, title: str = "") -> str:
         """One page with the player and this trace in it; it asks for nothing and plays offline."""
-        script, style = _player("player.js"), _player("player.css")
+        script, style = read_source("player.js"), read_source("player.css")
         if "</script" in script.lower() or "<!--" in script or "</style" in style.lower():
             raise RuntimeError(
                 "the player's own script or style sheet would end its element; mend diffuapriel/trace/player"
@@ -150,13 +149,9 @@ class Trace:
             "DATA": embeddable(self.to_json()),
         }
         # One pass, so that a placeholder's name inside the data stays what it is: text.
-        return re.sub("<!--(TITLE|STYLE|SCRIPT|DATA)-->", lambda hole: parts[hole[1]], _player("page.html"))
-
-    def to_gif(self, path: str | Path, **options: Any) -> None:
-        """An animated picture of the canvas, step by step; options are those of gif.write_gif."""
-        from diffuapriel.trace.gif import write_gif
-
-        write_gif(self, path, **options)
+        return re.sub(
+            "<!--(TITLE|STYLE|SCRIPT|DATA)-->", lambda hole: parts[hole[1]], read_source("page.html")
+        )
 
 
 def display_strings(frames: Iterable[StepFrame], tokenizer: Tokenizer) -> dict[int, str]:
@@ -172,7 +167,3 @@ def display_strings(frames: Iterable[StepFrame], tokenizer: Tokenizer) -> dict[i
 def embeddable(text: str) -> str:
     """JSON text that is safe inside a <script> element: without `<` nothing can end the element or open a comment."""
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-
-
-def _player(name: str) -> str:
-    return (resources.files("diffuapriel.trace.player") / name).read_text(encoding="utf-8")

@@ -194,7 +194,7 @@ guess_1 = predict("A", "B", "C")
 guess_1
 
 # %%
-from diffuapriel import Canvas, Sampler, SamplerConfig, get_schedule
+from diffuapriel import Canvas, Sampler, SamplerConfig, generate, get_schedule
 from diffuapriel.trace.player.widget import Player
 
 
@@ -239,7 +239,7 @@ guess_1.reveal(answer, "It fills what it is most sure of, and looks at both side
 canvas = Canvas.from_text("Tom had a [MASK:2], but he lost it at the [MASK:1].", tokenizer)
 print(f"{len(canvas)} tokens, as numbers: {canvas.ids.tolist()}")
 print(f"[MASK] has the number {canvas.mask_id}")
-filled = make_writer(steps=8).run(model, canvas)
+filled = generate(make_writer(steps=8), model, canvas)[0]
 print(tokenizer.decode(filled.tolist()))
 
 # %% [markdown]
@@ -291,7 +291,7 @@ from diffuapriel.tales.lexicon import BOYS, GIRLS
 
 TIMES = 4 if QUICK else 32
 canvas = Canvas.from_text("[MASK:2] lost her map. She was sad.", tokenizer)
-table = make_writer(steps=8).generate(model, [canvas] * TIMES)
+table = generate(make_writer(steps=8), model, [canvas] * TIMES)
 names = [tokenizer.decode(row.tolist()).split(" lost")[0] for row in table]
 girls, boys = (sum(name in group for name in names) for group in (GIRLS, BOYS))
 print(", ".join(names))
@@ -340,7 +340,7 @@ check.canvas_text(my_text)
 text = my_text() if check.canvas_text(my_text) else "Mia had a [MASK:3], but she lost it."
 canvas = Canvas.from_text(text, tokenizer)
 for seed in range(5):
-    filled = make_writer(steps=32, seed=seed).run(model, canvas)
+    filled = generate(make_writer(steps=32, seed=seed), model, canvas)[0]
     print(tokenizer.decode(filled.tolist()))
 
 # %% [markdown]

@@ -63,7 +63,7 @@ prepare()
 # model had in mind.
 
 # %%
-from diffuapriel import Canvas, Sampler, SamplerConfig, get_schedule, load_checkpoint
+from diffuapriel import Canvas, Sampler, SamplerConfig, generate, get_schedule, load_checkpoint
 from diffuapriel.checkpoint import bundled
 from diffuapriel.trace.player.widget import Player
 
@@ -484,7 +484,7 @@ sampler = Sampler(
 some = draw_stories(6, random.Random(7))
 damaged = torch.where(torch.arange(LENGTH) % 3 == 0, some, MASK)  # every third token is left
 mine = my_sampler(model, damaged, steps=LENGTH, greedy=True)
-package = sampler.generate(model, damaged)
+package = generate(sampler, model, damaged)
 print(draw(damaged[0]), draw(mine[0]), sep="\n")
 assert torch.equal(mine, package)
 
@@ -557,7 +557,7 @@ check.reveal_chance(reveal_chance)
 # %%
 for strategy in ("ancestral", "random", "confidence"):
     options = SamplerConfig(strategy=strategy, steps=LENGTH)
-    table = Sampler(options, schedule, MASK).generate(model, torch.full((N, LENGTH), MASK))
+    table = generate(Sampler(options, schedule, MASK), model, torch.full((N, LENGTH), MASK))
     grammatical, consistent = count_good(table)
     print(f"{strategy:10}  of {N}: {grammatical} grammatical, {consistent} of them consistent")
 
@@ -575,7 +575,7 @@ for strategy in ("ancestral", "random", "confidence"):
 canvas = Canvas.from_text("Mia found a [MASK:6].", tokenizer, length=LENGTH)
 for seed in range(5):
     sampler = Sampler(SamplerConfig(strategy="confidence", steps=LENGTH, seed=seed), schedule, MASK)
-    text = text_of(sampler.run(model, canvas))
+    text = text_of(generate(sampler, model, canvas)[0])
     print(f"{text:50} {tales.check(text, 1).message or 'a correct story'}")
 
 # %%

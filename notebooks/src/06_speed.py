@@ -608,7 +608,7 @@ show(figure)
 # so later steps are cheaper than the half-hidden one that we timed, and earlier ones are dearer.
 
 # %%
-from diffuapriel import Canvas, Sampler, SamplerConfig, get_schedule
+from diffuapriel import Canvas, Sampler, SamplerConfig, generate, get_schedule
 
 entry = entries["diffuapriel"]
 print(f"{'tokens':>8}{'steps':>8}{'steps x pass':>16}{'measured':>12}{'ratio':>9}")
@@ -617,7 +617,7 @@ for n, steps_ in tqdm(grid):
     options = SamplerConfig(strategy="confidence", steps=steps_)
     sampler = Sampler(options, get_schedule("log-linear"), MASK)
     began = time.perf_counter()
-    sampler.run(entry.denoiser, Canvas.masks(n, entry.tokenizer))
+    generate(sampler, entry.denoiser, Canvas.masks(n, entry.tokenizer))
     took, guessed = time.perf_counter() - began, steps_ * curves["diffuapriel"][n] / 1000
     print(f"{n:8,}{steps_:8}{guessed:14.2f} s{took:10.2f} s{took / guessed:9.2f}")
 

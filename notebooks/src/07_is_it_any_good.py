@@ -619,7 +619,7 @@ for ending in (right, wrong):
 # it write at temperature 0, when the best token is always taken.
 
 # %%
-from diffuapriel import Canvas, Sampler, SamplerConfig
+from diffuapriel import Canvas, Sampler, SamplerConfig, generate
 from diffuapriel.trace.player.widget import Player
 
 STEPS, STORIES = (2, 2) if QUICK else (LENGTH, 8)
@@ -661,7 +661,7 @@ table = {
 }
 for temperature in tqdm([1.0, 0.5]):
     masks = torch.full((STORIES, LENGTH), MASK)
-    table[f"T = {temperature}"] = writer(temperature).generate(hybrid, masks)
+    table[f"T = {temperature}"] = generate(writer(temperature), hybrid, masks)
 table["T = 0"] = torch.tensor(trace.final).expand(STORIES, -1)  # nothing is drawn: all alike
 table["one for all"] = table["true"][:1].expand(STORIES, -1)  # one true story, again and again
 

@@ -465,7 +465,7 @@ before, word, after = with_hole(lines_of(twin))
 print(f"{before} [ {word} ]{after}")
 
 # %%
-from diffuapriel import Canvas, Sampler, SamplerConfig
+from diffuapriel import Canvas, Sampler, SamplerConfig, generate
 from diffuapriel.trace.player.widget import Player
 
 holes = len(tokenizer.encode(" " + word))
@@ -494,7 +494,7 @@ def hit_rate(names, tries):
             continue
         canvas = Canvas.from_text(f"{before} [MASK:{holes}]{after}", tokenizer)
         greedy = SamplerConfig(steps=holes, temperature=0)
-        ids = Sampler(greedy, schedule, tokenizer.mask_id).run(model, canvas)
+        ids = generate(Sampler(greedy, schedule, tokenizer.mask_id), model, canvas)[0]
         hits += tokenizer.decode(ids[canvas.masked].tolist()).strip() == word
         asked += 1
     return hits, asked
@@ -583,7 +583,7 @@ guess_2.reveal(answer, "The curve shows which tokens they are.")
 ROWS = 2 if QUICK else 24
 free = SamplerConfig(strategy="confidence", steps=LENGTH, top_p=0.9, seed=2)
 blank = torch.full((ROWS, LENGTH), tokenizer.mask_id)
-drawn = Sampler(free, schedule, tokenizer.mask_id).generate(model, blank).tolist()
+drawn = generate(Sampler(free, schedule, tokenizer.mask_id), model, blank).tolist()
 
 known = {line for name in train_names for line in texts[name].splitlines()}
 written = []  # whole lines only: the first and the last of a window are cut

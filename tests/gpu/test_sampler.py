@@ -8,10 +8,17 @@ from diffuapriel.config import ModelConfig
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.model.engine import compile_denoiser
-from diffuapriel.sampling import generate as device
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import SamplerConfig
-from diffuapriel.sampling.generate import BLIND, SCORED
+from diffuapriel.sampling.generate import (
+    BLIND,
+    SCORED,
+    Loop,
+    clear_cache,
+    generate,
+    prepare,
+    unsupported_reason,
+)
 from diffuapriel.sampling.sampler import Sampler
 from diffuapriel.sampling.scores import Scores, head_scores, plain_scores
 from tests.sampling.exact_head import ExactHead, holes
@@ -31,11 +38,11 @@ def of(strategy: str, **options) -> Sampler:
 
 def plain(s: Sampler, denoiser, ids: torch.Tensor) -> torch.Tensor:
     """By the plain path, whatever the denoiser has to offer."""
-    return s.generate(lambda *asked: denoiser(*asked), ids)
+    return generate(s, lambda *asked: denoiser(*asked), ids)
 
 
-def prepared(s: Sampler, denoiser, ids: torch.Tensor) -> device.Loop:
-    loop = device.prepare(s, denoiser, s.start([Canvas(row, row != M, M) for row in ids]))
+def prepared(s: Sampler, denoiser, ids: torch.Tensor) -> Loop:
+    loop = prepare(s, denoiser, s.start([Canvas(row, row != M, M) for row in ids]))
     assert loop is not None
     return loop
 
@@ -91,8 +98,8 @@ def test_exact_logits_give_the_text_of_the_plain_path(dtype, strategy, options):
     denoiser = ExactHead(M + 1, 65, d_model=32, dtype=dtype, device="cuda")
     ids = holes(5, 65, M).cuda()
     s = of(strategy, steps=9, seed=1, **options)
-    assert device.unsupported_reason(s.config, denoiser, ids.device) is None
-    assert torch.equal(s.generate(denoiser, ids), plain(s, denoiser, ids))
+    assert unsupported_reason(s.config, denoiser, ids.device) is None
+    assert torch.equal(generate(s, denoiser, ids), plain(s, denoiser, ids))
 
 
 @pytest.mark.parametrize("strategy", FAST)
@@ -102,7 +109,7 @@ def test_the_denoiser_of_the_package_writes_the_same_text_in_float32(strategy):
     for parameter in denoiser.parameters():
         parameter.data.normal_(std=0.2)
     s, ids = of(strategy, steps=12, temperature=0.0), holes(3, 70, M).cuda()
-    assert torch.equal(s.generate(denoiser, ids), plain(s, denoiser, ids))
+    assert torch.equal(generate(s, denoiser, ids), plain(s, denoiser, ids))
 
 
 @pytest.mark.parametrize("strategy", FAST)
@@ -147,13 +154,13 @@ def test_nothing_waits_for_the_device(strategy, ready):
 def test_the_second_batch_replays_what_the_first_recorded(monkeypatch):
     denoiser, ids = ExactHead(M + 1, 40, device="cuda"), torch.full((3, 40), M, device="cuda")
     s = of("confidence", steps=5)
-    first = s.generate(denoiser, ids)
-    monkeypatch.setattr(device, "record", None)
-    other = s.generate(denoiser, ids, first_row=3)
-    assert not torch.equal(first, other) and torch.equal(first, s.generate(denoiser, ids))
+    first = generate(s, denoiser, ids)
+    monkeypatch.setattr("diffuapriel.sampling.generate.record", None)
+    other = generate(s, denoiser, ids, first_row=3)
+    assert not torch.equal(first, other) and torch.equal(first, generate(s, denoiser, ids))
     monkeypatch.undo()
-    device.forget(denoiser)
-    assert torch.equal(first, s.generate(denoiser, ids))
+    clear_cache(denoiser)
+    assert torch.equal(first, generate(s, denoiser, ids))
 
 
 def test_broken_logits_are_told_when_all_is_done():
@@ -161,4 +168,4 @@ def test_broken_logits_are_told_when_all_is_done():
         denoiser, ids = ExactHead(M + 1, 20, device="cuda"), holes(3, 20, M).cuda()
         denoiser.head.weight.data[3] = torch.nan
         with pytest.raises(ValueError, match="logits hold NaN or infinity"):
-            of(strategy, steps=4).generate(denoiser, ids)
+            generate(of(strategy, steps=4), denoiser, ids)

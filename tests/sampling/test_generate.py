@@ -10,14 +10,24 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from diffuapriel.config import ModelConfig
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.model.denoiser import Denoiser
-from diffuapriel.sampling import generate as device
 from diffuapriel.sampling import scores as head_scores
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import STRATEGIES, SamplerConfig
-from diffuapriel.sampling.generate import BLIND, SCORED, fill, forget, prepare, unsupported_reason
+from diffuapriel.sampling.generate import (
+    BLIND,
+    SCORED,
+    Scored,
+    _kept,
+    clear_cache,
+    fill,
+    generate,
+    prepare,
+    unsupported_reason,
+)
 from diffuapriel.sampling.sampler import Sampler
 from tests.sampling.exact_head import ExactHead, holes
 
+MODULE = "diffuapriel.sampling.generate"
 M = 30  # [MASK]
 FAST = BLIND + SCORED
 
@@ -40,7 +50,7 @@ def fast(s: Sampler, denoiser, ids: torch.Tensor, first_row: int = 0) -> torch.T
 def test_at_temperature_zero_the_text_is_that_of_the_plain_path(strategy, rows, length, steps):
     denoiser, ids = ExactHead(M + 1, length), holes(rows, length, M)
     s = of(strategy, steps=steps, temperature=0.0, seed=3)
-    assert torch.equal(fast(s, denoiser, ids), s.generate(denoiser, ids))
+    assert torch.equal(fast(s, denoiser, ids), generate(s, denoiser, ids))
 
 
 @pytest.mark.parametrize(
@@ -60,7 +70,7 @@ def test_at_temperature_zero_the_text_is_that_of_the_plain_path(strategy, rows, 
 def test_drawn_text_is_that_of_the_plain_path(strategy, options):
     denoiser, ids = ExactHead(M + 1, 19), holes(5, 19, M)
     s = of(strategy, steps=6, seed=11, remask_cap=0.3, **options)
-    assert torch.equal(fast(s, denoiser, ids, first_row=7), s.generate(denoiser, ids, first_row=7))
+    assert torch.equal(fast(s, denoiser, ids, first_row=7), generate(s, denoiser, ids, first_row=7))
 
 
 @pytest.mark.parametrize("block_length", [1, 5, 40])
@@ -68,7 +78,7 @@ def test_drawn_text_is_that_of_the_plain_path(strategy, options):
 def test_blocks_are_filled_in_the_order_of_the_plain_path(strategy, block_length):
     denoiser, ids = ExactHead(M + 1, 19), holes(5, 19, M)
     s = of(strategy, steps=6, seed=11, block_length=block_length)
-    assert torch.equal(fast(s, denoiser, ids), s.generate(denoiser, ids))
+    assert torch.equal(fast(s, denoiser, ids), generate(s, denoiser, ids))
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "squared"])
@@ -76,7 +86,7 @@ def test_blocks_are_filled_in_the_order_of_the_plain_path(strategy, block_length
 def test_on_every_schedule(strategy, schedule):
     denoiser, ids = ExactHead(M + 1, 21), holes(4, 21, M)
     s = of(strategy, schedule, steps=9, remask_cap=0.5)
-    assert torch.equal(fast(s, denoiser, ids), s.generate(denoiser, ids))
+    assert torch.equal(fast(s, denoiser, ids), generate(s, denoiser, ids))
 
 
 @pytest.mark.parametrize("architecture", ["diffuapriel", "diffutran"])
@@ -92,7 +102,7 @@ def test_the_denoiser_of_the_package_writes_the_same_text(strategy, architecture
     ids = holes(3, 13, M)
     for options in ({"temperature": 0.0}, {"top_p": 0.9}):
         s = of(strategy, steps=5, seed=2, **options)
-        assert torch.equal(fast(s, denoiser, ids), s.generate(denoiser, ids))
+        assert torch.equal(fast(s, denoiser, ids), generate(s, denoiser, ids))
 
 
 @pytest.mark.parametrize("strategy", ["remask", "confidence"])
@@ -101,7 +111,7 @@ def test_tokens_that_are_neither_given_nor_masked_count_as_revealed_earlier(stra
     free = [Canvas(row, torch.arange(12) < 3, M) for row in ids.where(torch.arange(12) >= 3, 2)]
     s = of(strategy, steps=8, remask_cap=1.0)
     filled = fill(s, denoiser, s.start(free))
-    assert torch.equal(filled, s.generate(denoiser, free))
+    assert torch.equal(filled, generate(s, denoiser, free))
 
 
 def test_equals_are_revealed_from_the_left():
@@ -116,11 +126,11 @@ def test_equals_are_revealed_from_the_left():
 
 
 def test_rows_are_drawn_a_part_at_a_time(monkeypatch):
-    monkeypatch.setattr(device, "DRAWN", 3)
+    monkeypatch.setattr(f"{MODULE}.DRAWN", 3)
     denoiser, ids = ExactHead(M + 1, 10), holes(4, 10, M)
     for strategy in ("ancestral", "margin"):
         s = of(strategy, steps=2, repetition_penalty=1.3)
-        assert torch.equal(fast(s, denoiser, ids), s.generate(denoiser, ids))
+        assert torch.equal(fast(s, denoiser, ids), generate(s, denoiser, ids))
 
 
 def test_the_kernel_and_its_plain_twin_write_the_same_text(monkeypatch):
@@ -193,11 +203,11 @@ def test_no_operation_of_a_step_waits_and_none_makes_a_tensor_of_batch_by_length
 def test_generate_takes_the_fast_path_where_it_can(monkeypatch):
     denoiser, ids = ExactHead(M + 1, 8), holes(3, 8, M)
     s = of("confidence", steps=3)
-    plain = s.generate(denoiser, ids)
-    monkeypatch.setattr(device, "unsupported_reason", lambda *about: None)
-    monkeypatch.setattr(device, "fill", lambda *given: taken.append(given) or fill(*given))
+    plain = generate(s, denoiser, ids)
+    monkeypatch.setattr(f"{MODULE}.unsupported_reason", lambda *about: None)
+    monkeypatch.setattr(f"{MODULE}.fill", lambda *given: taken.append(given) or fill(*given))
     taken = []
-    assert torch.equal(s.generate(denoiser, ids), plain) and len(taken) == 1
+    assert torch.equal(generate(s, denoiser, ids), plain) and len(taken) == 1
 
 
 def test_why_the_plain_path_is_taken_is_one_line():
@@ -236,7 +246,7 @@ def test_another_vocabulary_is_refused():
 def test_what_was_recorded_serves_the_next_batch_of_its_size(monkeypatch):
     denoiser, ids = ExactHead(M + 1, 16), torch.full((2, 16), M)
     made = []
-    monkeypatch.setattr(device.Scored, "__init__", lambda *given: made.append(given) or new(*given))
+    monkeypatch.setattr(Scored, "__init__", lambda *given: made.append(given) or new(*given))
     for s, batch, expected in (
         (of("confidence", steps=4), ids, 1),
         (of("confidence", steps=4, seed=5), ids, 1),
@@ -244,21 +254,21 @@ def test_what_was_recorded_serves_the_next_batch_of_its_size(monkeypatch):
         (of("confidence", steps=4, top_k=2), ids[:1], 3),
         (of("confidence", steps=2, top_k=2), ids[:1], 4),
     ):
-        assert torch.equal(fast(s, denoiser, batch), s.generate(denoiser, batch))
+        assert torch.equal(fast(s, denoiser, batch), generate(s, denoiser, batch))
         assert len(made) == expected
-    forget(denoiser)
+    clear_cache(denoiser)
     fast(s, denoiser, batch)
     assert len(made) == 5
 
 
-new = device.Scored.__init__
+new = Scored.__init__
 
 
 def test_what_was_recorded_goes_with_its_denoiser():
     denoiser = ExactHead(M + 1, 6)
     fast(of("random"), denoiser, holes(2, 6, M))
     gone = weakref.ref(denoiser)
-    kept = weakref.ref(device._kept[denoiser])
+    kept = weakref.ref(_kept[denoiser])
     del denoiser
     gc.collect()
     assert gone() is None and kept() is None

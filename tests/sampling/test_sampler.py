@@ -12,6 +12,7 @@ import torch
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import STRATEGIES, SamplerConfig
+from diffuapriel.sampling.generate import generate
 from diffuapriel.sampling.sampler import Sampler
 from diffuapriel.sampling.tokens import Noise
 from tests.sampling.models import Letters, Recorded, contextual, fixed_logits, untimed
@@ -60,8 +61,8 @@ def test_a_denoiser_that_writes_to_its_inputs_changes_nothing():
         return logits
 
     canvas = Canvas.masks(6, LETTERS)
-    expected = sampler(steps=3).run(fixed_logits(6, V), canvas)
-    assert torch.equal(sampler(steps=3).run(rude, canvas), expected)
+    expected = generate(sampler(steps=3), fixed_logits(6, V), canvas)[0]
+    assert torch.equal(generate(sampler(steps=3), rude, canvas)[0], expected)
     assert canvas.masked.all()
 
 
@@ -69,9 +70,9 @@ def test_a_denoiser_that_writes_to_its_inputs_changes_nothing():
 def test_a_sample_does_not_depend_on_its_batch(strategy):
     canvas = Canvas.from_text("a[MASK:5]b", LETTERS)
     s = sampler(strategy, steps=3, seed=5)
-    together = s.generate(contextual(7, V), [canvas] * 6)
+    together = generate(s, contextual(7, V), [canvas] * 6)
     for row in range(6):
-        alone = s.generate(contextual(7, V), [canvas], first_row=row)
+        alone = generate(s, contextual(7, V), [canvas], first_row=row)
         assert torch.equal(alone[0], together[row])
     assert len({tuple(row) for row in together.tolist()}) > 1
     frames = list(s.stream(contextual(7, V), s.start(canvas, first_row=4)))
@@ -82,7 +83,7 @@ def test_rows_with_different_holes_share_a_batch():
     ids = torch.tensor([[0, M, M, M], [M, 1, 2, 3], [0, 1, 2, 3]])
     denoiser = fixed_logits(4, V)
     for strategy in STRATEGIES:
-        filled = sampler(strategy, steps=3).generate(denoiser, ids)
+        filled = generate(sampler(strategy, steps=3), denoiser, ids)
         assert (filled != M).all() and torch.equal(filled[ids != M], ids[ids != M])
 
 
@@ -282,7 +283,7 @@ def test_what_does_not_fit_together_is_refused():
     with pytest.raises(ValueError, match="generate"):
         s.stream(fixed_logits(3, V), s.start([Canvas.masks(3, LETTERS)] * 2))
     with pytest.raises(ValueError, match="batch, length"):
-        s.generate(fixed_logits(3, V), torch.tensor([M, M]))
+        generate(s, fixed_logits(3, V), torch.tensor([M, M]))
     with pytest.raises(TypeError, match="SamplerConfig"):
         Sampler({"steps": 3}, SCHEDULE, M)
     with pytest.raises(ValueError, match="mask_id"):
@@ -297,6 +298,6 @@ def test_the_denoiser_of_the_package_fits():
     denoiser = Denoiser(config).eval()
     ids = torch.full((3, 10), config.mask_id)
     ids[:, 0] = 5
-    filled = Sampler(SamplerConfig(steps=4), SCHEDULE, config.mask_id).generate(denoiser, ids)
+    filled = generate(Sampler(SamplerConfig(steps=4), SCHEDULE, config.mask_id), denoiser, ids)
     assert filled.shape == (3, 10) and (filled[:, 0] == 5).all() and (filled < config.mask_id).all()
     assert not filled.requires_grad

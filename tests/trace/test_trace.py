@@ -305,7 +305,9 @@ def test_a_player_that_would_end_its_own_element_is_refused(monkeypatch):
 
     for name in ("player.js", "player.css"):
         bad = "/* </script></style> */"
-        monkeypatch.setattr(module, "_player", lambda asked, name=name, bad=bad: bad if asked == name else "")
+        monkeypatch.setattr(
+            module, "read_source", lambda asked, name=name, bad=bad: bad if asked == name else ""
+        )
         with pytest.raises(RuntimeError, match="end its element"):
             TRACE.to_html()
 

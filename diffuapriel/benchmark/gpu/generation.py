@@ -1,7 +1,7 @@
 """Whole generations, and the share of them that is spent outside the backbone.
 
 Both racers fill canvases of masks alone, with the same sampler, steps, strategy and seed. A generation is timed from
-the call of `Sampler.generate` to its text: planning, final norm, head and sampler included. For the share, a
+the call of `generate` to its text: planning, final norm, head and sampler included. For the share, a
 generation of DiffuApriel and as many bare passes of its backbone take turns.
 """
 
@@ -18,6 +18,7 @@ from diffuapriel.benchmark.gpu.results import GenerationRow, Problem, Row, Sampl
 from diffuapriel.benchmark.timing import turns
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.sampling.config import SamplerConfig
+from diffuapriel.sampling.generate import generate
 from diffuapriel.sampling.sampler import Sampler
 
 STRATEGY = "confidence"
@@ -64,18 +65,18 @@ def _ready(
 ) -> tuple[dict[str, Callable[[], object]], list[Row | Problem]]:
     """The racers' generations, warmed up by one of just that kind, for a recording is of one size; and the failed."""
     shape = (about.length, about.batch)
-    calls = {racer.name: partial(generate, racer, *shape, steps, device) for racer in racers}
+    calls = {racer.name: partial(_texts, racer, *shape, steps, device) for racer in racers}
     names, problems = survivors(calls, about, device)
     return {name: calls[name] for name in names}, problems
 
 
-def generate(racer: Racer, length: int, batch: int, steps: int, device: Device) -> torch.Tensor:
+def _texts(racer: Racer, length: int, batch: int, steps: int, device: Device) -> torch.Tensor:
     """(batch, length): `batch` texts from nothing."""
     config = racer.config
     sampler = Sampler(
         SamplerConfig(strategy=STRATEGY, steps=steps, seed=0), get_schedule("log-linear"), config.mask_id
     )
-    return sampler.generate(racer.engine, torch.full((batch, length), config.mask_id, device=device))
+    return generate(sampler, racer.engine, torch.full((batch, length), config.mask_id, device=device))
 
 
 def _passes(racer: Racer, inputs: tuple[torch.Tensor, ...], steps: int) -> None:

@@ -56,7 +56,7 @@ class Racer:
     def forget(self) -> None:
         """Give back the memory of what was recorded for the shapes so far."""
         self.engine.forget()
-        recordings.forget(self.engine)
+        recordings.clear_cache(self.engine)
 
 
 def build_racer(name: str, plan: GpuPlan, device: torch.device | str) -> Racer:

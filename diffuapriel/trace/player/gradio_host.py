@@ -36,7 +36,8 @@ import base64
 import json
 import zlib
 from collections.abc import Mapping
-from importlib import resources
+
+from diffuapriel.trace.player.source import read_source
 
 _ON_LOAD = """
 const key = Symbol.for("diffuapriel.trace.player." + "{digest}");
@@ -50,11 +51,6 @@ if (!globalThis[key]) {
 }
 globalThis[key].then((player) => player.bindGradio({ element, props, watch, trigger }, JSON.parse(text("{options}"))));
 """
-
-
-def read_source(name: str) -> str:
-    """A file of the player as text: "player.js", "player.css" or "page.html"."""
-    return (resources.files("diffuapriel.trace.player") / name).read_text(encoding="utf-8")
 
 
 def html_component_arguments(

@@ -12,7 +12,7 @@ import pytest
 from app.arguments import read_options
 from app.strings import en as texts
 from app.strings import language
-from diffuapriel.trace.player.gradio_host import read_source
+from diffuapriel.trace.player.source import read_source
 
 ROOT = Path(__file__).resolve().parents[3]
 TRANSLATIONS = language.languages()[1:]
