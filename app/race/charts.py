@@ -16,8 +16,8 @@ from app.ui.chart import COLORS, GRID, INK, SYMBOLS, quiet_layout, round_ticks
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+    from diffuapriel.benchmark.result import EntryFacts
     from diffuapriel.benchmark.sweep import Crossover, Point, SweepResult
-    from diffuapriel.benchmark.verdict import EntryFacts
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 HEIGHT = 400

@@ -24,7 +24,7 @@ from app.strings import en as texts
 from app.ui import render
 
 if TYPE_CHECKING:
-    from diffuapriel.benchmark.generation import RaceResult
+    from diffuapriel.benchmark.result import RaceResult
 
 REFRESH_SECONDS = 0.25  # of a progress bar: often enough for Stop to be quick
 SAME = gr.skip()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from app.race.store import Kept
-    from diffuapriel.benchmark.generation import RaceResult
+    from diffuapriel.benchmark.result import RaceResult
 
 MARKS = ("o", "D", "s")
 INK, QUIET, GRID = "#1f2328", "#57606a", "#d8dee4"

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 from app.strings import en as texts
 
 if TYPE_CHECKING:
-    from diffuapriel.benchmark.generation import RaceResult
+    from diffuapriel.benchmark.result import EntryFacts, RaceResult
     from diffuapriel.benchmark.sweep import SweepResult
-    from diffuapriel.benchmark.verdict import EntryFacts
 
 MOST_RESULTS = 12  # of one visitor; the oldest goes first
 MOST_VISITORS = 256

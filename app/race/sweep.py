@@ -24,8 +24,8 @@ from app.strings import en as texts
 from app.ui import render
 
 if TYPE_CHECKING:
+    from diffuapriel.benchmark.result import EntryFacts
     from diffuapriel.benchmark.sweep import SweepResult
-    from diffuapriel.benchmark.verdict import EntryFacts
 
 LENGTHS = (1024, 2048, 4096, 8192, 16384, 32768, 65536)  # offered as the longest
 LONGEST = 4096
@@ -126,8 +126,8 @@ class SweepPart:
 
     def _measure(self, asked: SweepRequest, stopped: Event) -> Generator[Update, None, Measured]:
         """Load the entries and measure; ends early, with what there is, where the visitor pressed Stop."""
+        from diffuapriel.benchmark.result import EntryFacts
         from diffuapriel.benchmark.sweep import sweep_events
-        from diffuapriel.benchmark.verdict import EntryFacts
 
         refuse_too_large(self.models, asked.model_entries)
         entries = [self.models.load(model_entry).tuned() for model_entry in asked.model_entries]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from app.strings import en as texts
 
 if TYPE_CHECKING:
-    from diffuapriel.benchmark.generation import RaceResult
+    from diffuapriel.benchmark.result import RaceResult
 
 
 def note(text: str, *, bad: bool = False) -> str:

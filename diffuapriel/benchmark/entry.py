@@ -1,8 +1,9 @@
-"""A entry of the race: one denoiser, and everything about it that a fair result must state."""
+"""A measured model: one denoiser, and everything about it that a fair result must state."""
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -25,7 +26,7 @@ DTYPES = ("float32", "bfloat16")  # of the matrices
 
 @dataclass(frozen=True)
 class Entry:
-    """What races. Make one with `Entry.of_model`, `Entry.from_checkpoint` or `Entry.random`."""
+    """A model to be measured. Make one with `Entry.of_model`, `Entry.from_checkpoint` or `Entry.random`."""
 
     name: str
     denoiser: DenoiserFunction = field(repr=False)
@@ -38,7 +39,7 @@ class Entry:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     attention: str = "none"  # which attention kernel runs, in words
     scan: str = "none"  # which backend of the scan
-    config: ModelConfig | None = None  # None for a denoiser that is not one of ours
+    config: ModelConfig | None = None  # None for a denoiser of another package
     form: str = "plain PyTorch"  # how the denoiser runs, in words
 
     @classmethod
@@ -79,11 +80,11 @@ class Entry:
         return cls.of_model(name, model, get_tokenizer(config.tokenizer), weights="random")
 
     def tuned(self, dtype: str | None = None) -> Entry:
-        """This entry in its best form for its device: on CUDA a copy of its model in the engine (model/engine.py).
+        """This entry in the fastest form for its device: on CUDA a copy of its model in the engine (model/engine.py).
 
-        dtype: "float32" or "bfloat16", of the matrices; None takes bfloat16 on CUDA and float32 elsewhere. What is
-        compiled is compiled at the first call: a race and a sweep warm up outside the clock. Raises ValueError for
-        another dtype, and for a entry whose denoiser is not one of ours.
+        dtype: "float32" or "bfloat16", of the matrices; None means bfloat16 on CUDA and float32 elsewhere. Blocks are
+        compiled at the first call, in the warm-up of a race or sweep. Raises ValueError for another dtype, and for
+        an entry whose denoiser is not a `Denoiser`.
         """
         if dtype is not None and dtype not in DTYPES:
             raise ValueError(f"dtype is {dtype!r}; permitted: {', '.join(DTYPES)}")
@@ -109,20 +110,20 @@ class Entry:
 
     @property
     def bytes_per_value(self) -> int:
-        """Of its activations."""
+        """Bytes of one activation."""
         return 2 if self.dtype in ("bfloat16", "float16") else 4
 
     def forget(self) -> None:
-        """Give back the memory that the engine keeps for shapes that have been run; nothing for a plain model."""
+        """Release the memory that an engine keeps for the shapes it has run; a plain model keeps none."""
         forget = getattr(self.denoiser, "forget", None)
         if forget:
             forget()
 
 
 def random_denoiser(config: ModelConfig, *, device: torch.device | str = "cpu", seed: int = 0) -> Denoiser:
-    """An untrained model that computes as a trained one does: AdaLN, zero at the start of training, is drawn too.
+    """An untrained model that computes as a trained one does: AdaLN, which training starts at zero, is random too.
 
-    Zero gates would shut every block off, and a GPU multiplies zeros faster than data.
+    With zero gates no block would have an effect, and a GPU multiplies zeros faster than data.
     """
     from diffuapriel.model.denoiser import Denoiser
 
@@ -135,8 +136,24 @@ def random_denoiser(config: ModelConfig, *, device: torch.device | str = "cpu", 
     return model
 
 
+def half_masked(
+    vocabulary: ModelConfig | Tokenizer, length: int, batch: int, device: torch.device | str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """ids (batch, length), sigma (batch,), positions (batch, length): random tokens, every second one masked.
+
+    The tokens are drawn from a seed that depends on the length alone: all entries get the same.
+    """
+    generator = torch.Generator().manual_seed(length)
+    ids = torch.randint(vocabulary.eos_id, (batch, length), generator=generator)
+    positions = torch.zeros(batch, length, dtype=torch.bool)
+    positions[:, ::2] = True
+    ids[positions] = vocabulary.mask_id
+    sigma = torch.full((batch,), math.log(2.0))  # half of the tokens are masked
+    return ids.to(device), sigma.to(device), positions.to(device)
+
+
 def attention_kernel(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> str:
-    """Which kernel `scaled_dot_product_attention` picks for this model's heads, or 'none' without attention."""
+    """The kernel that `scaled_dot_product_attention` picks for this model's heads; 'none' without attention."""
     if "attention" not in config.layer_kinds:
         return "none"
     from diffuapriel.model.attention import FASTEST_FIRST
@@ -150,7 +167,7 @@ def attention_kernel(config: ModelConfig, device: torch.device, dtype: torch.dty
 
 
 def scan_backend(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> str:
-    """Which backend of the scan this model's Mamba blocks take, or 'none' without any."""
+    """The backend of the scan in this model's Mamba blocks; 'none' without any."""
     if "mamba" not in config.layer_kinds:
         return "none"
     from diffuapriel.ops.ssd import choose_backend
@@ -159,7 +176,7 @@ def scan_backend(config: ModelConfig, device: torch.device, dtype: torch.dtype) 
 
 
 def check_device(device: torch.device | str) -> None:
-    """Raises ValueError, in one line, for a device that this machine does not have."""
+    """Raises ValueError, in one line, for a device that is not available."""
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
@@ -168,7 +185,7 @@ def check_device(device: torch.device | str) -> None:
 
 
 def distinct_names(entries: list[Entry]) -> list[str]:
-    """The entries' names, with (2), (3) behind a name that comes again: a model may race itself."""
+    """The entries' names, with (2), (3), ... after a repeated one: a model may race itself."""
     names: list[str] = []
     for entry in entries:
         same = sum(other.name == entry.name for other in entries[: len(names)])

@@ -1,86 +1,217 @@
-"""Sentences that stand beside a race's result: what was the same, how it was timed, what was not matched."""
+"""What a race measured, and the sentences that say how fair it was.
+
+Files: JSON with a schema and a version. Version 1 called an entry a lane; it still loads.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-if TYPE_CHECKING:
-    from diffuapriel.benchmark.generation import EntryResult, RaceResult
+from diffuapriel.benchmark.entry import Entry, distinct_names
+from diffuapriel.trace.trace import Trace
 
+SCHEMA = "diffuapriel-race-result"
+VERSION = 2
+OLD_KEYS = {"lanes": "entries", "lane": "entry"}
 MATCHED = 0.02  # parameters within 2 % of each other count as equal
 
 
-def fairness(result: RaceResult) -> list[str]:
-    """One sentence per fact, in the order a reader asks for them."""
-    return [
-        f"Same work: {result.entries[0].tokens} masks on a canvas of {result.length} tokens, {result.steps} steps, "
-        f"strategy {result.strategy}, temperature {result.temperature:g}, seed {result.seed}, one canvas at a time.",
-        f"Timed one after the other, never together: {_order(result)} after {result.warmup_steps} untimed warm-up "
-        f"{'step' if result.warmup_steps == 1 else 'steps'} each at this length; figures are medians of "
-        f"{result.repeats} {'run' if result.repeats == 1 else 'runs'}, timed with {result.clock}.",
-        matched_parameters(result.entries),
-        _kernels(result.entries),
-        _machine(result),
-        f"Tokens are masks filled, not text encoded again. Peak memory: {result.memory_method}.",
-    ]
+@dataclass(frozen=True, kw_only=True)
+class EntryFacts:
+    """An entry as a result describes it; `name` is unique within the result."""
+
+    name: str
+    architecture: str
+    tokenizer: str
+    parameters: int
+    weights: str
+    dtype: str
+    device: str
+    attention: str
+    scan: str = "none"
+    form: str = ""  # how the denoiser ran, in words
+
+    @classmethod
+    def of(cls, entries: Sequence[Entry]) -> tuple[EntryFacts, ...]:
+        """The facts of all entries of a sweep or race, under the names that its result gives them."""
+        same = ("architecture", "parameters", "weights", "dtype", "attention", "scan", "form")
+        return tuple(
+            EntryFacts(
+                name=name,
+                tokenizer=entry.tokenizer.name,
+                device=str(entry.device),
+                **{field: getattr(entry, field) for field in same},
+            )
+            for name, entry in zip(distinct_names(list(entries)), entries, strict=True)
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
 
 
-def parameter_gap(entries: tuple[EntryResult, ...]) -> float:
-    """Largest over smallest parameter count, less one."""
-    counts = [entry.parameters for entry in entries]
-    return max(counts) / max(1, min(counts)) - 1
+@dataclass(frozen=True)
+class Run:
+    """One timed generation. `started` and `ended` are seconds since the race began, on the host's clock."""
+
+    entry: str
+    repeat: int
+    started: float
+    ended: float
+    step_ms: tuple[float, ...]
+    denoiser_ms: float  # of the whole run: the part of it spent inside the denoiser
 
 
-def _order(result: RaceResult) -> str:
-    letters = {entry.name: chr(ord("A") + i) for i, entry in enumerate(result.entries)}
-    return " ".join(letters[name] for name in result.order)
+@dataclass(frozen=True, kw_only=True)
+class EntryResult(EntryFacts):
+    """What one entry did: medians over the repeats.
+
+    `trace` is the first timed run with the median step times, for a replay; it is not written to the JSON.
+    """
+
+    seconds: float  # per generation
+    seconds_min: float
+    seconds_max: float
+    step_ms: tuple[float, ...]
+    ms_per_step: float
+    tokens: int  # masks filled
+    tokens_per_second: float
+    forward_passes: int
+    denoiser_share: float  # of the generation's time, 0 to 1
+    peak_memory_bytes: int
+    trace: Trace | None = field(default=None, repr=False, compare=False)
 
 
-def matched_parameters(entries: tuple[EntryResult, ...]) -> str:
+@dataclass(frozen=True)
+class RaceResult:
+    """The whole race. `order` names the entries as they were timed."""
+
+    entries: tuple[EntryResult, ...]
+    length: int
+    steps: int
+    strategy: str
+    temperature: float
+    seed: int
+    repeats: int
+    warmup_steps: int
+    order: tuple[str, ...]
+    runs: tuple[Run, ...]
+    machine: str
+    threads: int
+    clock: str
+    memory_method: str
+    torch_version: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, without the traces: each has a file format of its own."""
+        untraced = replace(self, entries=tuple(replace(entry, trace=None) for entry in self.entries))
+        values = dataclasses.asdict(untraced)
+        for entry in values["entries"]:
+            del entry["trace"]
+        return {"schema": SCHEMA, "version": VERSION, **values}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> RaceResult:
+        """The inverse of `to_dict`. Raises ValueError for another schema or version."""
+        rest = read_schema(values, SCHEMA, VERSION, OLD_KEYS)
+        return cls(
+            **{
+                **rest,
+                "entries": tuple(EntryResult(**tuples(entry)) for entry in rest["entries"]),
+                "runs": tuple(Run(**tuples(run)) for run in rest["runs"]),
+                "order": tuple(rest["order"]),
+            }
+        )
+
+    def fairness(self) -> list[str]:
+        """What was equal for all entries, how they were timed, and what was not matched: one fact per sentence."""
+        letters = {entry.name: chr(ord("A") + i) for i, entry in enumerate(self.entries)}
+        steps, runs = _plural(self.warmup_steps, "step"), _plural(self.repeats, "run")
+        on_gpu = self.entries[0].device.startswith("cuda")
+        return [
+            f"Same work: {self.entries[0].tokens} masks on a canvas of {self.length} tokens, {self.steps} steps, "
+            f"strategy {self.strategy}, temperature {self.temperature:g}, seed {self.seed}, one canvas at a time.",
+            f"Timed one after the other, never together: {' '.join(letters[name] for name in self.order)} after "
+            f"{self.warmup_steps} untimed warm-up {steps} each at this length; figures are medians of "
+            f"{self.repeats} {runs}, timed with {self.clock}.",
+            matched_parameters(self.entries),
+            what_ran(self.entries)
+            + (" Every step copies its frame to the host, for the replay." if on_gpu else ""),
+            f"{machine_facts(self.entries, self.machine, self.threads)}, PyTorch {self.torch_version}.",
+            "Tokens are masks filled, not text encoded again. Peak memory: " + self.memory_method + ".",
+        ]
+
+
+def read_schema(
+    values: Any, schema: str, version: int, old_keys: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The fields of a JSON object, without its schema and version, and with the present names of renamed keys.
+
+    Raises ValueError unless `values` is an object of this schema in a version from 1 to `version`.
+    """
+    found = (values.get("schema"), values.get("version")) if isinstance(values, dict) else (None, None)
+    if found[0] != schema or found[1] not in range(1, version + 1):
+        permitted = " or ".join(map(str, range(1, version + 1)))
+        raise ValueError(
+            f"this is schema {found[0]!r} version {found[1]!r}; permitted: {schema!r} version {permitted}"
+        )
+    names = old_keys or {}
+
+    def renamed(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {names.get(key, key): renamed(item) for key, item in value.items()}
+        return [renamed(item) for item in value] if isinstance(value, list) else value
+
+    return {key: value for key, value in renamed(values).items() if key not in ("schema", "version")}
+
+
+def tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a record from JSON, whose lists are tuples in Python."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def matched_parameters(entries: Sequence[EntryFacts]) -> str:
     """Whether the parameters match, with the counts."""
-    counts = " against ".join(f"{entry.parameters:,}" for entry in entries)
-    gap = parameter_gap(entries)
+    counts = [entry.parameters for entry in entries]
+    shown = " against ".join(f"{count:,}" for count in counts)
+    gap = max(counts) / max(1, min(counts)) - 1
     names = sorted({entry.tokenizer for entry in entries})
     vocabulary = f" Vocabularies differ ({' and '.join(names)})." if len(names) > 1 else ""
     if gap <= MATCHED:
-        return f"Parameters matched within 2 %: {counts}.{vocabulary}"
+        return f"Parameters matched within 2 %: {shown}.{vocabulary}"
     return (
-        f"Parameters are NOT matched: {counts}, {gap:.0%} apart; the speeds compare sizes as well as "
+        f"Parameters are NOT matched: {shown}, {gap:.0%} apart; the speeds compare sizes as well as "
         f"architectures.{vocabulary}"
     )
 
 
-def _kernels(entries: tuple[EntryResult, ...]) -> str:
-    said = [what_ran("Attention kernel", {entry.name: entry.attention for entry in entries})]
-    said.append(what_ran("Scan", {entry.name: entry.scan for entry in entries}))
+def what_ran(entries: Sequence[EntryFacts]) -> str:
+    """The kernels of the entries that have one, whether all ran in the same form, and their weights."""
+    lines = []
+    for what, field_name in (("Attention kernel", "attention"), ("Scan", "scan")):
+        kernels = {entry.name: getattr(entry, field_name) for entry in entries}
+        named = [f"{name}: {kernel}" for name, kernel in kernels.items() if kernel != "none"]
+        lines.append(f"{what}: {'; '.join(named)}." if named else f"{what}: no entry has one.")
     forms = {entry.form for entry in entries}
     if len(forms) > 1:
-        said.append(f"NOT treated alike: {'; '.join(f'{entry.name}: {entry.form}' for entry in entries)}.")
-    elif entries[0].device.startswith("cuda"):
-        said.append(
-            f"All entries alike: {entries[0].form}; every step hands its frame to the host, for the replay."
-        )
-    trained = {entry.weights for entry in entries}
-    said.append(
-        f"Weights: {trained.pop()}."
-        if len(trained) == 1
-        else "Weights: trained against random; speed does not depend on it."
-    )
-    return " ".join(said)
+        lines.append(f"NOT treated alike: {'; '.join(f'{entry.name}: {entry.form}' for entry in entries)}.")
+    else:
+        lines.append(f"All entries run alike: {forms.pop()}.")
+    weights = sorted({entry.weights for entry in entries}, reverse=True)
+    note = "; speed does not depend on them" if len(weights) > 1 else ""
+    return " ".join([*lines, f"Weights: {' against '.join(weights)}{note}."])
 
 
-def what_ran(what: str, kernels: dict[str, str]) -> str:
-    """'Scan: a: chunked; b: triton.', of the entries that have one. kernels: name of the entry -> kernel or 'none'."""
-    named = [f"{name}: {kernel}" for name, kernel in kernels.items() if kernel != "none"]
-    return f"{what}: {'; '.join(named)}." if named else f"{what}: no entry has one."
+def machine_facts(entries: Sequence[EntryFacts], machine: str, threads: int) -> str:
+    """'float32 on cpu (the machine's name, 2 threads)'."""
+    device = entries[0].device
+    dtypes = " and ".join(sorted({entry.dtype for entry in entries}))
+    counted = "" if device.startswith("cuda") else f", {threads} {_plural(threads, 'thread')}"
+    return f"{dtypes} on {device} ({machine}{counted})"
 
 
-def _machine(result: RaceResult) -> str:
-    entry = result.entries[0]
-    dtypes = " and ".join(sorted({entry.dtype for entry in result.entries}))
-    threads = (
-        ""
-        if entry.device.startswith("cuda")
-        else f", {result.threads} {'thread' if result.threads == 1 else 'threads'}"
-    )
-    return f"{dtypes} on {entry.device} ({result.machine}{threads}), PyTorch {result.torch_version}."
+def _plural(count: int, word: str) -> str:
+    return word if count == 1 else f"{word}s"

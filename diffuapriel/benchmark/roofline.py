@@ -33,7 +33,7 @@ import torch
 
 from diffuapriel.benchmark.gpu.plan import GpuPlan
 from diffuapriel.benchmark.gpu.results import Ceilings
-from diffuapriel.benchmark.timing import turns
+from diffuapriel.benchmark.timing import time_interleaved
 from diffuapriel.config import ModelConfig
 
 BYTES = 2  # of a bfloat16 value
@@ -175,7 +175,7 @@ def measure_ceilings(plan: GpuPlan, device: torch.device | str) -> Ceilings:
     for call in contestants.values():
         for _ in range(WARM_UPS):
             call()
-    ms = turns(contestants, repeats=ROUNDS, seconds=plan.seconds, device=device)
+    ms = time_interleaved(contestants, repeats=ROUNDS, seconds=plan.seconds, device=device)
     return Ceilings(
         matrix_rates=tuple(_per_second(2 * side**3, t) for t in ms["product"]),
         bandwidths=tuple(_per_second(2 * source.nbytes, t) for t in ms["copy"]),

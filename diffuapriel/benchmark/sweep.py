@@ -1,13 +1,10 @@
-"""What a latency curve says: its exponent, and where two curves cross. Plain arithmetic on log axes.
+"""Latency against length: the curves, their exponents, and where a linear backbone overtakes a quadratic one.
 
-Latency against length: where a linear backbone overtakes a quadratic one, and what memory allows.
+One measurement is one denoiser call on canvases with every second position masked (the middle of a generation), with
+logits for the masked positions. At each length all entries warm up and are then timed interleaved (see timing.py).
 
-One measurement is one denoiser call on one canvas with every second position masked, the middle of a
-generation, with logits for the masked positions. Lanes take turns as in a race: warmed up at each length,
-one after the other, the order turned round with every repeat, medians given with their spread.
-
-Before a length starts, what it needs is estimated (measured growth from the shorter lengths, or arithmetic
-on the configuration) and refused with the figure where memory or patience would not do.
+Before a length starts, its memory and time are predicted from the shorter lengths, or from the configuration. A length
+that does not fit is refused with the figure.
 """
 
 from __future__ import annotations
@@ -22,10 +19,10 @@ from typing import Any
 
 import torch
 
-from diffuapriel.benchmark.entry import Entry, distinct_names
-from diffuapriel.benchmark.generation import alternating
+from diffuapriel.benchmark.entry import Entry, distinct_names, half_masked
 from diffuapriel.benchmark.memory import PeakMemory, estimate_bytes, out_of_memory, refusal
-from diffuapriel.benchmark.timing import Clock, undisturbed
+from diffuapriel.benchmark.result import read_schema
+from diffuapriel.benchmark.timing import Clock, Spread, interleaved, undisturbed
 from diffuapriel.device import machine_name
 
 TAIL = 4  # lengths at the long end that the exponent is fitted to
@@ -33,9 +30,9 @@ TAIL = 4  # lengths at the long end that the exponent is fitted to
 
 @dataclass(frozen=True)
 class Crossover:
-    """Where entry `a` and entry `b` change places for good: `length` in tokens, None where they never do.
+    """The length in tokens at which entries `a` and `b` change places for good; None if they never do.
 
-    `faster_above` is the entry that wins above it (or everywhere, where `length` is None), None for a tie.
+    `faster_above` is the entry that is faster above it (or everywhere, if `length` is None); None for a tie.
     """
 
     a: str
@@ -49,7 +46,7 @@ class Crossover:
 def fit_exponent(lengths: Sequence[float], ms: Sequence[float], tail: int = TAIL) -> float | None:
     """Slope of log(ms) over log(length) at the last `tail` lengths, by least squares: 1 linear, 2 quadratic.
 
-    None with fewer than two lengths. Raises ValueError where a length or a time is not above 0.
+    None with fewer than two lengths. Raises ValueError unless all lengths and times are finite and above 0.
     """
     if len(lengths) != len(ms):
         raise ValueError(f"{len(lengths)} lengths but {len(ms)} times; give one time for each length")
@@ -58,27 +55,22 @@ def fit_exponent(lengths: Sequence[float], ms: Sequence[float], tail: int = TAIL
     points = sorted(zip(lengths, ms, strict=True))[-tail:]
     if len({length for length, _ in points}) < 2:
         return None
-    xs, ys = [math.log(length) for length, _ in points], [math.log(t) for _, t in points]
-    mean_x, mean_y = sum(xs) / len(xs), sum(ys) / len(ys)
-    return sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True)) / sum(
-        (x - mean_x) ** 2 for x in xs
-    )
+    xs, ys = zip(*((math.log(length), math.log(t)) for length, t in points), strict=True)
+    return statistics.linear_regression(xs, ys).slope
 
 
 def crossover(a: str, a_ms: dict[int, float], b: str, b_ms: dict[int, float]) -> Crossover:
     """Where the curves of `a` and `b` (length -> ms) cross last, interpolated on log axes.
 
-    Only lengths that both measured count. The last crossing is taken, because near a tie noise makes more.
+    Only lengths of both curves count. The last crossing is taken, because noise near a tie makes several.
     """
     lengths = sorted(a_ms.keys() & b_ms.keys())
     if not lengths:
         return Crossover(a, b, None, None, None, f"No length was measured for both {a} and {b}.")
     gaps = [math.log(a_ms[n] / b_ms[n]) for n in lengths]  # below 0: a is faster
-    span = (
-        f"every length measured ({lengths[0]:,})"
-        if len(lengths) == 1
-        else f"every length measured, {lengths[0]:,} to {lengths[-1]:,}"
-    )
+    several = len(lengths) > 1
+    span = f", {lengths[0]:,} to {lengths[-1]:,}" if several else f" ({lengths[0]:,})"
+    span = f"every length measured{span}"
     last = next(
         (i for i in range(len(gaps) - 1, 0, -1) if gaps[i - 1] * gaps[i] < 0 or gaps[i - 1] == 0 != gaps[i]),
         None,
@@ -100,7 +92,8 @@ def crossover(a: str, a_ms: dict[int, float], b: str, b_ms: dict[int, float]) ->
 
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
 SCHEMA = "diffuapriel-sweep-result"
-VERSION = 1
+VERSION = 2
+OLD_KEYS = {"lanes": "entries", "lane": "entry"}  # of version 1
 GROWTH_MARGIN = 1.25  # on memory extrapolated from shorter lengths
 
 
@@ -119,7 +112,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A entry and length that were not run, and the sentence that says why, with the figure."""
+    """An entry and a length that were not run, and why, with the figure."""
 
     entry: str
     length: int
@@ -128,7 +121,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """All points so far, the fitted exponents and the crossovers of every pair of entries."""
+    """All points so far; exponents and crossovers follow from them."""
 
     entries: tuple[str, ...]
     points: tuple[Point, ...]
@@ -145,7 +138,7 @@ class SweepResult:
 
     @property
     def exponents(self) -> dict[str, float | None]:
-        """Fitted exponent of latency over length at the long end, by entry."""
+        """Exponent of latency over length at the long end, by entry."""
         curves = {entry: self.curve(entry) for entry in self.entries}
         return {entry: fit_exponent(list(curve), list(curve.values())) for entry, curve in curves.items()}
 
@@ -158,7 +151,7 @@ class SweepResult:
         return [cross for cross in found if self.curve(cross.a).keys() & self.curve(cross.b).keys()]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, with exponents and crossovers written out for readers without this code."""
+        """Plain values for JSON, with exponents and crossovers for readers without this code."""
         derived = {
             "exponents": self.exponents,
             "crossovers": [dataclasses.asdict(c) for c in self.crossovers],
@@ -167,13 +160,9 @@ class SweepResult:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> SweepResult:
-        """The inverse of `to_dict`. ValueError for another schema or version."""
-        found = (values.get("schema"), values.get("version")) if isinstance(values, dict) else (None, None)
-        if found != (SCHEMA, VERSION):
-            raise ValueError(
-                f"this is schema {found[0]!r} version {found[1]!r}; permitted: {SCHEMA!r} version {VERSION}"
-            )
-        fields = {f.name: values[f.name] for f in dataclasses.fields(cls)}
+        """The inverse of `to_dict`. Raises ValueError for another schema or version."""
+        known = read_schema(values, SCHEMA, VERSION, OLD_KEYS)
+        fields = {f.name: known[f.name] for f in dataclasses.fields(cls)}
         return cls(
             **{
                 **fields,
@@ -186,7 +175,7 @@ class SweepResult:
 
 @dataclass(frozen=True)
 class SweepEvent:
-    """One moment of a sweep: `result` holds all that is known so far, and at `fraction` 1 everything."""
+    """Progress of a sweep: `result` holds everything measured so far."""
 
     fraction: float
     message: str
@@ -194,7 +183,7 @@ class SweepEvent:
 
 
 def sweep(entries: Sequence[Entry], **options: Any) -> SweepResult:
-    """Run a sweep to its end. Arguments and errors are those of `sweep_events`."""
+    """Run a sweep to its end, with the arguments and errors of `sweep_events`."""
     *_, last = sweep_events(entries, **options)
     return last.result
 
@@ -207,10 +196,10 @@ def sweep_events(
     repeats: int = 4,
     max_seconds: float = 60.0,
 ) -> Iterator[SweepEvent]:
-    """Measure every entry at every length, shortest first; yields after each call, so that a caller can stop.
+    """Measure each entry at each length, shortest first; yields after each call, so that a caller can stop.
 
-    max_seconds: a entry whose next forward pass is predicted to take longer than this is not taken further.
-    Raises ValueError for options out of range. What does not fit in memory becomes a `Refusal`, not an error.
+    max_seconds: an entry stops before the first length at which one forward pass is predicted to take longer.
+    Raises ValueError for options out of range. A length that does not fit in memory becomes a `Refusal`.
     """
     lengths = _check(entries, lengths, batch, repeats, max_seconds)
     names = distinct_names(list(entries))
@@ -246,14 +235,12 @@ def sweep_events(
             else:
                 running.append(probe)
             yield event(probe.stopped or f"{probe.name}: warmed up at {length:,} tokens")
-        for turn, index in enumerate(alternating(len(running), repeats)):
-            running[index].time(length)
+        for turn, probe in enumerate(interleaved(running, repeats)):
+            probe.time(length)
             done += length
-            yield event(
-                f"{running[index].name}: {length:,} tokens, run {turn // len(running) + 1} of {repeats}"
-            )
+            yield event(f"{probe.name}: {length:,} tokens, run {turn // len(running) + 1} of {repeats}")
         for entry in entries:
-            entry.forget()  # what was recorded at one length is of no use at the next
+            entry.forget()  # a CUDA graph of one length is of no use at the next
     done = work
     yield event("done")
 
@@ -263,11 +250,8 @@ def _check(
 ) -> tuple[int, ...]:
     if len(entries) < 1:
         raise ValueError("a sweep needs at least one entry")
-    for name, value in (
-        ("batch", batch),
-        ("repeats", repeats),
-        *(("a length", length) for length in lengths),
-    ):
+    counts = [("batch", batch), ("repeats", repeats), *(("a length", length) for length in lengths)]
+    for name, value in counts:
         if type(value) is not int or value < 1:
             raise ValueError(f"{name} is {value!r}; it must be a whole number, 1 or more")
     if not lengths:
@@ -289,25 +273,19 @@ class _Probe:
 
     @property
     def points(self) -> list[Point]:
-        return [self._point(length, times) for length, times in self._ms.items() if times]
+        return [self._point(length, Spread.of(times)) for length, times in self._ms.items()]
 
-    def _point(self, length: int, times: list[float]) -> Point:
-        ms = statistics.median(times)
-        tokens_per_second = 1000.0 * self.batch * length / ms
+    def _point(self, length: int, ms: Spread) -> Point:
         peak = self._peaks[length] + self.entry.weight_bytes
-        return Point(self.name, length, ms, min(times), max(times), tokens_per_second, peak)
+        return Point(self.name, length, *ms, 1000.0 * self.batch * length / ms.median, peak)
 
     def problem(self, length: int, max_seconds: float) -> str | None:
-        """Why `length` must not start, or None."""
+        """Why `length` must not start; None if it may."""
         needed = self.predicted_bytes(length)
         if problem := refusal(needed, self.entry.device, f"{self.name} at {length:,} tokens"):
             return problem
-        seconds = (
-            extrapolate(
-                {n: statistics.median(times) for n, times in self._ms.items() if times}, length, 1.0, 2.0
-            )
-            / 1000
-        )
+        medians = {n: statistics.median(times) for n, times in self._ms.items()}
+        seconds = extrapolate(medians, length, 1.0, 2.0) / 1000
         if seconds > max_seconds:
             return (
                 f"{self.name} at {length:,} tokens would take about {seconds:,.0f} s for one forward pass; "
@@ -316,7 +294,7 @@ class _Probe:
         return None
 
     def predicted_bytes(self, length: int) -> float:
-        """The larger of measured growth and of arithmetic on the configuration; 0 where neither is known."""
+        """By measured growth, or by arithmetic on the configuration before anything was measured."""
         measured = GROWTH_MARGIN * extrapolate(self._peaks, length, 1.0, 2.0)
         config = self.entry.config
         if config is None or self._peaks:
@@ -325,7 +303,7 @@ class _Probe:
         return max(measured, estimate_bytes(config, length, batch=self.batch, bytes_per_value=size))
 
     def warm_up(self, length: int) -> str | None:
-        """One call that is not timed; its memory is what is measured. Why it could not be, where memory ran out."""
+        """One untimed call whose memory is measured. Returns the reason if memory ran out."""
         try:
             with PeakMemory(self.entry.device) as memory:
                 self._call(length)
@@ -342,23 +320,16 @@ class _Probe:
     @torch.inference_mode()
     def _call(self, length: int) -> tuple[Any, Any]:
         """One denoiser call between two marks."""
-        device = self.entry.device
-        generator = torch.Generator().manual_seed(length)  # real tokens, not zeros: the same for every entry
-        ids = torch.randint(self.entry.tokenizer.eos_id, (self.batch, length), generator=generator)
-        positions = torch.zeros(self.batch, length, dtype=torch.bool)
-        positions[:, ::2] = True
-        ids[positions] = self.entry.tokenizer.mask_id
-        ids, positions = ids.to(device), positions.to(device)
-        sigma = torch.full((self.batch,), math.log(2.0), device=device)  # half of the tokens are masked
+        inputs = half_masked(self.entry.tokenizer, length, self.batch, self.entry.device)
         start = self.clock.mark()
-        self.entry.denoiser(ids, sigma, positions)
+        self.entry.denoiser(*inputs)
         return start, self.clock.mark()
 
 
 def extrapolate(known: dict[int, float] | dict[int, int], length: int, least: float, most: float) -> float:
-    """The value at `length` from the values at shorter lengths, growing as the last two did.
+    """The value at `length`, extrapolated with the growth exponent of the last two known values.
 
-    The exponent of growth is held between `least` and `most` (with one known value: `most`). 0 with none.
+    The exponent is clamped to `least`..`most`; with one known value it is `most`. 0 if nothing is known.
     """
     if not known:
         return 0.0

@@ -1,27 +1,32 @@
-"""One clock per device: the host's on a CPU, the device's own events on CUDA.
+"""The one timing protocol: a clock per device, and entries that are timed in turn.
 
-A mark costs next to nothing and nothing waits for the device while a run goes on; `seconds` resolves two
-marks afterwards. Everything in this package that says milliseconds was measured by this clock.
+`Clock` marks moments: by the host's clock on a CPU, by the device's own events on CUDA. A mark costs next to nothing
+and does not wait for the device; `seconds` resolves two marks afterwards.
 
-Contestants timed in turn, A B A B ..., so that a machine that heats up or gets busy hurts all alike.
+Entries are interleaved, and the order is reversed in each round (A B, B A, A B, ...), so that a machine that heats up
+or gets busy affects all of them alike. Ratios are taken round by round.
 """
 
 from __future__ import annotations
 
 import gc
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import torch
+
+T = TypeVar("T")
+MIN_ROUNDS = 3
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Python's garbage collector waits meanwhile: its pauses would be taken for the model's."""
+    """Disable Python's garbage collector: its pauses would be counted as the model's."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -58,12 +63,68 @@ class Clock:
         return end - start
 
 
-LEAST_ROUNDS = 3
+class Spread(NamedTuple):
+    """A figure over the rounds."""
+
+    median: float
+    min: float
+    max: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Raises statistics.StatisticsError without values."""
+        return cls(statistics.median(values), min(values), max(values))
+
+    def text(self, unit: str = "", digits: int = 2) -> str:
+        """'6.41x (6.38 to 6.45)' for the unit 'x'."""
+        median, least, most = (f"{value:,.{digits}f}" for value in self)
+        return f"{median}{unit} ({least} to {most})"
+
+
+def interleaved(entries: Sequence[T], repeats: int) -> list[T]:
+    """The entries in the order in which they are timed: A B, then B A, then A B, ..."""
+    return [entry for r in range(repeats) for entry in (entries if r % 2 == 0 else entries[::-1])]
+
+
+def time_interleaved(
+    calls: Mapping[str, Callable[[], object]],
+    *,
+    repeats: int,
+    seconds: float = math.inf,
+    min_rounds: int = MIN_ROUNDS,
+    device: torch.device | str = "cpu",
+) -> dict[str, tuple[float, ...]]:
+    """Milliseconds of each call in each round, by name. The caller has warmed all of them up.
+
+    After `min_rounds`, timing ends with `repeats` rounds or after `seconds`, whichever comes first: a quick call is
+    timed often, and a slow one is not waited for. Raises ValueError for `repeats` below 1.
+    """
+    if repeats < 1:
+        raise ValueError(f"repeats is {repeats}; it must be 1 or more")
+    clock = Clock(device)
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    began = time.perf_counter()
+    for turn, name in enumerate(interleaved(list(calls), repeats)):
+        round_number, first = divmod(turn, len(calls))
+        if not first and round_number >= min_rounds and time.perf_counter() - began > seconds:
+            break
+        call = calls[name]
+        with undisturbed():
+            start = clock.mark()
+            call()
+            elapsed = clock.seconds(start, clock.mark())
+        found[name].append(round(1000.0 * elapsed, 5))
+    return {name: tuple(ms) for name, ms in found.items()}
+
+
+def paired_ratio(ours: Sequence[float], peer: Sequence[float]) -> Spread:
+    """How many times as long the peer takes, round by round."""
+    return Spread.of([y / x for x, y in zip(ours, peer, strict=True)])
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of one contestant over all repeats."""
+    """Milliseconds over all repeats."""
 
     median_ms: float
     min_ms: float
@@ -72,7 +133,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Duel:
-    """Our timing, the peer's, and how many times as long the peer takes: the median of the ratios pair by pair."""
+    """Our timing, the peer's, and how many times as long the peer takes."""
 
     ours: Timing
     peer: Timing
@@ -83,70 +144,14 @@ class Duel:
 
 
 def duel(
-    ours: Callable[[], object],
-    peer: Callable[[], object],
-    *,
-    repeats: int = 7,
-    warmup: int = 2,
-    device: torch.device | str = "cpu",
+    ours: Callable[[], object], peer: Callable[[], object], *, repeats: int = 7, warmup: int = 2
 ) -> Duel:
-    """Time `ours` and `peer` in turn after `warmup` untimed calls of each.
-
-    Raises ValueError when `repeats` or `warmup` is less than 1.
-    """
+    """Time `ours` and `peer` in turn after `warmup` untimed calls of each."""
     if repeats < 1 or warmup < 1:
         raise ValueError(f"repeats is {repeats} and warmup {warmup}; both must be 1 or more")
     for _ in range(warmup):
         ours()
         peer()
-    clock = Clock(device)
-    a, b = [], []
-    for _ in range(repeats):
-        a.append(_milliseconds(ours, clock))
-        b.append(_milliseconds(peer, clock))
-    ratio, least, most = compare(a, b)
-    return Duel(timing(a), timing(b), ratio, least, most, repeats)
-
-
-def turns(
-    contestants: Mapping[str, Callable[[], object]],
-    *,
-    repeats: int,
-    seconds: float,
-    least: int = LEAST_ROUNDS,
-    device: torch.device | str = "cpu",
-) -> dict[str, tuple[float, ...]]:
-    """Milliseconds of each contestant, timed one after the other in rounds; the order turns round with each.
-
-    All have been warmed up by the caller. After `least` rounds they end when `repeats` of them or `seconds` are
-    over, so that a quick call is timed often and a slow one is not waited for. Raises ValueError for `repeats` under 1.
-    """
-    if repeats < 1:
-        raise ValueError(f"repeats is {repeats}; it must be 1 or more")
-    clock = Clock(device)
-    found: dict[str, list[float]] = {name: [] for name in contestants}
-    began = time.perf_counter()
-    for turn in range(repeats):
-        if turn >= least and time.perf_counter() - began > seconds:
-            break
-        for name in list(contestants)[:: 1 if turn % 2 == 0 else -1]:
-            found[name].append(round(_milliseconds(contestants[name], clock), 5))
-    return {name: tuple(ms) for name, ms in found.items()}
-
-
-def compare(ours: Sequence[float], peer: Sequence[float]) -> tuple[float, float, float]:
-    """How many times as long the peer takes, round by round: median, least and most."""
-    ratios = [y / x for x, y in zip(ours, peer, strict=True)]
-    return statistics.median(ratios), min(ratios), max(ratios)
-
-
-def timing(milliseconds: Sequence[float]) -> Timing:
-    """Median, least and most."""
-    return Timing(statistics.median(milliseconds), min(milliseconds), max(milliseconds))
-
-
-def _milliseconds(call: Callable[[], object], clock: Clock) -> float:
-    with undisturbed():
-        start = clock.mark()
-        call()
-        return 1000.0 * clock.seconds(start, clock.mark())
+    ms = time_interleaved({"ours": ours, "peer": peer}, repeats=repeats)
+    ratio = paired_ratio(ms["ours"], ms["peer"])
+    return Duel(Timing(*Spread.of(ms["ours"])), Timing(*Spread.of(ms["peer"])), *ratio, repeats)

@@ -25,7 +25,7 @@ from diffuapriel.commands.terminal import status
 
 if TYPE_CHECKING:
     from diffuapriel.benchmark.entry import Entry
-    from diffuapriel.benchmark.generation import RaceResult
+    from diffuapriel.benchmark.result import RaceResult
 
 DEFAULT_LANES = ("tales-diffuapriel", "tales-diffutran")
 

@@ -67,7 +67,7 @@ print(f"{torch.get_num_threads()} threads")
 # ## 1. How not to measure
 #
 # We time one *forward pass*: a row of tokens goes through the denoiser once, every second token hidden, as in the
-# middle of a generation. A `Entry` is a model with all that a fair comparison must know about it. The weights are
+# middle of a generation. An `Entry` is a model with all that a fair comparison must know about it. The weights are
 # random, as speed does not depend on them. The three architectures have equally many parameters.
 
 # %%
@@ -186,9 +186,9 @@ def my_order(entries, repeats):
     return [i for r in range(repeats) for i in (there if r % 2 == 0 else back)]
 
 
-from diffuapriel.benchmark.generation import alternating
+from diffuapriel.benchmark.timing import interleaved
 
-assert my_order(3, 4) == alternating(3, 4)  # the package's
+assert my_order(3, 4) == interleaved(range(3), 4)  # the package's
 
 
 def my_sweep(entries, lengths, repeats):
@@ -680,10 +680,10 @@ print(f"How it was measured: {result.memory_method}.")
 # %%
 from diffuapriel.benchmark.generation import race_events
 
-racers = [Entry.from_checkpoint(name) for name in ("tales-diffuapriel", "tales-diffutran")]
+racing = [Entry.from_checkpoint(name) for name in ("tales-diffuapriel", "tales-diffutran")]
 length, steps_ = (64, 2) if QUICK else (512, 16)
 bar = tqdm(total=100)
-for event in race_events(racers, length, steps_, repeats=2):
+for event in race_events(racing, length, steps_, repeats=2):
     bar.update(round(100 * event.fraction) - bar.n)
     outcome = event.result
 bar.close()

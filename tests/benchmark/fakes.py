@@ -28,7 +28,7 @@ class Sleeper:
         return logits
 
 
-def sleeping_lane(name: str, seconds: Callable[[int], float], **fields) -> Entry:
-    """A entry that sleeps; its `denoiser.calls` tells when."""
+def sleeping_entry(name: str, seconds: Callable[[int], float], **fields) -> Entry:
+    """An entry that sleeps; its `denoiser.calls` tells when."""
     about = {"architecture": "diffuapriel", "parameters": 1000} | fields
     return Entry(name=name, denoiser=Sleeper(seconds), tokenizer=TOKENIZER, **about)

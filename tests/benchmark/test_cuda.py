@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from diffuapriel.benchmark import entry as lanes_module
+from diffuapriel.benchmark import entry as entry_module
 from diffuapriel.benchmark import memory
 from diffuapriel.benchmark.entry import Entry, attention_kernel, random_denoiser, scan_backend
 from diffuapriel.benchmark.generation import race
@@ -16,7 +16,7 @@ from diffuapriel.benchmark.sweep import sweep
 from diffuapriel.benchmark.timing import Clock
 from diffuapriel.config import preset
 from diffuapriel.model.engine import Engine
-from tests.benchmark.fakes import sleeping_lane
+from tests.benchmark.fakes import sleeping_entry
 
 CUDA = torch.device("cuda")
 
@@ -80,14 +80,14 @@ def test_a_full_card_is_told_with_the_figures(card):
 
 
 def test_a_race_that_fills_the_card_is_a_memory_error():
-    entry = dataclasses.replace(sleeping_lane("large", lambda _: 0), denoiser=full)
+    entry = dataclasses.replace(sleeping_entry("large", lambda _: 0), denoiser=full)
     with pytest.raises(MemoryError, match="large at 8 tokens ran out of memory"):
         race([entry], 8, 2)
 
 
-def test_a_sweep_goes_on_without_the_lane_that_filled_the_card():
-    entry = dataclasses.replace(sleeping_lane("large", lambda _: 0), denoiser=full)
-    result = sweep([entry, sleeping_lane("small", lambda _: 0)], lengths=(8, 16), repeats=1)
+def test_a_sweep_goes_on_without_the_entry_that_filled_the_card():
+    entry = dataclasses.replace(sleeping_entry("large", lambda _: 0), denoiser=full)
+    result = sweep([entry, sleeping_entry("small", lambda _: 0)], lengths=(8, 16), repeats=1)
     assert {p.entry for p in result.points} == {"small"}
     assert [(r.entry, r.length) for r in result.refusals] == [("large", 8), ("large", 16)]
     assert "ran out of memory" in result.refusals[0].message
@@ -102,14 +102,14 @@ def test_half_the_bytes_need_half_the_memory(monkeypatch):
     assert race([entry.tuned("bfloat16")], 64, 1, repeats=1).entries[0].dtype == "bfloat16"
 
 
-def test_on_a_cpu_a_lane_is_in_its_best_form_already():
+def test_on_a_cpu_an_entry_is_in_its_best_form_already():
     entry = Entry.random("nano", "diffuapriel")
     assert entry.tuned() is entry
     assert (entry.dtype, entry.scan, entry.form) == ("float32", "chunked", "plain PyTorch")
     assert Entry.random("nano", "diffutran").scan == "none"
 
 
-def test_a_tuned_lane_is_a_copy_with_matrices_in_bfloat16():
+def test_a_tuned_entry_is_a_copy_with_matrices_in_bfloat16():
     entry = Entry.random("nano", "diffuapriel")
     tuned = entry.tuned("bfloat16")
     assert isinstance(tuned.denoiser, Engine)
@@ -119,9 +119,9 @@ def test_a_tuned_lane_is_a_copy_with_matrices_in_bfloat16():
     assert 0.5 < tuned.weight_bytes / entry.weight_bytes < 0.6
 
 
-def test_on_a_gpu_a_lane_runs_in_the_engine_in_bfloat16(monkeypatch):
-    monkeypatch.setattr(lanes_module, "attention_kernel", lambda *about: "cudnn attention")
-    monkeypatch.setattr(lanes_module, "scan_backend", lambda *about: "triton")
+def test_on_a_gpu_an_entry_runs_in_the_engine_in_bfloat16(monkeypatch):
+    monkeypatch.setattr(entry_module, "attention_kernel", lambda *about: "cudnn attention")
+    monkeypatch.setattr(entry_module, "scan_backend", lambda *about: "triton")
     entry = dataclasses.replace(Entry.random("nano", "diffuapriel"), device=CUDA)
     tuned = entry.tuned()
     assert (tuned.dtype, tuned.scan, tuned.attention) == ("bfloat16", "triton", "cudnn attention")
@@ -131,7 +131,7 @@ def test_on_a_gpu_a_lane_runs_in_the_engine_in_bfloat16(monkeypatch):
 
 def test_what_is_not_ours_cannot_be_tuned_and_other_dtypes_are_refused():
     with pytest.raises(ValueError, match="not a Denoiser of this package"):
-        sleeping_lane("fake", lambda _: 0).tuned("bfloat16")
+        sleeping_entry("fake", lambda _: 0).tuned("bfloat16")
     with pytest.raises(ValueError, match="dtype is 'int8'; permitted: float32, bfloat16"):
         Entry.random("nano", "diffuapriel").tuned("int8")
 
@@ -189,6 +189,6 @@ def test_what_a_length_recorded_is_given_back_before_the_next():
             self.kept = 0
 
     recorder = Recorder()
-    entry = dataclasses.replace(sleeping_lane("records", lambda _: 0), denoiser=recorder)
+    entry = dataclasses.replace(sleeping_entry("records", lambda _: 0), denoiser=recorder)
     sweep([entry], lengths=(8, 16), repeats=1)
     assert (recorder.kept, recorder.most) == (0, 1)

@@ -11,15 +11,17 @@ import pytest
 import torch
 
 from diffuapriel.benchmark.entry import Entry
-from diffuapriel.benchmark.generation import RaceResult, alternating, race, race_events
-from tests.benchmark.fakes import TOKENIZER, sleeping_lane
+from diffuapriel.benchmark.generation import race, race_events
+from diffuapriel.benchmark.result import RaceResult
+from diffuapriel.benchmark.timing import interleaved
+from tests.benchmark.fakes import TOKENIZER, sleeping_entry
 
 FAST, SLOW = 0.004, 0.012
 
 
 @pytest.fixture(scope="module")
 def entries() -> list[Entry]:
-    return [sleeping_lane("fast", lambda _: FAST), sleeping_lane("slow", lambda _: SLOW)]
+    return [sleeping_entry("fast", lambda _: FAST), sleeping_entry("slow", lambda _: SLOW)]
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +41,8 @@ def test_a_known_cost_comes_out(result):
 
 
 def test_the_order_turns_round_with_every_repeat(result):
-    assert alternating(2, 3) == [0, 1, 1, 0, 0, 1]
-    assert alternating(3, 2) == [0, 1, 2, 2, 1, 0]
+    assert interleaved([0, 1], 3) == [0, 1, 1, 0, 0, 1]
+    assert interleaved([0, 1, 2], 2) == [0, 1, 2, 2, 1, 0]
     assert result.order == ("fast", "slow", "slow", "fast")
     assert tuple(run.entry for run in result.runs) == result.order
 
@@ -70,7 +72,7 @@ def test_a_slow_first_call_is_in_no_figure():
             time.sleep(0.5 if self.calls == 1 else 0.0)
             return torch.zeros(int(positions.sum()), TOKENIZER.vocab_size)
 
-    entry = dataclasses.replace(sleeping_lane("compiles", lambda _: 0), denoiser=Compiling())
+    entry = dataclasses.replace(sleeping_entry("compiles", lambda _: 0), denoiser=Compiling())
     assert race([entry], 8, 2, repeats=1, warmup_steps=1).entries[0].seconds < 0.4
 
 
@@ -89,7 +91,7 @@ def test_tokens_are_masks_filled(entries):
     assert text.tokens_per_second == pytest.approx(text.tokens / text.seconds)
 
 
-def test_every_lane_gets_the_same_work(result):
+def test_every_entry_gets_the_same_work(result):
     fast, slow = result.entries
     assert fast.tokens == slow.tokens == 16
     assert fast.trace is not None
@@ -137,9 +139,19 @@ def test_json_round_trip(result):
     assert again.fairness() == result.fairness()
 
 
+def test_a_race_saved_before_entries_had_their_name_still_loads(result):
+    values = json.loads(json.dumps(result.to_dict())) | {"version": 1}
+    values["lanes"] = values.pop("entries")
+    for run in values["runs"]:
+        run["lane"] = run.pop("entry")
+    assert RaceResult.from_dict(values) == result
+
+
 def test_another_schema_is_refused():
     with pytest.raises(ValueError, match="diffuapriel-race-result"):
         RaceResult.from_dict({"schema": "something", "version": 1})
+    with pytest.raises(ValueError, match=r"version 3; permitted: 'diffuapriel-race-result' version 1 or 2"):
+        RaceResult.from_dict({"schema": "diffuapriel-race-result", "version": 3})
 
 
 def test_what_was_fair_is_said(result):
@@ -151,7 +163,7 @@ def test_what_was_fair_is_said(result):
 
 
 def test_what_was_not_fair_is_said_too(entries):
-    large = sleeping_lane("large", lambda _: 0, parameters=2000)
+    large = sleeping_entry("large", lambda _: 0, parameters=2000)
     said = " ".join(race([entries[0], large], 8, 1, repeats=1).fairness())
     assert "NOT matched: 1,000 against 2,000, 100% apart" in said
 
@@ -171,14 +183,14 @@ def test_bad_options_are_refused_by_name(entries, options, names):
         race(entries, 8, 2, **options)
 
 
-def test_no_lane_and_nothing_to_fill_are_refused(entries):
+def test_no_entry_and_nothing_to_fill_are_refused(entries):
     with pytest.raises(ValueError, match="at least one entry"):
         race([], 8, 2)
     with pytest.raises(ValueError, match="nothing to race for"):
         race(entries, 1, 2, text="a")
 
 
-def test_lanes_on_two_devices_are_refused(entries):
+def test_entries_on_two_devices_are_refused(entries):
     elsewhere = dataclasses.replace(entries[1], device=torch.device("meta"))
     with pytest.raises(ValueError, match="one device"):
         race([entries[0], elsewhere], 8, 2)

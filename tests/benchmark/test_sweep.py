@@ -10,7 +10,7 @@ import pytest
 from diffuapriel.benchmark import memory
 from diffuapriel.benchmark.entry import Entry
 from diffuapriel.benchmark.sweep import SweepResult, extrapolate, sweep, sweep_events
-from tests.benchmark.fakes import sleeping_lane
+from tests.benchmark.fakes import sleeping_entry
 
 LENGTHS = (64, 128, 256, 512)
 
@@ -25,7 +25,7 @@ def quadratic(length: int) -> float:
 
 @pytest.fixture(scope="module")
 def entries() -> list[Entry]:
-    return [sleeping_lane("linear", linear), sleeping_lane("quadratic", quadratic)]
+    return [sleeping_entry("linear", linear), sleeping_entry("quadratic", quadratic)]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def result(entries) -> SweepResult:
     return sweep(entries, lengths=LENGTHS, repeats=2)
 
 
-def test_every_lane_is_measured_at_every_length(result):
+def test_every_entry_is_measured_at_every_length(result):
     assert [(p.entry, p.length) for p in result.points] == [
         (entry, n) for entry in result.entries for n in LENGTHS
     ]
@@ -44,14 +44,14 @@ def test_every_lane_is_measured_at_every_length(result):
         assert point.tokens_per_second == pytest.approx(1000 * point.length / point.ms)
 
 
-def test_the_linear_lane_overtakes(result):
+def test_the_linear_entry_overtakes(result):
     (cross,) = result.crossovers
     assert cross.faster_above == "linear"
     assert LENGTHS[0] < cross.length < LENGTHS[-1]
     assert result.exponents["linear"] < result.exponents["quadratic"]
 
 
-def test_lanes_take_turns_and_never_run_together(entries):
+def test_entries_take_turns_and_never_run_together(entries):
     for entry in entries:
         entry.denoiser.calls.clear()
     sweep(entries, lengths=(64,), repeats=2)
@@ -78,6 +78,14 @@ def test_json_round_trip(result):
         SweepResult.from_dict({"schema": "other"})
 
 
+def test_a_sweep_saved_before_entries_had_their_name_still_loads(result):
+    values = json.loads(json.dumps(result.to_dict())) | {"version": 1}
+    values["lanes"] = values.pop("entries")
+    for row in values["points"] + values["refusals"]:
+        row["lane"] = row.pop("entry")
+    assert SweepResult.from_dict(values) == result
+
+
 def test_a_length_that_does_not_fit_is_refused_with_the_figure(monkeypatch):
     entry = Entry.random("nano", "diffutran")
     monkeypatch.setattr(memory, "available_bytes", lambda device: 40_000_000)
@@ -91,17 +99,17 @@ def test_a_length_that_does_not_fit_is_refused_with_the_figure(monkeypatch):
     assert "shorter length" in refused.message
 
 
-def test_a_lane_that_was_refused_goes_no_further(monkeypatch):
+def test_an_entry_that_was_refused_goes_no_further(monkeypatch):
     monkeypatch.setattr(memory, "available_bytes", lambda device: 1)
     entry = Entry.random("nano", "diffuapriel")
-    result = sweep([entry, sleeping_lane("free", lambda _: 0)], lengths=(64, 128), repeats=1)
+    result = sweep([entry, sleeping_entry("free", lambda _: 0)], lengths=(64, 128), repeats=1)
     assert [r.length for r in result.refusals if r.entry == entry.name] == [64, 128]
     assert {p.entry for p in result.points} <= {"free"}
 
 
 def test_what_takes_too_long_is_refused_with_the_seconds():
     # Growth that even the noise of a busy machine cannot make look shorter than the limit, and no call that is long.
-    slow = sleeping_lane("slow", lambda length: {64: 0.05, 128: 0.2}.get(length, 0.0))
+    slow = sleeping_entry("slow", lambda length: {64: 0.05, 128: 0.2}.get(length, 0.0))
     result = sweep([slow], lengths=(64, 128, 65_536), repeats=1, max_seconds=5)
     (refused,) = result.refusals
     assert refused.length == 65_536

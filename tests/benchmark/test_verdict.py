@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from diffuapriel.benchmark.result import EntryFacts
 from diffuapriel.benchmark.sweep import Point, SweepResult
 from diffuapriel.benchmark.verdict import (
-    EntryFacts,
     baseline_of,
     baseline_wins,
     published_ratios,
@@ -14,14 +14,14 @@ from diffuapriel.benchmark.verdict import (
     sweep_fairness,
     verdicts,
 )
-from tests.benchmark.fakes import sleeping_lane
+from tests.benchmark.fakes import sleeping_entry
 
 
 @pytest.fixture
 def entries() -> list:
     return [
-        sleeping_lane("mamba", lambda n: 0.0, architecture="diffuapriel", scan="chunked"),
-        sleeping_lane("transformer", lambda n: 0.0, architecture="diffutran", attention="math"),
+        sleeping_entry("mamba", lambda n: 0.0, architecture="diffuapriel", scan="chunked"),
+        sleeping_entry("transformer", lambda n: 0.0, architecture="diffutran", attention="math"),
     ]
 
 
@@ -50,7 +50,7 @@ def test_it_is_said_too_when_diffutran_never_wins(entries):
     ]
 
 
-def test_of_three_lanes_every_verdict_names_its_pair(entries):
+def test_of_three_entries_every_verdict_names_its_pair(entries):
     facts = EntryFacts.of(entries)
     two = measured(mamba={256: 1.0}, transformer={256: 2.0})
     assert verdicts(two, facts)[0].startswith("mamba is faster at every length measured")
@@ -81,8 +81,8 @@ def test_what_was_fair_names_work_order_parameters_kernels_and_machine(entries):
         assert words in said
 
 
-def test_lanes_that_run_in_different_forms_are_said_to_be_unlike(entries):
-    entries.append(sleeping_lane("third", lambda n: 0.0, form="compiled"))
+def test_entries_that_run_in_different_forms_are_said_to_be_unlike(entries):
+    entries.append(sleeping_entry("third", lambda n: 0.0, form="compiled"))
     result = measured(mamba={1: 1.0}, transformer={1: 1.0}, third={1: 1.0})
     assert any("NOT treated alike" in line for line in sweep_fairness(result, EntryFacts.of(entries)))
 

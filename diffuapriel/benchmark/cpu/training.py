@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from diffuapriel.benchmark.timing import Timing, compare, timing, undisturbed
+from diffuapriel.benchmark.timing import Spread, Timing, paired_ratio, undisturbed
 from diffuapriel.data.registry import open_corpus
 from diffuapriel.diffusion.objective import nelbo, stratified_t
 from diffuapriel.diffusion.schedule import get_schedule
@@ -77,7 +77,7 @@ def compare_training(
         if turn:
             ours.append(1000 * seconds / updates)
             plain.append(1000 * peer_seconds / updates)
-    ratio, least, most = compare(ours, plain)
+    ratio, least, most = paired_ratio(ours, plain)
     return TrainingResult(
         preset,
         config.architecture,
@@ -85,8 +85,8 @@ def compare_training(
         length,
         updates,
         repeats,
-        timing(ours),
-        timing(plain),
+        Timing(*Spread.of(ours)),
+        Timing(*Spread.of(plain)),
         ratio,
         least,
         most,

@@ -12,12 +12,13 @@ from functools import partial
 
 import torch
 
-from diffuapriel.benchmark.gpu.models import Racer, build_racer, half_masked, kernels_of, survivors
+from diffuapriel.benchmark.entry import half_masked
+from diffuapriel.benchmark.gpu.models import Racer, build_racer, kernels_of, survivors
 from diffuapriel.benchmark.gpu.plan import DIFFUTRAN_FLASH_2, RACERS, GpuPlan
 from diffuapriel.benchmark.gpu.results import ForwardRow, MemoryRow, Problem, Row
 from diffuapriel.benchmark.memory import PeakMemory
 from diffuapriel.benchmark.roofline import BEST_ATTENTION, FLASH_ATTENTION_2, Rates, bound_seconds
-from diffuapriel.benchmark.timing import turns
+from diffuapriel.benchmark.timing import time_interleaved
 
 Device = torch.device | str
 Say = Callable[[str], None]
@@ -39,7 +40,7 @@ def _one_shape(
     warm_ups = {name: ready.warm_up for name, ready in found.items()}
     names, problems = survivors(warm_ups, Problem("forward", length, batch), device)
     calls = {name: found[name].call for name in names}
-    ms = turns(calls, repeats=plan.repeats, seconds=plan.seconds, device=device)
+    ms = time_interleaved(calls, repeats=plan.repeats, seconds=plan.seconds, device=device)
     rows = [
         ForwardRow(
             racer=name,

@@ -12,10 +12,11 @@ from functools import partial
 
 import torch
 
-from diffuapriel.benchmark.gpu.models import Racer, build_racer, half_masked, survivors
+from diffuapriel.benchmark.entry import half_masked
+from diffuapriel.benchmark.gpu.models import Racer, build_racer, survivors
 from diffuapriel.benchmark.gpu.plan import DIFFUTRAN, PURE, GpuPlan
 from diffuapriel.benchmark.gpu.results import GenerationRow, Problem, Row, SamplerRow
-from diffuapriel.benchmark.timing import turns
+from diffuapriel.benchmark.timing import time_interleaved
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.generate import generate
@@ -35,7 +36,9 @@ def measure_generation(plan: GpuPlan, device: Device, say: Say) -> Iterator[list
         steps = plan.generation_steps(length, batch)
         say(f"generation: {batch} x {length:,} tokens in {steps} steps")
         calls, problems = _ready(racers, Problem("generation", length, batch), steps, device)
-        ms = turns(calls, repeats=ROUNDS, least=LEAST_ROUNDS, seconds=plan.seconds, device=device)
+        ms = time_interleaved(
+            calls, repeats=ROUNDS, min_rounds=LEAST_ROUNDS, seconds=plan.seconds, device=device
+        )
         for racer in racers:
             racer.forget()
         yield [*(GenerationRow(name, length, batch, ms[name], steps) for name in calls), *problems]
@@ -54,7 +57,9 @@ def measure_sampler(plan: GpuPlan, device: Device, say: Say) -> Iterator[list[Ro
             inputs = half_masked(racer.config, length, batch, device)
             _passes(racer, inputs, 1)  # records, if the generation has not
             calls["hidden"] = partial(_passes, racer, inputs, steps)
-            ms = turns(calls, repeats=ROUNDS, least=LEAST_ROUNDS, seconds=plan.seconds, device=device)
+            ms = time_interleaved(
+                calls, repeats=ROUNDS, min_rounds=LEAST_ROUNDS, seconds=plan.seconds, device=device
+            )
             yield [SamplerRow(PURE, length, batch, ms[PURE], steps, ms["hidden"])]
         racer.forget()
         yield problems

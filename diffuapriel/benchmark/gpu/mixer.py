@@ -30,7 +30,7 @@ from diffuapriel.benchmark.gpu.models import survivors
 from diffuapriel.benchmark.gpu.plan import PURE, GpuPlan
 from diffuapriel.benchmark.gpu.results import MixerRow, Problem, Row
 from diffuapriel.benchmark.roofline import Rates, mixer_bytes
-from diffuapriel.benchmark.timing import turns
+from diffuapriel.benchmark.timing import time_interleaved
 from diffuapriel.config import ModelConfig, preset
 from diffuapriel.model.layers import EPS
 from diffuapriel.model.mamba2 import BidirectionalMamba2
@@ -147,7 +147,7 @@ def _one_shape(
     warm_ups = {name: partial(contestant.warm_up, truth) for name, contestant in contestants.items()}
     names, problems = survivors(warm_ups, Problem("mixer", length, batch, gradient=gradient), device)
     calls = {name: contestants[name].run for name in names}
-    ms = turns(calls, repeats=plan.repeats, seconds=plan.seconds, device=device)
+    ms = time_interleaved(calls, repeats=plan.repeats, seconds=plan.seconds, device=device)
     floor_ms = 1000 * floor / rates.bandwidth
     rows: list[Row | Problem] = []
     for name in names:

@@ -7,13 +7,11 @@ texts are random tokens of which half are masked. Which kernels ran is read from
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 from torch.nn.attention import SDPBackend
 
 from diffuapriel.benchmark.entry import random_denoiser
@@ -69,19 +67,6 @@ def build_racer(name: str, plan: GpuPlan, device: torch.device | str) -> Racer:
                 module.kernels = (SDPBackend.FLASH_ATTENTION,)  # type: ignore[assignment]
     engine = compile_denoiser(model, dtype=plan.torch_dtype)
     return Racer(name, engine, sum(p.numel() * p.element_size() for p in model.parameters()))
-
-
-def half_masked(
-    config: ModelConfig, length: int, batch: int, device: torch.device | str
-) -> tuple[Tensor, ...]:
-    """ids (batch, length), sigma (batch,), positions (batch, length): random tokens, every second one masked."""
-    generator = torch.Generator().manual_seed(length)  # the same for every racer
-    ids = torch.randint(config.eos_id, (batch, length), generator=generator)
-    positions = torch.zeros(batch, length, dtype=torch.bool)
-    positions[:, ::2] = True
-    ids[positions] = config.mask_id
-    sigma = torch.full((batch,), math.log(2.0))
-    return ids.to(device), sigma.to(device), positions.to(device)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from diffuapriel.benchmark.timing import compare
+from diffuapriel.benchmark.timing import paired_ratio
 
 SCHEMA = "diffuapriel-gpu-bench"
 VERSION = 1
@@ -96,7 +96,7 @@ class Row:
 
     def over(self, peer: Row) -> tuple[float, float, float]:
         """How many times as long `peer` takes, round by round: median, least, most."""
-        return compare(self.ms, peer.ms)
+        return paired_ratio(self.ms, peer.ms)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from diffuapriel.benchmark.entry import random_denoiser
 from diffuapriel.benchmark.gpu.models import survivors
 from diffuapriel.benchmark.gpu.plan import PURE, GpuPlan
 from diffuapriel.benchmark.gpu.results import Problem, Row, TrainingRow
-from diffuapriel.benchmark.timing import turns
+from diffuapriel.benchmark.timing import time_interleaved
 from diffuapriel.config import preset
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.model.mamba2 import BidirectionalMamba2
@@ -46,7 +46,7 @@ def _one_shape(plan: GpuPlan, length: int, batch: int, device: Device) -> list[R
     calls = {name: updates[name].run for name in names}
     for run in calls.values():
         run()  # the first one after the others' warm-up takes its memory anew: not a round
-    ms = turns(calls, repeats=plan.repeats, seconds=plan.seconds, device=device)
+    ms = time_interleaved(calls, repeats=plan.repeats, seconds=plan.seconds, device=device)
     rows = [TrainingRow(name, length, batch, ms[name], updates[name].compiled) for name in names]
     return [*rows, *problems]
 

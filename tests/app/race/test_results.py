@@ -13,10 +13,10 @@ import pytest
 from app.race import export as race_files
 from app.race.results import ResultsPart, comparison, read_numbers
 from app.race.store import MOST_RESULTS, MOST_VISITORS, Kept, Shelf
-from diffuapriel.benchmark.generation import RaceResult, race
+from diffuapriel.benchmark.generation import race
+from diffuapriel.benchmark.result import EntryFacts, RaceResult
 from diffuapriel.benchmark.sweep import SweepResult, sweep
-from diffuapriel.benchmark.verdict import EntryFacts
-from tests.benchmark.fakes import sleeping_lane
+from tests.benchmark.fakes import sleeping_entry
 
 EVIL = "=cmd|'/c calc'!A1"
 MATH = r"$\frac{1}{$ <img src=x onerror=alert(1)>"
@@ -25,9 +25,9 @@ MATH = r"$\frac{1}{$ <img src=x onerror=alert(1)>"
 @pytest.fixture(scope="module")
 def entries() -> list:
     return [
-        sleeping_lane("quick", lambda n: 0.0),
-        sleeping_lane("slow", lambda n: 0.001, architecture="diffutran"),
-        sleeping_lane(MATH, lambda n: 0.0, architecture="diffuapriel-h"),
+        sleeping_entry("quick", lambda n: 0.0),
+        sleeping_entry("slow", lambda n: 0.001, architecture="diffutran"),
+        sleeping_entry(MATH, lambda n: 0.0, architecture="diffuapriel-h"),
     ]
 
 

@@ -105,7 +105,7 @@ def test_a_sweep_draws_latency_rate_and_the_speed_over_diffutran(tab, visitor, s
     assert list(latency.data[0].x) == list(rate.data[0].x) == [32, 64, 128]
     assert [trace.name for trace in ratio["value"].data] == ["toy-diffuapriel"]
     assert "toy-diffutran wins against toy-diffuapriel at" in status
-    assert "Parameters" in fair and "Attention kernel" in fair and "in an order that turns round" in fair
+    assert "Parameters" in fair and "Attention kernel" in fair and "in an order that is reversed" in fair
     assert any("<progress" in update[-1] for update in updates)
 
 

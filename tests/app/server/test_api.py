@@ -12,7 +12,7 @@ pytest.importorskip("gradio_client", reason="needs gradio_client: pip install gr
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from diffuapriel.benchmark.generation import RaceResult
+from diffuapriel.benchmark.result import RaceResult
 from diffuapriel.trace.trace import Trace
 
 DOORS = {

@@ -8,15 +8,16 @@ import json
 import pytest
 import torch
 
+from diffuapriel.benchmark.entry import half_masked
 from diffuapriel.benchmark.gpu import mixer as gpu_mixer
 from diffuapriel.benchmark.gpu import mixer as gpu_mixers
 from diffuapriel.benchmark.gpu import models as gpu_models
 from diffuapriel.benchmark.gpu import run as gpu
-from diffuapriel.benchmark.gpu.models import half_masked, named_kernels, strict_compilation, survivors
+from diffuapriel.benchmark.gpu.models import named_kernels, strict_compilation, survivors
 from diffuapriel.benchmark.gpu.plan import DIFFUTRAN, DIFFUTRAN_FLASH_2, LENGTHS, PARTS, PURE, RACERS, GpuPlan
 from diffuapriel.benchmark.gpu.results import ROWS, GpuReport, Problem
 from diffuapriel.benchmark.gpu.run import run_gpu_bench
-from diffuapriel.benchmark.timing import compare, turns
+from diffuapriel.benchmark.timing import paired_ratio, time_interleaved
 from diffuapriel.config import preset
 from diffuapriel.ops.ssd import unsupported_reason
 
@@ -159,17 +160,17 @@ def test_nothing_is_timed_on_zeros(report):
 def test_turns_go_round_and_end_when_the_time_is_over():
     calls: list[str] = []
     contestants = {name: lambda name=name: calls.append(name) for name in "ABC"}
-    found = turns(contestants, repeats=4, seconds=1e9)
+    found = time_interleaved(contestants, repeats=4, seconds=1e9)
     assert "".join(calls) == "ABCCBAABCCBA"
     assert all(len(ms) == 4 for ms in found.values())
-    assert len(turns(contestants, repeats=50, seconds=0)["A"]) == 3, "three rounds are the least"
-    assert turns({}, repeats=1, seconds=1) == {}
+    assert len(time_interleaved(contestants, repeats=50, seconds=0)["A"]) == 3, "three rounds are the least"
+    assert time_interleaved({}, repeats=1, seconds=1) == {}
     with pytest.raises(ValueError, match="repeats is 0"):
-        turns(contestants, repeats=0, seconds=1)
+        time_interleaved(contestants, repeats=0, seconds=1)
 
 
 def test_a_ratio_is_taken_round_by_round():
-    assert compare([1.0, 2.0, 4.0], [3.0, 4.0, 20.0]) == (3.0, 2.0, 5.0)
+    assert paired_ratio([1.0, 2.0, 4.0], [3.0, 4.0, 20.0]) == (3.0, 2.0, 5.0)
 
 
 def test_a_racer_that_fails_is_told_with_its_reason():
