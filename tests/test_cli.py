@@ -279,7 +279,7 @@ def test_a_corpus_is_tokenized_once_for_training(run: Run, tmp_path: Path) -> No
     assert re.search(r"^train +\d+ documents +3,0\d\d tokens$", out, re.M)
     assert f"diffuapriel train --corpus tokens:{folder} ..." in out
     code, out, err = run(*argv)
-    assert (code, out) == (1, "") and "is there already" in err
+    assert (code, out) == (1, "") and "exists already" in err
 
 
 @pytest.mark.parametrize("ending", ["json", "html", "gif"])

@@ -79,7 +79,7 @@ def _spec(source: str, tokenizer: str, folder: Path) -> str:
     if not lines.exists():
         library = open_corpus("stdlib", get_tokenizer(tokenizer))
         assert isinstance(library, DocumentCorpus)
-        texts = [text for part in library.parts.values() for text in part]
+        texts = [text for part in library.splits.values() for text in part]
         lines.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
     if source == "JSON lines":
         return str(lines)

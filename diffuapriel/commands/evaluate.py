@@ -172,7 +172,7 @@ def _infilling(args: argparse.Namespace, model: Any, tokenizer: Any, length: int
         report = evaluate_infilling(
             model,
             tokenizer,
-            stdlib_corpus(tokenizer).parts["heldout"],
+            stdlib_corpus(tokenizer).splits["validation"],
             spans=args.spans,
             span=args.span,
             length=length,

@@ -1,19 +1,19 @@
-"""Tokenize a corpus once, for training that reads it again and again.
+"""Tokenize a corpus once, for training runs that read it again and again.
 
-The corpus tokens:FOLDER is then read from disk as it is needed, whatever its size: any step of a run is found at once,
-each epoch reads every window once in an order of its own, and no core is kept from the model. SPEC is any other corpus:
+The corpus tokens:FOLDER is then read from disk as needed, whatever its size: any step of a run is found at once, each
+epoch reads every window once in its own order, and the CPU cores stay free for the model. SPEC is any other corpus:
 stdlib, a text, JSON-lines or Parquet file or a folder of them, hf:owner/name, or tales.
 
-Documents are read one by one and tokenized on every core, so memory stays bounded. The folder appears when it is
-whole; what a killed run leaves beside it is refused by name. A cache belongs to its tokenizer: gpt2-4k for the presets
-nano and tiny, gpt2 for the others.
+Documents are read one by one and tokenized on every core, so memory use is bounded. The folder appears when it is
+complete; if a run is killed, the next one names what it left. A cache works with one tokenizer: gpt2-4k for the
+presets nano and tiny, gpt2 for the others.
 
 examples:
   diffuapriel tokenize my_texts/ --out runs/tokens/mine                             a folder of files
   diffuapriel tokenize stdlib --tokenizer gpt2-4k --out runs/tokens/stdlib-4k       for nano and tiny
   diffuapriel tokenize hf:roneneldan/TinyStories --out runs/tokens/tinystories      a dataset of the Hub
   diffuapriel tokenize hf:mlfoundations/dclm-baseline-1.0 --tokens 5000000000 --out runs/tokens/dclm-5b
-  diffuapriel train --corpus tokens:runs/tokens/stdlib-4k --minutes 20              what it is for
+  diffuapriel train --corpus tokens:runs/tokens/stdlib-4k --minutes 20              train on it
 """
 
 from __future__ import annotations
@@ -28,19 +28,22 @@ from diffuapriel.commands.choices import TOKENIZERS
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("spec", metavar="SPEC", help="the corpus, see above")
+    parser.add_argument("spec", metavar="SPEC", help="the corpus to tokenize")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FOLDER", help="where the tokens go; a new folder"
+        "--out", type=Path, required=True, metavar="FOLDER", help="a new folder for the tokens"
     )
-    parser.add_argument("--tokenizer", choices=TOKENIZERS, default="gpt2", help="whose ids")
+    parser.add_argument("--tokenizer", choices=TOKENIZERS, default="gpt2", help="default: gpt2")
     parser.add_argument(
-        "--tokens", type=int, metavar="N", help="stop at N tokens to train on, and a ninth held out"
+        "--tokens",
+        type=int,
+        metavar="N",
+        help="stop at N training tokens, and a ninth of that for validation",
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="that tokenize; one a core by default")
+    parser.add_argument("--threads", type=int, metavar="N", help="default: one per core")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Tokenize with a bar on standard error, then say what there is."""
+    """Tokenize, with a progress bar on standard error, and print the size of each split."""
     from diffuapriel.data.build import build_tokens
     from diffuapriel.tokenizer import get_tokenizer
     from diffuapriel.training.logging import progress_bar
@@ -50,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
         def show(documents: int, tokens: int) -> None:
             nonlocal bar
-            if bar is None:  # what is refused is refused before there is a bar
+            if bar is None:  # so that an error in the arguments is printed without a bar
                 bar = stack.enter_context(progress_bar(f"tokenize {args.spec}", None, unit="token"))
                 bar.unit_scale = True
             bar.set_postfix_str(f"{documents:,} documents", refresh=False)
@@ -64,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
             threads=args.threads,
             on_progress=show,
         )
-    for part in ("train", "heldout"):
-        print(f"{part:8} {corpus.documents(part):>12,} documents {corpus.tokens(part):>15,} tokens")
-    print(f"SHA-256  {corpus.digest}\n\ndiffuapriel train --corpus {corpus.name} ...")
+    for split in ("train", "validation"):
+        print(f"{split:10} {corpus.documents(split):>12,} documents {corpus.tokens(split):>15,} tokens")
+    print(f"SHA-256    {corpus.digest}\n\ndiffuapriel train --corpus {corpus.name} ...")
     return 0

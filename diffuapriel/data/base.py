@@ -1,7 +1,9 @@
-"""What a corpus is, and the checks that every corpus shares.
+"""What a corpus is, and the checks and random streams that all corpora share.
 
-Every corpus has two splits that share no document, "train" and "heldout" ("valid" is another name for it).
-A batch is a pure function of its arguments, so a run stopped at any step resumes exactly.
+A corpus has two splits that share no document, "train" and "validation". A batch is a pure function of (seed, split,
+step): row r of step s is drawn from a random stream of its own, keyed by seed, split, s and r, and nothing is carried
+over from the step before. So a run that is stopped at any step resumes exactly, and ranks and data-loader workers can
+each make their own rows of a batch.
 """
 
 from __future__ import annotations
@@ -14,11 +16,13 @@ from torch import Tensor
 
 from diffuapriel.tokenizer import Tokenizer
 
-SPLITS = {"train": "train", "heldout": "heldout", "valid": "heldout"}
+SPLITS = ("train", "validation")
+ALIASES = {"heldout": "validation", "valid": "validation"}
+VALIDATION_EVERY = 10  # one document in ten is for validation, or the last tenth of a single text
 
 
 class Corpus(Protocol):
-    """Text as token windows. Every implementation can be pickled, for the workers of a data loader."""
+    """Text as windows of tokens. Every implementation can be pickled, for the workers of a data loader."""
 
     name: str
     tokenizer: Tokenizer
@@ -26,37 +30,46 @@ class Corpus(Protocol):
     def batch(
         self, step: int, *, split: str, batch_size: int, length: int, seed: int, rows: range | None = None
     ) -> Tensor:
-        """Ids (batch_size, length), int64: a pure function of the arguments. `rows`: only these rows of them."""
+        """Ids (batch_size, length), int64: a pure function of the arguments. `rows`: only these rows of the batch."""
         ...
 
     def document(self, index: int, *, split: str, seed: int) -> str:
-        """One document of a part, as text."""
+        """One document of a split, as text."""
         ...
 
 
 def check_split(split: str) -> str:
-    """The split's own name, "train" or "heldout"; ValueError for another."""
-    if split not in SPLITS:
-        raise ValueError(f"no part of the corpus is called {split!r}; choose 'train' or 'heldout'")
-    return SPLITS[split]
+    """The name of the split, with aliases resolved: "train" or "validation". ValueError for an unknown name."""
+    name = ALIASES.get(split, split)
+    if name not in SPLITS:
+        raise ValueError(f"a corpus has no split {split!r}; choose 'train' or 'validation'")
+    return name
 
 
-def check_window(step: int, batch_size: int, length: int) -> None:
-    """ValueError for a step, batch size or length that no batch can have."""
+def stream_key(split: str) -> str:
+    """The name of a split in the keys of random streams.
+
+    The key of "validation" is "heldout", the name that the split had at first: with any other key the same seed
+    would draw other windows, and no recorded figure could be reproduced.
+    """
+    return "heldout" if split == "validation" else split
+
+
+def check_batch(step: int, split: str, batch_size: int, length: int, rows: range | None) -> tuple[str, range]:
+    """The split's own name and the rows to make, all of the batch where `rows` is None.
+
+    Raises ValueError for a step, split, batch size, length or rows that no batch can have.
+    """
     for value, least, what in ((step, 0, "step"), (batch_size, 1, "batch_size"), (length, 2, "length")):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"{what} is {value!r}; it must be a whole number, {least} or more")
-
-
-def check_rows(rows: range | None, batch_size: int) -> range:
-    """The rows of a batch to make, all where None is given; ValueError for rows that it does not have."""
     rows = range(batch_size) if rows is None else rows
     if not rows or rows.step != 1 or rows.start < 0 or rows.stop > batch_size:
         raise ValueError(f"rows are {rows}; they must be consecutive ones of range(0, {batch_size})")
-    return rows
+    return check_split(split), rows
 
 
 def random_stream(*key: int | str) -> random.Random:
-    """A random stream of its own for every key: the same on every machine and Python version."""
+    """A random stream for a key: the same on every machine and Python version."""
     digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=8).digest()
     return random.Random(int.from_bytes(digest, "big"))

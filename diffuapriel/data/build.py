@@ -1,31 +1,45 @@
-"""Making a token cache (tokens.py): documents in, shards of token ids out, in bounded memory.
+"""Makes a token cache: documents in, shards of token ids out (token_cache.py), in bounded memory.
 
-Documents are read in order by one thread and tokenized by several: tiktoken lets go of Python's lock while it works, so
-threads share the text where processes would have to copy it to and fro, and nothing is forked beside a running model.
-What is read ahead is bounded, so memory is too, whatever the size of the source.
+Every document of a corpus is read once, in order, and assigned to the split that it also has without a cache:
 
-The folder appears whole or not at all: it is written aside and renamed (storage.py). A run that was killed leaves the
-half-built folder there, which the next one refuses by name.
+    tales      endless; every tenth story is for validation
+    stdlib     by module (stdlib.py)
+    files      the last tenth of the documents, or of the characters of a single document (files.py). The documents
+               are counted first, so files are read twice
+    hf:...     the dataset's own validation split, or every tenth document (huggingface.py)
+
+A .txt file is one document and must fit in memory; JSON lines and Parquet are read line by line and row by row.
+
+One thread reads and several tokenize: tiktoken releases Python's global lock, so threads share the text, which
+processes would have to copy, and nothing is forked beside a running model. The amount read ahead is bounded.
+
+The folder appears whole or not at all: it is written beside its place and renamed (storage.py). A killed run leaves
+the half-built folder, and the next run refuses to start until it is removed.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from diffuapriel.data.documents import HELD_OUT
-from diffuapriel.data.sources import documents_of, endless
+from diffuapriel.data.base import SPLITS, VALIDATION_EVERY
+from diffuapriel.data.documents import DocumentCorpus, split_documents
+from diffuapriel.data.files import find_files, read_documents
+from diffuapriel.data.huggingface import HubCorpus
+from diffuapriel.data.registry import open_corpus
+from diffuapriel.data.tales import TalesCorpus
 from diffuapriel.data.token_cache import (
+    DISK_NAMES,
     INDEX,
-    PARTS,
     SCHEMA,
     VERSION,
     TokenCorpus,
@@ -35,13 +49,15 @@ from diffuapriel.data.token_cache import (
 from diffuapriel.storage import replace_folder, write_json
 from diffuapriel.tokenizer import Tokenizer
 
-SHARD_TOKENS = 2**28  # a shard is closed at the first end of a document after so many
-JOB_CHARACTERS = 100_000  # of documents that a thread takes at once
-AHEAD = 2  # jobs a thread that are read before they are wanted
+SHARD_TOKENS = 2**28  # a shard ends with the document that reaches this number
+JOB_CHARACTERS = 100_000  # of the documents that a thread takes at once
+AHEAD = 2  # jobs per thread that are read in advance
 PIECE_CHARACTERS = 1_000_000  # a longer document is tokenized in pieces
+KNOWN_KINDS = ("tales", "stdlib", "hf", "tokens")
 
-Job = list[tuple[str, str]]  # (part, text) of some documents
-Done = list[tuple[str, np.ndarray]]  # (part, ids), each closed by <|endoftext|>
+Documents = Iterator[tuple[str, str]]  # ("train" or "validation", text)
+Job = list[tuple[str, str]]  # (split, text) of some documents
+Done = list[tuple[str, np.ndarray]]  # (split, ids), each ending with <|endoftext|>
 
 
 def build_tokens(
@@ -55,36 +71,44 @@ def build_tokens(
 ) -> TokenCorpus:
     """Tokenize the corpus `spec` into `folder`, and open it.
 
-    most_tokens: stop a part at the first end of a document beyond so many tokens of train, and a ninth of them held
-    out. threads: None takes one a core. on_progress is called with the documents and tokens written so far.
-    Raises FileExistsError when `folder` is there, ValueError for a half-built one, for a corpus without text in one of
-    its parts, for tales without `most_tokens` (they never end), and whatever the source raises.
+    Args:
+        most_tokens: end the training split with the document that reaches this number of tokens, and the validation
+            split at a ninth of it.
+        threads: None for one per core.
+        on_progress: called with the documents and tokens written so far.
+
+    Raises FileExistsError if `folder` exists; ValueError if it is half-built, if a split has no text, and for tales
+    without `most_tokens` (they never end); and what the source raises.
     """
     folder = Path(folder)
     if folder.exists():
-        raise FileExistsError(f"{folder} is there already; remove it, or name another folder")
+        raise FileExistsError(f"{folder} exists already; remove it, or choose another folder")
     refuse_half_built(folder)
     for name, value in (("most_tokens", most_tokens), ("threads", threads)):
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}; it must be 1 or more")
-    if endless(spec) and most_tokens is None:
-        raise ValueError(f"{spec} never ends: say how many tokens are wanted (--tokens 10000000)")
+    if spec.partition(":")[0] == "tales" and most_tokens is None:
+        raise ValueError(f"{spec} never ends: give a number of tokens (--tokens 10000000)")
     documents, threads = documents_of(spec, tokenizer), threads or os.cpu_count() or 1
 
     def write(into: Path) -> None:
-        writers = {part: _Writer(into, part, token_dtype(tokenizer.vocab_size)) for part in PARTS}
-        limits = {"train": most_tokens, "heldout": most_tokens and -(-most_tokens // (HELD_OUT - 1))}
-        for part, ids in _tokenized(_wanted(documents, writers, limits), tokenizer, threads):
-            if not _full(writers[part], limits[part]):
-                writers[part].add(ids)
+        limits = {
+            "train": most_tokens,
+            "validation": most_tokens and -(-most_tokens // (VALIDATION_EVERY - 1)),
+        }
+        writers = {split: _Writer(into, split, tokenizer, limits[split]) for split in SPLITS}
+        for split, ids in _tokenized(_wanted(documents, writers), tokenizer, threads):
+            if not writers[split].full:
+                writers[split].add(ids)
                 if on_progress:
                     on_progress(
-                        *(sum(w.count(what) for w in writers.values()) for what in ("documents", "tokens"))
+                        sum(writer.documents for writer in writers.values()),
+                        sum(writer.tokens for writer in writers.values()),
                     )
-        parts = {part: writer.close() for part, writer in writers.items()}
-        for part, described in parts.items():
-            if not described["documents"]:
-                raise ValueError(f"{spec}: too little text, nothing is left for the part {part!r}")
+        parts = {DISK_NAMES[split]: writer.close() for split, writer in writers.items()}
+        for split, writer in writers.items():
+            if not writer.documents:
+                raise ValueError(f"{spec}: too little text, nothing is left for the split {split!r}")
         write_json(into / INDEX, _index(spec, tokenizer, parts))
 
     replace_folder(folder, write)
@@ -92,20 +116,22 @@ def build_tokens(
 
 
 class _Writer:
-    """The shards and the documents' ends of one part."""
+    """The shards of one split, and the file of the document ends."""
 
-    def __init__(self, folder: Path, part: str, dtype: np.dtype) -> None:
-        self.folder, self.part, self.dtype = folder, part, dtype
+    def __init__(self, folder: Path, split: str, tokenizer: Tokenizer, limit: int | None) -> None:
+        self.folder, self.limit, self.dtype = folder, limit, token_dtype(tokenizer.vocab_size)
         self.documents = self.tokens = 0
-        self._ends = (folder / f"{part}.documents").open("wb")
+        self._stem = DISK_NAMES[split]
+        self._ends = (folder / f"{self._stem}.documents").open("wb")
         self._shards: list[dict[str, Any]] = []
         self._open()
 
-    def count(self, what: str) -> int:
-        return getattr(self, what)
+    @property
+    def full(self) -> bool:
+        return self.limit is not None and self.tokens >= self.limit
 
     def add(self, ids: np.ndarray) -> None:
-        """One document, closed by <|endoftext|>."""
+        """Write one document, which ends with <|endoftext|>."""
         data = ids.astype(self.dtype).tobytes()
         self._file.write(data)
         self._sha256.update(data)
@@ -118,13 +144,13 @@ class _Writer:
             self._open()
 
     def close(self) -> dict[str, Any]:
-        """What the index says of this part."""
+        """Close the files; returns the entry of this split in the index."""
         self._close_shard()
         self._ends.close()
         return {"documents": self.documents, "tokens": self.tokens, "shards": self._shards}
 
     def _open(self) -> None:
-        self._name = f"{self.part}-{len(self._shards):05}.bin"
+        self._name = f"{self._stem}-{len(self._shards):05}.bin"
         self._file = (self.folder / self._name).open("wb")
         self._sha256, self._in_shard = hashlib.sha256(), 0
 
@@ -137,43 +163,35 @@ class _Writer:
             (self.folder / self._name).unlink()
 
 
-def _full(writer: _Writer, limit: int | None) -> bool:
-    return limit is not None and writer.tokens >= limit
-
-
-def _wanted(
-    documents: Iterable[tuple[str, str]], writers: dict[str, _Writer], limits: dict[str, int | None]
-) -> Iterator[tuple[str, str]]:
-    """The documents of parts that are not full yet; ends when all are."""
-    for part, text in documents:
-        if not _full(writers[part], limits[part]):
-            yield part, text
-        elif all(_full(writers[p], limits[p]) for p in PARTS):
+def _wanted(documents: Documents, writers: dict[str, _Writer]) -> Documents:
+    """The documents of splits that are not full; ends when all are."""
+    for split, text in documents:
+        if not writers[split].full:
+            yield split, text
+        elif all(writer.full for writer in writers.values()):
             return
 
 
-def _tokenized(
-    documents: Iterable[tuple[str, str]], tokenizer: Tokenizer, threads: int
-) -> Iterator[tuple[str, np.ndarray]]:
-    """(part, ids) of every document, in order; at most AHEAD jobs a thread are under way."""
-    under_way: deque[Future[Done]] = deque()
+def _tokenized(documents: Documents, tokenizer: Tokenizer, threads: int) -> Iterator[tuple[str, np.ndarray]]:
+    """(split, ids) of every document, in order; at most AHEAD jobs per thread are pending."""
+    pending: deque[Future[Done]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
             for job in _jobs(documents):
-                under_way.append(pool.submit(_encode, job, tokenizer))
-                if len(under_way) >= AHEAD * threads:
-                    yield from under_way.popleft().result()
-            while under_way:
-                yield from under_way.popleft().result()
+                pending.append(pool.submit(_encode, job, tokenizer))
+                if len(pending) >= AHEAD * threads:
+                    yield from pending.popleft().result()
+            while pending:
+                yield from pending.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _jobs(documents: Iterable[tuple[str, str]]) -> Iterator[Job]:
+def _jobs(documents: Documents) -> Iterator[Job]:
     job: Job = []
     characters = 0
-    for part, text in documents:
-        job.append((part, text))
+    for split, text in documents:
+        job.append((split, text))
         characters += len(text)
         if characters >= JOB_CHARACTERS:
             yield job
@@ -184,16 +202,16 @@ def _jobs(documents: Iterable[tuple[str, str]]) -> Iterator[Job]:
 
 def _encode(job: Job, tokenizer: Tokenizer) -> Done:
     done = []
-    for part, text in job:
+    for split, text in job:
         pieces = [np.array(tokenizer.encode(piece), dtype=np.uint32) for piece in pieces_of(text)]
-        done.append((part, np.concatenate([*pieces, np.array([tokenizer.eos_id], dtype=np.uint32)])))
+        done.append((split, np.concatenate([*pieces, np.array([tokenizer.eos_id], dtype=np.uint32)])))
     return done
 
 
 def pieces_of(text: str, size: int = PIECE_CHARACTERS) -> Iterator[str]:
-    """The text in pieces of about `size` characters, which together have the tokens of the whole.
+    """The text in pieces of about `size` characters, which together have the same tokens as the whole.
 
-    It is cut before a space between two lower-case letters of ASCII: GPT-2's rule ends a token there in any case.
+    It is cut before a space between two lower-case ASCII letters, where GPT-2's rule always ends a token.
     """
     start = 0
     while len(text) - start > size and (found := _BETWEEN_WORDS.search(text, start + size)):
@@ -206,7 +224,7 @@ _BETWEEN_WORDS = re.compile(r"(?<=[a-z]) (?=[a-z])")
 
 
 def _index(spec: str, tokenizer: Tokenizer, parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    shards = [shard["sha256"] for part in PARTS for shard in parts[part]["shards"]]
+    shards = [shard["sha256"] for split in SPLITS for shard in parts[DISK_NAMES[split]]["shards"]]
     return {
         "schema": SCHEMA,
         "version": VERSION,
@@ -217,3 +235,50 @@ def _index(spec: str, tokenizer: Tokenizer, parts: dict[str, dict[str, Any]]) ->
         "digest": hashlib.sha256("\n".join([tokenizer.name, *shards]).encode()).hexdigest(),
         "parts": parts,
     }
+
+
+# ---- the documents of a corpus ---------------------------------------------------------------------
+
+
+def documents_of(spec: str, tokenizer: Tokenizer) -> Documents:
+    """(split, text) of every document of the corpus that `spec` names (see registry.py).
+
+    Raises what `open_corpus` raises, and ValueError for a token cache, which holds no text.
+    """
+    path, _, field = spec.partition("#")
+    if spec.partition(":")[0] not in KNOWN_KINDS and Path(path).exists():
+        return _of_files(Path(path), field or "text")
+    corpus = open_corpus(spec, tokenizer)
+    if isinstance(corpus, TalesCorpus):
+        return _of_tales(corpus)
+    if isinstance(corpus, HubCorpus):
+        return corpus.documents()
+    if isinstance(corpus, DocumentCorpus):
+        return ((split, text) for split in SPLITS for text in corpus.splits[split] if text)
+    raise ValueError(
+        f"{spec!r} is no corpus of documents; name tales, stdlib, a file, a folder or hf:owner/name"
+    )
+
+
+def _of_tales(corpus: TalesCorpus) -> Documents:
+    for index in itertools.count():
+        split = "validation" if index % VALIDATION_EVERY == VALIDATION_EVERY - 1 else "train"
+        yield split, corpus.document(index, split=split, seed=0)
+
+
+def _of_files(path: Path, field: str) -> Documents:
+    files = find_files(path)
+
+    def texts() -> Iterator[str]:
+        return (text for file in files for text in read_documents(file, field) if text.strip())
+
+    count = sum(1 for _ in texts())
+    if not count:
+        raise ValueError(f"{path} holds no text")
+    if count == 1:
+        for split, halves in zip(("train", "validation"), split_documents(list(texts())), strict=True):
+            yield from ((split, text) for text in halves if text)
+        return
+    cut = count - max(1, count // VALIDATION_EVERY)
+    for index, text in enumerate(texts()):
+        yield ("train" if index < cut else "validation"), text

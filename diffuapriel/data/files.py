@@ -1,15 +1,15 @@
-"""Corpora from files of the user's: text, JSON lines, Parquet, or a folder of them.
+"""Corpora from the user's own files: text, JSON lines, Parquet, or a folder of them.
 
     .txt       one document
-    .jsonl     one document a line, in the field "text" or another that is named
-    .parquet   one document a row, in the column "text" or another that is named
+    .jsonl     one document per line, in the field "text" or another given field
+    .parquet   one document per row, in the column "text" or another given column
     a folder   the documents of all such files in it and below, in the order of their names
 
-The last tenth of the documents is held out, or of the characters where there is one document only.
-Whatever cannot be read is refused with the file, and the line where there are lines.
+The last tenth of the documents is for validation; of a single document, the last tenth of its characters. An error
+names the file that cannot be read, and the line if there is one.
 
-Such a corpus is held in memory as text, and tokenized window by window. What is too large for that goes through
-`diffuapriel tokenize` once, which reads document by document (sources.py).
+The corpus is kept in memory as text and tokenized window by window. A larger one goes through `diffuapriel tokenize`
+once, which reads document by document (build.py).
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from diffuapriel.data.documents import DocumentCorpus, split_documents
 from diffuapriel.tokenizer import Tokenizer
 
 SUFFIXES = (".txt", ".jsonl", ".parquet")
-MUCH = 1_000_000_000  # bytes of files, above which a cache of tokens is advised
+LARGE = 1_000_000_000  # bytes of files above which a token cache is recommended
 
 log = logging.getLogger(__name__)
 
 
 def file_corpus(path: Path, tokenizer: Tokenizer, *, field: str = "text") -> DocumentCorpus:
-    """The corpus of a file or folder. Raises ValueError for what is empty, binary or malformed."""
+    """The corpus of a file or folder. Raises ValueError if it is empty, binary or malformed."""
     files = find_files(path)
     size = sum(file.stat().st_size for file in files)
-    if size > MUCH:
+    if size > LARGE:
         log.warning(
             f"{path} holds {size / 1e9:.1f} GB and all of it is read into memory; "
             f"`diffuapriel tokenize {path} --out FOLDER` makes a corpus tokens:FOLDER that is not"
@@ -41,14 +41,14 @@ def file_corpus(path: Path, tokenizer: Tokenizer, *, field: str = "text") -> Doc
     documents = [document for file in files for document in read_documents(file, field) if document.strip()]
     if not documents:
         raise ValueError(f"{path} holds no text")
-    train, heldout = split_documents(documents)
+    train, validation = split_documents(documents)
     megabytes = sum(map(len, documents)) / 1e6
     description = f"{len(documents)} documents, {megabytes:.2f} million characters, from {path}"
-    return DocumentCorpus(str(path), tokenizer, train=train, heldout=heldout, description=description)
+    return DocumentCorpus(str(path), tokenizer, train=train, validation=validation, description=description)
 
 
 def find_files(path: Path) -> list[Path]:
-    """The files of a corpus, in the order of their names. Raises ValueError where there is none that can be read."""
+    """The files of a corpus, in the order of their names. Raises ValueError if there is none."""
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
         if not files:
@@ -96,13 +96,13 @@ def _read_json_lines(file: Path, field: str) -> Iterator[str]:
             raise ValueError(f"{where}: not JSON ({error.msg} at character {error.colno})") from None
         if not isinstance(record, dict):
             raise ValueError(
-                f"{where}: a JSON object is due, with a field {field!r}, not {line.strip()[:40]!r}"
+                f"{where}: expected a JSON object with a field {field!r}, not {line.strip()[:40]!r}"
             )
         yield field_text(record, field, where)
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    """(number, text) of every line, one at a time, whatever the size of the file."""
+    """(number, text) of every line, read one at a time."""
     with file.open("rb") as stream:
         for number, data in enumerate(stream, start=1):
             try:
@@ -117,7 +117,7 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
 
 
 def field_text(record: dict[str, Any], field: str, where: str) -> str:
-    """The text in a record's field; ValueError naming `where` if it is not there or no text."""
+    """The text in a field of a record. Raises ValueError, which names `where`, if the field is missing or not text."""
     if field not in record:
         known = ", ".join(map(repr, record)) or "none"
         raise ValueError(f"{where}: no field {field!r} (it has: {known}); name another with #field")

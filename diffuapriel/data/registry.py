@@ -1,11 +1,11 @@
-"""`open_corpus` opens a corpus by its name.
+"""Opens a corpus by name.
 
-tales, tales:1, tales:2, tales:3    stories from the grammar ("tales" is "tales:3")
-stdlib                              the Python standard library of this machine
-book.txt  data.jsonl  data.parquet  a file of yours, or a folder of such files
-data.jsonl#content                  ... with the text in another field than "text"
-hf:owner/name  hf:owner/name:config a dataset of the Hugging Face Hub, streamed (also ...#field)
-tokens:FOLDER                       any of these, tokenized once by `diffuapriel tokenize` (tokens.py)
+tales, tales:1, tales:2, tales:3      stories from the grammar ("tales" is "tales:3")
+stdlib                                the Python standard library of this machine
+book.txt  data.jsonl  data.parquet    your own file, or a folder of such files
+data.jsonl#content                    ... with the text in another field than "text"
+hf:owner/name  hf:owner/name:config   a dataset of the Hugging Face Hub, streamed (also ...#field)
+tokens:FOLDER                         any of these, tokenized once by `diffuapriel tokenize`
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from diffuapriel.tokenizer import Tokenizer
 
 
 def open_corpus(spec: str, tokenizer: Tokenizer) -> Corpus:
-    """The corpus that `spec` names (see the top of this file).
+    """The corpus that `spec` names, in one of the forms above.
 
     Raises:
-        ValueError: for a spec of no known form, or a file that is empty, binary or malformed (the message
-            names file and line).
+        ValueError: for a spec of unknown form, or a file that is empty, binary or malformed (the message
+            names the file and the line).
         FileNotFoundError: for a path that does not exist.
-        ImportError: where Parquet or the Hub needs a package that is not installed; it names the command.
+        ImportError: if Parquet or the Hub needs a package that is not installed; the message has the command.
     """
     if not isinstance(spec, str) or not spec.strip():
-        raise ValueError(f"a corpus is named by text such as 'tales:3', 'stdlib' or a path, not {spec!r}")
+        raise ValueError(f"a corpus is given as text such as 'tales:3', 'stdlib' or a path, not {spec!r}")
     kind, _, rest = spec.partition(":")
     if kind == "tales":
         from diffuapriel.data.tales import TalesCorpus
@@ -49,7 +49,7 @@ def open_corpus(spec: str, tokenizer: Tokenizer) -> Corpus:
         return HubCorpus(path.removeprefix("hf:"), tokenizer, field=field or "text")
     if not Path(path).exists():
         raise FileNotFoundError(
-            f"{path!r} is no corpus: no such file or folder. Known names are tales:1, tales:2, tales:3 and "
+            f"{path!r} is not a corpus: no such file or folder. Known names are tales:1, tales:2, tales:3 and "
             "stdlib; a dataset of the Hugging Face Hub is written hf:owner/name"
         )
     from diffuapriel.data.files import file_corpus

@@ -1,17 +1,17 @@
-"""Windows of whole tales, with the exact log-probability of what is in them.
+"""Windows of whole tales, with the exact log-probability of the stories in them.
 
-A window holds stories in the order they were generated, each followed by <|endoftext|>; the first story
-that does not fit ends the window, and <|endoftext|> fills the rest. No story is cut: a cut story has
-another entropy. Every row starts its own random stream, keyed by (seed, split, step, row).
+A window holds stories in the order in which they were generated, each followed by <|endoftext|>. The first story that
+does not fit ends the window, and <|endoftext|> fills the rest. No story is cut, because a cut story has another
+entropy.
 
-The floor that a model can reach on a window is -log P(window), and
+No model can code a window in fewer nats than -log P(window), where
 
     log P(window) = sum over its stories of log p(story)  +  log P(the next story does not fit).
 
-`batch_with_floor` returns the first term, which is exact. The second is at most 0, so the sum of the
-stories' -log p is a hair below the true floor (for level 3 in windows of 256 about 0.001 nats/token).
-It needs windows in which nearly every story fits: in shorter ones the stories are those that happen to
-be short, which have another entropy, and it refuses.
+`batch_with_entropy` returns the first term, which is exact. The second term is at most 0, so the sum of the stories'
+-log p is slightly below the true bound (by about 0.001 nats/token for level 3 in windows of 256). The method requires
+windows that nearly every story fits: shorter windows hold only the stories that happen to be short, whose entropy is
+different.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from diffuapriel.data.base import check_rows, check_split, check_window, random_stream
+from diffuapriel.data.base import check_batch, check_split, random_stream, stream_key
 from diffuapriel.tales import language as tales
 from diffuapriel.tokenizer import Tokenizer
 
-TRIES = 2000  # to find a first story that fits, before a window is called too short
-FITTING = 0.95  # share of the stories that must fit a window for its floor to be exact
+TRIES = 2000  # stories drawn to find a first one that fits, before a window is called too short
+FITTING = 0.95  # share of the stories that must fit a window for its entropy to be known
 
 
 class TalesCorpus:
-    """Stories of one level. See the top of this file for what a window is."""
+    """Stories of one level, in windows of whole stories."""
 
     def __init__(self, tokenizer: Tokenizer, level: int = 3) -> None:
         tales.grammar(level)  # refuses an unknown level
@@ -43,33 +43,33 @@ class TalesCorpus:
         return f"TalesCorpus({self.tokenizer.name!r}, level={self.level})"
 
     def document(self, index: int, *, split: str, seed: int) -> str:
-        """Story number `index` of a part."""
-        return tales.generate(self.level, random_stream(seed, check_split(split), "document", index))
+        """Story number `index` of a split."""
+        key = stream_key(check_split(split))
+        return tales.generate(self.level, random_stream(seed, key, "document", index))
 
     def batch(
         self, step: int, *, split: str, batch_size: int, length: int, seed: int, rows: range | None = None
     ) -> Tensor:
-        """Ids (batch_size, length), int64; with `rows` only these rows of them."""
         return torch.tensor([ids for _, ids, _ in self._rows(step, split, batch_size, length, seed, rows)])
 
-    def batch_with_floor(
+    def batch_with_entropy(
         self, step: int, *, split: str, batch_size: int, length: int, seed: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The same ids as `batch`, and what they cost at least.
+        """The same ids as `batch`, and the exact log-probability of the stories in them.
 
         Returns:
             ids: (batch_size, length), int64.
-            log_prob: (batch_size,), float64: summed exact log-probability of the row's stories, nats.
-            story_tokens: (batch_size,), int64: tokens of the stories and one <|endoftext|> for each;
-                the filling is not counted.
+            log_prob: (batch_size,), float64: summed exact log-probability of the stories of each row, in nats.
+            story_tokens: (batch_size,), int64: tokens of the stories, with one <|endoftext|> each; padding
+                is not counted.
 
-        Raises ValueError for windows that fewer than 95 % of the stories fit.
+        Raises ValueError if fewer than 95 % of the stories fit the window.
         """
         least = shortest_window(self.level, self.tokenizer)
         if length < least:
             raise ValueError(
                 f"the entropy of level-{self.level} tales is known for windows of {least} tokens or more, "
-                f"not {length}: shorter ones hold only the stories that happen to be short"
+                f"not {length}: shorter windows hold only the stories that happen to be short"
             )
         rows = self._rows(step, split, batch_size, length, seed)
         log_probs = [sum(tales.log_prob(story, self.level) for story in stories) for stories, _, _ in rows]
@@ -82,13 +82,11 @@ class TalesCorpus:
     def _rows(
         self, step: int, split: str, batch_size: int, length: int, seed: int, rows: range | None = None
     ) -> list[tuple[list[str], list[int], int]]:
-        check_window(step, batch_size, length)
-        part = check_split(split)
-        wanted = check_rows(rows, batch_size)
-        return [self._row(random_stream(seed, part, step, row), length) for row in wanted]
+        split, rows = check_batch(step, split, batch_size, length, rows)
+        return [self._row(random_stream(seed, stream_key(split), step, row), length) for row in rows]
 
     def _row(self, rng: random.Random, length: int) -> tuple[list[str], list[int], int]:
-        """(stories, ids of the whole window, number of ids that belong to the stories)."""
+        """(stories, ids of the whole window, number of ids that are not padding)."""
         eos = self.tokenizer.eos_id
         stories: list[str] = []
         ids: list[int] = []
@@ -100,17 +98,17 @@ class TalesCorpus:
                 ids += [*tokens, eos]
             elif stories:
                 return stories, ids + [eos] * (length - len(ids)), len(ids)
-        if stories:  # a window that holds thousands of stories
+        if stories:  # a window that is long enough for thousands of stories
             return stories, ids + [eos] * (length - len(ids)), len(ids)
         raise ValueError(
             f"no story of level {self.level} fits a window of {length} tokens; "
-            f"take {shortest_window(self.level, self.tokenizer)} or more, or a lower level"
+            f"use {shortest_window(self.level, self.tokenizer)} or more, or a lower level"
         )
 
 
 @cache
 def shortest_window(level: int, tokenizer: Tokenizer) -> int:
-    """Window length that 95 % of the stories of a level fit, found from 2,000 of them."""
+    """Window length in tokens that 95 % of the stories of a level fit, estimated from 2,000 stories."""
     rng = random_stream("shortest_window", level)
     lengths = sorted(len(tokenizer.encode(tales.generate(level, rng))) + 1 for _ in range(2000))
     return lengths[int(FITTING * len(lengths))]

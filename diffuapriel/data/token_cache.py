@@ -1,16 +1,17 @@
-"""A corpus that was tokenized once and is mapped into memory: `tokens:FOLDER`.
+"""A corpus that was tokenized once and is memory-mapped: `tokens:FOLDER`.
 
-    index.json             tokenizer, dtype, source, and of each part its shards with their lengths and SHA-256
-    train-00000.bin ...    token ids one after the other, little-endian; every document closed by <|endoftext|>
-    train.documents        where each document ends, int64, counted in tokens
-    heldout...             the same for the other part
+    index.json             tokenizer, dtype, source, and for each split its shards with their lengths and SHA-256
+    train-00000.bin ...    token ids, little-endian; every document ends with <|endoftext|>
+    train.documents        where each document ends, int64, in tokens
+    heldout...             the same for validation, under the name that the split had at first, so that caches and
+                           their digests stay valid
 
-`diffuapriel tokenize SPEC --out FOLDER` makes one (tokens_build.py). Opening it reads the index only; the system reads
-the pages that a window touches, and every process of a machine shares them.
+`diffuapriel tokenize SPEC --out FOLDER` makes one (build.py). Opening it reads the index only; the system loads the
+pages that a window touches and shares them between processes.
 
-The windows of an epoch tile a part from end to end and come in a shuffled order (permutation.py): each once per epoch,
-none in two rows, whoever asks for which rows. Every epoch tiles from another start, so that the cuts move, and has
-another order. The window of any step and row is computed, not looked for: a run goes on anywhere at no cost.
+The windows of an epoch tile a split from end to end and come in a shuffled order: each window once per epoch,
+whichever rank or worker asks for it. Every epoch starts tiling at another token, so that the cuts move, and has
+another order. The window of any step and row is computed directly, so a resumed run skips ahead at no cost.
 """
 
 from __future__ import annotations
@@ -25,26 +26,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffuapriel.data.base import check_rows, check_split, check_window, random_stream
-from diffuapriel.data.permutation import Shuffle
+from diffuapriel.data.base import SPLITS, check_batch, check_split, random_stream, stream_key
 from diffuapriel.storage import read_json, sha256
 from diffuapriel.tokenizer import Tokenizer
 
 INDEX = "index.json"
 SCHEMA, VERSION = "diffuapriel-tokens", 1
-PARTS = ("train", "heldout")
+DISK_NAMES = {"train": "train", "validation": "heldout"}
+
+ROUNDS = 4
+BITS = 64
+ALL_BITS = 2**BITS - 1
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
-    """uint16 where the vocabulary fits, else uint32; little-endian."""
+    """uint16 if the vocabulary fits, else uint32; little-endian."""
     return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
 
 
 class TokenCorpus:
-    """The tokens in `folder`, for the tokenizer they were made with.
+    """The tokens in `folder`, for the tokenizer that made them.
 
-    Raises FileNotFoundError where there is no such cache, ValueError for one that is half-built, damaged or made with
-    another tokenizer; the message says what to do.
+    Raises FileNotFoundError if there is no such cache, ValueError if it is half-built, damaged or made with another
+    tokenizer; the message says what to do.
     """
 
     def __init__(self, folder: str | Path, tokenizer: Tokenizer) -> None:
@@ -54,81 +58,82 @@ class TokenCorpus:
         self._check_tokenizer()
         self.dtype = token_dtype(tokenizer.vocab_size)
         self.digest: str = self._index["digest"]
-        self._starts: dict[str, list[int]] = {}  # of each shard, and the end of the last, in tokens
-        for part in PARTS:
-            lengths = [self._checked_length(shard) for shard in self._shards(part)]
-            self._starts[part] = list(accumulate(lengths, initial=0))
+        self._starts: dict[str, list[int]] = {}  # first token of each shard, and the end of the last
+        for split in SPLITS:
+            lengths = [self._checked_length(shard) for shard in self._shards(split)]
+            self._starts[split] = list(accumulate(lengths, initial=0))
         self._maps: dict[str, np.ndarray] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_maps": {}}  # a worker maps the files itself
 
     def __repr__(self) -> str:
-        held = ", ".join(f"{self.tokens(part):,} {part}" for part in PARTS)
+        held = ", ".join(f"{self.tokens(split):,} {split}" for split in SPLITS)
         return f"TokenCorpus({str(self.folder)!r}, {held}, of {self._index['source']!r})"
 
     def tokens(self, split: str) -> int:
-        """Tokens of a part, every <|endoftext|> counted."""
+        """Tokens of a split, including every <|endoftext|>."""
         return self._starts[check_split(split)][-1]
 
     def documents(self, split: str) -> int:
-        """Documents of a part."""
-        return self._index["parts"][check_split(split)]["documents"]
+        return self._of(check_split(split))["documents"]
 
     def document(self, index: int, *, split: str, seed: int = 0) -> str:
-        """Document number `index` of a part, in the order of the source; the seed plays no role."""
-        part = check_split(split)
-        count = self.documents(part)
+        """Document number `index` of a split, in the order of the source; the seed plays no role."""
+        split = check_split(split)
+        count = self.documents(split)
         if not 0 <= index < count:
             raise ValueError(f"{self.name} has the documents 0 to {count - 1} there, not {index}")
-        ends = self._map(f"{part}.documents", np.dtype("<i8"))
+        ends = self._map(f"{DISK_NAMES[split]}.documents", np.dtype("<i8"))
         start = int(ends[index - 1]) if index else 0
-        return self.tokenizer.decode(self._read(part, start, int(ends[index]) - 1))
+        return self.tokenizer.decode(self._read(split, start, int(ends[index]) - 1))
 
     def batch(
         self, step: int, *, split: str, batch_size: int, length: int, seed: int, rows: range | None = None
     ) -> Tensor:
-        """Ids (batch_size, length), int64; with `rows` only these rows of them.
+        """Ids (batch_size, length), int64; with `rows` only these rows of the batch.
 
-        Row r of step s is window s x batch_size + r of the shuffled order; after an epoch's last begins the next.
-        Raises ValueError for windows longer than the part.
+        Row r of step s is window s x batch_size + r of the shuffled order, which continues from epoch to epoch.
+        Raises ValueError for windows longer than the split.
         """
-        check_window(step, batch_size, length)
-        part, wanted = check_split(split), check_rows(rows, batch_size)
-        total = self.tokens(part)
+        split, rows = check_batch(step, split, batch_size, length, rows)
+        total, key = self.tokens(split), stream_key(split)
         if total < length:
             raise ValueError(
-                f"{self.name} holds {total:,} tokens in the part {part!r}; a window of {length:,} does not fit"
+                f"{self.name} holds {total:,} tokens in the split {split!r}; a window of {length:,} does not fit"
             )
-        windows = total // length  # of an epoch
-        batch = np.empty((len(wanted), length), dtype=np.int64)
+        windows = total // length  # per epoch
+        batch = np.empty((len(rows), length), dtype=np.int64)
         epoch, first, order = -1, 0, None
-        for i, row in enumerate(wanted):
+        for i, row in enumerate(rows):
             of, place = divmod(step * batch_size + row, windows)
             if order is None or of != epoch:
-                epoch, order = of, Shuffle(windows, seed, part, of)
-                first = random_stream("first window", seed, part, of).randint(0, total % length)
+                epoch, order = of, Shuffle(windows, seed, key, of)
+                first = random_stream("first window", seed, key, of).randint(0, total % length)
             start = first + length * order[place]
-            batch[i] = self._read(part, start, start + length)
+            batch[i] = self._read(split, start, start + length)
         return torch.from_numpy(batch)
 
     def verify(self) -> None:
-        """Read everything and hold it to the index's SHA-256. Raises ValueError that names the damaged file."""
-        for shard in (shard for part in PARTS for shard in self._shards(part)):
+        """Read everything and check its SHA-256. Raises ValueError that names the damaged file."""
+        for shard in (shard for split in SPLITS for shard in self._shards(split)):
             file = self.folder / shard["file"]
             if sha256(file) != shard["sha256"]:
                 raise ValueError(f"{file} is damaged: its SHA-256 is not the one in {INDEX}")
 
-    def _shards(self, part: str) -> list[dict[str, Any]]:
-        return self._index["parts"][part]["shards"]
+    def _of(self, split: str) -> dict[str, Any]:
+        return self._index["parts"][DISK_NAMES[split]]
 
-    def _read(self, part: str, start: int, stop: int) -> np.ndarray:
-        """The tokens start ... stop - 1 of a part, over the ends of shards."""
-        starts = self._starts[part]
+    def _shards(self, split: str) -> list[dict[str, Any]]:
+        return self._of(split)["shards"]
+
+    def _read(self, split: str, start: int, stop: int) -> np.ndarray:
+        """The tokens start ... stop - 1 of a split, across shards."""
+        starts = self._starts[split]
         pieces = []
         shard = bisect_right(starts, start) - 1
         while start < stop:
-            tokens = self._map(self._shards(part)[shard]["file"], self.dtype)
+            tokens = self._map(self._shards(split)[shard]["file"], self.dtype)
             end = min(stop, starts[shard + 1])
             pieces.append(tokens[start - starts[shard] : end - starts[shard]])
             start, shard = end, shard + 1
@@ -137,11 +142,11 @@ class TokenCorpus:
     def _map(self, file: str, dtype: np.dtype) -> np.ndarray:
         if file not in self._maps:
             mapped = np.memmap(self.folder / file, dtype=dtype, mode="r")
-            self._maps[file] = mapped.view(np.ndarray)  # a plain view: slices of a memmap are slow to make
+            self._maps[file] = mapped.view(np.ndarray)  # a plain view: slicing a memmap is slow
         return self._maps[file]
 
     def _checked_length(self, shard: dict[str, Any]) -> int:
-        """Tokens of a shard. ValueError when the file is not there or not as long as the index says."""
+        """Tokens of a shard. ValueError if the file is missing or not as long as the index says."""
         file, promised = self.folder / shard["file"], shard["tokens"] * self.dtype.itemsize
         size = file.stat().st_size if file.is_file() else -1
         if size != promised:
@@ -159,12 +164,12 @@ class TokenCorpus:
 
 
 def refuse_half_built(folder: Path) -> None:
-    """ValueError where `folder` is being made, or a run that made it was killed (storage.py writes beside it)."""
+    """ValueError if `folder` is being made, or if a run that made it was killed (storage.py writes beside it)."""
     writing = folder.resolve().with_name(f".{folder.resolve().name}.writing")
     if writing.exists():
         raise ValueError(
-            f"{folder} is half-built: it is being made, or what made it was killed. In that case remove {writing} and "
-            "run `diffuapriel tokenize` again"
+            f"{folder} is half-built: it is being made, or the run that made it was killed. In that case remove "
+            f"{writing} and run `diffuapriel tokenize` again"
         )
 
 
@@ -184,3 +189,48 @@ def _read_index(folder: Path) -> dict[str, Any]:
     if missing:
         raise ValueError(f"{folder / INDEX} is damaged: it lacks {', '.join(sorted(missing))}")
     return index
+
+
+class Shuffle:
+    """The permutation of 0 ... size - 1 for a key: computed element by element, the same on every machine.
+
+    A Feistel network permutes the numbers of 2h bits, whatever its round function f is:
+
+        (left, right) -> (right, left xor f(right))         ROUNDS times, each with its own key
+
+    h is the least with 4^h >= size. A number outside 0 ... size - 1 is sent through again until it is inside (cycle
+    walking), which keeps the map a permutation of that range (Black and Rogaway, "Ciphers with Arbitrary Finite
+    Domains", 2002; used here to mix, not for secrecy).
+    """
+
+    def __init__(self, size: int, *key: int | str) -> None:
+        if not 1 <= size <= 2**BITS:
+            raise ValueError(f"size is {size}; it must be from 1 to 2^{BITS} elements")
+        self.size = size
+        self._half = max(1, -(-(size - 1).bit_length() // 2))
+        stream = random_stream("shuffle", *key)
+        self._keys = [stream.getrandbits(BITS) for _ in range(ROUNDS)]
+
+    def __getitem__(self, place: int) -> int:
+        """The element at `place`; IndexError outside 0 ... size - 1."""
+        if not 0 <= place < self.size:
+            raise IndexError(f"place {place} is outside 0 to {self.size - 1}")
+        number = self._mix(place)
+        while number >= self.size:
+            number = self._mix(number)
+        return number
+
+    def _mix(self, number: int) -> int:
+        mask = (1 << self._half) - 1
+        left, right = number >> self._half, number & mask
+        for key in self._keys:
+            left, right = right, left ^ (_scatter(right + key) & mask)
+        return (left << self._half) | right
+
+
+def _scatter(x: int) -> int:
+    """The finalizer of SplitMix64: every bit of x changes about half of the bits of the result."""
+    x &= ALL_BITS
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & ALL_BITS
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB & ALL_BITS
+    return x ^ (x >> 31)

@@ -31,7 +31,9 @@ class XzEstimate:
         return "above xz" if interval[0] > self.bits_per_byte else "level with xz"
 
 
-def xz_bits_per_byte(corpus: Corpus, *, split: str = "heldout", most: int = MOST_BYTES) -> XzEstimate | None:
+def xz_bits_per_byte(
+    corpus: Corpus, *, split: str = "validation", most: int = MOST_BYTES
+) -> XzEstimate | None:
     """Of the first `most` bytes of a part of the corpus; None where it is no list of documents (tales, streams).
 
     Preset 9 of liblzma in the .xz format, which is what the command `xz -9` writes.
@@ -39,7 +41,7 @@ def xz_bits_per_byte(corpus: Corpus, *, split: str = "heldout", most: int = MOST
     if not isinstance(corpus, DocumentCorpus):
         return None
     compressor, compressed, size = lzma.LZMACompressor(preset=9), 0, 0
-    for document in corpus.parts[check_split(split)]:
+    for document in corpus.splits[check_split(split)]:
         data = document.encode()[: most - size]
         compressed += len(compressor.compress(data))
         size += len(data)

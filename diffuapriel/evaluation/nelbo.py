@@ -102,7 +102,7 @@ def score_windows(
     windows: int = 256,
     draws: int = 8,
     batch_size: int = 16,
-    split: str = "heldout",
+    split: str = "validation",
     seed: int = 0,
     schedule: str = "log-linear",
     document_boundaries: bool = False,
@@ -181,7 +181,7 @@ def _exp(nats: float) -> float:
 def _held_out(corpus: Corpus, step: int, **which: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Ids (batch, length), exact nats (batch,) or NaN, tokens to divide by (batch,), both float64."""
     if isinstance(corpus, TalesCorpus) and which["length"] >= shortest_window(corpus.level, corpus.tokenizer):
-        ids, log_prob, story_tokens = corpus.batch_with_floor(step, **which)
+        ids, log_prob, story_tokens = corpus.batch_with_entropy(step, **which)
         return ids, -log_prob.double(), story_tokens.double()
     ids = corpus.batch(step, **which)
     return (

@@ -143,5 +143,7 @@ def window_entropies(drawn: list[list[int]], tokenizer: Tokenizer) -> list[float
 
 def true_entropy(tokenizer: Tokenizer, level: int, length: int, windows: int = 64) -> float:
     """The mean entropy of windows of true tales: what a model that narrows nothing would show."""
-    ids = TalesCorpus(tokenizer, level).batch(0, split="heldout", batch_size=windows, length=length, seed=0)
+    ids = TalesCorpus(tokenizer, level).batch(
+        0, split="validation", batch_size=windows, length=length, seed=0
+    )
     return sum(window_entropies(ids.tolist(), tokenizer)) / windows

@@ -583,7 +583,7 @@ display(
 from diffuapriel import open_corpus
 
 corpus = open_corpus("stdlib", tokenizer)
-for part, documents in corpus.parts.items():
+for part, documents in corpus.splits.items():
     print(
         f"{part:8} {len(documents):,} files, {sum(map(len, documents)) / 1e6:.1f} million characters"
     )
@@ -609,7 +609,9 @@ train_side_by_side(real, real_batch, REAL_STEPS, "standard library")
 # %%
 seen = torch.cat([real_batch(step) for step in range(REAL_STEPS)]).flatten()
 share = (torch.bincount(seen, minlength=MASK) + 0.1) / (len(seen) + 0.1 * MASK)  # no token has 0
-kept = corpus.batch(0, split="heldout", batch_size=8 if QUICK else 64, length=REAL_LENGTH, seed=0)
+kept = corpus.batch(
+    0, split="validation", batch_size=8 if QUICK else 64, length=REAL_LENGTH, seed=0
+)
 frequencies = -share[kept].log().mean().item()
 
 x = [8 * REAL_LENGTH * (step + 1) for step in range(REAL_STEPS)]

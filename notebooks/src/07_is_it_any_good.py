@@ -441,7 +441,7 @@ if saved > 0:
 from diffuapriel.data.stdlib import stdlib_corpus
 
 python = stdlib_corpus(tokenizer)
-rows = python.batch(0, split="heldout", batch_size=2 if QUICK else 16, length=LENGTH, seed=0)
+rows = python.batch(0, split="validation", batch_size=2 if QUICK else 16, length=LENGTH, seed=0)
 code = "".join(tokenizer.decode(ids) for ids in rows.tolist()).encode()
 t = stratified_t(len(rows), generator)
 nats = costs_of(model, rows, t).sum().item()

@@ -369,7 +369,7 @@ windows, draws = (4, 1) if QUICK else (48, 8)
 scores = {}
 for part, names in tqdm(parts.items()):
     held = [texts[name] for name in names]
-    corpus = DocumentCorpus(part, tokenizer, train=held, heldout=held)
+    corpus = DocumentCorpus(part, tokenizer, train=held, validation=held)
     how = {"length": LENGTH, "windows": windows, "draws": draws}
     before = evaluate_nelbo(untrained, corpus, **how).bits_per_byte
     after = evaluate_nelbo(model, corpus, **how).bits_per_byte
@@ -676,7 +676,7 @@ def run_of(ids):
 
 def windows_of(names):
     """Random windows of the files, as long as the samples."""
-    corpus = DocumentCorpus("w", tokenizer, train=[texts[n] for n in names], heldout=["-"])
+    corpus = DocumentCorpus("w", tokenizer, train=[texts[n] for n in names], validation=["-"])
     return corpus.batch(0, split="train", batch_size=ROWS, length=LENGTH, seed=5).tolist()
 
 

@@ -25,8 +25,8 @@ def write_jsonl(path, records):
 # ---- windows -------------------------------------------------------------------------------------
 
 
-def corpus_of(train, heldout=("held out",)):
-    return DocumentCorpus("test", TOKENIZER, train=list(train), heldout=list(heldout))
+def corpus_of(train, validation=("held out",)):
+    return DocumentCorpus("test", TOKENIZER, train=list(train), validation=list(validation))
 
 
 def test_documents_are_joined_by_one_end_of_text():
@@ -79,18 +79,18 @@ def test_a_batch_is_a_function_of_its_arguments():
     assert not torch.equal(first, corpus.batch(7, **HOW | {"seed": 1}))
 
 
-def test_the_parts_share_no_document():
+def test_the_splits_share_no_document():
     documents = [f"number {i}" for i in range(25)]
-    train, heldout = split_documents(documents)
-    assert train + heldout == documents and len(heldout) == 2
+    train, validation = split_documents(documents)
+    assert train + validation == documents and len(validation) == 2
     assert split_documents(["a", "b"]) == (["a"], ["b"])
 
 
 def test_of_a_single_text_the_last_tenth_is_held_out():
-    train, heldout = split_documents([WORDS])
-    assert train[0] + heldout[0] == WORDS
-    assert len(heldout[0]) == pytest.approx(len(WORDS) / 10, abs=20)
-    assert heldout[0].startswith(" ")
+    train, validation = split_documents([WORDS])
+    assert train[0] + validation[0] == WORDS
+    assert len(validation[0]) == pytest.approx(len(WORDS) / 10, abs=20)
+    assert validation[0].startswith(" ")
 
 
 def test_a_document_is_found_by_its_number():
@@ -107,14 +107,14 @@ def test_a_text_file_is_one_document(tmp_path):
     path = tmp_path / "book.txt"
     path.write_bytes(b"\xef\xbb\xbf" + WORDS.encode())  # with a byte order mark
     corpus = open_corpus(str(path), TOKENIZER)
-    assert corpus.document(0, split="train", seed=0) + corpus.document(0, split="heldout", seed=0) == WORDS
+    assert corpus.document(0, split="train", seed=0) + corpus.document(0, split="validation", seed=0) == WORDS
 
 
 def test_json_lines_have_one_document_a_line(tmp_path):
     path = write_jsonl(tmp_path / "a.jsonl", [{"text": f"line\n{i} é"} for i in range(20)])
     corpus = open_corpus(path, TOKENIZER)
     assert corpus.document(3, split="train", seed=0) == "line\n3 é"
-    assert corpus.document(1, split="heldout", seed=0) == "line\n19 é"
+    assert corpus.document(1, split="validation", seed=0) == "line\n19 é"
 
 
 def test_another_field_is_named_after_a_hash(tmp_path):
@@ -129,7 +129,7 @@ def test_parquet_has_one_document_a_row(tmp_path):
     parquet.write_table(arrow.table({"text": [f"row {i}" for i in range(19)] + [None], "n": range(20)}), path)
     corpus = open_corpus(str(path), TOKENIZER)
     assert corpus.document(4, split="train", seed=0) == "row 4"
-    assert corpus.document(0, split="heldout", seed=0) == "row 18"
+    assert corpus.document(0, split="validation", seed=0) == "row 18"
     with pytest.raises(ValueError, match=r"no column 'body' \(it has: text, n\)"):
         open_corpus(f"{path}#body", TOKENIZER)
     with pytest.raises(ValueError, match="row 1: the field 'n' holds int, not text"):
@@ -143,7 +143,7 @@ def test_a_folder_holds_all_its_files_in_order(tmp_path):
     write_jsonl(tmp_path / "deep" / "c.jsonl", [{"text": "text c"}, {"text": "text d"}])
     corpus = open_corpus(str(tmp_path), TOKENIZER)
     assert [corpus.document(i, split="train", seed=0) for i in range(2)] == ["text a", "text c"]
-    assert corpus.document(0, split="heldout", seed=0) == "text d"
+    assert corpus.document(0, split="validation", seed=0) == "text d"
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_a_folder_holds_all_its_files_in_order(tmp_path):
             r"line 2: no field 'text' \(it has: 'txet', 'b'\)",
         ),
         ("a.jsonl", b'{"text": 5}', r"line 1: the field 'text' holds int, not text"),
-        ("a.jsonl", b'["text"]', r"line 1: a JSON object is due"),
+        ("a.jsonl", b'["text"]', r"line 1: expected a JSON object"),
         ("a.parquet", b"PAR1 not really", r"a.parquet: not a Parquet file"),
         ("a.docx", b"PK", r"read from .txt, .jsonl, .parquet files, not from '.docx'"),
     ],
@@ -178,13 +178,13 @@ def test_an_empty_folder_is_refused(tmp_path):
 
 
 def test_a_missing_path_is_told_with_the_known_names():
-    with pytest.raises(FileNotFoundError, match=r"'storys' is no corpus.*tales:1.*stdlib.*hf:owner/name"):
+    with pytest.raises(FileNotFoundError, match=r"'storys' is not a corpus.*tales:1.*stdlib.*hf:owner/name"):
         open_corpus("storys", TOKENIZER)
 
 
 @pytest.mark.parametrize("spec", ["", "  ", None, 3])
 def test_a_corpus_is_named_by_text(spec):
-    with pytest.raises(ValueError, match="named by text"):
+    with pytest.raises(ValueError, match="given as text"):
         open_corpus(spec, TOKENIZER)
 
 
@@ -194,10 +194,10 @@ def test_a_corpus_is_named_by_text(spec):
 def test_the_standard_library_is_ten_megabytes_split_by_module():
     corpus = open_corpus("stdlib", TOKENIZER)
     assert isinstance(corpus, DocumentCorpus)
-    train, heldout = corpus.parts["train"], corpus.parts["heldout"]
-    assert sum(len(text.encode()) for text in train + heldout) > 10_000_000
-    assert 0.02 < sum(map(len, heldout)) / sum(map(len, train + heldout)) < 0.25
-    assert "Python sources" in corpus.description and "held out" in corpus.description
+    train, validation = corpus.splits["train"], corpus.splits["validation"]
+    assert sum(len(text.encode()) for text in train + validation) > 10_000_000
+    assert 0.02 < sum(map(len, validation)) / sum(map(len, train + validation)) < 0.25
+    assert "Python sources" in corpus.description and "for validation" in corpus.description
     assert corpus.batch(0, **HOW).shape == (4, 64)
 
 
@@ -208,8 +208,8 @@ def test_a_package_is_never_on_both_sides(tmp_path):
         for name in ("a.py", "b.py"):
             (tmp_path / module / name).write_text(f"# {module}")
     corpus = stdlib_corpus(TOKENIZER, tmp_path)
-    assert not set(corpus.parts["train"]) & set(corpus.parts["heldout"])
-    assert set(corpus.parts["heldout"]) == {f"# {module}" for module in modules if is_held_out(module)}
+    assert not set(corpus.splits["train"]) & set(corpus.splits["validation"])
+    assert set(corpus.splits["validation"]) == {f"# {module}" for module in modules if is_held_out(module)}
 
 
 def test_installed_packages_are_no_part_of_the_library_and_tests_only_fill_up(tmp_path):

@@ -67,17 +67,19 @@ def test_documents_are_packed_one_after_the_other(fake):
 def test_every_tenth_document_is_held_out_where_nothing_else_is(fake):
     fake({"train": records(40)})
     corpus = HubCorpus("owner/name", TOKENIZER)
-    train, heldout = text_of(corpus, 60), text_of(corpus, 10, split="heldout")
-    assert all(f"document {i} has" in heldout and f"document {i} has" not in train for i in (9, 19, 29, 39))
-    assert "document 0 has" in train and "document 0 has" not in heldout
+    train, validation = text_of(corpus, 60), text_of(corpus, 10, split="validation")
+    assert all(
+        f"document {i} has" in validation and f"document {i} has" not in train for i in (9, 19, 29, 39)
+    )
+    assert "document 0 has" in train and "document 0 has" not in validation
 
 
 def test_a_split_of_its_own_is_the_held_out_part(fake):
     fake({"train": records(20), "validation": records(5, "other")})
     corpus = HubCorpus("owner/name", TOKENIZER)
-    assert "other" in text_of(corpus, 3, split="heldout") and "other" not in text_of(corpus, 3)
+    assert "other" in text_of(corpus, 3, split="validation") and "other" not in text_of(corpus, 3)
     assert corpus.document(9, split="train", seed=0).startswith("document 9")
-    assert corpus.document(2, split="heldout", seed=0).startswith("other 2")
+    assert corpus.document(2, split="validation", seed=0).startswith("other 2")
 
 
 def test_some_rows_of_a_batch_are_those_rows_of_the_whole(fake):
@@ -131,14 +133,14 @@ def test_a_dataset_without_the_field_is_refused_with_its_fields(fake):
 
 def test_a_part_without_text_is_refused(fake):
     fake({"train": records(3)})
-    with pytest.raises(ValueError, match="no text in the part 'heldout'"):
-        HubCorpus("owner/name", TOKENIZER).batch(0, **HOW | {"split": "heldout"})
+    with pytest.raises(ValueError, match="no text in the split 'validation'"):
+        HubCorpus("owner/name", TOKENIZER).batch(0, **HOW | {"split": "validation"})
 
 
 def test_a_dataset_that_cannot_be_opened_is_refused_by_name(fake):
     fake(ConnectionError("Couldn't reach the Hub\nmore"))
     with pytest.raises(
-        ValueError, match=r"'owner/name' cannot be opened: Couldn't reach the Hub\. Is the name"
+        ValueError, match=r"'owner/name' cannot be opened: Couldn't reach the Hub\. Check the name"
     ):
         HubCorpus("owner/name", TOKENIZER).batch(0, **HOW)
 

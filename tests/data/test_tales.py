@@ -32,7 +32,7 @@ def test_a_window_holds_whole_stories_and_ends_of_text(level):
 @pytest.mark.parametrize("level", tales.LEVELS)
 def test_the_floor_is_the_probability_of_the_stories_in_the_window(level):
     corpus = TalesCorpus(TOKENIZER, level)
-    ids, log_prob, tokens = corpus.batch_with_floor(3, **HOW)
+    ids, log_prob, tokens = corpus.batch_with_entropy(3, **HOW)
     assert torch.equal(ids, corpus.batch(3, **HOW))
     assert log_prob.dtype == torch.float64 and tokens.dtype == torch.int64
     for row, exact, counted in zip(ids.tolist(), log_prob.tolist(), tokens.tolist(), strict=True):
@@ -43,7 +43,7 @@ def test_the_floor_is_the_probability_of_the_stories_in_the_window(level):
 
 
 def test_the_floor_is_near_the_entropy_rate():
-    _, log_prob, tokens = TalesCorpus(TOKENIZER, 2).batch_with_floor(0, **HOW | {"batch_size": 64})
+    _, log_prob, tokens = TalesCorpus(TOKENIZER, 2).batch_with_entropy(0, **HOW | {"batch_size": 64})
     rate = tales.entropy_rate(2, TOKENIZER, stories=2000).nats_per_token
     assert -log_prob.sum().item() / tokens.sum().item() == pytest.approx(rate, rel=0.03)
 
@@ -54,7 +54,7 @@ def test_a_row_depends_on_seed_split_step_and_its_number_alone():
     assert torch.equal(whole, corpus.batch(5, **HOW))
     assert torch.equal(whole[:3], corpus.batch(5, **HOW | {"batch_size": 3}))
     assert len({tuple(row) for row in whole.tolist()}) == 8
-    for other in ({"seed": 1}, {"split": "heldout"}):
+    for other in ({"seed": 1}, {"split": "validation"}):
         assert not torch.equal(whole, corpus.batch(5, **HOW | other))
     assert not torch.equal(whole, corpus.batch(6, **HOW))
 
@@ -62,15 +62,15 @@ def test_a_row_depends_on_seed_split_step_and_its_number_alone():
 def test_valid_is_another_name_for_the_held_out_part():
     corpus = TalesCorpus(TOKENIZER, 1)
     assert torch.equal(
-        corpus.batch(0, **HOW | {"split": "valid"}), corpus.batch(0, **HOW | {"split": "heldout"})
+        corpus.batch(0, **HOW | {"split": "valid"}), corpus.batch(0, **HOW | {"split": "validation"})
     )
 
 
 def test_full_stories_are_hardly_ever_seen_twice():
     corpus = TalesCorpus(TOKENIZER, 3)
     train = {corpus.document(i, split="train", seed=0) for i in range(500)}
-    heldout = {corpus.document(i, split="heldout", seed=0) for i in range(500)}
-    assert len(train) == len(heldout) == 500 and not train & heldout
+    validation = {corpus.document(i, split="validation", seed=0) for i in range(500)}
+    assert len(train) == len(validation) == 500 and not train & validation
 
 
 def test_a_longer_window_begins_like_a_shorter_one():
@@ -85,8 +85,8 @@ def test_a_window_that_stories_do_not_fit_has_no_floor():
     least = shortest_window(3, TOKENIZER)
     assert 100 < least < 128
     with pytest.raises(ValueError, match=f"windows of {least} tokens or more, not 64"):
-        corpus.batch_with_floor(0, **HOW | {"length": 64})
-    assert math.isfinite(corpus.batch_with_floor(0, **HOW | {"length": least})[1].sum().item())
+        corpus.batch_with_entropy(0, **HOW | {"length": 64})
+    assert math.isfinite(corpus.batch_with_entropy(0, **HOW | {"length": least})[1].sum().item())
 
 
 def test_a_window_that_no_story_fits_is_refused():
@@ -97,7 +97,7 @@ def test_a_window_that_no_story_fits_is_refused():
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({"split": "test"}, "'train' or 'heldout'"),
+        ({"split": "test"}, "'train' or 'validation'"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"length": 1}, "length is 1"),
         ({"length": 12.5}, "length is 12.5"),

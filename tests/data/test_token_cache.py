@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from diffuapriel.data import build as tokens_build
-from diffuapriel.data.build import build_tokens, pieces_of
+from diffuapriel.data.build import build_tokens, documents_of, pieces_of
 from diffuapriel.data.registry import open_corpus
-from diffuapriel.data.sources import documents_of
 from diffuapriel.data.token_cache import TokenCorpus, token_dtype
 from diffuapriel.storage import read_json, write_json
 from diffuapriel.tokenizer import get_tokenizer
@@ -39,8 +38,8 @@ def stream(documents):
     return [id for text in documents for id in [*TOKENIZER.encode(text), EOS]]
 
 
-def everything(corpus, part):
-    return corpus._read(part, 0, corpus.tokens(part)).tolist()
+def everything(corpus, split):
+    return corpus._read(split, 0, corpus.tokens(split)).tolist()
 
 
 # ---- what is in a cache --------------------------------------------------------------------------
@@ -48,24 +47,24 @@ def everything(corpus, part):
 
 def test_every_document_is_there_in_order_closed_by_its_end_of_text(cache):
     assert everything(cache, "train") == stream(DOCUMENTS[:180])
-    assert everything(cache, "heldout") == stream(DOCUMENTS[180:])
+    assert everything(cache, "validation") == stream(DOCUMENTS[180:])
     assert (cache.documents("train"), cache.documents("valid")) == (180, 20)
     assert cache.document(7, split="train") == DOCUMENTS[7]
-    assert cache.document(19, split="heldout") == DOCUMENTS[199]
+    assert cache.document(19, split="validation") == DOCUMENTS[199]
     with pytest.raises(ValueError, match="documents 0 to 19 there, not 20"):
-        cache.document(20, split="heldout")
+        cache.document(20, split="validation")
 
 
 def test_the_same_documents_are_held_out_as_without_the_cache(source, cache, tmp_path):
     plain = open_corpus(source, TOKENIZER)
-    for part in ("train", "heldout"):
-        assert [cache.document(i, split=part) for i in range(cache.documents(part))] == plain.parts[part]
+    for split in ("train", "validation"):
+        assert [cache.document(i, split=split) for i in range(cache.documents(split))] == plain.splits[split]
     book = tmp_path / "book.txt"
     book.write_text(" and then".join(DOCUMENTS))
     plain = open_corpus(str(book), TOKENIZER)
     single = build_tokens(str(book), tmp_path / "book", TOKENIZER)
-    for part in ("train", "heldout"):
-        assert [single.document(0, split=part)] == plain.parts[part]
+    for split in ("train", "validation"):
+        assert [single.document(0, split=split)] == plain.splits[split]
 
 
 def test_tokens_take_two_bytes_where_the_vocabulary_fits(cache):
@@ -95,11 +94,11 @@ def test_a_long_document_is_tokenized_in_pieces_without_a_trace():
 def test_as_many_tokens_as_were_asked_for(tmp_path):
     corpus = build_tokens("tales:1", tmp_path / "tales", TOKENIZER, most_tokens=2000)
     assert 2000 <= corpus.tokens("train") < 2100
-    assert 223 <= corpus.tokens("heldout") < 300
-    train, heldout = (
-        {corpus.document(i, split=p) for i in range(corpus.documents(p))} for p in ("train", "heldout")
+    assert 223 <= corpus.tokens("validation") < 300
+    train, validation = (
+        {corpus.document(i, split=p) for i in range(corpus.documents(p))} for p in ("train", "validation")
     )
-    assert len(train) > 20 and heldout
+    assert len(train) > 20 and validation
 
 
 def test_a_folder_of_files_is_read_document_by_document(tmp_path):
@@ -113,7 +112,7 @@ def test_a_folder_of_files_is_read_document_by_document(tmp_path):
     parquet.write_table(arrow.table({"text": ["text d", None, "text e"]}), folder / "c.parquet")
     documents = list(documents_of(str(folder), TOKENIZER))
     assert [text for _, text in documents] == ["text a", "text b", "text\nc", "text d", "text e"]
-    assert [part for part, _ in documents] == ["train"] * 4 + ["heldout"]
+    assert [split for split, _ in documents] == ["train"] * 4 + ["validation"]
 
 
 # ---- in which order it is read -------------------------------------------------------------------
@@ -159,7 +158,7 @@ def test_a_batch_is_a_function_of_its_arguments(cache):
     first = cache.batch(7, **how)
     assert torch.equal(first, pickle.loads(pickle.dumps(cache)).batch(7, **how))
     assert torch.equal(first, open_corpus(cache.name, TOKENIZER).batch(7, **how))
-    for other in ({"seed": 1}, {"split": "heldout"}):
+    for other in ({"seed": 1}, {"split": "validation"}):
         assert not torch.equal(first, cache.batch(7, **how | other))
 
 
@@ -172,8 +171,8 @@ def test_the_cache_of_another_tokenizer_is_refused_by_name(cache):
 
 
 def test_a_window_longer_than_the_part_is_refused(cache):
-    with pytest.raises(ValueError, match=r"in the part 'heldout'; a window of 5,000 does not fit"):
-        cache.batch(0, split="heldout", batch_size=1, length=5000, seed=0)
+    with pytest.raises(ValueError, match=r"in the split 'validation'; a window of 5,000 does not fit"):
+        cache.batch(0, split="validation", batch_size=1, length=5000, seed=0)
 
 
 def test_damage_is_told(cache):
@@ -208,7 +207,7 @@ def test_a_folder_without_tokens_says_how_to_make_them(tmp_path):
 
 
 def test_what_is_there_is_not_written_over_and_a_cache_is_no_source(cache, source):
-    with pytest.raises(FileExistsError, match="is there already"):
+    with pytest.raises(FileExistsError, match="exists already"):
         build_tokens(source, cache.folder, TOKENIZER)
     with pytest.raises(ValueError, match="no corpus of documents"):
         build_tokens(cache.name, cache.folder.with_name("other"), TOKENIZER)
@@ -228,9 +227,9 @@ def test_what_cannot_be_made_is_refused_and_leaves_nothing(tmp_path, spec, optio
     assert not list(tmp_path.iterdir())
 
 
-def test_too_little_text_for_both_parts_is_refused(tmp_path):
+def test_too_little_text_for_both_splits_is_refused(tmp_path):
     (tmp_path / "tiny.txt").write_text("ab")
-    with pytest.raises(ValueError, match="too little text, nothing is left for the part 'heldout'"):
+    with pytest.raises(ValueError, match="too little text, nothing is left for the split 'validation'"):
         build_tokens(str(tmp_path / "tiny.txt"), tmp_path / "out", TOKENIZER)
     assert not (tmp_path / "out").exists()
 
@@ -279,19 +278,19 @@ def test_memory_is_bounded_by_reading_ahead_a_little(monkeypatch):
     )  # AHEAD x threads jobs and one more, of documents no shorter than 16 characters
 
 
-def test_the_hub_is_read_once_with_its_parts(monkeypatch):
+def test_the_hub_is_read_once_with_its_splits(monkeypatch):
     splits = {"train": [{"text": t} for t in [*DOCUMENTS[:20], " "]]}
     fake = types.SimpleNamespace(load_dataset=lambda name, config, *, streaming: splits)
     monkeypatch.setitem(sys.modules, "datasets", fake)
     documents = list(documents_of("hf:owner/name", TOKENIZER))
-    assert [part for part, _ in documents] == (["train"] * 9 + ["heldout"]) * 2
+    assert [split for split, _ in documents] == (["train"] * 9 + ["validation"]) * 2
     corpus = open_corpus("hf:owner/name", TOKENIZER)
-    assert [text for part, text in documents if part == "heldout"] == [
-        corpus.document(i, split="heldout", seed=0) for i in range(2)
+    assert [text for split, text in documents if split == "validation"] == [
+        corpus.document(i, split="validation", seed=0) for i in range(2)
     ]
     splits["test"] = [{"text": "own"}]
-    assert next(documents_of("hf:owner/name", TOKENIZER)) == ("heldout", "own")
-    assert {part for part, _ in list(documents_of("hf:owner/name", TOKENIZER))[1:]} == {"train"}
+    assert next(documents_of("hf:owner/name", TOKENIZER)) == ("validation", "own")
+    assert {split for split, _ in list(documents_of("hf:owner/name", TOKENIZER))[1:]} == {"train"}
 
 
 def test_the_pages_of_a_cache_are_mapped_not_read(cache):

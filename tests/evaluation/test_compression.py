@@ -18,7 +18,7 @@ TOKENIZER = get_tokenizer("gpt2-4k")
 
 
 def corpus_of(*heldout: str) -> DocumentCorpus:
-    return DocumentCorpus("test", TOKENIZER, train=["other text"], heldout=heldout)
+    return DocumentCorpus("test", TOKENIZER, train=["other text"], validation=heldout)
 
 
 def test_the_held_out_documents_are_compressed_as_one_stream():

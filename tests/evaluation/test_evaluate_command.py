@@ -51,7 +51,7 @@ def test_documents_are_compressed_by_xz_beside_the_model(checkpoint, books, caps
 def code(monkeypatch) -> None:
     """A standard library of a dozen functions."""
     modules = [f"def f{i}(a, b):\n    c = a + b * {i}\n    return c - a\n" for i in range(12)]
-    corpus = DocumentCorpus("stdlib", get_tokenizer("gpt2-4k"), train=modules, heldout=modules)
+    corpus = DocumentCorpus("stdlib", get_tokenizer("gpt2-4k"), train=modules, validation=modules)
     monkeypatch.setattr("diffuapriel.data.stdlib.stdlib_corpus", lambda tokenizer: corpus)
 
 

@@ -188,6 +188,6 @@ def test_counts_out_of_range_and_too_little_code_are_refused(options, message):
 
 
 def test_held_out_modules_of_the_standard_library_are_full_of_spans():
-    modules = stdlib_corpus(TOKENIZER).parts["heldout"]
+    modules = stdlib_corpus(TOKENIZER).splits["validation"]
     holes = draw_holes(modules, TOKENIZER, spans=40, span=4, length=192)
     assert len(holes) == 40 and all(parses(block_of(hole.ids, hole).encode()) for hole in holes)

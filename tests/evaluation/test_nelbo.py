@@ -126,7 +126,7 @@ def test_the_floor_is_the_exact_cost_of_the_very_stories_in_the_windows():
     )
     nats = tokens = 0
     for step, rows in ((0, 4), (1, 2)):  # the second batch is cut to the windows asked for
-        ids = corpus.batch(step, split="heldout", batch_size=4, length=64, seed=9)
+        ids = corpus.batch(step, split="validation", batch_size=4, length=64, seed=9)
         for row in ids[:rows].tolist():
             stories = tokenizer.decode(row).split("<|endoftext|>")
             for story in filter(None, stories):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffuapriel.data.permutation import Shuffle
+from diffuapriel.data.token_cache import Shuffle
 
 
 def order(size, *key):
