@@ -29,8 +29,7 @@ from app.quality.tab import QualityTab
 from app.race.tab import RaceTab
 from app.server.limits import Limits
 from app.server.models import Models
-from app.strings import en as texts
-from app.strings import language
+from app.strings.language import texts
 from app.ui.theme import STYLE, head, theme
 from app.unmask.tab import UnmaskTab
 
@@ -52,7 +51,7 @@ def build(models: Models, limits: Limits | None = None) -> gr.Blocks:
         """The page was closed. Gradio closes a running generator; the flag ends it within one step."""
         for stops in all_stops:
             stops.stop(request.session_hash)
-            stops.forget(request.session_hash)
+            stops.clear(request.session_hash)
 
     with gr.Blocks(
         title=texts.TITLE, analytics_enabled=False, delete_cache=(CACHE_SECONDS, CACHE_SECONDS)
@@ -128,7 +127,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Read the command line and serve until stopped. 2 for arguments that cannot be."""
     try:
         options = read_options(arguments)
-        language.use(options.language)
+        texts.use(options.language)
         models = Models(options.checkpoints, usable_device(options.device))
         page = build(models, options.limits)
         url = launch(page, host=options.host, port=options.port, auth=options.auth, mcp=options.mcp)

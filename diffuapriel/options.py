@@ -55,7 +55,7 @@ class Option:
         """The same option with a narrower range."""
         low = self.least if least is None else least
         high = self.most if most is None else most
-        return dataclasses.replace(self, least=low, most=high)
+        return dataclasses.replace(self, least=low, most=high, above=self.above and least is None)
 
     @property
     def permitted(self) -> str:

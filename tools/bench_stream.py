@@ -61,24 +61,28 @@ class FreeModels:
 
     @property
     def trained(self) -> list[str]:
-        """The one label."""
         return [MODEL]
 
-    def model_entry(self, label: Any, permitted: Any = None) -> Any:
-        """The one model_entry."""
+    @property
+    def default(self) -> str:
+        return MODEL
+
+    def find(self, label: Any, permitted: Any = None) -> Any:
         return self._entry
 
+    def setting(self, permitted: Any = None) -> Any:
+        from app.server.limits import Setting
+
+        return Setting(self.find)
+
     def tokenizer(self, model_entry: Any) -> Any:
-        """Its tokenizer."""
         return self._tokenizer
 
     def load(self, model_entry: Any) -> Any:
-        """Something with a denoiser: its rows are ready, it only hands them out."""
         return SimpleNamespace(denoiser=lambda ids, sigma, where: self._logits[: int(where.sum())])
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Nobody else is here."""
         yield
 
 

@@ -16,8 +16,9 @@ from app.server import limits as check
 from app.server.guard import guarded
 from app.server.limits import Limits, Refused
 from app.server.models import Models
-from app.strings import en as texts
+from app.strings.language import texts
 from app.ui import render
+from app.ui.events import AT_ONCE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,9 +87,8 @@ class CloserPanel:
                 api_visibility=visibility,
             )
 
-        at_once: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        chosen.change(follow, [chosen, model], [model, layer, head], **at_once)
-        draws(model.input(lambda: (FIRST, MEAN), None, [layer, head], **at_once).then, "public")
+        chosen.change(follow, [chosen, model], [model, layer, head], **AT_ONCE)
+        draws(model.input(lambda: (FIRST, MEAN), None, [layer, head], **AT_ONCE).then, "public")
         for chooser in (layer, head, part):
             draws(chooser.input)
         return schedule, draws
@@ -151,7 +151,8 @@ def _one_of(name: str, value: Any, numbers: list[int]) -> int:
     """A layer's or a head's number, 0 for the one that is always there."""
     found = check.whole_number(name, value, 0, max(numbers, default=0))
     if found and found not in numbers:
-        raise Refused(f"{name} is {found}; permitted: 0, {', '.join(map(str, numbers))}")
+        permitted = ", ".join(map(str, [0, *numbers]))
+        raise Refused(texts.NOT_PERMITTED.format(name=name, value=found, permitted=permitted))
     return found
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from app.server import limits as check
-from app.server.limits import Limits, Refused
+from app.server.limits import Limits, Refused, Setting, Settings, setting, several, text_setting
 from app.server.models import ModelEntry, Models
-from app.strings import en as texts
+from app.strings.language import texts
 from diffuapriel.config import ARCHITECTURES
+from diffuapriel.options import Option
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.tokenizer import Tokenizer
 
@@ -41,6 +41,16 @@ def opening(models: Models) -> list[str]:
     return [next(n for n in labels if models.find(n).architecture == kind) for kind in ARCHITECTURES]
 
 
+def inside_settings(models: Models, limits: Limits) -> Settings:
+    """What a visitor sets, save for the output position, which depends on the text."""
+    return {
+        "text": text_setting(limits.max_characters),
+        "models": Setting(lambda labels: read_models(models, labels)),
+        "t": setting(Option("t", float, 0.0, least=0.0, most=1.0)),
+        "method": setting(Option("method", str, METHODS[0], choices=METHODS)),
+    }
+
+
 @dataclass(frozen=True)
 class Question:
     """One output of one text: what the models are asked."""
@@ -66,7 +76,7 @@ def read_question(limits: Limits, tokenizer: Tokenizer, text: Any, position: Any
     canvas = Canvas.from_text(check.text("the text", text, limits.max_characters), tokenizer)
     most = min(MAX_LENGTH, limits.max_tokens)
     if len(canvas) > most:
-        raise Refused(f"the text takes {len(canvas):,} tokens; here it may take up to {most:,}")
+        raise Refused(texts.INSIDE_TOO_LONG.format(tokens=f"{len(canvas):,}", most=f"{most:,}"))
     where = check.whole_number("output position", position, -1, len(canvas) - 1)
     where = int(canvas.masked.int().argmax()) if where == -1 else where
     ids = canvas.ids.clone()
@@ -78,11 +88,10 @@ def read_question(limits: Limits, tokenizer: Tokenizer, text: Any, position: Any
 
 def read_models(models: Models, labels: Any) -> list[ModelEntry]:
     """One to three different models that share a tokenizer, or the same text would not be the same tokens."""
-    if not isinstance(labels, Sequence) or isinstance(labels, str) or not 1 <= len(labels) <= MOST_MODELS:
-        raise Refused(f"models are {check.shown(labels)}; choose one to {MOST_MODELS} of the list")
-    model_entries = [models.find(label, offered(models)) for label in labels]
+    permitted = offered(models)
+    model_entries = several("models", labels, MOST_MODELS, lambda label: models.find(label, permitted))
     if len({model_entry.label for model_entry in model_entries}) < len(model_entries):
-        raise Refused("a model is chosen twice; choose different ones")
+        raise Refused(texts.INSIDE_TWICE)
     if len({model_entry.tokenizer for model_entry in model_entries}) > 1:
         raise Refused(texts.INSIDE_TOKENIZERS)
     return model_entries

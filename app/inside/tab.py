@@ -20,6 +20,7 @@ from app.inside.request import (
     METHODS,
     MOST_MODELS,
     Question,
+    inside_settings,
     load_model,
     offered,
     opening,
@@ -31,17 +32,16 @@ from app.server import limits as check
 from app.server.guard import guarded_stream
 from app.server.limits import Limits
 from app.server.models import ModelEntry, Models
-from app.server.stops import Stops, wire_run
-from app.strings import en as texts
+from app.server.stops import Stops
+from app.strings.language import texts
 from app.ui import render
+from app.ui.events import AT_ONCE, SKIP, wire_run
 from app.ui.permalink import wire_link
-from app.ui.permalink_fields import inside_fields
 
 if TYPE_CHECKING:
     from diffuapriel.interpret.influence import Influence
 
 Update = tuple[Any, Any, Any, Any, Any]  # rows of tokens, influence, schedule, numbers, status
-SAME = gr.skip()
 
 
 class InsideTab:
@@ -81,12 +81,11 @@ class InsideTab:
             gr.HTML(render.lead(texts.INFLUENCE_TITLE, texts.INFLUENCE_LEAD), apply_default_css=False)
             influence = gr.Plot(show_label=False, elem_id="inside-influence", visible=False)
             schedule, draws = self.closer.build(text, chosen, time, position)
-        at_once: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         # In the page, not on the server: another text's first mask must be asked for before anybody can press Look.
-        text.change(None, None, position, js="() => [-1]", **at_once)
-        picked = rows.select(picked_position, None, position, **at_once)
+        text.change(None, None, position, js="() => [-1]", **AT_ONCE)
+        picked = rows.select(picked_position, None, position, **AT_ONCE)
         handler = guarded_stream(
-            self.look, lambda message: (SAME, SAME, SAME, SAME, render.note(message, bad=True))
+            self.look, lambda message: (SKIP, SKIP, SKIP, SKIP, render.note(message, bad=True))
         )
         runs = wire_run(
             look,
@@ -101,8 +100,8 @@ class InsideTab:
         )
         for run in runs:
             draws(run.success)
-        fields = inside_fields(self.models, self.limits, [text, chosen, time, method])
-        wire_link("inside", fields, status)
+        settings = inside_settings(self.models, self.limits)
+        wire_link("inside", settings, [text, chosen, time, method], status)
 
     def _questions(self) -> tuple[Any, ...]:
         """The text and what is asked of it: (text, models, time, method, output position)."""
@@ -167,7 +166,7 @@ class InsideTab:
         stopped = self.stops.flag(request.session_hash)
         try:
             schedule = charts.shown(charts.schedule_chart(question.t))
-            yield SAME, SAME, schedule, SAME, render.note(texts.WAITING)
+            yield SKIP, SKIP, schedule, SKIP, render.note(texts.WAITING)
             with self.models.turn():
                 yield from self._measure(model_entries, question, method, stopped)
         finally:
@@ -186,14 +185,14 @@ class InsideTab:
                 looked = [*finished, Looked(model_entry.label, influence, answer, model_entry.trained)]
                 rows = view_message(question, tokenizer.mask_id, looked)
                 chart = charts.shown(charts.influence_chart(looked, question))
-                yield rows, chart, SAME, SAME, progress(len(finished), len(model_entries), looked[-1])
+                yield rows, chart, SKIP, SKIP, progress(len(finished), len(model_entries), looked[-1])
                 if stopped.is_set():
                     break
             finished = looked
             if stopped.is_set():
                 break
         lines = [texts.INSIDE_STOPPED] if stopped.is_set() else []
-        yield SAME, SAME, SAME, numbers_of(question, looked), render.notes([*lines, outcome(question)])
+        yield SKIP, SKIP, SKIP, numbers_of(question, looked), render.notes([*lines, outcome(question)])
 
     def _influences(self, model_entry: ModelEntry, question: Question, method: str) -> Iterator[Influence]:
         from diffuapriel.interpret.influence import gradient_influence, occlusion_influence

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.strings import en as texts
+from app.strings.language import texts
 
 if TYPE_CHECKING:
     from app.inside.request import Question

@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from app.strings import en as texts
+from app.strings.language import texts
 from app.ui.chart import COLORS, GRID, INK, SYMBOLS, quiet_layout
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from app.quality import charts
-from app.server import limits as check
-from app.server.limits import Limits, Refused
+from app.server.limits import Limits, Setting, Settings, read, sampler_settings, setting, several
 from app.server.models import ModelEntry, Models
-from app.strings import en as texts
+from app.strings.language import texts
 from app.ui import render
+from diffuapriel.options import Option
 
 if TYPE_CHECKING:
     from diffuapriel.evaluation.steps_quality import QualityEvent
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 STEP_CHOICES = (4, 8, 16, 32, 64, 128)
 MIN_WINDOWS, MAX_WINDOWS = 4, 64
+MOST_LINES = 8  # strategies, and numbers of steps
 WINDOW = 128  # tokens, of a checkpoint that does not say what it was trained on
 
 
@@ -35,46 +36,37 @@ class CurveRequest:
     configs: list[SamplerConfig]
 
 
-def read_curves(
-    models: Models,
-    limits: Limits,
-    model: Any,
-    strategies: Any,
-    steps: Any,
-    windows: Any,
-    top_p: Any,
-    seed: Any,
-) -> CurveRequest:
-    """Check every value as it came from the page. Raises Refused that names the first bad one."""
-    from diffuapriel.evaluation.steps_quality import plan
-    from diffuapriel.sampling.config import STRATEGIES
+def curve_settings(models: Models, limits: Limits) -> Settings:
+    """What a visitor sets for the curves, in the order of the endpoint."""
+    sampler = sampler_settings(limits)
+    windows = Option("windows", int, 8, least=MIN_WINDOWS, most=MAX_WINDOWS)
+    return {
+        "writer": models.setting(writers(models)),
+        "strategies": Setting(lambda v: several("strategies", v, MOST_LINES, sampler["strategy"].check)),
+        "steps": Setting(lambda v: several("steps", v, MOST_LINES, sampler["steps"].check)),
+        "windows": setting(windows),
+        "top_p": sampler["top_p"],
+        "seed": sampler["seed"],
+    }
 
-    model_entry = models.find(model, writers(models))
+
+def read_curves(models: Models, limits: Limits, *values: Any) -> CurveRequest:
+    """The checked values of `curve_settings`. Raises Refused that names the first bad one."""
+    from diffuapriel.evaluation.steps_quality import plan
+
+    asked = read(curve_settings(models, limits), values)
+    model_entry = asked["writer"]
     level = model_entry.tales_level
     assert level is not None, "only models of tales are offered"
-    kinds = [check.choice("strategy", s, STRATEGIES) for s in _several("strategies", strategies)]
-    counts = [check.whole_number("steps", n, 1, limits.max_steps) for n in _several("steps", steps)]
-    share = check.number("top-p", top_p, 0.01, 1.0)
     length = min(model_entry.window or WINDOW, limits.max_tokens)
-    return CurveRequest(
-        model_entry=model_entry,
-        level=level,
-        length=length,
-        windows=check.whole_number("windows", windows, MIN_WINDOWS, MAX_WINDOWS),
-        configs=plan(
-            list(dict.fromkeys(kinds)),
-            counts,
-            length,
-            top_p=None if share == 1.0 else share,
-            seed=check.whole_number("seed", seed, 0, check.MAX_SEED),
-        ),
+    configs = plan(
+        list(dict.fromkeys(asked["strategies"])),
+        asked["steps"],
+        length,
+        top_p=None if asked["top_p"] == 1.0 else asked["top_p"],
+        seed=asked["seed"],
     )
-
-
-def _several(name: str, values: Any) -> Sequence[Any]:
-    if not isinstance(values, list) or not 1 <= len(values) <= 8:
-        raise Refused(f"{name} are {check.shown(values)}; choose one to eight")
-    return values
+    return CurveRequest(model_entry, level, length, asked["windows"], configs)
 
 
 def writers(models: Models) -> list[str]:

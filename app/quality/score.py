@@ -8,16 +8,27 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from app.server import limits as check
-from app.server.limits import Limits, Refused
-from app.server.models import ModelEntry
-from app.strings import en as texts
+from app.server.limits import Limits, Refused, Settings, setting, text_setting
+from app.server.models import ModelEntry, Models
+from app.strings.language import texts
 from app.ui.tale_check import verdict_html
+from diffuapriel.options import Option
 from diffuapriel.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from diffuapriel.evaluation.surprisal import TextScore
 
 MAX_LENGTH = 256  # tokens: a score is 64 forward passes
+MAX_ROUNDS = 32
+
+
+def score_settings(models: Models, limits: Limits) -> Settings:
+    """What a visitor sets for a score, in the order of the endpoint."""
+    return {
+        "text": text_setting(limits.max_characters),
+        "model": models.setting(models.trained),
+        "rounds": setting(Option("rounds", int, 4, least=1, most=MAX_ROUNDS)),
+    }
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,8 @@ def read_typed(text: Any, model_entry: ModelEntry, tokenizer: Tokenizer, limits:
         exact = -log_prob if log_prob > -math.inf else None
     most = min(MAX_LENGTH, limits.max_tokens)
     if not typed or len(ids) > most:
-        raise Refused(f"the text takes {len(ids) if typed else 0:,} tokens; it may take 1 to {most:,}")
+        tokens = f"{len(ids) if typed else 0:,}"
+        raise Refused(texts.SURPRISE_LENGTH.format(tokens=tokens, most=f"{most:,}"))
     if level is not None:
         filling = max(0, min(model_entry.window, most) - len(ids))
     return Typed(ids + filling * [tokenizer.eos_id], filling, len(typed.encode()), exact, level)

@@ -21,6 +21,7 @@ from app.quality.curves import (
     MIN_WINDOWS,
     STEP_CHOICES,
     CurveRequest,
+    curve_settings,
     drawn,
     read_curves,
     running,
@@ -30,14 +31,12 @@ from app.server import limits as check
 from app.server.guard import guarded_stream
 from app.server.limits import Limits
 from app.server.models import ModelEntry, Models
-from app.server.stops import Stops, wire_run
-from app.strings import en as texts
+from app.server.stops import Stops
+from app.strings.language import texts
 from app.ui import render
+from app.ui.events import SKIP, wire_run
 from app.ui.permalink import wire_link
-from app.ui.permalink_fields import quality_fields
 
-SAME = gr.skip()
-MAX_ROUNDS = 32
 TOP_P = 0.9  # as in the Unmask tab
 REFRESH_SECONDS = 0.25  # of the progress bar
 
@@ -52,8 +51,8 @@ class QualityTab:
     def build(self, player: dict[str, Any]) -> None:
         """Draw the tab inside the present `gr.Blocks`. `player`: arguments that make a gr.HTML the player."""
         score, status = self._build_score(player)
-        fields = quality_fields(self.models, self.limits, [*score, *self._build_curves()])
-        wire_link("quality", fields, status)
+        settings = scores.score_settings(self.models, self.limits) | curve_settings(self.models, self.limits)
+        wire_link("quality", settings, [*score, *self._build_curves()], status)
 
     def _build_score(self, player: dict[str, Any]) -> tuple[list[Any], Any]:
         """Returns [text, model, rounds], and the status line."""
@@ -76,7 +75,7 @@ class QualityTab:
             )
             rounds = gr.Slider(
                 1,
-                MAX_ROUNDS,
+                scores.MAX_ROUNDS,
                 4,
                 step=1,
                 label=texts.SURPRISE_ROUNDS,
@@ -100,7 +99,7 @@ class QualityTab:
         chart = gr.Plot(show_label=False, elem_id="surprise-chart", visible=False)
         numbers = gr.JSON(visible=False, label="Score")
         handler = guarded_stream(
-            self.score, lambda message: (SAME, SAME, SAME, SAME, render.note(message, bad=True))
+            self.score, lambda message: (SKIP, SKIP, SKIP, SKIP, render.note(message, bad=True))
         )
         outputs = [table, shown, chart, numbers, status]
         wire_run(
@@ -161,7 +160,7 @@ class QualityTab:
         status = gr.HTML("", elem_id="quality-status", elem_classes="da-status", apply_default_css=False)
         chart = gr.Plot(show_label=False, elem_id="quality-chart", visible=False)
         numbers = gr.JSON(visible=False, label="Points")
-        handler = guarded_stream(self.curves, lambda message: (SAME, SAME, render.note(message, bad=True)))
+        handler = guarded_stream(self.curves, lambda message: (SKIP, SKIP, render.note(message, bad=True)))
         inputs = [model, strategies, steps, windows, top_p, seed]
         outputs = [chart, numbers, status]
         wire_run(run, stop, self.curve_stops, handler, inputs, outputs, status=status, name="steps_quality")
@@ -180,10 +179,10 @@ class QualityTab:
         model_entry = self.models.find(model, self.models.trained)
         tokenizer = self.models.tokenizer(model_entry)
         typed = scores.read_typed(text, model_entry, tokenizer, self.limits)
-        total = check.whole_number("rounds", rounds, 1, MAX_ROUNDS)
+        total = check.whole_number("rounds", rounds, 1, scores.MAX_ROUNDS)
         stopped = self.score_stops.flag(request.session_hash)
         try:
-            yield SAME, SAME, SAME, SAME, render.note(texts.WAITING)
+            yield SKIP, SKIP, SKIP, SKIP, render.note(texts.WAITING)
             with self.models.turn():
                 yield from self._score(model_entry, typed, total, stopped)
         finally:
@@ -241,7 +240,7 @@ class QualityTab:
         asked = read_curves(self.models, self.limits, model, strategies, steps, windows, top_p, seed)
         stopped = self.curve_stops.flag(request.session_hash)
         try:
-            yield SAME, SAME, render.note(texts.WAITING)
+            yield SKIP, SKIP, render.note(texts.WAITING)
             with self.models.turn():
                 yield from self._measure(asked, stopped)
         finally:
@@ -269,8 +268,8 @@ class QualityTab:
             calls += not fresh
             if fresh or time.monotonic() - shown >= REFRESH_SECONDS:
                 points, shown = len(event.points), time.monotonic()
-                chart = drawn(event, names, truth) if fresh else SAME
-                yield chart, SAME, running(event, time.monotonic() - began)
+                chart = drawn(event, names, truth) if fresh else SKIP
+                yield chart, SKIP, running(event, time.monotonic() - began)
         assert event is not None, "a plan holds a point"
         seconds = time.monotonic() - began
         lines = [texts.QUALITY_STOPPED] if event.fraction < 1 else []

@@ -19,15 +19,15 @@ from app.server import limits as check
 from app.server.guard import guarded, guarded_stream
 from app.server.limits import Limits, Refused
 from app.server.models import Models
-from app.server.stops import Stops, wire_run
-from app.strings import en as texts
+from app.server.stops import Stops
+from app.strings.language import texts
 from app.ui import render
+from app.ui.events import SKIP, wire_run
 
 if TYPE_CHECKING:
     from diffuapriel.benchmark.result import RaceResult
 
 REFRESH_SECONDS = 0.25  # of a progress bar: often enough for Stop to be quick
-SAME = gr.skip()
 STEPS = 32
 Update = tuple[Any, Any, str]  # message for the player, table, status
 
@@ -59,7 +59,7 @@ class RacePart:
         replay = gr.HTML(**player, elem_id="race-player", visible=False)
         table = gr.HTML("", elem_id="race-results", apply_default_css=False)
         settings = [length, steps, strategy, repeats, seed]
-        handler = guarded_stream(self.run, lambda message: (SAME, SAME, render.note(message, bad=True)))
+        handler = guarded_stream(self.run, lambda message: (SKIP, SKIP, render.note(message, bad=True)))
         runs = wire_run(
             run,
             stop,
@@ -90,11 +90,11 @@ class RacePart:
         session = request.session_hash
         stopped = self.stops.flag(session)
         try:
-            yield SAME, SAME, render.note(texts.WAITING)
+            yield SKIP, SKIP, render.note(texts.WAITING)
             with self.models.turn():
                 result = yield from self._timed(asked, stopped)
             if result is None:
-                yield SAME, SAME, render.note(texts.RACE_STOPPED)
+                yield SKIP, SKIP, render.note(texts.RACE_STOPPED)
             else:
                 self.shelf.add(session, race=result)
                 yield gr.update(value=replay_message(result), visible=True), render.results(result), ""
@@ -166,7 +166,7 @@ class RacePart:
                 timed = texts.TIMED.format(repeat=event.repeat + 1, repeats=asked.repeats)
                 phase = timed if event.phase == "timed" else texts.WARM_UP
                 line = texts.RACE_PROGRESS.format(phase=phase, entry=event.entry, step=event.step)
-                yield SAME, SAME, render.progress(event.fraction, line)
+                yield SKIP, SKIP, render.progress(event.fraction, line)
         return None
 
 

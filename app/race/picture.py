@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.strings import en as texts
+from app.strings.language import texts
 from app.ui.chart import COLORS, round_ticks
 
 if TYPE_CHECKING:

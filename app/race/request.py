@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.server import limits as check
-from app.server.limits import Limits, Refused
+from app.server.limits import Limits, Refused, Setting, Settings, read, sampler_settings, setting
 from app.server.models import ModelEntry, Models
+from diffuapriel.options import Option
 
-NO_ENTRY = ""  # what the page sends for a third entry that is not wanted
-MOST_LANES = 3
+NO_ENTRY = ""  # what the page sends where no third entry is wanted
+LENGTHS = (1024, 2048, 4096, 8192, 16384, 32768, 65536)  # offered as the longest of a sweep
 
 
 @dataclass(frozen=True)
@@ -34,45 +34,52 @@ class SweepRequest:
     lengths: tuple[int, ...]
 
 
-def read_entries(models: Models, entries: Sequence[Any]) -> tuple[ModelEntry, ...]:
-    """Two or three models to race; the third may be left out ("" or None). Raises Refused for a bad one."""
-    *first, last = entries
-    wanted = [*first, *([] if last in (NO_ENTRY, None) else [last])]
-    return tuple(models.find(entry) for entry in wanted)
+def entry_settings(models: Models) -> Settings:
+    """Two or three models; the third may be left out ("" or None)."""
+    third = Setting(lambda label: None if label in (NO_ENTRY, None) else models.find(label))
+    return {"a": models.setting(), "b": models.setting(), "c": third}
 
 
-def read_race(
-    models: Models,
-    limits: Limits,
-    a: Any,
-    b: Any,
-    c: Any,
-    length: Any,
-    steps: Any,
-    strategy: Any,
-    repeats: Any,
-    seed: Any,
-) -> RaceRequest:
-    """Check every value as it came from the page. Raises Refused that names the first bad one."""
-    from diffuapriel.sampling.config import STRATEGIES
-
-    return RaceRequest(
-        model_entries=read_entries(models, (a, b, c)),
-        length=check.whole_number("length", length, 1, limits.race_tokens(models.device)),
-        steps=check.whole_number("steps", steps, 1, limits.max_steps),
-        strategy=check.choice("strategy", strategy, STRATEGIES),
-        repeats=check.whole_number("timed runs", repeats, 1, limits.max_repeats),
-        seed=check.whole_number("seed", seed, 0, check.MAX_SEED),
-    )
+def race_settings(models: Models, limits: Limits) -> Settings:
+    """What a visitor sets for a race, in the order of its endpoint."""
+    sampler = sampler_settings(limits)
+    length = Option("length", int, 128, least=1, most=limits.race_tokens(models.device))
+    repeats = Option("repeats", int, 2, least=1, most=limits.max_repeats)
+    return {
+        **entry_settings(models),
+        "length": setting(length),
+        "steps": sampler["steps"],
+        "strategy": sampler["strategy"],
+        "repeats": setting(repeats, "timed runs"),
+        "seed": sampler["seed"],
+    }
 
 
-def read_sweep(models: Models, limits: Limits, a: Any, b: Any, c: Any, longest: Any) -> SweepRequest:
-    """Check every value as it came from the page. Raises Refused that names the first bad one."""
-    from diffuapriel.benchmark.sweep import LENGTHS
+def sweep_settings(models: Models, limits: Limits) -> Settings:
+    """What a visitor sets for a sweep, in the order of its endpoint."""
+    from diffuapriel.benchmark.sweep import LENGTHS as MEASURED
 
-    model_entries = read_entries(models, (a, b, c))
-    top = check.whole_number("longest length", longest, LENGTHS[0], limits.max_sweep_length)
-    return SweepRequest(model_entries, tuple(n for n in LENGTHS if n <= top))
+    longest = Option("longest", int, 4096, least=MEASURED[0], most=limits.max_sweep_length)
+    return {**entry_settings(models), "longest": setting(longest, "longest length")}
+
+
+def read_race(models: Models, limits: Limits, *values: Any) -> RaceRequest:
+    """The checked values of `race_settings`. Raises Refused that names the first bad one."""
+    asked = read(race_settings(models, limits), values)
+    return RaceRequest(entries_of(asked), **asked)
+
+
+def read_sweep(models: Models, limits: Limits, *values: Any) -> SweepRequest:
+    """The checked values of `sweep_settings`. Raises Refused that names the first bad one."""
+    from diffuapriel.benchmark.sweep import LENGTHS as MEASURED
+
+    asked = read(sweep_settings(models, limits), values)
+    return SweepRequest(entries_of(asked), tuple(n for n in MEASURED if n <= asked["longest"]))
+
+
+def entries_of(asked: dict[str, Any]) -> tuple[ModelEntry, ...]:
+    """Takes the two or three entries out of the checked values."""
+    return tuple(entry for entry in (asked.pop("a"), asked.pop("b"), asked.pop("c")) if entry is not None)
 
 
 def refuse_too_large(models: Models, model_entries: Sequence[ModelEntry]) -> None:
@@ -87,8 +94,8 @@ def refuse_too_large(models: Models, model_entries: Sequence[ModelEntry]) -> Non
     random = [model_entry for model_entry in model_entries if not model_entry.trained]
     needed = sum(4 * count_parameters(preset(*model_entry.source.split("/"))) for model_entry in random)
     names = " and ".join(model_entry.label for model_entry in random)
-    if needed and (problem := refusal(needed, models.device, f"loading {names}")):
-        raise Refused(problem.replace("a shorter length", "a smaller preset"))
+    if needed and (problem := refusal(needed, models.device, f"loading {names}", "a smaller preset")):
+        raise Refused(problem)
 
 
 def where_it_runs(device: str) -> str:

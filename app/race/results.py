@@ -14,11 +14,10 @@ from app.race.store import MOST_RESULTS, Kept, Shelf
 from app.server import limits as check
 from app.server.guard import guarded_stream
 from app.server.limits import Refused
-from app.strings import en as texts
+from app.strings.language import texts
 from app.ui import render
+from app.ui.events import HIDDEN, SKIP
 
-SAME = gr.skip()
-HIDDEN = gr.update(visible=False)
 Compared = tuple[
     str, Any, Any, Any, Any, Any, Any
 ]  # table, latency, tokens/s, JSON, CSV, PNG, the forget button
@@ -55,7 +54,7 @@ class ResultsPart:
             ]
             forget = gr.Button(texts.RESULTS_FORGET, elem_id="results-forget", **small)
         outputs = [table, latency, rate, *files, forget]
-        compare = guarded_stream(self.compare, lambda message: (render.note(message, bad=True), *[SAME] * 6))
+        compare = guarded_stream(self.compare, lambda message: (render.note(message, bad=True), *[SKIP] * 6))
         private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         for run in runs:
             listed = run.then(self.listed, chosen, chosen, queue=False, **private)
@@ -107,7 +106,7 @@ class ResultsPart:
 def read_numbers(chosen: Any) -> list[int]:
     """The numbers of the chosen results. Raises Refused for anything else."""
     if not isinstance(chosen, list | None) or len(chosen or []) > MOST_RESULTS:
-        raise Refused(f"the choice is {check.shown(chosen)}; choose up to {MOST_RESULTS} results")
+        raise Refused(texts.RESULTS_CHOSEN.format(value=check.shown(chosen), most=MOST_RESULTS))
     return [check.whole_number("a result", number, 1, 10**6) for number in chosen or []]
 
 

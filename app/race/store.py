@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from app.strings import en as texts
+from app.strings.language import texts
 
 if TYPE_CHECKING:
     from diffuapriel.benchmark.result import EntryFacts, RaceResult

@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from app.race.charts import latency_chart, rate_chart, ratio_chart
-from app.race.live import REFRESH_SECONDS, SAME, returned
-from app.race.request import SweepRequest, read_sweep, refuse_too_large
+from app.race.live import REFRESH_SECONDS, returned
+from app.race.request import LENGTHS, SweepRequest, read_sweep, refuse_too_large
 from app.race.store import Kept, Shelf
 from app.server.guard import guarded, guarded_stream
 from app.server.limits import Limits
 from app.server.models import Models
-from app.server.stops import Stops, wire_run
-from app.strings import en as texts
+from app.server.stops import Stops
+from app.strings.language import texts
 from app.ui import render
+from app.ui.events import SKIP, wire_run
 
 if TYPE_CHECKING:
     from diffuapriel.benchmark.result import EntryFacts
     from diffuapriel.benchmark.sweep import SweepResult
 
-LENGTHS = (1024, 2048, 4096, 8192, 16384, 32768, 65536)  # offered as the longest
 LONGEST = 4096
 Update = tuple[Any, Any, Any, Any, str]  # latency, tokens/s, speed over DiffuTran, what was fair, status
 Measured = tuple["SweepResult", "tuple[EntryFacts, ...]", bool]  # result, entries, whether it is whole
@@ -61,7 +61,7 @@ class SweepPart:
             ratio = gr.Plot(show_label=False, elem_id="sweep-ratio")
         fair = gr.HTML("", elem_id="sweep-fair", apply_default_css=False)
         handler = guarded_stream(
-            self.run, lambda message: (SAME, SAME, SAME, SAME, render.note(message, bad=True))
+            self.run, lambda message: (SKIP, SKIP, SKIP, SKIP, render.note(message, bad=True))
         )
         runs = wire_run(
             run,
@@ -82,12 +82,12 @@ class SweepPart:
         session = request.session_hash
         stopped = self.stops.flag(session)
         try:
-            yield SAME, SAME, SAME, SAME, render.note(texts.WAITING)
+            yield SKIP, SKIP, SKIP, SKIP, render.note(texts.WAITING)
             with self.models.turn():
                 result, facts, whole = yield from self._measure(asked, stopped)
             lines = [] if whole else [texts.SWEEP_STOPPED]
             if not result.points:
-                yield SAME, SAME, SAME, SAME, render.notes([*lines, *summary(result, facts)])
+                yield SKIP, SKIP, SKIP, SKIP, render.notes([*lines, *summary(result, facts)])
                 return
             kept = self.shelf.add(session, sweep=result, facts=facts)
             status = render.notes([*lines, *summary(result, facts), *paper_notes(facts)])
@@ -140,8 +140,8 @@ class SweepPart:
             fresh = len(event.result.points) > points
             if fresh or time.monotonic() - shown >= REFRESH_SECONDS:
                 points, shown = len(event.result.points), time.monotonic()
-                latency, rate, ratio = drawn(event.result, facts) if fresh else (SAME, SAME, SAME)
-                yield latency, rate, ratio, SAME, render.progress(event.fraction, event.message)
+                latency, rate, ratio = drawn(event.result, facts) if fresh else (SKIP, SKIP, SKIP)
+                yield latency, rate, ratio, SKIP, render.progress(event.fraction, event.message)
         assert event is not None, "a sweep ends with its result"
         return event.result, facts, event.fraction >= 1
 

@@ -12,16 +12,15 @@ import gradio as gr
 from gradio.context import Context
 
 from app.race.live import RacePart
-from app.race.request import NO_ENTRY, where_it_runs
+from app.race.request import NO_ENTRY, race_settings, sweep_settings, where_it_runs
 from app.race.results import ResultsPart
 from app.race.store import Shelf
 from app.race.sweep import SweepPart
 from app.server.limits import Limits
 from app.server.models import Models
-from app.strings import en as texts
+from app.strings.language import texts
 from app.ui import render
 from app.ui.permalink import wire_link
-from app.ui.permalink_fields import race_fields
 
 
 class RaceTab:
@@ -44,8 +43,8 @@ class RaceTab:
         gr.HTML(render.note(texts.RANDOM_WEIGHTS), apply_default_css=False)
         races, settings, status = self.race.build(player, entries)
         sweeps, longest = self.sweep.build(entries)
-        fields = race_fields(self.models, self.limits, [*entries, *settings, longest])
-        wire_link("race", fields, status)
+        linked = race_settings(self.models, self.limits) | sweep_settings(self.models, self.limits)
+        wire_link("race", linked, [*entries, *settings, longest], status)
         self.results.build([*races, *sweeps])
         gr.api(self.names, api_name="models")
         if Context.root_block is not None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import gradio as gr
 
-from app.strings import en as texts
+from app.strings.language import texts
 
 log = logging.getLogger("diffuapriel.app")
 

@@ -1,43 +1,47 @@
 """What a visitor may ask for, checked on the server: every value, whatever the page allows.
 
-Each check returns the value as the type the code works with or raises `Refused` (a ValueError) whose message
-names the value and the permitted range. Nothing here knows Gradio; `app.server.guard` shows a refusal as a message.
+Each tab declares its settings once, as `Settings`: the page takes the ranges of its sliders from them, the endpoint
+its checks (`read`) and the link both (app/ui/permalink.py). A check returns the value as the type that the code works
+with, or raises `Refused` (a ValueError) with a message that names the value and the permitted range. Nothing here
+imports Gradio; `app.server.guard` shows a refusal on the page.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.strings import en as texts
+from app.strings.language import texts
+from diffuapriel.options import Option, options_of
+from diffuapriel.sampling.config import STRATEGIES, SamplerConfig
 
-MAX_SEED = 2**31 - 1
+MAX_SEED = 2**31 - 1  # what a number field of the page holds exactly
 
-# What whoever starts the app may set, from and to. Less than the first hides what the tabs begin with; the player
-# draws no more tokens than the second.
+# What --max-tokens, --max-steps and --queue may be. Fewer tokens or steps would hide what the tabs start with; the
+# player draws no more tokens than the upper bound.
 MOST_TOKENS = (128, 16_384)
 MOST_STEPS = (8, 4096)
 MOST_QUEUE = (1, 1000)
 
 
 class Refused(ValueError):
-    """A value outside what is permitted; the message is meant for the visitor."""
+    """A value outside the permitted range; the message is meant for the visitor."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest work one visitor may start."""
+    """The largest work that one visitor may start."""
 
-    max_characters: int = 20_000  # of the text with holes
-    max_tokens: int = 1024  # of one canvas
-    max_steps: int = 256  # of one generation
-    max_repeats: int = 8  # of a race
+    max_characters: int = 20_000  # in a text with holes
+    max_tokens: int = 1024  # on a canvas
+    max_steps: int = 256  # per generation
+    max_repeats: int = 8  # timed runs per race
     max_sweep_length: int = 65_536
-    max_upload_bytes: int = 50_000_000  # of a trace to load
-    max_tokens_on_gpu: int = 8192  # of a race's canvas: on a GPU the lengths begin to tell where a CPU's end
-    max_waiting: int = 64  # visitors in the queue; more are told so at once
+    max_upload_bytes: int = 50_000_000  # of a trace
+    max_tokens_on_gpu: int = 8192  # on a race's canvas: GPU races allow longer canvases
+    max_waiting: int = 64  # visitors in the queue; later ones are turned away at once
 
     def race_tokens(self, device: str) -> int:
         """The longest canvas of a race on `device`."""
@@ -45,7 +49,7 @@ class Limits:
 
 
 def of_room(*, max_tokens: int, max_steps: int, max_waiting: int) -> Limits:
-    """The limits that a teacher sets for a room. A longest canvas that was changed holds for a race on a GPU too."""
+    """The limits given on the command line. A `max_tokens` that differs from the default also caps GPU races."""
     usual = Limits()
     on_gpu = usual.max_tokens_on_gpu if max_tokens == usual.max_tokens else max_tokens
     return Limits(
@@ -53,8 +57,76 @@ def of_room(*, max_tokens: int, max_steps: int, max_waiting: int) -> Limits:
     )
 
 
+@dataclass(frozen=True)
+class Setting:
+    """One setting of a tab: the check of its values, and its option where it is a number or a choice."""
+
+    check: Callable[[Any], Any]
+    option: Option | None = None
+
+    @property
+    def range(self) -> dict[str, Any]:
+        """The arguments that give a slider or a number field its range."""
+        assert self.option is not None, "only a number has a range"
+        return {"minimum": self.option.least, "maximum": self.option.most}
+
+
+Settings = dict[str, Setting]  # by the name of the endpoint's parameter, in the endpoint's order
+
+
+def setting(option: Option, label: str = "") -> Setting:
+    """The setting for a declared option. Messages name it by `label`, by default as the option is named."""
+    return Setting(lambda value: of_option(option, value, label), option)
+
+
+def text_setting(max_characters: int) -> Setting:
+    """The setting for a text with holes."""
+    return Setting(lambda value: text("the text", value, max_characters))
+
+
+def sampler_settings(limits: Limits) -> Settings:
+    """The sampler's options, narrowed to what a visitor may ask for; 0 stands for None in `top_k` and `block`."""
+    options = options_of(SamplerConfig) or _UNDECLARED
+    return {
+        "steps": setting(options["steps"].within(most=limits.max_steps)),
+        "strategy": setting(options["strategy"]),
+        "temperature": setting(options["temperature"].within(most=5.0)),
+        "top_k": setting(options["top_k"].within(least=0, most=1000)),
+        "top_p": setting(options["top_p"].within(least=0.01)),
+        "seed": setting(options["seed"].within(most=MAX_SEED)),
+        "block": setting(options["block_length"].within(least=0, most=limits.max_tokens), "block"),
+    }
+
+
+_UNDECLARED = {  # until SamplerConfig declares its options
+    "steps": Option("steps", int, 32, least=1, most=65_536),
+    "strategy": Option("strategy", str, "confidence", choices=STRATEGIES),
+    "temperature": Option("temperature", float, 1.0, least=0.0, most=100.0),
+    "top_k": Option("top_k", int, None, least=1),
+    "top_p": Option("top_p", float, None, least=0.0, most=1.0, above=True),
+    "seed": Option("seed", int, 0, least=0, most=2**63 - 1),
+    "block_length": Option("block_length", int, None, least=1, most=65_536),
+}
+
+
+def read(settings: Settings, values: Sequence[Any]) -> dict[str, Any]:
+    """The checked values by name. Raises Refused for the first bad one."""
+    pairs = zip(settings.items(), values, strict=True)
+    return {name: setting.check(value) for (name, setting), value in pairs}
+
+
+def of_option(option: Option, value: Any, label: str = "") -> Any:
+    """`value` where the option permits it."""
+    name = label or option.name.replace("_", "-")
+    if option.kind is str:
+        return choice(name, value, option.choices)
+    assert option.least is not None and option.most is not None, f"{name} has a range"
+    check = whole_number if option.kind is int else number
+    return check(name, value, option.least, option.most)  # pyright: ignore[reportArgumentType]
+
+
 def shown(value: object) -> str:
-    """A value as it appears in a message: short whatever was sent."""
+    """A value as a message shows it: at most 60 characters."""
     try:
         text = repr(value)
     except ValueError:  # Python refuses to print a whole number of more than 4,300 digits
@@ -88,6 +160,13 @@ def choice(name: str, value: Any, permitted: Sequence[str]) -> str:
             texts.NOT_PERMITTED.format(name=name, value=shown(value), permitted=", ".join(permitted))
         )
     return value
+
+
+def several(name: str, values: Any, most: int, check: Callable[[Any], Any]) -> list[Any]:
+    """A list of one to `most` values, each checked."""
+    if not isinstance(values, list | tuple) or not 1 <= len(values) <= most:
+        raise Refused(texts.NOT_A_LIST.format(name=name, value=shown(values), most=most))
+    return [check(value) for value in values]
 
 
 def text(name: str, value: Any, max_characters: int) -> str:

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from app.server.limits import Refused, choice
-from app.strings import en as texts
+from app.server.limits import Refused, Setting, choice
+from app.strings.language import texts
 from diffuapriel.config import ARCHITECTURES, PRESETS, preset
 from diffuapriel.tokenizer import Tokenizer, get_tokenizer
 
@@ -38,6 +38,9 @@ class ModelEntry:
     corpus: str = ""  # what a checkpoint was trained on, e.g. "tales:3"
     architecture: str = ""
     window: int = 0  # tokens of the windows that a checkpoint was trained on; 0: unknown
+
+    def __str__(self) -> str:
+        return self.label
 
     @property
     def tales_level(self) -> int | None:
@@ -98,6 +101,10 @@ class Models:
         """The model_entry of a label that a visitor sent. Raises Refused for any other value."""
         return self._entries[choice("model", label, self.everything if permitted is None else permitted)]
 
+    def setting(self, permitted: Sequence[str] | None = None) -> Setting:
+        """The setting for a model; its check returns the ModelEntry."""
+        return Setting(lambda label: self.find(label, permitted))
+
     def tokenizer(self, model_entry: ModelEntry) -> Tokenizer:
         """The model_entry's tokenizer, without loading its model."""
         return get_tokenizer(model_entry.tokenizer)
@@ -119,8 +126,9 @@ class Models:
 
             name, architecture = model_entry.source.split("/")
             weights = 4 * count_parameters(preset(name, architecture))
-            if problem := refusal(weights, self.device, f"loading {model_entry.label}"):
-                raise Refused(problem.replace("a shorter length", "a smaller preset"))
+            what = f"loading {model_entry.label}"
+            if problem := refusal(weights, self.device, what, "a smaller preset"):
+                raise Refused(problem)
             return Entry.random(name, architecture, device=self.device)
         if model_entry.label not in self._loaded:
             self._loaded[model_entry.label] = Entry.from_checkpoint(

@@ -2,15 +2,14 @@
 
     http://127.0.0.1:7860/?tab=race&a=tales-diffuapriel&b=tales-diffutran&length=128&steps=32
 
-A setting of several values is a parameter that comes several times. Nothing is stored: all that a link says stands
-in it. A parameter that cannot be is left out, and the page says which
-and why; parameters of no tab are left alone. Nothing runs before the reader presses Run.
+A setting with several values is a parameter that occurs several times. Nothing is stored: the link itself holds
+everything. The page leaves out a parameter whose value is not permitted and says why; parameters of no tab are
+ignored. Nothing runs before the reader presses Run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
@@ -18,14 +17,14 @@ import gradio as gr
 from gradio.context import Context
 
 from app.server.guard import guarded
-from app.server.limits import Refused
-from app.strings import en as texts
+from app.server.limits import Refused, Settings, read, several, shown
+from app.strings.language import texts
 from app.ui import render
+from app.ui.events import AT_ONCE
 
-TAB = "tab"  # the parameter that says which tab a link is of
-MOST_CHARACTERS = 4000  # of a link: longer ones are cut by mail programs and servers
-AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-# The browser knows its own address better than the server behind a proxy does.
+TAB = "tab"  # the parameter that says which tab a link is for
+MOST_CHARACTERS = 4000  # per link: mail programs and servers cut longer ones
+# The browser knows its own address better than a server behind a proxy does.
 SHOW = """(query) => {
   const link = location.origin + location.pathname + query;
   history.replaceState(null, "", link);
@@ -34,21 +33,11 @@ SHOW = """(query) => {
 }"""
 
 
-@dataclass(frozen=True)
-class Field:
-    """A setting in a link: its parameter, its component on the page, and the check that every value passes."""
-
-    name: str
-    component: Any
-    check: Callable[[Any], Any]
-
-
-def wire_link(tab: str, fields: Sequence[Field], status: Any) -> None:
+def wire_link(tab: str, settings: Settings, components: Sequence[Any], status: Any) -> None:
     """Draw the link button inside the present tab, and restore the settings of a link when the page opens.
 
-    `status`: the gr.HTML that says what a link held that cannot be.
+    components: those of the settings, in the same order. status: the gr.HTML that says what is wrong with a link.
     """
-    components = [field.component for field in fields]
     with gr.Row(elem_classes="da-actions"):
         button = gr.Button(texts.LINK, size="sm", scale=0, min_width=160, elem_id=f"{tab}-link")
         box = gr.Textbox(
@@ -62,12 +51,13 @@ def wire_link(tab: str, fields: Sequence[Field], status: Any) -> None:
         )
 
     def make(*values: Any) -> Any:
-        return gr.update(value=query_of(tab, fields, values), visible=True)
+        return gr.update(value=query_of(tab, settings, values), visible=True)
 
     def restore(request: gr.Request) -> list[Any]:
-        return restored(tab, fields, parse_qs(str(request.query_params), keep_blank_values=True))
+        query = parse_qs(str(request.query_params), keep_blank_values=True)
+        return restored(tab, settings, components, query)
 
-    made = button.click(guarded(make), components, box, preprocess=False, **AT_ONCE)
+    made = button.click(guarded(make), list(components), box, preprocess=False, **AT_ONCE)
     made.success(None, box, box, js=SHOW, **AT_ONCE)
     page, tabs = Context.root_block, enclosing_tabs()
     if page is not None and tabs is not None:
@@ -82,29 +72,33 @@ def enclosing_tabs() -> gr.Tabs | None:
     return block
 
 
-def query_of(tab: str, fields: Sequence[Field], values: Sequence[Any]) -> str:
-    """'?tab=...&...' of values as the page sent them. Raises Refused where one is not permitted or all are too long."""
-    checked = {field.name: field.check(value) for field, value in zip(fields, values, strict=True)}
+def query_of(tab: str, settings: Settings, values: Sequence[Any]) -> str:
+    """'?tab=...&...' for values as the page sent them. Raises Refused for a bad value and for too long a link."""
+    checked = read(settings, values)
     query = "?" + urlencode({TAB: tab} | {name: plain(value) for name, value in checked.items()}, doseq=True)
     if len(query) > MOST_CHARACTERS:
-        raise Refused(
-            f"the link would have {len(query):,} characters; it may have up to {MOST_CHARACTERS:,}. "
-            "Shorten the text, or save the trace instead"
-        )
+        raise Refused(texts.LINK_TOO_LONG.format(length=f"{len(query):,}", most=f"{MOST_CHARACTERS:,}"))
     return query
 
 
-def restored(tab: str, fields: Sequence[Field], query: Mapping[str, list[str]]) -> list[Any]:
-    """An update for each field's component, then for the status line and for the tabs; of another tab's link, none."""
-    nothing: list[Any] = [gr.skip()] * (len(fields) + 2)
+def restored(
+    tab: str, settings: Settings, components: Sequence[Any], query: Mapping[str, list[str]]
+) -> list[Any]:
+    """An update for each component, then for the status line and the tabs; none for the link of another tab."""
+    updates: list[Any] = [gr.skip()] * (len(settings) + 2)
     if query.get(TAB) != [tab]:
-        return nothing
-    updates, problems = nothing, []
-    for number, field in enumerate(fields):
-        if field.name not in query:
+        return updates
+    problems = []
+    for number, (name, setting) in enumerate(settings.items()):
+        if name not in query:
             continue
         try:
-            updates[number] = gr.update(value=field.check(value_of(query[field.name], field.component)))
+            value = value_of(query[name], components[number])
+            setting.check(value)
+            check_offered(name, value, components[number])
+            updates[number] = gr.update(
+                value=list(dict.fromkeys(value)) if isinstance(value, list) else value
+            )
         except ValueError as error:
             problems.append(texts.LINK_BAD.format(why=error))
     if problems:
@@ -114,14 +108,32 @@ def restored(tab: str, fields: Sequence[Field], query: Mapping[str, list[str]]) 
 
 
 def value_of(given: list[str], component: Any) -> Any:
-    """A parameter as the value that its component would send: a list, or the last one. The check decides on it."""
-    several = isinstance(component, gr.CheckboxGroup) or getattr(component, "multiselect", False)
+    """A parameter as the value that its component would send: a list, or the last value."""
+    is_list = isinstance(component, gr.CheckboxGroup) or getattr(component, "multiselect", False)
     values = [number_or_text(text, component) for text in given]
-    return values if several else values[-1]
+    return values if is_list else values[-1]
+
+
+def check_offered(name: str, value: Any, component: Any) -> None:
+    """Raises Refused for what a visitor could not choose in a component with a list of choices."""
+    choices = getattr(component, "choices", None)
+    if choices is None:
+        return
+    permitted = [choice for _, choice in choices]
+
+    def check(one: Any) -> None:
+        if one not in permitted:
+            values = ", ".join(map(str, permitted))
+            raise Refused(texts.NOT_PERMITTED.format(name=name, value=shown(one), permitted=values))
+
+    if isinstance(value, list):
+        several(name, value, len(permitted), check)
+    else:
+        check(value)
 
 
 def number_or_text(text: str, component: Any) -> Any:
-    """A number from what sends numbers, where it is one."""
+    """A number, where the text is one and the component sends numbers."""
     if not isinstance(component, gr.Slider | gr.Number | gr.Radio | gr.CheckboxGroup) or len(text) > 20:
         return text
     for kind in (int, float):
@@ -133,7 +145,9 @@ def number_or_text(text: str, component: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """A checked value as it stands in a link: 0.9, not 0.90000."""
+    """A checked value as a link shows it: 0.9, not 0.90000."""
     if isinstance(value, list):
         return [plain(one) for one in value]
+    if value is None:
+        return ""
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from app.strings import en as texts
+from app.strings.language import texts
 
 if TYPE_CHECKING:
     from diffuapriel.benchmark.result import RaceResult

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from app.strings import en as texts
+from app.strings.language import texts
 
 if TYPE_CHECKING:
     from diffuapriel.tales.grammar.holes import HoleReader, Part

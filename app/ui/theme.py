@@ -10,7 +10,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from app.strings import en as texts
+from app.strings.language import texts
 
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif")
 STYLE = Path(__file__).with_name("style.css")

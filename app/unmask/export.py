@@ -15,12 +15,12 @@ import gradio as gr
 
 from app.server.guard import guarded_stream
 from app.server.limits import Limits
-from app.strings import en as texts
+from app.strings.language import texts
+from app.ui.events import SKIP
 from app.unmask import files
 from diffuapriel.trace.gif import write_gif
 
 SCRIPT = Path(__file__).with_name("drop.js")
-SAME = gr.skip()
 
 
 class Keep:
@@ -34,7 +34,7 @@ class Keep:
         gif = gr.Button(texts.SAVE_GIF, elem_id="save-gif", size="sm", scale=0, min_width=160)
         picture = gr.DownloadButton(visible="hidden", elem_id="gif-file")
         made = gif.click(
-            guarded_stream(self.trace_gif, lambda message: SAME),
+            guarded_stream(self.trace_gif, lambda message: SKIP),
             json_file,
             picture,
             show_progress_on=[gif],

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from app.server.limits import Limits, Refused
-from app.strings import en as texts
+from app.strings.language import texts
 from diffuapriel.trace.trace import Trace
 
 MAX_TRACE_LENGTH = 16_384  # tokens that the player draws

@@ -6,23 +6,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.server import limits as check
-from app.server.limits import Limits, Refused
+from app.server.limits import Limits, Refused, Settings, read, sampler_settings, setting, text_setting
 from app.server.models import ModelEntry, Models
-from app.strings import en as texts
+from app.strings.language import texts
+from diffuapriel.options import Option
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.config import BY_BLOCKS, MAX_STEPS, STRATEGIES, SamplerConfig
+from diffuapriel.sampling.config import BY_BLOCKS, MAX_STEPS, SamplerConfig
 from diffuapriel.tokenizer import Tokenizer
 
-MAX_TEMPERATURE = 5.0
-MAX_TOP_K = 1000
-MIN_TOP_P = 0.01
 MOST_WRITTEN = 2_000  # characters written over tokens at once
 EDITS = ("mask", "pin", "unpin", "type", "choose")
 COMMANDS = (*EDITS, "undo", "swap", "pause", "go", "step")
 
 
 @dataclass(frozen=True)
-class Request:
+class UnmaskRequest:
     """A run of the sampler that may start."""
 
     text: str
@@ -66,43 +64,34 @@ def read_command(data: Any, limits: Limits) -> Command:
     return Command(name, do, at, first, last, text, token)
 
 
-def read_request(
-    models: Models,
-    limits: Limits,
-    text: Any,
-    model: Any,
-    length: Any,
-    steps: Any,
-    strategy: Any,
-    temperature: Any,
-    top_k: Any,
-    top_p: Any,
-    seed: Any,
-    block: Any,
-) -> Request:
-    """Check every value as it came from the page. Raises Refused (a ValueError) that names the first bad one."""
-    kept = check.whole_number("top-k", top_k, 0, MAX_TOP_K)
-    share = check.number("top-p", top_p, MIN_TOP_P, 1.0)
-    strategy = check.choice("strategy", strategy, STRATEGIES)
-    block = check.whole_number("block", block, 0, limits.max_tokens)
+def unmask_settings(models: Models, limits: Limits) -> Settings:
+    """What a visitor sets for a run, in the order of the endpoint."""
+    sampler = sampler_settings(limits)
+    return {
+        "text": text_setting(limits.max_characters),
+        "model": models.setting(models.trained),
+        "length": setting(Option("length", int, 0, least=0, most=limits.max_tokens)),
+        **sampler,
+    }
+
+
+def read_request(models: Models, limits: Limits, *values: Any) -> UnmaskRequest:
+    """The checked values of `unmask_settings`. Raises Refused that names the first bad one."""
+    asked = read(unmask_settings(models, limits), values)
+    by_blocks = asked["strategy"] in BY_BLOCKS
     config = SamplerConfig(
-        strategy=strategy,
-        block_length=(block or None) if strategy in BY_BLOCKS else None,
-        steps=check.whole_number("steps", steps, 1, limits.max_steps),
-        temperature=check.number("temperature", temperature, 0.0, MAX_TEMPERATURE),
-        top_k=kept or None,
-        top_p=None if share == 1.0 else share,
-        seed=check.whole_number("seed", seed, 0, check.MAX_SEED),
+        strategy=asked["strategy"],
+        block_length=(asked["block"] or None) if by_blocks else None,
+        steps=asked["steps"],
+        temperature=asked["temperature"],
+        top_k=asked["top_k"] or None,
+        top_p=None if asked["top_p"] == 1.0 else asked["top_p"],
+        seed=asked["seed"],
     )
-    return Request(
-        text=check.text("the text", text, limits.max_characters),
-        model_entry=models.find(model, models.trained),
-        length=check.whole_number("length", length, 0, limits.max_tokens),
-        config=config,
-    )
+    return UnmaskRequest(asked["text"], asked["model"], asked["length"], config)
 
 
-def make_canvas(request: Request, tokenizer: Tokenizer, limits: Limits) -> Canvas:
+def make_canvas(request: UnmaskRequest, tokenizer: Tokenizer, limits: Limits) -> Canvas:
     """The canvas of a request. Raises ValueError where the text does not fit its length or the limit."""
     canvas = Canvas.from_text(request.text, tokenizer, request.length or None)
     if len(canvas) > limits.max_tokens:

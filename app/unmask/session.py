@@ -16,8 +16,8 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from app.server.limits import Limits, Refused
-from app.strings import en as texts
-from app.unmask.request import Command, Request, make_canvas
+from app.strings.language import texts
+from app.unmask.request import Command, UnmaskRequest, make_canvas
 
 if TYPE_CHECKING:
     from app.server.models import ModelEntry
@@ -68,7 +68,7 @@ class Visit:
 
     # -- which run --
 
-    def begin(self, asked: Request, tokenizer: Tokenizer, limits: Limits, device: str) -> None:
+    def begin(self, asked: UnmaskRequest, tokenizer: Tokenizer, limits: Limits, device: str) -> None:
         """A run from the canvas that the visitor made, or from the text where they have changed that since."""
         written = (asked.text, asked.length, tokenizer.name)
         if self.run is None or self.written != written:
@@ -77,7 +77,7 @@ class Visit:
             self._show(self.run.again(asked.config), asked.model_entry)
         self.about = about(asked.model_entry)
 
-    def compose(self, asked: Request, tokenizer: Tokenizer, limits: Limits, device: str) -> None:
+    def compose(self, asked: UnmaskRequest, tokenizer: Tokenizer, limits: Limits, device: str) -> None:
         """The canvas of a text, before any step. Raises ValueError where the text cannot be one."""
         from diffuapriel.diffusion.schedule import get_schedule
         from diffuapriel.trace.steering import Steered
@@ -104,7 +104,7 @@ class Visit:
         return True
 
     def open(
-        self, asked: Request, tokenizer: Tokenizer, limits: Limits, device: str, command: Command
+        self, asked: UnmaskRequest, tokenizer: Tokenizer, limits: Limits, device: str, command: Command
     ) -> Command:
         """`command` itself; where it is about the canvas that the page opened with, that canvas is made first."""
         if self.run is not None or command.run != OPENING:
@@ -112,7 +112,7 @@ class Visit:
         self.compose(asked, tokenizer, limits, device)
         return replace(command, run=self.name)
 
-    def resume(self, command: Command, asked: Request) -> None:
+    def resume(self, command: Command, asked: UnmaskRequest) -> None:
         """The run as the visitor sees it becomes the one to go on with; one that has not begun takes new options."""
         from diffuapriel.trace.steering import Steered
 

@@ -19,20 +19,20 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from app.server import limits as check
 from app.server.guard import guarded, guarded_stream
 from app.server.limits import Limits
 from app.server.models import ModelEntry, Models
-from app.server.stops import Stops, wire_run
-from app.strings import en as texts
+from app.server.stops import Stops
+from app.strings.language import texts
 from app.ui import render
+from app.ui.events import AT_ONCE, HIDDEN, SKIP, wire_run
 from app.ui.permalink import wire_link
-from app.ui.permalink_fields import unmask_fields
 from app.unmask.export import Keep, drop_zone
+from app.unmask.request import unmask_settings
 from app.unmask.session import OPENING, Visit, canvas_text
 
 if TYPE_CHECKING:
-    from app.unmask.request import Command, Request
+    from app.unmask.request import Command, UnmaskRequest
     from diffuapriel.sampling.canvas import Canvas
     from diffuapriel.sampling.frames import StepFrame
     from diffuapriel.tokenizer import Tokenizer
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 
 Update = tuple[Any, Any, Any, Any, Any]  # player, status and verdict, text, JSON file, HTML file
 Edited = tuple[Any, Any, Any, Any, Any]  # player, status and verdict, text with holes, length, visit
-SAME = gr.skip()
-HIDDEN = gr.update(visible=False)
 
 
 class UnmaskRuns:
@@ -92,14 +90,14 @@ class UnmaskRuns:
         command, visit.asked = visit.asked, None
         stopped = self.stops.flag(request.session_hash)
         try:
-            yield SAME, render.note(texts.WAITING), "", HIDDEN, HIDDEN
+            yield SKIP, render.note(texts.WAITING), "", HIDDEN, HIDDEN
             with self.models.turn():
                 trace, message = yield from self._play(visit, asked, command, stopped)
         finally:
             visit.running = False
             self.stops.end(request.session_hash, stopped)
         shown = (message, outcome(trace) + self._verdict(visit.model_entry, trace.final), trace.text)
-        yield *shown, SAME, SAME
+        yield *shown, SKIP, SKIP
         with files.saved(trace) as (
             json_file,
             html_file,
@@ -107,7 +105,7 @@ class UnmaskRuns:
             yield *shown, offered(json_file), offered(html_file)
 
     def _play(
-        self, visit: Visit, asked: Request, command: Command | None, stopped: Event
+        self, visit: Visit, asked: UnmaskRequest, command: Command | None, stopped: Event
     ) -> Generator[Update, None, tuple[Trace, str]]:
         """Load, run and show; returns the trace of all steps, shown or not, and the player's last message."""
         from diffuapriel.trace.messages import to_text
@@ -127,15 +125,15 @@ class UnmaskRuns:
                     self._look(visit, feed, tokenizer)
                     return visit.trace(tokenizer), to_text(feed.finish(done=run.done))
             if problem:
-                yield SAME, render.note(problem, bad=True), SAME, SAME, SAME
+                yield SKIP, render.note(problem, bad=True), SKIP, SKIP, SKIP
             if feed.due:
                 verdict = self._look(visit, feed, tokenizer)
-                yield to_text(feed.send()), render.note(texts.RUNNING) + verdict, SAME, SAME, SAME
+                yield to_text(feed.send()), render.note(texts.RUNNING) + verdict, SKIP, SKIP, SKIP
                 feed.aside.pop("other", None)  # once is enough
             feed.take(run.advance(denoiser))
             steps_left -= 1
 
-    def _begin(self, visit: Visit, asked: Request, command: Command | None) -> ModelEntry:
+    def _begin(self, visit: Visit, asked: UnmaskRequest, command: Command | None) -> ModelEntry:
         """The visitor's canvas, ready to run; edits wait from now on."""
         tokenizer, device = self.models.tokenizer(asked.model_entry), self.models.device
         with visit.lock:
@@ -191,11 +189,11 @@ class UnmaskRuns:
             command = read_command(event._data, self.limits)
             if command.do == "pause":
                 self.stops.stop(request.session_hash)
-                return SAME, SAME, SAME, SAME, SAME
+                return SKIP, SKIP, SKIP, SKIP, SKIP
             with visit.lock:
                 if visit.running:
                     visit.wait(command)
-                    return SAME, SAME, SAME, SAME, SAME
+                    return SKIP, SKIP, SKIP, SKIP, SKIP
                 asked = self._asked(*values)
                 tokenizer = self.models.tokenizer(
                     asked.model_entry if visit.model_entry is None else visit.model_entry
@@ -206,7 +204,7 @@ class UnmaskRuns:
                 text, length = self._written(visit, tokenizer)
                 return message, status, text, length, visit
         except ValueError as error:
-            return SAME, render.note(str(error), bad=True), SAME, SAME, SAME
+            return SKIP, render.note(str(error), bad=True), SKIP, SKIP, SKIP
 
     def compose(self, visit: Visit | None, *values: Any) -> tuple[Any, Any, Visit]:
         """The canvas of a text that the visitor is writing, before anything runs."""
@@ -217,12 +215,12 @@ class UnmaskRuns:
                 tokenizer = self.models.tokenizer(asked.model_entry)
                 written = (asked.text, asked.length, tokenizer.name)
                 if visit.running or visit.written == written:
-                    return SAME, SAME, visit
+                    return SKIP, SKIP, visit
                 visit.compose(asked, tokenizer, self.limits, self.models.device)
                 message, _ = self._show(visit, tokenizer)
             return message, render.note(texts.READY), visit
         except ValueError as error:
-            return SAME, render.note(str(error), bad=True), visit
+            return SKIP, render.note(str(error), bad=True), visit
 
     def open_trace(self, path: Any, visit: Visit | None = None) -> tuple[str, str, str]:
         """Read a recorded run that was saved as JSON, and show it.
@@ -248,7 +246,7 @@ class UnmaskRuns:
     def read_back(self, visit: Visit | None) -> tuple[Any, Any]:
         """The text with holes and the length that say what the canvas says."""
         if visit is None or visit.run is None or visit.running or visit.model_entry is None:
-            return SAME, SAME
+            return SKIP, SKIP
         with visit.lock:
             return self._written(visit, self.models.tokenizer(visit.model_entry))
 
@@ -263,7 +261,7 @@ class UnmaskRuns:
         with files.saved(trace) as (json_file, html_file):
             yield offered(json_file), offered(html_file)
 
-    def _asked(self, *values: Any) -> Request:
+    def _asked(self, *values: Any) -> UnmaskRequest:
         from app.unmask.request import read_request
 
         return read_request(self.models, self.limits, *values)
@@ -334,7 +332,6 @@ def offered(file: str) -> Any:
 STEPS = 128  # one token a step on canvases of that size: tokens revealed together do not know of each other
 TOP_P = 0.9  # cuts off the least likely tenth, where most slips are
 VISIT_SECONDS = 3600.0  # how long a canvas is kept that nobody touches
-AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 
 class UnmaskTab(UnmaskRuns):
@@ -387,7 +384,7 @@ class UnmaskTab(UnmaskRuns):
             run,
             stop,
             self.stops,
-            guarded_stream(self.run, lambda message: (SAME, render.note(message, bad=True), "", SAME, SAME)),
+            guarded_stream(self.run, lambda message: (SKIP, render.note(message, bad=True), "", SKIP, SKIP)),
             [*inputs, visit],
             [canvas, status, final, *saved],
             status=status,
@@ -395,7 +392,7 @@ class UnmaskTab(UnmaskRuns):
             also=[asked],
         )
         self._wire_edits(visit, inputs, canvas, status, saved)
-        wire_link("unmask", unmask_fields(self.models, self.limits, inputs), status)
+        wire_link("unmask", unmask_settings(self.models, self.limits), inputs, status)
         opened = upload.upload(
             guarded(self.open_trace), [upload, visit], [canvas, status, final], api_name="open_trace"
         )
@@ -414,7 +411,7 @@ class UnmaskTab(UnmaskRuns):
             trigger_mode="multiple",
             **raw,
         )
-        edited.then(guarded_stream(self.save, lambda message: (SAME, SAME)), visit, saved, **AT_ONCE)
+        edited.then(guarded_stream(self.save, lambda message: (SKIP, SKIP)), visit, saved, **AT_ONCE)
         gr.on(
             [text.change, length.change, model.change],
             guarded(self.compose),
@@ -436,24 +433,20 @@ class UnmaskTab(UnmaskRuns):
 
     def _settings(self) -> tuple[gr.Slider, list[Any]]:
         """The side panel: (length, [model, steps, strategy, temperature, top-k, top-p, seed, block])."""
-        from app.unmask.request import MAX_TEMPERATURE, MAX_TOP_K, MIN_TOP_P
         from diffuapriel.sampling.config import BLOCK
 
         model = gr.Dropdown(
             self.models.trained, value=self.models.default, label=texts.MODEL, elem_id="unmask-model"
         )
+        ranges = {
+            name: one.range for name, one in unmask_settings(self.models, self.limits).items() if one.option
+        }
         length = gr.Slider(
-            0,
-            self.limits.max_tokens,
-            texts.EXAMPLES[0][2],
-            step=1,
-            label=texts.LENGTH,
-            info=texts.LENGTH_INFO,
+            **ranges["length"], value=texts.EXAMPLES[0][2], step=1, label=texts.LENGTH, info=texts.LENGTH_INFO
         )
         steps = gr.Slider(
-            1,
-            self.limits.max_steps,
-            min(STEPS, self.limits.max_steps),
+            **ranges["steps"],
+            value=min(STEPS, self.limits.max_steps),
             step=1,
             label=texts.STEPS,
             info=texts.STEPS_INFO,
@@ -461,9 +454,8 @@ class UnmaskTab(UnmaskRuns):
         strategies = [(label, name) for name, label in texts.STRATEGIES.items()]
         strategy = gr.Dropdown(strategies, value="confidence", label=texts.STRATEGY)
         block = gr.Slider(
-            0,
-            self.limits.max_tokens,
-            min(BLOCK, self.limits.max_tokens),
+            **ranges["block"],
+            value=min(BLOCK, self.limits.max_tokens),
             step=1,
             label=texts.BLOCK,
             info=texts.BLOCK_INFO,
@@ -471,13 +463,17 @@ class UnmaskTab(UnmaskRuns):
         )
         with gr.Accordion(texts.MORE, open=False):
             temperature = gr.Slider(
-                0, MAX_TEMPERATURE, 1.0, step=0.05, label=texts.TEMPERATURE, info=texts.TEMPERATURE_INFO
+                **ranges["temperature"],
+                value=1.0,
+                step=0.05,
+                label=texts.TEMPERATURE,
+                info=texts.TEMPERATURE_INFO,
             )
-            top_k = gr.Slider(0, MAX_TOP_K, 0, step=1, label=texts.TOP_K, info=texts.TOP_K_INFO)
-            top_p = gr.Slider(MIN_TOP_P, 1.0, TOP_P, step=0.01, label=texts.TOP_P, info=texts.TOP_P_INFO)
-            seed = gr.Number(
-                0, label=texts.SEED, info=texts.SEED_INFO, precision=0, minimum=0, maximum=check.MAX_SEED
+            top_k = gr.Slider(**ranges["top_k"], value=0, step=1, label=texts.TOP_K, info=texts.TOP_K_INFO)
+            top_p = gr.Slider(
+                **ranges["top_p"], value=TOP_P, step=0.01, label=texts.TOP_P, info=texts.TOP_P_INFO
             )
+            seed = gr.Number(**ranges["seed"], value=0, precision=0, label=texts.SEED, info=texts.SEED_INFO)
         return length, [model, steps, strategy, temperature, top_k, top_p, seed, block]
 
     def greeting(self) -> str:
@@ -487,14 +483,14 @@ class UnmaskTab(UnmaskRuns):
 
     def opening_canvas(self) -> str:
         """What the player shows before the first run: the first example, all holes still masked."""
-        from app.unmask.request import Request, make_canvas
+        from app.unmask.request import UnmaskRequest, make_canvas
         from diffuapriel.sampling.config import BLOCK, SamplerConfig
         from diffuapriel.trace.messages import compact, to_text
         from diffuapriel.trace.trace import Trace
 
         _, text, length = texts.EXAMPLES[0]
         model_entry = self.models.find(self.models.default)
-        asked = Request(
+        asked = UnmaskRequest(
             text, model_entry, length, SamplerConfig(steps=STEPS, block_length=BLOCK, top_p=TOP_P)
         )
         tokenizer = self.models.tokenizer(model_entry)

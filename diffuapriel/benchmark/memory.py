@@ -86,14 +86,16 @@ def estimate_bytes(config: ModelConfig, length: int, *, batch: int = 1, bytes_pe
     return batch * length * bytes_per_value * (copies * widest + residual + logits)
 
 
-def refusal(needed: float, device: torch.device | str, what: str) -> str | None:
-    """None where `needed` bytes fit on `device`, otherwise the sentence that says why not, with the figures."""
+def refusal(
+    needed: float, device: torch.device | str, what: str, instead: str = "a shorter length"
+) -> str | None:
+    """None where `needed` bytes fit on `device`, otherwise a sentence with the figures; `instead` is what to choose."""
     available = available_bytes(device)
     if needed <= SAFE_SHARE * available:
         return None
     return (
         f"{what} needs about {format_bytes(needed)} of memory; {format_bytes(available)} is available here and at "
-        f"most {SAFE_SHARE:.0%} of that is used ({format_bytes(SAFE_SHARE * available)}). Choose a shorter length"
+        f"most {SAFE_SHARE:.0%} of that is used ({format_bytes(SAFE_SHARE * available)}). Choose {instead}"
     )
 
 

@@ -63,7 +63,7 @@ def test_curves_arrive_point_by_point_stop_when_told_and_what_is_wrong_is_said(v
 
     visit.locator("#quality-strategies").get_by_label("confidence").uncheck()
     run.click()
-    expect(status).to_contain_text("choose one to eight")
+    expect(status).to_contain_text("choose one to 8")
     visit.locator("#surprise-text textarea").fill("nut " * 300)
     visit.locator("#surprise-run").click()
     expect(visit.locator("#surprise-status")).to_contain_text("it may take 1 to 256")

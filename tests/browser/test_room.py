@@ -72,13 +72,13 @@ def test_a_visitor_sees_the_place_in_the_queue_and_then_gets_a_turn(serve, page)
 
 
 def test_the_page_and_its_player_speak_german(serve, page):
-    from app.strings import language
+    from app.strings.language import texts
 
-    language.use("de")
+    texts.use("de")
     try:
         served = serve()
     finally:
-        language.use("en")
+        texts.use("en")
     opened(page, served.url)
     for name in ("Aufdecken", "Rennen", "Innen", "Güte"):
         expect(page.get_by_role("tab", name=name)).to_be_visible()

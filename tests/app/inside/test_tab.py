@@ -18,7 +18,7 @@ from app.inside.view import FAR, LEVELS, Looked, entry_note, levels, titles, vie
 from app.server.guard import guarded_stream
 from app.server.limits import Limits, Refused
 from app.server.models import Models
-from app.strings import en as texts
+from app.strings.language import texts
 from diffuapriel import checkpoint
 from diffuapriel.diffusion.schedule import SCHEDULES
 from diffuapriel.interpret.half_life import LayerMemory

@@ -17,7 +17,7 @@ from app.quality.tab import QualityTab
 from app.server.guard import guarded_stream
 from app.server.limits import Limits, Refused
 from app.server.models import Models
-from app.strings import en as texts
+from app.strings.language import texts
 from diffuapriel import checkpoint
 from diffuapriel.evaluation.steps_quality import QualityPoint
 from diffuapriel.evaluation.surprisal import TextScore
@@ -226,13 +226,13 @@ def test_curves_that_are_stopped_before_a_point_draw_nothing(tab, visitor):
 @pytest.mark.parametrize(
     ("changes", "names"),
     [
-        ({"strategies": []}, "strategies are \\[\\]; choose one to eight"),
+        ({"strategies": []}, "strategies are \\[\\]; choose one to 8"),
         ({"strategies": "confidence"}, "strategies are 'confidence'"),
         ({"strategies": [EVIL]}, "strategy is"),
         ({"steps": []}, "steps are"),
         ({"steps": [0]}, "steps is 0"),
         ({"steps": [10**6]}, "steps is 1000000"),
-        ({"steps": [1] * 9}, "choose one to eight"),
+        ({"steps": [1] * 9}, "choose one to 8"),
         ({"windows": 3}, "windows is 3; it must be a whole number from 4 to 64"),
         ({"top_p": 0}, "top-p is 0"),
         ({"seed": -1}, "seed is -1"),

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from app.arguments import read_options
-from app.strings import en as texts
 from app.strings import language
+from app.strings.language import texts
 from diffuapriel.trace.player.source import read_source
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -46,7 +46,7 @@ def player_words() -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def english_again():
     yield
-    language.use("en")
+    texts.use("en")
 
 
 def test_german_is_there():
@@ -89,7 +89,7 @@ def test_the_page_and_its_player_are_built_in_the_language_asked_for(checkpoints
     from app.server.models import Models
 
     assert read_options([]).language == "en"
-    language.use(read_options(["--language", "de"]).language)
+    texts.use(read_options(["--language", "de"]).language)
     config = str(build(Models(checkpoints)).get_config_file())
     assert texts.RUN == "Start"
     for text in (

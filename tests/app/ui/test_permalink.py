@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
 from urllib.parse import parse_qs
 
 import gradio as gr
 import pytest
 
-from app.server.limits import Limits, Refused
+from app.inside.request import inside_settings
+from app.quality.curves import curve_settings
+from app.quality.score import score_settings
+from app.race.request import LENGTHS, race_settings, sweep_settings
+from app.server.limits import Limits, Refused, Settings
 from app.ui.permalink import MOST_CHARACTERS, query_of, restored, value_of
-from app.ui.permalink_fields import inside_fields, quality_fields, race_fields, unmask_fields
+from app.unmask.request import unmask_settings
 
 EVIL = "<img src=x onerror=alert(1)>"
 UNMASK = ["Mia found a [MASK:6] & more.", "toy-diffuapriel", 96, 128, "confidence", 0.75, 0, 0.9, 7, 24]
@@ -26,7 +32,21 @@ QUALITY = [
     0.9,
     0,
 ]
-NUMBERS = {"length", "steps", "temperature", "top_k", "top_p", "seed", "block", "repeats", "longest"}
+NUMBERS = {"length", "steps", "temperature", "top_k", "top_p", "seed", "block", "repeats"}
+
+
+@dataclass
+class Linked:
+    """A tab's settings and the components that they belong to."""
+
+    settings: Settings
+    components: list[Any]
+
+    def query(self, tab: str, sent: list) -> str:
+        return query_of(tab, self.settings, sent)
+
+    def restored(self, tab: str, query: dict) -> list:
+        return restored(tab, self.settings, self.components, query)
 
 
 def parts(names: list[str]) -> list:
@@ -36,27 +56,33 @@ def parts(names: list[str]) -> list:
 
 
 @pytest.fixture
-def unmask(models) -> list:
-    names = ["text", "model", "length", "steps", "strategy", "temperature", "top_k", "top_p", "seed", "block"]
-    return unmask_fields(models, Limits(), parts(names))
+def unmask(models) -> Linked:
+    settings = unmask_settings(models, Limits())
+    assert list(settings) == [
+        *("text", "model", "length", "steps", "strategy"),
+        *("temperature", "top_k", "top_p", "seed", "block"),
+    ]
+    return Linked(settings, parts(list(settings)))
 
 
 @pytest.fixture
-def race(models) -> list:
-    return race_fields(
-        models, Limits(), parts(["a", "b", "c", "length", "steps", "strategy", "repeats", "seed", "longest"])
-    )
-
-
-@pytest.fixture
-def inside(models) -> list:
+def race(models) -> Linked:
+    settings = race_settings(models, Limits()) | sweep_settings(models, Limits())
     with gr.Blocks():
-        components = [gr.Textbox(), gr.Dropdown(multiselect=True), gr.Slider(), gr.Radio(["gradient"])]
-    return inside_fields(models, Limits(), components)
+        longest = gr.Radio([(f"{n:,}", n) for n in LENGTHS])
+    return Linked(settings, [*parts(list(settings)[:-1]), longest])
 
 
 @pytest.fixture
-def quality(models) -> list:
+def inside(models) -> Linked:
+    with gr.Blocks():
+        labels = gr.Dropdown(models.trained, multiselect=True)
+        components = [gr.Textbox(), labels, gr.Slider(), gr.Radio(["gradient"])]
+    return Linked(inside_settings(models, Limits()), components)
+
+
+@pytest.fixture
+def quality(models) -> Linked:
     with gr.Blocks():
         score = [gr.Textbox(), gr.Textbox(), gr.Slider(1, 32)]
         curves = [
@@ -67,7 +93,8 @@ def quality(models) -> list:
             gr.Slider(),
             gr.Number(),
         ]
-    return quality_fields(models, Limits(), [*score, *curves])
+    settings = score_settings(models, Limits()) | curve_settings(models, Limits())
+    return Linked(settings, [*score, *curves])
 
 
 def values(updates: list) -> list:
@@ -85,26 +112,26 @@ def test_what_a_link_says_comes_back(unmask, race, inside, quality):
         ("inside", inside, INSIDE),
         ("quality", quality, QUALITY),
     )
-    for tab, fields, sent in every:
-        link = query_of(tab, fields, sent)
+    for tab, linked, sent in every:
+        link = linked.query(tab, sent)
         assert link.startswith(f"?tab={tab}&")
-        updates = restored(tab, fields, query(link))
+        updates = linked.restored(tab, query(link))
         assert values(updates) == sent
         assert updates[-1]["selected"] == tab
 
 
 def test_a_link_can_be_read(race):
-    assert query_of("race", race, RACE) == (
+    assert race.query("race", RACE) == (
         "?tab=race&a=toy-diffuapriel&b=toy-diffutran&c=&length=128&steps=32&strategy=confidence&repeats=2&seed=0"
         "&longest=4096"
     )
 
 
 def test_a_link_of_another_tab_and_other_parameters_change_nothing(unmask):
-    link = query(query_of("unmask", unmask, UNMASK))
-    assert all("value" not in update for update in restored("race", unmask, link))
-    assert all("value" not in update for update in restored("unmask", unmask, {"__theme": ["dark"]}))
-    updates = restored("unmask", unmask, {"tab": ["unmask"], "steps": ["8"], "__theme": ["dark"]})
+    link = query(unmask.query("unmask", UNMASK))
+    assert all("value" not in update for update in unmask.restored("race", link))
+    assert all("value" not in update for update in unmask.restored("unmask", {"__theme": ["dark"]}))
+    updates = unmask.restored("unmask", {"tab": ["unmask"], "steps": ["8"], "__theme": ["dark"]})
     assert values(updates) == ["as it was"] * 3 + [8] + ["as it was"] * 6
 
 
@@ -125,17 +152,17 @@ def test_a_link_of_another_tab_and_other_parameters_change_nothing(unmask):
     ],
 )
 def test_a_value_that_cannot_be_is_left_out_and_said(unmask, name, value):
-    asked = query(query_of("unmask", unmask, UNMASK)) | {name: [value]}
-    *updates, status, tabs = restored("unmask", unmask, asked)
-    number = [field.name for field in unmask].index(name)
+    asked = query(unmask.query("unmask", UNMASK)) | {name: [value]}
+    *updates, status, tabs = unmask.restored("unmask", asked)
+    number = list(unmask.settings).index(name)
     assert "value" not in updates[number]
-    assert sum("value" in update for update in updates) == len(unmask) - 1
+    assert sum("value" in update for update in updates) == len(unmask.settings) - 1
     assert "From the link:" in status and "da-bad" in status and "<img" not in status
     assert tabs["selected"] == "unmask"
 
 
 def test_a_longest_length_that_is_not_offered_is_refused(race):
-    *_, status, _ = restored("race", race, {"tab": ["race"], "longest": ["4097"]})
+    *_, status, _ = race.restored("race", {"tab": ["race"], "longest": ["4097"]})
     assert "permitted: 1024, 2048" in status
 
 
@@ -150,20 +177,20 @@ def test_a_longest_length_that_is_not_offered_is_refused(race):
     ],
 )
 def test_lists_are_checked_value_by_value(quality, name, given):
-    *updates, status, _ = restored("quality", quality, {"tab": ["quality"], name: given})
+    *updates, status, _ = quality.restored("quality", {"tab": ["quality"], name: given})
     assert all("value" not in update for update in updates)
     assert "From the link:" in status and "<img" not in status
 
 
 def test_no_link_is_made_of_bad_values_or_of_too_long_a_text(unmask):
     with pytest.raises(Refused, match="steps is 0"):
-        query_of("unmask", unmask, [*UNMASK[:3], 0, *UNMASK[4:]])
+        unmask.query("unmask", [*UNMASK[:3], 0, *UNMASK[4:]])
     with pytest.raises(Refused, match="save the trace instead"):
-        query_of("unmask", unmask, ["x" * MOST_CHARACTERS, *UNMASK[1:]])
+        unmask.query("unmask", ["x" * MOST_CHARACTERS, *UNMASK[1:]])
 
 
 def test_text_stays_text_where_it_looks_like_a_number(unmask):
-    by_name = {field.name: field.component for field in unmask}
+    by_name = dict(zip(unmask.settings, unmask.components, strict=True))
     assert value_of(["128"], by_name["text"]) == "128"
     assert value_of(["128"], by_name["steps"]) == 128
     assert value_of(["0.5"], by_name["top_p"]) == 0.5

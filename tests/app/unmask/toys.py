@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from app.server.limits import Refused, choice
+from app.server.limits import Refused, Setting, choice
 from app.server.models import ModelEntry
 from diffuapriel.tokenizer import get_tokenizer
 
@@ -90,9 +90,12 @@ class HeartModels:
     def busy(self) -> bool:
         return self._turn.locked()
 
-    def model_entry(self, label: Any, permitted: Any = None) -> ModelEntry:
+    def find(self, label: Any, permitted: Any = None) -> ModelEntry:
         choice("model", label, [LABEL])
         return self._entry
+
+    def setting(self, permitted: Any = None) -> Setting:
+        return Setting(self.find)
 
     def tokenizer(self, model_entry: ModelEntry):
         return TOKENIZER

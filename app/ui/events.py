@@ -1,0 +1,80 @@
+"""How the page's events are wired: those that run no model, and Run and Stop for those that do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gradio as gr
+
+from app.server.stops import Stops
+
+SKIP = gr.skip()  # leaves a component as it is
+HIDDEN = gr.update(visible=False)
+# For an event that runs no model: it does not queue, shows no progress and is no endpoint.
+AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+
+
+def wire_run(
+    run: gr.Button,
+    stop: gr.Button,
+    stops: Stops,
+    handler: Callable[..., Any],
+    inputs: list[Any],
+    outputs: list[Any],
+    *,
+    status: Any,
+    name: str | None,
+    also: Sequence[Any] = (),
+) -> list[Any]:
+    """Wire a Run and a Stop button: Run arms the flag and queues the handler, Stop sets the flag.
+
+    name: of the public endpoint; None makes the run private to the page. also: events that start a run as well; a
+    run in progress then ends at once. Returns the runs as events, for what follows them.
+
+    The buttons are reset after the run, also after an error. Values reach the handler as the page sent them
+    (`preprocess=False`), since it checks them itself. All handlers that run a model share one place in the queue,
+    whichever tab they belong to.
+    """
+
+    def press_run(request: gr.Request) -> tuple[Any, Any]:
+        stops.stop(request.session_hash)
+        stops.arm(request.session_hash)
+        return gr.update(interactive=False), gr.update(interactive=True)
+
+    def press_stop(request: gr.Request) -> Any:
+        stops.stop(request.session_hash)
+        return gr.update(interactive=False)
+
+    def reset(request: gr.Request) -> tuple[Any, Any]:
+        going = stops.armed(request.session_hash)
+        return gr.update(interactive=not going), gr.update(interactive=going)
+
+    def reset_after_error() -> tuple[Any, Any]:
+        return gr.update(interactive=True), gr.update(interactive=False)
+
+    if name is not None:
+        handler.__name__ = name  # what a tool of the MCP server is called
+    starts = [run.click(press_run, None, [run, stop], **AT_ONCE)]
+    starts += [event.then(press_run, None, [run, stop], **AT_ONCE) for event in also]
+    runs = []
+    for number, pressed in enumerate(starts):
+        done = pressed.then(
+            handler,
+            inputs,
+            outputs,
+            preprocess=False,
+            concurrency_id="model",
+            concurrency_limit=1,
+            trigger_mode="multiple",
+            show_progress="full",
+            show_progress_on=[status],
+            api_name=name if number == 0 else None,
+            api_visibility="public" if name and number == 0 else "private",
+        )
+        runs.append(done)
+        done.then(reset, None, [run, stop], **AT_ONCE)
+        # In Gradio 6.31 `then` does not follow an error.
+        done.failure(reset_after_error, None, [run, stop], **AT_ONCE)
+    stop.click(press_stop, None, stop, **AT_ONCE)
+    return runs
