@@ -62,7 +62,7 @@ gpu: $(STAMP)  ## add the CUDA kernels (NVIDIA only)
 	$(call need_cuda,gpu)
 	grep -vE '^(mamba-ssm|causal-conv1d)' requirements-gpu.txt | $(PY) -m pip install -r /dev/stdin
 	MAMBA_SKIP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE $(PY) -m pip install --no-deps --no-build-isolation "$$(grep '^mamba-ssm' requirements-gpu.txt)"
-	@$(build_causal_conv1d) || echo "make gpu: causal-conv1d was not built; the short convolution of the official backend stays in PyTorch." >&2
+	@$(build_causal_conv1d) || echo "make gpu: causal-conv1d was not built; the short convolution of the mamba_ssm backend stays in PyTorch." >&2
 	@$(PY) -c '$(REPORT)'
 	@touch $(GPU_TRIED)
 

@@ -19,6 +19,8 @@ from typing import Any
 ARCHITECTURES = ("diffuapriel", "diffuapriel-h", "diffutran")
 PLACEMENTS = ("spread", "early", "late")  # of the hybrid's attention blocks
 RENAMED = {"width": "d_model"}  # keys of a config.json written before: old name -> field
+SCHEDULES = ("log-linear", "cosine", "polynomial", "quadratic")  # noise schedules, in diffusion/schedule.py
+RENAMED_SCHEDULES = {"squared": "quadratic"}  # old name -> name; still accepted
 TOKENIZER_SIZES = {"gpt2": 50_258, "gpt2-4k": 4_098}  # ranks + <|endoftext|> + [MASK]
 
 

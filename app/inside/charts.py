@@ -47,12 +47,14 @@ def schedule_chart(t: float) -> Figure:
     import torch
     from plotly.subplots import make_subplots
 
-    from diffuapriel.diffusion.schedule import SCHEDULES, get_schedule
+    from diffuapriel.config import SCHEDULES
+    from diffuapriel.diffusion.schedule import get_schedule
 
     figure: Any = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08)
     times = torch.linspace(0, 1, 101, dtype=torch.float64)
     colors, dashes = (*COLORS, INK), ("solid", "dash", "dot", "dashdot")
-    for (name, schedule), color, dash in zip(SCHEDULES.items(), colors, dashes, strict=True):
+    for name, color, dash in zip(SCHEDULES, colors, dashes, strict=True):
+        schedule = get_schedule(name)
         line = {"color": color, "width": 2.5, "dash": dash}
         curves = (1 - schedule.alpha(times), schedule.sigma(times))
         for row, curve in enumerate(curves, start=1):

@@ -47,7 +47,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffuapriel.commands.choices import PRESETS
+from diffuapriel.config import PRESETS
 
 if TYPE_CHECKING:
     from diffuapriel.benchmark.gpu.plan import GpuPlan

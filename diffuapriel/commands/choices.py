@@ -1,14 +1,11 @@
-"""The names that `--help` lists, written out so that help needs no import of PyTorch.
-
-A test holds each to the package's own.
-"""
+"""What several commands share of their options; imports no PyTorch, so that `--help` is instant."""
 
 from __future__ import annotations
 
 import argparse
 
-PRESETS = ("nano", "tiny", "small", "240m", "0.5b", "1.3b")
-ARCHITECTURES = ("diffuapriel", "diffuapriel-h", "diffutran")
+from diffuapriel.config import RENAMED_SCHEDULES
+
 STRATEGIES = (
     "ancestral",
     "confidence",
@@ -19,12 +16,15 @@ STRATEGIES = (
     "remask",
     "first_hitting",
 )
-TOKENIZERS = ("gpt2", "gpt2-4k")
-SCHEDULES = ("log-linear", "cosine", "polynomial", "squared")
 DEFAULT_CHECKPOINT = "tales-diffuapriel"
 BLOCK_HELP = (
     "fill blocks of N tokens from left to right, 0: all at once; default: 16 for confidence, else all at once"
 )
+
+
+def schedule(name: str) -> str:
+    """The `type` of --schedule: an old name becomes the present one."""
+    return RENAMED_SCHEDULES.get(name, name)
 
 
 def block_length(args: argparse.Namespace) -> int | None:

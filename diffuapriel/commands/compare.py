@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from diffuapriel.commands.choices import PRESETS
+from diffuapriel.config import PRESETS
 
 STUDIES = ("architectures", "placement", "conditioning")
 

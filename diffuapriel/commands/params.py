@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from diffuapriel.commands.choices import PRESETS
+from diffuapriel.config import ARCHITECTURES, PRESETS, preset
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +44,6 @@ def run(args: argparse.Namespace) -> int:
 
 def preset_rows(name: str) -> list[dict[str, str | int | float]]:
     """One row per architecture. Raises ValueError for an unknown preset."""
-    from diffuapriel.config import ARCHITECTURES, preset
     from diffuapriel.model.denoiser import count_parameters
 
     configs = [preset(name, architecture) for architecture in ARCHITECTURES]

@@ -27,11 +27,12 @@ from typing import TYPE_CHECKING, Any
 from diffuapriel.commands.choices import (
     BLOCK_HELP,
     DEFAULT_CHECKPOINT,
-    SCHEDULES,
     STRATEGIES,
     block_length,
+    schedule,
 )
 from diffuapriel.commands.terminal import LiveCanvas, final_text
+from diffuapriel.config import SCHEDULES
 
 if TYPE_CHECKING:
     from diffuapriel.sampling.frames import StepFrame
@@ -82,7 +83,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="remask: greatest chance of a token to be taken back",
     )
     strategy.add_argument(
-        "--schedule", default="log-linear", choices=SCHEDULES, metavar="NAME", help="noise schedule"
+        "--schedule",
+        default="log-linear",
+        type=schedule,
+        choices=SCHEDULES,
+        metavar="NAME",
+        help="noise schedule",
     )
     tokens = parser.add_argument_group("which tokens")
     tokens.add_argument(

@@ -23,7 +23,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from diffuapriel.commands.choices import TOKENIZERS
+from diffuapriel.config import TOKENIZER_SIZES
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +32,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FOLDER", help="a new folder for the tokens"
     )
-    parser.add_argument("--tokenizer", choices=TOKENIZERS, default="gpt2", help="default: gpt2")
+    parser.add_argument("--tokenizer", choices=TOKENIZER_SIZES, default="gpt2", help="default: gpt2")
     parser.add_argument(
         "--tokens",
         type=int,

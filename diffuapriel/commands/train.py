@@ -28,7 +28,8 @@ import os
 import re
 from typing import Any
 
-from diffuapriel.commands.choices import ARCHITECTURES, PRESETS, SCHEDULES
+from diffuapriel.commands import choices
+from diffuapriel.config import ARCHITECTURES, PRESETS, SCHEDULES
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -80,7 +81,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--ema-decay", type=float, metavar="X", help="of the averaged weights, which are what is saved"
     )
     how.add_argument("--clip", type=float, metavar="X", help="greatest norm of the gradient")
-    how.add_argument("--schedule", choices=SCHEDULES, help="noise schedule; default: log-linear")
+    how.add_argument(
+        "--schedule", type=choices.schedule, choices=SCHEDULES, help="noise schedule; default: log-linear"
+    )
     how.add_argument("--seed", type=int, metavar="N", help="of data, noise and weights")
     how.add_argument("--device", help="cpu, cuda or mps; default: CUDA where there is one")
     how.add_argument("--precision", choices=("float32", "bf16"), help="of the products; default: float32")

@@ -102,16 +102,16 @@ def nelbo(
     t: Tensor | None = None,
     noise: Tensor | None = None,
     generator: torch.Generator | None = None,
-    segments: Tensor | None = None,
+    document_ids: Tensor | None = None,
     most_masked: int | None = None,
     compiled: bool = False,
 ) -> Nelbo:
     """One Monte-Carlo draw of the negative evidence lower bound of `ids` (batch, length).
 
-    segments (batch, length) of the clean text (`ssd.document_segments`) are handed to the denoiser, which then keeps
-    packed documents apart. It is told where they end, free of charge: such a bound is one on the text given its
-    boundaries, lower by what the documents' lengths are worth (it may fall below the entropy of the whole text), and
-    never to be compared with a bound that pays for every <|endoftext|>.
+    document_ids (batch, length), made from the clean text by `ops.document_ids.make_document_ids`, are passed to the
+    denoiser, which then treats packed documents separately. It gets the boundaries for free, so the result is a bound
+    on the text given its boundaries: lower by the information in the documents' lengths (it may fall below the entropy
+    of the whole text), and not comparable with a bound that pays for every <|endoftext|>.
 
     t (batch,) is drawn stratified when left out, then the noise (batch, length) of `corrupt`. The head runs on
     masked positions only: half as much work, for which counting them, a wait for the device, is a small price. With
@@ -122,8 +122,8 @@ def nelbo(
     vocabulary is large.
     """
     see = cast(Callable[..., Tensor], denoiser)
-    if segments is not None:
-        see = partial(see, segments=segments)
+    if document_ids is not None:
+        see = partial(see, document_ids=document_ids)
     if compiled:
         see = partial(see, padded=True)
     if t is None:

@@ -9,7 +9,7 @@ masked, falling from about 1 to about 0. Everything else follows from it:
     log-linear   alpha = 1 - (1 - EPS) t         weight is exactly 1/t
     cosine       alpha = 1 - (1 - EPS) (1 - cos(pi t / 2))
     polynomial   alpha = 1 - (1 - EPS) t^2       weight is 2/t
-    squared      alpha = EPS + (1 - EPS) (1 - t)^2
+    quadratic    alpha = EPS + (1 - EPS) (1 - t)^2
 
 The NELBO is the same number under all of them; how far one draw of it strays is not. What a training step draws at
 random is t, so a schedule that lingers where the gradients stray most makes the same tokens worth more.
@@ -23,6 +23,8 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from diffuapriel.config import RENAMED_SCHEDULES, SCHEDULES
 
 EPS = 1e-3  # probability that a token survives to t = 1: keeps sigma finite
 
@@ -118,7 +120,7 @@ class Polynomial(_FromAlpha):
 
 
 @dataclass(frozen=True)
-class Squared(_FromAlpha):
+class Quadratic(_FromAlpha):
     """alpha = EPS + (1 - EPS) (1 - t)^2: from half of the times on, three quarters or more are masked.
 
     There a text is still open and its gradient large. Of `tiny`, trained on tales, the squared norm of a row's gradient
@@ -126,7 +128,7 @@ class Squared(_FromAlpha):
     `small` after 45 million tokens of tales: 0.145 nats above the entropy, and 0.156 by log-linear (one run each).
     """
 
-    name: str = "squared"
+    name: str = "quadratic"
 
     def alpha(self, t: Tensor) -> Tensor:
         """EPS + (1 - EPS) (1 - t)^2."""
@@ -141,11 +143,12 @@ class Squared(_FromAlpha):
         return 2 * (1 - t) / (t * (2 - t))
 
 
-SCHEDULES = {"log-linear": LogLinear(), "cosine": Cosine(), "polynomial": Polynomial(), "squared": Squared()}
+_BY_NAME = dict(zip(SCHEDULES, (LogLinear(), Cosine(), Polynomial(), Quadratic()), strict=True))
 
 
 def get_schedule(name: str = "log-linear") -> Schedule:
-    """The schedule of that name. Raises ValueError that lists the names."""
-    if name not in SCHEDULES:
+    """The schedule of that name; old names are accepted. Raises ValueError, which lists the names."""
+    name = RENAMED_SCHEDULES.get(name, name)
+    if name not in _BY_NAME:
         raise ValueError(f"schedule is {name!r}; permitted: {', '.join(SCHEDULES)}")
-    return SCHEDULES[name]
+    return _BY_NAME[name]

@@ -32,7 +32,7 @@ from diffuapriel.data.tales import TalesCorpus, shortest_window
 from diffuapriel.diffusion.objective import T_MIN, DenoiserLike, nelbo
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.evaluation.interval import ratio_interval
-from diffuapriel.ops.document_ids import document_segments
+from diffuapriel.ops.document_ids import make_document_ids
 
 
 @dataclass(frozen=True)
@@ -131,14 +131,14 @@ def score_windows(
         )
         ids = ids[:rows].to(device)
         strata = _stratified(rows, draws, generator)
-        segments = None
+        document_ids = None
         if document_boundaries:
-            segments, floor = (
-                document_segments(ids, corpus.tokenizer.eos_id),
+            document_ids, floor = (
+                make_document_ids(ids, corpus.tokenizer.eos_id),
                 torch.full_like(floor, math.nan),
             )
         scores = [
-            nelbo(denoiser, ids, noise, mask_id, t=t, generator=generator, segments=segments).nats
+            nelbo(denoiser, ids, noise, mask_id, t=t, generator=generator, document_ids=document_ids).nats
             for t in strata.unbind(1)
         ]
         nats.append(torch.stack(scores).double().mean(0).cpu())

@@ -66,12 +66,12 @@ class Attention(nn.Module):
             return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
-def document_mask(segments: Tensor) -> Tensor:
-    """(batch, 1, length, length) bool: whether a query may see a key. segments (batch, length), a number per document.
+def document_mask(document_ids: Tensor) -> Tensor:
+    """(batch, 1, length, length) bool: whether query and key are of one document. document_ids (batch, length).
 
-    One byte a pair of tokens, made once per pass: 1 MB per row at 1,024 tokens, 1 GB at 32,768.
+    One byte per pair of tokens: 1 MB per row at 1,024 tokens, 1 GB at 32,768. Made once per forward pass.
     """
-    return segments[:, None, :, None] == segments[:, None, None, :]
+    return document_ids[:, None, :, None] == document_ids[:, None, None, :]
 
 
 def rotary_angles(length: int, headdim: int, device: torch.device) -> Rotary:

@@ -7,8 +7,8 @@ the width of the MLP, nothing else. It never knows the schedule: it is told the 
     sigma       (batch,) float32, noise level, 0 or more
     positions   (batch, length) bool, or (chosen,) int64, counted over all texts: where logits are wanted; the head is
                 the dearest product of a small model
-    segments    (batch, length) int64: which document each token is of, where several are packed into a row and none
-                may see another (ssd/segments.py); every one then gets the logits that it would get alone
+    document_ids    (batch, length) int64: which document each token is of, where several are packed into a row and none
+                may see another (ssd/document_ids.py); every one then gets the logits that it would get alone
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from diffuapriel.config import ModelConfig
 from diffuapriel.model.attention import Attention, Rotary, document_mask, rotary_angles
 from diffuapriel.model.layers import Modulation, TimeEmbedding, modulate, rms_norm
 from diffuapriel.model.mamba2 import BidirectionalMamba2
-from diffuapriel.ops.document_ids import check_segments, number_runs
+from diffuapriel.ops.document_ids import check_document_ids, number_runs
 
 
 class Block(nn.Module):
@@ -47,7 +47,7 @@ class Block(nn.Module):
     ) -> Tensor:
         """x (batch, length, d_model) to the same shape; modulation: six of (batch, 1, d_model); rotary: for attention.
 
-        apart: what keeps packed documents apart; for attention a mask, for Mamba segments.
+        apart: what keeps packed documents apart; for attention a mask, for Mamba document_ids.
         """
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation
         u = modulate(rms_norm(x, self.mixer_norm_weight), shift, scale)
@@ -92,7 +92,7 @@ class Denoiser(nn.Module):
         ids: Tensor,
         sigma: Tensor,
         positions: Tensor | None = None,
-        segments: Tensor | None = None,
+        document_ids: Tensor | None = None,
         *,
         padded: bool = False,
     ) -> Tensor:
@@ -104,8 +104,8 @@ class Denoiser(nn.Module):
         all, which mean as little: to cut them off costs the backward pass a copy of all logits. Raises ValueError for
         shapes that do not fit.
         """
-        self._check(ids, sigma, positions, segments)
-        x, shift, scale = self._residual(ids, sigma, segments)
+        self._check(ids, sigma, positions, document_ids)
+        x, shift, scale = self._residual(ids, sigma, document_ids)
         if positions is not None:
             if positions.dtype == torch.bool:
                 positions = positions.flatten().nonzero()[:, 0]
@@ -125,25 +125,27 @@ class Denoiser(nn.Module):
         return modulate(rms_norm(x, self.final_norm_weight), shift, scale)
 
     def _residual(
-        self, ids: Tensor, sigma: Tensor, segments: Tensor | None = None
+        self, ids: Tensor, sigma: Tensor, document_ids: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The residual stream after the last block (batch, length, d_model), and the final shift and scale."""
         if not self.config.time_conditioning:
             sigma = torch.zeros_like(sigma)
         modulations = self.modulation(self.time_embedding(sigma))  # of all layers in one product
         rotary = mask = None
-        if segments is not None:
-            segments = number_runs(segments)
+        if document_ids is not None:
+            document_ids = number_runs(document_ids)
         if "attention" in self.config.layer_kinds:
-            mask = None if segments is None else document_mask(segments)
+            mask = None if document_ids is None else document_mask(document_ids)
             rotary = rotary_angles(ids.shape[1], self.config.attention_headdim, ids.device)
         x = self.embedding(ids)  # (batch, length, d_model)
         for i, block in enumerate(self.blocks):
-            x = block(x, modulations[6 * i : 6 * i + 6], rotary, mask if block.attends else segments)
+            x = block(x, modulations[6 * i : 6 * i + 6], rotary, mask if block.attends else document_ids)
         shift, scale = modulations[-2:]
         return x, shift, scale
 
-    def _check(self, ids: Tensor, sigma: Tensor, positions: Tensor | None, segments: Tensor | None) -> None:
+    def _check(
+        self, ids: Tensor, sigma: Tensor, positions: Tensor | None, document_ids: Tensor | None
+    ) -> None:
         if ids.ndim != 2 or ids.dtype != torch.int64 or 0 in ids.shape:
             raise ValueError(
                 f"ids are {tuple(ids.shape)} {ids.dtype}; they must be (batch, length) int64, not empty"
@@ -160,8 +162,8 @@ class Denoiser(nn.Module):
                 f"positions are {tuple(positions.shape)} {positions.dtype}; "
                 f"they must be bool, shaped as ids {tuple(ids.shape)}, or int64 (chosen,)"
             )
-        if segments is not None:
-            check_segments(segments, *ids.shape)
+        if document_ids is not None:
+            check_document_ids(document_ids, *ids.shape)
 
 
 @lru_cache(maxsize=64)

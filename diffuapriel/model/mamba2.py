@@ -40,7 +40,7 @@ A_MIN, A_MAX = 1.0, 16.0  # range of the initial decay rates
 class BidirectionalMamba2(nn.Module):
     """The mixer of a DiffuApriel block: (batch, length, d_model) to the same shape.
 
-    `backend` names the SSD backend of this module's calls ("auto" unless a test or a benchmark sets it). `official`
+    `backend` names the SSD backend of this module's calls ("auto" unless a test or a benchmark sets it). `mamba_ssm`
     and `triton` bring their own mixers, which fuse what stands around the scan.
     """
 
@@ -78,21 +78,21 @@ class BidirectionalMamba2(nn.Module):
         residual_additions = 2 * self.config.depth
         nn.init.normal_(self.out_proj.weight, std=(2 * self.config.d_inner * 3 * residual_additions) ** -0.5)
 
-    def forward(self, u: Tensor, segments: Tensor | None = None) -> Tensor:
-        """u (batch, length, d_model) to the same shape; segments (batch, length) int64: documents to keep apart.
+    def forward(self, u: Tensor, document_ids: Tensor | None = None) -> Tensor:
+        """u (batch, length, d_model) to the same shape; document_ids (batch, length) int64: documents to keep apart.
 
         No two documents of a row share a number.
         """
-        projected, apart = self.in_proj(u), segments is not None
+        projected, apart = self.in_proj(u), document_ids is not None
         backend = choose_backend(
-            self.backend, projected, self.config.headdim, self.config.d_state, segments=apart
+            self.backend, projected, self.config.headdim, self.config.d_state, packed=apart
         )
         if backend == "triton":
             return self._fused(projected)
-        if backend == "official" and not apart:
-            y = self._official(projected)
+        if backend == "mamba_ssm" and not apart:
+            y = self._mamba_ssm(projected)
         else:
-            y = self._plain(projected, backend, segments)
+            y = self._plain(projected, backend, document_ids)
         return self.out_proj(y.flatten(2))
 
     @torch.no_grad()
@@ -104,13 +104,13 @@ class BidirectionalMamba2(nn.Module):
         self.norm_weight.fill_(1)
         self.norm_is_folded = True
 
-    def _plain(self, projected: Tensor, backend: str, segments: Tensor | None) -> Tensor:
+    def _plain(self, projected: Tensor, backend: str, document_ids: Tensor | None) -> Tensor:
         """From in_proj to out_proj, (batch, length, 2, d_inner), line by line: what the fused mixers compute."""
         c = self.config
         z, xBC, dt = projected.unflatten(2, (2, -1)).split(
             [c.d_inner, self.conv_bias.shape[1], c.n_heads], dim=-1
         )
-        xBC = F.silu(two_way_convolution(xBC, self.conv_weight, self.conv_bias, segments))
+        xBC = F.silu(two_way_convolution(xBC, self.conv_weight, self.conv_bias, document_ids))
         x, B, C = xBC.split([c.d_inner, c.n_groups * c.d_state, c.n_groups * c.d_state], dim=-1)
         y = ssd_bidirectional(
             x.unflatten(-1, (c.n_heads, c.headdim)),
@@ -119,7 +119,7 @@ class BidirectionalMamba2(nn.Module):
             B.unflatten(-1, (c.n_groups, c.d_state)),
             C.unflatten(-1, (c.n_groups, c.d_state)),
             self.D,
-            segments=segments,
+            document_ids=document_ids,
             backend=backend,
         )
         assert isinstance(y, Tensor)
@@ -141,10 +141,10 @@ class BidirectionalMamba2(nn.Module):
         halves = torch.bmm(g.flatten(1, 2), weight).unflatten(1, scale.shape[1:])
         return (halves * scale[..., None]).sum(0).to(halves.dtype)
 
-    def _official(self, projected: Tensor) -> Tensor:
-        from diffuapriel.ops.mamba_ssm import mixer as official_mixer
+    def _mamba_ssm(self, projected: Tensor) -> Tensor:
+        from diffuapriel.ops import mamba_ssm
 
-        mix = cast(Callable[..., Tensor], official_mixer)  # torch.compiler.disable loses the signature
+        mix = cast(Callable[..., Tensor], mamba_ssm.mixer)  # torch.compiler.disable loses the signature
         return mix(projected, *self._mixer_parameters(), groups=self.config.n_groups, eps=EPS)
 
     def _mixer_parameters(self) -> tuple[Tensor, ...]:
@@ -157,24 +157,26 @@ def _fold_again(mixer: BidirectionalMamba2, _: object) -> None:
         mixer.fold_norm()
 
 
-def two_way_convolution(x: Tensor, weight: Tensor, bias: Tensor, segments: Tensor | None = None) -> Tensor:
+def two_way_convolution(
+    x: Tensor, weight: Tensor, bias: Tensor, document_ids: Tensor | None = None
+) -> Tensor:
     """Short depthwise convolution: causal for direction 0, anti-causal for direction 1.
 
     x (batch, length, 2, channels), weight (2, taps, channels), bias (2, channels). Tap j of direction 0 reads
-    the token `taps - 1 - j` places back, tap j of direction 1 as many places ahead; across a boundary of segments
+    the token `taps - 1 - j` places back, tap j of direction 1 as many places ahead; across a boundary of document_ids
     (batch, length) it reads zero. A sum of shifted copies is
     faster on a CPU than a library convolution, which wants channels first, and compiles into one kernel.
     """
     length, taps = x.shape[1], weight.shape[1]
     padded = F.pad(x, (0, 0, 0, 0, taps - 1, taps - 1))
     back, ahead = padded[:, :, 0], padded[:, :, 1]
-    if segments is not None:
-        numbers = F.pad(segments, (taps - 1, taps - 1), value=-1)
+    if document_ids is not None:
+        numbers = F.pad(document_ids, (taps - 1, taps - 1), value=-1)
     y = [bias[0].to(x.dtype), bias[1].to(x.dtype)]
     for j in range(taps):
         for k, (source, start) in enumerate(((back, j), (ahead, 2 * (taps - 1) - j))):
             read = source[:, start : start + length]
-            if segments is not None:
-                read = read * (numbers[:, start : start + length] == segments)[..., None]
+            if document_ids is not None:
+                read = read * (numbers[:, start : start + length] == document_ids)[..., None]
             y[k] = torch.addcmul(y[k], read, weight[k, j].to(x.dtype))
     return torch.stack(y, dim=2)

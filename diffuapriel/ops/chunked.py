@@ -13,9 +13,9 @@ What makes it quick on a CPU: a reverse scan is a suffix sum and an upper-triang
 once for all heads of a group; the products with the state take all heads of a group as one wide matrix, in the
 layout x already has; minus infinity before exp, so nothing overflows; short chunks.
 
-Documents packed into a row (segments) are kept apart by factors of zero: exp(s_t - s_u) becomes 0 where t and u are of
-two documents, exp(s_t) where t's document began inside the chunk, exp(s_end - s_u) where u's ended before the chunk
-does, and exp(s_end) where the document that enters the chunk does not leave it.
+With document_ids, factors of zero separate the documents of a row: exp(s_t - s_u) becomes 0 if t and u belong to two
+documents, exp(s_t) if t's document began inside the chunk, exp(s_end - s_u) if u's document ended before the chunk
+does, and exp(s_end) if the document that enters the chunk does not leave it.
 
     b batch  c chunks  q tokens of a chunk  k directions  g groups  r heads of a group  p headdim  n state
 """
@@ -29,32 +29,32 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from diffuapriel.ops.recurrent import ScanInputs
+
 
 def scan(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    initial_state: Tensor,
+    inputs: ScanInputs,
     reverse: tuple[bool, ...],
+    document_ids: Tensor | None = None,
+    *,
     chunk_size: int | None = None,
-    segments: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """One scan for each direction; shapes as in `recurrent.scan`. No two documents of a row share a number.
+    """The scan of every direction; shapes in `ScanInputs`.
 
-    Products run in x's dtype; sums of dt A and the travelling state in float32, float64 for float64 input.
+    Products run in x's dtype; sums of dt A and the state run in float32, or float64 for float64 input.
     """
+    x, dt, A, B, C, D, initial_state = inputs
     length, exact = x.shape[1], torch.float64 if x.dtype == torch.float64 else torch.float32
     q = min(length, chunk_size or (32 if x.device.type == "cpu" else 64))
     # dt = 0 beyond the end: such a token neither decays the state nor writes to it, in either direction.
     x, dt, B, C = (_into_chunks(v, q) for v in (x, dt.to(exact), B, C))  # (b, c, q, k, ...)
     start = initial_state.to(exact).transpose(-1, -2)  # (b, k, h, n, p)
-    if segments is not None:
-        filling = segments[:, -1:].expand(-1, -length % q)  # what is beyond the end goes with the last token
-        segments = torch.cat([segments, filling], dim=1).unflatten(1, (-1, q))
-    y, final = _ChunkedScan.apply(x, dt, A.to(exact), B, C, D.to(exact), start, segments, reverse)
+    if document_ids is not None:
+        filling = document_ids[:, -1:].expand(
+            -1, -length % q
+        )  # what is beyond the end goes with the last token
+        document_ids = torch.cat([document_ids, filling], dim=1).unflatten(1, (-1, q))
+    y, final = _ChunkedScan.apply(x, dt, A.to(exact), B, C, D.to(exact), start, document_ids, reverse)
     return y.flatten(1, 2)[:, :length], final.transpose(-1, -2)
 
 
@@ -89,15 +89,15 @@ class _Documents(NamedTuple):
     passes: Tensor  # (m, 1): the state that enters and the last token do
 
 
-def _documents(segments: Tensor, backwards: bool, dtype: torch.dtype) -> _Documents:
-    """segments (b, c, q) int64."""
+def _documents(document_ids: Tensor, backwards: bool, dtype: torch.dtype) -> _Documents:
+    """document_ids (b, c, q) int64."""
     first, last = (-1, 0) if backwards else (0, -1)  # in scan order
-    ends = segments[:, :, last]  # (b, c): of the last token of every chunk
+    ends = document_ids[:, :, last]  # (b, c): of the last token of every chunk
     if backwards:
-        entering = torch.cat([ends[:, 1:], segments[:, -1:, first]], dim=1)
+        entering = torch.cat([ends[:, 1:], document_ids[:, -1:, first]], dim=1)
     else:
-        entering = torch.cat([segments[:, :1, first], ends[:, :-1]], dim=1)
-    rows, ends, entering = segments.flatten(0, 1), ends.flatten()[:, None], entering.flatten()[:, None]
+        entering = torch.cat([document_ids[:, :1, first], ends[:, :-1]], dim=1)
+    rows, ends, entering = document_ids.flatten(0, 1), ends.flatten()[:, None], entering.flatten()[:, None]
     same = rows[:, None, :, None] == rows[:, None, None, :]
     factors = same, (rows == entering)[..., None], (rows == ends)[..., None], entering == ends
     return _Documents(*(factor.to(dtype) for factor in factors))
@@ -111,7 +111,7 @@ def _parts(
     C: Tensor,
     D: Tensor,
     start: Tensor,
-    segments: Tensor | None,
+    document_ids: Tensor | None,
     reverse: tuple[bool, ...],
 ) -> list[tuple[tuple[int, slice, int], _Part]]:
     """Every (direction, heads of a group, group) of the call with its tensors."""
@@ -119,7 +119,7 @@ def _parts(
     per_group = x.shape[4] // groups
     parts = []
     for k, backwards in enumerate(reverse):
-        documents = None if segments is None else _documents(segments, backwards, dt.dtype)
+        documents = None if document_ids is None else _documents(document_ids, backwards, dt.dtype)
         for g in range(groups):
             heads = slice(g * per_group, (g + 1) * per_group)
             x_, dt_ = x[:, :, :, k, heads].flatten(0, 1), dt[:, :, :, k, heads].flatten(0, 1)
@@ -199,30 +199,30 @@ class _ChunkedScan(torch.autograd.Function):
         C: Tensor,
         D: Tensor,
         start: Tensor,
-        segments: Tensor | None,
+        document_ids: Tensor | None,
         reverse: tuple[bool, ...],
     ) -> tuple[Tensor, Tensor]:
         y = torch.empty_like(x, memory_format=torch.contiguous_format)
         final, kept = torch.empty_like(start), []
         with torch.autocast(x.device.type, enabled=False):
-            for (k, heads, _), part in _parts(x, dt, A, B, C, D, start, segments, reverse):
+            for (k, heads, _), part in _parts(x, dt, A, B, C, D, start, document_ids, reverse):
                 y_part, final[:, k, heads], keep = _forward(part)
                 y[:, :, :, k, heads] = y_part.unflatten(0, x.shape[:2])
                 kept += keep
-        ctx.save_for_backward(x, dt, A, B, C, D, start, segments, *kept)
+        ctx.save_for_backward(x, dt, A, B, C, D, start, document_ids, *kept)
         ctx.reverse = reverse
         return y, final
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor, dfinal: Tensor) -> tuple[Tensor | None, ...]:
-        x, dt, A, B, C, D, start, segments, *kept = ctx.saved_tensors
+        x, dt, A, B, C, D, start, document_ids, *kept = ctx.saved_tensors
         grads = [
             torch.empty_like(v, memory_format=torch.contiguous_format) for v in (x, dt, A, B, C, D, start)
         ]
         dx, ddt, dA, dB, dC, dD, dstart = grads
         with torch.autocast(x.device.type, enabled=False):
-            parts = _parts(x, dt, A, B, C, D, start, segments, ctx.reverse)
+            parts = _parts(x, dt, A, B, C, D, start, document_ids, ctx.reverse)
             for i, ((k, heads, g), part) in enumerate(parts):
                 keep = _Kept(*kept[len(_Kept._fields) * i :][: len(_Kept._fields)])
                 got = _backward(part, keep, dy[:, :, :, k, heads].flatten(0, 1), dfinal[:, k, heads])

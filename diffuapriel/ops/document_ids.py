@@ -1,9 +1,10 @@
-"""Documents packed into one row, and where each ends: what neither scan, convolution nor attention may cross.
+"""Document ids: which document each token of a packed row belongs to, so that nothing is mixed across a boundary.
 
-    segments   (batch, length) int64: the number of each token's document, another one after every boundary
+    document_ids   (batch, length) int64; the number changes where a new document begins
 
-A row of a corpus holds documents one after the other, each closed by an <|endoftext|> that belongs to it. The numbers
-are counted on the clean text: in a corrupted one an <|endoftext|> may be hidden under a [MASK].
+A row of a corpus holds documents one after another, each closed by an <|endoftext|> that belongs to it. The scan, the
+convolution and attention then treat every document as if it were alone. Ids are made from the clean text: in a
+corrupted one an <|endoftext|> may be hidden under a [MASK]. (mamba_ssm calls them seq_idx.)
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def document_segments(ids: Tensor, eos_id: int) -> Tensor:
-    """The document of every token, 0, 1, ... within each row: how many <|endoftext|> stand before the token.
+def make_document_ids(ids: Tensor, eos_id: int) -> Tensor:
+    """The document of every token, 0, 1, ... within each row: the number of <|endoftext|> before the token.
 
     ids (batch, length) int64, without [MASK]s; returns the same shape. Raises ValueError for another shape or dtype.
     """
@@ -24,16 +25,16 @@ def document_segments(ids: Tensor, eos_id: int) -> Tensor:
     return ends.cumsum(1) - ends
 
 
-def number_runs(segments: Tensor) -> Tensor:
-    """0, 1, ... for the runs of equal numbers in each row, so that two documents never share one. Shape as given."""
-    changes = (segments[:, 1:] != segments[:, :-1]).long()
+def number_runs(document_ids: Tensor) -> Tensor:
+    """0, 1, ... for the runs of equal numbers in each row, so that no two documents share one. Same shape."""
+    changes = (document_ids[:, 1:] != document_ids[:, :-1]).long()
     return F.pad(changes.cumsum(1), (1, 0))
 
 
-def check_segments(segments: Tensor, batch: int, length: int) -> None:
-    """ValueError unless `segments` is (batch, length) int64."""
-    if tuple(segments.shape) != (batch, length) or segments.dtype != torch.int64:
+def check_document_ids(document_ids: Tensor, batch: int, length: int) -> None:
+    """Raise ValueError unless `document_ids` is (batch, length) int64."""
+    if tuple(document_ids.shape) != (batch, length) or document_ids.dtype != torch.int64:
         raise ValueError(
-            f"segments are {tuple(segments.shape)} {segments.dtype}; they must be ({batch}, {length}) int64, "
-            "the number of each token's document"
+            f"document_ids are {tuple(document_ids.shape)} {document_ids.dtype}; they must be ({batch}, {length}) "
+            "int64, the number of each token's document"
         )

@@ -1,9 +1,9 @@
-"""mamba_ssm 2.3 (github.com/state-spaces/mamba) as far as the `official` backend uses it: found, loaded, explained.
+"""mamba_ssm 2.3 (github.com/state-spaces/mamba) as far as the `mamba_ssm` backend uses it: found, loaded, explained.
 
 Only its Triton kernels are imported, and causal_conv1d where it is installed with its CUDA extension. `make gpu`
 installs both.
 
-The `official` backend: the kernels of mamba_ssm 2.3 (github.com/state-spaces/mamba), NVIDIA only.
+The `mamba_ssm` backend: the kernels of mamba_ssm 2.3 (github.com/state-spaces/mamba), NVIDIA only.
 
 `scan` is the plain scan behind the interface of the other backends. `mixer` is all of a Mamba-2 layer between
 in_proj and out_proj with the best that the libraries offer: causal_conv1d with its SiLU (where it is installed),
@@ -48,6 +48,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from diffuapriel.ops.document_ids import number_runs
+from diffuapriel.ops.recurrent import ScanInputs
 from diffuapriel.ops.triton.launch import interpreted
 
 CHUNK = 256  # the library's own default; shorter texts take a shorter chunk
@@ -88,7 +89,7 @@ def library() -> Library:
     """The functions. Raises ValueError, with the reason and the way out, where there are none."""
     found = _load()
     if isinstance(found, str):
-        raise ValueError(f"SSD backend 'official' cannot run: {found}")
+        raise ValueError(f"SSD backend 'mamba_ssm' cannot run: {found}")
     return found
 
 
@@ -161,17 +162,10 @@ __all__ = ["convolution_kernel", "mixer", "scan", "unsupported_reason"]
 
 @torch.compiler.disable
 def scan(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    initial_state: Tensor,
-    reverse: tuple[bool, ...],
-    segments: Tensor | None = None,
+    inputs: ScanInputs, reverse: tuple[bool, ...], document_ids: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """One scan for each direction; shapes as in `recurrent.scan`. Raises ValueError when the library is missing."""
+    """One call of the library per direction; shapes in `ScanInputs`. Raises ValueError if the library is missing."""
+    x, dt, A, B, C, D, initial_state = inputs
     scan_forward, chunk = library().scan, chunk_length(x.shape[1])
     keep_float32_exact(x)
     dt, A, D, initial_state = (v.float() for v in (dt, A, D, initial_state))
@@ -182,9 +176,9 @@ def scan(
         )
         apart = {}
         if (
-            segments is not None
+            document_ids is not None
         ):  # counted from 0 in scan order: the library's initial state enters sequence 0
-            apart["seq_idx"] = number_runs(segments.flip(1) if backwards else segments).int()
+            apart["seq_idx"] = number_runs(document_ids.flip(1) if backwards else document_ids).int()
         with torch.cuda.device_of(x):
             y, state = scan_forward(
                 x_,

@@ -1,50 +1,59 @@
-"""The recurrence, one step at a time: the oracle every other backend is held to.
+"""The Mamba-2 scan one token at a time: the oracle that the tests compare every backend with.
 
-Mamba-2 (arXiv:2405.21060, equation 2 with scalar A), per head:
+Per head (arXiv:2405.21060, equation 2, with a scalar A):
 
     h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_t^T        h: (headdim, state)
     y_t = h_t C_t + D x_t
 
-It is slow, works in any floating dtype, and nothing in it is clever.
-
-    b batch   l length   k directions   h heads of a direction   g groups   p headdim   n state
+Slow, for any floating dtype, and deliberately without a trick.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 
-def scan(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    initial_state: Tensor,
-    reverse: tuple[bool, ...],
-    segments: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """One scan for each direction; `reverse[k]` says that direction k runs from the last token to the first.
+class ScanInputs(NamedTuple):
+    """What every backend's `scan(inputs, reverse, document_ids=None)` takes; it returns y and the final state.
 
-    x (b, l, k, h, p), dt (b, l, k, h), A and D (k, h), B and C (b, l, k, g, n), initial_state (b, k, h, p, n).
-    With segments (b, l) the state a document starts with is zero, but for the first in scan order, which gets the
-    initial one. Returns y, shaped as x, and the final state, shaped as the initial one.
+    The axes, here and in every file of this folder:
+
+        b batch   l length   k directions   h heads of a direction   g groups   p headdim   n state
+
+    Each group of B and C serves h // g neighboring heads. y is shaped as x, the final state as the initial one.
+    `reverse[k]` says whether direction k runs from the last token to the first; its initial state is then the state
+    after the last token. document_ids (b, l) int64 number the documents of a row, no two alike: every document starts
+    from a state of zero, except the first in scan order, which starts from the initial state.
     """
-    heads_per_group = x.shape[3] // B.shape[3]
+
+    x: Tensor  # (b, l, k, h, p)   what is written to the state
+    dt: Tensor  # (b, l, k, h)      step sizes, positive
+    A: Tensor  # (k, h)            decay rates, negative
+    B: Tensor  # (b, l, k, g, n)   where x is written
+    C: Tensor  # (b, l, k, g, n)   what is read
+    D: Tensor  # (k, h)            weight of x itself
+    initial_state: Tensor  # (b, k, h, p, n)
+
+
+def scan(
+    inputs: ScanInputs, reverse: tuple[bool, ...], document_ids: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The scan of every direction; shapes in `ScanInputs`."""
+    x, dt, A, B, C, D, initial_state = inputs
+    length, heads_per_group = x.shape[1], x.shape[3] // B.shape[3]
     B = B.repeat_interleave(heads_per_group, dim=3)  # (b, l, k, h, n)
     C = C.repeat_interleave(heads_per_group, dim=3)
     outputs, states = [], []
     for k, backwards in enumerate(reverse):
         state = initial_state[:, k]  # (b, h, p, n)
-        length = x.shape[1]
         y: list[Tensor] = [x.new_empty(0)] * length
         for t in reversed(range(length)) if backwards else range(length):
             before = t + 1 if backwards else t - 1
-            if segments is not None and 0 <= before < length:
-                state = state * (segments[:, t] == segments[:, before])[:, None, None, None]
+            if document_ids is not None and 0 <= before < length:
+                state = state * (document_ids[:, t] == document_ids[:, before])[:, None, None, None]
             decay = torch.exp(dt[:, t, k] * A[k])  # (b, h)
             write = (dt[:, t, k, :, None] * x[:, t, k])[..., None] * B[:, t, k, :, None, :]
             state = decay[..., None, None] * state + write

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diffuapriel.config import RENAMED_SCHEDULES
 from diffuapriel.storage import (
     check_tensors,
     find_folder,
@@ -165,6 +166,7 @@ def _refuse_other_options(found: Path, document: dict[str, Any], config: TrainCo
         )
     defaults = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
     began = defaults | document["config"]  # options that did not exist then stood at their default
+    began["schedule"] = RENAMED_SCHEDULES.get(began["schedule"], began["schedule"])
     for key, value in config.fixed_part().items():
         if began[key] != value:
             raise ValueError(

@@ -136,7 +136,8 @@ class TrainConfig:
                 f"length is {self.length}; the model's context is {self.model_config.context_length}"
             )
         default_learning_rate(self.preset, self.architecture)  # refuses an unknown preset
-        get_schedule(self.schedule)  # and an unknown schedule
+        # Refuses an unknown schedule; an old name becomes the present one.
+        object.__setattr__(self, "schedule", get_schedule(self.schedule).name)
 
     @property
     def model_config(self) -> ModelConfig:

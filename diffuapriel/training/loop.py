@@ -31,7 +31,7 @@ from diffuapriel.diffusion.objective import nelbo, spread, stratified_t
 from diffuapriel.diffusion.schedule import Schedule, get_schedule
 from diffuapriel.evaluation.nelbo import NelboEstimate
 from diffuapriel.model.denoiser import Denoiser
-from diffuapriel.ops.document_ids import document_segments
+from diffuapriel.ops.document_ids import make_document_ids
 from diffuapriel.tokenizer import get_tokenizer
 from diffuapriel.training.checkpoint import Progress, find_progress, load_state, save_state
 from diffuapriel.training.config import TrainConfig
@@ -216,7 +216,7 @@ def add_gradient(
             config.model_config.mask_id,
             t=t,
             noise=noise,
-            segments=None if ends is None else document_segments(ids, ends),
+            document_ids=None if ends is None else make_document_ids(ids, ends),
             most_masked=most_masked,
             compiled=config.compile and ids.is_cuda,
         )

@@ -140,7 +140,7 @@ RECIPES = {
             "batch_size": 256,
             "tokens": 42_000 * 256 * 128,
             "warmup_steps": 300,
-            "schedule": "squared",
+            "schedule": "quadratic",
             "final_rate": 0.0,
             "validate_every": 4000,
             "validation_windows": 512,
@@ -171,7 +171,7 @@ RECIPES = {
         options={
             "length": 128,
             "batch_size": 512,
-            "schedule": "squared",
+            "schedule": "quadratic",
             "final_rate": 0.0,
             "validate_every": 4000,
             "save_seconds": 300.0,

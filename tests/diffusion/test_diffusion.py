@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffuapriel.config import ModelConfig
+from diffuapriel.config import SCHEDULES, ModelConfig
 from diffuapriel.diffusion import objective
 from diffuapriel.diffusion.objective import T_MIN, corrupt, nelbo, stratified_t, subs_log_probs
-from diffuapriel.diffusion.schedule import EPS, SCHEDULES, get_schedule
+from diffuapriel.diffusion.schedule import EPS, get_schedule
 from diffuapriel.model import Denoiser
+from diffuapriel.training.config import TrainConfig
 
 VOCABULARY, MASK = 12, 11
 
@@ -53,8 +54,13 @@ def test_the_weight_of_the_log_linear_schedule_is_one_over_t() -> None:
 
 
 def test_an_unknown_schedule_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"'linear'; permitted: log-linear, cosine, polynomial, squared"):
+    with pytest.raises(ValueError, match=r"'linear'; permitted: log-linear, cosine, polynomial, quadratic"):
         get_schedule("linear")
+
+
+def test_the_old_name_of_the_quadratic_schedule_is_accepted() -> None:
+    assert get_schedule("squared") is get_schedule("quadratic")
+    assert TrainConfig(steps=1, schedule="squared") == TrainConfig(steps=1, schedule="quadratic")
 
 
 def test_times_are_stratified() -> None:

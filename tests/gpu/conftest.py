@@ -38,13 +38,13 @@ def pytest_runtest_setup() -> None:
 @pytest.fixture(scope="session")
 def device() -> torch.device:
     """The CUDA device; mamba_ssm's kernels get one configuration each, or they would be tuned for every shape."""
-    from diffuapriel.ops import mamba_ssm as official_library
+    from diffuapriel.ops import mamba_ssm
 
     os.environ["MAMBA_DETERMINISTIC"] = (
         "1"  # read while its modules are imported; the kernels are the usual ones
     )
     try:
-        official_library._load()
+        mamba_ssm._load()
     finally:
         del os.environ["MAMBA_DETERMINISTIC"]
     return torch.device("cuda")

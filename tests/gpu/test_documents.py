@@ -7,21 +7,19 @@ import torch
 
 from diffuapriel.config import ARCHITECTURES, ModelConfig
 from diffuapriel.model import Denoiser
-from diffuapriel.ops.document_ids import document_segments
+from diffuapriel.ops.document_ids import make_document_ids
 from diffuapriel.ops.ssd import unsupported_reason
 
-LENGTHS = (1, 200, 1, 54, 2, 300, 42)  # in a row of 600; official's chunks end at 256 and 512
+LENGTHS = (1, 200, 1, 54, 2, 300, 42)  # in a row of 600; mamba_ssm's chunks end at 256 and 512
 
 
-@pytest.mark.parametrize("backend", ["official", "chunked"])
+@pytest.mark.parametrize("backend", ["mamba_ssm", "chunked"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_packed_documents_get_what_each_gets_alone(
     device: torch.device, monkeypatch: pytest.MonkeyPatch, backend: str, architecture: str, dtype: torch.dtype
 ) -> None:
-    if reason := unsupported_reason(
-        backend, torch.empty(0, device=device, dtype=dtype), 64, 64, segments=True
-    ):
+    if reason := unsupported_reason(backend, torch.empty(0, device=device, dtype=dtype), 64, 64, packed=True):
         pytest.skip(reason)
     monkeypatch.setenv("DIFFUAPRIEL_SSD", backend)
     torch.manual_seed(0)
@@ -33,9 +31,9 @@ def test_packed_documents_get_what_each_gets_alone(
     model, sigma = model.to(device), torch.tensor([0.7], device=device)
     ids = torch.randint(0, 18, (1, sum(LENGTHS)), device=device)
     ids[0, torch.tensor(LENGTHS, device=device).cumsum(0) - 1] = 18
-    segments = document_segments(ids, eos_id=18)
+    document_ids = make_document_ids(ids, eos_id=18)
     with torch.autocast(device.type, dtype, enabled=dtype == torch.bfloat16):
-        together = model(ids, sigma, segments=segments).float()
+        together = model(ids, sigma, document_ids=document_ids).float()
         alone = torch.cat([model(part, sigma) for part in ids.split(LENGTHS, dim=1)], dim=1).float()
         joined = model(ids, sigma).float()
     close = 0.05 if dtype == torch.bfloat16 else 1e-3

@@ -15,7 +15,7 @@ from diffuapriel.ops.ssd import unsupported_reason
 from diffuapriel.ops.triton.mixer import mixer as fused_mixer
 from tests.gpu.parity import TOLERANCE, outer_gradient, poison, relative_error
 
-BACKENDS = ("official", "triton")
+BACKENDS = ("mamba_ssm", "triton")
 # In bf16 what is convolved and what is scanned are rounded as well, and behind the norm, which takes out every
 # common factor, gradients of weights are small differences of large sums. Places and signs are float32's business.
 ROUGHER = {torch.float32: (1, 1), torch.bfloat16: (3, 5)}  # allowance for y and its input, and for weights

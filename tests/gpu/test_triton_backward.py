@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from diffuapriel.ops.chunked import scan as plain_scan
+from diffuapriel.ops.recurrent import ScanInputs
 from diffuapriel.ops.triton import autograd as fused
 from diffuapriel.ops.triton.mixer import mixer
 from tests.gpu.parity import TOLERANCE, outer_gradient, poison, relative_error
@@ -47,7 +48,7 @@ def test_gradients_at_full_size_stay_close_to_float64(length: int, device: torch
     D, start = torch.randn(2, HEADS, device=device), torch.randn(1, 2, HEADS, HEADDIM, STATE, device=device)
     inputs = [v.requires_grad_() for v in (x, dt, A, B, C, D, start)]
     exact = [v.detach().double().requires_grad_() for v in inputs]
-    outputs, expected = fused.scan(*inputs, BOTH), plain_scan(*exact, BOTH)
+    outputs, expected = fused.scan(ScanInputs(*inputs), BOTH), plain_scan(ScanInputs(*exact), BOTH)
     outer = [outer_gradient(v.detach(), w.dtype) for v, w in zip(expected, outputs)]
     truth = torch.autograd.grad(expected, exact, [v.double() for v in outer])
     got = torch.autograd.grad(outputs, inputs, outer)

@@ -13,7 +13,7 @@ from diffuapriel.diffusion.objective import nelbo
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.model import Denoiser
 from diffuapriel.model.mamba2 import two_way_convolution
-from diffuapriel.ops.document_ids import document_segments
+from diffuapriel.ops.document_ids import make_document_ids
 
 LENGTHS = (1, 30, 1, 2, 30, 9, 17)  # in a row of 90; chunks end at 32 and 64, the first on a boundary + 1
 SIGMA = torch.tensor([0.7])
@@ -31,20 +31,20 @@ def awake(architecture: str) -> Denoiser:
 
 
 def packed() -> tuple[Tensor, Tensor]:
-    """Clean ids (1, 90), every document closed by <|endoftext|>, and their segments."""
+    """Clean ids (1, 90), every document closed by <|endoftext|>, and their document_ids."""
     generator = torch.Generator().manual_seed(1)
     ids = torch.randint(0, 18, (1, sum(LENGTHS)), generator=generator)
     ids[0, torch.tensor(LENGTHS).cumsum(0) - 1] = 18
-    segments = document_segments(ids, eos_id=18)
-    assert segments[0].bincount().tolist() == list(LENGTHS)
-    return ids, segments
+    document_ids = make_document_ids(ids, eos_id=18)
+    assert document_ids[0].bincount().tolist() == list(LENGTHS)
+    return ids, document_ids
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_packed_documents_get_the_logits_and_gradients_of_each_alone(architecture: str) -> None:
     model = awake(architecture)
-    ids, segments = packed()
-    together = model(ids, SIGMA, segments=segments)
+    ids, document_ids = packed()
+    together = model(ids, SIGMA, document_ids=document_ids)
     alone = torch.cat([model(document, SIGMA) for document in ids.split(LENGTHS, dim=1)], dim=1)
     assert (together - alone).abs().max() < 1e-5
     weight = torch.randn_like(together)
@@ -56,12 +56,14 @@ def test_packed_documents_get_the_logits_and_gradients_of_each_alone(architectur
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_changed_token_moves_its_own_document_only_and_all_without_segments(architecture: str) -> None:
     model = awake(architecture)
-    ids, segments = packed()
+    ids, document_ids = packed()
     for changed in (40, 0, 89):  # inside a document, and both ends of the row
         other = ids.clone()
         other[0, changed] = (ids[0, changed] + 1) % 18
-        mine = segments[0] == segments[0, changed]
-        apart = (model(other, SIGMA, segments=segments) - model(ids, SIGMA, segments=segments))[0].abs()
+        mine = document_ids[0] == document_ids[0, changed]
+        apart = (
+            model(other, SIGMA, document_ids=document_ids) - model(ids, SIGMA, document_ids=document_ids)
+        )[0].abs()
         assert (
             apart[~mine].max() < 1e-6
         )  # sums of dt A run over the whole chunk: their rounding moves, no more
@@ -75,37 +77,37 @@ def test_one_document_is_what_it_is_without_segments(architecture: str) -> None:
     model = awake(architecture)
     ids, _ = packed()
     one = torch.zeros_like(ids)
-    assert torch.allclose(model(ids, SIGMA, segments=one), model(ids, SIGMA), atol=1e-5)
+    assert torch.allclose(model(ids, SIGMA, document_ids=one), model(ids, SIGMA), atol=1e-5)
 
 
 def test_the_head_on_chosen_positions_and_numbers_that_come_again() -> None:
     model = awake("diffuapriel-h")
-    ids, segments = packed()
+    ids, document_ids = packed()
     positions = torch.rand(ids.shape) < 0.5
-    expected = model(ids, SIGMA, segments=segments)[positions]
-    assert torch.allclose(model(ids, SIGMA, positions, segments % 2), expected, atol=1e-5)
+    expected = model(ids, SIGMA, document_ids=document_ids)[positions]
+    assert torch.allclose(model(ids, SIGMA, positions, document_ids % 2), expected, atol=1e-5)
 
 
 def test_no_tap_of_the_convolution_crosses_a_boundary() -> None:
     torch.manual_seed(0)
     x, weight, bias = torch.randn(1, 12, 2, 3), torch.randn(2, 4, 3), torch.randn(2, 3)
     lengths = (1, 2, 5, 1, 3)
-    segments = torch.tensor([[number for number, n in enumerate(lengths) for _ in range(n)]])
+    document_ids = torch.tensor([[number for number, n in enumerate(lengths) for _ in range(n)]])
     alone = [two_way_convolution(part, weight, bias) for part in x.split(lengths, dim=1)]
-    assert torch.allclose(two_way_convolution(x, weight, bias, segments), torch.cat(alone, dim=1))
+    assert torch.allclose(two_way_convolution(x, weight, bias, document_ids), torch.cat(alone, dim=1))
 
 
 def test_the_objective_hands_the_segments_of_the_clean_text_on() -> None:
-    ids, segments = packed()
+    ids, document_ids = packed()
     schedule, generator = get_schedule("log-linear"), torch.Generator()
     model = awake("diffuapriel")
     draw = partial(nelbo, ids=ids, schedule=schedule, mask_id=19, t=torch.tensor([0.6]), generator=generator)
 
     def apart(noisy: Tensor, sigma: Tensor, positions: Tensor | None = None) -> Tensor:
-        return model(noisy, sigma, positions, segments)
+        return model(noisy, sigma, positions, document_ids)
 
     nats = []
-    for denoiser, given in ((model, {"segments": segments}), (apart, {}), (model, {})):
+    for denoiser, given in ((model, {"document_ids": document_ids}), (apart, {}), (model, {})):
         generator.manual_seed(3)
         nats.append(draw(denoiser, **given).nats)
     assert torch.equal(nats[0], nats[1])
@@ -113,6 +115,6 @@ def test_the_objective_hands_the_segments_of_the_clean_text_on() -> None:
 
 
 def test_segments_of_another_shape_are_refused_by_name() -> None:
-    ids, segments = packed()
-    with pytest.raises(ValueError, match=r"segments are \(1, 89\) torch.int64; they must be \(1, 90\)"):
-        awake("diffutran")(ids, SIGMA, segments=segments[:, 1:])
+    ids, document_ids = packed()
+    with pytest.raises(ValueError, match=r"document_ids are \(1, 89\) torch.int64; they must be \(1, 90\)"):
+        awake("diffutran")(ids, SIGMA, document_ids=document_ids[:, 1:])

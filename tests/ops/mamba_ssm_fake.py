@@ -1,4 +1,4 @@
-"""mamba_ssm's and causal_conv1d's functions as `official` calls them, by the recurrence and PyTorch's autograd.
+"""mamba_ssm's and causal_conv1d's functions as `mamba_ssm` calls them, by the recurrence and PyTorch's autograd.
 
 They assert what the real ones assume of shapes and strides, and return and write what the real ones do.
 """
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diffuapriel.ops import recurrent
 from diffuapriel.ops.mamba_ssm import Library
+from diffuapriel.ops.recurrent import ScanInputs
 
 
 def scan(x, dt, A, B, C, chunk_size, D=None, initial_states=None, return_final_states=False, seq_idx=None):
@@ -90,9 +91,8 @@ def _recurrence(x, dt, A, B, C, D, initial, seq_idx=None) -> tuple[Tensor, Tenso
     if initial is None:
         initial = x.new_zeros(batch, heads, headdim, B.shape[3])
     along = (v[:, :, None] for v in (x, dt))
-    y, final = recurrent.scan(
-        *along, A[None], B[:, :, None], C[:, :, None], D[None], initial[:, None], (False,), seq_idx
-    )
+    inputs = ScanInputs(*along, A[None], B[:, :, None], C[:, :, None], D[None], initial[:, None])
+    y, final = recurrent.scan(inputs, (False,), seq_idx)
     return y[:, :, 0], final[:, 0]
 
 

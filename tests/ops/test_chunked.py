@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from diffuapriel.ops.chunked import scan as chunked_scan
+from diffuapriel.ops.recurrent import ScanInputs
 from diffuapriel.ops.ssd import BACKENDS, ssd, ssd_bidirectional
 
 FAST_BACKENDS = ("chunked",)  # on any machine, in float64; the others have their own tests
@@ -127,7 +128,9 @@ def test_a_text_may_be_scanned_in_two_halves(backend: str) -> None:
 def test_the_result_does_not_depend_on_the_chunk_size() -> None:
     torch.manual_seed(0)
     call = random_call((2, 50, 4, 1, 8, 8), directions=2)
-    results = [chunked_scan(*call.values(), (False, True), chunk_size=q)[0] for q in (1, 7, 32, 64)]
+    results = [
+        chunked_scan(ScanInputs(*call.values()), (False, True), chunk_size=q)[0] for q in (1, 7, 32, 64)
+    ]
     for result in results[1:]:
         assert torch.allclose(result, results[0], rtol=0, atol=1e-11)
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from diffuapriel.ops.chunked import scan as chunked_scan
-from diffuapriel.ops.document_ids import document_segments, number_runs
+from diffuapriel.ops.document_ids import make_document_ids, number_runs
+from diffuapriel.ops.recurrent import ScanInputs
 from diffuapriel.ops.ssd import ssd, ssd_bidirectional, unsupported_reason
 
 ALONG = ("x", "dt", "B", "C")
@@ -35,7 +36,7 @@ def random_call(dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
     return {name: tensor.requires_grad_() for name, tensor in call.items()}
 
 
-def segments_of(lengths: list[int], batch: int = 2) -> Tensor:
+def document_ids_of(lengths: list[int], batch: int = 2) -> Tensor:
     numbers = [number for number, n in enumerate(lengths) for _ in range(n)]
     return torch.tensor(numbers).expand(batch, -1)
 
@@ -50,7 +51,7 @@ def test_packed_documents_are_scanned_as_each_alone(backend: str, lengths: list[
     torch.manual_seed(0)
     call = random_call()
     weight = torch.randn_like(call["x"])
-    packed = ssd_bidirectional(**call, segments=segments_of(lengths), backend=backend)
+    packed = ssd_bidirectional(**call, document_ids=document_ids_of(lengths), backend=backend)
     pieces, start = [], 0
     for n in lengths:
         document = {name: v[:, start : start + n] if name in ALONG else v for name, v in call.items()}
@@ -69,7 +70,7 @@ def test_states_enter_the_first_document_and_leave_the_last(lengths: list[int], 
     call = {name: v.select(0 if name in "AD" else 2, 0).detach() for name, v in random_call().items()}
     call["initial_state"] = torch.randn(2, 4, 4, 8, dtype=torch.float64)
     call = {name: v.requires_grad_() for name, v in call.items()}
-    how = {"segments": segments_of(lengths), "reverse": reverse, "return_final_state": True}
+    how = {"document_ids": document_ids_of(lengths), "reverse": reverse, "return_final_state": True}
     results = []
     for backend in ("chunked", "recurrent"):
         y, final = ssd(**call, **how, backend=backend)
@@ -84,9 +85,11 @@ def test_the_result_does_not_depend_on_the_chunk_size(chunk_size: int) -> None:
     torch.manual_seed(0)
     call = random_call()
     start, both = torch.zeros(2, 2, 4, 4, 8, dtype=torch.float64), (False, True)
-    segments = segments_of(PACKINGS["several in a chunk"])
-    whole, _ = chunked_scan(*call.values(), start, both, chunk_size=70, segments=segments)
-    cut, _ = chunked_scan(*call.values(), start, both, chunk_size=chunk_size, segments=segments)
+    document_ids = document_ids_of(PACKINGS["several in a chunk"])
+    whole, _ = chunked_scan(ScanInputs(*call.values(), start), both, chunk_size=70, document_ids=document_ids)
+    cut, _ = chunked_scan(
+        ScanInputs(*call.values(), start), both, chunk_size=chunk_size, document_ids=document_ids
+    )
     assert torch.allclose(cut, whole, rtol=0, atol=1e-11)
 
 
@@ -94,11 +97,11 @@ def test_rows_may_be_packed_differently_and_numbers_may_come_again() -> None:
     torch.manual_seed(0)
     call = random_call()
     first, second = [3, 1, 66], [40, 30]
-    segments = torch.cat([segments_of(first, 1), segments_of(second, 1)])
-    expected = ssd_bidirectional(**call, segments=segments, backend="recurrent")
-    again = segments % 2  # 0, 1, 0: another number after every boundary is all that is asked for
-    assert torch.equal(number_runs(again), segments)
-    got = ssd_bidirectional(**call, segments=again, backend="chunked")
+    document_ids = torch.cat([document_ids_of(first, 1), document_ids_of(second, 1)])
+    expected = ssd_bidirectional(**call, document_ids=document_ids, backend="recurrent")
+    again = document_ids % 2  # 0, 1, 0: another number after every boundary is all that is asked for
+    assert torch.equal(number_runs(again), document_ids)
+    got = ssd_bidirectional(**call, document_ids=again, backend="chunked")
     assert torch.allclose(got, expected, rtol=0, atol=1e-11)
 
 
@@ -107,35 +110,37 @@ def test_strong_decay_leaves_finite_gradients() -> None:
     call = random_call(torch.float32)
     with torch.no_grad():
         call["dt"].mul_(1000)
-    y = ssd_bidirectional(**call, segments=segments_of([3, 1, 60, 6]), backend="chunked")
+    y = ssd_bidirectional(**call, document_ids=document_ids_of([3, 1, 60, 6]), backend="chunked")
     for tensor in with_gradients(y, call, torch.ones_like(y)):
         assert torch.isfinite(tensor).all()
 
 
-def test_without_segments_documents_run_into_each_other() -> None:
+def test_without_document_ids_documents_run_into_each_other() -> None:
     torch.manual_seed(0)
     call = random_call()
-    apart = ssd_bidirectional(**call, segments=segments_of([35, 35]), backend="chunked")
+    apart = ssd_bidirectional(**call, document_ids=document_ids_of([35, 35]), backend="chunked")
     together = ssd_bidirectional(**call, backend="chunked")
-    one = ssd_bidirectional(**call, segments=segments_of([70]), backend="chunked")
+    one = ssd_bidirectional(**call, document_ids=document_ids_of([70]), backend="chunked")
     assert torch.equal(one, together)
     assert not torch.allclose(apart, together, atol=1e-3)
 
 
 def test_a_document_ends_with_its_end_of_text() -> None:
     ids = torch.tensor([[5, 6, 9, 7, 9, 9, 8], [9, 5, 5, 5, 5, 5, 9]])
-    assert document_segments(ids, eos_id=9).tolist() == [[0, 0, 0, 1, 1, 2, 3], [0, 1, 1, 1, 1, 1, 1]]
+    assert make_document_ids(ids, eos_id=9).tolist() == [[0, 0, 0, 1, 1, 2, 3], [0, 1, 1, 1, 1, 1, 1]]
     with pytest.raises(ValueError, match=r"ids are \(7,\)"):
-        document_segments(ids[0], eos_id=9)
+        make_document_ids(ids[0], eos_id=9)
 
 
-@pytest.mark.parametrize("segments", [torch.zeros(2, 69).long(), torch.zeros(2, 70), torch.zeros(70).long()])
-def test_segments_of_another_shape_or_dtype_are_refused(segments: Tensor) -> None:
-    with pytest.raises(ValueError, match=r"segments are .* must be \(2, 70\) int64"):
-        ssd_bidirectional(**random_call(), segments=segments)
+@pytest.mark.parametrize(
+    "document_ids", [torch.zeros(2, 69).long(), torch.zeros(2, 70), torch.zeros(70).long()]
+)
+def test_segments_of_another_shape_or_dtype_are_refused(document_ids: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"document_ids are .* must be \(2, 70\) int64"):
+        ssd_bidirectional(**random_call(), document_ids=document_ids)
 
 
 def test_our_kernels_say_that_they_keep_no_documents_apart() -> None:
-    assert "segments" in str(unsupported_reason("triton", torch.zeros(1), 64, 128, segments=True))
-    with pytest.raises(ValueError, match=r"'triton' cannot run: .*official and chunked do"):
-        ssd_bidirectional(**random_call(), segments=segments_of([70]), backend="triton")
+    assert "document_ids" in str(unsupported_reason("triton", torch.zeros(1), 64, 128, packed=True))
+    with pytest.raises(ValueError, match=r"'triton' cannot run: .*mamba_ssm and chunked do"):
+        ssd_bidirectional(**random_call(), document_ids=document_ids_of([70]), backend="triton")

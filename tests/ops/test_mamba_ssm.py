@@ -1,4 +1,4 @@
-"""The `official` backend against its plain twins: the library faked, and interpreted where it is installed."""
+"""The `mamba_ssm` backend against its plain twins: the library faked, and interpreted where it is installed."""
 
 from __future__ import annotations
 
@@ -16,10 +16,8 @@ from torch import Tensor
 from diffuapriel.config import ModelConfig
 from diffuapriel.model.layers import EPS
 from diffuapriel.model.mamba2 import BidirectionalMamba2
-from diffuapriel.ops import mamba_ssm as official
-from diffuapriel.ops import mamba_ssm as official_library
-from diffuapriel.ops import mamba_ssm as official_mixer
-from diffuapriel.ops import recurrent
+from diffuapriel.ops import mamba_ssm, recurrent
+from diffuapriel.ops.recurrent import ScanInputs
 from tests.ops.mamba_ssm_fake import fake_library
 
 INSTALLED = importlib.util.find_spec("mamba_ssm") is not None and not torch.cuda.is_available()
@@ -39,14 +37,14 @@ def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """The library's functions: faked with and without causal_conv1d, and its own kernels in Triton's interpreter."""
     if request.param != "interpreted":
         faked = fake_library(with_causal_conv1d=request.param == "causal_conv1d")
-        monkeypatch.setattr(official_library, "_load", lambda: faked)
+        monkeypatch.setattr(mamba_ssm, "_load", lambda: faked)
         return request.param
     if not INSTALLED:
         pytest.skip("mamba_ssm is not installed; on a machine with a GPU tests/gpu runs its kernels")
     # One configuration for each kernel: the interpreter cannot time them.
     monkeypatch.setenv("MAMBA_DETERMINISTIC", "1")
-    official_library._load.cache_clear()
-    official_library.library()
+    mamba_ssm._load.cache_clear()
+    mamba_ssm.library()
     monkeypatch.delenv("MAMBA_DETERMINISTIC")
     monkeypatch.setattr(torch.cuda, "device", lambda index: contextlib.nullcontext())
     properties = types.SimpleNamespace(multi_processor_count=4)
@@ -77,7 +75,7 @@ def test_the_scan_agrees_with_the_recurrence(
     torch.manual_seed(0)
     call = random_scan(shape, len(reverse))
     exact = [v.detach().double().requires_grad_() for v in call]
-    got, expected = official.scan(*call, reverse), recurrent.scan(*exact, reverse)
+    got, expected = mamba_ssm.scan(ScanInputs(*call), reverse), recurrent.scan(ScanInputs(*exact), reverse)
     weights = [torch.randn_like(v) for v in got]
     got += torch.autograd.grad(got, call, weights)
     expected += torch.autograd.grad(expected, exact, [w.double() for w in weights])
@@ -94,9 +92,11 @@ def test_packed_documents_are_kept_apart(library: str) -> None:
         [1, 30, 1, 32, 192, 2, 42],
         [3, 295, 2],
     ]  # a boundary at the chunk's edge, several in one, across it
-    segments = torch.tensor([[number for number, n in enumerate(row) for _ in range(n)] for row in lengths])
-    got = official.scan(*call, reverse, segments=segments)
-    expected = recurrent.scan(*exact, reverse, segments=segments)
+    document_ids = torch.tensor(
+        [[number for number, n in enumerate(row) for _ in range(n)] for row in lengths]
+    )
+    got = mamba_ssm.scan(ScanInputs(*call), reverse, document_ids=document_ids)
+    expected = recurrent.scan(ScanInputs(*exact), reverse, document_ids=document_ids)
     weights = [torch.randn_like(v) for v in got]
     got += torch.autograd.grad(got, call, weights)
     expected += torch.autograd.grad(expected, exact, [w.double() for w in weights])
@@ -114,8 +114,8 @@ def small_module(**fields: int) -> BidirectionalMamba2:
     return module
 
 
-def official_forward(module: BidirectionalMamba2, u: Tensor) -> Tensor:
-    y = official.mixer(
+def mamba_ssm_forward(module: BidirectionalMamba2, u: Tensor) -> Tensor:
+    y = mamba_ssm.mixer(
         module.in_proj(u),
         module.conv_weight,
         module.conv_bias,
@@ -140,7 +140,7 @@ def test_the_mixer_is_the_plain_forward_and_gradient(
     module = small_module(**fields)
     u = torch.randn(batch, length, module.config.d_model, requires_grad=True)
     weights, inputs = torch.randn_like(u), (u, *module.parameters())
-    got, expected = official_forward(module, u), module(u)
+    got, expected = mamba_ssm_forward(module, u), module(u)
     assert_close(got, expected)
     for g, e in zip(
         torch.autograd.grad(got, inputs, weights), torch.autograd.grad(expected, inputs, weights), strict=True
@@ -149,31 +149,31 @@ def test_the_mixer_is_the_plain_forward_and_gradient(
 
 
 def test_five_taps_are_convolved_without_causal_conv1d(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(official_library, "_load", lambda: fake_library(with_causal_conv1d=True))
+    monkeypatch.setattr(mamba_ssm, "_load", lambda: fake_library(with_causal_conv1d=True))
     module = small_module(d_conv=5)
     u = torch.randn(1, 9, module.config.d_model)
-    assert_close(official_forward(module, u), module(u))
+    assert_close(mamba_ssm_forward(module, u), module(u))
 
 
 def test_a_batch_beyond_32_bits_is_taken_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(official_library, "_load", lambda: fake_library(with_causal_conv1d=False))
+    monkeypatch.setattr(mamba_ssm, "_load", lambda: fake_library(with_causal_conv1d=False))
     module = small_module()
     u = torch.randn(5, 6, module.config.d_model)
-    monkeypatch.setattr(official_mixer, "MOST_ELEMENTS", module.in_proj(u)[:2].numel())
-    assert_close(official_forward(module, u), module(u))
-    monkeypatch.setattr(official_mixer, "MOST_ELEMENTS", module.in_proj(u)[0, :5].numel())
+    monkeypatch.setattr(mamba_ssm, "MOST_ELEMENTS", module.in_proj(u)[:2].numel())
+    assert_close(mamba_ssm_forward(module, u), module(u))
+    monkeypatch.setattr(mamba_ssm, "MOST_ELEMENTS", module.in_proj(u)[0, :5].numel())
     with pytest.raises(ValueError, match=r"6 tokens x \d+ channels is beyond.*permitted: 5 tokens"):
-        official_forward(module, u)
+        mamba_ssm_forward(module, u)
 
 
 def test_flipping_wide_or_not_is_flipping() -> None:
     for channels in (8, 7):  # seven bf16 channels are no whole number of eight bytes
         v = torch.randn(2, 5, 2, channels).bfloat16()[:, :, 1]
-        assert torch.equal(official_mixer._flip(v), v.flip(1))
+        assert torch.equal(mamba_ssm._flip(v), v.flip(1))
 
 
 def test_short_texts_take_short_chunks() -> None:
-    assert [official_library.chunk_length(n) for n in (1, 64, 65, 200, 256, 4097)] == [
+    assert [mamba_ssm.chunk_length(n) for n in (1, 64, 65, 200, 256, 4097)] == [
         64,
         64,
         128,
@@ -190,9 +190,9 @@ def fresh_import(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         monkeypatch.delitem(sys.modules, name)
     before = set(sys.modules)
     monkeypatch.syspath_prepend(tmp_path)
-    official_library._load.cache_clear()
+    mamba_ssm._load.cache_clear()
     yield tmp_path
-    official_library._load.cache_clear()
+    mamba_ssm._load.cache_clear()
     for name in set(sys.modules) - before:
         if name.split(".")[0] == "mamba_ssm":
             del sys.modules[name]
@@ -207,8 +207,8 @@ def test_mamba_ssm_is_imported_without_its_init(fresh_import: Path) -> None:
     scan = "mamba_chunk_scan_combined"
     (kernels / "ssd_combined.py").write_text(f"{scan} = _{scan}_fwd = _{scan}_bwd = len\n")
     (kernels / "layernorm_gated.py").write_text("_layer_norm_fwd = _layer_norm_bwd = max\n")
-    assert official_library.library().scan is len
-    assert official_library.library().norm_backward is max
+    assert mamba_ssm.library().scan is len
+    assert mamba_ssm.library().norm_backward is max
     assert "mamba_ssm" not in sys.modules, "whoever imports the package later gets the whole of it"
 
 
@@ -216,26 +216,26 @@ def test_a_broken_mamba_ssm_is_explained(fresh_import: Path) -> None:
     (fresh_import / "mamba_ssm").mkdir()
     (fresh_import / "mamba_ssm" / "__init__.py").write_text("")
     with pytest.raises(ValueError, match=r"mamba_ssm cannot be imported: No module.*make gpu"):
-        official_library.library()
+        mamba_ssm.library()
 
 
 def test_what_the_library_cannot_run_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(official_library, "interpreted", lambda: False)
-    assert "the tensors are on cpu" in str(official.unsupported_reason(torch.zeros(1)))
-    monkeypatch.setattr(official_library, "interpreted", lambda: True)
-    assert "the tensors are float64" in str(official.unsupported_reason(torch.zeros(1).double()))
+    monkeypatch.setattr(mamba_ssm, "interpreted", lambda: False)
+    assert "the tensors are on cpu" in str(mamba_ssm.unsupported_reason(torch.zeros(1)))
+    monkeypatch.setattr(mamba_ssm, "interpreted", lambda: True)
+    assert "the tensors are float64" in str(mamba_ssm.unsupported_reason(torch.zeros(1).double()))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    official_library._load.cache_clear()
-    assert "not installed (`make gpu` installs it" in str(official.unsupported_reason(torch.zeros(1)))
-    official_library._load.cache_clear()
+    mamba_ssm._load.cache_clear()
+    assert "not installed (`make gpu` installs it" in str(mamba_ssm.unsupported_reason(torch.zeros(1)))
+    mamba_ssm._load.cache_clear()
 
 
 def test_float32_is_kept_exact_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_F32_DEFAULT", "tf32")
-    official_library.keep_float32_exact(torch.zeros(1))
+    mamba_ssm.keep_float32_exact(torch.zeros(1))
     assert os.environ["TRITON_F32_DEFAULT"] == "tf32"
     del os.environ["TRITON_F32_DEFAULT"]
-    official_library.keep_float32_exact(torch.zeros(1).bfloat16())
+    mamba_ssm.keep_float32_exact(torch.zeros(1).bfloat16())
     assert "TRITON_F32_DEFAULT" not in os.environ
-    official_library.keep_float32_exact(torch.zeros(1))
+    mamba_ssm.keep_float32_exact(torch.zeros(1))
     assert os.environ["TRITON_F32_DEFAULT"] == "tf32x3"

@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffuapriel.ops import mamba_ssm as official_library
+from diffuapriel.ops import mamba_ssm
 from diffuapriel.ops import ssd as dispatch
+from diffuapriel.ops.recurrent import ScanInputs
 from diffuapriel.ops.ssd import BACKENDS, choose_backend, ssd, ssd_bidirectional
 from diffuapriel.ops.triton import autograd, launch
 
@@ -30,7 +31,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch):
     """A process that has not chosen yet."""
     monkeypatch.delenv("DIFFUAPRIEL_SSD", raising=False)
     dispatch._resolved_once.cache_clear()
-    dispatch._say_once.cache_clear()
+    dispatch._log_once.cache_clear()
     yield
     dispatch._resolved_once.cache_clear()
 
@@ -44,11 +45,11 @@ def machine_with(monkeypatch: pytest.MonkeyPatch, *runs: str) -> None:
         return lambda *call: None if name in runs else f"{name} is not installed (make gpu)"
 
     monkeypatch.setattr(launch, "unsupported_reason", say("triton"))
-    monkeypatch.setattr(official_library, "unsupported_reason", say("official"))
+    monkeypatch.setattr(mamba_ssm, "unsupported_reason", say("mamba_ssm"))
 
 
 def test_the_four_backends_have_their_names() -> None:
-    assert list(BACKENDS) == ["recurrent", "chunked", "official", "triton"]
+    assert list(BACKENDS) == ["recurrent", "chunked", "mamba_ssm", "triton"]
 
 
 @pytest.mark.parametrize("device", ["cpu", "mps", "meta"])
@@ -60,9 +61,9 @@ def test_without_cuda_the_plain_chunked_scan_runs(device: str) -> None:
 @pytest.mark.parametrize(
     ("runs", "chosen"),
     [
-        (("triton", "official"), "triton"),
+        (("triton", "mamba_ssm"), "triton"),
         (("triton",), "triton"),
-        (("official",), "official"),
+        (("mamba_ssm",), "mamba_ssm"),
         ((), "chunked"),
     ],
 )
@@ -93,7 +94,7 @@ def test_what_is_missing_is_said_once_in_one_line(
     line = record.getMessage()
     assert "\n" not in line
     assert line.startswith("the scan runs on SSD backend 'chunked'")
-    assert "triton is not installed (make gpu)" in line and "official is not installed (make gpu)" in line
+    assert "triton is not installed (make gpu)" in line and "mamba_ssm is not installed (make gpu)" in line
 
 
 def test_nothing_is_said_when_the_fastest_runs_or_there_is_no_cuda(
@@ -105,7 +106,7 @@ def test_nothing_is_said_when_the_fastest_runs_or_there_is_no_cuda(
     assert not caplog.records
 
 
-@pytest.mark.parametrize("name", ["official", "triton"])
+@pytest.mark.parametrize("name", ["mamba_ssm", "triton"])
 @pytest.mark.parametrize("how", ["argument", "environment"])
 def test_a_forced_backend_that_cannot_run_says_why(
     monkeypatch: pytest.MonkeyPatch, name: str, how: str
@@ -118,9 +119,9 @@ def test_a_forced_backend_that_cannot_run_says_why(
 
 
 def test_a_forced_backend_goes_before_a_faster_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine_with(monkeypatch, "triton", "official")
-    monkeypatch.setenv("DIFFUAPRIEL_SSD", "official")
-    assert choose_backend("auto", on_cuda(), 64, 128) == "official"
+    machine_with(monkeypatch, "triton", "mamba_ssm")
+    monkeypatch.setenv("DIFFUAPRIEL_SSD", "mamba_ssm")
+    assert choose_backend("auto", on_cuda(), 64, 128) == "mamba_ssm"
     assert choose_backend("chunked", on_cuda(), 64, 128) == "chunked", (
         "the argument goes before the environment"
     )
@@ -128,19 +129,31 @@ def test_a_forced_backend_goes_before_a_faster_one(monkeypatch: pytest.MonkeyPat
     assert choose_backend("auto", on_cuda(), 64, 128) == "triton"
 
 
+@pytest.mark.parametrize("how", ["argument", "environment"])
+def test_the_old_name_of_mamba_ssm_is_accepted(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    machine_with(monkeypatch, "mamba_ssm")
+    if how == "environment":
+        monkeypatch.setenv("DIFFUAPRIEL_SSD", "official")
+    assert choose_backend("official" if how == "argument" else "auto", on_cuda(), 64, 128) == "mamba_ssm"
+    machine_with(monkeypatch)
+    dispatch._resolved_once.cache_clear()
+    with pytest.raises(ValueError, match="'mamba_ssm' cannot run: mamba_ssm is not installed"):
+        choose_backend("official" if how == "argument" else "auto", on_cuda(), 64, 128)
+
+
 def test_a_forced_backend_gets_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
     machine_with(monkeypatch, "triton")
-    monkeypatch.setattr(autograd, "scan", lambda *call: (call[0] + 1, call[6]))
+    monkeypatch.setattr(autograd, "scan", lambda inputs, reverse: (inputs.x + 1, inputs.initial_state))
     x, dt, A, B = torch.zeros(2, 5, 4, 16), torch.ones(2, 5, 4), -torch.ones(4), torch.ones(2, 5, 1, 16)
     assert (ssd(x, dt, A, B, B, backend="triton") == 1).all()
 
 
 def test_the_real_reasons_name_the_way_out() -> None:
-    for name in ("official", "triton"):
+    for name in ("mamba_ssm", "triton"):
         assert dispatch.unsupported_reason(name, CPU.double(), 64, 128), "no CUDA, no Triton, or no float64"
     assert dispatch.unsupported_reason("chunked", CPU.double(), 64, 128) is None
     with pytest.raises(ValueError, match=r"SSD backend 'triton' cannot run: .*24"):
-        autograd.scan(*(torch.zeros(1, 1, 1, 1, 24),) * 7, reverse=(False,))
+        autograd.scan(ScanInputs(*(torch.zeros(1, 1, 1, 1, 24),) * 7), reverse=(False,))
 
 
 def test_the_report_has_a_line_for_every_backend(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +161,7 @@ def test_the_report_has_a_line_for_every_backend(monkeypatch: pytest.MonkeyPatch
     assert dispatch.report(CPU) == [
         "SSD backend recurrent  runs",
         "SSD backend chunked    runs",
-        "SSD backend official   official is not installed (make gpu)",
+        "SSD backend mamba_ssm  mamba_ssm is not installed (make gpu)",
         "SSD backend triton     runs",
     ]
 
@@ -170,14 +183,14 @@ def test_compiled_calls_are_one_graph() -> None:
 
 
 def test_the_choice_is_a_constant_of_a_compiled_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(official_library, "unsupported_reason", lambda x: None)
+    monkeypatch.setattr(mamba_ssm, "unsupported_reason", lambda x: None)
 
     def call(x: Tensor) -> Tensor:
         heads = x.unflatten(-1, (2, 16))  # as the model does: lengths may vary, sizes of heads are numbers
-        return x * len(choose_backend("official", heads, heads.shape[-1], 16))
+        return x * len(choose_backend("mamba_ssm", heads, heads.shape[-1], 16))
 
     compiled = torch.compile(call, backend="eager", fullgraph=True, dynamic=True)
-    assert (compiled(torch.ones(3, 5, 32)) == len("official")).all()
+    assert (compiled(torch.ones(3, 5, 32)) == len("mamba_ssm")).all()
 
 
 def test_a_laptop_needs_none_of_the_gpu_packages() -> None:

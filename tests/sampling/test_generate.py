@@ -81,7 +81,7 @@ def test_blocks_are_filled_in_the_order_of_the_plain_path(strategy, block_length
     assert torch.equal(fast(s, denoiser, ids), generate(s, denoiser, ids))
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "squared"])
+@pytest.mark.parametrize("schedule", ["cosine", "quadratic"])
 @pytest.mark.parametrize("strategy", ["ancestral", "remask"])
 def test_on_every_schedule(strategy, schedule):
     denoiser, ids = ExactHead(M + 1, 21), holes(4, 21, M)

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffuapriel.diffusion.schedule import SCHEDULES, get_schedule
+from diffuapriel.config import SCHEDULES
+from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import BY_BLOCKS, STRATEGIES, SamplerConfig
 from diffuapriel.sampling.sampler import Sampler

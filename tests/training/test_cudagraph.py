@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from diffuapriel.config import SCHEDULES
 from diffuapriel.diffusion.objective import corrupt, spread, stratified_t
-from diffuapriel.diffusion.schedule import SCHEDULES, get_schedule
+from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.training.config import TrainConfig
 from diffuapriel.training.cudagraph import can_record, gradients_in_one, most_masked, recorded_or_plain
 from diffuapriel.training.distributed import OneProcess

@@ -17,7 +17,7 @@ from diffuapriel.data.registry import open_corpus
 from diffuapriel.diffusion.objective import nelbo, spread, stratified_t
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.model.denoiser import Denoiser
-from diffuapriel.ops.document_ids import document_segments
+from diffuapriel.ops.document_ids import make_document_ids
 from diffuapriel.storage import read_tensors
 from diffuapriel.tokenizer import get_tokenizer
 from diffuapriel.training import data, loop, train
@@ -91,7 +91,7 @@ def test_a_run_leaves_a_log_a_curve_a_state_and_a_checkpoint(options, tmp_path, 
 
 
 def test_the_rate_ends_where_the_options_say(options):
-    config = options(steps=8, final_rate=0.0, schedule="squared")
+    config = options(steps=8, final_rate=0.0, schedule="quadratic")
     train(config, progress=False)
     rates = [record["learning_rate"] for record in read_log(config.folder) if "loss" in record]
     how = {"peak": config.peak_learning_rate, "warmup_steps": 5, "total_steps": 8}
@@ -147,8 +147,8 @@ def test_documents_of_a_window_do_not_see_each_other_where_asked(options, tiny_m
     config = options(architecture, document_boundaries=True, checkpoint_activations=True)
     corpus = open_corpus("tales:1", get_tokenizer("gpt2-4k"))
     ids = corpus.batch(0, split="train", batch_size=config.rows, length=config.length, seed=0)
-    segments = document_segments(ids, config.model_config.eos_id)
-    assert (segments[:, -1] > 0).any(), "a window holds several stories"
+    document_ids = make_document_ids(ids, config.model_config.eos_id)
+    assert (document_ids[:, -1] > 0).any(), "a window holds several stories"
 
     torch.manual_seed(0)
     model, generator, schedule = Denoiser(config.model_config), torch.Generator(), get_schedule()
@@ -161,7 +161,7 @@ def test_documents_of_a_window_do_not_see_each_other_where_asked(options, tiny_m
     t = stratified_t(len(ids), generator, ids.device)[spread(len(ids))]
     noise = torch.rand(ids.shape, generator=generator)
     given = {"t": t, "noise": noise}
-    told = nelbo(model, ids, schedule, config.model_config.mask_id, segments=segments, **given).loss
+    told = nelbo(model, ids, schedule, config.model_config.mask_id, document_ids=document_ids, **given).loss
     blind = nelbo(model, ids, schedule, config.model_config.mask_id, **given).loss
     assert torch.allclose(apart, told.detach(), atol=1e-5) and not torch.allclose(
         apart, blind.detach(), atol=1e-4

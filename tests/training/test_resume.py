@@ -64,6 +64,18 @@ def test_ctrl_c_saves_and_the_same_call_goes_on_exactly(options, tmp_path, monke
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_a_run_begun_under_the_old_name_of_its_schedule_goes_on(options, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(session.Clock, "out_of_time", True)
+        config = options(schedule="squared")
+        train(config, progress=False)
+    file = Path(config.folder) / "state" / "state.json"
+    state = json.loads(file.read_text())
+    assert state["config"]["schedule"] == "quadratic"
+    file.write_text(json.dumps(state | {"config": state["config"] | {"schedule": "squared"}}))
+    assert train(options(schedule="quadratic"), progress=False).finished
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_ended_twenty_times_at_random_moments_a_run_ends_as_if_it_had_not_been(
     crew, options, tmp_path, number

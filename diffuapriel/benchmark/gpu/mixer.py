@@ -3,7 +3,7 @@
 triton    ours (`ssd/mixer.py`). It leaves a division a token and direction until after out_proj, so here it also
           pays for that: a pass over out_proj's two halves, compiled, as the model's block has it. Forward, the norm's
           weight is one and left out, as in an engine
-official  mamba_ssm's kernels, one call a direction, the reverse one flipped (`ssd/official_mixer.py`)
+mamba_ssm mamba_ssm's kernels, one call a direction, the reverse one flipped (`ssd/mamba_ssm.py`)
 chunked   plain PyTorch, compiled
 
 projected  (b, l, 2 (z x B C dt))      y  (b, l, 2 d_inner)      halves  (2, b, l, width)
@@ -67,8 +67,8 @@ def make_mixer(
         scaled = torch.compile(_scaled, dynamic=True) if halves.is_cuda else _scaled
         run = partial(_triton, module, halves, scaled)
         return Mixer(run, (*module.parameters(), halves), partial(_divided, config.d_inner))
-    if backend == "official":
-        return Mixer(partial(_official, module), tuple(module.parameters()), _first)
+    if backend == "mamba_ssm":
+        return Mixer(partial(_mamba_ssm, module), tuple(module.parameters()), _first)
     return Mixer(lambda projected: (module(projected),), tuple(module.parameters()), _first)
 
 
@@ -102,10 +102,10 @@ def _divided(d_inner: int, outputs: tuple[Tensor, ...]) -> Tensor:
     return y.permute(1, 2, 0, 3).flatten(2)
 
 
-def _official(module: BidirectionalMamba2, projected: Tensor) -> tuple[Tensor, ...]:
-    from diffuapriel.ops import mamba_ssm as official_mixer
+def _mamba_ssm(module: BidirectionalMamba2, projected: Tensor) -> tuple[Tensor, ...]:
+    from diffuapriel.ops import mamba_ssm
 
-    run: Callable[..., Tensor] = official_mixer.mixer  # type: ignore[assignment]
+    run: Callable[..., Tensor] = mamba_ssm.mixer  # type: ignore[assignment]
     return (run(projected, *_weights(module), groups=module.config.n_groups, eps=EPS).flatten(2),)
 
 

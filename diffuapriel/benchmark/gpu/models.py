@@ -32,7 +32,7 @@ KERNELS = (
     ("flash_fwd", "FlashAttention-2"),
     ("fmha_cutlass", "memory-efficient attention"),
     ("flash_attention_for_cpu", "CPU flash attention"),
-    ("_chunk_scan_fwd_kernel", "official scan (mamba_ssm)"),
+    ("_chunk_scan_fwd_kernel", "mamba_ssm scan"),
     ("causal_conv1d", "causal_conv1d"),
     ("scan_kernel", "triton scan"),
 )

@@ -16,7 +16,7 @@ LENGTHS = (1024, 2048, 4096, 8192, 16_384, 32_768, 65_536)
 
 PURE, HYBRID, DIFFUTRAN = "diffuapriel", "diffuapriel-h", "diffutran"
 DIFFUTRAN_FLASH_2 = "diffutran, FlashAttention-2"
-BACKENDS = ("triton", "official", "chunked")
+BACKENDS = ("triton", "mamba_ssm", "chunked")
 RACERS = (PURE, HYBRID, DIFFUTRAN, DIFFUTRAN_FLASH_2)
 
 

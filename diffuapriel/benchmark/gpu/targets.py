@@ -96,19 +96,19 @@ def _from_which_length(report: GpuReport) -> Aim:
 def _mixer(report: GpuReport) -> Aim:
     what = "our mixer over mamba_ssm's kernels with flips, 8K and above, forward"
     rows = [row for row in report.mixer if row.length >= LONG and not row.gradient]
-    return _least(what, 1.8, _against_official(report, "mixer", rows, gradient=False))
+    return _least(what, 1.8, _against_mamba_ssm(report, "mixer", rows, gradient=False))
 
 
 def _training(report: GpuReport) -> Aim:
-    what = "training step over the official backend with flips"
-    return _least(what, 1.3, _against_official(report, "training", report.training))
+    what = "training step over the mamba_ssm backend with flips"
+    return _least(what, 1.3, _against_mamba_ssm(report, "training", report.training))
 
 
-def _against_official(
+def _against_mamba_ssm(
     report: GpuReport, part: str, rows: Iterable[Row], **about: bool
 ) -> list[tuple[Row, Row]]:
     pairs = [
-        (row, report.find(part, "official", row.length, row.batch, **about))
+        (row, report.find(part, "mamba_ssm", row.length, row.batch, **about))
         for row in rows
         if row.racer == "triton"
     ]

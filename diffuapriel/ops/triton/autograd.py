@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from diffuapriel.ops.recurrent import ScanInputs
 from diffuapriel.ops.triton.backward import SHORT, gate_backward, scan_backward
 from diffuapriel.ops.triton.conv import conv_backward, convolve
 from diffuapriel.ops.triton.launch import unsupported_reason
@@ -128,17 +129,12 @@ def mixer_gradients(
 __all__ = ["scan", "unsupported_reason"]
 
 
-def scan(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    initial_state: Tensor,
-    reverse: tuple[bool, ...],
-) -> tuple[Tensor, Tensor]:
-    """One scan for each direction; shapes as in `recurrent.scan`. Raises ValueError when the kernels cannot run."""
+def scan(inputs: ScanInputs, reverse: tuple[bool, ...]) -> tuple[Tensor, Tensor]:
+    """The scan of every direction, without document ids; shapes in `ScanInputs`.
+
+    Raises ValueError if the kernels cannot run.
+    """
+    x, dt, A, B, C, D, initial_state = inputs
     reason = unsupported_reason(x, x.shape[-1], B.shape[-1])
     if reason:
         raise ValueError(f"SSD backend 'triton' cannot run: {reason}")

@@ -79,7 +79,7 @@ def bits(reverse: tuple[bool, ...]) -> int:
     return sum(1 << k for k, backwards in enumerate(reverse) if backwards)
 
 
-def segments(device: torch.device, programs: int, chunks: int, least_chunks: int = 4) -> int:
+def choose_splits(device: torch.device, programs: int, chunks: int, least_chunks: int = 4) -> int:
     """Into how many parts to cut the sequence so that `programs` times as many fill the device.
 
     A program walks its part chunk by chunk, two programs at once on a multiprocessor. With fewer of them the rest

@@ -1,6 +1,6 @@
 """The whole bidirectional mixer between in_proj and out_proj, by our kernels.
 
-    projected -> prepare -> (states of the segments) -> scan -> g, squares
+    projected -> prepare -> (states of the splits) -> scan -> g, squares
 
 Plain twin: `BidirectionalMamba2.forward` in model/mamba2.py, with one difference of order. The gated norm divides
 every token of a direction by one number, and a matrix product does not mind when: so the kernels store

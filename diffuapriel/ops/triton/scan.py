@@ -6,7 +6,7 @@
 with s the running sum of dt A inside a chunk. Plain twin: `_carry` and the lines around it in chunked.py. Three
 uses of one kernel:
 
-    * a forward scan that is cut into segments: what each segment adds to a state of zero, all at once;
+    * a forward scan that is cut into splits: what each split adds to a state of zero, all at once;
     * the backward pass: the state H that enters every chunk, and
     * the gradient G of the state that leaves every chunk.
 
@@ -39,8 +39,8 @@ would be passes over memory of their own happens in the loads and stores of that
     store   g = y SiLU(z), written as g times the norm's weight (unless out_proj has it),
             and the sum of g^2 over the head, for the norm             with a gate
 
-Where heads and texts are too few to fill the device, the sequence is cut into segments: `segment_states` finds
-what each adds to the state, and every program begins by handing the state through the segments before its own.
+Where heads and texts are too few to fill the device, the sequence is cut into splits: `split_states` finds
+what each adds to the state, and every program begins by handing the state through the splits before its own.
 
 Plain twin: chunked.py, and the forward pass of model/mamba2.py around it. The walk over fused chunks is that of
 Mamba-2 (arXiv:2405.21060, section 6); running it the other way for direction 1 costs a sign. What keeps registers
@@ -58,7 +58,7 @@ import triton.language as tl
 from torch import Tensor
 
 from diffuapriel.ops.triton.conv import load_conv_silu, silu
-from diffuapriel.ops.triton.launch import SMALLEST_TILE, bits, interpreted, precision, segments
+from diffuapriel.ops.triton.launch import SMALLEST_TILE, bits, choose_splits, interpreted, precision
 
 # pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
 
@@ -76,10 +76,10 @@ def states_kernel(
     bias,
     start,  # (b, k, h, p, n) float32, or None: zero
     states,  # (b, k, h, parts, n, p), or None
-    final,  # (b, k, h, segments, n, p) float32, or None
-    totals,  # (b, k, h, segments) float32: sum of dt A of a segment, or None
+    final,  # (b, k, h, splits, n, p) float32, or None
+    totals,  # (b, k, h, splits) float32: sum of dt A of a split, or None
     length,
-    chunks_per_segment,
+    chunks_per_split,
     heads,
     value_batch,
     value_row,
@@ -97,8 +97,8 @@ def states_kernel(
     PRECISION: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """Program (head, batch and direction, segment) walks the chunks of its segment."""
-    head, bk, segment = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2)
+    """Program (head, batch and direction, split) walks the chunks of its split."""
+    head, bk, split = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2)
     b, k = bk // DIRECTIONS, (bk % DIRECTIONS).to(tl.int32)
     group = head // (heads // GROUPS)
     reverse = (REVERSE >> k) & 1
@@ -116,8 +116,8 @@ def states_kernel(
         H = tl.load(start + here * P * N + p[None, :] * N + n[:, None])
     total = 0.0
     chunks = tl.cdiv(length, CHUNK)
-    begin = segment * chunks_per_segment
-    end = tl.minimum(begin + chunks_per_segment, chunks)
+    begin = split * chunks_per_split
+    end = tl.minimum(begin + chunks_per_split, chunks)
     rows = ((chunks - 1 - begin) if BACKWARD else begin) * CHUNK + within
     coming = tl.load(dt + sign * rows, mask=(rows >= 0) & (rows < length), other=0.0)
     for i in tl.range(begin, end, num_stages=STAGES):
@@ -158,10 +158,10 @@ def states_kernel(
 
     parts = tl.num_programs(2)
     if final is not None:
-        out = (here * parts + segment) * N * P + n[:, None] * P + p[None, :]
+        out = (here * parts + split) * N * P + n[:, None] * P + p[None, :]
         tl.store(final + out, H)
     if totals is not None:
-        tl.store(totals + here * parts + segment, total)
+        tl.store(totals + here * parts + split, total)
 
 
 def walk_states(
@@ -191,26 +191,26 @@ def walk_states(
     return states, final
 
 
-def segment_states(
+def split_states(
     value: Tensor,
     key: Tensor,
     dt: Tensor,
     A: Tensor,
     reverse: tuple[bool, ...],
-    chunks_per_segment: int,
-    segments: int,
+    chunks_per_split: int,
+    splits: int,
     conv: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """What each of the first `segments` segments adds to a state of zero, (b, k, h, segments, n, p) float32, and
-    its sum of dt A, (b, k, h, segments): a state H becomes exp(sum) H + added on the way through.
+    """What each of the first `splits` splits adds to a state of zero, (b, k, h, splits, n, p) float32, and
+    its sum of dt A, (b, k, h, splits): a state H becomes exp(sum) H + added on the way through.
 
     conv: weight (k, taps, channels) and bias (k, channels), when value holds the channels before convolution.
     """
     batch, _, directions, heads, headdim = value.shape
-    shape = (batch, directions, heads, segments)
+    shape = (batch, directions, heads, splits)
     added = key.new_empty((*shape, key.shape[-1], headdim), dtype=torch.float32)
     totals = key.new_empty(shape, dtype=torch.float32)
-    _launch(value, key, dt, A, None, None, added, totals, chunks_per_segment, segments, reverse, False, conv)
+    _launch(value, key, dt, A, None, None, added, totals, chunks_per_split, splits, reverse, False, conv)
     return added, totals
 
 
@@ -223,15 +223,15 @@ def _launch(
     states: Tensor | None,
     final: Tensor | None,
     totals: Tensor | None,
-    chunks_per_segment: int,
-    segments: int,
+    chunks_per_split: int,
+    splits: int,
     reverse: tuple[bool, ...],
     backward: bool,
     conv: tuple[Tensor, Tensor] | None,
 ) -> None:
     batch, length, directions, heads, headdim = value.shape
     weight, bias = conv or (A, A)
-    states_kernel[(heads, batch * directions, segments)](
+    states_kernel[(heads, batch * directions, splits)](
         value,
         key,
         dt,
@@ -243,7 +243,7 @@ def _launch(
         final,
         totals,
         length,
-        chunks_per_segment,
+        chunks_per_split,
         heads,
         value.stride(0),
         value.stride(1),
@@ -429,15 +429,15 @@ def scan_kernel(
     bias,
     norm_weight,  # (k, h p), or None: it is in out_proj
     start,  # (b, k, h, p, n) float32, or None: zero
-    added,  # of the pieces of the segments but the last, (b, k, h, pieces, n, p) float32; unused with one segment
+    added,  # of the pieces of the splits but the last, (b, k, h, pieces, n, p) float32; unused with one split
     totals,  # (b, k, h, pieces)
     y,  # (b, l, k, h, p), or None
     gated,  # (k, b, l, h p), or None
     squares,  # (b, k, h, l) float32
     final,  # (b, k, h, p, n) float32, or None
     length,
-    chunks_per_segment,
-    pieces_per_segment,
+    chunks_per_split,
+    pieces_per_split,
     x_batch,
     x_row: tl.constexpr,
     x_direction: tl.constexpr,
@@ -455,8 +455,8 @@ def scan_kernel(
     PRECISION: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """Program (head, batch and direction, segment)."""
-    head, bk, segment = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2)
+    """Program (head, batch and direction, split)."""
+    head, bk, split = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2)
     batches = tl.num_programs(1) // DIRECTIONS
     b, k = bk // DIRECTIONS, (bk % DIRECTIONS).to(tl.int32)
     reverse = (REVERSE >> k) & 1
@@ -484,16 +484,16 @@ def scan_kernel(
         state_at = here * P * N + tl.arange(0, P)[None, :] * N + lower[:, None]
         H0 = tl.load(start + state_at)
         H1 = tl.load(start + state_at + HALF, mask=HALF + lower[:, None] < N, other=0.0)
-    pieces = (tl.num_programs(2) - 1) * pieces_per_segment
-    for j in range(0, segment * pieces_per_segment):
+    pieces = (tl.num_programs(2) - 1) * pieces_per_split
+    for j in range(0, split * pieces_per_split):
         before = here * pieces + j
         decay = tl.exp(tl.load(totals + before))
         state_at = before * N * P + lower[:, None] * P + tl.arange(0, P)[None, :]
         H0 = H0 * decay + tl.load(added + state_at)
         H1 = H1 * decay + tl.load(added + state_at + HALF * P, mask=HALF + lower[:, None] < N, other=0.0)
 
-    begin = segment * chunks_per_segment
-    end = tl.minimum(begin + chunks_per_segment, tl.cdiv(length, CHUNK))
+    begin = split * chunks_per_split
+    end = tl.minimum(begin + chunks_per_split, tl.cdiv(length, CHUNK))
     rows = begin * CHUNK + within
     coming = tl.load(dt + sign * rows, mask=rows < length, other=0.0)
     for c in tl.range(begin, end, num_stages=STAGES):
@@ -600,18 +600,18 @@ def scan_chunks(
     chunk, warps, stages = tuning(x.dtype)
     chunks = triton.cdiv(length, chunk)
     programs = batch * directions * heads
-    parts = segments(x.device, programs, chunks)
-    chunks_per_segment, pieces = triton.cdiv(chunks, parts), 1
+    parts = choose_splits(x.device, programs, chunks)
+    chunks_per_split, pieces = triton.cdiv(chunks, parts), 1
     added, totals = A, A
     if parts > 1:
-        # The first pass walks the segments but the last, in smaller pieces where these alone do not fill the device.
-        pieces = segments(x.device, programs * (parts - 1), chunks_per_segment)
+        # The first pass walks the splits but the last, in smaller pieces where these alone do not fill the device.
+        pieces = choose_splits(x.device, programs * (parts - 1), chunks_per_split)
         whole = pieces * max(1, CHUNK // chunk)  # a piece ends where a chunk of the states kernel ends
-        chunks_per_segment = triton.cdiv(chunks_per_segment, whole) * whole
-        parts = triton.cdiv(chunks, chunks_per_segment)
-        per_piece = chunks_per_segment // pieces * chunk // CHUNK
+        chunks_per_split = triton.cdiv(chunks_per_split, whole) * whole
+        parts = triton.cdiv(chunks, chunks_per_split)
+        per_piece = chunks_per_split // pieces * chunk // CHUNK
         if parts > 1:
-            added, totals = segment_states(x, B, dt, A, reverse, per_piece, (parts - 1) * pieces, conv)
+            added, totals = split_states(x, B, dt, A, reverse, per_piece, (parts - 1) * pieces, conv)
     y = x.new_empty(x.shape) if want_y else None
     gated = x.new_empty((directions, batch, length, heads * headdim)) if gate else None
     squares = dt.new_empty((batch, directions, heads, length)) if gate else None
@@ -637,7 +637,7 @@ def scan_chunks(
         squares,
         final,
         length,
-        chunks_per_segment,
+        chunks_per_split,
         pieces,
         x.stride(0),
         x.stride(1),

@@ -20,7 +20,7 @@ from app.server.limits import Limits, Refused
 from app.server.models import Models
 from app.strings.language import texts
 from diffuapriel import checkpoint
-from diffuapriel.diffusion.schedule import SCHEDULES
+from diffuapriel.config import SCHEDULES
 from diffuapriel.interpret.half_life import LayerMemory
 from diffuapriel.interpret.influence import Influence
 from diffuapriel.tokenizer import get_tokenizer

@@ -48,7 +48,7 @@ def bound_ms(racer: str, length: int, batch: int) -> float:
 
 
 def figures(slower: dict[str, float] = SLOWER, others: float = 2.0, launches: float = 1.0) -> GpuReport:
-    """A whole report. `slower`: than the bound; `others`: official and chunked over ours; `launches`: ms per step."""
+    """A whole report. `slower`: than the bound; `others`: mamba_ssm and chunked over ours; `launches`: ms per step."""
     shapes = [(n, batch) for n in LENGTHS for batch in sorted({1, 65_536 // n})]
     forward, generation, mixer, sampler = [], [], [], []
     for length, batch in shapes:
@@ -66,7 +66,7 @@ def figures(slower: dict[str, float] = SLOWER, others: float = 2.0, launches: fl
         for backend, factor in zip(BACKENDS, (1.5, 1.5 * others, 4.5 * others), strict=True):
             mixer.append(MixerRow(backend, length, batch, rounds(factor * floor), False, floor, 0.004))
     training = [
-        TrainingRow(backend, 1024, 8, rounds(ms), backend != "official")
+        TrainingRow(backend, 1024, 8, rounds(ms), backend != "mamba_ssm")
         for backend, ms in zip(BACKENDS, (100.0, 100.0 * others, 300.0), strict=True)
     ]
     memory = [

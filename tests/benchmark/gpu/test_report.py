@@ -78,11 +78,11 @@ def test_faster_from_means_from_there_on_at_every_length(report):
 
 
 def test_the_mixer_counts_from_8k_on_and_by_its_worst_shape(report):
-    row = report.find("mixer", "official", 32_768, 2)
+    row = report.find("mixer", "mamba_ssm", 32_768, 2)
     worse = report.with_rows("mixer", [dataclasses.replace(row, ms=tuple(0.8 * ms for ms in row.ms))])
     (aim,) = [aim for aim in aims(worse) if "mixer" in aim.what]
     assert aim.measured.startswith("1.60x") and "at 2 x 32,768, the least of all shapes" in aim.measured
-    row = report.find("mixer", "official", 4096, 1)
+    row = report.find("mixer", "mamba_ssm", 4096, 1)
     short = report.with_rows("mixer", [dataclasses.replace(row, ms=tuple(0.1 * ms for ms in row.ms))])
     assert aims(short)[4].met
 
@@ -99,9 +99,9 @@ def test_the_report_names_peers_ceilings_kernels_and_bounds(report):
         "pure, over best",
         "pure, over FA2",
         "triton scan",
-        "official / triton",
+        "mamba_ssm / triton",
         "(67%)",
-        "Not compiled: official.",
+        "Not compiled: mamba_ssm.",
         "forward 200 s",
         "6.0 GB",
     ):
@@ -110,9 +110,9 @@ def test_the_report_names_peers_ceilings_kernels_and_bounds(report):
 
 
 def test_problems_are_gathered_by_reason(report):
-    problems = [Problem("mixer", n, 1, "official", "no nvcc", gradient=True) for n in (1024, 2048)]
+    problems = [Problem("mixer", n, 1, "mamba_ssm", "no nvcc", gradient=True) for n in (1024, 2048)]
     text = format_gpu_report(dataclasses.replace(report, problems=tuple(problems)))
-    assert "NOT RUN\nmixer, backward, official, at 1 x 1,024, 1 x 2,048: no nvcc" in text
+    assert "NOT RUN\nmixer, backward, mamba_ssm, at 1 x 1,024, 1 x 2,048: no nvcc" in text
 
 
 def test_figures_of_different_code_are_marked(report):

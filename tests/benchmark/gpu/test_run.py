@@ -91,7 +91,7 @@ def test_the_kernels_are_read_off_the_run(report):
         ("cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_knob_7", "cuDNN attention"),
         ("void pytorch_flash::flash_fwd_kernel<Flash_fwd_kernel_traits<128, 64>>", "FlashAttention-2"),
         ("fmha_cutlassF_bf16_aligned_64x128_rf_sm80", "memory-efficient attention"),
-        ("_chunk_scan_fwd_kernel", "official scan (mamba_ssm)"),
+        ("_chunk_scan_fwd_kernel", "mamba_ssm scan"),
         ("void causal_conv1d_fwd_kernel<Causal_conv1d_fwd_kernel_traits<128>>", "causal_conv1d"),
         ("scan_kernel", "triton scan"),
     ],

@@ -14,6 +14,7 @@ pytest.importorskip("triton", reason="Triton is not installed; it has Linux whee
 
 from diffuapriel.model.mamba2 import two_way_convolution
 from diffuapriel.ops import recurrent
+from diffuapriel.ops.recurrent import ScanInputs
 from diffuapriel.ops.triton import backward as triton_backward
 from diffuapriel.ops.triton.autograd import mixer_gradients, scan_gradients
 from diffuapriel.ops.triton.backward import SUMS, gate_backward, running_sums, step_gradients
@@ -87,7 +88,7 @@ def random_scan(shape: tuple, dtype: torch.dtype) -> list[Tensor]:
 
 def scan_errors_within(shape: tuple, dtype: torch.dtype, tolerance: float) -> None:
     exact, reverse = random_scan(shape, dtype), shape[-1]
-    outputs = recurrent.scan(*exact, reverse)
+    outputs = recurrent.scan(ScanInputs(*exact), reverse)
     dy, dfinal = toward(outputs[0]).to(dtype), toward(outputs[1]).float()
     expected = torch.autograd.grad(outputs, exact, (dy.double(), dfinal.double()))
     x, dt, A, B, C, D, start = single(*exact)
@@ -114,7 +115,7 @@ def test_a_tokens_own_term_does_not_drown_the_gradient_of_dt() -> None:
     shape = (1, 65, 1, 1, 16, 16, BOTH)
     exact = random_scan(shape, torch.bfloat16)
     exact[1], exact[2] = torch.full_like(exact[1], 0.5).requires_grad_(), exact[2].mul(0).sub(8).detach()
-    y, _ = recurrent.scan(*exact, BOTH)
+    y, _ = recurrent.scan(ScanInputs(*exact), BOTH)
     dy = y.detach().to(torch.bfloat16)  # leans on the token's own term as hard as it can
     expected = torch.autograd.grad(y, exact[1], dy.double())[0]
     x, dt, A, B, C, D, start = single(*exact)
@@ -170,7 +171,7 @@ def plain_mixer(
     )
     dt = F.softplus(dt + dt_bias)
     start = x.new_zeros(x.shape[0], 2, heads, headdim, state)
-    y, _ = recurrent.scan(x, dt, A, B, C, D, start, BOTH)
+    y, _ = recurrent.scan(ScanInputs(x, dt, A, B, C, D, start), BOTH)
     gated = y.flatten(3) * F.silu(z)
     g, squares = gated * norm_weight, gated.square().sum(3)
     return g.permute(2, 0, 1, 3), squares.permute(2, 0, 1), y, B, C, dt.permute(0, 2, 3, 1)

@@ -12,6 +12,7 @@ from torch import Tensor
 from diffuapriel.config import ModelConfig
 from diffuapriel.model.mamba2 import BidirectionalMamba2
 from diffuapriel.ops import recurrent
+from diffuapriel.ops.recurrent import ScanInputs
 
 triton = pytest.importorskip("triton", reason="Triton is not installed; it has Linux wheels only")
 
@@ -37,7 +38,7 @@ GRID = [
     (2, 64, 2, 2, 16, 1, 64, (False, True)),
     (1, 65, 1, 4, 16, 2, 16, (True,)),
     (1, 65, 2, 2, 64, 1, 128, (True, False)),
-    (1, 517, 2, 2, 16, 1, 16, (False, True)),  # cut into two segments
+    (1, 517, 2, 2, 16, 1, 16, (False, True)),  # cut into two splits
 ]
 
 
@@ -75,8 +76,8 @@ def poison(monkeypatch):
 @pytest.mark.parametrize("case", GRID, ids=str)
 def test_the_scan_agrees_with_the_recurrence(case, poison) -> None:
     values, reverse = inputs(*case[:-1]), case[-1]
-    y, final = fused.scan(*values, reverse)
-    exact_y, exact_final = recurrent.scan(*(v.double() for v in values), reverse)
+    y, final = fused.scan(ScanInputs(*values), reverse)
+    exact_y, exact_final = recurrent.scan(ScanInputs(*(v.double() for v in values)), reverse)
     errors = relative_error(y, exact_y), relative_error(final, exact_final)
     print(f"y {errors[0]:.1e}, final state {errors[1]:.1e}")
     assert max(errors) < TOLERANCE
@@ -87,7 +88,10 @@ def test_the_gradients_of_the_scan_are_those_of_the_recurrence(case, poison) -> 
     values, reverse = inputs(*case[:-1]), case[-1]
     ours = [v.clone().requires_grad_() for v in values]
     exact = [v.double().requires_grad_() for v in values]
-    outputs, exact_outputs = fused.scan(*ours, reverse), recurrent.scan(*exact, reverse)
+    outputs, exact_outputs = (
+        fused.scan(ScanInputs(*ours), reverse),
+        recurrent.scan(ScanInputs(*exact), reverse),
+    )
     toward = [torch.randn(v.shape, generator=torch.Generator().manual_seed(1)) for v in outputs]
     torch.autograd.backward(outputs, toward)
     torch.autograd.backward(exact_outputs, [v.double() for v in toward])
@@ -152,8 +156,8 @@ def test_a_text_cut_into_segments_gives_what_one_walk_gives(monkeypatch) -> None
     values = inputs(1, 600, 2, 1, 16, 1, 16)
     parts = []
     for cut in (1, 2, 4):
-        monkeypatch.setattr(triton_scan, "segments", lambda *_, cut=cut: cut)
-        parts.append(fused.scan(*values, (False, True))[0])
+        monkeypatch.setattr(triton_scan, "choose_splits", lambda *_, cut=cut: cut)
+        parts.append(fused.scan(ScanInputs(*values), (False, True))[0])
     assert relative_error(parts[1], parts[0].double()) < TOLERANCE
     assert relative_error(parts[2], parts[0].double()) < TOLERANCE
 
@@ -167,29 +171,31 @@ def test_states_between_chunks_are_those_of_the_recurrence() -> None:
         cut = chunk * triton_states.CHUNK
         halves = [
             recurrent.scan(
-                *(v[:, piece, k : k + 1] for v in exact[:2]),
-                exact[2][k : k + 1],
-                *(v[:, piece, k : k + 1] for v in exact[3:5]),
-                exact[5][k : k + 1],
-                exact[6][:, k : k + 1],
+                ScanInputs(
+                    *(v[:, piece, k : k + 1] for v in exact[:2]),
+                    exact[2][k : k + 1],
+                    *(v[:, piece, k : k + 1] for v in exact[3:5]),
+                    exact[5][k : k + 1],
+                    exact[6][:, k : k + 1],
+                ),
                 (reverse[k],),
             )[1]
             for k, piece in ((0, slice(0, cut)), (1, slice(150 - cut, 150)))
         ]
         entering = torch.cat(halves, 1).transpose(-1, -2)  # (b, k, h, n, p)
         assert relative_error(states[:, :, :, chunk], entering) < TOLERANCE
-    whole = recurrent.scan(*exact, reverse)[1].transpose(-1, -2)
+    whole = recurrent.scan(ScanInputs(*exact), reverse)[1].transpose(-1, -2)
     assert relative_error(final, whole) < TOLERANCE
 
 
 def test_tensors_that_the_kernels_cannot_take_are_refused_with_the_reason() -> None:
     values = inputs(1, 4, 1, 1, 16, 1, 16)
     with pytest.raises(ValueError, match="float64; the Triton kernels take float32, bfloat16, float16"):
-        fused.scan(*(v.double() for v in values), (False,))
+        fused.scan(ScanInputs(*(v.double() for v in values)), (False,))
     with pytest.raises(
         ValueError, match="headdim is 24; the Triton kernels take powers of two from 16 to 256"
     ):
-        fused.scan(*inputs(1, 4, 1, 1, 24, 1, 16), (False,))
+        fused.scan(ScanInputs(*inputs(1, 4, 1, 1, 24, 1, 16)), (False,))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert "compute capability" not in (fused.unsupported_reason(values[0], 16, 16) or "")
