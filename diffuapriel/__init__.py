@@ -14,7 +14,7 @@ from typing import Any
 # model, a workshop's laptop) spinning made a forward pass a hundred times slower. To be said before PyTorch is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "ModelConfig": "diffuapriel.config",

@@ -1,7 +1,7 @@
-"""Where the files that ship with the project are: the rank table, checkpoints and pictures.
+"""Where the files that ship with the project are: the rank table, checkpoints, pictures and measured results.
 
-They live in `assets/` at the top of the repository; the project is run from a clone. A copy elsewhere
-is named by the environment variable DIFFUAPRIEL_ASSETS.
+A clone holds them in `assets/`, beside the package. An installed wheel carries the rank table and one checkpoint in
+`diffuapriel/_assets/` (setup.py). The environment variable DIFFUAPRIEL_ASSETS names a copy elsewhere.
 """
 
 from __future__ import annotations
@@ -9,10 +9,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+PACKAGE = Path(__file__).resolve().parent
+
 
 def root() -> Path:
-    """The assets folder: DIFFUAPRIEL_ASSETS if set, otherwise `assets/` beside the package."""
-    return Path(os.environ.get("DIFFUAPRIEL_ASSETS") or Path(__file__).resolve().parent.parent / "assets")
+    """The assets folder: DIFFUAPRIEL_ASSETS if set, else the wheel's, else that of the clone."""
+    if named := os.environ.get("DIFFUAPRIEL_ASSETS"):
+        return Path(named)
+    shipped = PACKAGE / "_assets"
+    return shipped if shipped.is_dir() else PACKAGE.parent / "assets"
 
 
 def path(*parts: str) -> Path:

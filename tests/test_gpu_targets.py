@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -20,7 +21,7 @@ case "$*" in
   *"pip install"*mamba-ssm*) call=mamba ;;
   *"pip download"*) call=download ;;
   *"pip install"*causal_conv1d-*) call=conv ;;
-  *"pip install -r /dev/stdin"*) call=requirements; cat >/dev/null ;;
+  *"pip install"*einops*) call=requirements ;;
   *report*) call=report ;;
   *app/main.py*) call=app ;;
   *pytest*) call=pytest ;;
@@ -45,13 +46,14 @@ class Machine:
 
     def __init__(self, folder: Path, gpu: bool) -> None:
         self.folder = folder
-        for name in ("Makefile", "requirements.txt", "requirements-gpu.txt", "pyproject.toml"):
+        for name in ("Makefile", "start.py", "requirements.txt", "requirements-gpu.txt", "pyproject.toml"):
             shutil.copy(ROOT / name, folder)
         (folder / "bin").mkdir()
         (folder / ".venv" / "bin").mkdir(parents=True)
         self._program(folder / "bin" / "nvidia-smi", f"#!/bin/sh\nexit {0 if gpu else 9}\n")
         self._program(folder / ".venv" / "bin" / "python", PYTHON)
-        (folder / ".venv" / ".installed").touch()
+        installed = [sys.executable, "start.py", "install", "demo", "test"]
+        subprocess.run(installed, cwd=folder, env={**os.environ, "LOG": str(folder)}, check=True)
         source = folder / "causal_conv1d-1.7.0"
         source.mkdir()
         (source / "setup.py").write_text(SETUP)
@@ -124,7 +126,7 @@ def test_without_a_gpu_or_a_torch_that_sees_it_the_reason_is_said(gpu: Machine, 
     Machine._program(gpu.folder / "bin" / "nvidia-smi", "#!/bin/sh\nexit 9\n")
     done = gpu.make(target)
     assert done.returncode == 2
-    assert f"make {target}: nvidia-smi does not answer" in done.stderr
+    assert f"start.py {target}: nvidia-smi does not answer" in done.stderr
     assert gpu.calls() == []
 
 

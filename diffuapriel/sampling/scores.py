@@ -1,22 +1,7 @@
-"""Head and score in one pass: what a distribution over 50,000 tokens says about itself, without its logits.
+"""How sure the denoiser is at each position, from what its head reads: by a kernel on a GPU, else from the logits.
 
-A program holds a tile of rows and walks its share of the vocabulary, tile by tile: one matrix product gives the
-logits of a tile, from which five numbers per row are kept, the rest is forgotten. The shares are joined afterwards.
-Plain twin: `head_scores.plain_scores`, the scores of draw.py on logits that are there in full.
-
-    peak      the largest logit                          exp(peak) / sum = probability of the best token
-    total     sum of exp(logit - peak)                   log-sum-exp = peak + log(total)
-    weighted  sum of exp(logit - peak) (logit - peak)    entropy = log(total) - weighted / total
-    second    the second largest logit, equal to `peak` where two tokens are best
-    best      id of the best token, the lowest where several are
-
-Logits are added up in float32 and then rounded to the head's dtype, as the plain path's are: two logits that are
-equal there are equal here. [MASK] and the padding of the vocabulary stand behind the last token and are not read.
-
-How sure the denoiser is at each position, from what its head reads: by the kernel on a GPU, else by its plain twin.
-
-rows (n, d_model) is what the head reads at n positions; weight (vocabulary, d_model) is the head's: logits are
-rows weight^T, and the columns from `tokens` on, [MASK] and padding, are left out of everything.
+rows (n, d_model) is what the head reads at n positions; weight (vocabulary, d_model) is the head's. The logits are
+rows weight^T; the columns from `tokens` on, [MASK] and padding, are ignored.
 """
 
 from __future__ import annotations
@@ -25,196 +10,10 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from diffuapriel.ops.triton import launch as triton_launch
-from diffuapriel.ops.triton.launch import precision
 from diffuapriel.sampling import tokens as draw
-
-# The language of the kernels looks like Python, and its types are not Python's.
-# pyright: reportArgumentType=false, reportCallIssue=false
-
-
-LOG2E = tl.constexpr(1.4426950408889634)
-LOWEST = tl.constexpr(-1e30)  # below every logit, and still finite: differences of it are no NaN
-LEAST_SHARES = 8  # programs that work on the same rows at the same time, so that they are read from the cache
-WAVES = 4  # programs for each multiprocessor, or the last ones would leave most of them idle
-JOINED = 128  # rows of a program of the second kernel
-
-
-@triton.jit
-def join(peak, total, weighted, second, best, peak2, total2, weighted2, second2, best2):
-    """The five numbers of two parts of a vocabulary, the left one first, become those of both."""
-    top = tl.maximum(peak, peak2)
-    a, b = tl.exp2((peak - top) * LOG2E), tl.exp2((peak2 - top) * LOG2E)
-    weighted = a * (weighted + (peak - top) * total) + b * (weighted2 + (peak2 - top) * total2)
-    second = tl.maximum(tl.minimum(peak, peak2), tl.maximum(second, second2))
-    best = tl.where(peak2 > peak, best2, best)
-    return top, a * total + b * total2, weighted, second, best
-
-
-@triton.jit
-def shares_kernel(
-    rows,  # (n, d_model)
-    weight,  # (vocabulary, d_model)
-    count,  # (1,) int64: rows that are wanted; the rest is padding
-    numbers,  # (4, shares, n) float32: peak, total, weighted, second
-    ids,  # (shares, n) int32: best
-    n,
-    tokens,  # without [MASK]
-    d_model,
-    shares,
-    tiles,  # of the vocabulary, for each share
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    DEPTH: tl.constexpr,
-    EVEN: tl.constexpr,  # whether DEPTH divides d_model
-    PRECISION: tl.constexpr,
-):
-    """One tile of rows against one share of the vocabulary. Neighboring programs have the same rows."""
-    row_tile, share = tl.program_id(0) // shares, tl.program_id(0) % shares
-    if row_tile * ROWS >= tl.load(count):
-        return
-    row = row_tile * ROWS + tl.arange(0, ROWS)
-    row_start = rows + tl.minimum(row, n - 1).to(tl.int64)[:, None] * d_model
-    peak, second = tl.full((ROWS,), LOWEST, tl.float32), tl.full((ROWS,), LOWEST, tl.float32)
-    total, weighted = tl.zeros((ROWS,), tl.float32), tl.zeros((ROWS,), tl.float32)
-    best = tl.zeros((ROWS,), tl.int32)
-
-    for tile in range(share * tiles, tl.minimum((share + 1) * tiles, tl.cdiv(tokens, COLUMNS))):
-        column = tile * COLUMNS + tl.arange(0, COLUMNS)
-        column_start = weight + tl.minimum(column, tokens - 1).to(tl.int64)[None, :] * d_model
-        logits = tl.zeros((ROWS, COLUMNS), tl.float32)
-        for k in range(0, d_model, DEPTH):
-            inner = k + tl.arange(0, DEPTH)
-            if EVEN:
-                a, b = tl.load(row_start + inner[None, :]), tl.load(column_start + inner[:, None])
-            else:
-                a = tl.load(row_start + inner[None, :], mask=(inner < d_model)[None, :], other=0.0)
-                b = tl.load(column_start + inner[:, None], mask=(inner < d_model)[:, None], other=0.0)
-            logits = tl.dot(a, b, logits, input_precision=PRECISION)
-        x = logits.to(rows.dtype.element_ty).to(tl.float32)
-        x = tl.where((column < tokens)[None, :], x, float("-inf"))
-
-        top = tl.max(x, 1)
-        w = tl.exp2((x - top[:, None]) * LOG2E)
-        first = tl.min(tl.where(x == top[:, None], column[None, :], tokens), 1)
-        runner_up = tl.max(tl.where(column[None, :] == first[:, None], LOWEST, x), 1)
-        # A token of weight 0 adds nothing; the bound keeps 0 * -inf from becoming NaN.
-        share_of_entropy = tl.sum(w * tl.maximum(x - top[:, None], -1000.0), 1)
-        peak, total, weighted, second, best = join(
-            peak, total, weighted, second, best, top, tl.sum(w, 1), share_of_entropy, runner_up, first
-        )
-
-    at, inside = share * n + row, row < n
-    tl.store(numbers + at, peak, mask=inside)
-    tl.store(numbers + shares * n + at, total, mask=inside)
-    tl.store(numbers + 2 * shares * n + at, weighted, mask=inside)
-    tl.store(numbers + 3 * shares * n + at, second, mask=inside)
-    tl.store(ids + at, best, mask=inside)
-
-
-@triton.jit
-def scores_kernel(numbers, ids, count, probability, entropy, margin, best_id, n, shares, ROWS: tl.constexpr):
-    """Joins the shares of a row, from left to right, and says what they mean."""
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    inside = row < tl.minimum(tl.load(count), n)
-    peak, second = tl.full((ROWS,), LOWEST, tl.float32), tl.full((ROWS,), LOWEST, tl.float32)
-    total, weighted = tl.zeros((ROWS,), tl.float32), tl.zeros((ROWS,), tl.float32)
-    best = tl.zeros((ROWS,), tl.int32)
-    for share in range(0, shares):
-        at = share * n + row
-        peak2 = tl.load(numbers + at, inside)
-        total2 = tl.load(numbers + shares * n + at, inside, other=1.0)
-        weighted2 = tl.load(numbers + 2 * shares * n + at, inside)
-        second2 = tl.load(numbers + 3 * shares * n + at, inside)
-        peak, total, weighted, second, best = join(
-            peak, total, weighted, second, best, peak2, total2, weighted2, second2, tl.load(ids + at, inside)
-        )
-    tl.store(probability + row, 1 / total, mask=inside)
-    tl.store(entropy + row, tl.log(total) - weighted / total, mask=inside)
-    tl.store(margin + row, (1 - tl.exp2((second - peak) * LOG2E)) / total, mask=inside)
-    tl.store(best_id + row, best.to(tl.int64), mask=inside)
-
-
-class Tile(NamedTuple):
-    """Rows and columns of logits that a program holds at a time, how much of d_model it multiplies at once, and
-    the launch's warps and pipeline stages."""
-
-    rows: int
-    columns: int
-    depth: int
-    warps: int
-    stages: int
-
-
-HOPPER = Tile(rows=128, columns=256, depth=64, warps=8, stages=4)  # 192 KB per block: data center cards only
-AMPERE = Tile(rows=128, columns=128, depth=64, warps=8, stages=3)  # with the wider one it spills registers
-FEW = Tile(rows=64, columns=128, depth=64, warps=4, stages=4)  # rows: reading the weight is all the work
-EXACT = Tile(rows=32, columns=64, depth=32, warps=4, stages=2)  # float32, multiplied without tensor cores
-
-
-def kernel_scores(
-    rows: Tensor, weight: Tensor, tokens: int, count: Tensor, tile: Tile | None = None
-) -> Scores:
-    """What the distribution of each row says about itself.
-
-    Args: rows (n, d_model) and weight (`tokens` or more, d_model), contiguous, both float32, bfloat16 or float16;
-    tokens: columns that count, those before [MASK]; count (1,) int64 on the same device: how many of the rows are
-    wanted. The results of the rest are arbitrary; a whole tile of them costs nothing.
-    """
-    n, d_model = rows.shape
-    tile = tile or best_tile(rows)
-    row_tiles, column_tiles = triton.cdiv(n, tile.rows), triton.cdiv(tokens, tile.columns)
-    shares = min(column_tiles, max(LEAST_SHARES, triton.cdiv(WAVES * multiprocessors(rows), row_tiles)))
-    tiles = triton.cdiv(column_tiles, shares)
-    shares = triton.cdiv(column_tiles, tiles)  # every share has a tile
-    numbers = rows.new_empty((4, shares, n), dtype=torch.float32)
-    ids = rows.new_empty((shares, n), dtype=torch.int32)
-    shares_kernel[(row_tiles * shares,)](
-        rows,
-        weight,
-        count,
-        numbers,
-        ids,
-        n,
-        tokens,
-        d_model,
-        shares,
-        tiles,
-        ROWS=tile.rows,
-        COLUMNS=tile.columns,
-        DEPTH=tile.depth,
-        EVEN=d_model % tile.depth == 0,
-        PRECISION=precision(rows.dtype),
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-    )
-    probability, entropy, margin = rows.new_empty((3, n), dtype=torch.float32)
-    best = rows.new_empty((n,), dtype=torch.int64)
-    scores_kernel[(triton.cdiv(n, JOINED),)](
-        numbers, ids, count, probability, entropy, margin, best, n, shares, ROWS=JOINED
-    )
-    return Scores(probability, entropy, margin, best)
-
-
-def best_tile(rows: Tensor) -> Tile:
-    """The tile for these rows on their device."""
-    if rows.dtype == torch.float32:
-        return EXACT
-    if len(rows) <= FEW.rows:
-        return FEW
-    major, _ = torch.cuda.get_device_capability(rows.device)
-    return HOPPER if major in (9, 10) else AMPERE
-
-
-def multiprocessors(tensor: Tensor) -> int:
-    """How many the device has; 1 for the interpreter."""
-    if not tensor.is_cuda:
-        return 1
-    return torch.cuda.get_device_properties(tensor.device).multi_processor_count
 
 
 class Scores(NamedTuple):
@@ -245,7 +44,9 @@ def head_scores(rows: Tensor, weight: Tensor, tokens: int, count: Tensor) -> Sco
     """Scores of the first `count` rows ((1,) int64, on the same device); those of the rest are arbitrary."""
     if not weight.is_cuda:
         return plain_scores(rows, weight, tokens)
-    return kernel_scores(rows.contiguous(), weight, tokens, count)
+    from diffuapriel.sampling.head_kernel import kernel_scores
+
+    return Scores(*kernel_scores(rows.contiguous(), weight, tokens, count))
 
 
 def plain_scores(rows: Tensor, weight: Tensor, tokens: int) -> Scores:

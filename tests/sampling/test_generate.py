@@ -134,14 +134,18 @@ def test_rows_are_drawn_a_part_at_a_time(monkeypatch):
 
 
 def test_the_kernel_and_its_plain_twin_write_the_same_text(monkeypatch):
-    kernel = pytest.importorskip("diffuapriel.sampling.scores")
+    kernel = pytest.importorskip("diffuapriel.sampling.head_kernel")
     tile = kernel.Tile(rows=16, columns=16, depth=16, warps=1, stages=1)
     denoiser, ids = ExactHead(M + 1, 11), holes(3, 11, M)
     for strategy in SCORED:
         s = of(strategy, steps=4, seed=1)
         plain = fast(s, denoiser, ids)
         with monkeypatch.context() as patched:
-            patched.setattr(head_scores, "head_scores", lambda *given: kernel.kernel_scores(*given, tile))
+            patched.setattr(
+                head_scores,
+                "head_scores",
+                lambda *given: head_scores.Scores(*kernel.kernel_scores(*given, tile)),
+            )
             assert torch.equal(fast(s, denoiser, ids), plain)
 
 

@@ -9,7 +9,6 @@ weights and activations; `baseline_bytes` is what the process held before the pa
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
@@ -64,7 +63,13 @@ def forward_once(preset: str, architecture: str, length: int) -> PeakResult:
 
 
 def _highest_resident() -> int:
-    """Bytes. getrusage counts kilobytes on Linux and bytes on macOS."""
+    """Bytes. getrusage counts kilobytes on Linux and bytes on macOS; Windows has no such call."""
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset
+    import resource
+
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

@@ -1,0 +1,30 @@
+"""The one step of the build that pyproject.toml cannot say: a wheel carries the rank table and one model of assets/.
+
+An editable install (what start.py does) copies nothing; diffuapriel/assets.py finds the files in both cases.
+"""
+
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_py import build_py
+
+ASSETS = Path("assets")
+MODEL = Path("checkpoints/tales-diffuapriel")
+SHIPPED = [
+    Path("gpt2.tiktoken"),
+    *(MODEL / name for name in ("README.md", "config.json", "loss.png", "model.safetensors")),
+]
+
+
+class BuildWithAssets(build_py):
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return
+        for path in SHIPPED:
+            target = Path(self.build_lib, "diffuapriel", "_assets", path)
+            self.mkpath(str(target.parent))
+            self.copy_file(str(ASSETS / path), str(target))
+
+
+setup(cmdclass={"build_py": BuildWithAssets})
