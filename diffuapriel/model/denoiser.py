@@ -113,14 +113,14 @@ class Denoiser(nn.Module):
             # Not shift[row, 0]: several threads add up its gradient in no fixed order, and a run would not repeat.
             shift, scale = (v[:, 0].index_select(0, row) for v in (shift, scale))
             x = x.flatten(0, 1).index_select(0, positions)  # (chosen, d_model), as shift and scale are
-        logits = self.head(self.read(x, shift, scale))
+        logits = self.head(self.final_norm(x, shift, scale))
         return logits if padded else logits[..., : self.config.vocab_size]
 
     def hidden(self, ids: Tensor, sigma: Tensor) -> Tensor:
         """What the head reads, at every position: (batch, length, d_model). Nothing in it waits for the device."""
-        return self.read(*self._residual(ids, sigma))
+        return self.final_norm(*self._residual(ids, sigma))
 
-    def read(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    def final_norm(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
         """The final norm, modulated: what the head reads of the residual stream x."""
         return modulate(rms_norm(x, self.final_norm_weight), shift, scale)
 

@@ -1,20 +1,29 @@
-"""A step recorded once and replayed: one launch from the host instead of hundreds, and the host free to go ahead."""
+"""The one recorder of CUDA graphs: capture a step once, then replay it with a single launch instead of hundreds.
+
+A graph holds addresses, so the step must work on tensors that stay where they are, and it must not wait for the
+device (no .item(), no boolean index). Users: the engine (model/engine.py), generation (sampling/generate.py), the
+training step (training/cudagraph.py) and the mixer benchmark (benchmark/gpu/mixer.py).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 
-WARM_UPS = 2  # calls before the recording: compilation, kernel choice and workspaces belong before it
+WARM_UPS = 3  # calls before the capture, which must not compile, choose kernels or allocate workspaces
+
+Result = TypeVar("Result")
 
 
-def record(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """What replays `step` on the device's current stream.
+def record(step: Callable[[], Result], device: torch.device) -> tuple[Callable[[], None], Result]:
+    """Capture `step`. Returns (replay, result): replay() runs its kernels again on the device's current stream, and
+    every replay overwrites the tensors of `result`, which the captured call returned.
 
-    `step` works on tensors that stay where they are, and waits for nothing. It is called WARM_UPS times first, so
-    what it changes must be set again before the first replay. Memory that it takes stays taken until the returned
-    function is dropped.
+    `step` is called WARM_UPS times before the capture, so whatever it changes must be reset before the first replay.
+    The graph's memory is freed when `replay` and `result` are dropped.
+    Raises RuntimeError when the step cannot be captured.
     """
     with torch.cuda.device(device):
         side = torch.cuda.Stream()
@@ -24,7 +33,7 @@ def record(step: Callable[[], None], device: torch.device) -> Callable[[], None]
                 step()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        # Other threads may use the GPU in the meantime: an app runs one for each visitor.
+        # Other threads may use the GPU during the capture: the app runs one thread per visitor.
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            step()
-    return graph.replay
+            result = step()
+    return graph.replay, result

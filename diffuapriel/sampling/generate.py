@@ -321,7 +321,7 @@ class Loop:
         self.tables = {name: self._send(table) for name, table in ahead.tables.items()}
         self._reset()
         if self.advance is None and self.device.type == "cuda":
-            self.advance = record(self.step, self.device)
+            self.advance, _ = record(self.step, self.device)
             self._reset()
 
     def go(self) -> None:

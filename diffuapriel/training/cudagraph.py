@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from diffuapriel.diffusion.objective import T_MIN, spread
 from diffuapriel.diffusion.schedule import Schedule
+from diffuapriel.ops.cudagraph import record
 from diffuapriel.training.config import TrainConfig
 from diffuapriel.training.distributed import OneProcess
 
 AddGradient = Callable[..., Tensor]  # (ids, t, noise) to the loss; the gradient is added to the parameters
-WARM_UPS = 3
 DEVIATIONS = 8  # of the number of masked positions above its mean
 ALIGNED = 64  # numbers
 
@@ -82,22 +82,14 @@ class Recorded:
         ids = torch.zeros(rows, length, dtype=torch.int64, device=device)
         t = (torch.arange(rows, device=device) + 0.5) / rows
         self.inputs = (ids, t, torch.rand(rows, length, device=device))
-        side = torch.cuda.Stream(device)
-        side.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UPS):
-                add(*self.inputs, most_masked=most)
-        torch.cuda.current_stream(device).wait_stream(side)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.loss = add(*self.inputs, most_masked=most)
+        self.replay, self.loss = record(lambda: add(*self.inputs, most_masked=most), device)
         self.gradients.zero_()
 
     def __call__(self, ids: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """The part's share of the loss, in a tensor of its own."""
         for own, given in zip(self.inputs, (ids, t, noise), strict=True):
             own.copy_(given)
-        self.graph.replay()
+        self.replay()
         return self.loss.clone()
 
 

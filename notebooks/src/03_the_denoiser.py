@@ -132,9 +132,7 @@ class Mamba2(nn.Module):
         self.norm_weight = nn.Parameter(torch.ones(c.d_inner))
         self.out_proj = nn.Linear(c.d_inner, c.d_model, bias=False)
 
-    def forward(
-        self, u, document_ids=None
-    ):  # document_ids: for rows of several documents; we have none
+    def forward(self, u, document_ids=None):  # document_ids: for packed rows; we have none
         c = self.config
         z, xBC, dt = self.in_proj(u).split(self.sizes, dim=-1)
         xBC = F.silu(look_back(xBC, self.conv_weight, self.conv_bias))

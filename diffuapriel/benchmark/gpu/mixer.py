@@ -34,6 +34,7 @@ from diffuapriel.benchmark.timing import time_interleaved
 from diffuapriel.config import ModelConfig, preset
 from diffuapriel.model.layers import EPS
 from diffuapriel.model.mamba2 import BidirectionalMamba2
+from diffuapriel.ops.cudagraph import WARM_UPS, record
 
 Device = torch.device | str
 
@@ -115,7 +116,6 @@ def _first(outputs: tuple[Tensor, ...]) -> Tensor:
 
 OUT_OF_CACHE = 256 * 2**20  # bytes that one round must touch at least: four times a Hopper's L2
 MOST_SETS = 8
-WARM_UPS = 3
 TOLERANCE = 0.05  # largest relative difference from float32 at which a result is a result
 
 Say = Callable[[str], None]
@@ -193,14 +193,12 @@ class _Contestant:
                 f"its output differs from the plain float32 one by {self.error:.1e}; at most {TOLERANCE} is a result"
             )
         self.outer = [torch.randn_like(v) for v in outputs]
-        for _ in range(WARM_UPS):
-            self.run()
         if self.recorded:
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                self._forward()
-            self.run = graph.replay
+            self.run, _ = record(self._forward, self.inputs[0].device)
             self.run()
+        else:
+            for _ in range(WARM_UPS):
+                self.run()
 
     @torch.no_grad()
     def _forward(self) -> None:
