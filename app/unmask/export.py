@@ -1,30 +1,67 @@
-"""Keeping a run of the Unmask tab: a GIF of it, and a trace that is dropped onto the canvas opens.
+"""Traces as files: what a visitor saves (JSON, a web page, a GIF) and opens again.
 
-JSON and web page are offered by the run itself (files.py). A picture takes a moment to draw, so it is made when it
-is asked for, from the trace that the page already holds.
+JSON and web page are made after every run. A GIF takes a moment to draw, so it is made on request, from the JSON
+file that the page already holds.
 """
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from app.server.guard import guarded_stream
-from app.server.limits import Limits
+from app.server.limits import Limits, Refused
 from app.strings.language import texts
 from app.ui.events import SKIP
-from app.unmask import files
 from diffuapriel.trace.gif import write_gif
+from diffuapriel.trace.trace import Trace
 
-SCRIPT = Path(__file__).with_name("drop.js")
+MAX_TRACE_LENGTH = 16_384  # tokens that the player draws
+DROP_SCRIPT = Path(__file__).with_name("drop.js")
 
 
-class Keep:
-    """The buttons beside those of the run, and what they do."""
+@contextmanager
+def saved(trace: Trace) -> Iterator[tuple[str, str]]:
+    """The trace as a JSON file and as a web page, which exist as long as the block lasts: Gradio takes copies."""
+    with tempfile.TemporaryDirectory(prefix="diffuapriel-") as folder:
+        base = Path(folder) / file_name(trace)
+        json_file, html_file = base.with_suffix(".json"), base.with_suffix(".html")
+        json_file.write_text(trace.to_json(), encoding="utf-8")
+        html_file.write_text(trace.to_html(), encoding="utf-8")
+        yield str(json_file), str(html_file)
+
+
+def file_name(trace: Trace) -> str:
+    """Model, strategy and seed, in letters, digits and dashes."""
+    words = "-".join(str(trace.meta.get(key, "")) for key in ("model", "strategy", "seed"))
+    return re.sub(r"[^A-Za-z0-9]+", "-", words).strip("-")[:80] or "trace"
+
+
+def read_trace(path: Any, limits: Limits) -> Trace:
+    """The trace in an uploaded file. Raises Refused for a file that is too large, damaged or not a trace."""
+    if not isinstance(path, str) or not Path(path).is_file():
+        raise Refused(texts.NO_FILE)
+    size = Path(path).stat().st_size
+    if size > limits.max_upload_bytes:
+        raise Refused(texts.FILE_TOO_LARGE.format(size=f"{size:,}", most=f"{limits.max_upload_bytes:,}"))
+    try:
+        trace = Trace.from_json(Path(path).read_bytes())
+    except ValueError as error:  # also for invalid UTF-8
+        raise Refused(texts.NOT_A_TRACE.format(why=error)) from error
+    if len(trace.fixed) > MAX_TRACE_LENGTH:
+        tokens, most = f"{len(trace.fixed):,}", f"{MAX_TRACE_LENGTH:,}"
+        raise Refused(texts.TRACE_TOO_LONG.format(tokens=tokens, most=most))
+    return trace
+
+
+class GifExport:
+    """The button that saves a run as a GIF."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -52,19 +89,19 @@ class Keep:
         Returns:
             The GIF file.
         """
-        recorded = files.read_trace(trace, self.limits)
+        recorded = read_trace(trace, self.limits)
         with tempfile.TemporaryDirectory(prefix="diffuapriel-") as folder:
-            path = (Path(folder) / files.file_name(recorded)).with_suffix(".gif")
+            path = (Path(folder) / file_name(recorded)).with_suffix(".gif")
             write_gif(recorded, path)
             yield str(path)
 
 
 def drop_zone() -> dict[str, Any]:
-    """Arguments that make a `gr.HTML` the hint "or drop one here": files dropped on its column go to #open-trace."""
+    """Arguments that make a `gr.HTML` a drop zone: files dropped on its column go to #open-trace."""
     return {
         "value": texts.DROP,
         "html_template": '<p class="da-drop">${value}</p>',
         "css_template": "",
-        "js_on_load": SCRIPT.read_text(encoding="utf-8"),
+        "js_on_load": DROP_SCRIPT.read_text(encoding="utf-8"),
         "apply_default_css": False,
     }

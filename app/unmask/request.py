@@ -1,4 +1,4 @@
-"""What a visitor asks for in the Unmask tab, as checked values."""
+"""What a visitor asks for in the Unmask tab, as checked values: a run (`UnmaskRequest`) or an edit (`Command`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import BY_BLOCKS, MAX_STEPS, SamplerConfig
 from diffuapriel.tokenizer import Tokenizer
 
-MOST_WRITTEN = 2_000  # characters written over tokens at once
+MOST_WRITTEN = 2_000  # characters that one edit writes
 EDITS = ("mask", "pin", "unpin", "type", "choose")
 COMMANDS = (*EDITS, "undo", "swap", "pause", "go", "step")
 
@@ -24,16 +24,59 @@ class UnmaskRequest:
     """A run of the sampler that may start."""
 
     text: str
-    model_entry: ModelEntry
+    model: ModelEntry
     length: int  # 0: as long as the text
     config: SamplerConfig
+    tokenizer: Tokenizer
+    max_tokens: int
+
+    @property
+    def content(self) -> tuple[str, int, str]:
+        """What determines the canvas."""
+        return self.text, self.length, self.tokenizer.name
+
+    def canvas(self) -> Canvas:
+        """The canvas before any step. Raises ValueError where the text does not fit its length or the limit."""
+        canvas = Canvas.from_text(self.text, self.tokenizer, self.length or None)
+        if len(canvas) > self.max_tokens:
+            tokens, most = f"{len(canvas):,}", f"{self.max_tokens:,}"
+            raise Refused(texts.CANVAS_TOO_LONG.format(tokens=tokens, most=most))
+        return canvas
+
+
+def unmask_settings(models: Models, limits: Limits) -> Settings:
+    """What a visitor sets for a run, in the order of the endpoint."""
+    return {
+        "text": text_setting(limits.max_characters),
+        "model": models.setting(models.trained),
+        "length": setting(Option("length", int, 0, least=0, most=limits.max_tokens)),
+        **sampler_settings(limits),
+    }
+
+
+def read_request(models: Models, limits: Limits, *values: Any) -> UnmaskRequest:
+    """The checked values of `unmask_settings`. Raises Refused that names the first bad one."""
+    asked = read(unmask_settings(models, limits), values)
+    by_blocks = asked["strategy"] in BY_BLOCKS
+    config = SamplerConfig(
+        strategy=asked["strategy"],
+        block_length=(asked["block"] or None) if by_blocks else None,
+        steps=asked["steps"],
+        temperature=asked["temperature"],
+        top_k=asked["top_k"] or None,
+        top_p=None if asked["top_p"] == 1.0 else asked["top_p"],
+        seed=asked["seed"],
+    )
+    model = asked["model"]
+    tokenizer = models.tokenizer(model)
+    return UnmaskRequest(asked["text"], model, asked["length"], config, tokenizer, limits.max_tokens)
 
 
 @dataclass(frozen=True)
 class Command:
-    """What a visitor wants of the run on their screen. `first` to `last` are the positions that an edit is about."""
+    """What a visitor does to the run on their screen. An edit covers the positions from `first` to `last`."""
 
-    run: str  # the run's name, so that a command about a run of the past is noticed
+    run: str  # the run's name, to notice a command for an earlier run
     do: str  # one of COMMANDS
     at: int | None = None  # the step on the screen; None: the newest
     first: int = 0
@@ -43,7 +86,7 @@ class Command:
 
 
 def read_command(data: Any, limits: Limits) -> Command:
-    """Check a command as it came from the page. Raises Refused that names the first bad value."""
+    """Check a command as the page sent it. Raises Refused that names the first bad value."""
     if not isinstance(data, dict):
         raise Refused(texts.NO_COMMAND.format(value=check.shown(data)))
     do = check.choice("do", data.get("do"), COMMANDS)
@@ -62,39 +105,3 @@ def read_command(data: Any, limits: Limits) -> Command:
     if do == "choose":
         token = check.whole_number("id", data.get("id"), 0, 2**31)
     return Command(name, do, at, first, last, text, token)
-
-
-def unmask_settings(models: Models, limits: Limits) -> Settings:
-    """What a visitor sets for a run, in the order of the endpoint."""
-    sampler = sampler_settings(limits)
-    return {
-        "text": text_setting(limits.max_characters),
-        "model": models.setting(models.trained),
-        "length": setting(Option("length", int, 0, least=0, most=limits.max_tokens)),
-        **sampler,
-    }
-
-
-def read_request(models: Models, limits: Limits, *values: Any) -> UnmaskRequest:
-    """The checked values of `unmask_settings`. Raises Refused that names the first bad one."""
-    asked = read(unmask_settings(models, limits), values)
-    by_blocks = asked["strategy"] in BY_BLOCKS
-    config = SamplerConfig(
-        strategy=asked["strategy"],
-        block_length=(asked["block"] or None) if by_blocks else None,
-        steps=asked["steps"],
-        temperature=asked["temperature"],
-        top_k=asked["top_k"] or None,
-        top_p=None if asked["top_p"] == 1.0 else asked["top_p"],
-        seed=asked["seed"],
-    )
-    return UnmaskRequest(asked["text"], asked["model"], asked["length"], config)
-
-
-def make_canvas(request: UnmaskRequest, tokenizer: Tokenizer, limits: Limits) -> Canvas:
-    """The canvas of a request. Raises ValueError where the text does not fit its length or the limit."""
-    canvas = Canvas.from_text(request.text, tokenizer, request.length or None)
-    if len(canvas) > limits.max_tokens:
-        tokens, most = f"{len(canvas):,}", f"{limits.max_tokens:,}"
-        raise Refused(texts.CANVAS_TOO_LONG.format(tokens=tokens, most=most))
-    return canvas

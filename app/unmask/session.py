@@ -1,8 +1,8 @@
-"""A visitor's canvas: the run on it, the other ending, and what the visitor asks of them.
+"""A visitor's canvas: the run on it, the other ending, and the commands that wait.
 
-Held in the visitor's `gr.State`, so it is theirs alone and goes when they leave. It is small: a run keeps what each
-step changed, and there are at most two. Commands are applied between two steps: at once while nothing runs, by the
-running handler otherwise. Every method that changes something is called with `lock` held.
+The visitor's `gr.State` holds it, so that it is theirs alone and is freed when they leave. It is small: a run keeps
+what each step changed, and there are at most two. Commands are applied between two steps: at once while nothing runs,
+by the running handler otherwise. Hold `lock` to call a method that changes something.
 """
 
 from __future__ import annotations
@@ -13,127 +13,164 @@ import uuid
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from app.server.limits import Limits, Refused
+from app.server.models import ModelEntry, Models
 from app.strings.language import texts
-from app.unmask.request import Command, UnmaskRequest, make_canvas
+from app.ui.tale_check import judge
+from app.unmask.request import Command, UnmaskRequest
+from diffuapriel.diffusion.schedule import get_schedule
+from diffuapriel.sampling.canvas import Canvas
+from diffuapriel.sampling.frames import frame_of
+from diffuapriel.trace.messages import Feed, compact
+from diffuapriel.trace.steering import Steered, retyped
 
 if TYPE_CHECKING:
-    from app.server.models import ModelEntry
     from diffuapriel.sampling.frames import StepFrame
     from diffuapriel.tokenizer import Tokenizer
-    from diffuapriel.trace.messages import Feed
-    from diffuapriel.trace.steering import Steered
     from diffuapriel.trace.trace import Trace
 
-OPENING = "opening"  # what the page calls the run that it opens with, before it is anybody's
-MOST_MOMENTS = 8192  # of one run: steps and edits
-MOST_WAITING = 64  # commands that wait for the step under way
+OPENING = "opening"  # the page's name for the run that it opens with, which belongs to no session yet
+MOST_MOMENTS = 8192  # steps and edits per run
+MOST_WAITING = 64  # commands that wait for the current step
 
 
-class Visit:
+class UnmaskSession:
     """What the server keeps of one visitor's Unmask tab."""
 
-    def __init__(self) -> None:
+    def __init__(self, models: Models, limits: Limits) -> None:
+        self.models, self.limits = models, limits
         self.lock = threading.RLock()
         self.run: Steered | None = None
-        self.other: Steered | None = None
-        self.model_entry: ModelEntry | None = None
-        self.about: dict[str, str] = {}
-        self.name = ""  # of the run, for the page: a new one whenever frames on the screen no longer hold
-        self.turn = 0
-        self.written: tuple[str, int, str] | None = (
-            None  # text, length and tokenizer that say what the canvas says
-        )
-        self.asked: Command | None = None  # what the next run of the model is to be
+        self.other: Steered | None = None  # the ending that a branch left behind
+        self.model: ModelEntry | None = None
+        self.about: dict[str, str] = {}  # model, architecture and time, for the trace
+        self.name = ""  # of the run; a new one whenever the frames on the screen become invalid
+        self.turn = 0  # counts the names
+        self.content: tuple[str, int, str] | None = None  # of a request that would give the present canvas
+        self.next_command: Command | None = None  # what the next run of the model is to do
         self.running = False
         self.waiting: deque[Command] = deque()
 
-    def __deepcopy__(self, memo: object) -> Visit:
-        """Gradio copies the first value for every visitor: an empty one, since a lock has no copy."""
-        return Visit()
+    def __deepcopy__(self, memo: object) -> UnmaskSession:
+        """Gradio copies the state's first value for every visitor: an empty session, since a lock has no copy."""
+        return UnmaskSession(self.models, self.limits)
+
+    @property
+    def current(self) -> Steered:
+        """The run, where there must be one."""
+        assert self.run is not None, "a canvas has been made"
+        return self.run
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """That of the run's model."""
+        assert self.model is not None, "a canvas has a model"
+        return self.models.tokenizer(self.model)
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is a canvas and nothing runs on it."""
+        return self.run is not None and not self.running
 
     def close(self) -> None:
-        """The visitor has left for good."""
+        """The visitor has left."""
         self.waiting.clear()
         if not self.running:
             self.run = self.other = None
 
-    def wait(self, command: Command) -> None:
-        """Keep a command until the step under way is over."""
-        if len(self.waiting) >= MOST_WAITING:
-            raise Refused(texts.EDITS_WAIT.format(edits=MOST_WAITING))
-        self.waiting.append(command)
-
     # -- which run --
 
-    def begin(self, asked: UnmaskRequest, tokenizer: Tokenizer, limits: Limits, device: str) -> None:
-        """A run from the canvas that the visitor made, or from the text where they have changed that since."""
-        written = (asked.text, asked.length, tokenizer.name)
-        if self.run is None or self.written != written:
-            self.compose(asked, tokenizer, limits, device)
+    def compose(self, asked: UnmaskRequest) -> None:
+        """Make the canvas of a text, before any step. Raises ValueError for a text that gives none."""
+        canvas = asked.canvas().to(self.models.device)
+        self._set_run(Steered(canvas, asked.config, get_schedule("log-linear")), asked.model)
+        self.content = asked.content
+        self.about = about(asked.model)
+
+    def begin(self, asked: UnmaskRequest, command: Command | None) -> None:
+        """Make the run that a handler is about to play.
+
+        Run (no command) starts from the visitor's canvas, or from the text if they have changed that since; Resume
+        and One step continue the run as the visitor sees it. A run without steps takes the new options.
+        """
+        if command is not None:
+            run = self._go_back(self.opened(asked, command))
+            if not run.moments:
+                self._set_run(Steered(run.canvas, asked.config, run.schedule), self.model, self.other)
+        elif self.run is None or self.content != asked.content:
+            self.compose(asked)
         else:
-            self._show(self.run.again(asked.config), asked.model_entry)
-        self.about = about(asked.model_entry)
+            self._set_run(self.run.again(asked.config), asked.model)
+            self.about = about(asked.model)
+        self.running = True
 
-    def compose(self, asked: UnmaskRequest, tokenizer: Tokenizer, limits: Limits, device: str) -> None:
-        """The canvas of a text, before any step. Raises ValueError where the text cannot be one."""
-        from diffuapriel.diffusion.schedule import get_schedule
-        from diffuapriel.trace.steering import Steered
+    def opened(self, asked: UnmaskRequest, command: Command) -> Command:
+        """The command; one for the canvas that the page opened with gets that canvas first."""
+        if self.run is not None or command.run != OPENING:
+            return command
+        self.compose(asked)
+        return replace(command, run=self.name)
 
-        canvas = make_canvas(asked, tokenizer, limits).to(device)
-        self._show(Steered(canvas, asked.config, get_schedule("log-linear")), asked.model_entry)
-        self.written = (asked.text, asked.length, tokenizer.name)
-        self.about = about(asked.model_entry)
-
-    def take_up(self, trace: Trace, model_entry: ModelEntry, device: str) -> bool:
-        """A recorded run, to go on with; False where it is too long or its options are no sampler's."""
-        from diffuapriel.diffusion.schedule import get_schedule
-        from diffuapriel.trace.steering import Steered
-
-        if len(trace.frames) > MOST_MOMENTS:
+    def resume_trace(self, trace: Trace) -> bool:
+        """Make a recorded run the current one; False where it is too long or no model here can continue it."""
+        model = None if self.running else self._model_for(trace)
+        if model is None or len(trace.frames) > MOST_MOMENTS:
             return False
         try:
-            run = Steered.of_trace(trace, get_schedule("log-linear"), device)
+            run = Steered.of_trace(trace, get_schedule("log-linear"), self.models.device)
         except (ValueError, TypeError):
             return False
-        self._show(run, model_entry)
-        self.written = None
+        self._set_run(run, model)
+        self.content = None
         self.about = {key: str(trace.meta.get(key, "")) for key in ("model", "architecture", "created")}
         return True
 
-    def open(
-        self, asked: UnmaskRequest, tokenizer: Tokenizer, limits: Limits, device: str, command: Command
-    ) -> Command:
-        """`command` itself; where it is about the canvas that the page opened with, that canvas is made first."""
-        if self.run is not None or command.run != OPENING:
-            return command
-        self.compose(asked, tokenizer, limits, device)
-        return replace(command, run=self.name)
+    def _model_for(self, trace: Trace) -> ModelEntry | None:
+        """The trace's own model where it is offered, else one with the same tokenizer."""
+        if len(trace.fixed) > self.limits.max_tokens:
+            return None
+        models = [self.models.find(label) for label in self.models.trained]
+        same = [model for model in models if model.tokenizer == trace.meta.get("tokenizer")]
+        fits = [model for model in same if self.models.tokenizer(model).mask_id == trace.mask_id]
+        named = (model for model in fits if model.label == trace.meta.get("model"))
+        return next(named, fits[0] if fits else None)
 
-    def resume(self, command: Command, asked: UnmaskRequest) -> None:
-        """The run as the visitor sees it becomes the one to go on with; one that has not begun takes new options."""
-        from diffuapriel.trace.steering import Steered
-
-        run = self._go_back(command)
-        if not run.moments:
-            self._show(Steered(run.canvas, asked.config, run.schedule), self.model_entry, self.other)
-
-    def _show(self, run: Steered, model_entry: ModelEntry | None, other: Steered | None = None) -> None:
-        self.run, self.other, self.model_entry = run, other, model_entry
+    def _set_run(self, run: Steered, model: ModelEntry | None, other: Steered | None = None) -> None:
+        self.run, self.other, self.model = run, other, model
         self._rename()
 
     def _rename(self) -> None:
         self.name = uuid.uuid4().hex
         self.turn += 1
 
-    # -- what is asked --
+    # -- commands --
 
-    def obey(self, command: Command, tokenizer: Tokenizer, limits: Limits) -> StepFrame | None:
-        """Do what the visitor asks, the model's steps aside. The frame of an edit that only adds one, else None.
+    def defer(self, command: Command) -> None:
+        """Keep a command until the current step is done."""
+        if len(self.waiting) >= MOST_WAITING:
+            raise Refused(texts.EDITS_WAIT.format(edits=MOST_WAITING))
+        self.waiting.append(command)
 
-        Raises ValueError where it cannot be, with the reason.
+    def apply_waiting(self, feed: Feed | None) -> tuple[Feed, str]:
+        """Apply the deferred commands. Returns the feed, a new one for a new run, and the last refusal."""
+        problem = ""
+        while self.waiting:
+            try:
+                frame = self.apply(self.waiting.popleft())
+                if frame is not None and feed is not None and feed.run == self.name:
+                    feed.take(frame)
+            except ValueError as error:
+                problem = str(error)
+        if feed is None or feed.run != self.name:
+            feed = self.feed()
+        return feed, problem
+
+    def apply(self, command: Command) -> StepFrame | None:
+        """Apply an edit, an undo or a swap of endings. Returns the frame of an edit that only adds one, else None.
+
+        Raises ValueError, with the reason, for what is not possible.
         """
         run = self._check(command)
         if command.do == "undo":
@@ -141,14 +178,14 @@ class Visit:
         if command.do == "swap":
             if self.other is None:
                 raise Refused(texts.NO_OTHER_ENDING)
-            return self._show(self.other, self.model_entry, other=run)
+            return self._set_run(self.other, self.model, other=run)
         run = self._go_back(command)
         if len(run) >= MOST_MOMENTS:
             raise Refused(texts.RUN_TOO_LONG.format(steps=f"{len(run):,}"))
         before, began = self.name, bool(len(run))
-        frame = self._edit(run, command, tokenizer, limits)
+        frame = self._edit(run, command)
         if not began:
-            self._rename()  # the start itself is another one now
+            self._rename()  # the start itself has changed
         return frame if self.name == before else None
 
     def _check(self, command: Command) -> Steered:
@@ -157,20 +194,20 @@ class Visit:
         return self.run
 
     def _go_back(self, command: Command) -> Steered:
-        """The run as the visitor sees it: the newest, or a branch from the step on their screen."""
+        """The run as the visitor sees it: the newest state, or a branch from the step on their screen."""
         run = self._check(command)
         if command.at is None or command.at >= len(run):
             return run
         branch = run.branch(command.at)
-        self._show(branch, self.model_entry, other=run)
+        self._set_run(branch, self.model, other=run)
         return branch
 
     def _undo(self, run: Steered) -> None:
         if not run.moments or not run.moments[-1].thin.edits:
             raise Refused(texts.NO_EDIT)
-        self._show(run.branch(len(run) - 1), self.model_entry, other=self.other)
+        self._set_run(run.branch(len(run) - 1), self.model, other=self.other)
 
-    def _edit(self, run: Steered, command: Command, tokenizer: Tokenizer, limits: Limits) -> StepFrame:
+    def _edit(self, run: Steered, command: Command) -> StepFrame:
         positions = range(command.first, command.last + 1)
         if command.do == "mask":
             return run.mask(positions)
@@ -178,61 +215,59 @@ class Visit:
             return run.pin(positions, command.do == "pin")
         if command.do == "choose":
             return run.choose(command.first, command.token)
-        return self._write(run, command, tokenizer, limits)
-
-    def _write(self, run: Steered, command: Command, tokenizer: Tokenizer, limits: Limits) -> StepFrame:
-        from diffuapriel.sampling.canvas import Canvas
-        from diffuapriel.sampling.frames import frame_of
-        from diffuapriel.trace.steering import Steered, retyped
-
-        ids = Canvas.from_text(command.text, tokenizer).ids.tolist()  # [MASK:3] is three masks here too
+        ids = Canvas.from_text(command.text, self.tokenizer).ids.tolist()  # [MASK:3] is three masks here too
         if run.moments:
-            return run.put(command.first, ids, until=command.last, filler=tokenizer.eos_id)
-        canvas = retyped(run.canvas, command.first, command.last, ids, limits.max_tokens)
+            return run.put(command.first, ids, until=command.last, filler=self.tokenizer.eos_id)
+        canvas = retyped(run.canvas, command.first, command.last, ids, self.limits.max_tokens)
         self.run = Steered(canvas, run.config, run.schedule)
-        self.other = None  # of another length, perhaps
+        self.other = None  # its length may differ
         return frame_of(self.run.state)
 
-    # -- what is shown --
+    # -- what the page shows --
 
-    def feed(self, tokenizer: Tokenizer) -> Feed:
-        """A feed that has all frames so far; its first message is whole."""
-        from diffuapriel.trace.messages import Feed
-
-        run = self.run
-        assert run is not None, "there is a run to show"
-        meta = {**self.about, "tokenizer": tokenizer.name, **asdict(run.config)}
-        feed = Feed(run.canvas, tokenizer, meta, run=self.name)
+    def feed(self) -> Feed:
+        """A feed with all frames so far; its first message is whole."""
+        run = self.current
+        meta = {**self.about, "tokenizer": self.tokenizer.name, **asdict(run.config)}
+        feed = Feed(run.canvas, self.tokenizer, meta, run=self.name)
         for frame in run.frames():
             feed.take(frame)
-        feed.aside = self.aside(tokenizer)
-        return feed
-
-    def aside(self, tokenizer: Tokenizer) -> dict[str, Any]:
-        """What a message says beside the frames."""
-        from diffuapriel.trace.messages import compact
-
-        run = self.run
-        assert run is not None, "there is a run to show"
         other = None
         if self.other is not None and len(self.other.canvas) == len(run.canvas):
-            other = compact(self.other.trace(tokenizer, **self.about).to_dict())
-        return {"steer": True, "turn": self.turn, "total": run.planned, "other": other}
+            other = compact(self.other.trace(self.tokenizer, **self.about).to_dict())
+        feed.aside = {"steer": True, "turn": self.turn, "total": run.planned, "other": other}
+        return feed
 
-    def trace(self, tokenizer: Tokenizer) -> Trace:
-        """The run so far, to keep."""
-        assert self.run is not None, "there is a run to keep"
-        return self.run.trace(tokenizer, **self.about)
+    def annotate(self, feed: Feed) -> str:
+        """Add to the next message what is known beside its frames; returns the verdict on a tale so far, as HTML."""
+        run = self.current
+        feed.aside["total"] = run.planned
+        if self.model is None or self.model.tales_level is None:
+            return ""
+        judgement = judge(run.state.ids[0].tolist(), self.tokenizer, self.model.tales_level)
+        feed.aside["remarks"] = {"step": len(run), "at": {str(p): why for p, why in judgement.breaks}}
+        return judgement.html
+
+    def trace(self) -> Trace:
+        """The run so far."""
+        return self.current.trace(self.tokenizer, **self.about)
+
+    def read_back(self) -> tuple[str, int]:
+        """The text with holes and the length that give the present canvas: the next run starts from them."""
+        run = self.current
+        text = canvas_text(run.state.ids[0].tolist(), run.state.fixed[0].tolist(), self.tokenizer)
+        self.content = (text, len(run.canvas), self.tokenizer.name)
+        return text, len(run.canvas)
 
 
-def about(model_entry: ModelEntry) -> dict[str, str]:
-    """What a trace says of a run that begins now."""
+def about(model: ModelEntry) -> dict[str, str]:
+    """What the trace of a run that starts now says of it."""
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return {"model": model_entry.label, "architecture": model_entry.architecture, "created": created}
+    return {"model": model.label, "architecture": model.architecture, "created": created}
 
 
 def canvas_text(ids: Sequence[int], fixed: Sequence[bool], tokenizer: Tokenizer) -> str:
-    """What is fixed on a canvas, as text with holes: what the next run starts from. Masks at the end are left out."""
+    """The fixed tokens of a canvas as text with holes, without the masks at the end."""
     pieces: list[str] = []
     kept: list[int] = []
     holes = 0

@@ -69,14 +69,14 @@ def test_every_parameter_is_described_to_a_tool(door, models, limits):
     from gradio.utils import get_function_description
 
     from app.race.tab import RaceTab
-    from app.unmask.export import Keep
+    from app.unmask.export import GifExport
     from app.unmask.tab import UnmaskTab
 
     race, unmask = RaceTab(models, limits), UnmaskTab(models, limits)
     handlers = {
         "/unmask": unmask.run,
         "/open_trace": unmask.open_trace,
-        "/trace_gif": Keep(limits).trace_gif,
+        "/trace_gif": GifExport(limits).trace_gif,
         "/models": race.names,
         "/race": race.race.race,
         "/sweep": race.sweep.sweep,

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from app.server.limits import Limits, Refused
-from app.unmask import files
-from app.unmask.export import Keep
+from app.unmask import export
+from app.unmask.export import GifExport
 from diffuapriel.trace.trace import Trace
 from tests.trace.player import example
 
@@ -32,18 +32,18 @@ def test_a_trace_saved_by_the_app_opens_in_the_notebooks_player(trace):
     widget = pytest.importorskip(
         "diffuapriel.trace.player.widget", reason="needs anywidget", exc_type=ImportError
     )
-    with files.saved(trace) as (json_file, _):
+    with export.saved(trace) as (json_file, _):
         opened = Trace.from_json(Path(json_file).read_bytes())
     player = widget.Player.from_trace(opened)
     assert player.message["done"] and len(player.message["frames"]) == len(trace.frames)
 
 
 def test_a_trace_of_a_notebook_opens_in_the_app(trace, saved):
-    assert files.read_trace(str(saved), Limits()) == trace
+    assert export.read_trace(str(saved), Limits()) == trace
 
 
 def test_the_page_plays_offline_with_the_trace_in_it(trace):
-    with files.saved(trace) as (_, html_file):
+    with export.saved(trace) as (_, html_file):
         page = Path(html_file).read_text(encoding="utf-8")
     assert "diffuapriel-trace" in page
     assert "http://" not in page.replace("http://www.w3.org/", "") and "https://" not in page
@@ -52,11 +52,11 @@ def test_the_page_plays_offline_with_the_trace_in_it(trace):
 def test_a_trace_becomes_a_gif_with_every_step(trace, saved):
     from PIL import Image
 
-    for path in Keep(Limits()).trace_gif(str(saved)):
+    for path in GifExport(Limits()).trace_gif(str(saved)):
         with Image.open(path) as picture:
             assert picture.format == "GIF"
             assert picture.n_frames == len(trace.frames)
-        assert Path(path).name == f"{files.file_name(trace)}.gif"
+        assert Path(path).name == f"{export.file_name(trace)}.gif"
     assert not Path(path).exists()  # Gradio has taken its copy
 
 
@@ -76,15 +76,15 @@ def test_a_strangers_file_is_refused_with_the_reason(tmp_path, content, said):
     path = tmp_path / "evil.json"
     path.write_bytes(content)
     with pytest.raises(Refused, match=said):
-        list(Keep(Limits()).trace_gif(str(path)))
+        list(GifExport(Limits()).trace_gif(str(path)))
 
 
 def test_a_file_that_is_too_large_is_refused_with_the_figure(saved):
     with pytest.raises(Refused, match="a trace may have up to 10"):
-        list(Keep(Limits(max_upload_bytes=10)).trace_gif(str(saved)))
+        list(GifExport(Limits(max_upload_bytes=10)).trace_gif(str(saved)))
 
 
 @pytest.mark.parametrize("path", [None, "", "/nowhere", 3, ["/etc/passwd"], "/etc"])
 def test_what_is_no_file_is_refused(path):
     with pytest.raises(Refused, match="there is no file"):
-        list(Keep(Limits()).trace_gif(path))
+        list(GifExport(Limits()).trace_gif(path))

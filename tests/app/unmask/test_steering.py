@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from app.server.limits import Limits, Refused
 from app.unmask.request import COMMANDS, read_command
-from app.unmask.session import OPENING, Visit, canvas_text
+from app.unmask.session import OPENING, UnmaskSession, canvas_text
 from app.unmask.tab import UnmaskTab
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.trace.trace import Trace
@@ -29,11 +29,11 @@ def tab() -> UnmaskTab:
 
 
 @pytest.fixture
-def visit() -> Visit:
-    return Visit()
+def visit(tab) -> UnmaskSession:
+    return tab.new_session()
 
 
-def event(visit: Visit, do: str, **more) -> SimpleNamespace:
+def event(visit: UnmaskSession, do: str, **more) -> SimpleNamespace:
     return SimpleNamespace(_data={"run": visit.name or OPENING, "do": do, "at": None, **more})
 
 
@@ -41,7 +41,7 @@ def run(tab, visitor, visit, command=None, **_):
     """A run of the model, as Run ("do" is None), Resume or One step start it: the last message and all updates."""
     if command is not None:
         tab.ask(command, visit)
-    updates = list(tab.run(*SETTINGS, request=visitor, visit=visit))
+    updates = list(tab.run(*SETTINGS, request=visitor, session=visit))
     return json.loads(updates[-1][0]), updates
 
 
@@ -50,7 +50,7 @@ def edit(tab, visitor, visit, do, *, settings=SETTINGS, **more):
     return (json.loads(message) if isinstance(message, str) else None), status, text, length
 
 
-def ids(visit: Visit) -> list[int]:
+def ids(visit: UnmaskSession) -> list[int]:
     return visit.run.state.ids[0].tolist()
 
 
@@ -81,7 +81,7 @@ def test_an_edit_of_the_canvas_that_the_page_opened_with(tab, visitor, visit):
     assert text == "Mark" and length == LENGTH
     assert message["header"]["fixed"].count(True) == len(TOKENIZER.encode("Mark"))
     assert [frame["step"] for frame in message["frames"]] == [0]
-    list(tab.run(text, LABEL, length, *SETTINGS[3:], request=visitor, visit=visit))
+    list(tab.run(text, LABEL, length, *SETTINGS[3:], request=visitor, session=visit))
     assert TOKENIZER.decode(ids(visit)).startswith("Mark")
 
 
@@ -90,7 +90,7 @@ def test_run_starts_over_with_what_is_fixed(tab, visitor, visit):
     _, _, text, length = edit(tab, visitor, visit, "pin", first=3, last=3)
     assert text == "[MASK:3] five" and length == LENGTH
     settings = [text, LABEL, length, *SETTINGS[3:]]
-    message = json.loads(list(tab.run(*settings, request=visitor, visit=visit))[-1][0])
+    message = json.loads(list(tab.run(*settings, request=visitor, session=visit))[-1][0])
     assert message["header"]["fixed"] == [p == 3 for p in range(LENGTH)]
     assert message["frames"][0]["ids"].count(MASK) == LENGTH - 1
 
@@ -99,7 +99,7 @@ def test_run_takes_the_text_where_it_was_changed_since(tab, visitor, visit):
     run(tab, visitor, visit)
     edit(tab, visitor, visit, "pin", first=3, last=3)
     settings = ["Ruth had", *SETTINGS[1:]]
-    message = json.loads(list(tab.run(*settings, request=visitor, visit=visit))[-1][0])
+    message = json.loads(list(tab.run(*settings, request=visitor, session=visit))[-1][0])
     assert message["header"]["fixed"][:4] == [True, True, True, False]
 
 
@@ -114,7 +114,7 @@ def test_clearing_and_choosing_are_the_visitors_in_the_trace(tab, visitor, visit
     assert "Grammatical so far" in status
     run(tab, visitor, visit, event(visit, "go"))
     assert ids(visit) == IDS
-    trace = Trace.from_json(visit.trace(TOKENIZER).to_json())
+    trace = Trace.from_json(visit.trace().to_json())
     assert [f.edits for f in trace.frames if f.edits] == [{7: "choose"}, {7: "mask", 8: "mask", 9: "mask"}]
 
 
@@ -152,7 +152,7 @@ def test_undo_takes_back_edits_and_no_steps(tab, visitor, visit):
 
 
 def test_an_edit_while_the_model_writes_is_done_between_two_steps(tab, visitor, visit):
-    stream = tab.run(*SETTINGS, request=visitor, visit=visit)
+    stream = tab.run(*SETTINGS, request=visitor, session=visit)
     for _ in range(2):
         next(stream)
     assert visit.running
@@ -164,7 +164,7 @@ def test_an_edit_while_the_model_writes_is_done_between_two_steps(tab, visitor, 
 
 
 def test_what_cannot_be_done_while_the_model_writes_is_said_and_the_run_goes_on(tab, visitor, visit):
-    stream = tab.run(*SETTINGS, request=visitor, visit=visit)
+    stream = tab.run(*SETTINGS, request=visitor, session=visit)
     for _ in range(2):
         next(stream)
     edit(tab, visitor, visit, "choose", first=0, last=0, id=CAT)
@@ -174,7 +174,7 @@ def test_what_cannot_be_done_while_the_model_writes_is_said_and_the_run_goes_on(
 
 
 def test_pause_ends_the_run_after_the_step_under_way(tab, visitor, visit):
-    stream = tab.run(*SETTINGS, request=visitor, visit=visit)
+    stream = tab.run(*SETTINGS, request=visitor, session=visit)
     for _ in range(2):
         next(stream)
     edit(tab, visitor, visit, "pause")
@@ -184,12 +184,12 @@ def test_pause_ends_the_run_after_the_step_under_way(tab, visitor, visit):
 
 def test_the_same_seed_and_the_same_edits_write_the_same_text(tab, visitor):
     def story() -> list[int]:
-        visit = Visit()
+        visit = tab.new_session()
         settings = [*SETTINGS[:4], "random", 1.0, 0, 1.0, 7, 0]
         tab.edit(event(visit, "type", first=2, last=2, text=" dog"), visitor, visit, *settings)
         for _ in range(4):
             tab.ask(event(visit, "step"), visit)
-            list(tab.run(*settings, request=visitor, visit=visit))
+            list(tab.run(*settings, request=visitor, session=visit))
         edit(tab, visitor, visit, "mask", first=0, last=LENGTH - 1)
         run(tab, visitor, visit, event(visit, "go"))
         return ids(visit)
@@ -225,7 +225,7 @@ def test_a_saved_trace_is_opened_and_gone_on_with(tab, visitor, visit, tmp_path)
     ]
     file.write_text(files[0], encoding="utf-8")
     assert "<script" in files[1]
-    other = Visit()
+    other = tab.new_session()
     message, status, _ = tab.open_trace(str(file), other)
     assert json.loads(message)["steer"] and f"{LENGTH + 2} frames" in status
     assert tab.read_back(other) == ("", LENGTH)
@@ -235,11 +235,11 @@ def test_a_saved_trace_is_opened_and_gone_on_with(tab, visitor, visit, tmp_path)
 
 def test_a_trace_of_another_tokenizer_is_shown_but_not_steered(tab, visitor, visit, tmp_path):
     run(tab, visitor, visit)
-    data = visit.trace(TOKENIZER).to_dict()
+    data = visit.trace().to_dict()
     data["meta"]["tokenizer"] = "klingon"
     file = tmp_path / "trace.json"
     file.write_text(json.dumps(data))
-    fresh = Visit()
+    fresh = tab.new_session()
     message, _, _ = tab.open_trace(str(file), fresh)
     assert "steer" not in json.loads(message) and fresh.run is None
 
@@ -251,7 +251,7 @@ def test_a_command_about_a_run_of_the_past_is_refused(tab, visitor, visit):
     message, status, *_ = tab.edit(old, visitor, visit, *SETTINGS)
     assert not isinstance(message, str) and "the canvas has changed" in status
     with pytest.raises(Refused, match="the canvas has changed"):
-        run(tab, visitor, Visit(), SimpleNamespace(_data={"run": "nobody", "do": "go", "at": None}))
+        run(tab, visitor, tab.new_session(), SimpleNamespace(_data={"run": "nobody", "do": "go", "at": None}))
     assert not tab.models.busy
 
 
