@@ -32,6 +32,7 @@ from app.server.models import Models
 from app.strings.language import texts
 from app.ui.theme import STYLE, head, theme
 from app.unmask.tab import UnmaskTab
+from diffuapriel.device import resolve_device
 
 CACHE_SECONDS = 3600  # how often saved files are looked through, and how old they may become
 AT_ONCE = 8  # events that run no model, e.g. opening a trace; of those that do, one runs at a time
@@ -128,7 +129,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options = read_options(arguments)
         texts.use(options.language)
-        models = Models(options.checkpoints, usable_device(options.device))
+        models = Models(options.checkpoints, str(resolve_device(options.device)))
         page = build(models, options.limits)
         url = launch(page, host=options.host, port=options.port, auth=options.auth, mcp=options.mcp)
     except (ValueError, OSError) as error:  # OSError also where the port is taken
@@ -137,21 +138,6 @@ def main(arguments: list[str] | None = None) -> int:
     print(*greeting(options, url), sep="\n", flush=True)
     page.block_thread()
     return 0
-
-
-def usable_device(name: str | None) -> str:
-    """The device to run on. Raises ValueError where this machine does not have the one that was asked for."""
-    import torch
-
-    if name is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"--device is {name!r}, which this machine cannot use: {str(error).splitlines()[0]}"
-        ) from error
-    return name
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The name of the machine that something was measured or trained on."""
+"""Devices by name: the one to run on, and what to call it in a report."""
 
 from __future__ import annotations
 
@@ -8,8 +8,23 @@ from pathlib import Path
 import torch
 
 
-def machine_name(device: torch.device) -> str:
-    """The card's name on CUDA, the processor's otherwise."""
+def resolve_device(name: str | torch.device | None = None) -> torch.device:
+    """The device of that name; None and "auto" are CUDA where available, otherwise the CPU.
+
+    Raises ValueError for a device that this machine does not have.
+    """
+    if name is None or name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device is {str(name)!r}, which cannot be used here: {reason}") from None
+    return torch.device(name)
+
+
+def device_name(device: torch.device) -> str:
+    """The name of the graphics card on CUDA, of the processor otherwise."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:

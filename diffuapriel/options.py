@@ -36,7 +36,7 @@ class Option:
         least, most: the permitted range, both ends included; `above` excludes `least`.
         choices: the permitted values of a string.
         renamed: older spellings of choices, each with the choice that it stands for.
-        flags: further spellings of the command-line flag.
+        flags: older spellings of the command-line flag, accepted but not listed by --help.
     """
 
     name: str
@@ -141,10 +141,12 @@ def check_fields(config: Any) -> None:
 def add_argument(parser: Any, declared: Option, **changes: Any) -> None:
     """Add the option to a parser or an argument group as `--its-name`, with its type, choices, default and help.
 
-    `changes` replace what is passed to `add_argument`, e.g. default=None where a recipe may decide.
+    `changes` replace arguments of `parser.add_argument`. With default=None (a recipe may decide) the help still shows
+    the declared default.
     """
     flag = "--" + declared.name.replace("_", "-")
-    told: dict[str, Any] = {"dest": declared.name, "default": declared.default, "help": declared.help}
+    told: dict[str, Any] = {"dest": declared.name, "default": declared.default}
+    told["help"] = declared.help.replace("%", "%%")
     if declared.kind is bool:
         told["action"] = argparse.BooleanOptionalAction if declared.default else "store_true"
     else:
@@ -153,7 +155,15 @@ def add_argument(parser: Any, declared: Option, **changes: Any) -> None:
         if declared.choices:
             told["choices"] = declared.choices
             told["type"] = lambda value: declared.renamed.get(value, value)
-    parser.add_argument(flag, *declared.flags, **{**told, **changes})
+            del told["metavar"]
+    told |= changes
+    if told["default"] is None and declared.default not in (None, False):
+        told["help"] += f" (default: {declared.default})"
+    parser.add_argument(flag, **told)
+    if declared.flags:
+        parser.add_argument(
+            *declared.flags, **{**told, "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
+        )
 
 
 def _written(bound: float | None) -> str:

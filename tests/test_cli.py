@@ -21,11 +21,13 @@ from diffuapriel.commands import choices, sample, terminal
 from diffuapriel.config import ARCHITECTURES, PRESETS, SCHEDULES, ModelConfig
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.model.denoiser import Denoiser
+from diffuapriel.options import options_of
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import STRATEGIES, SamplerConfig
 from diffuapriel.sampling.sampler import Sampler
 from diffuapriel.tokenizer import get_tokenizer
 from diffuapriel.trace.trace import Trace
+from diffuapriel.training.config import TrainConfig
 
 TOKENIZER = get_tokenizer("gpt2-4k")
 Run = Callable[..., tuple[int, str, str]]
@@ -138,7 +140,7 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_2(run: Run, argv: list[s
         (["tokenize", "tales", "--out", "nowhere"], "tales never ends: say how many tokens"),
         (["tokenize", "nowhere", "--out", "nowhere"], "'nowhere' is no corpus"),
         (["train"], "say how long to train in exactly one way"),
-        (["train", "--steps", "1", "--clip", "-1"], "clip is -1.0"),
+        (["train", "--steps", "1", "--clip", "-1"], "max_grad_norm is -1.0"),
         (["train", "--recipe", "soup"], "recipe is 'soup'; permitted: tales-laptop"),
     ],
 )
@@ -454,7 +456,7 @@ def test_a_model_is_trained_kept_and_sampled(
     assert code == 0
     folder = tmp_path / "runs" / "diffuapriel-nano-tales_1"
     assert (folder / "checkpoint" / "model.safetensors").is_file()
-    assert "2 updates, 128 tokens" in out and "NELBO" in out
+    assert "2 steps, 128 tokens" in out and "NELBO" in out
     code, text, _ = run("sample", "--checkpoint", str(folder / "checkpoint"), "--length", "8", "--steps", "2")
     assert code == 0 and text.strip()
 
@@ -466,5 +468,33 @@ def test_a_recipe_takes_single_options_in_place_of_its_own(run: Run, monkeypatch
         "not finished, and nobody asked to stop"
     )
     assert seen["a"] == ("tales-laptop", "diffuapriel", "runs/checkpoints/tales-laptop-diffuapriel")
-    assert seen["k"] == {"steps": 5, "tokens": None}
+    assert seen["k"] == {"steps": 5, "tokens": None, "progress": True}
     assert run("train", "--recipe", "tales-laptop", "--stop-after-minutes", "1")[0] == 0
+
+
+def test_older_spellings_of_train_s_options_go_on_working(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict = {}
+    monkeypatch.setattr("diffuapriel.training.recipes.run_recipe", lambda *a, **k: seen.update(k))
+    older = ["--accumulate", "3", "--final-rate", "0.2", "--clip", "0.5"]
+    assert run("train", "--recipe", "tales-laptop", "--quiet", *older)[0] == 130
+    assert seen == {
+        "gradient_accumulation_steps": 3,
+        "min_lr_ratio": 0.2,
+        "max_grad_norm": 0.5,
+        "progress": False,
+    }
+    assert "--accumulate" not in run("train", "--help")[1]
+
+
+def test_train_has_a_flag_for_every_option_and_shows_its_default(run: Run) -> None:
+    out = " ".join(run("train", "--help")[1].split())
+    for name, declared in options_of(TrainConfig).items():
+        if name == "folder":  # --out, whose default depends on the model
+            continue
+        assert f"--{name.replace('_', '-')}" in out
+        assert declared.default in (None, False) or f"(default: {declared.default})" in out, name
+
+
+def test_help_imports_no_pytorch() -> None:
+    code = "import sys; from diffuapriel import cli; cli.main(['train', '--help']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0

@@ -102,10 +102,10 @@ def where_it_runs(device: str) -> str:
     """Where a race runs, in a sentence."""
     import torch
 
-    from diffuapriel.device import machine_name
+    from diffuapriel.device import device_name
 
     if device.startswith("cuda"):
-        name = machine_name(torch.device(device))
+        name = device_name(torch.device(device))
         return f"The race runs on {name}, in bfloat16; the first run of a model compiles it, half a minute or so."
     if device == "cpu" and not torch.cuda.is_available():
         return "There is no NVIDIA GPU here: the race runs on the CPU."

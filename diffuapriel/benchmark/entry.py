@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from diffuapriel.config import ModelConfig, preset
+from diffuapriel.device import resolve_device
 from diffuapriel.tokenizer import Tokenizer, get_tokenizer
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Entry:
         """The entry of a bundled checkpoint or of a checkpoint folder."""
         from diffuapriel.checkpoint import load_checkpoint
 
-        check_device(device)
+        resolve_device(device)
         model, tokenizer = load_checkpoint(name_or_path, device=device)
         return cls.of_model(name or str(name_or_path), model.eval(), tokenizer)
 
@@ -74,7 +75,7 @@ class Entry:
     def random(cls, preset_name: str, architecture: str, *, device: str = "cpu", seed: int = 0) -> Entry:
         """The entry of an untrained preset: it writes nonsense at the speed of a trained one."""
         config = preset(preset_name, architecture)
-        check_device(device)
+        resolve_device(device)
         name = f"{architecture} {preset_name}, random weights"
         model = random_denoiser(config, device=device, seed=seed)
         return cls.of_model(name, model, get_tokenizer(config.tokenizer), weights="random")
@@ -173,15 +174,6 @@ def scan_backend(config: ModelConfig, device: torch.device, dtype: torch.dtype) 
     from diffuapriel.ops.ssd import choose_backend
 
     return choose_backend("auto", torch.empty(0, device=device, dtype=dtype), config.headdim, config.d_state)
-
-
-def check_device(device: torch.device | str) -> None:
-    """Raises ValueError, in one line, for a device that is not available."""
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device is {str(device)!r}, which cannot be used here: {reason}") from None
 
 
 def distinct_names(entries: list[Entry]) -> list[str]:

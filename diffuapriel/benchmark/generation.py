@@ -26,7 +26,7 @@ from diffuapriel.benchmark.entry import Entry
 from diffuapriel.benchmark.memory import PeakMemory, estimate_bytes, out_of_memory, refusal
 from diffuapriel.benchmark.result import EntryFacts, EntryResult, RaceResult, Run
 from diffuapriel.benchmark.timing import Clock, interleaved, undisturbed
-from diffuapriel.device import machine_name
+from diffuapriel.device import device_name
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import SamplerConfig
@@ -103,7 +103,7 @@ def race_events(
         warmup_steps=warmup_steps,
         order=tuple(entry.name for entry in order),
         runs=tuple(sorted((run for entry in racing for run in entry.runs), key=lambda run: run.started)),
-        machine=machine_name(entries[0].device),
+        machine=device_name(entries[0].device),
         threads=torch.get_num_threads(),
         clock=Clock(entries[0].device).kind,
         memory_method=PeakMemory(entries[0].device).method,

@@ -23,7 +23,7 @@ from diffuapriel.benchmark.entry import Entry, distinct_names, half_masked
 from diffuapriel.benchmark.memory import PeakMemory, estimate_bytes, out_of_memory, refusal
 from diffuapriel.benchmark.result import read_schema
 from diffuapriel.benchmark.timing import Clock, Spread, interleaved, undisturbed
-from diffuapriel.device import machine_name
+from diffuapriel.device import device_name
 
 TAIL = 4  # lengths at the long end that the exponent is fitted to
 
@@ -210,7 +210,7 @@ def sweep_events(
     done = 0
 
     method = PeakMemory(device).method.replace("one step", "one forward pass")
-    machine, threads = machine_name(device), torch.get_num_threads()
+    machine, threads = device_name(device), torch.get_num_threads()
 
     def event(message: str) -> SweepEvent:
         points = tuple(point for probe in probes for point in probe.points)

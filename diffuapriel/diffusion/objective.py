@@ -103,7 +103,7 @@ def nelbo(
     noise: Tensor | None = None,
     generator: torch.Generator | None = None,
     document_ids: Tensor | None = None,
-    most_masked: int | None = None,
+    max_masked: int | None = None,
     compiled: bool = False,
 ) -> Nelbo:
     """One Monte-Carlo draw of the negative evidence lower bound of `ids` (batch, length).
@@ -115,7 +115,7 @@ def nelbo(
 
     t (batch,) is drawn stratified when left out, then the noise (batch, length) of `corrupt`. The head runs on
     masked positions only: half as much work, for which counting them, a wait for the device, is a small price. With
-    `most_masked` nothing is counted and every shape is known: the head runs on so many positions, the masked ones
+    `max_masked` nothing is counted and every shape is known: the head runs on so many positions, the masked ones
     first, named by int64 numbers, and the loss is NaN if there are more of these.
     With `compiled`, which is for a `Denoiser`, the cross-entropy is one compiled kernel each way: it reads logits in
     their own dtype, padding included, and keeps nothing of their size in float32, most of a GPU's time where the
@@ -130,14 +130,14 @@ def nelbo(
         t = stratified_t(ids.shape[0], generator, ids.device)
     noisy = corrupt(ids, t, schedule, mask_id, generator, noise=noise)
     masked = noisy == mask_id  # (batch, length)
-    cross_entropy = _compiled_cross_entropy(dynamic=most_masked is None) if compiled else _cross_entropy
-    if most_masked is None:
+    cross_entropy = _compiled_cross_entropy(dynamic=max_masked is None) if compiled else _cross_entropy
+    if max_masked is None:
         chosen = cross_entropy(see(noisy, schedule.sigma(t), masked), ids[masked], mask_id)
         nll = torch.zeros(ids.shape, device=ids.device, dtype=chosen.dtype).masked_scatter(masked, chosen)
     else:
-        first = torch.argsort(masked.flatten(), descending=True, stable=True)[:most_masked]
+        first = torch.argsort(masked.flatten(), descending=True, stable=True)[:max_masked]
         chosen = cross_entropy(see(noisy, schedule.sigma(t), first), ids.flatten()[first], mask_id)
-        chosen = chosen * masked.flatten()[first] + torch.where(masked.sum() > most_masked, torch.nan, 0.0)
+        chosen = chosen * masked.flatten()[first] + torch.where(masked.sum() > max_masked, torch.nan, 0.0)
         nll = torch.zeros(ids.numel(), device=ids.device, dtype=chosen.dtype).index_copy(0, first, chosen)
         nll = nll.view(ids.shape)
     nats = schedule.weight(t) * nll.sum(1)

@@ -1,20 +1,19 @@
-"""The state of a run on disk: all that is needed to go on exactly where it stood.
+"""The state of a run on disk: everything needed to continue it exactly.
 
-    state/shard-R-model-1-of-1.safetensors   of each rank R its part of model/NAME, ema/NAME, exp_avg/NAME and
-                                             exp_avg_sq/NAME, float32, with the place of each part in its header
-    state/state.json                         updates done and planned, seconds used, options, the files' names
+    state/shard-R-model-1-of-1.safetensors   rank R's part of model/NAME, ema/NAME, exp_avg/NAME and exp_avg_sq/NAME,
+                                             float32; the header holds the offset of each part
+    state/state.json                         steps done and planned, seconds used, options, names of the files
 
-The tensors are written and read by torch.distributed.checkpoint in its safetensors format, each rank its own slices:
-sharded parameters by their owners, whole ones shared out; a run may go on with another number of ranks or another
-strategy. There is no random generator to save: batches, noise levels and masks are functions of (seed, step).
+torch.distributed.checkpoint writes and reads the tensors in its safetensors format. Each rank writes its own slices
+(sharded parameters by their owners, whole ones divided among the ranks), so a run may continue with another number of
+ranks or another strategy. No random generator is saved: batches, noise levels and masks are functions of (seed, step).
 
-Every rank writes aside, then rank 0 adds state.json and renames the folder (storage.py), so a run killed at any
-moment, on any rank, during a save too, finds a whole state or, before its first save, none.
+Every rank writes to a temporary folder, then rank 0 adds state.json and renames it (storage.py). A run killed at any
+moment, on any rank, even during a save, therefore finds a complete state or, before its first save, none.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffuapriel.config import RENAMED_SCHEDULES
 from diffuapriel.storage import (
     check_tensors,
     find_folder,
@@ -33,65 +31,64 @@ from diffuapriel.storage import (
     writing_folder,
 )
 from diffuapriel.training.config import TrainConfig
-from diffuapriel.training.distributed import OneProcess
+from diffuapriel.training.distributed import SingleProcess
 from diffuapriel.training.optimizer import EMA
 
 FORMAT_VERSION = 2
-MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's memory of each parameter; its `step` is the run's
+MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's, per parameter; its `step` is the run's
 
 
 @dataclass
-class Progress:
-    """How far a run is. `total_steps` is None until the clock has fixed it (see `TrainConfig.minutes`)."""
+class TrainState:
+    """The progress of a run. `total_steps` is None until the clock has fixed it (see `TrainConfig.minutes`)."""
 
-    step: int = 0  # updates done
+    step: int = 0  # steps done
     total_steps: int | None = None
     seconds: float = 0.0  # of training, over all sessions
 
     @property
     def finished(self) -> bool:
-        """Whether every planned update is done."""
         return self.total_steps is not None and self.step >= self.total_steps
 
 
 def save_state(
     folder: Path,
-    progress: Progress,
+    state: TrainState,
     config: TrainConfig,
     model: nn.Module,
     ema: EMA,
     optimizer: torch.optim.AdamW,
-    ranks: OneProcess,
+    processes: SingleProcess,
 ) -> None:
-    """Replace the state in `folder`, whole or not at all. All ranks must call it."""
+    """Replace the state in `folder` atomically. All ranks must call it."""
     tensors = _tensors(model, ema, optimizer)
 
     def write_first(path: Path) -> None:
-        ranks.barrier()  # the empty folder is there
-        _write_own(path, tensors, ranks)
+        processes.barrier()  # the empty folder exists
+        _write_own(path, tensors, processes)
         document = {
             "format_version": FORMAT_VERSION,
-            "step": progress.step,
-            "total_steps": progress.total_steps,
-            "seconds": progress.seconds,
-            "ranks": ranks.ranks,
+            "step": state.step,
+            "total_steps": state.total_steps,
+            "seconds": state.seconds,
+            "world_size": processes.world_size,
             "config": config.to_dict(),
             "files": sorted(file.name for file in path.iterdir()),
         }
         write_json(path / "state.json", document)
 
-    if ranks.first:
+    if processes.is_main:
         replace_folder(folder, write_first)
     else:
-        ranks.barrier()
-        _write_own(writing_folder(folder), tensors, ranks)
-    ranks.barrier()  # renamed: no rank is ahead of what is on disk
+        processes.barrier()
+        _write_own(writing_folder(folder), tensors, processes)
+    processes.barrier()  # renamed: no rank runs ahead of the disk
 
 
-def find_progress(folder: Path, config: TrainConfig) -> Progress | None:
-    """How far the run in `folder` is; None where there is none.
+def read_train_state(folder: Path, config: TrainConfig) -> TrainState | None:
+    """The progress of the run in `folder`; None where there is none.
 
-    Raises ValueError when the state belongs to a run with other options, or is damaged.
+    Raises ValueError when the state belongs to a run with other options or is damaged.
     """
     found = find_folder(folder)
     if found is None:
@@ -100,46 +97,55 @@ def find_progress(folder: Path, config: TrainConfig) -> Progress | None:
     _refuse_other_options(found, document, config)
     for name in document["files"]:
         check_tensors(found / name)
-    return Progress(document["step"], document["total_steps"], document["seconds"])
+    return TrainState(document["step"], document["total_steps"], document["seconds"])
 
 
 def load_state(
-    folder: Path, step: int, model: nn.Module, ema: EMA, optimizer: torch.optim.AdamW, ranks: OneProcess
+    folder: Path,
+    step: int,
+    model: nn.Module,
+    ema: EMA,
+    optimizer: torch.optim.AdamW,
+    processes: SingleProcess,
 ) -> None:
-    """Bring model, average and optimizer to the state in `folder`, of `step` updates. All ranks must call it.
+    """Load the state in `folder`, taken after `step` steps, into model, average and optimizer. All ranks must call it.
 
-    Raises ValueError when the tensors are not this model's.
+    Raises ValueError when the tensors do not fit this model.
     """
     from torch.distributed.checkpoint import CheckpointException, HuggingFaceStorageReader, load
 
     found = find_folder(folder)
-    assert found is not None, "find_progress has found it"
+    assert found is not None, "read_train_state has found it"
     tensors = _tensors(model, ema, optimizer)
     try:
         with _quiet():
-            load(tensors, storage_reader=HuggingFaceStorageReader(str(found)), no_dist=ranks.ranks == 1)
+            load(
+                tensors,
+                storage_reader=HuggingFaceStorageReader(str(found)),
+                no_dist=processes.world_size == 1,
+            )
     except (CheckpointException, RuntimeError, ValueError) as error:
         raise ValueError(f"{found} does not hold this model's tensors: {error}") from None
-    for memory in optimizer.state.values():
-        memory["step"].fill_(step)
+    for moments in optimizer.state.values():
+        moments["step"].fill_(step)
 
 
-def _write_own(path: Path, tensors: dict[str, Tensor], ranks: OneProcess) -> None:
-    """This rank's slices of `tensors`; the ranks agree on who writes what."""
+def _write_own(path: Path, tensors: dict[str, Tensor], processes: SingleProcess) -> None:
+    """Write this rank's slices of `tensors`."""
     from torch.distributed.checkpoint import HuggingFaceStorageWriter, save
 
     writer = HuggingFaceStorageWriter(str(path), save_distributed=True)
     with _quiet():
-        save(tensors, storage_writer=writer, no_dist=ranks.ranks == 1)
+        save(tensors, storage_writer=writer, no_dist=processes.world_size == 1)
 
 
 def _quiet() -> warnings.catch_warnings:
-    """Within the block the library does not remark that one process is one process."""
+    """Within the block torch does not warn that a single process needs no process group."""
     return warnings.catch_warnings(action="ignore", category=UserWarning)
 
 
 def _tensors(model: nn.Module, ema: EMA, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
-    """The tensors of a state by name, to be read or overwritten in place; AdamW's are made where it has none yet."""
+    """The tensors of a state by name, to be read or overwritten in place; AdamW's are created if missing."""
     tensors: dict[str, Tensor] = {}
     fused = {p: bool(group["fused"]) for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in model.named_parameters():
@@ -162,14 +168,10 @@ def _refuse_other_options(found: Path, document: dict[str, Any], config: TrainCo
     if version != FORMAT_VERSION or not isinstance(document.get("config"), dict):
         raise ValueError(
             f"{file} has format_version {version!r}; this package reads {FORMAT_VERSION}: "
-            "finish the run with the version that began it, or choose another folder"
+            "finish the run with the version that started it, or choose another folder"
         )
-    defaults = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
-    began = defaults | document["config"]  # options that did not exist then stood at their default
-    began["schedule"] = RENAMED_SCHEDULES.get(began["schedule"], began["schedule"])
-    for key, value in config.fixed_part().items():
-        if began[key] != value:
-            raise ValueError(
-                f"{file} is of a run with {key} = {began[key]!r}, not {value!r}; "
-                "go on with the same options, or choose another folder"
-            )
+    for name, (saved, value) in config.differences(document["config"]).items():
+        raise ValueError(
+            f"{file} belongs to a run with {name} = {saved!r}, not {value!r}; "
+            "continue with the same options, or choose another folder"
+        )

@@ -1,14 +1,19 @@
-"""Everything that can be chosen about a training run, in one frozen, checked dataclass.
+"""The options of a training run: one frozen dataclass that checks itself.
 
-How long a run is, is said in exactly one way:
+The length of a run is given in exactly one way:
 
-    steps     so many updates: reproducible bit for bit on the same machine
-    tokens    rounded up to whole updates: the same for every architecture, so models can be compared
-    minutes   the speed of the first seconds fixes the number of updates once; from then on the run is one of
-              `steps`, and that number is kept in its state, its log and its model card
+    steps     optimizer steps: reproducible bit for bit on the same machine
+    tokens    rounded up to whole steps: the same for every architecture, so that models can be compared
+    minutes   the speed of the first seconds fixes the number of steps once; from then on the run is one of `steps`,
+              and that number is kept in its state, its log and its model card
 
-`stop_after_minutes` is another thing: a hard stop of the clock. What is not finished then is saved, and the
-same call goes on later as if nothing had happened.
+`stop_after_minutes` is a hard time limit instead: the run is saved when it is reached, and the same call continues it.
+
+Peak learning rates: Mamba wants about three times the Transformer's (an independent reproduction at 130M found 1e-3
+against 3e-4), and QK-normed attention tolerates 2e-3 at laptop size. They fall as the model grows. At `tiny`, 250 steps
+of 65,536 tokens of tales were best at 6e-3 (of 1.5e-3, 3e-3 and 6e-3) for both Mamba models and at 4e-3 (of 1e-3, 2e-3
+and 4e-3) for DiffuTran, the largest tried in each case; long runs want less, so all three use 3e-3. `small` uses 2e-3,
+at which DiffuApriel reaches 0.564 nats/token after 32 million tokens of tales; `tiny` reaches 0.623.
 """
 
 from __future__ import annotations
@@ -16,17 +21,18 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+from diffuapriel.config import ARCHITECTURES, PRESETS, RENAMED_SCHEDULES, SCHEDULES, ModelConfig, preset
+from diffuapriel.options import check_fields, option, options_of
 
-from diffuapriel.config import ARCHITECTURES, ModelConfig, preset
-from diffuapriel.diffusion.schedule import get_schedule
-from diffuapriel.training.optimizer import FINAL_RATE, default_learning_rate
+if TYPE_CHECKING:
+    import torch
 
 PRECISIONS = ("float32", "bf16")
-STRATEGIES = ("auto", "ddp", "fsdp")  # see ranks.py
-# What may differ when a run goes on: where and how fast it runs, not what it computes.
+STRATEGIES = ("auto", "ddp", "fsdp")  # see distributed.py
+MIN_LR_RATIO = 0.1
+# Options that may change when a run continues: they affect where and how fast it runs, not what it computes.
 FREE_ON_RESUME = (
     "folder",
     "device",
@@ -38,87 +44,103 @@ FREE_ON_RESUME = (
     "validation_windows",
     "tensorboard",
 )
+# Names of options in states and checkpoints written before they were renamed.
+RENAMED = {"accumulate": "gradient_accumulation_steps", "clip": "max_grad_norm", "final_rate": "min_lr_ratio"}
 
-# field -> (least, most): both permitted
-RANGES: dict[str, tuple[float, float]] = {
-    "length": (2, 65_536),
-    "batch_size": (1, 65_536),
-    "accumulate": (1, 65_536),
-    "steps": (1, 10**9),
-    "tokens": (1, 10**15),
-    "minutes": (0.01, 100_000),
-    "stop_after_minutes": (0.01, 100_000),
-    "learning_rate": (1e-8, 1.0),
-    "warmup_steps": (1, 10**6),
-    "final_rate": (0.0, 1.0),
-    "weight_decay": (0.0, 10.0),
-    "ema_decay": (0.0, 0.999999),
-    "clip": (1e-6, 1e6),
-    "seed": (0, 2**63 - 1),
-    "validate_every": (1, 10**9),
-    "validation_windows": (2, 65_536),
-    "save_seconds": (0.0, 1e6),
+# preset -> (Mamba and hybrid, Transformer)
+LEARNING_RATES = {
+    "nano": (3e-3, 2e-3),
+    "tiny": (3e-3, 3e-3),
+    "small": (2e-3, 2e-3),
+    "240m": (1e-3, 3e-4),
+    "0.5b": (6e-4, 2e-4),
+    "1.3b": (4.5e-4, 1.5e-4),
 }
-WHOLE = (
-    "length",
-    "batch_size",
-    "accumulate",
-    "steps",
-    "tokens",
-    "warmup_steps",
-    "seed",
-    "validate_every",
-    "validation_windows",
-)
+
+
+def default_learning_rate(preset: str, architecture: str) -> float:
+    """The default peak learning rate. Raises ValueError for an unknown preset."""
+    if preset not in LEARNING_RATES:
+        raise ValueError(f"preset is {preset!r}; permitted: {', '.join(LEARNING_RATES)}")
+    mamba, transformer = LEARNING_RATES[preset]
+    return transformer if architecture == "diffutran" else mamba
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training run. Raises ValueError or TypeError that names the field, its value and what is permitted.
+    """One training run. Raises ValueError or TypeError that names the option, its value and what is permitted.
 
-    batch_size x accumulate rows of `length` tokens make one update, over all processes; at most batch_size of them go
-    through a model at once, so `accumulate` changes memory, not the result. learning_rate None takes the
-    architecture's own (optimizer.py). `model` is a shape of one's own in place of `preset`.
+    One step reads batch_size x gradient_accumulation_steps rows of `length` tokens, over all processes. At most
+    batch_size rows pass through the model at once, so accumulation changes memory, not the result. `model` replaces
+    `preset` by a shape of your own.
     """
 
-    architecture: str = "diffuapriel"
-    preset: str = "nano"
+    architecture: str = option("diffuapriel", choices=ARCHITECTURES, help="the backbone")
+    preset: str = option("nano", choices=tuple(PRESETS), help="size; `diffuapriel params` lists them")
     model: ModelConfig | None = None
-    corpus: str = "tales"
-    folder: str = "runs/latest"
-    length: int = 256  # tokens
-    batch_size: int = 16  # rows
-    accumulate: int = 1
-    steps: int | None = None
-    tokens: int | None = None
-    minutes: float | None = None
-    stop_after_minutes: float | None = None
-    schedule: str = "log-linear"
-    learning_rate: float | None = None
-    warmup_steps: int = 100
-    final_rate: float = FINAL_RATE  # at the end of the cosine, as a part of the peak
-    weight_decay: float = 0.1
+    corpus: str = option("tales", help="see above")
+    folder: str = option("runs/latest", help="where to save")
+    length: int = option(256, least=2, most=65_536, help="tokens per row")
+    batch_size: int = option(
+        16, least=1, most=65_536, help="rows that pass through the model at once, at most"
+    )
+    gradient_accumulation_steps: int = option(
+        1, least=1, most=65_536, help="batches per step, over all processes", flags=("--accumulate",)
+    )
+    steps: int | None = option(None, least=1, most=10**9, help="optimizer steps")
+    tokens: int | None = option(None, least=1, most=10**15, help="tokens to read, rounded up to whole steps")
+    minutes: float | None = option(
+        None, least=0.01, most=100_000, help="as many steps as fit into X minutes on this machine"
+    )
+    stop_after_minutes: float | None = option(
+        None,
+        least=0.01,
+        most=100_000,
+        help="save and stop after X minutes; run the command again to continue",
+    )
+    schedule: str = option("log-linear", choices=SCHEDULES, renamed=RENAMED_SCHEDULES, help="noise schedule")
+    learning_rate: float | None = option(
+        None, least=1e-8, most=1.0, help="peak learning rate; depends on preset and architecture unless given"
+    )
+    warmup_steps: int = option(100, least=1, most=10**6, help="steps of linear warm-up")
+    min_lr_ratio: float = option(
+        MIN_LR_RATIO,
+        least=0.0,
+        most=1.0,
+        help="learning rate at the end of the cosine, as a fraction of the peak",
+        flags=("--final-rate",),
+    )
+    weight_decay: float = option(0.1, least=0.0, most=10.0, help="applied to matrices only")
     betas: tuple[float, float] = (0.9, 0.95)
-    ema_decay: float = 0.9999
-    clip: float = 1.0  # greatest norm of the gradient
-    document_boundaries: bool = False  # packed documents do not see each other, in scan nor attention
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "float32"
-    strategy: str = "auto"  # of several processes: DDP unless "fsdp"
-    compile: bool = False
-    checkpoint_activations: bool = False  # less memory for a third more arithmetic
-    validate_every: int = 500  # updates
-    validation_windows: int = 64  # of held-out text, each time
-    save_seconds: float = 60.0  # between two saves of the state
-    tensorboard: bool = False  # also write the log for TensorBoard
+    ema_decay: float = option(
+        0.9999,
+        least=0.0,
+        most=0.999999,
+        help="decay of the weight average, which is what the checkpoint holds",
+    )
+    max_grad_norm: float = option(
+        1.0, least=1e-6, most=1e6, help="clip gradients to this norm", flags=("--clip",)
+    )
+    document_boundaries: bool = option(
+        False, help="keep the documents in a row separate: neither scan nor attention crosses a boundary"
+    )
+    seed: int = option(0, least=0, most=2**63 - 1, help="seed of data order, noise and initial weights")
+    device: str = option("auto", help="cpu, cuda, cuda:1 or mps; auto is CUDA where available")
+    precision: str = option("float32", choices=PRECISIONS, help="precision of matrix products")
+    strategy: str = option("auto", choices=STRATEGIES, help="for several processes; auto is ddp")
+    compile: bool = option(False, help="use torch.compile")
+    checkpoint_activations: bool = option(
+        False, help="recompute activations in the backward pass: less memory, a third more arithmetic"
+    )
+    validate_every: int = option(500, least=1, most=10**9, help="steps between validations")
+    validation_windows: int = option(64, least=2, most=65_536, help="held-out rows per validation")
+    save_seconds: float = option(
+        60.0, least=0.0, most=1e6, help="seconds between saves of the training state"
+    )
+    tensorboard: bool = option(False, help="also log for TensorBoard, in FOLDER/tensorboard")
 
     def __post_init__(self) -> None:
-        _refuse_unknown("architecture", self.architecture, ARCHITECTURES)
-        _refuse_unknown("precision", self.precision, PRECISIONS)
-        _refuse_unknown("strategy", self.strategy, STRATEGIES)
-        for name in RANGES:
-            _refuse_out_of_range(name, getattr(self, name))
+        check_fields(self)
         beta_1, beta_2 = self.betas
         if not (0 <= beta_1 < 1 and 0 <= beta_2 < 1):
             raise ValueError(f"betas are {self.betas}; each must be 0 or more and below 1")
@@ -135,66 +157,53 @@ class TrainConfig:
             raise ValueError(
                 f"length is {self.length}; the model's context is {self.model_config.context_length}"
             )
-        default_learning_rate(self.preset, self.architecture)  # refuses an unknown preset
-        # Refuses an unknown schedule; an old name becomes the present one.
-        object.__setattr__(self, "schedule", get_schedule(self.schedule).name)
 
     @property
     def model_config(self) -> ModelConfig:
-        """The shape that is trained."""
         return self.model or preset(self.preset, self.architecture)
 
     @property
     def peak_learning_rate(self) -> float:
-        """The rate at the end of the warm-up."""
+        """The learning rate at the end of the warm-up."""
         return self.learning_rate or default_learning_rate(self.preset, self.architecture)
 
     @property
-    def rows(self) -> int:
-        """Rows of one update."""
-        return self.batch_size * self.accumulate
+    def global_batch_size(self) -> int:
+        """Rows per step, over all processes."""
+        return self.batch_size * self.gradient_accumulation_steps
 
     @property
     def tokens_per_step(self) -> int:
-        """Tokens of one update, [MASK]s and padding included."""
-        return self.rows * self.length
+        """Tokens per step, [MASK] and padding included."""
+        return self.global_batch_size * self.length
 
     @property
     def planned_steps(self) -> int | None:
-        """The number of updates, where it is known before the clock is read."""
+        """The number of steps; None where `minutes` decides it during the run."""
         return self.steps if self.tokens is None else math.ceil(self.tokens / self.tokens_per_step)
 
     @property
     def torch_device(self) -> torch.device:
-        """The device, "auto" being CUDA where there is one. Raises ValueError when it is not there."""
-        if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            return torch.empty(0, device=self.device).device
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"device is {self.device!r}, which cannot be used here: {reason}") from None
+        """Raises ValueError for a device that this machine does not have."""
+        from diffuapriel.device import resolve_device
+
+        return resolve_device(self.device)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {**dataclasses.asdict(self), "betas": list(self.betas)}
 
-    def fixed_part(self) -> dict[str, Any]:
-        """What must be the same for a run to go on."""
-        return {key: value for key, value in self.to_dict().items() if key not in FREE_ON_RESUME}
-
-
-def _refuse_unknown(name: str, value: Any, permitted: tuple[str, ...]) -> None:
-    if value not in permitted:
-        raise ValueError(f"{name} is {value!r}; permitted: {', '.join(permitted)}")
-
-
-def _refuse_out_of_range(name: str, value: Any) -> None:
-    least, most = RANGES[name]
-    if value is None and TrainConfig.__dataclass_fields__[name].default is None:
-        return
-    kind = "a whole number" if name in WHOLE else "a number"
-    if isinstance(value, bool) or not isinstance(value, int if name in WHOLE else (int, float)):
-        raise TypeError(f"{name} is {value!r}; it must be {kind} from {least:g} to {most:g}")
-    if not least <= value <= most:  # also refuses NaN
-        raise ValueError(f"{name} is {value!r}; it must be {kind} from {least:g} to {most:g}")
+    def differences(self, saved: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """Options that must not change when a run continues and differ from `saved`, the `to_dict` of its state:
+        name -> (saved value, this value). Older names and spellings are understood, and options that did not exist
+        yet count as their default."""
+        began: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(self)}
+        began |= {RENAMED.get(name, name): value for name, value in saved.items()}
+        for name, declared in options_of(TrainConfig).items():
+            if isinstance(began[name], str):
+                began[name] = declared.renamed.get(began[name], began[name])
+        return {
+            name: (began[name], value)
+            for name, value in self.to_dict().items()
+            if name not in FREE_ON_RESUME and began[name] != value
+        }

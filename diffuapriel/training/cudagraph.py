@@ -1,12 +1,12 @@
-"""The forward and backward pass of a part of an update, recorded once as a CUDA graph and replayed.
+"""Forward and backward pass of a micro-batch, recorded once as a CUDA graph and replayed.
 
-A small model's kernels are done before Python has launched the next: at `tiny` a GPU waits three quarters of the time.
-A recording is one launch for all of them. It asks for shapes and addresses that stay:
+A small model's kernels finish before Python has launched the next one: at `tiny` a GPU is idle three quarters of the
+time. Replaying a graph is one launch for all of them. It needs fixed shapes and addresses:
 
-    ids, t, noise     are copied into tensors of the recording's own
-    masked positions  a number fixed beforehand of which some may be unmasked and count nothing (`most_masked`)
-    gradients         are kept, set to zero between updates and added to; all of them are parts of one tensor, so
-                      that several ranks average them in one message, after the last part of an update
+    ids, t, noise     are copied into the graph's own tensors
+    masked positions  a fixed number, some of which may be unmasked and then count nothing (`max_masked`)
+    gradients         are kept, zeroed between steps and added to; they are views of one tensor, so that several ranks
+                      average them in one message, after the last micro-batch of a step
 """
 
 from __future__ import annotations
@@ -21,39 +21,40 @@ from diffuapriel.diffusion.objective import T_MIN, spread
 from diffuapriel.diffusion.schedule import Schedule
 from diffuapriel.ops.cudagraph import record
 from diffuapriel.training.config import TrainConfig
-from diffuapriel.training.distributed import OneProcess
+from diffuapriel.training.distributed import SingleProcess
 
-AddGradient = Callable[..., Tensor]  # (ids, t, noise) to the loss; the gradient is added to the parameters
-DEVIATIONS = 8  # of the number of masked positions above its mean
+AddGradient = Callable[..., Tensor]  # (ids, t, noise) -> loss; adds the gradient to the parameters
+DEVIATIONS = 8  # standard deviations above the mean number of masked positions
 ALIGNED = 64  # numbers
 
 
-def can_record(config: TrainConfig, ranks: OneProcess) -> bool:
-    """Whether a run's updates can be recorded: compiled, on CUDA, weights whole on every rank, texts that see each
-    other, and parts of one size."""
-    whole = ranks.device.type == "cuda" and config.strategy != "fsdp"
-    even = len(ranks.share(config.rows)) % part_rows(config, ranks) == 0
+def can_record(config: TrainConfig, processes: SingleProcess) -> bool:
+    """Whether steps can be recorded: compiled, on CUDA, with unsharded weights, without document boundaries, and in
+    micro-batches of one size."""
+    whole = processes.device.type == "cuda" and config.strategy != "fsdp"
+    even = len(processes.local_slice(config.global_batch_size)) % micro_batch_size(config, processes) == 0
     return whole and even and config.compile and not config.document_boundaries
 
 
-def part_rows(config: TrainConfig, ranks: OneProcess) -> int:
-    """Rows of a part: as many of the rank's as go through the model at once."""
-    return min(config.batch_size, len(ranks.share(config.rows)))
+def micro_batch_size(config: TrainConfig, processes: SingleProcess) -> int:
+    """Rows of this rank that pass through the model at once."""
+    return min(config.batch_size, len(processes.local_slice(config.global_batch_size)))
 
 
-def most_masked(schedule: Schedule, config: TrainConfig, rows: int) -> int:
-    """So many positions of a part of `rows` rows are masked at most, but for once in 10^15 parts, when the loss is NaN.
+def max_masked(schedule: Schedule, config: TrainConfig, rows: int) -> int:
+    """Upper bound on the masked positions in a micro-batch of `rows` rows. It is exceeded with probability 1e-15, in
+    which case the loss is NaN.
 
-    Times are stratified over the update, and spread over its parts: the number of masked tokens hardly varies.
+    Times are stratified over the step and spread over its micro-batches, so the number of masked tokens hardly varies.
     """
-    ends = (torch.arange(config.rows) + 1) / config.rows  # of each row's stretch of times
-    masked = (1 - schedule.alpha(T_MIN + (1 - T_MIN) * ends))[spread(config.rows)].split(rows)
-    tokens, mean = rows * config.length, max(part.sum().item() for part in masked) * config.length
+    ends = (torch.arange(config.global_batch_size) + 1) / config.global_batch_size  # of each row's stratum
+    masked = (1 - schedule.alpha(T_MIN + (1 - T_MIN) * ends))[spread(config.global_batch_size)].split(rows)
+    tokens, mean = rows * config.length, max(micro.sum().item() for micro in masked) * config.length
     return min(tokens, math.ceil(mean + DEVIATIONS * math.sqrt(tokens) / 2))
 
 
-def gradients_in_one(model: nn.Module) -> Tensor:
-    """Give every parameter a gradient of zeros, each a part of the tensor returned, on boundaries of 256 bytes."""
+def flatten_gradients(model: nn.Module) -> Tensor:
+    """Give every parameter a gradient of zeros, a view of the returned tensor, aligned to 256 bytes."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     sizes = [-(-parameter.numel() // ALIGNED) * ALIGNED for parameter in parameters]
     together = parameters[0].new_zeros(sum(sizes))
@@ -63,7 +64,7 @@ def gradients_in_one(model: nn.Module) -> Tensor:
 
 
 class Recorded:
-    """`add(ids, t, noise)`, replayed: adds the gradient of a part to the parameters, which must keep theirs.
+    """`add(ids, t, noise)`, replayed: adds the gradient of a micro-batch to the parameters' own gradient tensors.
 
     `gradients` is the tensor that holds them all.
     """
@@ -74,19 +75,19 @@ class Recorded:
         model: nn.Module,
         schedule: Schedule,
         config: TrainConfig,
-        ranks: OneProcess,
+        processes: SingleProcess,
     ) -> None:
-        rows, length, device = part_rows(config, ranks), config.length, ranks.device
-        most = most_masked(schedule, config, rows)
-        self.gradients = gradients_in_one(model)
+        rows, length, device = micro_batch_size(config, processes), config.length, processes.device
+        most = max_masked(schedule, config, rows)
+        self.gradients = flatten_gradients(model)
         ids = torch.zeros(rows, length, dtype=torch.int64, device=device)
         t = (torch.arange(rows, device=device) + 0.5) / rows
         self.inputs = (ids, t, torch.rand(rows, length, device=device))
-        self.replay, self.loss = record(lambda: add(*self.inputs, most_masked=most), device)
+        self.replay, self.loss = record(lambda: add(*self.inputs, max_masked=most), device)
         self.gradients.zero_()
 
     def __call__(self, ids: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """The part's share of the loss, in a tensor of its own."""
+        """The micro-batch's share of the loss, in a new tensor."""
         for own, given in zip(self.inputs, (ids, t, noise), strict=True):
             own.copy_(given)
         self.replay()
@@ -99,21 +100,21 @@ def recorded_or_plain(
     model: nn.Module,
     schedule: Schedule,
     config: TrainConfig,
-    ranks: OneProcess,
+    processes: SingleProcess,
     say: Callable[[str], object],
 ) -> AddGradient:
-    """`add`, recorded; `plain` where a device or a kernel of any rank cannot be recorded, and `say` hears why.
+    """`add`, recorded; `plain` if recording fails on any rank, and `say` gets the reason.
 
-    Of several ranks `add` must leave its gradients on its own rank.
+    With several ranks `add` must not average gradients.
     """
     recorded, reason = None, ""
     try:
-        recorded = Recorded(add, model, schedule, config, ranks)
+        recorded = Recorded(add, model, schedule, config, processes)
     except RuntimeError as error:
         reason = (str(error) or repr(error)).splitlines()[0]
-    failed = ranks.any(recorded is None)
+    failed = processes.any_rank(recorded is None)
     if recorded and not failed:
         return recorded
-    say(f"the update could not be recorded, going on without: {reason or 'not on every rank'}")
+    say(f"the step could not be recorded, continuing without: {reason or 'not on every rank'}")
     model.zero_grad()
     return plain

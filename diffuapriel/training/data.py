@@ -1,8 +1,7 @@
-"""Batches by update number: a pure function of (seed, step), so that a run can go on anywhere.
+"""Batches by step number: a pure function of (seed, step), so that a run can continue anywhere.
 
-Each rank makes the rows of an update that are its own, and no others. Where the model runs on CUDA they are made
-ahead by worker processes, in pinned memory, and copied while the model computes; on a CPU the model needs every core
-and they are made in between.
+Each rank makes only its own rows of a step. For CUDA, worker processes make them ahead, in pinned memory, and they are
+copied while the model computes; on a CPU the model needs every core, so they are made between steps.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from diffuapriel.data.base import Corpus
 from diffuapriel.training.config import TrainConfig
-from diffuapriel.training.distributed import OneProcess
+from diffuapriel.training.distributed import SingleProcess
 
-MOST_WORKERS = 12
-PREFETCHED = 8  # batches a worker keeps ready
+MAX_WORKERS = 12
+PREFETCHED = 8  # batches per worker
 
 
 class _Batches(Dataset[Tensor]):
-    """This rank's rows of every update, by its number."""
+    """This rank's rows of every step, by step number."""
 
     def __init__(self, corpus: Corpus, config: TrainConfig, rows: range) -> None:
         self.corpus, self.config, self.rows = corpus, config, rows
@@ -34,7 +33,7 @@ class _Batches(Dataset[Tensor]):
     def __getitem__(self, step: int) -> Tensor:
         c = self.config
         return self.corpus.batch(
-            step, split="train", batch_size=c.rows, length=c.length, seed=c.seed, rows=self.rows
+            step, split="train", batch_size=c.global_batch_size, length=c.length, seed=c.seed, rows=self.rows
         )
 
 
@@ -47,42 +46,42 @@ class _CountFrom(Sampler[int]):
 
 
 def batches(
-    corpus: Corpus, config: TrainConfig, ranks: OneProcess, *, start: int, workers: int | None = None
+    corpus: Corpus, config: TrainConfig, processes: SingleProcess, *, start: int, workers: int | None = None
 ) -> Iterator[Tensor]:
-    """Ids (batch_size x accumulate / ranks, length) int64 on the rank's device for update `start`, `start + 1`, ...
+    """Ids (global_batch_size / world_size, length) int64 on the rank's device for step `start`, `start + 1`, ...
 
-    workers: processes that make them; None takes most of this rank's share of the cores for CUDA, and none for a CPU.
+    workers: processes that make them; by default most of this rank's share of the cores for CUDA, none for a CPU.
     """
-    cuda = ranks.device.type == "cuda"
+    cuda = processes.device.type == "cuda"
     if workers is None:
-        cores = ((os.cpu_count() or 1) - 2) // ranks.local_ranks
-        workers = min(MOST_WORKERS, max(1, cores)) if cuda else 0
+        cores = ((os.cpu_count() or 1) - 2) // processes.local_world_size
+        workers = min(MAX_WORKERS, max(1, cores)) if cuda else 0
     loader = DataLoader(
-        _Batches(corpus, config, ranks.share(config.rows)),
+        _Batches(corpus, config, processes.local_slice(config.global_batch_size)),
         batch_size=None,
         sampler=_CountFrom(start),
         num_workers=workers,
         prefetch_factor=PREFETCHED if workers else None,
         pin_memory=cuda,
-        generator=torch.Generator(),  # the loader draws a number nobody uses: not from the caller's
+        generator=torch.Generator(),  # the loader draws an unused number: not from the caller's generator
         worker_init_fn=_quiet_worker if workers else None,
     )
     for ids in loader:
-        yield ids.to(ranks.device, non_blocking=True)
+        yield ids.to(processes.device, non_blocking=True)
 
 
 def _quiet_worker(worker: int) -> None:
-    """The loop stops its workers itself. Ctrl-C, and the SIGTERM that schedulers send to all of a job's processes, are
-    not for them; one thread each is enough."""
+    """The loop ends its workers, so they ignore Ctrl-C and the SIGTERM that schedulers send to all processes of a job.
+    One thread each is enough."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     if hasattr(signal, "sigwaitinfo"):  # Linux
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_obey_the_loop, daemon=True).start()
+        threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _obey_the_loop() -> None:
-    """End this worker when its own parent sends SIGTERM, and on nobody else's."""
+def _exit_with_parent() -> None:
+    """Exit on a SIGTERM from the parent process only."""
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(0)

@@ -1,13 +1,13 @@
-"""Model FLOPs and how much of a card they use: the MFU of the progress line (PaLM, arXiv:2204.02311, appendix B).
+"""Model FLOPs, and model FLOP utilisation (MFU) as in PaLM (arXiv:2204.02311, appendix B).
 
-    forward    2 a weight and token in every linear layer, the head at every position
-               attention   4 L d a token: every token sees every other, there is no causal half to leave out
-               scan        the recurrence: 4 N a channel, token and direction (state update and reading)
-    update     three times the forward pass: the backward pass takes two products for one
+    forward    linear layers   2 per weight and token, the head at every position included
+               attention       4 L d per token: every token attends to every other, so there is no causal half
+               scan            the recurrence: 4 N per channel, token and direction (state update and readout)
+    step       three times the forward pass: the backward pass takes two products for one
 
-This is the arithmetic that the model asks for, whatever computes it. Not counted: what activation checkpointing
-computes again, what the chunked form of the scan adds, and norms, convolutions and gates, which are no matrix products.
-MFU is model FLOPs per second over the card's peak for dense bfloat16 products, in float32 too.
+This counts the arithmetic of the model, not of an implementation. Not counted: what activation checkpointing
+recomputes, what the chunked form of the scan adds, and norms, convolutions and gates, which are not matrix products.
+MFU is model FLOPs per second over the card's peak for dense bfloat16 products, also for float32 runs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from diffuapriel.config import ModelConfig
 from diffuapriel.model.layers import FREQUENCIES
 
-# FLOP/s of dense bfloat16 products, from NVIDIA's data sheets (half the figure "with sparsity"); first match counts
+# FLOP/s of dense bfloat16 products, from NVIDIA's data sheets (half the figure "with sparsity"); the first match counts
 PEAKS = {
     "B200": 2250e12,
     "H200 NVL": 835e12,
@@ -33,7 +33,7 @@ PEAKS = {
 
 
 def forward_flops(config: ModelConfig, length: int) -> float:
-    """FLOPs per token of one forward pass over texts of `length` tokens."""
+    """FLOPs per token of one forward pass over rows of `length` tokens."""
     d = config.d_model
     mlp = 2 * (2 * d * config.mlp_ratio * d)
     attention = 2 * (4 * d * d) + 4 * length * d
@@ -45,17 +45,17 @@ def forward_flops(config: ModelConfig, length: int) -> float:
     blocks = sum(mixers[kind] + mlp for kind in config.layer_kinds)
     head = 2 * d * config.padded_vocab_size
     c = config.cond_dim
-    once_a_text = 2 * (2 * FREQUENCIES * c + c * c + c * (6 * config.depth + 2) * d)
-    return blocks + head + once_a_text / length
+    per_row = 2 * (2 * FREQUENCIES * c + c * c + c * (6 * config.depth + 2) * d)
+    return blocks + head + per_row / length
 
 
 def training_flops(config: ModelConfig, length: int) -> float:
-    """FLOPs per token of one update, forward and backward."""
+    """FLOPs per token of one step, forward and backward."""
     return 3 * forward_flops(config, length)
 
 
 def peak_flops(device: torch.device) -> float | None:
-    """FLOP/s of the card in dense bfloat16 products; None for a CPU and for cards that are not in the table."""
+    """FLOP/s of the card in dense bfloat16 products; None for a CPU and for cards missing from the table."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
@@ -63,5 +63,5 @@ def peak_flops(device: torch.device) -> float | None:
 
 
 def utilisation(config: ModelConfig, length: int, tokens_per_second: float, peak: float, cards: int) -> float:
-    """MFU, from 0 to 1, of a run that reads so many tokens per second on so many cards."""
+    """MFU, from 0 to 1, of a run on `cards` cards with that peak each."""
     return training_flops(config, length) * tokens_per_second / (peak * cards)

@@ -1,15 +1,12 @@
-"""What a run leaves to read: log.jsonl, one line per update, and loss.png.
+"""What a run writes for its reader: log.jsonl, loss.png, TensorBoard events and a progress bar.
 
     {"step": 12, "loss": 5.31, "norm": 0.8, "learning_rate": 0.00036}
     {"step": 500, "validation": 2.17, "floor": 0.34, "gap": 1.83, "seconds": 81.2}
 
-Losses are nats/token over all tokens of the windows, padding included; so are `validation` and `floor`, the
-exact entropy of the validation windows where the corpus knows it. Losses stay on the device until they are
-written: reading one waits for the GPU, and for the other ranks, whose parts of each loss are added up there.
-
-The log for TensorBoard, beside log.jsonl, which stays the record: `tensorboard --logdir runs`.
-
-A bar on a terminal or in a notebook; a line now and then in a file.
+Losses are in nats/token over all tokens of the rows, padding included; so are `validation` and `floor`, the exact
+entropy of the validation windows where the corpus knows it. Losses stay on the device until they are written: reading
+one waits for the GPU and for the other ranks, whose shares are added up there. log.jsonl is the record; TensorBoard
+shows the same figures (`tensorboard --logdir runs`).
 """
 
 from __future__ import annotations
@@ -27,24 +24,36 @@ from torch import Tensor
 from diffuapriel.charts.matplotlib import dress, legend, new_figure, to_png
 from diffuapriel.charts.palette import SERIES
 from diffuapriel.evaluation.nelbo import NelboEstimate
-from diffuapriel.training.distributed import OneProcess
+from diffuapriel.training.distributed import SingleProcess
 
-SMOOTHING = 0.1  # of the curve's line: the newest update counts for a tenth
-EARLY = 3  # per cent of the updates: what is far above the loss after these is cut off the curve
+SMOOTHING = 0.1  # weight of the newest step in the smoothed curve
+EARLY = 3  # percent of the steps, after which the smoothed loss sets the top of the chart
+TAGS = {
+    "loss": "training/nats per token",
+    "norm": "training/gradient norm",
+    "learning_rate": "training/learning rate",
+    "validation": "validation/nats per token",
+    "floor": "validation/entropy",
+    "gap": "validation/gap",
+    "tokens_per_second": "speed/tokens per second",
+    "mfu": "speed/model FLOP utilisation",
+}
 
 
 class RunLog:
     """log.jsonl of one run. Opening it at `step` drops what a killed run wrote after that step.
 
-    Rank 0 writes; the others take part where losses are added up. `board` gets all records as well.
+    Rank 0 writes; the others only contribute their losses. `tensorboard` gets all records as well.
     """
 
-    def __init__(self, folder: Path, step: int, ranks: OneProcess, board: Board | None = None) -> None:
+    def __init__(
+        self, folder: Path, step: int, processes: SingleProcess, tensorboard: TensorBoardLogger | None = None
+    ) -> None:
         self.file = folder / "log.jsonl"
-        self.ranks, self.board = ranks, board
-        self.waiting: list[tuple[int, Tensor, Tensor, float]] = []
+        self.processes, self.tensorboard = processes, tensorboard
+        self.pending: list[tuple[int, Tensor, Tensor, float]] = []
         self.validated: set[int] = set()
-        if ranks.first:
+        if processes.is_main:
             kept = [record for record in read_log(folder) if record["step"] <= step]
             aside = self.file.with_suffix(".writing")
             aside.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
@@ -52,19 +61,19 @@ class RunLog:
             self.validated = {record["step"] for record in kept if "validation" in record}
 
     def add(self, step: int, loss: Tensor, norm: Tensor, learning_rate: float) -> None:
-        """Remember one update, its loss being this rank's part; nothing is read from the device yet."""
-        self.waiting.append((step, loss, norm, learning_rate))
+        """Add one step; `loss` is this rank's share. Nothing is read from the device yet."""
+        self.pending.append((step, loss, norm, learning_rate))
 
     def flush(self) -> float:
-        """Write the updates added so far; returns their mean loss (NaN when there are none). All ranks must call it.
+        """Write the steps added so far; returns their mean loss (NaN if there are none). All ranks must call it.
 
-        Raises FloatingPointError, on every rank, at the first loss that is no number.
+        Raises FloatingPointError, on every rank, at the first loss that is not finite.
         """
-        if not self.waiting:
+        if not self.pending:
             return math.nan
-        steps, losses, norms, rates = zip(*self.waiting)
-        self.waiting = []
-        summed = self.ranks.sum(torch.stack(losses))
+        steps, losses, norms, rates = zip(*self.pending)
+        self.pending = []
+        summed = self.processes.all_reduce(torch.stack(losses))
         values = torch.stack([summed, torch.stack(norms)]).tolist()  # the one wait for the device
         records = [
             {"step": step, "loss": loss, "norm": norm, "learning_rate": rate}
@@ -73,21 +82,19 @@ class RunLog:
         for record in records:
             if not abs(record["loss"]) < float("inf") or not abs(record["norm"]) < float("inf"):
                 raise FloatingPointError(
-                    f"update {record['step']}: the loss is {record['loss']} and the gradient's norm {record['norm']}; "
+                    f"step {record['step']}: the loss is {record['loss']} and the gradient norm {record['norm']}; "
                     "try a smaller learning rate, a longer warm-up or float32"
                 )
         self._append(records)
         return sum(record["loss"] for record in records) / len(records)
 
     def write_validation(self, step: int, estimate: NelboEstimate, *, seconds: float) -> None:
-        """Write the line of a validation, once per step, after those of the updates before it."""
+        """Write a validation, at most once per step and after the steps before it."""
         self.flush()
         if step in self.validated:
             return
         self.validated.add(step)
-        share = estimate.tokens / (
-            estimate.windows * estimate.length
-        )  # of the windows that is story, not padding
+        share = estimate.tokens / (estimate.windows * estimate.length)  # the rest is padding
         record = {
             "step": step,
             "validation": estimate.nats_per_token * share,
@@ -98,9 +105,9 @@ class RunLog:
         self._append([record])
 
     def draw(self, tokens_per_step: int, title: str) -> None:
-        """Redraw loss.png from all lines so far."""
+        """Redraw loss.png from all records so far."""
         self.flush()
-        if not self.ranks.first:
+        if not self.processes.is_main:
             return
         folder = self.file.parent
         aside = folder / "loss.writing"
@@ -108,22 +115,22 @@ class RunLog:
         os.replace(aside, folder / "loss.png")
 
     def speed(self, step: int, tokens_per_second: float, mfu: float | None) -> None:
-        """Tell the board, and only it: the record holds what a run computes, and no two are equally fast."""
-        if self.board:
-            self.board.add({"step": step, "tokens_per_second": tokens_per_second, "mfu": mfu})
+        """Log the speed to TensorBoard only: log.jsonl holds what a run computes, which is reproducible."""
+        if self.tensorboard:
+            self.tensorboard.add({"step": step, "tokens_per_second": tokens_per_second, "mfu": mfu})
 
     def _append(self, records: list[dict[str, Any]]) -> None:
-        if not self.ranks.first:
+        if not self.processes.is_main:
             return
-        if self.board:
+        if self.tensorboard:
             for record in records:
-                self.board.add(record)
+                self.tensorboard.add(record)
         with self.file.open("a", encoding="utf-8") as stream:
             stream.write("".join(json.dumps(record) + "\n" for record in records))
 
 
 def read_log(folder: str | Path) -> list[dict[str, Any]]:
-    """Every line of a run's log; a last line cut off by a kill is left out."""
+    """The records of a run; a last line cut off by a kill is skipped."""
     file = Path(folder) / "log.jsonl"
     records = []
     for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
@@ -135,21 +142,21 @@ def read_log(folder: str | Path) -> list[dict[str, Any]]:
 
 
 def draw_curve(records: list[dict[str, Any]], tokens_per_step: int, title: str) -> bytes:
-    """The loss against tokens as a PNG: updates, their smoothed line, validations, and the entropy dashed."""
-    updates = [record for record in records if "loss" in record]
+    """The loss against tokens as a PNG: steps, their smoothed line, validations, and the entropy as a dashed line."""
+    steps = [record for record in records if "loss" in record]
     checks = [record for record in records if "validation" in record]
     figure = new_figure(7, 4, layout="constrained")
     axes = figure.add_subplot(xlabel="million tokens", ylabel="nats/token")
     dress(axes, title)
     training, validation = SERIES[0].color, SERIES[1].color
-    tokens = [record["step"] * tokens_per_step / 1e6 for record in updates]
-    losses = [record["loss"] for record in updates]
+    tokens = [record["step"] * tokens_per_step / 1e6 for record in steps]
+    losses = [record["loss"] for record in steps]
     axes.plot(tokens, losses, ".", markersize=2, alpha=0.15, color=training, rasterized=True)
     line = _smooth(losses)
     axes.plot(tokens, line, color=training, label="training, smoothed")
     if checks:
         where = [record["step"] * tokens_per_step / 1e6 for record in checks]
-        label = "held-out text, averaged weights"
+        label = "validation, averaged weights"
         axes.plot(where, [record["validation"] for record in checks], "o-", color=validation, label=label)
         floor = checks[-1].get("floor")
         if floor is not None:
@@ -161,7 +168,7 @@ def draw_curve(records: list[dict[str, Any]], tokens_per_step: int, title: str) 
 
 
 def _smooth(values: list[float]) -> list[float]:
-    """Exponential average, unbiased at its start."""
+    """Bias-corrected exponential average."""
     total = weight = 0.0
     line = []
     for value in values:
@@ -171,20 +178,8 @@ def _smooth(values: list[float]) -> list[float]:
     return line
 
 
-NAMES = {
-    "loss": "training/nats per token",
-    "norm": "training/norm of the gradient",
-    "learning_rate": "training/learning rate",
-    "validation": "held-out text/nats per token",
-    "floor": "held-out text/entropy",
-    "gap": "held-out text/gap",
-    "tokens_per_second": "speed/tokens per second",
-    "mfu": "speed/model FLOP utilisation",
-}
-
-
-class Board:
-    """Event files in `folder`; opening it at `step` hides what a killed run wrote after that step."""
+class TensorBoardLogger:
+    """Event files in `folder`. Opening it at `step` hides what a killed run wrote after that step."""
 
     def __init__(self, folder: Path, step: int) -> None:
         try:
@@ -194,18 +189,17 @@ class Board:
         self.writer = SummaryWriter(str(folder), purge_step=step + 1)
 
     def add(self, record: dict[str, Any]) -> None:
-        """One curve for every figure of a record {"step": ..., "loss": ..., ...} that is known."""
-        for key, name in NAMES.items():
+        """Add every known figure of a record of log.jsonl to its curve."""
+        for key, name in TAGS.items():
             if record.get(key) is not None:
                 self.writer.add_scalar(name, record[key], record["step"])
 
     def close(self) -> None:
-        """Write what is waiting."""
         self.writer.close()
 
 
 def progress_bar(what: str, total: int | None, *, unit: str, initial: int = 0, enabled: bool = True) -> Any:
-    """A tqdm bar with rate and time left, on standard error. Raises ImportError with the way out without tqdm."""
+    """A tqdm bar on standard error: often on a terminal or in a notebook, now and then in a file."""
     try:
         from tqdm.auto import tqdm
     except ImportError:

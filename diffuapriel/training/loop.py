@@ -1,18 +1,17 @@
-"""The training loop: the whole of it, to be read from top to bottom.
+"""The training loop, to be read from top to bottom.
 
-    ids          (rows of this rank, length) int64: of the batch of update `step`, a function of (seed, step)
-    t            one noise level a row, stratified over all rows of the update
-    loss         nats/token over all tokens, the NELBO (diffusion/objective.py)
-    averages     EMA of the weights: what is validated, drawn from and kept
-    ranks        the processes that share the run, one by default (ranks.py)
+    ids          (rows of this rank, length) int64: a batch, which is a function of (seed, step)
+    t            one noise level per row, stratified over all rows of the step
+    loss         the NELBO in nats/token, over all tokens (diffusion/objective.py)
+    ema          moving average of the weights: what is validated, sampled from and kept
+    processes    the processes that share the run, one by default (distributed.py)
 
-Run it again with the same options and it goes on where it was, killed or interrupted, and repeats exactly: on a
-CPU bit for bit, on CUDA up to the order of atomic additions, with another number of ranks up to the order of sums. A
-run's folder:
+Called again with the same options, a run continues where it was stopped or killed, and repeats exactly: on a CPU bit
+for bit, on CUDA up to the order of atomic additions, with another number of ranks up to the order of sums. Its folder:
 
-    state/        the whole state, replaced atomically (state.py)
-    log.jsonl     a line per update, a line per validation (log.py);   loss.png, the curve
-    checkpoint/   the averaged weights with a model card, at the end or where the run was stopped
+    state/        the complete state, replaced atomically (checkpoint.py)
+    log.jsonl     one line per step and per validation (logging.py);   loss.png, the curve
+    checkpoint/   the averaged weights with a model card, written at the end and when the run is stopped
 """
 
 from __future__ import annotations
@@ -26,29 +25,38 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from diffuapriel.checkpoint import save_checkpoint
+from diffuapriel.data.base import Corpus
 from diffuapriel.data.registry import open_corpus
+from diffuapriel.device import device_name
 from diffuapriel.diffusion.objective import nelbo, spread, stratified_t
 from diffuapriel.diffusion.schedule import Schedule, get_schedule
-from diffuapriel.evaluation.nelbo import NelboEstimate
-from diffuapriel.model.denoiser import Denoiser
+from diffuapriel.evaluation.nelbo import NelboEstimate, evaluate_nelbo
+from diffuapriel.model.denoiser import Denoiser, count_parameters
+from diffuapriel.model_card import write_card
 from diffuapriel.ops.document_ids import make_document_ids
 from diffuapriel.tokenizer import get_tokenizer
-from diffuapriel.training.checkpoint import Progress, find_progress, load_state, save_state
+from diffuapriel.training.checkpoint import TrainState, load_state, read_train_state, save_state
 from diffuapriel.training.config import TrainConfig
-from diffuapriel.training.cudagraph import AddGradient, Recorded, can_record, part_rows, recorded_or_plain
+from diffuapriel.training.cudagraph import (
+    AddGradient,
+    Recorded,
+    can_record,
+    micro_batch_size,
+    recorded_or_plain,
+)
 from diffuapriel.training.data import batches
-from diffuapriel.training.distributed import OneProcess, open_ranks, whole
+from diffuapriel.training.distributed import SingleProcess, full_tensor, init_distributed
 from diffuapriel.training.flops import peak_flops, utilisation
-from diffuapriel.training.logging import Board, RunLog, progress_bar
+from diffuapriel.training.logging import RunLog, TensorBoardLogger, progress_bar
 from diffuapriel.training.optimizer import EMA, learning_rate, make_optimizer
 from diffuapriel.training.parallelize import checkpoint_blocks, compiled_blocks
-from diffuapriel.training.result import save_result, validate
-from diffuapriel.training.session import Clock, alone_in, stop_signals
+from diffuapriel.training.session import TrainingClock, folder_lock, stop_signals
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a call of `train` ended. `finished` is False when it was stopped: the same call goes on."""
+    """How a call of `train` ended. If it was stopped, `finished` is False and the same call continues it."""
 
     finished: bool
     step: int
@@ -60,105 +68,109 @@ class TrainResult:
 
 
 def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
-    """Train a denoiser as `config` says, or go on with the run in `config.folder`.
+    """Train a denoiser as `config` says, or continue the run in `config.folder`.
 
-    progress: a bar with loss, tokens/s, MFU and time left, on standard error. Raises ValueError when the folder
-    holds a run with other options, FloatingPointError when the loss is no longer a number (the state on disk
-    is the last good one).
+    progress: show a bar with loss, tokens/s, MFU and time left, on standard error. Raises ValueError when the folder
+    holds a run with other options, FloatingPointError when the loss is no longer finite (the state on disk is the last
+    good one).
     """
     folder, schedule = Path(config.folder), get_schedule(config.schedule)
     corpus = open_corpus(config.corpus, get_tokenizer(config.model_config.tokenizer))
     with ExitStack() as stack:
         stop = stack.enter_context(stop_signals())
-        ranks = open_ranks(config)
-        if ranks.first:
-            stack.enter_context(alone_in(folder))
-        ranks.barrier()
-        with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not ours to move
+        processes = init_distributed(config)
+        if processes.is_main:
+            stack.enter_context(folder_lock(folder))
+        processes.barrier()
+        with torch.random.fork_rng(devices=[]):  # leaves the caller's generator alone
             torch.manual_seed(config.seed)
-            model = Denoiser(config.model_config)  # drawn on the CPU: the same on every device
-        model = model.to(ranks.device)
-        generator = torch.Generator(ranks.device)
-        found = find_progress(folder / "state", config)
-        at = found or Progress(total_steps=config.planned_steps)
+            model = Denoiser(config.model_config)  # initialised on the CPU: the same on every device
+        model = model.to(processes.device)
+        generator = torch.Generator(processes.device)
+        found = read_train_state(folder / "state", config)
+        state = found or TrainState(total_steps=config.planned_steps)
         bar = stack.enter_context(
             progress_bar(
                 config.architecture,
-                at.total_steps,
+                state.total_steps,
                 unit="step",
-                initial=at.step,
-                enabled=progress and ranks.first,
+                initial=state.step,
+                enabled=progress and processes.is_main,
             )
         )
         if config.checkpoint_activations:
             checkpoint_blocks(model)
-        if config.compile and not at.finished:
+        if config.compile and not state.finished:
             bar.set_postfix_str("compiling")
-            shape = (part_rows(config, ranks), config.length)
-            nothing = torch.zeros(shape, dtype=torch.int64, device=ranks.device)
-            trial = lambda: backward(model, nothing, schedule, config, generator)  # noqa: E731
-            stack.enter_context(compiled_blocks(model, trial, ranks.any, bar.write))
-        network = ranks.wrap(model)  # what is called; the parameters are still the model's
+            shape = (micro_batch_size(config, processes), config.length)
+            zeros = torch.zeros(shape, dtype=torch.int64, device=processes.device)
+            trial = partial(backward, model, zeros, schedule, config, generator)
+            stack.enter_context(compiled_blocks(model, trial, processes.any_rank, bar.write))
+        network = processes.wrap(model)  # to be called; shares the model's parameters
         optimizer = make_optimizer(
             model,
             learning_rate=config.peak_learning_rate,
             betas=config.betas,
             weight_decay=config.weight_decay,
         )
-        add, alone = (partial(add_gradient, n, schedule, config, ranks) for n in (network, model))
-        if can_record(config, ranks) and not at.finished:
-            add = recorded_or_plain(add, alone, model, schedule, config, ranks, bar.write)
+        add, add_unsynced = (partial(add_gradient, n, schedule, config, processes) for n in (network, model))
+        if can_record(config, processes) and not state.finished:
+            add = recorded_or_plain(add, add_unsynced, model, schedule, config, processes, bar.write)
         ema = EMA(model, config.ema_decay)
         if found:
-            load_state(folder / "state", at.step, model, ema, optimizer, ranks)
-        board = Board(folder / "tensorboard", at.step) if config.tensorboard and ranks.first else None
-        log = RunLog(folder, at.step, ranks, board)
-        clock = Clock(config, at, ranks, stop)
-        data = batches(corpus, config, ranks, start=at.step)
+            load_state(folder / "state", state.step, model, ema, optimizer, processes)
+        tensorboard = None
+        if config.tensorboard and processes.is_main:
+            tensorboard = TensorBoardLogger(folder / "tensorboard", state.step)
+        log = RunLog(folder, state.step, processes, tensorboard)
+        clock = TrainingClock(config, state, processes, stop)
+        data = batches(corpus, config, processes, start=state.step)
 
-        while not (at.finished or clock.leaving):
+        while not (state.finished or clock.leaving):
             ids = next(data)
-            rate = learning_rate(
-                at.step,
+            lr = learning_rate(
+                state.step,
                 peak=config.peak_learning_rate,
                 warmup_steps=config.warmup_steps,
-                total_steps=at.total_steps,
-                final=config.final_rate,
+                total_steps=state.total_steps,
+                min_lr_ratio=config.min_lr_ratio,
             )
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = lr
 
-            generator.manual_seed(noise_seed(config.seed, at.step))
-            loss = backward(network, ids, schedule, config, generator, ranks, add)
-            norm = whole(nn.utils.clip_grad_norm_(model.parameters(), config.clip))
+            generator.manual_seed(noise_seed(config.seed, state.step))
+            loss = backward(network, ids, schedule, config, generator, processes, add)
+            norm = full_tensor(nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm))
             optimizer.step()
             optimizer.zero_grad(set_to_none=not isinstance(add, Recorded))
-            ema.update(at.step)
+            ema.update(state.step)
 
-            at.step += 1
-            log.add(at.step, loss, norm, rate)
+            state.step += 1
+            log.add(state.step, loss, norm, lr)
             bar.update()
-            if clock.report_due(at):
+            if clock.report_due(state):
                 loss_so_far = log.flush()  # waits for the device
-                speed = clock.report(at)
-                bar.total = at.total_steps
-                bar.set_postfix_str(_line(loss_so_far, speed, config, ranks, log, at.step))
+                speed = clock.report(state)
+                bar.total = state.total_steps
+                bar.set_postfix_str(_report(loss_so_far, speed, config, processes, log, state.step))
                 if clock.save_now:
-                    save_state(folder / "state", at, config, model, ema, optimizer, ranks)
-            if at.step % config.validate_every == 0 and not at.finished:
-                at.seconds = clock.seconds
-                validate(model, ema, corpus, config, log, at)
+                    save_state(folder / "state", state, config, model, ema, optimizer, processes)
+            if state.step % config.validate_every == 0 and not state.finished:
+                state.seconds = clock.seconds
+                validate(model, ema, corpus, config, log, state)
 
-        del data  # ends its workers
+        del data  # ends the workers
         log.flush()
-        at.seconds = clock.seconds
-        save_state(folder / "state", at, config, model, ema, optimizer, ranks)
-        validation = validate(model, ema, corpus, config, log, at)
-        checkpoint = save_result(ema, config, at, validation, ranks)
-        if board:
-            board.close()
-    tokens = at.step * config.tokens_per_step
-    return TrainResult(at.finished, at.step, at.total_steps, tokens, at.seconds, validation, checkpoint)
+        state.seconds = clock.seconds
+        save_state(folder / "state", state, config, model, ema, optimizer, processes)
+        validation = validate(model, ema, corpus, config, log, state)
+        checkpoint = export(ema, config, state, validation, processes)
+        if tensorboard:
+            tensorboard.close()
+    tokens = state.step * config.tokens_per_step
+    return TrainResult(
+        state.finished, state.step, state.total_steps, tokens, state.seconds, validation, checkpoint
+    )
 
 
 def backward(
@@ -167,29 +179,29 @@ def backward(
     schedule: Schedule,
     config: TrainConfig,
     generator: torch.Generator,
-    ranks: OneProcess | None = None,
+    processes: SingleProcess | None = None,
     add: AddGradient | None = None,
 ) -> Tensor:
-    """Add the gradient of one update's NELBO to the parameters; returns this rank's part of the loss, on the device.
+    """Add the gradient of one step's NELBO to the parameters; returns this rank's share of the loss, on the device.
 
-    ids (rows of this rank, length). Noise levels, stratified, and masks are drawn for all rows of the update, on every
-    rank alike, before these are taken batch_size at a time, and every token weighs the same: accumulation and ranks
-    change memory and time, and nothing else. Gradients are averaged over the ranks, once, after the last part.
-    `add` stands in for `add_gradient`: the same, recorded (recording.py).
+    ids (rows of this rank, length). Every rank draws the stratified noise levels and the masks for all rows of the step
+    and keeps its own, then takes them batch_size at a time, and every token has the same weight: accumulation and ranks
+    change memory and time only. Gradients are averaged over the ranks once, after the last micro-batch.
+    `add` replaces `add_gradient`, e.g. by its recorded form (cudagraph.py).
     """
-    ranks = ranks or OneProcess(ids.device)
-    add = add or partial(add_gradient, network, schedule, config, ranks)
-    rows = len(ids) * ranks.ranks
-    own = slice(ranks.rank * len(ids), (ranks.rank + 1) * len(ids))
+    processes = processes or SingleProcess(ids.device)
+    add = add or partial(add_gradient, network, schedule, config, processes)
+    rows = len(ids) * processes.world_size
+    own = slice(processes.rank * len(ids), (processes.rank + 1) * len(ids))
     t = stratified_t(rows, generator, ids.device)[spread(rows, ids.device)][own]
     noise = torch.rand(rows, ids.shape[1], generator=generator, device=ids.device)[own]
-    parts = list(zip(*(values.split(config.batch_size) for values in (ids, t, noise))))
+    micro_batches = list(zip(*(values.split(config.batch_size) for values in (ids, t, noise))))
     total = torch.zeros((), device=ids.device)
-    for i, part in enumerate(parts):
-        with ranks.synchronized(network, when=i == len(parts) - 1):
-            total += add(*part)
+    for i, micro_batch in enumerate(micro_batches):
+        with processes.gradient_sync(network, enabled=i == len(micro_batches) - 1):
+            total += add(*micro_batch)
     if isinstance(add, Recorded):
-        ranks.average(add.gradients)
+        processes.all_reduce_mean(add.gradients)
     return total
 
 
@@ -197,15 +209,15 @@ def add_gradient(
     network: nn.Module,
     schedule: Schedule,
     config: TrainConfig,
-    ranks: OneProcess,
+    processes: SingleProcess,
     ids: Tensor,
     t: Tensor,
     noise: Tensor,
-    most_masked: int | None = None,
+    max_masked: int | None = None,
 ) -> Tensor:
-    """Add the gradient of one part, ids and noise (rows, length), t (rows,); returns its share of the update's loss.
+    """Add the gradient of one micro-batch; returns its share of the step's loss.
 
-    most_masked: as in `nelbo`.
+    ids and noise (rows, length), t (rows,). max_masked: as in `nelbo`.
     """
     ends = config.model_config.eos_id if config.document_boundaries else None
     with torch.autocast(ids.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
@@ -217,22 +229,93 @@ def add_gradient(
             t=t,
             noise=noise,
             document_ids=None if ends is None else make_document_ids(ids, ends),
-            most_masked=most_masked,
+            max_masked=max_masked,
             compiled=config.compile and ids.is_cuda,
         )
-    share = result.loss * (len(ids) / config.rows)
-    ranks.backward(share * ranks.ranks)  # the ranks' gradients are averaged: their sum is wanted
+    share = result.loss * (len(ids) / config.global_batch_size)
+    processes.backward(share * processes.world_size)  # gradients are averaged over ranks; we want the sum
     return share.detach()
 
 
 def noise_seed(seed: int, step: int) -> int:
-    """The generator's seed for one update: 32 well-mixed bits, as torch's CPU generator uses no more."""
+    """The generator's seed for one step: 32 well-mixed bits, since torch's CPU generator uses no more."""
     return int.from_bytes(hashlib.sha256(f"noise {seed} {step}".encode()).digest()[:4], "little")
 
 
-def _line(loss: float, speed: float, config: TrainConfig, ranks: OneProcess, log: RunLog, step: int) -> str:
-    """What the bar says after a report, and what the board hears of it: speed, and MFU where the card is known."""
-    peak = peak_flops(ranks.device)
-    mfu = utilisation(config.model_config, config.length, speed, peak, ranks.ranks) if peak else None
+def _report(
+    loss: float, speed: float, config: TrainConfig, processes: SingleProcess, log: RunLog, step: int
+) -> str:
+    """The bar's text after a report; speed and, where the card is known, MFU also go to TensorBoard."""
+    peak = peak_flops(processes.device)
+    mfu = utilisation(config.model_config, config.length, speed, peak, processes.world_size) if peak else None
     log.speed(step, speed, mfu)
     return f"loss {loss:.3f}, {speed:,.0f} tokens/s" + (f", MFU {mfu:.0%}" if mfu is not None else "")
+
+
+def validate(
+    model: Denoiser, ema: EMA, corpus: Corpus, config: TrainConfig, log: RunLog, state: TrainState
+) -> NelboEstimate:
+    """Score the averaged weights on held-out windows, the same ones every time, and redraw the curve.
+
+    Every rank scores all of them. There are few, so the ranks agree without communication.
+    """
+    with ema.applied(), torch.compiler.set_stance("force_eager"):
+        estimate = evaluate_nelbo(
+            model,
+            corpus,
+            length=config.length,
+            windows=config.validation_windows,
+            draws=4 if state.finished else 1,
+            batch_size=min(config.batch_size, config.validation_windows),
+            schedule=config.schedule,
+            document_boundaries=config.document_boundaries,
+        )
+    log.write_validation(state.step, estimate, seconds=state.seconds)
+    log.draw(config.tokens_per_step, title=f"{config.architecture} on {config.corpus}")
+    return estimate
+
+
+def export(
+    ema: EMA, config: TrainConfig, state: TrainState, validation: NelboEstimate, processes: SingleProcess
+) -> Path:
+    """Write the averaged weights as a checkpoint with a card; returns its folder. All ranks must call it."""
+    folder, shape = Path(config.folder), config.model_config
+    weights = {name: full_tensor(average).cpu() for name, average in ema.averages.items()}
+    if processes.is_main:
+        with torch.device("meta"):
+            model = Denoiser(shape)
+        model.load_state_dict(weights, assign=True)
+        recipe = _recipe(config, state, processes)
+        card = write_card(
+            name=folder.resolve().name,
+            config=shape,
+            parameters=count_parameters(shape),
+            recipe=recipe,
+            evaluation=validation.to_dict(),
+            picture="loss.png",
+        )
+        save_checkpoint(
+            folder / "checkpoint",
+            model,
+            card=card,
+            extra={"recipe": recipe, "options": config.to_dict(), "evaluation": validation.to_dict()},
+            pictures={"loss.png": (folder / "loss.png").read_bytes()},
+        )
+    processes.barrier()
+    return folder / "checkpoint"
+
+
+def _recipe(config: TrainConfig, state: TrainState, processes: SingleProcess) -> dict[str, object]:
+    """How the weights were trained, for the card."""
+    name = device_name(processes.device)
+    return {
+        "corpus": config.corpus,
+        "length": config.length,
+        "tokens": state.step * config.tokens_per_step,
+        "steps": state.step,
+        "finished": state.finished,
+        "seconds": round(state.seconds, 1),
+        "device": name if processes.world_size == 1 else f"{processes.world_size} x {name}",
+        "torch": torch.__version__,
+        "peak_learning_rate": config.peak_learning_rate,
+    }

@@ -1,20 +1,15 @@
-"""AdamW, the learning rate over time, and which parameters are decayed.
+"""AdamW with a warm-up and a cosine, and the exponential moving average of the weights.
 
-Learning rates: Mamba wants about three times the Transformer's (an independent reproduction at 130M found
-1e-3 against 3e-4), and QK-normed attention bears 2e-3 at laptop size. They shrink as the model grows. At `tiny`,
-250 updates of 65,536 tokens of tales were best at 6e-3 (of 1.5e-3, 3e-3, 6e-3) for both Mamba models and at 4e-3 (of
-1e-3, 2e-3, 4e-3) for DiffuTran, each the largest tried; long runs want less, so all three take 3e-3.
-`small` takes 2e-3: pure, it then is at 0.564 nats/token after 32 million tokens of tales, and `tiny` at 0.623.
-Weight decay (0.1) pulls on matrices only: not on A_log, D, dt_bias, norms and biases (as in the code of
-arXiv:2405.21060), and not on the token embedding: a row that a batch does not name has no gradient, so decay
-alone would shrink the rare tokens.
+Weight decay (0.1) applies to matrices only: not to A_log, D, dt_bias, norms and biases (as in the code of
+arXiv:2405.21060), and not to the token embedding: a row that no batch contains has no gradient, so decay alone would
+shrink the rare tokens.
 
-The exponential moving average of the weights: what is evaluated, sampled from and shipped.
+The moving average is what is evaluated, sampled from and shipped:
 
-    ema <- ema + (1 - d_n) (weights - ema),    d_n = min(d, (1 + n) / (10 + n)) after n updates
+    ema <- ema + (1 - d_n) (weights - ema),    d_n = min(d, (1 + n) / (10 + n)) after n steps
 
-The warm-up (MDLM's code, arXiv:2406.07524) lets the average forget the random start of a short run: with
-d = 0.9999 alone, a run of a thousand steps would still be nine tenths noise.
+The warm-up of d_n (MDLM's code, arXiv:2406.07524) removes the random start from the average of a short run: with
+d = 0.9999 alone, nine tenths of the average would still be noise after a thousand steps.
 """
 
 from __future__ import annotations
@@ -27,52 +22,38 @@ import torch
 from torch import Tensor, nn
 
 from diffuapriel.checkpoint import is_matrix
-
-FINAL_RATE = 0.1  # where the cosine ends unless asked otherwise, as a part of the peak
-
-# preset -> (Mamba and hybrid, Transformer)
-LEARNING_RATES = {
-    "nano": (3e-3, 2e-3),
-    "tiny": (3e-3, 3e-3),
-    "small": (2e-3, 2e-3),
-    "240m": (1e-3, 3e-4),
-    "0.5b": (6e-4, 2e-4),
-    "1.3b": (4.5e-4, 1.5e-4),
-}
-
-
-def default_learning_rate(preset: str, architecture: str) -> float:
-    """The peak learning rate to start from. Raises ValueError for an unknown preset."""
-    if preset not in LEARNING_RATES:
-        raise ValueError(f"preset is {preset!r}; permitted: {', '.join(LEARNING_RATES)}")
-    mamba, transformer = LEARNING_RATES[preset]
-    return transformer if architecture == "diffutran" else mamba
+from diffuapriel.training.config import MIN_LR_RATIO
 
 
 def learning_rate(
-    step: int, *, peak: float, warmup_steps: int, total_steps: int | None, final: float = FINAL_RATE
+    step: int,
+    *,
+    peak: float,
+    warmup_steps: int,
+    total_steps: int | None,
+    min_lr_ratio: float = MIN_LR_RATIO,
 ) -> float:
-    """The rate of update `step` (from 0): linear to `peak` over the warm-up, then a cosine to `final` times the peak.
+    """The learning rate of step `step`, from 0: linear to `peak`, then a cosine to `min_lr_ratio` times the peak.
 
-    During the warm-up the total is not needed, so it may still be unknown (None).
+    total_steps may be None during the warm-up, which does not depend on it.
     """
     if step < warmup_steps:
         return peak * ((step + 1) / warmup_steps)  # in this order it never rounds to more than the peak
     if total_steps is None:
         raise ValueError(f"step {step} is past the warm-up of {warmup_steps}: total_steps must be known")
     fraction = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
-    return peak * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * fraction)))
+    return peak * (min_lr_ratio + (1 - min_lr_ratio) * 0.5 * (1 + math.cos(math.pi * fraction)))
 
 
 def is_decayed(name: str, parameter: torch.Tensor) -> bool:
-    """Whether weight decay pulls on this parameter."""
+    """Whether weight decay applies to this parameter."""
     return is_matrix(name, parameter) and name != "embedding.weight"
 
 
 def make_optimizer(
     model: nn.Module, *, learning_rate: float, betas: tuple[float, float], weight_decay: float
 ) -> torch.optim.AdamW:
-    """AdamW over two groups, decayed and not; fused on CUDA, so that an update is one kernel."""
+    """AdamW over two groups, decayed and not; fused on CUDA, so that a step is one kernel."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     groups = [
         {"params": [p for name, p in named if is_decayed(name, p)], "weight_decay": weight_decay},
@@ -81,13 +62,13 @@ def make_optimizer(
     return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=named[0][1].is_cuda)
 
 
-def decay_after(updates: int, decay: float) -> float:
-    """d_n: the decay to use for the update that follows `updates` earlier ones."""
-    return min(decay, (1 + updates) / (10 + updates))
+def decay_after(steps: int, decay: float) -> float:
+    """d_n: the decay after n = `steps` steps."""
+    return min(decay, (1 + steps) / (10 + steps))
 
 
 class EMA:
-    """The average of a model's parameters, by name, on the model's device."""
+    """The moving average of a model's parameters, by name, on the model's device."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
@@ -95,9 +76,9 @@ class EMA:
         self.averages: dict[str, Tensor] = {name: p.detach().clone() for name, p in self.parameters.items()}
 
     @torch.no_grad()
-    def update(self, updates: int) -> None:
-        """Move towards the model's weights after its update number `updates` (from 0)."""
-        weight = 1.0 - decay_after(updates, self.decay)
+    def update(self, step: int) -> None:
+        """Move towards the model's weights after step number `step`, from 0."""
+        weight = 1.0 - decay_after(step, self.decay)
         torch._foreach_lerp_(list(self.averages.values()), list(self.parameters.values()), weight)
 
     @contextmanager

@@ -1,8 +1,8 @@
-"""How a denoiser's blocks run: compiled, checkpointed, sharded. What they compute stays the same.
+"""Compilation, activation checkpointing and sharding of a denoiser's blocks. None of them changes the result.
 
-Each is done block by block: blocks of a kind share their code, so it is compiled once, not once per layer; a block's
-input is all that is kept when its activations are computed again; and a block is what FSDP2 gathers at a time.
-The order matters and is the loop's: checkpointing inside compilation inside sharding.
+Each is applied block by block: blocks of one kind share their code, so it is compiled once and not once per layer;
+checkpointing keeps only a block's input; and FSDP2 gathers one block at a time. The order matters and is decided by the
+loop: checkpointing inside compilation inside sharding.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from torch.utils.checkpoint import checkpoint
 
 from diffuapriel.model.denoiser import Denoiser
 
-# The compiler would widen the rows of in_proj's product to a multiple of 128 bytes, and then copy the whole to have the
-# mixer's operator take it as it should lie.
+# Otherwise the compiler pads the rows of in_proj's product to a multiple of 128 bytes and then copies all of it into
+# the layout that the mixer's operator expects.
 OPTIONS = {"comprehensive_padding": False}
 
 
 def checkpoint_blocks(model: Denoiser) -> None:
-    """Keep each block's input for the backward pass and nothing inside it: less memory, a third more arithmetic."""
+    """Keep only each block's input for the backward pass: less memory, a third more arithmetic."""
     for block in model.blocks:
         block.forward = _recomputed(block.forward)
 
 
 def _recomputed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def checkpointed(*inputs: Any, **more: Any) -> Tensor:
-        # there is no dropout: no random state to bring back for the second run
+        # there is no dropout, hence no random state to restore for the second run
         return checkpoint(forward, *inputs, **more, use_reentrant=False, preserve_rng_state=False)
 
     return checkpointed
@@ -39,7 +39,7 @@ def _recomputed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def shard_blocks(model: Denoiser, mesh: Any) -> Denoiser:
     """Shard `model` in place over the ranks of `mesh` (FSDP2): every parameter becomes a DTensor, split along dim 0.
 
-    Parameters are gathered in float32, not in bfloat16: autocast chooses what is rounded, as in a single process.
+    Parameters are gathered in float32, not in bfloat16: autocast decides what is rounded, as in a single process.
     """
     from torch.distributed.fsdp import fully_shard
 
@@ -53,18 +53,19 @@ def shard_blocks(model: Denoiser, mesh: Any) -> Denoiser:
 def compiled_blocks(
     model: Denoiser, trial: Callable[[], Any], any_rank: Callable[[bool], bool], say: Callable[[str], Any]
 ) -> Iterator[None]:
-    """Within the block the denoiser's blocks run compiled, where the compiler works on every rank.
+    """Within the context the denoiser's blocks run compiled, if the compiler works on every rank.
 
-    `trial` runs the model once, forward and backward; when that fails, the run goes on without and `say` hears why.
+    `trial` runs the model once, forward and backward; if it fails, the run continues uncompiled and `say` gets the
+    reason.
     """
     reason = ""
     try:
         for block in model.blocks:
             block.compile(dynamic=False, options=OPTIONS)
         trial()
-    except Exception as error:  # compilers fail in many ways, and none of them is worth a run
+    except Exception as error:  # compilers fail in many ways, none of which should end a run
         reason = (str(error) or repr(error)).splitlines()[0]
-        say(f"torch.compile failed, going on without it: {reason}")
+        say(f"torch.compile failed, continuing without it: {reason}")
     model.zero_grad()
     if any_rank(bool(reason)):
         with torch.compiler.set_stance("force_eager"):

@@ -1,72 +1,64 @@
-"""The committed recipes: what the bundled checkpoints were trained by, and what the paper's budgets are trained by.
+"""The committed recipes: how the bundled checkpoints were trained, and configurations for the paper's model sizes.
 
-A recipe is the same for the three architectures; only the learning rate is each one's own (optimizer.py). AdamW with
-betas (0.9, 0.95) and weight decay 0.1 on matrices, a linear warm-up and a cosine are `TrainConfig`'s own.
+    diffuapriel train --recipe tales-gpu --architecture diffuapriel --out my-checkpoint
+
+`run_recipe` trains, rounds the matrices to bfloat16, measures that very file, and writes it with its model card.
+A recipe is the same for the three architectures: the same data in the same order, the same number of tokens, and
+presets with matching parameter counts; only the peak learning rate differs (config.py). AdamW with betas (0.9, 0.95)
+and weight decay 0.1 on matrices, a linear warm-up and a cosine are the defaults of `TrainConfig`.
 
     tales-laptop, tales-gpu     the bundled checkpoints
-    small-tales, small-stdlib   `small`, one GPU; small-tales-long, the bundled one, on several
+    small-tales, small-stdlib   `small`, one GPU
+    small-tales-long            the bundled `small`, several GPUs
     dclm-240m, -0.5b, -1.3b     the paper's presets on DCLM, streamed from the Hub, GPT-2's tokenizer, 1,024 tokens
 
-The paper (arXiv:2511.15927) names the corpus, the tokenizer and the length; its number of tokens is not ours to copy
-onto other machines, so these take 20 tokens per parameter, embeddings counted (the compute-optimal rule of thumb of
-Chinchilla, arXiv:2203.15556), and half a million tokens per update. More is said with `--tokens`.
-
-A recipe run from its first update to a measured checkpoint with a card (the recipes are in recipe_book.py).
-
-    python -m diffuapriel.training.recipes tales-gpu --architecture diffuapriel --out my-checkpoint
-
-trains, rounds the matrices to bfloat16, measures that very file, and writes it with its model card. A recipe
-is the same for the three architectures: same data in the same order, same number of tokens, and presets that
-match in parameters; only the learning rate is each one's own. `--minutes` is a hard stop of the clock for
-training: what is not finished is kept, and the same command goes on. Under torchrun all processes train, and the
-first measures and writes.
+The paper (arXiv:2511.15927) gives corpus, tokenizer and length. Its token budget does not transfer to other machines,
+so these recipes use 20 tokens per parameter, embeddings counted (Chinchilla's compute-optimal rule of thumb,
+arXiv:2203.15556), and half a million tokens per step; `--tokens` sets another budget.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from diffuapriel.checkpoint import inspect_checkpoint, load_checkpoint, save_checkpoint
-from diffuapriel.config import ARCHITECTURES, preset
+from diffuapriel.config import preset
 from diffuapriel.data.registry import open_corpus
 from diffuapriel.evaluation.nelbo import evaluate_nelbo
 from diffuapriel.evaluation.tales import default_sampler, evaluate_tales
 from diffuapriel.model_card import write_card
 from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.training.config import TrainConfig
-from diffuapriel.training.distributed import is_first
+from diffuapriel.training.distributed import is_main_process
 from diffuapriel.training.logging import progress_bar
 from diffuapriel.training.loop import train
 
 LIMITS = (
-    "Knows the words and plots of this project's tales grammar, nothing else.",
-    "Trained on windows of whole stories; shorter canvases than a story are strange to it.",
+    "Knows only the words and plots of this project's tales grammar.",
+    "Trained on windows of whole stories; canvases shorter than a story are out of distribution.",
 )
 WEB_LIMITS = (
-    "Trained on filtered web text: it repeats what people write there, the wrong and the hurtful too.",
-    "A base model: it follows no instructions.",
+    "Trained on filtered web text: it repeats what people write there, including false and harmful statements.",
+    "A base model: it does not follow instructions.",
 )
-CODE_LIMITS = ("Trained on the Python standard library alone: no other code, little English.",)
-TOKENS_A_PARAMETER = 20
+CODE_LIMITS = ("Trained on the Python standard library only: no other code, little English.",)
+TOKENS_PER_PARAMETER = 20
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Options of `TrainConfig` that a recipe fixes, and how its result is measured."""
+    """Options of `TrainConfig` that a recipe sets, and how its result is measured."""
 
     about: str
     options: dict[str, Any]
-    level: int | None = 3  # of the tales; None for other text, where no samples are judged
-    windows: int = 512  # held-out windows for the NELBO
-    draws: int = 8  # noise levels for each
-    stories: int = 400  # sampled, at least
+    level: int | None = 3  # of the tales; None for other text, whose samples cannot be judged
+    windows: int = 512  # validation windows for the NELBO
+    draws: int = 8  # noise levels per window
+    stories: int = 400  # minimum number of samples
     batch_size: int = 16  # of the measurements
-    tokenizer: str | None = None  # another than the preset's
+    tokenizer: str | None = None  # in place of the preset's
     limits: tuple[str, ...] = LIMITS
 
 
@@ -79,7 +71,7 @@ def _small(corpus: str, *, tokens: int, minutes: int, options: dict[str, Any], *
             "tokens": tokens,
             "warmup_steps": 300,
             "validate_every": 1000,
-            "validation_windows": 512,  # of 64 the same noise every time tells 0.03 nats too much or too little
+            "validation_windows": 512,  # with 64, the fixed noise biases the loss by up to 0.03 nats/token
             "precision": "bf16",
             "compile": True,
             **options,
@@ -91,16 +83,16 @@ def _small(corpus: str, *, tokens: int, minutes: int, options: dict[str, Any], *
 
 
 def _dclm(preset: str, parameters: float, *, batch_size: int) -> Recipe:
-    """512 rows of 1,024 tokens per update over all ranks, at most batch_size of them at once on each."""
-    tokens = round(TOKENS_A_PARAMETER * parameters)
+    """512 rows of 1,024 tokens per step over all ranks, at most batch_size of them at once on each rank."""
+    tokens = round(TOKENS_PER_PARAMETER * parameters)
     return Recipe(
-        about=f"{preset} on DCLM, {tokens / 1e9:,.1f} billion tokens, for several GPUs (torchrun); not run by us",
+        about=f"{preset} on DCLM, {tokens / 1e9:,.1f} billion tokens, for several GPUs (torchrun); never run in full",
         options={
             "preset": preset,
             "corpus": "hf:mlfoundations/dclm-baseline-1.0",
             "length": 1024,
             "batch_size": batch_size,
-            "accumulate": 512 // batch_size,
+            "gradient_accumulation_steps": 512 // batch_size,
             "tokens": tokens,
             "warmup_steps": 1000,
             "validate_every": 1000,
@@ -118,7 +110,7 @@ def _dclm(preset: str, parameters: float, *, batch_size: int) -> Recipe:
 
 RECIPES = {
     "tales-laptop": Recipe(
-        about="nano on full tales, about an hour an architecture on 2 cores",
+        about="nano on full tales, about an hour per architecture on 2 cores",
         options={
             "preset": "nano",
             "corpus": "tales:3",
@@ -127,7 +119,7 @@ RECIPES = {
             "tokens": 20_000_000,
             "warmup_steps": 200,
             "validate_every": 500,
-            "compile": True,  # where there is no C++ compiler, the run says so and goes on without
+            "compile": True,  # without a C++ compiler, the run says so and continues uncompiled
         },
         stories=200,
     ),
@@ -141,7 +133,7 @@ RECIPES = {
             "tokens": 42_000 * 256 * 128,
             "warmup_steps": 300,
             "schedule": "quadratic",
-            "final_rate": 0.0,
+            "min_lr_ratio": 0.0,
             "validate_every": 4000,
             "validation_windows": 512,
             "precision": "bf16",
@@ -152,8 +144,8 @@ RECIPES = {
         batch_size=256,
         stories=500,
     ),
-    # The tales' 300 words need no vocabulary of 50,000, which would be half of the model. Without it the three
-    # are 2.01 % apart in parameters.
+    # The tales' 300 words do not need a vocabulary of 50,000, which would be half of the model. Without it the three
+    # architectures differ by 2.01 % in parameters.
     "small-tales": _small(
         "tales:3",
         tokens=330_000_000,
@@ -163,7 +155,7 @@ RECIPES = {
         draws=16,
         batch_size=256,
     ),
-    # The bundled `small`. Of several GPUs (torchrun) each takes its share of the 512 rows.
+    # The bundled `small`. With several GPUs (torchrun) each takes its share of the 512 rows.
     "small-tales-long": _small(
         "tales:3",
         tokens=57_500 * 512 * 128,
@@ -172,7 +164,7 @@ RECIPES = {
             "length": 128,
             "batch_size": 512,
             "schedule": "quadratic",
-            "final_rate": 0.0,
+            "min_lr_ratio": 0.0,
             "validate_every": 4000,
             "save_seconds": 300.0,
         },
@@ -180,8 +172,8 @@ RECIPES = {
         draws=16,
         batch_size=256,
     ),
-    # 190 million were too many: the library is read forty times by then, and held-out modules cost 2.49 nats/token
-    # after a third of it, 2.48 after two thirds, 2.53 in the end.
+    # 190 million tokens overfit: the library is then read forty times, and held-out modules cost 2.49 nats/token after
+    # a third of the run, 2.48 after two thirds and 2.53 at the end.
     "small-stdlib": _small(
         "stdlib",
         tokens=80_000_000,
@@ -195,9 +187,6 @@ RECIPES = {
     "dclm-0.5b": _dclm("0.5b", 0.5e9, batch_size=32),
     "dclm-1.3b": _dclm("1.3b", 1.3e9, batch_size=16),
 }
-
-
-UNFINISHED = 3  # exit code of a run that was stopped by the clock or by Ctrl-C
 
 
 def recipe_config(name: str, architecture: str, **changes: Any) -> TrainConfig:
@@ -221,22 +210,20 @@ def run_recipe(
 ) -> Path | None:
     """Train by a recipe, measure, and write the checkpoint `out`; returns it.
 
-    changes: fields of `TrainConfig` that differ (folder, device, tokens, stop_after_minutes, ...). Returns None
-    when training was stopped before its end: the same call goes on. Of several processes the first writes.
+    changes: fields of `TrainConfig` to replace (folder, device, tokens, stop_after_minutes, ...). Returns None when
+    training was stopped before its end: the same call continues it. Of several processes the main one writes.
     """
     config = recipe_config(name, architecture, **changes)
     result = train(config, progress=progress)
     if not result.finished:
         return None
-    if not is_first():
+    if not is_main_process():
         return Path(out)
     source = inspect_checkpoint(result.checkpoint)
     facts = {"recipe": name, **source.extra["recipe"], "storage": "matrices in bfloat16, the rest in float32"}
     model, _ = load_checkpoint(result.checkpoint)
     pictures = {"loss.png": (result.checkpoint / "loss.png").read_bytes()}
-    command = (
-        f"python -m diffuapriel.training.recipes {name} --architecture {architecture} --out {Path(out).name}"
-    )
+    command = f"diffuapriel train --recipe {name} --architecture {architecture} --out {Path(out).name}"
 
     def write(measured: dict[str, Any]) -> None:
         card = write_card(
@@ -253,18 +240,16 @@ def run_recipe(
         save_checkpoint(out, model, card=card, extra=extra, storage="bfloat16", pictures=pictures)
 
     write({})
-    write(
-        measure(out, RECIPES[name], config, progress=progress)
-    )  # of the rounded weights as they were written
+    write(measure(out, RECIPES[name], config, progress=progress))  # the rounded weights, as written
     return Path(out)
 
 
 def measure(
     checkpoint: str | Path, recipe: Recipe, config: TrainConfig, *, progress: bool = True
 ) -> dict[str, Any]:
-    """What `write_card` takes of a checkpoint on disk: its NELBO, and on tales samples drawn in two ways."""
+    """The NELBO of a checkpoint on disk and, for tales, samples of two strategies: arguments of `write_card`."""
     model, tokenizer = load_checkpoint(checkpoint, device=config.torch_device)
-    with progress_bar("held-out text", recipe.windows, unit="window", enabled=progress) as bar:
+    with progress_bar("validation", recipe.windows, unit="window", enabled=progress) as bar:
         evaluation = evaluate_nelbo(
             model,
             open_corpus(config.corpus, tokenizer),
@@ -299,49 +284,5 @@ def measure(
     return reports
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line of the recipes; returns the exit code (3: stopped before the end, run again to go on)."""
-    parser = argparse.ArgumentParser(
-        prog="python -m diffuapriel.training.recipes",
-        description="Train, measure and write a checkpoint by a committed recipe.",
-        epilog="; ".join(f"{name}: {recipe.about}" for name, recipe in RECIPES.items()),
-    )
-    parser.add_argument("recipe", choices=RECIPES)
-    parser.add_argument("--architecture", required=True, choices=ARCHITECTURES)
-    parser.add_argument("--out", required=True, help="folder of the checkpoint")
-    parser.add_argument("--folder", help="folder of the run (runs/RECIPE-ARCHITECTURE)")
-    parser.add_argument(
-        "--minutes", type=float, help="stop training after so many minutes; run again to go on"
-    )
-    parser.add_argument("--tokens", type=int, help="train on so many tokens instead of the recipe's number")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (auto)")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    given = parser.parse_args(arguments)
-    changes = {
-        "folder": given.folder,
-        "stop_after_minutes": given.minutes,
-        "tokens": given.tokens,
-        "device": given.device,
-    }
-    try:
-        written = run_recipe(
-            given.recipe,
-            given.architecture,
-            given.out,
-            progress=not given.quiet,
-            **{key: value for key, value in changes.items() if value is not None},
-        )
-    except (ValueError, TypeError, OSError, RuntimeError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    if not is_first():
-        return 0
-    if written is None:
-        print("stopped before the end; run the same command again to go on", file=sys.stderr)
-        return UNFINISHED
-    print(f"written to {written}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+if __name__ == "__main__":  # the command on the cards of older checkpoints
+    raise SystemExit("recipes are run by: diffuapriel train --recipe NAME --architecture NAME --out FOLDER")

@@ -263,7 +263,8 @@ for name in train_names:  # what the training loop reads
 # said in a `TrainConfig`. A folder is a corpus; the loop holds out a tenth of its files for a curve of its own.
 
 # %%
-from diffuapriel.training import TrainConfig, train
+from diffuapriel.training.config import TrainConfig
+from diffuapriel.training.loop import train
 
 LENGTH = 16 if QUICK else 64  # tokens of a window
 shape = preset("nano", "diffuapriel", depth=2, expand=1, d_state=32, headdim=64)  # as in lesson 01

@@ -124,7 +124,7 @@ def test_only_masked_tokens_cost_and_all_tokens_divide() -> None:
 
 
 @pytest.mark.parametrize(
-    "how", [{}, {"most_masked": 70}, {"compiled": True}, {"compiled": True, "most_masked": 70}], ids=str
+    "how", [{}, {"max_masked": 70}, {"compiled": True}, {"compiled": True, "max_masked": 70}], ids=str
 )
 def test_the_head_on_masked_rows_gives_the_loss_and_gradient_of_every_position(
     how: dict, monkeypatch
@@ -166,9 +166,9 @@ def test_more_masked_positions_than_there_is_room_for_make_the_loss_nan() -> Non
     ids, t = torch.randint(0, MASK, (2, 20)), torch.tensor([0.5, 0.5])
     masked = nelbo(model, ids, get_schedule(), MASK, t=t, noise=torch.full((2, 20), 0.4)).masked.item()
     assert masked == 40
-    full = nelbo(model, ids, get_schedule(), MASK, t=t, noise=torch.full((2, 20), 0.4), most_masked=40)
+    full = nelbo(model, ids, get_schedule(), MASK, t=t, noise=torch.full((2, 20), 0.4), max_masked=40)
     assert full.loss.isfinite()
-    short = nelbo(model, ids, get_schedule(), MASK, t=t, noise=torch.full((2, 20), 0.4), most_masked=39)
+    short = nelbo(model, ids, get_schedule(), MASK, t=t, noise=torch.full((2, 20), 0.4), max_masked=39)
     assert short.loss.isnan()
 
 

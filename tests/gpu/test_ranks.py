@@ -13,7 +13,8 @@ from diffuapriel.training.logging import read_log
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = (
-    "--preset nano --architecture diffuapriel-h --corpus tales:1 --length 64 --batch-size 16 --accumulate 2"
+    "--preset nano --architecture diffuapriel-h --corpus tales:1 --length 64 --batch-size 16 "
+    "--gradient-accumulation-steps 2"
 )
 STEPS = 12
 

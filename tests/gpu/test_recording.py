@@ -12,41 +12,47 @@ from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.training.config import TrainConfig
 from diffuapriel.training.cudagraph import Recorded
-from diffuapriel.training.distributed import OneProcess
+from diffuapriel.training.distributed import SingleProcess
 from diffuapriel.training.loop import add_gradient, backward
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("architecture", ["diffuapriel", "diffutran"])
-def test_a_recorded_update_is_the_update_itself(architecture: str, accumulate: int) -> None:
+def test_a_recorded_update_is_the_update_itself(architecture: str, accumulation: int) -> None:
     shape = ModelConfig(architecture, d_model=128, depth=2, vocab_size=1001, d_state=32, headdim=32)
     config = TrainConfig(
-        architecture, model=shape, length=64, batch_size=8, accumulate=accumulate, steps=1, precision="bf16"
+        architecture,
+        model=shape,
+        length=64,
+        batch_size=8,
+        gradient_accumulation_steps=accumulation,
+        steps=1,
+        precision="bf16",
     )
     torch.manual_seed(0)
     model = Denoiser(shape).cuda()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.02)
-    schedule, ranks, generator = (
+    schedule, processes, generator = (
         get_schedule("log-linear"),
-        OneProcess(torch.device("cuda")),
+        SingleProcess(torch.device("cuda")),
         torch.Generator("cuda"),
     )
-    ids = torch.randint(0, 1000, (2, config.rows, 64), device="cuda")
+    ids = torch.randint(0, 1000, (2, config.global_batch_size, 64), device="cuda")
 
     def gradients(add) -> list[tuple[float, torch.Tensor]]:
         found = []
         for step in range(2):
             model.zero_grad(set_to_none=False)
             generator.manual_seed(step)
-            loss = backward(model, ids[step], schedule, config, generator, ranks, add)
+            loss = backward(model, ids[step], schedule, config, generator, processes, add)
             found.append((loss.item(), torch.cat([p.grad.flatten() for p in model.parameters()])))
         return found
 
-    plain = partial(add_gradient, model, schedule, config, ranks)
+    plain = partial(add_gradient, model, schedule, config, processes)
     expected = gradients(plain)
-    got = gradients(Recorded(plain, model, schedule, config, ranks))
+    got = gradients(Recorded(plain, model, schedule, config, processes))
     for (loss, gradient), (other_loss, other) in zip(expected, got, strict=True):
         assert loss == pytest.approx(other_loss, rel=1e-3)
         assert (gradient - other).norm() <= 0.01 * gradient.norm()

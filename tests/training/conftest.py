@@ -18,8 +18,8 @@ import torch
 
 from diffuapriel.config import ModelConfig
 from diffuapriel.storage import find_folder, read_json
-from diffuapriel.training import TrainConfig
 from diffuapriel.training import logging as log
+from diffuapriel.training.config import TrainConfig
 
 
 @pytest.fixture(autouse=True)

@@ -28,9 +28,11 @@ from diffuapriel.config import ModelConfig  # noqa: F401  (in the options)
 from diffuapriel.data.registry import open_corpus
 from diffuapriel.data.tales import shortest_window
 from diffuapriel.tokenizer import get_tokenizer
-from diffuapriel.training import TrainConfig, loop, session, train
 from diffuapriel.training import cudagraph as recording
 from diffuapriel.training import logging as log
+from diffuapriel.training import loop, session
+from diffuapriel.training.config import TrainConfig
+from diffuapriel.training.loop import train
 
 LONGEST = 120.0  # seconds that a run may take
 
@@ -44,12 +46,12 @@ def free_port() -> str:
 class Replayed(recording.Recorded):
     """What a recording does when it is replayed, without a CUDA graph: gradients stay on their rank, in one tensor."""
 
-    def __init__(self, add, model, schedule, config, ranks) -> None:
-        self.add, self.gradients = add, recording.gradients_in_one(model)
-        self.most = recording.most_masked(schedule, config, recording.part_rows(config, ranks))
+    def __init__(self, add, model, schedule, config, processes) -> None:
+        self.add, self.gradients = add, recording.flatten_gradients(model)
+        self.most = recording.max_masked(schedule, config, recording.micro_batch_size(config, processes))
 
     def __call__(self, *part):
-        return self.add(*part, most_masked=self.most)
+        return self.add(*part, max_masked=self.most)
 
 
 def start(options: str, ranks: int, replayed: bool) -> list[int]:

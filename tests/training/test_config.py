@@ -8,20 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffuapriel.training import TrainConfig
-from diffuapriel.training.config import RANGES, WHOLE
+from diffuapriel.options import options_of
+from diffuapriel.training.config import TrainConfig
 
 AMOUNTS = ("steps", "tokens", "minutes")
+NUMBERS = {
+    name: declared for name, declared in options_of(TrainConfig).items() if declared.kind in (int, float)
+}
 
 
 def with_option(name: str, value: object) -> TrainConfig:
     return TrainConfig(**({name: value} if name in AMOUNTS else {"steps": 1, name: value}))
 
 
-@given(name=st.sampled_from(sorted(RANGES)), data=st.data())
+@given(name=st.sampled_from(sorted(NUMBERS)), data=st.data())
 def test_every_number_out_of_range_is_refused_by_name(name, data):
-    least, most = RANGES[name]
-    if name in WHOLE:
+    least, most = NUMBERS[name].least, NUMBERS[name].most
+    if NUMBERS[name].kind is int:
         value = data.draw(st.integers(max_value=int(least) - 1) | st.integers(min_value=int(most) + 1))
     else:
         below = st.floats(max_value=least, exclude_max=True, allow_nan=False)
@@ -30,7 +33,7 @@ def test_every_number_out_of_range_is_refused_by_name(name, data):
         with_option(name, value)
 
 
-@given(name=st.sampled_from(sorted(RANGES)), value=st.sampled_from(["3", True, b"1", [1], 1j]))
+@given(name=st.sampled_from(sorted(NUMBERS)), value=st.sampled_from(["3", True, b"1", [1], 1j]))
 def test_every_number_of_another_type_is_refused_by_name(name, value):
     with pytest.raises(TypeError, match=rf"{name} is .*; it must be a "):
         with_option(name, value)
@@ -67,8 +70,8 @@ def test_a_device_that_is_not_there_is_refused():
         _ = TrainConfig(steps=1, device="toaster").torch_device
 
 
-def test_tokens_are_rounded_up_to_whole_updates():
-    config = TrainConfig(tokens=1001, batch_size=2, accumulate=5, length=10)
+def test_tokens_are_rounded_up_to_whole_steps():
+    config = TrainConfig(tokens=1001, batch_size=2, gradient_accumulation_steps=5, length=10)
     assert config.tokens_per_step == 100 and config.planned_steps == 11
     assert TrainConfig(minutes=1).planned_steps is None
 

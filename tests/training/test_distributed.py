@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from diffuapriel.checkpoint import load_checkpoint
-from diffuapriel.training import train
 from diffuapriel.training.config import STRATEGIES
-from diffuapriel.training.distributed import OneProcess
+from diffuapriel.training.distributed import SingleProcess
 from diffuapriel.training.logging import read_log
+from diffuapriel.training.loop import train
 from tests.training.conftest import tiny_run
 
 STEPS = 24
@@ -40,7 +40,9 @@ def agree(one, other) -> None:
 def alone(tmp_path_factory) -> str:
     """The folder of the run in one process that others are held against."""
     folder = tmp_path_factory.mktemp("alone")
-    config = tiny_run("diffuapriel-h", folder=folder, steps=STEPS, batch_size=2, accumulate=3)
+    config = tiny_run(
+        "diffuapriel-h", folder=folder, steps=STEPS, batch_size=2, gradient_accumulation_steps=3
+    )
     train(config, progress=False)
     return config.folder
 
@@ -51,7 +53,7 @@ def test_two_processes_train_to_the_losses_of_one(crew, options, alone, tmp_path
         "diffuapriel-h",
         steps=STEPS,
         batch_size=2,
-        accumulate=3,  # six rows: three for each rank, in parts of two and one
+        gradient_accumulation_steps=3,  # six rows: three for each rank, in parts of two and one
         strategy=strategy,
         checkpoint_activations=strategy == "fsdp",
         save_seconds=1e6,
@@ -69,7 +71,7 @@ def test_a_run_goes_on_with_other_numbers_of_ranks_and_strategies(crew, options,
             "diffuapriel-h",
             steps=STEPS,
             batch_size=2,
-            accumulate=3,
+            gradient_accumulation_steps=3,
             strategy=strategy,
             folder=str(tmp_path / "moved"),
         )
@@ -88,7 +90,7 @@ def test_a_rank_that_is_killed_leaves_a_whole_state(crew, options, alone, tmp_pa
         "diffuapriel-h",
         steps=STEPS,
         batch_size=2,
-        accumulate=3,
+        gradient_accumulation_steps=3,
         strategy="fsdp",
         folder=str(tmp_path / "killed"),
     )
@@ -108,7 +110,7 @@ def test_torchrun_is_all_that_a_user_types_and_rank_0_alone_speaks(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("2 updates, 192 tokens") == 1
+    assert done.stdout.count("2 steps, 192 tokens") == 1
     assert len(losses(tmp_path / "run")) == 2
 
 
@@ -127,16 +129,16 @@ def test_a_strategy_of_several_processes_alone_is_refused_and_says_how_to_start(
         train(options(strategy=strategy), progress=False)
 
 
-class ThirdOfFour(OneProcess):
+class ThirdOfFour(SingleProcess):
     """As far as sharing goes."""
 
-    rank, ranks = 2, 4
+    rank, world_size = 2, 4
 
 
 def test_every_row_is_one_rank_s_and_rows_that_do_not_divide_are_refused():
     rank = ThirdOfFour(torch.device("cpu"))
-    assert rank.share(12) == range(6, 9)
+    assert rank.local_slice(12) == range(6, 9)
     with pytest.raises(
         ValueError, match="= 6 rows, which 4 ranks cannot share evenly; make it a multiple of 4"
     ):
-        rank.share(6)
+        rank.local_slice(6)

@@ -10,11 +10,11 @@ import sys
 import pytest
 import torch
 
-from diffuapriel.training import train
-from diffuapriel.training.distributed import OneProcess
-from diffuapriel.training.logging import NAMES, Board, RunLog, draw_curve, read_log
+from diffuapriel.training.distributed import SingleProcess
+from diffuapriel.training.logging import TAGS, RunLog, TensorBoardLogger, draw_curve, read_log
+from diffuapriel.training.loop import train
 
-ALONE = OneProcess(torch.device("cpu"))
+ALONE = SingleProcess(torch.device("cpu"))
 
 
 def add(log: RunLog, step: int, loss: float) -> None:
@@ -49,7 +49,7 @@ def test_a_loss_that_is_no_number_is_reported_with_its_update(tmp_path, loss):
     log = RunLog(tmp_path, 0, ALONE)
     add(log, 1, 1.0)
     add(log, 2, loss)
-    with pytest.raises(FloatingPointError, match=f"update 2: the loss is {loss}"):
+    with pytest.raises(FloatingPointError, match=f"step 2: the loss is {loss}"):
         log.flush()
 
 
@@ -66,16 +66,16 @@ def test_the_board_holds_the_record_s_figures(options):
 
     config = options(steps=6, tensorboard=True)
     train(config, progress=False)
-    board = EventAccumulator(config.folder + "/tensorboard").Reload()
+    tensorboard = EventAccumulator(config.folder + "/tensorboard").Reload()
     record = {r["step"]: r["loss"] for r in read_log(config.folder) if "loss" in r}
-    shown = {event.step: event.value for event in board.Scalars(NAMES["loss"])}
+    shown = {event.step: event.value for event in tensorboard.Scalars(TAGS["loss"])}
     assert shown == pytest.approx(record)
-    assert [event.step for event in board.Scalars(NAMES["gap"])] == [6]
-    assert board.Scalars(NAMES["tokens_per_second"])[0].value > 0
+    assert [event.step for event in tensorboard.Scalars(TAGS["gap"])] == [6]
+    assert tensorboard.Scalars(TAGS["tokens_per_second"])[0].value > 0
 
 
 def test_without_tensorboard_the_way_out_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     with pytest.raises(ImportError, match="pip install tensorboard"):
-        Board(tmp_path, 0)
+        TensorBoardLogger(tmp_path, 0)

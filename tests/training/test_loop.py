@@ -20,15 +20,15 @@ from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.ops.document_ids import make_document_ids
 from diffuapriel.storage import read_tensors
 from diffuapriel.tokenizer import get_tokenizer
-from diffuapriel.training import data, loop, train
+from diffuapriel.training import data, loop
 from diffuapriel.training.data import batches
-from diffuapriel.training.distributed import OneProcess
+from diffuapriel.training.distributed import SingleProcess
 from diffuapriel.training.logging import read_log
-from diffuapriel.training.loop import backward, noise_seed
+from diffuapriel.training.loop import backward, noise_seed, train
 from diffuapriel.training.optimizer import learning_rate, make_optimizer
 from diffuapriel.training.parallelize import checkpoint_blocks
 
-CPU = OneProcess(torch.device("cpu"))
+CPU = SingleProcess(torch.device("cpu"))
 
 
 def losses(folder) -> list[float]:
@@ -91,11 +91,11 @@ def test_a_run_leaves_a_log_a_curve_a_state_and_a_checkpoint(options, tmp_path, 
 
 
 def test_the_rate_ends_where_the_options_say(options):
-    config = options(steps=8, final_rate=0.0, schedule="quadratic")
+    config = options(steps=8, min_lr_ratio=0.0, schedule="quadratic")
     train(config, progress=False)
     rates = [record["learning_rate"] for record in read_log(config.folder) if "loss" in record]
     how = {"peak": config.peak_learning_rate, "warmup_steps": 5, "total_steps": 8}
-    assert rates == [learning_rate(step, **how, final=0.0) for step in range(8)]
+    assert rates == [learning_rate(step, **how, min_lr_ratio=0.0) for step in range(8)]
     assert rates[-1] < learning_rate(7, **how)
 
 
@@ -129,7 +129,7 @@ def test_the_caller_s_random_numbers_are_left_alone(options):
 
 def test_accumulation_equals_one_large_batch(options):
     gradients, totals = [], []
-    for changes in ({"batch_size": 6}, {"batch_size": 2, "accumulate": 3}):
+    for changes in ({"batch_size": 6}, {"batch_size": 2, "gradient_accumulation_steps": 3}):
         config = options(**changes)
         torch.manual_seed(0)
         model = Denoiser(config.model_config)
@@ -146,7 +146,7 @@ def test_accumulation_equals_one_large_batch(options):
 def test_documents_of_a_window_do_not_see_each_other_where_asked(options, tiny_model, architecture):
     config = options(architecture, document_boundaries=True, checkpoint_activations=True)
     corpus = open_corpus("tales:1", get_tokenizer("gpt2-4k"))
-    ids = corpus.batch(0, split="train", batch_size=config.rows, length=config.length, seed=0)
+    ids = corpus.batch(0, split="train", batch_size=config.global_batch_size, length=config.length, seed=0)
     document_ids = make_document_ids(ids, config.model_config.eos_id)
     assert (document_ids[:, -1] > 0).any(), "a window holds several stories"
 
@@ -237,5 +237,5 @@ def test_a_compiler_that_fails_costs_a_line_not_the_run(options, monkeypatch, ca
     monkeypatch.setattr(torch, "compile", broken)
     assert train(options(steps=2, compile=True), progress=True).finished
     heard = "".join(capfd.readouterr())
-    assert "torch.compile failed, going on without it: no compiler on this machine" in heard
+    assert "torch.compile failed, continuing without it: no compiler on this machine" in heard
     assert "and much more" not in heard

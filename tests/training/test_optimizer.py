@@ -15,10 +15,10 @@ from torch import nn
 
 from diffuapriel.config import ARCHITECTURES, PRESETS
 from diffuapriel.model.denoiser import Denoiser
+from diffuapriel.training.config import default_learning_rate
 from diffuapriel.training.optimizer import (
     EMA,
     decay_after,
-    default_learning_rate,
     is_decayed,
     learning_rate,
     make_optimizer,
@@ -75,7 +75,7 @@ def test_the_rate_rises_linearly_and_falls_by_a_cosine_to_a_tenth_or_where_it_is
     assert rate(60) == pytest.approx(0.1 + 0.9 * 0.5)  # half way
     assert rate(35) == pytest.approx(0.1 + 0.45 * (1 + math.cos(math.pi / 4)))
     assert rate(110) == pytest.approx(0.1) and rate(10_000) == pytest.approx(0.1)
-    assert rate(60, final=0.0) == pytest.approx(0.5) and rate(110, final=0.0) == 0.0
+    assert rate(60, min_lr_ratio=0.0) == pytest.approx(0.5) and rate(110, min_lr_ratio=0.0) == 0.0
 
 
 @given(warmup=st.integers(1, 1000), total=st.integers(1, 10_000), step=st.integers(0, 20_000))

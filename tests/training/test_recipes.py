@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from diffuapriel.checkpoint import inspect_checkpoint, load_checkpoint
+from diffuapriel.cli import main
 from diffuapriel.config import ARCHITECTURES
 from diffuapriel.model.denoiser import count_parameters
 from diffuapriel.training import recipes
-from diffuapriel.training.recipes import RECIPES, Recipe, main, recipe_config, run_recipe
+from diffuapriel.training.recipes import RECIPES, Recipe, recipe_config, run_recipe
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -38,7 +42,7 @@ def test_the_paper_s_budgets_are_trained_as_the_paper_says_on_twenty_tokens_a_pa
     assert config.model_config.tokenizer == "gpt2" and config.preset == preset
     assert config.betas == (0.9, 0.95) and config.weight_decay == 0.1 and config.schedule == "log-linear"
     assert config.tokens / count_parameters(config.model_config) == pytest.approx(20, rel=0.15)
-    assert all(config.rows % ranks == 0 for ranks in (1, 2, 4, 8, 16, 32, 64))
+    assert all(config.global_batch_size % ranks == 0 for ranks in (1, 2, 4, 8, 16, 32, 64))
 
 
 def test_an_unknown_recipe_is_refused():
@@ -77,7 +81,7 @@ def test_a_recipe_trains_measures_the_very_file_and_writes_its_card(toy_recipe, 
         "own distribution",
         "MIT",
         "loss.png",
-        "--out toy",
+        "diffuapriel train --recipe toy --architecture diffuapriel --out toy",
     ):
         assert piece in card
     assert (out / "loss.png").exists()
@@ -85,11 +89,17 @@ def test_a_recipe_trains_measures_the_very_file_and_writes_its_card(toy_recipe, 
 
 
 def test_the_command_stops_by_the_clock_and_goes_on(toy_recipe, tmp_path, capsys):
-    words = ["toy", "--architecture", "diffuapriel", "--out", str(tmp_path / "toy"), "--quiet"]
-    words += ["--folder", str(tmp_path / "run")]
-    assert main([*words, "--minutes", "0.01", "--tokens", "500000"]) == 3
-    assert "run the same command again" in capsys.readouterr().err and not (tmp_path / "toy").exists()
-    assert main([*words, "--minutes", "0.01", "--tokens", "1"]) == 1
-    assert "of a run with tokens = 500000, not 1" in capsys.readouterr().err
-    assert main([*words[:-1], str(tmp_path / "run2")]) == 0
-    assert "written to" in capsys.readouterr().out
+    words = ["train", "--recipe", "toy", "--out", str(tmp_path / "toy"), "--quiet", "--run-folder"]
+    short = [*words, str(tmp_path / "run"), "--stop-after-minutes", "0.01"]
+    assert main([*short, "--tokens", "500000"]) == 0
+    assert "run the same command again" in capsys.readouterr().out and not (tmp_path / "toy").exists()
+    assert main([*short, "--tokens", "1"]) == 1
+    assert "belongs to a run with tokens = 500000, not 1" in capsys.readouterr().err
+    assert main([*words, str(tmp_path / "run2")]) == 0
+    assert f"diffuapriel sample --checkpoint {tmp_path / 'toy'}" in capsys.readouterr().out
+
+
+def test_the_command_on_the_cards_of_older_checkpoints_names_the_new_one():
+    words = [sys.executable, "-m", "diffuapriel.training.recipes", "tales-gpu", "--architecture", "diffutran"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 1 and "diffuapriel train --recipe NAME" in done.stderr

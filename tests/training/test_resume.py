@@ -16,10 +16,11 @@ import pytest
 import torch
 
 from diffuapriel.checkpoint import load_checkpoint
-from diffuapriel.training import loop, session, train
+from diffuapriel.training import loop, session
 from diffuapriel.training.data import batches
-from diffuapriel.training.distributed import OneProcess
+from diffuapriel.training.distributed import SingleProcess
 from diffuapriel.training.logging import read_log
+from diffuapriel.training.loop import train
 
 STEPS, TIMES = 150, 20
 
@@ -31,8 +32,8 @@ def losses(folder) -> list[float]:
 def stop_before(monkeypatch, step: int, number: signal.Signals) -> None:
     """Send this process a signal while batch `step` is being made."""
 
-    def interrupted(corpus, config, ranks, *, start):
-        for i, ids in enumerate(batches(corpus, config, ranks, start=start), start):
+    def interrupted(corpus, config, processes, *, start):
+        for i, ids in enumerate(batches(corpus, config, processes, start=start), start):
             if i == step:
                 os.kill(os.getpid(), number)
             yield ids
@@ -42,7 +43,7 @@ def stop_before(monkeypatch, step: int, number: signal.Signals) -> None:
 
 def test_stopped_before_its_first_update_a_run_begins_all_the_same(options, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(session.Clock, "out_of_time", True)
+        patch.setattr(session.TrainingClock, "out_of_time", True)
         assert train(options(), progress=False).step == 0
     assert train(options(), progress=False).finished
 
@@ -122,7 +123,9 @@ def test_a_finished_run_is_not_trained_again(options):
 
 def test_other_options_in_the_same_folder_are_refused_by_name(options):
     train(options(steps=2), progress=False)
-    with pytest.raises(ValueError, match=r"of a run with seed = 0, not 1; go on with the same options"):
+    with pytest.raises(
+        ValueError, match=r"belongs to a run with seed = 0, not 1; continue with the same options"
+    ):
         train(options(steps=2, seed=1), progress=False)
     with pytest.raises(ValueError, match="with steps = 2, not 3"):
         train(options(steps=3), progress=False)
@@ -141,11 +144,29 @@ def test_a_run_begun_before_an_option_existed_goes_on_with_its_default(options):
     train(options(steps=2), progress=False)
     file = Path(options().folder) / "state" / "state.json"
     document = json.loads(file.read_text())
-    del document["config"]["final_rate"]
+    del document["config"]["min_lr_ratio"]
     file.write_text(json.dumps(document))
     assert train(options(steps=2), progress=False).finished
-    with pytest.raises(ValueError, match=r"of a run with final_rate = 0\.1, not 0\.0"):
-        train(options(steps=2, final_rate=0.0), progress=False)
+    with pytest.raises(ValueError, match=r"belongs to a run with min_lr_ratio = 0\.1, not 0\.0"):
+        train(options(steps=2, min_lr_ratio=0.0), progress=False)
+
+
+def test_a_state_written_with_older_names_of_options_goes_on(options):
+    changes = {"steps": 2, "gradient_accumulation_steps": 2, "max_grad_norm": 0.5, "min_lr_ratio": 0.2}
+    train(options(**changes), progress=False)
+    file = Path(options().folder) / "state" / "state.json"
+    document = json.loads(file.read_text())
+    older = {
+        "gradient_accumulation_steps": "accumulate",
+        "max_grad_norm": "clip",
+        "min_lr_ratio": "final_rate",
+    }
+    document["config"] = {older.get(name, name): value for name, value in document["config"].items()}
+    document["ranks"] = document.pop("world_size")
+    file.write_text(json.dumps(document))
+    assert train(options(**changes), progress=False).finished
+    with pytest.raises(ValueError, match=r"belongs to a run with max_grad_norm = 0\.5, not 1\.0"):
+        train(options(**{**changes, "max_grad_norm": 1.0}), progress=False)
 
 
 def test_the_state_of_another_version_is_refused(options):
@@ -211,13 +232,15 @@ def test_the_hard_stop_keeps_what_is_done(options):
 def test_the_number_of_updates_is_the_time_left_over_the_measured_speed(options, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(session.time, "monotonic", lambda: now[0])
-    at = session.Progress()
-    clock = session.Clock(options(minutes=10, warmup_steps=100), at, OneProcess(torch.device("cpu")))
+    state = session.TrainState()
+    clock = session.TrainingClock(
+        options(minutes=10, warmup_steps=100), state, SingleProcess(torch.device("cpu"))
+    )
     now[0] += 50.0  # the first update compiles
-    at.step = 1
-    clock.plan(at)
-    assert at.total_steps is None
+    state.step = 1
+    clock.plan(state)
+    assert state.total_steps is None
     now[0] += 20.0
-    at.step = 41  # two updates per second
-    clock.plan(at)
-    assert at.total_steps == 41 + int((600 * 0.97 - 70) * 2)
+    state.step = 41  # two updates a second
+    clock.plan(state)
+    assert state.total_steps == 41 + int((600 * 0.97 - 70) * 2)

@@ -16,7 +16,7 @@ from diffuapriel.benchmark.cpu.scan import ScanResult, compare_scans
 from diffuapriel.benchmark.cpu.training import TrainingResult, compare_training
 from diffuapriel.benchmark.entry import Entry
 from diffuapriel.benchmark.sweep import SweepResult, sweep
-from diffuapriel.device import machine_name
+from diffuapriel.device import device_name
 
 SCHEMA = "diffuapriel-bench"
 VERSION = 1
@@ -87,7 +87,7 @@ def run_bench(plan: Plan, say: Callable[[str], None] = lambda line: None) -> Ben
     Raises RuntimeError when two scans that must agree do not, or when a forward pass fails.
     """
     report = BenchReport(
-        machine=machine_name(torch.device("cpu")),
+        machine=device_name(torch.device("cpu")),
         threads=torch.get_num_threads(),
         torch_version=torch.__version__,
         python_version=platform.python_version(),

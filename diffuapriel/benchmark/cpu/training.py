@@ -21,9 +21,9 @@ from diffuapriel.diffusion.objective import nelbo, stratified_t
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.tokenizer import get_tokenizer
-from diffuapriel.training import TrainConfig, train
+from diffuapriel.training.config import TrainConfig
 from diffuapriel.training.logging import read_log
-from diffuapriel.training.loop import noise_seed
+from diffuapriel.training.loop import noise_seed, train
 from diffuapriel.training.optimizer import learning_rate, make_optimizer
 
 TARGET = 0.95  # of the plain loop's speed
@@ -116,7 +116,11 @@ def _plain(config: TrainConfig) -> tuple[float, list[float]]:
         start = time.perf_counter()
         for step in range(config.steps or 0):
             ids = corpus.batch(
-                step, split="train", batch_size=config.rows, length=config.length, seed=config.seed
+                step,
+                split="train",
+                batch_size=config.global_batch_size,
+                length=config.length,
+                seed=config.seed,
             )
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(
@@ -124,14 +128,14 @@ def _plain(config: TrainConfig) -> tuple[float, list[float]]:
                     peak=config.peak_learning_rate,
                     warmup_steps=config.warmup_steps,
                     total_steps=config.steps,
-                    final=config.final_rate,
+                    min_lr_ratio=config.min_lr_ratio,
                 )
             generator.manual_seed(noise_seed(config.seed, step))
             t = stratified_t(len(ids), generator)
             loss = nelbo(model, ids, schedule, config.model_config.mask_id, t=t, generator=generator).loss
             optimizer.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+            nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
             optimizer.step()
             losses.append(loss.item())
         return time.perf_counter() - start, losses

@@ -33,7 +33,7 @@ from diffuapriel.benchmark.gpu.plan import PARTS, GpuPlan
 from diffuapriel.benchmark.gpu.results import GpuReport, Machine, Measured
 from diffuapriel.benchmark.gpu.training import measure_training
 from diffuapriel.benchmark.roofline import measure_ceilings, rates
-from diffuapriel.device import machine_name
+from diffuapriel.device import device_name
 
 Device = torch.device | str
 Say = Callable[[str], None]
@@ -137,7 +137,7 @@ def describe_machine(device: Device) -> Machine:
     on_gpu = device.type == "cuda"
     cudnn = torch.backends.cudnn.version() if on_gpu else None
     return Machine(
-        device=machine_name(device),
+        device=device_name(device),
         memory_bytes=torch.cuda.get_device_properties(device).total_memory if on_gpu else 0,
         torch=torch.__version__,
         cuda=torch.version.cuda or "",

@@ -101,6 +101,6 @@ class _Update:
         """One update."""
         self.generator.manual_seed(0)
         backward(self.model, self.ids, get_schedule("log-linear"), self.config, self.generator)
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()

@@ -19,8 +19,7 @@ import torch
 
 from diffuapriel.config import ARCHITECTURES, ModelConfig, preset
 from diffuapriel.model.denoiser import count_parameters
-from diffuapriel.training.config import TrainConfig
-from diffuapriel.training.optimizer import default_learning_rate
+from diffuapriel.training.config import TrainConfig, default_learning_rate
 
 
 @dataclass(frozen=True)

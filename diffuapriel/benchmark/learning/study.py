@@ -23,7 +23,7 @@ from torch import Tensor
 from diffuapriel.benchmark.learning.plan import Contestant, Plan
 from diffuapriel.checkpoint import load_checkpoint
 from diffuapriel.data.registry import open_corpus
-from diffuapriel.device import machine_name
+from diffuapriel.device import device_name
 from diffuapriel.evaluation.interval import ratio_interval
 from diffuapriel.evaluation.nelbo import estimate, score_windows
 from diffuapriel.evaluation.tales import default_sampler, evaluate_tales
@@ -68,7 +68,7 @@ def run_study(plan: Plan, folder: str | Path, *, progress: bool = True) -> dict[
     return {
         "plan": plan.to_dict(),
         "torch": torch.__version__,
-        "machine": machine_name(plan.torch_device),
+        "machine": device_name(plan.torch_device),
         "contestants": [_without_scores(one) for one in contestants],
         "differences": differences(contestants),
     }

@@ -11,8 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.main import build, usable_device
+from app.main import build
 from app.server.stops import Stops
+from diffuapriel.device import resolve_device
 
 ROOT = Path(__file__).resolve().parents[3]
 GOOD = ["Mia found a [MASK:6].", "toy-diffuapriel", 0, 4, "confidence", 1.0, 0, 1.0, 0, 0]
@@ -189,6 +190,6 @@ def test_a_bad_checkpoint_is_one_line_and_exit_code_2_from_any_folder(tmp_path):
 
 
 def test_an_unknown_device_is_refused():
-    assert usable_device("cpu") == "cpu"
-    with pytest.raises(ValueError, match="--device is 'abacus'"):
-        usable_device("abacus")
+    assert str(resolve_device("cpu")) == "cpu"
+    with pytest.raises(ValueError, match="device is 'abacus', which cannot be used here"):
+        resolve_device("abacus")
