@@ -67,7 +67,7 @@ def test_ctrl_c_saves_and_the_same_call_goes_on_exactly(options, tmp_path, monke
 
 def test_a_run_begun_under_the_old_name_of_its_schedule_goes_on(options, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(session.Clock, "out_of_time", True)
+        patch.setattr(session.TrainingClock, "out_of_time", True)
         config = options(schedule="squared")
         train(config, progress=False)
     file = Path(config.folder) / "state" / "state.json"
