@@ -496,3 +496,26 @@ def test_the_ci_script_is_executable_bash() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     assert subprocess.run(["bash", "-n", script]).returncode == 0
+
+
+# For contributors
+
+
+def test_the_citation_names_this_version() -> None:
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {PROJECT['version']}\n" in text and "arXiv:2511.15927" in text
+
+
+def test_every_path_that_the_contributors_guide_names_is_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    paths = [word for word in re.findall(r"`([\w./-]+)`", text) if "/" in word and "NN_" not in word]
+    assert len(paths) > 15
+    missing = [path for path in paths if not (ROOT / path).exists()]
+    assert not missing
+
+
+def test_the_workflows_call_the_same_targets() -> None:
+    text = (ROOT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8")
+    commands = re.findall(r"run: (.*)", text)
+    assert commands == ["make lint", "make test", "python start.py test"]
+    assert all(system in text for system in ("ubuntu-latest", "macos-latest", "windows-latest"))
