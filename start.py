@@ -70,6 +70,7 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"start.py: this is Python {version}; Python 3.11 or newer is needed")
     os.chdir(ROOT)
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # with it, every start would compile PyTorch again
+    os.environ.setdefault("PYTHONUTF8", "1")  # on Windows too, for files and pipes
     if arguments[:1] == ["--wheels"] and len(arguments) > 1:
         folder = Path(arguments[1])
         if not folder.is_dir():

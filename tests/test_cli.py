@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import pty
 import re
 import subprocess
 import sys
@@ -299,6 +298,7 @@ def test_a_trace_is_written_as_its_name_says(run: Run, checkpoint: str, tmp_path
 
 
 def test_on_a_terminal_the_text_is_drawn_in_place(checkpoint: str) -> None:
+    pty = pytest.importorskip("pty", reason="there is no pseudo-terminal on Windows")
     controller, worker = pty.openpty()
     command = [
         sys.executable,

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="the faked programs are shell scripts")
 
 # Answers for a Python of the .venv: logs its arguments, fails where a file named after the call stands.
 PYTHON = """#!/bin/sh
