@@ -1,4 +1,4 @@
-"""One frozen dataclass is the whole configuration of a denoiser, and a table holds the presets.
+"""The configuration of a denoiser, one frozen dataclass, and a table of presets. Imports no PyTorch.
 
 Three architectures share it (arXiv:2511.15927, section 3):
 
@@ -6,8 +6,8 @@ Three architectures share it (arXiv:2511.15927, section 3):
     diffuapriel-h   one attention block after every `attention_every` Mamba blocks, MLP 2x
     diffutran       bidirectional attention with RoPE in every block, MLP 4x
 
-At equal width a Mamba block has about 16 d^2 parameters and a Transformer block 12 d^2, so at every
-preset the three have their own depth and width and meet in *parameters*, within 2 %.
+At equal d_model a Mamba block has about 16 d_model^2 parameters and a Transformer block 12 d_model^2. At every preset
+each architecture therefore has its own depth and d_model, and the three match in parameters within 2 %.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 ARCHITECTURES = ("diffuapriel", "diffuapriel-h", "diffutran")
 PLACEMENTS = ("spread", "early", "late")  # of the hybrid's attention blocks
-RENAMED = {"width": "d_model"}  # keys of a config.json written before: old name -> field
+RENAMED = {"width": "d_model"}  # keys of an older config.json: old name -> field
 SCHEDULES = ("log-linear", "cosine", "polynomial", "quadratic")  # noise schedules, in diffusion/schedule.py
 RENAMED_SCHEDULES = {"squared": "quadratic"}  # old name -> name; still accepted
 TOKENIZER_SIZES = {"gpt2": 50_258, "gpt2-4k": 4_098}  # ranks + <|endoftext|> + [MASK]
@@ -26,9 +26,9 @@ TOKENIZER_SIZES = {"gpt2": 50_258, "gpt2-4k": 4_098}  # ranks + <|endoftext|> + 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Shape of a `Denoiser`. All sizes are counts; `d_model` is d, `d_state` N, `headdim` P of the papers.
+    """Shape of a `Denoiser`. In the papers `d_model` is D, `d_state` N and `headdim` P.
 
-    Raises ValueError, naming the field, its value and what is permitted, when the shape cannot be built.
+    Raises ValueError, naming the field, its value and what is permitted, for a shape that cannot be built.
     """
 
     architecture: str
@@ -42,16 +42,16 @@ class ModelConfig:
     n_groups: int = 1
     d_conv: int = 4
     expand: int = 2
-    attention_every: int = 5  # hybrid: one attention block after so many Mamba blocks
-    attention_placement: str = "spread"  # "early" and "late" are there to be compared with
+    attention_every: int = 5  # hybrid: Mamba blocks before each attention block
+    attention_placement: str = "spread"  # "early" and "late" exist for comparison
     attention_headdim: int = 64
-    cond_dim: int = 128  # width of the noise-level embedding
+    cond_dim: int = 128  # size of the noise-level embedding
     time_conditioning: bool = True
 
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:
             raise ValueError(f"architecture is {self.architecture!r}; permitted: {', '.join(ARCHITECTURES)}")
-        if self.tokenizer not in tuple(TOKENIZER_SIZES):
+        if self.tokenizer not in TOKENIZER_SIZES:
             raise ValueError(f"tokenizer is {self.tokenizer!r}; permitted: {', '.join(TOKENIZER_SIZES)}")
         if self.attention_placement not in PLACEMENTS:
             raise ValueError(
@@ -69,7 +69,7 @@ class ModelConfig:
             )
         if self.attention_headdim % 2:
             raise ValueError(
-                f"attention_headdim is {self.attention_headdim}; RoPE turns pairs: it must be even"
+                f"attention_headdim is {self.attention_headdim}; RoPE rotates pairs, so it must be even"
             )
         if "attention" in self.layer_kinds and self.d_model % self.attention_headdim:
             raise ValueError(
@@ -117,19 +117,16 @@ class ModelConfig:
     def layer_kinds(self) -> tuple[str, ...]:
         """'mamba' or 'attention' for every block, first to last.
 
-        The hybrid closes each run of `attention_every` Mamba blocks with an attention block; what is left of
-        the depth after whole runs is shared out evenly, so that attention is spread and never all early (an
-        independent reproduction measured 68 to 70 perplexity spread against 81 early). A hybrid too shallow
-        for one whole run still has one attention block, its last. The placements "early" and "late" put as many
-        attention blocks before and after all others.
+        In the hybrid an attention block ends each run of `attention_every` Mamba blocks. Blocks left over after whole
+        runs are distributed evenly, so that attention is spread over the depth (an independent reproduction measured a
+        perplexity of 68 to 70 with spread and 81 with early attention). A hybrid too shallow for one run has one
+        attention block, its last. "early" and "late" put the same number of attention blocks first or last.
         """
         if self.architecture != "diffuapriel-h":
             return ("attention" if self.architecture == "diffutran" else "mamba",) * self.depth
         n_attention = max(1, self.depth // (self.attention_every + 1))
         attends = {
-            "spread": {
-                (i + 1) * self.depth // n_attention - 1 for i in range(n_attention)
-            },  # each closes a run
+            "spread": {(i + 1) * self.depth // n_attention - 1 for i in range(n_attention)},
             "early": set(range(n_attention)),
             "late": set(range(self.depth - n_attention, self.depth)),
         }[self.attention_placement]
@@ -141,7 +138,7 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
-        """The inverse of `to_dict`. Raises ValueError that names every unknown or missing field."""
+        """The inverse of `to_dict`. Raises ValueError, naming every unknown or missing field."""
         if not isinstance(values, dict):
             raise ValueError(f"a model configuration is a JSON object, not {type(values).__name__}")
         values = {RENAMED.get(name, name): value for name, value in values.items()}
@@ -156,7 +153,7 @@ class ModelConfig:
 _LAPTOP: dict[str, Any] = {"tokenizer": "gpt2-4k", "d_state": 64, "headdim": 32}
 _LARGE: dict[str, Any] = {"attention_headdim": 128}
 
-# preset: (fields the three share, architecture: (d_model, depth)); counted and compared by `diffuapriel params`
+# preset: (fields shared by all architectures, architecture: (d_model, depth)); `diffuapriel params` counts them
 PRESETS: dict[str, tuple[dict[str, Any], dict[str, tuple[int, int]]]] = {
     "nano": (
         {**_LAPTOP, "attention_headdim": 16, "cond_dim": 64},
@@ -174,7 +171,7 @@ PRESETS: dict[str, tuple[dict[str, Any], dict[str, tuple[int, int]]]] = {
 
 
 def preset(name: str, architecture: str, **overrides: Any) -> ModelConfig:
-    """The configuration of preset `name` for `architecture`, with single fields replaced by `overrides`.
+    """The configuration of preset `name` for `architecture`; `overrides` replace single fields.
 
     Raises ValueError for an unknown preset, architecture or field.
     """

@@ -1,11 +1,11 @@
 """Corruption, the SUBS parameterisation and the NELBO (MDLM, arXiv:2406.07524, section 3).
 
-    x_t   each token of x independently becomes [MASK] with probability 1 - alpha(t)
-    SUBS  the denoiser never predicts [MASK], and what is not masked is carried over at no cost
-    NELBO = E_t  weight(t)  sum over masked positions of  -log p(x_i | x_t)
+    x_t     each token of x independently becomes [MASK] with probability 1 - alpha(t)
+    SUBS    the denoiser never predicts [MASK], and unmasked tokens are copied at no cost
+    NELBO = E_t [ weight(t)  sum over masked positions i of  -log p(x_i | x_t) ]
 
-divided by the number of *all* tokens, which makes it an upper bound on nats/token. Dividing by the masked
-count, clipping t or shifting the labels would not be a bound. t is stratified over the batch.
+divided by the number of *all* tokens, which makes it an upper bound in nats/token. Dividing by the number of masked
+tokens, clipping t or shifting the labels would not give a bound. t is stratified over the batch.
 """
 
 from __future__ import annotations
@@ -21,29 +21,31 @@ from torch import Tensor
 
 from diffuapriel.diffusion.schedule import Schedule
 
-T_MIN = 1e-3  # smallest time drawn; below it almost nothing is masked
+T_MIN = 1e-3  # smallest t drawn; below it almost nothing is masked
 
 
 class DenoiserLike(Protocol):
-    """Anything that gives logits: (ids (batch, length), sigma (batch,), positions) to (chosen, vocabulary), where
-    [MASK] is the last token."""
+    """Any denoiser: (ids (batch, length), sigma (batch,), positions) to logits (chosen, vocabulary).
+
+    [MASK] is the last token of the vocabulary.
+    """
 
     def __call__(self, ids: Tensor, sigma: Tensor, positions: Tensor | None = None) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class Nelbo:
-    """loss: scalar, nats/token over all tokens; nats: (batch,) summed over each row; masked: masked tokens."""
+    """A Monte-Carlo estimate of the bound."""
 
-    loss: Tensor
-    nats: Tensor
-    masked: Tensor
+    loss: Tensor  # scalar, nats/token over all tokens; differentiable
+    nats: Tensor  # (batch,), nats of each row
+    masked: Tensor  # scalar, number of masked tokens
 
 
 def stratified_t(
     n: int, generator: torch.Generator | None = None, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """n times in [T_MIN, 1], one in each n-th of the interval: the "antithetic" draw of MDLM. (n,) float32."""
+    """n times in [T_MIN, 1], one in each n-th of the interval (MDLM's "antithetic" sampling). (n,) float32."""
     if n < 1:
         raise ValueError(f"n is {n}; at least one time must be drawn")
     u = torch.rand(n, generator=generator, device=device)
@@ -53,9 +55,9 @@ def stratified_t(
 
 @lru_cache(maxsize=8)
 def spread(n: int, device: torch.device | str = "cpu") -> Tensor:
-    """0 to n - 1 in an order of which every stretch covers the whole range evenly (van der Corput's). (n,) int64.
+    """0 to n - 1 in van der Corput order, of which every contiguous part covers the range evenly. (n,) int64.
 
-    Of stratified times taken in this order every part of a batch, and every rank's, has early and late ones.
+    Stratified times in this order give every micro-batch, and every rank, early and late times.
     """
     bits = max(1, (n - 1).bit_length())
     return torch.tensor(sorted(range(n), key=lambda i: f"{i:0{bits}b}"[::-1]), device=device)
@@ -72,7 +74,7 @@ def corrupt(
 ) -> Tensor:
     """Mask each token of row r with probability 1 - alpha(t_r). ids (batch, length), t (batch,).
 
-    noise (batch, length), uniform in [0, 1), decides; it is drawn from the generator when left out.
+    noise (batch, length), uniform in [0, 1), decides which; by default it is drawn from `generator`.
     """
     if t.shape != ids.shape[:1]:
         raise ValueError(f"t has shape {tuple(t.shape)}; it must be ({ids.shape[0]},), one time per row")
@@ -83,14 +85,16 @@ def corrupt(
     return ids.masked_fill(noise < 1 - schedule.alpha(t)[:, None], mask_id)
 
 
-def subs_log_probs(logits: Tensor, mask_id: int) -> Tensor:
-    """Log-probabilities over clean tokens: [MASK] gets none. logits (..., vocabulary), any floating dtype.
-
-    Computed in float32 or wider. Positions that are not masked are the caller's to carry over.
-    """
+def subs_logits(logits: Tensor, mask_id: int) -> Tensor:
+    """Logits (..., vocabulary) with -inf for [MASK] and for the padding behind it; float32, or float64 as given."""
     logits = logits if logits.dtype == torch.float64 else logits.float()
-    column = torch.arange(logits.shape[-1], device=logits.device) == mask_id
-    return torch.log_softmax(logits.masked_fill(column, float("-inf")), dim=-1)
+    column = torch.arange(logits.shape[-1], device=logits.device)
+    return logits.masked_fill(column >= mask_id, float("-inf"))
+
+
+def subs_log_probs(logits: Tensor, mask_id: int) -> Tensor:
+    """Log-probabilities over clean tokens, (..., vocabulary); copying unmasked positions is left to the caller."""
+    return torch.log_softmax(subs_logits(logits, mask_id), dim=-1)
 
 
 def nelbo(
@@ -145,16 +149,11 @@ def nelbo(
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor, mask_id: int) -> Tensor:
-    """-log p(target) under SUBS, without keeping log-probabilities of the whole vocabulary. (rows,)
-
-    What stands behind [MASK] is padding, and gets no probability either.
-    """
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    column = torch.arange(logits.shape[-1], device=logits.device) >= mask_id
-    return F.cross_entropy(logits.masked_fill(column, float("-inf")), targets, reduction="none")
+    """-log p(target) under SUBS, (rows,), without keeping log-probabilities of the whole vocabulary."""
+    return F.cross_entropy(subs_logits(logits, mask_id), targets, reduction="none")
 
 
 @lru_cache(maxsize=2)
 def _compiled_cross_entropy(dynamic: bool) -> Callable[[Tensor, Tensor, int], Tensor]:
-    """`_cross_entropy` for any number of rows, or for one: a third faster, and compiled anew for another."""
+    """`_cross_entropy` for any number of rows, or for one fixed number: a third faster, but recompiled for another."""
     return torch.compile(_cross_entropy, dynamic=dynamic)

@@ -1,14 +1,17 @@
-"""Bidirectional attention with rotary positions and normalised queries and keys.
+"""Bidirectional attention with rotary positions (RoPE, arXiv:2104.09864) and normalised queries and keys (QK-norm,
+arXiv:2302.05442): the mixer of every DiffuTran block and of the hybrid's attention blocks.
 
-The mixer of every DiffuTran block and of the hybrid's attention blocks. No mask, every token sees every other; but
-where documents are packed into a row and kept apart, each sees those of its own document.
-Without rotary positions (RoPE, arXiv:2104.09864) attention would have no notion of order; with normalised
-queries and keys (QK-norm, arXiv:2302.05442) it bears the learning rate it needs to compete on a laptop. RoPE tells
-distances only: where all tokens are alike, as on a canvas of [MASK]s, the output is the same at every position, and
-DiffuTran cannot know where the text begins.
+    q, k, v = in_proj(u)
+    y       = softmax(RoPE(norm(q)) RoPE(norm(k))^T / sqrt(headdim)) v
+    output  = out_proj(y)
 
-On CUDA the fastest kernel that takes the call computes it: cuDNN's first (1.7 to 2.3 times FlashAttention-2's speed
-on Hopper), then FlashAttention-2. PyTorch's own order is the other way round.
+Every token attends to every other one, or to those of its own document where a row holds several. Without RoPE
+attention would not know the order of tokens; without QK-norm it would not tolerate the learning rate that it needs to
+compete on a laptop. RoPE encodes relative positions only: on a canvas of nothing but [MASK]s the output is the same
+at every position, so DiffuTran cannot tell where the text begins.
+
+On CUDA the fastest kernel that accepts the call runs: cuDNN's first (1.7 to 2.3 times as fast as FlashAttention-2 on
+Hopper), then FlashAttention-2. PyTorch's default order is the reverse.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ FASTEST_FIRST = (
 class Attention(nn.Module):
     """Multi-head self-attention: (batch, length, d_model) to the same shape.
 
-    `kernels` is the order in which CUDA kernels are tried; a benchmark names a single one.
+    `kernels` is the order in which CUDA kernels are tried; a benchmark can set a single one.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -50,9 +53,8 @@ class Attention(nn.Module):
 
     def forward(self, u: Tensor, rotary: Rotary, mask: Tensor | None = None) -> Tensor:
         """u (batch, length, d_model) to the same shape; `rotary` from `rotary_angles`, `mask` from `document_mask`."""
-        q, k, v = (
-            self.in_proj(u).unflatten(-1, (3, -1, self.headdim)).unbind(2)
-        )  # (batch, length, heads, headdim)
+        qkv = self.in_proj(u).unflatten(-1, (3, -1, self.headdim))  # (batch, length, 3, heads, headdim)
+        q, k, v = qkv.unbind(2)
         q = rotate(rms_norm(q, self.q_norm_weight), *rotary)
         k = rotate(rms_norm(k, self.k_norm_weight), *rotary)
         q, k, v = (w.transpose(1, 2) for w in (q, k, v.to(q.dtype)))  # (batch, heads, length, headdim)
@@ -75,13 +77,13 @@ def document_mask(document_ids: Tensor) -> Tensor:
 
 
 def rotary_angles(length: int, headdim: int, device: torch.device) -> Rotary:
-    """Cosine and sine of position x frequency, each (length, 1, headdim / 2), float32."""
+    """Cosine and sine of position times frequency, each (length, 1, headdim / 2), float32."""
     frequency = ROPE_BASE ** -(torch.arange(0, headdim, 2, device=device, dtype=torch.float32) / headdim)
     angle = torch.outer(torch.arange(length, device=device, dtype=torch.float32), frequency)[:, None]
     return angle.cos(), angle.sin()
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair (x_i, x_{i + headdim/2}) by its angle. x (batch, length, heads, headdim)."""
+    """Rotate each pair (x_i, x_{i + headdim/2}) by its angle. x (batch, length, heads, headdim)."""
     first, second = x.float().chunk(2, dim=-1) if x.dtype != torch.float64 else x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)

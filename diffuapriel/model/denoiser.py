@@ -1,14 +1,21 @@
 """The denoiser: tokens with [MASK]s and a noise level in, logits over clean tokens out.
 
-One class for the three architectures (arXiv:2511.15927, section 3); they differ in what mixes tokens and in
-the width of the MLP, nothing else. It never knows the schedule: it is told the noise level sigma = -log alpha(t).
+One class for all three architectures (arXiv:2511.15927, section 3), which differ only in the mixer of each block and
+in the width of the MLP. With c the embedding of the noise level sigma (AdaLN, model/layers.py):
 
-    ids         (batch, length) int64, [MASK] among them
-    sigma       (batch,) float32, noise level, 0 or more
-    positions   (batch, length) bool, or (chosen,) int64, counted over all texts: where logits are wanted; the head is
-                the dearest product of a small model
-    document_ids    (batch, length) int64: which document each token is of, where several are packed into a row and none
-                may see another (ssd/document_ids.py); every one then gets the logits that it would get alone
+    x = embedding(ids)
+    for each block:  x = x + gate(c) mixer(modulate(norm(x), c))         Mamba-2 or attention
+                     x = x + gate(c) MLP(modulate(norm(x), c))
+    logits = head(modulate(norm(x), c))
+
+The denoiser does not know the schedule; it gets the noise level sigma = -log alpha(t).
+
+    ids            (batch, length) int64, with [MASK]s
+    sigma          (batch,) float32, noise level, 0 or more
+    positions      where to compute logits: (batch, length) bool, or (chosen,) int64 into the flattened batch. Worth
+                   using, because the head dominates the cost of small models
+    document_ids   (batch, length) int64: the document of each token, where a row holds several. Each document gets the
+                   logits that it would get alone (ops/document_ids.py)
 """
 
 from __future__ import annotations
@@ -28,7 +35,7 @@ from diffuapriel.ops.document_ids import check_document_ids, number_runs
 
 
 class Block(nn.Module):
-    """Mixer, then MLP, each modulated, gated and added to the residual stream."""
+    """Mixer, then MLP; each is modulated, gated and added to the residual stream."""
 
     def __init__(self, config: ModelConfig, kind: str) -> None:
         super().__init__()
@@ -43,21 +50,25 @@ class Block(nn.Module):
         x: Tensor,
         modulation: Sequence[Tensor],
         rotary: Rotary | None = None,
-        apart: Tensor | None = None,
+        documents: Tensor | None = None,
     ) -> Tensor:
-        """x (batch, length, d_model) to the same shape; modulation: six of (batch, 1, d_model); rotary: for attention.
+        """x (batch, length, d_model) to the same shape.
 
-        apart: what keeps packed documents apart; for attention a mask, for Mamba document_ids.
+        modulation: six tensors (batch, 1, d_model), shift, scale and gate for mixer and MLP. rotary: for attention.
+        documents: separates packed documents, a `document_mask` for attention and document_ids for Mamba.
         """
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation
         u = modulate(rms_norm(x, self.mixer_norm_weight), shift, scale)
-        x = x + gate * (self.mixer(u, rotary, apart) if self.attends else self.mixer(u, apart))
-        x = x + mlp_gate * self.mlp(modulate(rms_norm(x, self.mlp_norm_weight), mlp_shift, mlp_scale))
-        return x
+        x = x + gate * (self.mixer(u, rotary, documents) if self.attends else self.mixer(u, documents))
+        u = modulate(rms_norm(x, self.mlp_norm_weight), mlp_shift, mlp_scale)
+        return x + mlp_gate * self.mlp(u)
 
 
 class MLP(nn.Module):
-    """Two linear layers with a GELU between them, `mlp_ratio` times as wide inside."""
+    """Two linear layers with a GELU between them: (batch, length, d_model) to the same shape.
+
+    The hidden layer is `mlp_ratio` times as wide as d_model.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -68,12 +79,11 @@ class MLP(nn.Module):
         nn.init.normal_(self.down.weight, std=(hidden * 3 * 2 * config.depth) ** -0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, length, d_model) to the same shape."""
         return self.down(F.gelu(self.up(x), approximate="tanh"))
 
 
 class Denoiser(nn.Module):
-    """A masked diffusion language model's denoiser, built from its `ModelConfig`."""
+    """The denoiser of a masked diffusion language model, built from its `ModelConfig`."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -96,32 +106,31 @@ class Denoiser(nn.Module):
         *,
         padded: bool = False,
     ) -> Tensor:
-        """Logits over clean tokens: (batch, length, vocab_size), or (chosen, vocab_size), in row-major order where
-        `positions` is a mask.
+        """Logits over clean tokens: (batch, length, vocab_size), or (chosen, vocab_size) with `positions`.
 
-        With `positions` the final norm and the head run on the chosen positions only. The logit of [MASK] (the
-        last) is there but means nothing: SUBS discards it. `padded` leaves the columns behind it, padded_vocab_size in
-        all, which mean as little: to cut them off costs the backward pass a copy of all logits. Raises ValueError for
-        shapes that do not fit.
+        With `positions` the final norm and the head run at the chosen positions only, in row-major order if they are a
+        mask. The logit of [MASK], the last one, has no meaning; the SUBS parameterisation discards it. `padded` also
+        returns the meaningless columns after it, padded_vocab_size in all, because slicing them off would cost the
+        backward pass a copy of all logits. Raises ValueError for shapes that do not fit.
         """
         self._check(ids, sigma, positions, document_ids)
         x, shift, scale = self._residual(ids, sigma, document_ids)
         if positions is not None:
             if positions.dtype == torch.bool:
                 positions = positions.flatten().nonzero()[:, 0]
-            row = positions // ids.shape[1]  # which text each chosen position belongs to
-            # Not shift[row, 0]: several threads add up its gradient in no fixed order, and a run would not repeat.
+            row = positions // ids.shape[1]  # the row of the batch of each chosen position
+            # Not shift[row, 0]: its backward pass adds in an order that varies, so that runs would not repeat exactly.
             shift, scale = (v[:, 0].index_select(0, row) for v in (shift, scale))
             x = x.flatten(0, 1).index_select(0, positions)  # (chosen, d_model), as shift and scale are
         logits = self.head(self.final_norm(x, shift, scale))
         return logits if padded else logits[..., : self.config.vocab_size]
 
     def hidden(self, ids: Tensor, sigma: Tensor) -> Tensor:
-        """What the head reads, at every position: (batch, length, d_model). Nothing in it waits for the device."""
+        """The input of the head at every position, (batch, length, d_model). Never waits for the device."""
         return self.final_norm(*self._residual(ids, sigma))
 
     def final_norm(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-        """The final norm, modulated: what the head reads of the residual stream x."""
+        """The modulated final norm of the residual stream x, the input of the head."""
         return modulate(rms_norm(x, self.final_norm_weight), shift, scale)
 
     def _residual(
@@ -130,10 +139,10 @@ class Denoiser(nn.Module):
         """The residual stream after the last block (batch, length, d_model), and the final shift and scale."""
         if not self.config.time_conditioning:
             sigma = torch.zeros_like(sigma)
-        modulations = self.modulation(self.time_embedding(sigma))  # of all layers in one product
+        modulations = self.modulation(self.time_embedding(sigma))  # of all blocks, (batch, 1, d_model) each
         rotary = mask = None
         if document_ids is not None:
-            document_ids = number_runs(document_ids)
+            document_ids = number_runs(document_ids)  # now no two documents of a row share a number
         if "attention" in self.config.layer_kinds:
             mask = None if document_ids is None else document_mask(document_ids)
             rotary = rotary_angles(ids.shape[1], self.config.attention_headdim, ids.device)
@@ -152,7 +161,7 @@ class Denoiser(nn.Module):
             )
         if sigma.shape != ids.shape[:1]:
             raise ValueError(
-                f"sigma has shape {tuple(sigma.shape)}; it must be ({ids.shape[0]},), one per text"
+                f"sigma has shape {tuple(sigma.shape)}; it must be ({ids.shape[0]},), one per row"
             )
         if positions is not None and not (
             (positions.dtype == torch.bool and positions.shape == ids.shape)
@@ -168,6 +177,6 @@ class Denoiser(nn.Module):
 
 @lru_cache(maxsize=64)
 def count_parameters(config: ModelConfig) -> int:
-    """Parameters of the denoiser, embeddings included, counted on the model itself (no memory is taken)."""
+    """Number of parameters, embeddings included, counted on a model that takes no memory."""
     with torch.device("meta"):
         return sum(p.numel() for p in Denoiser(config).parameters())

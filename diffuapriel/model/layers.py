@@ -1,12 +1,11 @@
-"""RMSNorm (arXiv:1910.07467): computed in float32 whatever the autocast, returned in the input's dtype.
+"""RMSNorm (arXiv:1910.07467) and AdaLN: the noise level shifts, scales and gates every block (arXiv:2212.09748; MDLM).
 
-AdaLN: the noise level shifts, scales and gates what each block does (arXiv:2212.09748, as in MDLM).
+    rms_norm(x)        = x / sqrt(mean(x^2) + EPS) weight            over the last axis
+    c                  = TimeEmbedding(sigma)                        (batch, cond_dim)
+    shift, scale, gate = Modulation(c)                               (batch, 1, d_model) each, all blocks in one product
+    modulate(x)        = x (1 + scale) + shift
 
-    c               = TimeEmbedding(sigma)                     (batch, cond_dim)
-    shift, scale, gate for mixer and MLP = Linear(c)           zero-initialised, all blocks in one product
-    modulate(x)     = x (1 + scale) + shift
-
-Zero initialisation makes every block the identity at the start of training.
+Modulation is zero-initialised, so that every block is the identity at the start of training.
 """
 
 from __future__ import annotations
@@ -18,10 +17,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 EPS = 1e-5
+FREQUENCIES = 128  # of the time embedding: as many cosines as sines
+MAX_PERIOD = 10_000.0
 
 
 def rms_norm(x: Tensor, weight: Tensor | None = None) -> Tensor:
-    """x / rms(x) over the last axis, times `weight` (broadcast against x) where there is one."""
+    """RMSNorm over the last axis; `weight` is broadcast against x.
+
+    Computed in float32, or float64 for float64 input, regardless of autocast; returned in x's dtype.
+    """
     wide = x if x.dtype == torch.float64 else x.float()
     wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + EPS)
     if weight is not None:
@@ -29,12 +33,8 @@ def rms_norm(x: Tensor, weight: Tensor | None = None) -> Tensor:
     return wide.to(x.dtype)
 
 
-FREQUENCIES = 128  # cosines, and as many sines
-MAX_PERIOD = 10_000.0
-
-
 class TimeEmbedding(nn.Module):
-    """Noise level sigma (batch,) to its embedding (batch, cond_dim): sinusoids, two linear layers, SiLU."""
+    """Embedding of the noise level, sigma (batch,) to (batch, cond_dim): sinusoids, then two linear layers with SiLU."""
 
     def __init__(self, cond_dim: int) -> None:
         super().__init__()
@@ -45,7 +45,6 @@ class TimeEmbedding(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, sigma: Tensor) -> Tensor:
-        """sigma (batch,), at least 0 (it is -log alpha), to (batch, cond_dim)."""
         steps = torch.arange(FREQUENCIES, device=sigma.device, dtype=torch.float32)
         frequency = torch.exp(-math.log(MAX_PERIOD) * steps / FREQUENCIES)
         angle = sigma.float()[:, None] * frequency
@@ -54,7 +53,7 @@ class TimeEmbedding(nn.Module):
 
 
 class Modulation(nn.Module):
-    """`count` modulation vectors of `d_model` from the embedding; zero at the start."""
+    """`count` vectors of size d_model, from the embedding of the noise level; zero before training."""
 
     def __init__(self, cond_dim: int, d_model: int, count: int) -> None:
         super().__init__()
@@ -69,5 +68,5 @@ class Modulation(nn.Module):
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """x (batch, length, d_model), shift and scale (batch, 1, d_model)."""
+    """Shift and scale, each (batch, 1, d_model), applied to x (batch, length, d_model)."""
     return x * (1 + scale) + shift
