@@ -51,7 +51,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:
             raise ValueError(f"architecture is {self.architecture!r}; permitted: {', '.join(ARCHITECTURES)}")
-        if self.tokenizer not in TOKENIZER_SIZES:
+        if self.tokenizer not in tuple(TOKENIZER_SIZES):  # which takes unhashable values too
             raise ValueError(f"tokenizer is {self.tokenizer!r}; permitted: {', '.join(TOKENIZER_SIZES)}")
         if self.attention_placement not in PLACEMENTS:
             raise ValueError(

@@ -54,7 +54,7 @@ def stratified_t(
 
 
 @lru_cache(maxsize=8)
-def spread(n: int, device: torch.device | str = "cpu") -> Tensor:
+def van_der_corput_order(n: int, device: torch.device | str = "cpu") -> Tensor:
     """0 to n - 1 in van der Corput order, of which every contiguous part covers the range evenly. (n,) int64.
 
     Stratified times in this order give every micro-batch, and every rank, early and late times.
@@ -112,37 +112,44 @@ def nelbo(
 ) -> Nelbo:
     """One Monte-Carlo draw of the negative evidence lower bound of `ids` (batch, length).
 
-    document_ids (batch, length), made from the clean text by `ops.document_ids.make_document_ids`, are passed to the
-    denoiser, which then treats packed documents separately. It gets the boundaries for free, so the result is a bound
-    on the text given its boundaries: lower by the information in the documents' lengths (it may fall below the entropy
-    of the whole text), and not comparable with a bound that pays for every <|endoftext|>.
+        nats_r = weight(t_r)  sum over masked positions i of row r of  -log p(x_i | x_t)
+        loss   = sum_r nats_r / (batch x length)
 
-    t (batch,) is drawn stratified when left out, then the noise (batch, length) of `corrupt`. The head runs on
-    masked positions only: half as much work, for which counting them, a wait for the device, is a small price. With
-    `max_masked` nothing is counted and every shape is known: the head runs on so many positions, the masked ones
-    first, named by int64 numbers, and the loss is NaN if there are more of these.
-    With `compiled`, which is for a `Denoiser`, the cross-entropy is one compiled kernel each way: it reads logits in
-    their own dtype, padding included, and keeps nothing of their size in float32, most of a GPU's time where the
-    vocabulary is large.
+    Args:
+        denoiser: called at the masked positions only, about half of them. Its LM head then costs half as much, which
+            saves more than the device synchronization that counting the positions needs.
+        t: (batch,) times; by default stratified, drawn from `generator`.
+        noise: (batch, length), as for `corrupt`; by default drawn from `generator` after t.
+        document_ids: (batch, length), made from the clean text by `ops.document_ids.make_document_ids` and passed to
+            the denoiser, which then treats packed documents separately. It gets the boundaries for free, so the result
+            is a bound on the text given its boundaries. That is lower by the information in the documents' lengths (it
+            may fall below the entropy of the whole text) and not comparable with a bound that pays for <|endoftext|>.
+        max_masked: makes every shape known in advance, without synchronization. The head runs at this many positions,
+            the masked ones first, passed as int64; the loss is NaN if more are masked.
+        compiled: for a `Denoiser`. The cross-entropy is one compiled kernel per pass, which reads the logits in their
+            own dtype, padding included, and stores no float32 copy of them. With a large vocabulary such copies take
+            most of a GPU's time.
     """
-    see = cast(Callable[..., Tensor], denoiser)
+    logits_at = cast(Callable[..., Tensor], denoiser)
     if document_ids is not None:
-        see = partial(see, document_ids=document_ids)
+        logits_at = partial(logits_at, document_ids=document_ids)
     if compiled:
-        see = partial(see, padded=True)
+        logits_at = partial(logits_at, padded=True)
+    cross_entropy = _compiled_cross_entropy(dynamic=max_masked is None) if compiled else _cross_entropy
+
     if t is None:
         t = stratified_t(ids.shape[0], generator, ids.device)
-    noisy = corrupt(ids, t, schedule, mask_id, generator, noise=noise)
+    noisy, sigma = corrupt(ids, t, schedule, mask_id, generator, noise=noise), schedule.sigma(t)
     masked = noisy == mask_id  # (batch, length)
-    cross_entropy = _compiled_cross_entropy(dynamic=max_masked is None) if compiled else _cross_entropy
     if max_masked is None:
-        chosen = cross_entropy(see(noisy, schedule.sigma(t), masked), ids[masked], mask_id)
-        nll = torch.zeros(ids.shape, device=ids.device, dtype=chosen.dtype).masked_scatter(masked, chosen)
+        nll = cross_entropy(logits_at(noisy, sigma, masked), ids[masked], mask_id)  # (masked tokens,)
+        nll = torch.zeros(ids.shape, device=ids.device, dtype=nll.dtype).masked_scatter(masked, nll)
     else:
-        first = torch.argsort(masked.flatten(), descending=True, stable=True)[:max_masked]
-        chosen = cross_entropy(see(noisy, schedule.sigma(t), first), ids.flatten()[first], mask_id)
-        chosen = chosen * masked.flatten()[first] + torch.where(masked.sum() > max_masked, torch.nan, 0.0)
-        nll = torch.zeros(ids.numel(), device=ids.device, dtype=chosen.dtype).index_copy(0, first, chosen)
+        flat = masked.flatten()
+        first = torch.argsort(flat, descending=True, stable=True)[:max_masked]  # masked positions first
+        nll = cross_entropy(logits_at(noisy, sigma, first), ids.flatten()[first], mask_id)  # (max_masked,)
+        nll = nll * flat[first] + torch.where(flat.sum() > max_masked, torch.nan, 0.0)
+        nll = torch.zeros(ids.numel(), device=ids.device, dtype=nll.dtype).index_copy(0, first, nll)
         nll = nll.view(ids.shape)
     nats = schedule.weight(t) * nll.sum(1)
     return Nelbo(loss=nats.sum() / ids.numel(), nats=nats.detach(), masked=masked.sum())

@@ -34,7 +34,7 @@ def rms_norm(x: Tensor, weight: Tensor | None = None) -> Tensor:
 
 
 class TimeEmbedding(nn.Module):
-    """Embedding of the noise level, sigma (batch,) to (batch, cond_dim): sinusoids, then two linear layers with SiLU."""
+    """Embeds the noise level: sigma (batch,) to (batch, cond_dim), by sinusoids and two linear layers with SiLU."""
 
     def __init__(self, cond_dim: int) -> None:
         super().__init__()

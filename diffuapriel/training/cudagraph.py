@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from diffuapriel.diffusion.objective import T_MIN, spread
+from diffuapriel.diffusion.objective import T_MIN, van_der_corput_order
 from diffuapriel.diffusion.schedule import Schedule
 from diffuapriel.ops.cudagraph import record
 from diffuapriel.training.config import TrainConfig
@@ -48,7 +48,8 @@ def max_masked(schedule: Schedule, config: TrainConfig, rows: int) -> int:
     Times are stratified over the step and spread over its micro-batches, so the number of masked tokens hardly varies.
     """
     ends = (torch.arange(config.global_batch_size) + 1) / config.global_batch_size  # of each row's stratum
-    masked = (1 - schedule.alpha(T_MIN + (1 - T_MIN) * ends))[spread(config.global_batch_size)].split(rows)
+    order = van_der_corput_order(config.global_batch_size)
+    masked = (1 - schedule.alpha(T_MIN + (1 - T_MIN) * ends))[order].split(rows)
     tokens, mean = rows * config.length, max(micro.sum().item() for micro in masked) * config.length
     return min(tokens, math.ceil(mean + DEVIATIONS * math.sqrt(tokens) / 2))
 

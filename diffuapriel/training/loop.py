@@ -29,7 +29,7 @@ from diffuapriel.checkpoint import save_checkpoint
 from diffuapriel.data.base import Corpus
 from diffuapriel.data.registry import open_corpus
 from diffuapriel.device import device_name
-from diffuapriel.diffusion.objective import nelbo, spread, stratified_t
+from diffuapriel.diffusion.objective import nelbo, stratified_t, van_der_corput_order
 from diffuapriel.diffusion.schedule import Schedule, get_schedule
 from diffuapriel.evaluation.nelbo import NelboEstimate, evaluate_nelbo
 from diffuapriel.model.denoiser import Denoiser, count_parameters
@@ -193,7 +193,7 @@ def backward(
     add = add or partial(add_gradient, network, schedule, config, processes)
     rows = len(ids) * processes.world_size
     own = slice(processes.rank * len(ids), (processes.rank + 1) * len(ids))
-    t = stratified_t(rows, generator, ids.device)[spread(rows, ids.device)][own]
+    t = stratified_t(rows, generator, ids.device)[van_der_corput_order(rows, ids.device)][own]
     noise = torch.rand(rows, ids.shape[1], generator=generator, device=ids.device)[own]
     micro_batches = list(zip(*(values.split(config.batch_size) for values in (ids, t, noise))))
     total = torch.zeros((), device=ids.device)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diffuapriel.config import SCHEDULES
-from diffuapriel.diffusion.objective import corrupt, spread, stratified_t
+from diffuapriel.diffusion.objective import corrupt, stratified_t, van_der_corput_order
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.training.config import TrainConfig
 from diffuapriel.training.cudagraph import can_record, flatten_gradients, max_masked, recorded_or_plain
@@ -25,7 +25,7 @@ def test_no_part_masks_more_positions_than_there_is_room_for(name: str, accumula
     ids = torch.zeros(config.global_batch_size, 64, dtype=torch.int64)
     counts = []
     for _ in range(300 // accumulation):
-        t = stratified_t(config.global_batch_size, generator)[spread(config.global_batch_size)]
+        t = stratified_t(config.global_batch_size, generator)[van_der_corput_order(config.global_batch_size)]
         masked = corrupt(ids, t, schedule, 1, generator) == 1
         counts += [part.sum().item() for part in masked.split(32)]
     room = max_masked(schedule, config, rows=32)
@@ -34,7 +34,7 @@ def test_no_part_masks_more_positions_than_there_is_room_for(name: str, accumula
 
 @pytest.mark.parametrize("n", [1, 2, 3, 8, 48, 100])
 def test_every_stretch_of_an_order_that_is_spread_covers_the_whole(n: int) -> None:
-    order = spread(n)
+    order = van_der_corput_order(n)
     assert sorted(order.tolist()) == list(range(n))
     for size in range(1, n + 1):
         for part in order.split(size):

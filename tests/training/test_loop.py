@@ -14,7 +14,7 @@ import torch
 from diffuapriel.checkpoint import inspect_checkpoint, load_checkpoint
 from diffuapriel.config import ARCHITECTURES
 from diffuapriel.data.registry import open_corpus
-from diffuapriel.diffusion.objective import nelbo, spread, stratified_t
+from diffuapriel.diffusion.objective import nelbo, stratified_t, van_der_corput_order
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.ops.document_ids import make_document_ids
@@ -158,7 +158,7 @@ def test_documents_of_a_window_do_not_see_each_other_where_asked(options, tiny_m
     apart = backward(model, ids, schedule, config, generator.manual_seed(1))
     assert all(parameter.grad is not None for parameter in model.parameters())
     generator.manual_seed(1)
-    t = stratified_t(len(ids), generator, ids.device)[spread(len(ids))]
+    t = stratified_t(len(ids), generator, ids.device)[van_der_corput_order(len(ids))]
     noise = torch.rand(ids.shape, generator=generator)
     given = {"t": t, "noise": noise}
     told = nelbo(model, ids, schedule, config.model_config.mask_id, document_ids=document_ids, **given).loss
