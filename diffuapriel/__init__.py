@@ -30,6 +30,7 @@ _HOMES = {
     "Trace": "diffuapriel.trace.trace",
     "load_checkpoint": "diffuapriel.checkpoint",
     "PretrainedDenoiser": "diffuapriel.pretrained",
+    "pipeline": "diffuapriel.pipelines",
 }
 __all__ = [*sorted(_HOMES), "__version__"]
 

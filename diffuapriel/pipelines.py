@@ -1,0 +1,236 @@
+"""A pipeline: a trained model, its tokenizer and a sampler behind one call.
+
+    from diffuapriel import pipeline
+
+    pipe = pipeline("tales-diffuapriel")
+    print(pipe("Mia found a [MASK:6]."))
+    output = pipe(["", "Once upon a time"], length=64, num_inference_steps=32, seed=1, return_trace=True)
+    output.texts, output.traces
+
+The arguments have the names of the discrete diffusion pipelines of Hugging Face's diffusers, the defaults are those of
+`diffuapriel sample`, and the same seed gives the same texts as there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffuapriel.checkpoint import load_checkpoint
+from diffuapriel.device import resolve_device
+from diffuapriel.diffusion.schedule import get_schedule
+from diffuapriel.model.denoiser import Denoiser
+from diffuapriel.options import Option
+from diffuapriel.sampling.canvas import Canvas
+from diffuapriel.sampling.config import BLOCK, MAX_STEPS, SamplerConfig
+from diffuapriel.sampling.frames import StepFrame
+from diffuapriel.sampling.generate import generate
+from diffuapriel.sampling.sampler import Sampler
+from diffuapriel.tokenizer import Tokenizer
+from diffuapriel.trace.trace import Trace
+
+DEFAULT_LENGTH = 128  # tokens, where neither text nor length is given
+BATCH_SIZE = 32  # canvases per denoiser call
+NUM_STEPS = Option("num_inference_steps", int, 128, least=1, most=MAX_STEPS)
+NUM_SAMPLES = Option("num_samples", int, 1, least=1)
+
+# (pipe, step from 0, timestep from 1 to 0, kwargs); see TextDiffusionPipeline.__call__
+Callback = Callable[["TextDiffusionPipeline", int, float, dict[str, Any]], Any]
+
+
+@dataclass(frozen=True)
+class TextDiffusionOutput:
+    """The texts of one call, `num_samples` in a row for each text given; the traces if they were asked for."""
+
+    texts: list[str]
+    traces: list[Trace] | None = None
+
+    def __str__(self) -> str:
+        return "\n\n".join(self.texts)
+
+
+class TextDiffusionPipeline:
+    """Fills the [MASK]s of texts.
+
+    Attributes:
+        model, tokenizer: a denoiser in evaluation mode and its tokenizer.
+        name: of the model, for traces.
+        interrupt: a callback sets it to True to end the call after the current step.
+    """
+
+    def __init__(self, model: Denoiser, tokenizer: Tokenizer, *, name: str = "") -> None:
+        self.model, self.tokenizer, self.name = model, tokenizer, name
+        self.interrupt = False
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_folder: str | Path, device: str | torch.device | None = None
+    ) -> TextDiffusionPipeline:
+        """The pipeline of a bundled checkpoint, a folder or a model on the Hub; see `pipeline`."""
+        model, tokenizer = load_checkpoint(name_or_folder, device=resolve_device(device))
+        return cls(model, tokenizer, name=str(name_or_folder))
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def to(self, device: str | torch.device) -> TextDiffusionPipeline:
+        """Move the model to `device`; returns the pipeline."""
+        self.model.to(resolve_device(device))
+        return self
+
+    def __repr__(self) -> str:
+        architecture = self.model.config.architecture
+        return f"TextDiffusionPipeline({self.name!r}, architecture={architecture!r}, device='{self.device}')"
+
+    def __call__(
+        self,
+        text: str | list[str] | tuple[str, ...] = "",
+        *,
+        length: int | None = None,
+        num_samples: int = 1,
+        num_inference_steps: int = 128,
+        strategy: str = "confidence",
+        block_length: int | None = None,
+        threshold: float = 0.9,
+        remask_cap: float = 0.04,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = 0.9,
+        repetition_penalty: float = 1.0,
+        schedule: str = "log-linear",
+        seed: int | None = None,
+        generator: torch.Generator | None = None,
+        return_trace: bool = False,
+        callback_on_step_end: Callback | None = None,
+    ) -> TextDiffusionOutput:
+        """Fill the masks of `text`, or of each of several texts.
+
+        Args:
+            text: what is given; [MASK] in it is one token to fill, [MASK:8] eight. The empty text gives nothing.
+            length: total number of tokens; the end of the canvas is filled with [MASK] up to it. Without text it
+                defaults to 128.
+            num_samples: texts to write for each text given.
+            num_inference_steps: maximum number of denoiser calls. Fewer are faster and worse.
+            strategy: which masks are filled at each step, one of `sampling.config.STRATEGIES`.
+            block_length: fill blocks of so many tokens from left to right; 0: all at once. By default 16 for the
+                default strategy and 0 for the others.
+            threshold: for strategy "threshold": fill every position at least this confident.
+            remask_cap: for remasking: maximum probability per step of returning a token to [MASK].
+            temperature, top_k, top_p, repetition_penalty: how tokens are drawn; see `SamplerConfig`.
+            schedule: noise schedule.
+            seed: same seed, same texts; 0 by default. Sample i of a call does not depend on how many follow it.
+            generator: a torch.Generator to draw the seed from, in place of `seed`.
+            return_trace: also return a `Trace` of every text, with all steps.
+            callback_on_step_end: called as `callback(pipe, step, timestep, kwargs)` after each step of each text, one
+                text after the other; step counts from 0 and timestep runs from 1 to 0. kwargs: "input_ids" (length,)
+                int64, "transfer_index" (length,) bool, the positions filled in this step, "frame", the `StepFrame`,
+                and "index" of the text in the output. Its return value is ignored. If it sets `pipe.interrupt = True`,
+                the call returns at once: unfinished texts still contain [MASK].
+
+        Raises ValueError or TypeError that names the argument, its value and what is permitted.
+        """
+        texts = list(text) if isinstance(text, (list, tuple)) else [text]
+        if not texts:
+            raise ValueError('text is an empty list; give at least one text, or "" to write from nothing')
+        if generator is not None and seed is not None:
+            raise ValueError(f"seed is {seed} and a generator is given; give one of the two")
+        if generator is not None:
+            seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
+        if block_length is None and strategy == "confidence":
+            block_length = BLOCK
+        config = SamplerConfig(
+            strategy=strategy,
+            steps=NUM_STEPS.check(num_inference_steps),
+            block_length=block_length or None,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            repetition_penalty=repetition_penalty,
+            threshold=threshold,
+            remask_cap=remask_cap,
+            seed=0 if seed is None else seed,
+        )
+        sampler = Sampler(config, get_schedule(schedule), self.tokenizer.mask_id)
+        repeats = NUM_SAMPLES.check(num_samples)
+        canvases = [self._canvas(given, length) for given in texts for _ in range(repeats)]
+
+        self.interrupt = False
+        if callback_on_step_end is None and not return_trace:
+            return TextDiffusionOutput([self._text(ids) for ids in self._generate(sampler, canvases)])
+        runs = [
+            self._stream(sampler, canvas, index, callback_on_step_end)
+            for index, canvas in enumerate(canvases)
+        ]
+        results = [self._text(list(frames[-1].ids)) for frames in runs]
+        if not return_trace:
+            return TextDiffusionOutput(results)
+        about = {
+            "model": self.name,
+            "architecture": self.model.config.architecture,
+            "schedule": sampler.schedule.name,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        traces = [
+            Trace.of(frames, canvas, self.tokenizer, config, **about)
+            for frames, canvas in zip(runs, canvases, strict=True)
+        ]
+        return TextDiffusionOutput(results, traces)
+
+    def _canvas(self, text: str, length: int | None) -> Canvas:
+        if length is None and text == "":
+            length = DEFAULT_LENGTH
+        return Canvas.from_text(text, self.tokenizer, length).to(self.device)
+
+    def _generate(self, sampler: Sampler, canvases: list[Canvas]) -> Iterator[list[int]]:
+        """The filled ids of every canvas; neighbours of one length share a batch."""
+        row = 0
+        for _, group in groupby(canvases, key=len):
+            equal = list(group)
+            for start in range(0, len(equal), BATCH_SIZE):
+                batch = equal[start : start + BATCH_SIZE]
+                filled: Tensor = generate(sampler, self.model, batch, first_row=row)
+                row += len(batch)
+                yield from filled.tolist()
+
+    def _stream(
+        self, sampler: Sampler, canvas: Canvas, index: int, callback: Callback | None
+    ) -> list[StepFrame]:
+        """The frames of one canvas, with noise stream `index`; only the start if the call was interrupted."""
+        frames: list[StepFrame] = []
+        for frame in sampler.stream(self.model, sampler.start(canvas, first_row=index)):
+            frames.append(frame)
+            if callback is not None and frame.step > 0:
+                ids = torch.tensor(frame.ids)
+                filled = torch.zeros(len(frame.ids), dtype=torch.bool)
+                filled[list(frame.revealed)] = True
+                told = {"input_ids": ids, "transfer_index": filled, "frame": frame, "index": index}
+                callback(self, frame.step - 1, frame.t, told)
+            if self.interrupt:
+                break
+        return frames
+
+    def _text(self, ids: list[int]) -> str:
+        """The text without <|endoftext|>: between two documents it becomes an empty line."""
+        end = self.tokenizer.eos_id
+        parts = [list(run) for is_end, run in groupby(ids, key=lambda id: id == end) if not is_end]
+        return "\n\n".join(self.tokenizer.decode(part) for part in parts)
+
+
+def pipeline(
+    name_or_folder: str | Path = "tales-diffuapriel", device: str | torch.device | None = None
+) -> TextDiffusionPipeline:
+    """A pipeline that writes with a trained model.
+
+    name_or_folder: a bundled checkpoint (`checkpoint.bundled()` lists them), a checkpoint folder, or the id
+    `owner/name` of a model on the Hugging Face Hub. device: "cpu", "cuda", "mps", ...; None takes CUDA where available.
+    Raises FileNotFoundError, ValueError and ConnectionError as `load_checkpoint` does.
+    """
+    return TextDiffusionPipeline.from_pretrained(name_or_folder, device)
