@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import diffuapriel
 from diffuapriel import cli
 from diffuapriel.checkpoint import save_checkpoint
 from diffuapriel.commands import choices, sample, terminal
@@ -87,7 +88,7 @@ def test_defaults_are_shown_zero_included(run: Run) -> None:
 
 
 def test_version(run: Run) -> None:
-    assert run("--version") == (0, "diffuapriel 0.1.0\n", "")
+    assert run("--version") == (0, f"diffuapriel {diffuapriel.__version__}\n", "")
 
 
 def test_the_names_in_the_help_are_the_package_s_own() -> None:
