@@ -163,14 +163,11 @@ class InsideTab:
         model_entries = read_models(self.models, models)
         question = read_question(self.limits, self.models.tokenizer(model_entries[0]), text, position, t)
         check.choice("method", method, METHODS)
-        stopped = self.stops.flag(request.session_hash)
-        try:
+        with self.stops.running(request.session_hash) as stopped:
             schedule = charts.shown(charts.schedule_chart(question.t))
             yield SKIP, SKIP, schedule, SKIP, render.note(texts.WAITING)
             with self.models.turn():
                 yield from self._measure(model_entries, question, method, stopped)
-        finally:
-            self.stops.end(request.session_hash, stopped)
 
     def _measure(
         self, model_entries: list[ModelEntry], question: Question, method: str, stopped: Event

@@ -180,13 +180,10 @@ class QualityTab:
         tokenizer = self.models.tokenizer(model_entry)
         typed = scores.read_typed(text, model_entry, tokenizer, self.limits)
         total = check.whole_number("rounds", rounds, 1, scores.MAX_ROUNDS)
-        stopped = self.score_stops.flag(request.session_hash)
-        try:
+        with self.score_stops.running(request.session_hash) as stopped:
             yield SKIP, SKIP, SKIP, SKIP, render.note(texts.WAITING)
             with self.models.turn():
                 yield from self._score(model_entry, typed, total, stopped)
-        finally:
-            self.score_stops.end(request.session_hash, stopped)
 
     def _score(
         self, model_entry: ModelEntry, typed: scores.Typed, rounds: int, stopped: Event
@@ -238,13 +235,10 @@ class QualityTab:
         Returns a chart, the points with their 95 % intervals, and a line of status.
         """
         asked = read_curves(self.models, self.limits, model, strategies, steps, windows, top_p, seed)
-        stopped = self.curve_stops.flag(request.session_hash)
-        try:
+        with self.curve_stops.running(request.session_hash) as stopped:
             yield SKIP, SKIP, render.note(texts.WAITING)
             with self.models.turn():
                 yield from self._measure(asked, stopped)
-        finally:
-            self.curve_stops.end(request.session_hash, stopped)
 
     def _measure(self, asked: CurveRequest, stopped: Event) -> Iterator[tuple[Any, Any, str]]:
         from diffuapriel.evaluation.steps_quality import quality_events, true_entropy

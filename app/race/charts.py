@@ -1,174 +1,89 @@
 """The charts of sweeps: latency and tokens/s against length, and the speed over DiffuTran beside the paper's figures.
 
-One figure serves both themes. Lanes differ in color and in the shape of their points; of several sweeps in one
-chart, each has its own dash. What was not measured here is dotted, has no points and says whose it is.
+An entry has the color and the marker of its architecture; of several sweeps in one chart, each has its own dash.
+Dotted lines without markers are figures of the paper, not measured here, and say so.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from app.race.store import SavedResult
 from app.strings.language import texts
-from app.ui.chart import COLORS, GRID, INK, SYMBOLS, quiet_layout, round_ticks
+from diffuapriel.charts.curves import Crossing, Curve, Level, Panel
+from diffuapriel.charts.palette import ARCHITECTURES, INK, series_styles
 
 if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
-
-    from diffuapriel.benchmark.result import EntryFacts
-    from diffuapriel.benchmark.sweep import Crossover, Point, SweepResult
+    from diffuapriel.benchmark.sweep import Point
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
-HEIGHT = 400
 
 
-def latency_chart(sweeps: Sequence[SweepResult], tags: Sequence[str] = ("",)) -> Figure:
-    """Milliseconds of a forward pass over the length, with the spread, the slopes and, of one sweep, the crossovers.
-
-    tags: for each sweep what stands before its entries' names.
-    """
-    figure = _figure(sweeps, texts.CHART_LATENCY, [p.ms for sweep in sweeps for p in sweep.points])
-    for number, (sweep, tag) in enumerate(zip(sweeps, tags, strict=True)):
-        for index, entry in enumerate(sweep.entries):
-            points = _points(sweep, entry)
-            spread = {
-                "type": "data",
-                "symmetric": False,
-                "array": [p.ms_max - p.ms for p in points],
-                "arrayminus": [p.ms - p.ms_min for p in points],
-                "thickness": 1,
-                "width": 3,
-            }
-            exponent = sweep.exponents[entry]
-            name = entry if exponent is None else texts.CHART_SLOPE.format(entry=entry, slope=exponent)
-            _add(figure, points, [p.ms for p in points], tag + name, index, number, "%{y:.3~g} ms", spread)
-    if len(sweeps) == 1:
-        _mark_crossovers(figure, sweeps[0])
-    return figure
+def latency_panel(results: Sequence[SavedResult]) -> Panel:
+    """Milliseconds per forward pass over length, with the slopes and, for one sweep, the crossovers."""
+    curves = _curves(results, lambda point: (point.ms, point.ms_min, point.ms_max), slopes=True)
+    crossings = [
+        Crossing(cross.length, cross.ms, texts.CHART_CROSSOVER.format(length=cross.length))
+        for one in results
+        if one.sweep and len(results) == 1
+        for cross in one.sweep.crossovers
+        if cross.length is not None and cross.ms is not None
+    ]
+    return _panel(texts.CHART_LATENCY, curves, hover="%{y:.3~g} ms", crossings=crossings)
 
 
-def rate_chart(sweeps: Sequence[SweepResult], tags: Sequence[str] = ("",)) -> Figure:
-    """Tokens per second of a forward pass over the length."""
-    rates = [p.tokens_per_second for sweep in sweeps for p in sweep.points]
-    figure = _figure(sweeps, texts.CHART_RATE, rates)
-    for number, (sweep, tag) in enumerate(zip(sweeps, tags, strict=True)):
-        for index, entry in enumerate(sweep.entries):
-            points = _points(sweep, entry)
-            rates = [p.tokens_per_second for p in points]
-            _add(figure, points, rates, tag + entry, index, number, "%{y:,.4~g} tokens/s")
-    return figure
+def rate_panel(results: Sequence[SavedResult]) -> Panel:
+    """Tokens per second of a forward pass over length."""
+    curves = _curves(results, lambda point: (point.tokens_per_second,))
+    return _panel(texts.CHART_RATE, curves, hover="%{y:,.4~g} tokens/s")
 
 
-def ratio_chart(sweep: SweepResult, facts: Sequence[EntryFacts]) -> Figure | None:
+def ratio_panel(result: SavedResult) -> Panel | None:
     """How many times as fast as DiffuTran each entry is, and the paper's figures; None where no DiffuTran runs."""
     from diffuapriel.benchmark.verdict import baseline_of, published_ratios, speed_ratios
 
-    baseline = baseline_of(facts)
-    others = [entry for entry in facts if baseline and entry.name != baseline.name]
-    if baseline is None or not others:
+    baseline = baseline_of(result.facts)
+    others = {entry.architecture for entry in result.facts if baseline and entry.name != baseline.name}
+    if baseline is None or result.sweep is None or not others:
         return None
-    measured = {entry.name: speed_ratios(sweep, entry.name, baseline.name) for entry in others}
-    paper = published_ratios({entry.architecture for entry in others})
-    values = [1.0, *(figure.ratio for figure in paper), *(r for m in measured.values() for r in m.values())]
-    figure = _figure([sweep], texts.CHART_RATIO.format(baseline=baseline.name), values, unit="×")
-    for index, entry in enumerate(facts):
-        if ratios := measured.get(entry.name):
-            points = [p for p in _points(sweep, entry.name) if p.length in ratios]
-            _add(figure, points, list(ratios.values()), entry.name, index, 0, "%{y:.2f}×")
-    _add_level(figure, 1, INK, "solid", texts.CHART_EQUAL.format(baseline=baseline.name), above=False)
-    for line in paper:
-        color = COLORS[
-            next(i for i, f in enumerate(facts) if f.architecture == line.architecture) % len(COLORS)
-        ]
+    curves = []
+    for entry, style in zip(result.facts, _styles(result)):
+        ratios = speed_ratios(result.sweep, entry.name, baseline.name)
+        if entry.name != baseline.name and ratios:
+            curves.append(Curve(entry.name, list(ratios), list(ratios.values()), style))
+    equal = texts.CHART_EQUAL.format(baseline=baseline.name)
+    levels = [Level(1.0, equal, INK, dash="solid", above=False)]
+    for line in published_ratios(others):
         words = texts.CHART_PAPER.format(version=line.version, ratio=line.ratio, entry=line.architecture)
         left = line.version == "v1"  # figures of different versions nearly meet
-        _add_level(figure, line.ratio, color, "dot", words, above=left, right=not left)
-    figure.update_yaxes(range=[math.log10(min(values) / 1.6), math.log10(max(values) * 1.6)])
-    return figure
+        color = ARCHITECTURES[line.architecture].color
+        levels.append(Level(line.ratio, words, color, above=left, left=left))
+    title = texts.CHART_RATIO.format(baseline=baseline.name)
+    return _panel(title, curves, hover="%{y:.2f}×", unit="×", levels=levels)
 
 
-def _add_level(
-    figure: Figure, value: float, color: str, dash: str, text: str, *, above: bool = True, right: bool = False
-) -> None:
-    """A line across the plot with its name at one end. Annotations on a logarithmic axis are in powers of ten."""
-    figure.add_hline(y=value, line={"color": color, "dash": dash, "width": 1.5})
-    figure.add_annotation(
-        text=text,
-        x=0.995 if right else 0.005,
-        xref="x domain",
-        xanchor="right" if right else "left",
-        y=math.log10(value),
-        yanchor="bottom" if above else "top",
-        showarrow=False,
-        font={"size": 11, "color": INK},
-    )
+def _panel(title: str, curves: Sequence[Curve], **parts: Any) -> Panel:
+    return Panel(title, curves, x_title=texts.CHART_LENGTH, **parts)
 
 
-def _points(sweep: SweepResult, entry: str) -> list[Point]:
-    return sorted((p for p in sweep.points if p.entry == entry), key=lambda p: p.length)
+def _styles(result: SavedResult) -> Sequence[Any]:
+    return series_styles([entry.architecture for entry in result.facts])
 
 
-def _figure(sweeps: Sequence[SweepResult], title: str, values: list[float], *, unit: str = "") -> Figure:
-    """Empty logarithmic axes with round ticks around the values."""
-    import plotly.graph_objects as go
-
-    lengths = sorted({p.length for sweep in sweeps for p in sweep.points})
-    ticks = {"tickvals": lengths, "ticktext": [f"{n:,}" for n in lengths]} if lengths else {}
-    upright = round_ticks(values)
-    if unit and upright:
-        upright["ticktext"] = [f"{text}{unit}" for text in upright["ticktext"]]
-    figure = go.Figure()
-    figure.update_layout(
-        **quiet_layout(HEIGHT),
-        hovermode="x unified",
-        xaxis={"type": "log", "title": {"text": texts.CHART_LENGTH}, **GRID, **ticks},
-        yaxis={"type": "log", "title": {"text": title}, **upright, **GRID},
-    )
-    return figure
-
-
-def _add(
-    figure: Figure,
-    points: Sequence[Point],
-    values: Sequence[float],
-    name: str,
-    entry: int,
-    sweep: int,
-    hover: str,
-    spread: dict[str, Any] | None = None,
-) -> None:
-    figure.add_scatter(
-        x=[p.length for p in points],
-        y=list(values),
-        error_y=spread,
-        mode="lines+markers",
-        name=name,
-        line={"color": COLORS[entry % len(COLORS)], "width": 2.5, "dash": DASHES[sweep % len(DASHES)]},
-        marker={"symbol": SYMBOLS[entry % len(SYMBOLS)], "size": 8},
-        hovertemplate=hover,
-        showlegend=True,
-    )
-
-
-def _mark_crossovers(figure: Figure, sweep: SweepResult) -> None:
-    """A dotted line and a label where two curves change places for good."""
-    lengths = sorted({p.length for p in sweep.points})
-    for cross in sweep.crossovers:
-        if cross.length is not None and cross.ms is not None:
-            late = cross.length > (lengths[0] * lengths[-1]) ** 0.5  # in the right half: the label goes left
-            _mark(figure, cross, cross.length, late)
-
-
-def _mark(figure: Figure, cross: Crossover, length: float, late: bool) -> None:
-    figure.add_vline(x=length, line={"color": INK, "dash": "dot", "width": 1.5})
-    figure.add_scatter(
-        x=[length],
-        y=[cross.ms],
-        mode="markers+text",
-        text=[texts.CHART_CROSSOVER.format(length=length)],
-        textposition="bottom left" if late else "bottom right",
-        marker={"symbol": "x-thin", "size": 12, "line": {"width": 2, "color": INK}},
-        showlegend=False,
-        hoverinfo="skip",
-    )
+def _curves(
+    results: Sequence[SavedResult], values: Callable[[Point], tuple[float, ...]], slopes: bool = False
+) -> list[Curve]:
+    """One curve per entry of each sweep. `values` of a point: the value, then the ends of its error bar, if any."""
+    curves = []
+    for one, dash in zip(results, DASHES * len(results)):
+        assert one.sweep is not None, "only sweeps have curves"
+        exponents, tag = one.sweep.exponents, f"{one.number}. " if len(results) > 1 else ""
+        for entry, style in zip(one.sweep.entries, _styles(one), strict=True):
+            points = sorted((p for p in one.sweep.points if p.entry == entry), key=lambda p: p.length)
+            name, slope = entry, exponents[entry]
+            if slopes and slope is not None:
+                name = texts.CHART_SLOPE.format(entry=entry, slope=slope)
+            y, *ends = zip(*map(values, points)) if points else ((),)
+            curves.append(Curve(tag + name, [p.length for p in points], y, style, dash, True, *ends))
+    return curves

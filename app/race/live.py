@@ -1,7 +1,7 @@
 """The race: entries timed one after the other by `diffuapriel.benchmark`, and replayed side by side.
 
-This part draws and the package measures: no time is taken here. A race holds the machine's one turn from
-beginning to end, so that nobody else's run is timed with theirs.
+No time is taken here: the package measures, this part draws. A race holds the machine's one turn from beginning to
+end, so that nobody else's run is timed with it.
 """
 
 from __future__ import annotations
@@ -13,21 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from app.race.request import RaceRequest, read_race, refuse_too_large
-from app.race.store import Shelf
-from app.server import limits as check
+from app.race.request import RaceRequest, load_entries, race_settings, read_race
+from app.race.store import ResultStore, SavedResult
 from app.server.guard import guarded, guarded_stream
 from app.server.limits import Limits, Refused
 from app.server.models import Models
 from app.server.stops import Stops
 from app.strings.language import texts
 from app.ui import render
-from app.ui.events import SKIP, wire_run
+from app.ui.events import SKIP, run_row, wire_run
 
 if TYPE_CHECKING:
     from diffuapriel.benchmark.result import RaceResult
 
-REFRESH_SECONDS = 0.25  # of a progress bar: often enough for Stop to be quick
+REFRESH_SECONDS = 0.25  # between two updates of a progress bar: short enough for Stop to be quick
 STEPS = 32
 Update = tuple[Any, Any, str]  # message for the player, table, status
 
@@ -35,41 +34,32 @@ Update = tuple[Any, Any, str]  # message for the player, table, status
 class RacePart:
     """The handlers of the race, and the part of the page that calls them."""
 
-    def __init__(self, models: Models, limits: Limits, shelf: Shelf) -> None:
-        self.models, self.limits, self.shelf = models, limits, shelf
+    def __init__(self, models: Models, limits: Limits, store: ResultStore) -> None:
+        self.models, self.limits, self.store = models, limits, store
         self.stops = Stops()
 
     def build(self, player: dict[str, Any], entries: list[Any]) -> tuple[list[Any], list[Any], Any]:
         """Draw it. Returns the runs as events, [length, steps, strategy, timed runs, seed], and the status line."""
+        ranges = {
+            name: one.range for name, one in race_settings(self.models, self.limits).items() if one.option
+        }
+        wide: dict[str, Any] = {"step": 1, "min_width": 200}
         with gr.Row():
-            most, many = self.limits.race_tokens(self.models.device), self.limits.max_steps
-            length = gr.Slider(1, most, 128, step=1, label=texts.LENGTH, min_width=200)
-            steps = gr.Slider(1, many, min(STEPS, many), step=1, label=texts.STEPS, min_width=200)
-            repeats = gr.Slider(1, self.limits.max_repeats, 2, step=1, label=texts.REPEATS, min_width=200)
+            length = gr.Slider(value=128, label=texts.LENGTH, **ranges["length"], **wide)
+            first = min(STEPS, self.limits.max_steps)
+            steps = gr.Slider(value=first, label=texts.STEPS, **ranges["steps"], **wide)
+            repeats = gr.Slider(value=2, label=texts.REPEATS, **ranges["repeats"], **wide)
         with gr.Accordion(texts.RACE_MORE, open=False), gr.Row():
             strategies = [(label, name) for name, label in texts.STRATEGIES.items()]
             strategy = gr.Dropdown(strategies, value="confidence", label=texts.STRATEGY, min_width=200)
-            seed = gr.Number(
-                0, label=texts.SEED, precision=0, minimum=0, maximum=check.MAX_SEED, min_width=120
-            )
-        with gr.Row(elem_classes="da-actions"):
-            run = gr.Button(texts.RACE, variant="primary", scale=0, min_width=130, elem_id="race-run")
-            stop = gr.Button(texts.STOP, interactive=False, scale=0, min_width=130, elem_id="race-stop")
-        status = gr.HTML("", elem_id="race-status", elem_classes="da-status", apply_default_css=False)
+            seed = gr.Number(0, label=texts.SEED, precision=0, min_width=120, **ranges["seed"])
+        run, stop, status = run_row("race", texts.RACE)
         replay = gr.HTML(**player, elem_id="race-player", visible=False)
         table = gr.HTML("", elem_id="race-results", apply_default_css=False)
         settings = [length, steps, strategy, repeats, seed]
         handler = guarded_stream(self.run, lambda message: (SKIP, SKIP, render.note(message, bad=True)))
-        runs = wire_run(
-            run,
-            stop,
-            self.stops,
-            handler,
-            [*entries, *settings],
-            [replay, table, status],
-            status=status,
-            name=None,
-        )
+        inputs, outputs = [*entries, *settings], [replay, table, status]
+        runs = wire_run(run, stop, self.stops, handler, inputs, outputs, status=status, name=None)
         gr.api(guarded(self.race), api_name="race", concurrency_id="model", concurrency_limit=1)
         return runs, settings, status
 
@@ -87,19 +77,15 @@ class RacePart:
     ) -> Iterator[Update]:
         """Race; yields (replay for the player, table, status). The result is kept for the visit."""
         asked = read_race(self.models, self.limits, a, b, c, length, steps, strategy, repeats, seed)
-        session = request.session_hash
-        stopped = self.stops.flag(session)
-        try:
+        with self.stops.running(request.session_hash) as stopped:
             yield SKIP, SKIP, render.note(texts.WAITING)
             with self.models.turn():
                 result = yield from self._timed(asked, stopped)
             if result is None:
                 yield SKIP, SKIP, render.note(texts.RACE_STOPPED)
             else:
-                self.shelf.add(session, race=result)
+                self.store.add(request.session_hash, SavedResult(race=result))
                 yield gr.update(value=replay_message(result), visible=True), render.results(result), ""
-        finally:
-            self.stops.end(session, stopped)
 
     def race(
         self,
@@ -113,10 +99,10 @@ class RacePart:
         seed: int = 0,
         request: gr.Request | None = None,  # Gradio gives it
     ) -> dict:
-        """Race two or three masked diffusion language models: who fills a canvas of masks fastest, timed fairly.
+        """Race two or three masked diffusion language models: which fills a canvas of masks fastest, timed fairly.
 
-        Lanes run one after the other in alternating order after a warm-up; figures are medians. Takes seconds on
-        small models and minutes on large ones.
+        The models run one after the other in alternating order after a warm-up; figures are medians. Takes seconds
+        with small models and minutes with large ones.
 
         Args:
             a: name of the first model, one of those that `models` lists
@@ -124,39 +110,30 @@ class RacePart:
             c: name of a third model, or an empty string for none
             length: tokens on the canvas, all masked at first
             steps: steps of the sampler
-            strategy: which masks go first, e.g. confidence, entropy, margin, random or ancestral
+            strategy: which masks are filled first, e.g. confidence, entropy, margin, random or ancestral
             repeats: timed runs of each model
             seed: of the noise, the same for every model
         Returns:
             Milliseconds per step, tokens/s, forward passes, memory and parameters of each entry, and what was fair.
         """
+        from app.race.export import to_dict
+
         asked = read_race(self.models, self.limits, a, b, c, length, steps, strategy, repeats, seed)
         session = request and request.session_hash
-        stopped = self.stops.flag(session)
-        try:
-            with self.models.turn():
-                result = returned(self._timed(asked, stopped))
-        finally:
-            self.stops.end(session, stopped)
+        with self.stops.running(session) as stopped, self.models.turn():
+            result = returned(self._timed(asked, stopped))
         if result is None:
             raise Refused(texts.RACE_STOPPED)
-        return self.shelf.add(session, race=result).to_dict()
+        return to_dict(self.store.add(session, SavedResult(race=result)))
 
     def _timed(self, asked: RaceRequest, stopped: Event) -> Generator[Update, None, RaceResult | None]:
         """Load the entries and race them; None where the visitor pressed Stop."""
         from diffuapriel.benchmark.generation import race_events
 
-        refuse_too_large(self.models, asked.model_entries)
-        entries = [self.models.load(model_entry).tuned() for model_entry in asked.model_entries]
+        entries = load_entries(self.models, asked.model_entries)
+        options = {"strategy": asked.strategy, "seed": asked.seed, "repeats": asked.repeats}
         shown = 0.0
-        for event in race_events(
-            entries,
-            asked.length,
-            asked.steps,
-            strategy=asked.strategy,
-            seed=asked.seed,
-            repeats=asked.repeats,
-        ):
+        for event in race_events(entries, asked.length, asked.steps, **options):
             if stopped.is_set():
                 return None
             if event.result is not None:
@@ -171,7 +148,7 @@ class RacePart:
 
 
 def returned(stream: Generator[Any, None, Any]) -> Any:
-    """What a generator returns, whatever it yields on the way: for callers of the API, who see no progress bar."""
+    """What a generator returns, without what it yields: callers of the API see no progress bar."""
     while True:
         try:
             next(stream)

@@ -1,193 +1,89 @@
-"""Measured results as one picture: a block for each result, what was fair in small print below.
-
-Drawn on white with matplotlib, without its global state (several visitors may ask at once). Names come from
-folders of the user's: they are never read as formulas.
-"""
+"""Measured results as one picture: one block per result, with the fairness notes in small print below it."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from app.race.charts import latency_panel, rate_panel, ratio_panel
+from app.race.store import SavedResult
 from app.strings.language import texts
-from app.ui.chart import COLORS, round_ticks
+from diffuapriel.charts.matplotlib import draw_panel, dress, new_figure, to_png
+from diffuapriel.charts.palette import PRINT_INK, PRINT_QUIET, series_styles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from app.race.store import Kept
-    from diffuapriel.benchmark.result import RaceResult
-
-MARKS = ("o", "D", "s")
-INK, QUIET, GRID = "#1f2328", "#57606a", "#d8dee4"
-WIDTH, PLOT, LINE = 11.0, 3.4, 0.17  # inches: page, height of the plots, a line of small print
-CHARACTERS = 150  # of a line of small print
-
-
-def draw(kept: Sequence[Kept], path: str | Path) -> None:
-    """Write the picture of one result or several to `path` as PNG. ValueError for none."""
     from matplotlib.figure import Figure
 
-    if not kept:
+    from diffuapriel.benchmark.result import RaceResult
+
+WIDTH, PLOT, LINE = 11.0, 3.4, 0.17  # inches: page, height of the plots, a line of small print
+CHARACTERS = 150  # per line of small print
+
+
+def draw(results: Sequence[SavedResult], path: str | Path) -> None:
+    """Write the picture of the results to `path` as PNG. Raises ValueError for none."""
+    if not results:
         raise ValueError("there is no result to draw; choose at least one")
-    prints = [_small_print(one) for one in kept]
+    prints = [_small_print(one) for one in results]
     heights = [PLOT + 0.7 + LINE * len(lines) for lines in prints]
-    figure = Figure(figsize=(WIDTH, sum(heights)), dpi=150, facecolor="white")
+    figure = new_figure(WIDTH, sum(heights), dpi=150)
     top = 1.0
-    for one, lines, height in zip(kept, prints, heights, strict=True):
-        share = height / sum(heights)
-        _block(figure, one, lines, top, share, height)
-        top -= share
-    figure.savefig(path, format="png")
+    for one, lines, height in zip(results, prints, heights, strict=True):
+        _block(figure, one, lines, top, 1 / sum(heights))
+        top -= height / sum(heights)
+    Path(path).write_bytes(to_png(figure))
 
 
-def _small_print(kept: Kept) -> list[str]:
+def _small_print(result: SavedResult) -> list[str]:
     from diffuapriel.benchmark.verdict import verdicts
 
-    said = verdicts(kept.sweep, kept.facts) if kept.sweep else []
-    sentences = [*said, *kept.fairness(), kept.measured]
+    found = verdicts(result.sweep, result.facts) if result.sweep else []
+    sentences = [*found, *result.fairness(), result.measured]
     return [line for sentence in sentences for line in textwrap.wrap(sentence, CHARACTERS)]
 
 
-def _block(figure: Any, kept: Kept, lines: list[str], top: float, share: float, height: float) -> None:
-    """One result between `top` and `top - share` of the figure; `height` is that share in inches."""
-    inch = share / height
-    figure.text(
-        0.02,
-        top - 0.12 * inch,
-        textwrap.shorten(kept.title, 105, placeholder=" …"),
-        va="top",
-        size=11,
-        weight="bold",
-        color=INK,
-        parse_math=False,
-    )
-    bottom = top - (PLOT - 0.1) * inch
-    plots = (PLOT - 0.75) * inch
-    if kept.race:
-        _race(figure.add_axes((0.25, bottom, 0.70, plots)), kept.race)
+def _block(figure: Figure, result: SavedResult, lines: list[str], top: float, inch: float) -> None:
+    """One result below `top`; `inch` is one inch as a share of the figure's height."""
+    title = textwrap.shorten(result.title, 105, placeholder=" …")
+    shared = {"va": "top", "parse_math": False}
+    figure.text(0.02, top - 0.12 * inch, title, size=11, weight="bold", color=PRINT_INK, **shared)
+    bottom, height = top - (PLOT - 0.1) * inch, (PLOT - 0.75) * inch
+    if result.race:
+        _draw_race(figure.add_axes((0.25, bottom, 0.70, height)), result.race)
     else:
-        _sweep(figure, kept, bottom, plots)
-    figure.text(
-        0.02,
-        top - (PLOT + 0.45) * inch,
-        "\n".join(lines),
-        va="top",
-        size=7.5,
-        color=QUIET,
-        linespacing=1.35,
-        parse_math=False,
-    )
+        panels = [latency_panel([result]), rate_panel([result]), ratio_panel(result)]
+        panels = [panel for panel in panels if panel is not None]
+        width = 0.26 if len(panels) == 3 else 0.41
+        for i, panel in enumerate(panels):
+            axes = figure.add_axes((0.06 + i * (width + 0.07), bottom, width, height))
+            draw_panel(axes, panel, named=i == 0)
+    place = (0.02, top - (PLOT + 0.45) * inch)
+    figure.text(*place, "\n".join(lines), size=7.5, color=PRINT_QUIET, linespacing=1.35, **shared)
 
 
-def _race(axes: Axes, race: RaceResult) -> None:
-    """Bars of milliseconds per step, fastest first, with least and most of the runs."""
-    entries = sorted(race.entries, key=lambda entry: entry.seconds)
-    colors = {entry.name: COLORS[i % len(COLORS)] for i, entry in enumerate(race.entries)}
+def _draw_race(axes: Axes, race: RaceResult) -> None:
+    """Bars of milliseconds per step, fastest first, with the least and the most of the runs."""
+    styles = series_styles([entry.architecture for entry in race.entries])
+    ranked = sorted(zip(race.entries, styles), key=lambda pair: pair[0].seconds)
+    entries = [entry for entry, _ in ranked]
     times = [entry.ms_per_step for entry in entries]
-    per_step = [1000 / len(entry.step_ms) for entry in entries]
-    spread = [
-        [max(0.0, t - entry.seconds_min * f) for t, entry, f in zip(times, entries, per_step)],
-        [max(0.0, entry.seconds_max * f - t) for t, entry, f in zip(times, entries, per_step)],
+    ends = [
+        [1000 * seconds / len(entry.step_ms) for seconds in (entry.seconds_min, entry.seconds_max)]
+        for entry in entries
     ]
+    below = [max(0.0, time - low) for time, (low, _) in zip(times, ends)]
+    above = [max(0.0, high - time) for time, (_, high) in zip(times, ends)]
     rows = list(range(len(entries)))
-    axes.barh(
-        rows, times, xerr=spread, height=0.55, color=[colors[entry.name] for entry in entries], ecolor=INK
-    )
+    colors = [style.color for _, style in ranked]
+    axes.barh(rows, times, xerr=[below, above], height=0.55, color=colors, ecolor=PRINT_INK)
     axes.set_yticks(rows, [textwrap.fill(entry.name, 26) for entry in entries], parse_math=False)
     axes.set_ylim(len(entries) - 0.4, -0.6)
-    axes.set_xlim(0, 1.28 * max(t + more for t, more in zip(times, spread[1])))
+    axes.set_xlim(0, 1.28 * max(time + more for time, more in zip(times, above)))
     for row, entry in enumerate(entries):
         words = texts.LANE_NOTE.format(ms=entry.ms_per_step, rate=entry.tokens_per_second)
-        axes.annotate(
-            words,
-            (times[row] + spread[1][row], row),
-            xytext=(6, 0),
-            textcoords="offset points",
-            va="center",
-            size=8,
-            color=INK,
-        )
-    _dress(axes, texts.CHART_STEP, "x")
-
-
-def _sweep(figure: Any, kept: Kept, bottom: float, height: float) -> None:
-    """Latency, tokens/s and, where DiffuTran runs, the speed over it, side by side."""
-    from diffuapriel.benchmark.verdict import baseline_of
-
-    sweep, baseline = kept.sweep, baseline_of(kept.facts)
-    assert sweep is not None, "a result is of a race or of a sweep"
-    several = baseline is not None and len(kept.facts) > 1
-    wide = 0.26 if several else 0.41
-    places = [(0.06 + i * (wide + 0.07), bottom, wide, height) for i in range(3 if several else 2)]
-    latency, rate = (figure.add_axes(place) for place in places[:2])
-    for i, entry in enumerate(sweep.entries):
-        look = {"color": COLORS[i % len(COLORS)], "marker": MARKS[i % len(MARKS)], "markersize": 4}
-        points = sorted((p for p in sweep.points if p.entry == entry), key=lambda p: p.length)
-        lengths, exponent = [p.length for p in points], sweep.exponents[entry]
-        name = entry if exponent is None else texts.CHART_SLOPE.format(entry=entry, slope=exponent)
-        low, high = [p.ms - p.ms_min for p in points], [p.ms_max - p.ms for p in points]
-        latency.errorbar(lengths, [p.ms for p in points], yerr=[low, high], capsize=2, **look)
-        rate.plot(lengths, [p.tokens_per_second for p in points], label=name, **look)
-    for cross in sweep.crossovers:
-        if cross.length is not None:
-            latency.axvline(cross.length, color=QUIET, linestyle=":", linewidth=1)
-    times, rates = zip(*((p.ms, p.tokens_per_second) for p in sweep.points))
-    for axes, title, values in ((latency, texts.CHART_LATENCY, times), (rate, texts.CHART_RATE, rates)):
-        _logarithmic(axes, kept, list(values))
-        _dress(axes, title, "y")
-    legend = rate.legend(fontsize=7, frameon=False)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
-    if several:
-        assert baseline is not None, "several entries are held against a baseline"
-        _ratios(figure.add_axes(places[2]), kept, baseline.name)
-
-
-def _ratios(axes: Axes, kept: Kept, baseline: str) -> None:
-    from diffuapriel.benchmark.verdict import published_ratios, speed_ratios
-
-    assert kept.sweep is not None, "a result is of a race or of a sweep"
-    colors: dict[str, str] = {}
-    for i, entry in enumerate(kept.facts):
-        ratios = speed_ratios(kept.sweep, entry.name, baseline)
-        if entry.name == baseline or not ratios:
-            continue
-        look = {"color": COLORS[i % len(COLORS)], "marker": MARKS[i % len(MARKS)], "markersize": 4}
-        axes.plot(list(ratios), list(ratios.values()), **look)
-        colors.setdefault(entry.architecture, look["color"])
-    axes.axhline(1, color=INK, linewidth=1)
-    for line in published_ratios(set(colors)):
-        axes.axhline(line.ratio, color=colors[line.architecture], linestyle=":", linewidth=1.2)
-        words = texts.CHART_PAPER.format(version=line.version, ratio=line.ratio, entry=line.architecture)
-        left = line.version == "v1"  # figures of different versions nearly meet
-        place = {"xycoords": ("axes fraction", "data"), "ha": "left" if left else "right"}
-        place["va"] = "bottom" if left else "top"
-        axes.annotate(words, (0.02 if left else 0.98, line.ratio), size=6.5, color=QUIET, **place)
-    low, high = axes.dataLim.intervaly
-    _logarithmic(axes, kept, [low, high, *(line.ratio for line in published_ratios(set(colors)))])
-    _dress(axes, texts.CHART_RATIO.format(baseline=baseline), "y")
-
-
-def _logarithmic(axes: Axes, kept: Kept, values: list[float]) -> None:
-    """Both axes logarithmic, ticks at the measured lengths and at round values."""
-    assert kept.sweep is not None, "a result is of a race or of a sweep"
-    axes.set(xscale="log", yscale="log")
-    axes.set_xlabel(texts.CHART_LENGTH, fontsize=8, color=QUIET)
-    lengths = sorted({point.length for point in kept.sweep.points})
-    axes.set_xticks(lengths, [f"{n // 1024}K" if n >= 1024 else f"{n}" for n in lengths])
-    ticks = round_ticks(values)
-    axes.set_yticks(ticks["tickvals"], ticks["ticktext"])
-    axes.set_ylim(min(values) / 1.3, max(values) * 1.4)
-    axes.minorticks_off()
-
-
-def _dress(axes: Axes, title: str, along: Any) -> None:
-    axes.set_title(title, fontsize=9, color=INK, loc="left", parse_math=False)
-    axes.tick_params(labelsize=8, colors=QUIET)
-    axes.grid(axis=along, color=GRID, linewidth=0.7)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+        place = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
+        axes.annotate(words, (times[row] + above[row], row), size=8, color=PRINT_INK, **place)
+    dress(axes, texts.CHART_STEP, "x")

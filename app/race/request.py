@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app.server.limits import Limits, Refused, Setting, Settings, read, sampler_settings, setting
 from app.server.models import ModelEntry, Models
+from app.strings.language import texts
 from diffuapriel.options import Option
+
+if TYPE_CHECKING:
+    from diffuapriel.benchmark.entry import Entry
 
 NO_ENTRY = ""  # what the page sends where no third entry is wanted
 LENGTHS = (1024, 2048, 4096, 8192, 16384, 32768, 65536)  # offered as the longest of a sweep
@@ -82,10 +86,11 @@ def entries_of(asked: dict[str, Any]) -> tuple[ModelEntry, ...]:
     return tuple(entry for entry in (asked.pop("a"), asked.pop("b"), asked.pop("c")) if entry is not None)
 
 
-def refuse_too_large(models: Models, model_entries: Sequence[ModelEntry]) -> None:
-    """Raises Refused, with the figure, where the random weights of all entries together do not fit in memory.
+def load_entries(models: Models, model_entries: Sequence[ModelEntry]) -> list[Entry]:
+    """The models of a race or sweep in the form that runs fastest here.
 
-    Before any is made: building two large models only to refuse the third would take minutes.
+    Raises Refused, with the figure, where the random weights of all of them together do not fit in memory: checked
+    before any is made, since building two large models only to refuse the third would take minutes.
     """
     from diffuapriel.benchmark.memory import refusal
     from diffuapriel.config import preset
@@ -93,20 +98,20 @@ def refuse_too_large(models: Models, model_entries: Sequence[ModelEntry]) -> Non
 
     random = [model_entry for model_entry in model_entries if not model_entry.trained]
     needed = sum(4 * count_parameters(preset(*model_entry.source.split("/"))) for model_entry in random)
-    names = " and ".join(model_entry.label for model_entry in random)
-    if needed and (problem := refusal(needed, models.device, f"loading {names}", "a smaller preset")):
+    what = f"loading {' and '.join(map(str, random))}"
+    if needed and (problem := refusal(needed, models.device, what, "a smaller preset")):
         raise Refused(problem)
+    return [models.load(model_entry).tuned() for model_entry in model_entries]
 
 
 def where_it_runs(device: str) -> str:
-    """Where a race runs, in a sentence."""
+    """The sentence that says where a race runs."""
     import torch
 
     from diffuapriel.device import device_name
 
     if device.startswith("cuda"):
-        name = device_name(torch.device(device))
-        return f"The race runs on {name}, in bfloat16; the first run of a model compiles it, half a minute or so."
+        return texts.RACE_ON_GPU.format(name=device_name(torch.device(device)))
     if device == "cpu" and not torch.cuda.is_available():
-        return "There is no NVIDIA GPU here: the race runs on the CPU."
-    return f"The race runs on {'the CPU' if device == 'cpu' else device}."
+        return texts.RACE_WITHOUT_GPU
+    return texts.RACE_ON_CPU if device == "cpu" else texts.RACE_ON.format(device=device)

@@ -8,9 +8,9 @@ from typing import Any
 
 import gradio as gr
 
-from app.race import export as race_files
-from app.race.charts import latency_chart, rate_chart
-from app.race.store import MOST_RESULTS, Kept, Shelf
+from app.race.charts import latency_panel, rate_panel
+from app.race.export import document, exported
+from app.race.store import MOST_RESULTS, ResultStore, SavedResult
 from app.server import limits as check
 from app.server.guard import guarded_stream
 from app.server.limits import Refused
@@ -18,16 +18,14 @@ from app.strings.language import texts
 from app.ui import render
 from app.ui.events import HIDDEN, SKIP
 
-Compared = tuple[
-    str, Any, Any, Any, Any, Any, Any
-]  # table, latency, tokens/s, JSON, CSV, PNG, the forget button
+Compared = tuple[Any, ...]  # table, latency, tokens/s, JSON, CSV, PNG, the clear button
 
 
 class ResultsPart:
     """The handlers, and the part of the page that calls them."""
 
-    def __init__(self, shelf: Shelf) -> None:
-        self.shelf = shelf
+    def __init__(self, store: ResultStore) -> None:
+        self.store = store
 
     def build(self, runs: Sequence[Any]) -> None:
         """Draw it. `runs`: the events after which there may be a new result."""
@@ -52,28 +50,28 @@ class ResultsPart:
                     ("png", texts.SAVE_RESULTS_PNG),
                 )
             ]
-            forget = gr.Button(texts.RESULTS_FORGET, elem_id="results-forget", **small)
-        outputs = [table, latency, rate, *files, forget]
+            clear = gr.Button(texts.RESULTS_FORGET, elem_id="results-forget", **small)
+        outputs = [table, latency, rate, *files, clear]
         compare = guarded_stream(self.compare, lambda message: (render.note(message, bad=True), *[SKIP] * 6))
         private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         for run in runs:
             listed = run.then(self.listed, chosen, chosen, queue=False, **private)
             listed.then(compare, chosen, outputs, preprocess=False, **private)
         chosen.input(compare, chosen, outputs, preprocess=False, **private)
-        cleared = forget.click(self.forget, None, chosen, queue=False, **private)
+        cleared = clear.click(self.clear, None, chosen, queue=False, **private)
         cleared.then(compare, chosen, outputs, preprocess=False, **private)
         gr.api(self.results, api_name="results")
 
     def listed(self, before: list[int] | None, request: gr.Request) -> Any:
-        """The choice after a run: what was chosen stays so, and the newest result is chosen too."""
-        kept = self.shelf.of(request.session_hash)
+        """The choice after a run: what was chosen stays chosen, and the newest result is chosen too."""
+        kept = self.store.of(request.session_hash)
         chosen = [one.number for one in kept if one.number in (before or []) or one is kept[-1]]
         choices = [(one.title, one.number) for one in kept]
         return gr.update(choices=choices, value=chosen, visible=bool(kept))
 
-    def forget(self, request: gr.Request) -> Any:
-        """Forget all results of the visit."""
-        self.shelf.forget(request.session_hash)
+    def clear(self, request: gr.Request) -> Any:
+        """Drop all results of the visit."""
+        self.store.clear(request.session_hash)
         return gr.update(choices=[], value=[], visible=False)
 
     def results(self, request: gr.Request) -> dict:
@@ -82,25 +80,24 @@ class ResultsPart:
         Returns:
             Each result with its number, time, figures and what was fair.
         """
-        return race_files.document(self.shelf.of(request.session_hash))
+        return document(self.store.of(request.session_hash))
 
     def compare(self, chosen: Any, request: gr.Request) -> Iterator[Compared]:
         """The chosen results in one table and chart, and as files."""
+        from diffuapriel.charts.plotly import draw
+
         numbers = read_numbers(chosen)
-        kept = self.shelf.of(request.session_hash, numbers)
-        forget = gr.update(visible=bool(self.shelf.of(request.session_hash)))
+        kept = self.store.of(request.session_hash, numbers)
+        clear = gr.update(visible=bool(self.store.of(request.session_hash)))
         if not kept:
-            note = render.note(texts.RESULTS_NONE)
-            yield note, None, None, HIDDEN, HIDDEN, HIDDEN, forget
+            yield render.note(texts.RESULTS_NONE), None, None, HIDDEN, HIDDEN, HIDDEN, clear
             return
-        sweeps = [one for one in kept if one.sweep]
-        charts: tuple[Any, Any] = (None, None)
-        if len(sweeps) > 1:  # one alone is drawn above
-            results, tags = [one.sweep for one in sweeps if one.sweep], [f"{one.number}. " for one in sweeps]
-            charts = latency_chart(results, tags), rate_chart(results, tags)
-        with race_files.saved(kept) as files:  # Gradio takes its copies while the handler waits here
+        charts: list[Any] = [None, None]
+        if len(sweeps := [one for one in kept if one.sweep]) > 1:  # one alone is drawn above
+            charts = [draw(latency_panel(sweeps)), draw(rate_panel(sweeps))]
+        with exported(kept) as files:  # Gradio takes its copies while the handler waits here
             json_file, csv_file, png_file = (gr.update(value=file, visible=True) for file in files)
-            yield comparison(kept), *charts, json_file, csv_file, png_file, forget
+            yield comparison(kept), *charts, json_file, csv_file, png_file, clear
 
 
 def read_numbers(chosen: Any) -> list[int]:
@@ -110,9 +107,9 @@ def read_numbers(chosen: Any) -> list[int]:
     return [check.whole_number("a result", number, 1, 10**6) for number in chosen or []]
 
 
-def comparison(kept: Sequence[Kept]) -> str:
+def comparison(results: Sequence[SavedResult]) -> str:
     """A row for each entry: milliseconds, tokens/s, and how it compares with the first row."""
-    found = [row for one in kept for row in measured(one)]
+    found = [row for one in results for row in measured(one)]
     first = found[0]["ms"]
     rows = []
     for row in found:
@@ -126,25 +123,25 @@ def comparison(kept: Sequence[Kept]) -> str:
             f"{row['ms'] / first:.2f}×",
         )
         rows.append(f"<tr>{title}{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
-    mixed = len({one.kind for one in kept}) > 1
+    mixed = len({one.kind for one in results}) > 1
     return render.table(texts.RESULTS_COLUMNS, rows) + (render.note(texts.RESULTS_MIXED) if mixed else "")
 
 
-def measured(kept: Kept) -> list[dict[str, Any]]:
-    """What the table says of each entry: of a sweep, at its longest length."""
-    name = texts.RESULTS_KINDS[kept.kind].format(number=kept.number)
-    if kept.race:
-        shared = {"result": name, "length": kept.race.length, "steps": f"{kept.race.steps}"}
+def measured(result: SavedResult) -> list[dict[str, Any]]:
+    """What the table says of each entry: for a sweep, at its longest length."""
+    shared: dict[str, Any] = {"result": texts.RESULTS_KINDS[result.kind].format(number=result.number)}
+    if race := result.race:
+        shared |= {"length": race.length, "steps": f"{race.steps}"}
         return [
             {**shared, "entry": entry.name, "ms": entry.ms_per_step, "rate": entry.tokens_per_second}
-            for entry in kept.race.entries
+            for entry in race.entries
         ]
-    assert kept.sweep is not None, "a result is of a race or of a sweep"
-    rows = []
-    for entry in kept.sweep.entries:
-        points = [point for point in kept.sweep.points if point.entry == entry]
-        if points:
-            top = max(points, key=lambda point: point.length)
-            figures = {"ms": top.ms, "rate": top.tokens_per_second}
-            rows.append({"result": name, "entry": entry, "length": top.length, "steps": "–", **figures})
-    return rows
+    longest = (
+        {point.entry: point for point in sorted(result.sweep.points, key=lambda p: p.length)}
+        if result.sweep
+        else {}
+    )
+    return [
+        {**shared, "steps": "–", "entry": entry, "length": p.length, "ms": p.ms, "rate": p.tokens_per_second}
+        for entry, p in longest.items()
+    ]

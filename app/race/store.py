@@ -1,6 +1,6 @@
-"""The results that a visitor has measured: kept on the server for the visit, a few for each visitor.
+"""The results that a visitor has measured: kept on the server for the visit, a few per visitor.
 
-Traces are not kept, only figures, so that a room of visitors takes a few megabytes. Nothing is written to disk.
+Only figures are kept, no traces, so that many visitors take a few megabytes. Nothing is written to disk.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from app.strings.language import texts
 
@@ -18,18 +18,16 @@ if TYPE_CHECKING:
     from diffuapriel.benchmark.result import EntryFacts, RaceResult
     from diffuapriel.benchmark.sweep import SweepResult
 
-MOST_RESULTS = 12  # of one visitor; the oldest goes first
+MOST_RESULTS = 12  # per visitor; the oldest goes first
 MOST_VISITORS = 256
-SCHEMA = "diffuapriel-results"
-VERSION = 1
 
 
 @dataclass(frozen=True)
-class Kept:
-    """One measurement: a race or a sweep. `facts` says who the entries of a sweep were."""
+class SavedResult:
+    """One measurement: a race, or a sweep with the facts of its entries."""
 
-    number: int  # 1, 2, ... in this visit
-    measured: str  # ISO time
+    number: int = 0  # 1, 2, ... in this visit; 0 for one that is not kept
+    measured: str = ""  # ISO time
     race: RaceResult | None = None
     sweep: SweepResult | None = None
     facts: tuple[EntryFacts, ...] = ()
@@ -41,81 +39,63 @@ class Kept:
 
     @property
     def title(self) -> str:
-        """What it was, in a line."""
+        """What was measured, in one line."""
         if self.race:
             entries = " / ".join(f"{entry.name} {entry.ms_per_step:.3g} ms" for entry in self.race.entries)
             return texts.KEPT_RACE.format(
                 number=self.number, length=self.race.length, steps=self.race.steps, entries=entries
             )
-        assert self.sweep is not None, "a result is of a race or of a sweep"
+        assert self.sweep is not None, "a result is that of a race or of a sweep"
         top = max((p.length for p in self.sweep.points), default=0)
         return texts.KEPT_SWEEP.format(number=self.number, top=top, entries=" / ".join(self.sweep.entries))
 
     def fairness(self) -> list[str]:
-        """What was fair, in sentences."""
+        """What was equal for all entries and what was not, in sentences."""
         from diffuapriel.benchmark.verdict import sweep_fairness
 
         if self.race:
             return self.race.fairness()
-        assert self.sweep is not None, "a result is of a race or of a sweep"
+        assert self.sweep is not None, "a result is that of a race or of a sweep"
         return sweep_fairness(self.sweep, self.facts)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: the package's own format of the result, and what stands beside it."""
-        result = self.race or self.sweep
-        assert result is not None, "a result is of a race or of a sweep"
-        about = {"number": self.number, "kind": self.kind, "measured": self.measured, "title": self.title}
-        facts = {"facts": [entry.to_dict() for entry in self.facts]} if self.facts else {}
-        return {**about, "result": result.to_dict(), **facts, "fairness": self.fairness()}
 
-
-def document(kept: Sequence[Kept]) -> dict[str, Any]:
-    """Several results as one JSON object."""
-    return {"schema": SCHEMA, "version": VERSION, "results": [one.to_dict() for one in kept]}
-
-
-class Shelf:
-    """The results of every visitor, by session."""
+class ResultStore:
+    """The results of all visitors, by session."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._visitors: OrderedDict[str | None, list[Kept]] = OrderedDict()
+        self._visitors: OrderedDict[str | None, list[SavedResult]] = OrderedDict()
         self._count: dict[str | None, int] = {}
 
-    def add(
-        self,
-        session: str | None,
-        *,
-        race: RaceResult | None = None,
-        sweep: SweepResult | None = None,
-        facts: tuple[EntryFacts, ...] = (),
-    ) -> Kept:
-        """Keep one result without its traces; of a caller without a session nothing is kept, it would be anybody's."""
+    def add(self, session: str | None, result: SavedResult) -> SavedResult:
+        """Number and keep a result without its traces. A caller without a session gets it back, but nothing is kept."""
+        race = result.race
         if race:
             race = replace(race, entries=tuple(replace(entry, trace=None) for entry in race.entries))
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        if session is None:
-            return Kept(0, now, race, sweep, facts)
+        result = replace(result, measured=now, race=race)
+        if session is None:  # anybody could read it
+            return result
         with self._lock:
             self._count[session] = self._count.get(session, 0) + 1
-            kept = Kept(self._count[session], now, race, sweep, facts)
+            result = replace(result, number=self._count[session])
             mine = self._visitors.setdefault(session, [])
-            mine.append(kept)
+            mine.append(result)
             del mine[:-MOST_RESULTS]
             self._visitors.move_to_end(session)
             while len(self._visitors) > MOST_VISITORS:
-                gone, _ = self._visitors.popitem(last=False)
-                self._count.pop(gone, None)
-        return kept
+                oldest, _ = self._visitors.popitem(last=False)
+                self._count.pop(oldest, None)
+        return result
 
-    def of(self, session: str | None, numbers: Sequence[int] | None = None) -> list[Kept]:
+    def of(self, session: str | None, numbers: Sequence[int] | None = None) -> list[SavedResult]:
         """A visitor's results, oldest first; only those of `numbers` where given."""
         with self._lock:
             mine = list(self._visitors.get(session, ()))
-        return mine if numbers is None else [kept for kept in mine if kept.number in numbers]
+        return mine if numbers is None else [result for result in mine if result.number in numbers]
 
-    def forget(self, session: str | None) -> None:
-        """The visitor has left, or wants to begin anew."""
+    def clear(self, session: str | None) -> None:
+        """Drop the results of a visitor who has left or starts again."""
         with self._lock:
             self._visitors.pop(session, None)
             self._count.pop(session, None)

@@ -8,36 +8,31 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 
-from app.race.charts import latency_chart, rate_chart, ratio_chart
+from app.race.charts import latency_panel, rate_panel, ratio_panel
 from app.race.live import REFRESH_SECONDS, returned
-from app.race.request import LENGTHS, SweepRequest, read_sweep, refuse_too_large
-from app.race.store import Kept, Shelf
+from app.race.request import LENGTHS, SweepRequest, load_entries, read_sweep
+from app.race.store import ResultStore, SavedResult
 from app.server.guard import guarded, guarded_stream
 from app.server.limits import Limits
 from app.server.models import Models
 from app.server.stops import Stops
 from app.strings.language import texts
 from app.ui import render
-from app.ui.events import SKIP, wire_run
-
-if TYPE_CHECKING:
-    from diffuapriel.benchmark.result import EntryFacts
-    from diffuapriel.benchmark.sweep import SweepResult
+from app.ui.events import HIDDEN, SKIP, run_row, wire_run
 
 LONGEST = 4096
 Update = tuple[Any, Any, Any, Any, str]  # latency, tokens/s, speed over DiffuTran, what was fair, status
-Measured = tuple["SweepResult", "tuple[EntryFacts, ...]", bool]  # result, entries, whether it is whole
 
 
 class SweepPart:
     """The handlers of the sweep, and the part of the page that calls them."""
 
-    def __init__(self, models: Models, limits: Limits, shelf: Shelf) -> None:
-        self.models, self.limits, self.shelf = models, limits, shelf
+    def __init__(self, models: Models, limits: Limits, store: ResultStore) -> None:
+        self.models, self.limits, self.store = models, limits, store
         self.stops = Stops()
 
     def build(self, entries: list[Any]) -> tuple[list[Any], Any]:
@@ -50,50 +45,32 @@ class SweepPart:
             info=texts.LONGEST_INFO,
             elem_id="sweep-longest",
         )
-        with gr.Row(elem_classes="da-actions"):
-            run = gr.Button(texts.SWEEP, variant="primary", scale=0, min_width=130, elem_id="sweep-run")
-            stop = gr.Button(texts.STOP, interactive=False, scale=0, min_width=130, elem_id="sweep-stop")
-        status = gr.HTML("", elem_id="sweep-status", elem_classes="da-status", apply_default_css=False)
+        run, stop, status = run_row("sweep", texts.SWEEP)
         with gr.Column(elem_classes="da-once-drawn"):
             with gr.Row():
                 latency = gr.Plot(show_label=False, elem_id="sweep-chart", min_width=320)
                 rate = gr.Plot(show_label=False, elem_id="sweep-rate", min_width=320)
             ratio = gr.Plot(show_label=False, elem_id="sweep-ratio")
         fair = gr.HTML("", elem_id="sweep-fair", apply_default_css=False)
-        handler = guarded_stream(
-            self.run, lambda message: (SKIP, SKIP, SKIP, SKIP, render.note(message, bad=True))
-        )
-        runs = wire_run(
-            run,
-            stop,
-            self.stops,
-            handler,
-            [*entries, longest],
-            [latency, rate, ratio, fair, status],
-            status=status,
-            name=None,
-        )
+        handler = guarded_stream(self.run, lambda message: (*[SKIP] * 4, render.note(message, bad=True)))
+        inputs, outputs = [*entries, longest], [latency, rate, ratio, fair, status]
+        runs = wire_run(run, stop, self.stops, handler, inputs, outputs, status=status, name=None)
         gr.api(guarded(self.sweep), api_name="sweep", concurrency_id="model", concurrency_limit=1)
         return runs, longest
 
     def run(self, a: Any, b: Any, c: Any, longest: Any, request: gr.Request) -> Iterator[Update]:
         """Measure latency against length; redraws at every new point. The result is kept for the visit."""
         asked = read_sweep(self.models, self.limits, a, b, c, longest)
-        session = request.session_hash
-        stopped = self.stops.flag(session)
-        try:
+        with self.stops.running(request.session_hash) as stopped:
             yield SKIP, SKIP, SKIP, SKIP, render.note(texts.WAITING)
             with self.models.turn():
-                result, facts, whole = yield from self._measure(asked, stopped)
-            lines = [] if whole else [texts.SWEEP_STOPPED]
-            if not result.points:
-                yield SKIP, SKIP, SKIP, SKIP, render.notes([*lines, *summary(result, facts)])
+                result, whole = yield from self._measure(asked, stopped)
+            lines = [*([] if whole else [texts.SWEEP_STOPPED]), *summary(result)]
+            if not result.sweep or not result.sweep.points:
+                yield SKIP, SKIP, SKIP, SKIP, render.notes(lines)
                 return
-            kept = self.shelf.add(session, sweep=result, facts=facts)
-            status = render.notes([*lines, *summary(result, facts), *paper_notes(facts)])
-            yield *drawn(result, facts), render.fair(kept.fairness()), status
-        finally:
-            self.stops.end(session, stopped)
+            result = self.store.add(request.session_hash, result)
+            yield *drawn(result), render.fair(result.fairness()), render.notes([*lines, *paper_notes(result)])
 
     def sweep(
         self, a: str, b: str, c: str = "", longest: int = LONGEST, request: gr.Request | None = None
@@ -111,26 +88,24 @@ class SweepPart:
         Returns:
             Points, fitted exponents (1 linear, 2 quadratic), crossovers, what was not run and why, and what was fair.
         """
+        from app.race.export import to_dict
+
         asked = read_sweep(self.models, self.limits, a, b, c, longest)
         session = request and request.session_hash
-        stopped = self.stops.flag(session)
-        try:
-            with self.models.turn():
-                result, facts, _ = returned(self._measure(asked, stopped))
-        finally:
-            self.stops.end(session, stopped)
-        kept = Kept(0, "", sweep=result, facts=facts)
-        if result.points:
-            kept = self.shelf.add(session, sweep=result, facts=facts)
-        return {**kept.to_dict(), "summary": summary(result, facts)}
+        with self.stops.running(session) as stopped, self.models.turn():
+            result, _ = returned(self._measure(asked, stopped))
+        if result.sweep.points:
+            result = self.store.add(session, result)
+        return {**to_dict(result), "summary": summary(result)}
 
-    def _measure(self, asked: SweepRequest, stopped: Event) -> Generator[Update, None, Measured]:
-        """Load the entries and measure; ends early, with what there is, where the visitor pressed Stop."""
+    def _measure(
+        self, asked: SweepRequest, stopped: Event
+    ) -> Generator[Update, None, tuple[SavedResult, bool]]:
+        """Load the entries and measure. Returns what was measured, and whether that is all: Stop ends it early."""
         from diffuapriel.benchmark.result import EntryFacts
         from diffuapriel.benchmark.sweep import sweep_events
 
-        refuse_too_large(self.models, asked.model_entries)
-        entries = [self.models.load(model_entry).tuned() for model_entry in asked.model_entries]
+        entries = load_entries(self.models, asked.model_entries)
         facts = EntryFacts.of(entries)
         points, shown = 0, 0.0
         event = None
@@ -140,37 +115,39 @@ class SweepPart:
             fresh = len(event.result.points) > points
             if fresh or time.monotonic() - shown >= REFRESH_SECONDS:
                 points, shown = len(event.result.points), time.monotonic()
-                latency, rate, ratio = drawn(event.result, facts) if fresh else (SKIP, SKIP, SKIP)
-                yield latency, rate, ratio, SKIP, render.progress(event.fraction, event.message)
+                result = SavedResult(sweep=event.result, facts=facts)
+                charts = drawn(result) if fresh else (SKIP, SKIP, SKIP)
+                yield *charts, SKIP, render.progress(event.fraction, event.message)
         assert event is not None, "a sweep ends with its result"
-        return event.result, facts, event.fraction >= 1
+        return SavedResult(sweep=event.result, facts=facts), event.fraction >= 1
 
 
-def drawn(result: SweepResult, facts: tuple[EntryFacts, ...]) -> tuple[Any, Any, Any]:
+def drawn(result: SavedResult) -> tuple[Any, Any, Any]:
     """The three charts; the third is hidden where no DiffuTran runs."""
-    ratio = ratio_chart(result, facts)
-    hidden = gr.update(value=None, visible=False)
-    third = hidden if ratio is None else gr.update(value=ratio, visible=True)
-    return latency_chart([result]), rate_chart([result]), third
+    from diffuapriel.charts.plotly import draw
+
+    ratio = ratio_panel(result)
+    third = gr.update(value=draw(ratio), visible=True) if ratio else HIDDEN
+    return draw(latency_panel([result])), draw(rate_panel([result])), third
 
 
-def summary(result: SweepResult, facts: tuple[EntryFacts, ...]) -> list[str]:
+def summary(result: SavedResult) -> list[str]:
     """The crossovers in words, where DiffuTran wins, and what was not run and why."""
     from diffuapriel.benchmark.verdict import verdicts
 
-    refusals = dict.fromkeys(refused.message for refused in result.refusals)
-    return [*verdicts(result, facts), *(f"{texts.NOT_RUN}: {message}." for message in refusals)]
+    assert result.sweep is not None, "a summary is that of a sweep"
+    refusals = dict.fromkeys(refused.message for refused in result.sweep.refusals)
+    return [*verdicts(result.sweep, result.facts), *(f"{texts.NOT_RUN}: {why}." for why in refusals)]
 
 
-def paper_notes(facts: tuple[EntryFacts, ...]) -> list[str]:
-    """Whose the dotted lines are, and in which setting; nothing where none is drawn."""
+def paper_notes(result: SavedResult) -> list[str]:
+    """Where the dotted lines come from; nothing where none is drawn."""
     from diffuapriel.benchmark.verdict import baseline_of, published_ratios
 
-    figures = published_ratios({entry.architecture for entry in facts}) if baseline_of(facts) else []
-    if not figures:
+    if not baseline_of(result.facts):
         return []
-    said = [
+    figures = [
         texts.PAPER_FIGURE.format(version=f.version, entry=f.architecture, ratio=f.ratio, setting=f.setting)
-        for f in figures
+        for f in published_ratios({entry.architecture for entry in result.facts})
     ]
-    return [texts.PAPER_NOTE.format(figures="; ".join(said))]
+    return [texts.PAPER_NOTE.format(figures="; ".join(figures))] if figures else []

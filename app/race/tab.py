@@ -1,7 +1,7 @@
-"""The Race tab: two or three models on the same canvas, timed fairly by `diffuapriel.benchmark`, and what came of it.
+"""The Race tab: two or three models on the same canvas, timed fairly by `diffuapriel.benchmark`.
 
-Here are the entries and the order of the page; race_run.py races, race_sweep.py measures over the length and
-race_results.py keeps, compares and saves. What a visitor sends is checked in race_request.py.
+This file holds the entries and the order of the page; live.py races, sweep.py measures over the length, results.py
+compares and saves.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from gradio.context import Context
 from app.race.live import RacePart
 from app.race.request import NO_ENTRY, race_settings, sweep_settings, where_it_runs
 from app.race.results import ResultsPart
-from app.race.store import Shelf
+from app.race.store import ResultStore
 from app.race.sweep import SweepPart
 from app.server.limits import Limits
 from app.server.models import Models
@@ -28,10 +28,10 @@ class RaceTab:
 
     def __init__(self, models: Models, limits: Limits) -> None:
         self.models, self.limits = models, limits
-        self.shelf = Shelf()
-        self.race = RacePart(models, limits, self.shelf)
-        self.sweep = SweepPart(models, limits, self.shelf)
-        self.results = ResultsPart(self.shelf)
+        self.store = ResultStore()
+        self.race = RacePart(models, limits, self.store)
+        self.sweep = SweepPart(models, limits, self.store)
+        self.results = ResultsPart(self.store)
         self.race_stops, self.sweep_stops = self.race.stops, self.sweep.stops
 
     def build(self, player: dict[str, Any]) -> None:
@@ -39,7 +39,7 @@ class RaceTab:
         gr.HTML(
             render.lead("", f"{texts.RACE_LEAD} {where_it_runs(self.models.device)}"), apply_default_css=False
         )
-        entries = self._lanes()
+        entries = self._entries()
         gr.HTML(render.note(texts.RANDOM_WEIGHTS), apply_default_css=False)
         races, settings, status = self.race.build(player, entries)
         sweeps, longest = self.sweep.build(entries)
@@ -52,7 +52,7 @@ class RaceTab:
 
     def leave(self, request: gr.Request) -> None:
         """The visitor has closed the page."""
-        self.shelf.forget(request.session_hash)
+        self.store.clear(request.session_hash)
 
     def names(self) -> list[str]:
         """List the names of all models that can be raced or measured: checkpoints first, then random weights.
@@ -62,7 +62,7 @@ class RaceTab:
         """
         return self.models.everything
 
-    def _lanes(self) -> list[gr.Dropdown]:
+    def _entries(self) -> list[gr.Dropdown]:
         """The three entries, the third one empty."""
         a, b = self.models.opening_pair()
         everything = self.models.everything

@@ -8,6 +8,8 @@ Closing the page closes the run's generator instead; that needs no flag.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class Stops:
@@ -20,9 +22,18 @@ class Stops:
         """Run was pressed: a fresh flag."""
         self._flags[session] = threading.Event()
 
-    def flag(self, session: str | None) -> threading.Event:
-        """The visitor's flag; a new one for a caller of the API, who pressed nothing."""
-        return self._flags.setdefault(session, threading.Event())
+    @contextmanager
+    def running(self, session: str | None) -> Iterator[threading.Event]:
+        """The visitor's flag for as long as the run lasts; a new one for a caller of the API, who pressed nothing.
+
+        If the visitor has pressed Run again meanwhile, the new run keeps its own flag.
+        """
+        flag = self._flags.setdefault(session, threading.Event())
+        try:
+            yield flag
+        finally:
+            if self._flags.get(session) is flag:
+                self.clear(session)
 
     def stop(self, session: str | None) -> None:
         """Stop was pressed."""
@@ -32,11 +43,6 @@ class Stops:
     def clear(self, session: str | None) -> None:
         """The run is over, or the visitor has left."""
         self._flags.pop(session, None)
-
-    def end(self, session: str | None, flag: threading.Event) -> None:
-        """The run with this flag is over. If the visitor has pressed Run again, the new run keeps its own flag."""
-        if self._flags.get(session) is flag:
-            self.clear(session)
 
     def armed(self, session: str | None) -> bool:
         """Whether the visitor has a run that waits or is in progress."""

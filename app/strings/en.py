@@ -297,6 +297,12 @@ RACE_LEAD = (
     "Two or three models fill the same canvas. They are timed one after the other, never together, "
     "and replayed side by side at their true relative speed."
 )
+RACE_ON_GPU = (
+    "The race runs on {name}, in bfloat16; the first run of a model compiles it, which takes about 30 s."
+)
+RACE_ON_CPU = "The race runs on the CPU."
+RACE_ON = "The race runs on {device}."
+RACE_WITHOUT_GPU = "There is no NVIDIA GPU here: the race runs on the CPU."
 LANE_A = "Lane A"
 LANE_B = "Lane B"
 LANE_C = "Lane C"

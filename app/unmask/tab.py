@@ -230,14 +230,13 @@ class UnmaskTab:
         asked = self._read(text, model, length, steps, strategy, temperature, top_k, top_p, seed, block)
         session = session or self.new_session()
         command, session.next_command = session.next_command, None
-        stopped = self.stops.flag(request.session_hash)
         try:
-            yield SKIP, render.note(texts.WAITING), "", HIDDEN, HIDDEN
-            with self.models.turn():
-                trace, message, verdict = yield from self._play(session, asked, command, stopped)
+            with self.stops.running(request.session_hash) as stopped:
+                yield SKIP, render.note(texts.WAITING), "", HIDDEN, HIDDEN
+                with self.models.turn():
+                    trace, message, verdict = yield from self._play(session, asked, command, stopped)
         finally:
             session.running = False
-            self.stops.end(request.session_hash, stopped)
         shown = (message, outcome(trace) + verdict, trace.text)
         yield *shown, SKIP, SKIP
         with export.saved(trace) as files:  # the last update is the answer to callers of the API

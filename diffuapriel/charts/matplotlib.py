@@ -54,8 +54,8 @@ def legend(axes: Axes) -> None:
             text.set_parse_math(False)
 
 
-def draw_panel(axes: Axes, panel: Panel) -> None:
-    """Draw a panel on `axes`. Without a title of its own, the name of its y axis is the title."""
+def draw_panel(axes: Axes, panel: Panel, *, named: bool = True) -> None:
+    """Draw a panel on `axes`. Without a title of its own, the name of its y axis is the title. named: with a legend."""
     for curve in panel.curves:
         axes.errorbar(
             curve.x,
@@ -97,4 +97,5 @@ def draw_panel(axes: Axes, panel: Panel) -> None:
     elif values:
         axes.set_ylim(0, 1.08 * max(values))
     axes.minorticks_off()
-    legend(axes)
+    if named:
+        legend(axes)

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from app.race import export as race_files
+from app.race import export
 from app.race.results import ResultsPart, comparison, read_numbers
-from app.race.store import MOST_RESULTS, MOST_VISITORS, Kept, Shelf
+from app.race.store import MOST_RESULTS, MOST_VISITORS, ResultStore, SavedResult
 from diffuapriel.benchmark.generation import race
 from diffuapriel.benchmark.result import EntryFacts, RaceResult
 from diffuapriel.benchmark.sweep import SweepResult, sweep
@@ -42,44 +42,44 @@ def swept(entries) -> SweepResult:
 
 
 @pytest.fixture
-def shelf(raced, swept, entries) -> Shelf:
-    shelf = Shelf()
-    shelf.add("me", race=raced)
-    shelf.add("me", sweep=swept, facts=EntryFacts.of(entries))
-    shelf.add("you", race=raced)
-    return shelf
+def store(raced, swept, entries) -> ResultStore:
+    store = ResultStore()
+    store.add("me", SavedResult(race=raced))
+    store.add("me", SavedResult(sweep=swept, facts=EntryFacts.of(entries)))
+    store.add("you", SavedResult(race=raced))
+    return store
 
 
-def test_a_visitor_has_their_own_results_only(shelf):
-    assert [kept.kind for kept in shelf.of("me")] == ["race", "sweep"]
-    assert [kept.number for kept in shelf.of("you")] == [1]
-    assert shelf.of("nobody") == []
-    assert [kept.number for kept in shelf.of("me", [2, 99])] == [2]
-    shelf.forget("me")
-    assert shelf.of("me") == [] and len(shelf) == 1
+def test_a_visitor_has_their_own_results_only(store):
+    assert [kept.kind for kept in store.of("me")] == ["race", "sweep"]
+    assert [kept.number for kept in store.of("you")] == [1]
+    assert store.of("nobody") == []
+    assert [kept.number for kept in store.of("me", [2, 99])] == [2]
+    store.clear("me")
+    assert store.of("me") == [] and len(store) == 1
 
 
 def test_nothing_is_kept_of_a_caller_without_a_session(raced):
-    shelf = Shelf()
-    assert shelf.add(None, race=raced).race.order == raced.order
-    assert len(shelf) == 0 and shelf.of(None) == []
+    store = ResultStore()
+    assert store.add(None, SavedResult(race=raced)).race.order == raced.order
+    assert len(store) == 0 and store.of(None) == []
 
 
 def test_only_figures_are_kept_and_only_so_many(raced):
-    shelf = Shelf()
+    store = ResultStore()
     for _ in range(MOST_RESULTS + 3):
-        shelf.add("me", race=raced)
-    kept = shelf.of("me")
+        store.add("me", SavedResult(race=raced))
+    kept = store.of("me")
     assert [one.number for one in kept] == list(range(4, MOST_RESULTS + 4))
     assert all(entry.trace is None for one in kept for entry in one.race.entries)
     for visitor in range(MOST_VISITORS + 5):
-        shelf.add(f"visitor {visitor}", race=raced)
-    assert len(shelf) == MOST_VISITORS
-    assert shelf.of("me") == []
+        store.add(f"visitor {visitor}", SavedResult(race=raced))
+    assert len(store) == MOST_VISITORS
+    assert store.of("me") == []
 
 
-def test_json_holds_the_results_whole_and_what_was_fair(shelf, raced, swept, entries):
-    with race_files.saved(shelf.of("me")) as (json_file, _, _):
+def test_json_holds_the_results_whole_and_what_was_fair(store, raced, swept, entries):
+    with export.exported(store.of("me")) as (json_file, _, _):
         values = json.loads(Path(json_file).read_text(encoding="utf-8"))
     assert (values["schema"], values["version"]) == ("diffuapriel-results", 1)
     first, second = values["results"]
@@ -90,8 +90,8 @@ def test_json_holds_the_results_whole_and_what_was_fair(shelf, raced, swept, ent
     assert first["measured"].endswith("+00:00")
 
 
-def test_csv_has_a_row_for_each_lane_and_point(shelf, swept):
-    rows = list(csv.DictReader(io.StringIO(race_files.to_csv(shelf.of("me")))))
+def test_csv_has_a_row_for_each_lane_and_point(store, swept):
+    rows = list(csv.DictReader(io.StringIO(export.to_csv(store.of("me")))))
     assert len(rows) == 3 + 9
     assert rows[0]["entry"] == "quick" and float(rows[0]["ms"]) > 0 and rows[0]["steps"] == "2"
     point = next(p for p in swept.points if p.entry == "slow" and p.length == 16)
@@ -101,45 +101,45 @@ def test_csv_has_a_row_for_each_lane_and_point(shelf, swept):
 
 
 def test_a_spreadsheet_computes_nothing_of_a_name():
-    assert race_files.harmless(EVIL).startswith("'=")
-    assert race_files.harmless(-1.5) == -1.5
+    assert export.harmless(EVIL).startswith("'=")
+    assert export.harmless(-1.5) == -1.5
 
 
-def test_the_picture_is_a_png_whatever_the_names_are(shelf):
+def test_the_picture_is_a_png_whatever_the_names_are(store):
     from PIL import Image
 
-    with race_files.saved(shelf.of("me")) as (*_, png_file), Image.open(png_file) as picture:
+    with export.exported(store.of("me")) as (*_, png_file), Image.open(png_file) as picture:
         assert picture.format == "PNG"
         assert picture.width == 1650
         both = picture.height
-    with race_files.saved(shelf.of("me", [1])) as (*_, png_file), Image.open(png_file) as picture:
+    with export.exported(store.of("me", [1])) as (*_, png_file), Image.open(png_file) as picture:
         assert picture.height < both
         assert len(picture.convert("RGB").getcolors(1 << 24)) > 50  # something is drawn
 
 
-def test_the_comparison_has_a_row_for_each_lane_against_the_first_and_escapes_names(shelf):
-    page = comparison(shelf.of("me"))
+def test_the_comparison_has_a_row_for_each_lane_against_the_first_and_escapes_names(store):
+    page = comparison(store.of("me"))
     assert page.count('<th scope="row">') == 6
     assert "1.00×" in page and "1. race" in page and "2. sweep" in page
     assert "<img" not in page
     assert "forward pass at their longest length" in page
-    assert "forward pass at their longest length" not in comparison(shelf.of("me", [1]))
+    assert "forward pass at their longest length" not in comparison(store.of("me", [1]))
 
 
-def test_after_a_run_the_newest_is_chosen_too(shelf):
-    part, me = ResultsPart(shelf), SimpleNamespace(session_hash="me")
+def test_after_a_run_the_newest_is_chosen_too(store):
+    part, me = ResultsPart(store), SimpleNamespace(session_hash="me")
     assert part.listed([], me)["value"] == [2]
     assert part.listed([1], me)["value"] == [1, 2]
     assert [number for _, number in part.listed(None, me)["choices"]] == [1, 2]
-    assert part.forget(me)["choices"] == []
+    assert part.clear(me)["choices"] == []
 
 
-def test_comparing_offers_three_files_and_charts_of_several_sweeps(shelf, swept, entries):
-    part, me = ResultsPart(shelf), SimpleNamespace(session_hash="me")
+def test_comparing_offers_three_files_and_charts_of_several_sweeps(store, swept, entries):
+    part, me = ResultsPart(store), SimpleNamespace(session_hash="me")
     ((table, latency, rate, *files, _),) = part.compare([1, 2], me)
     assert "1. race" in table and latency is None and rate is None  # one sweep is drawn above
     assert [file["value"].rsplit(".", 1)[1] for file in files] == ["json", "csv", "png"]
-    shelf.add("me", sweep=swept, facts=EntryFacts.of(entries))
+    store.add("me", SavedResult(sweep=swept, facts=EntryFacts.of(entries)))
     ((_, latency, rate, *_),) = part.compare([2, 3], me)
     assert [trace.name.split(" (slope")[0] for trace in latency.data] == [
         f"{n}. {entry}" for n in (2, 3) for entry in swept.entries
@@ -158,4 +158,4 @@ def test_a_bad_choice_is_refused(chosen):
 
 
 def test_a_title_says_what_it_was(raced):
-    assert Kept(3, "", race=raced).title.startswith("3. race, 8 tokens × 2 steps: quick ")
+    assert SavedResult(3, race=raced).title.startswith("3. race, 8 tokens × 2 steps: quick ")

@@ -135,22 +135,22 @@ def test_a_sweep_that_is_stopped_keeps_its_points(tab, visitor, short_lengths):
         if getattr(update[0], "data", None):
             tab.sweep_stops.stop(visitor.session_hash)
     assert "Stopped" in updates[-1][-1]
-    assert len(tab.shelf.of(visitor.session_hash)) == 1
+    assert len(tab.store.of(visitor.session_hash)) == 1
     assert not tab.models.busy
 
 
 def test_results_go_when_their_visitor_leaves(tab, visitor):
     list(tab.race.run(**ASK, request=visitor))
-    assert [kept.kind for kept in tab.shelf.of(visitor.session_hash)] == ["race"]
+    assert [kept.kind for kept in tab.store.of(visitor.session_hash)] == ["race"]
     tab.leave(visitor)
-    assert len(tab.shelf) == 0
+    assert len(tab.store) == 0
 
 
 def test_what_does_not_fit_is_refused_with_the_figure(tab, visitor, short_lengths, monkeypatch):
     monkeypatch.setattr(memory, "available_bytes", lambda device: 100_000)
     *_, (*_, status) = tab.sweep.run(**(SWEEP | {"longest": 128}), request=visitor)
     assert "100 kB is available" in status
-    assert not tab.shelf.of(visitor.session_hash)
+    assert not tab.store.of(visitor.session_hash)
 
 
 def test_a_race_that_does_not_fit_is_a_message(tab, visitor, monkeypatch):
