@@ -116,8 +116,8 @@ class SweepPart:
             if fresh or time.monotonic() - shown >= REFRESH_SECONDS:
                 points, shown = len(event.result.points), time.monotonic()
                 result = SavedResult(sweep=event.result, facts=facts)
-                charts = drawn(result) if fresh else (SKIP, SKIP, SKIP)
-                yield *charts, SKIP, render.progress(event.fraction, event.message)
+                latency, rate, ratio = drawn(result) if fresh else (SKIP, SKIP, SKIP)
+                yield latency, rate, ratio, SKIP, render.progress(event.fraction, event.message)
         assert event is not None, "a sweep ends with its result"
         return SavedResult(sweep=event.result, facts=facts), event.fraction >= 1
 
