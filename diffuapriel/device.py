@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import platform
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 
 def resolve_device(name: str | torch.device | None = None) -> torch.device:
@@ -32,3 +34,8 @@ def device_name(device: torch.device) -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def device_of(denoiser: Any) -> torch.device:
+    """The device of a denoiser's parameters; the CPU for a plain function."""
+    return next(denoiser.parameters()).device if isinstance(denoiser, nn.Module) else torch.device("cpu")

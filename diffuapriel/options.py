@@ -138,6 +138,13 @@ def check_fields(config: Any) -> None:
         object.__setattr__(config, name, declared.check(getattr(config, name)))
 
 
+def check_least(least: int = 1, **counts: int) -> None:
+    """ValueError, which names count and value, for a count below `least`."""
+    for name, value in counts.items():
+        if value < least:
+            raise ValueError(f"{name} is {value}; it must be {least} or more")
+
+
 def add_argument(parser: Any, declared: Option, **changes: Any) -> None:
     """Add the option to a parser or an argument group as `--its-name`, with its type, choices, default and help.
 

@@ -384,16 +384,16 @@ def test_a_trace_s_endings_are_those_the_command_promises() -> None:
 # evaluate, race, bench, train
 
 
-def test_evaluate_prints_likelihood_entropy_gap_and_rates(run: Run, checkpoint: str) -> None:
-    quick = ["--windows", "4", "--draws", "1", "--samples", "2", "--steps", "4", "--batch-size", "4"]
+def test_evaluate_prints_likelihood_entropy_excess_and_rates(run: Run, checkpoint: str) -> None:
+    quick = ["--sequences", "4", "--mc-samples", "1", "--samples", "2", "--steps", "4", "--batch-size", "4"]
     code, out, _ = run("evaluate", checkpoint, *quick)
     assert code == 0
-    for name in ("NELBO", "entropy", "gap", "grammatical", "consistent", "perplexity"):
+    for name in ("NELBO", "entropy", "excess", "grammatical", "consistent", "perplexity"):
         assert re.search(rf"^{name} ", out, re.M), name
     report = json.loads(run("evaluate", checkpoint, *quick, "--json")[1])
     assert report["corpus"] == "tales:1", "the corpus and length that the model was trained on"
     assert report["likelihood"]["length"] == 64
-    assert report["likelihood"]["gap"] > 0
+    assert report["likelihood"]["excess_nelbo"] > 0
     assert report["samples"]["stories"] >= 2
 
 
@@ -404,7 +404,7 @@ def test_evaluate_on_another_text_measures_likelihood_alone(
     argv = ["--corpus", str(tmp_path / "book.txt"), "--length", "16", "--windows", "2", "--draws", "1"]
     report = json.loads(run("evaluate", checkpoint, *argv, "--json")[1])
     assert report["samples"] is None
-    assert report["likelihood"]["floor"] is None
+    assert report["likelihood"]["entropy"] is None
     assert report["likelihood"]["bits_per_byte"] > 0
 
 

@@ -1,4 +1,4 @@
-"""The figures of the Quality tab: the surprise of every token, and quality against steps."""
+"""The figures of the Quality tab: the surprisal of every token, and quality against steps."""
 
 from __future__ import annotations
 
@@ -23,34 +23,36 @@ Z = 1.96
 LABELLED = 40  # tokens: more labels would not fit
 
 
-def surprise_chart(score: TextScore, tokens: Sequence[str]) -> Figure:
-    """A bar per token: its surprise in nats, with the interval of the draws so far."""
+def surprisal_chart(score: TextScore, tokens: Sequence[str]) -> Figure:
+    """A bar per token: its surprisal in nats, with the interval of the draws so far."""
     import plotly.graph_objects as go
 
     figure = go.Figure(layout={**quiet_layout(320), "showlegend": False, "bargap": 0.15})
-    known = [(value or 0.0, Z * (error or 0.0)) for value, error in zip(score.surprise, score.standard_error)]
+    known = [
+        (value or 0.0, Z * (error or 0.0)) for value, error in zip(score.surprisal, score.standard_error)
+    ]
     plain = [html.escape(token.strip() or "␣", quote=False) for token in tokens]
     figure.add_bar(
         x=list(range(len(tokens))),
-        y=score.surprise,
+        y=score.surprisal,
         marker={"color": COLORS[0]},
         error_y={
             "type": "data",
             "symmetric": False,
             "array": [half for _, half in known],
-            "arrayminus": [min(value, half) for value, half in known],  # a surprise is never below 0
+            "arrayminus": [min(value, half) for value, half in known],  # a surprisal is never below 0
             "color": INK,
             "thickness": 1,
             "width": 2,
         },
         customdata=plain,
-        hovertemplate=texts.SURPRISE_HOVER,
+        hovertemplate=texts.SURPRISAL_HOVER,
     )
     labels = {"tickvals": list(range(len(tokens))), "ticktext": plain, "tickangle": -60, "automargin": True}
     figure.update_xaxes(
         title={"text": texts.INFLUENCE_X}, **GRID, **(labels if len(tokens) <= LABELLED else {})
     )
-    figure.update_yaxes(title={"text": texts.SURPRISE_Y}, rangemode="tozero", **GRID)
+    figure.update_yaxes(title={"text": texts.SURPRISAL_Y}, rangemode="tozero", **GRID)
     return figure
 
 

@@ -61,14 +61,14 @@ def read_typed(text: Any, model_entry: ModelEntry, tokenizer: Tokenizer, limits:
     most = min(MAX_LENGTH, limits.max_tokens)
     if not typed or len(ids) > most:
         tokens = f"{len(ids) if typed else 0:,}"
-        raise Refused(texts.SURPRISE_LENGTH.format(tokens=tokens, most=f"{most:,}"))
+        raise Refused(texts.SURPRISAL_LENGTH.format(tokens=tokens, most=f"{most:,}"))
     if level is not None:
         filling = max(0, min(model_entry.window, most) - len(ids))
     return Typed(ids + filling * [tokenizer.eos_id], filling, len(typed.encode()), exact, level)
 
 
 def player_message(score: TextScore, typed: Typed, tokenizer: Tokenizer, model_entry: ModelEntry) -> str:
-    """The text on the player: from all masked to all there, colored by exp(-surprise)."""
+    """The text on the player: from all masked to all there, colored by exp(-surprisal)."""
     from diffuapriel.sampling.frames import StepFrame
     from diffuapriel.trace.messages import to_text
     from diffuapriel.trace.trace import Trace, display_strings
@@ -90,13 +90,13 @@ def player_message(score: TextScore, typed: Typed, tokenizer: Tokenizer, model_e
         t=0.0,
         ids=ids,
         revealed=(),  # nothing is new at this step: no token is to stand out but by its color
-        confidence=tuple(None if s is None else math.exp(-s) for s in score.surprise),
+        confidence=tuple(None if s is None else math.exp(-s) for s in score.surprisal),
         entropy=tuple(score.entropy),
         top_k={p: tuple(rows) for p, rows in enumerate(score.alternatives) if rows},
         **nothing,
     )
     meta = {
-        "model": texts.SURPRISE_PLAYER.format(model=model_entry.label),
+        "model": texts.SURPRISAL_PLAYER.format(model=model_entry.label),
         "architecture": model_entry.architecture,
     }
     frames = (start, end)
@@ -145,8 +145,8 @@ def numbers_of(score: TextScore, typed: Typed, tokenizer: Tokenizer) -> dict[str
         "bits_per_byte": score.bits_per_byte(typed.byte_count),
         "nats": score.nats,
         "exact_nats": typed.exact,
-        "draws": score.draws,
+        "num_mc_samples": score.num_mc_samples,
         "tokens": tokenizer.token_strings(typed.tokens),
-        "surprise": score.surprise,
+        "surprisal": score.surprisal,
         "standard_error": score.standard_error,
     }

@@ -56,14 +56,14 @@ class QualityTab:
 
     def _build_score(self, player: dict[str, Any]) -> tuple[list[Any], Any]:
         """Returns [text, model, rounds], and the status line."""
-        gr.HTML(render.lead("", texts.SURPRISE_LEAD), apply_default_css=False)
+        gr.HTML(render.lead("", texts.SURPRISAL_LEAD), apply_default_css=False)
         text = gr.Textbox(
-            value=texts.SURPRISE_EXAMPLES[0][1],
-            label=texts.SURPRISE_TEXT,
-            info=texts.SURPRISE_TEXT_INFO.format(most=min(scores.MAX_LENGTH, self.limits.max_tokens)),
+            value=texts.SURPRISAL_EXAMPLES[0][1],
+            label=texts.SURPRISAL_TEXT,
+            info=texts.SURPRISAL_TEXT_INFO.format(most=min(scores.MAX_LENGTH, self.limits.max_tokens)),
             lines=3,
             max_lines=8,
-            elem_id="surprise-text",
+            elem_id="surprisal-text",
         )
         with gr.Row():
             model = gr.Dropdown(
@@ -71,32 +71,32 @@ class QualityTab:
                 value=self.models.default,
                 label=texts.MODEL,
                 min_width=260,
-                elem_id="surprise-model",
+                elem_id="surprisal-model",
             )
             rounds = gr.Slider(
                 1,
                 scores.MAX_ROUNDS,
                 4,
                 step=1,
-                label=texts.SURPRISE_ROUNDS,
-                info=texts.SURPRISE_ROUNDS_INFO,
+                label=texts.SURPRISAL_ROUNDS,
+                info=texts.SURPRISAL_ROUNDS_INFO,
                 min_width=260,
             )
         with gr.Row(elem_classes="da-actions"):
-            run = gr.Button(texts.SCORE, variant="primary", scale=0, min_width=130, elem_id="surprise-run")
-            stop = gr.Button(texts.STOP, interactive=False, scale=0, min_width=130, elem_id="surprise-stop")
+            run = gr.Button(texts.SCORE, variant="primary", scale=0, min_width=130, elem_id="surprisal-run")
+            stop = gr.Button(texts.STOP, interactive=False, scale=0, min_width=130, elem_id="surprisal-stop")
             gr.Examples(
-                [[example] for _, example in texts.SURPRISE_EXAMPLES],
+                [[example] for _, example in texts.SURPRISAL_EXAMPLES],
                 [text],
-                example_labels=[name for name, _ in texts.SURPRISE_EXAMPLES],
+                example_labels=[name for name, _ in texts.SURPRISAL_EXAMPLES],
                 label=texts.EXAMPLES_LABEL,
-                elem_id="surprise-examples",
+                elem_id="surprisal-examples",
                 api_visibility="private",
             )
-        status = gr.HTML("", elem_id="surprise-status", elem_classes="da-status", apply_default_css=False)
-        table = gr.HTML("", elem_id="surprise-figures", apply_default_css=False)
-        shown = gr.HTML(**player, elem_id="surprise-player", visible=False)
-        chart = gr.Plot(show_label=False, elem_id="surprise-chart", visible=False)
+        status = gr.HTML("", elem_id="surprisal-status", elem_classes="da-status", apply_default_css=False)
+        table = gr.HTML("", elem_id="surprisal-figures", apply_default_css=False)
+        shown = gr.HTML(**player, elem_id="surprisal-player", visible=False)
+        chart = gr.Plot(show_label=False, elem_id="surprisal-chart", visible=False)
         numbers = gr.JSON(visible=False, label="Score")
         handler = guarded_stream(
             self.score, lambda message: (SKIP, SKIP, SKIP, SKIP, render.note(message, bad=True))
@@ -110,7 +110,7 @@ class QualityTab:
             [text, model, rounds],
             outputs,
             status=status,
-            name="surprise",
+            name="surprisal",
         )
         return [text, model, rounds], status
 
@@ -171,7 +171,7 @@ class QualityTab:
     def score(
         self, text: Any, model: Any, rounds: Any, request: gr.Request
     ) -> Iterator[tuple[Any, Any, Any, Any, str]]:
-        """Score a text: NELBO, bits per byte, and the surprise of every token, after each round of 16 masks.
+        """Score a text: NELBO, bits per byte, and the surprisal of every token, after each round of 16 masks.
 
         text: what is scored. model: one of the listed names. rounds: 1 to 32; the interval narrows with their root.
         Returns a table, the player's message, a chart, the numbers, and a line of status.
@@ -202,14 +202,16 @@ class QualityTab:
         )
         for number, score in enumerate(stream, start=1):
             over = number == rounds or stopped.is_set()
-            done = texts.SURPRISE_DONE.format(draws=score.draws, tokens=len(typed.ids), filling=typed.filling)
-            line = texts.SURPRISE_PROGRESS.format(draws=score.draws, total=MASKS * rounds)
+            done = texts.SURPRISAL_DONE.format(
+                draws=score.num_mc_samples, tokens=len(typed.ids), filling=typed.filling
+            )
+            line = texts.SURPRISAL_PROGRESS.format(draws=score.num_mc_samples, total=MASKS * rounds)
             yield (
                 scores.figures(score, typed, entry.tokenizer),
                 gr.update(
                     value=scores.player_message(score, typed, entry.tokenizer, model_entry), visible=True
                 ),
-                gr.update(value=charts.surprise_chart(score, tokens), visible=True),
+                gr.update(value=charts.surprisal_chart(score, tokens), visible=True),
                 scores.numbers_of(score, typed, entry.tokenizer),
                 render.note(done) if over else render.progress(number / rounds, line),
             )
@@ -254,7 +256,7 @@ class QualityTab:
             asked.configs,
             level=asked.level,
             length=asked.length,
-            windows=asked.windows,
+            num_sequences=asked.windows,
         ):
             fresh = len(event.points) > points
             if stopped.is_set() or event.fraction >= 1:

@@ -115,15 +115,15 @@ CLOSER_MAMBA = (
 CLOSER_TRANSFORMER = "{layers} attention layers and no Mamba layer: every layer sees every token at once."
 
 QUALITY_TAB = "Quality"
-SURPRISE_LEAD = (
+SURPRISAL_LEAD = (
     "How well does the model know this text? Tokens are hidden at random and guessed from the rest; a token's "
-    "surprise is the mean of minus log p of the true one, in nats: 0 where it is certain, 0.69 for a coin."
+    "surprisal is the mean of minus log p of the true one, in nats: 0 where it is certain, 0.69 for a coin."
 )
-SURPRISE_TEXT = "Text"
-SURPRISE_TEXT_INFO = (
+SURPRISAL_TEXT = "Text"
+SURPRISAL_TEXT_INFO = (
     "Up to {most} tokens. A model of tales reads it as one story, in the window it was trained on."
 )
-SURPRISE_EXAMPLES = [  # name, text
+SURPRISAL_EXAMPLES = [  # name, text
     (
         "a true story",
         'One day, Lily lost her green camera on the hill. She told Bill, "My camera is lost." Bill looked on the '
@@ -136,16 +136,17 @@ SURPRISE_EXAMPLES = [  # name, text
     ),
     ("no story at all", "Colorless green ideas sleep furiously."),
 ]
-SURPRISE_ROUNDS = "Rounds of 16 masks"
-SURPRISE_ROUNDS_INFO = "Each is 16 forward passes. Four times as many rounds halve the interval."
+SURPRISAL_ROUNDS = "Rounds of 16 masks"
+SURPRISAL_ROUNDS_INFO = "Each is 16 forward passes. Four times as many rounds halve the interval."
 SCORE = "Score"
-SURPRISE_PROGRESS = "{draws} of {total} masks"
-SURPRISE_DONE = (
-    "{draws} random masks of {tokens} tokens, {filling} of them the window's filling. Colors: exp(−surprise)."
+SURPRISAL_PROGRESS = "{draws} of {total} masks"
+SURPRISAL_DONE = (
+    "{draws} random masks of {tokens} tokens, {filling} of them the window's filling. "
+    "Colors: exp(−surprisal)."
 )
-SURPRISE_PLAYER = "Surprise, {model}"
-SURPRISE_HOVER = "%{customdata}: %{y:.2f} nats<extra></extra>"
-SURPRISE_Y = "surprise in nats"
+SURPRISAL_PLAYER = "Surprisal, {model}"
+SURPRISAL_HOVER = "%{customdata}: %{y:.2f} nats<extra></extra>"
+SURPRISAL_Y = "surprisal in nats"
 FIGURE_COLUMNS = ("measure", "estimate", "95 % interval of the masks drawn")
 FIGURE_NELBO = "NELBO, nats per token"
 FIGURE_BITS = "bits per byte, at most"
@@ -264,7 +265,7 @@ TOO_LONG = "{name} has {length} characters; it may have up to {most}"
 NOT_A_LIST = "{name} are {value}; choose one to {most}"
 INSIDE_TOO_LONG = "the text takes {tokens} tokens; here it may take up to {most}"
 INSIDE_TWICE = "a model is chosen twice; choose different ones"
-SURPRISE_LENGTH = "the text takes {tokens} tokens; it may take 1 to {most}"
+SURPRISAL_LENGTH = "the text takes {tokens} tokens; it may take 1 to {most}"
 RESULTS_CHOSEN = "the choice is {value}; choose up to {most} results"
 LINK_TOO_LONG = (
     "the link would have {length} characters; it may have up to {most}. "

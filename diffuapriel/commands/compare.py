@@ -44,8 +44,20 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="one run each; default: 0 1")
     parser.add_argument("--length", type=int, metavar="N", help="tokens of a window; default: 128")
     parser.add_argument("--batch-size", type=int, metavar="N", help="windows of an update; default: 32")
-    parser.add_argument("--windows", type=int, metavar="N", help="of held-out text; default: 512")
-    parser.add_argument("--draws", type=int, metavar="N", help="noise levels of each; default: 8")
+    parser.add_argument(
+        *("--sequences", "--windows"),
+        dest="windows",
+        type=int,
+        metavar="N",
+        help="for validation; default: 512",
+    )
+    parser.add_argument(
+        *("--mc-samples", "--draws"),
+        dest="draws",
+        type=int,
+        metavar="N",
+        help="noise levels of each; default: 8",
+    )
     parser.add_argument(
         "--stories", type=int, metavar="N", help="to draw from a model of tales; default: 200"
     )

@@ -1,26 +1,25 @@
-"""Score a model: how likely is held-out text, and what is its own text like?
+"""Score a model: the likelihood of validation text, and the quality of its samples.
 
-The NELBO, in nats/token, bounds how well the model predicts the text; a 95 % interval stands beside it. On tales
-the exact entropy of the very same stories is known, so the gap is what is left to learn. Then stories are drawn from
-nothing and read by the grammar: grammatical (the syntax fits), consistent (names, colors, places and counts agree),
-and the entropy of what was drawn, which falls when a model repeats itself.
+The NELBO, in nats/token with a 95 % interval, bounds how well the model predicts the text. For tales the exact entropy
+of the same stories is known; the excess NELBO above it is what is left to learn. Then the model writes stories and the
+grammar checks them: grammatical (the syntax fits) and consistent (names, colors, places and counts agree). The entropy
+of the samples falls if a model repeats itself.
 
-On another corpus only the likelihood is measured, as perplexity and bits per byte: tales, stdlib (the Python standard
-library of this machine), a text, JSON-lines or Parquet file, a folder of them, or hf:owner/name. Where it is a list of
-documents, `xz -9` compresses the same held-out part, and its bits per byte stand beside the model's. A model that knows
-no more of the text than a compressor does is not below it.
+For other corpora only the likelihood is measured, as perplexity and bits per byte. A corpus is tales, stdlib (the
+Python standard library of this machine), a text, JSON-lines or Parquet file, a folder of them, or hf:owner/name. If it
+is a list of documents, `xz -9` compresses the same validation text as a baseline in bits per byte.
 
-With --infilling, and instead of all that, a few tokens within a line of held-out code of the standard library are
-hidden and filled in, the surest first: how many come back as they were, how many spans whole, and how often the
-function around them is still Python. A model of stories fails at it; one trained on `--corpus stdlib` need not.
+With --infilling, only the following is measured: a few tokens within a line of validation code from the standard
+library are hidden and filled in, the most confident first. The report counts restored tokens, restored spans, and how
+often the enclosing function is still valid Python. It is meant for models trained on `--corpus stdlib`.
 
 examples:
   diffuapriel evaluate tales-diffuapriel                       200 stories, some minutes
-  diffuapriel evaluate tales-diffutran --samples 50 --windows 64                 a quick look
-  diffuapriel evaluate tales-diffuapriel --strategy ancestral --top-p 1      as the model itself draws
+  diffuapriel evaluate tales-diffutran --samples 50 --sequences 64               a quick look
+  diffuapriel evaluate tales-diffuapriel --strategy ancestral --top-p 1      from the model's own distribution
   diffuapriel evaluate runs/mine/checkpoint --corpus my_texts/ --samples 0
-  diffuapriel evaluate runs/code/checkpoint --corpus stdlib                  perplexity, bits per byte, against xz -9
-  diffuapriel evaluate runs/code/checkpoint --infilling --spans 400 --span 4    does what it fills in parse?
+  diffuapriel evaluate runs/code/checkpoint --corpus stdlib                  bits per byte, against xz -9
+  diffuapriel evaluate runs/code/checkpoint --infilling --spans 400 --span 4
   diffuapriel evaluate tales-diffuapriel --json > figures.json
 """
 
@@ -35,7 +34,7 @@ from typing import Any
 from diffuapriel.commands.choices import BLOCK_HELP, DEFAULT_CHECKPOINT, STRATEGIES, block_length
 from diffuapriel.commands.terminal import printable, progress
 
-MOST_FAULT = 300  # characters shown of a story that is wrong
+MOST_FAULT = 300  # characters shown of a faulty story
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -48,32 +47,47 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="a bundled name, a folder, or owner/name on the Hugging Face Hub",
     )
     parser.add_argument(
-        "--corpus", metavar="SPEC", help="held-out text; default: what the model was trained on"
-    )
-    parser.add_argument("--length", type=int, metavar="N", help="tokens of a window; default: as in training")
-    parser.add_argument("--windows", type=int, default=256, metavar="N", help="windows of held-out text")
-    parser.add_argument("--draws", type=int, default=8, metavar="N", help="noise levels of each window")
-    parser.add_argument(
-        "--samples", type=int, default=200, metavar="N", help="stories to draw and read; 0 for none"
+        "--corpus", metavar="SPEC", help="the text to score; default: the training corpus of the model"
     )
     parser.add_argument(
-        "--strategy", default="confidence", choices=STRATEGIES, metavar="NAME", help="of the samples"
+        "--length", type=int, metavar="N", help="tokens per sequence; default: as in training"
     )
-    parser.add_argument("--steps", type=int, metavar="N", help="steps of a sample; default: one per token")
+    parser.add_argument(
+        *("--sequences", "--windows"),
+        type=int,
+        default=256,
+        metavar="N",
+        help="validation sequences to score",
+    )
+    parser.add_argument(
+        *("--mc-samples", "--draws"), type=int, default=8, metavar="N", help="noise levels per sequence"
+    )
+    parser.add_argument(
+        "--samples", type=int, default=200, metavar="N", help="stories to generate and check; 0 for none"
+    )
+    parser.add_argument(
+        "--strategy", default="confidence", choices=STRATEGIES, metavar="NAME", help="sampling strategy"
+    )
+    parser.add_argument("--steps", type=int, metavar="N", help="steps per sample; default: one per token")
     parser.add_argument("--block-length", type=int, metavar="N", help=BLOCK_HELP)
     parser.add_argument(
-        "--temperature", type=float, metavar="X", help="of the samples; default: 1, and 0 for --infilling"
+        "--temperature",
+        type=float,
+        metavar="X",
+        help="sampling temperature; default: 1, and 0 for --infilling",
     )
     parser.add_argument(
-        "--top-p", type=float, default=0.9, metavar="X", help="of the samples; 1 cuts nothing off"
+        "--top-p", type=float, default=0.9, metavar="X", help="nucleus of the samples; 1 turns it off"
     )
     parser.add_argument(
-        "--infilling", action="store_true", help="fill in hidden code, and measure nothing else"
+        "--infilling", action="store_true", help="measure infilling of hidden code, and nothing else"
     )
     parser.add_argument("--spans", type=int, default=200, metavar="N", help="spans to hide, for --infilling")
-    parser.add_argument("--span", type=int, default=4, metavar="N", help="tokens of a span, for --infilling")
-    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="windows at once")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of windows, noise and samples")
+    parser.add_argument("--span", type=int, default=4, metavar="N", help="tokens per span, for --infilling")
+    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="sequences per batch")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of sequences, noise and samples"
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or mps")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 
@@ -94,13 +108,13 @@ def run(args: argparse.Namespace) -> int:
         return _infilling(args, model, tokenizer, length)
     spec = args.corpus or recipe.get("corpus", "tales")
     corpus = open_corpus(spec, tokenizer)
-    with progress("windows", args.windows) as advance:
+    with progress("sequences", args.sequences) as advance:
         likelihood = evaluate_nelbo(
             model,
             corpus,
             length=length,
-            windows=args.windows,
-            draws=args.draws,
+            num_sequences=args.sequences,
+            num_mc_samples=args.mc_samples,
             batch_size=args.batch_size,
             seed=args.seed,
             on_batch=advance,
@@ -113,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
         report["xz"] = {**dataclasses.asdict(xz), "model": verdict} if xz else None
         print(json.dumps({**report, "samples": samples.to_dict() if samples else None}, indent=2))
         return 0
-    print(f"{args.checkpoint} on {spec}, held-out\n\n{likelihood.table()}")
+    print(f"{args.checkpoint} on {spec}, validation split\n\n{likelihood.table()}")
     if xz:
         print(
             f"xz -9        {xz.bits_per_byte:.4f} bits/byte over {xz.text_bytes:,} bytes: the model is {verdict}"
@@ -126,7 +140,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _samples(args: argparse.Namespace, model: Any, tokenizer: Any, spec: str, length: int) -> Any:
-    """The report on drawn stories, or None where the corpus is not tales and nothing can read them."""
+    """The report on generated stories; None if the corpus is not tales, as no grammar could check them."""
     from diffuapriel.evaluation.tales import evaluate_tales
     from diffuapriel.sampling.config import SamplerConfig
 
@@ -155,7 +169,7 @@ def _samples(args: argparse.Namespace, model: Any, tokenizer: Any, spec: str, le
 
 
 def _infilling(args: argparse.Namespace, model: Any, tokenizer: Any, length: int) -> int:
-    """Measure and print how hidden code comes back."""
+    """Measure and print how well hidden code is restored."""
     from diffuapriel.data.stdlib import stdlib_corpus
     from diffuapriel.evaluation.infilling import evaluate_infilling
     from diffuapriel.sampling.config import SamplerConfig
@@ -165,7 +179,7 @@ def _infilling(args: argparse.Namespace, model: Any, tokenizer: Any, length: int
         strategy=args.strategy,
         steps=args.steps or max(1, args.span),
         temperature=temperature,
-        top_p=args.top_p if temperature else None,  # the most probable token is never cut off
+        top_p=args.top_p if temperature else None,  # at temperature 0 top-p changes nothing
         seed=args.seed,
     )
     with progress("spans", args.spans) as advance:
@@ -184,7 +198,7 @@ def _infilling(args: argparse.Namespace, model: Any, tokenizer: Any, length: int
     if args.json:
         print(json.dumps({"checkpoint": args.checkpoint, "infilling": report.to_dict()}, indent=2))
         return 0
-    print(f"{args.checkpoint} on held-out modules of the standard library\n\n{report.table()}")
+    print(f"{args.checkpoint} on validation modules of the standard library\n\n{report.table()}")
     for example in report.examples:
         print(f"  {printable(shorten(example, MOST_FAULT, placeholder=' ...'))}")
     return 0

@@ -1,14 +1,14 @@
 """Score a model on the tasks of EleutherAI's lm-evaluation-harness, with the harness's own command line.
 
-The harness finds models in a list of its own, without a way for others to add theirs.
-This command adds the model and hands everything after the checkpoint's name on:
-  diffuapriel harness MODEL OPTIONS...   is the harness's
+The harness keeps a fixed list of models that others cannot extend. This command adds ours and passes on everything
+after the name of the checkpoint:
+  diffuapriel harness MODEL OPTIONS...   runs
   lm_eval --model diffuapriel --model_args pretrained=MODEL OPTIONS...
 
-An answer is scored after its clean prompt by the bound of LLaDA (arXiv:2502.09992), over 128 draws of masks or, where
-it is short, over all there are; a whole text by its NELBO. The same figures come out every time. Tasks are datasets of
-the Hugging Face Hub, so the first run of one needs the network; tasks of your own are YAML files beside their data.
---model_args also takes mc_num=64 (draws), steps=32 and strategy=ancestral (of generated text), max_length and seed.
+An answer after a prompt is scored by the bound of LLaDA (arXiv:2502.09992), over 128 random masks or, for a short
+answer, over all masks; a whole text by its NELBO. The figures repeat exactly. Tasks are datasets of the Hugging Face
+Hub, so the first run of a task needs the network; your own tasks are YAML files beside their data. --model_args also
+takes mc_num=64 (masks per answer), steps=32 and strategy=ancestral (of generated text), max_length and seed.
 
 It needs the extra: pip install 'lm-eval>=0.4.13,<0.5'. `lm_eval run --help` lists the options, `lm_eval ls tasks`
 the tasks.
@@ -38,16 +38,19 @@ def add(parser: argparse.ArgumentParser) -> None:
         help=f"a bundled name ({DEFAULT_CHECKPOINT}), a folder or a Hub id",
     )
     parser.add_argument(
-        "options", nargs=argparse.REMAINDER, metavar="OPTIONS", help="of lm_eval run: --tasks and the rest"
+        "options",
+        nargs=argparse.REMAINDER,
+        metavar="OPTIONS",
+        help="options of lm_eval run: --tasks and others",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Hand the command line on to lm_eval."""
+    """Pass the command line on to lm_eval."""
     try:
         import lm_eval.__main__ as harness
 
-        import diffuapriel.evaluation.harness  # noqa: F401 - to be imported is to be registered
+        import diffuapriel.evaluation.harness  # noqa: F401 - the import registers the model
     except ImportError as error:
         raise ImportError(f"diffuapriel harness {MISSING} ({error})") from error
     given = ["--model", "diffuapriel", "--model_args", f"pretrained={args.checkpoint}"]

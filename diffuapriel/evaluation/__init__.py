@@ -1,4 +1,4 @@
-"""Evaluation: the NELBO of held-out text, and what samples are like."""
+"""Evaluation: the NELBO of validation text, and the quality of samples."""
 
 from diffuapriel.evaluation.nelbo import NelboEstimate, evaluate_nelbo
 

@@ -1,16 +1,16 @@
-"""The adapter for EleutherAI's lm-evaluation-harness: hundreds of tasks, scored as everybody else scores them.
+"""The adapter for EleutherAI's lm-evaluation-harness, which scores models on hundreds of standard tasks.
 
-    loglikelihood           the order-agnostic bound of the answer after a clean prompt (likelihood.py), and whether the
-                            surest token first would have written it
-    loglikelihood_rolling   the same of a whole text after <|endoftext|>: its NELBO; a text longer than the context in
-                            windows that score each token once
+    loglikelihood           the order-agnostic bound of the answer after a clean prompt (likelihood.py), and whether
+                            greedy decoding would have written it
+    loglikelihood_rolling   the same for a whole text after <|endoftext|>: its NELBO. A text longer than the context
+                            is cut into windows that score each token once
     generate_until          the sampler on a canvas of the prompt and `max_gen_toks` masks, cut at the first stop
 
-What a causal model's log-likelihood is exactly, this is a bound of from below, for the lengths that must be drawn known
-up to Monte-Carlo noise. Seeds are fixed: the same figures every time, whatever the batch size and --limit.
+Unlike a causal model's exact log-likelihood, this is a lower bound, estimated by Monte Carlo for longer answers. Seeds
+are fixed, so the figures repeat, whatever the batch size and --limit.
 
-The harness looks a model up in a registry that only its own file fills; it has no entry points. So this module must be
-imported before its command line runs, which is what `diffuapriel harness` does.
+The harness looks models up in a registry that only its own file fills; it has no entry points. So this module must be
+imported before its command line runs, as `diffuapriel harness` does.
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ from tqdm import tqdm
 
 from diffuapriel.checkpoint import inspect_checkpoint, load_checkpoint
 from diffuapriel.diffusion.schedule import get_schedule
-from diffuapriel.evaluation.likelihood import AnswerScore, score_answers, windows
+from diffuapriel.evaluation.likelihood import AnswerScore, rolling_windows, score_answers
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.generate import generate
 from diffuapriel.sampling.sampler import Sampler
 from diffuapriel.tokenizer import EOS
 
-BATCH_TOKENS = 16_384  # of a batch at most, when the size is "auto"
-BATCH_LOGITS = 2**28  # float32 logits of it: 1 GiB
-SAMPLING = ("top_k", "top_p", "repetition_penalty")  # what a task may set of the sampler
-UNSET = (None, 0, -1)  # how tasks say that such an option is off
+BATCH_TOKENS = 16_384  # the most per batch if the size is "auto"
+BATCH_LOGITS = 2**28  # the most float32 logits: 1 GiB
+SAMPLING = ("top_k", "top_p", "repetition_penalty")  # sampler options that a task may set
+UNSET = (None, 0, -1)  # values by which tasks turn such an option off
 
 
 @register_model("diffuapriel")
 class DiffuAprielLM(TemplateLM):
-    """A masked diffusion model as the harness sees one. Arguments come from --model_args.
+    """A masked diffusion model for the harness. Arguments come from --model_args.
 
     Args:
-        pretrained: a bundled name, a folder, the id of a model on the Hugging Face Hub, or (denoiser, tokenizer).
-        batch_size: texts in one call of the denoiser, draws and requests together; "auto" takes as many
-            as hold 16,384 tokens and 1 GiB of logits at most.
-        device: "cuda", "cpu", ...; left out, a GPU if there is one.
-        max_length: tokens of prompt and answer together; left out, the length of the windows in training.
-        mc_num: Monte-Carlo draws of one answer.
-        strategy, steps: of generate_until (see `SamplerConfig`); left out, steps are one per token.
-        seed: of draws and samples.
+        pretrained: a bundled name, a folder, a model id on the Hugging Face Hub, or (denoiser, tokenizer).
+        batch_size: texts per denoiser call, masked copies included; "auto" allows 16,384 tokens and 1 GiB of logits.
+        max_batch_size: passed by the harness, not used.
+        device: "cuda", "cpu", ...; by default a GPU if there is one.
+        max_length: tokens of prompt and answer together; by default the sequence length in training.
+        mc_num: Monte Carlo samples per answer (the name is LLaDA's).
+        strategy, steps: of generate_until (see `SamplerConfig`); by default one step per token.
+        seed: of masks and samples.
 
-    max_batch_size is what the harness passes; it is not needed. Raises ValueError for a count out of range.
+    Raises ValueError for a count out of range.
     """
 
     def __init__(
@@ -85,14 +85,14 @@ class DiffuAprielLM(TemplateLM):
                 raise ValueError(f"{name} is {value!r}; it must be a whole number, {least} or more")
         tokens = min(BATCH_TOKENS, BATCH_LOGITS // self.tokenizer.vocab_size)
         size = max(1, tokens // self.max_length) if batch_size == "auto" else batch_size
-        self.batch_size = int(size) if str(size).isdecimal() else 0  # the command line hands text on
+        self.batch_size = int(size) if str(size).isdecimal() else 0  # the command line passes text
         if self.batch_size < 1:
             raise ValueError(f"batch_size is {batch_size!r}; it must be a whole number, 1 or more, or 'auto'")
-        self._sampler(1, {})  # a wrong strategy, number of steps or seed is refused now, not after an hour
+        self._sampler(1, {})  # refuse a wrong strategy, number of steps or seed now, not after an hour
 
     @property
     def eot_token_id(self) -> int:
-        """<|endoftext|>, which stands before a text without a prompt."""
+        """<|endoftext|>, the context of a text without a prompt."""
         return self.tokenizer.eos_id
 
     @property
@@ -132,14 +132,16 @@ class DiffuAprielLM(TemplateLM):
         self, pairs: Sequence[tuple[list[int], list[int]]], quiet: bool, greedy: bool
     ) -> Iterator[tuple[int, list[AnswerScore]]]:
         """(number of the pair, scores of its windows) as pairs are done; one without an answer never is."""
-        cut = [(number, w) for number, pair in enumerate(pairs) for w in windows(*pair, self.max_length)]
+        cut = [
+            (number, w) for number, pair in enumerate(pairs) for w in rolling_windows(*pair, self.max_length)
+        ]
         pending = Counter(number for number, _ in cut)
         scores: list[list[AnswerScore]] = [[] for _ in pairs]
         scored = score_answers(
             self.denoiser,
             [window for _, window in cut],
             self.tokenizer.mask_id,
-            draws=self.mc_num,
+            num_mc_samples=self.mc_num,
             batch_size=self.batch_size,
             greedy=greedy,
             seed=self.seed,

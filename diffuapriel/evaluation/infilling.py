@@ -1,14 +1,14 @@
-"""Infilling: hide a few tokens within a line of held-out Python code, let the model fill them, compare.
+"""Infilling: hide a few tokens within a line of validation code in Python, let the model fill them in, compare.
 
-    exact token   share of the hidden tokens that came back as they were
-    exact span    share of the spans that came back whole
-    parses        share of the spans after which the function or class around them is still Python: another name, or
-                  another way to say the same, is no failure here
+    exact token   share of the hidden tokens that are restored exactly
+    exact span    share of the spans that are restored exactly
+    parses        share of the spans after which the enclosing function or class is still valid Python; another name or
+                  another way to write the same is no failure here
 
-A span lies in a line of code (not of a docstring, not a comment) of a function or class that parses by itself and fits
-into a window with as much of its module around it as there is room for. Module, function, line and place in the line
-are drawn evenly, one after the other, so no long module outweighs the rest. The intervals are Wilson's; that of the
-tokens counts every span as one draw, as if its tokens were all alike: it is never too narrow.
+A span lies in a line of code (not in a docstring or comment) of a function or class that parses on its own and fits
+into a sequence, with as much of its module around it as there is room for. Module, function, line and position in the
+line are drawn uniformly in this order, so that long modules do not dominate. The intervals are Wilson's; that of the
+tokens treats each span as one observation, as if its tokens were all alike, so it is conservative.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from itertools import accumulate
 from typing import Any
 
 import torch
-from torch import nn
 
 from diffuapriel.data.base import random_stream
+from diffuapriel.device import device_of
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.evaluation.interval import wilson_interval
+from diffuapriel.options import check_least
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.generate import generate
@@ -35,18 +36,18 @@ from diffuapriel.sampling.sampler import DenoiserLike, Sampler
 from diffuapriel.tokenizer import Tokenizer
 
 EXAMPLES = 5
-TRIES = 200  # for each span, before a corpus is said to hold too little code
-BYTES_A_TOKEN = 8  # more than code has: so much text around a function is sure to fill a window
+TRIES = 200  # per span, before a corpus is refused for too little code
+BYTES_PER_TOKEN = 8  # more than code has, so this much text around a function is sure to fill a sequence
 
 Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Hole:
-    """A window of a module and the span to hide in it.
+    """A sequence from a module and the span to hide in it.
 
-    ids: all tokens, the hidden ones too. start, stop: of the span. before, after: bytes of the window outside the
-    function or class around it.
+    ids: all tokens, including the hidden ones. start, stop: of the span. before, after: bytes of the sequence before
+    and after the enclosing function or class.
     """
 
     ids: tuple[int, ...]
@@ -89,7 +90,7 @@ class InfillingReport:
         ]
         lines = [f"{name:<12} {100 * p:.1f} %   [{100 * a:.1f}, {100 * b:.1f}]" for name, p, (a, b) in rows]
         how = f"{self.strategy}, {self.steps} steps, temperature {self.temperature:g}{narrowed}"
-        over = f"{self.spans} spans of {self.span} tokens in windows of {self.length}, {how}"
+        over = f"{self.spans} spans of {self.span} tokens in sequences of {self.length}, {how}"
         return "\n".join([*lines, f"{'over':<12} {over}"])
 
 
@@ -107,18 +108,18 @@ def evaluate_infilling(
     schedule: str = "log-linear",
     on_batch: Callable[[int], None] | None = None,
 ) -> InfillingReport:
-    """Hide `spans` spans of `span` tokens in windows of at most `length` tokens of `modules` (source texts), and fill.
+    """Hide `spans` spans of `span` tokens in sequences of at most `length` tokens of `modules` (sources), and fill.
 
-    sampler: the surest token first, one per step, at temperature 0 unless given. on_batch is called with the spans
-    done. The same seed hides the same spans from every model of one tokenizer. Raises as `draw_holes` does.
+    sampler: by default the most confident token first, one per step, at temperature 0. on_batch is called with the
+    number of spans done. The same seed hides the same spans from every model with this tokenizer. Raises as
+    `draw_holes` does.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; it must be 1 or more")
+    check_least(batch_size=batch_size)
     holes = draw_holes(modules, tokenizer, spans=spans, span=span, length=length, seed=seed)
     config = sampler or SamplerConfig(strategy="confidence", steps=span, temperature=0.0, seed=seed)
     engine = Sampler(config, get_schedule(schedule), tokenizer.mask_id)
-    device = next(denoiser.parameters()).device if isinstance(denoiser, nn.Module) else torch.device("cpu")
-    holes.sort(key=lambda hole: len(hole.ids))  # texts of one batch have one length
+    device = device_of(denoiser)
+    holes.sort(key=lambda hole: len(hole.ids))  # texts in one batch have the same length
     right, whole, parsed, examples, done = 0, 0, 0, [], 0
     for batch in _batches(holes, batch_size):
         canvases = [_canvas(hole, tokenizer.mask_id).to(device) for hole in batch]
@@ -153,13 +154,12 @@ def evaluate_infilling(
 def draw_holes(
     modules: Sequence[str], tokenizer: Tokenizer, *, spans: int, span: int, length: int, seed: int = 0
 ) -> list[Hole]:
-    """Different spans to hide, drawn as the top of this file says.
+    """Different spans to hide, drawn as the module docstring says.
 
-    Raises ValueError for a count below 1, a span longer than the window, and modules with too little code.
+    Raises ValueError for a count below 1, a span longer than the sequence, and modules with too little code.
     """
-    for name, value, least in (("spans", spans, 1), ("span", span, 1), ("length", length, span + 1)):
-        if value < least:
-            raise ValueError(f"{name} is {value}; it must be {least} or more")
+    check_least(spans=spans, span=span)
+    check_least(span + 1, length=length)
     rng = random_stream(seed, "infilling", spans, span, length)
     blocks: dict[int, list[tuple[int, int]]] = {}
     found: dict[tuple[int, Hole], None] = {}
@@ -176,13 +176,13 @@ def draw_holes(
     if len(found) < spans:
         raise ValueError(
             f"{len(modules)} modules hold only {len(found)} of {spans} spans of {span} tokens, in functions of at most "
-            f"{length} tokens; ask for fewer or for longer windows"
+            f"{length} tokens; use fewer spans or longer sequences"
         )
     return [hole for _, hole in found]
 
 
 def find_blocks(source: str) -> Iterator[tuple[int, int]]:
-    """First and last line (from 0, the last included) of every function and class, decorators included."""
+    """First and last line (from 0, both included) of every function and class, with its decorators."""
     tree = _parse(source)
     for node in ast.walk(tree) if tree else ():
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -191,7 +191,7 @@ def find_blocks(source: str) -> Iterator[tuple[int, int]]:
 
 
 def parses(block: bytes) -> bool:
-    """Whether a function or class, indented or not, is Python."""
+    """Whether a function or class, indented or not, is valid Python."""
     try:
         text = block.decode("utf-8")
     except UnicodeDecodeError:
@@ -202,7 +202,7 @@ def parses(block: bytes) -> bool:
 def _parse(source: str) -> ast.Module | None:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of escapes and comparisons: what is odd may still be Python
+            warnings.simplefilter("ignore")  # odd escapes and comparisons are still Python
             return ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
@@ -211,12 +211,12 @@ def _parse(source: str) -> ast.Module | None:
 def _hole(
     source: str, block: tuple[int, int], tokenizer: Tokenizer, span: int, length: int, rng: random.Random
 ) -> Hole | None:
-    """A span in a random line of a block; None where the block does not fit, or has no such line."""
+    """A span in a random line of a block; None if the block does not fit or has no such line."""
     lines = source.split("\n")
     first, last = block
     text = "\n".join(lines[first : last + 1])
     head, tail = "\n".join([*lines[:first], ""]), "\n".join(["", *lines[last + 1 :]])
-    most = BYTES_A_TOKEN * length
+    most = BYTES_PER_TOKEN * length
     if len(text) > most or not parses(text.encode()):
         return None
     head, tail = head[-most:], tail[:most]
@@ -241,19 +241,17 @@ def _hole(
 
 
 def _places(text: str, begin: int, edges: list[int], span: int) -> list[list[int]]:
-    """For each line of code of a block that begins at byte `begin`: the tokens at which a span within it can start.
+    """For each line of code of a block that begins at byte `begin`: the tokens at which a span in the line can start.
 
-    edges: first byte of each token, and the end of the last. Indentation and line feeds are left out.
+    edges: first byte of each token, and the end of the last. Indentation and line feeds are excluded.
     """
     skipped = _docstring_lines(text)
     found, byte = [], begin
     for number, line in enumerate(text.split("\n")):
         code = line.lstrip()
         indent = len(line) - len(code)
-        left, right = (
-            byte + max(0, indent - 1),
-            byte + len(line.encode()),
-        )  # a token may bring one space along
+        left = byte + max(0, indent - 1)  # a token may include one leading space
+        right = byte + len(line.encode())
         byte = right + 1
         if code and code[0] != "#" and number not in skipped:
             starts = range(len(edges) - span)
@@ -262,7 +260,7 @@ def _places(text: str, begin: int, edges: list[int], span: int) -> list[list[int
 
 
 def _docstring_lines(text: str) -> set[int]:
-    """Lines of a block (from 0) that belong to a string standing alone."""
+    """Lines of a block (from 0) that belong to a string used as a statement."""
     indented = text[:1] in (" ", "\t")
     tree = _parse("if 1:\n" + text if indented else text)
     lines: set[int] = set()
@@ -279,7 +277,7 @@ def _canvas(hole: Hole, mask_id: int) -> Canvas:
 
 
 def _block(ids: Sequence[int], hole: Hole, tokenizer: Tokenizer) -> bytes:
-    """The function or class around the hole, as the filled window has it."""
+    """The function or class around the hole, from the filled sequence."""
     window = b"".join(map(tokenizer.token_bytes, ids))
     return window[hole.before : len(window) - hole.after]
 

@@ -1,21 +1,57 @@
-"""Confidence intervals at 95 %: of a ratio of sums, of a rate, and of a mean of few values."""
+"""95 % confidence intervals: of a ratio of sums, of a rate, and of a mean of few values."""
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 
 from torch import Tensor
 
 Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
+# 97.5 % quantiles of Student's t for 2, 3, ... degrees of freedom
+STUDENT = (
+    *(
+        4.3027,
+        3.1824,
+        2.7764,
+        2.5706,
+        2.4469,
+        2.3646,
+        2.3060,
+        2.2622,
+        2.2281,
+        2.2010,
+        2.1788,
+        2.1604,
+        2.1448,
+        2.1314,
+    ),
+    *(
+        2.1199,
+        2.1098,
+        2.1009,
+        2.0930,
+        2.0860,
+        2.0796,
+        2.0739,
+        2.0687,
+        2.0639,
+        2.0595,
+        2.0555,
+        2.0518,
+        2.0484,
+        2.0452,
+    ),
+)
 
 
 def ratio_interval(numerator: Tensor, denominator: Tensor) -> tuple[float, tuple[float, float]]:
     """sum(numerator) / sum(denominator) over independent units, and its interval.
 
-    numerator, denominator: (units,) float64. The spread is that of the residuals numerator - ratio x
-    denominator (Cochran, Sampling Techniques, chapter 6), so units of different size are weighted rightly.
-    At least two units are needed.
+    numerator, denominator: (units,) float64, with two units or more. The variance is that of the residuals
+    numerator - ratio x denominator (Cochran, Sampling Techniques, chapter 6), which weights units of different size
+    correctly.
     """
     units = len(numerator)
     ratio = (numerator.sum() / denominator.sum()).item()
@@ -25,9 +61,9 @@ def ratio_interval(numerator: Tensor, denominator: Tensor) -> tuple[float, tuple
 
 
 def wilson_interval(successes: float, trials: float) -> tuple[float, float]:
-    """The interval of a rate; sensible also when all or none succeed (Wilson 1927). (0, 1) without trials.
+    """The interval of a rate (Wilson 1927), valid also if all or none succeed; (0, 1) without trials.
 
-    Trials that depend on one another count as fewer: both numbers may be fractions.
+    Both numbers may be fractions, so that trials that depend on one another can count as fewer.
     """
     if trials == 0:
         return 0.0, 1.0
@@ -43,19 +79,11 @@ def mean_interval(values: Sequence[float]) -> tuple[float, tuple[float, float]]:
     count = len(values)
     if count < 3:
         raise ValueError(f"an interval of a mean needs 3 values or more, not {count}")
-    mean = sum(values) / count
-    variance = sum((value - mean) ** 2 for value in values) / (count - 1)
-    half = student_quantile(count - 1) * math.sqrt(variance / count)
+    mean = statistics.fmean(values)
+    half = student_quantile(count - 1) * statistics.stdev(values, mean) / math.sqrt(count)
     return mean, (mean - half, mean + half)
 
 
 def student_quantile(freedom: int) -> float:
-    """97.5 % quantile of Student's t, within 1 % from two degrees of freedom on (Abramowitz and Stegun, 26.7.5)."""
-    z, n = Z, freedom
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return z + sum(term / n ** (power + 1) for power, term in enumerate(terms))
+    """97.5 % quantile of Student's t for two degrees of freedom or more."""
+    return STUDENT[freedom - 2] if freedom - 2 < len(STUDENT) else Z + (Z**3 + Z) / (4 * freedom)

@@ -1,20 +1,21 @@
-"""How likely is an answer after a prompt? The zero-shot likelihood of masked diffusion models (arXiv:2502.09992).
+"""The likelihood of an answer after a prompt, zero-shot, under a masked diffusion model (arXiv:2502.09992).
 
-The prompt stays clean. Of the L tokens of the answer a set S of l is masked, l uniform over 1 to L and S uniform among
-the sets of that size:
+The prompt stays clean. Of the L tokens of the answer a set S of l is masked, with l uniform over 1 to L and S uniform
+among the sets of that size:
 
     nats  =  E  L/l  sum over S of  -log p(x_i | prompt, the answer outside S)   >=   -log P(answer | prompt)
 
-the order-agnostic bound (arXiv:1310.1757, arXiv:2406.03736): the mean cost over all orders in which the answer can be
-revealed one token at a time. A model that spreads evenly over V tokens pays L log V exactly. With nothing but
-<|endoftext|> before it, it is the NELBO of a text, in its form for counts instead of times.
+This is the order-agnostic bound (arXiv:1310.1757, arXiv:2406.03736): the mean cost over all orders in which the answer
+can be revealed one token at a time. A uniform distribution over V tokens costs exactly L log V. With only
+<|endoftext|> as the prompt it is the NELBO of a text, written for counts instead of times.
 
-`draws` sets are asked, l stratified over them. An answer with no more sets than that (2^L - 1: 7 tokens for 128 draws)
-is asked every set once, with its probability: the expectation itself, without noise, for less.
+`num_mc_samples` sets are evaluated, with l stratified. An answer that has no more sets than that (2^L - 1; up to 7
+tokens for 128 samples) is evaluated on every set once, weighted by its probability: the exact expectation, at a lower
+cost.
 
-As the sampler does, the denoiser is told the noise level of the masked share of all tokens, the prompt's included. It
-knows no padding, so texts that share a batch have one length. A pair's masks depend on its tokens and the seed alone:
-not on the batch size, nor on the other pairs.
+As in sampling, the denoiser gets the noise level of the masked share of all tokens, prompt included. It does not
+support padding, so texts in one batch have the same length. The masks of a pair depend only on its tokens and the
+seed, not on the batch size or on other pairs.
 """
 
 from __future__ import annotations
@@ -33,14 +34,15 @@ from diffuapriel.data.base import random_stream
 from diffuapriel.diffusion.objective import DenoiserLike
 from diffuapriel.diffusion.schedule import EPS
 from diffuapriel.evaluation.surprisal import draw_masks
+from diffuapriel.options import check_least
 
 Pair = tuple[Sequence[int], Sequence[int]]  # the ids of a prompt and of its answer
 
 
 @dataclass(frozen=True)
 class AnswerScore:
-    """nats: the bound of -log P(answer | prompt). standard_error: of the nats; 0 where every set was asked, NaN for
-    a single draw. greedy: whether the answer is what the model writes by itself; None where that was not asked."""
+    """nats: the bound on -log P(answer | prompt). standard_error: of nats; 0 if every set was evaluated, NaN for a
+    single sample. greedy: whether greedy decoding writes the answer; None if that was not asked."""
 
     nats: float
     standard_error: float
@@ -53,25 +55,23 @@ def score_answers(
     pairs: Sequence[Pair],
     mask_id: int,
     *,
-    draws: int = 128,
+    num_mc_samples: int = 128,
     batch_size: int = 32,
     greedy: bool = True,
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> Iterator[tuple[int, AnswerScore]]:
-    """Yield (number of the pair, its score) as they are done: longest first.
+    """Yield (number of the pair, its score) as they are done, longest first.
 
-    batch_size: texts in one call of the denoiser, be they draws of one pair or of several.
-    Raises ValueError for a count below 1, a pair without tokens and a [MASK] in one.
+    batch_size: texts per denoiser call, from one pair or several. Raises ValueError for a count below 1, for a pair
+    without tokens and for one that contains a [MASK].
     """
-    for name, value in (("draws", draws), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{name} is {value}; it must be 1 or more")
+    check_least(num_mc_samples=num_mc_samples, batch_size=batch_size)
     for number, (prompt, answer) in enumerate(pairs):
         if mask_id in prompt or mask_id in answer:
-            raise ValueError(f"pair {number} holds a [MASK]; a likelihood is of whole texts")
+            raise ValueError(f"pair {number} holds a [MASK]; only texts without holes have a likelihood")
         if not answer:
-            yield number, AnswerScore(0.0, 0.0, True if greedy else None)  # nothing is certain
+            yield number, AnswerScore(0.0, 0.0, True if greedy else None)  # an empty answer is certain
     for group in _groups(pairs):
         texts = _Texts([pairs[number] for number in group], mask_id, device)
         flags: list[bool | None] = [None] * len(group)
@@ -80,28 +80,28 @@ def score_answers(
             flags = [flag for chunk in chunks for flag in _is_greedy(denoiser, texts, list(chunk))]
         terms: list[list[float]] = [[] for _ in group]
         done = 0
-        for rows in _batches(_all_sets(texts, draws, seed), batch_size):
+        for rows in _batches(_all_sets(texts, num_mc_samples, seed), batch_size):
             within, sets, weights = zip(*rows)
             nats = _masked_nats(denoiser, texts, list(within), torch.stack(sets))
             for place, weight, value in zip(within, weights, nats.tolist()):
                 terms[place].append(weight * value)
-            while done < len(group) and len(terms[done]) == _set_count(texts.answers[done], draws):
-                exact = _all_fit(texts.answers[done], draws)
+            while done < len(group) and len(terms[done]) == _set_count(texts.answers[done], num_mc_samples):
+                exact = _all_fit(texts.answers[done], num_mc_samples)
                 error = 0.0 if exact else _standard_error(terms[done])
                 yield group[done], AnswerScore(math.fsum(terms[done]), error, flags[done])
                 done += 1
 
 
-def windows(prompt: Sequence[int], answer: Sequence[int], length: int) -> Iterator[Pair]:
+def rolling_windows(prompt: Sequence[int], answer: Sequence[int], length: int) -> Iterator[Pair]:
     """Cut a pair into pairs of at most `length` tokens that score each token of the answer once, in order.
 
-    Too long a prompt loses its beginning. Too long an answer is scored piece by piece, by the chain rule: each piece
-    but the last after one token, the last after as many as fit (the rule of lm-evaluation-harness). Raises ValueError
-    for an empty prompt and for a length below 2.
+    A prompt that is too long loses its beginning. An answer that is too long is scored piece by piece, by the chain
+    rule: each piece but the last after one token of context, the last after as many as fit (the rule of
+    lm-evaluation-harness). Raises ValueError for an empty prompt and for a length below 2.
     """
     if length < 2 or not prompt:
         raise ValueError(
-            f"{len(prompt)} tokens of prompt in windows of {length}; 1 and 2 are needed at least"
+            f"the prompt has {len(prompt)} tokens and windows have {length}; at least 1 and 2 are needed"
         )
     ids, start = [*prompt, *answer], len(prompt)
     while start < len(ids):
@@ -111,7 +111,7 @@ def windows(prompt: Sequence[int], answer: Sequence[int], length: int) -> Iterat
 
 
 class _Texts:
-    """Pairs of one length in all: ids (pairs, length), and which positions are the answer's, on the device."""
+    """Pairs of one total length: ids (pairs, length) on the device, and the lengths of the answers."""
 
     def __init__(self, pairs: Sequence[Pair], mask_id: int, device: torch.device | str) -> None:
         self.pairs, self.mask_id, self.device = pairs, mask_id, device
@@ -128,7 +128,7 @@ class _Texts:
 
 
 def _groups(pairs: Sequence[Pair]) -> list[list[int]]:
-    """Numbers of the pairs that have an answer, those of one length in all together, the longest first."""
+    """Numbers of the pairs that have an answer, grouped by total length, longest first."""
     lengths: dict[int, list[int]] = {}
     for number, (prompt, answer) in enumerate(pairs):
         if answer:
@@ -136,26 +136,26 @@ def _groups(pairs: Sequence[Pair]) -> list[list[int]]:
     return [lengths[length] for length in sorted(lengths, reverse=True)]
 
 
-def _all_fit(answer: int, draws: int) -> bool:
-    """Whether an answer of so many tokens has no more sets than there are draws."""
-    return 2**answer - 1 <= draws
+def _all_fit(answer: int, samples: int) -> bool:
+    """Whether an answer of `answer` tokens has at most `samples` sets."""
+    return 2**answer - 1 <= samples
 
 
-def _set_count(answer: int, draws: int) -> int:
-    """Sets that are asked of an answer of so many tokens."""
-    return 2**answer - 1 if _all_fit(answer, draws) else draws
+def _set_count(answer: int, samples: int) -> int:
+    """The number of sets evaluated for an answer of `answer` tokens."""
+    return min(2**answer - 1, samples)
 
 
-def _all_sets(texts: _Texts, draws: int, seed: int) -> Iterator[tuple[int, Tensor, float]]:
-    """(place of the pair, (length,) bool, weight of the sum over the set) of every set to be asked."""
+def _all_sets(texts: _Texts, samples: int, seed: int) -> Iterator[tuple[int, Tensor, float]]:
+    """(place of the pair, (length,) bool, weight of the sum over the set) for every set to evaluate."""
     for place, ((prompt, answer), tokens) in enumerate(zip(texts.pairs, texts.answers)):
-        if _all_fit(tokens, draws):
+        if _all_fit(tokens, samples):
             chosen = torch.tensor(list(itertools.product((False, True), repeat=tokens)))[1:]
             weights = [1 / (size * math.comb(tokens, size)) for size in chosen.sum(1).tolist()]
         else:
             key = random_stream(seed, *map(int, prompt), "answer", *map(int, answer))
-            chosen = draw_masks(tokens, torch.Generator().manual_seed(key.getrandbits(63)), draws)
-            weights = [tokens / size / draws for size in chosen.sum(1).tolist()]
+            chosen = draw_masks(tokens, torch.Generator().manual_seed(key.getrandbits(63)), samples)
+            weights = [tokens / size / samples for size in chosen.sum(1).tolist()]
         for masked, weight in zip(F.pad(chosen, (texts.length - tokens, 0)), weights):
             yield place, masked, weight
 
@@ -166,7 +166,7 @@ def _batches(rows: Iterator[Any], size: int) -> Iterator[list[Any]]:
 
 
 def _masked_nats(denoiser: DenoiserLike, texts: _Texts, within: list[int], masked: Tensor) -> Tensor:
-    """(rows,) float64 on the CPU: -log p summed over each row's masked tokens. masked (rows, length) bool."""
+    """(rows,) float64 on the CPU: -log p summed over the masked tokens of each row. masked: (rows, length) bool."""
     where = masked.to(texts.device)
     log_probs = texts.ask(denoiser, within, where)
     nats = -log_probs.gather(1, texts.ids[within][where][:, None])[:, 0].double()
@@ -175,7 +175,7 @@ def _masked_nats(denoiser: DenoiserLike, texts: _Texts, within: list[int], maske
 
 
 def _is_greedy(denoiser: DenoiserLike, texts: _Texts, within: list[int]) -> list[bool]:
-    """Whether revealing the most confident token, one at a time, writes each answer; a wrong one ends its text."""
+    """Whether revealing the most confident token, one at a time, writes each answer; stops at the first wrong token."""
     flags = dict.fromkeys(within, True)
     positions = torch.arange(texts.length, device=texts.device)
     starts = torch.tensor([texts.length - texts.answers[place] for place in within], device=texts.device)
@@ -186,7 +186,7 @@ def _is_greedy(denoiser: DenoiserLike, texts: _Texts, within: list[int]) -> list
         written = torch.zeros(hidden.shape, dtype=torch.int64, device=best.device).masked_scatter(
             hidden, token
         )
-        at = confidence.argmax(1, keepdim=True)  # among equals the leftmost
+        at = confidence.argmax(1, keepdim=True)  # the leftmost of equals
         right = written.gather(1, at) == texts.ids[within].gather(1, at)  # (rows, 1)
         hidden = hidden.scatter(1, at, False)
         for place, fits in zip(within, right[:, 0].tolist()):
@@ -198,10 +198,10 @@ def _is_greedy(denoiser: DenoiserLike, texts: _Texts, within: list[int]) -> list
 
 
 def _standard_error(terms: list[float]) -> float:
-    """Of the sum of a pair's weighted terms, in the order of their strata.
+    """The standard error of the sum of weighted terms, given in the order of their strata.
 
-    Neighboring strata differ by next to nothing but noise, which is what their differences measure (Wolter,
-    Introduction to Variance Estimation, chapter 8).
+    Neighboring strata differ by almost nothing but noise, so their differences estimate it (Wolter, Introduction to
+    Variance Estimation, chapter 8).
     """
     differences = torch.tensor(terms, dtype=torch.float64).diff()
     return (differences.square().mean() / 2 * len(terms)).sqrt().item()

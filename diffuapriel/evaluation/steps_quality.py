@@ -1,44 +1,45 @@
-"""Steps against quality: the fewer denoiser calls, the more tokens a call reveals together, and the more they clash.
+"""Quality against steps: with fewer denoiser calls, each call reveals more tokens at once, and more of them conflict.
 
-For each strategy and number of steps whole windows of tales are drawn from nothing but [MASK]s, and every story in
-them is read by the grammar (see evaluation/tales.py). Points arrive one by one, the cheap ones first.
+For each strategy and number of steps, whole sequences of tales are generated from [MASK]s alone and the grammar
+parses every story (see evaluation/tales.py). Points arrive one by one, cheap ones first.
 
-    grammatical, consistent   share of the stories; the interval is Wilson's with every window counted as one draw,
-                              as if the stories of a window were all alike: it is never too narrow
-    entropy                   mean over windows of the entropy of a window's single tokens, in nats, with Student's
-                              interval; it falls where sampling narrows the text (arXiv:2409.02908), and then a high
-                              share of correct stories is bought with sameness
+    grammatical, consistent   share of the stories. The Wilson interval treats each sequence as one observation, as if
+                              all of its stories were alike, so it is conservative
+    entropy                   mean over sequences of the entropy of single tokens, in nats, with Student's interval.
+                              If it is low (arXiv:2409.02908), a high share of correct stories comes from less variety
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
-from torch import nn
 
 from diffuapriel.data.tales import TalesCorpus
+from diffuapriel.device import device_of
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.evaluation.interval import mean_interval, wilson_interval
-from diffuapriel.evaluation.tales import read_stories, split_window, unigram_entropy
+from diffuapriel.evaluation.tales import read_stories, split_stories, unigram_entropy
+from diffuapriel.options import check_least
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.sampler import DenoiserLike, Sampler
 from diffuapriel.tokenizer import Tokenizer
 
-FREE_OF_STEPS = ("threshold", "first_hitting")  # take as many calls as they need: one point each
-LEAST_WINDOWS = 4  # for an interval worth the name
+FREE_OF_STEPS = ("threshold", "first_hitting")  # choose their own number of calls: one point each
+MIN_SEQUENCES = 4  # for a meaningful interval
 
 
 @dataclass(frozen=True)
 class QualityPoint:
-    """One strategy at one number of steps. Rates and intervals are None where no story was written."""
+    """One strategy at one number of steps. Rates and intervals are None if no story was written."""
 
     strategy: str
     steps: int  # asked for
-    calls: float  # denoiser calls per window, measured
-    windows: int
+    calls: float  # denoiser calls per sequence, measured
+    num_sequences: int
     stories: int
     grammatical: float | None
     grammatical_ci95: tuple[float, float] | None
@@ -50,7 +51,7 @@ class QualityPoint:
 
 @dataclass(frozen=True)
 class QualityEvent:
-    """Where a measurement stands. fraction: 0 to 1 of all denoiser calls, at most; the points so far."""
+    """Progress of a measurement. fraction: 0 to 1, of the most denoiser calls there can be; points: those so far."""
 
     fraction: float
     strategy: str
@@ -62,7 +63,7 @@ class QualityEvent:
 def plan(
     strategies: Sequence[str], steps: Sequence[int], length: int, **sampling: object
 ) -> list[SamplerConfig]:
-    """The points to measure, cheap ones first. `sampling`: further fields of SamplerConfig, of every point."""
+    """The points to measure, cheap ones first. `sampling`: further fields of SamplerConfig, for every point."""
     counted = [s for s in strategies if s not in FREE_OF_STEPS]
     free = [s for s in strategies if s in FREE_OF_STEPS]
     pairs = [(strategy, n) for n in sorted(set(steps)) for strategy in counted]
@@ -78,51 +79,49 @@ def quality_events(
     *,
     level: int,
     length: int,
-    windows: int = 8,
+    num_sequences: int = 8,
     schedule: str = "log-linear",
 ) -> Iterator[QualityEvent]:
-    """Measure the points of a `plan` on `windows` windows of `length` tokens each; an event every denoiser call.
+    """Measure the points of a `plan` on `num_sequences` sequences of `length` tokens each; one event per denoiser call.
 
-    Close the generator to stop. Raises ValueError for too few windows and for nothing to measure.
+    Close the generator to stop. Raises ValueError for too few sequences and if there is nothing to measure.
     """
-    if windows < LEAST_WINDOWS:
-        raise ValueError(f"windows is {windows}; it must be {LEAST_WINDOWS} or more, or there is no interval")
+    check_least(MIN_SEQUENCES, num_sequences=num_sequences)
     if not configs:
         raise ValueError("nothing to measure: choose a strategy and a number of steps")
-    device = next(denoiser.parameters()).device if isinstance(denoiser, nn.Module) else torch.device("cpu")
-    blank = Canvas.masks(length, tokenizer).to(device)
+    blank = Canvas.masks(length, tokenizer).to(device_of(denoiser))
     total = sum(config.max_calls(length) for config in configs)
     done, points = 0, ()
     for config in configs:
         sampler = Sampler(config, get_schedule(schedule), tokenizer.mask_id)
-        state = sampler.start([blank] * windows)
+        state = sampler.start([blank] * num_sequences)
         while not sampler.done(state):
             yield QualityEvent((done + state.step) / total, config.strategy, config.steps, state.step, points)
             state = sampler.advance(denoiser, state)
         done += config.max_calls(length)
-        points += (read_windows(state.ids.tolist(), tokenizer, config, level, float(state.nfe.mean())),)
+        points += (read_sequences(state.ids.tolist(), tokenizer, config, level, float(state.nfe.mean())),)
         yield QualityEvent(done / total, config.strategy, config.steps, state.step, points)
 
 
-def read_windows(
+def read_sequences(
     drawn: list[list[int]], tokenizer: Tokenizer, config: SamplerConfig, level: int, calls: float
 ) -> QualityPoint:
-    """The point of windows given as token ids; `calls` is the mean number of denoiser calls behind each."""
-    split = [split_window(ids, tokenizer.eos_id) for ids in drawn]
-    stories = [story for window in split for story in window]
-    entropy, entropy_ci95 = mean_interval(window_entropies(drawn, tokenizer))
+    """The point of sequences given as token ids; `calls` is the mean number of denoiser calls per sequence."""
+    sequences = [split_stories(ids, tokenizer.eos_id) for ids in drawn]
+    stories = [story for sequence in sequences for story in sequence]
+    entropy, entropy_ci95 = mean_interval(sequence_entropies(drawn, tokenizer))
     grammatical = consistent = grammatical_ci95 = consistent_ci95 = None
     if stories:
         report = read_stories(stories, tokenizer, level, config, len(drawn[0]))
         grammatical, consistent = report.grammatical, report.consistent
-        written = sum(bool(window) for window in split)  # windows with a story: the independent draws
+        written = sum(map(bool, sequences))  # sequences with a story are the independent observations
         grammatical_ci95 = wilson_interval(grammatical * written, written)
         consistent_ci95 = wilson_interval(consistent * written, written)
     return QualityPoint(
         strategy=config.strategy,
         steps=config.steps,
         calls=calls,
-        windows=len(drawn),
+        num_sequences=len(drawn),
         stories=len(stories),
         grammatical=grammatical,
         grammatical_ci95=grammatical_ci95,
@@ -133,17 +132,14 @@ def read_windows(
     )
 
 
-def window_entropies(drawn: list[list[int]], tokenizer: Tokenizer) -> list[float]:
-    """For each window the entropy in nats of the frequencies of its stories' tokens; 0 for a window of padding."""
-    split = [split_window(ids, tokenizer.eos_id) for ids in drawn]
-    return [
-        unigram_entropy(token for story in window for token in story) if window else 0.0 for window in split
-    ]
+def sequence_entropies(drawn: list[list[int]], tokenizer: Tokenizer) -> list[float]:
+    """For each sequence the entropy in nats of the token frequencies of its stories; 0 for padding alone."""
+    sequences = [split_stories(ids, tokenizer.eos_id) for ids in drawn]
+    return [unigram_entropy(chain.from_iterable(stories)) if stories else 0.0 for stories in sequences]
 
 
-def true_entropy(tokenizer: Tokenizer, level: int, length: int, windows: int = 64) -> float:
-    """The mean entropy of windows of true tales: what a model that narrows nothing would show."""
-    ids = TalesCorpus(tokenizer, level).batch(
-        0, split="validation", batch_size=windows, length=length, seed=0
-    )
-    return sum(window_entropies(ids.tolist(), tokenizer)) / windows
+def true_entropy(tokenizer: Tokenizer, level: int, length: int, num_sequences: int = 64) -> float:
+    """The mean entropy of sequences of true tales: that of a model that loses no variety."""
+    how = {"split": "validation", "batch_size": num_sequences, "length": length, "seed": 0}
+    ids = TalesCorpus(tokenizer, level).batch(0, **how)
+    return sum(sequence_entropies(ids.tolist(), tokenizer)) / num_sequences

@@ -1,20 +1,22 @@
-"""How surprised a masked diffusion model is at a given text: in all, and token by token.
+"""The surprisal of a given text under a masked diffusion model: in total, and token by token.
 
 A round draws `MASKS` numbers l, stratified over 1 to n, and for each a random set of l of the n tokens to mask:
 
-    surprise of token i   mean over l and over sets that hold i of  -log p(x_i | the tokens outside the set)    nats
+    surprisal of token i   mean over l and over sets that hold i of  -log p(x_i | the tokens outside the set)    nats
     NELBO per token       mean over l and sets of the mean of -log p over the set                      nats/token
 
-The surprises average to the NELBO: both are the order-agnostic bound (arXiv:1310.1757, arXiv:2406.03736), which every
-masked diffusion model satisfies,  n x NELBO >= -log P(text),  with equality where its answers agree with one another.
-The denoiser is told the noise level of the share l/n, as the sampler tells it. A small l holds few tokens, so a
-token's answers are weighted by n/l; a model that spreads evenly over V tokens is surprised by log V exactly.
+The mean surprisal is the NELBO. Both are the order-agnostic bound (arXiv:1310.1757, arXiv:2406.03736),
+n x NELBO >= -log P(text), with equality if the model's conditional distributions are consistent with one another. The
+denoiser gets the noise level of the share l/n, as in sampling. A small set says little about most tokens, so each
+term is weighted by n/l; under a uniform distribution over V tokens the surprisal is exactly log V.
 
-A model of short stories was trained on windows that <|endoftext|> fills up, and a story alone is strange to it. Such
-filling is scored with the rest, and its nats are divided among the tokens before it: the bound stays a bound.
+A model of short stories was trained on windows padded with <|endoftext|>, so a story without padding is out of its
+distribution. The padding is scored with the text, and its nats are divided among the tokens of the text, which keeps
+the bound valid.
 
-Rounds are independent; within a round the draws are stratified, so the variance is taken from the differences of
-neighboring strata, which hold next to nothing of the trend over l (Wolter, Introduction to Variance Estimation, ch. 8).
+Rounds are independent. Within a round the samples are stratified, so the variance is estimated from the differences
+of neighboring strata, which contain almost nothing of the trend over l (Wolter, Introduction to Variance Estimation,
+chapter 8).
 """
 
 from __future__ import annotations
@@ -29,26 +31,27 @@ from torch import Tensor
 from diffuapriel.diffusion.objective import DenoiserLike
 from diffuapriel.diffusion.schedule import EPS
 from diffuapriel.evaluation.interval import Z
+from diffuapriel.options import check_least
 
-MASKS = 16  # sets drawn in a round
-ALTERNATIVES = 5  # most probable tokens kept of every position
+MASKS = 16  # sets per round
+ALTERNATIVES = 5  # most probable tokens kept per position
 
 
 @dataclass(frozen=True)
 class TextScore:
-    """A text's score after so many draws. Lists are (tokens,); None for a token that no set has held yet."""
+    """The score of a text. Lists have one entry per token, None for a token that no set has contained so far."""
 
     nats: float  # of the whole text
     nats_per_token: float
     ci95: tuple[float, float]
-    surprise: list[float | None]  # nats
-    standard_error: list[float | None]  # nats, of the surprise
+    surprisal: list[float | None]  # nats
+    standard_error: list[float | None]  # nats, of the surprisal
     entropy: list[float | None]  # nats, mean entropy of the model's answers
     alternatives: list[list[tuple[int, float]]]  # (id, mean probability), best first
-    draws: int
+    num_mc_samples: int  # sets so far
 
     def bits_per_byte(self, byte_count: int) -> float:
-        """The bound in bits over the bytes of the text, where <|endoftext|> is no byte."""
+        """The bound in bits over the bytes of the text, where <|endoftext|> counts as no byte."""
         return self.nats / math.log(2) / max(1, byte_count)
 
 
@@ -64,16 +67,14 @@ def score_text(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> Iterator[TextScore]:
-    """Score the tokens `ids`, yielding the score so far after each of `rounds` rounds of 16 masks.
+    """Score the tokens `ids`; yields the score so far after each of `rounds` rounds of 16 masks.
 
-    The last `filling` of the ids are a window's filling and no tokens of the text.
-    Raises ValueError for a text without tokens, for a [MASK] in it and for a count out of range.
+    filling: the number of ids at the end that are padding. Raises ValueError for a text without tokens, for a [MASK]
+    in it and for a count out of range.
     """
     if not ids or mask_id in ids:
         raise ValueError("a score needs a text of one token or more, and no [MASK] in it")
-    for name, value in (("rounds", rounds), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{name} is {value}; it must be 1 or more")
+    check_least(rounds=rounds, batch_size=batch_size)
     if not 0 <= filling < len(ids):
         raise ValueError(f"filling is {filling}; it must be 0 or more and fewer than the {len(ids)} ids")
     text = torch.tensor(ids, dtype=torch.int64, device=device)
@@ -90,7 +91,7 @@ def score_text(
 
 
 def draw_masks(length: int, generator: torch.Generator, count: int = MASKS) -> Tensor:
-    """(count, length) bool: a set a row, its size uniform over 1 to `length`, row k in the k-th of `count` strata."""
+    """(count, length) bool: a set per row; the size of set k is from the k-th of `count` strata of 1 to `length`."""
     uniform = (torch.rand(count, generator=generator) + torch.arange(count)) / count
     sizes = 1 + (uniform.double() * length).long().clamp_max(length - 1)
     ranks = torch.rand(count, length, generator=generator).argsort(1).argsort(1)
@@ -98,7 +99,7 @@ def draw_masks(length: int, generator: torch.Generator, count: int = MASKS) -> T
 
 
 class _Sums:
-    """Weighted sums over all sets so far; w = n/l is the weight of a set's tokens."""
+    """Weighted sums over all sets so far; the tokens of a set have the weight w = n/l."""
 
     def __init__(self, text: Tensor) -> None:
         self.text = text
@@ -145,18 +146,18 @@ class _Sums:
             nats=nats,
             nats_per_token=nats / tokens,
             ci95=((nats - Z * error_of_nats) / tokens, (nats + Z * error_of_nats) / tokens),
-            surprise=_numbers(mean[:tokens]),
+            surprisal=_numbers(mean[:tokens]),
             standard_error=_numbers(error[:tokens]),
             entropy=_numbers((self.entropy / self.weight)[:tokens]),
             alternatives=[list(zip(ids, probs)) if weight else [] for ids, probs, weight in rows][:tokens],
-            draws=len(self.means),
+            num_mc_samples=len(self.means),
         )
 
 
 def _mean_of_rounds(means: list[float]) -> tuple[float, float]:
-    """The mean over whole rounds of stratified draws, and its standard error."""
+    """The mean over whole rounds of stratified samples, and its standard error."""
     rounds = torch.tensor(means, dtype=torch.float64).unflatten(0, (-1, MASKS))
-    variance = rounds.diff(dim=1).square().mean() / 2  # of one draw within its stratum
+    variance = rounds.diff(dim=1).square().mean() / 2  # of one sample within its stratum
     return rounds.mean().item(), (variance / len(means)).sqrt().item()
 
 

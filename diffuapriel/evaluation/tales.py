@@ -1,18 +1,18 @@
-"""What a model of tales writes: grammatical? consistent? how varied?
+"""The quality of sampled tales: grammar, consistency and variety.
 
-Whole windows are drawn from nothing but [MASK]s, split at <|endoftext|>, and every story is read by the grammar:
+Whole sequences are generated from [MASK]s alone and split at <|endoftext|>, and the grammar parses every story:
 
-    grammatical   it fits the syntax                           rate of all stories, Wilson interval
-    consistent    it is a story of the grammar: every later mention agrees with what came before
-    distinct      different stories over all stories; a model that repeats itself shows here
-    distinct-n    different runs of n tokens within a story over all such runs, n = 1, 2, 3 (arXiv:1510.03055); it
-                  falls with the number of stories, so compare at equal numbers, and with the grammar's own
-    entropy       of single tokens, nats: falls when sampling narrows the text (arXiv:2409.02908)
-    surprise      mean - log p(story) of the consistent ones; equals the grammar's entropy for a perfect model
+    grammatical   the story fits the syntax; share of all stories, with a Wilson interval
+    consistent    the story is in the language of the grammar: every later mention agrees with what came before
+    distinct      number of different stories over all stories; low for a model that repeats itself
+    distinct-n    number of different n-grams of tokens over all n-grams, n = 1, 2, 3 (arXiv:1510.03055). It falls
+                  with the number of stories, so compare equal numbers
+    entropy       of single tokens, in nats: falls when sampling reduces variety (arXiv:2409.02908)
+    surprisal     mean of -log p(story) over the consistent ones; equals the grammar's entropy for a perfect model
 
-The <|endoftext|>s that fill a window's end are padding. An <|endoftext|> with nothing before it, in the middle of a
-window, is an empty story: it counts, and is not grammatical. Stories of one window are not quite independent, so
-the intervals are a little too narrow.
+The <|endoftext|>s at the end of a sequence are padding. An <|endoftext|> in the middle with nothing before it ends an
+empty story, which counts and is not grammatical. Stories of one sequence are not quite independent, so the intervals
+are slightly too narrow.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
+from diffuapriel.device import device_of
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.evaluation.interval import wilson_interval
+from diffuapriel.options import check_least
 from diffuapriel.sampling.config import BLOCK
 from diffuapriel.sampling.generate import generate
 from diffuapriel.sampling.sampler import DenoiserLike, Sampler, SamplerConfig
@@ -51,7 +52,7 @@ class TalesReport:
     distinct: float
     distinct_n: tuple[float, float, float]  # of single tokens, pairs and triples
     token_entropy: float  # nats, of single tokens of all stories
-    surprise: float | None  # nats/story, mean over the consistent ones
+    surprisal: float | None  # nats/story, mean over the consistent ones
     story_entropy: float  # nats/story, of the grammar itself
     strategy: str
     steps: int
@@ -60,7 +61,7 @@ class TalesReport:
     top_p: float | None
     length: int
     examples: tuple[str, ...]
-    faults: tuple[str, ...]  # what broke in the first stories that are not consistent
+    faults: tuple[str, ...]  # the first errors found in stories that are not consistent
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and the model card."""
@@ -75,8 +76,8 @@ class TalesReport:
             ("distinct-n", " ".join(f"{share:.4f}" for share in self.distinct_n) + "   n = 1, 2, 3"),
             ("entropy", f"{self.token_entropy:.3f} nats of single tokens"),
             (
-                "surprise",
-                f"{_number(self.surprise)} nats/story; the grammar's entropy is {self.story_entropy:.2f}",
+                "surprisal",
+                f"{_number(self.surprisal)} nats/story; the grammar's entropy is {self.story_entropy:.2f}",
             ),
             ("over", f"{self.stories} stories of level {self.level}, {self._sampling()}"),
         ]
@@ -89,10 +90,9 @@ class TalesReport:
 
 
 def default_sampler(length: int, seed: int = 0) -> SamplerConfig:
-    """How stories are drawn unless asked otherwise: block after block, in each the surest token first, one per step,
-    the least likely tenth cut off.
+    """The default for stories, also in the app: block by block, the most confident token first, top-p 0.9.
 
-    It is what the app does. `ancestral` without top-p draws from the model's own distribution, and shows every error.
+    `ancestral` without top-p instead samples from the model's own distribution, including all of its errors.
     """
     return SamplerConfig(strategy="confidence", steps=length, block_length=BLOCK, top_p=0.9, seed=seed)
 
@@ -109,35 +109,32 @@ def evaluate_tales(
     schedule: str = "log-linear",
     on_batch: Callable[[int], None] | None = None,
 ) -> TalesReport:
-    """Draw windows of `length` tokens until `stories` stories or more are in them, and read every story.
+    """Generate sequences of `length` tokens until they hold `stories` stories or more, and check every story.
 
-    sampler: `default_sampler` unless given. on_batch is called with the stories so far.
-    Raises ValueError for a count below 1, and for a window in which no story ends.
+    sampler: `default_sampler` if None. on_batch is called with the number of stories so far. Raises ValueError for a
+    count below 1, and if a whole batch holds no story.
     """
-    for name, value in {"stories": stories, "length": length, "batch_size": batch_size}.items():
-        if value < 1:
-            raise ValueError(f"{name} is {value}; it must be 1 or more")
+    check_least(stories=stories, length=length, batch_size=batch_size)
     config = sampler or default_sampler(length)
     engine = Sampler(config, get_schedule(schedule), tokenizer.mask_id)
-    device = next(denoiser.parameters()).device if isinstance(denoiser, nn.Module) else torch.device("cpu")
-    blank = torch.full((batch_size, length), tokenizer.mask_id, device=device)
+    blank = torch.full((batch_size, length), tokenizer.mask_id, device=device_of(denoiser))
     drawn: list[list[int]] = []
-    windows = 0
+    sequences = 0
     while len(drawn) < stories:
-        for row in generate(engine, denoiser, blank, first_row=windows).tolist():
-            drawn += split_window(row, tokenizer.eos_id)
-        windows += batch_size
+        for row in generate(engine, denoiser, blank, first_row=sequences).tolist():
+            drawn += split_stories(row, tokenizer.eos_id)
+        sequences += batch_size
         if on_batch:
             on_batch(len(drawn))
         if not drawn:
             raise ValueError(
-                f"{windows} windows of {length} tokens hold no story at all; the model writes only padding"
+                f"{sequences} sequences of {length} tokens hold no story at all; the model writes only padding"
             )
     return read_stories(drawn, tokenizer, level, config, length)
 
 
-def split_window(ids: list[int], eos_id: int) -> list[list[int]]:
-    """The stories of a window, in order, without <|endoftext|>; its padding at the end is none."""
+def split_stories(ids: list[int], eos_id: int) -> list[list[int]]:
+    """The stories of a sequence, in order, without <|endoftext|> and without the padding at the end."""
     end = len(ids)
     while end and ids[end - 1] == eos_id:
         end -= 1
@@ -153,12 +150,12 @@ def split_window(ids: list[int], eos_id: int) -> list[list[int]]:
 def read_stories(
     drawn: list[list[int]], tokenizer: Tokenizer, level: int, config: SamplerConfig, length: int
 ) -> TalesReport:
-    """Check stories given as token ids, and sum up."""
+    """Check stories given as token ids, and sum up the results."""
     texts = [tokenizer.decode(ids) for ids in drawn]
     checks = [tales.check(text, level) for text in texts]
     grammatical = sum(check.grammatical for check in checks)
     consistent = sum(check.grammatical and check.consistent for check in checks)
-    surprises = [-tales.log_prob(text, level) for text, check in zip(texts, checks) if check.consistent]
+    surprisals = [-tales.log_prob(text, level) for text, check in zip(texts, checks) if check.consistent]
     faults = [f"{check.message}: {text}" for text, check in zip(texts, checks) if not check.consistent]
     return TalesReport(
         level=level,
@@ -170,7 +167,7 @@ def read_stories(
         distinct=len(set(texts)) / len(texts),
         distinct_n=(distinct_n(drawn, 1), distinct_n(drawn, 2), distinct_n(drawn, 3)),
         token_entropy=unigram_entropy(token for ids in drawn for token in ids),
-        surprise=sum(surprises) / len(surprises) if surprises else None,
+        surprisal=sum(surprisals) / len(surprisals) if surprisals else None,
         story_entropy=tales.entropy(level),
         strategy=config.strategy,
         steps=config.max_calls(length),
@@ -184,7 +181,7 @@ def read_stories(
 
 
 def distinct_n(texts: Iterable[Sequence[int]], n: int) -> float:
-    """Different runs of n tokens over all of them, none across two texts; 0 where there is none."""
+    """Number of different n-grams over the number of all n-grams within the texts; 0 if there are none."""
     runs = Counter(tuple(text[i : i + n]) for text in texts for i in range(len(text) - n + 1))
     return len(runs) / max(1, runs.total())
 

@@ -1,9 +1,9 @@
 """What a run writes for its reader: log.jsonl, loss.png, TensorBoard events and a progress bar.
 
     {"step": 12, "loss": 5.31, "norm": 0.8, "learning_rate": 0.00036}
-    {"step": 500, "validation": 2.17, "floor": 0.34, "gap": 1.83, "seconds": 81.2}
+    {"step": 500, "validation": 2.17, "entropy": 0.34, "excess_nelbo": 1.83, "seconds": 81.2}
 
-Losses are in nats/token over all tokens of the rows, padding included; so are `validation` and `floor`, the exact
+Losses are in nats/token over all tokens of the rows, padding included; so are `validation` and `entropy`, the exact
 entropy of the validation windows where the corpus knows it. Losses stay on the device until they are written: reading
 one waits for the GPU and for the other ranks, whose shares are added up there. log.jsonl is the record; TensorBoard
 shows the same figures (`tensorboard --logdir runs`).
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from diffuapriel.charts.matplotlib import dress, legend, new_figure, to_png
 from diffuapriel.charts.palette import SERIES
-from diffuapriel.evaluation.nelbo import NelboEstimate
+from diffuapriel.evaluation.nelbo import RENAMED, NelboEstimate
 from diffuapriel.training.distributed import SingleProcess
 
 SMOOTHING = 0.1  # weight of the newest step in the smoothed curve
@@ -33,8 +33,8 @@ TAGS = {
     "norm": "training/gradient norm",
     "learning_rate": "training/learning rate",
     "validation": "validation/nats per token",
-    "floor": "validation/entropy",
-    "gap": "validation/gap",
+    "entropy": "validation/entropy",
+    "excess_nelbo": "validation/excess NELBO",
     "tokens_per_second": "speed/tokens per second",
     "mfu": "speed/model FLOP utilisation",
 }
@@ -94,12 +94,12 @@ class RunLog:
         if step in self.validated:
             return
         self.validated.add(step)
-        share = estimate.tokens / (estimate.windows * estimate.length)  # the rest is padding
+        share = estimate.tokens / (estimate.num_sequences * estimate.length)  # the rest is padding
         record = {
             "step": step,
             "validation": estimate.nats_per_token * share,
-            "floor": None if estimate.floor is None else estimate.floor * share,
-            "gap": None if estimate.gap is None else estimate.gap * share,
+            "entropy": None if estimate.entropy is None else estimate.entropy * share,
+            "excess_nelbo": None if estimate.excess_nelbo is None else estimate.excess_nelbo * share,
             "seconds": round(seconds, 2),
         }
         self._append([record])
@@ -130,12 +130,13 @@ class RunLog:
 
 
 def read_log(folder: str | Path) -> list[dict[str, Any]]:
-    """The records of a run; a last line cut off by a kill is skipped."""
+    """The records of a run, older keys renamed; a last line cut off by a kill is skipped."""
     file = Path(folder) / "log.jsonl"
     records = []
     for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
+            records.append({RENAMED.get(key, key): value for key, value in record.items()})
         except ValueError:
             continue
     return records
@@ -158,9 +159,11 @@ def draw_curve(records: list[dict[str, Any]], tokens_per_step: int, title: str) 
         where = [record["step"] * tokens_per_step / 1e6 for record in checks]
         label = "validation, averaged weights"
         axes.plot(where, [record["validation"] for record in checks], "o-", color=validation, label=label)
-        floor = checks[-1].get("floor")
-        if floor is not None:
-            axes.axhline(floor, linestyle="--", color="black", label=f"entropy of the corpus, {floor:.3f}")
+        entropy = checks[-1].get("entropy")
+        if entropy is not None:
+            axes.axhline(
+                entropy, linestyle="--", color="black", label=f"entropy of the corpus, {entropy:.3f}"
+            )
     if losses:
         axes.set_ylim(0, min(max(losses) * 1.05, 1.4 * line[len(line) * EARLY // 100]))
     legend(axes)

@@ -54,8 +54,8 @@ class Recipe:
     about: str
     options: dict[str, Any]
     level: int | None = 3  # of the tales; None for other text, whose samples cannot be judged
-    windows: int = 512  # validation windows for the NELBO
-    draws: int = 8  # noise levels per window
+    num_sequences: int = 512  # validation sequences for the NELBO
+    num_mc_samples: int = 8  # noise levels per sequence
     stories: int = 400  # minimum number of samples
     batch_size: int = 16  # of the measurements
     tokenizer: str | None = None  # in place of the preset's
@@ -76,7 +76,7 @@ def _small(corpus: str, *, tokens: int, minutes: int, options: dict[str, Any], *
             "compile": True,
             **options,
         },
-        windows=1024,
+        num_sequences=1024,
         stories=500,
         **measured,
     )
@@ -102,7 +102,7 @@ def _dclm(preset: str, parameters: float, *, batch_size: int) -> Recipe:
             "checkpoint_activations": True,
         },
         level=None,
-        windows=1024,
+        num_sequences=1024,
         batch_size=16,
         limits=WEB_LIMITS,
     )
@@ -139,8 +139,8 @@ RECIPES = {
             "precision": "bf16",
             "compile": True,
         },
-        windows=1024,
-        draws=16,
+        num_sequences=1024,
+        num_mc_samples=16,
         batch_size=256,
         stories=500,
     ),
@@ -152,7 +152,7 @@ RECIPES = {
         minutes=10,
         options={"length": 128, "batch_size": 128},
         tokenizer="gpt2-4k",
-        draws=16,
+        num_mc_samples=16,
         batch_size=256,
     ),
     # The bundled `small`. With several GPUs (torchrun) each takes its share of the 512 rows.
@@ -169,7 +169,7 @@ RECIPES = {
             "save_seconds": 300.0,
         },
         tokenizer="gpt2-4k",
-        draws=16,
+        num_mc_samples=16,
         batch_size=256,
     ),
     # 190 million tokens overfit: the library is then read forty times, and held-out modules cost 2.49 nats/token after
@@ -249,13 +249,13 @@ def measure(
 ) -> dict[str, Any]:
     """The NELBO of a checkpoint on disk and, for tales, samples of two strategies: arguments of `write_card`."""
     model, tokenizer = load_checkpoint(checkpoint, device=config.torch_device)
-    with progress_bar("validation", recipe.windows, unit="window", enabled=progress) as bar:
+    with progress_bar("validation", recipe.num_sequences, unit="sequence", enabled=progress) as bar:
         evaluation = evaluate_nelbo(
             model,
             open_corpus(config.corpus, tokenizer),
             length=config.length,
-            windows=recipe.windows,
-            draws=recipe.draws,
+            num_sequences=recipe.num_sequences,
+            num_mc_samples=recipe.num_mc_samples,
             batch_size=recipe.batch_size,
             on_batch=lambda done: bar.update(done - bar.n),
         )

@@ -646,16 +646,17 @@ print(f"{'frequencies':14} {frequencies:.2f} nats a token")
 
 # %%
 from diffuapriel.checkpoint import bundled, inspect_checkpoint
+from diffuapriel.evaluation import NelboEstimate
 
 for name in bundled():
     info = inspect_checkpoint(name)
     if "evaluation" in info.extra:
-        recipe, found = info.extra["recipe"], info.extra["evaluation"]
-        low, high = found["ci95"]
+        recipe, found = info.extra["recipe"], NelboEstimate.from_dict(info.extra["evaluation"])
+        low, high = found.ci95
         print(
             f"{name:19} {count_parameters(info.config) / 1e6:.2f} million parameters, "
-            f"{recipe['tokens'] / 1e6:.0f} million tokens:\n{'':19} {found['nats_per_token']:.3f} nats a "
-            f"token, from {low:.3f} to {high:.3f}; floor {found['floor']:.3f}"
+            f"{recipe['tokens'] / 1e6:.0f} million tokens:\n{'':19} {found.nats_per_token:.3f} nats a "
+            f"token, from {low:.3f} to {high:.3f}; floor {found.entropy:.3f}"
         )
 
 # %% [markdown]

@@ -812,7 +812,9 @@ from diffuapriel.evaluation.steps_quality import quality_events
 
 steps = [2] if QUICK else [3, 6, 12]
 configs = plan_points(["confidence", "random", "threshold"], steps, LENGTH, threshold=0.5)
-*_, last = quality_events(model, tokenizer, configs, level=1, length=LENGTH, windows=max(4, N))
+*_, last = quality_events(
+    model, tokenizer, configs, level=1, length=LENGTH, num_sequences=max(4, N)
+)
 for point in last.points:
     if point.consistent is not None:
         low, high = point.consistent_ci95

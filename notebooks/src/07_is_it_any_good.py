@@ -318,12 +318,12 @@ torch.testing.assert_close(same.mean(1), -joint.flatten().log())
 # that part is known. The grammar gives `tales.log_prob`, the exact log-probability of a story. So we know the floor of
 # **these very stories**, and what is above it is the **gap**: the model's own fault, plus the bound's.
 #
-# `evaluate_nelbo` scores rows of stories that no model was trained on (it calls a row a *window*). Both models get the
-# same rows and the same masks, so they can be compared pair by pair.
+# `evaluate_nelbo` scores rows of stories that no model was trained on (it calls a row a *sequence*). Both models get
+# the same rows and the same masks, so they can be compared pair by pair.
 
 # %%
 from diffuapriel.data.tales import TalesCorpus
-from diffuapriel.evaluation import evaluate_nelbo
+from diffuapriel.evaluation import NelboEstimate, evaluate_nelbo
 
 corpus = TalesCorpus(tokenizer, level=3)
 windows = 4 if QUICK else 48
@@ -334,8 +334,8 @@ for name, its_model in (("tales-diffuapriel", model), ("tales-diffutran", other_
             its_model,
             corpus,
             length=LENGTH,
-            windows=windows,
-            draws=2 if QUICK else 4,
+            num_sequences=windows,
+            num_mc_samples=2 if QUICK else 4,
             on_batch=lambda done: bar.update(done - bar.n),
         )
     print(f"{name}\n{results[name].table()}\n")
@@ -350,11 +350,11 @@ for name, its_model in (("tales-diffuapriel", model), ("tales-diffutran", other_
 from diffuapriel.checkpoint import inspect_checkpoint
 
 for name in results:
-    kept = inspect_checkpoint(name).extra["evaluation"]
-    low, high = kept["gap_ci95"]
+    kept = NelboEstimate.from_dict(inspect_checkpoint(name).extra["evaluation"])
+    low, high = kept.excess_nelbo_ci95
     print(
-        f"{name:18} gap {kept['gap']:.4f} [{low:.4f}, {high:.4f}], "
-        f"{kept['windows']:,} rows, {kept['draws']} draws each"
+        f"{name:18} gap {kept.excess_nelbo:.4f} [{low:.4f}, {high:.4f}], "
+        f"{kept.num_sequences:,} rows, {kept.num_mc_samples} draws each"
     )
 
 # %% [markdown]
@@ -411,7 +411,7 @@ for count in (10, 100, 1_000, 5_000):
     compressed[f"xz, {len(data) / 1000:,.0f} kB"] = 8 * len(packed) / len(data)
 
 best = results["tales-diffuapriel"]
-floor = best.bits_per_byte * best.floor / best.nats_per_token
+floor = best.bits_per_byte * best.entropy / best.nats_per_token
 models = {name.removeprefix("tales-"): result.bits_per_byte for name, result in results.items()}
 bits = compressed | models | {"entropy": floor}
 figure = go.Figure(layout={"yaxis_title": "bits a byte", "height": 420})
@@ -590,7 +590,7 @@ def in_colors(text, rounds):
     spans = [
         f'<span title="{nats:.2f} nats" style="background:rgba(220,50,40,{min(0.85, nats / 6):.2f})">'
         f"{html.escape(token)}</span>"
-        for token, nats in zip(tokenizer.token_strings(ids), score.surprise)
+        for token, nats in zip(tokenizer.token_strings(ids), score.surprisal)
         if nats is not None
     ]
     body = f"{''.join(spans)} &nbsp; <b>{score.nats:.1f} nats</b>"

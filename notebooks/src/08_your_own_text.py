@@ -371,7 +371,7 @@ scores = {}
 for part, names in tqdm(parts.items()):
     held = [texts[name] for name in names]
     corpus = DocumentCorpus(part, tokenizer, train=held, validation=held)
-    how = {"length": LENGTH, "windows": windows, "draws": draws}
+    how = {"length": LENGTH, "num_sequences": windows, "num_mc_samples": draws}
     before = evaluate_nelbo(untrained, corpus, **how).bits_per_byte
     after = evaluate_nelbo(model, corpus, **how).bits_per_byte
     text = "".join(held)

@@ -33,17 +33,17 @@ def visit(request, new_page, address) -> Iterator[Page]:
 
 
 def test_score_a_text_and_see_where_it_surprises(visit):
-    visit.locator("#surprise-text textarea").fill("Ruth had five nuts, ate three and kept two.")
-    visit.locator("#surprise-run").click()
-    table = visit.locator("#surprise-figures")
+    visit.locator("#surprisal-text textarea").fill("Ruth had five nuts, ate three and kept two.")
+    visit.locator("#surprisal-run").click()
+    table = visit.locator("#surprisal-figures")
     for words in ("NELBO, nats per token", "bits per byte", "known from the grammar", "Consistent"):
         expect(table).to_contain_text(words)
-    expect(visit.locator("#surprise-player .da-token").first).to_have_text("R")
-    expect(visit.locator("#surprise-player .da-name").first).to_have_text("Surprise, toy-diffuapriel")
-    expect(visit.locator("#surprise-status")).to_contain_text("64 random masks")
-    expect(visit.locator("#surprise-chart .main-svg").first).to_be_visible()
-    tokens = visit.locator("#surprise-player .da-canvas").first.locator(".da-token").count()
-    expect(visit.locator("#surprise-chart .barlayer .point")).to_have_count(tokens)
+    expect(visit.locator("#surprisal-player .da-token").first).to_have_text("R")
+    expect(visit.locator("#surprisal-player .da-name").first).to_have_text("Surprisal, toy-diffuapriel")
+    expect(visit.locator("#surprisal-status")).to_contain_text("64 random masks")
+    expect(visit.locator("#surprisal-chart .main-svg").first).to_be_visible()
+    tokens = visit.locator("#surprisal-player .da-canvas").first.locator(".da-token").count()
+    expect(visit.locator("#surprisal-chart .barlayer .point")).to_have_count(tokens)
 
 
 @pytest.mark.parametrize("visit", [("dark", 390)], ids=["dark-narrow"], indirect=True)
@@ -64,12 +64,12 @@ def test_curves_arrive_point_by_point_stop_when_told_and_what_is_wrong_is_said(v
     visit.locator("#quality-strategies").get_by_label("confidence").uncheck()
     run.click()
     expect(status).to_contain_text("choose one to 8")
-    visit.locator("#surprise-text textarea").fill("nut " * 300)
-    visit.locator("#surprise-run").click()
-    expect(visit.locator("#surprise-status")).to_contain_text("it may take 1 to 256")
-    visit.locator("#surprise-text textarea").fill("nuts & <img src=x onerror=alert(1)>")
-    visit.locator("#surprise-run").click()
-    expect(visit.locator("#surprise-figures")).to_contain_text("Not grammatical")
-    expect(visit.locator("#surprise-player")).to_contain_text("<img")
+    visit.locator("#surprisal-text textarea").fill("nut " * 300)
+    visit.locator("#surprisal-run").click()
+    expect(visit.locator("#surprisal-status")).to_contain_text("it may take 1 to 256")
+    visit.locator("#surprisal-text textarea").fill("nuts & <img src=x onerror=alert(1)>")
+    visit.locator("#surprisal-run").click()
+    expect(visit.locator("#surprisal-figures")).to_contain_text("Not grammatical")
+    expect(visit.locator("#surprisal-player")).to_contain_text("<img")
     assert visit.locator("img[src=x]").count() == 0
-    expect(visit.locator("#surprise-run")).to_be_enabled()
+    expect(visit.locator("#surprisal-run")).to_be_enabled()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 
@@ -10,6 +11,7 @@ import torch
 
 from diffuapriel.checkpoint import save_checkpoint
 from diffuapriel.cli import main
+from diffuapriel.commands import evaluate
 from diffuapriel.config import ModelConfig
 from diffuapriel.data.documents import DocumentCorpus
 from diffuapriel.model.denoiser import Denoiser
@@ -35,7 +37,7 @@ def books(tmp_path) -> str:
 
 
 def test_documents_are_compressed_by_xz_beside_the_model(checkpoint, books, capsys):
-    command = ["evaluate", checkpoint, "--corpus", books, "--windows", "4", "--draws", "2"]
+    command = ["evaluate", checkpoint, "--corpus", books, "--sequences", "4", "--mc-samples", "2"]
     assert main(command) == 0
     printed = capsys.readouterr().out
     assert "bits/byte" in printed and "xz -9" in printed and "the model is above xz" in printed
@@ -84,7 +86,7 @@ def test_infilling_reports_tokens_spans_and_what_parses(checkpoint, code, capsys
     command = ["evaluate", checkpoint, "--infilling", "--spans", "6", "--span", "2", "--batch-size", "6"]
     assert main(command) == 0
     printed = capsys.readouterr().out
-    for text in ("exact token", "exact span", "parses", "6 spans of 2 tokens in windows of 48", " -> "):
+    for text in ("exact token", "exact span", "parses", "6 spans of 2 tokens in sequences of 48", " -> "):
         assert text in printed
     assert "temperature 0" in printed and "2 steps" in printed
     assert main([*command, "--json"]) == 0
@@ -103,3 +105,11 @@ def test_without_the_harness_its_command_says_how_to_get_it(monkeypatch, capsys)
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     assert main(["harness", "tales-diffuapriel", "--tasks", "piqa"]) == 1
     assert "needs lm-evaluation-harness: pip install 'lm-eval>=0.4.13,<0.5'" in capsys.readouterr().err
+
+
+def test_older_spellings_of_options_work():
+    parser = argparse.ArgumentParser()
+    evaluate.add(parser)
+    for argv in (["--sequences", "3", "--mc-samples", "2"], ["--windows", "3", "--draws", "2"]):
+        args = parser.parse_args(argv)
+        assert (args.sequences, args.mc_samples) == (3, 2)

@@ -20,7 +20,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window, make_
 
 from diffuapriel.cli import main
 from diffuapriel.evaluation.harness import DiffuAprielLM
-from diffuapriel.evaluation.likelihood import windows
+from diffuapriel.evaluation.likelihood import rolling_windows
 from diffuapriel.tokenizer import get_tokenizer
 from tests.evaluation.known_models import Knows, Letters, Lookup, even
 
@@ -146,7 +146,7 @@ def test_windows_are_cut_as_the_harness_cuts_them():
         for size in range(1, 30):
             ids = list(range(size))
             theirs = map(make_disjoint_window, get_rolling_token_windows(ids, 99, length - 1, 1))
-            ours = [(list(prompt), list(answer)) for prompt, answer in windows([99], ids, length)]
+            ours = [(list(prompt), list(answer)) for prompt, answer in rolling_windows([99], ids, length)]
             assert [answer for _, answer in ours] == [answer for _, answer in theirs]
 
 

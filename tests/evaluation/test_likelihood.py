@@ -8,7 +8,7 @@ import math
 import pytest
 
 from diffuapriel.evaluation.interval import Z
-from diffuapriel.evaluation.likelihood import score_answers, windows
+from diffuapriel.evaluation.likelihood import rolling_windows, score_answers
 from tests.evaluation.known_models import MASK, Lookup, V, even
 
 PROMPT = (2, 0)
@@ -30,10 +30,12 @@ def test_a_short_answer_costs_exactly_its_mean_over_all_orders():
 
 
 def test_drawn_sets_cost_the_same_within_the_interval_as_often_as_it_says():
-    """14 draws of 15 sets, for every fourth of 625 answers. The number of hits has an interval of its own."""
+    """14 num_mc_samples of 15 sets, for every fourth of 625 answers. The number of hits has an interval of its own."""
     model = Lookup(6, seed=1)
     pairs = [(PROMPT, a) for a in itertools.product(range(V), repeat=4)][::4]
-    exact, drawn = (scores(model, pairs, draws=draws, greedy=False) for draws in (15, 14))
+    exact, drawn = (
+        scores(model, pairs, num_mc_samples=num_mc_samples, greedy=False) for num_mc_samples in (15, 14)
+    )
     assert all(e.standard_error == 0 < d.standard_error for e, d in zip(exact, drawn))
     hits = sum(abs(d.nats - e.nats) < Z * d.standard_error for e, d in zip(exact, drawn))
     expected = 0.95 * len(pairs)
@@ -48,14 +50,14 @@ def test_a_long_answer_costs_its_mean_over_all_orders_within_the_interval():
     answer = (4, 1, 3, 0, 2, 1)
     truth = model.cost_over_all_orders((), answer)
     for seed in range(5):
-        (score,) = scores(model, [((), answer)], draws=48, seed=seed)
+        (score,) = scores(model, [((), answer)], num_mc_samples=48, seed=seed)
         assert 0 < score.standard_error < 0.2 * truth
         assert abs(score.nats - truth) < 3.5 * score.standard_error
 
 
 def test_a_uniform_model_pays_log_V_a_token_whatever_is_drawn():
     pairs = [(PROMPT, (1,) * n) for n in (1, 3, 9, 40)]
-    for (_, answer), score in zip(pairs, scores(even(V + 1), pairs, draws=16)):
+    for (_, answer), score in zip(pairs, scores(even(V + 1), pairs, num_mc_samples=16)):
         assert score.nats == pytest.approx(len(answer) * math.log(V), rel=1e-6)
         assert score.standard_error == pytest.approx(0, abs=1e-5)
 
@@ -73,7 +75,7 @@ def test_a_score_depends_on_its_pair_and_the_seed_alone():
     pairs = [(PROMPT, (1, 4, 0)), ((), (3, 3, 1, 0, 2)), ((1,), (0, 2, 2, 4)), (PROMPT, (2, 2, 2))]
 
     def nats(which, **options):
-        return [s.nats for s in scores(model, which, draws=5, **options)]
+        return [s.nats for s in scores(model, which, num_mc_samples=5, **options)]
 
     whole = nats(pairs, batch_size=32)
     assert nats(pairs, batch_size=3) == pytest.approx(whole, rel=1e-6)
@@ -88,7 +90,7 @@ def test_batches_are_full_across_draws_and_pairs():
     scores(model, [(PROMPT, a) for a in ANSWERS[:10]], batch_size=16, greedy=False)  # 7 sets each
     assert model.batches == [16, 16, 16, 16, 6]
     model.batches.clear()
-    scores(model, [((), (1, 2, 3, 4, 0))], draws=12, batch_size=5, greedy=False)
+    scores(model, [((), (1, 2, 3, 4, 0))], num_mc_samples=12, batch_size=5, greedy=False)
     assert model.batches == [5, 5, 2]
 
 
@@ -98,23 +100,24 @@ def test_an_empty_answer_is_certain():
 
 
 def test_windows_score_every_token_once_and_keep_what_context_fits():
-    assert list(windows([1, 2, 3], [4, 5], 8)) == [([1, 2, 3], [4, 5])]
-    assert list(windows([1, 2, 3], [4, 5], 4)) == [([2, 3], [4, 5])]
-    assert list(windows([0], [1, 2, 3, 4, 5, 6, 7, 8, 9], 5)) == [
+    assert list(rolling_windows([1, 2, 3], [4, 5], 8)) == [([1, 2, 3], [4, 5])]
+    assert list(rolling_windows([1, 2, 3], [4, 5], 4)) == [([2, 3], [4, 5])]
+    assert list(rolling_windows([0], [1, 2, 3, 4, 5, 6, 7, 8, 9], 5)) == [
         ([0], [1, 2, 3, 4]),
         ([4], [5, 6, 7, 8]),
         ([5, 6, 7, 8], [9]),
     ]
-    assert list(windows([1], [], 4)) == []
+    assert list(rolling_windows([1], [], 4)) == []
     for length in range(2, 12):
-        cut = list(windows([0], range(1, 30), length))
+        cut = list(rolling_windows([0], range(1, 30), length))
         assert [token for _, answer in cut for token in answer] == list(range(1, 30))
         assert all(prompt and len(prompt) + len(answer) <= length for prompt, answer in cut)
         assert all(prompt[-1] + 1 == answer[0] for prompt, answer in cut)
 
 
 @pytest.mark.parametrize(
-    "options, message", [({"draws": 0}, "draws is 0"), ({"batch_size": 0}, "batch_size is 0")]
+    "options, message",
+    [({"num_mc_samples": 0}, "num_mc_samples is 0"), ({"batch_size": 0}, "batch_size is 0")],
 )
 def test_counts_out_of_range_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
@@ -126,4 +129,4 @@ def test_a_mask_in_a_text_and_a_window_without_a_prompt_are_refused():
         scores(even(V + 1), [(PROMPT, (1, MASK))])
     for prompt, length in (([], 5), ([1], 1)):
         with pytest.raises(ValueError, match="1 and 2 are needed"):
-            list(windows(prompt, [1, 2], length))
+            list(rolling_windows(prompt, [1, 2], length))

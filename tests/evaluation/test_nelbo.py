@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from diffuapriel.checkpoint import inspect_checkpoint
 from diffuapriel.data.registry import open_corpus
 from diffuapriel.evaluation.interval import ratio_interval, wilson_interval
-from diffuapriel.evaluation.nelbo import _stratified, evaluate_nelbo
+from diffuapriel.evaluation.nelbo import RENAMED, NelboEstimate, _stratified, evaluate_nelbo
 from diffuapriel.tales import language as tales
 from diffuapriel.tokenizer import get_tokenizer
 
@@ -78,7 +79,12 @@ def test_an_exact_model_of_dependent_letters_gets_its_entropy_within_the_interva
         -(m * m.log()).sum().item() for m in (table.sum((1, 2)), table.sum((0, 2)), table.sum((0, 1)))
     )
     estimate = evaluate_nelbo(
-        exact_denoiser(table), ToyCorpus(table), length=3, windows=2000, draws=8, batch_size=250
+        exact_denoiser(table),
+        ToyCorpus(table),
+        length=3,
+        num_sequences=2000,
+        num_mc_samples=8,
+        batch_size=250,
     )
     low, high = estimate.ci95
     assert low < entropy < high and high - low < 0.1
@@ -87,7 +93,7 @@ def test_an_exact_model_of_dependent_letters_gets_its_entropy_within_the_interva
     assert estimate.bits_per_byte_ci95 == pytest.approx([end / math.log(2) for end in estimate.ci95])
     assert estimate.perplexity == pytest.approx(math.exp(estimate.nats_per_token))
     assert estimate.perplexity_ci95 == pytest.approx([math.exp(end) for end in estimate.ci95])
-    assert estimate.floor is None and estimate.gap is None
+    assert estimate.entropy is None and estimate.excess_nelbo is None
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says():
@@ -95,7 +101,13 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
     hits = 0
     for seed in range(60):
         estimate = evaluate_nelbo(
-            exact_denoiser(table), ToyCorpus(table), length=3, windows=64, draws=2, batch_size=64, seed=seed
+            exact_denoiser(table),
+            ToyCorpus(table),
+            length=3,
+            num_sequences=64,
+            num_mc_samples=2,
+            batch_size=64,
+            seed=seed,
         )
         hits += estimate.ci95[0] < math.log(V) < estimate.ci95[1]
     assert hits >= 52  # 95 % of 60 is 57
@@ -108,8 +120,8 @@ def test_a_uniform_model_of_tales_costs_log_V_for_every_token_of_the_window():
         uniform(tokenizer.vocab_size),
         open_corpus("tales:1", tokenizer),
         length=32,
-        windows=256,
-        draws=8,
+        num_sequences=256,
+        num_mc_samples=8,
         batch_size=64,
     )
     per_window_token = estimate.nats_per_token * estimate.tokens / (256 * 32)
@@ -122,7 +134,13 @@ def test_the_floor_is_the_exact_cost_of_the_very_stories_in_the_windows():
     tokenizer = get_tokenizer("gpt2-4k")
     corpus = open_corpus("tales:2", tokenizer)
     estimate = evaluate_nelbo(
-        uniform(tokenizer.vocab_size), corpus, length=64, windows=6, draws=1, batch_size=4, seed=9
+        uniform(tokenizer.vocab_size),
+        corpus,
+        length=64,
+        num_sequences=6,
+        num_mc_samples=1,
+        batch_size=4,
+        seed=9,
     )
     nats = tokens = 0
     for step, rows in ((0, 4), (1, 2)):  # the second batch is cut to the windows asked for
@@ -133,8 +151,8 @@ def test_the_floor_is_the_exact_cost_of_the_very_stories_in_the_windows():
                 nats -= tales.log_prob(story, 2)
                 tokens += len(tokenizer.encode(story)) + 1
     assert estimate.tokens == tokens
-    assert estimate.floor == pytest.approx(nats / tokens, rel=1e-12)
-    assert estimate.gap == pytest.approx(estimate.nats_per_token - nats / tokens)
+    assert estimate.entropy == pytest.approx(nats / tokens, rel=1e-12)
+    assert estimate.excess_nelbo == pytest.approx(estimate.nats_per_token - nats / tokens)
     assert "exact" in estimate.table() and "paired" in estimate.table()
 
 
@@ -153,9 +171,13 @@ def test_pairing_makes_the_gap_s_interval_the_tighter_one():
 def test_windows_too_short_for_whole_stories_have_no_floor():
     tokenizer = get_tokenizer("gpt2-4k")
     estimate = evaluate_nelbo(
-        uniform(tokenizer.vocab_size), open_corpus("tales:3", tokenizer), length=64, windows=2, draws=1
+        uniform(tokenizer.vocab_size),
+        open_corpus("tales:3", tokenizer),
+        length=64,
+        num_sequences=2,
+        num_mc_samples=1,
     )
-    assert estimate.floor is None and estimate.tokens == 2 * 64
+    assert estimate.entropy is None and estimate.tokens == 2 * 64
 
 
 def test_the_same_seed_scores_the_same_windows_under_the_same_noise():
@@ -163,7 +185,13 @@ def test_the_same_seed_scores_the_same_windows_under_the_same_noise():
 
     def measure(seed: int):
         return evaluate_nelbo(
-            exact_denoiser(table), ToyCorpus(table), length=3, windows=32, draws=1, batch_size=8, seed=seed
+            exact_denoiser(table),
+            ToyCorpus(table),
+            length=3,
+            num_sequences=32,
+            num_mc_samples=1,
+            batch_size=8,
+            seed=seed,
         )
 
     assert measure(1) == measure(1) != measure(2)
@@ -177,7 +205,7 @@ def test_noise_levels_are_stratified_within_each_window_and_over_the_windows():
     assert sorted((u.flatten() * 32).long().tolist()) == list(range(32))
 
 
-@pytest.mark.parametrize("name, least", [("windows", 2), ("draws", 1), ("batch_size", 1)])
+@pytest.mark.parametrize("name, least", [("num_sequences", 2), ("num_mc_samples", 1), ("batch_size", 1)])
 def test_counts_out_of_range_are_refused(name, least):
     table = torch.full((V, V, V), 1 / V**3)
     with pytest.raises(ValueError, match=f"{name} is 0; it must be {least} or more"):
@@ -189,3 +217,22 @@ def test_wilson_intervals_are_the_published_ones():
     assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
     assert wilson_interval(0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
     assert wilson_interval(20, 20)[1] == 1.0 and wilson_interval(0, 0) == (0.0, 1.0)
+
+
+def test_an_estimate_is_read_back_also_under_its_older_keys():
+    estimate = NelboEstimate(
+        0.4, (0.3, 0.5), 1.5, (1.4, 1.6), 0.2, (0.1, 0.3), 0.3, 0.1, (0.0, 0.2), 8, 32, 4, 99
+    )
+    written = estimate.to_dict()
+    assert NelboEstimate.from_dict(written) == estimate
+    older = {name: key for key, name in RENAMED.items()}
+    assert (
+        NelboEstimate.from_dict({older.get(name, name): value for name, value in written.items()}) == estimate
+    )
+
+
+def test_the_estimates_of_bundled_checkpoints_are_read():
+    """Their config.json was written with the older keys."""
+    estimate = NelboEstimate.from_dict(inspect_checkpoint("tales-diffuapriel").extra["evaluation"])
+    assert estimate.num_sequences == 1024 and estimate.num_mc_samples == 16
+    assert estimate.excess_nelbo == pytest.approx(estimate.nats_per_token - estimate.entropy)

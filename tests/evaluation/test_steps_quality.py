@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffuapriel.evaluation.interval import mean_interval, student_quantile, wilson_interval
-from diffuapriel.evaluation.steps_quality import plan, quality_events, read_windows, true_entropy
+from diffuapriel.evaluation.steps_quality import plan, quality_events, read_sequences, true_entropy
 from diffuapriel.evaluation.tales import unigram_entropy
 from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.tales import language as tales
@@ -39,7 +39,9 @@ def writes(windows: list[list[int]]):
 
 
 def measured(denoiser, configs, **options):
-    *_, event = quality_events(denoiser, TOKENIZER, configs, level=1, length=LENGTH, windows=4, **options)
+    *_, event = quality_events(
+        denoiser, TOKENIZER, configs, level=1, length=LENGTH, num_sequences=4, **options
+    )
     return event.points
 
 
@@ -53,7 +55,7 @@ def test_a_model_that_knows_one_story_writes_it_at_any_number_of_steps():
     ]
     for point in points:
         assert point.grammatical == point.consistent == 1.0
-        assert point.stories == point.windows == 4
+        assert point.stories == point.num_sequences == 4
         assert point.calls <= point.steps
         assert point.entropy == pytest.approx(unigram_entropy(story(0)))
         assert point.consistent_ci95 == wilson_interval(4, 4)
@@ -87,7 +89,7 @@ def test_progress_runs_from_0_to_1_and_every_call_is_an_event():
             plan(["confidence"], [2, 6], LENGTH),
             level=1,
             length=LENGTH,
-            windows=4,
+            num_sequences=4,
         )
     )
     fractions = [event.fraction for event in events]
@@ -99,8 +101,8 @@ def test_progress_runs_from_0_to_1_and_every_call_is_an_event():
 def test_the_stories_of_one_window_count_as_one_draw():
     window = [*story(0), EOS, *story(1), EOS]
     config = SamplerConfig(steps=4)
-    point = read_windows([window, window, [*story(2), EOS], [5, 6, EOS]], TOKENIZER, config, 1, calls=4.0)
-    assert point.stories == 6 and point.windows == 4
+    point = read_sequences([window, window, [*story(2), EOS], [5, 6, EOS]], TOKENIZER, config, 1, calls=4.0)
+    assert point.stories == 6 and point.num_sequences == 4
     assert point.consistent == pytest.approx(5 / 6)
     assert point.consistent_ci95 == wilson_interval(4 * 5 / 6, 4)
     low, high = point.consistent_ci95
@@ -108,7 +110,7 @@ def test_the_stories_of_one_window_count_as_one_draw():
 
 
 def test_padding_alone_is_no_story_and_has_no_rate():
-    point = read_windows([[EOS] * 4] * 4, TOKENIZER, SamplerConfig(steps=4), 1, calls=4.0)
+    point = read_sequences([[EOS] * 4] * 4, TOKENIZER, SamplerConfig(steps=4), 1, calls=4.0)
     assert point.stories == 0 and point.grammatical is None and point.consistent_ci95 is None
     assert point.entropy == 0 and point.entropy_ci95 == (0, 0)
 
@@ -131,10 +133,10 @@ def test_the_interval_of_a_mean_is_student_s():
 
 
 def test_too_few_windows_and_nothing_to_measure_are_refused():
-    with pytest.raises(ValueError, match="windows is 3; it must be 4 or more"):
+    with pytest.raises(ValueError, match="num_sequences is 3; it must be 4 or more"):
         next(
             quality_events(
-                writes([story(0)]), TOKENIZER, plan(["random"], [1], 8), level=1, length=8, windows=3
+                writes([story(0)]), TOKENIZER, plan(["random"], [1], 8), level=1, length=8, num_sequences=3
             )
         )
     with pytest.raises(ValueError, match="choose a strategy"):

@@ -47,7 +47,7 @@ def last(stream):
 def test_a_model_that_knows_nothing_is_surprised_by_log_V_at_every_token_exactly():
     found = last(score_text(uniform, [0, 1, 2, 3, 4, 4, 1], MASK))
     assert found.nats_per_token == pytest.approx(math.log(MASK), abs=1e-6)  # five tokens: [MASK] is none
-    assert found.surprise == pytest.approx([math.log(MASK)] * 7, abs=1e-6)
+    assert found.surprisal == pytest.approx([math.log(MASK)] * 7, abs=1e-6)
     assert found.entropy == pytest.approx([math.log(MASK)] * 7, abs=1e-6)
     assert found.standard_error == pytest.approx([0.0] * 7, abs=1e-3)
     low, high = found.ci95
@@ -63,7 +63,7 @@ def test_a_model_whose_answers_agree_is_scored_at_the_text_s_own_probability(tab
     low, high = found.ci95
     assert low * N < truth < high * N
     assert (high - low) * N < 0.15 * truth
-    assert sum(found.surprise) == pytest.approx(found.nats, rel=0.03)
+    assert sum(found.surprisal) == pytest.approx(found.nats, rel=0.03)
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says(table):
@@ -85,7 +85,7 @@ def test_a_token_s_surprise_is_the_mean_over_all_sets_that_hold_it(table):
             logits = denoise(ids, torch.zeros(1), torch.arange(N)[None] == position)
             nats -= torch.log_softmax(logits[0, :MASK], -1)[word[position]].item() / (N * len(sets))
     found = last(score_text(denoise, word, MASK, rounds=100, seed=2))
-    assert found.surprise[position] == pytest.approx(nats, abs=4 * found.standard_error[position])
+    assert found.surprisal[position] == pytest.approx(nats, abs=4 * found.standard_error[position])
     assert found.standard_error[position] < 0.1
 
 
@@ -95,19 +95,19 @@ def test_a_wrong_letter_stands_out():
     for v in range(V):
         table[(v,) * N] = 1.0
     found = last(score_text(exact(table / table.sum()), [2, 2, 0, 2, 2], MASK))
-    assert max(range(N), key=lambda i: found.surprise[i]) == 2
+    assert max(range(N), key=lambda i: found.surprisal[i]) == 2
     assert found.alternatives[2][0][0] == 2, "the model's own first choice there"
 
 
 def test_filling_is_scored_with_the_text_and_shared_out_among_its_tokens():
     found = last(score_text(uniform, [0, 1, 4, 4, 4, 4], MASK, filling=3))
-    assert len(found.surprise) == len(found.alternatives) == 3
+    assert len(found.surprisal) == len(found.alternatives) == 3
     assert found.nats_per_token == pytest.approx(2 * math.log(MASK), abs=1e-6)
 
 
 def test_the_score_so_far_arrives_after_every_round_and_the_same_seed_repeats_it(table):
     scores = list(score_text(exact(table), [0, 1, 2, 3, 0], MASK, rounds=3))
-    assert [score.draws for score in scores] == [MASKS, 2 * MASKS, 3 * MASKS]
+    assert [score.num_mc_samples for score in scores] == [MASKS, 2 * MASKS, 3 * MASKS]
     assert scores == list(score_text(exact(table), [0, 1, 2, 3, 0], MASK, rounds=3))
     assert scores != list(score_text(exact(table), [0, 1, 2, 3, 0], MASK, rounds=3, seed=1))
     widths = [score.ci95[1] - score.ci95[0] for score in scores]

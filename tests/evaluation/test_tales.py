@@ -13,7 +13,7 @@ from diffuapriel.evaluation.tales import (
     distinct_n,
     evaluate_tales,
     read_stories,
-    split_window,
+    split_stories,
     unigram_entropy,
 )
 from diffuapriel.sampling.config import SamplerConfig
@@ -25,10 +25,10 @@ EOS = TOKENIZER.eos_id
 
 
 def test_a_window_is_split_at_endoftext_and_its_padding_is_no_story():
-    assert split_window([1, 2, EOS, 3, EOS, EOS, EOS], EOS) == [[1, 2], [3]]
-    assert split_window([1, 2, EOS, 3], EOS) == [[1, 2], [3]]  # the last may lack its end
-    assert split_window([1, EOS, EOS, 3, EOS], EOS) == [[1], [], [3]]  # an empty story counts
-    assert split_window([EOS, EOS], EOS) == []
+    assert split_stories([1, 2, EOS, 3, EOS, EOS, EOS], EOS) == [[1, 2], [3]]
+    assert split_stories([1, 2, EOS, 3], EOS) == [[1, 2], [3]]  # the last may lack its end
+    assert split_stories([1, EOS, EOS, 3, EOS], EOS) == [[1], [], [3]]  # an empty story counts
+    assert split_stories([EOS, EOS], EOS) == []
 
 
 def test_distinct_n_counts_runs_within_a_text():
@@ -51,7 +51,7 @@ def test_rates_count_grammatical_and_consistent_stories():
     assert report.grammatical_ci95[0] < 9 / 11 < report.grammatical_ci95[1]
     assert report.distinct == pytest.approx(len(set(texts)) / 11)
     expected = [-tales.log_prob(text, 1) for text in texts[:9]]
-    assert report.surprise == pytest.approx(sum(expected) / 9)
+    assert report.surprisal == pytest.approx(sum(expected) / 9)
     assert report.story_entropy == tales.entropy(1)
     assert any("the of of" in fault for fault in report.faults)
     assert "grammatical" in report.table() and json.loads(json.dumps(report.to_dict()))["stories"] == 11
@@ -59,7 +59,7 @@ def test_rates_count_grammatical_and_consistent_stories():
 
 def test_a_report_without_one_consistent_story_says_so():
     report = read_stories([TOKENIZER.encode("nonsense")], TOKENIZER, 1, SamplerConfig(steps=4), 32)
-    assert report.consistent == 0 and report.surprise is None and "unknown" in report.table()
+    assert report.consistent == 0 and report.surprisal is None and "unknown" in report.table()
 
 
 def test_unigram_entropy_of_equal_frequencies_is_their_log():

@@ -55,8 +55,8 @@ def test_a_loss_that_is_no_number_is_reported_with_its_update(tmp_path, loss):
 
 def test_the_curve_is_a_picture_with_or_without_updates_and_entropy():
     records = [{"step": step, "loss": 1 / step} for step in range(1, 30)]
-    validation = {"step": 20, "validation": 0.4, "floor": 0.1}
-    for lines in ([], records, [*records, validation], [{**validation, "floor": None}]):
+    validation = {"step": 20, "validation": 0.4, "entropy": 0.1}
+    for lines in ([], records, [*records, validation], [{**validation, "entropy": None}]):
         assert draw_curve(lines, 1000, "a title").startswith(b"\x89PNG")
 
 
@@ -70,7 +70,7 @@ def test_the_board_holds_the_record_s_figures(options):
     record = {r["step"]: r["loss"] for r in read_log(config.folder) if "loss" in r}
     shown = {event.step: event.value for event in tensorboard.Scalars(TAGS["loss"])}
     assert shown == pytest.approx(record)
-    assert [event.step for event in tensorboard.Scalars(TAGS["gap"])] == [6]
+    assert [event.step for event in tensorboard.Scalars(TAGS["excess_nelbo"])] == [6]
     assert tensorboard.Scalars(TAGS["tokens_per_second"])[0].value > 0
 
 
@@ -79,3 +79,8 @@ def test_without_tensorboard_the_way_out_is_named(monkeypatch, tmp_path):
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     with pytest.raises(ImportError, match="pip install tensorboard"):
         TensorBoardLogger(tmp_path, 0)
+
+
+def test_lines_with_older_keys_are_read(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"step": 4, "validation": 2.0, "floor": 0.5, "gap": 1.5}\n')
+    assert read_log(tmp_path) == [{"step": 4, "validation": 2.0, "entropy": 0.5, "excess_nelbo": 1.5}]

@@ -82,7 +82,7 @@ def test_a_run_leaves_a_log_a_curve_a_state_and_a_checkpoint(options, tmp_path, 
     log = read_log(run)
     assert [record["step"] for record in log if "loss" in record] == list(range(1, 13))
     assert [record["step"] for record in log if "validation" in record] == [5, 10, 12]
-    assert all(0 < record["floor"] < record["validation"] for record in log if "validation" in record)
+    assert all(0 < record["entropy"] < record["validation"] for record in log if "validation" in record)
     model, _ = load_checkpoint(result.checkpoint)
     assert model.config == options(architecture).model_config
     extra = inspect_checkpoint(result.checkpoint).extra
@@ -168,9 +168,9 @@ def test_documents_of_a_window_do_not_see_each_other_where_asked(options, tiny_m
     )
 
 
-def test_a_run_that_keeps_documents_apart_is_validated_so_and_claims_no_floor(options):
+def test_a_run_that_keeps_documents_apart_is_validated_so_and_claims_no_entropy(options):
     result = train(options(document_boundaries=True, length=32), progress=False)
-    assert result.validation.floor is None and result.validation.gap is None
+    assert result.validation.entropy is None and result.validation.excess_nelbo is None
 
 
 def test_bf16_autocast_trains_and_keeps_weights_in_float32(options):

@@ -61,7 +61,15 @@ def toy_recipe(monkeypatch, tiny_model):
         "tokens": 12 * 4 * 32,
         "warmup_steps": 5,
     }
-    toy = Recipe(about="for tests", options=options, level=1, windows=8, draws=2, stories=2, batch_size=4)
+    toy = Recipe(
+        about="for tests",
+        options=options,
+        level=1,
+        num_sequences=8,
+        num_mc_samples=2,
+        stories=2,
+        batch_size=4,
+    )
     monkeypatch.setitem(recipes.RECIPES, "toy", toy)
 
 
@@ -75,7 +83,7 @@ def test_a_recipe_trains_measures_the_very_file_and_writes_its_card(toy_recipe, 
     assert extra["evaluation"]["nats_per_token"] == again["evaluation"]["nats_per_token"]
     card = (out / "README.md").read_text()
     for piece in (
-        "| gap |",
+        "| excess nelbo |",
         "| grammatical |",
         "| consistent |",
         "own distribution",

@@ -25,7 +25,7 @@ from diffuapriel.checkpoint import load_checkpoint
 from diffuapriel.data.registry import open_corpus
 from diffuapriel.device import device_name
 from diffuapriel.evaluation.interval import ratio_interval
-from diffuapriel.evaluation.nelbo import estimate, score_windows
+from diffuapriel.evaluation.nelbo import estimate, score_sequences
 from diffuapriel.evaluation.tales import default_sampler, evaluate_tales
 from diffuapriel.storage import read_json, write_json
 from diffuapriel.training.logging import read_log
@@ -125,12 +125,12 @@ def run_once(
 def measure(plan: Plan, checkpoint: Path) -> dict[str, Any]:
     """NELBO with its interval, the nats of every window, and for tales the quality of samples."""
     model, tokenizer = load_checkpoint(checkpoint, device=plan.torch_device)
-    scores = score_windows(
+    scores = score_sequences(
         model,
         open_corpus(plan.corpus, tokenizer),
         length=plan.length,
-        windows=plan.windows,
-        draws=plan.draws,
+        num_sequences=plan.windows,
+        num_mc_samples=plan.draws,
         batch_size=plan.batch_size,
     )
     found: dict[str, Any] = {

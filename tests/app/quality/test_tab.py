@@ -59,11 +59,11 @@ def score(nats: list[float], draws: int = 16) -> TextScore:
         nats=sum(nats),
         nats_per_token=sum(nats) / n,
         ci95=(0.9 * sum(nats) / n, 1.1 * sum(nats) / n),
-        surprise=list(nats),
+        surprisal=list(nats),
         standard_error=[0.5] * n,
         entropy=[1.0] * n,
         alternatives=[[(5, 0.5), (6, 0.25)]] * n,
-        draws=draws,
+        num_mc_samples=draws,
     )
 
 
@@ -116,7 +116,7 @@ def test_the_player_colors_every_token_by_its_surprise(model_entry):
     assert set(start["ids"]) == {TOKENIZER.mask_id} and end["ids"] == asked.tokens
     assert end["confidence"][:2] == pytest.approx([1.0, 0.5])
     assert end["top_k"]["0"] == [[5, 0.5], [6, 0.25]] and end["revealed"] == []
-    assert message["meta"]["model"] == "Surprise, toy-diffutran"
+    assert message["meta"]["model"] == "Surprisal, toy-diffutran"
 
 
 def test_the_table_holds_the_bound_beside_the_exact_value(model_entry):
@@ -136,12 +136,12 @@ def test_markup_in_a_text_stays_text(model_entry):
     page = scores.figures(score([1.0] * len(asked.tokens)), asked, TOKENIZER)
     assert "<script" not in page and "&lt;" in page
     assert "<" not in scores.player_message(score([1.0] * len(asked.tokens)), asked, TOKENIZER, model_entry)
-    chart = charts.surprise_chart(score([1.0, 1.0]), [EVIL, "a"])
+    chart = charts.surprisal_chart(score([1.0, 1.0]), [EVIL, "a"])
     assert list(chart.data[0].customdata) == ["&lt;script&gt;alert(1)&lt;/script&gt;", "a"]
 
 
 def test_an_error_bar_never_reaches_below_zero():
-    bars = charts.surprise_chart(score([0.1, 3.0]), ["a", "b"]).data[0]
+    bars = charts.surprisal_chart(score([0.1, 3.0]), ["a", "b"]).data[0]
     assert list(bars.y) == [0.1, 3.0]
     assert list(bars.error_y.array) == pytest.approx([0.98, 0.98])
     assert list(bars.error_y.arrayminus) == pytest.approx([0.1, 0.98])
@@ -152,7 +152,7 @@ def test_a_score_streams_in_round_by_round(tab, visitor):
     assert len(updates) == 3
     assert "<progress" in updates[1][4] and "16 of 32 masks" in updates[1][4]
     table, player, chart, numbers, status = updates[-1]
-    assert numbers["draws"] == 32 and len(numbers["surprise"]) == len(numbers["tokens"])
+    assert numbers["num_mc_samples"] == 32 and len(numbers["surprisal"]) == len(numbers["tokens"])
     assert numbers["nats_per_token"] == pytest.approx(math.log(4097), rel=0.02), (
         "an untrained model knows nothing"
     )
@@ -168,7 +168,7 @@ def test_a_score_that_is_stopped_keeps_its_rounds_and_one_that_is_left_frees_the
     for update in stream:
         tab.score_stops.stop(visitor.session_hash)
         last = update
-    assert last[3]["draws"] == 16 and "<progress" not in last[4]
+    assert last[3]["num_mc_samples"] == 16 and "<progress" not in last[4]
     stream = tab.score(**(SCORE | {"rounds": 32}), request=visitor)
     next(stream), next(stream)
     assert tab.models.busy
@@ -200,7 +200,7 @@ def test_points_stream_in_and_the_chart_grows(tab, visitor):
     assert sizes[0] == 1 and sizes[-1] == 2
     assert any("<progress" in u[2] for u in updates)
     chart, points, status = updates[-1]
-    assert [p["steps"] for p in points] == [1, 2] and points[0]["windows"] == 4
+    assert [p["steps"] for p in points] == [1, 2] and points[0]["num_sequences"] == 4
     assert points[0]["grammatical"] == 0.0 and 0 < points[0]["grammatical_ci95"][1] < 1
     assert "3 forward passes of 4 × 40 tokens" in status
     assert chart["visible"] and not tab.models.busy and len(tab.curve_stops) == 0

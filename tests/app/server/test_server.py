@@ -163,7 +163,7 @@ def test_a_visitor_who_closes_the_page_frees_the_model_within_one_step(served, m
 def test_only_the_doors_that_are_meant_are_open(served):
     doors = httpx.get(f"{served.url}gradio_api/info").json()["named_endpoints"]
     written = {"/unmask", "/open_trace", "/race", "/sweep", "/results", "/models", "/trace_gif"}
-    measured = {"/inside", "/inside_closer", "/surprise", "/steps_quality"}
+    measured = {"/inside", "/inside_closer", "/surprisal", "/steps_quality"}
     assert set(doors) == written | measured
 
 

@@ -19,7 +19,7 @@ TRANSLATIONS = language.languages()[1:]
 STORIES = (
     "EXAMPLES",
     "INSIDE_EXAMPLES",
-    "SURPRISE_EXAMPLES",
+    "SURPRISAL_EXAMPLES",
 )  # named in the language, told in the models' English
 KEPT = {"INSIDE_TEXT", "MODULATIONS", "TITLE"}  # a story, names of the API, the name
 
