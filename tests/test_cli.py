@@ -433,7 +433,7 @@ def test_bench_prints_its_tables_and_keeps_the_figures(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "diffuapriel.benchmark.cpu.run.measure_generation", lambda entry, **_: _two_generations()
+        "diffuapriel.benchmark.cpu.generation.time_generations", lambda entry, **_: _two_generations()
     )
     kept = tmp_path / "bench.json"
     code, out, err = run("bench", "generation", "--quick", "--json", str(kept))
@@ -443,9 +443,9 @@ def test_bench_prints_its_tables_and_keeps_the_figures(
 
 
 def _two_generations() -> list:
-    from diffuapriel.benchmark.cpu.generation import GenerationResult
+    from diffuapriel.benchmark.report import SamplerRow
 
-    return [GenerationResult("model", 256, steps, 1.0, 0.05) for steps in (32, 64)]
+    return [SamplerRow("model", 256, 1, (1000.0,), steps, (950.0,)) for steps in (32, 64)]
 
 
 def test_a_model_is_trained_kept_and_sampled(

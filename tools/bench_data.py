@@ -29,7 +29,7 @@ from pathlib import Path
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from diffuapriel.benchmark.table import table
+from diffuapriel.benchmark.format import table
 from diffuapriel.config import ARCHITECTURES, PRESETS, ModelConfig, preset
 from diffuapriel.data.base import Corpus
 from diffuapriel.data.build import build_tokens

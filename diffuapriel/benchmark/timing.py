@@ -15,7 +15,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -120,38 +119,3 @@ def time_interleaved(
 def paired_ratio(ours: Sequence[float], peer: Sequence[float]) -> Spread:
     """How many times as long the peer takes, round by round."""
     return Spread.of([y / x for x, y in zip(ours, peer, strict=True)])
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Milliseconds over all repeats."""
-
-    median_ms: float
-    min_ms: float
-    max_ms: float
-
-
-@dataclass(frozen=True)
-class Duel:
-    """Our timing, the peer's, and how many times as long the peer takes."""
-
-    ours: Timing
-    peer: Timing
-    ratio: float
-    ratio_min: float
-    ratio_max: float
-    repeats: int
-
-
-def duel(
-    ours: Callable[[], object], peer: Callable[[], object], *, repeats: int = 7, warmup: int = 2
-) -> Duel:
-    """Time `ours` and `peer` in turn after `warmup` untimed calls of each."""
-    if repeats < 1 or warmup < 1:
-        raise ValueError(f"repeats is {repeats} and warmup {warmup}; both must be 1 or more")
-    for _ in range(warmup):
-        ours()
-        peer()
-    ms = time_interleaved({"ours": ours, "peer": peer}, repeats=repeats)
-    ratio = paired_ratio(ms["ours"], ms["peer"])
-    return Duel(Timing(*Spread.of(ms["ours"])), Timing(*Spread.of(ms["peer"])), *ratio, repeats)

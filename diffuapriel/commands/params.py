@@ -27,7 +27,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the table."""
-    from diffuapriel.benchmark.table import table
+    from diffuapriel.benchmark.format import table
 
     rows = [row for name in args.presets or PRESETS for row in preset_rows(name)]
     if args.json:

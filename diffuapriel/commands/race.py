@@ -96,8 +96,8 @@ def open_entry(name: str, device: str) -> Entry:
 
 def format_race(result: RaceResult) -> str:
     """The entries, fastest first, and the sentences about fairness."""
+    from diffuapriel.benchmark.format import table
     from diffuapriel.benchmark.memory import format_bytes
-    from diffuapriel.benchmark.table import table
 
     entries = sorted(result.entries, key=lambda entry: entry.seconds)
     rows = []

@@ -1,13 +1,19 @@
-"""The bound: arithmetic that reproduces the figures the targets were set by."""
+"""The roofline: arithmetic that reproduces the figures the targets were set by."""
 
 from __future__ import annotations
 
 import pytest
 
-from diffuapriel.benchmark.roofline import FLASH_ATTENTION_2, Rates, backbone_work, bound_seconds, mixer_bytes
+from diffuapriel.benchmark.roofline import (
+    FLASH_ATTENTION_2,
+    Peaks,
+    backbone_work,
+    mixer_bytes,
+    roofline_seconds,
+)
 from diffuapriel.config import ARCHITECTURES, ModelConfig, preset
 
-H200 = Rates(matrix=790e12, bandwidth=4.3e12)
+H200 = Peaks(flops=790e12, bandwidth=4.3e12)
 TRAN = ModelConfig("diffutran", 2048, 24, attention_headdim=128)
 PURE = ModelConfig("diffuapriel", 2048, 18)
 HYBRID = ModelConfig("diffuapriel-h", 2048, 20, attention_every=4)
@@ -20,8 +26,8 @@ def weights(config: ModelConfig) -> float:
 def ratio(config: ModelConfig, length: int, share: float | None = None) -> float:
     """DiffuTran's time over that of `config`, both divided by their parameters."""
     options = {} if share is None else {"attention_share": share}
-    tran = bound_seconds(TRAN, length, 4, H200, **options) / weights(TRAN)
-    return tran / (bound_seconds(config, length, 4, H200) / weights(config))
+    tran = roofline_seconds(TRAN, length, 4, H200, **options) / weights(TRAN)
+    return tran / (roofline_seconds(config, length, 4, H200) / weights(config))
 
 
 def test_the_three_backbones_of_the_promise_have_equal_parameters() -> None:
@@ -68,7 +74,7 @@ def test_attention_alone_grows_with_the_square_of_the_length() -> None:
 
 
 def test_a_short_text_waits_for_the_weights_to_be_read() -> None:
-    one_token = bound_seconds(PURE, 1, 1, H200)
+    one_token = roofline_seconds(PURE, 1, 1, H200)
     assert one_token >= 2 * weights(PURE) / H200.bandwidth
 
 
@@ -78,6 +84,6 @@ def test_the_mixer_reads_its_input_once_and_writes_its_output_once() -> None:
     assert mixer_bytes(PURE, 1024, 2, backward=True) == 2 * (3 * projected + 2 * y) * 2048
 
 
-def test_rates_that_cannot_be_are_refused() -> None:
+def test_peaks_that_cannot_be_are_refused() -> None:
     with pytest.raises(ValueError, match="must be above 0"):
-        Rates(0, 4e12)
+        Peaks(0, 4e12)

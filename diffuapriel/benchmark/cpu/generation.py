@@ -1,48 +1,42 @@
-"""The share of a generation that is spent outside the denoiser: choosing positions, drawing tokens, recording.
+"""The share of a generation spent outside the denoiser: choosing positions, drawing tokens, recording.
 
-Measured by the fair race with one entry (`diffuapriel.benchmark`), on the bundled checkpoint where there is one and
-on random weights of the same architecture otherwise; the speed does not depend on the weights.
+Measured by a race with one entry (benchmark/generation.py): the bundled checkpoint, or random weights in a clone
+without checkpoints; the speed does not depend on the weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 from diffuapriel.benchmark.entry import Entry
 from diffuapriel.benchmark.generation import race
+from diffuapriel.benchmark.plan import PURE, Bench
+from diffuapriel.benchmark.report import SamplerRow
+from diffuapriel.checkpoint import bundled
 
-TARGET_SHARE = 0.10  # of the generation's time
 CHECKPOINT = "tales-diffuapriel"
 
 
-@dataclass(frozen=True)
-class GenerationResult:
-    """One generation: medians over the repeats. `outside_share` is 1 minus the denoiser's share of the time."""
-
-    model: str
-    length: int
-    steps: int
-    seconds: float
-    outside_share: float
-    target_share: float = TARGET_SHARE
+def measure_generation(bench: Bench) -> Iterator[list[SamplerRow]]:
+    bench.say("generation: time outside the denoiser")
+    yield time_generations(default_entry(bench.plan.preset), steps=bench.plan.generation_steps)
 
 
-def measure_generation(
+def time_generations(
     entry: Entry, *, length: int = 256, steps: Sequence[int] = (32, 64), repeats: int = 3
-) -> list[GenerationResult]:
+) -> list[SamplerRow]:
     """Generate `length` tokens from nothing with the `confidence` strategy, once for each number of steps."""
-    results = []
+    rows = []
     for count in steps:
-        (lap,) = race([entry], length, count, repeats=repeats).entries
-        results.append(GenerationResult(lap.name, length, count, lap.seconds, 1.0 - lap.denoiser_share))
-    return results
+        result = race([entry], length, count, repeats=repeats)
+        whole = tuple(sum(run.step_ms) for run in result.runs)
+        denoiser = tuple(run.denoiser_ms for run in result.runs)
+        rows.append(SamplerRow(entry.name, length, 1, whole, count, denoiser))
+    return rows
 
 
 def default_entry(preset: str = "nano") -> Entry:
     """The bundled DiffuApriel, or random weights of `preset` in a clone without checkpoints."""
-    from diffuapriel.checkpoint import bundled
-
     if CHECKPOINT in bundled():
         return Entry.from_checkpoint(CHECKPOINT)
-    return Entry.random(preset, "diffuapriel")
+    return Entry.random(preset, PURE)

@@ -1,9 +1,9 @@
-"""Peak memory of one forward pass, each measured in a process of its own.
+"""Peak memory of one forward pass, each in a process of its own.
 
-A process's highest resident size never falls, so a measurement needs a fresh process:
+The highest resident size of a process never falls, so each measurement needs a fresh process:
 `python -m diffuapriel.benchmark.cpu.memory nano diffuapriel 65536` builds the model with random weights, runs one
 forward pass (all logits, batch 1) and prints its peak as JSON. The figure is the whole process: Python, PyTorch,
-weights and activations; `baseline_bytes` is what the process held before the pass.
+weights and activations.
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
 
-TARGET_BYTES = 4e9  # nano at 65,536 tokens must stay below
-TARGET_LENGTH = 65_536
+import torch
 
-
-@dataclass(frozen=True)
-class PeakResult:
-    """Highest resident size of a process that ran one forward pass; bytes."""
-
-    preset: str
-    architecture: str
-    length: int
-    peak_bytes: int
-    baseline_bytes: int
+from diffuapriel.benchmark.plan import Bench
+from diffuapriel.benchmark.report import MemoryRow
+from diffuapriel.config import preset as preset_config
+from diffuapriel.model.denoiser import Denoiser
 
 
-def measure_peak(preset: str, architecture: str, length: int, timeout: float = 900.0) -> PeakResult:
-    """Run one forward pass in a child process and return its peak.
+def measure_memory(bench: Bench) -> Iterator[list[MemoryRow]]:
+    for architecture, length in bench.plan.memory_runs:
+        bench.say(f"peak memory: {architecture} {bench.plan.preset}, {length:,} tokens")
+        yield [measure_peak(bench.plan.preset, architecture, length)]
 
-    Raises RuntimeError, with the child's last line, when it failed (out of memory, say) or took over `timeout` s.
+
+def measure_peak(preset: str, architecture: str, length: int, timeout: float = 900.0) -> MemoryRow:
+    """The peak of one forward pass in a child process.
+
+    Raises RuntimeError, with the child's last line, if it fails (out of memory, say) or takes over `timeout` seconds.
     """
     command = [sys.executable, "-m", "diffuapriel.benchmark.cpu.memory", preset, architecture, str(length)]
     try:
@@ -43,23 +43,18 @@ def measure_peak(preset: str, architecture: str, length: int, timeout: float = 9
     if child.returncode:
         reason = (child.stderr.strip().splitlines() or [f"exit status {child.returncode}"])[-1]
         raise RuntimeError(f"{architecture} {preset} at {length:,} tokens failed: {reason}")
-    return PeakResult(**json.loads(child.stdout.splitlines()[-1]))
+    return MemoryRow(**{**json.loads(child.stdout.splitlines()[-1]), "ms": ()})
 
 
-def forward_once(preset: str, architecture: str, length: int) -> PeakResult:
-    """One forward pass in this process, and the highest resident size that the process has had."""
-    import torch
-
-    from diffuapriel.config import preset as preset_config
-    from diffuapriel.model.denoiser import Denoiser
-
+def forward_once(preset: str, architecture: str, length: int) -> MemoryRow:
+    """One forward pass in this process, and the highest resident size of the process so far."""
     config = preset_config(preset, architecture)
     model = Denoiser(config).eval()
     ids = torch.full((1, length), config.mask_id)
     baseline = _highest_resident()
     with torch.inference_mode():
         model(ids, torch.ones(1))
-    return PeakResult(preset, architecture, length, _highest_resident(), baseline)
+    return MemoryRow(architecture, length, 1, (), _highest_resident(), baseline)
 
 
 def _highest_resident() -> int:

@@ -1,38 +1,36 @@
-"""The peer: the minimal SSD of the Mamba-2 paper, twice, with flips.
+"""The chunked SSD against the Mamba-2 paper's minimal listing with flips, forward and backward.
 
 Listing 1 of "Transformers are SSMs" (Dao and Gu, 2024, arXiv:2405.21060, section 6) is the chunked algorithm in four
-einsums, and what a reader of the paper would write first. It is written here after the paper, so that our `chunked`
-backend has a named opponent. In the listing every head has its own B and C; a model whose heads share them, as ours
-do, repeats them. The authors' code later let the heads of a group share; that stronger form is timed beside it.
+einsums: what a reader of the paper would write first. It is written here after the paper, as a peer for our `chunked`
+backend. In the listing each head has its own B and C; a model whose heads share them, like ours, repeats them. The
+authors' code later let the heads of a group share them; that stronger form is timed too.
+
+The shapes are those of one bidirectional layer of d_model 256: batch 8, and in each direction 8 heads of 64 channels
+and a state of 64. All get the same inputs and must agree in output and gradients before they are timed.
 
 Shapes: b batch, c chunks, l and s positions in a chunk, h heads, p headdim, n state.
-
-Our chunked SSD against the Mamba-2 paper's minimal listing with flips, forward and backward.
-
-The shapes are those of one bidirectional layer of width 256: batch 8, 8 heads of 64 channels and a state of 64
-in each direction. Both contestants get the same inputs, both are held to each other first (output and every
-gradient), and only then are they timed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diffuapriel.benchmark.timing import Duel, duel
+from diffuapriel.benchmark.plan import Bench
+from diffuapriel.benchmark.report import ScanRow
+from diffuapriel.benchmark.timing import time_interleaved
 from diffuapriel.ops.ssd import ssd_bidirectional
 
 
 def segsum(log_decay: Tensor) -> Tensor:
     """Sums over every segment: out[..., i, j] = sum of log_decay[..., j+1 : i+1], -inf above the diagonal.
 
-    log_decay (..., length) -> (..., length, length). The masked cumulative sum of the paper, not a difference of
-    two cumulative sums, which cancels badly.
+    log_decay (..., length) -> (..., length, length). A masked cumulative sum, as in the paper: the difference of two
+    cumulative sums cancels badly.
     """
     length = log_decay.shape[-1]
     square = torch.ones(length, length, dtype=torch.bool, device=log_decay.device)
@@ -86,26 +84,14 @@ def minimal_bidirectional(
     return torch.stack([y_forward, y_reverse], dim=2)
 
 
-TARGET = 1.7  # how many times as long the listing must take
+OURS, LISTING, SHARED = "chunked", "Listing 1, flips", "Listing 1, flips, shared B and C"
+WARM_UPS = 2
 TOLERANCE = 1e-4  # largest relative difference of outputs and gradients, float32
 
 
-@dataclass(frozen=True)
-class ScanResult:
-    """Two duels and the shape they were fought on; `error` is the largest relative difference found beforehand.
-
-    against_listing: the peer is the paper's listing; against_shared: its later form, in which heads share B and C.
-    """
-
-    batch: int
-    length: int
-    heads: int
-    headdim: int
-    state: int
-    error: float
-    against_listing: Duel
-    against_shared: Duel
-    target: float = TARGET
+def measure_scan(bench: Bench) -> Iterator[list[ScanRow]]:
+    bench.say("scan: chunked against the minimal listing, forward and backward")
+    yield compare_scans(repeats=bench.plan.repeats)
 
 
 def compare_scans(
@@ -116,27 +102,30 @@ def compare_scans(
     headdim: int = 64,
     state: int = 64,
     repeats: int = 7,
-) -> ScanResult:
-    """Check the two scans against each other, then time forward plus backward in turn.
+) -> list[ScanRow]:
+    """The rows of OURS, LISTING and SHARED, forward plus backward. `heads` is per direction.
 
-    `heads` is per direction. Raises RuntimeError when the two do not compute the same thing.
+    Raises RuntimeError if the three do not compute the same thing.
     """
     inputs = scan_inputs(batch, length, heads, headdim, state)
-    error = max(largest_difference(inputs, peer) for peer in (minimal_bidirectional, _shared))
-    if error > TOLERANCE:
+    peers = {LISTING: minimal_bidirectional, SHARED: partial(minimal_bidirectional, repeat=False)}
+    errors = {OURS: 0.0, **{name: largest_difference(inputs, peer) for name, peer in peers.items()}}
+    if (error := max(errors.values())) > TOLERANCE:
         raise RuntimeError(
             f"the chunked scan and the listing differ by {error:.1e}, more than {TOLERANCE:.0e}"
         )
-    ours = partial(_run, _ours, inputs)
-    against_listing = duel(ours, partial(_run, minimal_bidirectional, inputs), repeats=repeats)
-    against_shared = duel(ours, partial(_run, _shared, inputs), repeats=repeats)
-    return ScanResult(batch, length, heads, headdim, state, error, against_listing, against_shared)
+    calls = {name: partial(_run, scan, inputs) for name, scan in {OURS: _ours, **peers}.items()}
+    for call in calls.values():
+        for _ in range(WARM_UPS):
+            call()
+    ms = time_interleaved(calls, repeats=repeats)
+    return [ScanRow(name, length, batch, ms[name], heads, headdim, state, errors[name]) for name in calls]
 
 
 def scan_inputs(
     batch: int, length: int, heads: int, headdim: int, state: int, seed: int = 0
 ) -> dict[str, Tensor]:
-    """Random inputs of both directions, one group each, and the gradient that is sent back."""
+    """Random inputs of both directions, one group each, and the gradient of y."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
@@ -144,7 +133,7 @@ def scan_inputs(
 
     return {
         "x": normal(batch, length, 2, heads, headdim),
-        "dt": torch.nn.functional.softplus(normal(batch, length, 2, heads) - 4),  # as a fresh Mamba-2 has it
+        "dt": torch.nn.functional.softplus(normal(batch, length, 2, heads) - 4),  # as in a new Mamba-2
         "A": -torch.exp(torch.rand(2, heads, generator=generator) * 2.7),  # 1 to 15
         "B": normal(batch, length, 2, 1, state),
         "C": normal(batch, length, 2, 1, state),
@@ -156,19 +145,14 @@ def largest_difference(
     inputs: dict[str, Tensor], peer: Callable[..., Tensor] = minimal_bidirectional
 ) -> float:
     """Largest difference from `peer` over output and gradients, relative to each tensor's largest value."""
-    errors = []
-    for a, b in zip(_run(_ours, inputs), _run(peer, inputs), strict=True):
-        errors.append(((a - b).abs().max() / b.abs().max()).item())
-    return max(errors)
+    pairs = zip(_run(_ours, inputs), _run(peer, inputs), strict=True)
+    return max(((a - b).abs().max() / b.abs().max()).item() for a, b in pairs)
 
 
 def _ours(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
     y = ssd_bidirectional(x, dt, A, B, C, backend="chunked")
     assert isinstance(y, Tensor)
     return y
-
-
-_shared = partial(minimal_bidirectional, repeat=False)
 
 
 def _run(scan: Callable[..., Tensor], inputs: dict[str, Tensor]) -> list[Tensor]:

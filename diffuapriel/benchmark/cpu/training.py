@@ -1,8 +1,8 @@
-"""What the training loop costs: the speed of `train` over that of the same model in a loop as one writes it first.
+"""The cost of the training loop: milliseconds per update of `train`, and of the same model in a plain loop.
 
-Both read the same batches of the same corpus, draw the same noise, clip and step AdamW at the same rates, and so end
-at the same losses, which is checked. Ours also keeps the average of the weights, logs, looks at the clock and for
-signals; the plain one asks for each loss, as such loops do. Start, last save and validation are not in the time.
+Both read the same batches, draw the same noise, clip and step AdamW at the same rates, and so must reach the same
+losses. `train` also averages the weights, logs, and checks the clock and signals; the plain loop reads every loss back,
+as such loops do. Start, last save and validation are not counted.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import torch
 from torch import nn
 
-from diffuapriel.benchmark.timing import Spread, Timing, paired_ratio, undisturbed
+from diffuapriel.benchmark.plan import Bench
+from diffuapriel.benchmark.report import TrainingRow
+from diffuapriel.benchmark.timing import interleaved, undisturbed
 from diffuapriel.data.registry import open_corpus
 from diffuapriel.diffusion.objective import nelbo, stratified_t
 from diffuapriel.diffusion.schedule import get_schedule
@@ -26,34 +28,21 @@ from diffuapriel.training.logging import read_log
 from diffuapriel.training.loop import noise_seed, train
 from diffuapriel.training.optimizer import learning_rate, make_optimizer
 
-TARGET = 0.95  # of the plain loop's speed
+OURS, PLAIN = "train()", "a plain loop"
 TOLERANCE = 1e-4  # of the losses, relative
 
 
-@dataclass(frozen=True)
-class TrainingResult:
-    """Milliseconds an update of both loops, and our speed over the plain one's: median, least and most of the pairs."""
-
-    preset: str
-    architecture: str
-    batch: int
-    length: int
-    updates: int
-    repeats: int
-    ours: Timing
-    plain: Timing
-    ratio: float
-    ratio_min: float
-    ratio_max: float
-    target: float = TARGET
+def measure_training(bench: Bench) -> Iterator[list[TrainingRow]]:
+    bench.say(f"training: our loop against a plain one, {bench.plan.preset}")
+    yield compare_training(preset=bench.plan.preset, repeats=bench.plan.repeats)
 
 
 def compare_training(
     *, preset: str = "nano", batch: int = 8, length: int = 256, updates: int = 5, repeats: int = 7
-) -> TrainingResult:
-    """Train by both loops in turn, `repeats` times after one untimed run of each.
+) -> list[TrainingRow]:
+    """Milliseconds per update of OURS and PLAIN, interleaved, in `repeats` rounds after one untimed round.
 
-    Raises ValueError when `repeats` is less than 1, RuntimeError when the two do not end at the same losses.
+    Raises ValueError for `repeats` below 1, and RuntimeError if the two do not reach the same losses.
     """
     if repeats < 1:
         raise ValueError(f"repeats is {repeats}; it must be 1 or more")
@@ -67,34 +56,25 @@ def compare_training(
         validation_windows=2,
         save_seconds=1e6,
     )
-    ours, plain = [], []
-    for turn in range(repeats + 1):
-        seconds, losses = _ours(config)
-        peer_seconds, peer_losses = _plain(config)
-        for loss, peer in zip(losses, peer_losses, strict=True):
+    runs = {OURS: _ours, PLAIN: _plain}
+    ms: dict[str, list[float]] = {name: [] for name in runs}
+    losses: dict[str, list[float]] = {}
+    for turn, name in enumerate(interleaved(list(runs), repeats + 1)):  # the first round is a warm-up
+        seconds, losses[name] = runs[name](config)
+        if turn >= len(runs):
+            ms[name].append(1000 * seconds / updates)
+        if turn % len(runs) == 0:
+            continue
+        for loss, peer in zip(losses[OURS], losses[PLAIN], strict=True):
             if abs(loss - peer) > TOLERANCE * abs(peer):
-                raise RuntimeError(f"the loops do not train the same: losses {losses} and {peer_losses}")
-        if turn:
-            ours.append(1000 * seconds / updates)
-            plain.append(1000 * peer_seconds / updates)
-    ratio, least, most = paired_ratio(ours, plain)
-    return TrainingResult(
-        preset,
-        config.architecture,
-        batch,
-        length,
-        updates,
-        repeats,
-        Timing(*Spread.of(ours)),
-        Timing(*Spread.of(plain)),
-        ratio,
-        least,
-        most,
-    )
+                raise RuntimeError(
+                    f"the loops do not train the same: losses {losses[OURS]} and {losses[PLAIN]}"
+                )
+    return [TrainingRow(name, length, batch, tuple(ms[name])) for name in runs]
 
 
 def _ours(config: TrainConfig) -> tuple[float, list[float]]:
-    """Seconds in the loop, as `train` counts them, and the losses."""
+    """Seconds in the loop, as `train` counts them, and losses."""
     with tempfile.TemporaryDirectory() as folder, undisturbed():
         seconds = train(dataclasses.replace(config, folder=folder), progress=False).seconds
         records = read_log(folder)
@@ -102,7 +82,7 @@ def _ours(config: TrainConfig) -> tuple[float, list[float]]:
 
 
 def _plain(config: TrainConfig) -> tuple[float, list[float]]:
-    """The loop as one writes it first: seconds and losses."""
+    """Seconds and losses of a loop without extras."""
     schedule, generator = get_schedule(config.schedule), torch.Generator()
     corpus = open_corpus(config.corpus, get_tokenizer(config.model_config.tokenizer))
     with torch.random.fork_rng():

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from diffuapriel.benchmark.gpu.plan import DIFFUTRAN, DIFFUTRAN_FLASH_2, HYBRID, PURE
-from diffuapriel.benchmark.gpu.report import shapes_of
-from diffuapriel.benchmark.gpu.results import GpuReport
-from diffuapriel.benchmark.gpu.targets import best_diffutran
+from diffuapriel.benchmark.format import BEST, shapes_of
+from diffuapriel.benchmark.plan import DIFFUTRAN, DIFFUTRAN_FLASH_2, HYBRID, PURE
+from diffuapriel.benchmark.report import BenchReport
 from diffuapriel.charts.curves import Curve, Panel
 from diffuapriel.charts.palette import series_styles
 
@@ -25,37 +24,37 @@ LABELS = {
 STYLES = dict(zip(LABELS, series_styles(list(LABELS)), strict=True))
 
 
-def latency_curves(report: GpuReport) -> list[Curve]:
+def latency_curves(report: BenchReport) -> list[Curve]:
     """Milliseconds over length at batch 1, one curve per model."""
     curves = []
     for name, label in LABELS.items():
-        rows = [row for row in report.forward if (row.racer, row.batch) == (name, 1)]
+        rows = [row for row in report.forward if (row.entry, row.batch) == (name, 1)]
         if rows:
             lengths, times = tuple(row.length for row in rows), tuple(row.median_ms for row in rows)
             curves.append(Curve(label, lengths, times, STYLES[name]))
     return curves
 
 
-def speed_curves(report: GpuReport) -> list[Curve]:
+def speed_curves(report: BenchReport) -> list[Curve]:
     """DiffuTran's time over that of the two Mamba models with a filling batch, measured and by the roofline."""
     curves = []
     for name in (PURE, HYBRID):
         points = []
-        for length, batch in shapes_of(report.forward, filling=True):
-            ours, peer = report.find("forward", name, length, batch), best_diffutran(report, length, batch)
+        for shape in shapes_of(report.forward, filling=True):
+            ours, peer = shape.get(name), shape.get(BEST)
             if ours and peer:
-                points.append((length, ours.over(peer)[0], peer.bound_ms / ours.bound_ms))
+                points.append((shape.length, ours.over(peer).median, peer.roofline_ms / ours.roofline_ms))
         if points:
             lengths, measured, allowed = zip(*points, strict=True)
             curves.append(Curve(LABELS[name], lengths, measured, STYLES[name]))
-            bound = f"{LABELS[name]}, bound"
-            curves.append(Curve(bound, lengths, allowed, STYLES[name], dash="dot", markers=False))
+            roofline = f"{LABELS[name]}, roofline"
+            curves.append(Curve(roofline, lengths, allowed, STYLES[name], dash="dot", markers=False))
     return curves
 
 
-def write_chart(report: GpuReport, file: Path) -> None:
+def write_chart(report: BenchReport, file: Path) -> None:
     """Draw the chart into `file`, by its ending. Raises ValueError for another ending, or without a forward part."""
-    writers: dict[str, Callable[[GpuReport, Path], None]] = {".html": _write_html, ".png": _write_png}
+    writers: dict[str, Callable[[BenchReport, Path], None]] = {".html": _write_html, ".png": _write_png}
     if file.suffix not in writers:
         raise ValueError(f"the chart is {str(file)!r}; the name must end in .html or .png")
     if not report.forward:
@@ -64,7 +63,7 @@ def write_chart(report: GpuReport, file: Path) -> None:
     writers[file.suffix](report, file)
 
 
-def _panels(report: GpuReport) -> tuple[Panel, Panel]:
+def _panels(report: BenchReport) -> tuple[Panel, Panel]:
     latency, speed = "Forward pass, batch 1", "Speed over DiffuTran, filling batch"
     return (
         Panel("ms", latency_curves(report), latency, hover="%{y:.4~g} ms"),
@@ -72,11 +71,11 @@ def _panels(report: GpuReport) -> tuple[Panel, Panel]:
     )
 
 
-def _title(report: GpuReport) -> str:
+def _title(report: BenchReport) -> str:
     return f"{report.preset} on one {report.machine.device}, {report.dtype}"
 
 
-def _write_html(report: GpuReport, file: Path) -> None:
+def _write_html(report: BenchReport, file: Path) -> None:
     try:
         from plotly.subplots import make_subplots
     except ImportError as error:
@@ -98,7 +97,7 @@ def _write_html(report: GpuReport, file: Path) -> None:
     figure.write_html(file, include_plotlyjs=True, full_html=True)
 
 
-def _write_png(report: GpuReport, file: Path) -> None:
+def _write_png(report: BenchReport, file: Path) -> None:
     from diffuapriel.charts.matplotlib import draw_panel, new_figure, to_png
 
     figure = new_figure(12, 4.8, dpi=150, layout="constrained")

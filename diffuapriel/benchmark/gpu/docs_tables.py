@@ -1,62 +1,46 @@
-"""The README's GPU tables, written from the JSON: between two comments, by a command, never by hand.
+"""The GPU tables of docs/benchmarks.md, written from a bench's JSON between two comments, never by hand.
 
-The first comment names the JSON, so that a test can hold the tables to it.
+The first comment names the JSON, so that a test can compare the tables with it.
 """
 
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
-from diffuapriel.benchmark.gpu.report import aims_table, forward_table, generation_table, machine_line
-from diffuapriel.benchmark.gpu.results import GpuReport
-from diffuapriel.benchmark.gpu.targets import faster_from
+from diffuapriel.benchmark.format import machine_line, part_texts
+from diffuapriel.benchmark.report import BenchReport
+from diffuapriel.benchmark.targets import faster_from
 
 END = "<!-- end of the GPU tables -->"
 BLOCK = re.compile(rf"<!-- GPU tables(?: of (?P<source>\S+))? -->\n(?P<text>.*?){re.escape(END)}", re.S)
 
 
-def tables(report: GpuReport) -> str:
-    """Markdown: the machine, the forward pass at both batches, generation, and what was aimed at."""
-    parts = [machine_line(report)]
-    if report.forward:
-        parts += [
-            "Forward pass of the backbone, batch 1, medians in ms; in brackets the ratio that the arithmetic "
-            'allows on this card (`diffuapriel/benchmark/roofline.py`). FA2 is FlashAttention-2, forced; "best" is the '
-            "faster of the two DiffuTran columns.",
-            forward_table(report, filling=False),
-            "The same with a batch that fills the card:",
-            forward_table(report, filling=True),
-        ]
-    if report.generation:
-        first = faster_from(report)
-        crossing = f" At batch 1 DiffuApriel is the faster one from {first:,} tokens on." if first else ""
-        parts += [
-            f"A whole generation, head and sampler included, strategy `confidence`.{crossing}",
-            generation_table(report),
-        ]
-    parts += ["What was aimed at:", aims_table(report)]
-    return "\n\n".join(parts) + "\n"
+def tables(report: BenchReport) -> str:
+    """Markdown: the machine, and the tables of all parts."""
+    parts = [machine_line(report), *(f"### {text}" for text in part_texts(report))]
+    if first := faster_from(report):
+        parts.insert(1, f"In a whole generation at batch 1 DiffuApriel is faster from {first:,} tokens on.")
+    lines = [
+        f"\n{line}"
+        if old and line and (old.startswith("|") != line.startswith("|") or old.startswith("#"))
+        else line
+        for old, line in pairwise(["", *"\n\n".join(parts).split("\n")])
+    ]
+    return "\n".join(lines) + "\n"
 
 
-def write_tables(readme: Path, report: GpuReport, source: str) -> None:
-    """Put the tables of `report` into the README; `source` is its JSON, relative to the README.
+def write_tables(page: Path, report: BenchReport, source: str) -> None:
+    """Put the tables of `report` into `page`; `source` is its JSON, relative to the repository.
 
-    Raises ValueError where the two comments are missing.
+    Raises ValueError unless the page has the two comments exactly once.
     """
-    text = readme.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
     block = f"<!-- GPU tables of {source} -->\n{tables(report)}{END}"
     new, found = BLOCK.subn(lambda _: block, text)
     if found != 1:
         raise ValueError(
-            f"{readme} has {found} places for GPU tables (<!-- GPU tables --> ... {END}); one is needed"
+            f"{page} has {found} places for GPU tables (<!-- GPU tables --> ... {END}); one is needed"
         )
-    readme.write_text(new, encoding="utf-8")
-
-
-def written_tables(readme: Path) -> tuple[str | None, str]:
-    """(source, text) of the README's block; source None while nothing has been measured."""
-    found = BLOCK.search(readme.read_text(encoding="utf-8"))
-    if not found:
-        raise ValueError(f"{readme} has no place for GPU tables (<!-- GPU tables --> ... {END})")
-    return found["source"], found["text"]
+    page.write_text(new, encoding="utf-8")

@@ -1,91 +1,82 @@
 """Whole generations, and the share of them that is spent outside the backbone.
 
-Both racers fill canvases of masks alone, with the same sampler, steps, strategy and seed. A generation is timed from
-the call of `generate` to its text: planning, final norm, head and sampler included. For the share, a
-generation of DiffuApriel and as many bare passes of its backbone take turns.
+Entries fill canvases of masks with the same sampler, steps, strategy and seed. A generation is timed from the call of
+`generate` to its text, including planning, final norm, head and sampler. For the share, a generation of
+DiffuApriel and as many passes of its bare backbone are timed interleaved.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 import torch
 
 from diffuapriel.benchmark.entry import half_masked
-from diffuapriel.benchmark.gpu.models import Racer, build_racer, survivors
-from diffuapriel.benchmark.gpu.plan import DIFFUTRAN, PURE, GpuPlan
-from diffuapriel.benchmark.gpu.results import GenerationRow, Problem, Row, SamplerRow
-from diffuapriel.benchmark.timing import time_interleaved
+from diffuapriel.benchmark.gpu.models import EngineEntry, build_entry, time_entries
+from diffuapriel.benchmark.plan import DIFFUTRAN, PURE, Bench
+from diffuapriel.benchmark.report import GenerationRow, Problem, Row, SamplerRow
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.generate import generate
 from diffuapriel.sampling.sampler import Sampler
 
 STRATEGY = "confidence"
-ROUNDS, LEAST_ROUNDS = 5, 2  # a generation is many steps: its time is an average already
-
-Device = torch.device | str
-Say = Callable[[str], None]
+ROUNDS, MIN_ROUNDS = 5, 2  # few: a generation is an average over its steps already
+HIDDEN = "hidden"
 
 
-def measure_generation(plan: GpuPlan, device: Device, say: Say) -> Iterator[list[Row | Problem]]:
-    """Pure DiffuApriel against DiffuTran with its best kernel, the rows of one shape after the other."""
-    racers = [build_racer(name, plan, device) for name in (PURE, DIFFUTRAN)]
-    for length, batch in plan.generation_shapes():
-        steps = plan.generation_steps(length, batch)
-        say(f"generation: {batch} x {length:,} tokens in {steps} steps")
-        calls, problems = _ready(racers, Problem("generation", length, batch), steps, device)
-        ms = time_interleaved(
-            calls, repeats=ROUNDS, min_rounds=LEAST_ROUNDS, seconds=plan.seconds, device=device
-        )
-        for racer in racers:
-            racer.forget()
-        yield [*(GenerationRow(name, length, batch, ms[name], steps) for name in calls), *problems]
+def measure_generation(bench: Bench) -> Iterator[list[Row | Problem]]:
+    """Pure DiffuApriel against DiffuTran with its best attention kernel."""
+    entries = [build_entry(name, bench) for name in (PURE, DIFFUTRAN)]
+    for length, batch in bench.plan.generation_shapes():
+        steps = bench.plan.steps_of(length, batch)
+        bench.say(f"generation: {batch} x {length:,} tokens in {steps} steps")
+        timed = {entry.name: _Generation(entry, length, batch, steps, bench) for entry in entries}
+        about = Problem("generation", length, batch)
+        ms, problems = time_entries(timed, about, bench, repeats=ROUNDS, min_rounds=MIN_ROUNDS)
+        for entry in entries:
+            entry.forget()
+        yield [*(GenerationRow(name, length, batch, rounds, steps) for name, rounds in ms.items()), *problems]
 
 
-def measure_sampler(plan: GpuPlan, device: Device, say: Say) -> Iterator[list[Row | Problem]]:
-    """Generation against bare passes of pure DiffuApriel, at both ends of the lengths, batch 1 and filling."""
-    racer = build_racer(PURE, plan, device)
-    for length, batch in plan.shapes():
-        if length not in plan.ends():
+def measure_sampler(bench: Bench) -> Iterator[list[Row | Problem]]:
+    """Generation against bare passes of pure DiffuApriel, at the shortest and longest length, batch 1 and filling."""
+    entry = build_entry(PURE, bench)
+    for length, batch in bench.plan.shapes():
+        if length not in bench.plan.ends():
             continue
-        steps = plan.generation_steps(length, batch)
-        say(f"sampler: {batch} x {length:,} tokens in {steps} steps")
-        calls, problems = _ready([racer], Problem("sampler", length, batch), steps, device)
-        if not problems:
-            inputs = half_masked(racer.config, length, batch, device)
-            _passes(racer, inputs, 1)  # records, if the generation has not
-            calls["hidden"] = partial(_passes, racer, inputs, steps)
-            ms = time_interleaved(
-                calls, repeats=ROUNDS, min_rounds=LEAST_ROUNDS, seconds=plan.seconds, device=device
-            )
-            yield [SamplerRow(PURE, length, batch, ms[PURE], steps, ms["hidden"])]
-        racer.forget()
-        yield problems
+        steps = bench.plan.steps_of(length, batch)
+        bench.say(f"sampler: {batch} x {length:,} tokens in {steps} steps")
+        shape = (entry, length, batch, steps, bench)
+        timed = {PURE: _Generation(*shape), HIDDEN: _Passes(*shape)}
+        about = Problem("sampler", length, batch)
+        ms, problems = time_entries(timed, about, bench, repeats=ROUNDS, min_rounds=MIN_ROUNDS)
+        entry.forget()
+        row = [] if problems else [SamplerRow(PURE, length, batch, ms[PURE], steps, ms[HIDDEN])]
+        yield [*row, *problems]
 
 
-def _ready(
-    racers: list[Racer], about: Problem, steps: int, device: Device
-) -> tuple[dict[str, Callable[[], object]], list[Row | Problem]]:
-    """The racers' generations, warmed up by one of just that kind, for a recording is of one size; and the failed."""
-    shape = (about.length, about.batch)
-    calls = {racer.name: partial(_texts, racer, *shape, steps, device) for racer in racers}
-    names, problems = survivors(calls, about, device)
-    return {name: calls[name] for name in names}, problems
+class _Generation:
+    """`batch` texts of `length` tokens from nothing."""
+
+    def __init__(self, entry: EngineEntry, length: int, batch: int, steps: int, bench: Bench) -> None:
+        mask_id = entry.config.mask_id
+        config = SamplerConfig(strategy=STRATEGY, steps=steps, seed=0)
+        sampler = Sampler(config, get_schedule("log-linear"), mask_id)
+        masks = torch.full((batch, length), mask_id, device=bench.device)
+        self.run = partial(generate, sampler, entry.engine, masks)
+        self.warm_up = self.run  # of the same shape, for which CUDA graphs are recorded
 
 
-def _texts(racer: Racer, length: int, batch: int, steps: int, device: Device) -> torch.Tensor:
-    """(batch, length): `batch` texts from nothing."""
-    config = racer.config
-    sampler = Sampler(
-        SamplerConfig(strategy=STRATEGY, steps=steps, seed=0), get_schedule("log-linear"), config.mask_id
-    )
-    return generate(sampler, racer.engine, torch.full((batch, length), config.mask_id, device=device))
+class _Passes:
+    """As many passes of the bare backbone as a generation of `steps` steps makes."""
 
+    def __init__(self, entry: EngineEntry, length: int, batch: int, steps: int, bench: Bench) -> None:
+        ids, sigma, _ = half_masked(entry.config, length, batch, bench.device)
+        self.warm_up = partial(entry.engine.replay, ids, sigma)  # records, if the generation has not
+        self.steps = steps
 
-def _passes(racer: Racer, inputs: tuple[torch.Tensor, ...], steps: int) -> None:
-    """As many passes of the backbone as a generation of `steps` steps makes."""
-    ids, sigma, _ = inputs
-    for _ in range(steps):
-        racer.engine.replay(ids, sigma)
+    def run(self) -> None:
+        for _ in range(self.steps):
+            self.warm_up()

@@ -1,8 +1,8 @@
-"""The racers of a GPU bench: one preset in each architecture, random weights, each in its best form.
+"""The entries of a GPU bench: one preset in each architecture with random weights, and how they are timed.
 
-All go through the same engine (`diffuapriel.model.engine`): matrices in bfloat16, compiled blocks, a CUDA graph a
-shape. Nothing is timed on zeros: a fresh AdaLN would gate every block away, so its weights are drawn too, and the
-texts are random tokens of which half are masked. Which kernels ran is read from a profile of the run itself.
+All run in the same engine (model/engine.py): matrices in bfloat16, compiled blocks, one CUDA graph per shape. Nothing
+is timed on zeros: AdaLN's weights are random too, and half of the tokens are masked, the others random. The kernels
+that ran are read from a profile of the run itself.
 """
 
 from __future__ import annotations
@@ -10,22 +10,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch.nn.attention import SDPBackend
 
 from diffuapriel.benchmark.entry import random_denoiser
-from diffuapriel.benchmark.gpu.plan import DIFFUTRAN, DIFFUTRAN_FLASH_2, GpuPlan
-from diffuapriel.benchmark.gpu.results import Problem, Row
 from diffuapriel.benchmark.memory import out_of_memory
+from diffuapriel.benchmark.plan import DIFFUTRAN, DIFFUTRAN_FLASH_2, Bench
+from diffuapriel.benchmark.report import Problem
+from diffuapriel.benchmark.timing import MIN_ROUNDS, time_interleaved
 from diffuapriel.config import ModelConfig, preset
 from diffuapriel.model.attention import Attention
 from diffuapriel.model.engine import Engine, compile_denoiser
 from diffuapriel.sampling import generate as recordings
 
-COMPILATIONS = 64  # that one process may keep: four racers, two kinds of block, batch 1 and more
+COMPILATIONS = 64  # that one process may keep: four entries, two kinds of block, batch 1 and more
 
-# A part of a kernel's name, and what it is called in the report. The first that fits a kernel names it.
+# A part of a kernel's name, and its name in the report. The first match counts.
 KERNELS = (
     ("cudnn", "cuDNN attention"),
     ("pytorch_flash", "FlashAttention-2"),
@@ -39,7 +41,7 @@ KERNELS = (
 
 
 @dataclass(frozen=True)
-class Racer:
+class EngineEntry:
     """A model in its engine."""
 
     name: str
@@ -48,30 +50,29 @@ class Racer:
 
     @property
     def config(self) -> ModelConfig:
-        """The model's shape."""
         return self.engine.config
 
     def forget(self) -> None:
-        """Give back the memory of what was recorded for the shapes so far."""
+        """Release the memory of the CUDA graphs recorded so far."""
         self.engine.forget()
         recordings.clear_cache(self.engine)
 
 
-def build_racer(name: str, plan: GpuPlan, device: torch.device | str) -> Racer:
-    """The racer of one name (see gpu_plan.RACERS), drawn from the seed that its architecture has."""
+def build_entry(name: str, bench: Bench) -> EngineEntry:
+    """The entry of a name in plan.ENTRIES; DIFFUTRAN_FLASH_2 has the weights of DIFFUTRAN."""
     architecture = DIFFUTRAN if name == DIFFUTRAN_FLASH_2 else name
-    model = random_denoiser(preset(plan.preset, architecture), device=device)
+    model = random_denoiser(preset(bench.plan.preset, architecture), device=bench.device)
     if name == DIFFUTRAN_FLASH_2:
         for module in model.modules():
             if isinstance(module, Attention):
                 module.kernels = (SDPBackend.FLASH_ATTENTION,)  # type: ignore[assignment]
-    engine = compile_denoiser(model, dtype=plan.torch_dtype)
-    return Racer(name, engine, sum(p.numel() * p.element_size() for p in model.parameters()))
+    engine = compile_denoiser(model, dtype=bench.plan.torch_dtype)
+    return EngineEntry(name, engine, sum(p.numel() * p.element_size() for p in model.parameters()))
 
 
 @contextmanager
 def strict_compilation() -> Iterator[None]:
-    """Meanwhile a block that cannot be compiled is an error: one that runs uncompiled would lose its race unseen."""
+    """Make a block that cannot be compiled an error: uncompiled, it would be slow without anybody noticing."""
     import torch._dynamo.config as settings
 
     before = settings.recompile_limit, settings.fail_on_recompile_limit_hit
@@ -82,36 +83,73 @@ def strict_compilation() -> Iterator[None]:
         settings.recompile_limit, settings.fail_on_recompile_limit_hit = before
 
 
-def survivors(
-    warm_ups: Mapping[str, Callable[[], object]], about: Problem, device: torch.device | str
-) -> tuple[list[str], list[Row | Problem]]:
-    """Call every racer's warm-up. Returns the names of those that came through, and what stopped the others.
+class Timed(Protocol):
+    """Something to be timed: `warm_up` once, then `run` in each round."""
 
-    Whatever a kernel or a compiler throws: one racer that fails must not take the others' figures with it. `about`
-    is the problem without its racer and message.
+    def warm_up(self) -> object: ...
+
+    def run(self) -> object: ...
+
+
+def warm_up_all(
+    warm_ups: Mapping[str, Callable[[], object]], about: Problem, device: torch.device
+) -> tuple[list[str], list[Problem]]:
+    """Call each warm-up. Returns the names of those that succeeded, and what stopped the others.
+
+    Any exception of a kernel or a compiler counts: an entry that fails must not cost the others their figures. `about`
+    is the problem without its entry and message.
     """
     ready: list[str] = []
-    problems: list[Row | Problem] = []
+    problems: list[Problem] = []
     for name, warm_up in warm_ups.items():
         try:
             warm_up()
-            if torch.device(device).type == "cuda":
-                torch.cuda.synchronize(device)  # a kernel's fault shows when somebody waits for it
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)  # a kernel's fault is raised when something waits for it
             ready.append(name)
         except torch.OutOfMemoryError:
-            problems.append(replace(about, racer=name, message=out_of_memory(device, "it")))
+            problems.append(replace(about, entry=name, message=out_of_memory(device, "it")))
         except Exception as error:
             message = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            problems.append(replace(about, racer=name, message=message))
+            problems.append(replace(about, entry=name, message=message))
     return ready, problems
+
+
+def time_entries(
+    entries: Mapping[str, Timed],
+    about: Problem,
+    bench: Bench,
+    *,
+    repeats: int | None = None,
+    min_rounds: int = MIN_ROUNDS,
+    settle: bool = False,
+) -> tuple[dict[str, tuple[float, ...]], list[Problem]]:
+    """Warm up all entries and time those that succeed, interleaved: milliseconds per round by name, and the problems.
+
+    settle: run each once more, untimed, after all have warmed up.
+    """
+    warm_ups = {name: entry.warm_up for name, entry in entries.items()}
+    ready, problems = warm_up_all(warm_ups, about, bench.device)
+    calls = {name: entries[name].run for name in ready}
+    if settle:
+        for run in calls.values():
+            run()
+    ms = time_interleaved(
+        calls,
+        repeats=repeats or bench.plan.repeats,
+        seconds=bench.plan.seconds,
+        min_rounds=min_rounds,
+        device=bench.device,
+    )
+    return ms, problems
 
 
 def kernels_of(
     call: Callable[[], object], config: ModelConfig, device: torch.device | str
 ) -> tuple[str, ...]:
-    """The attention and scan kernels that one `call` runs, as the profiler sees them, in the words of KERNELS.
+    """The attention and scan kernels that one `call` runs, as the profiler sees them, by their names in KERNELS.
 
-    The plain scan is made of matrix products that have no name of their own: it is what ran where no other did.
+    The plain scan consists of matrix products without names of their own, so it is what ran if no other scan did.
     """
     from torch.profiler import ProfilerActivity, profile
 
@@ -128,10 +166,6 @@ def kernels_of(
 
 
 def named_kernels(names: Iterable[str]) -> tuple[str, ...]:
-    """The known kernels among `names`, in words, in alphabetical order."""
-    found = set()
-    for name in names:
-        known = next((label for part, label in KERNELS if part in name.lower()), None)
-        if known:
-            found.add(known)
-    return tuple(sorted(found))
+    """The known kernels among `names`, by their names in KERNELS, sorted."""
+    found = {next((label for part, label in KERNELS if part in name.lower()), "") for name in names}
+    return tuple(sorted(found - {""}))

@@ -13,7 +13,8 @@ from diffuapriel.benchmark.cpu.scan import (
     segsum,
     ssd_minimal_discrete,
 )
-from diffuapriel.benchmark.timing import duel
+from diffuapriel.benchmark.report import BenchReport, Machine
+from diffuapriel.benchmark.targets import targets
 from diffuapriel.ops.ssd import ssd, ssd_bidirectional
 
 
@@ -52,22 +53,10 @@ def test_a_length_that_the_chunk_does_not_divide_is_refused() -> None:
         ssd_minimal_discrete(x, x[..., 0], x[:, :, 0], x[:, :, 0])
 
 
-def test_contestants_take_turns_and_the_warm_up_is_not_counted() -> None:
-    calls: list[str] = []
-    result = duel(lambda: calls.append("A"), lambda: calls.append("B"), repeats=3, warmup=1)
-    assert "".join(calls) == "AB" + "ABBAAB"
-    assert result.repeats == 3
-    assert result.ratio_min <= result.ratio <= result.ratio_max
-    assert result.ours.min_ms <= result.ours.median_ms <= result.ours.max_ms
-
-
-@pytest.mark.parametrize("options", [{"repeats": 0}, {"warmup": 0}])
-def test_a_duel_without_rounds_is_refused(options: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="must be 1 or more"):
-        duel(lambda: None, lambda: None, **options)
-
-
 def test_a_small_comparison_runs_from_end_to_end() -> None:
-    result = compare_scans(batch=1, length=128, heads=2, headdim=8, state=8, repeats=2)
-    assert result.against_listing.ratio > 0 and result.against_shared.ratio > 0
-    assert result.target == 1.7
+    ours, listing, shared = compare_scans(batch=1, length=128, heads=2, headdim=8, state=8, repeats=2)
+    assert ours.over(listing).median > 0 and ours.over(shared).median > 0
+    assert max(listing.error, shared.error) < 1e-4
+    machine = Machine("a processor")
+    (target, *_) = targets(BenchReport(machine, "nano", "float32", "cpu", scan=(ours, listing, shared)))
+    assert target.target == "1.7x" and target.measured

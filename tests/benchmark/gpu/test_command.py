@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from diffuapriel import assets, cli
-from diffuapriel.benchmark.gpu import run as gpu
-from diffuapriel.benchmark.gpu.results import GpuReport
+from diffuapriel.benchmark import run as bench
+from diffuapriel.benchmark.report import BenchReport
 from tests.benchmark.gpu.figures import figures
 
 
@@ -39,19 +39,21 @@ def test_without_a_gpu_it_is_one_line_and_exit_code_1(run, tmp_path):
 def test_figures_from_a_file_are_shown_and_drawn(run, kept):
     code, out, err = run("--from", kept, "--chart", kept.with_suffix(".png"))
     assert (code, err) == (0, "")
-    assert "What it must show" in out and "6.15x" in out
+    assert "Targets" in out and "6.15x" in out
     assert kept.with_suffix(".png").is_file()
 
 
-def test_the_readme_is_written_from_a_file_of_the_repository(run, kept, tmp_path, monkeypatch):
+@pytest.mark.parametrize("option", ["--docs", "--readme"])  # the second is the older spelling
+def test_the_page_is_written_from_a_file_of_the_repository(run, kept, tmp_path, monkeypatch, option):
     monkeypatch.setattr(assets, "root", lambda: tmp_path / "assets")
-    readme = tmp_path / "README.md"
-    readme.write_text("<!-- GPU tables -->\n<!-- end of the GPU tables -->\n")
-    assert run("--from", kept, "--readme")[0] == 0
-    assert readme.read_text().startswith("<!-- GPU tables of gpu.json -->")
+    (tmp_path / "docs").mkdir()
+    page = tmp_path / "docs" / "benchmarks.md"
+    page.write_text("<!-- GPU tables -->\n<!-- end of the GPU tables -->\n")
+    assert run("--from", kept, option)[0] == 0
+    assert page.read_text().startswith("<!-- GPU tables of gpu.json -->")
     monkeypatch.setattr(assets, "root", lambda: tmp_path / "elsewhere" / "assets")
-    code, _, err = run("--from", kept, "--readme")
-    assert code == 1 and "the README's tables come from a file in the repository" in err
+    code, _, err = run("--from", kept, option)
+    assert code == 1 and "the GPU tables come from a file in the repository" in err
 
 
 def test_what_is_measured_goes_on_from_what_is_kept_and_is_kept_itself(run, kept, monkeypatch, tmp_path):
@@ -62,19 +64,19 @@ def test_what_is_measured_goes_on_from_what_is_kept_and_is_kept_itself(run, kept
         keep(known)
         return known
 
-    monkeypatch.setattr(gpu, "require_gpu", lambda: None)
-    monkeypatch.setattr(gpu, "run_gpu_bench", measure)
+    monkeypatch.setattr(bench, "require_gpu", lambda: None)
+    monkeypatch.setattr(bench, "run_bench", measure)
     before = kept.stat().st_mtime_ns
     code, out, _ = run("forward", "mixer", "--lengths", "1024,65536", "--repeats", "5", "--json", kept)
-    assert code == 0 and "What it must show" in out
+    assert code == 0 and "Targets" in out
     plan = asked["plan"]
     assert (plan.parts, plan.lengths, plan.repeats) == (("forward", "mixer"), (1024, 65_536), 5)
     assert (asked["device"], asked["known"]) == ("cuda", figures())
-    assert GpuReport.load(kept) == figures() and kept.stat().st_mtime_ns > before
+    assert BenchReport.load(kept) == figures() and kept.stat().st_mtime_ns > before
 
     monkeypatch.setattr(assets, "root", lambda: tmp_path)
-    monkeypatch.setattr(gpu, "describe_machine", lambda device: figures().machine)
-    monkeypatch.setattr(gpu, "run_gpu_bench", lambda *_, keep, say: keep(figures()) or figures())
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
+    monkeypatch.setattr(bench, "run_bench", lambda *_, keep, say: keep(figures()) or figures())
     assert run("ceilings", "--save")[0] == 0
     assert (tmp_path / "results" / "gpu-nvidia-h200.json").is_file()
 
@@ -82,13 +84,14 @@ def test_what_is_measured_goes_on_from_what_is_kept_and_is_kept_itself(run, kept
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["--gpu", "scan"], "permitted with --gpu: ceilings, forward"),
+        (["--gpu", "scan"], "permitted with --gpu: peaks, forward"),
         (["--gpu", "--lengths", "0"], "lengths are (0,)"),
         (["--gpu", "forward", "--from", "gpu.json"], "--from shows figures and measures nothing"),
         (["--gpu", "--from", "nowhere.json"], "nowhere.json is missing"),
         (["--lengths", "1024"], "--lengths goes with --gpu"),
         (["--from", "gpu.json"], "--from goes with --gpu"),
-        (["--readme"], "--readme goes with --gpu"),
+        (["--docs"], "--docs goes with --gpu"),
+        (["--readme"], "--docs goes with --gpu"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(capsys, argv, said):

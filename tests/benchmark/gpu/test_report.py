@@ -1,35 +1,37 @@
-"""What is said about GPU figures: aims reached and missed, tables, the chart, a README that agrees with its JSON."""
+"""What is said about GPU figures: targets reached and missed, tables, the chart, a page that agrees with its JSON."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 
 import pytest
 
 from diffuapriel import assets
+from diffuapriel.benchmark.format import format_report
 from diffuapriel.benchmark.gpu.chart import LABELS, latency_curves, speed_curves, write_chart
-from diffuapriel.benchmark.gpu.docs_tables import tables, write_tables, written_tables
-from diffuapriel.benchmark.gpu.plan import DIFFUTRAN, DIFFUTRAN_FLASH_2, HYBRID, LENGTHS, PURE
-from diffuapriel.benchmark.gpu.report import format_gpu_report
-from diffuapriel.benchmark.gpu.results import GpuReport, Measured, Problem
-from diffuapriel.benchmark.gpu.targets import aims, best_diffutran, faster_from
+from diffuapriel.benchmark.gpu.docs_tables import BLOCK, tables, write_tables
+from diffuapriel.benchmark.plan import DIFFUTRAN, DIFFUTRAN_FLASH_2, HYBRID, LENGTHS, PURE
+from diffuapriel.benchmark.report import BenchReport, Measured, Problem
+from diffuapriel.benchmark.targets import best_diffutran, faster_from, targets
 from tests.benchmark.gpu.figures import CARD, SLOWER, figures
 
-README = assets.root().parent / "README.md"
+ROOT = assets.root().parent
+PAGE = ROOT / "docs" / "benchmarks.md"
 
 
 @pytest.fixture(scope="module")
-def report() -> GpuReport:
+def report() -> BenchReport:
     return figures()
 
 
-# Aims
+# Targets
 
 
-def test_every_promise_of_the_table_is_an_aim(report):
-    found = aims(report)
-    assert [aim.aim for aim in found] == [
+def test_every_promise_of_the_table_is_a_target(report):
+    found = targets(report)
+    assert [target.target for target in found] == [
         "5.5x",
         "8.8x",
         "3.0x",
@@ -39,31 +41,31 @@ def test_every_promise_of_the_table_is_an_aim(report):
         "at most 10 %",
         "no more",
     ]
-    verdicts = [aim.verdict for aim in found]
+    verdicts = [target.verdict for target in found]
     assert verdicts == ["reached"] * 6 + ["MISSED", "reached"], "a step's launches are a fifth of it at 1K"
     assert found[0].measured.startswith("6.15x (")
 
 
 def test_what_was_missed_is_said_plainly():
     slow = figures({**SLOWER, PURE: 1.5, HYBRID: 1.5}, others=1.2)
-    by_aim = {aim.aim: aim.verdict for aim in aims(slow)}
-    assert by_aim["5.5x"] == by_aim["8.8x"] == by_aim["3.0x"] == "MISSED"
-    assert by_aim["1.8x"] == by_aim["1.3x"] == "MISSED"
-    assert by_aim["2K or less"] == "MISSED"
-    assert format_gpu_report(slow).count("MISSED") == 7
+    by_target = {target.target: target.verdict for target in targets(slow)}
+    assert by_target["5.5x"] == by_target["8.8x"] == by_target["3.0x"] == "MISSED"
+    assert by_target["1.8x"] == by_target["1.3x"] == "MISSED"
+    assert by_target["2K or less"] == "MISSED"
+    assert format_report(slow).count("MISSED") == 7
 
 
 def test_what_was_not_measured_is_neither_reached_nor_missed():
-    nothing = GpuReport(CARD, "1.3b", "bfloat16")
-    assert {aim.verdict for aim in aims(nothing)} == {"not measured"}
-    assert "not measured" in format_gpu_report(nothing)
+    nothing = BenchReport(CARD, "1.3b", "bfloat16")
+    assert {target.verdict for target in targets(nothing)} == {"not measured"}
+    assert "not measured" in format_report(nothing)
 
 
 def test_the_strongest_diffutran_is_the_peer(report):
-    assert best_diffutran(report, 65_536, 1).racer == DIFFUTRAN
+    assert best_diffutran(report, 65_536, 1).entry == DIFFUTRAN
     reverse = figures({**SLOWER, DIFFUTRAN: 3.0})
-    assert best_diffutran(reverse, 65_536, 1).racer == DIFFUTRAN_FLASH_2
-    assert aims(reverse)[0].measured == aims(reverse)[1].measured
+    assert best_diffutran(reverse, 65_536, 1).entry == DIFFUTRAN_FLASH_2
+    assert targets(reverse)[0].measured == targets(reverse)[1].measured
 
 
 def test_faster_from_means_from_there_on_at_every_length(report):
@@ -71,27 +73,28 @@ def test_faster_from_means_from_there_on_at_every_length(report):
     ours = report.find("generation", PURE, 8192, 1)
     slow = dataclasses.replace(ours, ms=tuple(10 * ms for ms in ours.ms))
     assert faster_from(report.with_rows("generation", [slow])) == 16_384
-    lost = [dataclasses.replace(r, ms=(1e6,) * 3) for r in report.generation if r.racer == PURE]
+    lost = [dataclasses.replace(r, ms=(1e6,) * 3) for r in report.generation if r.entry == PURE]
     never = report.with_rows("generation", lost)
     assert faster_from(never) is None
-    assert aims(never)[3].measured == "not up to 65,536"
+    assert targets(never)[3].measured == "not up to 65,536"
 
 
 def test_the_mixer_counts_from_8k_on_and_by_its_worst_shape(report):
     row = report.find("mixer", "mamba_ssm", 32_768, 2)
     worse = report.with_rows("mixer", [dataclasses.replace(row, ms=tuple(0.8 * ms for ms in row.ms))])
-    (aim,) = [aim for aim in aims(worse) if "mixer" in aim.what]
-    assert aim.measured.startswith("1.60x") and "at 2 x 32,768, the least of all shapes" in aim.measured
+    (target,) = [target for target in targets(worse) if "mixer" in target.what]
+    assert target.measured.startswith("1.60x")
+    assert "at 2 x 32,768, the least of all shapes" in target.measured
     row = report.find("mixer", "mamba_ssm", 4096, 1)
     short = report.with_rows("mixer", [dataclasses.replace(row, ms=tuple(0.1 * ms for ms in row.ms))])
-    assert aims(short)[4].met
+    assert targets(short)[4].met
 
 
 # The report
 
 
-def test_the_report_names_peers_ceilings_kernels_and_bounds(report):
-    text = format_gpu_report(report)
+def test_the_report_names_peers_peaks_kernels_and_rooflines(report):
+    text = format_report(report)
     for part in (
         "NVIDIA H200, PyTorch 2.11.0, Triton 3.6.0",
         "790 TFLOP/s",
@@ -111,13 +114,13 @@ def test_the_report_names_peers_ceilings_kernels_and_bounds(report):
 
 def test_problems_are_gathered_by_reason(report):
     problems = [Problem("mixer", n, 1, "mamba_ssm", "no nvcc", gradient=True) for n in (1024, 2048)]
-    text = format_gpu_report(dataclasses.replace(report, problems=tuple(problems)))
+    text = format_report(dataclasses.replace(report, problems=tuple(problems)))
     assert "NOT RUN\nmixer, backward, mamba_ssm, at 1 x 1,024, 1 x 2,048: no nvcc" in text
 
 
 def test_figures_of_different_code_are_marked(report):
     mixed = {**report.measured, "sampler": Measured(5.0, "b" * 12)}
-    assert "NOT all with the same code" in format_gpu_report(dataclasses.replace(report, measured=mixed))
+    assert "NOT all with the same code" in format_report(dataclasses.replace(report, measured=mixed))
 
 
 # The chart
@@ -139,7 +142,7 @@ def test_a_chart_is_one_offline_file(report, tmp_path):
     pytest.importorskip("plotly")
     write_chart(report, tmp_path / "new" / "chart.html")
     page = (tmp_path / "new" / "chart.html").read_text(encoding="utf-8")
-    assert "DiffuApriel-H, bound" in page
+    assert "DiffuApriel-H, roofline" in page
     assert not re.findall(r'<script[^>]+src="', page)
 
 
@@ -153,48 +156,75 @@ def test_a_chart_of_another_kind_or_of_nothing_is_refused(report, tmp_path):
     with pytest.raises(ValueError, match=r"must end in \.html or \.png"):
         write_chart(report, tmp_path / "chart.svg")
     with pytest.raises(ValueError, match="nothing to draw"):
-        write_chart(GpuReport(CARD, "1.3b", "bfloat16"), tmp_path / "chart.png")
+        write_chart(BenchReport(CARD, "1.3b", "bfloat16"), tmp_path / "chart.png")
 
 
-# The README
+# The page
 
 
-def test_the_readme_s_gpu_tables_are_those_of_its_json():
-    source, text = written_tables(README)
-    results = sorted((assets.root() / "results").glob("gpu-*.json"))
-    if source is None:
-        assert not results, f"write the README's tables: diffuapriel bench --gpu --from {results[0]} --readme"
-        return
-    assert text == tables(GpuReport.load(README.parent / source)), (
-        f"the README's GPU tables differ from {source}: diffuapriel bench --gpu --from {source} --readme"
+def written(page) -> tuple[str | None, str]:
+    """(source, text) of the page's block; source None while nothing has been measured."""
+    found = BLOCK.search(page.read_text(encoding="utf-8"))
+    assert found, f"{page} has no place for GPU tables"
+    return found["source"], found["text"]
+
+
+def test_the_page_s_gpu_tables_are_those_of_its_json():
+    source, text = written(PAGE)
+    assert source == "assets/results/gpu-nvidia-h200.json"
+    assert text == tables(BenchReport.load(ROOT / source)), (
+        f"the GPU tables of docs/benchmarks.md differ from {source}: diffuapriel bench --gpu --from {source} --docs"
     )
 
 
+def test_targets_and_misses_are_not_on_the_page():
+    text = PAGE.read_text(encoding="utf-8")
+    assert "MISSED" not in text and "reached" not in text
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "assets" / "results").glob("gpu-*.json")), ids=lambda file: file.stem
+)
+def test_figures_of_version_1_still_load(file):
+    """Version 1 called entries racers, peaks ceilings, the roofline bound or floor, and mamba_ssm official."""
+    values = json.loads(file.read_text(encoding="utf-8"))
+    report = BenchReport.load(file)
+    assert report.device == "gpu" and report.peaks is not None
+    assert report.peaks.flops_rounds == tuple(values["ceilings"]["matrix_rates"])
+    for part in ("forward", "mixer"):
+        rows = getattr(report, part)
+        assert [row.roofline_ms for row in rows] == [
+            r.get("bound_ms", r.get("floor_ms")) for r in values[part]
+        ]
+    old = [row["racer"] for row in values["mixer"]]
+    assert [row.entry for row in report.mixer] == [name.replace("official", "mamba_ssm") for name in old]
+    assert set(report.measured) == {"peaks" if p == "ceilings" else p for p in values["measured"]}
+    assert BenchReport.from_dict(json.loads(json.dumps(report.to_dict()))) == report
+
+
 def test_tables_are_written_between_the_comments_and_nowhere_else(report, tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text("before\n<!-- GPU tables -->\nnothing yet\n<!-- end of the GPU tables -->\nafter\n")
-    assert written_tables(readme) == (None, "nothing yet\n")
+    page = tmp_path / "benchmarks.md"
+    page.write_text("before\n<!-- GPU tables -->\nnothing yet\n<!-- end of the GPU tables -->\nafter\n")
+    assert written(page) == (None, "nothing yet\n")
     for _ in range(2):  # the second time over its own tables
-        write_tables(readme, report, "assets/results/gpu.json")
-        assert written_tables(readme) == ("assets/results/gpu.json", tables(report))
-    text = readme.read_text()
+        write_tables(page, report, "assets/results/gpu.json")
+        assert written(page) == ("assets/results/gpu.json", tables(report))
+    text = page.read_text()
     assert text.startswith("before\n<!-- GPU tables of assets/results/gpu.json -->\nNVIDIA H200")
     assert text.endswith("<!-- end of the GPU tables -->\nafter\n")
 
 
 def test_a_changed_figure_no_longer_agrees(report, tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text("<!-- GPU tables -->\n<!-- end of the GPU tables -->")
-    write_tables(readme, report, "gpu.json")
+    page = tmp_path / "benchmarks.md"
+    page.write_text("<!-- GPU tables -->\n<!-- end of the GPU tables -->")
+    write_tables(page, report, "gpu.json")
     row = report.find("forward", PURE, 1024, 1)
     other = report.with_rows("forward", [dataclasses.replace(row, ms=(1.0, 1.0, 1.0))])
-    assert written_tables(readme)[1] != tables(other)
+    assert written(page)[1] != tables(other)
 
 
-def test_a_readme_without_a_place_is_refused(report, tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text("nothing")
+def test_a_page_without_a_place_is_refused(report, tmp_path):
+    page = tmp_path / "benchmarks.md"
+    page.write_text("nothing")
     with pytest.raises(ValueError, match="has 0 places for GPU tables"):
-        write_tables(readme, report, "gpu.json")
-    with pytest.raises(ValueError, match="has no place for GPU tables"):
-        written_tables(readme)
+        write_tables(page, report, "gpu.json")

@@ -8,20 +8,29 @@ import json
 import pytest
 import torch
 
+from diffuapriel.benchmark import run as bench_run
 from diffuapriel.benchmark.entry import half_masked
 from diffuapriel.benchmark.gpu import mixer as gpu_mixer
 from diffuapriel.benchmark.gpu import mixer as gpu_mixers
 from diffuapriel.benchmark.gpu import models as gpu_models
-from diffuapriel.benchmark.gpu import run as gpu
-from diffuapriel.benchmark.gpu.models import named_kernels, strict_compilation, survivors
-from diffuapriel.benchmark.gpu.plan import DIFFUTRAN, DIFFUTRAN_FLASH_2, LENGTHS, PARTS, PURE, RACERS, GpuPlan
-from diffuapriel.benchmark.gpu.results import ROWS, GpuReport, Problem
-from diffuapriel.benchmark.gpu.run import run_gpu_bench
-from diffuapriel.benchmark.timing import paired_ratio, time_interleaved
+from diffuapriel.benchmark.gpu.models import named_kernels, strict_compilation, warm_up_all
+from diffuapriel.benchmark.plan import (
+    DIFFUTRAN,
+    DIFFUTRAN_FLASH_2,
+    ENTRIES,
+    LENGTHS,
+    PARTS,
+    PURE,
+    Bench,
+    BenchPlan,
+)
+from diffuapriel.benchmark.report import ROWS, BenchReport, Problem
+from diffuapriel.benchmark.run import run_bench
 from diffuapriel.config import preset
 from diffuapriel.ops.ssd import unsupported_reason
 
-TOY = GpuPlan(
+TOY = BenchPlan.on(
+    "gpu",
     preset="nano",
     lengths=(16, 32),
     tokens=32,
@@ -35,20 +44,21 @@ TOY = GpuPlan(
     training_tokens=32,
     backends=("chunked", "absent"),
 )
+BENCH = Bench(TOY, torch.device("cpu"), lambda line: None)
 
 
 @pytest.fixture(scope="session")
-def kept() -> list[GpuReport]:
+def kept() -> list[BenchReport]:
     """What was kept along the way of a whole run, the last being the result."""
-    reports: list[GpuReport] = []
+    reports: list[BenchReport] = []
     heard: list[str] = []
-    reports.append(run_gpu_bench(TOY, "cpu", keep=reports.append, say=heard.append))
+    reports.append(run_bench(TOY, "cpu", keep=reports.append, say=heard.append))
     assert any("generation: 2 x 16 tokens in 2 steps" in line for line in heard)
     return reports
 
 
 @pytest.fixture(scope="session")
-def report(kept) -> GpuReport:
+def report(kept) -> BenchReport:
     return kept[-1]
 
 
@@ -56,30 +66,30 @@ def report(kept) -> GpuReport:
 
 
 def test_every_part_is_measured_and_kept_as_soon_as_a_shape_is_done(kept, report):
-    assert set(report.measured) == set(PARTS)
-    assert len(kept) > len(PARTS)
+    assert set(report.measured) == set(PARTS["gpu"])
+    assert len(kept) > len(PARTS["gpu"])
     lengths = [len(now.forward) for now in kept if now.forward]
     assert lengths == sorted(lengths) and lengths[0] < lengths[-1]
 
 
-def test_every_racer_runs_at_every_shape(report):
-    few = RACERS[:3]  # FlashAttention-2 runs at batch 1 alone
-    shapes = {(16, 1): RACERS, (16, 2): few, (32, 1): RACERS}
-    assert [(r.racer, (r.length, r.batch)) for r in report.forward] == [
+def test_every_entry_runs_at_every_shape(report):
+    few = ENTRIES[:3]  # FlashAttention-2 runs at batch 1 alone
+    shapes = {(16, 1): ENTRIES, (16, 2): few, (32, 1): ENTRIES}
+    assert [(r.entry, (r.length, r.batch)) for r in report.forward] == [
         (name, shape) for shape, names in shapes.items() for name in names
     ]
     for row in report.forward:
         assert len(row.ms) == 2
         assert row.min_ms <= row.median_ms <= row.max_ms
-        assert row.bound_share > 0
+        assert row.roofline_share > 0
         assert row.peak_bytes > 10**6
-    assert {r.racer for r in report.generation} == {PURE, DIFFUTRAN}
+    assert {r.entry for r in report.generation} == {PURE, DIFFUTRAN}
     assert {r.length for r in report.sampler} == {16, 32}
-    assert [r.racer for r in report.memory] == [n for n in RACERS if n != DIFFUTRAN_FLASH_2]
+    assert [r.entry for r in report.memory] == [n for n in ENTRIES if n != DIFFUTRAN_FLASH_2]
 
 
 def test_the_kernels_are_read_off_the_run(report):
-    seen = {row.racer: row.kernels for row in report.forward}
+    seen = {row.entry: row.kernels for row in report.forward}
     assert seen[PURE] == ("plain scan (chunked)",)
     assert seen[DIFFUTRAN] == ("CPU flash attention",)
     assert seen["diffuapriel-h"] == ("CPU flash attention", "plain scan (chunked)")
@@ -101,16 +111,16 @@ def test_a_kernel_is_known_by_its_name(name, label):
 
 
 def test_a_backend_that_cannot_run_is_a_problem_and_takes_nothing_with_it(report):
-    assert {(row.racer, row.gradient) for row in report.mixer} == {("chunked", False), ("chunked", True)}
-    assert [row.racer for row in report.training] == ["chunked"]
-    assert {(p.part, p.racer) for p in report.problems} == {("mixer", "absent"), ("training", "absent")}
+    assert {(row.entry, row.gradient) for row in report.mixer} == {("chunked", False), ("chunked", True)}
+    assert [row.entry for row in report.training] == ["chunked"]
+    assert {(p.part, p.entry) for p in report.problems} == {("mixer", "absent"), ("training", "absent")}
     assert all("SSD backend is 'absent'" in p.message for p in report.problems)
 
 
 @pytest.mark.parametrize("backend", ["chunked", "triton"])
-def test_a_contestant_computes_the_model_s_own_mixer(backend):
+def test_a_timed_mixer_computes_the_model_s_own_mixer(backend):
     config = preset("nano", PURE, d_state=16, d_model=32)
-    projected = gpu_mixer._projection(config, 20, 2, 0, TOY, "cpu")
+    projected = gpu_mixer._projection(config, 20, 2, 0, BENCH)
     assert projected.std() == pytest.approx(3**-0.5, rel=0.05)
     if backend == "triton" and (
         problem := unsupported_reason("triton", projected, config.headdim, config.d_state)
@@ -139,7 +149,7 @@ def test_a_mixer_that_computes_something_else_is_not_timed(monkeypatch):
 
     monkeypatch.setattr(gpu_mixer, "make_mixer", doubled)
     plan = dataclasses.replace(TOY, parts=("mixer",), lengths=(16,), tokens=16, backends=("chunked",))
-    result = run_gpu_bench(plan, "cpu")
+    result = run_bench(plan, "cpu")
     assert not result.mixer
     assert "differs from the plain float32 one by 1.0e+00" in result.problems[0].message
 
@@ -148,43 +158,28 @@ def test_nothing_is_timed_on_zeros(report):
     ids, sigma, positions = half_masked(preset("nano", PURE), 32, 2, "cpu")
     assert (positions.float().mean(), sigma[0]) == (0.5, pytest.approx(0.693, abs=1e-3))
     assert len(ids[~positions].unique()) > 16
-    model = gpu_models.build_racer(PURE, TOY, "cpu").engine.model
+    model = gpu_models.build_entry(PURE, BENCH).engine.model
     c = model.time_embedding(sigma)
     gates = model.modulation(c)[2]
     assert gates.abs().mean() > 0.05
 
 
-# Timing
+# What fails
 
 
-def test_turns_go_round_and_end_when_the_time_is_over():
-    calls: list[str] = []
-    contestants = {name: lambda name=name: calls.append(name) for name in "ABC"}
-    found = time_interleaved(contestants, repeats=4, seconds=1e9)
-    assert "".join(calls) == "ABCCBAABCCBA"
-    assert all(len(ms) == 4 for ms in found.values())
-    assert len(time_interleaved(contestants, repeats=50, seconds=0)["A"]) == 3, "three rounds are the least"
-    assert time_interleaved({}, repeats=1, seconds=1) == {}
-    with pytest.raises(ValueError, match="repeats is 0"):
-        time_interleaved(contestants, repeats=0, seconds=1)
-
-
-def test_a_ratio_is_taken_round_by_round():
-    assert paired_ratio([1.0, 2.0, 4.0], [3.0, 4.0, 20.0]) == (3.0, 2.0, 5.0)
-
-
-def test_a_racer_that_fails_is_told_with_its_reason():
+def test_an_entry_that_fails_is_told_with_its_reason():
     def full():
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     def broken():
         raise KeyError("no such\nkernel")
 
-    names, problems = survivors({"a": lambda: None, "b": full, "c": broken}, Problem("forward", 8, 1), "cpu")
+    warm_ups = {"a": lambda: None, "b": full, "c": broken}
+    names, problems = warm_up_all(warm_ups, Problem("forward", 8, 1), torch.device("cpu"))
     assert names == ["a"]
     assert problems[0].message.startswith("it ran out of memory;")
     assert problems[1].message == "KeyError: 'no such\\nkernel'"
-    assert [p.racer for p in problems] == ["b", "c"]
+    assert [p.entry for p in problems] == ["b", "c"]
 
 
 def test_a_block_that_would_run_uncompiled_is_an_error_meanwhile():
@@ -200,12 +195,12 @@ def test_a_block_that_would_run_uncompiled_is_an_error_meanwhile():
 
 
 def test_the_plan_is_what_was_promised():
-    plan = GpuPlan()
+    plan = BenchPlan.on("gpu")
     assert (plan.preset, plan.dtype, plan.lengths) == ("1.3b", "bfloat16", LENGTHS)
     assert LENGTHS == (1024, 2048, 4096, 8192, 16_384, 32_768, 65_536)
     assert plan.batches(1024) == (1, 64) and plan.batches(65_536) == (1,)
-    assert [plan.generation_steps(n, 1) for n in LENGTHS] == [64, 64, 64, 32, 16, 8, 8]
-    assert plan.generation_steps(1024, 64) == 8
+    assert [plan.steps_of(n, 1) for n in LENGTHS] == [64, 64, 64, 32, 16, 8, 8]
+    assert plan.steps_of(1024, 64) == 8
     assert {(n, 1) for n in LENGTHS} <= set(plan.generation_shapes())
     assert plan.generation_shapes() == [(1024, 1), (1024, 64), *((n, 1) for n in LENGTHS[1:])]
     assert plan.quick().lengths == plan.few_lengths() == (1024, 8192, 65_536)
@@ -214,7 +209,7 @@ def test_the_plan_is_what_was_promised():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"parts": ("scan",)}, "permitted with --gpu: ceilings, forward"),
+        ({"parts": ("scan",)}, "permitted with --gpu: peaks, forward"),
         ({"parts": ()}, "permitted with --gpu"),
         ({"lengths": (0,)}, "lengths are"),
         ({"lengths": ()}, "lengths are"),
@@ -224,7 +219,7 @@ def test_the_plan_is_what_was_promised():
 )
 def test_a_plan_that_cannot_be_is_refused(options, said):
     with pytest.raises(ValueError, match=said):
-        GpuPlan(**options)
+        BenchPlan.on("gpu", **options)
 
 
 # The figures
@@ -233,11 +228,13 @@ def test_a_plan_that_cannot_be_is_refused(options, said):
 def test_the_json_holds_everything_and_what_follows_from_it(report, tmp_path):
     file = tmp_path / "deep" / "gpu.json"
     report.save(file)
-    assert GpuReport.load(file) == report
+    assert BenchReport.load(file) == report
     assert [p.name for p in file.parent.iterdir()] == ["gpu.json"], "nothing is left beside it"
     values = json.loads(file.read_text())
-    assert (values["schema"], values["version"]) == ("diffuapriel-gpu-bench", 1)
+    assert (values["schema"], values["version"]) == ("diffuapriel-gpu-bench", 2)
     for part, kind in ROWS.items():
+        if part == "scan":  # of a CPU
+            continue
         assert set(kind.derived) <= set(values[part][0])
     row = values["forward"][0]
     assert row["tokens_per_second"] == pytest.approx(1000 * row["length"] * row["batch"] / row["median_ms"])
@@ -250,12 +247,12 @@ def test_a_file_of_something_else_is_refused_by_name(tmp_path, text):
     file = tmp_path / "other.json"
     file.write_text(text)
     with pytest.raises(ValueError, match=r"other\.json"):
-        GpuReport.load(file)
+        BenchReport.load(file)
 
 
 def test_a_later_run_adds_to_the_figures(report):
     plan = dataclasses.replace(TOY, parts=("forward",), lengths=(16, 64), tokens=16)
-    later = run_gpu_bench(plan, "cpu", report)
+    later = run_bench(plan, "cpu", report)
     assert {row.length for row in later.forward} == {16, 32, 64}
     assert later.generation == report.generation
     old, new = (r.find("forward", PURE, 16, 1) for r in (report, later))
@@ -281,29 +278,29 @@ def test_a_problem_takes_the_place_of_the_older_figure_and_the_other_way_round(r
 )
 def test_figures_of_another_kind_are_not_mixed(report, changes, said):
     with pytest.raises(ValueError, match=said):
-        run_gpu_bench(dataclasses.replace(TOY, **changes), "cpu", report)
+        run_bench(dataclasses.replace(TOY, **changes), "cpu", report)
 
 
 def test_figures_of_another_machine_are_not_mixed(report):
     other = dataclasses.replace(report, machine=dataclasses.replace(report.machine, torch="2.0"))
     with pytest.raises(ValueError, match=r"have torch '2\.0', this run"):
-        run_gpu_bench(TOY, "cpu", other)
+        run_bench(TOY, "cpu", other)
 
 
 def test_without_a_gpu_one_line_says_so(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(RuntimeError, match="no NVIDIA GPU answers here") as caught:
-        gpu.require_gpu()
+        bench_run.require_gpu()
     assert "\n" not in str(caught.value)
 
 
 def test_figures_know_which_code_they_come_from(report, monkeypatch, tmp_path):
     assert len({done.code for done in report.measured.values()}) == 1
-    monkeypatch.setattr(gpu.diffuapriel, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(bench_run.diffuapriel, "__file__", str(tmp_path / "__init__.py"))
     (tmp_path / "config.py").write_text("")
     (tmp_path / "model").mkdir()
     digests = []
     for text in ("one", "two", "one"):
         (tmp_path / "model" / "denoiser.py").write_text(text)
-        digests.append(gpu.code_digest())
+        digests.append(bench_run.code_digest())
     assert digests[0] == digests[2] != digests[1]

@@ -1,0 +1,341 @@
+"""The figures of a bench: a row per entry and shape, and the report that holds, keeps and merges them.
+
+A row says what ran (`entry`), on what (`length` tokens, `batch` texts) and how long each round took (`ms`). Rows of one
+shape were timed interleaved, so two of them are compared round by round. Values that follow from a row are properties;
+the JSON has them too, for readers without this code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from diffuapriel.benchmark.result import read_schema, tuples
+from diffuapriel.benchmark.roofline import MeasuredPeaks
+from diffuapriel.benchmark.sweep import SweepResult
+from diffuapriel.benchmark.timing import Spread, paired_ratio
+from diffuapriel.storage import read_json
+
+SCHEMAS = {"cpu": "diffuapriel-bench", "gpu": "diffuapriel-gpu-bench"}
+VERSION = 2
+OLD_KEYS = {  # of version 1
+    "ceilings": "peaks",
+    "matrix_rates": "flops_rounds",
+    "bandwidths": "bandwidth_rounds",
+    "racer": "entry",
+    "bound_ms": "roofline_ms",
+    "floor_ms": "roofline_ms",
+    "weight_bytes": "baseline_bytes",
+}
+OLD_ENTRIES = {"official": "mamba_ssm"}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The device and the versions: figures are merged only if all of this agrees."""
+
+    device: str
+    memory_bytes: int = 0
+    torch: str = ""
+    cuda: str = ""
+    cudnn: str = ""
+    triton: str = ""
+    mamba_ssm: str = ""
+    causal_conv1d: str = ""
+    python: str = ""
+    threads: int = 0  # of a CPU
+
+
+@dataclass(frozen=True)
+class Row:
+    """One entry at one shape."""
+
+    derived: ClassVar[tuple[str, ...]] = ("median_ms", "min_ms", "max_ms", "tokens_per_second")
+
+    entry: str
+    length: int
+    batch: int
+    ms: tuple[float, ...]
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """A newer row with the same key replaces this one."""
+        return (self.entry, self.length, self.batch, getattr(self, "gradient", False))
+
+    @property
+    def shape(self) -> str:
+        """'64 x 1,024': batch and length."""
+        return f"{self.batch} x {self.length:,}"
+
+    @property
+    def median_ms(self) -> float:
+        return statistics.median(self.ms)
+
+    @property
+    def min_ms(self) -> float:
+        return min(self.ms)
+
+    @property
+    def max_ms(self) -> float:
+        return max(self.ms)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """The tokens of all texts per second, at the median."""
+        return 1000.0 * self.batch * self.length / self.median_ms
+
+    def over(self, peer: Row) -> Spread:
+        """How many times as long `peer` takes, round by round."""
+        return paired_ratio(self.ms, peer.ms)
+
+
+@dataclass(frozen=True)
+class ScanRow(Row):
+    """A bidirectional scan on a CPU, forward and backward; `error` is its largest relative difference from ours."""
+
+    heads: int
+    headdim: int
+    state: int
+    error: float
+
+
+@dataclass(frozen=True)
+class RooflineRow(Row):
+    """A row with the least time that the peaks of the same run allow."""
+
+    derived: ClassVar[tuple[str, ...]] = (*Row.derived, "roofline_share")
+
+    roofline_ms: float
+
+    @property
+    def roofline_share(self) -> float:
+        """The roofline's time over the median, 0 to 1."""
+        return self.roofline_ms / self.median_ms
+
+
+@dataclass(frozen=True)
+class ForwardRow(RooflineRow):
+    """One forward pass of the backbone: hidden states at every position, no head."""
+
+    peak_bytes: int  # most bytes allocated over the first call, weights included
+    kernels: tuple[str, ...]  # attention and scan kernels as seen by the profiler
+
+
+@dataclass(frozen=True)
+class GenerationRow(Row):
+    """A whole generation from nothing, sampler and head included, in `steps` steps."""
+
+    derived: ClassVar[tuple[str, ...]] = (*Row.derived, "ms_per_step")
+
+    steps: int
+
+    @property
+    def ms_per_step(self) -> float:
+        return self.median_ms / self.steps
+
+
+@dataclass(frozen=True)
+class SamplerRow(GenerationRow):
+    """A generation, and the time of its denoiser calls alone (`hidden_ms`, a value per round).
+
+    On a CPU the calls are timed within the generation. On a GPU as many passes of the bare backbone are timed
+    interleaved with it; final norm and head then count as part of the sampler.
+    """
+
+    derived: ClassVar[tuple[str, ...]] = (*GenerationRow.derived, "outside_share")
+
+    hidden_ms: tuple[float, ...]
+
+    @property
+    def outside_share(self) -> float:
+        """Share of the generation spent outside `hidden_ms`: median over the rounds."""
+        return statistics.median(1 - hidden / whole for hidden, whole in zip(self.hidden_ms, self.ms))
+
+
+@dataclass(frozen=True)
+class MixerRow(RooflineRow):
+    """One Mamba-2 mixer between in_proj and out_proj; with `gradient`, forward and backward.
+
+    Its roofline is the bytes that must move, at peak bandwidth.
+    """
+
+    gradient: bool
+    error: float  # relative difference of the output from that of the chunked backend in float32
+
+
+@dataclass(frozen=True)
+class TrainingRow(Row):
+    """One update: forward, backward, clipping, optimizer."""
+
+    compiled: bool = False
+
+
+@dataclass(frozen=True)
+class MemoryRow(Row):
+    """Peak memory of a forward pass; `ms` is empty.
+
+    On a CPU it is the highest resident size of a process, and `baseline_bytes` what the process held before the pass.
+    On a GPU it is the most bytes allocated, and `baseline_bytes` are the weights.
+    """
+
+    derived: ClassVar[tuple[str, ...]] = ()
+
+    peak_bytes: int
+    baseline_bytes: int
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An entry that could not run at a shape, and why."""
+
+    part: str
+    length: int
+    batch: int
+    entry: str = ""
+    message: str = ""
+    gradient: bool = False
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """The key of the row that is missing."""
+        return (self.entry, self.length, self.batch, self.gradient)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The last measurement of a part: seconds it took, and a digest of the measured code."""
+
+    seconds: float
+    code: str
+
+
+ROWS: dict[str, type[Row]] = {
+    "scan": ScanRow,
+    "forward": ForwardRow,
+    "generation": GenerationRow,
+    "mixer": MixerRow,
+    "training": TrainingRow,
+    "sampler": SamplerRow,
+    "memory": MemoryRow,
+}
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """All parts that were measured; `problems` are rows that could not be."""
+
+    machine: Machine
+    preset: str
+    dtype: str
+    device: str = "gpu"  # or "cpu": whose parts
+    peaks: MeasuredPeaks | None = None
+    sweep: SweepResult | None = None  # the forward part of a CPU
+    scan: tuple[ScanRow, ...] = ()
+    forward: tuple[ForwardRow, ...] = ()
+    generation: tuple[GenerationRow, ...] = ()
+    mixer: tuple[MixerRow, ...] = ()
+    training: tuple[TrainingRow, ...] = ()
+    sampler: tuple[SamplerRow, ...] = ()
+    memory: tuple[MemoryRow, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    measured: dict[str, Measured] = field(default_factory=dict)
+
+    def check_same(self, other: BenchReport) -> None:
+        """Raises ValueError, with the first difference, if a new run `other` must not be merged into this report."""
+        known, now = (
+            {**vars(report.machine), "preset": report.preset, "dtype": report.dtype}
+            for report in (self, other)
+        )
+        for name, value in known.items():
+            if value != now[name]:
+                raise ValueError(
+                    f"the figures kept so far have {name} {value!r}, this run {now[name]!r}; "
+                    "give another --json file, or remove that one"
+                )
+
+    def with_rows(self, part: str, rows: Iterable[Row | Problem]) -> BenchReport:
+        """This report with newer rows of one part in place of those of the same entry and shape."""
+        rows = list(rows)
+        replaced = {row.key for row in rows}
+        kept = [row for row in getattr(self, part) if row.key not in replaced]
+        now = sorted(
+            [*kept, *(row for row in rows if isinstance(row, Row))], key=lambda row: (row.length, row.batch)
+        )
+        problems = [p for p in self.problems if p.part != part or p.key not in replaced]
+        problems += [row for row in rows if isinstance(row, Problem)]
+        return dataclasses.replace(self, **{part: tuple(now)}, problems=tuple(problems))
+
+    def find(self, part: str, entry: str, length: int, batch: int, **about: Any) -> Any:
+        """The row of one entry at one shape, or None."""
+        wanted = {"entry": entry, "length": length, "batch": batch, **about}
+        for row in getattr(self, part):
+            if all(getattr(row, name) == value for name, value in wanted.items()):
+                return row
+        return None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, with the values that follow from each row."""
+        values = dataclasses.asdict(dataclasses.replace(self, sweep=None))
+        for part in ROWS:
+            for row, plain in zip(getattr(self, part), values[part], strict=True):
+                plain |= {name: getattr(row, name) for name in row.derived}
+        values["sweep"] = self.sweep.to_dict() if self.sweep else None
+        return {"schema": SCHEMAS[self.device], "version": VERSION, **values}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> BenchReport:
+        """The inverse of `to_dict`. Raises ValueError for another schema or version, and for missing fields.
+
+        Reads version 1 of a GPU's figures too, with its older names.
+        """
+        device = "cpu" if isinstance(values, dict) and values.get("schema") == SCHEMAS["cpu"] else "gpu"
+        known = {"scan": [], "sweep": None, **read_schema(values, SCHEMAS[device], VERSION, OLD_KEYS)}
+        try:
+            rows = {part: tuple(_read(kind, row) for row in known[part]) for part, kind in ROWS.items()}
+            return cls(
+                machine=_read(Machine, known["machine"]),
+                preset=known["preset"],
+                dtype=known["dtype"],
+                device=device,
+                peaks=_read(MeasuredPeaks, known["peaks"]) if known["peaks"] else None,
+                sweep=SweepResult.from_dict(known["sweep"]) if known["sweep"] else None,
+                problems=tuple(_read(Problem, row) for row in known["problems"]),
+                measured={part: _read(Measured, row) for part, row in known["measured"].items()},
+                **rows,
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"the figures are incomplete or damaged: {error!r}") from None
+
+    def save(self, file: Path) -> None:
+        """Write the JSON atomically; a list of numbers is one line."""
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
+        text = re.sub(r"\[\s+([^\[\]{}]+?)\s+\]", lambda m: f"[{' '.join(m[1].split())}]", text)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        aside = file.with_name(f".{file.name}.writing")
+        aside.write_text(text + "\n", encoding="utf-8")
+        os.replace(aside, file)
+
+    @classmethod
+    def load(cls, file: Path) -> BenchReport:
+        """Read a JSON. Raises FileNotFoundError, or ValueError that names the file."""
+        values = read_json(file)
+        try:
+            return cls.from_dict(values)
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from None
+
+
+def _read(kind: Any, values: dict[str, Any]) -> Any:
+    """A record from its JSON, without the values that follow from it. A field with a default may be missing."""
+    names = {f.name for f in dataclasses.fields(kind)}
+    found = tuples({name: value for name, value in values.items() if name in names})
+    if "entry" in found:
+        found["entry"] = OLD_ENTRIES.get(found["entry"], found["entry"])
+    return kind(**found)

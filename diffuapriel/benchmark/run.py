@@ -1,0 +1,204 @@
+"""Run a bench part by part; every shape is handed to `keep` as soon as it is measured.
+
+A CPU:
+    scan        the chunked bidirectional SSD against the Mamba-2 paper's minimal listing with flips
+    forward     the forward pass over length, DiffuApriel against DiffuTran
+    generation  the share of a generation spent outside the denoiser
+    training    the training loop against a plain one
+    memory      peak memory of a forward pass, each in a process of its own
+
+One NVIDIA GPU:
+    peaks       this card's own peak FLOP/s and bandwidth
+    forward     the backbone's forward pass over length, three architectures and FlashAttention-2
+    generation  whole generations, DiffuApriel against DiffuTran
+    mixer       our Mamba-2 mixer against mamba_ssm's with flips and the plain one
+    training    one update with each backend of the scan
+    sampler     the share of a generation spent outside the backbone
+    memory      peak memory at the longest length
+
+The GPU's parts take any device: tests run them on a CPU with a small preset, where the figures mean nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import hashlib
+import importlib.metadata
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import diffuapriel
+from diffuapriel.benchmark.cpu.generation import measure_generation as measure_cpu_generation
+from diffuapriel.benchmark.cpu.memory import measure_memory as measure_cpu_memory
+from diffuapriel.benchmark.cpu.scan import measure_scan
+from diffuapriel.benchmark.cpu.training import measure_training as measure_cpu_training
+from diffuapriel.benchmark.entry import Entry
+from diffuapriel.benchmark.gpu.forward import measure_forward, measure_memory
+from diffuapriel.benchmark.gpu.generation import measure_generation, measure_sampler
+from diffuapriel.benchmark.gpu.mixer import measure_mixer
+from diffuapriel.benchmark.gpu.models import strict_compilation
+from diffuapriel.benchmark.gpu.training import measure_training
+from diffuapriel.benchmark.plan import DIFFUTRAN, PURE, Bench, BenchPlan
+from diffuapriel.benchmark.report import BenchReport, Machine, Measured
+from diffuapriel.benchmark.roofline import MeasuredPeaks, measure_peaks
+from diffuapriel.benchmark.sweep import SweepResult, sweep
+from diffuapriel.device import device_name
+
+NEED_PEAKS = {"forward", "mixer"}  # on a GPU: their figures are compared with the peaks of the same run
+FIELDS = {("cpu", "generation"): "sampler"}  # where a part's rows go, if not to the field of its name
+MEASURED_CODE = (
+    "config.py",
+    "diffusion",
+    "model",
+    "sampling",
+    "ops",
+    "training",
+)  # what the figures depend on
+
+
+def require_gpu() -> None:
+    """Raises RuntimeError, one line, if PyTorch sees no NVIDIA GPU."""
+    if not torch.cuda.is_available():
+        built = "a CUDA build" if torch.version.cuda else "a CPU build"
+        raise RuntimeError(
+            f"no NVIDIA GPU answers here (PyTorch {torch.__version__}, {built}), and bench --gpu measures one; "
+            "`diffuapriel bench` measures the CPU, `diffuapriel bench --gpu --from FILE` shows saved figures"
+        )
+
+
+def run_bench(
+    plan: BenchPlan,
+    device: torch.device | str = "cpu",
+    known: BenchReport | None = None,
+    *,
+    keep: Callable[[BenchReport], object] = lambda report: None,
+    say: Callable[[str], None] = lambda line: None,
+) -> BenchReport:
+    """Measure each part of `plan` on `device`; `keep` gets the report after each shape.
+
+    `known` is a report to add to: its parts are kept, and its rows of the same shapes are replaced. Raises ValueError
+    if it is of another machine, other versions or another preset, and RuntimeError if two things that must compute
+    the same do not.
+    """
+    bench = Bench(plan, torch.device(device), say)
+    code = code_digest()
+    report = BenchReport(describe_machine(plan, bench.device), plan.preset, plan.dtype, plan.device)
+    if known:
+        known.check_same(report)
+        report = known
+    with strict_compilation() if plan.device == "gpu" else nullcontext():
+        for part, measure in PARTS[plan.device].items():
+            if part not in plan.parts and not (part == "peaks" and NEED_PEAKS & set(plan.parts)):
+                continue
+            began = time.perf_counter()
+            for found in measure(bench):
+                if isinstance(found, list):
+                    report = report.with_rows(FIELDS.get((plan.device, part), part), found)
+                else:
+                    name = "sweep" if isinstance(found, SweepResult) else "peaks"
+                    report = dataclasses.replace(report, **{name: found})
+                done = Measured(round(time.perf_counter() - began, 1), code)
+                report = dataclasses.replace(report, measured={**report.measured, part: done})
+                keep(report)
+                _release_memory(bench.device)
+    return report
+
+
+def _peaks(bench: Bench) -> Iterator[MeasuredPeaks]:
+    bench.say("peaks: FLOP/s and bandwidth")
+    plan = bench.plan
+    bench.measured_peaks = measure_peaks(
+        bench.device,
+        matrix=plan.matrix,
+        copy_bytes=plan.copy_bytes,
+        dtype=plan.torch_dtype,
+        seconds=plan.seconds,
+    )
+    yield bench.measured_peaks
+
+
+def _cpu_forward(bench: Bench) -> Iterator[SweepResult]:
+    plan = bench.plan
+    bench.say(f"forward pass over length: diffuapriel against diffutran, {plan.preset}")
+    entries = [Entry.random(plan.preset, name) for name in (PURE, DIFFUTRAN)]
+    yield sweep(entries, lengths=plan.lengths, repeats=plan.forward_repeats)
+
+
+# In the order in which they run. A part yields lists of rows, shape after shape, or its one result.
+PARTS: dict[str, dict[str, Callable[[Bench], Iterator[Any]]]] = {
+    "cpu": {
+        "memory": measure_cpu_memory,  # first: nothing else may hold memory while a child is measured
+        "scan": measure_scan,
+        "forward": _cpu_forward,
+        "generation": measure_cpu_generation,
+        "training": measure_cpu_training,
+    },
+    "gpu": {
+        "peaks": _peaks,
+        "forward": measure_forward,
+        "generation": measure_generation,
+        "mixer": measure_mixer,
+        "training": measure_training,
+        "sampler": measure_sampler,
+        "memory": measure_memory,
+    },
+}
+
+
+def describe_machine(plan: BenchPlan, device: torch.device) -> Machine:
+    """The device and the versions of everything that computes."""
+    if plan.device == "cpu":
+        return Machine(
+            device_name(device),
+            torch=torch.__version__,
+            python=platform.python_version(),
+            threads=torch.get_num_threads(),
+        )
+    on_gpu = device.type == "cuda"
+    cudnn = torch.backends.cudnn.version() if on_gpu else None
+    return Machine(
+        device=device_name(device),
+        memory_bytes=torch.cuda.get_device_properties(device).total_memory if on_gpu else 0,
+        torch=torch.__version__,
+        cuda=torch.version.cuda or "",
+        cudnn=str(cudnn or ""),
+        triton=_version("triton"),
+        mamba_ssm=_version("mamba-ssm"),
+        causal_conv1d=_version("causal-conv1d"),
+        python=platform.python_version(),
+    )
+
+
+def code_digest() -> str:
+    """Twelve hexadecimal digits that change with the code that is measured."""
+    root = Path(diffuapriel.__file__).parent
+    files = [
+        file
+        for name in MEASURED_CODE
+        for file in ([root / name] if "." in name else (root / name).rglob("*.py"))
+    ]
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _release_memory(device: torch.device) -> None:
+    """Free what the last shape held: its graphs, its activations, the allocator's reserve."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

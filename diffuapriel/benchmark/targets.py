@@ -1,0 +1,161 @@
+"""The speed and memory that the project aims at, and whether a report reaches them.
+
+A target that was not measured says so; none is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from diffuapriel.benchmark.cpu import scan, training
+from diffuapriel.benchmark.memory import format_bytes
+from diffuapriel.benchmark.plan import DIFFUTRAN, DIFFUTRAN_FLASH_2, HYBRID, PURE
+from diffuapriel.benchmark.report import BenchReport, ForwardRow, Row, SamplerRow
+
+LONGEST = 65_536
+LONG = 8192  # the mixer's target holds from here on
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is to be reached, what was measured ("" if nothing was), and whether it was reached."""
+
+    what: str
+    target: str
+    measured: str = ""
+    met: bool | None = None
+
+    @property
+    def verdict(self) -> str:
+        """'reached', 'MISSED' or 'not measured'."""
+        return "not measured" if self.met is None else "reached" if self.met else "MISSED"
+
+
+def targets(report: BenchReport) -> list[Target]:
+    """All targets of a CPU or of a GPU."""
+    if report.device == "cpu":
+        return [_scan(report), _outside_denoiser(report), _training_loop(report), _cpu_memory(report)]
+    best, flash_2 = best_diffutran(report, LONGEST, 1), report.find("forward", DIFFUTRAN_FLASH_2, LONGEST, 1)
+    pure, hybrid = (report.find("forward", name, LONGEST, 1) for name in (PURE, HYBRID))
+    return [
+        _ratio("pure over DiffuTran with its best attention kernel, 65K, forward", 5.5, [(pure, best)]),
+        _ratio("pure over DiffuTran with FlashAttention-2, 65K, forward", 8.8, [(pure, flash_2)]),
+        _ratio("hybrid over DiffuTran with its best attention kernel, 65K, forward", 3.0, [(hybrid, best)]),
+        _crossover(report),
+        _ratio(
+            "our mixer over mamba_ssm's kernels with flips, 8K and above, forward",
+            1.8,
+            _over_mamba_ssm([r for r in report.mixer if r.length >= LONG and not r.gradient]),
+            shapes=True,
+        ),
+        _ratio(
+            "training step over the mamba_ssm backend with flips",
+            1.3,
+            _over_mamba_ssm(report.training),
+            shapes=True,
+        ),
+        _outside_backbone(report),
+        _gpu_memory(report),
+    ]
+
+
+def best_diffutran(report: BenchReport, length: int, batch: int) -> ForwardRow | None:
+    """DiffuTran's faster row at this shape, usually with cuDNN's kernel: the strongest peer."""
+    rows = [report.find("forward", name, length, batch) for name in (DIFFUTRAN, DIFFUTRAN_FLASH_2)]
+    return min((row for row in rows if row), key=lambda row: row.median_ms, default=None)
+
+
+def faster_from(report: BenchReport) -> int | None:
+    """The length from which pure is faster in a whole generation at batch 1, at every length measured, or None."""
+    found = None
+    for ours in sorted(report.generation, key=lambda row: -row.length):
+        peer = report.find("generation", DIFFUTRAN, ours.length, 1)
+        if ours.entry != PURE or ours.batch != 1 or not peer:
+            continue
+        if ours.over(peer).median <= 1:
+            break
+        found = ours.length
+    return found
+
+
+def _ratio(
+    what: str, target: float, pairs: Iterable[tuple[Row | None, Row | None]], *, shapes: bool = False
+) -> Target:
+    """A ratio that must be reached by every pair (ours, peer): the lowest one is shown, with `shapes` its shape too."""
+    found = [(ours, peer) for ours, peer in pairs if ours and peer]
+    if not found:
+        return Target(what, f"{target}x")
+    ours, peer = min(found, key=lambda pair: pair[0].over(pair[1]).median)
+    ratio = ours.over(peer)
+    where = f" at {ours.shape}" if shapes else ""
+    least = ", the least of all shapes" if len(found) > 1 else ""
+    return Target(what, f"{target}x", f"{ratio.text('x')}{where}{least}", ratio.median >= target)
+
+
+def _over_mamba_ssm(rows: Iterable[Row]) -> list[tuple[Row, Row | None]]:
+    by_key = {row.key: row for row in rows}
+    return [
+        (row, by_key.get(("mamba_ssm", *key[1:]))) for key, row in by_key.items() if row.entry == "triton"
+    ]
+
+
+def _crossover(report: BenchReport) -> Target:
+    what = "pure faster than DiffuTran from this length on, batch 1, whole generation"
+    lengths = [row.length for row in report.generation if row.batch == 1 and row.entry == DIFFUTRAN]
+    if not lengths:
+        return Target(what, "2K or less")
+    found = faster_from(report)
+    if found is None:
+        return Target(what, "2K or less", f"not up to {max(lengths):,}", False)
+    first = " (the shortest measured)" if found == min(lengths) else ""
+    return Target(what, "2K or less", f"{found:,}{first}", found <= 2048)
+
+
+def _outside_backbone(report: BenchReport) -> Target:
+    what = "sampler and head, share of a generation's time at 1K and at 65K"
+    rows = [row for row in report.sampler if row.length in (1024, LONGEST)]
+    complete = {row.length for row in rows} == {1024, LONGEST}
+    return _at_most_a_tenth(what, rows if complete else [])
+
+
+def _at_most_a_tenth(what: str, rows: list[SamplerRow]) -> Target:
+    if not rows:
+        return Target(what, "at most 10 %")
+    shown = ", ".join(f"{100 * row.outside_share:.1f} % at {row.shape}" for row in rows)
+    return Target(what, "at most 10 %", shown, all(row.outside_share <= 0.1 for row in rows))
+
+
+def _gpu_memory(report: BenchReport) -> Target:
+    what = "peak memory at 65K against DiffuTran"
+    ours, peer = (report.find("memory", name, LONGEST, 1) for name in (PURE, DIFFUTRAN))
+    if not (ours and peer):
+        return Target(what, "no more")
+    shown = f"{format_bytes(ours.peak_bytes)} against {format_bytes(peer.peak_bytes)}"
+    return Target(what, "no more", shown, ours.peak_bytes <= peer.peak_bytes)
+
+
+def _scan(report: BenchReport) -> Target:
+    rows = {row.entry: row for row in report.scan}
+    return _ratio("Listing 1 over our scan", 1.7, [(rows.get(scan.OURS), rows.get(scan.LISTING))])
+
+
+def _outside_denoiser(report: BenchReport) -> Target:
+    return _at_most_a_tenth("share of a generation's time outside the denoiser", list(report.sampler))
+
+
+def _training_loop(report: BenchReport) -> Target:
+    rows = {row.entry: row for row in report.training}
+    return _ratio(
+        "a plain loop's time over that of train()",
+        0.95,
+        [(rows.get(training.OURS), rows.get(training.PLAIN))],
+    )
+
+
+def _cpu_memory(report: BenchReport) -> Target:
+    what = f"peak memory of nano over {LONGEST:,} tokens, whole process"
+    row = report.find("memory", PURE, LONGEST, 1) if report.preset == "nano" else None
+    if not row:
+        return Target(what, "below 4.0 GB")
+    return Target(what, "below 4.0 GB", format_bytes(row.peak_bytes), row.peak_bytes < 4e9)
