@@ -1,17 +1,17 @@
-"""Proof that a grammar's texts can be read in one way only, by exhaustion.
+"""Proves by exhaustion that every text of a grammar has one derivation. The tests of the tales run it.
 
-Without its registers a grammar is a finite automaton over pieces of text (`grammar.split_pieces`), and it
-accepts what the permissive reading accepts. Two different readings of one text are two walks through that
-automaton that start together, part, and meet again, reading the same pieces all the while. There are few
-pairs of positions, so all of them are tried. No such pair of walks means: every text has at most one
-permissive reading, hence at most one derivation; its log-probability is one sum, and the entropy of the
-choices is the entropy of the texts.
+Without that proof `log_prob` would be one term of a sum and the entropy of the choices an upper bound on the entropy
+of the texts. To check a grammar after a change of its templates:
 
-That a text is read in the very pieces it was written in needs one thing more: where two nodes touch, the
-splitting rule must split. The rule looks no further than at neighbors, so touching pairs are all there is
-to try (`find_bad_seam`).
+    .venv/bin/python -m tools.grammar_ambiguity        all levels of the tales, some seconds
 
-A position is (node, number of the spelling, pieces of it already read); the end of the text is one, too.
+Without its registers a grammar is a finite automaton over pieces of text (`split_pieces`), which accepts what
+permissive parsing accepts. Two different readings of one text are two walks through that automaton that start
+together, part and meet again while they read the same pieces. There are few pairs of positions, so all are tried
+(`find_ambiguity`). A position is (node, number of the spelling, pieces of it already read), or the end of the text.
+
+The proof also needs that a text is split into the pieces it was written in: where two nodes touch, the splitting rule
+must split. The rule looks only at neighbors, so all touching pairs are tried (`find_bad_seam`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 
+from diffuapriel.tales import language as tales
 from diffuapriel.tales.grammar.grammar import (
     END,
     Branch,
@@ -38,7 +39,7 @@ OVER: Position = (END, 0, 0)
 
 
 class _Automaton:
-    """The permissive reading of a grammar, one piece at a time."""
+    """The automaton that reads a grammar permissively, one piece at a time."""
 
     def __init__(self, grammar: Grammar) -> None:
         self.grammar = grammar
@@ -51,7 +52,7 @@ class _Automaton:
         return node
 
     def _enter(self, index: int) -> tuple[Position, ...]:
-        """Where reading can go on when a node is entered: as often as there are ways to."""
+        """The positions at the beginning of a node, once for each way to get there."""
         if index == END:
             return (OVER,)
         node = self.grammar.nodes[index]
@@ -60,12 +61,12 @@ class _Automaton:
         return tuple((index, number, 0) for number in range(len(spellings(node))))
 
     def piece(self, position: Position) -> str:
-        """The next piece at a position; nothing at the end."""
+        """The next piece at a position; empty at the end."""
         index, number, done = position
         return "" if index == END else spellings(self._word(index))[number][done]
 
     def _advance(self, position: Position) -> tuple[Position, ...]:
-        """Where reading can go on after the next piece of a position."""
+        """The positions after the next piece."""
         index, number, done = position
         if index == END:
             return ()
@@ -75,7 +76,7 @@ class _Automaton:
         return self.enter(index_of(node.next))
 
     def pairs(self, ones: tuple[Position, ...], others: tuple[Position, ...], parted: bool) -> Iterator[Pair]:
-        """Pairs of positions with one next piece. Walks together so far stay together, or part here."""
+        """Pairs of positions with the same next piece. Walks that are together stay together or part here."""
         by_piece: dict[str, list[int]] = {}
         for j, position in enumerate(others):
             by_piece.setdefault(self.piece(position), []).append(j)
@@ -88,7 +89,7 @@ class _Automaton:
 
 
 def find_ambiguity(grammar: Grammar) -> str | None:
-    """A text's beginning after which two readings of it meet again, or None if no text has two."""
+    """The beginning of a text after which two of its readings meet again; None if no text has two readings."""
     automaton = _Automaton(grammar)
     start = automaton.enter(index_of(grammar.start))
     came_from: dict[Pair, Pair | None] = dict.fromkeys(automaton.pairs(start, start, False))
@@ -115,7 +116,7 @@ def _spell(automaton: _Automaton, came_from: dict[Pair, Pair | None], pair: Pair
 
 
 def find_bad_seam(grammar: Grammar) -> str | None:
-    """Two neighboring pieces that the splitting rule would cut elsewhere, or None if there are none."""
+    """Two neighboring pieces that the splitting rule would split elsewhere; None if there are none."""
 
     @cache
     def first_pieces(index: int) -> frozenset[str]:
@@ -134,3 +135,15 @@ def find_bad_seam(grammar: Grammar) -> str | None:
                 if split_pieces(last + first) != [last, first]:
                     return last + first
     return None
+
+
+def main() -> None:
+    """Check the grammar of every level; ends with an error message at the first fault."""
+    for level in tales.LEVELS:
+        if fault := find_ambiguity(tales.grammar(level)) or find_bad_seam(tales.grammar(level)):
+            raise SystemExit(f"level {level}: not unique at {fault!r}")
+        print(f"level {level}: every story has one derivation")
+
+
+if __name__ == "__main__":
+    main()

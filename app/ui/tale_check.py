@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 from app.strings.language import texts
 
 if TYPE_CHECKING:
-    from diffuapriel.tales.grammar.holes import HoleReader, Part
-    from diffuapriel.tales.grammar.holes import Verdict as PartVerdict
+    from diffuapriel.tales.grammar.holes import HoleReader, Part, PartCheck
     from diffuapriel.tokenizer import Tokenizer
 
 BEFORE = 60  # characters of the text shown before the place where it breaks
@@ -108,21 +107,21 @@ def examine(story: Story, tokenizer: Tokenizer, level: int, finished: bool) -> F
         )
     consistent = None
     for first, part in parts(story, tokenizer):
-        verdict = _read(level, part)
-        if verdict.failure is not None:
+        check = _read(level, part)
+        if check.failure is not None:
             ids = story.ids[first - story.first :]
-            offset = verdict.failure.position
+            offset = check.failure.position
             position = first + token_at(ids, tokenizer, offset)
             return Finding(
-                verdict.grammatical,
-                verdict.consistent,
+                check.grammatical,
+                check.consistent,
                 True,
-                verdict.failure.message,
+                check.failure.message,
                 part.text,
                 offset,
                 position,
             )
-        consistent = verdict.consistent if part.opens else consistent
+        consistent = check.consistent if part.opens else consistent
     return Finding(True, consistent, True)
 
 
@@ -159,7 +158,7 @@ def _reader(level: int) -> HoleReader:
 
 
 @lru_cache(maxsize=4096)  # from one step to the next most parts stay as they are
-def _read(level: int, part: Part) -> PartVerdict:
+def _read(level: int, part: Part) -> PartCheck:
     return _reader(level).read(part)
 
 

@@ -1,7 +1,7 @@
 """The words of the tales: about 300, nearly all of one or two gpt2-4k tokens.
 
-Kinds say how words agree (forms), classes say what may be drawn where; see grammar.py. No word that
-follows "a" begins with a vowel, so the article never depends on what comes next.
+Kinds say how words agree (their forms), classes say what can be drawn where; see grammar.py. No word that follows "a"
+begins with a vowel, so the article never depends on the next word.
 """
 
 from __future__ import annotations
@@ -22,18 +22,8 @@ PEOPLE = tuple(name for pair in zip(GIRLS, BOYS, strict=True) for name in pair)
 RELATIVES = ("mother", "father", "sister", "brother", "aunt", "uncle")
 
 COLORS = (
-    "red",
-    "blue",
-    "green",
-    "black",
-    "white",
-    "brown",
-    "pink",
-    "gold",
-    "gray",
-    "purple",
-    "silver",
-    "yellow",
+    *("red", "blue", "green", "black", "white", "brown"),
+    *("pink", "gold", "gray", "purple", "silver", "yellow"),
 )
 SIZES = ("big", "small", "nice", "new", "little", "pretty", "fine", "special")
 THINGS = (
@@ -47,20 +37,20 @@ FOODS = ("apple", "egg", "cake", "nut", "plum", "bun", "pear", "fig", "lemon", "
 FURNITURE = ("table", "bed", "chair", "floor", "shelf", "bench")
 JOYS = ("happy", "glad", "proud", "excited", "surprised")
 WOES = ("sad", "angry", "upset", "cross", "sorry", "unhappy")
-CALLS = ("said", "called", "cried")  # how one says "Thank you!"
+CALLS = ("said", "called", "cried")
 LINKS = ("Then", "Soon", "Later")
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 TIMES = ("day", "morning", "night", "summer", "winter", "spring")
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
-# spots: where a small thing can lie, or a child can hide
+# spots: places for a small thing to lie or a child to hide
 INDOORS = ("behind the door", "under the table", "on a chair", "by the wall", "in a box", "near the window")
 PARK = ("under a tree", "under a bench", "by the gate", "in the grass", "behind a rock", "by the wall")
 SHORE = ("near the water", "behind a rock", "in the sand", "under a boat", "on the bridge", "in the grass")
 YARD = ("by the gate", "behind the door", "by the wall", "under a tree", "in a box", "under a bench")
 WILD = ("under a tree", "behind a rock", "in the grass", "near the water", "on the bridge", "by the road")
 
-# place: (where one is, where one goes, spots there)
+# place: (being there, going there, spots there)
 PLACES = {
     "park": ("in the park", "the park", PARK),
     "school": ("at school", "the school", INDOORS),
@@ -80,7 +70,7 @@ PLACES = {
     "house": ("in the old house", "the old house", INDOORS),
 }
 
-# weather: what one wears then, and what there is to play in
+# weather: (clothes for it, what to play in)
 WEATHER = {
     "cold": (("coat", "hat", "scarf"), "snow"),
     "hot": (("cap", "shirt", "dress"), "sun"),
@@ -98,7 +88,7 @@ def _counted(words: tuple[str, ...]) -> Kind:
 
 
 def _people() -> Kind:
-    """Names and their pronouns; "they" is a stray reading of each pronoun."""
+    """Names and their pronouns; permissive parsing also accepts "they" for each pronoun."""
 
     def forms(she: str, he: str) -> dict[Value, str]:
         return {name: she if name in GIRLS else he for name in PEOPLE}
@@ -117,7 +107,7 @@ def _people() -> Kind:
 
 def make_lexicon() -> Lexicon:
     """The lexicon of the tales at all levels."""
-    words = {  # one class and one kind of the same name, one form
+    words = {  # a class and a kind of the same name, with one form
         "relative": RELATIVES,
         "color": COLORS,
         "size": SIZES,
@@ -161,10 +151,12 @@ def make_lexicon() -> Lexicon:
         "spot": WordClass("spot", given=spots),
         "weather": WordClass("weather", tuple(WEATHER)),
         "garment": WordClass("garment", given=wear),
-        "number": WordClass("number", tuple(range(2, 10))),  # how many there are at first
+        "number": WordClass("number", tuple(range(2, 10))),  # counts at the beginning
         "age": WordClass("number", tuple(range(4, 11))),
         "few": WordClass("number", (2, 3, 4, 5)),
-        "part": WordClass("number", given={n: tuple(range(1, n)) for n in range(2, 11)}),  # some, not all
+        "part": WordClass(
+            "number", given={n: tuple(range(1, n)) for n in range(2, 11)}
+        ),  # some of n, not all
         "more": WordClass("number", given={n: tuple(range(1, min(5, 11 - n))) for n in range(1, 10)}),
     }
     return Lexicon(kinds, classes)

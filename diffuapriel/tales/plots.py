@@ -1,10 +1,8 @@
-"""Tales of level 1, one sentence, and level 2, two to four sentences (the templates: see grammar.py).
+"""The templates of the tales: level 1, one sentence; level 2, two to four sentences; level 3, ten plots.
 
-Tales of level 3, the full grammar: ten plots, as templates (the language is explained in grammar.py).
-
-A plot is a list of sentences; `pick` offers versions of one, `maybe` leaves it out at times. To read a
-plot aloud, take the first option everywhere. A rule keeps the reading unique (a test proves it): two
-versions must differ in a fixed word, not only in which register they name.
+A plot is a list of sentences; `pick` offers alternatives, `maybe` sometimes leaves a sentence out (grammar.py explains
+the template language). To read a plot, take the first option everywhere. For derivations to be unique (a test proves
+it), two alternatives must differ in a fixed word, not only in the register that they name.
 """
 
 from __future__ import annotations
@@ -80,6 +78,7 @@ SHORT_STORY: Expression = pick(
     (3, SHORT_FOUND), (2, SHORT_LOST), (2, SHORT_SHARE), (2, SHORT_CHOICE), (2, SHORT_PET)
 )
 
+# ---- level 3: ten plots --------------------------------------------------------------------------
 
 LOST = [
     pick(

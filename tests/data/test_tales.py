@@ -10,6 +10,7 @@ from diffuapriel.data.registry import open_corpus
 from diffuapriel.data.tales import TalesCorpus, shortest_window
 from diffuapriel.tales import language as tales
 from diffuapriel.tokenizer import get_tokenizer
+from tests.tales.exhaustive import entropy_rate
 
 TOKENIZER = get_tokenizer("gpt2-4k")
 HOW = {"split": "train", "batch_size": 8, "length": 256, "seed": 0}
@@ -42,9 +43,9 @@ def test_the_floor_is_the_probability_of_the_stories_in_the_window(level):
         assert set(row[counted:]) <= {TOKENIZER.eos_id}
 
 
-def test_the_floor_is_near_the_entropy_rate():
+def test_the_entropy_is_near_the_entropy_rate():
     _, log_prob, tokens = TalesCorpus(TOKENIZER, 2).batch_with_entropy(0, **HOW | {"batch_size": 64})
-    rate = tales.entropy_rate(2, TOKENIZER, stories=2000).nats_per_token
+    rate = entropy_rate(2, TOKENIZER, stories=2000).nats_per_token
     assert -log_prob.sum().item() / tokens.sum().item() == pytest.approx(rate, rel=0.03)
 
 

@@ -15,6 +15,7 @@ from diffuapriel.tales.grammar.compiler import compile_grammar
 from diffuapriel.tales.grammar.grammar import Slot
 from diffuapriel.tales.lexicon import PEOPLE, make_lexicon
 from diffuapriel.tokenizer import get_tokenizer
+from tests.tales.exhaustive import entropy_rate, enumerate_texts, length_bounds
 from tools.grammar_ambiguity import find_ambiguity, find_bad_seam
 
 # The same seeds must give the same stories for ever: bundled checkpoints were trained on them.
@@ -49,7 +50,7 @@ def stories(level: int, n: int, seed: int = 0) -> list[str]:
 def test_all_stories_of_a_reduced_grammar_are_found_with_probabilities_that_sum_to_one(name):
     expression, sizes = REDUCED[name]
     grammar = compile_grammar(expression, make_lexicon().reduced(**sizes))
-    texts = dict(measures.enumerate_texts(grammar))
+    texts = dict(enumerate_texts(grammar))
     read = [reading.log_prob(grammar, text) for text in texts]
     assert len(texts) == measures.count(grammar)
     assert math.fsum(map(math.exp, read)) == pytest.approx(1, abs=1e-9)
@@ -127,7 +128,7 @@ def test_there_are_more_than_ten_thousand_million_full_stories():
 
 def test_full_stories_have_between_40_and_200_tokens():
     tokenizer = get_tokenizer("gpt2-4k")
-    low, high = measures.length_bounds(tales.grammar(3), lambda piece: len(tokenizer.encode(piece)))
+    low, high = length_bounds(tales.grammar(3), lambda piece: len(tokenizer.encode(piece)))
     lengths = [len(tokenizer.encode(story)) for story in stories(3, 1000, seed=5)]
     assert low >= 40 and high <= 200  # proved for every story
     assert low <= min(lengths) and max(lengths) <= high
@@ -164,9 +165,9 @@ def test_the_grammar_is_frozen(level):
 @pytest.mark.parametrize("level", tales.LEVELS)
 def test_the_entropy_rate_counts_one_end_of_text_a_story(level):
     tokenizer = get_tokenizer("gpt2-4k")
-    rate = tales.entropy_rate(level, tokenizer, stories=500)
+    rate = entropy_rate(level, tokenizer, stories=500)
     assert rate.nats_per_token == pytest.approx(tales.entropy(level) / (rate.tokens_per_story + 1))
-    again = tales.entropy_rate(level, tokenizer, stories=500, seed=1)
+    again = entropy_rate(level, tokenizer, stories=500, seed=1)
     assert abs(rate.nats_per_token - again.nats_per_token) < 5 * math.hypot(
         rate.standard_error, again.standard_error
     )

@@ -1,4 +1,4 @@
-"""From templates to the graph of a grammar; the template language is explained in grammar.py."""
+"""Compiles templates to the graph of a grammar. See grammar.py for the template language."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def compile_grammar(expression: Expression, lexicon: Lexicon) -> Grammar:
 
 
 class _Compiler:
-    """Compiles from the end to the start: every node is made knowing what follows it.
+    """Compiles from the end to the start, so that every node is made with its followers.
 
-    Registers live in one namespace for the grammar; a name always has one kind.
+    All registers of a grammar share one namespace; a name always has the same kind.
     """
 
     def __init__(self, lexicon: Lexicon) -> None:
@@ -48,7 +48,7 @@ class _Compiler:
         self.drawn: dict[str, tuple[Value, ...]] = {}  # the values that each kind is drawn from
 
     def declare(self, expression: Expression) -> None:
-        """Find every register and its kind, in reading order."""
+        """Find every register and its kind, in the order of the text."""
         if isinstance(expression, str):
             for atom in _ATOM.findall(expression):
                 self._declare_slot(atom.strip())
@@ -75,7 +75,7 @@ class _Compiler:
             raise ValueError(f"{atom}: the register {spec['name']!r} already holds another kind")
 
     def build(self, expression: Expression, follow: Node | None, *, first: bool) -> Node | None:
-        """The node that an expression starts with, `follow` being what comes after it."""
+        """The first node of an expression that is followed by `follow`."""
         if isinstance(expression, list):
             for position, part in reversed(list(enumerate(expression))):
                 follow = self.build(part, follow, first=first and position == 0)
@@ -147,7 +147,7 @@ class _Compiler:
         return Source("*", excluded=excluded, values=word.values)
 
     def check_bound(self, start: Node | None) -> None:
-        """Every register that a slot looks at must be bound on every path to it."""
+        """Check that every register that a slot reads is bound on every path to it."""
         bound: dict[int, frozenset[int]] = {}
 
         def visit(node: Node | None, known: frozenset[int]) -> None:

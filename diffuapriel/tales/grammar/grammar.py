@@ -1,15 +1,15 @@
-"""Probabilistic grammars with memory: one definition, driven as a sampler, a reader and a measure.
+"""Probabilistic grammars with memory: one definition that samples, parses and measures.
 
-A grammar is written as templates. `{hero:person}` draws a person and remembers it in the register
-`hero`; `{hero.his}` later says "her" or "his" as that person asks. A grammar is compiled to a graph of
-three kinds of node, shared by everything that uses it, so that no two uses can drift apart:
+A grammar is written in templates. `{hero:person}` draws a person and stores it in the register `hero`; `{hero.his}`
+later says "her" or "his" to agree with that person. A grammar is compiled to a graph of three kinds of node, which all
+uses share:
 
     Literal   fixed text
-    Slot      a word drawn uniformly from those that its registers allow, or (one choice) due by agreement
+    Slot      a word drawn uniformly from those that its registers allow, or the one that agreement requires
     Branch    one of several continuations, with probabilities
 
-`Grammar.sample` walks the graph; `grammar_reading` walks it along a given text (log-probability and
-checks); `grammar_measures` sums over all walks (entropy, number of texts, proof of the unique reading).
+`Grammar.sample` walks the graph; parser.py walks it along a given text (log-probability and checks); measures.py sums
+over all walks (entropy, number of texts).
 
 The template language, between braces:
 
@@ -19,10 +19,10 @@ The template language, between braces:
     {food*n}              singular or plural       {s:spot@place}     a value that goes with the place
                           as the number n asks     {w:a|b}            the value of a or of b
                                                    {m:n-k}  {m:n+k}   arithmetic
-    Both may stand together: {food*n:food}, {w.He:a|b}, {w:a|b!v}.
+    Both can be combined: {food*n:food}, {w.He:a|b}, {w:a|b!v}.
 
-Pieces: text is compared in the pieces of GPT-2's own splitting rule (a word with its leading space, or
-a run of punctuation), so a token never crosses the border of two nodes' pieces.
+Text is compared in the pieces of GPT-2's own splitting rule (a word with its leading space, or a run of punctuation),
+so a token never spans two nodes.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ from typing import Any, final
 PIECE = re.compile(r"'(?:[sdmt]|ll|ve|re)| ?[^\W\d_]+| ?\d+| ?(?:[^\s\w]|_)+|\s+(?!\S)|\s+")
 
 Value = Any  # hashable: a word, or a number
-Registers = list[Value]  # one value a register; None before it is bound
+Registers = list[Value]  # one value per register; None before it is bound
 
 
 def split_pieces(text: str) -> list[str]:
-    """The pieces of a text; joined together they are the text again."""
+    """The pieces of a text; joined, they are the text."""
     return PIECE.findall(text)
 
 
-# ---- what a grammar is written in ----------------------------------------------------------------
+# ---- templates ----------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Kind:
     """Words that agree in the same way. `forms[form][value]` is a surface; "" is the plain form.
 
-    `stray` holds further surfaces that a *permissive* reading accepts in a form, e.g. "they" beside
-    "she" and "he": a wrong word of the right sort is an error of agreement, not of grammar.
+    `stray` holds further surfaces that permissive parsing accepts in a form, e.g. "they" beside "she" and "he": a
+    wrong word of the right kind breaks agreement, not grammar.
     """
 
     forms: Mapping[str, Mapping[Value, str]]
@@ -63,7 +63,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class WordClass:
-    """What a source may draw: `values` freely, or `given[value of a register]` after "@"."""
+    """What a source can draw: any of `values`, or of `given[value of a register]` after "@"."""
 
     kind: str
     values: tuple[Value, ...] = ()
@@ -72,14 +72,13 @@ class WordClass:
 
 @dataclass(frozen=True)
 class Lexicon:
-    """Every kind of thing and every class of words a grammar may name."""
+    """Every kind and every class of words that a grammar can name."""
 
     kinds: Mapping[str, Kind]
     classes: Mapping[str, WordClass]
 
     def reduced(self, size: int, **sizes: int) -> Lexicon:
-        """The same lexicon with the first `size` words a class, or as many as `sizes` says for its kind:
-        for proofs by exhaustion."""
+        """The same lexicon with the first `size` words of each class, or `sizes[kind]`: for proofs by exhaustion."""
 
         def cut(word: WordClass) -> WordClass:
             n = sizes.get(word.kind, size)
@@ -110,7 +109,7 @@ def maybe(probability: float, *options: Expression) -> Pick:
     return Pick(((1 - probability, ""), *((each, option) for option in options)))
 
 
-# ---- what it is compiled to ----------------------------------------------------------------------
+# ---- the compiled graph ----------------------------------------------------------------------
 
 END = -1
 
@@ -165,11 +164,11 @@ class Source:
 
     @property
     def certain(self) -> bool:
-        """Whether the registers leave one value: it is said, or computed, and not chosen."""
+        """Whether the registers leave one value, which is repeated or computed and not chosen."""
         return self.operation in "=+-" or (self.operation == "|" and bool(self.excluded))
 
     def candidates(self, registers: Registers) -> tuple[Value, ...]:
-        """The values that may be drawn, all equally likely."""
+        """The values that can be drawn, all equally likely."""
         a, b = registers[self.a], registers[self.b]
         if self.operation == "@" and self.given is not None:
             found = self.given[a]
@@ -193,8 +192,8 @@ class Slot:
         source: where its value comes from.
         bind: the register that takes the value, or None where a known value is only said.
         inputs: the registers that the value and its surface depend on.
-        readings: every surface of the kind and form, as pieces: what a permissive reading accepts.
-        readings_by_first: the same, by their first piece.
+        readings: every surface of the kind and form, as pieces: what permissive parsing accepts.
+        readings_by_first: the same, by first piece.
     """
 
     __slots__ = (
@@ -230,7 +229,7 @@ class Slot:
         self._cache: dict[tuple[Value, ...], tuple[tuple[Value, ...], tuple[str, ...]]] = {}
 
     def options(self, registers: Registers) -> tuple[tuple[Value, ...], tuple[str, ...]]:
-        """The values that may be drawn here, all equally likely, and their surfaces (distinct)."""
+        """The values that can be drawn here, all equally likely, and their surfaces, all different."""
         key = tuple([registers[i] for i in self.inputs])
         found = self._cache.get(key)
         if found is None:
@@ -252,30 +251,30 @@ Node = Literal | Slot | Branch  # `index` is its number in its grammar
 
 
 def index_of(node: Node | None) -> int:
-    """The node's number; `END` for None, which stands for the end of the text."""
+    """The number of a node; `END` for None, the end of the text."""
     return END if node is None else node.index
 
 
 def followers(node: Node) -> Sequence[Node | None]:
-    """What can come after a node."""
+    """The nodes that can follow a node."""
     return node.nodes if isinstance(node, Branch) else [node.next]
 
 
 def spellings(node: Literal | Slot) -> Sequence[tuple[str, ...]]:
-    """Everything that a permissive reading accepts for a node, as pieces."""
+    """Everything that permissive parsing accepts for a node, as pieces."""
     return [node.pieces] if isinstance(node, Literal) else node.readings
 
 
 @dataclass(frozen=True)
 class Grammar:
-    """A compiled grammar; make one with `grammar_compiler.compile_grammar`.
+    """A compiled grammar; made by `compile_grammar`.
 
     Attributes:
         nodes: every node, each after the nodes that can follow it.
         start: the first node.
         names, kinds: name and kind of each register.
-        ordered_kinds: kinds whose values differ in what they allow later (a place has its own spots, a
-            number its own differences). The values of any other kind are interchangeable.
+        ordered_kinds: kinds whose values differ in what they allow later (a place has its own spots, a number
+            its own differences). The values of any other kind are interchangeable.
     """
 
     lexicon: Lexicon

@@ -1,20 +1,19 @@
-"""Reading a text along a grammar: its derivation, its exact log-probability, and what is wrong in it.
+"""Parses a text with a grammar: its derivation, its exact log-probability, and what is wrong with it.
 
-Reading goes in two passes. The *permissive* pass asks only for the syntax: every slot takes any word of
-its kind and form (any name where a name is due, any pronoun, any number). The text and the syntax
-together name the walk through the graph; `grammar_ambiguity` proves that there is at most one. The
-*strict* pass follows that walk with the registers and compares each word with the words that agreement
-allows. So a text may be
+Parsing takes two passes. The *permissive* pass checks the syntax alone: every slot takes any word of its kind and form
+(any name where a name is due, any pronoun, any number). Text and syntax together determine the walk through the graph;
+tools/grammar_ambiguity.py proves that there is at most one. The *strict* pass follows that walk with the registers and
+compares each word with those that agreement allows. So a text is
 
-    not grammatical           no permissive walk spells it
-    grammatical, inconsistent the walk exists, but some word breaks an agreement
-    consistent                it is in the language; log_prob is the sum over its choices
+    not grammatical              if no permissive walk spells it
+    grammatical, inconsistent    if the walk exists, but a word breaks an agreement
+    consistent                   if it is in the language; log_prob is then the sum over its choices
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -26,15 +25,18 @@ from diffuapriel.tales.grammar.grammar import (
     Node,
     Registers,
     Slot,
+    followers,
     index_of,
     spellings,
     split_pieces,
 )
 
+MOST_EXPECTED = 5  # words named in a message
+
 
 @dataclass(frozen=True)
-class Choice:
-    """One step of a walk: `node` said `surface` at character `offset`, or (a branch) took `option`."""
+class WalkStep:
+    """One step of a walk: `node` spelled `surface` at character `offset`, or (a branch) took `option`."""
 
     node: Node
     surface: str
@@ -50,101 +52,163 @@ class Failure:
     position: int
 
 
-Step = tuple[int, int, int]  # (pieces read before, index of the node that read on, its option or -1)
-Chart = list[dict[int, Step | None]]  # after so many pieces: the nodes that can be entered, and how
+Arrival = tuple[int, int, int]  # (pieces read before, index of the node that was read, its option or -1)
+Middles = Mapping[str, Sequence[tuple[int, tuple[str, ...]]]]  # by first piece: (node, rest of its spelling)
 
 
-def read(grammar: Grammar, text: str) -> list[Choice] | Failure:
-    """The walk of a permissive reading, or where the syntax breaks. Linear in the text."""
-    pieces = split_pieces(text)
-    chart: Chart = [{} for _ in range(len(pieces) + 1)]
-    chart[0][index_of(grammar.start)] = None
-    for i, entered in enumerate(chart):
+class Chart:
+    """The permissive walks along a text: after so many pieces, the nodes that can be next, and how each was reached.
+
+    Args:
+        pieces: the text, from `split_pieces`. The chart is linear in it.
+        opens, closes: whether the story begins and ends with the text; see holes.py for texts that do not.
+        middles: the spellings that a text which does not open the story may continue.
+    """
+
+    def __init__(
+        self,
+        grammar: Grammar,
+        pieces: Sequence[str],
+        *,
+        opens: bool = True,
+        closes: bool = True,
+        middles: Middles | None = None,
+    ) -> None:
+        self.grammar, self.pieces, self.opens, self.closes = grammar, pieces, opens, closes
+        self.nodes: list[dict[int, Arrival | None]] = [{} for _ in range(len(pieces) + 1)]
+        self.inside: set[tuple[int, int]] = set()  # (pieces read, node): the text ends within the node
+        if opens:
+            self.nodes[0][index_of(grammar.start)] = None
+        else:
+            self.nodes[0].update(dict.fromkeys(range(len(grammar.nodes))))
+            for piece, rests in (middles or {}).items():
+                if self._fits(0, piece):
+                    for index, rest in rests:
+                        self._match(0, index, rest, None)
+        for i in range(len(self.nodes)):
+            self._read_on(i)
+
+    @property
+    def possible(self) -> bool:
+        """Whether a story can hold the text."""
+        end = self.nodes[-1]
+        return END in end if self.closes else bool(end or self.inside)
+
+    def ends(self) -> list[tuple[int, int]]:
+        """(pieces read, node that comes next or is unfinished) of every walk along the whole text."""
+        last = len(self.pieces)
+        next_nodes = [(last, index) for index in self.nodes[last] if not self.closes or index == END]
+        return [*next_nodes, *sorted(self.inside)]
+
+    def walk(self, i: int, index: int) -> list[WalkStep]:
+        """The walk that reaches node `index` after i pieces."""
+        offsets = [0, *accumulate(map(len, self.pieces))]
+        walk: list[WalkStep] = []
+        while (arrival := self.nodes[i][index]) is not None:
+            before, index, option = arrival
+            surface = "".join(self.pieces[before:i])
+            walk.append(WalkStep(self.grammar.nodes[index], surface, offsets[before], option))
+            i = before
+        return walk[::-1]
+
+    def failure(self) -> Failure:
+        """The first piece that no walk reads, also within a node, and what could have come instead."""
+        furthest, due = 0, set[str]()
+        for i, entered in enumerate(self.nodes):
+            for index in entered:
+                for form in self._due(index):
+                    n = self._common(i, form)
+                    if i + n > furthest:
+                        furthest, due = i + n, set()
+                    if i + n == furthest and n < len(form):
+                        due.add(form[n].strip())
+        words = sorted(due) if self.opens or furthest else []  # a hole may be followed by anything
+        expected = ": expected " + ", ".join(map(repr, words[:MOST_EXPECTED])) if words else ""
+        if len(words) > MOST_EXPECTED:
+            expected += f" or {len(words) - MOST_EXPECTED} more"
+        position = sum(map(len, self.pieces[:furthest]))
+        if furthest == len(self.pieces):
+            return Failure(f"the story breaks off{expected}", position)
+        got = self.pieces[furthest]
+        position += len(got) - len(got.lstrip())
+        if got.strip() in words:
+            wrong = "no space" if got.startswith(" ") else "a space"
+            return Failure(f"before '{got.strip()}' {wrong} is due", position)
+        return Failure(f"'{got.strip() or got}' does not fit here{expected}", position)
+
+    def _read_on(self, i: int) -> None:
+        """Enter every node that can be next after i pieces, and read on from each."""
+        entered = self.nodes[i]
         agenda = list(entered)
         for index in agenda:  # grows while branches open
-            node = None if index == END else grammar.nodes[index]
+            node = None if index == END else self.grammar.nodes[index]
             if isinstance(node, Branch):
                 for option, following in enumerate(node.nodes):
                     if index_of(following) not in entered:
                         entered[index_of(following)] = (i, index, option)
                         agenda.append(index_of(following))
-            elif node is not None and i < len(pieces):
-                for form in _starting_with(node, pieces[i]):
-                    if tuple(pieces[i : i + len(form)]) == form:
-                        chart[i + len(form)].setdefault(index_of(node.next), (i, index, -1))
-    return _trace(grammar, pieces, chart) if END in chart[-1] else _break(grammar, pieces, chart)
+            elif node is not None and i < len(self.pieces):
+                for form in self._candidates(node, i):
+                    self._match(i, index, form, (i, index, -1))
+
+    def _candidates(self, node: Literal | Slot, i: int) -> Sequence[tuple[str, ...]]:
+        if isinstance(node, Literal):
+            return [node.pieces]
+        if i == len(self.pieces) - 1 and not self.closes:
+            return node.readings
+        return node.readings_by_first.get(self.pieces[i], ())
+
+    def _match(self, i: int, index: int, form: tuple[str, ...], arrival: Arrival | None) -> None:
+        """Read a spelling of a node, or the rest of one, from piece i on, as far as the text goes."""
+        here = tuple(self.pieces[i : i + len(form)])
+        if here == form:
+            following = followers(self.grammar.nodes[index])[0]
+            self.nodes[i + len(form)].setdefault(index_of(following), arrival)
+            return
+        whole = len(here) - 1  # pieces before the last, which a hole may cut short
+        cut = not self.closes and i + len(here) == len(self.pieces) and form[:whole] == here[:-1]
+        if cut and self._fits(i + whole, form[whole]):
+            self.inside.add((i, index))
+
+    def _fits(self, i: int, piece: str) -> bool:
+        """Whether `piece` is piece i, or can become it: a hole after the text may hide the rest of its last word."""
+        mine = self.pieces[i]
+        return piece == mine or (not self.closes and i == len(self.pieces) - 1 and piece.startswith(mine))
+
+    def _due(self, index: int) -> Sequence[tuple[str, ...]]:
+        node = None if index == END else self.grammar.nodes[index]
+        return [("the end",)] if node is None else [] if isinstance(node, Branch) else spellings(node)
+
+    def _common(self, i: int, form: tuple[str, ...]) -> int:
+        """The number of leading pieces of a spelling that are the pieces from i on."""
+        n = 0
+        while n < len(form) and i + n < len(self.pieces) and form[n] == self.pieces[i + n]:
+            n += 1
+        return n
 
 
-def _starting_with(node: Literal | Slot, piece: str) -> Sequence[tuple[str, ...]]:
-    return [node.pieces] if isinstance(node, Literal) else node.readings_by_first.get(piece, ())
+def read(grammar: Grammar, text: str) -> list[WalkStep] | Failure:
+    """The permissive walk along a text, or where the syntax breaks. Linear in the text."""
+    chart = Chart(grammar, split_pieces(text))
+    return chart.walk(len(chart.pieces), END) if chart.possible else chart.failure()
 
 
-def _trace(grammar: Grammar, pieces: list[str], chart: Chart) -> list[Choice]:
-    """The walk to the end of the text, found from there backwards."""
-    offsets = [0, *accumulate(map(len, pieces))]
-    walk: list[Choice] = []
-    j, index = len(pieces), END
-    while (step := chart[j][index]) is not None:
-        i, index, option = step
-        walk.append(Choice(grammar.nodes[index], "".join(pieces[i:j]), offsets[i], option))
-        j = i
-    return walk[::-1]
-
-
-def _break(grammar: Grammar, pieces: list[str], chart: Chart) -> Failure:
-    """The furthest piece that any walk reads, also inside a node, and what could have followed."""
-    furthest, due = 0, set()
-    for i, entered in enumerate(chart):
-        for index in entered:
-            node = None if index == END else grammar.nodes[index]
-            if isinstance(node, Branch):
-                continue
-            unread = [(0, "the end")] if node is None else list(_unread(node, pieces, i))
-            for n, word in unread:
-                if i + n > furthest:
-                    furthest, due = i + n, set()
-                if i + n == furthest:
-                    due.add(word)
-    position = sum(map(len, pieces[:furthest]))
-    words = sorted(word.strip() for word in due)
-    expected = ", ".join(repr(word) for word in words[:5])
-    if len(words) > 5:
-        expected += f" or {len(words) - 5} more"
-    if furthest == len(pieces):
-        return Failure(f"the story breaks off: expected {expected}", position)
-    got = pieces[furthest]
-    position += len(got) - len(got.lstrip())
-    if got.strip() in words:
-        wrong = "no space" if got.startswith(" ") else "a space"
-        return Failure(f"before '{got.strip()}' {wrong} is due", position)
-    return Failure(f"'{got.strip() or got}' does not fit here: expected {expected}", position)
-
-
-def _unread(node: Literal | Slot, pieces: list[str], i: int) -> Iterator[tuple[int, str]]:
-    """For each spelling that breaks off after n of its pieces: (n, the piece due next)."""
-    for form in spellings(node):
-        for n, piece in enumerate(form):
-            if i + n == len(pieces) or pieces[i + n] != piece:
-                yield n, piece
-                break
-
-
-def follow(grammar: Grammar, walk: list[Choice]) -> float | Failure:
+def follow(grammar: Grammar, walk: list[WalkStep]) -> float | Failure:
     """Log-probability of a walk in nats, or the first word that breaks an agreement."""
     registers: Registers = [None] * len(grammar.names)
     total = 0.0
-    for choice in walk:
-        node = choice.node
+    for step in walk:
+        node = step.node
         if isinstance(node, Branch):
-            total += math.log(node.probabilities[choice.option])
+            total += math.log(node.probabilities[step.option])
         elif isinstance(node, Slot):
             values, surfaces = node.options(registers)
-            if choice.surface not in surfaces:
-                position = choice.offset + (1 if choice.surface.startswith(" ") else 0)
-                return Failure(_explain(grammar, node, choice.surface.strip(), registers), position)
+            if step.surface not in surfaces:
+                position = step.offset + (1 if step.surface.startswith(" ") else 0)
+                return Failure(_explain(grammar, node, step.surface.strip(), registers), position)
             total -= math.log(len(values))
             if node.bind is not None:
-                registers[node.bind] = values[surfaces.index(choice.surface)]
+                registers[node.bind] = values[surfaces.index(step.surface)]
     return total
 
 
@@ -156,7 +220,7 @@ def log_prob(grammar: Grammar, text: str) -> float:
 
 
 def _explain(grammar: Grammar, slot: Slot, got: str, registers: Registers) -> str:
-    """In plain words, why `got` cannot stand in this slot."""
+    """A sentence that says why this slot cannot be `got`."""
 
     def plain(register: int) -> str:
         return grammar.lexicon.kinds[grammar.kinds[register]].forms[""][registers[register]]

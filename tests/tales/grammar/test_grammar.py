@@ -9,6 +9,7 @@ from diffuapriel.tales.grammar import measures
 from diffuapriel.tales.grammar import parser as reading
 from diffuapriel.tales.grammar.compiler import compile_grammar
 from diffuapriel.tales.grammar.grammar import Kind, Lexicon, WordClass, maybe, pick, split_pieces
+from tests.tales.exhaustive import enumerate_texts, length_bounds
 from tools.grammar_ambiguity import find_ambiguity, find_bad_seam
 
 LEXICON = Lexicon(
@@ -45,25 +46,25 @@ def small():
 
 
 def test_probabilities_of_all_texts_sum_to_one():
-    texts = dict(measures.enumerate_texts(small()))
+    texts = dict(enumerate_texts(small()))
     assert math.fsum(map(math.exp, texts.values())) == pytest.approx(1, abs=1e-12)
 
 
 def test_the_count_is_the_number_of_texts():
     grammar = small()
-    texts = list(measures.enumerate_texts(grammar))
+    texts = list(enumerate_texts(grammar))
     assert measures.count(grammar) == len(texts) == len(dict(texts))
 
 
 def test_the_entropy_is_that_of_all_texts():
     grammar = small()
-    whole = -math.fsum(p * math.exp(p) for _, p in measures.enumerate_texts(grammar))
+    whole = -math.fsum(p * math.exp(p) for _, p in enumerate_texts(grammar))
     assert measures.entropy(grammar) == pytest.approx(whole, abs=1e-12)
 
 
 def test_the_log_probability_of_every_text_is_the_one_it_was_made_with():
     grammar = small()
-    for text, log_p in measures.enumerate_texts(grammar):
+    for text, log_p in enumerate_texts(grammar):
         assert reading.log_prob(grammar, text) == pytest.approx(log_p, abs=1e-12)
 
 
@@ -78,15 +79,15 @@ def test_sampling_follows_the_probabilities():
 
 def test_bounds_on_the_length_hold():
     grammar = small()
-    lengths = [len(text) for text, _ in measures.enumerate_texts(grammar)]
-    low, high = measures.length_bounds(grammar, len)
+    lengths = [len(text) for text, _ in enumerate_texts(grammar)]
+    low, high = length_bounds(grammar, len)
     assert low <= min(lengths) and max(lengths) <= high
     assert low > 30 and high < 90
 
 
 def test_a_number_decides_between_singular_and_plural():
     grammar = compile_grammar(["{n:number} take {k:part@n} is {m:n-k} {fruit*m:fruit}."], LEXICON)
-    texts = {text for text, _ in measures.enumerate_texts(grammar)}
+    texts = {text for text, _ in enumerate_texts(grammar)}
     assert "three take one is two figs." in texts
     assert "three take two is one fig." in texts
     assert len(texts) == 6
