@@ -1,7 +1,6 @@
 """DiffuApriel: masked diffusion language models with bidirectional Mamba-2 backbones.
 
-The names a notebook needs are importable from here; each is loaded on first use, so that
-`import diffuapriel` stays instant.
+The main names can be imported from here. Each is loaded on first use, so `import diffuapriel` is instant.
 """
 
 from __future__ import annotations
@@ -10,8 +9,8 @@ import importlib
 import os
 from typing import Any
 
-# A thread that waits for the others soon goes to sleep instead of spinning. With every core busy (a browser beside the
-# model, a workshop's laptop) spinning made a forward pass a hundred times slower. To be said before PyTorch is loaded.
+# OpenMP threads that wait for others sleep soon instead of spinning. When all cores are busy (a browser next to the
+# model, say) spinning makes a forward pass a hundred times slower. Must be set before PyTorch is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 __version__ = "0.2.0"

@@ -1,17 +1,16 @@
 """A trained denoiser on disk: safetensors, JSON and a model card; never a pickle.
 
-    model.safetensors              the weights; or, past 16 MB, Hugging Face's shards:
+    model.safetensors              the weights; above 16 MB, shards in Hugging Face's format instead:
     model-00001-of-00002.safetensors, ..., model.safetensors.index.json
-    config.json                    model_type, format_version, model (ModelConfig), files {name: sum}, extra
-    README.md                      the model card (see diffuapriel/model_card.py)
-    *.png                          pictures of the card
+    config.json                    model_type, format_version, model (ModelConfig), files {name: SHA-256}, extra
+    README.md                      the model card (model_card.py)
+    *.png                          pictures on the card
 
-A folder is written aside and renamed into place (storage.py), so a kill at any moment loses nothing. Reading
-refuses, naming the file and the reason, whatever is missing, truncated, altered, pickled or foreign.
+A checkpoint is written to a temporary folder and renamed (storage.py), so a kill at any moment loses nothing. Reading
+refuses files that are missing, truncated, altered, pickled or foreign, and names the file and the reason.
 
-Where a checkpoint is read, its name is a bundled one, a folder, or the id `owner/name` of a model on the Hugging Face
-Hub, which is fetched (hub.py). A folder of that name goes first. Its config.json is fetched and judged before any
-weights are.
+A checkpoint is named by a bundled name, a folder, or the id `owner/name` of a model on the Hugging Face Hub, which is
+downloaded (hub.py). A local folder of that name has priority. config.json is downloaded and checked before any weights.
 """
 
 from __future__ import annotations
@@ -42,23 +41,23 @@ from diffuapriel.tokenizer import Tokenizer, get_tokenizer
 
 MODEL_TYPE = "diffuapriel"
 FORMAT_VERSION = 2
-SHARD_BYTES = 16_000_000  # a single tensor larger than this has a file of its own
+SHARD_BYTES = 16_000_000  # a single tensor larger than this gets its own file
 STORAGE = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-SUFFIXES = {".safetensors", ".json", ".md", ".png"}  # of everything a checkpoint holds
+SUFFIXES = {".safetensors", ".json", ".md", ".png"}  # of all files of a checkpoint
 CONFIG_KEYS = {"model_type", "format_version", "model", "files", "extra"}
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """What a checkpoint says of itself, without its weights. `extra`: recipe and measured figures."""
+    """A checkpoint without its weights. `extra`: recipe and measured figures."""
 
     name: str
     folder: Path
     config: ModelConfig
     extra: dict[str, Any]
     files: dict[str, str]  # weight file -> SHA-256
-    repository: str | None = None  # its id, where `folder` is a copy of one on the Hub
+    repository: str | None = None  # id on the Hub, if `folder` is a downloaded copy
 
     @property
     def bytes(self) -> int:
@@ -67,10 +66,10 @@ class CheckpointInfo:
 
 
 def is_matrix(name: str, tensor: Tensor) -> bool:
-    """Whether a parameter is a matrix: what weight decay pulls on and what may be stored in bfloat16.
+    """Whether a parameter is a matrix: weight decay applies to it, and it may be stored in bfloat16.
 
-    Not: A_log, D, dt_bias, norms and biases (arXiv:2405.21060's code leaves them undecayed and in float32),
-    whatever their shape.
+    A_log, D, dt_bias, norms and biases are not, whatever their shape: the code of arXiv:2405.21060 leaves them
+    undecayed and in float32.
     """
     *path, leaf = name.split(".")
     keeps = leaf in ("A_log", "D") or leaf.endswith("bias") or any("norm" in part for part in (*path, leaf))
@@ -86,11 +85,11 @@ def save_checkpoint(
     storage: str = "float32",
     pictures: Mapping[str, bytes] | None = None,
 ) -> None:
-    """Write `model` (its `.config` and its weights) to `folder`, atomically, over an older checkpoint there.
+    """Write `model` (its `.config` and its weights) to `folder` atomically, replacing an older checkpoint.
 
-    storage: "float32", or "bfloat16" for the matrices (see `is_matrix`); everything else stays float32.
-    extra: plain JSON values, kept in config.json. pictures: PNG bytes by file name, for the card.
-    Raises ValueError when `folder` holds anything that is not a checkpoint's: it would be lost.
+    storage: "float32", or "bfloat16" for matrices (`is_matrix`); everything else stays in float32.
+    extra: plain JSON values for config.json. pictures: PNG bytes by file name, for the card.
+    Raises ValueError when `folder` contains other files, which would be lost.
     """
     if storage not in STORAGE:
         raise ValueError(f"storage is {storage!r}; permitted: {', '.join(STORAGE)}")
@@ -124,8 +123,8 @@ def load_checkpoint(
     """The denoiser (float32, in evaluation mode, on `device`) and the tokenizer of a checkpoint.
 
     name_or_path: a bundled name (see `bundled()`), a folder, or the id of a model on the Hugging Face Hub.
-    Raises FileNotFoundError for what is missing, ValueError for what is damaged or foreign and ConnectionError
-    for what cannot be fetched; they name the file and the reason.
+    Raises FileNotFoundError for a missing file, ValueError for a damaged or foreign one, and ConnectionError for a
+    failed download; each names the file and the reason.
     """
     info = fetch_checkpoint(name_or_path)
     model = Denoiser(info.config)
@@ -134,9 +133,9 @@ def load_checkpoint(
 
 
 def inspect_checkpoint(name_or_path: str | Path, **hub_options: Any) -> CheckpointInfo:
-    """Read and check a checkpoint's config.json alone; of a model on the Hub no more is fetched.
+    """Read and check only a checkpoint's config.json; nothing else is downloaded from the Hub.
 
-    hub_options: those of `hub.fetch`. Raises as `load_checkpoint` does.
+    hub_options: options of `hub.fetch`. Raises as `load_checkpoint` does.
     """
     folder, repository = _locate(name_or_path), None
     if folder is None:
@@ -150,7 +149,7 @@ def inspect_checkpoint(name_or_path: str | Path, **hub_options: Any) -> Checkpoi
         kind = document.get("model_type") or document.get("architectures") or "nothing"
         whose = f"{repository}: " if repository else ""
         raise ValueError(
-            f"{whose}{file} is of another architecture: model_type says {kind!r}, not {MODEL_TYPE!r}"
+            f"{whose}{file} belongs to another architecture: model_type is {kind!r}, not {MODEL_TYPE!r}"
         )
     if document.get("format_version") != FORMAT_VERSION:
         version = document.get("format_version")
@@ -169,17 +168,17 @@ def inspect_checkpoint(name_or_path: str | Path, **hub_options: Any) -> Checkpoi
 
 
 def fetch_checkpoint(name_or_path: str | Path, **hub_options: Any) -> CheckpointInfo:
-    """`inspect_checkpoint`, then fetch the rest of what lies on the Hub: of the very same commit."""
+    """`inspect_checkpoint`, then download the rest of a model on the Hub, from the same commit."""
     info = inspect_checkpoint(name_or_path, **hub_options)
     if info.repository is None:
         return info
     wanted = [*info.files, "config.json", INDEX, "README.md", "*.png"]
-    commit = info.folder.name  # of the cache's folder
+    commit = info.folder.name  # snapshots are cached by commit
     return replace(info, folder=hub.fetch(info.repository, wanted, **{**hub_options, "revision": commit}))
 
 
 def load_weights(model: nn.Module, info: CheckpointInfo) -> dict[str, Tensor]:
-    """Put a checkpoint's weights into `model`, checked; returns them as they are stored.
+    """Check a checkpoint's weights and load them into `model`; returns them as stored.
 
     Raises as `load_checkpoint` does.
     """
@@ -187,7 +186,7 @@ def load_weights(model: nn.Module, info: CheckpointInfo) -> dict[str, Tensor]:
     if tokenizer.vocab_size != info.config.vocab_size:
         raise ValueError(
             f"{info.folder / 'config.json'}: vocab_size is {info.config.vocab_size}, but its tokenizer "
-            f"{info.config.tokenizer!r} has {tokenizer.vocab_size} tokens; the two do not belong together"
+            f"{info.config.tokenizer!r} has {tokenizer.vocab_size} tokens; the two do not fit together"
         )
     weights = _read_weights(info)
     _refuse_wrong_weights(info.folder, weights, model.state_dict())
@@ -197,12 +196,12 @@ def load_weights(model: nn.Module, info: CheckpointInfo) -> dict[str, Tensor]:
 
 def bundled() -> list[str]:
     """Names of the checkpoints that ship with the project."""
-    shelf = assets.root() / "checkpoints"
-    return sorted(file.parent.name for file in shelf.glob("[!.]*/config.json"))
+    folders = assets.root() / "checkpoints"
+    return sorted(file.parent.name for file in folders.glob("[!.]*/config.json"))
 
 
 def _locate(name_or_path: str | Path) -> Path | None:
-    """The folder on this machine; None for the id of a model on the Hub."""
+    """The local folder; None for the id of a model on the Hub."""
     if str(name_or_path) in bundled():
         return assets.path("checkpoints", str(name_or_path))
     path = Path(name_or_path)
@@ -214,8 +213,8 @@ def _locate(name_or_path: str | Path) -> Path | None:
     if folder is None and not hub.is_hub_id(name_or_path):
         known = ", ".join(bundled()) or "none"
         raise FileNotFoundError(
-            f"no checkpoint {str(name_or_path)!r}: not a folder, nor bundled ({known}), nor the id owner/name of "
-            "a model on the Hugging Face Hub"
+            f"no checkpoint {str(name_or_path)!r}: neither a folder, nor bundled ({known}), nor an id owner/name "
+            "on the Hugging Face Hub"
         )
     return folder
 
@@ -234,17 +233,19 @@ def _refuse_without_config(folder: Path, repository: str | None) -> None:
 
 
 def _refuse_to_replace(folder: Path) -> None:
-    """A save replaces the whole folder: say so before somebody's own files are gone."""
+    """A save replaces the whole folder: refuse one that contains other files."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; a checkpoint is a folder")
     held = sorted(folder.iterdir()) if folder.exists() else []
     foreign = [path.name for path in held if path.is_dir() or path.suffix not in SUFFIXES]
     if foreign:
-        raise ValueError(f"{folder} holds {foreign[0]!r}, which a save would delete; choose another folder")
+        raise ValueError(
+            f"{folder} contains {foreign[0]!r}, which a save would delete; choose another folder"
+        )
 
 
 def _refuse_keys(where: str, what: str, found: Iterable[str], expected: Iterable[str]) -> None:
-    """Raise ValueError that names the first few unknown and missing names."""
+    """Raise ValueError that lists the first few unknown and missing names."""
     unknown, missing = sorted(set(found) - set(expected)), sorted(set(expected) - set(found))
     parts = [
         f"{kind} {what}: {', '.join(names[:5])}{' and others' if len(names) > 5 else ''}"
@@ -266,7 +267,7 @@ def _refuse_wrong_weights(folder: Path, found: Mapping[str, Tensor], expected: M
 
 
 def _write_shards(folder: Path, tensors: Mapping[str, Tensor]) -> list[str]:
-    """Write the weights to one file or, past SHARD_BYTES, to several with an index. Returns their names."""
+    """Write the weights to one file or, above SHARD_BYTES, to several with an index. Returns their names."""
     shards: list[dict[str, Tensor]] = [{}]
     used = 0
     for name, tensor in tensors.items():
@@ -289,11 +290,13 @@ def _write_shards(folder: Path, tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def _read_weights(info: CheckpointInfo) -> dict[str, Tensor]:
-    """Every tensor of every file that config.json lists, each file held to its SHA-256."""
+    """All tensors of the files that config.json lists, after checking each file's SHA-256."""
     weights: dict[str, Tensor] = {}
     for name, digest in info.files.items():
         file = info.folder / name
-        tensors = read_tensors(file)  # says missing, pickled or truncated, before the sum says merely altered
+        tensors = read_tensors(
+            file
+        )  # a missing, pickled or truncated file gets a more precise error than its SHA-256 would give
         if sha256(file) != digest:
             raise ValueError(f"{file} is damaged: its SHA-256 is not the one that config.json records")
         weights.update(tensors)

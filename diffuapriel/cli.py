@@ -1,9 +1,9 @@
-"""The `diffuapriel` command: one parser, one place where errors become one line and an exit code.
+"""The `diffuapriel` command: its parser, and the place where errors become one line and an exit code.
 
-    0  done          1  the action was refused or failed          2  the command line is wrong          130  interrupted
+    0  done          1  the command was refused or failed          2  wrong arguments          130  interrupted
 
-Every subcommand lives in diffuapriel/commands: `add` describes it, `run` does it. Nothing heavy is imported before
-a subcommand runs, so `--help` is instant.
+Each subcommand is a module of diffuapriel/commands: `add` declares its arguments, `run` runs it. PyTorch is imported
+only when a subcommand runs, so `--help` is instant.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from diffuapriel import __version__
 from diffuapriel.commands import bench, compare, evaluate, harness, params, race, sample, tokenize, train
 
 DESCRIPTION = """\
-Masked diffusion language models with Mamba backbones: train one, watch it write, measure it, race it.
+Masked diffusion language models with Mamba backbones: train them, watch them write, measure them, race them.
 
-A text begins as [MASK]s; the model fills them in any order, looking both ways. Two kinds of backbone compete:
+A text starts as [MASK]s, which the model fills in any order, reading in both directions. Two kinds of backbone compete:
 DiffuApriel (bidirectional Mamba-2, linear in length) and DiffuTran (a Transformer, quadratic in length)."""
 
 EPILOG = """\
 examples:
-  diffuapriel sample                                      a story from nothing, drawn as it is written
-  diffuapriel sample "Mia found a [MASK:6]."              fill six holes in a sentence
-  diffuapriel race tales-diffuapriel tales-diffutran      time two models, one after the other
-  diffuapriel evaluate tales-diffuapriel                  how far from the corpus's exact entropy?
-  diffuapriel train --corpus tales:1 --minutes 3          a small model of your own
-  diffuapriel COMMAND --help                              what a command does, with examples"""
+  diffuapriel sample                                      write a story and show every step
+  diffuapriel sample "Mia found a [MASK:6]."              fill six masks in a sentence
+  diffuapriel race tales-diffuapriel tales-diffutran      time two models, taking turns
+  diffuapriel evaluate tales-diffuapriel                  compare its NELBO with the corpus's exact entropy
+  diffuapriel train --corpus tales:1 --minutes 3          train a small model of your own
+  diffuapriel COMMAND --help                              describe a command, with examples"""
 
 COMMANDS = {
     "train": train,
@@ -46,7 +46,7 @@ COMMANDS = {
 
 
 class Formatter(argparse.HelpFormatter):
-    """Fills paragraphs to the terminal's width, keeps lists as they are, shows a default where there is one."""
+    """Wraps paragraphs to the terminal's width, leaves lists unchanged, and shows defaults."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         fill = super()._fill_text
@@ -65,12 +65,10 @@ class Parser(argparse.ArgumentParser):
         super().__init__(formatter_class=Formatter, **options)
 
     def error(self, message: str) -> NoReturn:
-        """Print the error and where help is; exit with 2."""
         self.exit(2, f"diffuapriel: error: {message}; see {self.prog} --help\n")
 
 
 def build_parser() -> Parser:
-    """The whole command line."""
     parser = Parser(prog="diffuapriel", description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("--version", action="version", version=f"diffuapriel {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -98,14 +96,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser.parse_args(argv)
         if args.command is None:
             parser.error("a command is missing: " + ", ".join(COMMANDS))
-    except SystemExit as finished:  # --help, --version, or an error that has been printed
+    except SystemExit as finished:  # --help, --version, or an error that is already printed
         return int(finished.code or 0)
     try:
         return COMMANDS[args.command].run(args)
     except KeyboardInterrupt:
         print("diffuapriel: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `diffuapriel ... | head` has closed: nobody is left to tell
+    except BrokenPipeError:  # `diffuapriel ... | head` closed the pipe: nothing more can be printed
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
@@ -116,9 +114,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def describe(error: Exception) -> str:
-    """The error in one line. One that nobody raised on purpose is named, with the way to its traceback."""
+    """The error in one line. An unexpected one is given with its type and a pointer to --debug."""
     text = " ".join(str(error).split())
-    meant = (ValueError, TypeError, OSError, ImportError, MemoryError, RuntimeError, ArithmeticError)
-    if text and isinstance(error, meant):
+    expected = (ValueError, TypeError, OSError, ImportError, MemoryError, RuntimeError, ArithmeticError)
+    if text and isinstance(error, expected):
         return text
     return f"{type(error).__name__}: {text or 'no message'} (--debug shows where)"

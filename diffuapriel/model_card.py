@@ -1,6 +1,6 @@
-"""The model card of a checkpoint: what it is, how it was made, what was measured, what it cannot do.
+"""The model card of a checkpoint: architecture, training, measurements and limits.
 
-Hugging Face's format: YAML front matter, then Markdown. Every figure comes from its caller, who measured it.
+Hugging Face's format: YAML front matter, then Markdown. The caller supplies every figure.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from diffuapriel.config import ModelConfig
 
 KINDS = {
     "diffuapriel": "bidirectional Mamba-2 in every block",
-    "diffuapriel-h": "bidirectional Mamba-2 with attention blocks between",
+    "diffuapriel-h": "bidirectional Mamba-2 with interleaved attention blocks",
     "diffutran": "a bidirectional Transformer, the baseline",
 }
 LIMITS = (
-    "Made to teach and to compare architectures: it writes what its corpus holds and nothing else.",
-    "The NELBO is an upper bound of the negative log-likelihood, estimated by Monte Carlo.",
+    "Made for teaching and for comparing architectures: it only writes text like that of its corpus.",
+    "The NELBO is an upper bound on the negative log-likelihood, estimated by Monte Carlo.",
 )
 
 
@@ -36,10 +36,13 @@ def write_card(
 ) -> str:
     """The text of README.md.
 
-    recipe: what was done (corpus, tokens, steps, ...). evaluation: `NelboEstimate.to_dict()`. samples:
-    `TalesReport.to_dict()` of stories drawn as the app draws them; ancestral: the same of stories drawn from the
-    model's own distribution. command: what makes this checkpoint again. limits: added to the two that hold for
-    every model. picture: file name of the loss curve beside the card.
+    Args:
+        recipe: how the model was trained (corpus, tokens, steps, ...).
+        evaluation: `NelboEstimate.to_dict()`.
+        samples, ancestral: `TalesReport.to_dict()` of stories sampled with the app's defaults, and with `ancestral`.
+        command: reproduces this checkpoint.
+        limits: added to the two that hold for every model.
+        picture: file name of the loss curve beside the card.
     """
     facts = {"architecture": config.architecture, "parameters": parameters, **_shape(config), **recipe}
     sections = [
@@ -52,14 +55,14 @@ def write_card(
     if picture:
         sections.append(f"![Loss against tokens]({picture})")
     if evaluation:
-        sections.append("## Held-out text\n\n" + _table(evaluation))
+        sections.append("## Evaluation on validation text\n\n" + _table(evaluation))
     if samples:
         sections.append("## Samples\n\n" + _table(samples))
         sections += _lists(samples)
     if ancestral:
         sections.append("## Samples from the model's own distribution\n\n" + _table(ancestral))
     sections.append("## Limits\n\n" + "\n".join(f"- {line}" for line in (*LIMITS, *limits)))
-    sections.append("## License\n\nMIT, as the rest of the project.")
+    sections.append("## License\n\nMIT, like the rest of the project.")
     return "\n\n".join(sections) + "\n"
 
 
@@ -79,7 +82,7 @@ def _shape(config: ModelConfig) -> dict[str, Any]:
 
 
 def _lists(rows: Mapping[str, Any]) -> list[str]:
-    """Rows that hold texts, each as a list of its own."""
+    """A list for each row that holds several texts."""
     texts = {key: value for key, value in rows.items() if _is_list_of_texts(value) and value}
     return [
         f"{key.capitalize()}:\n\n" + "\n".join(f"- {text}" for text in value) for key, value in texts.items()

@@ -35,7 +35,7 @@ class Option:
         kind: int, float, bool or str; `optional` also permits None.
         least, most: the permitted range, both ends included; `above` excludes `least`.
         choices: the permitted values of a string.
-        renamed: older spellings of choices, each with the choice that it stands for.
+        renamed: older spellings of choices -> their present spelling.
         flags: older spellings of the command-line flag, accepted but not listed by --help.
     """
 
@@ -59,7 +59,7 @@ class Option:
 
     @property
     def permitted(self) -> str:
-        """What the value must be, in words: "a whole number from 1 to 65,536"."""
+        """The permitted values in words, e.g. "a whole number from 1 to 65,536"."""
         if self.kind is bool:
             return "true or false"
         if self.kind is str:
@@ -71,7 +71,7 @@ class Option:
         return f"{noun} from {low} to {high}" if self.most is not None else f"{noun}, {low} or more"
 
     def check(self, value: Any) -> Any:
-        """The value as a plain int, float, bool or str; None where that is permitted.
+        """The value as a plain int, float, bool or str, or None where permitted.
 
         Raises TypeError for another type and ValueError for a value out of range; both name the option, the value
         and what is permitted.
@@ -122,7 +122,7 @@ def option(
 
 @functools.cache
 def options_of(config: type) -> dict[str, Option]:
-    """Every option that a dataclass declares with `option`, by name."""
+    """The options that a dataclass declares with `option`, by name."""
     found = {}
     for field in dataclasses.fields(config):
         if "option" in field.metadata:
@@ -133,7 +133,7 @@ def options_of(config: type) -> dict[str, Option]:
 
 
 def check_fields(config: Any) -> None:
-    """Check every declared option of a dataclass instance, and store the plain value. Raises as `Option.check`."""
+    """Check the declared options of a dataclass instance and store their plain values. Raises as `Option.check`."""
     for name, declared in options_of(type(config)).items():
         object.__setattr__(config, name, declared.check(getattr(config, name)))
 

@@ -1,14 +1,14 @@
-"""A denoiser with the methods that users of Hugging Face know: save_pretrained, from_pretrained, push_to_hub.
+"""A denoiser with Hugging Face's save_pretrained, from_pretrained and push_to_hub.
 
     model = PretrainedDenoiser.from_pretrained("tales-diffuapriel")     a bundled name, a folder, or owner/name
     model.save_pretrained("runs/mine")                                  the files of checkpoint.py, atomically
     model.push_to_hub("owner/name")                                     the same files, with the model card
 
-It is a `Denoiser` in every other respect. huggingface_hub's mixin does the pushing; what is written and what is read
-back are this package's own checkpoints, with all their checks.
+In every other respect it is a `Denoiser`. huggingface_hub's mixin does the upload; the files are this package's
+checkpoints, with all their checks.
 
-The card and the figures of a checkpoint belong to its weights. A model that was trained on is saved with a new card,
-that says so and repeats no figure.
+The card and the figures of a checkpoint describe its weights. A model that was trained further is saved with a new
+card, which says so and repeats no figure.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from diffuapriel.tokenizer import Tokenizer, get_tokenizer
 
 @dataclass(frozen=True)
 class _Source:
-    """The checkpoint that a model was loaded from: whose weights, by their digest, card and extra are about."""
+    """The checkpoint that a model was loaded from; `digest` identifies the weights that card and extra describe."""
 
     name: str
     digest: str
@@ -43,10 +43,10 @@ class PretrainedDenoiser(Denoiser, ModelHubMixin, library_name="diffuapriel", li
     """A `Denoiser` that can be saved, loaded and shared.
 
     Attributes:
-        card: text of the model card, or None for a generated one.
-        extra: plain JSON values kept in config.json: recipe and measured figures.
+        card: text of the model card; None generates one.
+        extra: plain JSON values in config.json: recipe and measured figures.
         pictures: PNG bytes of the card's pictures by file name.
-        storage: "float32", or "bfloat16" for the matrices in files.
+        storage: "float32", or "bfloat16" for matrices in files.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -66,7 +66,6 @@ class PretrainedDenoiser(Denoiser, ModelHubMixin, library_name="diffuapriel", li
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer that the ids are of."""
         return get_tokenizer(self.config.tokenizer)
 
     @classmethod
@@ -81,9 +80,9 @@ class PretrainedDenoiser(Denoiser, ModelHubMixin, library_name="diffuapriel", li
         local_files_only: bool = False,
         device: str | torch.device = "cpu",
     ) -> PretrainedDenoiser:
-        """The denoiser of a bundled name, a folder, or a model on the Hub; in evaluation mode, on `device`.
+        """Load a bundled checkpoint, a folder, or a model on the Hub; in evaluation mode, on `device`.
 
-        The other arguments are of the Hub. Raises as `load_checkpoint` does.
+        The other arguments apply to the Hub. Raises as `load_checkpoint` does.
         """
         return cls._from_pretrained(
             model_id=pretrained_model_name_or_path,
@@ -120,17 +119,17 @@ class PretrainedDenoiser(Denoiser, ModelHubMixin, library_name="diffuapriel", li
         model_card_kwargs: dict[str, Any] | None = None,
         **push_to_hub_kwargs: Any,
     ) -> str | None:
-        """Write a checkpoint folder, atomically; with `push_to_hub` also to the Hub, whose commit is returned.
+        """Write a checkpoint folder atomically; with `push_to_hub` also upload it and return the commit's URL.
 
-        model_card_kwargs: of `write_card` (recipe, evaluation, ...), for a new card. repo_id: the folder's name
-        where left out. Raises ValueError for a config that is not the model's own, and as `save_checkpoint` does.
+        model_card_kwargs: arguments of `write_card` (recipe, evaluation, ...) for a new card. repo_id: by default the
+        folder's name. Raises ValueError for a config that is not the model's own, and as `save_checkpoint` does.
         """
         if config is not None and config != self.config:
             raise ValueError(
-                "config is not the model's own; a checkpoint records the config that it was built from"
+                "config is not the model's own; a checkpoint records the config that the model was built from"
             )
         folder = Path(save_directory)
-        self._forget_what_is_no_longer_true()
+        self._drop_outdated_card()
         card = self.card
         if card is None or model_card_kwargs:
             card = str(self.generate_model_card(**{"name": folder.name, **(model_card_kwargs or {})}))
@@ -143,24 +142,23 @@ class PretrainedDenoiser(Denoiser, ModelHubMixin, library_name="diffuapriel", li
         return self.push_to_hub(repo_id or folder.name, **more)
 
     def generate_model_card(self, *, name: str = "model", **kwargs: Any) -> ModelCard:
-        """A new card from the config and from what is given: the arguments of `write_card`."""
+        """A new card from the config and arguments of `write_card`."""
         facts = {"recipe": self.extra.get("recipe", {}), **kwargs}
         parameters = count_parameters(self.config)
         return ModelCard(write_card(name=name, config=self.config, parameters=parameters, **facts))
 
-    def _forget_what_is_no_longer_true(self) -> None:
-        """Where the weights are no longer the source's, drop its card and figures; what was set since then stays."""
+    def _drop_outdated_card(self) -> None:
+        """If the weights have changed since loading, drop the card and figures that were loaded with them."""
         source = self._source
         if source is None or self._digest() == source.digest:
             return
         if self.card == source.card:
             self.card, self.pictures = None, {}
         if self.extra == source.extra:
-            self.extra = {"recipe": {"trained on from": source.name}}
+            self.extra = {"recipe": {"trained further from": source.name}}
         self._source = None
 
     def _digest(self) -> str:
-        """SHA-256 of all weights."""
         digest = hashlib.sha256()
         for tensor in self.state_dict().values():
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)

@@ -1,17 +1,17 @@
-"""Folders that are whole or not there, and tensor files that say what is wrong with them.
+"""Atomic writes of folders, and tensor files whose errors say what is wrong.
 
-Everything this package keeps (checkpoints, the state of a training run) is a folder of safetensors, JSON and
-Markdown. Nothing is ever pickled: a pickle runs code when it is opened.
+Everything the package keeps (checkpoints, the state of a training run) is a folder of safetensors, JSON and Markdown.
+Nothing is pickled: opening a pickle can run any code.
 
-`replace_folder` never leaves a moment at which no whole version can be read:
+`replace_folder` leaves a complete version readable at every moment:
 
-    1. write everything into `.NAME.writing`, and fsync every file
-    2. rename `NAME` to `.NAME.previous`          (a kill here: `find_folder` reads `.NAME.previous`)
+    1. write everything to `.NAME.writing`, and fsync every file
+    2. rename `NAME` to `.NAME.previous`          (killed here: `find_folder` finds `.NAME.previous`)
     3. rename `.NAME.writing` to `NAME`
-    4. remove `.NAME.previous`                    (a kill here: `NAME` is whole, the rest is litter)
+    4. delete `.NAME.previous`                    (killed here: `NAME` is complete; the rest is litter)
 
-A rename is atomic, so each of the four is all or nothing; `.NAME.previous` is only ever removed while `NAME`
-is there, so when `NAME` is missing `.NAME.previous` is whole.
+Renames are atomic, and `.NAME.previous` is only deleted while `NAME` exists, so if `NAME` is missing then
+`.NAME.previous` is complete.
 """
 
 from __future__ import annotations
@@ -29,15 +29,21 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # a zip or a bare pickle
+PICKLE_STARTS = (
+    b"PK\x03\x04",
+    b"\x80\x02",
+    b"\x80\x03",
+    b"\x80\x04",
+    b"\x80\x05",
+)  # a zip archive or a bare pickle
 PICKLED = "is a pickled file; only safetensors is read, since a pickle can run any code"
-LONGEST_HEADER = 100_000_000  # bytes; the safetensors format's own bound
+MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors format
 
 
 def replace_folder(folder: str | Path, write: Callable[[Path], None]) -> None:
-    """Put what `write(path)` writes in place of `folder`, whole or not at all.
+    """Replace `folder` atomically by what `write(path)` writes to an empty folder beside it.
 
-    `write` gets an empty folder beside `folder`. If it raises, `folder` is as it was.
+    If `write` raises, `folder` is unchanged.
     """
     folder = Path(folder).resolve()
     writing, previous = _beside(folder)
@@ -59,13 +65,13 @@ def replace_folder(folder: str | Path, write: Callable[[Path], None]) -> None:
 
 
 def find_folder(folder: str | Path) -> Path | None:
-    """Where the last whole version of `folder` lies: itself, the copy set aside by a save, or nowhere."""
+    """The last complete version of `folder`: itself, or the copy that an interrupted save left, or None."""
     folder = Path(folder).resolve()
     return next((path for path in (folder, _beside(folder)[1]) if path.is_dir()), None)
 
 
 def writing_folder(folder: str | Path) -> Path:
-    """Where `replace_folder` writes: for other processes that have a part in it."""
+    """Where `replace_folder` writes, for other processes that take part in the save."""
     return _beside(Path(folder).resolve())[0]
 
 
@@ -74,8 +80,8 @@ def _beside(folder: Path) -> tuple[Path, Path]:
 
 
 def _fsync(path: Path) -> None:
-    """Force a file, or a folder's list of names, to the disk."""
-    if os.name == "nt" and path.is_dir():  # Windows opens no folder, and needs none of this for a rename
+    """Flush a file, or the entries of a folder, to disk."""
+    if os.name == "nt" and path.is_dir():  # Windows cannot open folders, and renames need no flush there
         return
     descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
@@ -88,14 +94,14 @@ def write_tensors(file: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write one safetensors file. Raises RuntimeError for tensors that share memory."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(plain, file, metadata={"format": "pt"})
-    file.chmod(0o644)  # safetensors makes files that nobody else may read
+    file.chmod(0o644)  # safetensors creates files that only their owner may read
 
 
 def read_tensors(file: Path) -> dict[str, torch.Tensor]:
-    """Read one safetensors file, on the CPU.
+    """Read one safetensors file to the CPU.
 
-    Raises FileNotFoundError, or ValueError that names the file and what is wrong with it: pickled, truncated,
-    longer than it says, or not safetensors at all.
+    Raises FileNotFoundError, or ValueError that names the file and what is wrong with it: pickled, truncated, longer
+    than its header says, or not safetensors.
     """
     check_tensors(file)
     try:
@@ -105,7 +111,7 @@ def read_tensors(file: Path) -> dict[str, torch.Tensor]:
 
 
 def check_tensors(file: Path) -> None:
-    """Raise what `read_tensors` would raise for a safetensors file, from its header and size, without reading it."""
+    """Raise what `read_tensors` would raise, from the header and size of the file, without reading its tensors."""
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing")
     promised = _promised_size(file)
@@ -116,17 +122,17 @@ def check_tensors(file: Path) -> None:
 
 
 def _promised_size(file: Path) -> int:
-    """Bytes that a safetensors file should have: 8, the header's length, and the end of its last tensor."""
+    """The size that a safetensors file should have: 8 bytes, its header, and the end of its last tensor."""
     with file.open("rb") as stream:
         start, opens = stream.read(8), stream.read(1)
-        if start.startswith(PICKLE_STARTS) and opens != b"{":  # a header of 640 bytes starts as a pickle does
+        if start.startswith(PICKLE_STARTS) and opens != b"{":  # a header of 640 bytes starts like a pickle
             raise ValueError(f"{file} {PICKLED}")
         length, size = int.from_bytes(start, "little"), file.stat().st_size
-        if size < 8 or size - 8 < length <= LONGEST_HEADER:
+        if size < 8 or size - 8 < length <= MAX_HEADER:
             raise ValueError(f"{file} is truncated: it ends inside its header, after {size:,} bytes")
         try:
             stream.seek(8)
-            header = json.loads(stream.read(length) if length <= LONGEST_HEADER else b"")
+            header = json.loads(stream.read(length) if length <= MAX_HEADER else b"")
             ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
             return 8 + length + max(ends, default=0)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError):
@@ -134,7 +140,7 @@ def _promised_size(file: Path) -> int:
 
 
 def write_json(file: Path, value: Any) -> None:
-    """Write JSON for people: indented, one trailing newline."""
+    """Write readable JSON: indented, with a trailing newline."""
     file.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

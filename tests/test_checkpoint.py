@@ -205,7 +205,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(folder, change, reason):
 @pytest.mark.parametrize(
     "change, reason",
     [
-        (lambda d: d.update(model_type="gpt2"), "another architecture: model_type says 'gpt2'"),
+        (lambda d: d.update(model_type="gpt2"), "another architecture: model_type is 'gpt2'"),
         (lambda d: d.pop("model_type"), "another architecture"),
         (lambda d: d.update(format_version=99), "format_version 99; this package reads 2"),
         (lambda d: d.update(surprise=1), "unknown keys: surprise"),
@@ -213,7 +213,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(folder, change, reason):
         (lambda d: d["model"].update(surprise=1), "surprise"),
         (lambda d: d["model"].update(architecture="rwkv"), "rwkv"),
         (lambda d: d["model"].update(d_model="wide"), "wide"),
-        (lambda d: d["model"].update(vocab_size=99), "vocab_size is 99.*do not belong together"),
+        (lambda d: d["model"].update(vocab_size=99), "vocab_size is 99.*do not fit together"),
         (lambda d: d["model"].update(tokenizer="llama"), "llama"),
         (lambda d: d.update(files={"../../secret.safetensors": "0"}), "files must map"),
         (lambda d: d.update(extra=3), "extra is int"),

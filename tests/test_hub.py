@@ -140,7 +140,7 @@ def test_a_model_that_was_trained_on_is_not_saved_with_the_old_figures(tmp_path)
         model.head.weight[0, 0] += 1
     model.save_pretrained(tmp_path / "second")
     again = PretrainedDenoiser.from_pretrained(tmp_path / "second")
-    assert again.extra == {"recipe": {"trained on from": "first"}} and not again.pictures
+    assert again.extra == {"recipe": {"trained further from": "first"}} and not again.pictures
     assert again.card is not None and "measured" not in again.card
     with torch.no_grad():
         again.head.weight[0, 0] += 1
@@ -215,7 +215,7 @@ def test_only_the_files_of_a_checkpoint_are_fetched(hub):
 def test_a_foreign_model_is_refused_by_name_before_its_weights_are_fetched(hub):
     foreign = json.dumps({"model_type": "gpt2"}).encode()
     hub.add("openai/gpt", {"config.json": foreign, "model.safetensors": b"x" * 1000})
-    with pytest.raises(ValueError, match=r"openai/gpt: .*another architecture: model_type says 'gpt2'"):
+    with pytest.raises(ValueError, match=r"openai/gpt: .*another architecture: model_type is 'gpt2'"):
         load_checkpoint("openai/gpt")
     assert hub.fetched("openai/gpt") == {"config.json"}
 
@@ -260,7 +260,7 @@ def test_a_folder_of_that_name_goes_first_and_nothing_is_asked(hub, tmp_path):
     "name", ["stories", "runs/mine/checkpoint", "/etc/x", "./a", "../a", "owner/", "a b/c"]
 )
 def test_what_is_no_id_is_never_asked_of_the_network(hub, name):
-    with pytest.raises(FileNotFoundError, match="not a folder, nor bundled"):
+    with pytest.raises(FileNotFoundError, match="neither a folder, nor bundled"):
         load_checkpoint(name)
     assert hub.asked == []
 
@@ -275,7 +275,7 @@ def test_a_path_into_a_folder_of_this_machine_is_no_id(hub, tmp_path):
 
 
 def test_an_unknown_model_is_said_to_be_unknown(hub):
-    with pytest.raises(FileNotFoundError, match=r"'owner/nothing'.*the Hub shows no such model"):
+    with pytest.raises(FileNotFoundError, match=r"'owner/nothing'.*the Hub has no such public model"):
         load_checkpoint("owner/nothing")
 
 
@@ -285,7 +285,7 @@ def test_without_a_network_the_error_says_so(hub, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
     with pytest.raises(
-        ConnectionError, match=r"'owner/stories' is neither a folder nor bundled, and cannot be fetched"
+        ConnectionError, match=r"'owner/stories' is neither a folder nor bundled, and cannot be downloaded"
     ):
         load_checkpoint("owner/stories")
 
@@ -299,5 +299,5 @@ def test_a_copy_fetched_before_is_used_without_a_network(tmp_path, monkeypatch):
     (repository / "refs" / "main").write_text(COMMIT)
     options = {"local_files_only": True, "cache_dir": tmp_path / "cache"}
     assert same_weights(PretrainedDenoiser.from_pretrained("owner/stories", **options), model)
-    with pytest.raises(ConnectionError, match="cannot be fetched from the Hub"):
+    with pytest.raises(ConnectionError, match="cannot be downloaded from the Hub"):
         PretrainedDenoiser.from_pretrained("owner/others", **options)

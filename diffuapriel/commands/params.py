@@ -1,7 +1,7 @@
-"""Depth, width and parameters of every preset.
+"""Print depth, width and parameters of every preset.
 
-The three architectures are matched in parameters, not in shape: at equal width a Mamba block holds about 16 d^2
-of them and a Transformer block 12 d^2. `spread` is how far the largest of a preset is above the smallest.
+The three architectures match in parameters, not in shape: at equal width d a Mamba block has about 16 d^2 parameters
+and a Transformer block 12 d^2. `spread` is the difference between the largest and smallest model of a preset.
 
 examples:
   diffuapriel params                    the table
@@ -19,9 +19,7 @@ from diffuapriel.config import ARCHITECTURES, PRESETS, preset
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument(
-        "presets", nargs="*", metavar="PRESET", help=f"which: {', '.join(PRESETS)}; all by default"
-    )
+    parser.add_argument("presets", nargs="*", metavar="PRESET", help=f"{', '.join(PRESETS)}; all by default")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 

@@ -1,7 +1,7 @@
-"""What a terminal shows while something runs: a canvas that fills, and a line of progress.
+"""Live output on a terminal: a canvas that fills, and a progress line.
 
-Masks are drawn as ░, tokens in place as they come, just-revealed ones bright. Text from a model may hold control
-characters that a terminal would obey; they are shown, not sent.
+Masks are shown as ░ and tokens that were just revealed in bold green. Control characters in a model's text are written
+out, so that the terminal does not execute them.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ if TYPE_CHECKING:
     from diffuapriel.sampling.frames import StepFrame
     from diffuapriel.tokenizer import Tokenizer
 
-HOLE = " ░░░"  # one [MASK]; about as wide as a token
+HOLE = " ░░░"  # one [MASK], about as wide as a token
 BRIGHT, DIM, RESET = "\x1b[1;32m", "\x1b[2m", "\x1b[0m"
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
 
 class LiveCanvas:
-    """Redraws one canvas over itself. `show` takes the frames of a stream in order."""
+    """Redraws a canvas in place. `show` takes the frames of a stream in order."""
 
     def __init__(self, tokenizer: Tokenizer, out: TextIO = sys.stdout) -> None:
         self._tokenizer, self._out = tokenizer, out
-        self._lines = 0  # drawn so far, to be drawn over
+        self._lines = 0  # of the last drawing, to be overwritten
 
     def show(self, frame: StepFrame) -> None:
         """Draw the canvas after a step, with a status line."""
         columns, rows = shutil.get_terminal_size()
         lines = wrap(pieces(frame.ids, frame.revealed, self._tokenizer), columns)
         masks = frame.ids.count(self._tokenizer.mask_id)
-        lines = lines[: rows - 2]  # what has scrolled off the screen cannot be drawn over
+        lines = lines[: rows - 2]  # lines that scrolled off the screen cannot be overwritten
         lines.append(f"{DIM}step {frame.step}, {masks} masks left{RESET}")
         self._draw(lines)
 
     def finish(self, ids: Sequence[int]) -> None:
-        """Replace the drawing by the final text, which stays."""
+        """Replace the drawing by the final text."""
         self._draw([])
         print(printable(final_text(ids, self._tokenizer)), file=self._out, flush=True)
 
@@ -53,7 +53,7 @@ class LiveCanvas:
 
 
 def final_text(ids: Sequence[int], tokenizer: Tokenizer) -> str:
-    """The text of a filled canvas; several <|endoftext|> in a row are written once, with their number."""
+    """The text of a filled canvas; a run of <|endoftext|> is written once, with its length."""
     parts = []
     for ends, run in groupby(ids, key=lambda id: id == tokenizer.eos_id):
         members = list(run)
@@ -63,14 +63,14 @@ def final_text(ids: Sequence[int], tokenizer: Tokenizer) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with control characters (line feeds excepted) written out, as in "\\x1b"."""
+    """The text with control characters other than line feeds escaped, e.g. "\\x1b"."""
     return _CONTROL.sub(lambda found: f"\\x{ord(found.group()):02x}", text)
 
 
 def pieces(ids: Sequence[int], revealed: Iterable[int], tokenizer: Tokenizer) -> Iterator[tuple[str, str]]:
-    """(text, style) of every token; the style is an escape sequence or nothing.
+    """(text, style) of every token; the style is an escape sequence or empty.
 
-    Tokens that end in the middle of a character show as U+FFFD until the whole text is printed.
+    A token that ends in the middle of a character is shown as U+FFFD.
     """
     fresh = set(revealed)
     for position, id in enumerate(ids):
@@ -81,7 +81,7 @@ def pieces(ids: Sequence[int], revealed: Iterable[int], tokenizer: Tokenizer) ->
 
 
 def wrap(styled: Iterable[tuple[str, str]], columns: int) -> list[str]:
-    """Lines of at most `columns` cells, broken between tokens (inside one only if it is wider than a line)."""
+    """Lines of at most `columns` cells, broken between tokens, or inside a token wider than a line."""
     lines, line, used = [], "", 0
     for text, style in styled:
         for number, part in enumerate(text.split("\n")):
@@ -113,7 +113,7 @@ def _chunks(text: str, columns: int) -> Iterator[str]:
 
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A status line "12 of 64 windows", renewed at each call of what is yielded and wiped at the end."""
+    """A status line "12 of 64 windows", updated by the yielded function and removed at the end."""
     try:
         yield lambda done: status(f"{min(done, total)} of {total} {what}")
     finally:
@@ -121,6 +121,6 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def status(text: str) -> None:
-    """Replace the last line of a terminal's standard error; nothing is written to a log."""
+    """Replace the last line on standard error if it is a terminal."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
