@@ -73,29 +73,15 @@ class PretrainedDenoiser(Denoiser, ModelHubMixin, library_name="diffuapriel", li
         cls,
         pretrained_model_name_or_path: str | Path,
         *,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: str | Path | None = None,
-        force_download: bool = False,
-        local_files_only: bool = False,
         device: str | torch.device = "cpu",
+        **hub_options: Any,
     ) -> PretrainedDenoiser:
         """Load a bundled checkpoint, a folder, or a model on the Hub; in evaluation mode, on `device`.
 
-        The other arguments apply to the Hub. Raises as `load_checkpoint` does.
+        hub_options: revision, token, cache_dir, force_download and local_files_only, as of `hub.fetch`.
+        Raises as `load_checkpoint` does.
         """
-        return cls._from_pretrained(
-            model_id=pretrained_model_name_or_path,
-            revision=revision,
-            cache_dir=cache_dir,
-            force_download=force_download,
-            local_files_only=local_files_only,
-            token=token,
-        ).to(device)
-
-    @classmethod
-    def _from_pretrained(cls, *, model_id: str | Path, **hub_options: Any) -> PretrainedDenoiser:
-        info = fetch_checkpoint(model_id, **hub_options)
+        info = fetch_checkpoint(pretrained_model_name_or_path, **hub_options)
         model = cls(info.config)
         stored = load_weights(model, info)
         card = info.folder / "README.md"
@@ -104,10 +90,9 @@ class PretrainedDenoiser(Denoiser, ModelHubMixin, library_name="diffuapriel", li
         model.pictures = {file.name: file.read_bytes() for file in sorted(info.folder.glob("*.png"))}
         half = any(tensor.dtype == torch.bfloat16 for tensor in stored.values())
         model.storage = "bfloat16" if half else "float32"
-        model._source = _Source(
-            info.repository or info.name, model._digest(), model.card, copy.deepcopy(info.extra)
-        )
-        return model.eval()
+        name = info.repository or info.name
+        model._source = _Source(name, model._digest(), model.card, copy.deepcopy(info.extra))
+        return model.to(device).eval()
 
     def save_pretrained(
         self,

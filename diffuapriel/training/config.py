@@ -41,11 +41,16 @@ FREE_ON_RESUME = (
     "checkpoint_activations",
     "stop_after_minutes",
     "save_seconds",
-    "validation_windows",
+    "num_validation_sequences",
     "tensorboard",
 )
 # Names of options in states and checkpoints written before they were renamed.
-RENAMED = {"accumulate": "gradient_accumulation_steps", "clip": "max_grad_norm", "final_rate": "min_lr_ratio"}
+RENAMED = {
+    "accumulate": "gradient_accumulation_steps",
+    "clip": "max_grad_norm",
+    "final_rate": "min_lr_ratio",
+    "validation_windows": "num_validation_sequences",
+}
 
 # preset -> (Mamba and hybrid, Transformer)
 LEARNING_RATES = {
@@ -133,7 +138,7 @@ class TrainConfig:
         False, help="recompute activations in the backward pass: less memory, a third more arithmetic"
     )
     validate_every: int = option(500, least=1, most=10**9, help="steps between validations")
-    validation_windows: int = option(64, least=2, most=65_536, help="held-out rows per validation")
+    num_validation_sequences: int = option(64, least=2, most=65_536, help="sequences per validation")
     save_seconds: float = option(
         60.0, least=0.0, most=1e6, help="seconds between saves of the training state"
     )

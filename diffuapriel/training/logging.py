@@ -4,7 +4,7 @@
     {"step": 500, "validation": 2.17, "entropy": 0.34, "excess_nelbo": 1.83, "seconds": 81.2}
 
 Losses are in nats/token over all tokens of the rows, padding included; so are `validation` and `entropy`, the exact
-entropy of the validation windows where the corpus knows it. Losses stay on the device until they are written: reading
+entropy of the validation sequences where the corpus knows it. Losses stay on the device until they are written: reading
 one waits for the GPU and for the other ranks, whose shares are added up there. log.jsonl is the record; TensorBoard
 shows the same figures (`tensorboard --logdir runs`).
 """

@@ -255,7 +255,7 @@ def _report(
 def validate(
     model: Denoiser, ema: EMA, corpus: Corpus, config: TrainConfig, log: RunLog, state: TrainState
 ) -> NelboEstimate:
-    """Score the averaged weights on held-out windows, the same ones every time, and redraw the curve.
+    """Score the averaged weights on validation sequences, the same ones every time, and redraw the curve.
 
     Every rank scores all of them. There are few, so the ranks agree without communication.
     """
@@ -264,9 +264,9 @@ def validate(
             model,
             corpus,
             length=config.length,
-            num_sequences=config.validation_windows,
+            num_sequences=config.num_validation_sequences,
             num_mc_samples=4 if state.finished else 1,
-            batch_size=min(config.batch_size, config.validation_windows),
+            batch_size=min(config.batch_size, config.num_validation_sequences),
             schedule=config.schedule,
             document_boundaries=config.document_boundaries,
         )

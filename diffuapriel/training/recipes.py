@@ -37,14 +37,24 @@ from diffuapriel.training.loop import train
 
 LIMITS = (
     "Knows only the words and plots of this project's tales grammar.",
-    "Trained on windows of whole stories; canvases shorter than a story are out of distribution.",
+    "Trained on sequences of whole stories; canvases shorter than a story are out of distribution.",
 )
 WEB_LIMITS = (
     "Trained on filtered web text: it repeats what people write there, including false and harmful statements.",
     "A base model: it does not follow instructions.",
 )
 CODE_LIMITS = ("Trained on the Python standard library only: no other code, little English.",)
-TOKENS_PER_PARAMETER = 20
+TALES = {"corpus": "tales:3", "length": 128}
+GPU = {"precision": "bf16", "compile": True}
+# With 64 validation sequences, the fixed noise biases the loss by up to 0.03 nats/token.
+SMALL = {
+    "preset": "small",
+    "warmup_steps": 300,
+    "validate_every": 1000,
+    "num_validation_sequences": 512,
+    **GPU,
+}
+LONG = {"schedule": "quadratic", "min_lr_ratio": 0.0, "validate_every": 4000, "num_validation_sequences": 512}
 
 
 @dataclass(frozen=True)
@@ -54,37 +64,17 @@ class Recipe:
     about: str
     options: dict[str, Any]
     level: int | None = 3  # of the tales; None for other text, whose samples cannot be judged
-    num_sequences: int = 512  # validation sequences for the NELBO
+    num_sequences: int = 1024  # validation sequences for the NELBO
     num_mc_samples: int = 8  # noise levels per sequence
-    stories: int = 400  # minimum number of samples
-    batch_size: int = 16  # of the measurements
+    stories: int = 500  # minimum number of samples
+    batch_size: int = 256  # of the measurements
     tokenizer: str | None = None  # in place of the preset's
     limits: tuple[str, ...] = LIMITS
 
 
-def _small(corpus: str, *, tokens: int, minutes: int, options: dict[str, Any], **measured: Any) -> Recipe:
-    return Recipe(
-        about=f"small on {corpus}, {tokens / 1e6:,.0f} million tokens, about {minutes} minutes on one H100",
-        options={
-            "preset": "small",
-            "corpus": corpus,
-            "tokens": tokens,
-            "warmup_steps": 300,
-            "validate_every": 1000,
-            "validation_windows": 512,  # with 64, the fixed noise biases the loss by up to 0.03 nats/token
-            "precision": "bf16",
-            "compile": True,
-            **options,
-        },
-        num_sequences=1024,
-        stories=500,
-        **measured,
-    )
-
-
 def _dclm(preset: str, parameters: float, *, batch_size: int) -> Recipe:
-    """512 rows of 1,024 tokens per step over all ranks, at most batch_size of them at once on each rank."""
-    tokens = round(TOKENS_PER_PARAMETER * parameters)
+    """20 tokens per parameter, in steps of 512 rows over all ranks, at most batch_size of them at once on each rank."""
+    tokens = round(20 * parameters)
     return Recipe(
         about=f"{preset} on DCLM, {tokens / 1e9:,.1f} billion tokens, for several GPUs (torchrun); never run in full",
         options={
@@ -97,12 +87,10 @@ def _dclm(preset: str, parameters: float, *, batch_size: int) -> Recipe:
             "warmup_steps": 1000,
             "validate_every": 1000,
             "save_seconds": 900.0,
-            "precision": "bf16",
-            "compile": True,
             "checkpoint_activations": True,
+            **GPU,
         },
         level=None,
-        num_sequences=1024,
         batch_size=16,
         limits=WEB_LIMITS,
     )
@@ -113,72 +101,56 @@ RECIPES = {
         about="nano on full tales, about an hour per architecture on 2 cores",
         options={
             "preset": "nano",
-            "corpus": "tales:3",
-            "length": 128,
             "batch_size": 32,
             "tokens": 20_000_000,
             "warmup_steps": 200,
-            "validate_every": 500,
             "compile": True,  # without a C++ compiler, the run says so and continues uncompiled
+            **TALES,
         },
+        num_sequences=512,
         stories=200,
+        batch_size=16,
     ),
     "tales-gpu": Recipe(
-        about="tiny on full tales, one story per window, about 18 minutes per architecture on one H100",
+        about="tiny on full tales, one story per sequence, about 18 minutes per architecture on one H100",
         options={
             "preset": "tiny",
-            "corpus": "tales:3",
-            "length": 128,
             "batch_size": 256,
             "tokens": 42_000 * 256 * 128,
             "warmup_steps": 300,
-            "schedule": "quadratic",
-            "min_lr_ratio": 0.0,
-            "validate_every": 4000,
-            "validation_windows": 512,
-            "precision": "bf16",
-            "compile": True,
+            **TALES,
+            **LONG,
+            **GPU,
         },
-        num_sequences=1024,
         num_mc_samples=16,
-        batch_size=256,
-        stories=500,
     ),
     # The tales' 300 words do not need a vocabulary of 50,000, which would be half of the model. Without it the three
     # architectures differ by 2.01 % in parameters.
-    "small-tales": _small(
-        "tales:3",
-        tokens=330_000_000,
-        minutes=10,
-        options={"length": 128, "batch_size": 128},
+    "small-tales": Recipe(
+        about="small on tales:3, 330 million tokens, about 10 minutes on one H100",
+        options={**SMALL, **TALES, "batch_size": 128, "tokens": 330_000_000},
         tokenizer="gpt2-4k",
         num_mc_samples=16,
-        batch_size=256,
     ),
     # The bundled `small`. With several GPUs (torchrun) each takes its share of the 512 rows.
-    "small-tales-long": _small(
-        "tales:3",
-        tokens=57_500 * 512 * 128,
-        minutes=85,
+    "small-tales-long": Recipe(
+        about="small on tales:3, 3,768 million tokens, about 85 minutes on one H100",
         options={
-            "length": 128,
+            **SMALL,
+            **TALES,
+            **LONG,
             "batch_size": 512,
-            "schedule": "quadratic",
-            "min_lr_ratio": 0.0,
-            "validate_every": 4000,
+            "tokens": 57_500 * 512 * 128,
             "save_seconds": 300.0,
         },
         tokenizer="gpt2-4k",
         num_mc_samples=16,
-        batch_size=256,
     ),
-    # 190 million tokens overfit: the library is then read forty times, and held-out modules cost 2.49 nats/token after
-    # a third of the run, 2.48 after two thirds and 2.53 at the end.
-    "small-stdlib": _small(
-        "stdlib",
-        tokens=80_000_000,
-        minutes=3,
-        options={"length": 1024, "batch_size": 32},
+    # 190 million tokens overfit: the library is then read forty times, and validation modules cost 2.49 nats/token
+    # after a third of the run, 2.48 after two thirds and 2.53 at the end.
+    "small-stdlib": Recipe(
+        about="small on stdlib, 80 million tokens, about 3 minutes on one H100",
+        options={**SMALL, "corpus": "stdlib", "length": 1024, "batch_size": 32, "tokens": 80_000_000},
         level=None,
         batch_size=64,
         limits=CODE_LIMITS,

@@ -74,7 +74,7 @@ def tiny_run(architecture: str = "diffuapriel", *, folder: Path | str, **changes
         "batch_size": 4,
         "warmup_steps": 5,
         "save_seconds": 0.0,
-        "validation_windows": 2,
+        "num_validation_sequences": 2,
     }
     amount = {} if {"steps", "tokens", "minutes"} & set(changes) else {"steps": 12}
     return TrainConfig(**{**fields, **amount, **changes})

@@ -52,7 +52,7 @@ def test_an_unknown_recipe_is_refused():
 
 @pytest.fixture
 def toy_recipe(monkeypatch, tiny_model):
-    """Twelve updates of a tiny model, and measurements of a few windows."""
+    """Twelve steps of a tiny model, and measurements of a few sequences."""
     options = {
         "model": tiny_model(),
         "corpus": "tales:1",

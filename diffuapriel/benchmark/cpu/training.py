@@ -53,7 +53,7 @@ def compare_training(
         steps=updates,
         device="cpu",
         validate_every=10**9,
-        validation_windows=2,
+        num_validation_sequences=2,
         save_seconds=1e6,
     )
     runs = {OURS: _ours, PLAIN: _plain}

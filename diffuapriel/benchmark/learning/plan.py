@@ -140,7 +140,7 @@ class Plan:
             learning_rate=factor * default_learning_rate(self.preset, architecture),
             warmup_steps=max(1, min(200, updates // 10)),
             validate_every=max(1, updates // 10),
-            validation_windows=min(CURVE_WINDOWS, self.windows),
+            num_validation_sequences=min(CURVE_WINDOWS, self.windows),
             seed=seed,
             device=self.device,
             precision=self.precision,
