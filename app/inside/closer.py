@@ -1,6 +1,6 @@
-"""The lower half of the Inside tab: one model from closer by, on the text that is being looked at.
+"""The lower half of the Inside tab: a closer look at one model, on the same text.
 
-How far its Mamba heads remember, where its attention looks, and what the noise level changes in each layer.
+The half-lives of its Mamba heads' states, its attention maps, and what the noise level changes in each layer.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from app.inside import charts
-from app.inside.request import Question, load_model, offered, opening, read_question
+from app.inside.request import InspectRequest, load_model, offered, opening, read_request
 from app.server import limits as check
 from app.server.guard import guarded
 from app.server.limits import Limits, Refused
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from diffuapriel.model.denoiser import Denoiser
 
 TIMES = [n / 40 for n in range(1, 41)]  # of the curves over time
-MEAN, FIRST = 0, 0  # a head and a layer that are always there
+FIRST, MEAN = 0, 0  # the layer and the head shown by default
 
 
 class CloserPanel:
@@ -39,24 +39,18 @@ class CloserPanel:
     def build(
         self, text: Any, chosen: Any, time: Any, position: Any
     ) -> tuple[gr.Plot, Callable[[Any], None]]:
-        """Draw the panel. Returns the chart of the schedule, and what makes an event draw the other charts."""
+        """Draw the panel. Returns the chart of the schedule, and a function that makes an event redraw the others."""
         gr.HTML(render.lead(texts.CLOSER_TITLE, texts.CLOSER_LEAD), apply_default_css=False)
         names = opening(self.models)
         model = gr.Dropdown(names, value=names[0], label=texts.CLOSER_MODEL, elem_id="inside-closer")
         status = gr.HTML("", elem_id="closer-status", elem_classes="da-status", apply_default_css=False)
-        gr.HTML(render.lead(texts.MEMORY_TITLE, texts.MEMORY_LEAD), apply_default_css=False)
+        gr.HTML(render.lead(texts.HALF_LIFE_TITLE, texts.HALF_LIFE_LEAD), apply_default_css=False)
         memory = gr.Plot(show_label=False, elem_id="inside-memory", visible=False)
         gr.HTML(render.lead(texts.ATTENTION_TITLE, texts.ATTENTION_LEAD), apply_default_css=False)
         with gr.Row():
-            layer = gr.Dropdown(
-                [(texts.ATTENTION_FIRST, FIRST)],
-                value=FIRST,
-                label=texts.ATTENTION_LAYER,
-                elem_id="inside-layer",
-            )
-            head = gr.Dropdown(
-                [(texts.ATTENTION_MEAN, MEAN)], value=MEAN, label=texts.ATTENTION_HEAD, elem_id="inside-head"
-            )
+            first, mean = [(texts.ATTENTION_FIRST, FIRST)], [(texts.ATTENTION_MEAN, MEAN)]
+            layer = gr.Dropdown(first, value=FIRST, label=texts.ATTENTION_LAYER, elem_id="inside-layer")
+            head = gr.Dropdown(mean, value=MEAN, label=texts.ATTENTION_HEAD, elem_id="inside-head")
         attention = gr.Plot(show_label=False, elem_id="inside-attention", visible=False)
         with gr.Row():
             with gr.Column(min_width=320):
@@ -67,52 +61,46 @@ class CloserPanel:
                 parts = [(label, name) for name, label in texts.MODULATION_PARTS.items()]
                 part = gr.Radio(parts, value="mixer", label=texts.MODULATION_PART, elem_id="inside-part")
                 modulation = gr.Plot(show_label=False, elem_id="inside-modulation", visible=False)
-        numbers = gr.JSON(visible=False, label="Memory and modulation")
+        numbers = gr.JSON(visible=False, label="Half-lives and modulation")
         inputs = [text, model, position, time, layer, head, part]
         outputs = [memory, attention, modulation, layer, head, numbers, status]
 
         handler = guarded(self.run)
         handler.__name__ = "inside_closer"  # what the tool of the MCP server is called
 
-        def draws(event: Any, visibility: Any = "private") -> None:
-            event(
-                handler,
-                inputs,
-                outputs,
-                preprocess=False,
-                concurrency_id="model",
-                concurrency_limit=1,
-                show_progress_on=[status],
-                api_name="inside_closer" if visibility == "public" else None,
-                api_visibility=visibility,
-            )
+        wiring: dict[str, Any] = {"preprocess": False, "concurrency_id": "model", "concurrency_limit": 1}
+
+        def redraw_on(event: Any, name: str | None = None) -> None:
+            visibility = "public" if name else "private"
+            shared = {**wiring, "show_progress_on": [status], "api_visibility": visibility}
+            event(handler, inputs, outputs, api_name=name, **shared)
 
         chosen.change(follow, [chosen, model], [model, layer, head], **AT_ONCE)
-        draws(model.input(lambda: (FIRST, MEAN), None, [layer, head], **AT_ONCE).then, "public")
+        redraw_on(model.input(lambda: (FIRST, MEAN), None, [layer, head], **AT_ONCE).then, "inside_closer")
         for chooser in (layer, head, part):
-            draws(chooser.input)
-        return schedule, draws
+            redraw_on(chooser.input)
+        return schedule, redraw_on
 
     def run(
         self, text: Any, model: Any, position: Any, t: Any, layer: Any, head: Any, part: Any
     ) -> tuple[Any, ...]:
-        """Memory of every Mamba head, one attention map, and the modulation over time, of one model.
+        """Half-lives of all Mamba heads, one attention map, and the modulation over time, of one model.
 
-        text, position, t: as in the tab's first question. layer: a layer with attention, from 1 (0: the first).
-        head: from 1 (0: the mean of all). part: mixer or mlp.
+        text, position, t: as for the influence. layer: a layer with attention, from 1 (0: the first). head:
+        from 1 (0: the mean of all). part: mixer or mlp.
         Returns three charts, the choices of layer and head, the numbers, and a line of status.
         """
         from diffuapriel.interpret.adaln import PARTS
 
         model_entry = self.models.find(model, offered(self.models))
-        question = read_question(self.limits, self.models.tokenizer(model_entry), text, position, t)
+        asked = read_request(self.limits, self.models.tokenizer(model_entry), text, position, t)
         number = PARTS.index(check.choice("part", part, PARTS))
         with self.models.turn():
-            return draw(load_model(self.models, model_entry), question, layer, head, number)
+            return draw(load_model(self.models, model_entry), asked, layer, head, number)
 
 
-def draw(denoiser: Denoiser, question: Question, layer: Any, head: Any, part: int) -> tuple[Any, ...]:
-    """What `run` returns, of a loaded model. Raises Refused for a layer or a head that it does not have."""
+def draw(denoiser: Denoiser, asked: InspectRequest, layer: Any, head: Any, part: int) -> tuple[Any, ...]:
+    """What `run` returns, for a loaded model. Raises Refused for a layer or head that the model does not have."""
     import torch
 
     from diffuapriel.diffusion.schedule import get_schedule
@@ -120,7 +108,7 @@ def draw(denoiser: Denoiser, question: Question, layer: Any, head: Any, part: in
     from diffuapriel.interpret.attention_maps import attention_layers, attention_map
     from diffuapriel.interpret.half_life import head_memory
 
-    ids = question.ids.to(denoiser.embedding.weight.device)
+    ids = asked.ids.to(denoiser.embedding.weight.device)
     with_attention = [number + 1 for number in attention_layers(denoiser)]  # as the page counts
     found = _one_of("layer", layer, with_attention)
     weights, heads, title = None, 0, ""
@@ -128,18 +116,18 @@ def draw(denoiser: Denoiser, question: Question, layer: Any, head: Any, part: in
         _one_of("head", head, [])
     else:
         found = found or with_attention[0]
-        maps = attention_map(denoiser, ids, question.sigma, found - 1)
+        maps = attention_map(denoiser, ids, asked.sigma, found - 1)
         heads = len(maps)
         one = _one_of("head", head, list(range(1, heads + 1)))
         weights = maps[one - 1] if one else maps.mean(0)
         of = texts.ATTENTION_ONE.format(head=one) if one else texts.ATTENTION_MEAN
         title = f"{texts.LAYER.format(layer=found)}, {of}"
-    memory = head_memory(denoiser, ids, question.sigma)
+    memory = head_memory(denoiser, ids, asked.sigma)
     sizes = modulation_over_time(denoiser, torch.tensor(TIMES), get_schedule())[:, part]
     return (
-        charts.shown(charts.memory_chart(memory, denoiser.config.layer_kinds, len(ids))),
-        charts.shown(charts.attention_chart(weights, question.tokens, title)),
-        charts.shown(charts.modulation_chart(sizes, TIMES, question.t)),
+        charts.shown(charts.half_life_chart(memory, denoiser.config.layer_kinds, len(ids))),
+        charts.shown(charts.attention_chart(weights, asked.tokens, title)),
+        charts.shown(charts.modulation_chart(sizes, TIMES, asked.t)),
         gr.update(choices=_choices(texts.ATTENTION_FIRST, texts.LAYER, "layer", with_attention)),
         gr.update(choices=_choices(texts.ATTENTION_MEAN, texts.ATTENTION_ONE, "head", range(1, heads + 1))),
         numbers_of(memory, sizes),
@@ -148,7 +136,7 @@ def draw(denoiser: Denoiser, question: Question, layer: Any, head: Any, part: in
 
 
 def _one_of(name: str, value: Any, numbers: list[int]) -> int:
-    """A layer's or a head's number, 0 for the one that is always there."""
+    """The number of a layer or head; 0 for the default."""
     found = check.whole_number(name, value, 0, max(numbers, default=0))
     if found and found not in numbers:
         permitted = ", ".join(map(str, [0, *numbers]))
@@ -161,14 +149,14 @@ def _choices(first: str, each: str, name: str, numbers: Sequence[int]) -> list[t
 
 
 def follow(chosen: Any, present: Any) -> tuple[Any, int, int]:
-    """The models to choose from are those that are looked at; the present one stays where it is among them."""
+    """The choice is among the models inspected above; the present model stays chosen if it is one of them."""
     names = chosen if isinstance(chosen, list) else []
     model = gr.update(choices=names, value=present if present in names else next(iter(names), None))
     return model, FIRST, MEAN
 
 
 def summary(memory: Sequence[LayerMemory], attention: int) -> str:
-    """The charts in a sentence."""
+    """The charts in one sentence."""
     if not memory:
         return texts.CLOSER_TRANSFORMER.format(layers=attention)
     import torch
@@ -185,7 +173,7 @@ def summary(memory: Sequence[LayerMemory], attention: int) -> str:
 
 
 def numbers_of(memory: Sequence[LayerMemory], sizes: Tensor) -> dict[str, Any]:
-    """The measurement as plain values, for callers of the API; layers as the page counts them."""
+    """The measurement as plain values, for callers of the API; layers are counted from 1, as on the page."""
     from diffuapriel.interpret.adaln import KINDS
 
     half_lives = [

@@ -1,4 +1,4 @@
-"""What a visitor asks for in the Inside tab, as checked values, and the models that can be looked into."""
+"""What a visitor asks for in the Inside tab, as checked values, and the models that can be inspected."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 
     from diffuapriel.model.denoiser import Denoiser
 
-MAX_LENGTH = 256  # tokens: occlusion asks the model once per token, and a map has length x length cells
+MAX_LENGTH = (
+    256  # tokens: occlusion calls the model once per token, and an attention map has length x length cells
+)
 MOST_MODELS = 3
 METHODS = ("gradient", "occlusion")
 
 
 def offered(models: Models) -> list[str]:
-    """Labels to choose from: every checkpoint, and nano with random weights where an architecture has none."""
+    """Labels to choose from: every checkpoint, and nano with random weights for an architecture without one."""
     checkpoints = [label for label in models.everything if models.find(label).trained]
     held = {models.find(label).architecture for label in checkpoints}
     return checkpoints + [
@@ -36,7 +38,7 @@ def offered(models: Models) -> list[str]:
 
 
 def opening(models: Models) -> list[str]:
-    """One model of each architecture, in their order: side by side at first sight."""
+    """One model of each architecture, in their order: what the page opens with."""
     labels = offered(models)
     return [next(n for n in labels if models.find(n).architecture == kind) for kind in ARCHITECTURES]
 
@@ -52,27 +54,27 @@ def inside_settings(models: Models, limits: Limits) -> Settings:
 
 
 @dataclass(frozen=True)
-class Question:
-    """One output of one text: what the models are asked."""
+class InspectRequest:
+    """One output position of one text: what the models predict."""
 
-    ids: Tensor  # (length,), the chosen position masked
-    tokens: tuple[str, ...]  # of the text as it was typed, for the page
+    ids: Tensor  # (length,), with the output position masked
+    tokens: tuple[str, ...]  # of the text as typed, for the page
     position: int
     t: float
     sigma: float
 
 
-def read_question(limits: Limits, tokenizer: Tokenizer, text: Any, position: Any, time: Any) -> Question:
-    """Check text, output position and time as they came from the page. Raises ValueError that names the first bad one.
+def read_request(limits: Limits, tokenizer: Tokenizer, text: Any, position: Any, time: Any) -> InspectRequest:
+    """Check the text, output position and time that the page sent. Raises ValueError that names the first bad one.
 
-    position -1 is the first [MASK], or the first token of a text without one; time 0 is that of the text's masks.
+    Position -1 is the first [MASK], or the first token of a text without one; time 0 is that of the text's masks.
     """
     import torch
 
     from diffuapriel.diffusion.schedule import get_schedule
     from diffuapriel.interpret.adaln import time_of_text
 
-    told = check.number("t", time, 0.0, 1.0)
+    time = check.number("t", time, 0.0, 1.0)
     canvas = Canvas.from_text(check.text("the text", text, limits.max_characters), tokenizer)
     most = min(MAX_LENGTH, limits.max_tokens)
     if len(canvas) > most:
@@ -81,13 +83,13 @@ def read_question(limits: Limits, tokenizer: Tokenizer, text: Any, position: Any
     where = int(canvas.masked.int().argmax()) if where == -1 else where
     ids = canvas.ids.clone()
     ids[where] = canvas.mask_id
-    t = told or time_of_text(ids, canvas.mask_id)
+    t = time or time_of_text(ids, canvas.mask_id)
     sigma = get_schedule().sigma(torch.tensor(t, dtype=torch.float64)).item()
-    return Question(ids, tuple(tokenizer.token_strings(canvas.ids.tolist())), where, t, sigma)
+    return InspectRequest(ids, tuple(tokenizer.token_strings(canvas.ids.tolist())), where, t, sigma)
 
 
 def read_models(models: Models, labels: Any) -> list[ModelEntry]:
-    """One to three different models that share a tokenizer, or the same text would not be the same tokens."""
+    """One to three different models with one tokenizer: otherwise the same text would be different tokens."""
     permitted = offered(models)
     model_entries = several("models", labels, MOST_MODELS, lambda label: models.find(label, permitted))
     if len({model_entry.label for model_entry in model_entries}) < len(model_entries):
@@ -98,7 +100,7 @@ def read_models(models: Models, labels: Any) -> list[ModelEntry]:
 
 
 def load_model(models: Models, model_entry: ModelEntry) -> Denoiser:
-    """The model itself, ready to be looked into; an untrained one with its gates open."""
+    """The model itself; an untrained one with its gates open."""
     from diffuapriel.interpret.adaln import open_gates
 
     denoiser = cast("Denoiser", models.load(model_entry).denoiser)

@@ -1,7 +1,7 @@
 """The Inside tab: what the denoiser does at one step, for up to three models side by side.
 
-`diffuapriel.interpret` measures; this tab asks, checks and draws. Look measures the influence on one output, and what
-is shown of one model (app/inside/closer.py) follows it; choosing a token looks again.
+`diffuapriel.interpret` measures; this tab checks and draws. Look measures the influence on one output and redraws the
+closer look at one model (app/inside/closer.py); choosing a token does so again.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from app.inside.request import (
     MAX_LENGTH,
     METHODS,
     MOST_MODELS,
-    Question,
+    InspectRequest,
     inside_settings,
     load_model,
     offered,
     opening,
     read_models,
-    read_question,
+    read_request,
 )
-from app.inside.view import Looked, view_arguments, view_message
+from app.inside.view import InspectedModel, view_arguments, view_message
 from app.server import limits as check
 from app.server.guard import guarded_stream
 from app.server.limits import Limits
@@ -35,7 +35,7 @@ from app.server.models import ModelEntry, Models
 from app.server.stops import Stops
 from app.strings.language import texts
 from app.ui import render
-from app.ui.events import AT_ONCE, SKIP, wire_run
+from app.ui.events import AT_ONCE, SKIP, run_row, wire_run
 from app.ui.permalink import wire_link
 
 if TYPE_CHECKING:
@@ -55,56 +55,30 @@ class InsideTab:
     def build(self) -> None:
         """Draw the tab inside the present `gr.Blocks`."""
         gr.HTML(render.lead("", texts.INSIDE_LEAD), apply_default_css=False)
-        text, chosen, time, method, position = self._questions()
-        with gr.Row(elem_classes="da-actions"):
-            look = gr.Button(
-                texts.INSIDE_LOOK, variant="primary", scale=0, min_width=130, elem_id="inside-look"
-            )
-            stop = gr.Button(texts.STOP, interactive=False, scale=0, min_width=130, elem_id="inside-stop")
-            gr.Examples(
-                [[example] for _, example in texts.INSIDE_EXAMPLES],
-                [text],
-                example_labels=[name for name, _ in texts.INSIDE_EXAMPLES],
-                label=texts.EXAMPLES_LABEL,
-                elem_id="inside-examples",
-                api_visibility="private",
-            )
-        status = gr.HTML(
-            render.note(texts.INSIDE_READY),
-            elem_id="inside-status",
-            elem_classes="da-status",
-            apply_default_css=False,
+        text, chosen, time, method, position = self._settings()
+        look, stop, status = run_row(
+            "inside", texts.INSIDE_LOOK, ready=texts.INSIDE_READY, examples=texts.INSIDE_EXAMPLES, text=text
         )
         rows = gr.HTML(**view_arguments(), elem_id="inside-rows")
         numbers = gr.JSON(visible=False, label="Influence")
         with gr.Column(elem_classes="da-once-drawn"):
             gr.HTML(render.lead(texts.INFLUENCE_TITLE, texts.INFLUENCE_LEAD), apply_default_css=False)
             influence = gr.Plot(show_label=False, elem_id="inside-influence", visible=False)
-            schedule, draws = self.closer.build(text, chosen, time, position)
-        # In the page, not on the server: another text's first mask must be asked for before anybody can press Look.
+            schedule, redraw_on = self.closer.build(text, chosen, time, position)
+        # In the page, not on the server: a new text's first mask must be chosen before anyone can press Look.
         text.change(None, None, position, js="() => [-1]", **AT_ONCE)
         picked = rows.select(picked_position, None, position, **AT_ONCE)
-        handler = guarded_stream(
-            self.look, lambda message: (SKIP, SKIP, SKIP, SKIP, render.note(message, bad=True))
-        )
-        runs = wire_run(
-            look,
-            stop,
-            self.stops,
-            handler,
-            [text, chosen, position, time, method],
-            [rows, influence, schedule, numbers, status],
-            status=status,
-            name="inside",
-            also=[picked],
-        )
+        handler = guarded_stream(self.look, lambda message: (*[SKIP] * 4, render.note(message, bad=True)))
+        inputs, outputs = [text, chosen, position, time, method], [rows, influence, schedule, numbers, status]
+        shared: dict[str, Any] = {"status": status, "name": "inside", "also": [picked]}
+        runs = wire_run(look, stop, self.stops, handler, inputs, outputs, **shared)
         for run in runs:
-            draws(run.success)
+            redraw_on(run.success)
         settings = inside_settings(self.models, self.limits)
         wire_link("inside", settings, [text, chosen, time, method], status)
 
-    def _questions(self) -> tuple[Any, ...]:
-        """The text and what is asked of it: (text, models, time, method, output position)."""
+    def _settings(self) -> tuple[Any, ...]:
+        """The components of the settings: (text, models, time, method, output position)."""
         length = min(MAX_LENGTH, self.limits.max_tokens)
         text = gr.Textbox(
             value=texts.INSIDE_TEXT,
@@ -161,27 +135,28 @@ class InsideTab:
         Returns rows for the page, two charts, the numbers, and a line of status.
         """
         model_entries = read_models(self.models, models)
-        question = read_question(self.limits, self.models.tokenizer(model_entries[0]), text, position, t)
+        asked = read_request(self.limits, self.models.tokenizer(model_entries[0]), text, position, t)
         check.choice("method", method, METHODS)
         with self.stops.running(request.session_hash) as stopped:
-            schedule = charts.shown(charts.schedule_chart(question.t))
+            schedule = charts.shown(charts.schedule_chart(asked.t))
             yield SKIP, SKIP, schedule, SKIP, render.note(texts.WAITING)
             with self.models.turn():
-                yield from self._measure(model_entries, question, method, stopped)
+                yield from self._measure(model_entries, asked, method, stopped)
 
     def _measure(
-        self, model_entries: list[ModelEntry], question: Question, method: str, stopped: Event
+        self, model_entries: list[ModelEntry], asked: InspectRequest, method: str, stopped: Event
     ) -> Iterator[Update]:
         """Measure one model after the other; every update holds all that is known so far."""
         tokenizer = self.models.tokenizer(model_entries[0])
-        finished: list[Looked] = []
+        finished: list[InspectedModel] = []
         looked = finished
         for model_entry in model_entries:
-            for influence in self._influences(model_entry, question, method):
+            for influence in self._influences(model_entry, asked, method):
                 answer = tokenizer.token_strings([influence.token])[0].strip()
-                looked = [*finished, Looked(model_entry.label, influence, answer, model_entry.trained)]
-                rows = view_message(question, tokenizer.mask_id, looked)
-                chart = charts.shown(charts.influence_chart(looked, question))
+                about = {"trained": model_entry.trained, "architecture": model_entry.architecture}
+                looked = [*finished, InspectedModel(model_entry.label, influence, answer, **about)]
+                rows = view_message(asked, tokenizer.mask_id, looked)
+                chart = charts.shown(charts.influence_chart(looked, asked))
                 yield rows, chart, SKIP, SKIP, progress(len(finished), len(model_entries), looked[-1])
                 if stopped.is_set():
                     break
@@ -189,39 +164,39 @@ class InsideTab:
             if stopped.is_set():
                 break
         lines = [texts.INSIDE_STOPPED] if stopped.is_set() else []
-        yield SKIP, SKIP, SKIP, numbers_of(question, looked), render.notes([*lines, outcome(question)])
+        yield SKIP, SKIP, SKIP, numbers_of(asked, looked), render.notes([*lines, outcome(asked)])
 
-    def _influences(self, model_entry: ModelEntry, question: Question, method: str) -> Iterator[Influence]:
+    def _influences(self, model_entry: ModelEntry, asked: InspectRequest, method: str) -> Iterator[Influence]:
         from diffuapriel.interpret.influence import gradient_influence, occlusion_influence
 
         denoiser = load_model(self.models, model_entry)
-        ids = question.ids.to(denoiser.embedding.weight.device)
+        ids = asked.ids.to(denoiser.embedding.weight.device)
         if method == "gradient":
-            yield gradient_influence(denoiser, ids, question.position, question.sigma)
+            yield gradient_influence(denoiser, ids, asked.position, asked.sigma)
         else:
-            yield from occlusion_influence(denoiser, ids, question.position, question.sigma)
+            yield from occlusion_influence(denoiser, ids, asked.position, asked.sigma)
 
 
 def picked_position(event: gr.EventData) -> int:
-    """The token that a visitor chose among the rows."""
+    """The position of the token that a visitor chose in one of the rows."""
     return check.whole_number("output position", event.index, 0, MAX_LENGTH - 1)
 
 
-def progress(before: int, models: int, looked: Looked) -> str:
-    """The bar: `before` of `models` models are done, and so much of the one that is being asked."""
-    values = looked.influence.values
+def progress(before: int, models: int, model: InspectedModel) -> str:
+    """The progress bar: `before` of `models` models are done, and part of the present one."""
+    values = model.influence.values
     done = int((~values.isnan()).sum())
-    line = texts.INSIDE_PROGRESS.format(label=looked.label, done=done, total=len(values))
+    line = texts.INSIDE_PROGRESS.format(label=model.label, done=done, total=len(values))
     return render.progress((before + done / len(values)) / models, line)
 
 
-def outcome(question: Question) -> str:
-    """What was asked."""
-    share = 1 - math.exp(-question.sigma)
-    return texts.INSIDE_DONE.format(position=question.position, t=question.t, share=share)
+def outcome(asked: InspectRequest) -> str:
+    """The output position and the noise level, in one sentence."""
+    share = 1 - math.exp(-asked.sigma)
+    return texts.INSIDE_DONE.format(position=asked.position, t=asked.t, share=share)
 
 
-def numbers_of(question: Question, looked: Sequence[Looked]) -> dict[str, Any]:
+def numbers_of(asked: InspectRequest, looked: Sequence[InspectedModel]) -> dict[str, Any]:
     """The measurement as plain values, for callers of the API."""
     models = [
         {
@@ -232,5 +207,5 @@ def numbers_of(question: Question, looked: Sequence[Looked]) -> dict[str, Any]:
         }
         for one in looked
     ]
-    asked = {"position": question.position, "t": question.t, "sigma": question.sigma}
-    return {**asked, "tokens": list(question.tokens), "models": models}
+    about = {"position": asked.position, "t": asked.t, "sigma": asked.sigma}
+    return {**about, "tokens": list(asked.tokens), "models": models}

@@ -1,4 +1,4 @@
-"""The rows of tokens of the Inside tab: what travels to app/inside/view.js, and what a visitor's choice sends back."""
+"""The rows of tokens of the Inside tab, one per model: the message that app/inside/view.js draws."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from typing import TYPE_CHECKING, Any
 from app.strings.language import texts
 
 if TYPE_CHECKING:
-    from app.inside.request import Question
+    from app.inside.request import InspectRequest
     from diffuapriel.interpret.influence import Influence
 
 SCRIPT = Path(__file__).with_name("view.js")
 LEVELS = 8  # colors of the player's scale
-DECADES = 2  # the colors begin at a hundredth of the strongest
-FAR = 16  # tokens: farther than this counts as far
+DECADES = 2  # the colors start at a hundredth of the strongest influence
+FAR = 16  # tokens: what is farther away counts as far
 
 
 @dataclass(frozen=True)
-class Looked:
-    """What one model said: its label on the page, its influence, the text of its answer, and whether it has learnt."""
+class InspectedModel:
+    """What was measured of one model; `answer` is the text of the token that it predicts."""
 
     label: str
     influence: Influence
     answer: str
     trained: bool = True
+    architecture: str = ""
 
 
 def view_arguments() -> dict[str, Any]:
@@ -42,23 +43,23 @@ def view_arguments() -> dict[str, Any]:
     }
 
 
-def view_message(question: Question, mask_id: int, looked: Sequence[Looked]) -> str:
+def view_message(asked: InspectRequest, mask_id: int, models: Sequence[InspectedModel]) -> str:
     """The rows as JSON text; `<` is escaped, so that no token can look like a tag."""
-    masked = (question.ids == mask_id).tolist()
+    masked = (asked.ids == mask_id).tolist()
     lanes = [
         {
             "label": one.label,
-            "note": entry_note(one, question.position),
-            "levels": levels(one.influence, question.position),
-            "titles": titles(one.influence, question.position, question.tokens, masked),
+            "note": entry_note(one, asked.position),
+            "levels": levels(one.influence, asked.position),
+            "titles": titles(one.influence, asked.position, asked.tokens, masked),
         }
-        for one in looked
+        for one in models
     ]
     message = {
         "hint": texts.INSIDE_HINT,
         "scale": texts.INSIDE_SCALE,
-        "chosen": question.position,
-        "tokens": question.tokens,
+        "chosen": asked.position,
+        "tokens": asked.tokens,
         "masked": masked,
         "lanes": lanes,
     }
@@ -74,7 +75,7 @@ def levels(influence: Influence, position: int) -> list[int]:
 
 
 def titles(influence: Influence, position: int, tokens: Sequence[str], masked: Sequence[bool]) -> list[str]:
-    """What a token says of itself: its text, its place, its share."""
+    """The title of each token: its text, its position, its share of the influence."""
     found = []
     for p, (share, token) in enumerate(zip(influence.share.tolist(), tokens)):
         name = texts.INSIDE_MASKED if masked[p] else f"“{token}”"
@@ -87,12 +88,12 @@ def titles(influence: Influence, position: int, tokens: Sequence[str], masked: S
     return found
 
 
-def entry_note(looked: Looked, position: int) -> str:
-    """The answer, and where it came from: left, right, far."""
-    share = looked.influence.share.nan_to_num().tolist()
+def entry_note(model: InspectedModel, position: int) -> str:
+    """The answer, and how much of the influence comes from the left, from the right and from far away."""
+    share = model.influence.share.nan_to_num().tolist()
     others = sum(share) - share[position]
-    line = texts.INSIDE_ANSWER.format(answer=looked.answer, probability=looked.influence.probability)
-    line = line if looked.trained else f"{texts.INSIDE_UNTRAINED}: {line}"
+    line = texts.INSIDE_ANSWER.format(answer=model.answer, probability=model.influence.probability)
+    line = line if model.trained else f"{texts.INSIDE_UNTRAINED}: {line}"
     if others <= 0:
         return line
     far = sum(s for p, s in enumerate(share) if abs(p - position) > FAR)

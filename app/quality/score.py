@@ -1,4 +1,4 @@
-"""Score a text: what the page shows of a `TextScore`, and how a typed text becomes the tokens that are scored."""
+"""The score of a text: how a typed text becomes the tokens that are scored, and how the page shows a `TextScore`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from app.server import limits as check
-from app.server.limits import Limits, Refused, Settings, setting, text_setting
+from app.server.limits import Limits, Refused, Settings, read, setting, text_setting
 from app.server.models import ModelEntry, Models
 from app.strings.language import texts
+from app.ui import render
 from app.ui.tale_check import verdict_html
 from diffuapriel.options import Option
 from diffuapriel.tokenizer import Tokenizer
@@ -22,6 +23,28 @@ MAX_LENGTH = 256  # tokens: a score is 64 forward passes
 MAX_ROUNDS = 32
 
 
+@dataclass(frozen=True)
+class ScoreRequest:
+    """A text that can be scored by a model. The last `filling` of its ids only fill the model's window."""
+
+    ids: list[int]
+    filling: int
+    byte_count: int
+    exact: float | None  # -log p of a story of the grammar in nats; None for another text
+    model_entry: ModelEntry
+    rounds: int = 1
+
+    @property
+    def tokens(self) -> list[int]:
+        """The ids without the filling."""
+        return self.ids[: len(self.ids) - self.filling]
+
+    @property
+    def level(self) -> int | None:
+        """Of the grammar that the model writes."""
+        return self.model_entry.tales_level
+
+
 def score_settings(models: Models, limits: Limits) -> Settings:
     """What a visitor sets for a score, in the order of the endpoint."""
     return {
@@ -31,23 +54,16 @@ def score_settings(models: Models, limits: Limits) -> Settings:
     }
 
 
-@dataclass(frozen=True)
-class Typed:
-    """A text that can be scored: its ids, and how many of the last ones only fill a window."""
-
-    ids: list[int]
-    filling: int
-    byte_count: int
-    exact: float | None  # nats, of a story of the grammar; minus log of 0 is None
-    level: int | None  # of the grammar that the model writes
-
-    @property
-    def tokens(self) -> list[int]:
-        """The ids without the filling."""
-        return self.ids[: len(self.ids) - self.filling]
+def read_score(models: Models, limits: Limits, *values: Any) -> ScoreRequest:
+    """The checked values of `score_settings`. Raises Refused that names the first bad one."""
+    asked = read(score_settings(models, limits), values)
+    model_entry = asked["model"]
+    return score_request(asked["text"], model_entry, models.tokenizer(model_entry), limits, asked["rounds"])
 
 
-def read_typed(text: Any, model_entry: ModelEntry, tokenizer: Tokenizer, limits: Limits) -> Typed:
+def score_request(
+    text: Any, model_entry: ModelEntry, tokenizer: Tokenizer, limits: Limits, rounds: int = 1
+) -> ScoreRequest:
     """Check the text and make it what its model was trained on: a model of tales reads stories in windows."""
     from diffuapriel.tales import language as tales
 
@@ -64,89 +80,81 @@ def read_typed(text: Any, model_entry: ModelEntry, tokenizer: Tokenizer, limits:
         raise Refused(texts.SURPRISAL_LENGTH.format(tokens=tokens, most=f"{most:,}"))
     if level is not None:
         filling = max(0, min(model_entry.window, most) - len(ids))
-    return Typed(ids + filling * [tokenizer.eos_id], filling, len(typed.encode()), exact, level)
+    ids += filling * [tokenizer.eos_id]
+    return ScoreRequest(ids, filling, len(typed.encode()), exact, model_entry, rounds)
 
 
-def player_message(score: TextScore, typed: Typed, tokenizer: Tokenizer, model_entry: ModelEntry) -> str:
-    """The text on the player: from all masked to all there, colored by exp(-surprisal)."""
+def player_message(score: TextScore, asked: ScoreRequest, tokenizer: Tokenizer) -> str:
+    """The text on the player: first all masked, then complete and colored by exp(-surprisal)."""
     from diffuapriel.sampling.frames import StepFrame
     from diffuapriel.trace.messages import to_text
     from diffuapriel.trace.trace import Trace, display_strings
 
-    ids, length = tuple(typed.tokens), len(typed.tokens)
-    nothing: dict[str, Any] = {"remasked": (), "ms": 0.0, "nfe": 0}
+    ids, length = tuple(asked.tokens), len(asked.tokens)
+    shared: dict[str, Any] = {
+        "revealed": (),
+        "remasked": (),
+        "ms": 0.0,
+        "nfe": 0,
+    }  # no token stands out as new
     start = StepFrame(
         step=0,
         t=1.0,
         ids=(tokenizer.mask_id,) * length,
-        revealed=(),
         confidence=(None,) * length,
         entropy=(None,) * length,
         top_k={},
-        **nothing,
+        **shared,
     )
     end = StepFrame(
         step=1,
         t=0.0,
         ids=ids,
-        revealed=(),  # nothing is new at this step: no token is to stand out but by its color
         confidence=tuple(None if s is None else math.exp(-s) for s in score.surprisal),
         entropy=tuple(score.entropy),
         top_k={p: tuple(rows) for p, rows in enumerate(score.alternatives) if rows},
-        **nothing,
+        **shared,
     )
-    meta = {
-        "model": texts.SURPRISAL_PLAYER.format(model=model_entry.label),
-        "architecture": model_entry.architecture,
-    }
+    model = asked.model_entry
+    meta = {"model": texts.SURPRISAL_PLAYER.format(model=model.label), "architecture": model.architecture}
     frames = (start, end)
     vocab = display_strings(frames, tokenizer)
     trace = Trace(frames, (False,) * length, tokenizer.mask_id, tokenizer.eos_id, vocab, meta)
     return to_text(trace.to_dict())
 
 
-def figures(score: TextScore, typed: Typed, tokenizer: Tokenizer) -> str:
+def figures(score: TextScore, asked: ScoreRequest, tokenizer: Tokenizer) -> str:
     """The numbers of the whole text as a table, and under it the grammar's own verdict; everything escaped."""
-    count = len(typed.tokens)
+    count = len(asked.tokens)
     low, high = score.ci95
-    bits = count / math.log(2) / typed.byte_count
+    mean, bits = score.bits_per_byte(asked.byte_count), count / math.log(2) / asked.byte_count
     rows = [
         (texts.FIGURE_NELBO, f"{score.nats_per_token:.3f}", f"{low:.3f} to {high:.3f}"),
-        (
-            texts.FIGURE_BITS,
-            f"{score.bits_per_byte(typed.byte_count):.3f}",
-            f"{low * bits:.3f} to {high * bits:.3f}",
-        ),
+        (texts.FIGURE_BITS, f"{mean:.3f}", f"{low * bits:.3f} to {high * bits:.3f}"),
         (texts.FIGURE_NATS, f"{score.nats:.1f}", f"{low * count:.1f} to {high * count:.1f}"),
     ]
-    if typed.exact is not None:
-        rows.append((texts.FIGURE_EXACT, f"{typed.exact:.1f}", texts.FIGURE_EXACT_NOTE))
-        gap = score.nats - typed.exact
+    if asked.exact is not None:
+        rows.append((texts.FIGURE_EXACT, f"{asked.exact:.1f}", texts.FIGURE_EXACT_NOTE))
+        gap = score.nats - asked.exact
         rows.append((texts.FIGURE_GAP, f"{gap / count:+.3f}", texts.FIGURE_GAP_NOTE.format(nats=gap)))
-    body = "".join(
+    body = [
         f'<tr><th scope="row">{html.escape(name)}</th><td>{value}</td><td>{html.escape(note)}</td></tr>'
         for name, value, note in rows
-    )
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in texts.FIGURE_COLUMNS)
-    verdict = ""
-    if typed.level is not None:
-        verdict = verdict_html(typed.tokens, tokenizer, typed.level)
-    return (
-        f'<div class="da-scroll" tabindex="0"><table class="da-results"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>{verdict}"
-    )
+    ]
+    verdict = "" if asked.level is None else verdict_html(asked.tokens, tokenizer, asked.level)
+    return render.table(texts.FIGURE_COLUMNS, body) + verdict
 
 
-def numbers_of(score: TextScore, typed: Typed, tokenizer: Tokenizer) -> dict[str, Any]:
+def numbers_of(score: TextScore, asked: ScoreRequest, tokenizer: Tokenizer) -> dict[str, Any]:
     """The score as plain values, for callers of the API."""
     return {
         "nats_per_token": score.nats_per_token,
         "ci95": list(score.ci95),
-        "bits_per_byte": score.bits_per_byte(typed.byte_count),
+        "bits_per_byte": score.bits_per_byte(asked.byte_count),
         "nats": score.nats,
-        "exact_nats": typed.exact,
+        "exact_nats": asked.exact,
         "num_mc_samples": score.num_mc_samples,
-        "tokens": tokenizer.token_strings(typed.tokens),
+        "tokens": tokenizer.token_strings(asked.tokens),
         "surprisal": score.surprisal,
         "standard_error": score.standard_error,
     }

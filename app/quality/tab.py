@@ -1,7 +1,7 @@
-"""The Quality tab: the score of a text that the reader types, and quality against the number of steps.
+"""The Quality tab: the score of a typed text, and quality against the number of steps.
 
-`diffuapriel.evaluation` measures; this tab asks, checks and draws. Results stream in: a score after every round of
-masks, a curve after every point.
+`diffuapriel.evaluation` measures; this tab checks and draws. Results stream in: a score after every round of masks, a
+curve after every point.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ import gradio as gr
 from app.quality import charts
 from app.quality import score as scores
 from app.quality.curves import (
-    MAX_WINDOWS,
-    MIN_WINDOWS,
     STEP_CHOICES,
     CurveRequest,
     curve_settings,
@@ -27,14 +25,13 @@ from app.quality.curves import (
     running,
     writers,
 )
-from app.server import limits as check
 from app.server.guard import guarded_stream
 from app.server.limits import Limits
-from app.server.models import ModelEntry, Models
+from app.server.models import Models
 from app.server.stops import Stops
 from app.strings.language import texts
 from app.ui import render
-from app.ui.events import SKIP, wire_run
+from app.ui.events import SKIP, run_row, wire_run
 from app.ui.permalink import wire_link
 
 TOP_P = 0.9  # as in the Unmask tab
@@ -47,12 +44,12 @@ class QualityTab:
     def __init__(self, models: Models, limits: Limits) -> None:
         self.models, self.limits = models, limits
         self.score_stops, self.curve_stops = Stops(), Stops()
+        self.settings = scores.score_settings(models, limits) | curve_settings(models, limits)
 
     def build(self, player: dict[str, Any]) -> None:
         """Draw the tab inside the present `gr.Blocks`. `player`: arguments that make a gr.HTML the player."""
         score, status = self._build_score(player)
-        settings = scores.score_settings(self.models, self.limits) | curve_settings(self.models, self.limits)
-        wire_link("quality", settings, [*score, *self._build_curves()], status)
+        wire_link("quality", self.settings, [*score, *self._build_curves()], status)
 
     def _build_score(self, player: dict[str, Any]) -> tuple[list[Any], Any]:
         """Returns [text, model, rounds], and the status line."""
@@ -74,45 +71,22 @@ class QualityTab:
                 elem_id="surprisal-model",
             )
             rounds = gr.Slider(
-                1,
-                scores.MAX_ROUNDS,
-                4,
+                value=4,
                 step=1,
                 label=texts.SURPRISAL_ROUNDS,
                 info=texts.SURPRISAL_ROUNDS_INFO,
                 min_width=260,
+                **self.settings["rounds"].range,
             )
-        with gr.Row(elem_classes="da-actions"):
-            run = gr.Button(texts.SCORE, variant="primary", scale=0, min_width=130, elem_id="surprisal-run")
-            stop = gr.Button(texts.STOP, interactive=False, scale=0, min_width=130, elem_id="surprisal-stop")
-            gr.Examples(
-                [[example] for _, example in texts.SURPRISAL_EXAMPLES],
-                [text],
-                example_labels=[name for name, _ in texts.SURPRISAL_EXAMPLES],
-                label=texts.EXAMPLES_LABEL,
-                elem_id="surprisal-examples",
-                api_visibility="private",
-            )
-        status = gr.HTML("", elem_id="surprisal-status", elem_classes="da-status", apply_default_css=False)
+        run, stop, status = run_row("surprisal", texts.SCORE, examples=texts.SURPRISAL_EXAMPLES, text=text)
         table = gr.HTML("", elem_id="surprisal-figures", apply_default_css=False)
         shown = gr.HTML(**player, elem_id="surprisal-player", visible=False)
         chart = gr.Plot(show_label=False, elem_id="surprisal-chart", visible=False)
         numbers = gr.JSON(visible=False, label="Score")
-        handler = guarded_stream(
-            self.score, lambda message: (SKIP, SKIP, SKIP, SKIP, render.note(message, bad=True))
-        )
-        outputs = [table, shown, chart, numbers, status]
-        wire_run(
-            run,
-            stop,
-            self.score_stops,
-            handler,
-            [text, model, rounds],
-            outputs,
-            status=status,
-            name="surprisal",
-        )
-        return [text, model, rounds], status
+        handler = guarded_stream(self.score, lambda message: (*[SKIP] * 4, render.note(message, bad=True)))
+        inputs, outputs = [text, model, rounds], [table, shown, chart, numbers, status]
+        wire_run(run, stop, self.score_stops, handler, inputs, outputs, status=status, name="surprisal")
+        return inputs, status
 
     def _build_curves(self) -> list[Any]:
         """Returns [model, strategies, steps, windows, top-p, seed]."""
@@ -143,21 +117,18 @@ class QualityTab:
                 elem_id="quality-steps",
             )
             windows = gr.Slider(
-                MIN_WINDOWS,
-                MAX_WINDOWS,
-                8,
+                value=8,
                 step=1,
                 label=texts.QUALITY_WINDOWS,
                 info=texts.QUALITY_WINDOWS_INFO,
                 min_width=240,
+                **self.settings["windows"].range,
             )
         with gr.Accordion(texts.QUALITY_MORE, open=False), gr.Row():
-            top_p = gr.Slider(0.01, 1.0, TOP_P, step=0.01, label=texts.TOP_P, info=texts.TOP_P_INFO)
-            seed = gr.Number(0, label=texts.SEED, precision=0, minimum=0, maximum=check.MAX_SEED)
-        with gr.Row(elem_classes="da-actions"):
-            run = gr.Button(texts.SWEEP, variant="primary", scale=0, min_width=130, elem_id="quality-run")
-            stop = gr.Button(texts.STOP, interactive=False, scale=0, min_width=130, elem_id="quality-stop")
-        status = gr.HTML("", elem_id="quality-status", elem_classes="da-status", apply_default_css=False)
+            span, seeds = self.settings["top_p"].range, self.settings["seed"].range
+            top_p = gr.Slider(value=TOP_P, step=0.01, label=texts.TOP_P, info=texts.TOP_P_INFO, **span)
+            seed = gr.Number(0, label=texts.SEED, precision=0, **seeds)
+        run, stop, status = run_row("quality", texts.SWEEP)
         chart = gr.Plot(show_label=False, elem_id="quality-chart", visible=False)
         numbers = gr.JSON(visible=False, label="Points")
         handler = guarded_stream(self.curves, lambda message: (SKIP, SKIP, render.note(message, bad=True)))
@@ -173,47 +144,36 @@ class QualityTab:
     ) -> Iterator[tuple[Any, Any, Any, Any, str]]:
         """Score a text: NELBO, bits per byte, and the surprisal of every token, after each round of 16 masks.
 
-        text: what is scored. model: one of the listed names. rounds: 1 to 32; the interval narrows with their root.
+        text: what is scored. model: one of the listed names. rounds: 1 to 32; four times as many halve the interval.
         Returns a table, the player's message, a chart, the numbers, and a line of status.
         """
-        model_entry = self.models.find(model, self.models.trained)
-        tokenizer = self.models.tokenizer(model_entry)
-        typed = scores.read_typed(text, model_entry, tokenizer, self.limits)
-        total = check.whole_number("rounds", rounds, 1, scores.MAX_ROUNDS)
+        asked = scores.read_score(self.models, self.limits, text, model, rounds)
         with self.score_stops.running(request.session_hash) as stopped:
             yield SKIP, SKIP, SKIP, SKIP, render.note(texts.WAITING)
             with self.models.turn():
-                yield from self._score(model_entry, typed, total, stopped)
+                yield from self._score(asked, stopped)
 
-    def _score(
-        self, model_entry: ModelEntry, typed: scores.Typed, rounds: int, stopped: Event
-    ) -> Iterator[tuple[Any, Any, Any, Any, str]]:
+    def _score(self, asked: scores.ScoreRequest, stopped: Event) -> Iterator[tuple[Any, Any, Any, Any, str]]:
         from diffuapriel.evaluation.surprisal import MASKS, score_text
 
-        entry = self.models.load(model_entry)
-        tokens = entry.tokenizer.token_strings(typed.tokens)
-        stream = score_text(
-            entry.denoiser,  # pyright: ignore[reportArgumentType]
-            typed.ids,
-            entry.tokenizer.mask_id,
-            filling=typed.filling,
-            rounds=rounds,
-            device=entry.device,
-        )
+        entry = self.models.load(asked.model_entry)
+        tokenizer = entry.tokenizer
+        tokens = tokenizer.token_strings(asked.tokens)
+        options = {"filling": asked.filling, "rounds": asked.rounds, "device": entry.device}
+        denoiser: Any = entry.denoiser
+        stream = score_text(denoiser, asked.ids, tokenizer.mask_id, **options)
         for number, score in enumerate(stream, start=1):
-            over = number == rounds or stopped.is_set()
+            over = number == asked.rounds or stopped.is_set()
             done = texts.SURPRISAL_DONE.format(
-                draws=score.num_mc_samples, tokens=len(typed.ids), filling=typed.filling
+                draws=score.num_mc_samples, tokens=len(asked.ids), filling=asked.filling
             )
-            line = texts.SURPRISAL_PROGRESS.format(draws=score.num_mc_samples, total=MASKS * rounds)
+            line = texts.SURPRISAL_PROGRESS.format(draws=score.num_mc_samples, total=MASKS * asked.rounds)
             yield (
-                scores.figures(score, typed, entry.tokenizer),
-                gr.update(
-                    value=scores.player_message(score, typed, entry.tokenizer, model_entry), visible=True
-                ),
+                scores.figures(score, asked, tokenizer),
+                gr.update(value=scores.player_message(score, asked, tokenizer), visible=True),
                 gr.update(value=charts.surprisal_chart(score, tokens), visible=True),
-                scores.numbers_of(score, typed, entry.tokenizer),
-                render.note(done) if over else render.progress(number / rounds, line),
+                scores.numbers_of(score, asked, tokenizer),
+                render.note(done) if over else render.progress(number / asked.rounds, line),
             )
             if over:
                 return
@@ -230,10 +190,10 @@ class QualityTab:
         seed: Any,
         request: gr.Request,
     ) -> Iterator[tuple[Any, Any, str]]:
-        """Draw stories at several numbers of steps and strategies, and let the grammar read them.
+        """Sample stories with several numbers of steps and strategies, and check them with the grammar.
 
-        model: a model of tales. strategies, steps: lists of one to eight. windows: whole windows drawn for each
-        point. top_p (1: all tokens), seed: options of the sampler.
+        model: a model of tales. strategies, steps: lists of one to eight. windows: windows sampled per point. top_p
+        (1: all tokens), seed: options of the sampler.
         Returns a chart, the points with their 95 % intervals, and a line of status.
         """
         asked = read_curves(self.models, self.limits, model, strategies, steps, windows, top_p, seed)
@@ -250,14 +210,8 @@ class QualityTab:
         names = list(dict.fromkeys(config.strategy for config in asked.configs))
         began, shown, points, calls = time.monotonic(), 0.0, 0, 0
         event = None
-        for event in quality_events(
-            entry.denoiser,
-            entry.tokenizer,
-            asked.configs,
-            level=asked.level,
-            length=asked.length,
-            num_sequences=asked.windows,
-        ):
+        work: dict[str, Any] = {"level": asked.level, "length": asked.length, "num_sequences": asked.windows}
+        for event in quality_events(entry.denoiser, entry.tokenizer, asked.configs, **work):
             fresh = len(event.points) > points
             if stopped.is_set() or event.fraction >= 1:
                 break
@@ -269,12 +223,8 @@ class QualityTab:
         assert event is not None, "a plan holds a point"
         seconds = time.monotonic() - began
         lines = [texts.QUALITY_STOPPED] if event.fraction < 1 else []
-        cost = texts.QUALITY_COST.format(
-            calls=calls,
-            windows=asked.windows,
-            length=asked.length,
-            seconds=seconds,
-            each=1000 * seconds / max(1, calls),
-        )
+        each = 1000 * seconds / max(1, calls)
+        size = {"windows": asked.windows, "length": asked.length}
+        cost = texts.QUALITY_COST.format(calls=calls, seconds=seconds, each=each, **size)
         found = [dataclasses.asdict(point) for point in event.points]
         yield drawn(event, names, truth), found, render.notes([*lines, cost, texts.QUALITY_INTERVALS])

@@ -70,16 +70,16 @@ INFLUENCE_Y = "share of the influence"
 CLOSER_TITLE = "One model from closer by"
 CLOSER_LEAD = "The same text at the same noise level, in one of the models above."
 CLOSER_MODEL = "Model"
-MEMORY_TITLE = "How far each Mamba head remembers"
-MEMORY_LEAD = (
+HALF_LIFE_TITLE = "How far each Mamba head remembers"
+HALF_LIFE_LEAD = (
     "After so many tokens half of what a head has written to its state is left, on this text. Forward heads remember "
     "what stands to their left, reverse heads what stands to their right. Dotted: the length of the text."
 )
-MEMORY_NAMES = ("forward heads", "reverse heads")
-MEMORY_HOVER = "layer {layer}, head {head}: {tokens:,.1f} tokens"
-MEMORY_X = "← half-life in tokens →"
-MEMORY_ATTENTION = "attention: every token at once"
-MEMORY_NONE = "This model has no Mamba layer."
+HALF_LIFE_NAMES = ("forward heads", "reverse heads")
+HALF_LIFE_HOVER = "layer {layer}, head {head}: {tokens:,.1f} tokens"
+HALF_LIFE_X = "← half-life in tokens →"
+HALF_LIFE_ATTENTION = "attention: every token at once"
+HALF_LIFE_NONE = "This model has no Mamba layer."
 LAYER = "layer {layer}"
 ATTENTION_TITLE = "Where attention looks"
 ATTENTION_LEAD = "Each row is a position; its colors show where that position looks, and sum to one."

@@ -9,6 +9,7 @@ import gradio as gr
 
 from app.server.stops import Stops
 from app.strings.language import texts
+from app.ui import render
 
 SKIP = gr.skip()  # leaves a component as it is
 HIDDEN = gr.update(visible=False)
@@ -17,11 +18,12 @@ AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visib
 
 
 def run_row(
-    name: str, label: str, examples: Sequence[tuple[str, str]] = (), text: Any = None
-) -> tuple[Any, ...]:
+    name: str, label: str, *, ready: str = "", examples: Sequence[tuple[str, str]] = (), text: Any = None
+) -> tuple[gr.Button, gr.Button, gr.HTML]:
     """Draw a Run button named `label`, a Stop button and the status line below them; returns the three.
 
-    name: begins their ids on the page. examples: (name, text) of what a click on an example fills `text` with.
+    name: begins their ids on the page. ready: the first status. examples: (name, text); a click on one fills the
+    component `text`.
     """
     with gr.Row(elem_classes="da-actions"):
         run = gr.Button(label, variant="primary", scale=0, min_width=130, elem_id=f"{name}-run")
@@ -35,7 +37,8 @@ def run_row(
                 elem_id=f"{name}-examples",
                 api_visibility="private",
             )
-    status = gr.HTML("", elem_id=f"{name}-status", elem_classes="da-status", apply_default_css=False)
+    first = render.note(ready) if ready else ""
+    status = gr.HTML(first, elem_id=f"{name}-status", elem_classes="da-status", apply_default_css=False)
     return run, stop, status
 
 

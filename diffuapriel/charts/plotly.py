@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,7 @@ def layout(height: int) -> dict[str, Any]:
     }
 
 
-def stacked(rows: int, height: int) -> Figure:
+def stacked(rows: int, height: int) -> Any:
     """Empty axes one below the other with a common x axis."""
     from plotly.subplots import make_subplots
 
@@ -55,6 +56,12 @@ def error_bars(below: Sequence[float], above: Sequence[float], **look: Any) -> d
     """The `error_y` of a trace: lengths of the bars below and above each point."""
     ends = {"symmetric": False, "arrayminus": list(below), "array": list(above)}
     return {"type": "data", "thickness": 1, "width": 3, **ends, **look}
+
+
+def token_axis(tokens: Sequence[str]) -> dict[str, Any]:
+    """The options of an axis with a token at each position. Plotly reads tags and entities: they are escaped."""
+    labels = [html.escape(token.strip() or "␣", quote=False) for token in tokens]
+    return {"tickvals": list(range(len(tokens))), "ticktext": labels, "tickangle": -60, "automargin": True}
 
 
 def draw(panel: Panel, height: int = 400) -> Figure:

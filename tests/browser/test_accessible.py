@@ -20,7 +20,7 @@ pytestmark = pytest.mark.browser
 TABS = {  # name -> what runs it, what shows that it has run
     "Unmask": ("#unmask-run", "#unmask-status .da-note >> text=tokens/s"),
     "Race": ("#race-run", "#race-results table"),
-    "Inside": ("#inside-look", "#closer-status .da-note >> text=Layers"),
+    "Inside": ("#inside-run", "#closer-status .da-note >> text=Layers"),
     "Quality": ("#surprisal-run", "#surprisal-player .da-token"),
 }
 

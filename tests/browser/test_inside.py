@@ -36,7 +36,7 @@ def visit(request, new_page, address) -> Iterator[Page]:
 
 def look(page: Page, text: str, outcome: str | re.Pattern = "the models are told") -> None:
     page.locator("#inside-text textarea").fill(text)
-    page.locator("#inside-look").click()
+    page.locator("#inside-run").click()
     expect(page.locator("#inside-status")).to_contain_text(outcome)
 
 
@@ -58,7 +58,7 @@ def test_look_choose_a_token_and_look_closer(visit):
     try:  # Gradio can lose a chart that is set while its chart library is still being loaded
         expect(influence).to_be_visible(timeout=10_000)
     except AssertionError:
-        visit.locator("#inside-look").click()
+        visit.locator("#inside-run").click()
         expect(influence).to_be_visible()
     for chart in ("memory", "attention", "schedule", "modulation"):
         expect(visit.locator(f"#inside-{chart} .main-svg").first).to_be_visible()
@@ -75,7 +75,7 @@ def test_look_choose_a_token_and_look_closer(visit):
     visit.keyboard.press("Enter")
     expect(visit.locator("#inside-status")).to_contain_text("Output position 3,")
     expect(token(visit, 1, 3)).to_be_focused()
-    expect(visit.locator("#inside-look")).to_be_enabled()
+    expect(visit.locator("#inside-run")).to_be_enabled()
 
     choose(visit, "#inside-closer", HYBRID)
     expect(visit.locator("#closer-status")).to_contain_text("5 Mamba, 1 attention")
@@ -100,11 +100,11 @@ def test_occlusion_runs_to_its_end_and_stops_when_told(visit):
     expect(token(visit, 0, 0)).to_have_attribute("aria-label", re.compile("of the influence"))
 
     visit.locator("#inside-text textarea").fill("nut " * 120)
-    visit.locator("#inside-look").click()
+    visit.locator("#inside-run").click()
     expect(visit.locator("#inside-status progress")).to_be_visible()
     visit.locator("#inside-stop").click()
     expect(visit.locator("#inside-status")).to_contain_text("Stopped: what is colored has been measured")
-    expect(visit.locator("#inside-look")).to_be_enabled()
+    expect(visit.locator("#inside-run")).to_be_enabled()
 
 
 @ONE_SCREEN
@@ -117,6 +117,6 @@ def test_what_is_wrong_is_said_and_the_tab_goes_on(visit):
         "<img src=x onerror=alert(1)> &amp;"
     )
     visit.locator("#inside-position input").fill("99")
-    visit.locator("#inside-look").click()
+    visit.locator("#inside-run").click()
     expect(visit.locator("#inside-status")).to_contain_text("output position is 99")
     look(visit, "Sam saw a [MASK].")  # typing chooses the first mask again

@@ -12,9 +12,9 @@ import torch
 from app.inside import charts
 from app.inside import request as inside_request
 from app.inside.closer import CloserPanel, follow
-from app.inside.request import load_model, offered, opening, read_models, read_question
+from app.inside.request import load_model, offered, opening, read_models, read_request
 from app.inside.tab import InsideTab, picked_position
-from app.inside.view import FAR, LEVELS, Looked, entry_note, levels, titles, view_message
+from app.inside.view import FAR, LEVELS, InspectedModel, entry_note, levels, titles, view_message
 from app.server.guard import guarded_stream
 from app.server.limits import Limits, Refused
 from app.server.models import Models
@@ -59,7 +59,7 @@ def closer(models, limits) -> CloserPanel:
 
 
 def question(text=TEXT, position=-1, t=0, limits=None):
-    return read_question(limits or Limits(), TOKENIZER, text, position, t)
+    return read_request(limits or Limits(), TOKENIZER, text, position, t)
 
 
 def influence(*values: float) -> Influence:
@@ -235,11 +235,13 @@ def test_colors_fall_by_decades_below_the_strongest():
 
 def test_a_row_says_where_the_answer_comes_from():
     values = [3.0] + [0.0] * FAR + [9.0, 1.0]  # the first stands farther than FAR from position 17
-    note = entry_note(Looked("x", influence(*values), "nut"), position=FAR + 1)
+    note = entry_note(InspectedModel("x", influence(*values), "nut"), position=FAR + 1)
     assert "answers “nut” with 50%" in note
     assert "75% of the influence from the left, 25% from the right, 75% from farther than 16 tokens" in note
-    assert entry_note(Looked("x", influence(0.0, 0.0), "nut"), 0) == "answers “nut” with 50%"
-    assert entry_note(Looked("x", influence(0.0, 0.0), "nut", trained=False), 0).startswith("untrained")
+    assert entry_note(InspectedModel("x", influence(0.0, 0.0), "nut"), 0) == "answers “nut” with 50%"
+    assert entry_note(InspectedModel("x", influence(0.0, 0.0), "nut", trained=False), 0).startswith(
+        "untrained"
+    )
 
 
 def test_a_token_says_its_share_and_a_mask_that_it_is_one():
@@ -253,7 +255,9 @@ def test_a_token_says_its_share_and_a_mask_that_it_is_one():
 
 def test_markup_in_a_text_cannot_leave_the_message():
     asked = question(EVIL)
-    message = view_message(asked, TOKENIZER.mask_id, [Looked(EVIL, influence(*[1.0] * len(asked.ids)), EVIL)])
+    message = view_message(
+        asked, TOKENIZER.mask_id, [InspectedModel(EVIL, influence(*[1.0] * len(asked.ids)), EVIL)]
+    )
     assert "<" not in message
     assert "".join(json.loads(message)["tokens"]) == EVIL
 
@@ -263,7 +267,7 @@ def test_markup_in_a_text_cannot_leave_the_message():
 
 def test_forward_memory_is_drawn_to_the_left_and_reverse_memory_to_the_right():
     layers = [LayerMemory(0, torch.tensor([[9.0, 99.0], [0.0, 999.0]])), LayerMemory(2, torch.ones(2, 2))]
-    figure = charts.memory_chart(layers, ["mamba", "attention", "mamba"], length=99)
+    figure = charts.half_life_chart(layers, ["mamba", "attention", "mamba"], length=99)
     forward, reverse = figure.data
     assert list(forward.x)[:2] == pytest.approx([-1, -2]) and list(reverse.x)[:2] == pytest.approx([0, 3])
     assert [round(y) for y in forward.y] == [1, 1, 3, 3]
@@ -285,7 +289,7 @@ def test_the_influence_chart_leaves_out_the_output_itself_and_what_is_only_round
     asked = question(position=2)
     values = [1.0] * len(asked.ids)
     values[0] = 1e-9
-    figure = charts.influence_chart([Looked("m", influence(*values), "")], asked)
+    figure = charts.influence_chart([InspectedModel("m", influence(*values), "")], asked)
     assert figure.data[0].y[2] is None and figure.data[0].y[0] is None
     assert figure.data[0].y[1] == pytest.approx(1 / (len(values) - 1))
     assert figure.layout.yaxis.type == "log"
@@ -293,7 +297,7 @@ def test_the_influence_chart_leaves_out_the_output_itself_and_what_is_only_round
 
 
 def test_labels_of_charts_show_markup_as_text():
-    assert charts._plain("<b>&amp;") == "&lt;b&gt;&amp;amp;"
+    assert charts.token_axis(["<b>&amp;"])["ticktext"] == ["&lt;b&gt;&amp;amp;"]
 
 
 def test_the_hybrid_shows_memory_attention_and_modulation(closer):
@@ -315,7 +319,7 @@ def test_the_hybrid_shows_memory_attention_and_modulation(closer):
 
 def test_what_a_model_does_not_have_is_said(closer):
     transformer = closer.run(**(CLOSER | {"model": "toy-diffutran"}))
-    assert transformer[0]["value"].layout.annotations[0].text == texts.MEMORY_NONE
+    assert transformer[0]["value"].layout.annotations[0].text == texts.HALF_LIFE_NONE
     assert "no Mamba layer" in transformer[6]
     mamba = closer.run(**(CLOSER | {"model": "toy-diffuapriel", "part": "mlp"}))
     assert mamba[1]["value"].layout.annotations[0].text == texts.ATTENTION_NONE

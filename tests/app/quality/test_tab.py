@@ -50,7 +50,7 @@ def model_entry(models):
 
 
 def typed(text, model_entry, limits=None):
-    return scores.read_typed(text, model_entry, TOKENIZER, limits or Limits())
+    return scores.score_request(text, model_entry, TOKENIZER, limits or Limits())
 
 
 def score(nats: list[float], draws: int = 16) -> TextScore:
@@ -111,7 +111,7 @@ def test_the_player_colors_every_token_by_its_surprise(model_entry):
     asked = typed(STORY, model_entry)
     count = len(asked.tokens)
     found = score([0.0, math.log(2), *[1.0] * (count - 2)])
-    message = json.loads(scores.player_message(found, asked, TOKENIZER, model_entry))
+    message = json.loads(scores.player_message(found, asked, TOKENIZER))
     start, end = message["frames"]
     assert set(start["ids"]) == {TOKENIZER.mask_id} and end["ids"] == asked.tokens
     assert end["confidence"][:2] == pytest.approx([1.0, 0.5])
@@ -135,7 +135,7 @@ def test_markup_in_a_text_stays_text(model_entry):
     asked = typed(EVIL, model_entry)
     page = scores.figures(score([1.0] * len(asked.tokens)), asked, TOKENIZER)
     assert "<script" not in page and "&lt;" in page
-    assert "<" not in scores.player_message(score([1.0] * len(asked.tokens)), asked, TOKENIZER, model_entry)
+    assert "<" not in scores.player_message(score([1.0] * len(asked.tokens)), asked, TOKENIZER)
     chart = charts.surprisal_chart(score([1.0, 1.0]), [EVIL, "a"])
     assert list(chart.data[0].customdata) == ["&lt;script&gt;alert(1)&lt;/script&gt;", "a"]
 
@@ -277,7 +277,7 @@ def test_the_curves_show_intervals_and_the_true_entropy():
     assert figure.layout.shapes[0].y0 == 3.7
     assert list(figure.layout.xaxis.tickvals) == [8, 32]
     assert len({trace.line.color for trace in figure.data}) == 2
-    assert len(charts.MORE_COLORS) == len(charts.MORE_SYMBOLS) == 8
+    assert len({trace.marker.symbol for trace in figure.data}) == 2
 
 
 def test_a_refusal_is_a_message(tab, visitor):
