@@ -158,14 +158,18 @@ def read_schema(
         raise ValueError(
             f"this is schema {found[0]!r} version {found[1]!r}; permitted: {schema!r} version {permitted}"
         )
-    names = old_keys or {}
+    return {
+        key: value
+        for key, value in rename_keys(values, old_keys or {}).items()
+        if key not in ("schema", "version")
+    }
 
-    def renamed(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {names.get(key, key): renamed(item) for key, item in value.items()}
-        return [renamed(item) for item in value] if isinstance(value, list) else value
 
-    return {key: value for key, value in renamed(values).items() if key not in ("schema", "version")}
+def rename_keys(value: Any, names: Mapping[str, str]) -> Any:
+    """A JSON value with the keys of all its objects renamed where `names` has them."""
+    if isinstance(value, dict):
+        return {names.get(key, key): rename_keys(item, names) for key, item in value.items()}
+    return [rename_keys(item, names) for item in value] if isinstance(value, list) else value
 
 
 def tuples(values: dict[str, Any]) -> dict[str, Any]:

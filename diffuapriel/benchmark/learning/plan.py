@@ -1,11 +1,12 @@
-"""What is compared with what: the studies, and everything that is equal for all contestants of one.
+"""What a study compares, and everything that is equal for all entries of it.
 
     architectures   DiffuApriel, DiffuApriel-H and DiffuTran, matched in parameters within 2 %
     placement       the hybrid's attention: one block in six or in three, spread, early or late
     conditioning    each architecture with and without the noise level (AdaLN's input)
 
-A contestant is a shape. Its learning rate is chosen on a small budget, from factors of the architecture's own; then it
-is trained on the whole budget once for each seed. Data, order, noise and number of tokens are the same for all.
+An entry is a name and a model configuration. Its learning rate is chosen on a small budget, from factors of the
+architecture's default; then it is trained on the whole budget once per seed. Data, order, noise and the number of
+tokens are the same for all entries.
 """
 
 from __future__ import annotations
@@ -13,125 +14,120 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from diffuapriel.config import ARCHITECTURES, ModelConfig, preset
-from diffuapriel.model.denoiser import count_parameters
+from diffuapriel.config import ARCHITECTURES, PRESETS, ModelConfig, preset
+from diffuapriel.options import check_fields, option
 from diffuapriel.training.config import TrainConfig, default_learning_rate
+
+if TYPE_CHECKING:
+    import torch
+
+CURVE_SEQUENCES = 64  # validation sequences per point of a learning curve
+FACTORS = (0.5, 1.0, 2.0)
+SEEDS = (0, 1)
 
 
 @dataclass(frozen=True)
-class Contestant:
-    """A name and a shape."""
+class StudyEntry:
+    """A name and a model."""
 
     name: str
     model: ModelConfig
 
     @property
     def parameters(self) -> int:
-        """All of them, embeddings included."""
+        """All parameters, embeddings included."""
+        from diffuapriel.model.denoiser import count_parameters
+
         return count_parameters(self.model)
 
 
-def _architectures(size: str) -> list[Contestant]:
-    return [Contestant(name, preset(size, name)) for name in ARCHITECTURES]
+def _architectures(size: str) -> list[StudyEntry]:
+    return [StudyEntry(name, preset(size, name)) for name in ARCHITECTURES]
 
 
-def _placement(size: str) -> list[Contestant]:
-    found: list[Contestant] = []
-    for name, every, placement in (
-        ("1 in 6, spread", 5, "spread"),
-        ("1 in 6, early", 5, "early"),
-        ("1 in 6, late", 5, "late"),
-        ("1 in 3, spread", 2, "spread"),
-        ("1 in 3, early", 2, "early"),
-        ("1 in 3, late", 2, "late"),
-    ):
-        model = preset(size, "diffuapriel-h", attention_every=every, attention_placement=placement)
-        if model.layer_kinds not in [
-            other.model.layer_kinds for other in found
-        ]:  # a shallow one has few choices
-            found.append(Contestant(name, model))
-    return [*found, Contestant("no attention", preset(size, "diffuapriel"))]
+def _placement(size: str) -> list[StudyEntry]:
+    found: dict[tuple[str, ...], StudyEntry] = {}
+    for title, every in (("1 in 6", 5), ("1 in 3", 2)):
+        for placement in ("spread", "early", "late"):
+            model = preset(size, "diffuapriel-h", attention_every=every, attention_placement=placement)
+            # In a shallow model several placements are the same: the first counts.
+            found.setdefault(tuple(model.layer_kinds), StudyEntry(f"{title}, {placement}", model))
+    return [*found.values(), StudyEntry("no attention", preset(size, "diffuapriel"))]
 
 
-def _conditioning(size: str) -> list[Contestant]:
+def _conditioning(size: str) -> list[StudyEntry]:
     return [
-        Contestant(
-            f"{name}, {'with' if on else 'without'} the noise level", preset(size, name, time_conditioning=on)
-        )
+        StudyEntry(f"{name}, {word} the noise level", preset(size, name, time_conditioning=word == "with"))
         for name in ARCHITECTURES
-        for on in (True, False)
+        for word in ("with", "without")
     ]
 
 
-STUDIES: dict[str, Callable[[str], list[Contestant]]] = {
+STUDIES: dict[str, Callable[[str], list[StudyEntry]]] = {
     "architectures": _architectures,
     "placement": _placement,
     "conditioning": _conditioning,
 }
 
-CURVE_WINDOWS = 64  # held-out windows of each point of a learning curve
-LEAST = {"tokens": 1, "sweep_tokens": 1, "length": 2, "batch_size": 1, "windows": 2, "draws": 1, "stories": 0}
-
 
 @dataclass(frozen=True)
-class Plan:
-    """One comparison. Raises ValueError that names the field, its value and what is permitted.
+class StudyPlan:
+    """One study. Raises ValueError that names the field, its value and what is permitted.
 
-    factors multiply each architecture's default learning rate; one factor alone means that nothing is tried out.
+    factors: multiples of each architecture's default learning rate to try; a single one is taken without trying.
+    seeds: one run each.
     """
 
-    study: str = "architectures"
-    preset: str = "nano"
-    corpus: str = "tales:3"
-    tokens: int = 5_000_000  # of each run
-    sweep_tokens: int = 1_000_000  # of each run that tries a learning rate
-    factors: tuple[float, ...] = (0.5, 1.0, 2.0)
-    seeds: tuple[int, ...] = (0, 1)
-    length: int = 128
-    batch_size: int = 32
-    windows: int = 512  # of held-out text
-    draws: int = 8  # noise levels of each
-    stories: int = 200  # to draw from a model of tales
-    device: str = "auto"
-    precision: str = "float32"
-    compile: bool = False
+    study: str = option("architectures", choices=tuple(STUDIES), help="what is compared")
+    preset: str = option("nano", choices=tuple(PRESETS), help="size of the models")
+    corpus: str = option("tales:3", help="as for `diffuapriel train`")
+    tokens: int = option(5_000_000, least=1, help="tokens per run")
+    sweep_tokens: int = option(1_000_000, least=1, help="tokens to try a learning rate with")
+    factors: tuple[float, ...] = FACTORS
+    seeds: tuple[int, ...] = SEEDS
+    length: int = option(128, least=2, help="tokens per sequence")
+    batch_size: int = option(32, least=1, help="sequences per update")
+    sequences: int = option(512, least=2, flags=("--windows",), help="validation sequences")
+    mc_samples: int = option(8, least=1, flags=("--draws",), help="noise levels per validation sequence")
+    stories: int = option(200, least=0, help="stories to draw from a model of tales")
+    device: str = option("auto", help="cpu, cuda or mps; auto: CUDA if available")
+    precision: str = option("float32", choices=("float32", "bf16"), help="of the matrix products")
+    compile: bool = option(False, help="use torch.compile")
 
     def __post_init__(self) -> None:
-        if self.study not in STUDIES:
-            raise ValueError(f"study is {self.study!r}; permitted: {', '.join(STUDIES)}")
-        for name, least in LEAST.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be {least} or more")
+        check_fields(self)
         if not self.factors or min(self.factors) <= 0 or len(set(self.factors)) < len(self.factors):
             raise ValueError(f"factors are {self.factors}; give one or more, all different and above 0")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds are {self.seeds}; give one or more, all different")
-        self.train_config(
-            self.contestants[0], 1.0, self.seeds[0], "", self.tokens
-        )  # refuses what training refuses
+        self.train_config(self.entries[0], seed=self.seeds[0])  # raises for what training refuses
 
     @property
-    def contestants(self) -> list[Contestant]:
+    def entries(self) -> list[StudyEntry]:
         """In the order of the tables."""
         return STUDIES[self.study](self.preset)
 
     @property
     def torch_device(self) -> torch.device:
-        """Where all of it runs."""
-        return self.train_config(self.contestants[0], 1.0, 0, "", 1).torch_device
+        return self.train_config(self.entries[0]).torch_device
 
-    def train_config(self, of: Contestant, factor: float, seed: int, folder: str, tokens: int) -> TrainConfig:
-        """The training run of one contestant at a factor of its default learning rate."""
-        architecture = of.model.architecture
+    def train_config(
+        self,
+        entry: StudyEntry,
+        factor: float = 1.0,
+        seed: int = 0,
+        folder: str = "",
+        tokens: int | None = None,
+    ) -> TrainConfig:
+        """The training run of one entry at a factor of its default learning rate; `tokens` replaces the plan's."""
+        architecture, tokens = entry.model.architecture, tokens or self.tokens
         updates = max(1, tokens // (self.batch_size * self.length))
         return TrainConfig(
             architecture=architecture,
             preset=self.preset,
-            model=of.model,
+            model=entry.model,
             corpus=self.corpus,
             folder=folder,
             length=self.length,
@@ -140,7 +136,7 @@ class Plan:
             learning_rate=factor * default_learning_rate(self.preset, architecture),
             warmup_steps=max(1, min(200, updates // 10)),
             validate_every=max(1, updates // 10),
-            num_validation_sequences=min(CURVE_WINDOWS, self.windows),
+            num_validation_sequences=min(CURVE_SEQUENCES, self.sequences),
             seed=seed,
             device=self.device,
             precision=self.precision,

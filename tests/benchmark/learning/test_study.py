@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
 import torch
 
 pytest.importorskip("matplotlib", reason="needs matplotlib: pip install matplotlib")
+from diffuapriel import assets
 from diffuapriel.benchmark.learning import study
-from diffuapriel.benchmark.learning.plan import STUDIES, Plan
+from diffuapriel.benchmark.learning.plan import STUDIES, StudyPlan
 from diffuapriel.benchmark.learning.report import command as command_line
 from diffuapriel.benchmark.learning.report import draw, past_best, sentences, table, text, write_report
 from diffuapriel.benchmark.learning.study import curve, differences, run_study
@@ -20,6 +22,7 @@ from diffuapriel.config import ARCHITECTURES
 from diffuapriel.training import loop
 from tests.training.conftest import without_curves
 
+STUDIES_SAVED_BEFORE = sorted((assets.root() / "results").glob("compare-*.json"))
 QUICK: dict[str, Any] = {
     "corpus": "tales:1",
     "tokens": 3 * 64,
@@ -28,8 +31,8 @@ QUICK: dict[str, Any] = {
     "seeds": (0, 1),
     "length": 32,
     "batch_size": 2,
-    "windows": 4,
-    "draws": 1,
+    "sequences": 4,
+    "mc_samples": 1,
     "stories": 0,
     "device": "cpu",
 }
@@ -37,7 +40,7 @@ QUICK: dict[str, Any] = {
 
 def run(nats: list[float], seed: int = 0) -> dict[str, Any]:
     mean = sum(nats) / len(nats) / 10
-    likelihood = {"nats_per_token": mean, "bits_per_byte": 1.0, "gap": None}
+    likelihood = {"nats_per_token": mean, "bits_per_byte": 1.0, "excess_nelbo": None}
     curve = {"tokens": [10, 20], "seconds": [1.0, 2.0], "nelbo": [3.0, mean]}
     return {
         "seed": seed,
@@ -46,11 +49,11 @@ def run(nats: list[float], seed: int = 0) -> dict[str, Any]:
         "curve": curve,
         "likelihood": likelihood,
         "nats": nats,
-        "tokens_of_windows": [10.0] * len(nats),
+        "sequence_tokens": [10.0] * len(nats),
     }
 
 
-def contestant(name: str, *seeds: list[float], factor: float = 1.0) -> dict[str, Any]:
+def entry(name: str, *seeds: list[float], factor: float = 1.0) -> dict[str, Any]:
     return {
         "name": name,
         "parameters": 1_000,
@@ -61,13 +64,13 @@ def contestant(name: str, *seeds: list[float], factor: float = 1.0) -> dict[str,
     }
 
 
-def result(*contestants: dict[str, Any]) -> dict[str, Any]:
+def result(*entries: dict[str, Any]) -> dict[str, Any]:
     return {
-        "plan": Plan(seeds=(0, 1)).to_dict(),
+        "plan": StudyPlan(seeds=(0, 1)).to_dict(),
         "torch": "2.13.0",
         "machine": "cpu",
-        "contestants": list(contestants),
-        "differences": differences(list(contestants)),
+        "entries": list(entries),
+        "differences": differences(list(entries)),
     }
 
 
@@ -76,38 +79,38 @@ MIXED = [9.0, 31.5, 19.0, 40.5]
 
 
 def test_ahead_is_who_is_ahead_in_every_seed_window_by_window() -> None:
-    (pair,) = differences([contestant("a", EASY, EASY), contestant("b", HARD, HARD)])
+    (pair,) = differences([entry("a", EASY, EASY), entry("b", HARD, HARD)])
     assert pair["verdict"] == "a" and all(seed["ci95"][1] < 0 for seed in pair["seeds"])
-    (pair,) = differences([contestant("a", HARD, HARD), contestant("b", EASY, EASY)])
+    (pair,) = differences([entry("a", HARD, HARD), entry("b", EASY, EASY)])
     assert pair["verdict"] == "b"
 
 
 def test_nothing_is_settled_by_one_seed_of_two_or_within_the_noise() -> None:
-    assert differences([contestant("a", EASY, HARD), contestant("b", HARD, HARD)])[0]["verdict"] is None
-    assert differences([contestant("a", MIXED, MIXED), contestant("b", HARD, HARD)])[0]["verdict"] is None
+    assert differences([entry("a", EASY, HARD), entry("b", HARD, HARD)])[0]["verdict"] is None
+    assert differences([entry("a", MIXED, MIXED), entry("b", HARD, HARD)])[0]["verdict"] is None
 
 
 def test_the_paper_s_claims_stand_beside_what_was_found() -> None:
     found = result(
-        contestant("diffuapriel", HARD, HARD),
-        contestant("diffuapriel-h", EASY, EASY),
-        contestant("diffutran", HARD, HARD, factor=2.0),
+        entry("diffuapriel", HARD, HARD),
+        entry("diffuapriel-h", EASY, EASY),
+        entry("diffutran", HARD, HARD, factor=2.0),
     )
     words = "\n".join(sentences(found))
     assert "DiffuApriel-H is ahead of DiffuTran. Here diffuapriel-h is ahead: agrees" in words
     assert "DiffuApriel is level with DiffuTran. Here no difference is settled: agrees" in words
     assert "(*) The best rate was at the end of those tried: diffutran" in words
     backwards = result(
-        contestant("diffuapriel", EASY, EASY),
-        contestant("diffuapriel-h", HARD, HARD),
-        contestant("diffutran", EASY, EASY),
+        entry("diffuapriel", EASY, EASY),
+        entry("diffuapriel-h", HARD, HARD),
+        entry("diffutran", EASY, EASY),
     )
     assert "Here diffutran is ahead: does not agree" in "\n".join(sentences(backwards))
 
 
 def test_the_report_is_a_table_curves_and_the_command_that_makes_it_again(tmp_path) -> None:
-    found = result(*(contestant(name, HARD, EASY) for name in ARCHITECTURES))
-    rows = table(found)
+    found = result(*(entry(name, HARD, EASY) for name in ARCHITECTURES))
+    rows = table(found).splitlines()
     assert len(rows) == 5 and len({row.count("|") for row in rows}) == 1
     assert draw(found).startswith(b"\x89PNG")
     paths = write_report(found, tmp_path / "deep" / "out")
@@ -117,18 +120,18 @@ def test_the_report_is_a_table_curves_and_the_command_that_makes_it_again(tmp_pa
 
 
 def test_who_ends_past_its_best_is_named() -> None:
-    learning, worn = (contestant(name, HARD, EASY) for name in ARCHITECTURES[:2])
+    learning, worn = (entry(name, HARD, EASY) for name in ARCHITECTURES[:2])
     for each in worn["runs"]:
         each["curve"] = {"tokens": [10, 20, 30], "seconds": [1.0, 2.0, 3.0], "nelbo": [3.0, 2.0, 2.1]}
     assert past_best(learning) is None and past_best(worn) == 20
-    found = result(learning, worn, contestant(ARCHITECTURES[2], HARD, EASY))
+    found = result(learning, worn, entry(ARCHITECTURES[2], HARD, EASY))
     (line,) = [line for line in sentences(found) if "overfitting" in line]
     assert f"{worn['name']} (best at 20 tokens)" in line and f"{learning['name']} (" not in line
 
 
 def test_a_curve_has_the_same_points_whether_its_run_was_interrupted_or_not(tmp_path) -> None:
     updates = 40  # validated every fourth
-    plan = Plan(**{**QUICK, "tokens": updates * QUICK["batch_size"] * QUICK["length"]})
+    plan = StudyPlan(**{**QUICK, "tokens": updates * QUICK["batch_size"] * QUICK["length"]})
     steps = {"whole": range(4, 41, 4), "interrupted": (4, 8, 8, 11, *range(12, 41, 4))}
     curves = {}
     for name, validated in steps.items():
@@ -141,13 +144,11 @@ def test_a_curve_has_the_same_points_whether_its_run_was_interrupted_or_not(tmp_
 
 
 def test_the_command_in_the_report_asks_for_the_same_plan() -> None:
-    plan = Plan(**{**QUICK, "study": "placement", "compile": True})
+    plan = StudyPlan(**{**QUICK, "study": "placement", "compile": True})
     words = command_line(json.loads(json.dumps(plan.to_dict()))).split()
     args = build_parser().parse_args(words[1:])
-    given = {k: v for k, v in vars(args).items() if k not in command.NOT_FIELDS and v is not None}
-    again = Plan(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
-    assert again == plan
-    assert command_line(Plan().to_dict()) == "diffuapriel compare"
+    assert command.plan_of(args) == plan
+    assert command_line(StudyPlan().to_dict()) == "diffuapriel compare"
 
 
 @pytest.fixture(scope="session")
@@ -155,20 +156,20 @@ def studied(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
         without_curves(patch)
-        found = run_study(Plan(**QUICK), folder, progress=False)
+        found = run_study(StudyPlan(**QUICK), folder, progress=False)
     assert found is not None
     return folder, found
 
 
-def test_a_study_tries_rates_and_trains_each_contestant_for_each_seed(studied) -> None:
+def test_a_study_tries_rates_and_trains_each_entry_for_each_seed(studied) -> None:
     folder, found = studied
-    assert [one["name"] for one in found["contestants"]] == list(ARCHITECTURES)
-    for one in found["contestants"]:
+    assert [one["name"] for one in found["entries"]] == list(ARCHITECTURES)
+    for one in found["entries"]:
         tried = {rate["factor"]: rate["nelbo"] for rate in one["rates"]}
         assert set(tried) == {1.0, 2.0} and one["factor"] == min(tried, key=tried.__getitem__)
         assert [each["seed"] for each in one["runs"]] == [0, 1]
         assert {each["tokens"] for each in one["runs"]} == {192}
-    parameters = [one["parameters"] for one in found["contestants"]]
+    parameters = [one["parameters"] for one in found["entries"]]
     assert max(parameters) / min(parameters) < 1.02
     assert len(found["differences"]) == 3
     assert "NELBO" in text(found)
@@ -179,7 +180,7 @@ def test_a_study_that_is_done_trains_and_measures_nothing_again(studied, monkeyp
     monkeypatch.setattr(loop, "backward", lambda *_: pytest.fail("trained again"))
     monkeypatch.setattr(study, "measure", lambda *_: pytest.fail("measured again"))
     without_curves(monkeypatch)
-    assert json.dumps(run_study(Plan(**QUICK), folder, progress=False)) == json.dumps(found)
+    assert json.dumps(run_study(StudyPlan(**QUICK), folder, progress=False)) == json.dumps(found)
 
 
 def test_the_score_of_a_run_is_the_paired_difference_of_its_checkpoints(studied) -> None:
@@ -188,8 +189,8 @@ def test_the_score_of_a_run_is_the_paired_difference_of_its_checkpoints(studied)
         json.loads((folder / "run" / name / "0" / "score.json").read_text()) for name in ARCHITECTURES[:2]
     ]
     nats = torch.tensor([score["nats"] for score in scores], dtype=torch.float64)
-    tokens = torch.tensor(scores[0]["tokens_of_windows"], dtype=torch.float64)
-    assert scores[0]["tokens_of_windows"] == scores[1]["tokens_of_windows"], "the same windows"
+    tokens = torch.tensor(scores[0]["sequence_tokens"], dtype=torch.float64)
+    assert scores[0]["sequence_tokens"] == scores[1]["sequence_tokens"], "the same windows"
     wanted = ((nats[0] - nats[1]).sum() / tokens.sum()).item()
     assert found["differences"][0]["seeds"][0]["nats_per_token"] == pytest.approx(wanted, abs=1e-12)
 
@@ -201,36 +202,53 @@ def test_a_diverging_rate_is_out_of_the_choice(monkeypatch, tmp_path) -> None:
         return type("Result", (), {"finished": True, "validation": type("V", (), {"nats_per_token": 1.0})})
 
     monkeypatch.setattr(study, "train", train)
-    plan = Plan(**QUICK)
-    assert study.try_rates(plan, plan.contestants[0], tmp_path, progress=False) == {
+    plan = StudyPlan(**QUICK)
+    assert study.try_rates(plan, plan.entries[0], tmp_path, progress=False) == {
         1.0: 1.0,
         2.0: float("inf"),
     }
-    plan = Plan(**{**QUICK, "factors": (4.0, 2.0)})
+    plan = StudyPlan(**{**QUICK, "factors": (4.0, 2.0)})
     with pytest.raises(ValueError, match="diverged at every learning rate"):
-        study.try_rates(plan, plan.contestants[0], tmp_path, progress=False)
+        study.try_rates(plan, plan.entries[0], tmp_path, progress=False)
 
 
 def test_an_interrupted_study_says_so(monkeypatch, tmp_path, capsys) -> None:
     unfinished = type("Result", (), {"finished": False})
     monkeypatch.setattr(study, "train", lambda config, *, progress: unfinished)
-    assert run_study(Plan(**QUICK), tmp_path, progress=False) is None
+    assert run_study(StudyPlan(**QUICK), tmp_path, progress=False) is None
     assert main(["compare", "--out", str(tmp_path / "out"), "--folder", str(tmp_path)]) == 130
-    assert "goes on from here" in capsys.readouterr().out
+    assert "run the same command again to continue" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", STUDIES)
 @pytest.mark.parametrize("preset", ["nano", "tiny"])
-def test_every_study_has_different_contestants(name: str, preset: str) -> None:
-    contestants = Plan(study=name, preset=preset).contestants
-    assert len({one.name for one in contestants}) == len({repr(one.model) for one in contestants}) >= 3
+def test_every_study_has_different_entries(name: str, preset: str) -> None:
+    entries = StudyPlan(study=name, preset=preset).entries
+    assert len({one.name for one in entries}) == len({repr(one.model) for one in entries}) >= 3
     if name == "placement":
-        kinds = [one.model.layer_kinds for one in contestants]
+        kinds = [one.model.layer_kinds for one in entries]
         assert len(set(kinds)) == len(kinds) and sum("attention" in each for each in kinds) == len(kinds) - 1
 
 
-def test_the_help_lists_the_studies() -> None:
-    assert tuple(STUDIES) == command.STUDIES
+def test_the_help_lists_the_studies(capsys) -> None:
+    assert main(["compare", "--help"]) == 0
+    assert "{" + ",".join(STUDIES) + "}" in capsys.readouterr().out
+
+
+def test_older_spellings_of_options_go_on_working() -> None:
+    args = build_parser().parse_args(["compare", "--windows", "8", "--draws", "2"])
+    assert command.plan_of(args) == StudyPlan(sequences=8, mc_samples=2)
+
+
+@pytest.mark.parametrize("file", STUDIES_SAVED_BEFORE, ids=lambda file: file.stem)
+def test_a_study_saved_with_older_names_still_loads_and_is_written_again(file) -> None:
+    found = study.load_study(file)
+    written = file.with_suffix(".md").read_text(encoding="utf-8")
+    for row in table(found).splitlines()[2:]:
+        name, parameters, _, nelbo, *_ = (cell.strip() for cell in row.strip("|").split("|"))
+        assert re.search(rf"\| {re.escape(name)} \| {parameters} \| .* \| {nelbo} \|", written)
+    assert f"{found['plan']['sequences']:,} sequences" in text(found)
+    assert draw(found).startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
@@ -238,8 +256,8 @@ def test_the_help_lists_the_studies() -> None:
     [
         ("study", "size", "permitted: architectures, placement, conditioning"),
         ("preset", "huge", "permitted: nano"),
-        ("tokens", 0, "tokens is 0; it must be 1 or more"),
-        ("windows", 1, "windows is 1; it must be 2 or more"),
+        ("tokens", 0, "tokens is 0; it must be a whole number, 1 or more"),
+        ("sequences", 1, "sequences is 1; it must be a whole number, 2 or more"),
         ("factors", (), "give one or more"),
         ("factors", (1.0, -1.0), "above 0"),
         ("seeds", (1, 1), "all different"),
@@ -249,4 +267,4 @@ def test_the_help_lists_the_studies() -> None:
 )
 def test_what_cannot_be_is_refused(field: str, value: object, part: str) -> None:
     with pytest.raises(ValueError, match=part):
-        Plan(**{field: value})
+        StudyPlan(**{field: value})
