@@ -1,23 +1,25 @@
-"""The scan as batched matrix products over chunks, in plain PyTorch, forward and backward.
+"""The Mamba-2 scan as batched matrix products over chunks, in plain PyTorch, forward and backward.
 
-The block decomposition of Mamba-2 (arXiv:2405.21060, section 6): inside a chunk the scan is a masked
-attention-like product, between chunks only the state travels. With u and t tokens of a chunk, u no later than t:
+The block decomposition of Mamba-2 (arXiv:2405.21060, section 6): inside a chunk the scan is a masked product, similar
+to attention; between chunks only the state travels. With u and t tokens of a chunk, u no later than t:
 
     s_t   = sum of dt A over the chunk up to and including t, in scan order; s_end over the whole chunk
     W_tu  = exp(s_t - s_u) (C_t . B_u)
     y_t   = sum_u W_tu (dt_u x_u)  +  exp(s_t) C_t H  +  D x_t                H: the state entering the chunk
     H'    = exp(s_end) H  +  sum_u B_u exp(s_end - s_u) (dt_u x_u)
 
-The backward pass is written out below from the same four lines; it keeps the decays, C H and the states.
-What makes it quick on a CPU: a reverse scan is a suffix sum and an upper-triangular mask, never a flip; C B^T
-once for all heads of a group; the products with the state take all heads of a group as one wide matrix, in the
-layout x already has; minus infinity before exp, so nothing overflows; short chunks.
+The backward pass is derived from the same four lines; it keeps the decays, C H and the states.
+What makes it fast on a CPU: a reverse scan is a suffix sum and an upper-triangular mask, never a flip; C B^T is
+computed once for all heads of a group; the products with the state take all heads of a group as one wide matrix, in
+the layout that x already has; chunks are short. Minus infinity before exp prevents overflow.
 
 With document_ids, factors of zero separate the documents of a row: exp(s_t - s_u) becomes 0 if t and u belong to two
 documents, exp(s_t) if t's document began inside the chunk, exp(s_end - s_u) if u's document ended before the chunk
 does, and exp(s_end) if the document that enters the chunk does not leave it.
 
-    b batch  c chunks  q tokens of a chunk  k directions  g groups  r heads of a group  p headdim  n state
+Axes as in ops/recurrent.py, and:
+
+    c chunks   q tokens of a chunk   m batch and chunks as one axis   r heads of a group
 """
 
 from __future__ import annotations
@@ -50,16 +52,14 @@ def scan(
     x, dt, B, C = (_into_chunks(v, q) for v in (x, dt.to(exact), B, C))  # (b, c, q, k, ...)
     start = initial_state.to(exact).transpose(-1, -2)  # (b, k, h, n, p)
     if document_ids is not None:
-        filling = document_ids[:, -1:].expand(
-            -1, -length % q
-        )  # what is beyond the end goes with the last token
+        filling = document_ids[:, -1:].expand(-1, -length % q)  # beyond the end: the last token's document
         document_ids = torch.cat([document_ids, filling], dim=1).unflatten(1, (-1, q))
-    y, final = _ChunkedScan.apply(x, dt, A.to(exact), B, C, D.to(exact), start, document_ids, reverse)
+    y, final = _ChunkedScan.apply(document_ids, reverse, x, dt, A.to(exact), B, C, D.to(exact), start)
     return y.flatten(1, 2)[:, :length], final.transpose(-1, -2)
 
 
 def _into_chunks(v: Tensor, q: int) -> Tensor:
-    """(b, l, ...) to (b, c, q, ...), the last chunk filled up with zeros."""
+    """(b, l, ...) to (b, c, q, ...), the last chunk padded with zeros."""
     missing = -v.shape[1] % q
     if missing:
         v = F.pad(v, (0, 0) * (v.ndim - 2) + (0, missing))
@@ -67,7 +67,7 @@ def _into_chunks(v: Tensor, q: int) -> Tensor:
 
 
 class _Part(NamedTuple):
-    """One direction and one group of the call, batch and chunks as one axis m = b c: views, nothing is copied."""
+    """One direction and one group of the call: views, nothing is copied."""
 
     x: Tensor  # (m, q, r, p)
     dt: Tensor  # (m, q, r)
@@ -81,12 +81,12 @@ class _Part(NamedTuple):
 
 
 class _Documents(NamedTuple):
-    """Of one direction, as factors of 1 and 0: which tokens of a chunk belong to one document."""
+    """Factors of 1 and 0 of one direction: what belongs to one document."""
 
-    same: Tensor  # (m, 1, t, u): t and u do
-    enters: Tensor  # (m, q, 1): the token and the state that enters the chunk do
-    leaves: Tensor  # (m, q, 1): the token and the chunk's last one do
-    passes: Tensor  # (m, 1): the state that enters and the last token do
+    same: Tensor  # (m, 1, t, u): t and u
+    enters: Tensor  # (m, q, 1): the token, and the state that enters the chunk
+    leaves: Tensor  # (m, q, 1): the token, and the chunk's last one
+    passes: Tensor  # (m, 1): the state that enters, and the last token
 
 
 def _documents(document_ids: Tensor, backwards: bool, dtype: torch.dtype) -> _Documents:
@@ -104,17 +104,10 @@ def _documents(document_ids: Tensor, backwards: bool, dtype: torch.dtype) -> _Do
 
 
 def _parts(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    start: Tensor,
-    document_ids: Tensor | None,
-    reverse: tuple[bool, ...],
+    inputs: tuple[Tensor, ...], document_ids: Tensor | None, reverse: tuple[bool, ...]
 ) -> list[tuple[tuple[int, slice, int], _Part]]:
-    """Every (direction, heads of a group, group) of the call with its tensors."""
+    """Every (direction, heads of a group, group) of the call, and its tensors."""
+    x, dt, A, B, C, D, start = inputs
     groups = B.shape[4]
     per_group = x.shape[4] // groups
     parts = []
@@ -130,7 +123,7 @@ def _parts(
 
 
 class _Decays(NamedTuple):
-    """Everything that is a function of dt A alone, in float32 or wider."""
+    """The functions of dt A alone, in float32 or float64."""
 
     s: Tensor  # (m, r, q)
     end: Tensor  # (m, r): s of the last token in scan order
@@ -149,7 +142,7 @@ def _decays(part: _Part) -> _Decays:
 
 
 def _from_start(part: _Part, s: Tensor) -> Tensor:
-    """What is left at every token of the state that entered its chunk, exp(s): (m, q, r, 1) in x's dtype."""
+    """The share of the state that entered the chunk left at each token, exp(s): (m, q, r, 1) in x's dtype."""
     left = torch.exp(s).transpose(1, 2)
     if part.documents is not None:
         left = left * part.documents.enters
@@ -157,7 +150,7 @@ def _from_start(part: _Part, s: Tensor) -> Tensor:
 
 
 def _to_end(part: _Part, s: Tensor, end: Tensor) -> Tensor:
-    """What is left at the chunk's end of every token's writing, exp(s_end - s): (m, q, r, 1) in x's dtype."""
+    """The share of each token's write left at the chunk's end, exp(s_end - s): (m, q, r, 1) in x's dtype."""
     left = torch.exp(end[..., None] - s).transpose(1, 2)
     if part.documents is not None:
         left = left * part.documents.leaves
@@ -165,19 +158,19 @@ def _to_end(part: _Part, s: Tensor, end: Tensor) -> Tensor:
 
 
 def _across(part: _Part, end: Tensor) -> Tensor:
-    """What is left at the chunk's end of the state that entered it, exp(s_end): (m, r)."""
+    """The share of the state that entered the chunk left at its end, exp(s_end): (m, r)."""
     left = torch.exp(end)
     return left if part.documents is None else left * part.documents.passes
 
 
 def _no_later(part: _Part, like: Tensor) -> Tensor:
-    """(u, t) of ones where token u is no later than token t in scan order."""
+    """(u, t), one where token u is no later than token t in scan order, else zero."""
     ones = like.new_ones(like.shape[-1], like.shape[-1])
     return ones.tril() if part.backwards else ones.triu()
 
 
 class _Kept(NamedTuple):
-    """What the backward pass takes over from the forward pass."""
+    """What the forward pass saves for the backward pass."""
 
     s: Tensor  # (m, r, q)
     end: Tensor  # (m, r)
@@ -191,49 +184,41 @@ class _ChunkedScan(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        dt: Tensor,
-        A: Tensor,
-        B: Tensor,
-        C: Tensor,
-        D: Tensor,
-        start: Tensor,
-        document_ids: Tensor | None,
-        reverse: tuple[bool, ...],
+        ctx: Any, document_ids: Tensor | None, reverse: tuple[bool, ...], *inputs: Tensor
     ) -> tuple[Tensor, Tensor]:
+        x, start = inputs[0], inputs[-1]
         y = torch.empty_like(x, memory_format=torch.contiguous_format)
         final, kept = torch.empty_like(start), []
         with torch.autocast(x.device.type, enabled=False):
-            for (k, heads, _), part in _parts(x, dt, A, B, C, D, start, document_ids, reverse):
+            for (k, heads, _), part in _parts(inputs, document_ids, reverse):
                 y_part, final[:, k, heads], keep = _forward(part)
                 y[:, :, :, k, heads] = y_part.unflatten(0, x.shape[:2])
                 kept += keep
-        ctx.save_for_backward(x, dt, A, B, C, D, start, document_ids, *kept)
+        ctx.save_for_backward(document_ids, *inputs, *kept)
         ctx.reverse = reverse
         return y, final
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor, dfinal: Tensor) -> tuple[Tensor | None, ...]:
-        x, dt, A, B, C, D, start, document_ids, *kept = ctx.saved_tensors
-        grads = [
-            torch.empty_like(v, memory_format=torch.contiguous_format) for v in (x, dt, A, B, C, D, start)
-        ]
+        document_ids, *saved = ctx.saved_tensors
+        inputs, kept = saved[:7], saved[7:]
+        chunks = inputs[0].shape[:2]
+        grads = [torch.empty_like(v, memory_format=torch.contiguous_format) for v in inputs]
         dx, ddt, dA, dB, dC, dD, dstart = grads
-        with torch.autocast(x.device.type, enabled=False):
-            parts = _parts(x, dt, A, B, C, D, start, document_ids, ctx.reverse)
+        with torch.autocast(dy.device.type, enabled=False):
+            parts = _parts(inputs, document_ids, ctx.reverse)
             for i, ((k, heads, g), part) in enumerate(parts):
                 keep = _Kept(*kept[len(_Kept._fields) * i :][: len(_Kept._fields)])
                 got = _backward(part, keep, dy[:, :, :, k, heads].flatten(0, 1), dfinal[:, k, heads])
-                dx[:, :, :, k, heads], ddt[:, :, :, k, heads] = (v.unflatten(0, x.shape[:2]) for v in got[:2])
+                dx[:, :, :, k, heads], ddt[:, :, :, k, heads] = (v.unflatten(0, chunks) for v in got[:2])
                 dA[k, heads], dD[k, heads], dstart[:, k, heads] = got[2], got[5], got[6]
-                dB[:, :, :, k, g], dC[:, :, :, k, g] = (v.unflatten(0, x.shape[:2]) for v in got[3:5])
-        return *grads, None, None
+                dB[:, :, :, k, g], dC[:, :, :, k, g] = (v.unflatten(0, chunks) for v in got[3:5])
+        return None, None, *grads
 
 
 def _forward(part: _Part) -> tuple[Tensor, Tensor, _Kept]:
-    """y (m, q, r, p), the final state (b, r, n, p), and what the backward pass needs."""
+    """y (m, q, r, p), the final state (b, r, n, p), and what to save for the backward pass."""
     x, dt, _, B, C, D, start, backwards, _ = part
     decays = _decays(part)
     within = decays.within.to(x.dtype)
@@ -252,10 +237,10 @@ def _forward(part: _Part) -> tuple[Tensor, Tensor, _Kept]:
 
 
 def _carry(writes: Tensor, decay: Tensor, start: Tensor, backwards: bool) -> tuple[Tensor, Tensor]:
-    """Hand the state from chunk to chunk in scan order.
+    """Carry the state from chunk to chunk in scan order.
 
-    writes (m, n, r, p): what each chunk adds; decay (m, r) of a whole chunk; start (b, r, n, p).
-    Returns the state that enters each chunk, shaped and typed as writes, and the state after the last.
+    writes (m, n, r, p): what each chunk adds; decay (m, r) over a whole chunk; start (b, r, n, p).
+    Returns the state that enters each chunk, with the shape and dtype of writes, and the final state.
     """
     batch = start.shape[0]
     state = start.transpose(1, 2)  # (b, n, r, p)

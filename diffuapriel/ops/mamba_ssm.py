@@ -1,34 +1,23 @@
-"""mamba_ssm 2.3 (github.com/state-spaces/mamba) as far as the `mamba_ssm` backend uses it: found, loaded, explained.
-
-Only its Triton kernels are imported, and causal_conv1d where it is installed with its CUDA extension. `make gpu`
-installs both.
-
-The `mamba_ssm` backend: the kernels of mamba_ssm 2.3 (github.com/state-spaces/mamba), NVIDIA only.
-
-`scan` is the plain scan behind the interface of the other backends. `mixer` is all of a Mamba-2 layer between
-in_proj and out_proj with the best that the libraries offer: causal_conv1d with its SiLU (where it is installed),
-softplus inside the scan, the gated RMSNorm kernel. It is the peer that our own kernels are timed against.
-
-The library scans forward only, so the reverse direction is flipped, scanned and flipped back. Each direction is a
-call of its own. One call with 2h heads and 2g groups would save five launches, some 10 us per layer, but the library
-wants one stride over all heads, which no layout of in_proj gives: both directions would have to be copied side by
-side, at 64 heads of 64 in bf16 17 KB read and as much written a token, instead of 9 KB each for the flip of one. By
-this arithmetic the two meet near 2K tokens, and one direction alone (64 heads x 8 chunks there, times the tiles of
-each) fills the 132 multiprocessors of an H200 by then.
-
-    b batch  l length  k directions  h heads  p headdim  g groups  n state  taps of the convolution
-
-The mixer of Mamba-2 with the kernels of mamba_ssm and causal_conv1d, both directions, forward and backward.
+"""The `mamba_ssm` backend: the kernels of mamba_ssm 2.3 (github.com/state-spaces/mamba), NVIDIA only.
 
     x, B, C = SiLU(causal convolution of the x, B, C channels)
     y       = scan(x, softplus(dt + dt_bias), A, B, C) + D x
     out     = RMSNorm(y SiLU(z)) norm_weight
 
-Plain twin: `BidirectionalMamba2.forward` in model/mamba2.py. It is the peer that our own kernels are timed against,
-so it spends nothing that the library does not force: only what the scan of the reverse direction reads is flipped
-(z is not), and every kernel writes where its result is wanted, both directions of `out` and of the gradient.
+`scan` is the plain scan, behind the interface of every backend. `mixer` is all three lines, forward and backward, with
+the best kernels that the libraries offer: causal_conv1d where it is installed, softplus inside the scan, the gated
+RMSNorm. It is the baseline that our own kernels are timed against, so it does nothing that the library does not force:
+only what the reverse scan reads is flipped (z is not), and every kernel writes straight into the result.
+Plain twin of `mixer`: `BidirectionalMamba2._plain` in model/mamba2.py.
 
-    b batch  l length  k directions  h heads  p headdim  g groups  n state  taps of the convolution
+The library scans forward only, so each direction is a call of its own, and the reverse one is flipped, scanned and
+flipped back. A single call with 2h heads and 2g groups would save five launches, about 10 us per layer, but the library
+requires one stride over all heads, which in_proj's layout does not have. Both directions would have to be copied: at
+64 heads of 64 in bf16, 17 KB per token read and written, against 9 KB to flip one. The two break even near 2K tokens,
+where one direction alone (64 heads x 8 chunks x tiles) already fills the 132 multiprocessors of an H100.
+
+Only the library's Triton kernels are imported, and causal_conv1d if it has its CUDA extension; `make gpu` installs
+both. Axes as in ops/recurrent.py.
 """
 
 from __future__ import annotations
@@ -51,8 +40,9 @@ from diffuapriel.ops.document_ids import number_runs
 from diffuapriel.ops.recurrent import ScanInputs
 from diffuapriel.ops.triton.launch import interpreted
 
-CHUNK = 256  # the library's own default; shorter texts take a shorter chunk
-SHORTEST_CHUNK = 64
+MAX_CHUNK, MIN_CHUNK = 256, 64  # tokens; the library's default, and the least for a short text
+MAX_ELEMENTS = 2**31 - 1  # of one tensor: the library's kernels compute offsets in 32 bits
+GATED_RMS = {"norm_before_gate": False, "is_rms_norm": True}
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -69,7 +59,7 @@ class Library(NamedTuple):
 
 
 def unsupported_reason(x: Tensor) -> str | None:
-    """None when the backend can run a call with `x`; else one line: the reason, and the way out."""
+    """None when the backend can run a call with `x`; else one line: the reason, and the fix."""
     if x.device.type != "cuda" and not interpreted():
         return f"the tensors are on {x.device.type}; mamba_ssm's kernels need a CUDA device"
     if x.dtype not in DTYPES:
@@ -81,12 +71,12 @@ def unsupported_reason(x: Tensor) -> str | None:
 
 
 def convolution_kernel() -> str:
-    """What `mixer` convolves with: 'causal_conv1d' or 'PyTorch'. Raises ValueError without mamba_ssm."""
+    """The convolution of `mixer`: 'causal_conv1d' or 'PyTorch'. Raises ValueError without mamba_ssm."""
     return "causal_conv1d" if library().conv_forward else "PyTorch"
 
 
 def library() -> Library:
-    """The functions. Raises ValueError, with the reason and the way out, where there are none."""
+    """The library's functions. Raises ValueError, with the reason and the fix, if it cannot be used."""
     found = _load()
     if isinstance(found, str):
         raise ValueError(f"SSD backend 'mamba_ssm' cannot run: {found}")
@@ -94,14 +84,14 @@ def library() -> Library:
 
 
 def chunk_length(length: int) -> int:
-    """A chunk that a short text does not leave half empty; a power of two."""
-    return min(CHUNK, max(SHORTEST_CHUNK, 1 << (length - 1).bit_length()))
+    """The chunk for a text: a power of two that a short text does not leave half empty."""
+    return min(MAX_CHUNK, max(MIN_CHUNK, 1 << (length - 1).bit_length()))
 
 
 def keep_float32_exact(x: Tensor) -> None:
-    """The library leaves its float32 products to Triton's default, tensor cores at ten bits: three such for one.
+    """Run the library's float32 products as three TF32 ones: Triton's default would round to ten bits.
 
-    What the user has set, in Triton's variable or as PyTorch's float32 precision, stands.
+    A setting of the user, in Triton's variable or as PyTorch's float32 precision, takes precedence.
     """
     if x.dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest":
         os.environ.setdefault("TRITON_F32_DEFAULT", "tf32x3")
@@ -109,10 +99,10 @@ def keep_float32_exact(x: Tensor) -> None:
 
 @functools.cache
 def _load() -> Library | str:
-    """The library, or one line that says why there is none."""
+    """The library, or one line that says why it cannot be used."""
     if importlib.util.find_spec("mamba_ssm") is None:
         return "mamba_ssm is not installed (`make gpu` installs it on a machine with an NVIDIA GPU)"
-    os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # as ever; Triton 3.9 warns where it is left open
+    os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # the default; Triton 3.9 warns if it is unset
     try:
         with _without_its_init("mamba_ssm"):
             from mamba_ssm.ops.triton.layernorm_gated import _layer_norm_bwd, _layer_norm_fwd
@@ -121,7 +111,7 @@ def _load() -> Library | str:
                 _mamba_chunk_scan_combined_fwd,
                 mamba_chunk_scan_combined,
             )
-    except Exception as problem:  # foreign code: whatever it raises, another backend can run the call
+    except Exception as problem:  # third-party code may raise anything; another backend runs the call
         return f"mamba_ssm cannot be imported: {problem} (`make gpu` installs what it needs)"
     try:
         from causal_conv1d.cpp_functions import causal_conv1d_bwd_function, causal_conv1d_fwd_function
@@ -140,9 +130,9 @@ def _load() -> Library | str:
 
 @contextlib.contextmanager
 def _without_its_init(name: str) -> Iterator[None]:
-    """Modules of package `name` can be imported, its own __init__ stays aside for whoever imports it later.
+    """Allow imports of the package's modules without running its __init__, which a later import still runs.
 
-    That of mamba_ssm wants the CUDA extension of Mamba-1 and transformers, neither of which is used here.
+    mamba_ssm's __init__ needs the CUDA extension of Mamba-1 and transformers, neither of which is used here.
     """
     spec = importlib.util.find_spec(name)
     if name in sys.modules or spec is None or spec.submodule_search_locations is None:
@@ -157,9 +147,6 @@ def _without_its_init(name: str) -> Iterator[None]:
         del sys.modules[name]
 
 
-__all__ = ["convolution_kernel", "mixer", "scan", "unsupported_reason"]
-
-
 @torch.compiler.disable
 def scan(
     inputs: ScanInputs, reverse: tuple[bool, ...], document_ids: Tensor | None = None
@@ -171,33 +158,17 @@ def scan(
     dt, A, D, initial_state = (v.float() for v in (dt, A, D, initial_state))
     outputs, states = [], []
     for k, backwards in enumerate(reverse):
-        x_, dt_, B_, C_ = (
-            v[:, :, k].flip(1) if backwards else v[:, :, k] for v in (x, dt, B.to(x.dtype), C.to(x.dtype))
-        )
-        apart = {}
-        if (
-            document_ids is not None
-        ):  # counted from 0 in scan order: the library's initial state enters sequence 0
-            apart["seq_idx"] = number_runs(document_ids.flip(1) if backwards else document_ids).int()
+        x_, dt_, B_, C_ = (v[:, :, k] for v in (x, dt, B.to(x.dtype), C.to(x.dtype)))
+        options = {"D": D[k], "initial_states": initial_state[:, k], "return_final_states": True}
+        if document_ids is not None:  # from 0 in scan order, because the initial state enters sequence 0
+            options["seq_idx"] = number_runs(document_ids.flip(1) if backwards else document_ids).int()
+        if backwards:
+            x_, dt_, B_, C_ = (v.flip(1) for v in (x_, dt_, B_, C_))
         with torch.cuda.device_of(x):
-            y, state = scan_forward(
-                x_,
-                dt_,
-                A[k],
-                B_,
-                C_,
-                chunk,
-                D=D[k],
-                initial_states=initial_state[:, k],
-                return_final_states=True,
-                **apart,
-            )
+            y, state = scan_forward(x_, dt_, A[k], B_, C_, chunk, **options)
         outputs.append(y.flip(1) if backwards else y)
         states.append(state)
     return torch.stack(outputs, dim=2), torch.stack(states, dim=1)
-
-
-MOST_ELEMENTS = 2**31 - 1  # the library's kernels compute offsets in 32 bits
 
 
 @torch.compiler.disable
@@ -214,20 +185,20 @@ def mixer(
     eps: float = 1e-5,
     chunk_size: int | None = None,
 ) -> Tensor:
-    """What stands between in_proj and out_proj of `BidirectionalMamba2`, forward and backward.
+    """Everything between in_proj and out_proj of `BidirectionalMamba2`, forward and backward.
 
-    projected (batch, length, 2 * (z x B C dt)), what in_proj gives; conv_weight (2, taps, channels of x B C),
-    conv_bias (2, the same channels), dt_bias, A_log and D (2, heads), norm_weight (2, d_inner). Returns
-    (batch, length, 2, d_inner), what out_proj takes. Plain twin: `BidirectionalMamba2.forward`.
-    Raises ValueError when the library is missing or a text is too long for its 32-bit offsets.
+    projected (batch, length, 2 (z x B C dt)), the output of in_proj; conv_weight (2, taps, channels of x B C),
+    conv_bias (2, channels), dt_bias, A_log and D (2, heads), norm_weight (2, d_inner). Returns
+    (batch, length, 2, d_inner), the input of out_proj.
+    Raises ValueError if the library is missing or a text is too long for its 32-bit offsets.
     """
     library()
     keep_float32_exact(projected)
-    pieces = max(1, -(-projected.numel() // MOST_ELEMENTS))
+    pieces = max(1, -(-projected.numel() // MAX_ELEMENTS))
     if pieces > projected.shape[0]:
         raise ValueError(
-            f"a text of {projected.shape[1]} tokens x {projected.shape[2]} channels is beyond mamba_ssm's "
-            f"32-bit offsets ({MOST_ELEMENTS} elements); permitted: {MOST_ELEMENTS // projected.shape[2]} tokens"
+            f"a text of {projected.shape[1]} tokens x {projected.shape[2]} channels exceeds mamba_ssm's "
+            f"32-bit offsets ({MAX_ELEMENTS} elements); permitted: {MAX_ELEMENTS // projected.shape[2]} tokens"
         )
     A, chunk = -torch.exp(A_log.float()), chunk_size or chunk_length(projected.shape[1])
     weights = conv_weight, conv_bias, dt_bias, A, D.float(), norm_weight
@@ -240,10 +211,10 @@ def mixer(
 
 
 class _Mixer(torch.autograd.Function):
-    """Both directions in turn; every kernel writes where the result is wanted, so nothing is put together after.
+    """Both directions in turn, every kernel writing straight into the result.
 
-    The library's own `MambaSplitConv1dScanCombinedFn` does the same for one direction. Unlike it, this keeps the
-    convolved channels for the backward pass: speed is what it is measured by.
+    Unlike the library's own `MambaSplitConv1dScanCombinedFn`, which does the same for one direction, this keeps the
+    convolved channels for the backward pass, because it is a baseline for speed.
     """
 
     @staticmethod
@@ -270,20 +241,11 @@ class _Mixer(torch.autograd.Function):
             xBC, dt = channels[..., : -A.shape[1]], channels[..., -A.shape[1] :]
             convolved = _convolve(xBC, conv_weight[k], conv_bias[k])
             x, B, C = _parts(convolved, A.shape[1], d_inner, groups)
-            out = kernels.scan_forward(
-                x, dt, A[k], B, C, chunk, D=D[k], dt_bias=dt_bias[k], dt_softplus=True
-            )[0].flatten(2)  # (b, l, d_inner)
+            step = {"D": D[k], "dt_bias": dt_bias[k], "dt_softplus": True}
+            out = kernels.scan_forward(x, dt, A[k], B, C, chunk, **step)[0].flatten(2)  # (b, l, d_inner)
             out = _flip(out) if k else out
-            rstd = kernels.norm_forward(
-                _rows(out),
-                norm_weight[k],
-                None,
-                eps,
-                _rows(z),
-                out=_rows(y[:, :, k]),
-                norm_before_gate=False,
-                is_rms_norm=True,
-            )[2]
+            given = _rows(out), norm_weight[k], None, eps, _rows(z)
+            rstd = kernels.norm_forward(*given, out=_rows(y[:, :, k]), **GATED_RMS)[2]
             kept += [channels, convolved, out, rstd]
         ctx.save_for_backward(projected, conv_weight, conv_bias, dt_bias, A, D, norm_weight, *kept)
         ctx.options = groups, eps, chunk
@@ -300,19 +262,9 @@ class _Mixer(torch.autograd.Function):
         grads: list[list[Tensor]] = []
         for k in (0, 1):
             channels, convolved, out, rstd = kept[4 * k : 4 * k + 4]
-            dout, dnorm, _, _ = kernels.norm_backward(
-                _rows(dy[:, :, k]),
-                _rows(out),
-                norm_weight[k],
-                None,
-                eps,
-                None,
-                rstd,
-                _rows(both[:, :, k, :d_inner]),
-                norm_before_gate=False,
-                is_rms_norm=True,
-                dz=_rows(dboth[:, :, k, :d_inner]),
-            )
+            z, dz = (_rows(v[:, :, k, :d_inner]) for v in (both, dboth))
+            given = _rows(dy[:, :, k]), _rows(out), norm_weight[k], None, eps, None, rstd, z
+            dout, dnorm, _, _ = kernels.norm_backward(*given, dz=dz, **GATED_RMS)
             dout = dout.view_as(out)
             dout = (_flip(dout) if k else dout).unflatten(2, (A.shape[1], -1))
             dchannels = torch.empty_like(channels) if k else dboth[:, :, k, d_inner:]
@@ -321,24 +273,11 @@ class _Mixer(torch.autograd.Function):
             dx, dB, dC = _parts(dconvolved, A.shape[1], d_inner, groups)
             xBC, dt = channels[..., : -A.shape[1]], channels[..., -A.shape[1] :]
             dxBC, ddt = dchannels[..., : -A.shape[1]], dchannels[..., -A.shape[1] :]
-            # The library reads `out` for its gate alone, which is not used: x has the shape that it checks.
-            _, _, dA, _, _, dD, _, ddt_bias, _ = kernels.scan_backward(
-                dout,
-                x,
-                dt,
-                A[k],
-                B,
-                C,
-                x,
-                chunk,
-                D=D[k],
-                dt_bias=dt_bias[k],
-                dt_softplus=True,
-                dx=dx,
-                ddt=ddt,
-                dB=dB,
-                dC=dC,
-            )
+            # The library reads `out` only for its own gate, which is not used; x has the shape that it checks.
+            step = {"D": D[k], "dt_bias": dt_bias[k], "dt_softplus": True}
+            into = {"dx": dx, "ddt": ddt, "dB": dB, "dC": dC}
+            got = kernels.scan_backward(dout, x, dt, A[k], B, C, x, chunk, **step, **into)
+            _, _, dA, _, _, dD, _, ddt_bias, _ = got
             dweight, dbias = _convolve_backward(xBC, conv_weight[k], conv_bias[k], dconvolved, dxBC)
             if k:
                 dboth[:, :, k, d_inner:].copy_(_flip(dchannels))
@@ -353,12 +292,12 @@ def _parts(xBC: Tensor, heads: int, d_inner: int, groups: int) -> tuple[Tensor, 
 
 
 def _rows(v: Tensor) -> Tensor:
-    """(b, l, channels) as (b l, channels), always a view: the library reads and writes through it."""
+    """(b, l, channels) as (b l, channels), always a view, through which the library reads and writes."""
     return v.view(-1, v.shape[2])
 
 
 def _flip(v: Tensor) -> Tensor:
-    """A copy with the tokens (axis 1) the other way round, eight bytes at a time: torch.flip moves elements singly."""
+    """A copy with the tokens (axis 1) reversed, eight bytes at a time; torch.flip moves single elements."""
     wide = 8 // v.element_size()
     if v.shape[-1] % wide or any(n % wide for n in (v.storage_offset(), *v.stride()[:-1])):
         return v.flip(1)
@@ -370,9 +309,8 @@ def _convolve(xBC: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if _convolves(xBC, weight):
         forward = library().conv_forward
         assert forward is not None
-        return forward(_aligned(xBC).transpose(1, 2), weight.t(), bias, None, None, None, True).transpose(
-            1, 2
-        )
+        channels_first = _aligned(xBC).transpose(1, 2)
+        return forward(channels_first, weight.t(), bias, None, None, None, True).transpose(1, 2)
     return _plain_convolution(xBC.device.type)(xBC, weight, bias)
 
 
@@ -384,34 +322,32 @@ def _convolve_backward(
         backward = library().conv_backward
         assert backward is not None
         x, dx = _aligned(xBC).transpose(1, 2), _aligned(dxBC).transpose(1, 2)
-        dx, dweight, dbias, _ = backward(
-            x, weight.t(), bias, dout.transpose(1, 2), None, None, None, dx, False, True
-        )
+        given = x, weight.t(), bias, dout.transpose(1, 2), None, None, None, dx, False, True
+        dx, dweight, dbias, _ = backward(*given)
         if dx.data_ptr() != dxBC.data_ptr():
             dxBC.copy_(dx.transpose(1, 2))
         return dweight.t(), dbias
     with torch.enable_grad():
         inputs = [v.detach().requires_grad_() for v in (xBC, weight, bias)]
-        dx, dweight, dbias = torch.autograd.grad(
-            _plain_convolution(xBC.device.type)(*inputs), inputs, grad_outputs=dout
-        )
+        out = _plain_convolution(xBC.device.type)(*inputs)
+        dx, dweight, dbias = torch.autograd.grad(out, inputs, grad_outputs=dout)
     dxBC.copy_(dx)
     return dweight, dbias
 
 
 def _convolves(xBC: Tensor, weight: Tensor) -> bool:
-    """Whether causal_conv1d is there and takes these shapes."""
+    """Whether causal_conv1d is installed and takes these shapes."""
     return library().conv_forward is not None and 2 <= weight.shape[0] <= 4 and xBC.shape[2] % 8 == 0
 
 
 def _aligned(v: Tensor) -> Tensor:
-    """v, or a copy where causal_conv1d could not load eight channels at once: it checks strides, not the start."""
+    """v, or a copy if causal_conv1d could not load eight channels at once; it checks the strides but not the offset."""
     return v.contiguous() if any(n % 8 for n in (v.storage_offset(), *v.stride()[:-1])) else v
 
 
 @functools.cache
 def _plain_convolution(device_type: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """The convolution where causal_conv1d is missing: shifted copies, on CUDA compiled into one kernel."""
+    """The convolution without causal_conv1d: shifted copies, compiled into one kernel on CUDA."""
     return torch.compile(_shifted_sum, dynamic=True) if device_type == "cuda" else _shifted_sum
 
 

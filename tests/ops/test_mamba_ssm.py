@@ -159,10 +159,10 @@ def test_a_batch_beyond_32_bits_is_taken_in_pieces(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(mamba_ssm, "_load", lambda: fake_library(with_causal_conv1d=False))
     module = small_module()
     u = torch.randn(5, 6, module.config.d_model)
-    monkeypatch.setattr(mamba_ssm, "MOST_ELEMENTS", module.in_proj(u)[:2].numel())
+    monkeypatch.setattr(mamba_ssm, "MAX_ELEMENTS", module.in_proj(u)[:2].numel())
     assert_close(mamba_ssm_forward(module, u), module(u))
-    monkeypatch.setattr(mamba_ssm, "MOST_ELEMENTS", module.in_proj(u)[0, :5].numel())
-    with pytest.raises(ValueError, match=r"6 tokens x \d+ channels is beyond.*permitted: 5 tokens"):
+    monkeypatch.setattr(mamba_ssm, "MAX_ELEMENTS", module.in_proj(u)[0, :5].numel())
+    with pytest.raises(ValueError, match=r"6 tokens x \d+ channels exceeds.*permitted: 5 tokens"):
         mamba_ssm_forward(module, u)
 
 

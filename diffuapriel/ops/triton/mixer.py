@@ -2,16 +2,16 @@
 
     projected -> prepare -> (states of the splits) -> scan -> g, squares
 
-Plain twin: `BidirectionalMamba2.forward` in model/mamba2.py, with one difference of order. The gated norm divides
-every token of a direction by one number, and a matrix product does not mind when: so the kernels store
-g = y SiLU(z) times the norm's weight (unless out_proj has it), and the sum of (y SiLU(z))^2, and the division waits
-until after out_proj, where a token has `d_model` numbers and not 2 `d_inner`.
+Plain twin: `BidirectionalMamba2._plain` in model/mamba2.py, with one difference of order. The gated RMSNorm scales each
+token of a direction by a scalar, which commutes with out_proj. So the kernels return g = y SiLU(z) times the norm's
+weight (unless out_proj has it) and the sum of (y SiLU(z))^2, and the scaling follows out_proj, where a token has
+d_model numbers instead of 2 d_inner.
 
-    projected  (b, l, 2 (z x B C dt))       what in_proj gives, bfloat16 or float32
+    projected  (b, l, 2 (z x B C dt))       output of in_proj, bfloat16 or float32
     g          (2, b, l, d_inner)           in the same dtype
     squares    (2, b, l)                    float32
 
-torch.compile takes the mixer as one operator that it does not look into.
+For torch.compile the mixer is one opaque operator, so everything that needs Triton is imported at the call.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def mixer(
 ) -> tuple[Tensor, Tensor]:
     """g (2, b, l, d_inner) and squares (2, b, l), forward and backward.
 
-    conv_weight (2, taps, channels of x B C), conv_bias (2, the same channels), dt_bias, A_log and D (2, heads),
-    norm_weight (2, d_inner), or None where out_proj's weight has it already (not with gradients); all float32 (others
-    are converted). What out_proj would get from the plain mixer is g / sqrt(squares / d_inner + eps).
+    conv_weight (2, taps, channels of x B C), conv_bias (2, channels), dt_bias, A_log and D (2, heads), norm_weight
+    (2, d_inner), or None if it is folded into out_proj (without gradients only); converted to float32.
+    The plain mixer's output is g / sqrt(squares / d_inner + eps).
     """
     parameters = (v.float() for v in (conv_weight, conv_bias, dt_bias, A_log, D))
     norm_weight = None if norm_weight is None else norm_weight.float()
@@ -49,9 +49,9 @@ def mixer(
 
 
 def _sizes(projected: Tensor, conv_bias: Tensor, A_log: Tensor) -> tuple[int, int, int]:
-    """heads, headdim, and groups x state."""
+    """heads, headdim, and keys = groups x state."""
     heads, conv_channels = A_log.shape[1], conv_bias.shape[1]
-    inner = projected.shape[2] // 2 - conv_channels - heads  # z is what x B C and dt leave of a direction
+    inner = projected.shape[2] // 2 - conv_channels - heads  # of a direction, x B C and dt leave z
     return heads, inner // heads, (conv_channels - inner) // 2
 
 
@@ -70,23 +70,13 @@ def _mixer(
     """g, squares, and for the backward pass y (b, l, 2, h, p), B and C (b, l, 2, g, n), dt (b, 2, h, l)."""
     from diffuapriel.ops.triton.scan import prepare, scan_chunks
 
-    heads, headdim, written = _sizes(projected, conv_bias, A_log)
+    heads, headdim, keys = _sizes(projected, conv_bias, A_log)
     inner = heads * headdim
     both = projected.unflatten(2, (2, -1))  # (b, l, 2, z x B C dt)
-    B, C, dt = prepare(both, conv_weight, conv_bias, dt_bias, heads, headdim, groups, written // groups)
+    B, C, dt = prepare(both, conv_weight, conv_bias, dt_bias, heads, headdim, groups, keys // groups)
     z, x = (both[..., i * inner : (i + 1) * inner].unflatten(3, (heads, headdim)) for i in (0, 1))
-    done = scan_chunks(
-        x,
-        B,
-        C,
-        dt,
-        -torch.exp(A_log),
-        D,
-        BOTH,
-        conv=(conv_weight, conv_bias),
-        gate=(z, norm_weight),
-        want_y=keep,
-    )
+    options: Any = {"conv": (conv_weight, conv_bias), "gate": (z, norm_weight), "want_y": keep}
+    done = scan_chunks(x, B, C, dt, -torch.exp(A_log), D, BOTH, **options)
     assert done.gated is not None and done.squares is not None
     squares = done.squares.sum(2).transpose(0, 1).contiguous()
     nothing = [projected.new_empty(0) for _ in range(4)]
@@ -95,33 +85,17 @@ def _mixer(
 
 
 @_mixer.register_fake
-def _(
-    projected: Tensor,
-    conv_weight: Tensor,
-    conv_bias: Tensor,
-    dt_bias: Tensor,
-    A_log: Tensor,
-    D: Tensor,
-    norm_weight: Tensor | None,
-    groups: int,
-    keep: bool,
-) -> tuple[Tensor, ...]:
-    heads, headdim, written = _sizes(projected, conv_bias, A_log)
+def _(projected, conv_weight, conv_bias, dt_bias, A_log, D, norm_weight, groups, keep):
+    heads, headdim, keys = _sizes(projected, conv_bias, A_log)
     batch, length = projected.shape[:2]
     g = projected.new_empty(2, batch, length, heads * headdim)
     squares = projected.new_empty(2, batch, length, dtype=torch.float32)
     if not keep:
         return g, squares, *(projected.new_empty(0) for _ in range(4))
-    B = projected.new_empty(batch, length, 2, groups, written // groups)
+    B = projected.new_empty(batch, length, 2, groups, keys // groups)
     y = projected.new_empty(batch, length, 2, heads, headdim)
-    return (
-        g,
-        squares,
-        y,
-        B,
-        torch.empty_like(B),
-        projected.new_empty(batch, 2, heads, length, dtype=torch.float32),
-    )
+    dt = projected.new_empty(batch, 2, heads, length, dtype=torch.float32)
+    return g, squares, y, B, torch.empty_like(B), dt
 
 
 @torch.library.custom_op("diffuapriel::mixer_backward", mutates_args=())
@@ -143,39 +117,18 @@ def _mixer_backward(
     from diffuapriel.ops.triton.autograd import mixer_gradients
 
     A, both = -torch.exp(A_log), projected.unflatten(2, (2, -1))
-    got = mixer_gradients(
-        dg.contiguous(),
-        dsquares.contiguous(),
-        both,
-        y,
-        B,
-        C,
-        dt,
-        conv_weight,
-        conv_bias,
-        A,
-        D,
-        norm_weight,
-        BOTH,
-    )
+    kept, parameters = (y, B, C, dt), (conv_weight, conv_bias, A, D, norm_weight)
+    got = mixer_gradients(dg.contiguous(), dsquares.contiguous(), both, *kept, *parameters, BOTH)
     dA_log = got.A * A  # A = -exp(A_log) is its own derivative
     small = got.conv_weight, got.conv_bias, got.dt_bias, dA_log, got.D, got.norm_weight
-    dw, db, ddt_bias, dA_log, dD, dnorm = (v.clone() for v in small)  # an operator's results share no memory
+    dw, db, ddt_bias, dA_log, dD, dnorm = (
+        v.clone() for v in small
+    )  # an operator's results must not share memory
     return got.projected.flatten(2), dw, db, ddt_bias, dA_log, dD, dnorm
 
 
 @_mixer_backward.register_fake
-def _(
-    dg: Tensor,
-    dsquares: Tensor,
-    projected: Tensor,
-    conv_weight: Tensor,
-    conv_bias: Tensor,
-    A_log: Tensor,
-    D: Tensor,
-    norm_weight: Tensor,
-    *kept: Tensor,
-) -> tuple[Tensor, ...]:
+def _(dg, dsquares, projected, conv_weight, conv_bias, A_log, D, norm_weight, *kept):
     like = (projected, conv_weight, conv_bias, A_log, A_log, D, norm_weight)
     return tuple(torch.empty_like(v) for v in like)
 
