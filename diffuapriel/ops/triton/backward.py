@@ -1,61 +1,47 @@
-"""What depends on the step sizes alone: running sums of dt A for the backward pass, and the gradients of dt and A.
+"""The backward kernels: of the gate, and of the scan, chunk by chunk.
 
-    s_t  = sum of dt A over the chunk up to and including t, in scan order
-    da_t = sum over t' no earlier than t of ds_t', inside the chunk
-    ddt  = da A + x . d(dt x),  dA = sum of da dt
-
-ds, the gradient of s, comes as sums over a token's row, from the kernels of triton_backward.py:
-
-    ds_t = column_t + query_t - dt_t row_t - dt_t key_t,   and at the end of the chunk  + sum of dt key + carried
-
-Summed up from the end, the key terms of the tokens from t on cancel against the same terms at the end of the chunk,
-so that what is added are those of the tokens before t. query, key and carried come through states, which a short text
-does without. Plain twin: the ends of `_backward` in chunked.py.
-
-With a softplus the gradient goes on to what dt was made of: softplus' = sigmoid = 1 - exp(-dt).
-
-    dt, ddt (b, k, h, l);  s and each of the sums (b, k, h, chunks, q);  carried (b, k, h, chunks), float32
-
-The backward pass of the gate: what stands between the scan's output y and the two things the mixer gives.
-
-    g      = y SiLU(z) w            w: weight of the norm, a number per channel
-    square = sum over channels of (y SiLU(z))^2
-
-    d(y SiLU(z)) = dg w + 2 y SiLU(z) dsquare;   dy and dz by the product rule;   dw = sum over tokens of dg y SiLU(z)
-
-Plain twin: the last lines of the plain mixer in model/mamba2.py; forward, the store of triton_scan.py.
-
-The gradients of B and C, once the heads of a group are done: parts added up, and the products inside the chunk.
-
-    dB = M' C   + sum of the parts            dC = M'^T B + sum of the parts
-
-M' (u, t), the parts and the letters are those of triton_backward.py. Plain twin: `dscores` in chunked.py.
-
-The backward pass of the scan, chunk by chunk; a program takes the heads of a group one after another.
-
-With u and t tokens of a chunk in scan order, u no later than t, s the running sum of dt A, H the state that enters
-the chunk and G the gradient of the state that leaves it (both from triton_states.py):
+With u and t tokens of a chunk in scan order, u no later than t, s the running sum of dt A, H the state that enters the
+chunk and G the gradient of the state that leaves it (both from `walk_states` in scan.py):
 
     M_ut    = exp(s_t - s_u) (x_u . dy_t)                  W_ut = exp(s_t - s_u) (B_u . C_t)
     d(dt x) = W dy + exp(s_end - s) (B G)                  dx   = dt d(dt x) + D dy
     dC      = M'^T B + sum over heads of (exp(s) dy) H^T           M' = sum over heads of dt M
     dB      = M' C   + sum over heads of (exp(s_end - s) dt x) G^T
 
-Small kernels, so that each stays in registers: `side_kernel` for what comes through the states, once with (C, dy, H)
-and once with (B, x, G); `within_kernel` for what stays inside the chunk; triton_close.py for the products with M'.
-The heads of a group share B and C, so their gradients add up on chip; where chunks are too few to fill the device,
-the heads are split over programs and the parts added at the close. Nothing is added atomically: the same call gives
-the same bits.
+side_kernel      what comes through the states, once with (C, dy, H) and once with (B, x, G)
+within_kernel    what stays inside the chunk
+close_kernel     the products with M', once all heads of a group are done
 
-A short text that begins with a state of zero is one chunk, of two tiles: nothing comes through states then.
+Several small kernels, so that each fits in registers. A program takes the heads of a group one after another; they
+share B and C, so their gradients accumulate on chip. With too few chunks to fill the device the heads are divided
+among programs, and the partial sums are added at the close. Nothing is added atomically, so the same call gives the
+same bits. A short text that starts from a state of zero is one chunk, of two tiles, and has no states.
 
-The gradients of dt and A come from sums over a token's row that these kernels leave for triton_steps.py. The sums of
-M (B . C) over u and over t are taken of the same float32 numbers: a token's own term is in both, cancels exactly,
-and may be far larger than what is left. (dy . y - dt x . d(dt x), shorter, would lose that to the rounding of y.)
+The gradients of dt and A need sums over a token's row, which those kernels leave for step_gradient_kernel:
 
-Plain twin: `_backward` in chunked.py. Products take their operands as loaded, or as computed and not transposed:
-Triton has miscompiled transposed results of products on Hopper.
+    da_t = sum over t' no earlier than t of ds_t', inside the chunk
+    ddt  = da A + x . d(dt x),  dA = sum of da dt
+    ds_t = column_t + query_t - dt_t row_t - dt_t key_t,   and at the end of the chunk  + sum of dt key + carried
+
+In a sum from the end, the key terms of the tokens from t on cancel against the same terms at the end of the chunk, so
+only those of the tokens before t are added. query, key and carried come through the states. Column and row sums of
+M (B . C) are taken of the same float32 numbers: a token's own term is in both, cancels exactly, and may be far larger
+than what remains. (The shorter dy . y - dt x . d(dt x) would lose that in the rounding of y.) With a softplus the
+gradient continues to its argument: softplus' = sigmoid = 1 - exp(-dt).
+
+The gate, with w the norm's weight, one number per channel:
+
+    g = y SiLU(z) w            square = sum over channels of (y SiLU(z))^2
+    d(y SiLU(z)) = dg w + 2 y SiLU(z) dsquare;   dy and dz by the product rule;   dw = sum over tokens of dg y SiLU(z)
+
+    dt, ddt (b, k, h, l);  s and each of the sums (b, k, h, chunks, q);  carried (b, k, h, chunks), float32
+
+Plain twins: `_backward` in chunked.py, and autograd through the last line of `_plain` in model/mamba2.py. Products
+take their operands as loaded, or as computed and not transposed, because Triton has miscompiled transposed results of
+products on Hopper.
 """
+
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false
 
 from __future__ import annotations
 
@@ -67,18 +53,11 @@ import triton.language as tl
 from torch import Tensor
 
 from diffuapriel.ops.triton.conv import sigmoid
-from diffuapriel.ops.triton.launch import bits, precision
-from diffuapriel.ops.triton.scan import CHUNK
+from diffuapriel.ops.triton.launch import CHUNK, TILE_CHANNELS, TILE_ROWS, directions, precision
 
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
-
-
-HEADS = 16  # of a tile
-SUMS = (
-    "column",
-    "row",
-    "skip",
-)  # of each tile: of those on the diagonal of a chunk, then of those beside them
+SHORT = 2 * CHUNK  # the longest text that is one chunk
+TILE_HEADS = 16
+SUMS = ("column", "row", "skip")  # of each tile: those on the diagonal of a chunk, then those beside it
 
 
 @triton.jit
@@ -149,9 +128,7 @@ def step_gradient_kernel(
     column = tl.load(sums + at, mask=inside, other=0.0)
     row = tl.load(sums + plane + at, mask=inside, other=0.0)
     skip = tl.load(sums + 2 * plane + at, mask=inside, other=0.0)
-    for ahead in tl.static_range(
-        1, TILES
-    ):  # no tile stands above the first columns, and none beside the last rows
+    for ahead in tl.static_range(1, TILES):  # no tile is above the first columns, or beside the last rows
         off, beside = ahead * (CHUNK // TILES), sums + 3 * ahead * plane + at
         column += tl.load(beside, mask=inside & (i >= off)[None, :], other=0.0)
         row += tl.load(beside + plane, mask=inside & (i < CHUNK - off)[None, :], other=0.0)
@@ -170,12 +147,8 @@ def step_gradient_kernel(
     if SOFTPLUS:  # 1 - exp(-dt), by its series where that would cancel
         series = step * (1 - step / 2 * (1 - step / 3 * (1 - step / 4 * (1 - step / 5))))
         gradient *= tl.where(step < 0.1, series, 1 - tl.exp(-step))
-    out = (
-        b * out_batch
-        + k * out_direction
-        + head[:, None] * out_head
-        + tokens[None, :].to(tl.int64) * out_token
-    )
+    out = b * out_batch + k * out_direction
+    out += head[:, None] * out_head + tokens[None, :].to(tl.int64) * out_token
     tl.store(ddt + out, gradient.to(ddt.dtype.element_ty), mask=inside)
     tl.store(totals + here, tl.sum(da * step, 1), mask=real)
     tl.store(totals + count + here, tl.sum(skip, 1), mask=real)
@@ -184,21 +157,12 @@ def step_gradient_kernel(
 
 def running_sums(dt: Tensor, A: Tensor, reverse: tuple[bool, ...], chunk: int) -> Tensor:
     """s (b, k, h, chunks, q) of chunks of q = `chunk` tokens, from dt (b, k, h, l) and A (k, h), all float32."""
-    batch, directions, heads, length = dt.shape
+    batch, count, heads, length = dt.shape
     chunks = triton.cdiv(length, chunk)
-    s = dt.new_empty((batch, directions, heads, chunks, chunk))
-    running_sums_kernel[(chunks, triton.cdiv(heads, HEADS), batch * directions)](
-        dt,
-        A,
-        s,
-        length,
-        heads,
-        REVERSE=bits(reverse),
-        DIRECTIONS=directions,
-        HEADS=HEADS,
-        CHUNK=chunk,
-        num_warps=4,
-    )
+    s = dt.new_empty((batch, count, heads, chunks, chunk))
+    grid = chunks, triton.cdiv(heads, TILE_HEADS), batch * count
+    options = {**directions(reverse), "HEADS": TILE_HEADS, "CHUNK": chunk}
+    running_sums_kernel[grid](dt, A, s, length, heads, **options, num_warps=4)
     return s
 
 
@@ -214,38 +178,20 @@ def step_gradients(
     """Gradients of A, D and of a bias added to dt before the softplus, each (k, h) float32; fills `ddt`.
 
     dt (b, k, h, l), A (k, h), sums (tiles, 3, b, k, h, chunks, q), float32. sides: query and key, each
-    (b, k, h, chunks, q), and carried (b, k, h, chunks), float32, or None without states. ddt (b, k, h, l), of any
-    strides and dtype, receives the gradient of dt, or with `softplus` of what dt is the softplus of.
+    (b, k, h, chunks, q), and carried (b, k, h, chunks), float32, or None without states. ddt (b, k, h, l), any strides
+    and dtype, receives the gradient of dt, or with `softplus` that of its argument.
     """
-    batch, directions, heads, length = dt.shape
+    batch, count, heads, length = dt.shape
     chunks, chunk = sums.shape[5:]
-    totals = dt.new_empty((3, batch, directions, heads, chunks))
-    step_gradient_kernel[(chunks, triton.cdiv(heads, HEADS), batch * directions)](
-        dt,
-        A,
-        sums,
-        *(sides or (None, None, None)),
-        ddt,
-        totals,
-        length,
-        heads,
-        *ddt.stride(),
-        SOFTPLUS=softplus,
-        REVERSE=bits(reverse),
-        DIRECTIONS=directions,
-        HEADS=HEADS,
-        CHUNK=chunk,
-        TILES=len(sums),
-        num_warps=4,
+    totals = dt.new_empty((3, batch, count, heads, chunks))
+    inputs = dt, A, sums, *(sides or (None, None, None))
+    options = {**directions(reverse), "HEADS": TILE_HEADS, "CHUNK": chunk, "TILES": len(sums)}
+    grid = chunks, triton.cdiv(heads, TILE_HEADS), batch * count
+    step_gradient_kernel[grid](
+        *inputs, ddt, totals, length, heads, *ddt.stride(), SOFTPLUS=softplus, **options, num_warps=4
     )
     dA, dD, dbias = torch.sum(totals, (1, 4))
     return dA, dD, dbias
-
-
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
-
-
-ROWS, CHANNELS = 64, 64  # of a tile
 
 
 @triton.jit
@@ -270,7 +216,7 @@ def gate_backward_kernel(
     ROWS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """One tile of tokens by channels: program (tile of tokens, tile of channels, batch and direction)."""
+    """Program (tile of tokens, tile of channels, batch and direction)."""
     bk = tl.program_id(2)
     b, k = (bk // DIRECTIONS).to(tl.int64), bk % DIRECTIONS
     batches = tl.num_programs(2) // DIRECTIONS
@@ -306,34 +252,18 @@ def gate_backward(
     """dy, shaped and typed as y, and the gradient of the norm's weight (k, c) float32; fills `dz`.
 
     dg (k, b, l, c), y (b, l, k, c) contiguous; dsquares (k, b, l) and norm_weight (k, c) float32, contiguous;
-    z and dz (b, l, k, c) of any strides but the last.
+    z and dz (b, l, k, c), last axis contiguous.
     """
-    batch, length, directions, channels = z.shape
-    dy = torch.empty_like(y)
-    tiles = triton.cdiv(length, ROWS)
-    totals = dsquares.new_empty((batch, tiles, directions, channels))
-    gate_backward_kernel[(tiles, triton.cdiv(channels, CHANNELS), batch * directions)](
-        dg,
-        dsquares,
-        y,
-        z,
-        norm_weight,
-        dy,
-        dz,
-        totals,
-        length,
-        channels,
-        *z.stride()[:3],
-        *dz.stride()[:3],
-        DIRECTIONS=directions,
-        ROWS=ROWS,
-        CHANNELS=CHANNELS,
-        num_warps=4,
+    batch, length, count, channels = z.shape
+    dy, tiles = torch.empty_like(y), triton.cdiv(length, TILE_ROWS)
+    totals = dsquares.new_empty((batch, tiles, count, channels))
+    sizes = length, channels, *z.stride()[:3], *dz.stride()[:3]
+    options = {"DIRECTIONS": count, "ROWS": TILE_ROWS, "CHANNELS": TILE_CHANNELS}
+    grid = tiles, triton.cdiv(channels, TILE_CHANNELS), batch * count
+    gate_backward_kernel[grid](
+        dg, dsquares, y, z, norm_weight, dy, dz, totals, *sizes, **options, num_warps=4
     )
     return dy, torch.sum(totals, (0, 1))
-
-
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
 
 
 @triton.jit
@@ -347,7 +277,7 @@ def close_kernel(
     out_batch,
     out_row,
     out_direction,
-    TURNED: tl.constexpr,
+    TRANSPOSED: tl.constexpr,
     GROUPS: tl.constexpr,
     N: tl.constexpr,
     REVERSE: tl.constexpr,
@@ -355,7 +285,7 @@ def close_kernel(
     CHUNK: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """dB from M' and key C, or with TURNED dC from M'^T and key B; program (chunk, group, batch and direction)."""
+    """Program (chunk, group, batch and direction): dB from M' and key C, or with TRANSPOSED dC from M'^T and key B."""
     c, group, bk = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     chunks = tl.num_programs(0)
     b, k = bk // DIRECTIONS, (bk % DIRECTIONS).to(tl.int32)
@@ -364,13 +294,15 @@ def close_kernel(
     first = (reverse * (length - 1) + sign * c * CHUNK).to(tl.int64)
     i, n = tl.arange(0, CHUNK), tl.arange(0, N)
     inside = (c * CHUNK + i < length)[:, None]
-    u, t = (i[None, :], i[:, None]) if TURNED else (i[:, None], i[None, :])
+    u, t = (i[None, :], i[:, None]) if TRANSPOSED else (i[:, None], i[None, :])
 
     M = tl.zeros((CHUNK, CHUNK), tl.float32)
     for part in range(count):
         here = ((bk * GROUPS + group) * count + part) * chunks + c
         square = tl.load(products + here * CHUNK * CHUNK + (u * CHUNK + t))
-        M += tl.where(u <= t, square, 0.0)  # a mask in the load would make it a number at a time
+        M += tl.where(
+            u <= t, square, 0.0
+        )  # not a mask in the load, which would then load one number at a time
     at = (((b * length + first) * DIRECTIONS + k) * GROUPS + group) * N
     row = sign * i[:, None] * (DIRECTIONS * GROUPS * N) + n[None, :]
     keys = tl.load(key + at + row, mask=inside, other=0.0)
@@ -393,37 +325,20 @@ def close(
     dC: Tensor,
     reverse: tuple[bool, ...],
 ) -> None:
-    """Fill dB and dC (b, l, k, g n), views with the same strides, the last 1.
+    """Fill dB and dC (b, l, k, g n), views with equal strides, the last 1.
 
     B and C (b, l, k, g, n) contiguous; products (b, k, g, parts, chunks, q, q) and the sides of dB and of dC
-    (b, k, g, parts, chunks, q, n), float32, or None where there are no states.
+    (b, k, g, parts, chunks, q, n), float32, or None without states.
     """
-    batch, length, directions, groups, state = B.shape
+    batch, length, count, groups, state = B.shape
     parts, chunks, chunk = products.shape[3:6]
-    for turned, key, side, dkey in ((False, C, sides[0], dB), (True, B, sides[1], dC)):
-        close_kernel[(chunks, groups, batch * directions)](
-            key,
-            products,
-            side,
-            dkey,
-            length,
-            parts,
-            *dkey.stride()[:3],
-            TURNED=turned,
-            GROUPS=groups,
-            N=state,
-            REVERSE=bits(reverse),
-            DIRECTIONS=directions,
-            CHUNK=chunk,
-            PRECISION=precision(B.dtype, state),
-            num_warps=4 if B.dtype != torch.float32 and state <= 128 and chunk <= CHUNK else 8,
+    few = B.dtype != torch.float32 and state <= 128 and chunk <= CHUNK
+    options = {"GROUPS": groups, "N": state, **directions(reverse), "CHUNK": chunk}
+    options |= {"PRECISION": precision(B.dtype, state), "num_warps": 4 if few else 8}
+    for transposed, key, side, dkey in ((False, C, sides[0], dB), (True, B, sides[1], dC)):
+        close_kernel[(chunks, groups, batch * count)](
+            key, products, side, dkey, length, parts, *dkey.stride()[:3], TRANSPOSED=transposed, **options
         )
-
-
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false
-
-
-SHORT = 2 * CHUNK  # tokens of a text that is one chunk
 
 
 @triton.jit
@@ -454,10 +369,10 @@ def side_kernel(
     PRECISION: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """One side of the state, program (chunk, part of a group's heads, batch and direction).
+    """Program (chunk, part of a group's heads, batch and direction).
 
-    Without KEYS: key C, value dy, states H, others G. Gives dC through the state, the sums dy . (exp(s) C H), and
-    exp(s_end) <G, H>. With KEYS: key B, value x, states G. Gives dB through the state, the sums
+    Without KEYS: key C, value dy, states H, others G. Computes dC through the state, the sums dy . (exp(s) C H), and
+    exp(s_end) <G, H>. With KEYS: key B, value x, states G. Computes dB through the state, the sums
     x . (exp(s_end - s) B G), and dx through the state.
     """
     c, part, bk = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
@@ -519,8 +434,8 @@ def within_kernel(
     dt,
     s,
     D,
-    dx,  # with ADD holds what came through the state or from other tiles, and gets the rest
-    products,  # M', (b, k, g, parts, chunks, q, q), in tiles; those below the diagonal stay as they are
+    dx,  # with ADD it holds what came through the state or from other tiles, and is added to
+    products,  # M', (b, k, g, parts, chunks, q, q), in tiles; those below the diagonal are not written
     sums,  # (tiles, 3, b, k, h, chunks, q)
     length,
     heads,
@@ -540,9 +455,9 @@ def within_kernel(
     PRECISION: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """What stays inside the chunk, program (tile, part of a group's heads, batch and direction).
+    """Program (tile, part of a group's heads, batch and direction).
 
-    Tiles are (u, t), SIDE by SIDE: with AHEAD 0 those on the diagonal of a chunk, with 1 those beside them, and so on.
+    Tiles are (u, t), SIDE by SIDE: with AHEAD 0 those on the diagonal of a chunk, with 1 those beside it, and so on.
     """
     c, tile = tl.program_id(0) // (CHUNK // SIDE - AHEAD), tl.program_id(0) % (CHUNK // SIDE - AHEAD)
     chunks = tl.num_programs(0) // (CHUNK // SIDE - AHEAD)
@@ -608,15 +523,14 @@ def within_kernel(
     tl.store(products + square + (u[:, None] * CHUNK + t[None, :]), total)
 
 
-class ScanGradients(NamedTuple):
-    """xBC (b, l, k, h p + 2 g n) in x's dtype: dx, dB and dC side by side, as in_proj lays them out; ddt, as given or
-    (b, k, h, l) float32; dA, dD and dt_bias (k, h) float32, the last of use with `softplus` only."""
+class ChunkGradients(NamedTuple):
+    """The results of `scan_backward`."""
 
-    xBC: Tensor
-    ddt: Tensor
-    dA: Tensor
-    dD: Tensor
-    dt_bias: Tensor
+    xBC: Tensor  # (b, l, k, h p + 2 g n) in x's dtype: dx, dB and dC side by side, as in_proj lays them out
+    ddt: Tensor  # (b, k, h, l), float32 or as given
+    dA: Tensor  # (k, h) float32
+    dD: Tensor  # (k, h) float32
+    dt_bias: Tensor  # (k, h) float32; meaningful with `before_softplus` only
 
 
 def scan_backward(
@@ -631,71 +545,65 @@ def scan_backward(
     reverse: tuple[bool, ...],
     *,
     before_softplus: Tensor | None = None,
-) -> ScanGradients:
-    """Gradients of everything but the initial state, which is what the walk over `leaving` ends in.
+) -> ChunkGradients:
+    """Gradients of everything but the initial state, which the walk over `leaving` ends in.
 
-    x, after convolution and SiLU, and dy (b, l, k, h, p), B and C (b, l, k, g, n), states (b, k, h, chunks, n, p) that
-    enter the chunks and gradients of those that leave, all contiguous and of one dtype; dt (b, k, h, l), A and D (k, h)
-    float32. states: None for a text of at most SHORT tokens that begins with a state of zero, and ends in one that
-    nothing reads. before_softplus (b, k, h, l), any strides: receives the gradient of what dt is the softplus of.
+    x, after convolution and SiLU, and dy (b, l, k, h, p), B and C (b, l, k, g, n), states: those that enter the chunks
+    and the gradients of those that leave (b, k, h, chunks, n, p), all contiguous and of one dtype; dt (b, k, h, l), A
+    and D (k, h) float32. states may be None for a text of at most SHORT tokens that starts from a state of zero and
+    whose final state is not used. before_softplus (b, k, h, l), any strides, receives the gradient of the argument of
+    the softplus that made dt.
     """
-    batch, length, directions, heads, headdim = x.shape
+    batch, length, count, heads, headdim = x.shape
     groups, state = B.shape[3:]
     tiles = 1 if states else triton.cdiv(length, CHUNK)
     chunk = tiles * CHUNK
     chunks, per_group = triton.cdiv(length, chunk), heads // groups
-    per_program = triton.cdiv(per_group, _parts(x, batch * directions * groups * chunks, per_group))
+    per_program = triton.cdiv(per_group, _parts(x, batch * count * groups * chunks, per_group))
     parts = triton.cdiv(per_group, per_program)
 
     s = running_sums(dt, A, reverse, chunk)
-    xBC = x.new_empty((batch, length, directions, heads * headdim + 2 * groups * state))
+    xBC = x.new_empty((batch, length, count, heads * headdim + 2 * groups * state))
     _, dB, dC = xBC.split([heads * headdim, groups * state, groups * state], dim=3)
-    sums = dt.new_empty((tiles, len(SUMS), batch, directions, heads, chunks, chunk))
-    products = dt.new_empty((batch, directions, groups, parts, chunks, chunk, chunk))
+    sums = dt.new_empty((tiles, len(SUMS), batch, count, heads, chunks, chunk))
+    products = dt.new_empty((batch, count, groups, parts, chunks, chunk, chunk))
     sides = dB_parts = dC_parts = None
     sizes = (length, heads, per_program, *xBC.stride()[:3])
-    options = {
-        "GROUPS": groups,
-        "P": headdim,
-        "N": state,
-        "REVERSE": bits(reverse),
-        "DIRECTIONS": directions,
-        "CHUNK": chunk,
-        **_tuning(x.dtype, headdim, state),
-    }
+    options = {"GROUPS": groups, "P": headdim, "N": state, **directions(reverse), "CHUNK": chunk}
+    options |= _tuning(x.dtype, headdim, state)
     if states:
         entering, leaving = states
         sides = query, key, carried = *torch.empty_like(sums[0, :2]), sums.new_empty(sums.shape[2:-1])
-        dB_parts = dt.new_empty((batch, directions, groups, parts, chunks, chunk, state))
+        dB_parts = dt.new_empty((batch, count, groups, parts, chunks, chunk, state))
         dC_parts = torch.empty_like(dB_parts)
-        grid = (chunks, groups * parts, batch * directions)
+        grid = (chunks, groups * parts, batch * count)
         out = (xBC, dC_parts, query, carried, *sizes)
         side_kernel[grid](dy, C, dt, s, entering, leaving, *out, KEYS=False, **options)
         out = (xBC, dB_parts, key, carried, *sizes)
         side_kernel[grid](x, B, dt, s, leaving, entering, *out, KEYS=True, **options)
     for ahead in range(tiles):
-        grid = (chunks * (tiles - ahead), groups * parts, batch * directions)
+        grid = (chunks * (tiles - ahead), groups * parts, batch * count)
         out = (xBC, products, sums, *sizes)
         add = ahead > 0 or states is not None
         within_kernel[grid](x, dy, B, C, dt, s, D, *out, SIDE=CHUNK, AHEAD=ahead, ADD=add, **options)
     close(B, C, products, (dB_parts, dC_parts), dB, dC, reverse)
     ddt = torch.empty_like(dt) if before_softplus is None else before_softplus
     totals = step_gradients(dt, A, sums, sides, reverse, ddt, before_softplus is not None)
-    return ScanGradients(xBC, ddt, *totals)
+    return ChunkGradients(xBC, ddt, *totals)
 
 
 def _parts(x: Tensor, programs: int, per_group: int) -> int:
-    """Into how many programs to split the heads of a group: two fit a multiprocessor, and two rounds even out."""
+    """Into how many programs to divide the heads of a group: two rounds of two programs per multiprocessor."""
     if x.device.type != "cuda":
-        return 2  # the interpreter has nothing to fill, but the split is to be tested
+        return 2  # the interpreter has nothing to fill, but the division should be tested
     wanted = 4 * torch.cuda.get_device_properties(x.device).multi_processor_count
     return max(1, min(-(-wanted // programs), per_group // 4))
 
 
 def _tuning(dtype: torch.dtype, headdim: int, state: int) -> dict[str, Any]:
-    """Precision, heads loaded ahead (STAGES - 2), and warps: two programs of 4 share a multiprocessor of a Hopper."""
+    """PRECISION, STAGES (STAGES - 2 heads are loaded ahead) and warps: two programs of 4 share a multiprocessor."""
     products, small = precision(dtype, state), headdim * state <= 64 * 128
-    if dtype == torch.float32:  # for a large state the split operands would not fit on chip
+    if dtype == torch.float32:  # with a large state the split operands do not fit on chip
         return {"PRECISION": products if small else "ieee", "STAGES": 1, "num_warps": 8}
     if headdim * state > 128 * 256:
         return {"PRECISION": products, "STAGES": 1, "num_warps": 8}

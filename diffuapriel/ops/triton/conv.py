@@ -6,8 +6,8 @@
     da_i = SiLU'(a_i) dx_i            dr_i = sum_j w_j da_(i + (taps - 1) - j)
     dw_j = sum_i da_i r_(i - (taps - 1) + j)            dbias = sum_i da_i
 
-In scan order the convolution is causal for both directions. Plain twin: `two_way_convolution` in
-model/mamba2.py and the SiLU after it.
+In scan order the convolution is causal in both directions. Plain twin: `two_way_convolution` in model/mamba2.py and
+the SiLU after it.
 """
 
 # pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
@@ -19,26 +19,23 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from diffuapriel.ops.triton.launch import bits
+from diffuapriel.ops.triton.launch import TILE_CHANNELS, TILE_ROWS, directions
 
-ROWS, CHANNELS = 64, 64  # of a tile of `convolve_kernel`
-WALKED_ROWS, WALKED_CHANNELS = 64, 256  # of a program of `conv_backward_kernel`
-AHEAD = (
-    4  # rows it loads ahead: a row is two loads of four bytes per thread, far less than a GPU needs in flight
-)
+WALK_ROWS, WALK_CHANNELS = 64, 256  # of a program of `conv_backward_kernel`
+AHEAD = 4  # rows that it loads ahead: one is only two loads of four bytes per thread
 
 
 @triton.jit
 def sigmoid(x):
-    """1 / (1 + exp(-x)) as a squared inverse root: a full division would take four times the instructions."""
+    """1 / (1 + exp(-x)) as the square of an inverse root: a division would take four times as many instructions."""
     half = tl.rsqrt(1.0 + tl.exp2(-1.4426950408889634 * x))
     return half * half
 
 
 @triton.jit
 def silu(x, ROUNDED: tl.constexpr):
-    """x sigmoid(x), float32. Where the result is rounded to 16 bits anyway, by the GPU's own tanh: one instruction of
-    the slow unit in place of two, right to eleven bits."""
+    """x sigmoid(x), float32. With ROUNDED, for results in 16 bits, by the GPU's tanh: right to eleven bits, and one
+    instruction of the special function unit instead of two."""
     if ROUNDED:
         half = x * 0.5
         tanh = tl.inline_asm_elementwise(
@@ -53,12 +50,12 @@ def silu(x, ROUNDED: tl.constexpr):
 def load_conv(
     source, row_stride, weight, bias, tap_stride, begin, within, columns, length, TAPS: tl.constexpr
 ):
-    """The convolution's value a, before SiLU: (rows, columns) float32.
+    """The convolution a, before SiLU: (rows, columns) float32.
 
-    source: the raw channels at scan-order row 0; row_stride: from one scan-order row to the next, negative in a
-    reverse direction; weight (taps, channels) and bias (channels) of this direction, tap_stride between taps;
-    the rows are begin + within, those below 0 read as zero; length: number of rows there are. Offsets from row
-    `begin` fit 32 bits, and only that row's address takes 64.
+    source: the raw channels at scan-order row 0; row_stride: to the next scan-order row, negative in a reverse
+    direction; weight (taps, channels) and bias (channels) of this direction, tap_stride between taps; rows are
+    begin + within, those below 0 read as zero; length: the number of rows. Offsets from row `begin` fit 32 bits; only
+    that row's address needs 64.
     """
     total = tl.zeros((within.shape[0], columns.shape[0]), tl.float32)
     total += tl.load(bias + columns).to(tl.float32)[None, :]
@@ -100,7 +97,7 @@ def convolve_kernel(
     ROWS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """One tile of tokens by channels: program (tile of tokens, tile of channels, batch and direction)."""
+    """Program (tile of tokens, tile of channels, batch and direction)."""
     bk = tl.program_id(2)
     b, k = (bk // DIRECTIONS).to(tl.int64), bk % DIRECTIONS
     reverse = (REVERSE >> k) & 1
@@ -148,10 +145,10 @@ def conv_backward_kernel(
     CHANNELS: tl.constexpr,
     AHEAD: tl.constexpr,
 ):
-    """Program (part of the rows, part of the channels, batch and direction) walks its rows from the last to the first.
+    """Program (part of the rows, part of the channels, batch and direction) walks its rows from last to first.
 
-    Every value is read once and a SiLU computed once: the raw rows that a row needs, and the da that the rows before
-    it need, travel along in registers. `draw` has the strides of `raw`.
+    It reads every value once and computes one SiLU per value: the raw rows that a row needs, and the da that earlier
+    rows need, are carried in registers. `draw` has the strides of `raw`.
     """
     part, bk = tl.program_id(0), tl.program_id(2)
     b, k = (bk // DIRECTIONS).to(tl.int64), bk % DIRECTIONS
@@ -226,30 +223,18 @@ def conv_backward_kernel(
 
 
 def convolve(raw: Tensor, weight: Tensor, bias: Tensor, reverse: tuple[bool, ...]) -> Tensor:
-    """SiLU of the convolution of the first channels, contiguous: (b, l, k, c) in raw's dtype.
+    """SiLU of the convolution of the first c channels, (b, l, k, c) contiguous, in raw's dtype.
 
-    raw (b, l, k, c) of any strides but the last; weight (k, taps, channels) and bias (k, channels) contiguous float32,
-    of which the first c are used. c must be a multiple of 16.
+    raw (b, l, k, c), last axis contiguous, c a multiple of 16; weight (k, taps, channels) and bias (k, channels)
+    contiguous float32, of which the first c channels are used.
     """
-    batch, length, directions, channels = raw.shape
+    batch, length, count, channels = raw.shape
     out = raw.new_empty(raw.shape)
-    wide = max(size for size in (16, 32, CHANNELS) if channels % size == 0)
-    convolve_kernel[(triton.cdiv(length, ROWS), channels // wide, batch * directions)](
-        raw,
-        weight,
-        bias,
-        out,
-        length,
-        channels,
-        bias.shape[1],
-        *raw.stride()[:3],
-        TAPS=weight.shape[1],
-        REVERSE=bits(reverse),
-        DIRECTIONS=directions,
-        ROWS=ROWS,
-        CHANNELS=wide,
-        num_warps=4,
-    )
+    wide = max(size for size in (16, 32, TILE_CHANNELS) if channels % size == 0)
+    sizes = length, channels, bias.shape[1], *raw.stride()[:3]
+    options = {**directions(reverse), "TAPS": weight.shape[1], "ROWS": TILE_ROWS, "CHANNELS": wide}
+    grid = triton.cdiv(length, TILE_ROWS), channels // wide, batch * count
+    convolve_kernel[grid](raw, weight, bias, out, *sizes, **options, num_warps=4)
     return out
 
 
@@ -258,30 +243,21 @@ def conv_backward(
 ) -> tuple[Tensor, Tensor]:
     """Gradients of weight (k, taps, c) and bias (k, c), float32; fills `draw`, the gradient of `raw`.
 
-    dx, the gradient after the SiLU, raw and draw (b, l, k, c) of any strides but the last, raw and draw of the same
-    ones; weight and bias contiguous float32.
+    dx, the gradient after the SiLU, raw and draw (b, l, k, c), last axis contiguous, raw and draw with equal strides;
+    weight and bias contiguous float32.
     """
-    batch, length, directions, channels = raw.shape
-    taps, parts = weight.shape[1], triton.cdiv(length, WALKED_ROWS)
-    totals = weight.new_empty((batch, directions, parts, taps + 1, channels))
-    conv_backward_kernel[(parts, triton.cdiv(channels, WALKED_CHANNELS), batch * directions)](
-        raw,
-        dx,
-        weight,
-        bias,
-        draw,
-        totals,
-        length,
-        channels,
-        *raw.stride()[:3],
-        *dx.stride()[:3],
-        TAPS=taps,
-        REVERSE=bits(reverse),
-        DIRECTIONS=directions,
-        ROWS=WALKED_ROWS,
-        CHANNELS=WALKED_CHANNELS,
-        AHEAD=AHEAD,
-        num_warps=4,
-    )
+    batch, length, count, channels = raw.shape
+    taps, parts = weight.shape[1], triton.cdiv(length, WALK_ROWS)
+    totals = weight.new_empty((batch, count, parts, taps + 1, channels))
+    sizes = length, channels, *raw.stride()[:3], *dx.stride()[:3]
+    options = {
+        **directions(reverse),
+        "TAPS": taps,
+        "ROWS": WALK_ROWS,
+        "CHANNELS": WALK_CHANNELS,
+        "AHEAD": AHEAD,
+    }
+    grid = parts, triton.cdiv(channels, WALK_CHANNELS), batch * count
+    conv_backward_kernel[grid](raw, dx, weight, bias, draw, totals, *sizes, **options, num_warps=4)
     summed = torch.sum(totals, (0, 2))
     return summed[:, :taps], summed[:, taps]

@@ -1,52 +1,40 @@
-"""The state alone, walked over chunks: what enters each part of a sequence.
-
-    H' = exp(s_end) H + sum_u B_u (exp(s_end - s_u) dt_u x_u)^T           forward, in scan order
-    G  = exp(s_end) G' + sum_t C_t (exp(s_t) dy_t)^T                      backward, chunks in the opposite order
-
-with s the running sum of dt A inside a chunk. Plain twin: `_carry` and the lines around it in chunked.py. Three
-uses of one kernel:
-
-    * a forward scan that is cut into splits: what each split adds to a state of zero, all at once;
-    * the backward pass: the state H that enters every chunk, and
-    * the gradient G of the state that leaves every chunk.
-
-    value  (b, l, k, h, p)   x, or dy; x may be the channels before convolution and SiLU, done in the load
-    key    (b, l, k, g, n)   B, or C
-    dt     (b, k, h, l) float32;  A (k, h) float32
-    states (b, k, h, parts, n, p)
-
-Before the scan: convolution and SiLU of B and C, softplus of dt, both directions in one launch.
-
-    B, C = SiLU(convolution(B, C channels of the projection))
-    dt   = softplus(dt channels + dt_bias)
-
-Plain twin: the lines before `ssd_bidirectional` in model/mamba2.py. The x channels are convolved where the scan
-loads them: they are most of the bytes, while B and C are shared by all heads of a group and cost little here.
-
-    projected  (b, l, k, z x B C dt)   what in_proj gives, k = 2 directions
-    B, C       (b, l, k, g, n)         in the dtype of `projected`
-    dt         (b, k, h, l)            float32; tokens last, for the scan reads a row of it
-
-The scan of both directions in one launch, with all that stands around it in a Mamba-2 mixer.
+"""The scan of both directions in one launch, with everything around it in a Mamba-2 mixer.
 
     y_t = sum_u exp(s_t - s_u) (C_t . B_u) dt_u x_u  +  exp(s_t) C_t H  +  D x_t          inside a chunk
     H'  = exp(s_end) H + sum_u B_u (exp(s_end - s_u) dt_u x_u)^T                          from chunk to chunk
 
-A program owns one head of one direction of one text and walks its chunks; the state H (n, p) stays on chip. What
-would be passes over memory of their own happens in the loads and stores of that walk:
+with s the running sum of dt A inside a chunk, in scan order. Three kernels:
+
+prepare_kernel, before the scan: B, C = SiLU(convolution(B, C channels)) and dt = softplus(dt channels + dt_bias). The
+    x channels are convolved where the scan loads them, because they are most of the bytes; B and C are shared by all
+    heads of a group and are cheap to store.
+
+scan_kernel: a program owns one head of one direction of one text and walks its chunks; the state H (n, p) stays on
+    chip. What would be separate passes over memory happens in the loads and stores of that walk:
 
     load    x = SiLU(convolution(x channels))                          with CONV
-    store   g = y SiLU(z), written as g times the norm's weight (unless out_proj has it),
-            and the sum of g^2 over the head, for the norm             with a gate
+    store   g = y SiLU(z) times the norm's weight (unless out_proj has it),
+            and the sum of (y SiLU(z))^2 over the head                 with a gate
 
-Where heads and texts are too few to fill the device, the sequence is cut into splits: `split_states` finds
-what each adds to the state, and every program begins by handing the state through the splits before its own.
+states_kernel, the walk of the state alone, forward as above or backward, chunks in the opposite order:
 
-Plain twin: chunked.py, and the forward pass of model/mamba2.py around it. The walk over fused chunks is that of
-Mamba-2 (arXiv:2405.21060, section 6); running it the other way for direction 1 costs a sign. What keeps registers
-free (a state of 128 x 64 alone takes 64 per thread): the state is two halves, of which one at a time is rounded for
-its product; D rides on the diagonal of the scores, dt inside the exponent; row strides are compile-time constants.
+    G  = exp(s_end) G' + sum_t C_t (exp(s_t) dy_t)^T                   G: gradient of the state that leaves a chunk
+
+    With too few heads and texts to fill the device, the sequence is cut into splits. `split_states` computes what each
+    split adds to a state of zero, all at once; every scan program first carries the state through the splits before its
+    own. The backward pass uses it for the states H that enter the chunks and the gradients G (`walk_states`).
+
+    projected  (b, l, k, z x B C dt)   output of in_proj
+    dt         (b, k, h, l) float32    tokens last, because the scan reads a row of it
+    states     (b, k, h, chunks, n, p)
+
+Plain twins: chunked.py, and `_plain` in model/mamba2.py around it. Walking fused chunks is Mamba-2's own scheme
+(arXiv:2405.21060, section 6); direction 1 only changes a sign. What saves registers (a state of 128 x 64 alone takes
+64 per thread): the state is kept in two halves, of which one at a time is rounded for its product; D is added on the
+diagonal of the scores, dt inside the exponent; row strides are compile-time constants.
 """
+
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
 
 from __future__ import annotations
 
@@ -58,12 +46,18 @@ import triton.language as tl
 from torch import Tensor
 
 from diffuapriel.ops.triton.conv import load_conv_silu, silu
-from diffuapriel.ops.triton.launch import SMALLEST_TILE, bits, choose_splits, interpreted, precision
+from diffuapriel.ops.triton.launch import (
+    CHUNK,
+    MIN_TILE,
+    TILE_CHANNELS,
+    TILE_ROWS,
+    choose_splits,
+    directions,
+    interpreted,
+    precision,
+)
 
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
-
-
-CHUNK = 64
+LOG2E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
@@ -124,7 +118,7 @@ def states_kernel(
         c = (chunks - 1 - i) if BACKWARD else i
         rows = c * CHUNK + within
         inside = rows < length
-        step = coming  # asked for a chunk ago
+        step = coming  # loaded one chunk ago
         next_rows = (rows - CHUNK) if BACKWARD else (rows + CHUNK)
         coming = tl.load(dt + sign * next_rows, mask=(next_rows >= 0) & (next_rows < length), other=0.0)
         if states is not None:
@@ -175,19 +169,18 @@ def walk_states(
     backward: bool = False,
     want_final: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """States (b, k, h, chunks, n, p) in key's dtype; where wanted also the one it ends in, (b, k, h, n, p) float32.
+    """States (b, k, h, chunks, n, p) in key's dtype; with `want_final` also the last one, (b, k, h, n, p) float32.
 
-    Forward: the state that enters each chunk of 64 tokens in scan order, from `start` (b, k, h, p, n). With
-    `backward`, value dy and key C: the gradient of the state that leaves each chunk, from the last chunk's `start`.
+    Forward, with value x (b, l, k, h, p) and key B (b, l, k, g, n): the state that enters each chunk of CHUNK tokens in
+    scan order, from `start` (b, k, h, p, n). With `backward`, value dy and key C: the gradient of the state that leaves
+    each chunk, where `start` is that of the last chunk. dt (b, k, h, l) and A (k, h) float32.
     """
-    batch, length, directions, heads, headdim = value.shape
-    state = key.shape[-1]
-    chunks = triton.cdiv(length, CHUNK)
-    states = key.new_empty((batch, directions, heads, chunks, state, headdim))
-    final = None
-    if want_final:
-        final = key.new_empty((batch, directions, heads, state, headdim), dtype=torch.float32)
-    _launch(value, key, dt, A, start, states, final, None, chunks, 1, reverse, backward, None)
+    batch, length, count, heads, headdim = value.shape
+    shape, chunks = (key.shape[-1], headdim), triton.cdiv(length, CHUNK)
+    states = key.new_empty((batch, count, heads, chunks, *shape))
+    final = key.new_empty((batch, count, heads, *shape), dtype=torch.float32) if want_final else None
+    results = start, states, final, None
+    _launch(value, key, dt, A, results, chunks, splits=1, reverse=reverse, backward=backward)
     return states, final
 
 
@@ -201,16 +194,16 @@ def split_states(
     splits: int,
     conv: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """What each of the first `splits` splits adds to a state of zero, (b, k, h, splits, n, p) float32, and
-    its sum of dt A, (b, k, h, splits): a state H becomes exp(sum) H + added on the way through.
+    """What each of the first `splits` splits adds to a state of zero, (b, k, h, splits, n, p) float32, and its sum of
+    dt A, (b, k, h, splits): a split turns a state H into exp(sum) H + added.
 
-    conv: weight (k, taps, channels) and bias (k, channels), when value holds the channels before convolution.
+    conv: weight (k, taps, channels) and bias (k, channels), if value holds the channels before convolution.
     """
-    batch, _, directions, heads, headdim = value.shape
-    shape = (batch, directions, heads, splits)
-    added = key.new_empty((*shape, key.shape[-1], headdim), dtype=torch.float32)
-    totals = key.new_empty(shape, dtype=torch.float32)
-    _launch(value, key, dt, A, None, None, added, totals, chunks_per_split, splits, reverse, False, conv)
+    batch, _, count, heads, headdim = value.shape
+    added = key.new_empty((batch, count, heads, splits, key.shape[-1], headdim), dtype=torch.float32)
+    totals = key.new_empty((batch, count, heads, splits), dtype=torch.float32)
+    results = None, None, added, totals
+    _launch(value, key, dt, A, results, chunks_per_split, splits=splits, reverse=reverse, conv=conv)
     return added, totals
 
 
@@ -219,57 +212,39 @@ def _launch(
     key: Tensor,
     dt: Tensor,
     A: Tensor,
-    start: Tensor | None,
-    states: Tensor | None,
-    final: Tensor | None,
-    totals: Tensor | None,
+    results: tuple[Tensor | None, ...],  # start, states, final and totals of the kernel
     chunks_per_split: int,
+    *,
     splits: int,
     reverse: tuple[bool, ...],
-    backward: bool,
-    conv: tuple[Tensor, Tensor] | None,
+    backward: bool = False,
+    conv: tuple[Tensor, Tensor] | None = None,
 ) -> None:
-    batch, length, directions, heads, headdim = value.shape
+    batch, length, count, heads, headdim = value.shape
     weight, bias = conv or (A, A)
-    states_kernel[(heads, batch * directions, splits)](
+    sizes = length, chunks_per_split, heads, *value.stride()[:3], bias.shape[-1]
+    states_kernel[(heads, batch * count, splits)](
         value,
         key,
         dt,
         A,
         weight,
         bias,
-        start,
-        states,
-        final,
-        totals,
-        length,
-        chunks_per_split,
-        heads,
-        value.stride(0),
-        value.stride(1),
-        value.stride(2),
-        bias.shape[-1],
+        *results,
+        *sizes,
         GROUPS=key.shape[3],
         P=headdim,
         N=key.shape[-1],
         CONV=conv is not None,
         TAPS=weight.shape[1],
         BACKWARD=backward,
-        REVERSE=bits(reverse),
-        DIRECTIONS=directions,
+        **directions(reverse),
         CHUNK=CHUNK,
         PRECISION=precision(key.dtype, key.shape[-1]),
-        STAGES=1
-        if conv or key.dtype == torch.float32
-        else 3,  # with 2, Triton 3.6 waits for what it just asked for
+        # With 2 stages Triton 3.6 waits for what it has just requested.
+        STAGES=1 if conv or key.dtype == torch.float32 else 3,
         num_warps=4,
     )
-
-
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
-
-
-ROWS, CHANNELS = 64, 64  # of a tile
 
 
 @triton.jit
@@ -296,7 +271,7 @@ def prepare_kernel(
     ROWS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """One tile of tokens by channels; the last program of an axis takes dt."""
+    """Program (tile of tokens, tile of channels, batch and direction); the last tile of channels is dt."""
     tile, b, k = tl.program_id(1), tl.program_id(2) // DIRECTIONS, tl.program_id(2) % DIRECTIONS
     reverse = (REVERSE >> k) & 1
     first = (reverse * (length - 1)).to(tl.int64)  # the first token in scan order
@@ -333,7 +308,7 @@ def prepare_kernel(
         )
         raw = raw.to(tl.float32) + tl.load(dt_bias + k * heads + head, mask=head < heads, other=0.0)[None, :]
         step = tl.maximum(raw, 0.0) + tl.log(1.0 + tl.exp(-tl.abs(raw)))  # softplus without overflow
-        # a name of its own: Triton 3.6 wants one shape for a name that both branches set
+        # not `out`: Triton 3.6 wants one shape for a name that both branches set
         dt_out = ((b * DIRECTIONS + k) * heads + head)[None, :].to(tl.int64) * length + tokens[:, None]
         tl.store(dt + dt_out, step, mask=inside_both)
 
@@ -353,16 +328,17 @@ def prepare(
 
     conv_weight (k, taps, channels of x B C), conv_bias (k, channels), dt_bias (k, heads), float32.
     """
-    batch, length, directions, _ = projected.shape
-    inner, written = heads * headdim, groups * state
-    B = projected.new_empty((batch, length, directions, groups, state))
+    batch, length, count, _ = projected.shape
+    inner, keys = heads * headdim, groups * state
+    B = projected.new_empty((batch, length, count, groups, state))
     C = torch.empty_like(B)
-    dt = projected.new_empty((batch, directions, heads, length), dtype=torch.float32)
-    channels = min(CHANNELS, written)
-    grid = (triton.cdiv(length, ROWS), 2 * written // channels + 1, batch * directions)
+    dt = projected.new_empty((batch, count, heads, length), dtype=torch.float32)
+    channels = min(TILE_CHANNELS, keys)
+    at_B, at_dt = projected[..., 2 * inner :], projected[..., 2 * inner + 2 * keys :]
+    grid = (triton.cdiv(length, TILE_ROWS), 2 * keys // channels + 1, batch * count)
     prepare_kernel[grid](
-        projected[..., 2 * inner :],
-        projected[..., 2 * inner + 2 * written :],
+        at_B,
+        at_dt,
         conv_weight[..., inner:],
         conv_bias[..., inner:],
         dt_bias,
@@ -371,45 +347,36 @@ def prepare(
         dt,
         length,
         heads,
-        projected.stride(0),
-        projected.stride(1),
-        projected.stride(2),
+        *projected.stride()[:3],
         conv_bias.shape[-1],
-        GN=written,
+        GN=keys,
         HEADS=triton.next_power_of_2(heads),
         TAPS=conv_weight.shape[1],
-        REVERSE=bits(reverse),
-        DIRECTIONS=directions,
-        ROWS=ROWS,
+        **directions(reverse),
+        ROWS=TILE_ROWS,
         CHANNELS=channels,
         num_warps=4,
     )
     return B, C, dt
 
 
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
-
-
-LOG2E = tl.constexpr(1.4426950408889634)
-
-
 class Tuning(NamedTuple):
-    """Tokens of a chunk, warps of a program, chunks loaded ahead."""
+    """Launch options of `scan_kernel`."""
 
-    chunk: int
-    warps: int
-    stages: int
+    chunk: int  # tokens
+    warps: int  # of a program
+    stages: int  # of the pipeline that loads chunks ahead
 
 
-# Measured on an H100: a chunk of 64 feeds Hopper's largest matrix instruction, and two programs of 4 warps share a
-# multiprocessor, one computing while the other loads. A few registers spill there; what spills nothing, ANYWHERE, took
+# Measured on an H100: a chunk of 64 suits Hopper's largest matrix instruction, and two programs of 4 warps share a
+# multiprocessor, one computing while the other loads. That spills a few registers; ANYWHERE, which spills none, took
 # 2.2 times as long.
 HOPPER = Tuning(chunk=64, warps=4, stages=1)
 ANYWHERE = Tuning(chunk=32, warps=8, stages=1)
 
 
 def tuning(dtype: torch.dtype) -> Tuning:
-    """What suits the current device for operands of `dtype`."""
+    """The launch options for the current device and operands of `dtype`."""
     if dtype == torch.float32 or interpreted():
         return ANYWHERE
     target = triton.runtime.driver.active.get_current_target()
@@ -427,9 +394,9 @@ def scan_kernel(
     D,
     weight,  # of the convolution, (k, taps, channels); unused without CONV
     bias,
-    norm_weight,  # (k, h p), or None: it is in out_proj
+    norm_weight,  # (k, h p), or None: folded into out_proj
     start,  # (b, k, h, p, n) float32, or None: zero
-    added,  # of the pieces of the splits but the last, (b, k, h, pieces, n, p) float32; unused with one split
+    added,  # by each piece of all splits but the last, (b, k, h, pieces, n, p) float32; unused with one split
     totals,  # (b, k, h, pieces)
     y,  # (b, l, k, h, p), or None
     gated,  # (k, b, l, h p), or None
@@ -500,7 +467,7 @@ def scan_kernel(
         far = nowhere + c * CHUNK
         rows = c * CHUNK + within
         inside = rows < length
-        step = coming  # asked for a chunk ago: all else of a chunk waits for its running sums
+        step = coming  # loaded one chunk ago, because everything else waits for its running sums
         coming = tl.load(dt + sign * (rows + CHUNK), mask=rows + CHUNK < length, other=0.0)
         K0 = tl.load(B + far * key_row + key_at, mask=inside[:, None], other=0.0)
         Q0 = tl.load(C + far * key_row + key_at, mask=inside[:, None], other=0.0)
@@ -527,15 +494,15 @@ def scan_kernel(
 
         s = tl.cumsum(step * decay_rate, 0)  # in powers of two
         s_end = tl.sum(step * decay_rate, 0)
-        source = s - tl.log2(step)  # a token without a step (beyond the end) is infinitely far away
-        apart = s[:, None] - source[None, :]
-        apart = tl.where(rows[:, None] >= rows[None, :], apart, float("-inf"))
+        source = s - tl.log2(step)  # infinite for a token without a step (beyond the end)
+        distance = s[:, None] - source[None, :]
+        distance = tl.where(rows[:, None] >= rows[None, :], distance, float("-inf"))
         token = first + sign * far  # of the chunk's first row
-        if gated is not None:  # asked for here, that it has come when the products are done
+        if gated is not None:  # loaded here, to arrive before the products are done
             gate = z + b * x_batch + k * x_direction + token * x_row + x_at
             gate = tl.load(gate, mask=inside[:, None], other=0.0)
         W = tl.dot(Q0, tl.trans(K0), input_precision=PRECISION)
-        W = tl.dot(Q1, tl.trans(K1), W, input_precision=PRECISION) * tl.exp2(apart)
+        W = tl.dot(Q1, tl.trans(K1), W, input_precision=PRECISION) * tl.exp2(distance)
         W = tl.where(rows[:, None] == rows[None, :], W + skip, W).to(K0.dtype)
         out = tl.dot(Q0, H0.to(K0.dtype), input_precision=PRECISION)
         out = tl.dot(Q1, H1.to(K0.dtype), out, input_precision=PRECISION)
@@ -564,13 +531,12 @@ def scan_kernel(
 
 
 class Scanned(NamedTuple):
-    """y (b, l, k, h, p), gated (k, b, l, h p), squares (b, k, h, l) float32, final (b, k, h, p, n) float32; what
-    was not asked for is None."""
+    """The results of `scan_chunks`; None for those not requested."""
 
-    y: Tensor | None
-    gated: Tensor | None
-    squares: Tensor | None
-    final: Tensor | None
+    y: Tensor | None  # (b, l, k, h, p)
+    gated: Tensor | None  # (k, b, l, h p)
+    squares: Tensor | None  # (b, k, h, l) float32
+    final: Tensor | None  # (b, k, h, p, n) float32
 
 
 def scan_chunks(
@@ -588,70 +554,52 @@ def scan_chunks(
     want_y: bool = True,
     want_final: bool = False,
 ) -> Scanned:
-    """One scan for each direction, everything asked for in one pass.
+    """The scan of every direction, all results in one pass.
 
     x (b, l, k, h, p), with the last two axes contiguous; B and C (b, l, k, g, n) contiguous; dt (b, k, h, l), A and
-    D (k, h), start (b, k, h, p, n), float32. conv: weight (k, taps, channels) and bias (k, channels), when x holds
-    the channels before convolution. gate: z, shaped and strided as x, and the norm's weight (k, h p), or None where
-    out_proj has it.
+    D (k, h), start (b, k, h, p, n), float32. conv: weight (k, taps, channels) and bias (k, channels), if x holds the
+    channels before convolution. gate: z, with the shape and strides of x, and the norm's weight (k, h p), or None if
+    it is folded into out_proj.
     """
-    batch, length, directions, heads, headdim = x.shape
+    batch, length, count, heads, headdim = x.shape
     state = B.shape[-1]
     chunk, warps, stages = tuning(x.dtype)
     chunks = triton.cdiv(length, chunk)
-    programs = batch * directions * heads
-    parts = choose_splits(x.device, programs, chunks)
-    chunks_per_split, pieces = triton.cdiv(chunks, parts), 1
+    programs = batch * count * heads
+    splits = choose_splits(x.device, programs, chunks)
+    chunks_per_split, pieces = triton.cdiv(chunks, splits), 1
     added, totals = A, A
-    if parts > 1:
-        # The first pass walks the splits but the last, in smaller pieces where these alone do not fill the device.
-        pieces = choose_splits(x.device, programs * (parts - 1), chunks_per_split)
+    if splits > 1:
+        # The first pass walks all splits but the last, in smaller pieces if these alone do not fill the device.
+        pieces = choose_splits(x.device, programs * (splits - 1), chunks_per_split)
         whole = pieces * max(1, CHUNK // chunk)  # a piece ends where a chunk of the states kernel ends
         chunks_per_split = triton.cdiv(chunks_per_split, whole) * whole
-        parts = triton.cdiv(chunks, chunks_per_split)
+        splits = triton.cdiv(chunks, chunks_per_split)
         per_piece = chunks_per_split // pieces * chunk // CHUNK
-        if parts > 1:
-            added, totals = split_states(x, B, dt, A, reverse, per_piece, (parts - 1) * pieces, conv)
+        if splits > 1:
+            added, totals = split_states(x, B, dt, A, reverse, per_piece, (splits - 1) * pieces, conv)
     y = x.new_empty(x.shape) if want_y else None
-    gated = x.new_empty((directions, batch, length, heads * headdim)) if gate else None
-    squares = dt.new_empty((batch, directions, heads, length)) if gate else None
-    final = dt.new_empty((batch, directions, heads, headdim, state)) if want_final else None
+    gated = x.new_empty((count, batch, length, heads * headdim)) if gate else None
+    squares = dt.new_empty((batch, count, heads, length)) if gate else None
+    final = dt.new_empty((batch, count, heads, headdim, state)) if want_final else None
     z, norm_weight = gate or (None, None)
     weight, bias = conv or (A, A)
-    scan_kernel[(heads, batch * directions, parts)](
-        x,
-        z,
-        B,
-        C,
-        dt,
-        A,
-        D,
-        weight,
-        bias,
-        norm_weight,
-        start,
-        added,
-        totals,
+    inputs = x, z, B, C, dt, A, D, weight, bias, norm_weight, start, added, totals
+    sizes = length, chunks_per_split, pieces, *x.stride()[:3], bias.shape[-1], heads
+    scan_kernel[(heads, batch * count, splits)](
+        *inputs,
         y,
         gated,
         squares,
         final,
-        length,
-        chunks_per_split,
-        pieces,
-        x.stride(0),
-        x.stride(1),
-        x.stride(2),
-        bias.shape[-1],
-        heads,
+        *sizes,
         GROUPS=B.shape[3],
         P=headdim,
         N=state,
-        HALF=max(SMALLEST_TILE, state // 2),
+        HALF=max(MIN_TILE, state // 2),
         CONV=conv is not None,
         TAPS=weight.shape[1],
-        REVERSE=bits(reverse),
-        DIRECTIONS=directions,
+        **directions(reverse),
         CHUNK=chunk,
         PRECISION=precision(x.dtype, state),
         STAGES=stages,
