@@ -24,6 +24,7 @@ Axes as in ops/recurrent.py, and:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -104,7 +105,7 @@ def _documents(document_ids: Tensor, backwards: bool, dtype: torch.dtype) -> _Do
 
 
 def _parts(
-    inputs: tuple[Tensor, ...], document_ids: Tensor | None, reverse: tuple[bool, ...]
+    inputs: Sequence[Tensor], document_ids: Tensor | None, reverse: tuple[bool, ...]
 ) -> list[tuple[tuple[int, slice, int], _Part]]:
     """Every (direction, heads of a group, group) of the call, and its tensors."""
     x, dt, A, B, C, D, start = inputs

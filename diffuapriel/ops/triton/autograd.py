@@ -45,7 +45,7 @@ def scan(inputs: ScanInputs, reverse: tuple[bool, ...]) -> tuple[Tensor, Tensor]
         raise ValueError(f"SSD backend 'triton' cannot run: {reason}")
     x, B, C = x.contiguous(), B.to(x.dtype).contiguous(), C.to(x.dtype).contiguous()
     dt = dt.float().permute(0, 2, 3, 1).contiguous()  # (b, k, h, l)
-    return _Scan.apply(reverse, x, dt, A.float(), B, C, D.float(), initial_state.float().contiguous())  # type: ignore[return-value]
+    return _Scan.apply(reverse, x, dt, A.float(), B, C, D.float(), initial_state.float().contiguous())
 
 
 class _Scan(torch.autograd.Function):
