@@ -25,7 +25,7 @@ _HOMES = {
     "generate": "diffuapriel.sampling.generate",
     "Canvas": "diffuapriel.sampling.canvas",
     "Sampler": "diffuapriel.sampling.sampler",
-    "SamplerConfig": "diffuapriel.sampling.sampler",
+    "SamplerConfig": "diffuapriel.sampling.config",
     "Trace": "diffuapriel.trace.trace",
     "load_checkpoint": "diffuapriel.checkpoint",
     "PretrainedDenoiser": "diffuapriel.pretrained",

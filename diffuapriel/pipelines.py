@@ -29,7 +29,7 @@ from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.options import Option
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.config import BLOCK, MAX_STEPS, SamplerConfig
+from diffuapriel.sampling.config import DEFAULT_BLOCK_LENGTH, MAX_STEPS, SamplerConfig
 from diffuapriel.sampling.frames import StepFrame
 from diffuapriel.sampling.generate import generate
 from diffuapriel.sampling.sampler import Sampler
@@ -97,7 +97,7 @@ class TextDiffusionPipeline:
         length: int | None = None,
         num_samples: int = 1,
         num_inference_steps: int = 128,
-        strategy: str = "confidence",
+        strategy: str = "low_confidence",
         block_length: int | None = None,
         threshold: float = 0.9,
         remask_cap: float = 0.04,
@@ -144,8 +144,8 @@ class TextDiffusionPipeline:
             raise ValueError(f"seed is {seed} and a generator is given; give one of the two")
         if generator is not None:
             seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
-        if block_length is None and strategy == "confidence":
-            block_length = BLOCK
+        if block_length is None and SamplerConfig(strategy).strategy == "low_confidence":
+            block_length = DEFAULT_BLOCK_LENGTH
         config = SamplerConfig(
             strategy=strategy,
             steps=NUM_STEPS.check(num_inference_steps),

@@ -17,13 +17,13 @@ import torch
 import diffuapriel
 from diffuapriel import cli
 from diffuapriel.checkpoint import save_checkpoint
-from diffuapriel.commands import choices, sample, terminal
+from diffuapriel.commands import sample, terminal
 from diffuapriel.config import ARCHITECTURES, PRESETS, SCHEDULES, ModelConfig
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.options import options_of
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.config import STRATEGIES, SamplerConfig
+from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.sampler import Sampler
 from diffuapriel.tokenizer import get_tokenizer
 from diffuapriel.trace.trace import Trace
@@ -92,7 +92,6 @@ def test_version(run: Run) -> None:
 
 
 def test_the_names_in_the_help_are_the_package_s_own() -> None:
-    assert choices.STRATEGIES == STRATEGIES
     assert [get_schedule(name).name for name in SCHEDULES] == list(SCHEDULES)
 
 
@@ -100,6 +99,13 @@ def test_the_names_in_the_help_are_the_package_s_own() -> None:
 def test_the_old_name_of_a_schedule_is_accepted(command: str) -> None:
     parser = cli.build_parser()
     assert parser.parse_args([command, "--schedule", "squared"]).schedule == "quadratic"
+
+
+@pytest.mark.parametrize("command", ["sample", "evaluate", "race"])
+@pytest.mark.parametrize("old, new", [("confidence", "low_confidence"), ("remask", "remdm")])
+def test_the_old_name_of_a_strategy_is_accepted(command: str, old: str, new: str) -> None:
+    given = [command, "tales-diffuapriel", "--strategy", old]
+    assert cli.build_parser().parse_args(given).strategy == new
 
 
 # Errors and exit codes
@@ -125,9 +131,9 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_2(run: Run, argv: list[s
     ("argv", "said"),
     [
         (["sample", "--checkpoint", "nowhere"], "nowhere"),
-        (["sample", "--steps", "0"], "steps is 0; permitted: 1 to 65,536"),
+        (["sample", "--steps", "0"], "steps is 0; it must be a whole number from 1 to 65,536"),
         (["sample", "--samples", "0"], "samples is 0; it must be 1 or more"),
-        (["sample", "--temperature", "nan"], "temperature is nan; permitted: 0 to 100"),
+        (["sample", "--temperature", "nan"], "temperature is nan; it must be a number from 0 to 100"),
         (["sample", "--trace", "story.png"], "the name must end in .json, .html, .gif"),
         (["sample", "--trace", "nowhere/story.json"], "there is no folder nowhere"),
         (["sample", "--trace", "story.json", "--samples", "2"], "a trace records one text, not 2"),

@@ -96,7 +96,7 @@ class QualityTab:
         names = writers(self.models)
         strategies = gr.CheckboxGroup(
             list(STRATEGIES),
-            value=["confidence", "ancestral"],
+            value=["low_confidence", "ancestral"],
             label=texts.QUALITY_STRATEGIES,
             elem_id="quality-strategies",
         )

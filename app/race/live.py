@@ -51,7 +51,7 @@ class RacePart:
             repeats = gr.Slider(value=2, label=texts.REPEATS, **ranges["repeats"], **wide)
         with gr.Accordion(texts.RACE_MORE, open=False), gr.Row():
             strategies = [(label, name) for name, label in texts.STRATEGIES.items()]
-            strategy = gr.Dropdown(strategies, value="confidence", label=texts.STRATEGY, min_width=200)
+            strategy = gr.Dropdown(strategies, value="low_confidence", label=texts.STRATEGY, min_width=200)
             seed = gr.Number(0, label=texts.SEED, precision=0, min_width=120, **ranges["seed"])
         run, stop, status = run_row("race", texts.RACE)
         replay = gr.HTML(**player, elem_id="race-player", visible=False)
@@ -94,7 +94,7 @@ class RacePart:
         c: str = "",
         length: int = 128,
         steps: int = STEPS,
-        strategy: str = "confidence",
+        strategy: str = "low_confidence",
         repeats: int = 2,
         seed: int = 0,
         request: gr.Request | None = None,  # Gradio gives it
@@ -110,7 +110,7 @@ class RacePart:
             c: name of a third model, or an empty string for none
             length: tokens on the canvas, all masked at first
             steps: steps of the sampler
-            strategy: which masks are filled first, e.g. confidence, entropy, margin, random or ancestral
+            strategy: which masks are filled first, e.g. low_confidence, entropy, margin, random or ancestral
             repeats: timed runs of each model
             seed: of the noise, the same for every model
         Returns:

@@ -23,7 +23,7 @@ def as_message(error: BaseException) -> gr.Error:
         return gr.Error(html.escape(str(error)), title=texts.REFUSED, print_exception=False)
     if isinstance(error, MemoryError) or is_out_of_memory(error):
         text = str(error) or texts.OUT_OF_MEMORY
-        let_go(error)
+        release_frames(error)
         return gr.Error(html.escape(text[:400]), title=texts.NOT_ENOUGH_MEMORY, print_exception=False)
     log.exception("unexpected error", exc_info=error)
     return gr.Error(
@@ -40,7 +40,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def let_go(error: BaseException) -> None:
+def release_frames(error: BaseException) -> None:
     """Give back what the run that failed still holds: its tensors live in the frames of the traceback."""
     import torch
 

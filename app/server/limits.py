@@ -15,7 +15,7 @@ from typing import Any
 
 from app.strings.language import texts
 from diffuapriel.options import Option, options_of
-from diffuapriel.sampling.config import STRATEGIES, SamplerConfig
+from diffuapriel.sampling.config import SamplerConfig
 
 MAX_SEED = 2**31 - 1  # what a number field of the page holds exactly
 
@@ -86,7 +86,7 @@ def text_setting(max_characters: int) -> Setting:
 
 def sampler_settings(limits: Limits) -> Settings:
     """The sampler's options, narrowed to what a visitor may ask for; 0 stands for None in `top_k` and `block`."""
-    options = options_of(SamplerConfig) or _UNDECLARED
+    options = options_of(SamplerConfig)
     return {
         "steps": setting(options["steps"].within(most=limits.max_steps)),
         "strategy": setting(options["strategy"]),
@@ -96,17 +96,6 @@ def sampler_settings(limits: Limits) -> Settings:
         "seed": setting(options["seed"].within(most=MAX_SEED)),
         "block": setting(options["block_length"].within(least=0, most=limits.max_tokens), "block"),
     }
-
-
-_UNDECLARED = {  # until SamplerConfig declares its options
-    "steps": Option("steps", int, 32, least=1, most=65_536),
-    "strategy": Option("strategy", str, "confidence", choices=STRATEGIES),
-    "temperature": Option("temperature", float, 1.0, least=0.0, most=100.0),
-    "top_k": Option("top_k", int, None, least=1),
-    "top_p": Option("top_p", float, None, least=0.0, most=1.0, above=True),
-    "seed": Option("seed", int, 0, least=0, most=2**63 - 1),
-    "block_length": Option("block_length", int, None, least=1, most=65_536),
-}
 
 
 def read(settings: Settings, values: Sequence[Any]) -> dict[str, Any]:
@@ -119,7 +108,8 @@ def of_option(option: Option, value: Any, label: str = "") -> Any:
     """`value` where the option permits it."""
     name = label or option.name.replace("_", "-")
     if option.kind is str:
-        return choice(name, value, option.choices)
+        present = option.renamed.get(value, value) if isinstance(value, str) else value
+        return choice(name, present, option.choices)
     assert option.least is not None and option.most is not None, f"{name} has a range"
     check = whole_number if option.kind is int else number
     return check(name, value, option.least, option.most)  # pyright: ignore[reportArgumentType]

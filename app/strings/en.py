@@ -215,13 +215,13 @@ STEPS = "Steps"
 STEPS_INFO = "Fewer steps reveal more tokens at once: faster, less careful."
 STRATEGY = "Strategy"
 STRATEGIES = {
-    "confidence": "confidence: most probable first",
+    "low_confidence": "low-confidence remasking: most probable first",
     "entropy": "entropy: least uncertain first",
     "margin": "margin: clearest winner first",
     "random": "random order",
     "threshold": "threshold: all that are sure",
     "ancestral": "ancestral: as the theory draws",
-    "remask": "remask: may take tokens back",
+    "remdm": "ReMDM: may take tokens back",
     "first_hitting": "first hitting: one at a time",
 }
 BLOCK = "Block"

@@ -94,7 +94,7 @@ def restored(
             continue
         try:
             value = value_of(query[name], components[number])
-            setting.check(value)
+            value = present_names(setting.check(value), value)
             check_offered(name, value, components[number])
             updates[number] = gr.update(
                 value=list(dict.fromkeys(value)) if isinstance(value, list) else value
@@ -105,6 +105,14 @@ def restored(
         updates[-2] = render.notes(problems, bad=True)
     updates[-1] = gr.update(selected=tab)
     return updates
+
+
+def present_names(checked: Any, value: Any) -> Any:
+    """`value`, with the older names in it replaced by those that its check returned."""
+    names = checked if isinstance(checked, list | tuple) else [checked]
+    if not all(isinstance(name, str) for name in names):
+        return value
+    return list(names) if isinstance(value, list) else checked
 
 
 def value_of(given: list[str], component: Any) -> Any:

@@ -11,7 +11,7 @@ from app.server.models import ModelEntry, Models
 from app.strings.language import texts
 from diffuapriel.options import Option
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.config import BY_BLOCKS, MAX_STEPS, SamplerConfig
+from diffuapriel.sampling.config import BLOCKWISE, MAX_STEPS, SamplerConfig
 from diffuapriel.tokenizer import Tokenizer
 
 MOST_WRITTEN = 2_000  # characters that one edit writes
@@ -57,7 +57,7 @@ def unmask_settings(models: Models, limits: Limits) -> Settings:
 def read_request(models: Models, limits: Limits, *values: Any) -> UnmaskRequest:
     """The checked values of `unmask_settings`. Raises Refused that names the first bad one."""
     asked = read(unmask_settings(models, limits), values)
-    by_blocks = asked["strategy"] in BY_BLOCKS
+    by_blocks = asked["strategy"] in BLOCKWISE
     config = SamplerConfig(
         strategy=asked["strategy"],
         block_length=(asked["block"] or None) if by_blocks else None,

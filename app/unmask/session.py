@@ -24,7 +24,7 @@ from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.frames import frame_of
 from diffuapriel.trace.messages import Feed, compact
-from diffuapriel.trace.steering import Steered, retyped
+from diffuapriel.trace.steering import SteeredGeneration, replace_text
 
 if TYPE_CHECKING:
     from diffuapriel.sampling.frames import StepFrame
@@ -42,8 +42,8 @@ class UnmaskSession:
     def __init__(self, models: Models, limits: Limits) -> None:
         self.models, self.limits = models, limits
         self.lock = threading.RLock()
-        self.run: Steered | None = None
-        self.other: Steered | None = None  # the ending that a branch left behind
+        self.run: SteeredGeneration | None = None
+        self.other: SteeredGeneration | None = None  # the ending that a branch left behind
         self.model: ModelEntry | None = None
         self.about: dict[str, str] = {}  # model, architecture and time, for the trace
         self.name = ""  # of the run; a new one whenever the frames on the screen become invalid
@@ -58,7 +58,7 @@ class UnmaskSession:
         return UnmaskSession(self.models, self.limits)
 
     @property
-    def current(self) -> Steered:
+    def current(self) -> SteeredGeneration:
         """The run, where there must be one."""
         assert self.run is not None, "a canvas has been made"
         return self.run
@@ -85,7 +85,7 @@ class UnmaskSession:
     def compose(self, asked: UnmaskRequest) -> None:
         """Make the canvas of a text, before any step. Raises ValueError for a text that gives none."""
         canvas = asked.canvas().to(self.models.device)
-        self._set_run(Steered(canvas, asked.config, get_schedule("log-linear")), asked.model)
+        self._set_run(SteeredGeneration(canvas, asked.config, get_schedule("log-linear")), asked.model)
         self.content = asked.content
         self.about = about(asked.model)
 
@@ -97,12 +97,14 @@ class UnmaskSession:
         """
         if command is not None:
             run = self._go_back(self.opened(asked, command))
-            if not run.moments:
-                self._set_run(Steered(run.canvas, asked.config, run.schedule), self.model, self.other)
+            if not run.snapshots:
+                self._set_run(
+                    SteeredGeneration(run.canvas, asked.config, run.schedule), self.model, self.other
+                )
         elif self.run is None or self.content != asked.content:
             self.compose(asked)
         else:
-            self._set_run(self.run.again(asked.config), asked.model)
+            self._set_run(self.run.restart(asked.config), asked.model)
             self.about = about(asked.model)
         self.running = True
 
@@ -119,7 +121,7 @@ class UnmaskSession:
         if model is None or len(trace.frames) > MOST_MOMENTS:
             return False
         try:
-            run = Steered.of_trace(trace, get_schedule("log-linear"), self.models.device)
+            run = SteeredGeneration.from_trace(trace, get_schedule("log-linear"), self.models.device)
         except (ValueError, TypeError):
             return False
         self._set_run(run, model)
@@ -137,7 +139,9 @@ class UnmaskSession:
         named = (model for model in fits if model.label == trace.meta.get("model"))
         return next(named, fits[0] if fits else None)
 
-    def _set_run(self, run: Steered, model: ModelEntry | None, other: Steered | None = None) -> None:
+    def _set_run(
+        self, run: SteeredGeneration, model: ModelEntry | None, other: SteeredGeneration | None = None
+    ) -> None:
         self.run, self.other, self.model = run, other, model
         self._rename()
 
@@ -188,12 +192,12 @@ class UnmaskSession:
             self._rename()  # the start itself has changed
         return frame if self.name == before else None
 
-    def _check(self, command: Command) -> Steered:
+    def _check(self, command: Command) -> SteeredGeneration:
         if self.run is None or command.run != self.name:
             raise Refused(texts.CANVAS_CHANGED)
         return self.run
 
-    def _go_back(self, command: Command) -> Steered:
+    def _go_back(self, command: Command) -> SteeredGeneration:
         """The run as the visitor sees it: the newest state, or a branch from the step on their screen."""
         run = self._check(command)
         if command.at is None or command.at >= len(run):
@@ -202,12 +206,12 @@ class UnmaskSession:
         self._set_run(branch, self.model, other=run)
         return branch
 
-    def _undo(self, run: Steered) -> None:
-        if not run.moments or not run.moments[-1].thin.edits:
+    def _undo(self, run: SteeredGeneration) -> None:
+        if not run.snapshots or not run.snapshots[-1].frame.edits:
             raise Refused(texts.NO_EDIT)
         self._set_run(run.branch(len(run) - 1), self.model, other=self.other)
 
-    def _edit(self, run: Steered, command: Command) -> StepFrame:
+    def _edit(self, run: SteeredGeneration, command: Command) -> StepFrame:
         positions = range(command.first, command.last + 1)
         if command.do == "mask":
             return run.mask(positions)
@@ -216,10 +220,10 @@ class UnmaskSession:
         if command.do == "choose":
             return run.choose(command.first, command.token)
         ids = Canvas.from_text(command.text, self.tokenizer).ids.tolist()  # [MASK:3] is three masks here too
-        if run.moments:
-            return run.put(command.first, ids, until=command.last, filler=self.tokenizer.eos_id)
-        canvas = retyped(run.canvas, command.first, command.last, ids, self.limits.max_tokens)
-        self.run = Steered(canvas, run.config, run.schedule)
+        if run.snapshots:
+            return run.write(command.first, ids, until=command.last, filler=self.tokenizer.eos_id)
+        canvas = replace_text(run.canvas, command.first, command.last, ids, self.limits.max_tokens)
+        self.run = SteeredGeneration(canvas, run.config, run.schedule)
         self.other = None  # its length may differ
         return frame_of(self.run.state)
 
@@ -235,17 +239,17 @@ class UnmaskSession:
         other = None
         if self.other is not None and len(self.other.canvas) == len(run.canvas):
             other = compact(self.other.trace(self.tokenizer, **self.about).to_dict())
-        feed.aside = {"steer": True, "turn": self.turn, "total": run.planned, "other": other}
+        feed.extra = {"steer": True, "turn": self.turn, "total": run.planned_steps, "other": other}
         return feed
 
     def annotate(self, feed: Feed) -> str:
         """Add to the next message what is known beside its frames; returns the verdict on a tale so far, as HTML."""
         run = self.current
-        feed.aside["total"] = run.planned
+        feed.extra["total"] = run.planned_steps
         if self.model is None or self.model.tales_level is None:
             return ""
         judgement = judge(run.state.ids[0].tolist(), self.tokenizer, self.model.tales_level)
-        feed.aside["remarks"] = {"step": len(run), "at": {str(p): why for p, why in judgement.breaks}}
+        feed.extra["remarks"] = {"step": len(run), "at": {str(p): why for p, why in judgement.breaks}}
         return judgement.html
 
     def trace(self) -> Trace:

@@ -29,9 +29,9 @@ from app.unmask import export
 from app.unmask.request import Command, UnmaskRequest, read_command, read_request, unmask_settings
 from app.unmask.session import OPENING, UnmaskSession
 from diffuapriel.diffusion.schedule import get_schedule
-from diffuapriel.sampling.config import BLOCK, SamplerConfig
+from diffuapriel.sampling.config import DEFAULT_BLOCK_LENGTH, SamplerConfig
 from diffuapriel.trace.messages import Feed, compact, to_text
-from diffuapriel.trace.steering import Steered
+from diffuapriel.trace.steering import SteeredGeneration
 
 if TYPE_CHECKING:
     from diffuapriel.trace.trace import Trace
@@ -168,8 +168,10 @@ class UnmaskTab:
         length = slider("length", texts.EXAMPLES[0][2], 1, texts.LENGTH, texts.LENGTH_INFO)
         steps = slider("steps", STEPS, 1, texts.STEPS, texts.STEPS_INFO)
         strategies = [(label, name) for name, label in texts.STRATEGIES.items()]
-        strategy = gr.Dropdown(strategies, value="confidence", label=texts.STRATEGY)
-        block = slider("block", BLOCK, 1, texts.BLOCK, texts.BLOCK_INFO, elem_id="unmask-block")
+        strategy = gr.Dropdown(strategies, value="low_confidence", label=texts.STRATEGY)
+        block = slider(
+            "block", DEFAULT_BLOCK_LENGTH, 1, texts.BLOCK, texts.BLOCK_INFO, elem_id="unmask-block"
+        )
         with gr.Accordion(texts.MORE, open=False):
             temperature = slider("temperature", 1.0, 0.05, texts.TEMPERATURE, texts.TEMPERATURE_INFO)
             top_k = slider("top_k", 0, 1, texts.TOP_K, texts.TOP_K_INFO)
@@ -187,9 +189,9 @@ class UnmaskTab:
         _, text, length = texts.EXAMPLES[0]
         model = self.models.find(self.models.default)
         tokenizer = self.models.tokenizer(model)
-        config = SamplerConfig(steps=STEPS, block_length=BLOCK, top_p=TOP_P)
+        config = SamplerConfig(steps=STEPS, block_length=DEFAULT_BLOCK_LENGTH, top_p=TOP_P)
         canvas = UnmaskRequest(text, model, length, config, tokenizer, self.limits.max_tokens).canvas()
-        trace = Steered(canvas, config, get_schedule("log-linear")).trace(
+        trace = SteeredGeneration(canvas, config, get_schedule("log-linear")).trace(
             tokenizer, model=model.label, architecture=model.architecture
         )
         return to_text(compact(trace.to_dict(), run=OPENING) | {"steer": True, "done": False, "live": False})
@@ -265,7 +267,7 @@ class UnmaskTab:
             if feed.due:
                 verdict = session.annotate(feed)
                 yield to_text(feed.send()), render.note(texts.RUNNING) + verdict, SKIP, SKIP, SKIP
-                feed.aside.pop("other", None)  # once is enough
+                feed.extra.pop("other", None)  # once is enough
             feed.take(run.advance(denoiser))
             steps_left -= 1
 

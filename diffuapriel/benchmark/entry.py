@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -19,9 +18,8 @@ from diffuapriel.tokenizer import Tokenizer, get_tokenizer
 
 if TYPE_CHECKING:
     from diffuapriel.model.denoiser import Denoiser
+    from diffuapriel.sampling.sampler import DenoiserFunction
 
-# ids (1, length) int64, sigma (1,) float32, positions (1, length) bool -> logits (chosen, vocab)
-DenoiserFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
 DTYPES = ("float32", "bfloat16")  # of the matrices
 
 

@@ -252,7 +252,7 @@ def _parts(report: BenchReport) -> Iterator[tuple[str, ...]]:
             forward_table(report, filling=True),
         )
     if report.generation:
-        note = "Head and sampler included, strategy confidence."
+        note = "Head and sampler included, strategy low_confidence."
         yield "Whole generation", note, generation_table(report)
     for gradient, title in ((False, "forward"), (True, "forward and backward")):
         if rows := [row for row in report.mixer if row.gradient == gradient]:

@@ -60,7 +60,7 @@ def race_events(
     length: int,
     steps: int,
     *,
-    strategy: str = "confidence",
+    strategy: str = "low_confidence",
     temperature: float = 1.0,
     seed: int = 0,
     repeats: int = 4,

@@ -5,20 +5,11 @@ from __future__ import annotations
 import argparse
 
 from diffuapriel.config import RENAMED_SCHEDULES
+from diffuapriel.sampling.config import DEFAULT_BLOCK_LENGTH
 
-STRATEGIES = (
-    "ancestral",
-    "confidence",
-    "entropy",
-    "margin",
-    "random",
-    "threshold",
-    "remask",
-    "first_hitting",
-)
 DEFAULT_CHECKPOINT = "tales-diffuapriel"
 BLOCK_HELP = (
-    "fill blocks of N tokens from left to right, 0: all at once; default: 16 for confidence, else all at once"
+    "fill blocks of N tokens from left to right, 0: all at once; default: 16 for low_confidence, else 0"
 )
 
 
@@ -29,8 +20,6 @@ def schedule(name: str) -> str:
 
 def block_length(args: argparse.Namespace) -> int | None:
     """The sampler's `block_length` of --strategy and --block-length."""
-    from diffuapriel.sampling.config import BLOCK
-
     if args.block_length is None:
-        return BLOCK if args.strategy == "confidence" else None
+        return DEFAULT_BLOCK_LENGTH if args.strategy == "low_confidence" else None
     return args.block_length or None

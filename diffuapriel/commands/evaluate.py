@@ -31,8 +31,10 @@ import json
 from textwrap import shorten
 from typing import Any
 
-from diffuapriel.commands.choices import BLOCK_HELP, DEFAULT_CHECKPOINT, STRATEGIES, block_length
+from diffuapriel.commands.choices import BLOCK_HELP, DEFAULT_CHECKPOINT, block_length
 from diffuapriel.commands.terminal import printable, progress
+from diffuapriel.options import add_argument, options_of
+from diffuapriel.sampling.config import SamplerConfig
 
 MOST_FAULT = 300  # characters shown of a faulty story
 
@@ -65,9 +67,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--samples", type=int, default=200, metavar="N", help="stories to generate and check; 0 for none"
     )
-    parser.add_argument(
-        "--strategy", default="confidence", choices=STRATEGIES, metavar="NAME", help="sampling strategy"
-    )
+    add_argument(parser, options_of(SamplerConfig)["strategy"], help="sampling strategy")
     parser.add_argument("--steps", type=int, metavar="N", help="steps per sample; default: one per token")
     parser.add_argument("--block-length", type=int, metavar="N", help=BLOCK_HELP)
     parser.add_argument(

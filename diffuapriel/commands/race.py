@@ -20,8 +20,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffuapriel.commands.choices import STRATEGIES
 from diffuapriel.commands.terminal import status
+from diffuapriel.options import add_argument, options_of
+from diffuapriel.sampling.config import SamplerConfig
 
 if TYPE_CHECKING:
     from diffuapriel.benchmark.entry import Entry
@@ -37,9 +38,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--length", type=int, default=256, metavar="N", help="tokens on the canvas")
     parser.add_argument("--steps", type=int, default=32, metavar="N", help="steps of the sampler")
-    parser.add_argument(
-        "--strategy", default="confidence", choices=STRATEGIES, metavar="NAME", help="how masks go"
-    )
+    add_argument(parser, options_of(SamplerConfig)["strategy"])
     parser.add_argument("--temperature", type=float, default=1.0, metavar="X", help="of the drawn tokens")
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of the noise, the same for every entry"

@@ -66,7 +66,7 @@ class DiffuAprielLM(TemplateLM):
         device: str | None = None,
         max_length: int | None = None,
         mc_num: int = 128,
-        strategy: str = "confidence",
+        strategy: str = "low_confidence",
         steps: int | None = None,
         seed: int = 0,
     ) -> None:

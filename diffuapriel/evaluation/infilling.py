@@ -32,7 +32,7 @@ from diffuapriel.options import check_least
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.generate import generate
-from diffuapriel.sampling.sampler import DenoiserLike, Sampler
+from diffuapriel.sampling.sampler import DenoiserFunction, Sampler
 from diffuapriel.tokenizer import Tokenizer
 
 EXAMPLES = 5
@@ -95,7 +95,7 @@ class InfillingReport:
 
 
 def evaluate_infilling(
-    denoiser: DenoiserLike,
+    denoiser: DenoiserFunction,
     tokenizer: Tokenizer,
     modules: Sequence[str],
     *,
@@ -116,7 +116,7 @@ def evaluate_infilling(
     """
     check_least(batch_size=batch_size)
     holes = draw_holes(modules, tokenizer, spans=spans, span=span, length=length, seed=seed)
-    config = sampler or SamplerConfig(strategy="confidence", steps=span, temperature=0.0, seed=seed)
+    config = sampler or SamplerConfig(strategy="low_confidence", steps=span, temperature=0.0, seed=seed)
     engine = Sampler(config, get_schedule(schedule), tokenizer.mask_id)
     device = device_of(denoiser)
     holes.sort(key=lambda hole: len(hole.ids))  # texts in one batch have the same length

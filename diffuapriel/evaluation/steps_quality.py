@@ -25,7 +25,7 @@ from diffuapriel.evaluation.tales import read_stories, split_stories, unigram_en
 from diffuapriel.options import check_least
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import SamplerConfig
-from diffuapriel.sampling.sampler import DenoiserLike, Sampler
+from diffuapriel.sampling.sampler import DenoiserFunction, Sampler
 from diffuapriel.tokenizer import Tokenizer
 
 FREE_OF_STEPS = ("threshold", "first_hitting")  # choose their own number of calls: one point each
@@ -73,7 +73,7 @@ def plan(
 
 @torch.no_grad()
 def quality_events(
-    denoiser: DenoiserLike,
+    denoiser: DenoiserFunction,
     tokenizer: Tokenizer,
     configs: Sequence[SamplerConfig],
     *,

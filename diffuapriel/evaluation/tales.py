@@ -30,9 +30,9 @@ from diffuapriel.device import device_of
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.evaluation.interval import wilson_interval
 from diffuapriel.options import check_least
-from diffuapriel.sampling.config import BLOCK
+from diffuapriel.sampling.config import DEFAULT_BLOCK_LENGTH, SamplerConfig
 from diffuapriel.sampling.generate import generate
-from diffuapriel.sampling.sampler import DenoiserLike, Sampler, SamplerConfig
+from diffuapriel.sampling.sampler import DenoiserFunction, Sampler
 from diffuapriel.tales import language as tales
 from diffuapriel.tokenizer import Tokenizer
 
@@ -94,11 +94,13 @@ def default_sampler(length: int, seed: int = 0) -> SamplerConfig:
 
     `ancestral` without top-p instead samples from the model's own distribution, including all of its errors.
     """
-    return SamplerConfig(strategy="confidence", steps=length, block_length=BLOCK, top_p=0.9, seed=seed)
+    return SamplerConfig(
+        strategy="low_confidence", steps=length, block_length=DEFAULT_BLOCK_LENGTH, top_p=0.9, seed=seed
+    )
 
 
 def evaluate_tales(
-    denoiser: DenoiserLike,
+    denoiser: DenoiserFunction,
     tokenizer: Tokenizer,
     *,
     level: int = 3,

@@ -1,7 +1,7 @@
 """A canvas: token ids, and which of them are fixed.
 
-A prompt, a suffix, a text with holes and plain generation are one thing: a row of tokens in which some
-are [MASK] and the rest are given. A sampler replaces every [MASK] and never touches a fixed token.
+A prompt, a suffix, a text with holes and an empty text are the same object: a row of tokens, some of them [MASK] and
+the others given. A sampler replaces every [MASK] and never changes a fixed token.
 
     Canvas.from_text("Mia found a [MASK:8].", tokenizer)          eight holes inside a sentence
     Canvas.from_text("Mia found", tokenizer, length=64)           a prompt; the rest of 64 tokens is masked
@@ -27,16 +27,15 @@ _HOLE = re.compile(r"\[MASK(?:\]|:([^\]\n]*)(\])?)")
 
 @dataclass(frozen=True, eq=False)
 class Canvas:
-    """What a sampler starts from.
+    """The start of a generation.
 
     Attributes:
         ids: (length,) int64, each in [0, mask_id]; length 1 to 65,536.
-        fixed: (length,) bool; True where a token must never change. A [MASK] cannot be fixed. A token that
-            is neither [MASK] nor fixed counts as revealed earlier: only the `remask` strategy may change it.
+        fixed: (length,) bool; True where a token must never change. A [MASK] cannot be fixed. A token that is neither
+            [MASK] nor fixed counts as revealed earlier: only the `remdm` strategy may change it.
         mask_id: id of [MASK], the last of the vocabulary.
 
-    The canvas keeps its own copies of the tensors.
-    Raises TypeError for a wrong type, ValueError for a wrong shape, dtype or value.
+    The canvas copies the tensors. Raises TypeError for a wrong type, ValueError for a wrong shape, dtype or value.
     """
 
     ids: Tensor
@@ -75,10 +74,10 @@ class Canvas:
 
     @classmethod
     def from_text(cls, text: str, tokenizer: Tokenizer, length: int | None = None) -> Canvas:
-        """Reads `text`; "[MASK]" is one hole and "[MASK:8]" eight in a row, everything else is fixed.
+        """Parse `text`: "[MASK]" is one hole, "[MASK:8]" eight in a row, and everything else is fixed.
 
-        `length` fills the end with [MASK] up to so many tokens. The pieces between holes are tokenized each
-        for itself; one space before a hole belongs to the hole, since a GPT-2 token brings its own.
+        With `length`, [MASK]s fill the end up to this number of tokens. The pieces between holes are tokenized
+        separately; a space before a hole belongs to the hole, because a GPT-2 token includes its leading space.
         Raises ValueError for a malformed hole, an empty canvas and a text that does not fit.
         """
         if not isinstance(text, str):
@@ -101,20 +100,20 @@ class Canvas:
 
     @classmethod
     def masks(cls, length: int, tokenizer: Tokenizer) -> Canvas:
-        """Nothing given: `length` times [MASK]. Raises ValueError outside 1 to 65,536."""
+        """A canvas of `length` [MASK]s. Raises ValueError outside 1 to 65,536."""
         ids = torch.full((check_length(length),), tokenizer.mask_id, dtype=torch.int64)
         return cls(ids, torch.zeros_like(ids, dtype=torch.bool), tokenizer.mask_id)
 
     @property
     def masked(self) -> Tensor:
-        """(length,) bool: the positions to fill."""
+        """(length,) bool: the masked positions."""
         return self.ids == self.mask_id
 
     def __len__(self) -> int:
         return self.ids.numel()
 
     def text(self, tokenizer: Tokenizer) -> str:
-        """The canvas as text; a hole reads "[MASK]". Raises ValueError if `tokenizer` has another [MASK]."""
+        """The canvas as text, with "[MASK]" for a hole. Raises ValueError if `tokenizer` has another [MASK]."""
         if tokenizer.mask_id != self.mask_id:
             raise ValueError(
                 f"canvas: [MASK] is {self.mask_id} here and {tokenizer.mask_id} in the tokenizer {tokenizer.name!r}; "
@@ -123,12 +122,12 @@ class Canvas:
         return tokenizer.decode(self.ids.tolist())
 
     def to(self, device: torch.device | str) -> Canvas:
-        """The same canvas on `device`, where the denoiser is."""
+        """The same canvas on `device`."""
         return Canvas(self.ids.to(device), self.fixed.to(device), self.mask_id)
 
 
 def check_length(length: int) -> int:
-    """`length` itself if a canvas can have it; otherwise TypeError or ValueError with the range."""
+    """`length`, if a canvas can have it; otherwise raises TypeError or ValueError with the range."""
     if isinstance(length, bool) or not isinstance(length, int):
         raise TypeError(
             f"canvas: the length is {length!r}; it must be a whole number from 1 to {MAX_LENGTH:,}"
@@ -145,7 +144,7 @@ def _hole_size(hole: re.Match[str]) -> int:
     shown = hole.group() if len(hole.group()) <= 40 else hole.group()[:40] + "..."
     if not closed:
         raise ValueError(f'canvas: "{shown}" has no closing bracket; write [MASK] or [MASK:8]')
-    # Nine digits hold every permitted size; int() of a longer string would be slow work for nothing.
+    # Nine digits hold every permitted size; int() of a very long string is slow.
     if not re.fullmatch(r"[0-9]{1,9}", count) or not 1 <= int(count) <= MAX_LENGTH:
         raise ValueError(
             f'canvas: "{shown}" is not a hole; write [MASK] for one token or [MASK:n] with n from 1 to {MAX_LENGTH:,}'

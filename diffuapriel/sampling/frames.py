@@ -1,7 +1,7 @@
-"""One step as plain Python values: what every screen, file and test looks at.
+"""One step as plain Python values, for screens, files and tests.
 
-A frame holds no tensor, so it can be kept, compared, sent and written without thinking of devices. Building one
-is cheap: the alternatives are listed for the positions of this step only.
+A frame holds no tensor: it can be kept, compared, sent and written, whatever the device. It is cheap to build, since
+alternatives are listed only for the positions of the step.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ class StepFrame:
         t: time after the step, from 1 to 0 (see State.t).
         ids: token ids of the whole canvas.
         revealed, remasked: positions changed by this step, ascending.
-        confidence: for each position the probability that its token had when it was revealed, before temperature
-            and filters; None where masked or given from the start.
-        entropy: likewise the entropy in nats of the distribution then.
+        confidence: per position, the probability of its token at the step that revealed it, before temperature and
+            filters; None where masked or given.
+        entropy: likewise, the entropy in nats of the distribution then.
         top_k: for each revealed position its (id, probability) pairs, best first, at most five.
         nfe: denoiser calls so far.
         ms: milliseconds of this step, denoiser and sampler together; denoiser_ms: the denoiser's part.
-        why: for each revealed position the place of its token in the denoiser's distribution (1: most probable)
-            and what the strategy compared there (a probability, an entropy, a margin, a random number; see
-            strategies.py). rival: the best of that among the positions passed over, None where none was left.
-            bar: the threshold that was to be reached, or the chance that the number had to stay below, if any.
-        edits: what a person did at which position, in EDITS. Such a frame is no step of the sampler: nfe stands
-            still, `revealed` is what the person wrote and `remasked` what the person cleared.
+        why: for each revealed position, the rank of its token in the denoiser's distribution (1: most probable) and
+            the score that the strategy compared there: a probability, an entropy, a margin or a random number.
+        runner_up: the best such score among the positions that stayed masked, None where there is none.
+        threshold: what a score had to reach or, for a probability, stay below, if anything.
+        edits: what a person did at which position, in EDITS. Such a frame is not a step of the sampler: nfe does not
+            grow, `revealed` is what the person wrote and `remasked` what the person cleared.
     """
 
     step: int
@@ -54,18 +54,13 @@ class StepFrame:
     ms: float
     denoiser_ms: float = 0.0
     why: dict[int, tuple[int, float]] = field(default_factory=dict)
-    rival: float | None = None
-    bar: float | None = None
+    runner_up: float | None = None
+    threshold: float | None = None
     edits: dict[int, str] = field(default_factory=dict)
-
-    @property
-    def sampler_ms(self) -> float:
-        """Milliseconds spent outside the denoiser: noise, choice, draw, and the making of this frame."""
-        return self.ms - self.denoiser_ms
 
 
 def frame_of(state: State, began: float | None = None, denoiser_ms: float = 0.0) -> StepFrame:
-    """The frame of a state of one row. `began` is the perf_counter at the step's beginning, if it is timed."""
+    """The frame of a state with one row. `began`: `time.perf_counter()` at the start of the step, if it is timed."""
     revealed = tuple(np.flatnonzero(state.revealed[0]).tolist())
     shown = zip(revealed, state.top_ids.tolist(), state.top_probs.round(DECIMALS).tolist())
     scores = zip(state.rank.tolist(), state.score.round(DECIMALS).tolist())
@@ -80,15 +75,15 @@ def frame_of(state: State, began: float | None = None, denoiser_ms: float = 0.0)
         "top_k": {position: tuple(zip(ids, probs)) for position, ids, probs in shown},
         "nfe": int(state.nfe[0]),
         "why": dict(zip(revealed, scores)),
-        "rival": _numbers(state.rival)[0],
-        "bar": None if state.bar is None else round(min(1.0, state.bar), DECIMALS),
+        "runner_up": _numbers(state.runner_up)[0],
+        "threshold": None if state.threshold is None else round(min(1.0, state.threshold), DECIMALS),
     }
     ms = 0.0 if began is None else (time.perf_counter() - began) * 1e3
     return StepFrame(**fields, ms=round(ms, DECIMALS), denoiser_ms=round(denoiser_ms, DECIMALS))
 
 
 def frame_to_dict(frame: StepFrame) -> dict[str, Any]:
-    """The frame as JSON values: what player.js consumes."""
+    """The frame as JSON values, as player.js reads them."""
     return {
         "step": frame.step,
         "t": frame.t,
@@ -102,12 +97,12 @@ def frame_to_dict(frame: StepFrame) -> dict[str, Any]:
         "ms": frame.ms,
         "denoiser_ms": frame.denoiser_ms,
         "why": {str(p): list(pair) for p, pair in frame.why.items()},
-        "rival": frame.rival,
-        "bar": frame.bar,
+        "runner_up": frame.runner_up,
+        "threshold": frame.threshold,
         "edits": {str(p): kind for p, kind in frame.edits.items()},
     }
 
 
 def _numbers(values: NDArray[np.float64]) -> tuple[float | None, ...]:
-    # v == v fails for NaN alone: nothing was drawn there. Adding 0.0 turns -0.0 into 0.0.
+    # v == v is false only for NaN: nothing was drawn there. Adding 0.0 turns -0.0 into 0.0.
     return tuple([v if v == v else None for v in (values.round(DECIMALS) + 0.0).tolist()])

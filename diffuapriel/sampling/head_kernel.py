@@ -1,18 +1,18 @@
-"""Head and score in one pass: confidence statistics of a distribution over 50,000 tokens, without its logits.
+"""LM head and confidence scores in one Triton pass, without storing the logits.
 
-Imports Triton, so only `scores.head_scores` imports it, on a GPU. Plain twin: `scores.plain_scores`.
+Imports Triton, so `scores.head_scores` imports this module only on a GPU. Plain twin: `scores.plain_scores`.
 
-A program holds a tile of rows and walks its share of the vocabulary, tile by tile. One matrix product gives the logits
-of a tile; five numbers per row are kept and the logits are dropped. The shares are joined afterwards.
+A program takes a tile of rows and iterates over its share of the vocabulary, tile by tile: a matrix product gives the
+logits of a tile, which are reduced to five numbers per row. A second kernel joins the shares.
 
     peak      the largest logit                          exp(peak) / sum = probability of the best token
     total     sum of exp(logit - peak)                   log-sum-exp = peak + log(total)
     weighted  sum of exp(logit - peak) (logit - peak)    entropy = log(total) - weighted / total
-    second    the second largest logit, equal to `peak` where two tokens tie for the best
-    best      id of the best token, the lowest of those that tie
+    second    the second largest logit, equal to `peak` if two tokens tie
+    best      id of the best token, the lowest id in a tie
 
-Logits are accumulated in float32 and then rounded to the head's dtype, as on the plain path: two logits that are equal
-there are equal here. [MASK] and the padding of the vocabulary come after the last token and are not read.
+Logits are accumulated in float32 and then rounded to the head's dtype, as on the plain path, so that logits that tie
+there also tie here. Columns from mask_id on, [MASK] and padding, are not read.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from torch import Tensor
 
 from diffuapriel.ops.triton.launch import precision
 
-# The language of the kernels looks like Python, and its types are not Python's.
+# Triton's kernel language is not typed like Python.
 # pyright: reportArgumentType=false, reportCallIssue=false
 
 
 LOG2E = tl.constexpr(1.4426950408889634)
-LOWEST = tl.constexpr(-1e30)  # below every logit, and still finite: differences of it are no NaN
-LEAST_SHARES = 8  # programs that work on the same rows at the same time, so that they are read from the cache
-WAVES = 4  # programs for each multiprocessor, or the last ones would leave most of them idle
-JOINED = 128  # rows of a program of the second kernel
+LOWEST = tl.constexpr(-1e30)  # below every logit but finite, so that differences are not NaN
+MIN_SHARES = 8  # programs that read the same rows at the same time, from the cache
+WAVES = 4  # programs per multiprocessor; with fewer, the last wave leaves most of them idle
+JOIN_ROWS = 128  # rows per program of the second kernel
 
 
 @triton.jit
 def join(peak, total, weighted, second, best, peak2, total2, weighted2, second2, best2):
-    """The five numbers of two parts of a vocabulary, the left one first, become those of both."""
+    """Combine the five numbers of two parts of the vocabulary, the left part first."""
     top = tl.maximum(peak, peak2)
     a, b = tl.exp2((peak - top) * LOG2E), tl.exp2((peak2 - top) * LOG2E)
     weighted = a * (weighted + (peak - top) * total) + b * (weighted2 + (peak2 - top) * total2)
@@ -52,21 +52,21 @@ def join(peak, total, weighted, second, best, peak2, total2, weighted2, second2,
 def shares_kernel(
     rows,  # (n, d_model)
     weight,  # (vocabulary, d_model)
-    count,  # (1,) int64: rows that are wanted; the rest is padding
+    count,  # (1,) int64: rows to score; the rest is padding
     numbers,  # (4, shares, n) float32: peak, total, weighted, second
     ids,  # (shares, n) int32: best
     n,
-    tokens,  # without [MASK]
+    mask_id,  # vocabulary size without [MASK]
     d_model,
     shares,
-    tiles,  # of the vocabulary, for each share
+    tiles,  # of the vocabulary, per share
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
     EVEN: tl.constexpr,  # whether DEPTH divides d_model
     PRECISION: tl.constexpr,
 ):
-    """One tile of rows against one share of the vocabulary. Neighboring programs have the same rows."""
+    """One tile of rows against one share of the vocabulary. Neighboring programs share their rows."""
     row_tile, share = tl.program_id(0) // shares, tl.program_id(0) % shares
     if row_tile * ROWS >= tl.load(count):
         return
@@ -76,9 +76,9 @@ def shares_kernel(
     total, weighted = tl.zeros((ROWS,), tl.float32), tl.zeros((ROWS,), tl.float32)
     best = tl.zeros((ROWS,), tl.int32)
 
-    for tile in range(share * tiles, tl.minimum((share + 1) * tiles, tl.cdiv(tokens, COLUMNS))):
+    for tile in range(share * tiles, tl.minimum((share + 1) * tiles, tl.cdiv(mask_id, COLUMNS))):
         column = tile * COLUMNS + tl.arange(0, COLUMNS)
-        column_start = weight + tl.minimum(column, tokens - 1).to(tl.int64)[None, :] * d_model
+        column_start = weight + tl.minimum(column, mask_id - 1).to(tl.int64)[None, :] * d_model
         logits = tl.zeros((ROWS, COLUMNS), tl.float32)
         for k in range(0, d_model, DEPTH):
             inner = k + tl.arange(0, DEPTH)
@@ -89,13 +89,13 @@ def shares_kernel(
                 b = tl.load(column_start + inner[:, None], mask=(inner < d_model)[:, None], other=0.0)
             logits = tl.dot(a, b, logits, input_precision=PRECISION)
         x = logits.to(rows.dtype.element_ty).to(tl.float32)
-        x = tl.where((column < tokens)[None, :], x, float("-inf"))
+        x = tl.where((column < mask_id)[None, :], x, float("-inf"))
 
         top = tl.max(x, 1)
         w = tl.exp2((x - top[:, None]) * LOG2E)
-        first = tl.min(tl.where(x == top[:, None], column[None, :], tokens), 1)
+        first = tl.min(tl.where(x == top[:, None], column[None, :], mask_id), 1)
         runner_up = tl.max(tl.where(column[None, :] == first[:, None], LOWEST, x), 1)
-        # A token of weight 0 adds nothing; the bound keeps 0 * -inf from becoming NaN.
+        # A token of weight 0 contributes 0; the bound keeps 0 * -inf from becoming NaN.
         share_of_entropy = tl.sum(w * tl.maximum(x - top[:, None], -1000.0), 1)
         peak, total, weighted, second, best = join(
             peak, total, weighted, second, best, top, tl.sum(w, 1), share_of_entropy, runner_up, first
@@ -111,7 +111,7 @@ def shares_kernel(
 
 @triton.jit
 def scores_kernel(numbers, ids, count, probability, entropy, margin, best_id, n, shares, ROWS: tl.constexpr):
-    """Joins the shares of a row, from left to right, and says what they mean."""
+    """Join the shares of a row, from left to right, and compute its scores."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     inside = row < tl.minimum(tl.load(count), n)
     peak, second = tl.full((ROWS,), LOWEST, tl.float32), tl.full((ROWS,), LOWEST, tl.float32)
@@ -133,8 +133,7 @@ def scores_kernel(numbers, ids, count, probability, entropy, margin, best_id, n,
 
 
 class Tile(NamedTuple):
-    """Rows and columns of logits that a program holds at a time, how much of d_model it multiplies at once, and
-    the launch's warps and pipeline stages."""
+    """Rows and columns of a tile of logits, the step along d_model, and the launch's warps and pipeline stages."""
 
     rows: int
     columns: int
@@ -144,26 +143,27 @@ class Tile(NamedTuple):
 
 
 HOPPER = Tile(rows=128, columns=256, depth=64, warps=8, stages=4)  # 192 KB per block: data center cards only
-AMPERE = Tile(rows=128, columns=128, depth=64, warps=8, stages=3)  # with the wider one it spills registers
-FEW = Tile(rows=64, columns=128, depth=64, warps=4, stages=4)  # rows: reading the weight is all the work
-EXACT = Tile(rows=32, columns=64, depth=32, warps=4, stages=2)  # float32, multiplied without tensor cores
+AMPERE = Tile(rows=128, columns=128, depth=64, warps=8, stages=3)  # the wider tile spills registers
+FEW = Tile(rows=64, columns=128, depth=64, warps=4, stages=4)  # bound by reading the weight
+EXACT = Tile(rows=32, columns=64, depth=32, warps=4, stages=2)  # float32, without tensor cores
 
 
 def kernel_scores(
-    rows: Tensor, weight: Tensor, tokens: int, count: Tensor, tile: Tile | None = None
+    rows: Tensor, weight: Tensor, mask_id: int, count: Tensor, tile: Tile | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The fields of `scores.Scores` for each row.
 
-    Args: rows (n, d_model) and weight (`tokens` or more, d_model), contiguous, both float32, bfloat16 or float16;
-    tokens: columns that count, those before [MASK]; count (1,) int64 on the same device: how many of the rows are
-    wanted. The results of the rest are arbitrary; a whole tile of them costs nothing.
+    Args:
+        rows, weight: (n, d_model) and (mask_id or more, d_model), contiguous, both float32, bfloat16 or float16.
+        count: (1,) int64 on the same device, the number of rows to score. The results of the others are arbitrary, and
+            tiles without a row to score are skipped.
     """
     n, d_model = rows.shape
     tile = tile or best_tile(rows)
-    row_tiles, column_tiles = triton.cdiv(n, tile.rows), triton.cdiv(tokens, tile.columns)
-    shares = min(column_tiles, max(LEAST_SHARES, triton.cdiv(WAVES * multiprocessors(rows), row_tiles)))
+    row_tiles, column_tiles = triton.cdiv(n, tile.rows), triton.cdiv(mask_id, tile.columns)
+    shares = min(column_tiles, max(MIN_SHARES, triton.cdiv(WAVES * multiprocessors(rows), row_tiles)))
     tiles = triton.cdiv(column_tiles, shares)
-    shares = triton.cdiv(column_tiles, tiles)  # every share has a tile
+    shares = triton.cdiv(column_tiles, tiles)  # every share has at least one tile
     numbers = rows.new_empty((4, shares, n), dtype=torch.float32)
     ids = rows.new_empty((shares, n), dtype=torch.int32)
     shares_kernel[(row_tiles * shares,)](
@@ -173,7 +173,7 @@ def kernel_scores(
         numbers,
         ids,
         n,
-        tokens,
+        mask_id,
         d_model,
         shares,
         tiles,
@@ -187,8 +187,8 @@ def kernel_scores(
     )
     probability, entropy, margin = rows.new_empty((3, n), dtype=torch.float32)
     best = rows.new_empty((n,), dtype=torch.int64)
-    scores_kernel[(triton.cdiv(n, JOINED),)](
-        numbers, ids, count, probability, entropy, margin, best, n, shares, ROWS=JOINED
+    scores_kernel[(triton.cdiv(n, JOIN_ROWS),)](
+        numbers, ids, count, probability, entropy, margin, best, n, shares, ROWS=JOIN_ROWS
     )
     return probability, entropy, margin, best
 
@@ -204,7 +204,7 @@ def best_tile(rows: Tensor) -> Tile:
 
 
 def multiprocessors(tensor: Tensor) -> int:
-    """How many the device has; 1 for the interpreter."""
+    """The number of multiprocessors; 1 for Triton's interpreter."""
     if not tensor.is_cuda:
         return 1
     return torch.cuda.get_device_properties(tensor.device).multi_processor_count

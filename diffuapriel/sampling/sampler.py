@@ -2,7 +2,7 @@
 
     state = sampler.start(canvas)
     while not sampler.done(state):
-        logits = denoiser(*sampler.question(state))              # only rows that are still masked
+        logits = denoiser(*sampler.model_inputs(state))              # only rows that are still masked
         state = sampler.step(state, logits, sampler.noise(state))
 
 `step` is a pure function: same state, same logits, same noise, same new state; nothing is changed in place.
@@ -11,7 +11,7 @@ depend on the denoiser's architecture: `denoiser(ids, sigma, positions)` is any 
 
 The noise level passed to the denoiser. In training, a share 1 - alpha(t) of each sequence is masked, and the denoiser
 receives sigma = -log alpha(t). The sampler therefore passes the sigma whose masked share equals that of the whole
-canvas, given text counted as unmasked: sigma = -log(1 - share). On an all-mask canvas, `ancestral` and `remask` pass
+canvas, given text counted as unmasked: sigma = -log(1 - share). On an all-mask canvas, `ancestral` and `remdm` pass
 exactly schedule.sigma(t) on a uniform grid from t = 1; with a prompt, the share is that of the free positions times
 the fraction of positions that are free. The strategies that fill by count pass the share that is actually masked, and
 `first_hitting` the one expected at its last hitting time.
@@ -28,22 +28,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffuapriel.diffusion.schedule import Schedule
-from diffuapriel.sampling import tokens as draw
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.config import STRATEGIES, SamplerConfig
+from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.frames import StepFrame, frame_of
 from diffuapriel.sampling.state import State, masked_share
-from diffuapriel.sampling.strategies import CHOOSERS, ON_THE_GRID, Bools, Floats, Moment
-from diffuapriel.sampling.tokens import Noise
-
-__all__ = ["STRATEGIES", "DenoiserLike", "Sampler", "SamplerConfig", "State"]
+from diffuapriel.sampling.strategies import ON_SCHEDULE, SELECTORS, Bools, Floats, StrategyInput
+from diffuapriel.sampling.tokens import Noise, sample_tokens, token_rank
 
 # (ids (B, L) int64, sigma (B,) float32, positions (B, L) bool) -> logits (positions.sum(), mask_id + 1)
-DenoiserLike = Callable[[Tensor, Tensor, Tensor], Tensor]
+DenoiserFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Sampler:
-    """Fills canvases by one strategy.
+    """Fills canvases with one strategy.
 
     Args:
         config: strategy and options.
@@ -70,15 +67,17 @@ class Sampler:
     def start(self, canvas: Canvas | Sequence[Canvas], first_row: int = 0) -> State:
         """The state before the first step; several canvases of one length make one batch.
 
-        Row r draws its noise from stream first_row + r, so samples 32 to 63 of a seed are the same whether they
-        are made together with 0 to 31 or in a batch of their own.
+        Row r draws its noise from stream first_row + r, so samples 32 to 63 of a seed are the same whether they are
+        drawn together with 0 to 31 or in a batch of their own.
         """
         canvases = [canvas] if isinstance(canvas, Canvas) else list(canvas)
         if not canvases:
             raise ValueError("sampler: there is no canvas; give at least one")
         lengths = sorted({len(c) for c in canvases})
         if len(lengths) > 1:
-            raise ValueError(f"sampler: canvases of {lengths} tokens; those of one batch have one length")
+            raise ValueError(
+                f"sampler: canvases of {lengths} tokens; all canvases of a batch must have one length"
+            )
         for c in canvases:
             if c.mask_id != self.mask_id:
                 raise ValueError(
@@ -90,20 +89,20 @@ class Sampler:
         ids = torch.stack([c.ids for c in canvases])
         fixed = torch.stack([c.fixed for c in canvases]).cpu().numpy()
         state = State.initial(ids.cpu().numpy(), fixed, self.mask_id, ids.device, first_row)
-        if self.config.strategy in ON_THE_GRID:
+        if self.config.strategy in ON_SCHEDULE:
             return state
-        return state.but(t=masked_share(state.ids, state.fixed, self.mask_id))
+        return state.replace(t=masked_share(state.ids, state.fixed, self.mask_id))
 
     def done(self, state: State) -> bool:
-        """True when nothing is left to do. `remask` may empty the canvas early and then take tokens back."""
+        """True when no step is left. `remdm` may fill the canvas early and then return tokens to [MASK]."""
         if state.masked.any():
             return False
-        return self.config.strategy != "remask" or state.step >= self.config.steps or bool(state.fixed.all())
+        return self.config.strategy != "remdm" or state.step >= self.config.steps or bool(state.fixed.all())
 
-    def question(self, state: State) -> tuple[Tensor, Tensor, Tensor]:
-        """What to ask the denoiser: ids (B, L) int64, sigma (B,) float32, positions (B, L) bool.
+    def model_inputs(self, state: State) -> tuple[Tensor, Tensor, Tensor]:
+        """The arguments of the next denoiser call: ids (B, L) int64, sigma (B,) float32, positions (B, L) bool.
 
-        Copies: a denoiser that writes to them changes nothing. See the module's docstring for sigma.
+        They are copies: a denoiser may write to them. The module's docstring explains sigma.
         """
         sigma = self.sigma(self.level(state), state.fixed)
         arrays = (state.ids.copy(), sigma, state.masked)
@@ -111,59 +110,61 @@ class Sampler:
         return ids, sigmas, positions
 
     def level(self, state: State) -> Floats:
-        """(B,) the share of the free positions that counts as masked in the next step."""
-        if self.config.strategy in ON_THE_GRID:
+        """(B,) the masked share of the free positions that the next step assumes."""
+        if self.config.strategy in ON_SCHEDULE:
             return np.full(len(state.ids), 1 - self._alphas[-1 - self._steps_left(state)])
         return state.t
 
     def sigma(self, level: Floats, fixed: Bools) -> NDArray[np.float32]:
-        """(..., B) what the denoiser is told of levels (..., B), on canvases of which `fixed` (B, L) is given."""
-        share = np.minimum(level * (~fixed).mean(1), 1 - self._alphas[0])  # no more than in training
+        """(..., B) the sigma of masked shares `level` (..., B) of the free positions, where `fixed` (B, L) is given."""
+        share = np.minimum(level * (~fixed).mean(1), 1 - self._alphas[0])  # at most that of training
         return -np.log1p(-share).astype(np.float32)
 
     def noise(self, state: State) -> Noise:
-        """The numbers that the next step of `state` uses: a function of seed, row and step alone."""
+        """The uniform numbers of the next step of `state`: a function of seed, row and step alone."""
         return Noise.draw(self.config.seed, state.first_row, len(state.ids), state.step, state.ids.shape[1])
 
-    def moment(self, state: State, logits: Tensor, u: Floats) -> Moment:
-        """What a strategy sees of `state` before its next step; u (B, L), the noise that decides where."""
+    def strategy_input(self, state: State, logits: Tensor, u: Floats) -> StrategyInput:
+        """The input of a strategy at the next step of `state`; u (B, L): uniform numbers that select positions."""
         left = self._steps_left(state)
         alphas = (self._alphas[-1 - left], self._alphas[-left])
-        return Moment(state, state.masked, logits, u, self.config, left, alphas)
+        return StrategyInput(state, state.masked, logits, u, self.config, left, alphas)
 
     def step(self, state: State, logits: Tensor, noise: Noise) -> State:
-        """One step, pure.
+        """One pure update step.
 
         Args:
             state: from `start` or an earlier `step`.
             logits: (state.masked.sum(), mask_id + 1), the rows of the masked positions in row-major order.
-            noise: for (batch, length) positions.
-        Raises ValueError for a wrong shape, and for logits that hold NaN or +inf or leave no token to draw.
+            noise: uniform numbers for (B, L) positions.
+
+        Raises ValueError for a wrong shape, and for logits that hold NaN or +inf or permit no token.
         """
         masked = state.masked
         self._check(state, masked, logits, noise)
-        choice = CHOOSERS[self.config.strategy](self.moment(state, logits, noise.where))
-        reveal = choice.reveal
+        selection = SELECTORS[self.config.strategy](self.strategy_input(state, logits, noise.for_positions))
+        reveal = selection.reveal
         rows = torch.from_numpy(np.flatnonzero(reveal[masked])).to(logits.device)
         chosen = logits.index_select(0, rows)
-        uniform = torch.from_numpy(noise.token[reveal]).to(logits.device)
+        uniform = torch.from_numpy(noise.for_tokens[reveal]).to(logits.device)
         seen = self._seen(state, reveal, logits.device)
-        tokens, why = draw.draw_tokens(chosen, self.mask_id, uniform, self.config, seen)
-        rank = draw.rank(chosen, self.mask_id, tokens)
+        tokens, why = sample_tokens(chosen, self.mask_id, uniform, self.config, seen)
+        rank = token_rank(chosen, self.mask_id, tokens)
         probability, entropy, top_ids, top_probs, rank = (a.cpu().numpy() for a in (*why, rank))
-        passed_over = masked & ~reveal & (self.config.strategy not in ON_THE_GRID)  # there each is for itself
-        if choice.open is not None:
-            passed_over &= choice.open
-        best_left = np.where(passed_over, choice.scores, -np.inf).max(1)
+        # On the schedule, positions do not compete: each is revealed independently.
+        passed_over = masked & ~reveal & (self.config.strategy not in ON_SCHEDULE)
+        if selection.candidates is not None:
+            passed_over &= selection.candidates
+        best_left = np.where(passed_over, selection.scores, -np.inf).max(1)
 
         ids, confidences, entropies = state.ids.copy(), state.confidence.copy(), state.entropy.copy()
         ids[reveal], confidences[reveal], entropies[reveal] = tokens.cpu().numpy(), probability, entropy
-        remask = np.zeros_like(reveal) if choice.remask is None else choice.remask
+        remask = np.zeros_like(reveal) if selection.remask is None else selection.remask
         ids[remask], confidences[remask], entropies[remask] = self.mask_id, np.nan, np.nan
-        return state.but(
+        return state.replace(
             ids=ids,
             step=state.step + 1,
-            t=masked_share(ids, state.fixed, self.mask_id) if choice.t is None else choice.t,
+            t=masked_share(ids, state.fixed, self.mask_id) if selection.t is None else selection.t,
             nfe=state.nfe + (masked.sum(1) > 0),
             confidence=confidences,
             entropy=entropies,
@@ -172,28 +173,28 @@ class Sampler:
             top_ids=top_ids,
             top_probs=top_probs.astype(np.float64),
             rank=rank,
-            score=np.abs(choice.scores[reveal]).astype(np.float64),
-            rival=np.where(np.isfinite(best_left), np.abs(best_left), np.nan),
-            bar=choice.bar,
+            score=np.abs(selection.scores[reveal]).astype(np.float64),
+            runner_up=np.where(np.isfinite(best_left), np.abs(best_left), np.nan),
+            threshold=selection.threshold,
         )
 
     @torch.no_grad()
-    def advance(self, denoiser: DenoiserLike, state: State) -> State:
+    def advance(self, denoiser: DenoiserFunction, state: State) -> State:
         """One denoiser call and one step."""
         return self._advance(denoiser, state)[0]
 
-    @torch.no_grad()  # not around a yield: the caller's own gradients are not ours to stop
-    def show(self, denoiser: DenoiserLike, state: State) -> tuple[State, StepFrame]:
-        """`advance`, and the step as a frame: what a "single step" button does."""
+    @torch.no_grad()  # not around a yield, which would disable the caller's own gradients
+    def advance_with_frame(self, denoiser: DenoiserFunction, state: State) -> tuple[State, StepFrame]:
+        """`advance`, and the step as a frame."""
         began = time.perf_counter()
         state, denoiser_ms = self._advance(denoiser, state)
         return state, frame_of(state, began, denoiser_ms)
 
-    def stream(self, denoiser: DenoiserLike, canvas: Canvas | State) -> Iterator[StepFrame]:
-        """Yields the start as frame 0, then a frame a step, until no [MASK] is left.
+    def stream(self, denoiser: DenoiserFunction, canvas: Canvas | State) -> Iterator[StepFrame]:
+        """Yield the start as frame 0, then one frame per step, until no [MASK] is left.
 
-        Takes a canvas, or a state of one row to go on from. Nothing is computed ahead: the generator may be
-        paused between frames, and closing it (or dropping it) lets go of the denoiser and its tensors.
+        Takes a canvas, or a state of one row to continue from. Nothing is computed ahead: the generator may be paused
+        between frames, and closing or dropping it releases the denoiser and its tensors.
         """
         state = canvas if isinstance(canvas, State) else self.start(canvas)
         if len(state.ids) != 1:
@@ -202,21 +203,21 @@ class Sampler:
             )
         return self._frames(denoiser, state)
 
-    def _frames(self, denoiser: DenoiserLike, state: State) -> Iterator[StepFrame]:
+    def _frames(self, denoiser: DenoiserFunction, state: State) -> Iterator[StepFrame]:
         try:
             yield frame_of(state)
             while not self.done(state):
-                state, frame = self.show(denoiser, state)
+                state, frame = self.advance_with_frame(denoiser, state)
                 yield frame
         finally:
             del denoiser, state
 
-    def _advance(self, denoiser: DenoiserLike, state: State) -> tuple[State, float]:
-        """The next state, and the milliseconds that the denoiser took of it."""
+    def _advance(self, denoiser: DenoiserFunction, state: State) -> tuple[State, float]:
+        """The next state, and the milliseconds spent in the denoiser."""
         noise = self.noise(state)
-        ids, sigma, positions = self.question(state)
-        busy = state.masked.sum(1) > 0  # rows that still have a hole
-        if not busy.any():  # `remask` between two returns to [MASK]: nothing to ask
+        ids, sigma, positions = self.model_inputs(state)
+        busy = state.masked.sum(1) > 0  # rows that still have a [MASK]
+        if not busy.any():  # `remdm`, before it returns tokens to [MASK]: no logits needed
             return self.step(state, torch.empty(0, self.mask_id + 1), noise), 0.0
         if not busy.all():
             rows = torch.from_numpy(np.flatnonzero(busy)).to(ids.device)
@@ -224,16 +225,16 @@ class Sampler:
         began = time.perf_counter()
         logits = denoiser(ids, sigma, positions)
         if logits.is_cuda:
-            torch.cuda.synchronize(logits.device)  # or the clock would stop before the GPU does
+            torch.cuda.synchronize(logits.device)  # or the clock would stop before the GPU has finished
         denoiser_ms = (time.perf_counter() - began) * 1e3
         return self.step(state, logits, noise), denoiser_ms
 
     def _steps_left(self, state: State) -> int:
-        """Steps to go, the next one included; 1 also for a canvas that was reopened after its last step."""
+        """Steps left, including the next one; also 1 for a canvas edited after its last step."""
         return max(1, self.config.steps - state.step)
 
     def _seen(self, state: State, reveal: Bools, device: torch.device) -> Tensor | None:
-        """(chosen, mask_id) bool: tokens already on the canvas of each chosen position."""
+        """(revealed, mask_id) bool: the tokens already on the canvas of each position to reveal."""
         if self.config.repetition_penalty == 1:
             return None
         present = np.zeros((len(state.ids), self.mask_id + 1), dtype=bool)
@@ -247,7 +248,7 @@ class Sampler:
                 f"sampler: logits have shape {tuple(logits.shape)} and dtype {logits.dtype}; they must be {expected} "
                 "(masked positions, vocabulary with [MASK]) and floating point"
             )
-        if noise.where.shape != state.ids.shape:
+        if noise.for_positions.shape != state.ids.shape:
             raise ValueError(
-                f"sampler: noise is for shape {noise.where.shape}; the state has {state.ids.shape}"
+                f"sampler: noise is for shape {noise.for_positions.shape}; the state has {state.ids.shape}"
             )

@@ -1,7 +1,7 @@
-"""How sure the denoiser is at each position, from what its head reads: by a kernel on a GPU, else from the logits.
+"""Confidence scores at each position, from the head's inputs: by a Triton kernel on a GPU, elsewhere from the logits.
 
-rows (n, d_model) is what the head reads at n positions; weight (vocabulary, d_model) is the head's. The logits are
-rows weight^T; the columns from `tokens` on, [MASK] and padding, are ignored.
+rows (n, d_model) are the head's inputs at n positions and weight (vocabulary, d_model) is the head: logits are
+rows weight^T. Columns from mask_id on, [MASK] and padding, are ignored.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffuapriel.ops.triton import launch as triton_launch
-from diffuapriel.sampling import tokens as draw
+from diffuapriel.sampling import tokens
 
 
 class Scores(NamedTuple):
-    """Of n distributions: probability of the best token, entropy (nats), lead of the best over the second, each (n,)
-    float32, and the best token (n,) int64."""
+    """Of n distributions: probability of the best token, entropy (nats) and margin of the best token over the second,
+    each (n,) float32, and the best token, (n,) int64."""
 
     probability: Tensor
     entropy: Tensor
@@ -27,7 +27,7 @@ class Scores(NamedTuple):
 
 
 def unsupported_reason(weight: Tensor) -> str | None:
-    """None when scores can be had on this head's device without waiting for it; else one line: the reason."""
+    """Why scores on this head's device would need a synchronization, in one line; None if they do not."""
     if not weight.is_cuda:
         return None
     if not triton_launch.installed():
@@ -40,21 +40,21 @@ def unsupported_reason(weight: Tensor) -> str | None:
     return None
 
 
-def head_scores(rows: Tensor, weight: Tensor, tokens: int, count: Tensor) -> Scores:
-    """Scores of the first `count` rows ((1,) int64, on the same device); those of the rest are arbitrary."""
+def head_scores(rows: Tensor, weight: Tensor, mask_id: int, count: Tensor) -> Scores:
+    """Scores of the first `count` rows ((1,) int64, on the same device); those of the other rows are arbitrary."""
     if not weight.is_cuda:
-        return plain_scores(rows, weight, tokens)
+        return plain_scores(rows, weight, mask_id)
     from diffuapriel.sampling.head_kernel import kernel_scores
 
-    return Scores(*kernel_scores(rows.contiguous(), weight, tokens, count))
+    return Scores(*kernel_scores(rows.contiguous(), weight, mask_id, count))
 
 
-def plain_scores(rows: Tensor, weight: Tensor, tokens: int) -> Scores:
-    """The same from logits in full, (n, tokens + 1). Raises ValueError where they are no distribution."""
-    logits = F.linear(rows, weight)[:, : tokens + 1]
+def plain_scores(rows: Tensor, weight: Tensor, mask_id: int) -> Scores:
+    """The same from the full logits, (n, mask_id + 1). Raises ValueError for logits that are not a distribution."""
+    logits = F.linear(rows, weight)[:, : mask_id + 1]
     return Scores(
-        draw.top_probability(logits, tokens),
-        draw.entropy(logits, tokens),
-        draw.margin(logits, tokens),
-        logits[:, :tokens].argmax(-1),
+        tokens.top_probability(logits, mask_id),
+        tokens.entropy(logits, mask_id),
+        tokens.margin(logits, mask_id),
+        logits[:, :mask_id].argmax(-1),
     )

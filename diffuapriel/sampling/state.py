@@ -1,8 +1,8 @@
-"""The state between two steps: everything that the next step and the next frame need, and no more.
+"""The state between two steps: everything that the next step and the next frame need.
 
-A state never changes: its arrays are read-only, so it can be kept, branched from and continued. They are NumPy
-arrays on the host, whatever the denoiser runs on: an operation on a few hundred numbers costs a microsecond
-there, several in torch, and a synchronization on a GPU.
+A state is immutable: its arrays are read-only, so it can be kept, branched from and continued. They are NumPy arrays on
+the host, whatever device the denoiser runs on: an operation on a few hundred numbers costs a microsecond in NumPy,
+several in torch, and a synchronization on a GPU.
 Shapes: B rows, L positions, k positions revealed by the last step (row-major).
 """
 
@@ -18,23 +18,23 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """A batch of canvases, half filled.
+    """A batch of partially filled canvases.
 
     Attributes:
         ids: (B, L) int64; fixed: (B, L) bool; mask_id: as on a canvas.
         device: where the denoiser is.
-        first_row: number of row 0's noise stream; step: steps made so far.
-        t: (B,) float64, from 1 to 0: the schedule's time for `ancestral` and `remask`, else the share of the
-            free positions that is masked (for `first_hitting` its expectation at the last hitting time).
-        nfe: (B,) int64: denoiser calls in which the row took part.
-        confidence, entropy: (B, L) float64: probability of the token at the step that revealed it and entropy
-            (nats) of the distribution then; NaN where masked or given.
-        revealed, remasked: (B, L) bool: what the last step did.
+        first_row: the noise stream of row 0; step: steps made so far.
+        t: (B,) float64, from 1 to 0: the schedule's time for `ancestral` and `remdm`, else the masked share of the
+            free positions (for `first_hitting`, its expectation at the last hitting time).
+        nfe: (B,) int64: number of denoiser calls that included the row.
+        confidence, entropy: (B, L) float64: probability of the token at the step that revealed it, and entropy (nats)
+            of the distribution then; NaN where masked or given.
+        revealed, remasked: (B, L) bool: the positions that the last step changed.
         top_ids int64, top_probs float64: (k, up to 5): the most probable tokens at the revealed positions.
-        rank (k,) int64: place of the revealed token in the denoiser's distribution, from 1.
-        score (k,) float64: what the strategy compared there; rival (B,): the best score among the positions that
-            stayed masked, NaN where there is none. Both without sign: an entropy is an entropy.
-        bar: what a score had to reach or to stay below, where the strategy has such a bar.
+        rank: (k,) int64: rank of the revealed token in the denoiser's distribution, from 1.
+        score: (k,) float64: what the strategy compared there; runner_up: (B,): the best score among the positions
+            that stayed masked, NaN where there is none. Both are absolute values: entropies are compared negated.
+        threshold: what a score had to reach or stay below, for the strategies that have such a threshold.
     """
 
     ids: NDArray[np.int64]
@@ -53,8 +53,8 @@ class State:
     top_probs: NDArray[np.float64]
     rank: NDArray[np.int64]
     score: NDArray[np.float64]
-    rival: NDArray[np.float64]
-    bar: float | None = None
+    runner_up: NDArray[np.float64]
+    threshold: float | None = None
 
     def __post_init__(self) -> None:
         for name in _ARRAYS:
@@ -69,7 +69,7 @@ class State:
         device: torch.device,
         first_row: int,
     ) -> State:
-        """Before the first step, at t = 1."""
+        """The state before the first step, at t = 1."""
         return cls(
             ids=ids,
             fixed=fixed,
@@ -87,21 +87,21 @@ class State:
             top_probs=np.empty((0, 0)),
             rank=np.empty(0, dtype=np.int64),
             score=np.empty(0),
-            rival=np.full(len(ids), np.nan),
+            runner_up=np.full(len(ids), np.nan),
         )
 
     @property
     def masked(self) -> NDArray[np.bool_]:
-        """(B, L): the holes."""
+        """(B, L): the masked positions."""
         return self.ids == self.mask_id
 
-    def but(self, **changes: Any) -> State:
+    def replace(self, **changes: Any) -> State:
         """A new state with some fields replaced."""
         return replace(self, **changes)
 
 
 def masked_share(ids: NDArray[np.int64], fixed: NDArray[np.bool_], mask_id: int) -> NDArray[np.float64]:
-    """(B,): masked positions over free ones; 0 where nothing is free."""
+    """(B,): masked positions / free positions; 0 where no position is free."""
     return (ids == mask_id).sum(1) / np.maximum(1, (~fixed).sum(1))
 
 

@@ -1,1 +1,1 @@
-"""Recorded and steered generations: the trace, its file format, its pictures and its player."""
+"""Recorded and steered generations: the trace, its file format, its GIF and its player."""

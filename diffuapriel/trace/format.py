@@ -1,16 +1,19 @@
-"""The file format of a trace, version 2, and the checks that a foreign file must pass.
+"""The file format of a trace, version 3, and the checks that a foreign file must pass.
 
-    {"schema": "diffuapriel-trace", "version": 2,
+    {"schema": "diffuapriel-trace", "version": 3,
      "meta": {"model", "architecture", "tokenizer", "strategy", "steps", "temperature", "seed", "created", ...},
      "length": 64, "mask_id": 4097, "eos_id": 4096, "fixed": [true, false, ...],
      "vocab": {"12": "Mia", ...},                            display string of every id that appears
      "frames": [{"step", "t", "ids", "revealed", "remasked", "confidence", "entropy", "top_k", "nfe", "ms",
-                 "denoiser_ms", "why", "rival", "bar", "edits"}, ...]}
+                 "denoiser_ms", "why", "runner_up", "threshold", "edits"}, ...]}
 
 The fields of a frame are those of `StepFrame`; `top_k` is {"position": [[id, probability], ...]}, `why` is
-{"position": [rank, score]}, `edits` is {"position": "pin", ...}. `meta` may hold further plain values. The fields
-from `denoiser_ms` on may be missing, then they are 0 or empty: that is version 1, which is read too. Everything
-else is required, nothing else is permitted, and every value is checked: a trace may come from a stranger.
+{"position": [rank, score]} and `edits` is {"position": "pin", ...}. `meta` may hold further plain values. Frame fields
+from `denoiser_ms` on may be missing, which means 0 or empty. All other fields are required, no further ones are
+permitted, and every value is checked: a trace may come from a stranger.
+
+Older versions are read too. Version 2 calls `runner_up` "rival" and `threshold` "bar", and has the strategies
+"confidence" (now low_confidence) and "remask" (now remdm). Version 1 has no frame field after `denoiser_ms`.
 """
 
 from __future__ import annotations
@@ -18,222 +21,50 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from diffuapriel.sampling.canvas import MAX_LENGTH
-from diffuapriel.sampling.config import MAX_SEED, MAX_STEPS, STRATEGIES
+from diffuapriel.sampling.config import MAX_SEED, MAX_STEPS, RENAMED_STRATEGIES, STRATEGIES
 from diffuapriel.sampling.frames import EDITS, StepFrame
 
 SCHEMA = "diffuapriel-trace"
-VERSION = 2
-READ = (1, 2)
+VERSION = 3
+READ = (1, 2, 3)
 MAX_BYTES = 256 * 1024 * 1024
 MAX_IDS = 2**31  # vocabulary sizes
 MAX_TEXT = 4096  # characters of one display string or one value of meta
 MAX_ALTERNATIVES = 64
 
-_TOP = ("schema", "version", "meta", "length", "mask_id", "eos_id", "fixed", "vocab", "frames")
-_FRAME = ("step", "t", "ids", "revealed", "remasked", "confidence", "entropy", "top_k", "nfe", "ms")
-_OPTIONAL = ("denoiser_ms", "why", "rival", "bar", "edits")
+
+class Leaf(NamedTuple):
+    """A rule for one value: whether it fits, and what is permitted, in words."""
+
+    fits: Callable[[Any], bool]
+    permitted: str
 
 
-def parse(text: str | bytes) -> dict[str, Any]:
-    """The checked JSON object of a trace. Raises ValueError that says what is wrong, and TypeError for no text."""
-    if not isinstance(text, str | bytes):
-        raise TypeError(f"trace: from_json takes the text of a trace, not {type(text).__name__}")
-    if len(text) > MAX_BYTES:
-        raise ValueError(f"trace: the file has {len(text):,} bytes; permitted: up to {MAX_BYTES:,}")
-    try:
-        data = json.loads(text, parse_constant=_no_constant)
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # also what is not UTF-8, and numbers of thousands of digits
-        raise ValueError(f"trace: this is not JSON ({error}); the file is damaged or no trace") from error
-    return check(data)
+class Keyed(NamedTuple):
+    """A rule for an object with numbers as keys: the rule of its values, and the number after the last key."""
+
+    item: Any
+    end: int
 
 
-def check(data: Any) -> dict[str, Any]:
-    """`data` itself if it is a trace of this version; otherwise ValueError naming the field and what it may hold."""
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        raise ValueError(f'trace: this is no DiffuApriel trace (it has no "schema": "{SCHEMA}")')
-    if type(data.get("version")) is not int or data["version"] not in READ:
-        raise ValueError(
-            f"trace: version {_show(data.get('version'))}; this program reads the versions {READ[0]} to {READ[-1]}; "
-            "record the trace again, or use the program that wrote it"
-        )
-    _fields(data, "the trace", _TOP)
-    length = _whole(data["length"], "length", 1, MAX_LENGTH)
-    mask_id = _whole(data["mask_id"], "mask_id", 1, MAX_IDS)
-    _whole(data["eos_id"], "eos_id", 0, mask_id - 1)
-    _check_meta(data["meta"])
-    _items(data["fixed"], "fixed", length, lambda v: type(v) is bool, "true or false")
-    known = _check_vocab(data["vocab"], mask_id)
-    frames = data["frames"]
-    if type(frames) is not list or not frames:
-        raise ValueError(f"trace: frames is {_show(frames)}; it must be a list of one frame or more")
-    before = {"step": -1, "nfe": 0}
-    for i, frame in enumerate(frames):
-        _check_frame(frame, f"frames[{i}]", length, known, before)
-        before = frame
-    return data
+def _whole(low: int, high: int) -> Leaf:
+    return Leaf(lambda v: type(v) is int and low <= v <= high, f"whole numbers from {low} to {high}")
 
 
-def frames_of(data: dict[str, Any]) -> tuple[StepFrame, ...]:
-    """The frames of a checked trace."""
-    return tuple(
-        StepFrame(
-            step=f["step"],
-            t=float(f["t"]),
-            ids=tuple(f["ids"]),
-            revealed=tuple(f["revealed"]),
-            remasked=tuple(f["remasked"]),
-            confidence=tuple(None if v is None else float(v) for v in f["confidence"]),
-            entropy=tuple(None if v is None else float(v) for v in f["entropy"]),
-            top_k={int(p): tuple((i, float(q)) for i, q in pairs) for p, pairs in f["top_k"].items()},
-            nfe=f["nfe"],
-            ms=float(f["ms"]),
-            denoiser_ms=float(f.get("denoiser_ms", 0.0)),
-            why={int(p): (rank, float(score)) for p, (rank, score) in f.get("why", {}).items()},
-            rival=None if f.get("rival") is None else float(f["rival"]),
-            bar=None if f.get("bar") is None else float(f["bar"]),
-            edits={int(p): kind for p, kind in f.get("edits", {}).items()},
-        )
-        for f in data["frames"]
-    )
+def _number(low: float, high: float) -> Leaf:
+    return Leaf(lambda v: _is_number(v) and low <= v <= high, f"{low:g} to {high:g}")
 
 
-def _check_meta(meta: Any) -> None:
-    texts, numbers = ("model", "architecture", "tokenizer", "created"), ("steps", "temperature", "seed")
-    _fields(meta, "meta", (*texts, "strategy", *numbers), more=True)
-    for name, value in meta.items():
-        if not (value is None or type(value) is bool or _is_number(value) or _is_text(value)):
-            raise ValueError(
-                f"trace: meta[{_show(name)}] is {_show(value)}; it must be text, a number or true/false"
-            )
-    for name in texts:
-        if type(meta[name]) is not str:
-            raise ValueError(f"trace: meta.{name} is {_show(meta[name])}; it must be text")
-    if meta["strategy"] not in STRATEGIES:
-        raise ValueError(
-            f"trace: meta.strategy is {_show(meta['strategy'])}; permitted: {', '.join(STRATEGIES)}"
-        )
-    _whole(meta["steps"], "meta.steps", 1, MAX_STEPS)
-    _whole(meta["seed"], "meta.seed", 0, MAX_SEED)
-    _number(meta["temperature"], "meta.temperature", 0, 100)
+def _or_null(leaf: Leaf) -> Leaf:
+    return Leaf(lambda v: v is None or leaf.fits(v), f"null or {leaf.permitted}")
 
 
-def _check_vocab(vocab: Any, mask_id: int) -> set[int]:
-    if type(vocab) is not dict:
-        raise ValueError(f"trace: vocab is {_show(vocab)}; it must map ids to texts")
-    for key, text in vocab.items():
-        if not _is_index(key, mask_id + 1):
-            raise ValueError(f"trace: vocab has the key {_show(key)}; permitted: the ids 0 to {mask_id}")
-        if not _is_text(text):
-            raise ValueError(
-                f"trace: vocab[{key}] is {_show(text)}; it must be text of up to {MAX_TEXT:,} characters"
-            )
-    return {int(key) for key in vocab}
-
-
-def _check_frame(frame: Any, at: str, length: int, known: set[int], before: dict[str, Any]) -> None:
-    _fields(frame, at, _FRAME, optional=_OPTIONAL)
-    _whole(frame["step"], f"{at}.step", before["step"] + 1, 2**53)
-    _whole(frame["nfe"], f"{at}.nfe", before["nfe"], 2**53)
-    _number(frame["t"], f"{at}.t", 0, 1)
-    _number(frame["ms"], f"{at}.ms", 0, 1e15)
-    _number(frame.get("denoiser_ms", 0.0), f"{at}.denoiser_ms", 0, 1e15)
-    _items(frame["ids"], f"{at}.ids", length, lambda v: type(v) is int and v in known, "ids that vocab names")
-    for name in ("revealed", "remasked"):
-        _check_positions(frame[name], f"{at}.{name}", length)
-    for name, high in (("confidence", 1.0), ("entropy", 1e6)):
-        _items(
-            frame[name],
-            f"{at}.{name}",
-            length,
-            lambda v, high=high: v is None or (_is_number(v) and 0 <= v <= high),
-            f"null or 0 to {high:g}",
-        )
-    for key, pairs in _by_position(frame["top_k"], f"{at}.top_k", length):
-        _check_alternatives(pairs, f"{at}.top_k[{key}]", known)
-    _check_reasons(frame, at, length)
-
-
-def _check_reasons(frame: dict[str, Any], at: str, length: int) -> None:
-    """The fields of version 2: why each token came, and what a person did."""
-    for key, pair in _by_position(frame.get("why", {}), f"{at}.why", length):
-        if type(pair) is not list or len(pair) != 2:
-            raise ValueError(f"trace: {at}.why[{key}] is {_show(pair)}; it must be [rank, score]")
-        _whole(pair[0], f"{at}.why[{key}][0]", 1, MAX_IDS)
-        _number(pair[1], f"{at}.why[{key}][1]", 0, 1e6)
-    for name in ("rival", "bar"):
-        if frame.get(name) is not None:
-            _number(frame[name], f"{at}.{name}", 0, 1e6)
-    for key, kind in _by_position(frame.get("edits", {}), f"{at}.edits", length):
-        if kind not in EDITS:
-            raise ValueError(f"trace: {at}.edits[{key}] is {_show(kind)}; permitted: {', '.join(EDITS)}")
-
-
-def _by_position(values: Any, at: str, length: int) -> Iterable[tuple[str, Any]]:
-    if type(values) is not dict:
-        raise ValueError(f"trace: {at} is {_show(values)}; it must map positions to what was there")
-    for key in values:
-        if not _is_index(key, length):
-            raise ValueError(f"trace: {at} has the key {_show(key)}; permitted: positions 0 to {length - 1}")
-    return values.items()
-
-
-def _check_positions(positions: Any, at: str, length: int) -> None:
-    last = -1
-    for p in _items(positions, at, None, lambda v: type(v) is int and 0 <= v < length, f"0 to {length - 1}"):
-        if p <= last:
-            raise ValueError(f"trace: {at} is not ascending: {p} follows {last}")
-        last = p
-
-
-def _check_alternatives(pairs: Any, at: str, known: set[int]) -> None:
-    def is_pair(v: Any) -> bool:
-        return type(v) is list and len(v) == 2 and type(v[0]) is int and v[0] in known and _is_number(v[1])
-
-    for _, probability in _items(pairs, at, None, is_pair, "[id that vocab names, probability]"):
-        _number(probability, at, 0, 1)
-    if len(pairs) > MAX_ALTERNATIVES:
-        raise ValueError(f"trace: {at} has {len(pairs)} alternatives; permitted: up to {MAX_ALTERNATIVES}")
-
-
-def _fields(
-    data: Any, at: str, required: Iterable[str], *, optional: Iterable[str] = (), more: bool = False
-) -> None:
-    if type(data) is not dict:
-        raise ValueError(f"trace: {at} is {_show(data)}; it must be an object")
-    missing = [name for name in required if name not in data]
-    unknown = [] if more else [name for name in data if name not in (*required, *optional)]
-    if missing or unknown:
-        raise ValueError(f"trace: {at} lacks the fields {missing} and has unknown fields {_show(unknown)}")
-
-
-def _items(
-    values: Any, at: str, length: int | None, fits: Callable[[Any], bool], permitted: str
-) -> list[Any]:
-    if type(values) is not list or (length is not None and len(values) != length):
-        size = f"a list of {len(values)}" if type(values) is list else _show(values)
-        raise ValueError(f"trace: {at} is {size}; it must be a list" + (f" of {length}" if length else ""))
-    for i, value in enumerate(values):
-        if not fits(value):
-            raise ValueError(f"trace: {at}[{i}] is {_show(value)}; permitted: {permitted}")
-    return values
-
-
-def _whole(value: Any, at: str, low: int, high: int) -> int:
-    if type(value) is not int or not low <= value <= high:
-        raise ValueError(f"trace: {at} is {_show(value)}; permitted: whole numbers from {low} to {high}")
-    return value
-
-
-def _number(value: Any, at: str, low: float, high: float) -> None:
-    if not _is_number(value) or not low <= value <= high:
-        raise ValueError(f"trace: {at} is {_show(value)}; permitted: {low:g} to {high:g}")
+def _choice(names: tuple[str, ...]) -> Leaf:
+    return Leaf(lambda v: type(v) is str and v in names, ", ".join(names))
 
 
 def _is_number(value: Any) -> bool:
@@ -241,12 +72,183 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_text(value: Any) -> bool:
-    # A lone surrogate is valid JSON and no valid text: it could not be written into a page.
+    # A lone surrogate is valid JSON but cannot be written into a page.
     return type(value) is str and len(value) <= MAX_TEXT and not re.search("[\ud800-\udfff]", value)
 
 
-def _is_index(key: str, end: int) -> bool:
-    return re.fullmatch("0|[1-9][0-9]{0,9}", key) is not None and int(key) < end
+ANY = Leaf(lambda v: True, "")
+TEXT = Leaf(_is_text, f"text of up to {MAX_TEXT:,} characters")
+FLAG = Leaf(lambda v: type(v) is bool, "true or false")
+PLAIN = Leaf(
+    lambda v: v is None or type(v) is bool or _is_number(v) or _is_text(v), "text, numbers, true/false"
+)
+COUNT = _whole(0, 2**53)  # up to the largest integer that JavaScript holds exactly
+MS = _number(0, 1e15)
+SCORE = _or_null(_number(0, 1e6))
+
+META = {
+    "model": TEXT,
+    "architecture": TEXT,
+    "tokenizer": TEXT,
+    "created": TEXT,
+    "strategy": _choice(STRATEGIES),
+    "steps": _whole(1, MAX_STEPS),
+    "temperature": _number(0, 100),
+    "seed": _whole(0, MAX_SEED),
+    "*": PLAIN,  # every other field
+}
+TOP = dict.fromkeys(("schema", "version", "eos_id", "fixed", "vocab", "frames"), ANY)
+TOP |= {"length": _whole(1, MAX_LENGTH), "mask_id": _whole(1, MAX_IDS), "meta": META}
+
+
+def _frame(length: int, ids: set[int]) -> dict[str, Any]:
+    """The rules of a frame. A list [rule] is any list, [rule, n] one of n items, a tuple a list of just these items."""
+    token = Leaf(lambda v: type(v) is int and v in ids, "ids that vocab names")
+    position = Leaf(lambda v: type(v) is int and 0 <= v < length, f"0 to {length - 1}")
+    return {
+        "step": COUNT,
+        "t": _number(0, 1),
+        "ids": [token, length],
+        "revealed": [position],
+        "remasked": [position],
+        "confidence": [_or_null(_number(0, 1)), length],
+        "entropy": [SCORE, length],
+        "top_k": Keyed([(token, _number(0, 1))], length),
+        "nfe": COUNT,
+        "ms": MS,
+        "denoiser_ms?": MS,  # "?": may be missing
+        "why?": Keyed((_whole(1, MAX_IDS), _number(0, 1e6)), length),
+        "runner_up?": SCORE,
+        "threshold?": SCORE,
+        "edits?": Keyed(_choice(EDITS), length),
+    }
+
+
+def _check(rule: Any, value: Any, at: str = "") -> None:
+    """Raise ValueError with the name `at` of the first value that breaks its rule."""
+    if isinstance(rule, Leaf):
+        _require(rule.fits(value), at, value, f"permitted: {rule.permitted}")
+    elif isinstance(rule, Keyed):
+        _require(type(value) is dict, at, value, "it must be an object with numbers as keys")
+        for key, item in value.items():
+            if not re.fullmatch("0|[1-9][0-9]{0,9}", key) or int(key) >= rule.end:
+                raise ValueError(f"trace: {at} has the key {_show(key)}; permitted: 0 to {rule.end - 1}")
+            _check(rule.item, item, f"{at}[{key}]")
+    elif isinstance(rule, dict):
+        _require(type(value) is dict, at, value, "it must be an object")
+        rules = {name.removesuffix("?"): inner for name, inner in rule.items()}
+        missing = [name for name in rule if name not in value and name[-1] not in "?*"]
+        unknown = [name for name in value if name not in rules and "*" not in rule]
+        if missing or unknown:
+            what = f"lacks the fields {missing} and has unknown fields {_show(unknown)}"
+            raise ValueError(f"trace: {at or 'the trace'} {what}")
+        for name, item in value.items():
+            _check(
+                rules.get(name) or rules["*"],
+                item,
+                f"{at}.{name if name in rules else _show(name)}".lstrip("."),
+            )
+    else:
+        item, *lengths = rule if isinstance(rule, list) else (None, len(rule))
+        if type(value) is not list or (lengths and len(value) != lengths[0]):
+            shown = f"a list of {len(value)}" if type(value) is list else _show(value)
+            raise ValueError(
+                f"trace: {at} is {shown}; it must be a list" + "".join(f" of {n}" for n in lengths)
+            )
+        for i, inner in enumerate(value):
+            _check(item or rule[i], inner, f"{at}[{i}]")
+
+
+def _require(fits: bool, at: str, value: Any, what: str) -> None:
+    if not fits:
+        raise ValueError(f"trace: {at} is {_show(value)}; {what}")
+
+
+def parse(text: str | bytes) -> dict[str, Any]:
+    """The checked JSON object of a trace, as version 3. Raises ValueError for a damaged file, TypeError for no text."""
+    if not isinstance(text, str | bytes):
+        raise TypeError(f"trace: from_json takes the text of a trace, not {type(text).__name__}")
+    if len(text) > MAX_BYTES:
+        raise ValueError(f"trace: the file has {len(text):,} bytes; permitted: up to {MAX_BYTES:,}")
+    try:
+        data = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:  # also for text that is not UTF-8 and for huge numbers
+        raise ValueError(f"trace: this is not JSON ({error}); the file is damaged or no trace") from error
+    return check(data)
+
+
+def check(data: Any) -> dict[str, Any]:
+    """`data`, upgraded in place, if it is a trace; else raises ValueError that names the field and what it may hold."""
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        raise ValueError(f'trace: this is no DiffuApriel trace (it has no "schema": "{SCHEMA}")')
+    if type(data.get("version")) is not int or data["version"] not in READ:
+        raise ValueError(
+            f"trace: version {_show(data.get('version'))}; this program reads the versions {READ[0]} to {READ[-1]}; "
+            "record the trace again, or use the program that wrote it"
+        )
+    _upgrade(data)
+    _check(TOP, data)
+    length, mask_id, frames = data["length"], data["mask_id"], data["frames"]
+    _check(_whole(0, mask_id - 1), data["eos_id"], "eos_id")
+    _check([FLAG, length], data["fixed"], "fixed")
+    _check(Keyed(TEXT, mask_id + 1), data["vocab"], "vocab")
+    _require(frames != [], "frames", frames, "it must be a list of one frame or more")
+    _check([_frame(length, {int(key) for key in data["vocab"]})], frames, "frames")
+    before = {"step": -1, "nfe": 0}
+    for i, frame in enumerate(frames):
+        _check(_whole(before["step"] + 1, 2**53), frame["step"], f"frames[{i}].step")
+        _check(_whole(before["nfe"], 2**53), frame["nfe"], f"frames[{i}].nfe")
+        for name in ("revealed", "remasked"):
+            if frame[name] != sorted(set(frame[name])):
+                raise ValueError(f"trace: frames[{i}].{name} is not ascending: {_show(frame[name])}")
+        most = max(map(len, frame["top_k"].values()), default=0)
+        if most > MAX_ALTERNATIVES:
+            raise ValueError(
+                f"trace: frames[{i}].top_k has {most} alternatives; permitted: up to {MAX_ALTERNATIVES}"
+            )
+        before = frame
+    return data
+
+
+def _upgrade(data: dict[str, Any]) -> None:
+    """Give a trace of an older version the names of this one. Its values have not been checked yet."""
+    if data["version"] < 3:
+        meta, frames = data.get("meta"), data.get("frames")
+        if type(meta) is dict and type(meta.get("strategy")) is str:
+            meta["strategy"] = RENAMED_STRATEGIES.get(meta["strategy"], meta["strategy"])
+        for frame in frames if type(frames) is list else ():
+            for old, new in (("rival", "runner_up"), ("bar", "threshold")):
+                if type(frame) is dict and old in frame:
+                    frame[new] = frame.pop(old)
+    data["version"] = VERSION
+
+
+def frames_of(data: dict[str, Any]) -> tuple[StepFrame, ...]:
+    """The frames of a checked trace."""
+
+    def number(value: float | None) -> float | None:
+        return None if value is None else float(value)
+
+    return tuple(
+        StepFrame(
+            step=f["step"],
+            t=float(f["t"]),
+            ids=tuple(f["ids"]),
+            revealed=tuple(f["revealed"]),
+            remasked=tuple(f["remasked"]),
+            confidence=tuple(map(number, f["confidence"])),
+            entropy=tuple(map(number, f["entropy"])),
+            top_k={int(p): tuple((i, float(q)) for i, q in pairs) for p, pairs in f["top_k"].items()},
+            nfe=f["nfe"],
+            ms=float(f["ms"]),
+            denoiser_ms=float(f.get("denoiser_ms", 0.0)),
+            why={int(p): (rank, float(score)) for p, (rank, score) in f.get("why", {}).items()},
+            runner_up=number(f.get("runner_up")),
+            threshold=number(f.get("threshold")),
+            edits={int(p): kind for p, kind in f.get("edits", {}).items()},
+        )
+        for f in data["frames"]
+    )
 
 
 def _no_constant(name: str) -> None:

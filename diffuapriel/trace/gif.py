@@ -1,8 +1,8 @@
 """A trace as an animated GIF: the canvas of tokens, colored by confidence, one picture per step.
 
-Each token keeps its place from the first picture to the last: a hole is drawn as wide as the widest token that
-ever fills it. Blue is sure, orange is unsure (told apart by color-blind readers too), given text has no color,
-and what was revealed just now has a frame. Needs Pillow.
+Tokens never move: the box of a position is as wide as the widest token that fills it. Blue is confident, orange is
+uncertain (distinguishable with color blindness), given text has no color, and tokens revealed at the step are
+outlined. Needs Pillow.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from diffuapriel.sampling.frames import StepFrame
     from diffuapriel.trace.trace import Trace
 
-MAX_TOKENS = 2048  # a larger picture could not be read
-MAX_PICTURES = 120  # of a longer run every n-th step is drawn
+MAX_TOKENS = 2048  # larger pictures are unreadable
+MAX_PICTURES = 120  # a longer run skips steps
 MARGIN, LINE, GAP, PADDING = 24, 34, 6, 3  # pixels: border, line height, space before a word, inside a box
 
 PAPER, INK, FAINT, HOLE, FRAME = "#ffffff", "#1f2328", "#6e7781", "#e3e6ea", "#1f2328"
@@ -28,7 +28,7 @@ SCALE = (
     (236, 240, 246),
     (205, 226, 247),
     (164, 205, 243),
-)  # unsure to sure
+)  # uncertain to confident
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class _Box:
 
 
 def write_gif(trace: Trace, path: str | Path, *, width: int = 900, seconds: float = 6.0) -> None:
-    """Writes the trace to `path`.
+    """Write the trace to `path`.
 
-    Args: width of the picture in pixels, 200 to 4,000; seconds that the run takes, 0.5 to 600 (the last picture
-    stays two more). Raises ValueError outside these and for more than 2,048 tokens, ImportError without Pillow.
+    Args: width of the picture in pixels, 200 to 4,000; duration of the run in seconds, 0.5 to 600 (the last picture
+    is shown for two more). Raises ValueError outside these and for more than 2,048 tokens, ImportError without Pillow.
     """
     if not 200 <= width <= 4000:
         raise ValueError(f"gif: width is {width}; permitted: 200 to 4,000 pixels")
@@ -79,7 +79,7 @@ def write_gif(trace: Trace, path: str | Path, *, width: int = 900, seconds: floa
 
 
 def _some_frames(trace: Trace) -> list[StepFrame]:
-    """All frames, or of a long run so many, evenly spaced, with the first and the last."""
+    """All frames, or MAX_PICTURES evenly spaced ones, including the first and the last."""
     last = len(trace.frames) - 1
     if last < MAX_PICTURES:
         return list(trace.frames)
@@ -89,7 +89,7 @@ def _some_frames(trace: Trace) -> list[StepFrame]:
 def _layout(
     trace: Trace, frames: list[StepFrame], words: dict[int, str], font: Any, width: int
 ) -> list[_Box]:
-    """A box for every position, flowing in lines; wide enough for each token that any picture shows there."""
+    """A box per position, flowing in lines, wide enough for every token that is shown there."""
     boxes = []
     left, top = MARGIN, MARGIN
     for position, final in enumerate(trace.final):
@@ -138,16 +138,16 @@ def _draw(
 
 
 def _color(confidence: float) -> tuple[int, int, int]:
-    """Between the two nearest colors of the scale, in eight steps: few colors keep the file small."""
-    place = round(confidence * 8) / 8 * (len(SCALE) - 1)
-    low = min(int(place), len(SCALE) - 2)
-    part = place - low
+    """Interpolated between two colors of the scale, in eight steps: few colors keep the file small."""
+    value = round(confidence * 8) / 8 * (len(SCALE) - 1)
+    low = min(int(value), len(SCALE) - 2)
+    part = value - low
     r, g, b = (round(a + (z - a) * part) for a, z in zip(SCALE[low], SCALE[low + 1]))
     return r, g, b
 
 
 def _shown(text: str, i: int, trace: Trace) -> str:
-    """A token as one short line: its leading space is the gap before its box, a line break is drawn as a sign."""
+    """A token as one short line: its leading space is the gap before the box, a line break is drawn as a symbol."""
     if i == trace.mask_id:
         return "   "
     if i == trace.eos_id:
@@ -157,7 +157,7 @@ def _shown(text: str, i: int, trace: Trace) -> str:
 
 
 def _font(size: int) -> Any:
-    """DejaVu Sans where the system has it, otherwise the font inside Pillow."""
+    """DejaVu Sans if the system has it, otherwise Pillow's own font."""
     from PIL import ImageFont
 
     try:

@@ -1,17 +1,17 @@
-"""A run that a person steers: stopped anywhere, edited, gone on with, branched.
+"""A generation that a person steers: pause it anywhere, edit it, continue, branch.
 
-    run = Steered(canvas, SamplerConfig(strategy="confidence"), get_schedule("log-linear"))
+    run = SteeredGeneration(canvas, SamplerConfig(strategy="low_confidence"), get_schedule("log-linear"))
     frame = run.advance(denoiser)          # a step of the sampler
-    frame = run.mask([3, 4])               # a person's turn: also put, choose and pin
-    other, run = run, run.branch(12)       # as it was after its twelfth moment; from there it may go another way
-    trace = run.trace(tokenizer)           # replays everywhere, with what was the person's marked as theirs
+    frame = run.mask([3, 4])               # an edit; also write, choose and pin
+    other, run = run, run.branch(12)       # the run as it was after 12 changes, which can now continue differently
+    trace = run.trace(tokenizer)           # replays everywhere, with the edits marked as such
 
-A *moment* is a step of the sampler or an edit; `frame.step` counts moments. The state is edited between two pure
-steps and nowhere else, so the same seed and the same edits give the same text. An edit before the first step is no
-moment: it changes the canvas that the run starts from.
+A *change* is a step of the sampler or an edit, and `frame.step` counts changes. The state is edited only between two
+pure steps, so the same seed and the same edits give the same text. An edit before the first step is not a change of the
+run: it modifies the start canvas.
 
-Only what a moment changed is kept: a run of 1,024 tokens in 256 steps takes about a megabyte. Earlier states are
-made again from the start when somebody goes back to them.
+A run stores only what each change modified: 1,024 tokens in 256 steps take about a megabyte. Earlier states are
+rebuilt from the start when they are needed.
 """
 
 from __future__ import annotations
@@ -30,55 +30,55 @@ from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.frames import StepFrame, frame_of
 from diffuapriel.sampling.sampler import Sampler
 from diffuapriel.sampling.state import State, masked_share
-from diffuapriel.sampling.strategies import ON_THE_GRID
+from diffuapriel.sampling.strategies import ON_SCHEDULE
 from diffuapriel.trace.trace import Trace
 
 if TYPE_CHECKING:
     from diffuapriel.diffusion.schedule import Schedule
-    from diffuapriel.sampling.sampler import DenoiserLike
+    from diffuapriel.sampling.sampler import DenoiserFunction
     from diffuapriel.tokenizer import Tokenizer
 
-FIXES = ("pin", "type", "choose")  # edits after which a token stays whatever the sampler does
+FIXING = ("pin", "type", "choose")  # edits after which the sampler never changes the token
+COLUMNS = ("ids", "confidence", "entropy")  # fields of a frame with one value per position
 
 
 @dataclass(frozen=True, eq=False)
-class Moment:
-    """What one moment changed. `thin` is its frame, in which ids, confidence and entropy are those of `positions`."""
+class Snapshot:
+    """One change. The ids, confidence and entropy of its `frame` are those of the changed `positions` only."""
 
-    thin: StepFrame
+    frame: StepFrame
     positions: NDArray[np.int64]
-    step: int  # of the sampler, by then
-    steps: int  # granted to the sampler by then
+    step: int  # steps that the sampler has made, this change included
+    steps: int  # steps that the sampler has in total, as of this change
 
     @classmethod
-    def of(cls, frame: StepFrame, positions: Iterable[int], step: int, steps: int) -> Moment:
-        """The moment of a whole frame that changed `positions`."""
+    def of(cls, frame: StepFrame, positions: Iterable[int], step: int, steps: int) -> Snapshot:
+        """The snapshot of a whole frame that changed `positions`."""
         at = sorted(positions)
-        columns = {name: getattr(frame, name) for name in ("ids", "confidence", "entropy")}
-        thin = replace(frame, **{name: tuple([column[p] for p in at]) for name, column in columns.items()})
-        return cls(thin, np.array(at, dtype=np.int64), step, steps)
+        columns = {name: tuple([getattr(frame, name)[p] for p in at]) for name in COLUMNS}
+        return cls(replace(frame, **columns), np.array(at, dtype=np.int64), step, steps)
 
 
-class Steered:
-    """One canvas on its way, and the way back.
+class SteeredGeneration:
+    """An interactive generation session on one canvas, with undo.
 
-    Args: canvas, on the denoiser's device; config; schedule, as for a Sampler. Attributes: `canvas` the start,
-    `state` the newest state, `moments` what happened since, `steps` the sampler's steps granted so far.
+    Args: canvas, on the denoiser's device; config and schedule as for a Sampler. Attributes: `canvas`, the start;
+    `state`, the newest state; `snapshots`, the changes so far; `steps`, the sampler's total steps.
 
-    An edit that opens holes grants steps for them, at the pace that the run began with; otherwise all of them would
-    be filled in one step. An edit raises ValueError where it cannot be, and returns its frame.
+    An edit that creates holes adds steps for them, at the rate of the start of the run; otherwise one step would fill
+    them all. An edit returns its frame, or raises ValueError if it is not possible.
     """
 
     def __init__(self, canvas: Canvas, config: SamplerConfig, schedule: Schedule) -> None:
         self.config, self.schedule, self.canvas = config, schedule, canvas
-        self.moments: list[Moment] = []
+        self.snapshots: list[Snapshot] = []
         self.steps = config.steps
         self._sampler = Sampler(config, schedule, canvas.mask_id)
         self.state = self._sampler.start(canvas)
 
     def __len__(self) -> int:
-        """Moments so far."""
-        return len(self.moments)
+        """The number of changes so far."""
+        return len(self.snapshots)
 
     @property
     def done(self) -> bool:
@@ -86,41 +86,42 @@ class Steered:
         return self._sampler.done(self.state)
 
     @property
-    def planned(self) -> int:
-        """Moments at the end of the run, if nobody interferes."""
+    def planned_steps(self) -> int:
+        """The number of changes at the end of the run, without further edits."""
         left = replace(self.config, steps=max(1, self.steps - self.state.step))
         return len(self) + left.max_calls(int(self.state.masked.sum()))
 
-    def advance(self, denoiser: DenoiserLike) -> StepFrame:
-        """One denoiser call and one step. Raises ValueError where there is nothing left to do."""
+    def advance(self, denoiser: DenoiserFunction) -> StepFrame:
+        """One denoiser call and one step. Raises ValueError if no step is left."""
         if self.done:
             raise ValueError("there is no [MASK] left to fill; mask something first")
-        self.state, frame = self._sampler.show(denoiser, self.state)
-        return self._keep(frame)
+        self.state, frame = self._sampler.advance_with_frame(denoiser, self.state)
+        return self._append(frame)
 
-    # -- a person's turn --
+    # -- edits --
 
     def mask(self, positions: Sequence[int]) -> StepFrame:
-        """Clear positions to [MASK]; what was pinned there no longer is."""
+        """Return positions to [MASK], and unpin them."""
         at = self._positions(positions)
         if (self.state.ids[0, at] == self.canvas.mask_id).all():
             raise ValueError("this is masked already")
         return self._edit(["mask"] * len(at), at, np.full(len(at), self.canvas.mask_id))
 
     def pin(self, positions: Sequence[int], pinned: bool = True) -> StepFrame:
-        """Tokens that nothing but a person changes from now on, or no longer so; a [MASK] is passed over."""
+        """Fix tokens, so that only further edits change them, or unfix them; a [MASK] is skipped."""
         at = self._positions(positions)
         at = at[self.state.ids[0, at] != self.canvas.mask_id]
         if not len(at):
             raise ValueError("a [MASK] cannot be pinned; write something there first")
         return self._edit(["pin" if pinned else "unpin"] * len(at), at, self.state.ids[0, at])
 
-    def put(self, first: int, ids: Sequence[int], until: int | None = None, filler: int = -1) -> StepFrame:
-        """Write token ids at `first` and after it; they are pinned, where they are no [MASK].
+    def write(self, first: int, ids: Sequence[int], until: int | None = None, filler: int = -1) -> StepFrame:
+        """Write token ids from `first` on; they are pinned, except [MASK]s.
 
-        `until` is the last position that they replace (None: the last one they take). Places left of it become
-        [MASK]. Where they need more, what follows moves right until [MASK]s give way, or `filler` tokens at the end
-        of the canvas, of which one stays. Raises ValueError where that is not enough.
+        `until` is the last position to replace (None: as many as there are ids). Positions that are left over become
+        [MASK]. If there are more ids than positions, the following text moves right until enough [MASK]s are used up,
+        or `filler` tokens at the end of the canvas, of which one remains. Raises ValueError if there is not enough
+        room.
         """
         mask_id, row = self.canvas.mask_id, self.state.ids[0]
         _check_ids(ids, mask_id)
@@ -132,32 +133,32 @@ class Steered:
         kinds = ["mask" if i == mask_id else "type" for i in values[: len(values) - len(moved)]]
         kinds += ["type" if fixed else "move" for fixed in self.state.fixed[0, moved]]
         at = np.arange(first, first + len(values))
-        new = np.full(len(values) - len(moved), np.nan)  # nobody knows how sure a person is
-        sure = {name: [*new, *getattr(self.state, name)[0, moved]] for name in ("confidence", "entropy")}
+        unknown = np.full(len(values) - len(moved), np.nan)  # what a person writes has no confidence
+        sure = {name: [*unknown, *getattr(self.state, name)[0, moved]] for name in COLUMNS[1:]}
         candidates = {int(at[p - len(moved)]): self.candidates(moved[p]) for p in range(len(moved))}
         return self._edit(kinds, at, np.array(values), sure, {p: c for p, c in candidates.items() if c})
 
-    def _make_room(self, start: int, places: int, filler: int) -> list[int]:
-        """The positions from `start` on whose tokens move, so that so many places become free before them."""
+    def _make_room(self, start: int, needed: int, filler: int) -> list[int]:
+        """The positions from `start` on whose tokens move right, to free `needed` positions before them."""
         row, moved, room = self.state.ids[0].tolist(), [], 0
         for p in range(start, len(row)):
-            if room == places:
+            if room == needed:
                 return moved
             if row[p] == self.canvas.mask_id:
                 room += 1
             else:
                 moved.append(p)
-        while room < places and len(moved) > 1 and row[moved[-1]] == row[moved[-2]] == filler:
+        while room < needed and len(moved) > 1 and row[moved[-1]] == row[moved[-2]] == filler:
             del moved[-1]
             room += 1
-        if room < places:
+        if room < needed:
             raise ValueError(
-                f"the text needs {places} places more and {room} are free behind it; mask something there"
+                f"the text needs room for {needed} more, and {room} masked positions follow it; mask something there"
             )
         return moved
 
     def choose(self, position: int, token: int) -> StepFrame:
-        """Take another of the tokens that were the most probable when `position` was filled; it is pinned."""
+        """Replace a token by another of its candidates, and pin it."""
         at = self._positions([position])
         candidates = self.candidates(position)
         probability = dict(candidates).get(token)
@@ -167,11 +168,11 @@ class Steered:
         return self._edit(["choose"], at, np.array([token]), sure, {position: candidates})
 
     def candidates(self, position: int) -> tuple[tuple[int, float], ...]:
-        """(id, probability) of what was likely when the token at `position` came; empty if no model put it there."""
-        for moment in reversed(self.moments):
-            if position in moment.thin.top_k:
-                return moment.thin.top_k[position]
-            if moment.thin.edits.get(position) in ("mask", "type"):
+        """The most probable (id, probability) when the token at `position` was drawn; empty if it was not drawn."""
+        for snapshot in reversed(self.snapshots):
+            if position in snapshot.frame.top_k:
+                return snapshot.frame.top_k[position]
+            if snapshot.frame.edits.get(position) in ("mask", "type"):
                 return ()
         return ()
 
@@ -190,43 +191,45 @@ class Steered:
         sure: Mapping[str, Any] | None = None,
         candidates: dict[int, tuple[tuple[int, float], ...]] | None = None,
     ) -> StepFrame:
-        """Put `ids` at positions `at`, ascending; `sure` are the confidences and the entropies that go with them."""
+        """Write `ids` at positions `at`, ascending; `sure` holds their confidences and entropies."""
         state, mask_id = self.state, self.canvas.mask_id
-        new = {name: getattr(state, name).copy() for name in ("ids", "fixed", "confidence", "entropy")}
-        new["ids"][0, at], new["fixed"][0, at] = ids, [kind in FIXES for kind in kinds]
-        if not self.moments:
+        new = {name: getattr(state, name).copy() for name in (*COLUMNS, "fixed")}
+        new["ids"][0, at], new["fixed"][0, at] = ids, [kind in FIXING for kind in kinds]
+        if not self.snapshots:
             self.canvas = self._canvas(new["ids"], new["fixed"])
             self.state = self._sampler.start(self.canvas)
             return frame_of(self.state)
         masked, touched = new["ids"] == mask_id, np.zeros_like(state.fixed)
         if kinds[0] not in ("pin", "unpin"):
             touched[0, at] = True
-            for name in ("confidence", "entropy"):
+            for name in COLUMNS[1:]:
                 new[name][0, at] = (sure or {}).get(name, np.nan)
-        if self.config.strategy not in ON_THE_GRID:
+        if self.config.strategy not in ON_SCHEDULE:
             new["t"] = masked_share(new["ids"], new["fixed"], mask_id)
-        quiet = State.initial(state.ids, state.fixed, mask_id, state.device, state.first_row)
-        nothing = {name: getattr(quiet, name) for name in _OF_A_STEP}
-        self.state = state.but(
-            **nothing, **new, revealed=touched & ~masked, remasked=touched & masked & ~state.masked
+        unstepped = State.initial(state.ids, state.fixed, mask_id, state.device, state.first_row)
+        self.state = state.replace(
+            **{name: getattr(unstepped, name) for name in _OF_A_STEP},
+            **new,
+            revealed=touched & ~masked,
+            remasked=touched & masked & ~state.masked,
         )
-        self._grant(int(masked.sum()), state.step)
+        self._add_steps(int(masked.sum()), state.step)
         edits = dict(zip(at.tolist(), kinds))
-        return self._keep(replace(frame_of(self.state), edits=edits, top_k=candidates or {}))
+        return self._append(replace(frame_of(self.state), edits=edits, top_k=candidates or {}))
 
-    def _keep(self, frame: StepFrame) -> StepFrame:
+    def _append(self, frame: StepFrame) -> StepFrame:
         frame = replace(frame, step=len(self) + 1)
         changed = {*frame.revealed, *frame.remasked, *frame.edits}
-        self.moments.append(Moment.of(frame, changed, self.state.step, self.steps))
+        self.snapshots.append(Snapshot.of(frame, changed, self.state.step, self.steps))
         return frame
 
-    def _grant(self, holes: int, step: int) -> None:
-        """After `step`, so many steps for so many holes as at the start of the run."""
+    def _add_steps(self, masked: int, step: int) -> None:
+        """Leave as many steps after `step` for the masked positions as the start of the run did, in proportion."""
         at_start = max(1, int(self.canvas.masked.sum()))
-        needed = min(self.config.steps, -(-holes * self.config.steps // at_start))
-        self._allow(max(self.steps, step + needed))
+        needed = min(self.config.steps, -(-masked * self.config.steps // at_start))
+        self._set_steps(max(self.steps, step + needed))
 
-    def _allow(self, steps: int) -> None:
+    def _set_steps(self, steps: int) -> None:
         if steps != self.steps:
             self.steps = steps
             self._sampler = Sampler(replace(self.config, steps=steps), self.schedule, self.canvas.mask_id)
@@ -235,49 +238,49 @@ class Steered:
         new_ids, new_fixed = (torch.from_numpy(a[0].copy()).to(self.canvas.ids.device) for a in (ids, fixed))
         return Canvas(new_ids, new_fixed, self.canvas.mask_id)
 
-    # -- the way back --
+    # -- history --
 
-    def branch(self, at: int) -> Steered:
-        """This run as it was after moment `at` (0: the start), to go on from there; this one stays as it is."""
+    def branch(self, at: int) -> SteeredGeneration:
+        """A copy of this run as it was after `at` changes (0: the start); this run is not modified."""
         if not 0 <= at <= len(self):
-            raise ValueError(f"moment {at}; permitted: 0 to {len(self)}")
-        run = Steered(self.canvas, self.config, self.schedule)
-        run._adopt(self.moments[:at])
+            raise ValueError(f"step {at}; permitted: 0 to {len(self)}")
+        run = SteeredGeneration(self.canvas, self.config, self.schedule)
+        run._restore(self.snapshots[:at])
         return run
 
-    def again(self, config: SamplerConfig) -> Steered:
-        """From the start, with what is fixed now and everything else masked."""
+    def restart(self, config: SamplerConfig) -> SteeredGeneration:
+        """A new run from the start, with the tokens that are fixed now and everything else masked."""
         fixed = self.state.fixed
         canvas = self._canvas(np.where(fixed, self.state.ids, self.canvas.mask_id), fixed)
-        return Steered(canvas, config, self.schedule)
+        return SteeredGeneration(canvas, config, self.schedule)
 
-    def _adopt(self, moments: list[Moment]) -> None:
-        """Take moments that follow the start, and make the state after the last of them."""
-        self.moments = moments
-        if not moments:
+    def _restore(self, snapshots: list[Snapshot]) -> None:
+        """Apply snapshots to the start state."""
+        self.snapshots = snapshots
+        if not snapshots:
             return
-        start, newest = self.state, moments[-1]
-        new = {name: getattr(start, name).copy() for name in ("ids", "fixed", "confidence", "entropy")}
-        for moment in moments:
-            for name in ("ids", "confidence", "entropy"):
-                values = np.array(getattr(moment.thin, name), dtype=new[name].dtype)  # None becomes NaN
-                new[name][0, moment.positions] = values
-            for position, kind in moment.thin.edits.items():
-                new["fixed"][0, position] = kind in FIXES
-        counts = {"t": np.array([newest.thin.t]), "nfe": np.array([newest.thin.nfe])}
-        self.state = start.but(**new, **counts, step=newest.step)
-        self._allow(newest.steps)
+        start, newest = self.state, snapshots[-1]
+        new = {name: getattr(start, name).copy() for name in (*COLUMNS, "fixed")}
+        for snapshot in snapshots:
+            for name in COLUMNS:
+                values = np.array(getattr(snapshot.frame, name), dtype=new[name].dtype)  # None becomes NaN
+                new[name][0, snapshot.positions] = values
+            for position, kind in snapshot.frame.edits.items():
+                new["fixed"][0, position] = kind in FIXING
+        counts = {"t": np.array([newest.frame.t]), "nfe": np.array([newest.frame.nfe])}
+        self.state = start.replace(**new, **counts, step=newest.step)
+        self._set_steps(newest.steps)
 
     def frames(self) -> Iterator[StepFrame]:
-        """Every frame from the start, whole."""
+        """Every frame from the start, complete."""
         start = frame_of(self._sampler.start(self.canvas))
         yield start
-        columns = {name: list(getattr(start, name)) for name in ("ids", "confidence", "entropy")}
-        for moment in self.moments:
+        columns = {name: list(getattr(start, name)) for name in COLUMNS}
+        for snapshot in self.snapshots:
             for name, column in columns.items():
-                for p, value in zip(moment.positions.tolist(), getattr(moment.thin, name)):
+                for p, value in zip(snapshot.positions.tolist(), getattr(snapshot.frame, name)):
                     column[p] = value
-            yield replace(moment.thin, **{name: tuple(column) for name, column in columns.items()})
+            yield replace(snapshot.frame, **{name: tuple(column) for name, column in columns.items()})
 
     def trace(self, tokenizer: Tokenizer, **about: str) -> Trace:
         """The run so far; `about` as in `Trace.of`."""
@@ -285,31 +288,33 @@ class Steered:
         return Trace.of(self.frames(), self.canvas, tokenizer, self.config, **about)
 
     @classmethod
-    def of_trace(cls, trace: Trace, schedule: Schedule, device: torch.device | str = "cpu") -> Steered:
-        """A recorded run, to go on with. Raises ValueError or TypeError where its options are not a sampler's."""
+    def from_trace(
+        cls, trace: Trace, schedule: Schedule, device: torch.device | str = "cpu"
+    ) -> SteeredGeneration:
+        """A recorded run, ready to continue. Raises ValueError or TypeError if its options are not a sampler's."""
         names = {field.name for field in dataclasses.fields(SamplerConfig)}
         options: dict[str, Any] = {name: value for name, value in trace.meta.items() if name in names}
         ids = torch.tensor(trace.frames[0].ids, dtype=torch.int64)
         canvas = Canvas(ids, torch.tensor(trace.fixed), trace.mask_id)
         run = cls(canvas.to(device), SamplerConfig(**options), schedule)
-        moments, step = [], 0
+        snapshots, step = [], 0
         for before, frame in zip(trace.frames, trace.frames[1:]):
             step += not frame.edits
             if frame.edits:
-                run._grant(frame.ids.count(trace.mask_id), step)
+                run._add_steps(frame.ids.count(trace.mask_id), step)
             columns = [zip(getattr(before, name), getattr(frame, name)) for name in ("ids", "confidence")]
             changed = {p for column in columns for p, (old, new) in enumerate(column) if old != new}
             changed |= {*frame.revealed, *frame.remasked, *frame.edits}
-            moments.append(Moment.of(replace(frame, step=len(moments) + 1), changed, step, run.steps))
-        run._adopt(moments)
+            snapshots.append(Snapshot.of(replace(frame, step=len(snapshots) + 1), changed, step, run.steps))
+        run._restore(snapshots)
         return run
 
 
-def retyped(canvas: Canvas, first: int, until: int, ids: Sequence[int], longest: int) -> Canvas:
-    """The canvas of a run that has not begun, with other tokens from `first` to `until`, fixed where no [MASK].
+def replace_text(canvas: Canvas, first: int, until: int, ids: Sequence[int], longest: int) -> Canvas:
+    """The canvas of a run that has not started, with the tokens `first` to `until` replaced and fixed, except [MASK]s.
 
-    What follows moves, as in any text editor. Masks at the end give way or are added, so that the length stays; where
-    there are none, the length changes. Raises ValueError beyond `longest` tokens and for positions outside.
+    The following text moves, as in a text editor. [MASK]s at the end are added or removed to keep the length; without
+    any, the length changes. Raises ValueError beyond `longest` tokens and for positions off the canvas.
     """
     if not 0 <= first <= until < len(canvas):
         raise ValueError(f"positions {first} to {until}; permitted: 0 to {len(canvas) - 1}")
@@ -337,4 +342,11 @@ def _check_ids(ids: Sequence[int], mask_id: int) -> None:
         raise ValueError(f"token ids {list(ids)[:8]}; permitted: one or more from 0 to {mask_id}")
 
 
-_OF_A_STEP = ("top_ids", "top_probs", "rank", "score", "rival", "bar")  # what only a step of the sampler says
+_OF_A_STEP = (
+    "top_ids",
+    "top_probs",
+    "rank",
+    "score",
+    "runner_up",
+    "threshold",
+)  # fields that only a step sets

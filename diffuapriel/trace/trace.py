@@ -1,12 +1,12 @@
-"""A recorded run: written as JSON, as one page that plays offline, as a GIF, and read again.
+"""A recorded run: save it as JSON or as a page that plays offline, and load it again.
 
     trace = Trace.record(sampler, denoiser, canvas, tokenizer, model="tales-diffuapriel")
     Path("story.json").write_text(trace.to_json(), encoding="utf-8")        # opens in the app and in a notebook
     Path("story.html").write_text(trace.to_html(), encoding="utf-8")        # opens in any browser
-    write_gif(trace, "story.gif")                                           # trace/gif.py
+    write_gif(trace, "story.gif")                                           # see gif.py
 
-The page holds the player's own script and style sheet and the trace as data; token text can never end its element
-or become markup. The file format is described in schema.py.
+The page contains the player's script and style sheet and the trace as data; token text can neither end its element nor
+become markup. format.py describes the JSON.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.frames import StepFrame, frame_to_dict
 from diffuapriel.tokenizer import VOCABULARIES, get_tokenizer
-from diffuapriel.trace import format as schema
+from diffuapriel.trace import format as trace_format
 from diffuapriel.trace.player.source import read_source
 
 if TYPE_CHECKING:
-    from diffuapriel.sampling.sampler import DenoiserLike, Sampler
+    from diffuapriel.sampling.sampler import DenoiserFunction, Sampler
     from diffuapriel.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
 class Trace:
-    """Everything that the player needs of one run.
+    """Everything that the player needs to show a run.
 
     Attributes:
-        frames: frame 0 is the start canvas, the last one the result.
-        fixed: for each position whether it was given.
+        frames: frame 0 is the start canvas, the last frame the result.
+        fixed: per position, whether it was given.
         mask_id, eos_id: the special ids.
         vocab: display string of every id that appears in a frame.
         meta: model, architecture, tokenizer, created, and the options of the sampler (strategy, steps, ...).
@@ -67,7 +67,7 @@ class Trace:
         schedule: str = "",
         created: str = "",
     ) -> Trace:
-        """A trace of frames that `Sampler.stream` gave. `created` is an ISO time, or empty."""
+        """A trace of frames from `Sampler.stream`. `created` is an ISO time, or empty."""
         frames = tuple(frames)
         about = {
             "model": model,
@@ -82,32 +82,31 @@ class Trace:
 
     @classmethod
     def record(
-        cls, sampler: Sampler, denoiser: DenoiserLike, canvas: Canvas, tokenizer: Tokenizer, **about: str
+        cls, sampler: Sampler, denoiser: DenoiserFunction, canvas: Canvas, tokenizer: Tokenizer, **about: str
     ) -> Trace:
-        """Runs the sampler to its end. `about`: model, architecture, created, as in `of`."""
+        """Run the sampler to its end. `about`: model, architecture, created, as in `of`."""
         frames = sampler.stream(denoiser, canvas)
         about.setdefault("schedule", sampler.schedule.name)
         return cls.of(frames, canvas, tokenizer, sampler.config, **about)
 
     @property
     def final(self) -> tuple[int, ...]:
-        """Token ids of the last frame."""
         return self.frames[-1].ids
 
     @property
     def text(self) -> str:
-        """The last frame as text. Of an unknown tokenizer, the display strings in a row."""
+        """The last frame as text; for an unknown tokenizer, its display strings joined."""
         name = self.meta.get("tokenizer")
         tokenizer = get_tokenizer(name) if name in VOCABULARIES else None
-        if tokenizer and tokenizer.mask_id == self.mask_id:  # a foreign file may lie about its tokenizer
+        if tokenizer and tokenizer.mask_id == self.mask_id:  # a foreign file may name the wrong tokenizer
             return tokenizer.decode(self.final)
         return "".join(self.vocab[i] for i in self.final)
 
     def to_dict(self) -> dict[str, Any]:
-        """The trace as JSON values (schema.py): what player.js loads."""
+        """The trace as JSON values (format.py)."""
         return {
-            "schema": schema.SCHEMA,
-            "version": schema.VERSION,
+            "schema": trace_format.SCHEMA,
+            "version": trace_format.VERSION,
             "meta": dict(self.meta),
             "length": len(self.fixed),
             "mask_id": self.mask_id,
@@ -118,15 +117,14 @@ class Trace:
         }
 
     def to_json(self) -> str:
-        """The trace as JSON text."""
         return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Trace:
-        """Reads `to_json` again. Raises ValueError for another version and for a damaged or foreign file."""
-        data = schema.parse(text)
+        """The inverse of `to_json`; reads older versions too. Raises ValueError for a damaged or foreign file."""
+        data = trace_format.parse(text)
         return cls(
-            frames=schema.frames_of(data),
+            frames=trace_format.frames_of(data),
             fixed=tuple(data["fixed"]),
             mask_id=data["mask_id"],
             eos_id=data["eos_id"],
@@ -135,11 +133,11 @@ class Trace:
         )
 
     def to_html(self, title: str = "") -> str:
-        """One page with the player and this trace in it; it asks for nothing and plays offline."""
+        """A page with the player and this trace. It makes no requests and plays offline."""
         script, style = read_source("player.js"), read_source("player.css")
         if "</script" in script.lower() or "<!--" in script or "</style" in style.lower():
             raise RuntimeError(
-                "the player's own script or style sheet would end its element; mend diffuapriel/trace/player"
+                "the player's own script or style sheet would end its element; fix diffuapriel/trace/player"
             )
         shown = title or f"{self.meta.get('model') or 'DiffuApriel'}, {self.meta.get('strategy', '')}"
         parts = {
@@ -148,7 +146,7 @@ class Trace:
             "SCRIPT": script,
             "DATA": embeddable(self.to_json()),
         }
-        # One pass, so that a placeholder's name inside the data stays what it is: text.
+        # In one pass, so that the name of a placeholder inside the data remains text.
         return re.sub(
             "<!--(TITLE|STYLE|SCRIPT|DATA)-->", lambda hole: parts[hole[1]], read_source("page.html")
         )
@@ -165,5 +163,5 @@ def display_strings(frames: Iterable[StepFrame], tokenizer: Tokenizer) -> dict[i
 
 
 def embeddable(text: str) -> str:
-    """JSON text that is safe inside a <script> element: without `<` nothing can end the element or open a comment."""
+    """JSON text, safe inside a <script> element: without `<` nothing can end the element or open a comment."""
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")

@@ -200,7 +200,7 @@ from diffuapriel.trace.player.widget import Player
 
 def make_writer(steps, seed=0):
     """A sampler: it asks the model what belongs in the blanks, and fills in a few at each step."""
-    options = SamplerConfig(strategy="confidence", steps=steps, top_p=0.9, seed=seed)
+    options = SamplerConfig(strategy="low_confidence", steps=steps, top_p=0.9, seed=seed)
     return Sampler(options, get_schedule("log-linear"), tokenizer.mask_id)
 
 

@@ -70,7 +70,7 @@ from diffuapriel.trace.player.widget import Player
 name = "tales-diffuapriel"
 if name in bundled():
     trained, its_tokenizer = load_checkpoint(name)
-    options = SamplerConfig(strategy="confidence", steps=4 if QUICK else 128, top_p=0.9)
+    options = SamplerConfig(strategy="low_confidence", steps=4 if QUICK else 128, top_p=0.9)
     writer = Sampler(options, get_schedule("log-linear"), its_tokenizer.mask_id)
     canvas = Canvas.from_text("Mia", its_tokenizer, length=128)
     Player().record(writer, trained, canvas, its_tokenizer, model=name)
@@ -473,13 +473,15 @@ guess_2.reveal("A")
 # %% [markdown]
 # ## 6. The package's sampler, and the player
 #
-# The package has this sampler too, as the strategy `confidence`, among seven others. Chance decides which token is
+# The package has this sampler too, as the strategy `low_confidence`, among seven others. Chance decides which token is
 # drawn, so two runs differ. But if both always take the best token, they must agree to the last token. We let both
 # repair the same damaged stories.
 
 # %%
 sampler = Sampler(
-    SamplerConfig(strategy="confidence", steps=LENGTH, temperature=0), schedule, tokenizer.mask_id
+    SamplerConfig(strategy="low_confidence", steps=LENGTH, temperature=0),
+    schedule,
+    tokenizer.mask_id,
 )
 some = draw_stories(6, random.Random(7))
 damaged = torch.where(torch.arange(LENGTH) % 3 == 0, some, MASK)  # every third token is left
@@ -502,7 +504,7 @@ guess_3
 
 # %%
 sampler = Sampler(
-    SamplerConfig(strategy="confidence", steps=LENGTH, seed=1), schedule, tokenizer.mask_id
+    SamplerConfig(strategy="low_confidence", steps=LENGTH, seed=1), schedule, tokenizer.mask_id
 )
 trace = Player().record(
     sampler, model, Canvas.masks(LENGTH, tokenizer), tokenizer, model="my model"
@@ -555,7 +557,7 @@ check.reveal_chance(reveal_chance)
 # The package's strategy `ancestral` uses this chance. Compare: `random` reveals one token a step, at a random place.
 
 # %%
-for strategy in ("ancestral", "random", "confidence"):
+for strategy in ("ancestral", "random", "low_confidence"):
     options = SamplerConfig(strategy=strategy, steps=LENGTH)
     table = generate(Sampler(options, schedule, MASK), model, torch.full((N, LENGTH), MASK))
     grammatical, consistent = count_good(table)
@@ -574,13 +576,15 @@ for strategy in ("ancestral", "random", "confidence"):
 # %%
 canvas = Canvas.from_text("Mia found a [MASK:6].", tokenizer, length=LENGTH)
 for seed in range(5):
-    sampler = Sampler(SamplerConfig(strategy="confidence", steps=LENGTH, seed=seed), schedule, MASK)
+    sampler = Sampler(
+        SamplerConfig(strategy="low_confidence", steps=LENGTH, seed=seed), schedule, MASK
+    )
     text = text_of(generate(sampler, model, canvas)[0])
     print(f"{text:50} {tales.check(text, 1).message or 'a correct story'}")
 
 # %%
 canvas = Canvas.from_text("[MASK:2] gave her [MASK:3] to Tom.", tokenizer, length=LENGTH)
-sampler = Sampler(SamplerConfig(strategy="confidence", steps=LENGTH), schedule, MASK)
+sampler = Sampler(SamplerConfig(strategy="low_confidence", steps=LENGTH), schedule, MASK)
 trace = Player().record(sampler, model, canvas, tokenizer, model="my model")
 
 # %% [markdown]
@@ -600,7 +604,7 @@ trace = Player().record(sampler, model, canvas, tokenizer, model="my model")
 # ## Going further
 #
 # - Train for 3,000 steps. Which mistakes go away first, and which stay?
-# - Replace `confidence` in section 6 by `entropy`, `margin` or `remask`.
+# - Replace `low_confidence` in section 6 by `entropy`, `margin` or `remdm`.
 # - Set `tales.generate(2, ...)` and `LENGTH = 64`: stories of several sentences. What is hard about them?
 #
 # **Papers.** The loss and the name: MDLM, [arXiv:2406.07524](https://arxiv.org/abs/2406.07524). The layers inside:

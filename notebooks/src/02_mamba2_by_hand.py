@@ -690,7 +690,7 @@ from diffuapriel import Canvas, Sampler, SamplerConfig, get_schedule, load_check
 from diffuapriel.trace.player.widget import Player
 
 model, tokenizer = load_checkpoint("tales-diffuapriel")
-options = SamplerConfig(strategy="confidence", steps=4 if QUICK else 72, top_p=0.9)
+options = SamplerConfig(strategy="low_confidence", steps=4 if QUICK else 72, top_p=0.9)
 writer = Sampler(options, get_schedule("log-linear"), tokenizer.mask_id)
 canvas = Canvas.from_text("Mia", tokenizer, length=72)
 trace = Player().record(writer, model, canvas, tokenizer, model="tales-diffuapriel")

@@ -862,7 +862,7 @@ from diffuapriel.trace.player.widget import Player
 
 mine = MyDenoiser(trained.config)
 mine.load_state_dict(trained.state_dict())
-options = SamplerConfig(strategy="confidence", steps=4 if QUICK else 96, top_p=0.9)
+options = SamplerConfig(strategy="low_confidence", steps=4 if QUICK else 96, top_p=0.9)
 sampler = Sampler(options, schedule, tokenizer.mask_id)
 canvas = Canvas.from_text("Tom had a [MASK:3].", tokenizer, length=96)
 trace = Player().record(sampler, mine, canvas, tokenizer, model="my denoiser")

@@ -127,17 +127,17 @@ _ = model.eval()
 # |---|---|
 # | `ancestral` | each with the same chance, so that the masked share follows the time: the forward process, backwards |
 # | `random` | so many, at random places |
-# | `confidence` | so many, where the best token is the most probable |
+# | `low_confidence` | so many, where the best token is the most probable |
 # | `entropy` | so many, where the probabilities are the least spread |
 # | `margin` | so many, where the best token leads the second by the most |
 # | `threshold` | all whose best token is probable enough, be they few or many |
-# | `remask` | as `ancestral`, but a filled place may become a hole again |
+# | `remdm` | as `ancestral`, but a filled place may become a hole again |
 # | `first_hitting` | one a call: every hole draws the time at which it is filled, and the next one is due |
 #
-# Two families. `ancestral`, `remask` and `first_hitting` reverse the forward process: they do not look at the
+# Two families. `ancestral`, `remdm` and `first_hitting` reverse the forward process: they do not look at the
 # probabilities to choose a place, and are faithful to what the model believes. `random` belongs to them, too, but for
-# its fixed count. `confidence`, `entropy`, `margin` and `threshold` are *greedy about places*: they go where the model
-# is sure, and leave the difficult places for later, when more is known.
+# its fixed count. `low_confidence`, `entropy`, `margin` and `threshold` are *greedy about places*: they go where the
+# model is sure, and leave the difficult places for later, when more is known.
 
 # %% [markdown]
 # ## 2. The rules by hand
@@ -151,7 +151,7 @@ _ = model.eval()
 # | 2 | 0.50 | 0.05 | nine more of 0.05 |
 # | 3 | 0.60 | 0.20 | twenty of 0.01 |
 #
-# `confidence` takes the largest probability. `margin` takes the largest lead of the best token over the second.
+# `low_confidence` takes the largest probability. `margin` takes the largest lead of the best token over the second.
 # `entropy` takes the smallest *entropy*, the mean of −log p: it is 0 for a sure thing, log *n* for *n* equal tokens.
 #
 # **Predict, then run.** Which hole does each rule fill first?
@@ -199,16 +199,16 @@ assert first == {"confidence": 3, "margin": 2, "certainty": 1}
 guess_1.reveal("C", "Three kinds of sure: a large best, a large lead, a short list.")
 
 # %% [markdown]
-# On a real story they agree more often. Here is a sentence with holes. The sampler's `question` gives what the model
-# is told: the ids, the noise level *sigma*, and which places are masked. From the model's answers we take `[MASK]` away
-# and make probabilities. Numbers are float64, 64 bits each; section 7 says why.
+# On a real story they agree more often. Here is a sentence with holes. The sampler's `model_inputs` gives what the
+# model is told: the ids, the noise level *sigma*, and which places are masked. From the model's answers we take
+# `[MASK]` away and make probabilities. Numbers are float64, 64 bits each; section 7 says why.
 
 # %%
 canvas = Canvas.from_text("[MASK:2] gave her [MASK:2] to [MASK:2].", tokenizer, length=LENGTH)
-sampler = Sampler(SamplerConfig(strategy="confidence", steps=6), schedule, MASK)
+sampler = Sampler(SamplerConfig(strategy="low_confidence", steps=6), schedule, MASK)
 state = sampler.start(canvas)
 with torch.no_grad():
-    logits = model(*sampler.question(state)).double()  # (holes, V + 1)
+    logits = model(*sampler.model_inputs(state)).double()  # (holes, V + 1)
 p = logits[:, :MASK].softmax(-1)
 
 print("place  best token     p     second       p     margin  entropy")
@@ -232,7 +232,7 @@ def my_choice(strategy, p, u, count, steps_left):
     if strategy == "ancestral":
         return u < 1 / steps_left
     scores = {
-        "confidence": confidence(p),
+        "low_confidence": confidence(p),
         "margin": margin(p),
         "entropy": certainty(p),
         "random": u,
@@ -244,28 +244,29 @@ def my_choice(strategy, p, u, count, steps_left):
 
 
 # %% [markdown]
-# The package keeps its rules in a dictionary, `CHOOSERS`. Each gets a *moment*: the state, the model's answers, the
-# random numbers. We ask both about the same fifty half-hidden stories. They must choose the same holes, all of them.
+# The package keeps its rules in a dictionary, `SELECTORS`. Each gets a `StrategyInput`: the state, the model's answers,
+# the random numbers. We ask both about the same fifty half-hidden stories. They must choose the same holes, all of
+# them.
 
 # %%
-from diffuapriel.sampling.strategies import CHOOSERS
+from diffuapriel.sampling.strategies import SELECTORS
 
 half = draw_stories(4 if QUICK else 50, random.Random(5))
 half[:, ::2] = MASK  # every second token
-for strategy in ("confidence", "margin", "entropy", "random", "ancestral"):
+for strategy in ("low_confidence", "margin", "entropy", "random", "ancestral"):
     sampler = Sampler(SamplerConfig(strategy=strategy, steps=3), schedule, MASK)
     state = sampler.start([Canvas(row, row != MASK, MASK) for row in half])
     with torch.no_grad():
-        logits = model(*sampler.question(state)).double()
-    u = sampler.noise(state).where  # (rows, LENGTH)
-    package = CHOOSERS[strategy](sampler.moment(state, logits, u)).reveal
+        logits = model(*sampler.model_inputs(state)).double()
+    u = sampler.noise(state).for_positions  # (rows, LENGTH)
+    package = SELECTORS[strategy](sampler.strategy_input(state, logits, u)).reveal
     by_row = logits[:, :MASK].softmax(-1).split((half == MASK).sum(1).tolist())
     for row, p in enumerate(by_row):
         holes = half[row] == MASK
         u_here = torch.from_numpy(u[row])[holes]
         mine = my_choice(strategy, p, u_here, count=len(p) // 3, steps_left=3)
         assert torch.equal(mine, torch.from_numpy(package[row])[holes])
-    print(f"{strategy:10} the same choice in {len(half)} stories; {package.sum()} holes filled")
+    print(f"{strategy:14} the same choice in {len(half)} stories; {package.sum()} holes filled")
 
 # %% [markdown]
 # ### Exercise 1: how many at each step
@@ -412,7 +413,7 @@ print({name: value for name, value in true.items() if name != "texts"}, "true st
 
 # %%
 budget = [1, 6] if QUICK else [1, 2, 4, 8, 18]
-compared = ["random", "ancestral", "confidence", "entropy", "margin"]
+compared = ["random", "ancestral", "low_confidence", "entropy", "margin"]
 curves = {
     strategy: [measure(strategy=strategy, steps=steps) for steps in budget]
     for strategy in tqdm(compared)
@@ -428,7 +429,7 @@ show(figure)
 
 # %% [markdown]
 # Read it from left to right: **steps buy agreement**, for every strategy. Then compare the curves at equal calls.
-# (`remask` comes in section 5. `first_hitting` has no choice: one token a call.) But a hundred stories are few. How far
+# (`remdm` comes in section 5. `first_hitting` has no choice: one token a call.) But a hundred stories are few. How far
 # may a rate be off? The package has Wilson's interval:
 
 # %%
@@ -438,8 +439,8 @@ low, high = wilson_interval(50, 100)
 print(f"50 of 100: between {low:.0%} and {high:.0%}, with 95 % confidence")
 
 # %% [markdown]
-# So small differences between the curves mean nothing. A large one remains. Look where `confidence` lies at 8 calls,
-# and where `threshold` lies at a little more.
+# So small differences between the curves mean nothing. A large one remains. Look where `low_confidence` lies at 8
+# calls, and where `threshold` lies at a little more.
 #
 # A fixed number of tokens a call is a poor plan for *sure first*. The surest tokens of all are the end-of-text tokens
 # at the end of the row. They could be filled in one call, all together, with no harm. But two or three a call is the
@@ -559,8 +560,8 @@ check.keep_top_p(keep_top_p)
 # %% [markdown]
 # Set `top_p=0.9` in a `SamplerConfig`, and the package does this at every hole. Likewise `top_k` and `temperature`.
 #
-# **Predict, then run.** We write 100 stories from nothing but masks, with the strategy `confidence`, one token a step,
-# at temperature 0. How many *different* stories will there be?
+# **Predict, then run.** We write 100 stories from nothing but masks, with the strategy `low_confidence`, one token a
+# step, at temperature 0. How many *different* stories will there be?
 #
 # - **A** · 1
 # - **B** · about 20, one for each likely name
@@ -571,7 +572,7 @@ guess_2 = predict("A", "B", "C")
 guess_2
 
 # %%
-cold = measure(strategy="confidence", steps=LENGTH, temperature=0)
+cold = measure(strategy="low_confidence", steps=LENGTH, temperature=0)
 different = len(set(cold["texts"]))
 print(f"{N} stories, {different} different; {cold['consistent']:.0f} % are consistent")
 print(cold["texts"][0])
@@ -593,7 +594,8 @@ figure = go.Figure(
 for option, values in tqdm(settings.items()):
     values = values[:2] if QUICK else values
     points = [
-        measure(strategy="confidence", steps=LENGTH, seed=1, **{option: value}) for value in values
+        measure(strategy="low_confidence", steps=LENGTH, seed=1, **{option: value})
+        for value in values
     ]
     x, y = [m["entropy"] for m in points], [m["consistent"] for m in points]
     figure.add_scatter(x=x, y=y, name=option, mode="lines+markers")
@@ -613,7 +615,7 @@ show(figure)
 # ## 5. Mending a mistake
 #
 # Most strategies never take back what they wrote. Suppose the sampler began with *Tom lost her*, an unlucky draw.
-# Nothing that follows can make this right. `remask` can: at every step a filled place may become a hole again, with a
+# Nothing that follows can make this right. `remdm` can: at every step a filled place may become a hole again, with a
 # small chance, at most `remask_cap`. Then the model looks at it anew, with all the rest before its eyes.
 #
 # We plant the mistake. On a canvas, `fixed` says which tokens are given for good. Here none is.
@@ -623,17 +625,17 @@ begun = Canvas.from_text("Tom lost her", tokenizer, length=LENGTH)
 planted = Canvas(begun.ids, torch.zeros(LENGTH, dtype=torch.bool), MASK)
 few, many = (4, 6) if QUICK else (18, 72)
 for strategy, steps, cap in (
-    ("confidence", few, 0.0),
+    ("low_confidence", few, 0.0),
     ("ancestral", many, 0.0),
-    ("remask", few, 0.1),
-    ("remask", many, 0.1),
+    ("remdm", few, 0.1),
+    ("remdm", many, 0.1),
 ):
     m = measure(canvas=planted, strategy=strategy, steps=steps, remask_cap=cap, top_p=0.9)
     print(f"{strategy:10} {steps:3} steps: {m['consistent']:3.0f} % consistent  {m['texts'][0]!r}")
 
 # %%
 sampler = Sampler(
-    SamplerConfig(strategy="remask", steps=many, remask_cap=0.1, top_p=0.9, seed=2), schedule, MASK
+    SamplerConfig(strategy="remdm", steps=many, remask_cap=0.1, top_p=0.9, seed=2), schedule, MASK
 )
 trace = Player().record(sampler, model, planted, tokenizer, model="my model")
 
@@ -670,11 +672,11 @@ show(figure)
 
 # %%
 canvas = Canvas.from_text("[MASK:2] lost her [MASK] hat [MASK:3].", tokenizer, length=LENGTH)
-sampler = Sampler(SamplerConfig(strategy="confidence", steps=LENGTH, seed=3), schedule, MASK)
+sampler = Sampler(SamplerConfig(strategy="low_confidence", steps=LENGTH, seed=3), schedule, MASK)
 trace = Player().record(sampler, model, canvas, tokenizer, model="my model")
 
 # %%
-m = measure(canvas=canvas, strategy="confidence", steps=LENGTH, top_p=0.9)
+m = measure(canvas=canvas, strategy="low_confidence", steps=LENGTH, top_p=0.9)
 print(f"{m['consistent']:.0f} % of {N} are consistent, {m['different']:.0f} % different, such as")
 for text in m["texts"][:4]:
     print("   ", text)
@@ -773,7 +775,7 @@ guess_3.reveal("C", "A rare token would need a g that float32 does not have.")
 from diffuapriel.sampling.tokens import Noise
 
 noise = Noise.draw(seed=0, first_row=0, rows=2, step=0, length=LENGTH)
-print(noise.where.shape, noise.where.dtype, noise.token.dtype)
+print(noise.for_positions.shape, noise.for_positions.dtype, noise.for_tokens.dtype)
 
 # %% [markdown]
 # ## 8. The best budget
@@ -783,7 +785,7 @@ print(noise.where.shape, noise.where.dtype, noise.token.dtype)
 
 # %%
 tries = [
-    {"strategy": "confidence", "steps": 11},
+    {"strategy": "low_confidence", "steps": 11},
     {"strategy": "random", "steps": 11},
     {"strategy": "random", "steps": 11, "top_p": 0.9},
     {"strategy": "threshold", "threshold": 0.5},
@@ -811,7 +813,7 @@ from diffuapriel.evaluation.steps_quality import plan as plan_points
 from diffuapriel.evaluation.steps_quality import quality_events
 
 steps = [2] if QUICK else [3, 6, 12]
-configs = plan_points(["confidence", "random", "threshold"], steps, LENGTH, threshold=0.5)
+configs = plan_points(["low_confidence", "random", "threshold"], steps, LENGTH, threshold=0.5)
 *_, last = quality_events(
     model, tokenizer, configs, level=1, length=LENGTH, num_sequences=max(4, N)
 )
@@ -830,12 +832,12 @@ for point in last.points:
 # - Tokens filled in one call do not know of each other. **Calls buy agreement**. Spend them where tokens must agree,
 #   not on the end of a row.
 # - Quality alone can be bought with sameness. **Look at variety with every figure.**
-# - A strategy that never takes back cannot mend. `remask` can, for more steps.
+# - A strategy that never takes back cannot mend. `remdm` can, for more steps.
 # - **Random numbers of 32 bits** cut off the rare end, which works like a hidden low temperature.
 #
 # ## Going further
 #
-# - Which places does `confidence` fill first, and which last? Collect `frame.revealed` over many traces.
+# - Which places does `low_confidence` fill first, and which last? Collect `frame.revealed` over many traces.
 # - Write a ninth strategy, such as *from left to right*, and compare it at 18 steps. Is a story of this kind easier in
 #   some order?
 # - Repeat section 3 with the bundled `tales-diffuapriel` on long stories. Does the order of the strategies hold?

@@ -614,7 +614,7 @@ entry = entries["diffuapriel"]
 print(f"{'tokens':>8}{'steps':>8}{'steps x pass':>16}{'measured':>12}{'ratio':>9}")
 grid = [(n, s) for n in lengths[1:4:2] for s in ((2, 4) if QUICK else (8, 16, 32))]
 for n, steps_ in tqdm(grid):
-    options = SamplerConfig(strategy="confidence", steps=steps_)
+    options = SamplerConfig(strategy="low_confidence", steps=steps_)
     sampler = Sampler(options, get_schedule("log-linear"), MASK)
     began = time.perf_counter()
     generate(sampler, entry.denoiser, Canvas.masks(n, entry.tokenizer))

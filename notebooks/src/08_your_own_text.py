@@ -515,7 +515,7 @@ greek small letter [MASK:2]
 greek small letter gamma
 """
 canvas = Canvas.from_text(MY_TEXT, tokenizer)
-options_of_mine = SamplerConfig(strategy="confidence", steps=32, top_p=0.9, seed=1)
+options_of_mine = SamplerConfig(strategy="low_confidence", steps=32, top_p=0.9, seed=1)
 sampler = Sampler(options_of_mine, schedule, tokenizer.mask_id)
 mine = Player().record(sampler, model, canvas, tokenizer, model="my model")
 
@@ -582,7 +582,7 @@ guess_2.reveal(answer, "The curve shows which tokens they are.")
 
 # %%
 ROWS = 2 if QUICK else 24
-free = SamplerConfig(strategy="confidence", steps=LENGTH, top_p=0.9, seed=2)
+free = SamplerConfig(strategy="low_confidence", steps=LENGTH, top_p=0.9, seed=2)
 blank = torch.full((ROWS, LENGTH), tokenizer.mask_id)
 drawn = generate(Sampler(free, schedule, tokenizer.mask_id), model, blank).tolist()
 

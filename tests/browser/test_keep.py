@@ -126,7 +126,7 @@ def test_links_of_inside_and_quality_restore_their_lists(open_at, address):
     )
     page.goto(address + "?tab=quality&strategies=random&strategies=entropy&steps=4&steps=16")
     expect(page.get_by_role("checkbox", name="entropy", exact=True)).to_be_checked()
-    expect(page.get_by_role("checkbox", name="confidence", exact=True)).not_to_be_checked()
+    expect(page.get_by_role("checkbox", name="low_confidence", exact=True)).not_to_be_checked()
     page.locator("#quality-link").click()
     wanted = re.compile(r"&writer=toy-diffuapriel&strategies=random&strategies=entropy&steps=4&steps=16&")
     expect(page.locator("#quality-link-text textarea")).to_have_value(wanted)

@@ -161,7 +161,7 @@ def test_colors_follow_confidence_or_step_or_nothing(page, exported):
 
 def test_a_trace_of_another_version_is_refused_in_words(page, exported):
     exported(page, trace() | {"version": 7})
-    expect(page.get_by_role("alert")).to_contain_text("this player reads 1 to 2")
+    expect(page.get_by_role("alert")).to_contain_text("this player reads version 3")
 
 
 @pytest.mark.parametrize(

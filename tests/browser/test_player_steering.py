@@ -29,14 +29,14 @@ def reasons(data: dict) -> dict:
     for before, frame in zip(data["frames"], data["frames"][1:]):
         left = [p for p, i in enumerate(before["ids"]) if i == MASK and p not in frame["revealed"]]
         frame["why"] = {str(p): [1, frame["confidence"][p]] for p in frame["revealed"]}
-        frame["rival"] = 0.125 if left else None
-    return data | {"version": 2}
+        frame["runner_up"] = 0.125 if left else None
+    return data | {"version": 3}
 
 
 def edited(data: dict, step: int, position: int, kind: str, token: int) -> dict:
     """The trace with a person's turn put in after a step; the steps behind it move on by one."""
     frames = data["frames"]
-    turn = json.loads(json.dumps(frames[step])) | {"top_k": {}, "why": {}, "rival": None, "ms": 0.0}
+    turn = json.loads(json.dumps(frames[step])) | {"top_k": {}, "why": {}, "runner_up": None, "ms": 0.0}
     was = turn["ids"][position]
     turn["revealed"] = [] if token == MASK or kind in ("pin", "unpin") else [position]
     turn["remasked"] = [position] if token == MASK and was != MASK else []
@@ -265,7 +265,7 @@ def test_a_canvas_without_a_host_that_steers_is_not_editable(page, tmp_path):
 # ---- why, whose, where it breaks -------------------------------------------------------------------
 
 
-def why(page: Page, data: dict, position: int, strategy: str = "confidence") -> str:
+def why(page: Page, data: dict, position: int, strategy: str = "low_confidence") -> str:
     data["meta"]["strategy"] = strategy
     page.evaluate("data => { document.activeElement.blur(); take(data); }", data)
     page.wait_for_function("document.querySelector('.da-token').canvas.frame")  # it is drawn
@@ -286,9 +286,9 @@ def test_the_card_says_what_the_strategy_compared(page):
     assert "lead over the second best" in why(page, one, position, "margin")
     assert "random number" in why(page, one, position, "random")
     assert "came first of 6" in why(page, one, position, "first_hitting")
-    one["frames"][3]["bar"] = 0.0
+    one["frames"][3]["threshold"] = 0.0
     assert "reached the threshold 0" in why(page, one, position, "threshold")
-    one["frames"][3]["bar"] = 1.0
+    one["frames"][3]["threshold"] = 1.0
     assert "no position reached the threshold 1" in why(page, one, position, "threshold")
     assert "a chance of 100 %" in why(page, one, position, "ancestral")
     last = one["frames"][8]["revealed"][0]

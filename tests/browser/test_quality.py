@@ -61,7 +61,7 @@ def test_curves_arrive_point_by_point_stop_when_told_and_what_is_wrong_is_said(v
     expect(visit.locator("#quality-chart")).to_contain_text("true tales")
     expect(run).to_be_enabled()
 
-    visit.locator("#quality-strategies").get_by_label("confidence").uncheck()
+    visit.locator("#quality-strategies").get_by_label("low_confidence").uncheck()
     run.click()
     expect(status).to_contain_text("choose one to 8")
     visit.locator("#surprisal-text textarea").fill("nut " * 300)

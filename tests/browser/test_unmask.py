@@ -294,6 +294,6 @@ def test_what_cannot_be_is_said_and_the_canvas_stays(visit):
     token(visit, 2).click()
     visit.get_by_label("Type over it").fill(" red box of wood")
     button(visit, "Put").click()
-    expect(status(visit)).to_contain_text("places more and 0 are free")
+    expect(status(visit)).to_contain_text("more, and 0 masked positions follow it")
     expect(token(visit, 2)).to_have_text(" had")
     expect(visit.get_by_role("alert")).to_have_count(0)

@@ -46,11 +46,11 @@ def measured(denoiser, configs, **options):
 
 
 def test_a_model_that_knows_one_story_writes_it_at_any_number_of_steps():
-    points = measured(writes([story(0)]), plan(["confidence", "ancestral"], [6, 2], LENGTH))
+    points = measured(writes([story(0)]), plan(["low_confidence", "ancestral"], [6, 2], LENGTH))
     assert [(p.strategy, p.steps) for p in points] == [
-        ("confidence", 2),
+        ("low_confidence", 2),
         ("ancestral", 2),
-        ("confidence", 6),
+        ("low_confidence", 6),
         ("ancestral", 6),
     ]
     for point in points:
@@ -71,10 +71,10 @@ def test_fewer_steps_reveal_more_at_once_and_mix_what_does_not_belong_together()
 
 
 def test_strategies_that_take_what_they_need_are_one_point():
-    configs = plan(["threshold", "confidence", "first_hitting"], [2, 4], LENGTH, top_p=0.9, seed=3)
+    configs = plan(["threshold", "low_confidence", "first_hitting"], [2, 4], LENGTH, top_p=0.9, seed=3)
     assert [(c.strategy, c.steps) for c in configs] == [
-        ("confidence", 2),
-        ("confidence", 4),
+        ("low_confidence", 2),
+        ("low_confidence", 4),
         ("threshold", LENGTH),
         ("first_hitting", LENGTH),
     ]

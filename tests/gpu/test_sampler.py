@@ -11,9 +11,9 @@ from diffuapriel.model.engine import compile_denoiser
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.generate import (
-    BLIND,
+    FIXED_ORDER,
     SCORED,
-    Loop,
+    GenerationGraph,
     clear_cache,
     generate,
     prepare,
@@ -24,7 +24,7 @@ from diffuapriel.sampling.scores import Scores, head_scores, plain_scores
 from tests.sampling.exact_head import ExactHead, holes
 
 M = 1000  # [MASK]
-FAST = BLIND + SCORED
+FAST = FIXED_ORDER + SCORED
 OPTIONS = (
     {"temperature": 0.0},
     {"temperature": 0.8, "top_p": 0.9},
@@ -41,10 +41,10 @@ def plain(s: Sampler, denoiser, ids: torch.Tensor) -> torch.Tensor:
     return generate(s, lambda *asked: denoiser(*asked), ids)
 
 
-def prepared(s: Sampler, denoiser, ids: torch.Tensor) -> Loop:
-    loop = prepare(s, denoiser, s.start([Canvas(row, row != M, M) for row in ids]))
-    assert loop is not None
-    return loop
+def prepared(s: Sampler, denoiser, ids: torch.Tensor) -> GenerationGraph:
+    graph = prepare(s, denoiser, s.start([Canvas(row, row != M, M) for row in ids]))
+    assert graph is not None
+    return graph
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -138,22 +138,22 @@ def test_nothing_waits_for_the_device(strategy, ready):
     denoiser, ids = ready(small_model()), holes(3, 70, M).cuda()
     s = of(strategy, steps=12, top_k=50, top_p=0.9, repetition_penalty=1.2)
     with torch.no_grad():
-        loop = prepared(s, denoiser, ids)
-        for advance in (loop.advance, loop.step):  # replayed, and as it stands
-            loop.advance = advance
-            loop.start(s.config, loop.state, loop.ahead)
+        graph = prepared(s, denoiser, ids)
+        for advance in (graph.replay, graph.step):  # replayed, and as it stands
+            graph.replay = advance
+            graph.start(s.config, graph.state, graph.plan)
             torch.cuda.synchronize()
             torch.cuda.set_sync_debug_mode("error")
             try:
-                loop.go()
+                graph.run()
             finally:
                 torch.cuda.set_sync_debug_mode("default")
-            assert (loop.result() != M).all()
+            assert (graph.result() != M).all()
 
 
 def test_the_second_batch_replays_what_the_first_recorded(monkeypatch):
     denoiser, ids = ExactHead(M + 1, 40, device="cuda"), torch.full((3, 40), M, device="cuda")
-    s = of("confidence", steps=5)
+    s = of("low_confidence", steps=5)
     first = generate(s, denoiser, ids)
     monkeypatch.setattr("diffuapriel.sampling.generate.record", None)
     other = generate(s, denoiser, ids, first_row=3)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffuapriel.sampling.config import MAX_SEED, MAX_STEPS, STRATEGIES, SamplerConfig
-from diffuapriel.sampling.strategies import CHOOSERS, ON_THE_GRID
+from diffuapriel.sampling.strategies import ON_SCHEDULE, SELECTORS
 
 WHOLE = {"steps": (1, MAX_STEPS), "block_length": (1, MAX_STEPS), "seed": (0, MAX_SEED), "top_k": (1, None)}
 NUMBERS = {
@@ -19,7 +19,7 @@ NUMBERS = {
 
 
 def test_every_named_strategy_exists():
-    assert set(CHOOSERS) == set(STRATEGIES) and set(ON_THE_GRID) < set(STRATEGIES)
+    assert set(SELECTORS) == set(STRATEGIES) and set(ON_SCHEDULE) < set(STRATEGIES)
 
 
 @given(st.sampled_from(sorted(WHOLE)), st.integers())
@@ -28,7 +28,7 @@ def test_whole_numbers_are_taken_in_their_range_and_refused_outside(name, value)
     if value >= low and (high is None or value <= high):
         assert getattr(SamplerConfig(**{name: value}), name) == value
     else:
-        with pytest.raises(ValueError, match=f"{name} is .*; permitted: {low}"):
+        with pytest.raises(ValueError, match=f"{name} is .*; it must be a whole number(,| from) {low}"):
             SamplerConfig(**{name: value})
 
 
@@ -38,7 +38,7 @@ def test_numbers_are_taken_in_their_range_and_refused_outside(name, value):
     if low <= value <= high and not (name == "top_p" and value == 0):
         assert getattr(SamplerConfig(**{name: value}), name) == value
     else:
-        with pytest.raises(ValueError, match=f"{name} is .*; permitted: .*{high}"):
+        with pytest.raises(ValueError, match=f"{name} is .*; it must be a number .*{high}"):
             SamplerConfig(**{name: value})
 
 
@@ -57,8 +57,14 @@ def test_a_fraction_is_no_whole_number(name):
 
 @pytest.mark.parametrize("value", ["", "greedy", "Confidence", None, 3])
 def test_an_unknown_strategy_is_refused_with_the_known_ones(value):
-    with pytest.raises(ValueError, match="permitted: ancestral, confidence"):
+    with pytest.raises(ValueError, match="permitted: ancestral, low_confidence"):
         SamplerConfig(strategy=value)
+
+
+@pytest.mark.parametrize("old, new", [("confidence", "low_confidence"), ("remask", "remdm")])
+def test_the_old_name_of_a_strategy_is_accepted(old, new):
+    assert SamplerConfig(old) == SamplerConfig(new) and SamplerConfig(old).strategy == new
+    assert SamplerConfig("confidence", block_length=4).block_length == 4
 
 
 def test_numpy_values_become_plain_ones():
@@ -73,8 +79,8 @@ def test_a_huge_number_is_refused_without_printing_it():
 
 
 def test_the_bound_on_denoiser_calls():
-    assert SamplerConfig("confidence", steps=8).max_calls(100) == 8
-    assert SamplerConfig("confidence", steps=8).max_calls(3) == 3
+    assert SamplerConfig("low_confidence", steps=8).max_calls(100) == 8
+    assert SamplerConfig("low_confidence", steps=8).max_calls(3) == 3
     assert SamplerConfig("ancestral", steps=8).max_calls(3) == 8
     assert SamplerConfig("threshold", steps=8).max_calls(100) == 100
     assert SamplerConfig("first_hitting", steps=8).max_calls(100) == 100

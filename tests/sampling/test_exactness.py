@@ -62,7 +62,7 @@ def test_a_sequence_of_probability_zero_never_comes_out(strategy):
     assert exact.counts(ids)[exact.joint == 0].sum() == 0
 
 
-@pytest.mark.parametrize("strategy", ["ancestral", "remask"])
+@pytest.mark.parametrize("strategy", ["ancestral", "remdm"])
 def test_independent_tokens_come_out_exactly_in_any_number_of_steps(strategy):
     p = torch.tensor([[0.1, 0.3, 0.6], [0.5, 0.2, 0.3], [1 / 3, 1 / 3, 1 / 3], [0.25, 0.5, 0.25]])
     exact = Exact(torch.einsum("a,b,c,d->abcd", *p))

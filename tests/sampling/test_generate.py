@@ -14,10 +14,10 @@ from diffuapriel.sampling import scores as head_scores
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import STRATEGIES, SamplerConfig
 from diffuapriel.sampling.generate import (
-    BLIND,
+    FIXED_ORDER,
     SCORED,
-    Scored,
-    _kept,
+    ScoredGraph,
+    _cache,
     clear_cache,
     fill,
     generate,
@@ -29,7 +29,7 @@ from tests.sampling.exact_head import ExactHead, holes
 
 MODULE = "diffuapriel.sampling.generate"
 M = 30  # [MASK]
-FAST = BLIND + SCORED
+FAST = FIXED_ORDER + SCORED
 
 
 def of(strategy: str, schedule: str = "log-linear", **options) -> Sampler:
@@ -82,7 +82,7 @@ def test_blocks_are_filled_in_the_order_of_the_plain_path(strategy, block_length
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "quadratic"])
-@pytest.mark.parametrize("strategy", ["ancestral", "remask"])
+@pytest.mark.parametrize("strategy", ["ancestral", "remdm"])
 def test_on_every_schedule(strategy, schedule):
     denoiser, ids = ExactHead(M + 1, 21), holes(4, 21, M)
     s = of(strategy, schedule, steps=9, remask_cap=0.5)
@@ -105,7 +105,7 @@ def test_the_denoiser_of_the_package_writes_the_same_text(strategy, architecture
         assert torch.equal(fast(s, denoiser, ids), generate(s, denoiser, ids))
 
 
-@pytest.mark.parametrize("strategy", ["remask", "confidence"])
+@pytest.mark.parametrize("strategy", ["remdm", "low_confidence"])
 def test_tokens_that_are_neither_given_nor_masked_count_as_revealed_earlier(strategy):
     denoiser, ids = ExactHead(M + 1, 12), holes(3, 12, M)
     free = [Canvas(row, torch.arange(12) < 3, M) for row in ids.where(torch.arange(12) >= 3, 2)]
@@ -119,14 +119,14 @@ def test_equals_are_revealed_from_the_left():
     denoiser.hidden = lambda ids, sigma: torch.ones(*ids.shape, 16) * ids.eq(M).sum(1)[:, None, None]
     for strategy in SCORED:
         s = of(strategy, steps=9, temperature=0.0)
-        loop = prepare(s, denoiser, s.start(canvases(torch.full((1, 9), M))))
-        loop.ahead.steps[3:] = []
-        loop.go()
-        assert (loop.ids[0] == M).tolist() == [False] * 3 + [True] * 6
+        graph = prepare(s, denoiser, s.start(canvases(torch.full((1, 9), M))))
+        graph.plan.steps[3:] = []
+        graph.run()
+        assert (graph.ids[0] == M).tolist() == [False] * 3 + [True] * 6
 
 
 def test_rows_are_drawn_a_part_at_a_time(monkeypatch):
-    monkeypatch.setattr(f"{MODULE}.DRAWN", 3)
+    monkeypatch.setattr(f"{MODULE}.HEAD_ROWS", 3)
     denoiser, ids = ExactHead(M + 1, 10), holes(4, 10, M)
     for strategy in ("ancestral", "margin"):
         s = of(strategy, steps=2, repetition_penalty=1.3)
@@ -197,16 +197,16 @@ def test_no_operation_of_a_step_waits_and_none_makes_a_tensor_of_batch_by_length
         tokens,
     )
     state = s.start(canvases(torch.full((rows, length), tokens), tokens))
-    loop = prepare(s, denoiser, state)
+    graph = prepare(s, denoiser, state)
     with torch.no_grad(), Watch() as watch:
-        loop.go()
+        graph.run()
     assert not watch.names & WAITING
     assert watch.largest <= rows * length * tokens / 4
 
 
 def test_generate_takes_the_fast_path_where_it_can(monkeypatch):
     denoiser, ids = ExactHead(M + 1, 8), holes(3, 8, M)
-    s = of("confidence", steps=3)
+    s = of("low_confidence", steps=3)
     plain = generate(s, denoiser, ids)
     monkeypatch.setattr(f"{MODULE}.unsupported_reason", lambda *about: None)
     monkeypatch.setattr(f"{MODULE}.fill", lambda *given: taken.append(given) or fill(*given))
@@ -215,7 +215,7 @@ def test_generate_takes_the_fast_path_where_it_can(monkeypatch):
 
 
 def test_why_the_plain_path_is_taken_is_one_line():
-    config, denoiser = SamplerConfig("confidence"), ExactHead(M + 1, 8)
+    config, denoiser = SamplerConfig("low_confidence"), ExactHead(M + 1, 8)
     cuda = torch.device("cuda")
     assert "on cpu" in unsupported_reason(config, denoiser, torch.device("cpu"))
     assert "after each step" in unsupported_reason(SamplerConfig("threshold"), denoiser, cuda)
@@ -250,13 +250,13 @@ def test_another_vocabulary_is_refused():
 def test_what_was_recorded_serves_the_next_batch_of_its_size(monkeypatch):
     denoiser, ids = ExactHead(M + 1, 16), torch.full((2, 16), M)
     made = []
-    monkeypatch.setattr(Scored, "__init__", lambda *given: made.append(given) or new(*given))
+    monkeypatch.setattr(ScoredGraph, "__init__", lambda *given: made.append(given) or new(*given))
     for s, batch, expected in (
-        (of("confidence", steps=4), ids, 1),
-        (of("confidence", steps=4, seed=5), ids, 1),
-        (of("confidence", steps=4, top_k=2), ids, 2),  # another option is another step
-        (of("confidence", steps=4, top_k=2), ids[:1], 3),
-        (of("confidence", steps=2, top_k=2), ids[:1], 4),
+        (of("low_confidence", steps=4), ids, 1),
+        (of("low_confidence", steps=4, seed=5), ids, 1),
+        (of("low_confidence", steps=4, top_k=2), ids, 2),  # another option is another step
+        (of("low_confidence", steps=4, top_k=2), ids[:1], 3),
+        (of("low_confidence", steps=2, top_k=2), ids[:1], 4),
     ):
         assert torch.equal(fast(s, denoiser, batch), generate(s, denoiser, batch))
         assert len(made) == expected
@@ -265,14 +265,14 @@ def test_what_was_recorded_serves_the_next_batch_of_its_size(monkeypatch):
     assert len(made) == 5
 
 
-new = Scored.__init__
+new = ScoredGraph.__init__
 
 
 def test_what_was_recorded_goes_with_its_denoiser():
     denoiser = ExactHead(M + 1, 6)
     fast(of("random"), denoiser, holes(2, 6, M))
     gone = weakref.ref(denoiser)
-    kept = weakref.ref(_kept[denoiser])
+    kept = weakref.ref(_cache[denoiser])
     del denoiser
     gc.collect()
     assert gone() is None and kept() is None

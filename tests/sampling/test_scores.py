@@ -53,7 +53,7 @@ def test_the_split_of_the_vocabulary_makes_no_difference(monkeypatch):
     rows, weight = random(20, 16, 320)
     expected = plain_scores(rows.double(), weight.double(), 300)
     for shares in (1, 2, 3, 10, 100):
-        monkeypatch.setattr(kernel, "LEAST_SHARES", shares)
+        monkeypatch.setattr(kernel, "MIN_SHARES", shares)
         monkeypatch.setattr(kernel, "WAVES", 1)
         assert_agree(scores(rows, weight, 300), expected)
 

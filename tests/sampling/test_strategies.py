@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from diffuapriel.config import SCHEDULES
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.config import BY_BLOCKS, STRATEGIES, SamplerConfig
+from diffuapriel.sampling.config import BLOCKWISE, STRATEGIES, SamplerConfig
 from diffuapriel.sampling.sampler import Sampler
 from tests.sampling.models import Letters, Recorded, fixed_logits, untimed
 
-DETERMINISTIC = ("confidence", "entropy", "margin", "threshold")
+DETERMINISTIC = ("low_confidence", "entropy", "margin", "threshold")
 LOG_LINEAR = get_schedule("log-linear")
 
 
@@ -49,7 +49,7 @@ def situations(draw):
     config = SamplerConfig(
         strategy=strategy,
         steps=draw(st.integers(1, 14)),
-        block_length=draw(st.none() | st.integers(1, 12)) if strategy in BY_BLOCKS else None,
+        block_length=draw(st.none() | st.integers(1, 12)) if strategy in BLOCKWISE else None,
         temperature=draw(st.sampled_from([0.0, 0.3, 1.0, 100.0])),
         top_k=draw(st.none() | st.integers(1, 8)),
         top_p=draw(st.none() | st.sampled_from([1e-9, 0.5, 1.0])),
@@ -85,7 +85,7 @@ def test_every_run_ends_without_masks_within_its_bound_and_keeps_what_is_given(s
                 assert old == mask_id != new and logits[0, p, new] > -math.inf
                 assert now.confidence[p] is not None and now.entropy[p] is not None and p in now.top_k
             elif p in now.remasked:
-                assert config.strategy == "remask" and old != mask_id == new
+                assert config.strategy == "remdm" and old != mask_id == new
                 assert now.confidence[p] is None and now.entropy[p] is None
             else:
                 assert old == new and now.confidence[p] == before.confidence[p]
@@ -104,7 +104,7 @@ def test_the_head_is_asked_for_masked_positions_only(strategy):
         assert positions[0].tolist() == [i == canvas.mask_id for i in frame.ids]
 
 
-@pytest.mark.parametrize("strategy", BY_BLOCKS)
+@pytest.mark.parametrize("strategy", BLOCKWISE)
 def test_a_block_is_full_before_the_next_begins_and_the_best_of_it_go_first(strategy):
     config = SamplerConfig(strategy, steps=7, block_length=4, threshold=0.5)
     canvas = Canvas.from_text("ab[MASK:9]c", Letters())
@@ -117,7 +117,7 @@ def test_a_block_is_full_before_the_next_begins_and_the_best_of_it_go_first(stra
 
 def test_blocks_change_the_order_and_a_block_as_long_as_the_canvas_changes_nothing():
     def order(**options):
-        config = SamplerConfig("confidence", steps=12, **options)
+        config = SamplerConfig("low_confidence", steps=12, **options)
         return [f.revealed for f in run(config, fixed_logits(12, 8), Canvas.masks(12, Letters()))]
 
     assert order() == order(block_length=12) != order(block_length=3)
@@ -126,11 +126,11 @@ def test_blocks_change_the_order_and_a_block_as_long_as_the_canvas_changes_nothi
 
 def test_a_rival_is_sought_in_the_open_block_only():
     logits = fixed_logits(8, 8)
-    frames = run(SamplerConfig("confidence", steps=8, block_length=2), logits, Canvas.masks(8, Letters()))
-    assert [f.rival is None for f in frames[1:]] == [False, True] * 4
+    frames = run(SamplerConfig("low_confidence", steps=8, block_length=2), logits, Canvas.masks(8, Letters()))
+    assert [f.runner_up is None for f in frames[1:]] == [False, True] * 4
 
 
-@pytest.mark.parametrize("strategy", ["confidence", "entropy", "margin", "random"])
+@pytest.mark.parametrize("strategy", ["low_confidence", "entropy", "margin", "random"])
 def test_the_remainder_is_revealed_in_the_early_steps(strategy):
     assert counts(
         run(SamplerConfig(strategy, steps=4), fixed_logits(10, 8), Canvas.masks(10, Letters()))
@@ -158,13 +158,13 @@ def order(strategy: str, denoiser: Recorded, length: int, tokens: int) -> list[i
 def test_confidence_entropy_and_margin_each_have_their_own_order():
     # probabilities:       best 0.50, margin 0.25,  best 0.48, margin 0.01,  best 0.45, margin 0.175
     rows = ([0.50, 0.25, 0.25], [0.48, 0.47, 0.05], [0.45, 0.275, 0.275])
-    assert order("confidence", known(*rows), 3, 3) == [0, 1, 2]
+    assert order("low_confidence", known(*rows), 3, 3) == [0, 1, 2]
     assert order("margin", known(*rows), 3, 3) == [0, 2, 1]
     assert order("entropy", known(*rows), 3, 3) == [1, 0, 2]
 
 
 def test_equals_are_revealed_from_the_left():
-    for strategy in ("confidence", "entropy", "margin"):
+    for strategy in ("low_confidence", "entropy", "margin"):
         assert order(strategy, known(*[[0.5, 0.5]] * 4), 4, 2) == [0, 1, 2, 3]
 
 
@@ -215,7 +215,7 @@ def test_hitting_times_have_the_distribution_of_order_statistics():
     assert last == pytest.approx(4000 / 3, abs=4 * math.sqrt(4000 * 2 / 9))
 
 
-@pytest.mark.parametrize("strategy", ["ancestral", "remask"])
+@pytest.mark.parametrize("strategy", ["ancestral", "remdm"])
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_on_the_grid_the_masked_share_follows_the_schedule(strategy, name):
     length, schedule = 20_000, get_schedule(name)
@@ -228,7 +228,7 @@ def test_on_the_grid_the_masked_share_follows_the_schedule(strategy, name):
             expected, abs=0.0015 + 4 * math.sqrt(expected * (1 - expected) / length)
         )
     remasked = sum(len(frame.remasked) for frame in frames)
-    assert (remasked > 1000) if strategy == "remask" else (remasked == 0)
+    assert (remasked > 1000) if strategy == "remdm" else (remasked == 0)
 
 
 def test_remask_with_a_cap_of_zero_is_ancestral():
@@ -236,7 +236,7 @@ def test_remask_with_a_cap_of_zero_is_ancestral():
         untimed(
             run(SamplerConfig(s, steps=6, remask_cap=0.0), fixed_logits(40, 8), Canvas.masks(40, Letters()))
         )
-        for s in ("ancestral", "remask")
+        for s in ("ancestral", "remdm")
     ]
     assert runs[0] == runs[1][: len(runs[0])]
     assert runs[0][-1].ids == runs[1][-1].ids
@@ -247,7 +247,7 @@ def test_remask_may_take_back_a_token_that_was_not_fixed():
     canvas = Canvas(ids, torch.tensor([True, True, False, False, False, False]), 7)
     taken = set()
     for seed in range(40):
-        frames = run(SamplerConfig("remask", steps=6, remask_cap=1.0, seed=seed), fixed_logits(6, 8), canvas)
+        frames = run(SamplerConfig("remdm", steps=6, remask_cap=1.0, seed=seed), fixed_logits(6, 8), canvas)
         taken |= {p for frame in frames for p in frame.remasked}
         assert frames[-1].ids[:2] == (0, 1) and 7 not in frames[-1].ids
     assert taken == {2, 3, 4, 5}

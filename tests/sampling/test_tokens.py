@@ -23,7 +23,7 @@ def logits_of(p: torch.Tensor, mask_logit: float = 9.0) -> torch.Tensor:
 def support(**options) -> set[int]:
     """The tokens that can come out, found with 2,001 evenly spaced uniforms."""
     u = torch.linspace(0, LAST, 2001, dtype=torch.float64)
-    tokens, _ = draw.draw_tokens(logits_of(P).expand(len(u), -1), V, u, SamplerConfig(**options))
+    tokens, _ = draw.sample_tokens(logits_of(P).expand(len(u), -1), V, u, SamplerConfig(**options))
     return set(tokens.tolist())
 
 
@@ -31,7 +31,7 @@ def shares(**options) -> torch.Tensor:
     """The share of the uniforms in [0, 1) that give each token: its probability."""
     n = 10_000
     u = (torch.arange(n, dtype=torch.float64) + 0.5) / n
-    tokens, _ = draw.draw_tokens(logits_of(P).expand(n, -1), V, u, SamplerConfig(**options))
+    tokens, _ = draw.sample_tokens(logits_of(P).expand(n, -1), V, u, SamplerConfig(**options))
     return torch.bincount(tokens, minlength=V) / n
 
 
@@ -87,7 +87,7 @@ def test_the_repetition_penalty_lowers_what_is_already_there():
     seen[0, 1] = True
     u = torch.tensor([0.5], dtype=torch.float64)
     config = SamplerConfig(temperature=0.0, repetition_penalty=2.0)
-    tokens, (probability, *_) = draw.draw_tokens(logits_of(P), V, u, config, seen)
+    tokens, (probability, *_) = draw.sample_tokens(logits_of(P), V, u, config, seen)
     assert tokens.item() == 3  # 0.4^2 = 0.16 is less than 0.3
     torch.testing.assert_close(probability, P[3:4])  # told is the denoiser's own probability
 
@@ -146,7 +146,7 @@ def test_a_tie_for_the_first_place_has_no_margin():
 
 def test_the_explanation_names_the_best_five_before_any_filter():
     u = torch.tensor([0.0], dtype=torch.float64)
-    tokens, (probability, entropy, ids, top) = draw.draw_tokens(logits_of(P), V, u, SamplerConfig(top_k=1))
+    tokens, (probability, entropy, ids, top) = draw.sample_tokens(logits_of(P), V, u, SamplerConfig(top_k=1))
     assert tokens.tolist() == [1] and ids.tolist() == [[1, 3, 4, 5, 0]]
     torch.testing.assert_close(probability, P[1:2])
     torch.testing.assert_close(top[0], P[[1, 3, 4, 5, 0]])
@@ -183,5 +183,5 @@ def test_scoring_leaves_the_logits_as_they_were():
     rows = torch.randn(6, 9)
     before = rows.clone()
     draw.top_probability(rows, 8), draw.margin(rows, 8), draw.entropy(rows, 8)
-    draw.draw_tokens(rows, 8, torch.rand(6, dtype=torch.float64), SamplerConfig(top_k=3, top_p=0.5))
+    draw.sample_tokens(rows, 8, torch.rand(6, dtype=torch.float64), SamplerConfig(top_k=3, top_p=0.5))
     assert torch.equal(rows, before)

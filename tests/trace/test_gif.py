@@ -21,7 +21,7 @@ def pictures(path) -> list[tuple]:
 
 
 def test_one_picture_a_step_of_one_size_and_the_last_one_stays(tmp_path):
-    trace = record("Mia found a[MASK:6].\nTom[MASK:3]", "confidence", steps=6)
+    trace = record("Mia found a[MASK:6].\nTom[MASK:3]", "low_confidence", steps=6)
     write_gif(trace, tmp_path / "a.gif", seconds=3.0)
     shown = pictures(tmp_path / "a.gif")
     assert len(shown) == len(trace.frames) == 7
@@ -40,7 +40,7 @@ def test_a_narrow_picture_is_taller(tmp_path):
 
 
 def test_a_long_run_is_thinned_and_keeps_its_end(tmp_path):
-    trace = record(strategy="confidence", steps=2)
+    trace = record(strategy="low_confidence", steps=2)
     last = trace.frames[-1]
     frames = trace.frames[:2] + tuple(dataclasses.replace(last, step=2 + i) for i in range(300))
     write_gif(dataclasses.replace(trace, frames=frames), tmp_path / "a.gif")
@@ -49,7 +49,7 @@ def test_a_long_run_is_thinned_and_keeps_its_end(tmp_path):
 
 
 def test_strange_tokens_are_drawn_too(tmp_path):
-    trace = record(strategy="confidence")
+    trace = record(strategy="low_confidence")
     odd = ["\x00\x1b", "\n", "", "   ", "漢字🙂", "x" * 4096, "\u202e"]
     vocab = {i: odd[n % len(odd)] for n, i in enumerate(trace.vocab)}
     write_gif(dataclasses.replace(trace, vocab=vocab), tmp_path / "a.gif", width=300)

@@ -13,7 +13,7 @@ from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import STRATEGIES, SamplerConfig
 from diffuapriel.sampling.sampler import Sampler
 from diffuapriel.tokenizer import get_tokenizer
-from diffuapriel.trace.steering import Steered, retyped
+from diffuapriel.trace.steering import SteeredGeneration, replace_text
 from diffuapriel.trace.trace import Trace
 
 SCHEDULE = get_schedule("log-linear")
@@ -27,12 +27,12 @@ def denoiser(ids, sigma, positions):
     return TABLE[torch.nonzero(positions[0]).flatten()].roll(shift, dims=-1)
 
 
-def steered(length: int = 12, text: str = "", **options) -> Steered:
+def steered(length: int = 12, text: str = "", **options) -> SteeredGeneration:
     canvas = Canvas.from_text(text, TOKENIZER, length)
-    return Steered(canvas, SamplerConfig(**{"steps": length} | options), SCHEDULE)
+    return SteeredGeneration(canvas, SamplerConfig(**{"steps": length} | options), SCHEDULE)
 
 
-def finish(run: Steered) -> Steered:
+def finish(run: SteeredGeneration) -> SteeredGeneration:
     while not run.done:
         run.advance(denoiser)
     return run
@@ -56,7 +56,7 @@ def test_same_seed_and_same_edits_give_the_same_text(strategy):
         run = steered(strategy=strategy, steps=8, text="Mia")
         for _ in range(3):
             run.advance(denoiser)
-        run.put(5, TOKENIZER.encode(" red box"))
+        run.write(5, TOKENIZER.encode(" red box"))
         filled = [
             p for p in range(12) if run.state.ids[0, p] != TOKENIZER.mask_id and not run.state.fixed[0, p]
         ]
@@ -70,10 +70,10 @@ def test_same_seed_and_same_edits_give_the_same_text(strategy):
 
 
 def test_what_a_person_wrote_stays_and_counts_as_theirs():
-    run = steered(strategy="remask", remask_cap=1.0, steps=6)
+    run = steered(strategy="remdm", remask_cap=1.0, steps=6)
     run.advance(denoiser)
     ids = TOKENIZER.encode(" red")
-    frame = run.put(4, ids)
+    frame = run.write(4, ids)
     assert frame.edits == {4: "type"} and frame.nfe == 1 and frame.step == 2
     assert frame.confidence[4] is None and frame.revealed == (4,)
     finish(run)
@@ -85,7 +85,7 @@ def test_clearing_a_finished_text_opens_it_again_one_token_a_step():
     run = finish(steered())
     frame = run.mask([2, 3, 4])
     assert frame.remasked == (2, 3, 4) and frame.edits == {2: "mask", 3: "mask", 4: "mask"}
-    assert run.planned == len(run) + 3
+    assert run.planned_steps == len(run) + 3
     before = len(run)
     finish(run)
     assert len(run) == before + 3
@@ -117,7 +117,7 @@ def test_another_candidate_is_one_of_the_top_five():
 
 
 def test_a_pin_holds_until_it_is_taken_off():
-    run = steered(strategy="remask", remask_cap=1.0, steps=8)
+    run = steered(strategy="remdm", remask_cap=1.0, steps=8)
     while not (filled := np.flatnonzero(~run.state.masked[0])).size:
         run.advance(denoiser)
     p = int(filled[0])
@@ -134,7 +134,7 @@ def test_a_pin_holds_until_it_is_taken_off():
 
 def test_an_edit_before_the_first_step_changes_the_start():
     run = steered(text="Mia found")
-    run.put(3, TOKENIZER.encode(" box"))
+    run.write(3, TOKENIZER.encode(" box"))
     run.mask([0])
     run.pin([1], pinned=False)
     assert len(run) == 0 and len(list(run.frames())) == 1
@@ -155,7 +155,7 @@ def test_a_branch_with_an_edit_ends_elsewhere_and_leaves_the_run_alone():
     run = finish(steered())
     ending = run.state.ids.copy()
     branch = run.branch(6)
-    branch.put(0, TOKENIZER.encode("Sam"))
+    branch.write(0, TOKENIZER.encode("Sam"))
     finish(branch)
     assert (run.state.ids == ending).all() and len(run) == 12
     assert (branch.state.ids != ending).any()
@@ -164,24 +164,24 @@ def test_a_branch_with_an_edit_ends_elsewhere_and_leaves_the_run_alone():
 
 def test_again_keeps_what_is_fixed_and_masks_the_rest():
     run = finish(steered(text="Mia"))
-    run.put(5, TOKENIZER.encode(" box"))
-    fresh = run.again(SamplerConfig(seed=1))
+    run.write(5, TOKENIZER.encode(" box"))
+    fresh = run.restart(SamplerConfig(seed=1))
     kept = np.flatnonzero(fresh.canvas.fixed.numpy())
     assert fresh.canvas.masked.sum() == 12 - len(kept)
     assert (fresh.state.ids[0, kept] == run.state.ids[0, kept]).all() and 5 in kept
 
 
 def test_a_steered_trace_is_saved_loaded_and_gone_on_with():
-    run = steered(strategy="confidence", text="Mia", top_p=0.9)
+    run = steered(strategy="low_confidence", text="Mia", top_p=0.9)
     for _ in range(4):
         run.advance(denoiser)
-    run.put(9, TOKENIZER.encode(" red"))
+    run.write(9, TOKENIZER.encode(" red"))
     run.mask([0])
     trace = run.trace(TOKENIZER, model="toy")
     again = Trace.from_json(trace.to_json())
     assert again == trace
     assert [f.edits for f in again.frames[-2:]] == [{9: "type"}, {0: "mask"}]
-    taken_up = Steered.of_trace(again, SCHEDULE)
+    taken_up = SteeredGeneration.from_trace(again, SCHEDULE)
     assert [plain(f) for f in taken_up.frames()] == [plain(f) for f in run.frames()]
     assert (finish(taken_up).state.ids == finish(run).state.ids).all()
 
@@ -197,9 +197,9 @@ def test_what_cannot_be_written_is_refused():
     run = steered(text="Mia")
     for ids in ([], [TOKENIZER.mask_id + 1], [-1]):
         with pytest.raises(ValueError, match="permitted: one or more from 0 to 4097"):
-            run.put(0, ids)
+            run.write(0, ids)
     with pytest.raises(ValueError, match="from 0 to 11"):
-        run.put(11, TOKENIZER.encode(" two words"))
+        run.write(11, TOKENIZER.encode(" two words"))
     with pytest.raises(ValueError, match="masked already"):
         run.mask([11])
     with pytest.raises(ValueError, match=r"no \[MASK\] left"):
@@ -211,12 +211,12 @@ def test_text_over_a_range_leaves_masks_and_takes_only_masks():
     run.advance(denoiser)
     given = int(run.canvas.fixed.sum())
     one = TOKENIZER.encode(" red")
-    frame = run.put(1, one, until=3)
+    frame = run.write(1, one, until=3)
     assert frame.edits == {1: "type", 2: "mask", 3: "mask"}
     assert frame.ids[1:4] == (*one, TOKENIZER.mask_id, TOKENIZER.mask_id)
     assert run.state.fixed[0, 1:4].tolist() == [True, False, False]
-    assert run.put(1, [*one, TOKENIZER.mask_id]).edits == {1: "type", 2: "mask"}
-    run.put(1, one * 3, until=1)
+    assert run.write(1, [*one, TOKENIZER.mask_id]).edits == {1: "type", 2: "mask"}
+    run.write(1, one * 3, until=1)
     assert run.state.ids[0, 1:4].tolist() == one * 3 and given > 4
 
 
@@ -227,7 +227,7 @@ def test_what_follows_moves_right_until_a_mask_gives_way():
     before = run.state
     hole = int(np.flatnonzero(before.masked[0])[0])
     red = TOKENIZER.encode(" red")[0]
-    frame = run.put(1, [red, red], until=1)
+    frame = run.write(1, [red, red], until=1)
     assert frame.ids[:3] == (before.ids[0, 0], red, red)
     assert frame.ids[3 : hole + 1] == tuple(before.ids[0, 2:hole]) and frame.ids[hole + 1 :] == tuple(
         before.ids[0, hole + 1 :]
@@ -246,14 +246,14 @@ def test_what_follows_moves_right_until_a_mask_gives_way():
 def test_filler_at_the_end_gives_way_and_one_stays():
     run = finish(steered(strategy="random"))
     eos, red = TOKENIZER.eos_id, TOKENIZER.encode(" red")[0]
-    run.put(9, [eos, eos, eos])
-    run.put(0, [red, red, red], until=0, filler=eos)
+    run.write(9, [eos, eos, eos])
+    run.write(0, [red, red, red], until=0, filler=eos)
     assert run.state.ids[0, :3].tolist() == [red] * 3 and run.state.ids[0, 10:].tolist() == [
         *run.state.ids[0, 10:11],
         eos,
     ]
-    with pytest.raises(ValueError, match="needs 1 places more and 0 are free"):
-        run.put(0, [red, red], until=0, filler=eos)
+    with pytest.raises(ValueError, match="needs room for 1 more, and 0 masked positions follow it"):
+        run.write(0, [red, red], until=0, filler=eos)
 
 
 def canvas_of(text: str, length: int | None = None) -> Canvas:
@@ -263,21 +263,21 @@ def canvas_of(text: str, length: int | None = None) -> Canvas:
 def test_before_the_run_text_is_edited_as_text():
     ids = TOKENIZER.encode
     start = canvas_of("Mia found a [MASK:2].", 12)
-    longer = retyped(start, 0, 1, ids("The big dog"), 64)
+    longer = replace_text(start, 0, 1, ids("The big dog"), 64)
     assert len(longer) == 12 and longer.text(TOKENIZER).startswith("The big dog found a[MASK][MASK].[MASK]")
     assert longer.fixed.tolist() == longer.ids.ne(TOKENIZER.mask_id).tolist()
-    shorter = retyped(start, 0, 2, ids("I"), 64)
+    shorter = replace_text(start, 0, 2, ids("I"), 64)
     assert len(shorter) == 12 and shorter.text(TOKENIZER).startswith("I a[MASK][MASK].[MASK]")
-    whole = retyped(canvas_of("Mia found it."), 0, 1, ids("A very old dog"), 64)
+    whole = replace_text(canvas_of("Mia found it."), 0, 1, ids("A very old dog"), 64)
     assert whole.text(TOKENIZER) == "A very old dog found it."
     with pytest.raises(ValueError, match="permitted: up to 12"):
-        retyped(start, 0, 0, ids("word " * 30), 12)
+        replace_text(start, 0, 0, ids("word " * 30), 12)
     with pytest.raises(ValueError, match="permitted: 0 to 11"):
-        retyped(start, 0, 12, ids("a"), 64)
+        replace_text(start, 0, 12, ids("a"), 64)
 
 
 def test_a_long_run_is_kept_small():
     run = finish(steered(length=64, steps=64))
-    kept = sum(m.positions.size for m in run.moments)
+    kept = sum(m.positions.size for m in run.snapshots)
     assert kept == 64
-    assert max(len(m.thin.ids) for m in run.moments) == 1
+    assert max(len(m.frame.ids) for m in run.snapshots) == 1

@@ -25,7 +25,7 @@ TOKENIZER = get_tokenizer("gpt2-4k")
 EVIL = "</script><script>alert(1)</script><!--<style>\u2028\u2029<!--DATA--><!--TITLE-->&amp;"
 
 
-def record(text: str = "Mia found a[MASK:6].", strategy: str = "remask", **options) -> Trace:
+def record(text: str = "Mia found a[MASK:6].", strategy: str = "remdm", **options) -> Trace:
     canvas = Canvas.from_text(text, TOKENIZER)
     sampler = Sampler(
         SamplerConfig(strategy, **{"steps": 5, **options}), get_schedule("log-linear"), canvas.mask_id
@@ -62,9 +62,9 @@ def test_json_round_trip_of_any_tokens_and_names(ids, name):
 
 def test_the_file_is_what_the_player_was_promised():
     assert {k: DATA[k] for k in ("schema", "version", "length", "mask_id", "eos_id")} == {
-        "schema": "diffuapriel-trace", "version": 2, "length": len(TRACE.fixed), "mask_id": 4097, "eos_id": 4096,
+        "schema": "diffuapriel-trace", "version": 3, "length": len(TRACE.fixed), "mask_id": 4097, "eos_id": 4096,
     }  # fmt: skip
-    expected = {"model": "toy", "architecture": "none", "tokenizer": "gpt2-4k", "strategy": "remask", "steps": 5,
+    expected = {"model": "toy", "architecture": "none", "tokenizer": "gpt2-4k", "strategy": "remdm", "steps": 5,
                 "temperature": 1.0, "seed": 0, "created": ""}  # fmt: skip
     assert DATA["meta"].items() >= expected.items()
     assert DATA["meta"].items() >= {"remask_cap": 0.04, "top_k": None, "schedule": "log-linear"}.items()
@@ -105,9 +105,9 @@ def test_frames_may_be_recorded_apart_from_the_sampler():
 # ---- what is refused -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("version", [0, 3, "1", None, True, 1.0])
+@pytest.mark.parametrize("version", [0, 4, "1", None, True, 1.0])
 def test_another_version_is_refused(version):
-    with pytest.raises(ValueError, match="this program reads the versions 1 to 2"):
+    with pytest.raises(ValueError, match="this program reads the versions 1 to 3"):
         Trace.from_json(json.dumps({**DATA, "version": version}))
 
 
@@ -185,6 +185,44 @@ def test_the_time_in_the_denoiser_may_be_missing():
     for frame in data["frames"]:
         del frame["denoiser_ms"]
     assert all(frame.denoiser_ms == 0 for frame in Trace.from_json(json.dumps(data)).frames)
+
+
+# As written by version 2; version 1 had no frame field after denoiser_ms.
+OLD = {
+    "schema": "diffuapriel-trace", "version": 2,
+    "meta": {"model": "toy", "architecture": "none", "tokenizer": "gpt2-4k", "strategy": "confidence", "steps": 2,
+             "block_length": None, "temperature": 1.0, "top_k": None, "top_p": None, "repetition_penalty": 1.0,
+             "threshold": 0.9, "remask_cap": 0.04, "seed": 0, "schedule": "log-linear", "created": ""},
+    "length": 2, "mask_id": 4097, "eos_id": 4096, "fixed": [False, False],
+    "vocab": {"12": " a", "13": " b", "4097": "[MASK]"},
+    "frames": [
+        {"step": 0, "t": 1.0, "ids": [4097, 4097], "revealed": [], "remasked": [], "confidence": [None, None],
+         "entropy": [None, None], "top_k": {}, "nfe": 0, "ms": 0.0, "denoiser_ms": 0.0, "why": {}, "rival": None,
+         "bar": None, "edits": {}},
+        {"step": 1, "t": 0.5, "ids": [4097, 12], "revealed": [1], "remasked": [], "confidence": [None, 0.75],
+         "entropy": [None, 0.5], "top_k": {"1": [[12, 0.75], [13, 0.25]]}, "nfe": 1, "ms": 2.0, "denoiser_ms": 1.5,
+         "why": {"1": [1, 0.75]}, "rival": 0.625, "bar": 0.875, "edits": {}},
+    ],
+}  # fmt: skip
+
+
+def test_a_trace_of_version_2_is_read_and_written_as_version_3():
+    trace = Trace.from_json(json.dumps(OLD))
+    assert trace.meta["strategy"] == "low_confidence" and trace.final == (4097, 12)
+    assert (trace.frames[1].runner_up, trace.frames[1].threshold) == (0.625, 0.875)
+    assert trace.frames[1].why == {1: (1, 0.75)} and trace.frames[0].runner_up is None
+    written = json.loads(trace.to_json())
+    assert written["version"] == 3 and Trace.from_json(json.dumps(written)) == trace
+    remasking = {**OLD, "meta": {**OLD["meta"], "strategy": "remask"}}
+    assert Trace.from_json(json.dumps(remasking)).meta["strategy"] == "remdm"
+
+
+def test_a_trace_of_version_1_is_read():
+    later = ("denoiser_ms", "why", "rival", "bar", "edits")
+    frames = [{name: value for name, value in frame.items() if name not in later} for frame in OLD["frames"]]
+    trace = Trace.from_json(json.dumps({**OLD, "version": 1, "frames": frames}))
+    assert trace.frames[1].confidence == (None, 0.75) and trace.frames[1].why == {}
+    assert trace.frames[1].runner_up is trace.frames[1].threshold is None
 
 
 def places(value, path=()):

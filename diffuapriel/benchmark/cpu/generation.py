@@ -25,7 +25,7 @@ def measure_generation(bench: Bench) -> Iterator[list[SamplerRow]]:
 def time_generations(
     entry: Entry, *, length: int = 256, steps: Sequence[int] = (32, 64), repeats: int = 3
 ) -> list[SamplerRow]:
-    """Generate `length` tokens from nothing with the `confidence` strategy, once for each number of steps."""
+    """Generate `length` tokens from nothing with the `low_confidence` strategy, once for each number of steps."""
     rows = []
     for count in steps:
         result = race([entry], length, count, repeats=repeats)

@@ -21,7 +21,7 @@ from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.generate import generate
 from diffuapriel.sampling.sampler import Sampler
 
-STRATEGY = "confidence"
+STRATEGY = "low_confidence"
 ROUNDS, MIN_ROUNDS = 5, 2  # few: a generation is an average over its steps already
 HIDDEN = "hidden"
 

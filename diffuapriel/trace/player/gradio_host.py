@@ -1,12 +1,12 @@
-"""The player inside a Gradio app: the arguments that make a `gr.HTML` into it.
+"""The player in a Gradio app: the arguments that turn a `gr.HTML` into a player.
 
     from diffuapriel.trace.player.gradio_host import html_component_arguments
-    from diffuapriel.trace.player.wire import Feed, race_message, to_text
+    from diffuapriel.trace.messages import Feed, race_message, to_text
 
     player = gr.HTML(**html_component_arguments())
-    button.click(generate, inputs, player, show_progress="hidden")      # generate yields values for the player
+    button.click(generate, inputs, player, show_progress="hidden")      # generate yields messages
 
-A value is a message of diffuapriel.trace.messages as JSON text (or "", which changes nothing):
+The value is a message of diffuapriel.trace.messages as JSON text (or "", which changes nothing):
 
     live      feed = Feed(canvas, tokenizer, meta)                    # meta as in a trace: model, strategy, steps, ...
               for frame in sampler.stream(denoiser, canvas):
@@ -16,18 +16,18 @@ A value is a message of diffuapriel.trace.messages as JSON text (or "", which ch
     a trace   to_text(compact(trace.to_dict()))
     a race    to_text(race_message([{"label": ..., "note": ..., "trace": trace.to_dict()}, ...]))
 
-With `steer=True` the reader can edit the canvas and ask for steps. Each wish is one of the component's events:
-"submit" for what runs the model (do: "go" or "step"), "input" for everything else, with the command as its data:
+With `steer=True` the reader can edit the canvas and request steps. Each command is an event of the component with the
+command as its data: "submit" if it runs the model (do: "go" or "step"), else "input".
 
     player.submit(run_on, ...)            # def run_on(..., event: gr.EventData): event._data is {"do": "step", ...}
 
-A dict does too, but Gradio compares values with each other several times and wraps dicts in deep proxies:
-text is several times faster.
+The value may also be a dict, but Gradio compares values several times and wraps dicts in deep proxies: text is
+several times faster.
 
-How it works: Gradio runs `js_on_load` as the body of a function, where `export` is a syntax error, so player.js
-is carried as text and imported from a Blob, once for all players of a page. Its style sheet goes into the
-page's head: Gradio would nest `css_template` under the component's id, where @keyframes and `.dark` fail.
-Nothing is requested from anywhere.
+How it works: Gradio runs `js_on_load` as the body of a function, where `export` is a syntax error. player.js is
+therefore embedded as text and imported from a Blob, once for all players of a page. The style sheet goes into the
+page's head, because Gradio nests `css_template` under the component's id, where @keyframes and `.dark` do not work. No
+request is made.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def html_component_arguments(
     """Keyword arguments for `gr.HTML`.
 
     `empty` is shown until the first message; `height` is a CSS length above which the canvas scrolls ("none": never);
-    `steer` lets the reader edit what a message with `steer` shows; `words` are texts in another language, by their
-    names in WORDS of player.js: what they leave out stays English.
+    `steer` lets the reader edit runs whose messages say `steer`; `words` are translations, by their names in WORDS of
+    player.js; missing ones stay English.
     """
     js, css = read_source("player.js"), read_source("player.css")
     options: dict[str, object] = {"empty": empty, "steer": steer}
@@ -89,5 +89,5 @@ def html_component_arguments(
 
 
 def _encode(source: str) -> str:
-    # Base64 holds no quotes: Gradio reads quoted words in js_on_load as names of events.
+    # Base64 has no quotes: Gradio reads quoted words in js_on_load as names of events.
     return base64.b64encode(source.encode()).decode()

@@ -24,7 +24,7 @@
  * Token text is model output. It enters the page through textContent and in no other way.
  */
 
-const VERSION = 2; // of what it reads; 1 is read too
+const VERSION = 3; // of the messages and traces it reads
 const LEVELS = 8; // colors of a scale; player.css names them --da-v0..7, --da-p0..7 and --da-e0..7
 const SCALES = { confidence: "v", step: "p", entropy: "e" };
 const ENTROPIES = [1, 2, 4, 8, 16]; // nats at the upper end of the entropy scale
@@ -69,17 +69,17 @@ const WORDS = {
   appeared: "appeared at step", ofTotal: "{n} of {total}", probabilityThen: "probability then", rankThen: "rank",
   rankOf: "{n}. most probable", rankFirst: "the most probable", entropyThen: "entropy then", nats: "{n} nats",
   // What the strategy compared, when this token came.
-  why_confidence: "confidence {score} was the highest of {n} masked positions",
+  why_low_confidence: "confidence {score} was the highest of {n} masked positions",
   why_entropy: "entropy {score} was the lowest of {n} masked positions",
   why_margin: "its lead over the second best, {score}, was the largest of {n} masked positions",
   why_random: "its random number, {score}, was the highest of {n} masked positions",
   why_first_hitting: "its time, {score}, came first of {n} masked positions",
-  why_threshold: "confidence {score} reached the threshold {bar}",
-  why_below: "no position reached the threshold {bar}; confidence {score} was the highest of {n}",
+  why_threshold: "confidence {score} reached the threshold {threshold}",
+  why_below: "no position reached the threshold {threshold}; confidence {score} was the highest of {n}",
   why_chance: "each masked position had a chance of {chance}; its random number, {score}, was below",
   why_place: "{name} {score} was number {place} of {n} masked positions; {k} came together",
-  why_next: "; next {rival}", why_last: "; it was the last one", why_lastOnes: "; they were the last ones",
-  name_confidence: "confidence", name_entropy: "entropy", name_margin: "lead over the second best",
+  why_next: "; next {runner_up}", why_last: "; it was the last one", why_lastOnes: "; they were the last ones",
+  name_low_confidence: "confidence", name_entropy: "entropy", name_margin: "lead over the second best",
   name_random: "random number", name_threshold: "confidence", name_first_hitting: "time",
   // Steering.
   model: "The model", resume: "Resume", goOnFrom: "Go on from step {step}", oneStep: "One step", undo: "Undo",
@@ -276,7 +276,7 @@ class Recording {
     const frame = {
       step: raw.step, t: finite(raw.t), ms: finite(raw.ms) || 0, nfe: finite(raw.nfe),
       remasked: raw.remasked ?? [], revealed: raw.revealed ?? [], topK: byPosition(raw.top_k),
-      why: byPosition(raw.why), rival: finite(raw.rival), bar: finite(raw.bar), edits: byPosition(raw.edits),
+      why: byPosition(raw.why), runnerUp: finite(raw.runner_up), threshold: finite(raw.threshold), edits: byPosition(raw.edits),
     };
     if (Array.isArray(raw.ids)) {
       for (const name of ["ids", "confidence", "entropy"]) {
@@ -365,17 +365,17 @@ class Recording {
     if (typeof score !== "number" || birth.edits.has(position)) return "";
     const { strategy } = this.meta;
     const n = birth.masks + birth.revealed.length - birth.remasked.length;
-    if (strategy === "ancestral" || strategy === "remask") {
-      return say("why_chance", { chance: percent(birth.bar), score: apart(score, birth.bar)[0] });
+    if (strategy === "ancestral" || strategy === "remdm") {
+      return say("why_chance", { chance: percent(birth.threshold), score: apart(score, birth.threshold)[0] });
     }
     if (!WORDS[`name_${strategy}`]) return "";
     const scores = [...birth.why.values()].map((pair) => pair[1]);
     const better = scores.filter((other) => (strategy === "entropy" ? other < score : other > score)).length;
-    const rival = Number.isNaN(birth.rival) ? null : birth.rival;
-    const [shown, next] = apart(score, rival);
-    const values = { score: shown, n, bar: birth.bar, place: better + 1, k: scores.length, name: say(`name_${strategy}`) };
-    const end = rival !== null ? say("why_next", { rival: next }) : scores.length > 1 ? say("why_lastOnes") : say("why_last");
-    if (strategy === "threshold") return say(score >= birth.bar ? "why_threshold" : "why_below", values) + end;
+    const runnerUp = Number.isNaN(birth.runnerUp) ? null : birth.runnerUp;
+    const [shown, next] = apart(score, runnerUp);
+    const values = { score: shown, n, threshold: birth.threshold, place: better + 1, k: scores.length, name: say(`name_${strategy}`) };
+    const end = runnerUp !== null ? say("why_next", { runner_up: next }) : scores.length > 1 ? say("why_lastOnes") : say("why_last");
+    if (strategy === "threshold") return say(score >= birth.threshold ? "why_threshold" : "why_below", values) + end;
     return say(scores.length > 1 ? "why_place" : `why_${strategy}`, values) + end;
   }
 }
@@ -1527,8 +1527,8 @@ class Player {
 }
 
 function check(message) {
-  if (!(message?.version >= 1 && message.version <= VERSION)) {
-    throw new Error(`version ${message?.version} was written by another release; this player reads 1 to ${VERSION}`);
+  if (message?.version !== VERSION) {
+    throw new Error(`version ${message?.version} was written by another release; this player reads version ${VERSION}`);
   }
 }
 

@@ -4,11 +4,11 @@
     trace = Player().record(sampler, denoiser, canvas, tokenizer)        run a sampler and watch it
     trace = Player().watch(frames, canvas, tokenizer, config)            watch any iterator of step frames
 
-`watch` runs the iterator in the cell's own thread: no threads, so an interrupt stops the model, and an error in
-the model is an error of the cell. The widget shows the frames while the cell is still running.
+`watch` runs the iterator in the cell's own thread, so that an interrupt stops the model and an error of the model is an
+error of the cell. The widget shows the frames while the cell is running.
 
-A saved notebook usually loses its widgets. So a second, static output stands below each player: the last canvas
-as plain HTML without scripts. The live player hides it; where there is no player, it is the picture.
+Saved notebooks usually lose their widgets. Each player therefore has a second, static output: the last canvas as plain
+HTML without scripts. A live player hides it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ try:
 except ImportError as error:  # the notebooks' extra
     raise ImportError("the notebook player needs anywidget: pip install anywidget ipywidgets") from error
 
-from diffuapriel.trace import messages as wire
+from diffuapriel.trace import messages
 from diffuapriel.trace.player.source import read_source
 from diffuapriel.trace.trace import Trace
 
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
     from diffuapriel.sampling.canvas import Canvas
     from diffuapriel.sampling.config import SamplerConfig
     from diffuapriel.sampling.frames import StepFrame
-    from diffuapriel.sampling.sampler import DenoiserLike, Sampler
+    from diffuapriel.sampling.sampler import DenoiserFunction, Sampler
     from diffuapriel.tokenizer import Tokenizer
 
 
 class Player(anywidget.AnyWidget):
-    """A canvas of tokens that replays a trace, or follows a running model.
+    """A canvas of tokens that replays a trace or follows a running model.
 
-    Traits (all synchronized): `message`, the newest message of diffuapriel.trace.messages, whole when nothing is
-    running; `height`, a CSS length above which the canvas scrolls ("" for the player's own choice).
+    Synchronized traits: `message`, the newest message of diffuapriel.trace.messages, which holds the whole run if
+    nothing is running; `height`, a CSS length above which the canvas scrolls ("" for the default).
     """
 
     _esm = read_source("player.js")
@@ -59,12 +59,12 @@ class Player(anywidget.AnyWidget):
         """A player that opens on the last frame of a trace."""
         if not isinstance(trace, Trace):
             raise TypeError(f"from_trace takes a Trace, got {type(trace).__name__}; see Trace.from_json")
-        return cls(message=wire.compact(trace.to_dict()), height=height)
+        return cls(message=messages.compact(trace.to_dict()), height=height)
 
     def record(
-        self, sampler: Sampler, denoiser: DenoiserLike, canvas: Canvas, tokenizer: Tokenizer, **about: str
+        self, sampler: Sampler, denoiser: DenoiserFunction, canvas: Canvas, tokenizer: Tokenizer, **about: str
     ) -> Trace:
-        """Run the sampler to its end before the reader's eyes; the arguments of `Trace.record`."""
+        """Run the sampler to its end and show it; arguments as in `Trace.record`."""
         return self.watch(sampler.stream(denoiser, canvas), canvas, tokenizer, sampler.config, **about)
 
     def watch(
@@ -78,15 +78,15 @@ class Player(anywidget.AnyWidget):
         architecture: str = "",
         created: str = "",
     ) -> Trace:
-        """Show the frames of a running model as they come, and return them; the arguments of `Trace.of`.
+        """Show the frames of a running model as they arrive, and return them as a trace; arguments as in `Trace.of`.
 
-        `frames` is usually `sampler.stream(denoiser, canvas)`. Displays itself first where it has not been displayed
-        yet. An error or an interrupt passes through; the frames seen until then stay on the screen.
+        `frames` is usually `sampler.stream(denoiser, canvas)`. Displays the player if it is not displayed yet. Errors
+        and interrupts propagate; the frames so far remain on the screen.
         """
         if self._snapshot is None:
             self._ipython_display_()
         meta = {"model": model, "architecture": architecture, "tokenizer": tokenizer.name}
-        feed = wire.Feed(canvas, tokenizer, meta | dataclasses.asdict(config))
+        feed = messages.Feed(canvas, tokenizer, meta | dataclasses.asdict(config))
         seen: list[StepFrame] = []
         try:
             for frame in frames:
@@ -117,7 +117,7 @@ class Player(anywidget.AnyWidget):
 
 
 def describe(message: dict) -> str:
-    """The state of a run in a few words: "24 tokens, step 8 of 8"."""
+    """The state of a run in a few words: "24 tokens, 8 steps"."""
     if not message.get("frames"):
         return "nothing has run yet"
     steps = message["frames"][-1]["step"]
@@ -125,12 +125,12 @@ def describe(message: dict) -> str:
 
 
 def snapshot(message: dict, element_id: str) -> str:
-    """The last canvas of a whole message as HTML without style sheet or script."""
+    """The last canvas of a message with the whole run, as HTML without style sheet or script."""
     body = ""
     if message.get("frames") and "header" in message:
         header, vocab = message["header"], message["vocab"]
         title = " · ".join(filter(None, [str(header["meta"].get("model", "")), describe(message)]))
-        tokens = "".join(_tokens(wire.last_ids(message), header["mask_id"], vocab))
+        tokens = "".join(_tokens(messages.last_ids(message), header["mask_id"], vocab))
         body = (
             f'<div style="opacity:.75;font-size:90%">{html.escape(title)}</div>'
             f'<div style="white-space:pre-wrap;line-height:1.8">{tokens}</div>'

@@ -29,7 +29,7 @@ STORY = tales.generate(1, random.Random(0))
 SCORE = {"text": STORY, "model": "toy-diffutran", "rounds": 2}
 CURVES = {
     "model": "toy-diffutran",
-    "strategies": ["confidence"],
+    "strategies": ["low_confidence"],
     "steps": [2, 1],
     "windows": 4,
     "top_p": 0.9,
@@ -227,7 +227,7 @@ def test_curves_that_are_stopped_before_a_point_draw_nothing(tab, visitor):
     ("changes", "names"),
     [
         ({"strategies": []}, "strategies are \\[\\]; choose one to 8"),
-        ({"strategies": "confidence"}, "strategies are 'confidence'"),
+        ({"strategies": "low_confidence"}, "strategies are 'low_confidence'"),
         ({"strategies": [EVIL]}, "strategy is"),
         ({"steps": []}, "steps are"),
         ({"steps": [0]}, "steps is 0"),
@@ -267,8 +267,8 @@ def point(strategy: str, calls: float, rate: float | None) -> QualityPoint:
 
 
 def test_the_curves_show_intervals_and_the_true_entropy():
-    points = [point("confidence", 8, 0.5), point("random", 8, None), point("confidence", 32, 1.0)]
-    figure = charts.quality_chart(points, ["confidence", "random"], truth=3.7)
+    points = [point("low_confidence", 8, 0.5), point("random", 8, None), point("low_confidence", 32, 1.0)]
+    figure = charts.quality_chart(points, ["low_confidence", "random"], truth=3.7)
     first = figure.data[0]
     assert list(first.y) == [50.0, 100.0]
     assert list(first.error_y.array) == pytest.approx([20.0, 0.0])

@@ -19,7 +19,7 @@ ASK = {
     "c": "",
     "length": 16,
     "steps": 4,
-    "strategy": "confidence",
+    "strategy": "low_confidence",
     "repeats": 1,
     "seed": 0,
 }

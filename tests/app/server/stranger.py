@@ -22,7 +22,7 @@ SMALL = {
     "repeats": 1,
     "rounds": 1,
     "windows": 4,
-    "strategies": ["confidence"],
+    "strategies": ["low_confidence"],
     "seed": 1,
 }
 

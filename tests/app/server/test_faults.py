@@ -14,7 +14,7 @@ import diffuapriel.benchmark.generation
 from app.main import build, launch
 from app.server.guard import as_message
 from app.server.models import Models
-from diffuapriel.sampling.strategies import CHOOSERS
+from diffuapriel.sampling.strategies import SELECTORS
 from tests.app.conftest import Served
 from tests.app.server.stranger import call, doors, small_values
 
@@ -123,7 +123,7 @@ def test_an_exception_in_a_strategy_is_a_message(served, monkeypatch, caplog):
         raise ZeroDivisionError("<b>no scores</b>")
 
     with monkeypatch.context() as patch:
-        patch.setitem(CHOOSERS, "margin", broken)
+        patch.setitem(SELECTORS, "margin", broken)
         answer = run(served, "unmask", strategy="margin")
     assert answer.event == "error"
     assert answer.data["title"] == "Something went wrong"

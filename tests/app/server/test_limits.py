@@ -53,9 +53,9 @@ def test_a_number_is_finite_and_in_range_or_refused(value):
 @given(value=ANYTHING)
 def test_a_choice_is_one_of_the_permitted(value):
     try:
-        assert limits.choice("strategy", value, ["confidence", "random"]) in ("confidence", "random")
+        assert limits.choice("strategy", value, ["low_confidence", "random"]) in ("low_confidence", "random")
     except Refused as refusal:
-        assert "permitted: confidence, random" in str(refusal)
+        assert "permitted: low_confidence, random" in str(refusal)
 
 
 @given(value=ANYTHING)

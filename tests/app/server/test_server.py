@@ -16,7 +16,7 @@ from app.server.stops import Stops
 from diffuapriel.device import resolve_device
 
 ROOT = Path(__file__).resolve().parents[3]
-GOOD = ["Mia found a [MASK:6].", "toy-diffuapriel", 0, 4, "confidence", 1.0, 0, 1.0, 0, 0]
+GOOD = ["Mia found a [MASK:6].", "toy-diffuapriel", 0, 4, "low_confidence", 1.0, 0, 1.0, 0, 0]
 EVIL = "<img src=x onerror=alert(1)>"
 
 
@@ -86,7 +86,7 @@ def test_a_file_of_the_server_cannot_be_opened_as_a_trace(served):
 
 
 def test_race_and_sweep_refuse_too(served):
-    assert call(served, "race", ["toy-diffuapriel", EVIL, "", 8, 2, "confidence", 1, 0])[0] == "error"
+    assert call(served, "race", ["toy-diffuapriel", EVIL, "", 8, 2, "low_confidence", 1, 0])[0] == "error"
     assert call(served, "sweep", ["toy-diffuapriel", "toy-diffutran", "", float("nan")])[0] == "error"
     assert not served.models.busy
 
@@ -103,7 +103,7 @@ def test_a_visitor_who_leaves_frees_the_model(served):
         "toy-diffuapriel",
         512,
         256,
-        "confidence",
+        "low_confidence",
         1.0,
         0,
         1.0,
@@ -144,7 +144,7 @@ def test_a_visitor_who_closes_the_page_frees_the_model_within_one_step(served, m
             for d in httpx.get(f"{served.url}config").json()["dependencies"]
             if d["api_name"] == "unmask"
         )
-        data = ["", "toy-diffuapriel", 1024, 256, "confidence", 1.0, 0, 1.0, 0, 0, None]
+        data = ["", "toy-diffuapriel", 1024, 256, "low_confidence", 1.0, 0, 1.0, 0, 0, None]
         body = {"session_hash": "closer", "fn_index": number, "data": data}
         assert httpx.post(f"{served.url}gradio_api/queue/join", json=body).status_code == 200
         url = f"{served.url}gradio_api/queue/data?session_hash=closer"

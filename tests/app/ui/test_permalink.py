@@ -18,15 +18,15 @@ from app.ui.permalink import MOST_CHARACTERS, query_of, restored, value_of
 from app.unmask.request import unmask_settings
 
 EVIL = "<img src=x onerror=alert(1)>"
-UNMASK = ["Mia found a [MASK:6] & more.", "toy-diffuapriel", 96, 128, "confidence", 0.75, 0, 0.9, 7, 24]
-RACE = ["toy-diffuapriel", "toy-diffutran", "", 128, 32, "confidence", 2, 0, 4096]
+UNMASK = ["Mia found a [MASK:6] & more.", "toy-diffuapriel", 96, 128, "low_confidence", 0.75, 0, 0.9, 7, 24]
+RACE = ["toy-diffuapriel", "toy-diffutran", "", 128, 32, "low_confidence", 2, 0, 4096]
 INSIDE = ["Ruth had five [MASK].", ["toy-diffuapriel", "toy-diffutran"], 0.25, "gradient"]
 QUALITY = [
     "One day, Sam",
     "toy-diffutran",
     4,
     "toy-diffuapriel",
-    ["confidence", "random"],
+    ["low_confidence", "random"],
     [8, 32],
     8,
     0.9,
@@ -87,7 +87,7 @@ def quality(models) -> Linked:
         score = [gr.Textbox(), gr.Textbox(), gr.Slider(1, 32)]
         curves = [
             gr.Dropdown(models.trained),
-            gr.CheckboxGroup(["confidence", "random"]),
+            gr.CheckboxGroup(["low_confidence", "random"]),
             gr.CheckboxGroup([("8", 8), ("32", 32), ("128", 128)]),
             gr.Slider(4, 64),
             gr.Slider(),
@@ -120,9 +120,15 @@ def test_what_a_link_says_comes_back(unmask, race, inside, quality):
         assert updates[-1]["selected"] == tab
 
 
+@pytest.mark.parametrize("old, new", [("confidence", "low_confidence"), ("remask", "remdm")])
+def test_a_link_with_the_old_name_of_a_strategy_is_restored(unmask, old, new):
+    strategy = list(unmask.settings).index("strategy")
+    assert unmask.restored("unmask", query(f"?tab=unmask&strategy={old}"))[strategy]["value"] == new
+
+
 def test_a_link_can_be_read(race):
     assert race.query("race", RACE) == (
-        "?tab=race&a=toy-diffuapriel&b=toy-diffutran&c=&length=128&steps=32&strategy=confidence&repeats=2&seed=0"
+        "?tab=race&a=toy-diffuapriel&b=toy-diffutran&c=&length=128&steps=32&strategy=low_confidence&repeats=2&seed=0"
         "&longest=4096"
     )
 

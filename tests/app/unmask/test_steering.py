@@ -18,7 +18,7 @@ from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.trace.trace import Trace
 from tests.app.unmask.toys import IDS, LABEL, LENGTH, OTHERS, TALE, TOKENIZER, HeartModels, sure
 
-SETTINGS = ["", LABEL, LENGTH, LENGTH, "confidence", 0.0, 0, 1.0, 0, 0]
+SETTINGS = ["", LABEL, LENGTH, LENGTH, "low_confidence", 0.0, 0, 1.0, 0, 0]
 RED, BOX, CAT, _ = OTHERS
 MASK = TOKENIZER.mask_id
 
@@ -69,7 +69,7 @@ def test_the_most_probable_token_comes_first_and_says_why(tab, visitor, visit):
     best, second = sorted(map(sure, range(LENGTH)), reverse=True)[:2]
     frame = message["frames"][1]
     ((_, (rank, score)),) = frame["why"].items()
-    assert (rank, score, frame["rival"]) == (
+    assert (rank, score, frame["runner_up"]) == (
         1,
         pytest.approx(best, abs=1e-3),
         pytest.approx(second, abs=1e-3),
@@ -201,7 +201,7 @@ def test_text_over_tokens_of_a_run_stays_in_its_place_or_is_refused(tab, visitor
     run(tab, visitor, visit)
     before = ids(visit)
     _, status, *_ = edit(tab, visitor, visit, "type", first=2, last=2, text=" red box")
-    assert "needs 1 places more and 0 are free" in status and ids(visit) == before
+    assert "needs room for 1 more, and 0 masked positions follow it" in status and ids(visit) == before
     edit(tab, visitor, visit, "type", first=2, last=4, text=" red [MASK]")
     assert ids(visit)[2:5] == [RED, MASK, MASK]
 

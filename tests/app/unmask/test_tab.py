@@ -18,7 +18,7 @@ ASK = {
     "model": "toy-diffuapriel",
     "length": 0,
     "steps": 6,
-    "strategy": "confidence",
+    "strategy": "low_confidence",
     "temperature": 1.0,
     "top_k": 0,
     "top_p": 1.0,
@@ -81,7 +81,7 @@ def test_the_saved_trace_opens_again_and_the_page_stands_alone(tab, visitor, tmp
     file = tmp_path / "trace.json"
     file.write_text(saved, encoding="utf-8")
     message, status, text = tab.open_trace(str(file))
-    assert json.loads(message)["header"]["meta"]["strategy"] == "confidence"
+    assert json.loads(message)["header"]["meta"]["strategy"] == "low_confidence"
     assert "7 frames" in status
     assert text == updates[-2][2]
     assert "<script" in page

@@ -64,7 +64,7 @@ def trace(
         "model": "tales-diffuapriel",
         "architecture": "diffuapriel",
         "tokenizer": "gpt2-4k",
-        "strategy": "confidence",
+        "strategy": "low_confidence",
         "steps": steps,
         "temperature": 1.0,
         "seed": seed,
@@ -72,7 +72,7 @@ def trace(
     }
     return {
         "schema": "diffuapriel-trace",
-        "version": 1,
+        "version": 3,
         "meta": about | meta,
         "length": length,
         "mask_id": MASK,
