@@ -1,1 +1,1 @@
-"""State-space duality: the Mamba-2 scan behind one function, `ssd.ssd`, and its backends."""
+"""The Mamba-2 scan behind one function, `ssd.ssd`, with its backends; and the recorder of CUDA graphs."""

@@ -239,7 +239,7 @@ def _scan(
         tensor = getattr(inputs, name)
         if tuple(tensor.shape) != shape:
             raise ValueError(
-                f"{name} has shape {tuple(tensor.shape)}; beside x {tuple(x.shape)} it must be {shape}"
+                f"{name} has shape {tuple(tensor.shape)}; with x {tuple(x.shape)} it must be {shape}"
             )
     options = {}
     if document_ids is not None:

@@ -54,7 +54,7 @@ def test_packed_documents_get_the_logits_and_gradients_of_each_alone(architectur
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_changed_token_moves_its_own_document_only_and_all_without_segments(architecture: str) -> None:
+def test_a_changed_token_moves_its_own_document_only_and_all_without_document_ids(architecture: str) -> None:
     model = awake(architecture)
     ids, document_ids = packed()
     for changed in (40, 0, 89):  # inside a document, and both ends of the row
@@ -73,7 +73,7 @@ def test_a_changed_token_moves_its_own_document_only_and_all_without_segments(ar
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_one_document_is_what_it_is_without_segments(architecture: str) -> None:
+def test_one_document_is_what_it_is_without_document_ids(architecture: str) -> None:
     model = awake(architecture)
     ids, _ = packed()
     one = torch.zeros_like(ids)
@@ -97,7 +97,7 @@ def test_no_tap_of_the_convolution_crosses_a_boundary() -> None:
     assert torch.allclose(two_way_convolution(x, weight, bias, document_ids), torch.cat(alone, dim=1))
 
 
-def test_the_objective_hands_the_segments_of_the_clean_text_on() -> None:
+def test_the_objective_hands_the_document_ids_of_the_clean_text_on() -> None:
     ids, document_ids = packed()
     schedule, generator = get_schedule("log-linear"), torch.Generator()
     model = awake("diffuapriel")
@@ -114,7 +114,7 @@ def test_the_objective_hands_the_segments_of_the_clean_text_on() -> None:
     assert not torch.equal(nats[0], nats[2])
 
 
-def test_segments_of_another_shape_are_refused_by_name() -> None:
+def test_document_ids_of_another_shape_are_refused_by_name() -> None:
     ids, document_ids = packed()
     with pytest.raises(ValueError, match=r"document_ids are \(1, 89\) torch.int64; they must be \(1, 90\)"):
         awake("diffutran")(ids, SIGMA, document_ids=document_ids[:, 1:])

@@ -135,7 +135,7 @@ def test_a_document_ends_with_its_end_of_text() -> None:
 @pytest.mark.parametrize(
     "document_ids", [torch.zeros(2, 69).long(), torch.zeros(2, 70), torch.zeros(70).long()]
 )
-def test_segments_of_another_shape_or_dtype_are_refused(document_ids: Tensor) -> None:
+def test_document_ids_of_another_shape_or_dtype_are_refused(document_ids: Tensor) -> None:
     with pytest.raises(ValueError, match=r"document_ids are .* must be \(2, 70\) int64"):
         ssd_bidirectional(**random_call(), document_ids=document_ids)
 

@@ -175,15 +175,15 @@ def conv_backward_kernel(
         dw += (zero,)
         later += (zero,)
         row = top - TAPS + 1 + j
-        seen = tl.where((row >= 0) & (row < top), channels, 0)
-        window += (tl.load(raw + row * raw_step, mask=column < seen, other=0.0).to(tl.float32),)
+        limit = tl.where((row >= 0) & (row < top), channels, 0)
+        window += (tl.load(raw + row * raw_step, mask=column < limit, other=0.0).to(tl.float32),)
     for j in tl.static_range(AHEAD):
         row = top - 1 - j
-        seen = tl.where(row >= begin, channels, 0)
-        coming_dx += (tl.load(dx + row * dx_step, mask=column < seen, other=0.0),)
+        limit = tl.where(row >= begin, channels, 0)
+        coming_dx += (tl.load(dx + row * dx_step, mask=column < limit, other=0.0),)
         row -= TAPS - 1
-        seen = tl.where(row >= 0, channels, 0)
-        coming += (tl.load(raw + row * raw_step, mask=column < seen, other=0.0),)
+        limit = tl.where(row >= 0, channels, 0)
+        coming += (tl.load(raw + row * raw_step, mask=column < limit, other=0.0),)
     shift = tl.load(bias + k * channels + column, mask=real, other=0.0)
     dbias = zero
 
@@ -192,11 +192,11 @@ def conv_backward_kernel(
         window = (coming[0].to(tl.float32),) + window[: TAPS - 1]
         dx_here = coming_dx[0].to(tl.float32)
         farther = row - AHEAD
-        seen = tl.where(farther >= begin, channels, 0)
-        coming_dx = coming_dx[1:] + (tl.load(dx + farther * dx_step, mask=column < seen, other=0.0),)
+        limit = tl.where(farther >= begin, channels, 0)
+        coming_dx = coming_dx[1:] + (tl.load(dx + farther * dx_step, mask=column < limit, other=0.0),)
         farther -= TAPS - 1
-        seen = tl.where(farther >= 0, channels, 0)
-        coming = coming[1:] + (tl.load(raw + farther * raw_step, mask=column < seen, other=0.0),)
+        limit = tl.where(farther >= 0, channels, 0)
+        coming = coming[1:] + (tl.load(raw + farther * raw_step, mask=column < limit, other=0.0),)
 
         a = shift
         for j in tl.static_range(TAPS):

@@ -91,7 +91,7 @@ def choose_splits(device: torch.device, programs: int, chunks: int, min_chunks: 
     number of splits is limited so that no program waits for a multiprocessor.
     """
     if device.type != "cuda":
-        places = 2 * programs  # the interpreter has nothing to fill, but the splits should be tested
+        slots = 2 * programs  # the interpreter has nothing to fill, but the splits should be tested
     else:
-        places = 2 * torch.cuda.get_device_properties(device).multi_processor_count
-    return max(1, min(places // programs, chunks // min_chunks))
+        slots = 2 * torch.cuda.get_device_properties(device).multi_processor_count
+    return max(1, min(slots // programs, chunks // min_chunks))

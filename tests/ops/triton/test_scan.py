@@ -18,7 +18,6 @@ triton = pytest.importorskip("triton", reason="Triton is not installed; it has L
 
 from diffuapriel.ops.triton import autograd as fused
 from diffuapriel.ops.triton import scan as triton_scan
-from diffuapriel.ops.triton import scan as triton_states
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # the interpreter's NumPy speaks up at log2(0)
@@ -152,7 +151,7 @@ def test_the_compiler_takes_the_mixer_whole_forward_and_backward() -> None:
         torch.testing.assert_close(a.grad, b.grad, msg=name)
 
 
-def test_a_text_cut_into_segments_gives_what_one_walk_gives(monkeypatch) -> None:
+def test_a_text_cut_into_splits_gives_what_one_walk_gives(monkeypatch) -> None:
     values = inputs(1, 600, 2, 1, 16, 1, 16)
     parts = []
     for cut in (1, 2, 4):
@@ -165,10 +164,10 @@ def test_a_text_cut_into_segments_gives_what_one_walk_gives(monkeypatch) -> None
 def test_states_between_chunks_are_those_of_the_recurrence() -> None:
     x, dt, A, B, C, D, start = inputs(1, 150, 2, 2, 16, 1, 16)
     reverse, steps = (False, True), dt.permute(0, 2, 3, 1).contiguous()
-    states, final = triton_states.walk_states(x, B, steps, A, start, reverse, want_final=True)
+    states, final = triton_scan.walk_states(x, B, steps, A, start, reverse, want_final=True)
     exact = [v.double() for v in (x, dt, A, B, C, D, start)]
     for chunk in (1, 2):
-        cut = chunk * triton_states.CHUNK
+        cut = chunk * triton_scan.CHUNK
         halves = [
             recurrent.scan(
                 ScanInputs(
