@@ -47,7 +47,7 @@ def results(result: RaceResult) -> str:
         times = "" if place == 0 else texts.RACE_BEHIND.format(ratio=entry.seconds / entries[0].seconds)
         least, most = (1000 * s / len(entry.step_ms) for s in (entry.seconds_min, entry.seconds_max))
         cells = (
-            f"{entry.ms_per_step:.1f}<small>{least:.1f} to {most:.1f}</small>",
+            f"{entry.ms_per_step:.1f}<small>{texts.RACE_SPREAD.format(least=least, most=most)}</small>",
             f"{entry.tokens_per_second:,.0f}",
             f"{entry.forward_passes}",
             html.escape(format_bytes(entry.peak_memory_bytes)),

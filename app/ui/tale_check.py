@@ -188,6 +188,6 @@ def excerpt(story: str, position: int) -> str:
     first = "…" if position > BEFORE else ""
     last = "…" if position + AFTER < len(story) else ""
     return (
-        f'<span class="da-excerpt">{first}{html.escape(before)}<mark title="here">▸</mark>'
+        f'<span class="da-excerpt">{first}{html.escape(before)}<mark title="{texts.HERE}">▸</mark>'
         f"{html.escape(after)}{last}</span>"
     )

@@ -83,7 +83,7 @@ def test_look_choose_a_token_and_look_closer(visit):
     expect(visit.locator("#inside-attention")).to_contain_text("layer 6, mean of all heads")
     choose(visit, "#inside-head", "head 2")
     expect(visit.locator("#inside-attention")).to_contain_text("layer 6, head 2")
-    visit.get_by_label("the MLP").check()
+    visit.get_by_label("MLP").check()
     expect(visit.locator("#inside-modulation .main-svg").first).to_be_visible()
     choose(visit, "#inside-closer", "toy-diffutran")
     expect(visit.locator("#inside-memory")).to_contain_text("no Mamba layer")
@@ -96,14 +96,14 @@ ONE_SCREEN = pytest.mark.parametrize("visit", [("light", 1280)], ids=["light-wid
 def test_occlusion_runs_to_its_end_and_stops_when_told(visit):
     visit.get_by_label("occlusion").check()
     look(visit, "a [MASK] b")
-    expect(token(visit, 0, 1)).to_have_attribute("aria-label", re.compile("the output that is asked for"))
+    expect(token(visit, 0, 1)).to_have_attribute("aria-label", re.compile("the chosen output"))
     expect(token(visit, 0, 0)).to_have_attribute("aria-label", re.compile("of the influence"))
 
     visit.locator("#inside-text textarea").fill("nut " * 120)
     visit.locator("#inside-run").click()
     expect(visit.locator("#inside-status progress")).to_be_visible()
     visit.locator("#inside-stop").click()
-    expect(visit.locator("#inside-status")).to_contain_text("Stopped: what is colored has been measured")
+    expect(visit.locator("#inside-status")).to_contain_text("Stopped: the colored tokens have been measured")
     expect(visit.locator("#inside-run")).to_be_enabled()
 
 

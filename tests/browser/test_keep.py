@@ -119,7 +119,7 @@ def test_a_link_opens_the_race_tab_with_its_lanes_and_says_what_cannot_be(open_a
 
 def test_links_of_inside_and_quality_restore_their_lists(open_at, address):
     page = open_at("?tab=inside&text=Ruth+had+[MASK].&models=toy-diffutran&t=0.5&method=occlusion")
-    expect(page.get_by_role("radio", name="occlusion: what the token tells")).to_be_checked()
+    expect(page.get_by_role("radio", name="occlusion: effect of hiding the token")).to_be_checked()
     page.locator("#inside-link").click()
     expect(page.locator("#inside-link-text textarea")).to_have_value(
         address + "?tab=inside&text=Ruth+had+%5BMASK%5D.&models=toy-diffutran&t=0.5&method=occlusion"

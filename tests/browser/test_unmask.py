@@ -226,7 +226,7 @@ def test_a_steered_run_is_saved_opened_and_gone_on_with(visit, tmp_path):
     visit.mouse.move(end["x"] + end["width"] / 2, end["y"] + end["height"] / 2, steps=4)
     visit.mouse.up()
     expect(visit.locator(".da-mask")).to_have_count(3)
-    expect(status(visit)).to_contain_text("3 masks are left")
+    expect(status(visit)).to_contain_text("3 masks left")
     saved = tmp_path / "trace.json"
     for _ in range(100):  # the file follows the edit
         with visit.expect_download() as download:

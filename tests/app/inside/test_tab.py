@@ -236,9 +236,9 @@ def test_colors_fall_by_decades_below_the_strongest():
 def test_a_row_says_where_the_answer_comes_from():
     values = [3.0] + [0.0] * FAR + [9.0, 1.0]  # the first stands farther than FAR from position 17
     note = entry_note(InspectedModel("x", influence(*values), "nut"), position=FAR + 1)
-    assert "answers “nut” with 50%" in note
-    assert "75% of the influence from the left, 25% from the right, 75% from farther than 16 tokens" in note
-    assert entry_note(InspectedModel("x", influence(0.0, 0.0), "nut"), 0) == "answers “nut” with 50%"
+    assert "predicts “nut” with 50%" in note
+    assert "75% of the influence from the left, 25% from the right, 75% from more than 16 tokens away" in note
+    assert entry_note(InspectedModel("x", influence(0.0, 0.0), "nut"), 0) == "predicts “nut” with 50%"
     assert entry_note(InspectedModel("x", influence(0.0, 0.0), "nut", trained=False), 0).startswith(
         "untrained"
     )
@@ -248,7 +248,7 @@ def test_a_token_says_its_share_and_a_mask_that_it_is_one():
     found = titles(influence(1.0, 3.0, float("nan")), 1, ["a", "b", "c"], [False, True, True])
     assert found == [
         "“a”, position 0: 25.00% of the influence",
-        "position 1: the output that is asked for",
+        "position 1: the chosen output",
         "a mask, position 2: not measured",
     ]
 
@@ -307,7 +307,7 @@ def test_the_hybrid_shows_memory_attention_and_modulation(closer):
     rows = torch.tensor(attention.data[0].z)
     assert torch.allclose(rows.sum(1), torch.ones(len(rows)), atol=1e-4)
     assert attention.layout.title.text == "layer 6, mean of all heads"
-    assert layers["choices"] == [("the first with attention", 0), ("layer 6", 6)]
+    assert layers["choices"] == [("first with attention", 0), ("layer 6", 6)]
     assert len(heads["choices"]) == 8
     assert [row["layer"] for row in numbers["half_life_tokens"]] == [1, 2, 3, 4, 5]
     assert len(numbers["modulation"]) == 6 and set(numbers["modulation"][0]) == {"shift", "scale", "gate"}
@@ -323,7 +323,7 @@ def test_what_a_model_does_not_have_is_said(closer):
     assert "no Mamba layer" in transformer[6]
     mamba = closer.run(**(CLOSER | {"model": "toy-diffuapriel", "part": "mlp"}))
     assert mamba[1]["value"].layout.annotations[0].text == texts.ATTENTION_NONE
-    assert mamba[3]["choices"] == [("the first with attention", 0)]
+    assert mamba[3]["choices"] == [("first with attention", 0)]
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def test_the_picture_is_a_png_whatever_the_names_are(store):
 def test_the_comparison_has_a_row_for_each_lane_against_the_first_and_escapes_names(store):
     page = comparison(store.of("me"))
     assert page.count('<th scope="row">') == 6
-    assert "1.00×" in page and "1. race" in page and "2. sweep" in page
+    assert "1.00×" in page and "Race 1" in page and "Sweep 2" in page
     assert "<img" not in page
     assert "forward pass at their longest length" in page
     assert "forward pass at their longest length" not in comparison(store.of("me", [1]))
@@ -137,7 +137,7 @@ def test_after_a_run_the_newest_is_chosen_too(store):
 def test_comparing_offers_three_files_and_charts_of_several_sweeps(store, swept, entries):
     part, me = ResultsPart(store), SimpleNamespace(session_hash="me")
     ((table, latency, rate, *files, _),) = part.compare([1, 2], me)
-    assert "1. race" in table and latency is None and rate is None  # one sweep is drawn above
+    assert "Race 1" in table and latency is None and rate is None  # one sweep is drawn above
     assert [file["value"].rsplit(".", 1)[1] for file in files] == ["json", "csv", "png"]
     store.add("me", SavedResult(sweep=swept, facts=EntryFacts.of(entries)))
     ((_, latency, rate, *_),) = part.compare([2, 3], me)
@@ -158,4 +158,4 @@ def test_a_bad_choice_is_refused(chosen):
 
 
 def test_a_title_says_what_it_was(raced):
-    assert SavedResult(3, race=raced).title.startswith("3. race, 8 tokens × 2 steps: quick ")
+    assert SavedResult(3, race=raced).title.startswith("Race 3, 8 tokens × 2 steps: quick ")

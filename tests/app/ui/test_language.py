@@ -99,13 +99,21 @@ def test_the_page_and_its_player_are_built_in_the_language_asked_for(checkpoints
         "Wie viele Schritte braucht es?",
     ):
         assert text in config
-    for text in ("Text with holes", "From which length on", "How many steps does it need"):
+    for text in ("Text with holes", "Where is the crossover", "How many steps does it need"):
         assert text not in config
 
 
 def test_a_language_without_a_file_is_refused_with_those_that_have_one():
     with pytest.raises(ValueError, match="--language is 'xx'; there are: en, de"):
         read_options(["--language", "xx"])
+
+
+def test_every_text_that_is_read_exists_and_every_text_is_read():
+    """`texts.NAME` is looked up when it is read: no type checker would notice a wrong name."""
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "app").rglob("*.py")]
+    read = set(re.findall(r"\btexts\.([A-Z][A-Z0-9_]*)", "\n".join(sources))) - {"NAME"}
+    assert sorted(read - set(language.ENGLISH)) == []
+    assert sorted(set(language.ENGLISH) - read) == []
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "app").rglob("*.py")), ids=lambda path: path.name)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from app.race.charts import latency_chart
+from app.race.charts import latency_panel
+from app.race.store import SavedResult
 from app.ui import render
 from app.ui.tale_check import excerpt, stories, verdict_html
+from diffuapriel.benchmark.result import EntryFacts
 from diffuapriel.benchmark.sweep import Point, SweepResult
+from diffuapriel.charts.plotly import draw
 from diffuapriel.tokenizer import get_tokenizer
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>"
@@ -74,22 +77,25 @@ def test_a_tale_cut_by_the_canvas_says_so():
     from diffuapriel.tales import language as tales
 
     words = tales.generate(1, random.Random(0)).rsplit(" ", 1)[0]
-    assert "cut by the end of the canvas" in verdict_html(TOKENIZER.encode(words), TOKENIZER, 1)
+    assert "cut off by the end of the canvas" in verdict_html(TOKENIZER.encode(words), TOKENIZER, 1)
 
 
 def test_an_empty_canvas_has_no_story():
     assert "No story" in verdict_html([TOKENIZER.eos_id] * 4, TOKENIZER, 1)
 
 
-def sweep(a: dict[int, float], b: dict[int, float]) -> SweepResult:
+def sweep(a: dict[int, float], b: dict[int, float]) -> SavedResult:
     points = [
         Point(name, n, ms, ms, ms, 1.0, 1) for name, curve in (("A", a), ("B", b)) for n, ms in curve.items()
     ]
-    return SweepResult(("A", "B"), tuple(points), (), 1, 1, "", 1, "")
+    told = {"architecture": "diffuapriel", "tokenizer": "", "parameters": 1, "weights": "", "dtype": ""}
+    facts = [EntryFacts(name=name, device="cpu", attention="", **told) for name in ("A", "B")]
+    result = SweepResult(("A", "B"), tuple(points), (), 1, 1, "", 1, "")
+    return SavedResult(sweep=result, facts=tuple(facts))
 
 
 def test_the_chart_marks_the_crossover():
-    figure = latency_chart([sweep({256: 2.0, 512: 2.0}, {256: 1.0, 512: 4.0})])
+    figure = draw(latency_panel([sweep({256: 2.0, 512: 2.0}, {256: 1.0, 512: 4.0})]))
     (mark,) = [trace for trace in figure.data if trace.text]
     assert "crossover at" in mark.text[0]
     assert 256 < mark.x[0] < 512
@@ -97,6 +103,6 @@ def test_the_chart_marks_the_crossover():
 
 
 def test_the_chart_of_curves_that_do_not_cross_has_no_mark():
-    figure = latency_chart([sweep({256: 1.0, 512: 1.0}, {256: 2.0, 512: 2.0})])
+    figure = draw(latency_panel([sweep({256: 1.0, 512: 1.0}, {256: 2.0, 512: 2.0})]))
     assert len(figure.data) == 2
     assert "slope 0.00" in figure.data[0].name

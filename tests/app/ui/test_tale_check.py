@@ -51,7 +51,7 @@ def test_of_two_tales_the_broken_one_is_marked():
 
 def test_a_tale_whose_end_is_still_hidden_is_not_called_cut():
     found = judge([*ids(STORY[:20]), MASK], TOKENIZER, 1)
-    assert "cut by" not in found.html and found.breaks == ()
+    assert "cut off by" not in found.html and found.breaks == ()
 
 
 def test_markup_behind_a_hole_stays_text():

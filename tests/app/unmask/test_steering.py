@@ -110,7 +110,7 @@ def test_clearing_and_choosing_are_the_visitors_in_the_trace(tab, visitor, visit
     assert "Not grammatical" in status
     assert message["remarks"]["at"].keys() == {"7"} and message["remarks"]["step"] == LENGTH + 1
     message, status, *_ = edit(tab, visitor, visit, "mask", first=7, last=9)
-    assert message["frames"][-1]["remasked"] == [7, 8, 9] and "3 masks are left" in status
+    assert message["frames"][-1]["remasked"] == [7, 8, 9] and "3 masks left" in status
     assert "Grammatical so far" in status
     run(tab, visitor, visit, event(visit, "go"))
     assert ids(visit) == IDS
@@ -148,7 +148,7 @@ def test_undo_takes_back_edits_and_no_steps(tab, visitor, visit):
     message, *_ = edit(tab, visitor, visit, "undo")
     assert ids(visit) == before and len(message["frames"]) == 2
     _, status, *_ = edit(tab, visitor, visit, "undo")
-    assert "no edit to take back" in status
+    assert "no edit to undo" in status
 
 
 def test_an_edit_while_the_model_writes_is_done_between_two_steps(tab, visitor, visit):
