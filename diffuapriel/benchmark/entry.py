@@ -112,11 +112,11 @@ class Entry:
         """Bytes of one activation."""
         return 2 if self.dtype in ("bfloat16", "float16") else 4
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Release the memory that an engine keeps for the shapes it has run; a plain model keeps none."""
-        forget = getattr(self.denoiser, "forget", None)
-        if forget:
-            forget()
+        clear = getattr(self.denoiser, "clear_cache", None)
+        if clear:
+            clear()
 
 
 def random_denoiser(config: ModelConfig, *, device: torch.device | str = "cpu", seed: int = 0) -> Denoiser:

@@ -240,7 +240,7 @@ def sweep_events(
             done += length
             yield event(f"{probe.name}: {length:,} tokens, run {turn // len(running) + 1} of {repeats}")
         for entry in entries:
-            entry.forget()  # a CUDA graph of one length is of no use at the next
+            entry.clear_cache()  # a CUDA graph of one length is of no use at the next
     done = work
     yield event("done")
 

@@ -73,7 +73,7 @@ class Engine:
             self._graphs[shape] = _HiddenGraph(self.model, ids, sigma)
         return self._graphs[shape](ids, sigma)
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Drop the recorded graphs and free the memory of their activations."""
         self._graphs.clear()
 

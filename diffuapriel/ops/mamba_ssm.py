@@ -204,7 +204,7 @@ def mixer(
     weights = conv_weight, conv_bias, dt_bias, A, D.float(), norm_weight
     with torch.cuda.device_of(projected):
         y = [
-            _Mixer.apply(part.contiguous(), *weights, groups, eps, chunk)
+            _Mixer.apply(groups, eps, chunk, part.contiguous(), *weights)
             for part in projected.split(-(-projected.shape[0] // pieces))
         ]
     return y[0] if len(y) == 1 else torch.cat(y)
@@ -218,19 +218,8 @@ class _Mixer(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        projected: Tensor,
-        conv_weight: Tensor,
-        conv_bias: Tensor,
-        dt_bias: Tensor,
-        A: Tensor,
-        D: Tensor,
-        norm_weight: Tensor,
-        groups: int,
-        eps: float,
-        chunk: int,
-    ) -> Tensor:
+    def forward(ctx: Any, groups: int, eps: float, chunk: int, *inputs: Tensor) -> Tensor:
+        projected, conv_weight, conv_bias, dt_bias, A, D, norm_weight = inputs
         kernels, d_inner = library(), norm_weight.shape[1]
         both = projected.unflatten(2, (2, -1))  # (b, l, k, z x B C dt)
         y = projected.new_empty(*both.shape[:3], d_inner)
@@ -247,7 +236,7 @@ class _Mixer(torch.autograd.Function):
             given = _rows(out), norm_weight[k], None, eps, _rows(z)
             rstd = kernels.norm_forward(*given, out=_rows(y[:, :, k]), **GATED_RMS)[2]
             kept += [channels, convolved, out, rstd]
-        ctx.save_for_backward(projected, conv_weight, conv_bias, dt_bias, A, D, norm_weight, *kept)
+        ctx.save_for_backward(*inputs, *kept)
         ctx.options = groups, eps, chunk
         return y
 
@@ -282,7 +271,7 @@ class _Mixer(torch.autograd.Function):
             if k:
                 dboth[:, :, k, d_inner:].copy_(_flip(dchannels))
             grads.append([dweight, dbias, ddt_bias, dA, dD, dnorm])
-        return dboth.flatten(2), *(torch.stack(pair) for pair in zip(*grads)), None, None, None
+        return None, None, None, dboth.flatten(2), *(torch.stack(pair) for pair in zip(*grads))
 
 
 def _parts(xBC: Tensor, heads: int, d_inner: int, groups: int) -> tuple[Tensor, Tensor, Tensor]:

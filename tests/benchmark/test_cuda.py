@@ -185,7 +185,7 @@ def test_what_a_length_recorded_is_given_back_before_the_next():
             self.most = max(self.most, self.kept)
             return torch.zeros(int(positions.sum()), 3)
 
-        def forget(self):
+        def clear_cache(self):
             self.kept = 0
 
     recorder = Recorder()

@@ -30,7 +30,7 @@ def measure_forward(bench: Bench) -> Iterator[list[Row | Problem]]:
         }
         ms, problems = time_entries(passes, Problem("forward", length, batch), bench)
         for entry in entries:
-            entry.forget()
+            entry.clear_cache()
         yield [*(passes[name].row(rounds) for name, rounds in ms.items()), *problems]
 
 
@@ -77,7 +77,7 @@ def _memory_of(name: str, bench: Bench) -> Row | Problem:
 
     def measure() -> None:
         short.run()  # what compiling allocates is not the pass's
-        entry.forget()
+        entry.clear_cache()
         long.warm_up()
 
     _, problems = warm_up_all({name: measure}, Problem("memory", length, 1), bench.device)

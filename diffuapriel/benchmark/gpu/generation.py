@@ -36,7 +36,7 @@ def measure_generation(bench: Bench) -> Iterator[list[Row | Problem]]:
         about = Problem("generation", length, batch)
         ms, problems = time_entries(timed, about, bench, repeats=ROUNDS, min_rounds=MIN_ROUNDS)
         for entry in entries:
-            entry.forget()
+            entry.clear_cache()
         yield [*(GenerationRow(name, length, batch, rounds, steps) for name, rounds in ms.items()), *problems]
 
 
@@ -52,7 +52,7 @@ def measure_sampler(bench: Bench) -> Iterator[list[Row | Problem]]:
         timed = {PURE: _Generation(*shape), HIDDEN: _Passes(*shape)}
         about = Problem("sampler", length, batch)
         ms, problems = time_entries(timed, about, bench, repeats=ROUNDS, min_rounds=MIN_ROUNDS)
-        entry.forget()
+        entry.clear_cache()
         row = [] if problems else [SamplerRow(PURE, length, batch, ms[PURE], steps, ms[HIDDEN])]
         yield [*row, *problems]
 

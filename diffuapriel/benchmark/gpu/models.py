@@ -52,9 +52,9 @@ class EngineEntry:
     def config(self) -> ModelConfig:
         return self.engine.config
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Release the memory of the CUDA graphs recorded so far."""
-        self.engine.forget()
+        self.engine.clear_cache()
         recordings.clear_cache(self.engine)
 
 
