@@ -44,7 +44,8 @@ def write_card(
         limits: added to the two that hold for every model.
         picture: file name of the loss curve beside the card.
     """
-    facts = {"architecture": config.architecture, "parameters": parameters, **_shape(config), **recipe}
+    shape = {"d_model": config.d_model, "depth": config.depth, "tokenizer": config.tokenizer}
+    facts = {"architecture": config.architecture, "parameters": parameters, **shape, **recipe}
     sections = [
         _FRONT.format(corpus=str(recipe.get("corpus", "unknown")).split(":")[0]),
         f"# {name}\n\nA masked diffusion language model: {KINDS[config.architecture]}.",
@@ -58,7 +59,11 @@ def write_card(
         sections.append("## Evaluation on validation text\n\n" + _table(evaluation))
     if samples:
         sections.append("## Samples\n\n" + _table(samples))
-        sections += _lists(samples)
+        lists = {key: value for key, value in samples.items() if _is_list_of_texts(value) and value}
+        sections += [
+            f"{key.capitalize()}:\n\n" + "\n".join(f"- {text}" for text in texts)
+            for key, texts in lists.items()
+        ]
     if ancestral:
         sections.append("## Samples from the model's own distribution\n\n" + _table(ancestral))
     sections.append("## Limits\n\n" + "\n".join(f"- {line}" for line in (*LIMITS, *limits)))
@@ -75,18 +80,6 @@ tags:
 - mamba
 - {corpus}
 ---"""
-
-
-def _shape(config: ModelConfig) -> dict[str, Any]:
-    return {"d_model": config.d_model, "depth": config.depth, "tokenizer": config.tokenizer}
-
-
-def _lists(rows: Mapping[str, Any]) -> list[str]:
-    """A list for each row that holds several texts."""
-    texts = {key: value for key, value in rows.items() if _is_list_of_texts(value) and value}
-    return [
-        f"{key.capitalize()}:\n\n" + "\n".join(f"- {text}" for text in value) for key, value in texts.items()
-    ]
 
 
 def _is_list_of_texts(value: Any) -> bool:

@@ -24,19 +24,15 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the table."""
     from diffuapriel.benchmark.format import table
 
     rows = [row for name in args.presets or PRESETS for row in preset_rows(name)]
     if args.json:
         print(json.dumps(rows, indent=2))
         return 0
-    header = ["preset", "architecture", "depth", "d_model", "parameters", "spread"]
-    cells = []
-    for row in rows:
-        shape = [str(row["depth"]), str(row["d_model"]), f"{row['parameters']:,}"]
-        cells.append([str(row["preset"]), str(row["architecture"]), *shape, f"{row['spread']:.2%}"])
-    print(table(header, cells))
+    formats = {"parameters": "{:,}", "spread": "{:.2%}"}
+    cells = [[formats.get(key, "{}").format(value) for key, value in row.items()] for row in rows]
+    print(table(list(rows[0]), cells))
     return 0
 
 

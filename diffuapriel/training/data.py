@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from diffuapriel.data.base import Corpus
 from diffuapriel.training.config import TrainConfig
@@ -37,14 +37,6 @@ class _Batches(Dataset[Tensor]):
         )
 
 
-class _CountFrom(Sampler[int]):
-    def __init__(self, start: int) -> None:
-        self.start = start
-
-    def __iter__(self) -> Iterator[int]:
-        return itertools.count(self.start)
-
-
 def batches(
     corpus: Corpus, config: TrainConfig, processes: SingleProcess, *, start: int, workers: int | None = None
 ) -> Iterator[Tensor]:
@@ -59,7 +51,7 @@ def batches(
     loader = DataLoader(
         _Batches(corpus, config, processes.local_slice(config.global_batch_size)),
         batch_size=None,
-        sampler=_CountFrom(start),
+        sampler=itertools.count(start),
         num_workers=workers,
         prefetch_factor=PREFETCHED if workers else None,
         pin_memory=cuda,
