@@ -80,31 +80,20 @@ class TrainingClock:
 
         Call it when the device is idle. All ranks must call it.
         """
-        speed = self.speed(state)
+        now = time.monotonic()
+        tokens = (state.step - self.reported_step) * self.config.tokens_per_step
+        speed = tokens / max(now - self.reported, 1e-9)
+        self.reported, self.reported_step = now, state.step
         self.plan(state)
-        ahead = max(
-            1, int(REPORT_SECONDS * speed / self.config.tokens_per_step)
-        )  # steps until the next report
-        mine = (state.total_steps, self.seconds, ahead, self.save_due())
+        ahead = max(1, int(REPORT_SECONDS * speed / self.config.tokens_per_step))  # steps until the next report
+        save_due = now - self.saved >= self.config.save_seconds
+        mine = (state.total_steps, self.seconds, ahead, save_due)
         state.total_steps, state.seconds, ahead, self.save_now = self.processes.broadcast(mine)
+        if self.save_now:
+            self.saved = now
         self.next_report = state.step + ahead
         self.leaving = self.processes.any_rank(self._wants_to_leave)
         return speed
-
-    def save_due(self) -> bool:
-        """Whether the last save is `save_seconds` old; if so, the interval starts again."""
-        now = time.monotonic()
-        due = now - self.saved >= self.config.save_seconds
-        if due:
-            self.saved = now
-        return due
-
-    def speed(self, state: TrainState) -> float:
-        """Tokens per second since the last report. Call it when the device is idle."""
-        now = time.monotonic()
-        steps, seconds = state.step - self.reported_step, now - self.reported
-        self.reported, self.reported_step = now, state.step
-        return steps * self.config.tokens_per_step / max(seconds, 1e-9)
 
     def plan(self, state: TrainState) -> None:
         """Fix `state.total_steps` as soon as the speed is known. Call it when the device is idle."""
