@@ -24,12 +24,13 @@ import torch
 from torch import Tensor
 
 from diffuapriel.checkpoint import load_checkpoint
+from diffuapriel.config import DEFAULT_CHECKPOINT
 from diffuapriel.device import resolve_device
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.options import Option
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.config import DEFAULT_BLOCK_LENGTH, MAX_STEPS, SamplerConfig
+from diffuapriel.sampling.config import MAX_STEPS, SamplerConfig, resolve_block_length
 from diffuapriel.sampling.frames import StepFrame
 from diffuapriel.sampling.generate import generate
 from diffuapriel.sampling.sampler import Sampler
@@ -144,12 +145,10 @@ class TextDiffusionPipeline:
             raise ValueError(f"seed is {seed} and a generator is given; give one of the two")
         if generator is not None:
             seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
-        if block_length is None and SamplerConfig(strategy).strategy == "low_confidence":
-            block_length = DEFAULT_BLOCK_LENGTH
         config = SamplerConfig(
             strategy=strategy,
             steps=NUM_STEPS.check(num_inference_steps),
-            block_length=block_length or None,
+            block_length=resolve_block_length(strategy, block_length),
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
@@ -225,7 +224,7 @@ class TextDiffusionPipeline:
 
 
 def pipeline(
-    name_or_folder: str | Path = "tales-diffuapriel", device: str | torch.device | None = None
+    name_or_folder: str | Path = DEFAULT_CHECKPOINT, device: str | torch.device | None = None
 ) -> TextDiffusionPipeline:
     """A pipeline that writes with a trained model.
 

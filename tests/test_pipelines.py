@@ -190,3 +190,11 @@ def test_an_unknown_model_or_device_is_refused() -> None:
         pipeline("nowhere")
     with pytest.raises(ValueError, match="device is 'toaster', which cannot be used here"):
         pipeline("tales-diffuapriel", device="toaster")
+
+
+def test_an_older_name_of_a_strategy_means_the_same_blocks_included(pipe: TextDiffusionPipeline) -> None:
+    ask = {"length": 40, "num_inference_steps": 8, "return_trace": True}
+    older, now = (pipe(strategy=name, **ask) for name in ("confidence", "low_confidence"))
+    assert older.texts == now.texts
+    assert older.traces[0].meta["block_length"] == now.traces[0].meta["block_length"] == 16
+    assert pipe(block_length=0, **ask).traces[0].meta["block_length"] is None

@@ -31,10 +31,10 @@ import json
 from textwrap import shorten
 from typing import Any
 
-from diffuapriel.commands.choices import BLOCK_HELP, DEFAULT_CHECKPOINT, block_length
 from diffuapriel.commands.terminal import printable, progress
+from diffuapriel.config import DEFAULT_CHECKPOINT
 from diffuapriel.options import add_argument, options_of
-from diffuapriel.sampling.config import SamplerConfig
+from diffuapriel.sampling.config import BLOCK_LENGTH_HELP, SamplerConfig, resolve_block_length
 
 MOST_FAULT = 300  # characters shown of a faulty story
 
@@ -69,7 +69,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     add_argument(parser, options_of(SamplerConfig)["strategy"], help="sampling strategy")
     parser.add_argument("--steps", type=int, metavar="N", help="steps per sample; default: one per token")
-    parser.add_argument("--block-length", type=int, metavar="N", help=BLOCK_HELP)
+    parser.add_argument("--block-length", type=int, metavar="N", help=BLOCK_LENGTH_HELP)
     parser.add_argument(
         "--temperature",
         type=float,
@@ -150,7 +150,7 @@ def _samples(args: argparse.Namespace, model: Any, tokenizer: Any, spec: str, le
     config = SamplerConfig(
         strategy=args.strategy,
         steps=args.steps or length,
-        block_length=block_length(args),
+        block_length=resolve_block_length(args.strategy, args.block_length),
         temperature=1.0 if args.temperature is None else args.temperature,
         top_p=args.top_p,
         seed=args.seed,

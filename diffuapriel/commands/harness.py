@@ -25,7 +25,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from diffuapriel.commands.choices import DEFAULT_CHECKPOINT
+from diffuapriel.config import DEFAULT_CHECKPOINT
 
 MISSING = "needs lm-evaluation-harness: pip install 'lm-eval>=0.4.13,<0.5'"
 

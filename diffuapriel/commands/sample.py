@@ -24,11 +24,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffuapriel.commands.choices import BLOCK_HELP, DEFAULT_CHECKPOINT, block_length, schedule
 from diffuapriel.commands.terminal import LiveCanvas, final_text
-from diffuapriel.config import SCHEDULES
+from diffuapriel.config import DEFAULT_CHECKPOINT
 from diffuapriel.options import add_argument, options_of
-from diffuapriel.sampling.config import SamplerConfig
+from diffuapriel.sampling.config import BLOCK_LENGTH_HELP, SamplerConfig, resolve_block_length
+from diffuapriel.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from diffuapriel.sampling.frames import StepFrame
@@ -59,17 +59,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     holes = parser.add_argument_group("which holes, when")
     add_argument(holes, option["strategy"])
     add_argument(holes, option["steps"], default=128)
-    add_argument(holes, option["block_length"], help=BLOCK_HELP)
+    add_argument(holes, option["block_length"], help=BLOCK_LENGTH_HELP)
     add_argument(holes, option["threshold"])
     add_argument(holes, option["remask_cap"])
-    holes.add_argument(
-        "--schedule",
-        default="log-linear",
-        type=schedule,
-        choices=SCHEDULES,
-        metavar="NAME",
-        help="noise schedule",
-    )
+    add_argument(holes, options_of(TrainConfig)["schedule"])
     tokens = parser.add_argument_group("which tokens")
     add_argument(tokens, option["temperature"])
     add_argument(tokens, option["top_k"])
@@ -88,7 +81,8 @@ def run(args: argparse.Namespace) -> int:
     from diffuapriel.trace.trace import Trace
 
     given = {name: getattr(args, name) for name in options_of(SamplerConfig)}
-    config = SamplerConfig(**{**given, "block_length": block_length(args)})
+    given["block_length"] = resolve_block_length(args.strategy, args.block_length)
+    config = SamplerConfig(**given)
     model, tokenizer = load_checkpoint(args.checkpoint, device=args.device)
     length = args.length or (None if args.text else DEFAULT_LENGTH)
     canvas = Canvas.from_text(args.text, tokenizer, length).to(args.device)

@@ -26,6 +26,9 @@ RENAMED_STRATEGIES = {"confidence": "low_confidence", "remask": "remdm"}  # olde
 # that often leave gaps no text fits.
 BLOCKWISE = ("low_confidence", "entropy", "margin", "random", "threshold")
 DEFAULT_BLOCK_LENGTH = 16
+BLOCK_LENGTH_HELP = (
+    "fill blocks of N tokens from left to right, 0: all at once; default: 16 for low_confidence, else 0"
+)
 
 MAX_STEPS = 65_536
 MAX_SEED = 2**63 - 1
@@ -84,3 +87,10 @@ class SamplerConfig:
         if self.strategy in ("threshold", "first_hitting"):
             return masked
         return min(self.steps, masked)
+
+
+def resolve_block_length(strategy: str, block_length: int | None) -> int | None:
+    """The `block_length` of `SamplerConfig` from what a user gives: None is the strategy's default, 0 all at once."""
+    if block_length is None and RENAMED_STRATEGIES.get(strategy, strategy) == "low_confidence":
+        return DEFAULT_BLOCK_LENGTH
+    return block_length or None

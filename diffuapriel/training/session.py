@@ -85,7 +85,9 @@ class TrainingClock:
         speed = tokens / max(now - self.reported, 1e-9)
         self.reported, self.reported_step = now, state.step
         self.plan(state)
-        ahead = max(1, int(REPORT_SECONDS * speed / self.config.tokens_per_step))  # steps until the next report
+        ahead = max(
+            1, int(REPORT_SECONDS * speed / self.config.tokens_per_step)
+        )  # steps until the next report
         save_due = now - self.saved >= self.config.save_seconds
         mine = (state.total_steps, self.seconds, ahead, save_due)
         state.total_steps, state.seconds, ahead, self.save_now = self.processes.broadcast(mine)
