@@ -137,7 +137,7 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_2(run: Run, argv: list[s
         (["sample", "--trace", "story.png"], "the name must end in .json, .html, .gif"),
         (["sample", "--trace", "nowhere/story.json"], "there is no folder nowhere"),
         (["sample", "--trace", "story.json", "--samples", "2"], "a trace records one text, not 2"),
-        (["evaluate", "--samples", "-1"], "samples is -1; it must be 0 or more"),
+        (["evaluate", "--samples", "-1"], "samples is -1; it must be a whole number, 0 or more"),
         (["race", "random:nano"], "write random:PRESET:ARCHITECTURE"),
         (["race", "random:nano:lstm"], "permitted: diffuapriel, diffuapriel-h, diffutran"),
         (["bench", "speed"], "permitted: scan, forward, generation, training, memory"),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from app.inside.request import InspectRequest
-    from diffuapriel.interpret.half_life import LayerMemory
+    from diffuapriel.interpret.half_life import LayerHalfLives
 
 LABELLED = 32  # tokens: a longer axis shows positions, and the hover text the tokens
 HALF_LIFE_TICKS = (1, 10, 100, 1000)
@@ -108,7 +108,7 @@ def influence_chart(models: Sequence[InspectedModel], asked: InspectRequest) -> 
     return figure.update_yaxes(title={"text": texts.INFLUENCE_Y}, type="log", tickformat=".2~p", dtick=1)
 
 
-def half_life_chart(layers: Sequence[LayerMemory], kinds: Sequence[str], length: int) -> Figure:
+def half_life_chart(layers: Sequence[LayerHalfLives], kinds: Sequence[str], length: int) -> Figure:
     """One row per layer, one mark per head: half-lives of forward heads to the left, of reverse heads to the right."""
     figure = _figure(150 + 34 * len(kinds))
     if not layers:

@@ -23,7 +23,7 @@ from app.ui.events import AT_ONCE
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from diffuapriel.interpret.half_life import LayerMemory
+    from diffuapriel.interpret.half_life import LayerHalfLives
     from diffuapriel.model.denoiser import Denoiser
 
 TIMES = [n / 40 for n in range(1, 41)]  # of the curves over time
@@ -90,11 +90,11 @@ class CloserPanel:
         from 1 (0: the mean of all). part: mixer or mlp.
         Returns three charts, the choices of layer and head, the numbers, and a line of status.
         """
-        from diffuapriel.interpret.adaln import PARTS
+        from diffuapriel.interpret.adaln import SUBLAYERS
 
         model_entry = self.models.find(model, offered(self.models))
         asked = read_request(self.limits, self.models.tokenizer(model_entry), text, position, t)
-        number = PARTS.index(check.choice("part", part, PARTS))
+        number = SUBLAYERS.index(check.choice("part", part, SUBLAYERS))
         with self.models.turn():
             return draw(load_model(self.models, model_entry), asked, layer, head, number)
 
@@ -106,7 +106,7 @@ def draw(denoiser: Denoiser, asked: InspectRequest, layer: Any, head: Any, part:
     from diffuapriel.diffusion.schedule import get_schedule
     from diffuapriel.interpret.adaln import modulation_over_time
     from diffuapriel.interpret.attention_maps import attention_layers, attention_map
-    from diffuapriel.interpret.half_life import head_memory
+    from diffuapriel.interpret.half_life import head_half_lives
 
     ids = asked.ids.to(denoiser.embedding.weight.device)
     with_attention = [number + 1 for number in attention_layers(denoiser)]  # as the page counts
@@ -122,7 +122,7 @@ def draw(denoiser: Denoiser, asked: InspectRequest, layer: Any, head: Any, part:
         weights = maps[one - 1] if one else maps.mean(0)
         of = texts.ATTENTION_ONE.format(head=one) if one else texts.ATTENTION_MEAN
         title = f"{texts.LAYER.format(layer=found)}, {of}"
-    memory = head_memory(denoiser, ids, asked.sigma)
+    memory = head_half_lives(denoiser, ids, asked.sigma)
     sizes = modulation_over_time(denoiser, torch.tensor(TIMES), get_schedule())[:, part]
     return (
         charts.shown(charts.half_life_chart(memory, denoiser.config.layer_kinds, len(ids))),
@@ -155,7 +155,7 @@ def follow(chosen: Any, present: Any) -> tuple[Any, int, int]:
     return model, FIRST, MEAN
 
 
-def summary(memory: Sequence[LayerMemory], attention: int) -> str:
+def summary(memory: Sequence[LayerHalfLives], attention: int) -> str:
     """The charts in one sentence."""
     if not memory:
         return texts.CLOSER_TRANSFORMER.format(layers=attention)
@@ -172,13 +172,13 @@ def summary(memory: Sequence[LayerMemory], attention: int) -> str:
     )
 
 
-def numbers_of(memory: Sequence[LayerMemory], sizes: Tensor) -> dict[str, Any]:
+def numbers_of(memory: Sequence[LayerHalfLives], sizes: Tensor) -> dict[str, Any]:
     """The measurement as plain values, for callers of the API; layers are counted from 1, as on the page."""
-    from diffuapriel.interpret.adaln import KINDS
+    from diffuapriel.interpret.adaln import MODULATIONS
 
     half_lives = [
         {"layer": one.layer + 1, "forward": one.half_life[0].tolist(), "reverse": one.half_life[1].tolist()}
         for one in memory
     ]
-    modulation = [dict(zip(KINDS, layer.tolist())) for layer in sizes]
+    modulation = [dict(zip(MODULATIONS, layer.tolist())) for layer in sizes]
     return {"half_life_tokens": half_lives, "times": TIMES, "modulation": modulation}

@@ -28,15 +28,50 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+from dataclasses import dataclass
 from textwrap import shorten
 from typing import Any
 
 from diffuapriel.commands.terminal import printable, progress
 from diffuapriel.config import DEFAULT_CHECKPOINT
-from diffuapriel.options import add_argument, options_of
-from diffuapriel.sampling.config import BLOCK_LENGTH_HELP, SamplerConfig, resolve_block_length
+from diffuapriel.options import add_argument, check_fields, option, options_of
+from diffuapriel.sampling.config import (
+    BLOCK_LENGTH_HELP,
+    RENAMED_STRATEGIES,
+    STRATEGIES,
+    SamplerConfig,
+    resolve_block_length,
+)
 
 MOST_FAULT = 300  # characters shown of a faulty story
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What to measure. Raises ValueError that names the option, its value and what is permitted."""
+
+    corpus: str | None = option(None, help="the text to score; default: the training corpus of the model")
+    length: int | None = option(None, least=2, help="tokens per sequence; default: as in training")
+    sequences: int = option(256, least=2, help="validation sequences to score", flags=("--windows",))
+    mc_samples: int = option(8, least=1, help="noise levels per sequence", flags=("--draws",))
+    samples: int = option(200, least=0, help="stories to generate and check; 0 for none")
+    strategy: str = option(
+        "low_confidence", choices=STRATEGIES, renamed=RENAMED_STRATEGIES, help="sampling strategy"
+    )
+    steps: int | None = option(None, least=1, help="steps per sample; default: one per token")
+    block_length: int | None = option(None, least=0, help=BLOCK_LENGTH_HELP)
+    temperature: float | None = option(
+        None, least=0, most=100, help="sampling temperature; default: 1, and 0 for --infilling"
+    )
+    top_p: float = option(0.9, least=0, most=1, above=True, help="nucleus of the samples; 1 turns it off")
+    infilling: bool = option(False, help="measure infilling of hidden code, and nothing else")
+    spans: int = option(200, least=1, help="spans to hide, for --infilling")
+    span: int = option(4, least=1, help="tokens per span, for --infilling")
+    batch_size: int = option(16, least=1, help="sequences per batch")
+    seed: int = option(0, least=0, help="seed of sequences, noise and samples")
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -48,54 +83,15 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="CHECKPOINT",
         help="a bundled name, a folder, or owner/name on the Hugging Face Hub",
     )
-    parser.add_argument(
-        "--corpus", metavar="SPEC", help="the text to score; default: the training corpus of the model"
-    )
-    parser.add_argument(
-        "--length", type=int, metavar="N", help="tokens per sequence; default: as in training"
-    )
-    parser.add_argument(
-        *("--sequences", "--windows"),
-        type=int,
-        default=256,
-        metavar="N",
-        help="validation sequences to score",
-    )
-    parser.add_argument(
-        *("--mc-samples", "--draws"), type=int, default=8, metavar="N", help="noise levels per sequence"
-    )
-    parser.add_argument(
-        "--samples", type=int, default=200, metavar="N", help="stories to generate and check; 0 for none"
-    )
-    add_argument(parser, options_of(SamplerConfig)["strategy"], help="sampling strategy")
-    parser.add_argument("--steps", type=int, metavar="N", help="steps per sample; default: one per token")
-    parser.add_argument("--block-length", type=int, metavar="N", help=BLOCK_LENGTH_HELP)
-    parser.add_argument(
-        "--temperature",
-        type=float,
-        metavar="X",
-        help="sampling temperature; default: 1, and 0 for --infilling",
-    )
-    parser.add_argument(
-        "--top-p", type=float, default=0.9, metavar="X", help="nucleus of the samples; 1 turns it off"
-    )
-    parser.add_argument(
-        "--infilling", action="store_true", help="measure infilling of hidden code, and nothing else"
-    )
-    parser.add_argument("--spans", type=int, default=200, metavar="N", help="spans to hide, for --infilling")
-    parser.add_argument("--span", type=int, default=4, metavar="N", help="tokens per span, for --infilling")
-    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="sequences per batch")
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="seed of sequences, noise and samples"
-    )
+    for name, declared in options_of(EvaluateOptions).items():
+        add_argument(parser, declared, **{"metavar": "SPEC"} if name == "corpus" else {})
     parser.add_argument("--device", default="cpu", help="cpu, cuda or mps")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
-    if args.samples < 0:
-        raise ValueError(f"samples is {args.samples}; it must be 0 or more")
+    options = EvaluateOptions(**{name: getattr(args, name) for name in options_of(EvaluateOptions)})
     from diffuapriel.checkpoint import inspect_checkpoint, load_checkpoint
     from diffuapriel.data.registry import open_corpus
     from diffuapriel.evaluation.compression import xz_bits_per_byte
@@ -103,23 +99,23 @@ def run(args: argparse.Namespace) -> int:
 
     model, tokenizer = load_checkpoint(args.checkpoint, device=args.device)
     recipe = inspect_checkpoint(args.checkpoint).extra.get("recipe", {})
-    length = args.length or recipe.get("length", 256)
-    if args.infilling:
-        return _infilling(args, model, tokenizer, length)
-    spec = args.corpus or recipe.get("corpus", "tales")
+    length = options.length or recipe.get("length", 256)
+    if options.infilling:
+        return _infilling(args, options, model, tokenizer, length)
+    spec = options.corpus or recipe.get("corpus", "tales")
     corpus = open_corpus(spec, tokenizer)
-    with progress("sequences", args.sequences) as advance:
+    with progress("sequences", options.sequences) as advance:
         likelihood = evaluate_nelbo(
             model,
             corpus,
             length=length,
-            num_sequences=args.sequences,
-            num_mc_samples=args.mc_samples,
-            batch_size=args.batch_size,
-            seed=args.seed,
+            num_sequences=options.sequences,
+            num_mc_samples=options.mc_samples,
+            batch_size=options.batch_size,
+            seed=options.seed,
             on_batch=advance,
         )
-    samples = _samples(args, model, tokenizer, spec, length) if args.samples else None
+    samples = _samples(options, model, tokenizer, spec, length) if options.samples else None
     xz = xz_bits_per_byte(corpus)
     verdict = xz.verdict(likelihood.bits_per_byte_ci95) if xz else None
     if args.json:
@@ -139,60 +135,60 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _samples(args: argparse.Namespace, model: Any, tokenizer: Any, spec: str, length: int) -> Any:
+def _samples(options: EvaluateOptions, model: Any, tokenizer: Any, spec: str, length: int) -> Any:
     """The report on generated stories; None if the corpus is not tales, as no grammar could check them."""
     from diffuapriel.evaluation.tales import evaluate_tales
-    from diffuapriel.sampling.config import SamplerConfig
 
     kind, _, level = spec.partition(":")
     if kind != "tales":
         return None
     config = SamplerConfig(
-        strategy=args.strategy,
-        steps=args.steps or length,
-        block_length=resolve_block_length(args.strategy, args.block_length),
-        temperature=1.0 if args.temperature is None else args.temperature,
-        top_p=args.top_p,
-        seed=args.seed,
+        strategy=options.strategy,
+        steps=options.steps or length,
+        block_length=resolve_block_length(options.strategy, options.block_length),
+        temperature=1.0 if options.temperature is None else options.temperature,
+        top_p=options.top_p,
+        seed=options.seed,
     )
-    with progress("stories", args.samples) as advance:
+    with progress("stories", options.samples) as advance:
         return evaluate_tales(
             model,
             tokenizer,
             level=int(level or 3),
-            stories=args.samples,
+            stories=options.samples,
             length=length,
             sampler=config,
-            batch_size=args.batch_size,
+            batch_size=options.batch_size,
             on_batch=advance,
         )
 
 
-def _infilling(args: argparse.Namespace, model: Any, tokenizer: Any, length: int) -> int:
+def _infilling(
+    args: argparse.Namespace, options: EvaluateOptions, model: Any, tokenizer: Any, length: int
+) -> int:
     """Measure and print how well hidden code is restored."""
     from diffuapriel.data.stdlib import stdlib_corpus
     from diffuapriel.evaluation.infilling import evaluate_infilling
-    from diffuapriel.sampling.config import SamplerConfig
 
-    temperature = args.temperature or 0.0
+    temperature = options.temperature or 0.0
     config = SamplerConfig(
-        strategy=args.strategy,
-        steps=args.steps or max(1, args.span),
+        strategy=options.strategy,
+        steps=options.steps or options.span,
         temperature=temperature,
-        top_p=args.top_p if temperature else None,  # at temperature 0 top-p changes nothing
-        seed=args.seed,
+        top_p=options.top_p if temperature else None,  # at temperature 0 top-p changes nothing
+        seed=options.seed,
     )
-    with progress("spans", args.spans) as advance:
+    with progress("spans", options.spans) as advance:
         report = evaluate_infilling(
             model,
             tokenizer,
             stdlib_corpus(tokenizer).splits["validation"],
-            spans=args.spans,
-            span=args.span,
+            spans=options.spans,
+            span=options.span,
             length=length,
             sampler=config,
-            batch_size=args.batch_size,
-            seed=args.seed,
+            batch_size=options.batch_size,
+            seed=options.seed,
             on_batch=advance,
         )
     if args.json:

@@ -9,41 +9,12 @@ from collections.abc import Sequence
 from torch import Tensor
 
 Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
-# 97.5 % quantiles of Student's t for 2, 3, ... degrees of freedom
-STUDENT = (
-    *(
-        4.3027,
-        3.1824,
-        2.7764,
-        2.5706,
-        2.4469,
-        2.3646,
-        2.3060,
-        2.2622,
-        2.2281,
-        2.2010,
-        2.1788,
-        2.1604,
-        2.1448,
-        2.1314,
-    ),
-    *(
-        2.1199,
-        2.1098,
-        2.1009,
-        2.0930,
-        2.0860,
-        2.0796,
-        2.0739,
-        2.0687,
-        2.0639,
-        2.0595,
-        2.0555,
-        2.0518,
-        2.0484,
-        2.0452,
-    ),
+# fmt: off
+STUDENT = (  # 97.5 % quantiles of Student's t for 2, 3, ... degrees of freedom
+    4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281, 2.2010, 2.1788, 2.1604, 2.1448, 2.1314,
+    2.1199, 2.1098, 2.1009, 2.0930, 2.0860, 2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555, 2.0518, 2.0484, 2.0452,
 )
+# fmt: on
 
 
 def ratio_interval(numerator: Tensor, denominator: Tensor) -> tuple[float, tuple[float, float]]:

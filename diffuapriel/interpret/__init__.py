@@ -1,4 +1,5 @@
-"""What the denoiser does at one step, read from the running model by hooks: `diffuapriel.model` knows nothing of it.
+"""Interpretability: what the denoiser does in one step, read from the running model by hooks.
 
-A text is looked at as the sampler presents it: ids (length,) with [MASK]s, and the noise level sigma = -log alpha.
+A text is presented as the sampler presents it: ids (length,) with [MASK]s, and the noise level sigma = -log alpha.
+`diffuapriel.model` knows nothing of this package.
 """

@@ -1,7 +1,7 @@
-"""Which tokens an attention layer looks at: softmax(q k^T / sqrt(headdim)), one map per head.
+"""Attention maps: softmax(q k^T / sqrt(headdim)), one map per head.
 
-The fused kernels never hold this matrix. So the queries and keys are taken where the model hands them over, at its
-own call of `scaled_dot_product_attention`, and the product is made here, for the one layer that is asked for.
+The fused kernels never materialize this matrix. So the queries and keys are intercepted at the model's own call of
+`scaled_dot_product_attention`, and the map is computed here, for one layer.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from diffuapriel.model.denoiser import Denoiser
 
 
 def attention_layers(denoiser: Denoiser) -> list[int]:
-    """Numbers of the attention layers, from 0."""
+    """Indices of the attention layers."""
     return [layer for layer, kind in enumerate(denoiser.config.layer_kinds) if kind == "attention"]
 
 
 @torch.no_grad()
 def attention_map(denoiser: Denoiser, ids: Tensor, sigma: float, layer: int) -> Tensor:
-    """(heads, length, length) on `ids` (length,): row i is where position i looks, and sums to one.
+    """(heads, length, length) on `ids` (length,): row i holds the weights of position i and sums to one.
 
     Raises ValueError for a layer that has no attention.
     """
@@ -38,7 +38,7 @@ def attention_map(denoiser: Denoiser, ids: Tensor, sigma: float, layer: int) -> 
 
 
 class _Listener(TorchFunctionMode):
-    """Makes the map of the `number`-th call of attention, and leaves every call as it is."""
+    """Computes the map of the `number`-th call of attention; changes no call."""
 
     def __init__(self, number: int) -> None:
         super().__init__()

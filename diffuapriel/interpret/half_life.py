@@ -1,12 +1,12 @@
-"""How far each Mamba head remembers, in tokens, on a given text.
+"""The half-life of the state of each Mamba head, in tokens, on a given text.
 
-A head's state fades by exp(dt_t A) at token t (arXiv:2405.21060), so after n tokens exp(sum dt_t A) of it is left.
-With the step sizes that the model really takes on this text, half is left after
+The state of a head decays by exp(dt_t A) at token t (arXiv:2405.21060), so exp(sum dt_t A) of it is left after n
+tokens. With the step sizes dt that the model takes on this text, half is left after
 
     half-life = ln 2 / mean over tokens of dt_t |A|          tokens
 
-of which a forward head remembers so many to its left, a reverse head to its right. A head may stay open for one
-token and shut for the next; the half-life is what the two come to over the text.
+A forward head remembers that far to its left, a reverse head to its right. A head may keep its state at one token and
+drop it at the next; the half-life is an average over the text.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from diffuapriel.model.mamba2 import BidirectionalMamba2
 
 
 @dataclass(frozen=True)
-class LayerMemory:
-    """One Mamba layer. layer: its number in the model, from 0; half_life: (2, heads) tokens, forward then reverse."""
+class LayerHalfLives:
+    """One Mamba layer. layer: its index in the model; half_life: (2, heads) tokens, forward then reverse."""
 
     layer: int
     half_life: Tensor
 
 
 @torch.no_grad()
-def head_memory(denoiser: Denoiser, ids: Tensor, sigma: float) -> list[LayerMemory]:
-    """The half-lives of every Mamba layer on `ids` (length,), first layer first; none for a Transformer."""
-    found: list[LayerMemory] = []
+def head_half_lives(denoiser: Denoiser, ids: Tensor, sigma: float) -> list[LayerHalfLives]:
+    """The half-lives of every Mamba layer on `ids` (length,), in order; empty for a Transformer."""
+    found: list[LayerHalfLives] = []
     hooks = []
     for layer, mixer in enumerate(block.mixer for block in denoiser.blocks):
         if isinstance(mixer, BidirectionalMamba2):
 
             def note(module: BidirectionalMamba2, inputs: tuple[Tensor, ...], layer: int = layer) -> None:
-                found.append(LayerMemory(layer, half_lives(module, inputs[0]).cpu()))
+                found.append(LayerHalfLives(layer, half_lives(module, inputs[0]).cpu()))
 
             hooks.append(mixer.register_forward_pre_hook(note))
     try:
@@ -57,7 +57,7 @@ def half_lives(mixer: BidirectionalMamba2, u: Tensor) -> Tensor:
 
 
 def step_sizes(mixer: BidirectionalMamba2, u: Tensor) -> Tensor:
-    """dt (batch, length, 2, heads), positive: the last rows of each half of in_proj give it."""
+    """dt (batch, length, 2, heads), positive, from the last rows of each half of in_proj."""
     rows = mixer.in_proj.weight.unflatten(0, (2, -1))[:, -mixer.config.n_heads :]  # (2, heads, d_model)
     dt = F.linear(u, rows.flatten(0, 1)).unflatten(-1, (2, -1))
     return F.softplus(dt.float() + mixer.dt_bias)

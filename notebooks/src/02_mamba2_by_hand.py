@@ -696,12 +696,12 @@ canvas = Canvas.from_text("Mia", tokenizer, length=72)
 trace = Player().record(writer, model, canvas, tokenizer, model="tales-diffuapriel")
 
 # %% [markdown]
-# `head_memory` lets the model read the text and gives the half-life of every head, from the steps that it really took.
-# It wants the noise level of the text, which is 0 here: nothing is masked. `step_sizes` gives the steps themselves. To
-# see what goes into a layer we hang a *hook* on it, a function that PyTorch calls each time.
+# `head_half_lives` lets the model read the text and gives the half-life of every head, from the steps that it took. It
+# wants the noise level of the text, which is 0 here: nothing is masked. `step_sizes` gives the steps themselves. To see
+# what goes into a layer we hang a *hook* on it, a function that PyTorch calls each time.
 
 # %%
-from diffuapriel.interpret.half_life import head_memory, step_sizes
+from diffuapriel.interpret.half_life import head_half_lives, step_sizes
 
 
 @torch.no_grad()
@@ -720,7 +720,7 @@ def steps_taken(ids):
 
 
 ids = torch.tensor(trace.final)
-memory = torch.stack([layer.half_life for layer in head_memory(model, ids, 0.0)])
+memory = torch.stack([layer.half_life for layer in head_half_lives(model, ids, 0.0)])
 rates = torch.stack([-block.mixer.A_log.detach().exp() for block in model.blocks])  # A
 steps = steps_taken(ids)
 print("half-lives (layers, directions, heads):", tuple(memory.shape))

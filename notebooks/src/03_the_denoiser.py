@@ -68,7 +68,7 @@ prepare()
 GIRLS, BOYS = ["Mia", "Ana", "Eva", "Ida"], ["Tom", "Ben", "Max", "Leo"]
 VERB = {"apple": "ate", "pear": "ate", "kite": "flew", "drone": "flew"}
 VERB |= {"book": "read", "letter": "read", "bike": "rode", "pony": "rode"}
-PARTS = ["name", "verb", "her/his", "color", "thing"]
+SUBLAYERS = ["name", "verb", "her/his", "color", "thing"]
 
 SENTENCES = [
     (name, VERB[thing], "her" if name in GIRLS else "his", color, thing)
@@ -80,7 +80,7 @@ WORDS = sorted({word for sentence in SENTENCES for word in sentence})
 MASK = len(WORDS)  # the id after the last word
 ALL = torch.tensor([[WORDS.index(word) for word in sentence] for sentence in SENTENCES])
 print(*random.Random(0).sample(SENTENCES, 3), sep="\n")
-print(f"{len(ALL)} sentences of {len(PARTS)} words, {len(WORDS)} different words")
+print(f"{len(ALL)} sentences of {len(SUBLAYERS)} words, {len(WORDS)} different words")
 
 # %% [markdown]
 # So the front depends on what stands behind it. In `[MASK] flew her red kite` the hidden name must be a girl's, and
@@ -270,15 +270,15 @@ def at_masks(cost):
 
 
 figure = go.Figure(layout={"xaxis_title": "place", "yaxis_title": "nats at a mask, t = 0.5"})
-print(f"{'':24}", *(f"{part:>8}" for part in PARTS))
+print(f"{'':24}", *(f"{part:>8}" for part in SUBLAYERS))
 for label, model, color in (("one direction", one, "peru"), ("both directions", both, "teal")):
     reached = at_masks(cost_of(model, rows, hidden, 0.5))
     best = at_masks(least_cost(rows, hidden, one_way=model is one))
     figure.add_scatter(
-        x=PARTS, y=best, name=f"{label}, at best", line={"dash": "dash", "color": color}
+        x=SUBLAYERS, y=best, name=f"{label}, at best", line={"dash": "dash", "color": color}
     )
     figure.add_scatter(
-        x=PARTS, y=reached, name=label, mode="markers", marker={"color": color, "size": 9}
+        x=SUBLAYERS, y=reached, name=label, mode="markers", marker={"color": color, "size": 9}
     )
     for what, values in (("reached", reached), ("at best", best)):
         print(f"{label:16}{what:8}", *(f"{value:8.3f}" for value in values))
@@ -308,7 +308,9 @@ for label, model in (("one direction", one), ("both directions", both)):
             "height": 320,
         }
     )
-    figure.add_heatmap(z=table.tolist(), x=PARTS, y=PARTS, zmin=0, zmax=1, colorscale="Blues")
+    figure.add_heatmap(
+        z=table.tolist(), x=SUBLAYERS, y=SUBLAYERS, zmin=0, zmax=1, colorscale="Blues"
+    )
     show(figure, alt=f"{label}: the share of each input place in each answer")
     above = table.triu(1).sum() / table.sum()
     print(f"{label}: {above:.0%} of the influence comes from the right\n")
@@ -591,7 +593,7 @@ assert torch.equal(fresh.blocks[0](x, zeros), x)  # a fresh block is the identit
 place, share = 2, {}
 share["as initialized"] = gradient_influence(fresh, sentence, place, 0.2).share
 share["gates opened"] = gradient_influence(open_gates(fresh), sentence, place, 0.2).share
-print(f"{'input place':16}", *(f"{part:>8}" for part in PARTS))
+print(f"{'input place':16}", *(f"{part:>8}" for part in SUBLAYERS))
 for label, values in share.items():
     print(f"{label:16}", *(f"{value:8.3f}" for value in values))
 assert share["as initialized"].nonzero().flatten().tolist() == [place]

@@ -96,9 +96,9 @@ def test_infilling_reports_tokens_spans_and_what_parses(checkpoint, code, capsys
 
 def test_infilling_refuses_what_cannot_be(checkpoint, code, capsys):
     assert main(["evaluate", checkpoint, "--infilling", "--span", "0"]) == 1
-    assert "span is 0; it must be 1 or more" in capsys.readouterr().err
+    assert "span is 0; it must be a whole number, 1 or more" in capsys.readouterr().err
     assert main(["evaluate", checkpoint, "--infilling", "--spans", "0"]) == 1
-    assert "spans is 0; it must be 1 or more" in capsys.readouterr().err
+    assert "spans is 0; it must be a whole number, 1 or more" in capsys.readouterr().err
 
 
 def test_without_the_harness_its_command_says_how_to_get_it(monkeypatch, capsys):

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from diffuapriel.interpret.half_life import half_lives, head_memory, step_sizes
+from diffuapriel.interpret.half_life import half_lives, head_half_lives, step_sizes
 from diffuapriel.ops.ssd import ssd_bidirectional
 from tests.interpret.models import small, text
 
@@ -26,7 +26,7 @@ def constant(model, dt: float, rate: float):
 
 def test_the_half_life_of_a_constant_head_is_ln_2_over_dt_times_rate():
     model = constant(small("diffuapriel"), dt=0.05, rate=2.0)
-    layers = head_memory(model, text(model), sigma=0.5)
+    layers = head_half_lives(model, text(model), sigma=0.5)
     assert [memory.layer for memory in layers] == [0, 1, 2]
     for memory in layers:
         assert memory.half_life.shape == (2, model.config.n_heads)
@@ -54,7 +54,7 @@ def test_the_two_directions_have_memories_of_their_own():
         model.blocks[1].mixer.A_log[1] -= math.log(
             4
         )  # the reverse heads of one layer decay four times slower
-    half_life = head_memory(model, text(model), sigma=0.5)[1].half_life
+    half_life = head_half_lives(model, text(model), sigma=0.5)[1].half_life
     assert (half_life[1] / half_life[0]).tolist() == pytest.approx([4.0] * 4, rel=1e-5)
 
 
@@ -73,15 +73,15 @@ def test_the_memory_depends_on_the_text_and_on_the_noise_level():
     with torch.no_grad():
         model.modulation.linear.weight.normal_(std=0.5)
     ids = text(model)
-    first, again = (head_memory(model, ids, 0.5)[0].half_life for _ in range(2))
+    first, again = (head_half_lives(model, ids, 0.5)[0].half_life for _ in range(2))
     assert torch.equal(first, again)
-    assert not torch.equal(first, head_memory(model, ids.flip(0) + 1, 0.5)[0].half_life)
-    assert not torch.equal(first, head_memory(model, ids, 3.0)[0].half_life)
+    assert not torch.equal(first, head_half_lives(model, ids.flip(0) + 1, 0.5)[0].half_life)
+    assert not torch.equal(first, head_half_lives(model, ids, 3.0)[0].half_life)
 
 
 def test_only_mamba_layers_have_such_a_memory_and_no_hook_stays():
     hybrid = small("diffuapriel-h", attention_every=1, depth=4)
-    assert [memory.layer for memory in head_memory(hybrid, text(hybrid), 0.5)] == [0, 2]
+    assert [memory.layer for memory in head_half_lives(hybrid, text(hybrid), 0.5)] == [0, 2]
     transformer = small("diffutran")
-    assert head_memory(transformer, text(transformer), 0.5) == []
+    assert head_half_lives(transformer, text(transformer), 0.5) == []
     assert all(not module._forward_pre_hooks for module in hybrid.modules())

@@ -21,7 +21,7 @@ from app.server.models import Models
 from app.strings.language import texts
 from diffuapriel import checkpoint
 from diffuapriel.config import SCHEDULES
-from diffuapriel.interpret.half_life import LayerMemory
+from diffuapriel.interpret.half_life import LayerHalfLives
 from diffuapriel.interpret.influence import Influence
 from diffuapriel.tokenizer import get_tokenizer
 
@@ -266,7 +266,10 @@ def test_markup_in_a_text_cannot_leave_the_message():
 
 
 def test_forward_memory_is_drawn_to_the_left_and_reverse_memory_to_the_right():
-    layers = [LayerMemory(0, torch.tensor([[9.0, 99.0], [0.0, 999.0]])), LayerMemory(2, torch.ones(2, 2))]
+    layers = [
+        LayerHalfLives(0, torch.tensor([[9.0, 99.0], [0.0, 999.0]])),
+        LayerHalfLives(2, torch.ones(2, 2)),
+    ]
     figure = charts.half_life_chart(layers, ["mamba", "attention", "mamba"], length=99)
     forward, reverse = figure.data
     assert list(forward.x)[:2] == pytest.approx([-1, -2]) and list(reverse.x)[:2] == pytest.approx([0, 3])
