@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from diffuapriel.benchmark.result import read_schema, tuples
+from diffuapriel.benchmark.result import read_record, read_schema
 from diffuapriel.benchmark.roofline import MeasuredPeaks
 from diffuapriel.benchmark.sweep import SweepResult
 from diffuapriel.benchmark.timing import Spread, paired_ratio
@@ -296,20 +296,11 @@ class BenchReport:
         Reads version 1 of a GPU's figures too, with its older names.
         """
         device = "cpu" if isinstance(values, dict) and values.get("schema") == SCHEMAS["cpu"] else "gpu"
-        known = {"scan": [], "sweep": None, **read_schema(values, SCHEMAS[device], VERSION, OLD_KEYS)}
+        known = read_schema(values, SCHEMAS[device], VERSION, OLD_KEYS)
         try:
-            rows = {part: tuple(_read(kind, row) for row in known[part]) for part, kind in ROWS.items()}
-            return cls(
-                machine=_read(Machine, known["machine"]),
-                preset=known["preset"],
-                dtype=known["dtype"],
-                device=device,
-                peaks=_read(MeasuredPeaks, known["peaks"]) if known["peaks"] else None,
-                sweep=SweepResult.from_dict(known["sweep"]) if known["sweep"] else None,
-                problems=tuple(_read(Problem, row) for row in known["problems"]),
-                measured={part: _read(Measured, row) for part, row in known["measured"].items()},
-                **rows,
-            )
+            for row in (row for part in (*ROWS, "problems") for row in known.get(part, ())):
+                row["entry"] = OLD_ENTRIES.get(row["entry"], row["entry"])
+            return read_record(cls, {**known, "device": device})
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"the figures are incomplete or damaged: {error!r}") from None
 
@@ -330,12 +321,3 @@ class BenchReport:
             return cls.from_dict(values)
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from None
-
-
-def _read(kind: Any, values: dict[str, Any]) -> Any:
-    """A record from its JSON, without the values that follow from it. A field with a default may be missing."""
-    names = {f.name for f in dataclasses.fields(kind)}
-    found = tuples({name: value for name, value in values.items() if name in names})
-    if "entry" in found:
-        found["entry"] = OLD_ENTRIES.get(found["entry"], found["entry"])
-    return kind(**found)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from diffuapriel.benchmark.entry import Entry, distinct_names
 from diffuapriel.trace.trace import Trace
@@ -116,15 +117,7 @@ class RaceResult:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RaceResult:
         """The inverse of `to_dict`. Raises ValueError for another schema or version."""
-        rest = read_schema(values, SCHEMA, VERSION, OLD_KEYS)
-        return cls(
-            **{
-                **rest,
-                "entries": tuple(EntryResult(**tuples(entry)) for entry in rest["entries"]),
-                "runs": tuple(Run(**tuples(run)) for run in rest["runs"]),
-                "order": tuple(rest["order"]),
-            }
-        )
+        return read_record(cls, read_schema(values, SCHEMA, VERSION, OLD_KEYS))
 
     def fairness(self) -> list[str]:
         """What was equal for all entries, how they were timed, and what was not matched: one fact per sentence."""
@@ -148,7 +141,7 @@ class RaceResult:
 def read_schema(
     values: Any, schema: str, version: int, old_keys: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """The fields of a JSON object, without its schema and version, and with the present names of renamed keys.
+    """A JSON object of a schema, with the present names of renamed keys.
 
     Raises ValueError unless `values` is an object of this schema in a version from 1 to `version`.
     """
@@ -158,11 +151,7 @@ def read_schema(
         raise ValueError(
             f"this is schema {found[0]!r} version {found[1]!r}; permitted: {schema!r} version {permitted}"
         )
-    return {
-        key: value
-        for key, value in rename_keys(values, old_keys or {}).items()
-        if key not in ("schema", "version")
-    }
+    return rename_keys(values, old_keys or {})
 
 
 def rename_keys(value: Any, names: Mapping[str, str]) -> Any:
@@ -172,9 +161,25 @@ def rename_keys(value: Any, names: Mapping[str, str]) -> Any:
     return [rename_keys(item, names) for item in value] if isinstance(value, list) else value
 
 
-def tuples(values: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a record from JSON, whose lists are tuples in Python."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+def read_record(kind: Any, value: Any) -> Any:
+    """A dataclass from its JSON, or an optional one, or a tuple or dict of such. Keys that are no fields are ignored.
+
+    Raises TypeError or KeyError for a value that does not fit.
+    """
+    inner = get_args(kind)
+    if get_origin(kind) is UnionType:
+        return None if value is None else read_record(inner[0], value)
+    if get_origin(kind) is tuple:
+        return tuple(read_record(inner[0], item) for item in value)
+    if get_origin(kind) is dict:
+        return {key: read_record(inner[1], item) for key, item in value.items()}
+    if not dataclasses.is_dataclass(kind):
+        return value
+    names = get_type_hints(kind)
+    known = {
+        f.name: read_record(names[f.name], value[f.name]) for f in dataclasses.fields(kind) if f.name in value
+    }
+    return kind(**known)  # type: ignore[operator]
 
 
 def matched_parameters(entries: Sequence[EntryFacts]) -> str:

@@ -1,20 +1,4 @@
-"""Run a bench part by part; every shape is handed to `keep` as soon as it is measured.
-
-A CPU:
-    scan        the chunked bidirectional SSD against the Mamba-2 paper's minimal listing with flips
-    forward     the forward pass over length, DiffuApriel against DiffuTran
-    generation  the share of a generation spent outside the denoiser
-    training    the training loop against a plain one
-    memory      peak memory of a forward pass, each in a process of its own
-
-One NVIDIA GPU:
-    peaks       this card's own peak FLOP/s and bandwidth
-    forward     the backbone's forward pass over length, three architectures and FlashAttention-2
-    generation  whole generations, DiffuApriel against DiffuTran
-    mixer       our Mamba-2 mixer against mamba_ssm's with flips and the plain one
-    training    one update with each backend of the scan
-    sampler     the share of a generation spent outside the backbone
-    memory      peak memory at the longest length
+"""Run a bench part by part; `diffuapriel bench --help` says what each part measures.
 
 The GPU's parts take any device: tests run them on a CPU with a small preset, where the figures mean nothing.
 """
@@ -154,13 +138,6 @@ PARTS: dict[str, dict[str, Callable[[Bench], Iterator[Any]]]] = {
 
 def describe_machine(plan: BenchPlan, device: torch.device) -> Machine:
     """The device and the versions of everything that computes."""
-    if plan.device == "cpu":
-        return Machine(
-            device_name(device),
-            torch=torch.__version__,
-            python=platform.python_version(),
-            threads=torch.get_num_threads(),
-        )
     on_gpu = device.type == "cuda"
     cudnn = torch.backends.cudnn.version() if on_gpu else None
     return Machine(
@@ -173,6 +150,7 @@ def describe_machine(plan: BenchPlan, device: torch.device) -> Machine:
         mamba_ssm=_version("mamba-ssm"),
         causal_conv1d=_version("causal-conv1d"),
         python=platform.python_version(),
+        threads=torch.get_num_threads() if plan.device == "cpu" else 0,
     )
 
 

@@ -21,7 +21,7 @@ import torch
 
 from diffuapriel.benchmark.entry import Entry, distinct_names, half_masked
 from diffuapriel.benchmark.memory import PeakMemory, estimate_bytes, out_of_memory, refusal
-from diffuapriel.benchmark.result import read_schema
+from diffuapriel.benchmark.result import read_record, read_schema
 from diffuapriel.benchmark.timing import Clock, Spread, interleaved, undisturbed
 from diffuapriel.device import device_name
 
@@ -161,16 +161,7 @@ class SweepResult:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> SweepResult:
         """The inverse of `to_dict`. Raises ValueError for another schema or version."""
-        known = read_schema(values, SCHEMA, VERSION, OLD_KEYS)
-        fields = {f.name: known[f.name] for f in dataclasses.fields(cls)}
-        return cls(
-            **{
-                **fields,
-                "entries": tuple(fields["entries"]),
-                "points": tuple(Point(**point) for point in fields["points"]),
-                "refusals": tuple(Refusal(**refused) for refused in fields["refusals"]),
-            }
-        )
+        return read_record(cls, read_schema(values, SCHEMA, VERSION, OLD_KEYS))
 
 
 @dataclass(frozen=True)
