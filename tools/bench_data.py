@@ -1,14 +1,14 @@
-"""Whether data keeps up with the model: tokens per second of every kind of corpus, beside what one H200 could read.
+"""Whether the data keeps up with the model: tokens per second of each kind of corpus, and what an H200 could read.
 
-Measured on this machine, for both tokenizers, windows of 1,024 tokens:
+Measured on this machine, for both tokenizers, in windows of 1,024 tokens:
 
-    a core      windows made in this process, over its CPU seconds: other programs do not slow this figure
-    workers     windows that come out of a data loader with so many processes, over the clock: they do slow this one
+    per core    windows made in this process, per CPU second: other programs do not affect it
+    workers     windows delivered by a data loader with several processes, per second: other programs slow it down
 
-Computed, not measured: the tokens per second that training would read on an H200 at a model FLOP utilisation of 40 %
-(training/flops.py).
-The cores that a preset needs are for making windows. A loader hands batches over one by one, which the workers' figure
-holds: where the two are far apart, as for a token cache, larger batches help and more workers do not.
+Computed, not measured: the tokens per second that training reads on an H200 at a model FLOP utilization of 40 %
+(training/flops.py), and the cores that a preset needs to make its windows. A loader hands over one batch at a time,
+which the workers' figure includes: if it is far below the figure per core, as for a token cache, larger batches help and
+more workers do not.
 
     python -m tools.bench_data                     half a minute on two quiet cores
     python -m tools.bench_data --seconds 10 --workers 8
@@ -38,7 +38,7 @@ from diffuapriel.data.registry import open_corpus
 from diffuapriel.tokenizer import VOCABULARIES, get_tokenizer
 from diffuapriel.training.flops import PEAKS, training_flops
 
-LENGTH, ROWS = 1024, 16  # of a window, in tokens; of a batch
+LENGTH, ROWS = 1024, 16  # tokens per window, windows per batch
 SHARE = 0.4  # of an H200's peak
 WORKERS = 12  # what a training run takes on a machine with as many cores
 SOURCES = ("tales", "stdlib", "JSON lines", "tokens")
@@ -46,7 +46,7 @@ SOURCES = ("tales", "stdlib", "JSON lines", "tokens")
 
 @dataclass(frozen=True)
 class SourceSpeed:
-    """Tokens a second of one source: a second of one core, and of the clock with all workers."""
+    """Tokens per second of one source: per CPU second of one core, and with all workers."""
 
     source: str
     tokenizer: str
@@ -89,7 +89,7 @@ def _spec(source: str, tokenizer: str, folder: Path) -> str:
 
 
 def per_core(corpus: Corpus, seconds: float) -> float:
-    """Tokens a CPU second of windows made in this process, after one batch that is not timed."""
+    """Tokens per CPU second of windows made in this process, after one untimed batch."""
     _batch(corpus, 0)
     start, tokens = time.process_time(), 0
     for step in itertools.count(1):
@@ -100,9 +100,9 @@ def per_core(corpus: Corpus, seconds: float) -> float:
 
 
 def by_workers(corpus: Corpus, seconds: float, workers: int) -> float:
-    """Tokens a second that a data loader with so many processes delivers, once each of them has delivered."""
+    """Tokens per second of a data loader with that many processes, once all of them deliver."""
     batches = iter(DataLoader(_Endless(corpus), batch_size=None, num_workers=workers, prefetch_factor=4))
-    for _ in range(4 * workers):  # what was made while the others started is not counted
+    for _ in range(4 * workers):  # batches made while workers still start are not counted
         next(batches)
     start, tokens = time.perf_counter(), 0
     for ids in batches:
@@ -129,7 +129,7 @@ def _batch(corpus: Corpus, step: int) -> Tensor:
 
 
 def needed(config: ModelConfig) -> float:
-    """Tokens a second that training reads on an H200 at 40 % of its peak: computed."""
+    """Tokens per second that training reads on an H200 at 40 % of its peak: computed."""
     return SHARE * PEAKS["H200"] / training_flops(config, LENGTH)
 
 
@@ -150,7 +150,7 @@ def format_speeds(speeds: Sequence[SourceSpeed], workers: int) -> str:
     return "\n".join(
         [
             f"Measured here, {os.cpu_count()} cores: thousands of tokens per second, windows of {LENGTH:,}",
-            table(["corpus", "tokenizer", "a core", f"{workers} workers"], measured),
+            table(["corpus", "tokenizer", "per core", f"{workers} workers"], measured),
             "",
             f"Computed: thousands of tokens per second on an H200 at {SHARE:.0%} of its peak, and the "
             "cores of this machine's speed that the fastest of a preset needs",
@@ -166,9 +166,9 @@ def _k(tokens: float) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="Tokens a second of every kind of corpus.")
+    parser = argparse.ArgumentParser(description="Tokens per second of each kind of corpus.")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each figure (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="default: one a core")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="default: one per core")
     args = parser.parse_args(argv)
     print(format_speeds(measure_sources(args.seconds, args.workers), args.workers))
 

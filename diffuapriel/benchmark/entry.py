@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from diffuapriel.checkpoint import load_checkpoint
 from diffuapriel.config import ModelConfig, preset
 from diffuapriel.device import resolve_device
+from diffuapriel.model.attention import FASTEST_FIRST
+from diffuapriel.model.denoiser import Denoiser
+from diffuapriel.model.engine import compile_denoiser
+from diffuapriel.ops.ssd import choose_backend
+from diffuapriel.sampling.sampler import DenoiserFunction
 from diffuapriel.tokenizer import Tokenizer, get_tokenizer
-
-if TYPE_CHECKING:
-    from diffuapriel.model.denoiser import Denoiser
-    from diffuapriel.sampling.sampler import DenoiserFunction
 
 DTYPES = ("float32", "bfloat16")  # of the matrices
 
@@ -63,8 +65,6 @@ class Entry:
     @classmethod
     def from_checkpoint(cls, name_or_path: str, *, device: str = "cpu", name: str | None = None) -> Entry:
         """The entry of a bundled checkpoint or of a checkpoint folder."""
-        from diffuapriel.checkpoint import load_checkpoint
-
         resolve_device(device)
         model, tokenizer = load_checkpoint(name_or_path, device=device)
         return cls.of_model(name or str(name_or_path), model.eval(), tokenizer)
@@ -91,9 +91,6 @@ class Entry:
         dtype = dtype or (DTYPES[1] if on_gpu else DTYPES[0])
         if not on_gpu and dtype == self.dtype:
             return self
-        from diffuapriel.model.denoiser import Denoiser
-        from diffuapriel.model.engine import compile_denoiser
-
         if not isinstance(self.denoiser, Denoiser):
             raise ValueError(f"{self.name} is not a Denoiser of this package; only those can be tuned")
         engine = compile_denoiser(copy.deepcopy(self.denoiser), dtype=getattr(torch, dtype))
@@ -104,7 +101,7 @@ class Entry:
             weight_bytes=sum(p.numel() * p.element_size() for p in engine.model.parameters()),
             attention=attention_kernel(engine.config, self.device, getattr(torch, dtype)),
             scan=scan_backend(engine.config, self.device, getattr(torch, dtype)),
-            form="compiled blocks, one CUDA graph a shape" if on_gpu else self.form,
+            form="compiled blocks, one CUDA graph per shape" if on_gpu else self.form,
         )
 
     @property
@@ -124,8 +121,6 @@ def random_denoiser(config: ModelConfig, *, device: torch.device | str = "cpu", 
 
     With zero gates no block would have an effect, and a GPU multiplies zeros faster than data.
     """
-    from diffuapriel.model.denoiser import Denoiser
-
     devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.device(device):
         torch.manual_seed(seed)
@@ -155,8 +150,6 @@ def attention_kernel(config: ModelConfig, device: torch.device, dtype: torch.dty
     """The kernel that `scaled_dot_product_attention` picks for this model's heads; 'none' without attention."""
     if "attention" not in config.layer_kinds:
         return "none"
-    from diffuapriel.model.attention import FASTEST_FIRST
-
     heads, headdim = config.d_model // config.attention_headdim, config.attention_headdim
     query = torch.empty(1, heads, config.context_length, headdim, device=device, dtype=dtype)
     order = sdpa_kernel(list(FASTEST_FIRST), set_priority=True) if device.type == "cuda" else nullcontext()
@@ -169,9 +162,16 @@ def scan_backend(config: ModelConfig, device: torch.device, dtype: torch.dtype) 
     """The backend of the scan in this model's Mamba blocks; 'none' without any."""
     if "mamba" not in config.layer_kinds:
         return "none"
-    from diffuapriel.ops.ssd import choose_backend
-
     return choose_backend("auto", torch.empty(0, device=device, dtype=dtype), config.headdim, config.d_state)
+
+
+def check_counts(what: str, entries: Sequence[Entry], **counts: int) -> None:
+    """Raises ValueError for no entries at all, and for a count that is not a whole number of 1 or more."""
+    if not entries:
+        raise ValueError(f"{what} needs at least one entry")
+    for name, value in counts.items():
+        if type(value) is not int or value < 1:
+            raise ValueError(f"{name} is {value!r}; it must be a whole number, 1 or more")
 
 
 def distinct_names(entries: list[Entry]) -> list[str]:

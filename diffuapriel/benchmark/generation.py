@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from diffuapriel.benchmark.entry import Entry
+from diffuapriel.benchmark.entry import Entry, check_counts
 from diffuapriel.benchmark.memory import PeakMemory, estimate_bytes, out_of_memory, refusal
 from diffuapriel.benchmark.result import EntryFacts, EntryResult, RaceResult, Run
 from diffuapriel.benchmark.timing import Clock, interleaved, undisturbed
@@ -75,7 +75,11 @@ def race_events(
 
     Raises ValueError for options out of range and MemoryError, with the figure, if an entry would not fit.
     """
-    _check(entries, repeats, warmup_steps)
+    check_counts("a race", entries, repeats=repeats, warmup_steps=warmup_steps)
+    if len(devices := {str(entry.device) for entry in entries}) > 1:
+        raise ValueError(
+            f"the entries are on {', '.join(sorted(devices))}; a fair race has them on one device"
+        )
     config = SamplerConfig(strategy=strategy, steps=steps, temperature=temperature, seed=seed)
     facts = EntryFacts.of(entries)
     racing = [_RacingEntry(*about, config, length, text) for about in zip(facts, entries, strict=True)]
@@ -110,19 +114,6 @@ def race_events(
         torch_version=torch.__version__,
     )
     yield RaceEvent("done", "", repeats - 1, steps, 1.0, result)
-
-
-def _check(entries: Sequence[Entry], repeats: int, warmup_steps: int) -> None:
-    if len(entries) < 1:
-        raise ValueError("a race needs at least one entry")
-    devices = {str(entry.device) for entry in entries}
-    if len(devices) > 1:
-        raise ValueError(
-            f"the entries are on {', '.join(sorted(devices))}; a fair race has them on one device"
-        )
-    for name, value in (("repeats", repeats), ("warmup_steps", warmup_steps)):
-        if type(value) is not int or value < 1:
-            raise ValueError(f"{name} is {value!r}; it must be a whole number, 1 or more")
 
 
 class _RacingEntry:

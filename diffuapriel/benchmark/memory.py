@@ -1,14 +1,12 @@
-"""Memory: what a run needs, what it took, and what the machine still has.
-
-Three questions, each answered in bytes and in words:
+"""Memory: what a call needs, what it took, and what the machine still has.
 
     estimate_bytes(config, length)   what one denoiser call needs, by arithmetic, before it starts
-    PeakMemory(device)               what a call really took
-    available_bytes(device)          what may still be asked for
+    PeakMemory(device)               what a call took
+    available_bytes(device)          what can still be allocated
 
-On CUDA the allocator counts for us. On Linux the kernel keeps the highest resident size of a process and
-lets the process reset it, so the peak of one call is read exactly and costs nothing while it runs. Elsewhere
-a thread samples the resident size, which is only done in calls that nobody times.
+On CUDA the allocator counts. On Linux the kernel keeps the highest resident size of a process and lets the process
+reset it, so the peak of one call is exact and costs no time while it runs. Elsewhere a thread samples the resident
+size, in untimed calls only.
 """
 
 from __future__ import annotations
@@ -25,9 +23,7 @@ import torch
 from diffuapriel.benchmark.timing import undisturbed
 from diffuapriel.config import ModelConfig
 
-SAFE_SHARE = (
-    0.8  # of what is available; the rest is for the browser, the desktop and our own estimate's error
-)
+SAFE_SHARE = 0.8  # of what is available; the rest is for other programs and the estimate's error
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 
@@ -41,7 +37,7 @@ def _psutil():
 
 
 def format_bytes(count: float) -> str:
-    """'1.5 GB', '310 MB', '12 kB': decimal units, as drives and the issue's figures use them."""
+    """'1.5 GB', '310 MB', '12 kB': decimal units."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= size:
             return f"{count / size:.1f} {unit}" if count < 100 * size else f"{count / size:.0f} {unit}"
@@ -49,10 +45,10 @@ def format_bytes(count: float) -> str:
 
 
 def available_bytes(device: torch.device | str = "cpu") -> int:
-    """Bytes that a new allocation on `device` can have now.
+    """Bytes that can be allocated on `device` now.
 
-    CPU: what psutil calls available, or what a container's limit leaves where that is less.
-    CUDA: free memory of the card plus what PyTorch holds in reserve without using it.
+    CPU: psutil's available memory, or what a container's limit leaves if that is less.
+    CUDA: the card's free memory plus what PyTorch has reserved without using it.
     """
     device = torch.device(device)
     if device.type == "cuda":
@@ -67,12 +63,12 @@ def available_bytes(device: torch.device | str = "cpu") -> int:
 
 
 def estimate_bytes(config: ModelConfig, length: int, *, batch: int = 1, bytes_per_value: int = 4) -> int:
-    """Bytes that one denoiser call adds to the weights, for `batch` canvases of `length`, by arithmetic.
+    """Bytes that one denoiser call on `batch` canvases of `length` adds to the weights, by arithmetic.
 
-    The widest moment of a block, plus the logits of all positions and a copy of them for the sampler. A Mamba
-    block holds projection, convolution and scan of both directions; an attention block holds q, k, v, the
-    output and the MLP's hidden layer. Attention itself is counted as linear in length: the fused kernels
-    that `scaled_dot_product_attention` picks never hold the length x length matrix.
+    The peak of a block, plus the logits of all positions and the sampler's copy of them. A Mamba block holds
+    projection, convolution and scan of both directions; an attention block holds q, k, v, the output and the MLP's
+    hidden layer. Attention is linear in length: the fused kernels that `scaled_dot_product_attention` picks never
+    hold the length x length matrix.
     """
     d_model, copies = config.d_model, 3  # input, output and one temporary of the widest operation
     mamba = 2 * (2 * config.d_inner + 2 * config.n_groups * config.d_state + config.n_heads)
@@ -100,7 +96,7 @@ def refusal(
 
 
 def out_of_memory(device: torch.device | str, what: str) -> str:
-    """The sentence for an allocation that failed although the estimate had let it start, with the figures."""
+    """A sentence, with the figures, for an allocation that failed in spite of the estimate."""
     device = torch.device(device)
     if device.type != "cuda":
         return f"{what} ran out of memory; {format_bytes(available_bytes(device))} is available here now"
@@ -110,10 +106,9 @@ def out_of_memory(device: torch.device | str, what: str) -> str:
 
 
 class PeakMemory:
-    """Context manager: `peak` is the most memory in bytes that the code inside added to what was there.
+    """Context manager: `peak` is the most memory in bytes that the code inside adds to what was held before.
 
-    `method` says in words how it was measured. Weights loaded before are not in it. Not for timed code
-    unless `free` is true (then measuring costs nothing while the code runs).
+    `method` says in words how it is measured. Not for timed code.
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
@@ -128,20 +123,17 @@ class PeakMemory:
                 "resident memory of the process sampled every 2 ms during one step, plus the weights"
             )
 
-    @property
-    def free(self) -> bool:
-        """Whether measuring costs no time while the measured code runs."""
-        return self.device.type == "cuda" or _can_reset_peak()
-
     def __enter__(self) -> PeakMemory:
-        self._quiet = undisturbed()  # what the garbage collector frees would hide what the code inside takes
-        self._quiet.__enter__()
+        self._undisturbed = (
+            undisturbed()
+        )  # memory freed by the garbage collector would hide what the code takes
+        self._undisturbed.__enter__()
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
             torch.cuda.reset_peak_memory_stats(self.device)
             self._before = torch.cuda.memory_allocated(self.device)
             return self
-        _give_back_free_memory()
+        _release_free_memory()
         self._before = _psutil().Process().memory_info().rss
         self._sampler = None
         if _can_reset_peak():
@@ -152,7 +144,7 @@ class PeakMemory:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._quiet.__exit__(None, None, None)
+        self._undisturbed.__exit__(None, None, None)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
             top = torch.cuda.max_memory_allocated(self.device)
@@ -164,7 +156,7 @@ class PeakMemory:
 
 
 class _RssSampler(threading.Thread):
-    """Keeps the largest resident size seen, looking every 2 ms."""
+    """Keeps the largest resident size, sampled every 2 ms."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -202,7 +194,7 @@ def _highest_resident() -> int:
     return 0
 
 
-def _give_back_free_memory() -> None:
-    """Ask the C library to return freed pages, or the next peak would hide in what an earlier run freed."""
+def _release_free_memory() -> None:
+    """Return freed pages to the system, or the next peak would be hidden in what an earlier run freed."""
     with contextlib.suppress(OSError, AttributeError, TypeError):  # not glibc
         ctypes.CDLL(None).malloc_trim(0)

@@ -38,13 +38,15 @@ class EntryFacts:
     @classmethod
     def of(cls, entries: Sequence[Entry]) -> tuple[EntryFacts, ...]:
         """The facts of all entries of a sweep or race, under the names that its result gives them."""
-        same = ("architecture", "parameters", "weights", "dtype", "attention", "scan", "form")
+        names = [f.name for f in dataclasses.fields(EntryFacts)]
         return tuple(
             EntryFacts(
-                name=name,
-                tokenizer=entry.tokenizer.name,
-                device=str(entry.device),
-                **{field: getattr(entry, field) for field in same},
+                **{
+                    **{field_name: getattr(entry, field_name) for field_name in names},
+                    "name": name,
+                    "tokenizer": entry.tokenizer.name,
+                    "device": str(entry.device),
+                }
             )
             for name, entry in zip(distinct_names(list(entries)), entries, strict=True)
         )

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from diffuapriel.benchmark.entry import Entry, distinct_names, half_masked
+from diffuapriel.benchmark.entry import Entry, check_counts, distinct_names, half_masked
 from diffuapriel.benchmark.memory import PeakMemory, estimate_bytes, out_of_memory, refusal
 from diffuapriel.benchmark.result import read_record, read_schema
 from diffuapriel.benchmark.timing import Clock, Spread, interleaved, undisturbed
@@ -64,30 +64,24 @@ def crossover(a: str, a_ms: dict[int, float], b: str, b_ms: dict[int, float]) ->
 
     Only lengths of both curves count. The last crossing is taken, because noise near a tie makes several.
     """
-    lengths = sorted(a_ms.keys() & b_ms.keys())
-    if not lengths:
+    gaps = {n: math.log(a_ms[n] / b_ms[n]) for n in sorted(a_ms.keys() & b_ms.keys())}  # below 0: a is faster
+    if not gaps:
         return Crossover(a, b, None, None, None, f"No length was measured for both {a} and {b}.")
-    gaps = [math.log(a_ms[n] / b_ms[n]) for n in lengths]  # below 0: a is faster
-    several = len(lengths) > 1
-    span = f", {lengths[0]:,} to {lengths[-1]:,}" if several else f" ({lengths[0]:,})"
-    span = f"every length measured{span}"
-    last = next(
-        (i for i in range(len(gaps) - 1, 0, -1) if gaps[i - 1] * gaps[i] < 0 or gaps[i - 1] == 0 != gaps[i]),
-        None,
-    )
-    if last is None:
-        if all(gap == 0 for gap in gaps):
-            return Crossover(a, b, None, None, None, f"{a} and {b} are equally fast at {span}.")
-        winner = a if min(gaps, key=lambda gap: -abs(gap)) < 0 else b
-        return Crossover(a, b, None, None, winner, f"{winner} is faster at {span}; the curves do not cross.")
-    share = gaps[last - 1] / (gaps[last - 1] - gaps[last])
-    between = math.log(lengths[last - 1]) + share * math.log(lengths[last] / lengths[last - 1])
-    ms = math.exp((1 - share) * math.log(a_ms[lengths[last - 1]]) + share * math.log(a_ms[lengths[last]]))
-    above, below = (a, b) if gaps[last] < 0 else (b, a)
-    length = math.exp(between)
-    return Crossover(
-        a, b, length, ms, above, f"{above} is faster from about {length:,.0f} tokens on; below, {below} wins."
-    )
+    for short, long in reversed(list(itertools.pairwise(gaps))):
+        if gaps[short] * gaps[long] < 0 or gaps[short] == 0 != gaps[long]:
+            share = gaps[short] / (gaps[short] - gaps[long])
+            length, ms = short * (long / short) ** share, a_ms[short] * (a_ms[long] / a_ms[short]) ** share
+            above, below = (a, b) if gaps[long] < 0 else (b, a)
+            message = f"{above} is faster from about {length:,.0f} tokens on; below, {below} wins."
+            return Crossover(a, b, length, ms, above, message)
+    lengths = list(gaps)
+    span = f", {lengths[0]:,} to {lengths[-1]:,}" if len(lengths) > 1 else f" ({lengths[0]:,})"
+    if not any(gaps.values()):
+        message = f"{a} and {b} are equally fast at every length measured{span}."
+        return Crossover(a, b, None, None, None, message)
+    winner = a if max(gaps.values(), key=abs) < 0 else b
+    message = f"{winner} is faster at every length measured{span}; the curves do not cross."
+    return Crossover(a, b, None, None, winner, message)
 
 
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
@@ -192,7 +186,14 @@ def sweep_events(
     max_seconds: an entry stops before the first length at which one forward pass is predicted to take longer.
     Raises ValueError for options out of range. A length that does not fit in memory becomes a `Refusal`.
     """
-    lengths = _check(entries, lengths, batch, repeats, max_seconds)
+    check_counts("a sweep", entries, batch=batch, repeats=repeats)
+    for length in lengths:
+        check_counts("a sweep", entries, **{"a length": length})
+    if not lengths:
+        raise ValueError("lengths is empty; give at least one")
+    if not max_seconds > 0:
+        raise ValueError(f"max_seconds is {max_seconds!r}; it must be above 0")
+    lengths = sorted(set(lengths))
     names = distinct_names(list(entries))
     probes = [_Probe(name, entry, batch) for name, entry in zip(names, entries, strict=True)]
     refusals: list[Refusal] = []
@@ -234,22 +235,6 @@ def sweep_events(
             entry.clear_cache()  # a CUDA graph of one length is of no use at the next
     done = work
     yield event("done")
-
-
-def _check(
-    entries: Sequence[Entry], lengths: Sequence[int], batch: int, repeats: int, max_seconds: float
-) -> tuple[int, ...]:
-    if len(entries) < 1:
-        raise ValueError("a sweep needs at least one entry")
-    counts = [("batch", batch), ("repeats", repeats), *(("a length", length) for length in lengths)]
-    for name, value in counts:
-        if type(value) is not int or value < 1:
-            raise ValueError(f"{name} is {value!r}; it must be a whole number, 1 or more")
-    if not lengths:
-        raise ValueError("lengths is empty; give at least one")
-    if not max_seconds > 0:
-        raise ValueError(f"max_seconds is {max_seconds!r}; it must be above 0")
-    return tuple(sorted(set(lengths)))
 
 
 class _Probe:

@@ -1,9 +1,9 @@
 """Race models: same canvas, same steps, one after the other.
 
-A entry is a bundled checkpoint, a checkpoint folder, or random weights: random:PRESET:ARCHITECTURE (they write
-nonsense at the speed of a trained model). Every entry warms up, then the entries take turns; figures are medians. What
-was fair, and what was not, is printed below the table. On a GPU every entry is compiled and recorded the same way,
-before the clock starts: the first warm-up step may take half a minute.
+An entry is a bundled checkpoint, a checkpoint folder, or random weights: random:PRESET:ARCHITECTURE (they write
+nonsense at the speed of a trained model). All entries warm up and are then timed interleaved; figures are medians. What
+was fair, and what was not, is printed below the table. On a GPU all entries are compiled and recorded as CUDA graphs
+before they are timed: the first warm-up step may take half a minute.
 
 examples:
   diffuapriel race                                                the bundled DiffuApriel against DiffuTran
@@ -28,22 +28,18 @@ if TYPE_CHECKING:
     from diffuapriel.benchmark.entry import Entry
     from diffuapriel.benchmark.result import RaceResult
 
-DEFAULT_LANES = ("tales-diffuapriel", "tales-diffutran")
+DEFAULT_ENTRIES = ("tales-diffuapriel", "tales-diffutran")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
-        "entries", nargs="*", metavar="LANE", help=f"what races; by default {' '.join(DEFAULT_LANES)}"
+        "entries", nargs="*", metavar="ENTRY", help=f"models to race; by default {' '.join(DEFAULT_ENTRIES)}"
     )
     parser.add_argument("--length", type=int, default=256, metavar="N", help="tokens on the canvas")
-    parser.add_argument("--steps", type=int, default=32, metavar="N", help="steps of the sampler")
-    add_argument(parser, options_of(SamplerConfig)["strategy"])
-    parser.add_argument("--temperature", type=float, default=1.0, metavar="X", help="of the drawn tokens")
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of the noise, the same for every entry"
-    )
-    parser.add_argument("--repeats", type=int, default=4, metavar="N", help="timed runs of each entry")
+    for name in ("steps", "strategy", "temperature", "seed"):
+        add_argument(parser, options_of(SamplerConfig)[name])
+    parser.add_argument("--repeats", type=int, default=4, metavar="N", help="timed runs per entry")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or mps")
     parser.add_argument(
         "--dtype",
@@ -57,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     """Race, print the table and what was fair."""
     from diffuapriel.benchmark.generation import race_events
 
-    entries = [open_entry(name, args.device).tuned(args.dtype) for name in args.entries or DEFAULT_LANES]
+    entries = [open_entry(name, args.device).tuned(args.dtype) for name in args.entries or DEFAULT_ENTRIES]
     result = None
     for event in race_events(
         entries,
@@ -79,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def open_entry(name: str, device: str) -> Entry:
-    """The entry that `name` stands for. Raises ValueError or FileNotFoundError that says what is wrong with it."""
+    """The entry of a name on the command line. Raises ValueError or FileNotFoundError for one that cannot be opened."""
     from diffuapriel.benchmark.entry import Entry
 
     kind, _, rest = name.partition(":")
@@ -95,23 +91,19 @@ def open_entry(name: str, device: str) -> Entry:
 
 def format_race(result: RaceResult) -> str:
     """The entries, fastest first, and the sentences about fairness."""
-    from diffuapriel.benchmark.format import table
+    from diffuapriel.benchmark.format import Column, columns_table
     from diffuapriel.benchmark.memory import format_bytes
+    from diffuapriel.benchmark.timing import Spread
 
     entries = sorted(result.entries, key=lambda entry: entry.seconds)
-    rows = []
-    for entry in entries:
-        rows.append(
-            [
-                entry.name,
-                f"{entry.parameters:,}",
-                f"{entry.ms_per_step:.1f}",
-                f"{entry.seconds:.2f} ({entry.seconds_min:.2f} to {entry.seconds_max:.2f})",
-                f"{entry.tokens_per_second:,.0f}",
-                str(entry.forward_passes),
-                format_bytes(entry.peak_memory_bytes),
-                f"{entries[-1].seconds / entry.seconds:.2f}x",
-            ]
-        )
-    header = ["entry", "parameters", "ms/step", "seconds", "tokens/s", "passes", "peak memory", "speed"]
-    return "\n".join([table(header, rows), *result.fairness()])
+    columns = (
+        Column("entry", lambda entry: entry.name),
+        Column("parameters", lambda entry: f"{entry.parameters:,}"),
+        Column("ms/step", lambda entry: f"{entry.ms_per_step:.1f}"),
+        Column("seconds", lambda e: Spread(e.seconds, e.seconds_min, e.seconds_max).text()),
+        Column("tokens/s", lambda entry: f"{entry.tokens_per_second:,.0f}"),
+        Column("passes", lambda entry: str(entry.forward_passes)),
+        Column("peak memory", lambda entry: format_bytes(entry.peak_memory_bytes)),
+        Column("speed", lambda entry: f"{entries[-1].seconds / entry.seconds:.2f}x"),
+    )
+    return "\n".join([columns_table(columns, entries), *result.fairness()])
