@@ -7,8 +7,8 @@ Measured on this machine, for both tokenizers, in windows of 1,024 tokens:
 
 Computed, not measured: the tokens per second that training reads on an H200 at a model FLOP utilization of 40 %
 (training/flops.py), and the cores that a preset needs to make its windows. A loader hands over one batch at a time,
-which the workers' figure includes: if it is far below the figure per core, as for a token cache, larger batches help and
-more workers do not.
+which the workers' figure includes: if it is far below the figure per core, as for a token cache, larger batches help
+and more workers do not.
 
     python -m tools.bench_data                     half a minute on two quiet cores
     python -m tools.bench_data --seconds 10 --workers 8
