@@ -35,7 +35,8 @@ from app.server.models import ModelEntry, Models
 from app.server.stops import Stops
 from app.strings.language import texts
 from app.ui import render
-from app.ui.events import AT_ONCE, SKIP, run_row, wire_run
+from app.ui.events import AT_ONCE, SKIP, wire_run
+from app.ui.inputs import run_row, slider
 from app.ui.permalink import wire_link
 
 if TYPE_CHECKING:
@@ -51,11 +52,12 @@ class InsideTab:
         self.models, self.limits = models, limits
         self.closer = CloserPanel(models, limits)
         self.stops = Stops()
+        self.settings = inside_settings(models, limits)
 
     def build(self) -> None:
         """Draw the tab inside the present `gr.Blocks`."""
         gr.HTML(render.lead("", texts.INSIDE_LEAD), apply_default_css=False)
-        text, chosen, time, method, position = self._settings()
+        text, chosen, time, method, position = self._build_settings()
         look, stop, status = run_row(
             "inside", texts.INSIDE_LOOK, ready=texts.INSIDE_READY, examples=texts.INSIDE_EXAMPLES, text=text
         )
@@ -74,11 +76,10 @@ class InsideTab:
         runs = wire_run(look, stop, self.stops, handler, inputs, outputs, **shared)
         for run in runs:
             redraw_on(run.success)
-        settings = inside_settings(self.models, self.limits)
-        wire_link("inside", settings, [text, chosen, time, method], status)
+        wire_link("inside", self.settings, [text, chosen, time, method], status)
 
-    def _settings(self) -> tuple[Any, ...]:
-        """The components of the settings: (text, models, time, method, output position)."""
+    def _build_settings(self) -> tuple[Any, ...]:
+        """Draw the settings: (text, models, time, method, output position)."""
         length = min(MAX_LENGTH, self.limits.max_tokens)
         text = gr.Textbox(
             value=texts.INSIDE_TEXT,
@@ -109,9 +110,8 @@ class InsideTab:
                 elem_id="inside-method",
             )
         with gr.Row():
-            time = gr.Slider(
-                0, 1, 0, step=0.01, label=texts.INSIDE_TIME, info=texts.INSIDE_TIME_INFO, min_width=300
-            )
+            labels = (texts.INSIDE_TIME, texts.INSIDE_TIME_INFO)
+            time = slider(self.settings["t"], 0, *labels, step=0.01, min_width=300)
             position = gr.Number(
                 -1,
                 label=texts.INSIDE_POSITION,
@@ -130,7 +130,7 @@ class InsideTab:
         """Influence of every token on one output, for one to three models.
 
         text: the text; [MASK:6] is a hole of six tokens. models: one to three of the listed names. position: the
-        output that is asked for (-1: the first mask). t: the time told to the models (0: that of the text's masks).
+        output to predict (-1: the first mask). t: the time given to the models (0: that of the text's masks).
         method: gradient or occlusion.
         Returns rows for the page, two charts, the numbers, and a line of status.
         """

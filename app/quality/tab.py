@@ -31,7 +31,8 @@ from app.server.models import Models
 from app.server.stops import Stops
 from app.strings.language import texts
 from app.ui import render
-from app.ui.events import SKIP, run_row, wire_run
+from app.ui.events import SKIP, wire_run
+from app.ui.inputs import run_row, slider
 from app.ui.permalink import wire_link
 
 TOP_P = 0.9  # as in the Unmask tab
@@ -70,14 +71,8 @@ class QualityTab:
                 min_width=260,
                 elem_id="surprisal-model",
             )
-            rounds = gr.Slider(
-                value=4,
-                step=1,
-                label=texts.SURPRISAL_ROUNDS,
-                info=texts.SURPRISAL_ROUNDS_INFO,
-                min_width=260,
-                **self.settings["rounds"].range,
-            )
+            labels = (texts.SURPRISAL_ROUNDS, texts.SURPRISAL_ROUNDS_INFO)
+            rounds = slider(self.settings["rounds"], 4, *labels, min_width=260)
         run, stop, status = run_row("surprisal", texts.SCORE, examples=texts.SURPRISAL_EXAMPLES, text=text)
         table = gr.HTML("", elem_id="surprisal-figures", apply_default_css=False)
         shown = gr.HTML(**player, elem_id="surprisal-player", visible=False)
@@ -116,18 +111,11 @@ class QualityTab:
                 min_width=300,
                 elem_id="quality-steps",
             )
-            windows = gr.Slider(
-                value=8,
-                step=1,
-                label=texts.QUALITY_WINDOWS,
-                info=texts.QUALITY_WINDOWS_INFO,
-                min_width=240,
-                **self.settings["windows"].range,
-            )
+            labels = (texts.QUALITY_WINDOWS, texts.QUALITY_WINDOWS_INFO)
+            windows = slider(self.settings["windows"], 8, *labels, min_width=240)
         with gr.Accordion(texts.QUALITY_MORE, open=False), gr.Row():
-            span, seeds = self.settings["top_p"].range, self.settings["seed"].range
-            top_p = gr.Slider(value=TOP_P, step=0.01, label=texts.TOP_P, info=texts.TOP_P_INFO, **span)
-            seed = gr.Number(0, label=texts.SEED, precision=0, **seeds)
+            top_p = slider(self.settings["top_p"], TOP_P, texts.TOP_P, texts.TOP_P_INFO, step=0.01)
+            seed = gr.Number(0, label=texts.SEED, precision=0, **self.settings["seed"].range)
         run, stop, status = run_row("quality", texts.SWEEP)
         chart = gr.Plot(show_label=False, elem_id="quality-chart", visible=False)
         numbers = gr.JSON(visible=False, label="Points")

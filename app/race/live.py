@@ -21,7 +21,8 @@ from app.server.models import Models
 from app.server.stops import Stops
 from app.strings.language import texts
 from app.ui import render
-from app.ui.events import SKIP, run_row, wire_run
+from app.ui.events import SKIP, wire_run
+from app.ui.inputs import run_row, slider
 
 if TYPE_CHECKING:
     from diffuapriel.benchmark.result import RaceResult
@@ -40,28 +41,24 @@ class RacePart:
 
     def build(self, player: dict[str, Any], entries: list[Any]) -> tuple[list[Any], list[Any], Any]:
         """Draw it. Returns the runs as events, [length, steps, strategy, timed runs, seed], and the status line."""
-        ranges = {
-            name: one.range for name, one in race_settings(self.models, self.limits).items() if one.option
-        }
-        wide: dict[str, Any] = {"step": 1, "min_width": 200}
+        settings = race_settings(self.models, self.limits)
         with gr.Row():
-            length = gr.Slider(value=128, label=texts.LENGTH, **ranges["length"], **wide)
-            first = min(STEPS, self.limits.max_steps)
-            steps = gr.Slider(value=first, label=texts.STEPS, **ranges["steps"], **wide)
-            repeats = gr.Slider(value=2, label=texts.REPEATS, **ranges["repeats"], **wide)
+            length = slider(settings["length"], 128, texts.LENGTH, min_width=200)
+            steps = slider(settings["steps"], STEPS, texts.STEPS, min_width=200)
+            repeats = slider(settings["repeats"], 2, texts.REPEATS, min_width=200)
         with gr.Accordion(texts.RACE_MORE, open=False), gr.Row():
             strategies = [(label, name) for name, label in texts.STRATEGIES.items()]
             strategy = gr.Dropdown(strategies, value="low_confidence", label=texts.STRATEGY, min_width=200)
-            seed = gr.Number(0, label=texts.SEED, precision=0, min_width=120, **ranges["seed"])
+            seed = gr.Number(0, label=texts.SEED, precision=0, min_width=120, **settings["seed"].range)
         run, stop, status = run_row("race", texts.RACE)
         replay = gr.HTML(**player, elem_id="race-player", visible=False)
         table = gr.HTML("", elem_id="race-results", apply_default_css=False)
-        settings = [length, steps, strategy, repeats, seed]
+        chosen = [length, steps, strategy, repeats, seed]
         handler = guarded_stream(self.run, lambda message: (SKIP, SKIP, render.note(message, bad=True)))
-        inputs, outputs = [*entries, *settings], [replay, table, status]
+        inputs, outputs = [*entries, *chosen], [replay, table, status]
         runs = wire_run(run, stop, self.stops, handler, inputs, outputs, status=status, name=None)
         gr.api(guarded(self.race), api_name="race", concurrency_id="model", concurrency_limit=1)
-        return runs, settings, status
+        return runs, chosen, status
 
     def run(
         self,
@@ -163,6 +160,6 @@ def replay_message(result: RaceResult) -> str:
     entries = []
     for entry in result.entries:
         assert entry.trace is not None, "a race that was just run holds its traces"
-        note = texts.LANE_NOTE.format(ms=entry.ms_per_step, rate=entry.tokens_per_second)
+        note = texts.ENTRY_NOTE.format(ms=entry.ms_per_step, rate=entry.tokens_per_second)
         entries.append({"label": entry.name, "note": note, "trace": entry.trace.to_dict()})
     return to_text(race_message(entries))

@@ -50,7 +50,7 @@ class ResultsPart:
                     ("png", texts.SAVE_RESULTS_PNG),
                 )
             ]
-            clear = gr.Button(texts.RESULTS_FORGET, elem_id="results-forget", **small)
+            clear = gr.Button(texts.RESULTS_CLEAR, elem_id="results-clear", **small)
         outputs = [table, latency, rate, *files, clear]
         compare = guarded_stream(self.compare, lambda message: (render.note(message, bad=True), *[SKIP] * 6))
         private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -108,7 +108,7 @@ def read_numbers(chosen: Any) -> list[int]:
 
 
 def comparison(results: Sequence[SavedResult]) -> str:
-    """A row for each entry: milliseconds, tokens/s, and how it compares with the first row."""
+    """One row per entry: milliseconds, tokens/s, and how it compares with the first row."""
     found = [row for one in results for row in measured(one)]
     first = found[0]["ms"]
     rows = []
@@ -136,12 +136,11 @@ def measured(result: SavedResult) -> list[dict[str, Any]]:
             {**shared, "entry": entry.name, "ms": entry.ms_per_step, "rate": entry.tokens_per_second}
             for entry in race.entries
         ]
-    longest = (
-        {point.entry: point for point in sorted(result.sweep.points, key=lambda p: p.length)}
-        if result.sweep
-        else {}
-    )
+    assert result.sweep is not None, "a result is that of a race or of a sweep"
+    longest = {point.entry: point for point in sorted(result.sweep.points, key=lambda p: p.length)}
+    points = [longest[entry] for entry in result.sweep.entries if entry in longest]
+    shared |= {"steps": "–"}
     return [
-        {**shared, "steps": "–", "entry": entry, "length": p.length, "ms": p.ms, "rate": p.tokens_per_second}
-        for entry, p in longest.items()
+        {**shared, "entry": p.entry, "length": p.length, "ms": p.ms, "rate": p.tokens_per_second}
+        for p in points
     ]

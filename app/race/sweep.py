@@ -22,7 +22,8 @@ from app.server.models import Models
 from app.server.stops import Stops
 from app.strings.language import texts
 from app.ui import render
-from app.ui.events import HIDDEN, SKIP, run_row, wire_run
+from app.ui.events import HIDDEN, SKIP, wire_run
+from app.ui.inputs import run_row
 
 LONGEST = 4096
 Update = tuple[Any, Any, Any, Any, str]  # latency, tokens/s, speed over DiffuTran, what was fair, status

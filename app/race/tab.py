@@ -70,7 +70,7 @@ class RaceTab:
         shared: dict[str, Any] = {"min_width": 240}
         with gr.Row():
             return [
-                gr.Dropdown(everything, value=a, label=texts.LANE_A, elem_id="race-a", **shared),
-                gr.Dropdown(everything, value=b, label=texts.LANE_B, elem_id="race-b", **shared),
-                gr.Dropdown(third, value=NO_ENTRY, label=texts.LANE_C, elem_id="race-c", **shared),
+                gr.Dropdown(everything, value=a, label=texts.ENTRY_A, elem_id="race-a", **shared),
+                gr.Dropdown(everything, value=b, label=texts.ENTRY_B, elem_id="race-b", **shared),
+                gr.Dropdown(third, value=NO_ENTRY, label=texts.ENTRY_C, elem_id="race-c", **shared),
             ]

@@ -140,9 +140,9 @@ RACE_ON_GPU = (
 RACE_ON_CPU = "The race runs on the CPU."
 RACE_WITHOUT_GPU = "There is no NVIDIA GPU here: the race runs on the CPU."
 RACE_ON = "The race runs on {device}."
-LANE_A = "Lane A"
-LANE_B = "Lane B"
-LANE_C = "Lane C"
+ENTRY_A = "Model A"
+ENTRY_B = "Model B"
+ENTRY_C = "Model C"
 NO_ENTRY = "none"
 RANDOM_WEIGHTS = (
     "Models with random weights are as fast as trained ones and write nonsense. "
@@ -155,14 +155,14 @@ WARM_UP = "Warming up"
 TIMED = "Timed run {repeat} of {repeats}"
 RACE_PROGRESS = "{phase}: {entry}, step {step}"
 RACE_STOPPED = "The race was stopped; nothing was measured."
-LANE_NOTE = "{ms:.1f} ms per step, {rate:,.0f} tokens/s"
-COLUMNS = ("lane", "ms per step", "tokens/s", "forward passes", "peak memory", "parameters")
+ENTRY_NOTE = "{ms:.1f} ms per step, {rate:,.0f} tokens/s"
+COLUMNS = ("model", "ms per step", "tokens/s", "forward passes", "peak memory", "parameters")
 RACE_BEHIND = "{ratio:.2f}× the time of the first"
 RACE_SPREAD = "{least:.1f} to {most:.1f}"
 WHAT_WAS_FAIR = "What makes it fair"
 SWEEP_TITLE = "Where is the crossover?"
 SWEEP_LEAD = (
-    "One forward pass at increasing lengths, for the lanes chosen above. Both axes are logarithmic: "
+    "One forward pass at increasing lengths, for the models chosen above. Both axes are logarithmic: "
     "slope 1 is linear time, slope 2 is quadratic."
 )
 LONGEST = "Up to length"
@@ -192,8 +192,8 @@ RESULTS_LEAD = (
 RESULTS_CHOICE = "Compare and save"
 RESULTS_CHOSEN = "the choice is {value}; choose up to {most} results"
 RESULTS_NONE = "Nothing has been measured yet."
-RESULTS_FORGET = "Clear all"
-RESULTS_COLUMNS = ("lane", "length", "steps", "ms", "tokens/s", "× row 1")
+RESULTS_CLEAR = "Clear all"
+RESULTS_COLUMNS = ("model", "length", "steps", "ms", "tokens/s", "× row 1")
 RESULTS_KINDS = {"race": "Race {number}", "sweep": "Sweep {number}"}
 RESULTS_MIXED = "Races count milliseconds per step, sweeps per forward pass at their longest length."
 KEPT_RACE = "Race {number}, {length:,} tokens × {steps} steps: {entries}"

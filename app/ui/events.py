@@ -8,38 +8,11 @@ from typing import Any
 import gradio as gr
 
 from app.server.stops import Stops
-from app.strings.language import texts
-from app.ui import render
 
 SKIP = gr.skip()  # leaves a component as it is
 HIDDEN = gr.update(visible=False)
 # For an event that runs no model: it does not queue, shows no progress and is no endpoint.
 AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-
-
-def run_row(
-    name: str, label: str, *, ready: str = "", examples: Sequence[tuple[str, str]] = (), text: Any = None
-) -> tuple[gr.Button, gr.Button, gr.HTML]:
-    """Draw a Run button named `label`, a Stop button and the status line below them; returns the three.
-
-    name: begins their ids on the page. ready: the first status. examples: (name, text); a click on one fills the
-    component `text`.
-    """
-    with gr.Row(elem_classes="da-actions"):
-        run = gr.Button(label, variant="primary", scale=0, min_width=130, elem_id=f"{name}-run")
-        stop = gr.Button(texts.STOP, interactive=False, scale=0, min_width=130, elem_id=f"{name}-stop")
-        if examples:
-            gr.Examples(
-                [[example] for _, example in examples],
-                [text],
-                example_labels=[example for example, _ in examples],
-                label=texts.EXAMPLES_LABEL,
-                elem_id=f"{name}-examples",
-                api_visibility="private",
-            )
-    first = render.note(ready) if ready else ""
-    status = gr.HTML(first, elem_id=f"{name}-status", elem_classes="da-status", apply_default_css=False)
-    return run, stop, status
 
 
 def wire_run(

@@ -115,7 +115,7 @@ def test_results_are_kept_compared_saved_and_forgotten(visit, tmp_path):
     assert [one["kind"] for one in saved["results"]] == ["race", "race"]
     listed.first.uncheck()
     expect(visit.locator("#results-table tbody tr")).to_have_count(2)
-    visit.locator("#results-forget").click()
+    visit.locator("#results-clear").click()
     expect(visit.locator("#results-table")).to_contain_text("Nothing has been measured yet.")
     expect(listed).to_have_count(0)
 
@@ -146,5 +146,5 @@ def test_two_sweeps_are_compared_in_one_chart(visit):
     for chart in ("#results-latency", "#results-rate"):
         expect(visit.locator(f"{chart} .main-svg").first).to_be_visible()
         expect(visit.locator(f"{chart} .legendtext")).to_have_count(4)
-    visit.locator("#results-forget").click()
+    visit.locator("#results-clear").click()
     expect(visit.locator("#results-latency .main-svg")).to_have_count(0)

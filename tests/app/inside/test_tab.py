@@ -262,7 +262,7 @@ def test_markup_in_a_text_cannot_leave_the_message():
     assert "".join(json.loads(message)["tokens"]) == EVIL
 
 
-# One model from closer by
+# A closer look at one model
 
 
 def test_forward_memory_is_drawn_to_the_left_and_reverse_memory_to_the_right():
