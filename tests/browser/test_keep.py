@@ -72,7 +72,7 @@ def test_a_run_is_saved_as_a_gif_and_as_a_page_that_plays_offline(open_at, new_p
     expect(page.locator("#save-gif")).to_be_visible()
     with page.expect_download() as download:
         page.locator("#save-gif").click()
-    assert download.value.suggested_filename == "toy-diffuapriel-confidence-0.gif"
+    assert download.value.suggested_filename == "toy-diffuapriel-low-confidence-0.gif"
     download.value.save_as(tmp_path / "run.gif")
     with Image.open(tmp_path / "run.gif") as picture:
         assert picture.n_frames == 5

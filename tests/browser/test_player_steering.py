@@ -106,7 +106,7 @@ def test_a_click_opens_a_token_to_pin_clear_or_type_over(page):
     field = dialog.get_by_label("Type over it")
     expect(field).to_have_value(" under")
     field.fill(" old car")
-    dialog.get_by_role("button", name="Put").click()
+    dialog.get_by_role("button", name="Write").click()
     assert sent(page) == [{"at": None, "first": 6, "last": 6, "do": "type", "text": " old car"}]
 
 
@@ -119,7 +119,7 @@ def test_another_candidate_is_a_button_with_its_probability(page):
     candidates = page.locator("button.da-candidate")
     expect(candidates).to_have_count(5)
     expect(candidates.nth(0)).to_be_disabled()
-    expect(candidates.nth(1)).to_have_accessible_name(f"Take Mia, {100 * probability:.1f} %")
+    expect(candidates.nth(1)).to_have_accessible_name(f"Use Mia, {100 * probability:.1f} %")
     candidates.nth(1).click()
     assert sent(page) == [{"at": None, "first": 10, "last": 10, "do": "choose", "id": other}]
 
@@ -227,10 +227,10 @@ def test_what_is_edited_at_an_earlier_step_says_so(page):
     slider.focus()
     for _ in range(3):
         page.keyboard.press("ArrowLeft")
-    expect(page.get_by_role("button", name="Go on from step 5")).to_be_enabled()
+    expect(page.get_by_role("button", name="Continue from step 5")).to_be_enabled()
     expect(page.locator(".da-hint")).to_contain_text("branches off at step 5")
     expect(page.get_by_role("button", name="Undo")).to_be_disabled()
-    page.get_by_role("button", name="Go on from step 5").click()
+    page.get_by_role("button", name="Continue from step 5").click()
     page.get_by_role("button", name="One step", exact=True).click()
     token(page, 2).focus()
     page.keyboard.press("Delete")
@@ -279,11 +279,11 @@ def test_the_card_says_what_the_strategy_compared(page):
     position = one["frames"][3]["revealed"][0]
     score = one["frames"][3]["confidence"][position]
     assert (
-        why(page, one, position) == f"confidence {score:.2f} was the highest of 6 masked positions; next 0.13"
+        why(page, one, position) == f"confidence {score:.2f} was the highest of 6 masked positions; the runner-up had 0.13"
     )
     expect(page.get_by_role("tooltip")).to_contain_text("rankthe most probable")
     assert "lowest of 6" in why(page, one, position, "entropy")
-    assert "lead over the second best" in why(page, one, position, "margin")
+    assert "margin over the second-best token" in why(page, one, position, "margin")
     assert "random number" in why(page, one, position, "random")
     assert "came first of 6" in why(page, one, position, "first_hitting")
     one["frames"][3]["threshold"] = 0.0
@@ -301,7 +301,7 @@ def test_of_several_tokens_at_once_each_has_its_place(page):
     frame = data["frames"][1]
     ordered = sorted(frame["revealed"], key=lambda p: -frame["confidence"][p])
     assert why(page, data, ordered[1]).startswith(
-        f"confidence {frame['confidence'][ordered[1]]:.2f} was number 2 of 20 masked positions; 5 came together"
+        f"confidence {frame['confidence'][ordered[1]]:.2f} was number 2 of 20 masked positions; 5 were revealed together"
     )
 
 
@@ -389,7 +389,7 @@ def test_two_endings_stand_side_by_side_with_what_differs_marked(new_page):
     expect(page.get_by_role("tooltip")).to_contain_text("found")
     second.locator(".da-token").nth(5).click()
     expect(page.get_by_role("dialog")).to_have_count(0)
-    page.get_by_role("button", name="Go on with this one").click()
+    page.get_by_role("button", name="Continue with this one").click()
     assert [c["do"] for c in sent(page)] == ["swap"]
     page.set_viewport_size({"width": 500, "height": 900})
     assert second.bounding_box()["y"] > first.bounding_box()["y"] + 50

@@ -10,34 +10,34 @@
  *   race(element, lanes, options)        several canvases replayed by one clock, at true relative speed
  *   receive(element, options)            a function that takes any message below and shows it
  *
- * What it reads (all JSON; written by diffuapriel.trace.trace and diffuapriel.trace.messages):
+ * Input (JSON, written by diffuapriel.trace.trace and diffuapriel.trace.messages):
  *   trace  {schema: "diffuapriel-trace", version, meta, length, mask_id, eos_id, fixed, vocab, frames}
- *   feed   {schema: "diffuapriel-feed", version, run, header?, vocab, frames, done, ...}: part of a running trace;
- *          beside it what is only known now: {turn, live, total, remarks, steer, other}, see diffuapriel.trace.messages
+ *   feed   {schema: "diffuapriel-feed", version, run, header?, vocab, frames, done, ...}: part of a running trace,
+ *          with the state of the run: {turn, live, total, remarks, steer, other}, see diffuapriel.trace.messages
  *   race   {schema: "diffuapriel-race", version, lanes: [{label, note?, trace}], slow?}
- * A frame is either full ({step, ids, confidence, entropy, ...}) or holds only what changed since the step
- * before it ({step, changes: [[position, id, confidence, entropy], ...], ...}). Frames may arrive twice,
- * late or not at all: their step decides where they belong. A frame with `edits` is a person's turn.
+ * A frame is either complete ({step, ids, confidence, entropy, ...}) or holds only the changes since the previous
+ * step ({step, changes: [[position, id, confidence, entropy], ...], ...}). Frames may arrive twice, late or not at
+ * all: their step gives their order. A frame with `edits` is an edit by a person.
  *
- * What it writes, where the host can steer: options.steer({run, do, at, first, last, ...}), one command a turn.
+ * Output, if the host can steer: options.steer({run, do, at, first, last, ...}), one call per command.
  *
- * Token text is model output. It enters the page through textContent and in no other way.
+ * Token text is model output. It enters the page through textContent only.
  */
 
 const VERSION = 3; // of the messages and traces it reads
 const LEVELS = 8; // colors of a scale; player.css names them --da-v0..7, --da-p0..7 and --da-e0..7
 const SCALES = { confidence: "v", step: "p", entropy: "e" };
 const ENTROPIES = [1, 2, 4, 8, 16]; // nats at the upper end of the entropy scale
-const STEP_MS = 125; // even playback: how long one step stays at speed 1
-const REDRAW_MS = 48; // about twenty redraws per second at most
-const MAX_LENGTH = 16384; // tokens drawn as elements; beyond this a page of text stops being readable
+const STEP_MS = 125; // even playback: duration of a step at speed 1
+const REDRAW_MS = 48; // at most about twenty redraws per second
+const MAX_LENGTH = 16384; // tokens drawn as elements; longer texts are not readable on a page
 const SPEEDS = [0.25, 0.5, 1, 2, 4, 8];
 const RACE_SPEEDS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 50];
 const RACE_SECONDS = 6; // a race shorter than this starts in slow motion
 const KEYS = new Set([" ", "ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End", "Escape"]);
 const CANDIDATES = 5;
-const RUNS = new Set(["go", "step"]); // commands that run the model
-const FIXES = new Set(["pin", "type", "choose"]); // edits after which a token stays
+const RUN_COMMANDS = new Set(["go", "step"]);
+const FIXING_EDITS = new Set(["pin", "type", "choose"]); // edits after which the sampler keeps a token
 const SVG = "http://www.w3.org/2000/svg";
 const ICONS = {
   play: "M8 5v14l11-7z",
@@ -47,7 +47,7 @@ const ICONS = {
   start: "M6 6h2v12H6zM18 6l-8.5 6 8.5 6z",
   end: "M16 6h2v12h-2zM6 6l8.5 6L6 18z",
 };
-// Every text of the player in one place; a host may bring others (options.words).
+// All visible text; a host may replace it (options.words).
 const WORDS = {
   untitled: "Player", race: "Race", lane: "Lane", live: "live", empty: "Nothing has run yet.",
   colorBy: "Color by", confidence: "Confidence", step: "Step", entropy: "Entropy", off: "Off",
@@ -67,37 +67,37 @@ const WORDS = {
   never: "stays", since: "since", theStart: "the start", maskedAgainAt: "masked again at", clearedAt: "cleared by you at",
   typedAt: "written by you at", chosenAt: "chosen by you at", movedAt: "moved by you at", pinned: "pinned", byYou: "by you", atStep: "step {n}",
   appeared: "appeared at step", ofTotal: "{n} of {total}", probabilityThen: "probability then", rankThen: "rank",
-  rankOf: "{n}. most probable", rankFirst: "the most probable", entropyThen: "entropy then", nats: "{n} nats",
-  // What the strategy compared, when this token came.
+  rankOf: "number {n}", rankFirst: "the most probable", entropyThen: "entropy then", nats: "{n} nats",
+  // What the strategy compared when the token was revealed.
   why_low_confidence: "confidence {score} was the highest of {n} masked positions",
   why_entropy: "entropy {score} was the lowest of {n} masked positions",
-  why_margin: "its lead over the second best, {score}, was the largest of {n} masked positions",
+  why_margin: "its margin over the second-best token, {score}, was the largest of {n} masked positions",
   why_random: "its random number, {score}, was the highest of {n} masked positions",
-  why_first_hitting: "its time, {score}, came first of {n} masked positions",
+  why_first_hitting: "its hitting time, {score}, came first of {n} masked positions",
   why_threshold: "confidence {score} reached the threshold {threshold}",
   why_below: "no position reached the threshold {threshold}; confidence {score} was the highest of {n}",
-  why_chance: "each masked position had a chance of {chance}; its random number, {score}, was below",
-  why_place: "{name} {score} was number {place} of {n} masked positions; {k} came together",
-  why_next: "; next {runner_up}", why_last: "; it was the last one", why_lastOnes: "; they were the last ones",
-  name_low_confidence: "confidence", name_entropy: "entropy", name_margin: "lead over the second best",
-  name_random: "random number", name_threshold: "confidence", name_first_hitting: "time",
+  why_chance: "each masked position had a chance of {chance}; its random number, {score}, was below it",
+  why_place: "{name} {score} was number {place} of {n} masked positions; {k} were revealed together",
+  why_next: "; the runner-up had {runner_up}", why_last: "; it was the last one", why_lastOnes: "; they were the last ones",
+  name_low_confidence: "confidence", name_entropy: "entropy", name_margin: "margin over the second-best token",
+  name_random: "random number", name_threshold: "confidence", name_first_hitting: "hitting time",
   // Steering.
-  model: "The model", resume: "Resume", goOnFrom: "Go on from step {step}", oneStep: "One step", undo: "Undo",
+  model: "The model", resume: "Resume", goOnFrom: "Continue from step {step}", oneStep: "One step", undo: "Undo",
   pauseModel: "Pause", hint: "Click a token to pin, clear or change it; drag over several to mask them.",
-  branchHint: "What you do here branches off at step {step}; the ending so far is kept to compare.",
+  branchHint: "An edit here branches off at step {step}; the current ending is kept for comparison.",
   token: "Token {p}", range: "Tokens {first} to {last}", pin: "Pin", unpin: "Unpin", clear: "Clear to [MASK]",
-  typeOver: "Type over it", put: "Put", choose: "Take {text}, {p}", editing: "{n} tokens, editable",
+  typeOver: "Type over it", put: "Write", choose: "Use {text}, {p}", editing: "{n} tokens, editable",
   help: "Editing and keys", other: "The other ending", otherFrom: "as it was before step {step}", now: "This one",
   differ: "{n} of {total} tokens differ", differOne: "1 of {total} tokens differs", same: "no token differs",
-  swap: "Go on with this one",
+  swap: "Continue with this one",
   keys: [
     ["Arrows", "from token to token; with Shift, select several"], ["Enter", "open the token: type over it, pin, clear, candidates"],
-    ["Delete", "clear to [MASK]"], ["P", "pin or unpin"], ["1 to 5", "take that candidate"],
-    ["R", "let the model go on from here"], [".", "one step"], ["Space", "pause the model; else play and pause the replay"],
-    ["U", "undo the last edit"], ["Escape", "close, select nothing"],
+    ["Delete", "clear to [MASK]"], ["P", "pin or unpin"], ["1 to 5", "use that candidate"],
+    ["R", "let the model continue from here"], [".", "one step"], ["Space", "pause the model, or play and pause the replay"],
+    ["U", "undo the last edit"], ["Escape", "close, clear the selection"],
   ],
 };
-// Makes ids and radio names unique on a page with several players, and several copies of this module.
+// Unique ids and radio names on a page with several players and several copies of this module.
 const nextId = ((copy, count) => () => `${copy}-${(count += 1)}`)(Math.random().toString(36).slice(2, 8), 0);
 
 // ---- small DOM helpers ----------------------------------------------------------------------------
@@ -135,8 +135,8 @@ function setIcon(button, name, label) {
 }
 
 /**
- * JupyterLab listens before we do and takes arrows and space for commands to the notebook. It leaves alone what
- * carries this attribute; other keys (save, run the cell) stay the notebook's.
+ * JupyterLab handles keys first and uses arrows and space as notebook commands. It ignores elements with this
+ * attribute; other keys (save, run the cell) remain the notebook's.
  */
 function claimKeys(root, signal) {
   window.addEventListener("keydown", (event) => {
@@ -145,7 +145,7 @@ function claimKeys(root, signal) {
   }, { capture: true, signal });
 }
 
-/** A text of WORDS with its {names} filled in. */
+/** A text of WORDS with its {placeholders} replaced. */
 const say = (key, values = {}) => WORDS[key].replace(/\{(\w+)\}/g, (hole, name) => `${values[name] ?? hole}`);
 
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
@@ -156,8 +156,8 @@ const percent = (p) => {
 };
 const reducedMotion = () => window.matchMedia?.("(prefers-reduced-motion: reduce)").matches ?? false;
 
-/** Two numbers with as few decimals as tell them apart, two at least. */
-function apart(a, b = null) {
+/** Two numbers with just enough decimals to differ, at least two. */
+function withDistinctDecimals(a, b = null) {
   let digits = 2;
   while (digits < 6 && b !== null && a !== b && a.toFixed(digits) === b.toFixed(digits)) digits += 1;
   return [a.toFixed(digits), b === null ? "" : b.toFixed(digits)];
@@ -167,7 +167,7 @@ function duration(ms) {
   return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(ms < 10000 ? 2 : 1)} s`;
 }
 
-// ---- the recording: every frame seen so far, in the order of their steps ---------------------------
+// ---- the recording: all frames so far, ordered by step ----------------------------------------------
 
 class Recording {
   constructor(header) {
@@ -184,13 +184,13 @@ class Recording {
     this.vocab = new Map();
     this.shapes = new Map();
     this.frames = [];
-    this.waiting = new Map(); // frames of differences whose predecessor has not arrived
-    this.first = Infinity; // lowest and highest step, and the most masks any frame had
+    this.waiting = new Map(); // differences whose previous frame has not arrived
+    this.first = Infinity; // lowest and highest step, and the most masks in any frame
     this.last = -Infinity;
     this.peak = 0;
     this.most = 0; // tokens revealed in one step
-    this.surest = 0; // the largest entropy of any token
-    this.remarks = { step: -1, at: new Map() }; // what is to be said of single tokens, and at which step
+    this.maxEntropy = 0; // the largest entropy of any token
+    this.remarks = { step: -1, at: new Map() }; // notes on single tokens, and the step they apply to
   }
 
   learn(vocab = {}) {
@@ -198,7 +198,7 @@ class Recording {
     this.shapes.clear();
   }
 
-  /** How a token is set, worked out once for each id. */
+  /** The typography of a token, computed once per id. */
   shape(id) {
     let shape = this.shapes.get(id);
     if (!shape) this.shapes.set(id, (shape = parts(this.text(id))));
@@ -209,7 +209,7 @@ class Recording {
     return this.vocab.get(id) ?? `\u27e8${id}\u27e9`;
   }
 
-  /** Steps the run will take: announced while it is running, counted when it is over. */
+  /** Total steps: announced while the run is live, counted when it is done. */
   get total() {
     const announced = this.done ? 0 : this.planned ?? (finite(this.meta.steps) || 0);
     return Math.max(announced, this.last, 0);
@@ -217,10 +217,10 @@ class Recording {
 
   /** Nats at the upper end of the entropy scale. */
   get entropyScale() {
-    return ENTROPIES.find((nats) => nats >= this.surest) ?? ENTROPIES[ENTROPIES.length - 1];
+    return ENTROPIES.find((nats) => nats >= this.maxEntropy) ?? ENTROPIES[ENTROPIES.length - 1];
   }
 
-  /** Take what a message says beside its frames. */
+  /** Apply the fields of a message other than its frames. */
   note({ live, total, remarks, done }) {
     if (done !== undefined) this.done = Boolean(done);
     this.live = Boolean(live ?? !this.done);
@@ -240,7 +240,7 @@ class Recording {
     return low;
   }
 
-  /** Index of the newest frame shown after `ms` of the run's own time. */
+  /** Index of the newest frame after `ms` of the run's own time. */
   indexAt(ms) {
     let index = 0;
     while (index + 1 < this.frames.length && this.frames[index + 1].elapsed <= ms) index += 1;
@@ -251,7 +251,7 @@ class Recording {
     return this.frames.length ? this.frames[this.frames.length - 1].elapsed : 0;
   }
 
-  /** Take a frame; false if that step is already here or must wait for the one before it. */
+  /** Add a frame; false if the step is known already or has to wait for the previous one. */
   add(raw) {
     const step = raw?.step;
     if (!Number.isInteger(step) || step < 0) throw new Error(`a frame's step is ${step}; it must be 0 or more`);
@@ -305,7 +305,7 @@ class Recording {
     return frame;
   }
 
-  /** Fill in what follows from the frame before: masks left, time so far, the step each token came, whose it is. */
+  /** Derive from the previous frame: masks left, elapsed time, the step and the author of each token. */
   link(index) {
     const frame = this.frames[index];
     const before = this.frames[index - 1];
@@ -321,16 +321,16 @@ class Recording {
         sure += 1;
         sum += frame.confidence[p];
       }
-      if (frame.entropy[p] > this.surest) this.surest = frame.entropy[p];
+      if (frame.entropy[p] > this.maxEntropy) this.maxEntropy = frame.entropy[p];
     }
-    frame.meanConfidence = sum / sure; // NaN while the model has written nothing
+    frame.meanConfidence = sum / sure; // NaN until the model has revealed a token
     if (before) for (const p of frame.revealed) frame.born[p] = frame.step;
     this.attribute(frame, before);
     this.peak = Math.max(this.peak, frame.masks);
     if (!frame.edits.size) this.most = Math.max(this.most, frame.revealed.length);
   }
 
-  /** What is fixed now, and which tokens a person put there or pinned. Frames share what does not change. */
+  /** Which tokens are fixed, and which a person wrote or pinned. Frames share unchanged arrays. */
   attribute(frame, before) {
     frame.fixed = before?.fixed ?? this.fixed;
     frame.mine = before?.mine ?? new Uint8Array(this.length);
@@ -338,27 +338,27 @@ class Recording {
     frame.fixed = frame.fixed.slice();
     frame.mine = frame.mine.slice();
     for (const [p, kind] of frame.edits) {
-      frame.fixed[p] = frame.mine[p] = FIXES.has(kind) ? 1 : 0;
+      frame.fixed[p] = frame.mine[p] = FIXING_EDITS.has(kind) ? 1 : 0;
       if (kind === "pin" && this.fixed[p] && frame.ids[p] === this.frames[0].ids[p]) frame.mine[p] = 0;
     }
   }
 
-  /** The alternatives that were on the table when the token now at `position` was chosen. */
+  /** The candidates when the present token at `position` was drawn. */
   alternatives(frame, position) {
     return this.birth(frame, position).topK.get(position) ?? [];
   }
 
-  /** The frame in which the token now at `position` came. */
+  /** The frame that revealed the present token at `position`. */
   birth(frame, position) {
     return this.frames[this.indexOf(frame.born[position])];
   }
 
-  /** What is to be said of the token at `position`, "" if nothing. */
+  /** The note on the token at `position`, or "". */
   remark(frame, position) {
     return this.remarks.step === frame.step ? this.remarks.at.get(position) ?? "" : "";
   }
 
-  /** Why the strategy took this position at that step, in a sentence; "" where it is not known. */
+  /** Why the strategy selected this position at that step, in a sentence; "" if unknown. */
   reason(frame, position) {
     const birth = this.birth(frame, position);
     const score = birth.why.get(position)?.[1];
@@ -366,13 +366,13 @@ class Recording {
     const { strategy } = this.meta;
     const n = birth.masks + birth.revealed.length - birth.remasked.length;
     if (strategy === "ancestral" || strategy === "remdm") {
-      return say("why_chance", { chance: percent(birth.threshold), score: apart(score, birth.threshold)[0] });
+      return say("why_chance", { chance: percent(birth.threshold), score: withDistinctDecimals(score, birth.threshold)[0] });
     }
     if (!WORDS[`name_${strategy}`]) return "";
     const scores = [...birth.why.values()].map((pair) => pair[1]);
     const better = scores.filter((other) => (strategy === "entropy" ? other < score : other > score)).length;
     const runnerUp = Number.isNaN(birth.runnerUp) ? null : birth.runnerUp;
-    const [shown, next] = apart(score, runnerUp);
+    const [shown, next] = withDistinctDecimals(score, runnerUp);
     const values = { score: shown, n, threshold: birth.threshold, place: better + 1, k: scores.length, name: say(`name_${strategy}`) };
     const end = runnerUp !== null ? say("why_next", { runner_up: next }) : scores.length > 1 ? say("why_lastOnes") : say("why_last");
     if (strategy === "threshold") return say(score >= birth.threshold ? "why_threshold" : "why_below", values) + end;
@@ -393,9 +393,9 @@ function recordingFrom(message) {
   return recording;
 }
 
-// ---- the canvas: one element per token, touched only where something changed --------------------------
+// ---- the canvas: one element per token, updated only on change ------------------------------------------
 
-/** Split a token into what stands before its chip, in it, and after it: text reads as text. */
+/** Split a token into the text before, inside and after its chip, so that the canvas reads as text. */
 function parts(text) {
   const trailing = /\n*$/.exec(text)[0];
   const body = text.slice(0, text.length - trailing.length);
@@ -406,7 +406,7 @@ function parts(text) {
   return { lead: blank ? "" : lead, shown: shown + "\u21b5".repeat(trailing.length), trailing, blank };
 }
 
-/** A token on one line for the card: its spaces and breaks as signs, in <s>. */
+/** A token on one line for the card, with spaces and line breaks as symbols in <s>. */
 function signs(text) {
   const nodes = [];
   for (const piece of text.split(/([ \n\t\r])/)) {
@@ -423,13 +423,13 @@ class TokenCanvas {
     this.tokens = [];
     this.active = 0; // the one token in the tab order
     this.editable = false;
-    this.selected = null; // [first, last] where several tokens are selected
+    this.selected = null; // [first, last] if several tokens are selected
   }
 
   reset(recording) {
     this.recording = recording;
     const length = recording?.length ?? 0;
-    this.frame = null; // what is drawn
+    this.frame = null; // the drawn frame
     this.ids = new Int32Array(length).fill(-1);
     this.classes = new Array(length).fill("");
     this.labels = new Array(length).fill(null);
@@ -443,7 +443,7 @@ class TokenCanvas {
     if (this.selected) this.select(null);
   }
 
-  /** Whether a person can change the tokens. */
+  /** Whether the tokens can be edited. */
   setEditable(editable) {
     this.editable = editable;
     this.root.classList.toggle("da-editable", editable);
@@ -457,7 +457,7 @@ class TokenCanvas {
     this.root.setAttribute("aria-label", say(this.editable ? "editing" : "tokens", { n }));
   }
 
-  /** Select the tokens from one position to another; null selects nothing. */
+  /** Select a range of tokens; null clears the selection. */
   select(from, to = from) {
     const old = this.selected;
     this.selected = from === null ? null : [Math.min(from, to), Math.max(from, to)];
@@ -472,12 +472,12 @@ class TokenCanvas {
     }
   }
 
-  /** [first, last] of what a command is about: the selection, or the active token. */
+  /** [first, last] that a command applies to: the selection, or the active token. */
   get range() {
     return this.selected ?? [this.active, this.active];
   }
 
-  /** The text of a range, as it reads. */
+  /** The text of a range. */
   text(first = 0, last = this.tokens.length - 1) {
     const { maskId } = this.recording;
     return Array.from(this.ids.slice(first, last + 1), (id) => (id === maskId ? "[MASK]" : this.recording.text(id))).join("");
@@ -501,7 +501,7 @@ class TokenCanvas {
     return Number.isNaN(share) ? -1 : Math.floor(clamp(share, 0, 0.9999) * LEVELS);
   }
 
-  /** Draw a frame; `fresh` and `again` are positions just revealed and just masked again, `beside` another frame. */
+  /** Draw a frame; `fresh`: positions just revealed, `again`: just masked again, `beside`: a frame to compare with. */
   draw(frame, { fresh, again, colorBy, beside = null }) {
     const { length, maskId, eosId } = this.recording;
     this.frame = frame;
@@ -538,7 +538,7 @@ class TokenCanvas {
     tail.data = trailing;
   }
 
-  /** What a screen reader says: the token's own text, unless there is more to say. */
+  /** The screen reader label: the token's text, unless more is known. */
   label(p, instead, more) {
     const extra = more.filter(Boolean);
     const text = instead || (extra.length ? this.recording.text(this.frame.ids[p]).trim() : "");
@@ -561,14 +561,14 @@ class TokenCanvas {
     this.tokens[position].tabIndex = 0;
   }
 
-  /** The next position that is displayed, going by `step` = 1 or -1. */
+  /** The next visible position in direction `step`, 1 or -1. */
   beside(position, step) {
     let p = position + step;
     while (this.tokens[p] && this.tokens[p].offsetParent === null) p += step;
     return this.tokens[p] ? p : position;
   }
 
-  /** The token nearest to this one on the line above (-1) or below (1). */
+  /** The nearest token on the line above (-1) or below (1). */
   across(position, direction) {
     const rect = (p) => this.tokens[p].childNodes[1].getBoundingClientRect();
     const from = rect(position);
@@ -586,10 +586,10 @@ class TokenCanvas {
   }
 }
 
-// ---- the card: why this token, at this step; opened, it is also where the token is changed -----------
+// ---- the card: why this token, at this step; when opened, also its editor ----------------------------
 
 class Card {
-  /** `act(command)` is called with what the reader wants of the token or of the selection. */
+  /** `act(command)` is called with the reader's command for the token or selection. */
   constructor(id, act) {
     this.root = make("div", "da-card", { id, role: "tooltip", popover: "manual", tabindex: "-1" });
     this.token = null;
@@ -605,7 +605,7 @@ class Card {
     });
   }
 
-  /** Show why this token is there. An open card stays as it is. */
+  /** Show why this token was chosen. An open card does not change. */
   show(token) {
     clearTimeout(this.closing);
     if (this.isOpen) return;
@@ -613,7 +613,7 @@ class Card {
     token.setAttribute("aria-describedby", this.root.id);
   }
 
-  /** Open the card for editing: the token, or the selection it is part of. */
+  /** Open the card to edit the token, or the selection that contains it. */
   open(token, { toField = false } = {}) {
     this.hide();
     const { recording, frame, range } = token.canvas;
@@ -638,11 +638,11 @@ class Card {
     this.place(token);
   }
 
-  /** The part of an open card that changes things. */
+  /** The editor of an open card. */
   form(recording, frame, first, last) {
     const masked = frame.ids[first] === recording.maskId;
     const before = first > 0 ? recording.text(frame.ids[first - 1]) : "\n";
-    // What is written here is taken as it stands, its spaces too: so the space that a word needs is there already.
+    // The input is used verbatim, including spaces, so it starts with the space that a word needs.
     const now = !masked ? recording.text(frame.ids[first]) : /\s$/.test(before) ? "" : " ";
     this.field = make("input", "da-field", {
       type: "text", "aria-label": say("typeOver"), placeholder: say("typeOver"), autocomplete: "off", spellcheck: "false",
@@ -672,7 +672,7 @@ class Card {
     return frame.ids.slice(first, last + 1).every((id) => id === recording.maskId);
   }
 
-  /** Whether every token of a range is pinned; a mask does not count. */
+  /** Whether every token of a range is pinned; masks are ignored. */
   allPinned(frame, recording, first, last) {
     for (let p = first; p <= last; p += 1) if (!frame.fixed[p] && frame.ids[p] !== recording.maskId) return false;
     return true;
@@ -700,7 +700,7 @@ class Card {
     event.preventDefault();
   }
 
-  /** Below the token if there is room, else above it; inside the viewport in any case. */
+  /** Place the card below the token if there is room, else above, always inside the viewport. */
   place(token) {
     const anchor = token.childNodes[1].getClientRects()[0] ?? token.getBoundingClientRect();
     const { clientWidth, clientHeight } = document.documentElement;
@@ -711,7 +711,7 @@ class Card {
     this.root.style.top = `${clamp(top, 8, Math.max(8, clientHeight - height - 8))}px`;
   }
 
-  /** Something scrolled: stay with the token while it can be seen. */
+  /** On scroll: follow the token while it is visible. */
   move() {
     if (!this.token) return;
     const { top, bottom } = this.token.getBoundingClientRect();
@@ -719,14 +719,14 @@ class Card {
     else this.place(this.token);
   }
 
-  /** The canvas was drawn anew: what a card says may have changed. */
+  /** After a redraw: update the card. */
   refresh() {
     if (this.token && !this.isOpen) this.show(this.token);
   }
 
   hideSoon() {
     clearTimeout(this.closing);
-    if (!this.isOpen) this.closing = setTimeout(() => this.hide(), 140); // long enough to reach it with the pointer
+    if (!this.isOpen) this.closing = setTimeout(() => this.hide(), 140); // long enough to move the pointer to it
   }
 
   hide() {
@@ -745,7 +745,7 @@ class Card {
     this.token = null;
   }
 
-  /** What is known of a token. `choose(id)` makes its candidates buttons. */
+  /** The facts about a token. With `choose(id)`, its candidates are buttons. */
   facts(p, recording, frame, choose = null) {
     const id = frame.ids[p];
     const masked = id === recording.maskId;
@@ -806,7 +806,7 @@ class Card {
   }
 }
 
-// ---- the strip: masks, confidence and tokens over the steps, and where the reader is -----------------
+// ---- the strip: masks, confidence and tokens over the steps, and the present step ---------------------
 
 class Strip {
   constructor(onSeek) {
@@ -839,7 +839,7 @@ class Strip {
     let bars = "";
     let edits = "";
     for (const { step, masks, meanConfidence, revealed, edits: mine } of recording.frames) {
-      // Steps, not slopes: a value holds until the next frame.
+      // A step function: a value holds until the next frame.
       const left = y(masks / Math.max(1, recording.peak));
       line += line ? `H${x(step)}V${left}` : `M${x(step)} ${left}`;
       if (!Number.isNaN(meanConfidence)) sure += sure ? `H${x(step)}V${y(meanConfidence)}` : `M${x(step)} ${y(meanConfidence)}`;
@@ -885,7 +885,7 @@ function select(label, options, value, onChange) {
   return make("span", "da-select", {}, node);
 }
 
-/** What the colors and signs mean, for what is on the screen. */
+/** The legend of the colors and symbols on the screen. */
 function legend(colorBy, recording, { again = false, mine = false, breaks = false } = {}) {
   const root = make("div", "da-legend");
   if (SCALES[colorBy]) {
@@ -912,7 +912,7 @@ function legend(colorBy, recording, { again = false, mine = false, breaks = fals
   return root;
 }
 
-// ---- two endings: the canvas, and beside it what the run was before somebody interfered ------------
+// ---- two endings: the canvas, and beside it the run before a branch ---------------------------------
 
 class Pair {
   constructor(main, onSwap) {
@@ -932,7 +932,7 @@ class Pair {
     this.root = make("div", "da-pair", {}, make("section", "da-ending", { "aria-label": say("now") }, this.head, main.root));
   }
 
-  /** Show another recording of as many tokens beside the run; null shows none. */
+  /** Show another recording of the same length beside the run; null hides it. */
   set(recording, colorBy) {
     this.recording = recording;
     this.head.hidden = !recording;
@@ -946,7 +946,7 @@ class Pair {
     for (const key of Object.keys(SCALES)) this.canvas.root.classList.toggle(`da-by-${key}`, key === colorBy);
   }
 
-  /** The frame to show beside the run's frame of that step; null where there is no other ending. */
+  /** The frame to show beside the run's frame of that step; null without another ending. */
   at(step) {
     return this.recording?.frames[this.recording.indexOf(step)] ?? null;
   }
@@ -961,7 +961,7 @@ class Pair {
   }
 }
 
-// ---- steering: what the reader can ask of the running model -----------------------------------------
+// ---- steering: the reader's controls of the running model -------------------------------------------
 
 class SteeringBar {
   constructor(act) {
@@ -980,7 +980,7 @@ class SteeringBar {
     this.help = make("details", "da-help", {}, make("summary", "", {}, say("help")), make("dl", "da-keys", {}, ...rows));
   }
 
-  /** Offer what can be asked now. */
+  /** Enable the commands that are possible now. */
   show(player, frame) {
     const { recording, steerable } = player;
     this.root.hidden = this.help.hidden = !steerable;
@@ -1007,14 +1007,14 @@ class Player {
     this.options = { controls: true, colorBy: "confidence", empty: say("empty"), ...options };
     this.colorBy = this.options.colorBy;
     this.recording = null;
-    this.index = 0; // the frame on the screen, or about to be
-    this.drawn = -1; // the frame that is on the screen
-    this.follow = true; // keep up with the newest frame while a run is live
+    this.index = 0; // the frame to show
+    this.drawn = -1; // the frame on the screen
+    this.follow = true; // show the newest frame while a run is live
     this.playing = false;
     this.steerable = false; // whether the host can change the run on the screen
-    this.run = null; // what the host calls it
+    this.run = null; // the host's name of the run
     this.speed = "1";
-    this.stale = new Set(); // of "frame", "strip": what the next redraw must do
+    this.stale = new Set(); // "frame" and "strip": the parts to redraw
     this.lastDraw = -Infinity;
     this.abort = new AbortController();
     this.build(element);
@@ -1031,7 +1031,7 @@ class Player {
     this.root = make("div", "da-player", { role: "group", "aria-label": say("untitled") });
     if (this.options.height) this.root.style.setProperty("--da-height", this.options.height);
     this.empty = make("div", "da-empty", {}, this.options.empty);
-    this.body = [this.buildHead(), this.pair.root, this.buildFoot()]; // put in when there is something to show
+    this.body = [this.buildHead(), this.pair.root, this.buildFoot()]; // attached when there is something to show
     if (!this.options.controls) this.body = [this.canvas.root];
     this.root.append(this.problem, this.empty, this.card.root, this.status);
     this.setColor(this.colorBy);
@@ -1104,12 +1104,12 @@ class Player {
     claimKeys(this.root, signal);
   }
 
-  /** A token is pressed: a click opens it, a drag selects and masks, Shift extends the selection. */
+  /** Pointer down on a token: a click opens it, a drag selects and masks, Shift extends the selection. */
   press(event) {
     const token = event.target.closest?.(".da-token");
     const { canvas } = this;
     if (!this.steerable || event.button !== 0 || token?.canvas !== canvas) return;
-    event.preventDefault(); // or the browser would select text
+    event.preventDefault(); // prevents text selection
     const from = event.shiftKey ? canvas.active : token.position;
     let to = token.position;
     const follow = (move) => {
@@ -1141,7 +1141,7 @@ class Player {
     if (event.shiftKey) canvas.select(from, to);
   }
 
-  /** Open the card of a token, or of the selection that it is part of. */
+  /** Open the card of a token, or of the selection that contains it. */
   openAt(position, options) {
     const { canvas } = this;
     const [first, last] = canvas.range;
@@ -1150,7 +1150,7 @@ class Player {
     this.card.open(canvas.tokens[position], options);
   }
 
-  /** Select from one token to another and go there. */
+  /** Extend the selection to a token and move there. */
   extend(from, to) {
     this.canvas.select(from, to);
     this.canvas.focus(to);
@@ -1212,7 +1212,7 @@ class Player {
     return true;
   }
 
-  /** A key that changes the run; false if it is none. */
+  /** Handle a key that changes the run; false for other keys. */
   editKey(key) {
     const { canvas, card } = this;
     const [first, last] = canvas.range;
@@ -1237,7 +1237,7 @@ class Player {
     return true;
   }
 
-  /** Ask the host for something, where and when the reader is. */
+  /** Send a command to the host, with the present step. */
   steer(command) {
     if (!this.steerable) return;
     const { recording } = this;
@@ -1249,7 +1249,7 @@ class Player {
     if (token.canvas.frame) this.card.show(token);
   }
 
-  // -- what goes in --
+  // -- input --
 
   /** Show a whole trace (or a feed message with a header), from its last frame. */
   load(trace) {
@@ -1262,11 +1262,11 @@ class Player {
     return this;
   }
 
-  /** Add frames to the run on the screen; a header starts a new run. */
+  /** Add frames to the present run; a header starts a new run. */
   append(frames, header = null, { vocab = {}, done = false, ...aside } = {}) {
     this.guard(() => {
       if (header) this.adopt(recordingFrom({ header, vocab: header.vocab, frames: [], done: false }));
-      if (!this.recording) return; // a late joiner: the next message with a header has everything
+      if (!this.recording) return; // joined late: the next message with a header has everything
       this.recording.learn(vocab);
       const reading = this.recording.frames[this.index]?.step ?? 0;
       for (const frame of frames) this.recording.add(frame);
@@ -1278,7 +1278,7 @@ class Player {
     return this;
   }
 
-  /** What a message says of the run beside its frames: may it be changed, and is there another ending? */
+  /** Apply the state of the run: whether it can be edited, and its other ending. */
   aside({ run = null, steer = false, other }) {
     this.run = run;
     this.steerable = Boolean(steer && this.options.steer && this.options.controls);
@@ -1326,13 +1326,13 @@ class Player {
     this.about.textContent = facts.filter(Boolean).join(" \u00b7 ");
   }
 
-  // -- moving --
+  // -- navigation --
 
   get newest() {
     return Math.max(0, (this.recording?.frames.length ?? 0) - 1);
   }
 
-  /** Go to a step, as the reader asks; `Infinity` is the newest. */
+  /** Go to a step; `Infinity` is the newest. */
   seek(step) {
     if (!this.recording) return;
     this.pause();
@@ -1346,7 +1346,7 @@ class Player {
     if (this.recording?.frames.length) this.seek(this.recording.frames[clamp(this.index + amount, 0, this.newest)].step);
   }
 
-  /** Go to where the run was after `ms` of its own time; for an outside clock. */
+  /** Go to `ms` of the run's own time; for an external clock. */
   seekTime(ms) {
     if (!this.recording) return;
     this.follow = false;
@@ -1360,7 +1360,7 @@ class Player {
     return this.recording?.elapsed ?? 0;
   }
 
-  /** Which signs beyond masks and given tokens occur in this run. */
+  /** The symbols that occur in this run, beyond masks and given tokens. */
   get signs() {
     const frames = this.recording?.frames ?? [];
     return {
@@ -1403,14 +1403,14 @@ class Player {
     this.announce();
   }
 
-  /** Playback runs on a clock: where it stood, and when that was. */
+  /** Start the playback clock: the position and the time of the start. */
   rewindClock() {
     this.clockStart = performance.now();
     this.clockIndex = this.index;
   }
 
   tick(now) {
-    const passed = Math.max(0, now - this.clockStart); // a frame may carry a time before the click that it follows
+    const passed = Math.max(0, now - this.clockStart); // an animation frame's time may precede the click
     const frames = this.recording.frames;
     this.index = this.speed === "real" && this.recording.elapsed > 0
       ? Math.max(this.index, this.recording.indexAt(frames[this.clockIndex].elapsed + passed))
@@ -1421,7 +1421,7 @@ class Player {
     if (this.recording.done) this.announce();
   }
 
-  /** Say where the reader is, but never chatter while frames run by. */
+  /** Announce the present step to screen readers, but not during playback. */
   announce() {
     clearTimeout(this.speaking);
     this.speaking = setTimeout(() => { this.status.textContent = this.sentence(); }, 250);
@@ -1471,7 +1471,7 @@ class Player {
 
   drawTokens(frame) {
     const { frames } = this.recording;
-    // Playing forward may skip frames; what they revealed is still new to the reader's eye.
+    // Playback may skip frames; tokens that these revealed still count as fresh.
     const from = this.drawn >= 0 && this.index > this.drawn && (this.playing || this.follow || !this.options.controls)
       ? this.drawn + 1 : this.index;
     const fresh = new Set();
@@ -1504,7 +1504,7 @@ class Player {
     this.buttons.end.disabled = this.buttons.forward.disabled = this.index === this.newest;
   }
 
-  /** What the strip shows at this step, in words. */
+  /** The strip's values at this step, in words. */
   measures(frame) {
     const sure = Number.isNaN(frame.meanConfidence) ? [] : [say("meanConfidence", { p: percent(frame.meanConfidence) })];
     return frame.step === this.recording.first ? sure : [say("revealed", { n: frame.revealed.length }), ...sure];
@@ -1541,7 +1541,7 @@ export function mount(element, options = {}) {
 
 /**
  * Replay runs side by side at true relative speed. `lanes` is a list of {label, note, trace}; the runs'
- * own times come from their frames' ms. Options: slow (how many times slower than real), autoplay, colorBy.
+ * times are the sums of their frames' ms. Options: slow (how many times slower than real time), autoplay, colorBy.
  * Returns {seek(ms), play(), pause(), duration, players, destroy()}.
  */
 export function race(element, lanes, options = {}) {
@@ -1611,7 +1611,7 @@ class Race {
     this.legend = fresh;
   }
 
-  /** The fastest offered speed, real time at most, at which the race can be followed by eye. */
+  /** The fastest available speed, at most real time, at which the race takes long enough to watch. */
   fittingSpeed() {
     const fits = RACE_SPEEDS.filter((s) => s <= 1 && this.duration / 1000 / s >= RACE_SECONDS);
     return fits.length ? fits[fits.length - 1] : RACE_SPEEDS[0];
@@ -1717,11 +1717,11 @@ class Race {
 
 // ---- hosts ------------------------------------------------------------------------------------------
 
-/** A function that shows whatever message it is given in `element`: a trace, part of one, or a race. */
+/** A function that shows any message in `element`: a trace, part of one, or a race. */
 export function receive(element, options = {}) {
   let shown = null; // a Player or a Race
   let run = null;
-  let turn = -1; // of a run that is steered: what is older than the newest comes too late
+  let turn = -1; // of a steered run: messages of a lower turn are ignored
   const player = () => {
     if (!(shown instanceof Player)) {
       shown?.destroy();
@@ -1764,13 +1764,13 @@ export function receive(element, options = {}) {
 export function bindGradio({ element, props, watch, trigger }, options = {}) {
   const host = element.querySelector(".da-host") ?? element;
   host.replaceChildren();
-  // Two events, since Gradio has one queue an event: "submit" runs the model, "input" changes the canvas at once.
-  const steer = options.steer ? (command) => trigger(RUNS.has(command.do) ? "submit" : "input", command) : null;
+  // Gradio has one queue per event: "submit" runs the model, "input" changes the canvas at once.
+  const steer = options.steer ? (command) => trigger(RUN_COMMANDS.has(command.do) ? "submit" : "input", command) : null;
   const take = receive(host, { ...options, steer });
   const read = () => {
     const value = props.value;
     if (!value) return;
-    // An object arrives as a deep proxy, on which every read is slow: copy it out once.
+    // An object arrives as a deep proxy with slow reads: copy it once.
     take(typeof value === "string" ? JSON.parse(value) : JSON.parse(JSON.stringify(value)));
   };
   watch("value", read);
@@ -1778,7 +1778,7 @@ export function bindGradio({ element, props, watch, trigger }, options = {}) {
   return take;
 }
 
-/** anywidget: `message` holds the newest message; `snapshot_id` names the static picture that we stand in for. */
+/** anywidget: `message` is the newest message; `snapshot_id` names the static output that this player replaces. */
 function render({ model, el }) {
   const host = make("div");
   const hidden = make("style", "", {}, `#${CSS.escape(model.get("snapshot_id"))} { display: none; }`);
@@ -1797,6 +1797,6 @@ function render({ model, el }) {
 
 export default { render };
 
-// An exported file carries its trace in the page. Elsewhere there is no such element and nothing happens.
+// An exported file has its trace in the page. Elsewhere this element does not exist.
 const embedded = typeof document === "undefined" ? null : document.querySelector('script#trace[type="application/json"]');
 if (embedded) receive(document.querySelector("#player") ?? document.body, { height: "none" })(JSON.parse(embedded.textContent));
