@@ -54,7 +54,7 @@ def test_unmask_type_run_see_the_text_scrub_back_keep_and_open(visit, tmp_path):
 
     with visit.expect_download() as download:
         visit.locator("#save-json").click()
-    assert download.value.suggested_filename == "toy-diffuapriel-confidence-0.json"
+    assert download.value.suggested_filename == "toy-diffuapriel-low-confidence-0.json"
     saved = tmp_path / download.value.suggested_filename
     download.value.save_as(saved)
     with visit.expect_file_chooser() as chooser:

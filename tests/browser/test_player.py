@@ -505,7 +505,7 @@ def race_of(page, slow: float = 1.0, autoplay: bool = False) -> None:
     message = wire.race_message(entries, slow=slow)
     page.evaluate(
         "([entries, slow, autoplay]) => { window.race = api.race(here, entries, { slow, autoplay }); }",
-        [message["entries"], message["slow"], autoplay],
+        [message["lanes"], message["slow"], autoplay],
     )
 
 

@@ -279,7 +279,8 @@ def test_the_card_says_what_the_strategy_compared(page):
     position = one["frames"][3]["revealed"][0]
     score = one["frames"][3]["confidence"][position]
     assert (
-        why(page, one, position) == f"confidence {score:.2f} was the highest of 6 masked positions; the runner-up had 0.13"
+        why(page, one, position)
+        == f"confidence {score:.2f} was the highest of 6 masked positions; the runner-up had 0.13"
     )
     expect(page.get_by_role("tooltip")).to_contain_text("rankthe most probable")
     assert "lowest of 6" in why(page, one, position, "entropy")
