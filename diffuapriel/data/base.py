@@ -46,6 +46,11 @@ def check_split(split: str) -> str:
     return name
 
 
+def split_of(index: int) -> str:
+    """The split of document `index` of a source without a validation split of its own: every tenth is "validation"."""
+    return "validation" if index % VALIDATION_EVERY == VALIDATION_EVERY - 1 else "train"
+
+
 def stream_key(split: str) -> str:
     """The name of a split in the keys of random streams.
 

@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from diffuapriel.data.base import SPLITS, VALIDATION_EVERY
+from diffuapriel.data.base import SPLITS, VALIDATION_EVERY, split_of
 from diffuapriel.data.documents import DocumentCorpus, split_documents
 from diffuapriel.data.files import find_files, read_documents
 from diffuapriel.data.huggingface import HubCorpus
@@ -46,6 +46,7 @@ from diffuapriel.data.token_cache import (
     refuse_half_built,
     token_dtype,
 )
+from diffuapriel.options import check_least
 from diffuapriel.storage import replace_folder, write_json
 from diffuapriel.tokenizer import Tokenizer
 
@@ -84,9 +85,9 @@ def build_tokens(
     if folder.exists():
         raise FileExistsError(f"{folder} exists already; remove it, or choose another folder")
     refuse_half_built(folder)
-    for name, value in (("most_tokens", most_tokens), ("threads", threads)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}; it must be 1 or more")
+    check_least(
+        most_tokens=1 if most_tokens is None else most_tokens, threads=1 if threads is None else threads
+    )
     if spec.partition(":")[0] == "tales" and most_tokens is None:
         raise ValueError(f"{spec} never ends: give a number of tokens (--tokens 10000000)")
     documents, threads = documents_of(spec, tokenizer), threads or os.cpu_count() or 1
@@ -262,8 +263,7 @@ def documents_of(spec: str, tokenizer: Tokenizer) -> Documents:
 
 def _of_tales(corpus: TalesCorpus) -> Documents:
     for index in itertools.count():
-        split = "validation" if index % VALIDATION_EVERY == VALIDATION_EVERY - 1 else "train"
-        yield split, corpus.document(index, split=split, seed=0)
+        yield split_of(index), corpus.document(index, split=split_of(index), seed=0)
 
 
 def _of_files(path: Path, field: str) -> Documents:

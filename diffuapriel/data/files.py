@@ -69,51 +69,35 @@ def read_documents(file: Path, field: str = "text") -> Iterator[str]:
     elif suffix == ".jsonl":
         yield from _read_json_lines(file, field)
     else:
-        yield _read_text(file)
-
-
-def _read_text(file: Path) -> str:
-    data = file.read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{file}, line {line}: not UTF-8 text ({error.reason}); a binary file?") from None
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise ValueError(f"{file}, line {line}: holds a zero byte; a binary file?")
-    return text
+        yield _decode(file.read_bytes(), file)
 
 
 def _read_json_lines(file: Path, field: str) -> Iterator[str]:
-    for number, line in _lines(file):
-        if not line.strip():
-            continue
-        where = f"{file}, line {number}"
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{where}: not JSON ({error.msg} at character {error.colno})") from None
-        if not isinstance(record, dict):
-            raise ValueError(
-                f"{where}: expected a JSON object with a field {field!r}, not {line.strip()[:40]!r}"
-            )
-        yield field_text(record, field, where)
-
-
-def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    """(number, text) of every line, read one at a time."""
     with file.open("rb") as stream:
         for number, data in enumerate(stream, start=1):
+            line, where = _decode(data, file, number).strip(), f"{file}, line {number}"
+            if not line:
+                continue
             try:
-                line = data.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise ValueError(
-                    f"{file}, line {number}: not UTF-8 text ({error.reason}); a binary file?"
-                ) from None
-            if "\0" in line:
-                raise ValueError(f"{file}, line {number}: holds a zero byte; a binary file?")
-            yield number, line
+                record = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{where}: not JSON ({error.msg} at character {error.colno})") from None
+            if not isinstance(record, dict):
+                raise ValueError(f"{where}: expected a JSON object with a field {field!r}, not {line[:40]!r}")
+            yield field_text(record, field, where)
+
+
+def _decode(data: bytes, file: Path, first: int = 1) -> str:
+    """The text of bytes that begin at line `first` of a file. ValueError, with the line, if they are not UTF-8 text."""
+    try:
+        text = data.decode("utf-8-sig" if first == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        line = first + data.count(b"\n", 0, error.start)
+        raise ValueError(f"{file}, line {line}: not UTF-8 text ({error.reason}); a binary file?") from None
+    if "\0" in text:
+        line = first + text.count("\n", 0, text.index("\0"))
+        raise ValueError(f"{file}, line {line}: holds a zero byte; a binary file?")
+    return text
 
 
 def field_text(record: dict[str, Any], field: str, where: str) -> str:

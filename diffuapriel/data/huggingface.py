@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffuapriel.data.base import VALIDATION_EVERY, check_batch, check_split, random_stream, stream_key
+from diffuapriel.data.base import check_batch, check_split, random_stream, split_of, stream_key
 from diffuapriel.data.files import field_text
 from diffuapriel.tokenizer import Tokenizer
 
@@ -117,8 +117,7 @@ class HubCorpus:
         """(split, text) of the training records; every tenth is for validation unless the dataset has its own split."""
         own, train = self._splits()
         for index, text in self._texts(train):
-            held_out = not own and index % VALIDATION_EVERY == VALIDATION_EVERY - 1
-            yield ("validation" if held_out else "train"), text
+            yield "train" if own else split_of(index), text
 
     def _documents(self, split: str) -> Iterator[str]:
         """The documents of a split that hold text, in the order of the dataset."""

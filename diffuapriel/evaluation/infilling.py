@@ -19,7 +19,7 @@ import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, groupby, islice
 from typing import Any
 
 import torch
@@ -196,7 +196,12 @@ def parses(block: bytes) -> bool:
         text = block.decode("utf-8")
     except UnicodeDecodeError:
         return False
-    return _parse("if 1:\n" + text if text[:1] in (" ", "\t") else text) is not None
+    return _parse_block(text) is not None
+
+
+def _parse_block(text: str) -> ast.Module | None:
+    """The syntax tree of a block, within `if 1:` if it is indented; None if it is not valid Python."""
+    return _parse("if 1:\n" + text if text[:1] in (" ", "\t") else text)
 
 
 def _parse(source: str) -> ast.Module | None:
@@ -261,8 +266,7 @@ def _places(text: str, begin: int, edges: list[int], span: int) -> list[list[int
 
 def _docstring_lines(text: str) -> set[int]:
     """Lines of a block (from 0) that belong to a string used as a statement."""
-    indented = text[:1] in (" ", "\t")
-    tree = _parse("if 1:\n" + text if indented else text)
+    tree, indented = _parse_block(text), text[:1] in (" ", "\t")
     lines: set[int] = set()
     for node in ast.walk(tree) if tree else ():
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant | ast.JoinedStr):
@@ -283,12 +287,7 @@ def _block(ids: Sequence[int], hole: Hole, tokenizer: Tokenizer) -> bytes:
 
 
 def _batches(holes: list[Hole], size: int) -> Iterator[list[Hole]]:
-    """Up to `size` holes of one length, in order."""
-    batch: list[Hole] = []
-    for hole in holes:
-        if batch and (len(batch) == size or len(batch[0].ids) != len(hole.ids)):
+    """Up to `size` holes of the same length, in order."""
+    for _, same in groupby(holes, key=lambda hole: len(hole.ids)):
+        while batch := list(islice(same, size)):
             yield batch
-            batch = []
-        batch.append(hole)
-    if batch:
-        yield batch

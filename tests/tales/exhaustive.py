@@ -9,9 +9,30 @@ from dataclasses import dataclass
 from functools import cache
 
 from diffuapriel.tales import language as tales
-from diffuapriel.tales.grammar.grammar import Branch, Grammar, Literal, Node, Registers, index_of, spellings
+from diffuapriel.tales.grammar.grammar import (
+    Branch,
+    Grammar,
+    Lexicon,
+    Literal,
+    Node,
+    Registers,
+    WordClass,
+    index_of,
+    spellings,
+)
 from diffuapriel.tales.grammar.measures import bound
 from diffuapriel.tokenizer import Tokenizer
+
+
+def reduced(lexicon: Lexicon, size: int, **sizes: int) -> Lexicon:
+    """The lexicon with the first `size` words of each class, or `sizes[kind]`: for proofs by exhaustion."""
+
+    def cut(word: WordClass) -> WordClass:
+        n = sizes.get(word.kind, size)
+        given = word.given and {key: values[:n] for key, values in word.given.items()}
+        return WordClass(word.kind, word.values[:n], given)
+
+    return Lexicon(lexicon.kinds, {name: cut(word) for name, word in lexicon.classes.items()})
 
 
 def enumerate_texts(grammar: Grammar) -> Iterator[tuple[str, float]]:

@@ -15,7 +15,7 @@ from diffuapriel.tales.grammar.compiler import compile_grammar
 from diffuapriel.tales.grammar.grammar import Slot
 from diffuapriel.tales.lexicon import PEOPLE, make_lexicon
 from diffuapriel.tokenizer import get_tokenizer
-from tests.tales.exhaustive import entropy_rate, enumerate_texts, length_bounds
+from tests.tales.exhaustive import entropy_rate, enumerate_texts, length_bounds, reduced
 from tools.grammar_ambiguity import find_ambiguity, find_bad_seam
 
 # The same seeds must give the same stories for ever: bundled checkpoints were trained on them.
@@ -49,7 +49,7 @@ def stories(level: int, n: int, seed: int = 0) -> list[str]:
 @pytest.mark.parametrize("name", REDUCED)
 def test_all_stories_of_a_reduced_grammar_are_found_with_probabilities_that_sum_to_one(name):
     expression, sizes = REDUCED[name]
-    grammar = compile_grammar(expression, make_lexicon().reduced(**sizes))
+    grammar = compile_grammar(expression, reduced(make_lexicon(), **sizes))
     texts = dict(enumerate_texts(grammar))
     read = [reading.log_prob(grammar, text) for text in texts]
     assert len(texts) == measures.count(grammar)

@@ -77,16 +77,6 @@ class Lexicon:
     kinds: Mapping[str, Kind]
     classes: Mapping[str, WordClass]
 
-    def reduced(self, size: int, **sizes: int) -> Lexicon:
-        """The same lexicon with the first `size` words of each class, or `sizes[kind]`: for proofs by exhaustion."""
-
-        def cut(word: WordClass) -> WordClass:
-            n = sizes.get(word.kind, size)
-            given = word.given and {key: values[:n] for key, values in word.given.items()}
-            return WordClass(word.kind, word.values[:n], given)
-
-        return Lexicon(self.kinds, {name: cut(word) for name, word in self.classes.items()})
-
 
 @dataclass(frozen=True)
 class Pick:
