@@ -164,7 +164,7 @@ def add_argument(parser: Any, declared: Option, **changes: Any) -> None:
             told["type"] = lambda value: declared.renamed.get(value, value)
             del told["metavar"]
     told |= changes
-    if told["default"] is None and declared.default not in (None, False):
+    if told["default"] is None and declared.default is not None and declared.default is not False:
         told["help"] += f" (default: {declared.default})"
     parser.add_argument(flag, **told)
     if declared.flags:
