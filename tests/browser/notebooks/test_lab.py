@@ -21,7 +21,7 @@ pytest.importorskip("anywidget", reason="needs anywidget: pip install anywidget"
 from nbformat import NotebookNode
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.browser.jupyterlab import end_kernels, serving_notebooks
+from tests.browser.notebooks.jupyterlab import end_kernels, serving_notebooks
 from tests.browser.visiting import ARTIFACTS
 from tests.browser.visitor import Visitor
 from tests.notebooks.test_lessons import build
