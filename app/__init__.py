@@ -1,1 +1,1 @@
-"""The DiffuApriel app: two tabs on one player. Start it with `python app/main.py`."""
+"""The DiffuApriel app: four tabs on one player. Start it with `python app/main.py`."""

@@ -1,7 +1,7 @@
-"""The command line of the app: what to offer, where to listen, who may come in, and how much each may ask for.
+"""The command line of the app: which models, which address, who may connect, and how much each visitor may ask for.
 
-Whoever reaches the page can make this machine work. So other machines reach it only behind a password, and every
-limit given here is the one that the server checks (app/server/limits.py).
+Anybody who reaches the page can make this machine work. Therefore other machines need a password, and the server
+checks every limit given here (app/server/limits.py).
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.server.limits import MOST_QUEUE, MOST_STEPS, MOST_TOKENS, Limits, of_room
+from app.server.limits import Limits
 from app.strings.language import languages, table
+from diffuapriel.options import options_of
 
 AUTH_VARIABLE = "DIFFUAPRIEL_AUTH"
 HERE = "127.0.0.1"
+LIMITS = {"--max-tokens": "max_tokens", "--max-steps": "max_steps", "--queue": "max_waiting"}
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,7 @@ class Options:
 
 
 def parser() -> argparse.ArgumentParser:
-    """What `python app/main.py --help` prints."""
-    usual = Limits()
+    """The parser of `python app/main.py`."""
     made = argparse.ArgumentParser(description="DiffuApriel in a browser: watch it write, and race it.")
     add = made.add_argument
     add(
@@ -51,29 +52,29 @@ def parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="a checkpoint folder, offered before the bundled ones in every tab; may be given several times",
     )
-    add("--device", help="cpu, cuda or mps (default: cuda where there is one, else cpu)")
+    add("--device", help="cpu, cuda or mps (default: cuda where available, else cpu)")
     add(
         "--host",
         default=HERE,
-        help=f"address to listen on (default: {HERE}, this machine only); others need --auth",
+        help=f"address to listen on (default: {HERE}, this machine only); any other needs --auth",
     )
     add("--port", type=int, help="port (default: the first free one from 7860)")
     add(
         "--auth",
         metavar="USER:PASSWORD",
-        help=f"ask for this name and password; better as {AUTH_VARIABLE}=user:password in the environment, "
-        "where it is in no shell history and no list of processes",
+        help=f"ask for this name and password; safer as {AUTH_VARIABLE}=user:password in the environment, which "
+        "keeps it out of the shell history and the process list",
     )
-    add("--max-tokens", type=int, default=usual.max_tokens, help="longest canvas (default: %(default)s)")
-    add("--max-steps", type=int, default=usual.max_steps, help="most steps of a run (default: %(default)s)")
+    for flag, name in LIMITS.items():
+        limit = options_of(Limits)[name]
+        about = f"{limit.help} (default: %(default)s)"
+        add(flag, dest=name, type=int, default=limit.default, metavar="N", help=about)
+    add("--mcp", action="store_true", help="also offer the tabs as tools of an MCP server")
     add(
-        "--queue",
-        type=int,
-        default=usual.max_waiting,
-        help="how many may wait for their turn; more are told so at once (default: %(default)s)",
+        "--language",
+        default="en",
+        help=f"language of the page: {', '.join(languages())} (default: %(default)s)",
     )
-    add("--mcp", action="store_true", help="offer the tabs as tools of an MCP server as well")
-    add("--language", default="en", help=f"of the page: {', '.join(languages())} (default: %(default)s)")
     return made
 
 
@@ -88,41 +89,52 @@ def read_options(arguments: Sequence[str] | None = None) -> Options:
             f"{AUTH_VARIABLE}=user:password; or leave --host out to serve this machine alone"
         )
     if given.mcp:
-        need_mcp(auth)
+        check_mcp(auth)
     table(given.language)
-    limits = of_room(
-        max_tokens=in_range("--max-tokens", given.max_tokens, *MOST_TOKENS),
-        max_steps=in_range("--max-steps", given.max_steps, *MOST_STEPS),
-        max_waiting=in_range("--queue", given.queue, *MOST_QUEUE),
-    )
+    limits = {}
+    for flag, name in LIMITS.items():
+        limit = options_of(Limits)[name]
+        limits[name] = in_range(flag, getattr(given, name), limit.least, limit.most)
+    if limits["max_tokens"] != Limits.max_tokens:  # a chosen limit also caps GPU races
+        limits["max_tokens_on_gpu"] = limits["max_tokens"]
     return Options(
-        tuple(given.checkpoint), given.device, given.host, port, auth, limits, given.mcp, given.language
+        tuple(given.checkpoint),
+        given.device,
+        given.host,
+        port,
+        auth,
+        Limits(**limits),
+        given.mcp,
+        given.language,
     )
 
 
-def in_range(name: str, value: int, low: int, high: int) -> int:
+def in_range(name: str, value: int, low: float | None, high: float | None) -> int:
     """`value` where it is from `low` to `high`."""
+    assert low is not None and high is not None, f"{name} has a range"
     if not low <= value <= high:
         raise ValueError(f"{name} is {value}; it may be {low:,} to {high:,}")
     return value
 
 
 def read_auth(argument: str | None, variable: str | None) -> tuple[str, str] | None:
-    """(user, password) of the argument, else of the environment variable; None where there is neither.
+    """(user, password) from the argument, else from the environment variable; None for neither.
 
-    The message of a bad one does not repeat it: it may be half a password.
+    The message about a bad value does not repeat it: it may be half a password.
     """
     name, given = ("--auth", argument) if argument is not None else (AUTH_VARIABLE, variable)
     if not given and argument is None:
         return None
     user, colon, password = (given or "").partition(":")
     if not (user and colon and password):
-        raise ValueError(f"{name} is not of the form user:password; both must be there, with a colon between")
+        raise ValueError(
+            f"{name} is not of the form user:password; both are required, with a colon between them"
+        )
     return user, password
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address is this machine's own, which no other machine reaches. Names are not looked up."""
+    """Whether only this machine can reach an address. Names are not looked up."""
     if host == "localhost":
         return True
     try:
@@ -131,8 +143,8 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def need_mcp(auth: tuple[str, str] | None) -> None:
-    """Raises ValueError where Gradio's MCP server has not been installed, or would let in who has no password."""
+def check_mcp(auth: tuple[str, str] | None) -> None:
+    """Raises ValueError where Gradio's MCP server is not installed, or would let visitors in without a password."""
     if auth is not None:
         raise ValueError(
             "--mcp cannot ask for a password: leave --auth out, and it serves this machine alone"

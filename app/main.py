@@ -1,7 +1,7 @@
 """Start the app: `python app/main.py`, from any folder.
 
-It listens on 127.0.0.1, opens no tunnel, sends nothing anywhere, and offers the bundled checkpoints and any
-given with --checkpoint. app/arguments.py reads the command line.
+It listens on 127.0.0.1, opens no tunnel, sends nothing to other machines, and offers the bundled checkpoints and
+those given with --checkpoint. app/arguments.py reads the command line.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
-# Before Gradio is imported: nothing phones home.
+# Before Gradio is imported, so that it sends no telemetry.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-# The browser wants a core too: a thread that waits for the others sleeps at once (see diffuapriel/__init__.py).
+# Leave a core to the browser: a waiting thread sleeps at once (see diffuapriel/__init__.py).
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 if __name__ == "__main__":
@@ -34,12 +34,12 @@ from app.ui.theme import STYLE, head, theme
 from app.unmask.tab import UnmaskTab
 from diffuapriel.device import resolve_device
 
-CACHE_SECONDS = 3600  # how often saved files are looked through, and how old they may become
-AT_ONCE = 8  # events that run no model, e.g. opening a trace; of those that do, one runs at a time
+CACHE_SECONDS = 3600  # how often saved files are checked, and how old they may become
+CONCURRENCY = 8  # events that run no model, e.g. opening a trace; only one that runs a model runs at a time
 
 
 def build(models: Models, limits: Limits | None = None) -> gr.Blocks:
-    """The page: a title, one sentence, two tabs."""
+    """The page: a title, one sentence and the four tabs."""
     from diffuapriel.trace.player.gradio_host import html_component_arguments
 
     limits = limits or Limits()
@@ -71,7 +71,7 @@ def build(models: Models, limits: Limits | None = None) -> gr.Blocks:
             with gr.Tab(texts.QUALITY_TAB, id="quality"):
                 quality.build(html_component_arguments(words=texts.PLAYER))
         page.unload(leave)
-    return page.queue(max_size=limits.max_waiting, default_concurrency_limit=AT_ONCE)
+    return page.queue(max_size=limits.max_waiting, default_concurrency_limit=CONCURRENCY)
 
 
 def launch(
@@ -82,9 +82,9 @@ def launch(
     auth: tuple[str, str] | None = None,
     mcp: bool = False,
 ) -> str:
-    """Serve the page in the background, on this machine alone unless `host` says otherwise; returns its address.
+    """Serve the page in the background, for this machine only unless `host` says otherwise; returns its address.
 
-    auth: (user, password) to ask for. mcp: offer the named handlers as MCP tools too; needs the package mcp.
+    auth: (user, password) to ask for. mcp: also offer the named handlers as MCP tools; needs the package mcp.
     """
     _, url, _ = page.launch(
         server_name=host,
@@ -109,23 +109,21 @@ def launch(
 
 
 def greeting(options: Options, url: str) -> list[str]:
-    """What is printed once the page is there: where it is, and who can open it."""
+    """The lines printed at start: the address, and who can open it."""
     lines = [f"DiffuApriel is at {url} (Ctrl+C stops it)"]
     if options.open_to_others:
         lines.append(f"Other machines open it at this machine's name or address, port {urlsplit(url).port}.")
-        lines.append(
-            "What they send is not encrypted: put it behind an HTTPS proxy where the network is not yours."
-        )
+        lines.append("What they send is not encrypted: on a network that is not yours, use an HTTPS proxy.")
     else:
         lines.append(
             f"It listens on {options.host} only: no other machine can open it. "
-            "--host 0.0.0.0 --auth user:password lets a room in."
+            "--host 0.0.0.0 --auth user:password lets others in."
         )
     return lines
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Read the command line and serve until stopped. 2 for arguments that cannot be."""
+    """Read the command line and serve until stopped. Returns 2 for bad arguments."""
     try:
         options = read_options(arguments)
         texts.use(options.language)

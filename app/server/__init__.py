@@ -1,1 +1,1 @@
-"""The server part of the app."""
+"""The server side that the tabs share: models, limits, cancellation, error handling."""

@@ -1,4 +1,4 @@
-"""A refusal becomes a message on the page, and the app goes on; so does whatever else goes wrong in a tab."""
+"""Errors in a handler become messages on the page: refusals by their text, unexpected ones also in the log."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger("diffuapriel.app")
 
 
 def as_message(error: BaseException) -> gr.Error:
-    """The error as Gradio shows it. Values in it may come from a visitor, and a toast is HTML: escaped."""
+    """The error as Gradio shows it, escaped: a toast is HTML, and values in it may come from a visitor."""
     if isinstance(error, ValueError | TypeError | ImportError):
         return gr.Error(html.escape(str(error)), title=texts.REFUSED, print_exception=False)
     if isinstance(error, MemoryError) or is_out_of_memory(error):
@@ -34,14 +34,14 @@ def as_message(error: BaseException) -> gr.Error:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """PyTorch says it in two ways: its own class on a GPU, a RuntimeError from the CPU's allocator."""
+    """PyTorch raises its own class on a GPU and a RuntimeError from the CPU's allocator."""
     return type(error).__name__ == "OutOfMemoryError" or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     )
 
 
 def release_frames(error: BaseException) -> None:
-    """Give back what the run that failed still holds: its tensors live in the frames of the traceback."""
+    """Free what the failed run still holds: the frames of the traceback refer to its tensors."""
     import torch
 
     traceback.clear_frames(error.__traceback__)
@@ -66,11 +66,11 @@ def guarded(handler: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def guarded_stream(
-    handler: Callable[..., Iterator[Any]], last_words: Callable[[str], Any]
+    handler: Callable[..., Iterator[Any]], last_update: Callable[[str], Any]
 ) -> Callable[..., Iterator[Any]]:
-    """Wrap an event handler that yields. Closing the wrapper closes the handler, so its `finally` runs.
+    """Wrap an event handler that yields. Closing the wrapper closes the handler, so that its `finally` runs.
 
-    A toast goes away; `last_words(message)` is the update that leaves the message on the page.
+    A toast disappears; `last_update(message)` is the update that leaves the message on the page.
     """
 
     @functools.wraps(handler)
@@ -79,7 +79,7 @@ def guarded_stream(
             yield from handler(*args, **kwargs)
         except Exception as error:
             told = error if isinstance(error, gr.Error) else as_message(error)
-            yield last_words(html.unescape(told.message))
+            yield last_update(html.unescape(told.message))
             raise told from error
 
     return wrapper

@@ -14,16 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.strings.language import texts
-from diffuapriel.options import Option, options_of
+from diffuapriel.options import Option, option, options_of
 from diffuapriel.sampling.config import SamplerConfig
 
 MAX_SEED = 2**31 - 1  # what a number field of the page holds exactly
-
-# What --max-tokens, --max-steps and --queue may be. Fewer tokens or steps would hide what the tabs start with; the
-# player draws no more tokens than the upper bound.
-MOST_TOKENS = (128, 16_384)
-MOST_STEPS = (8, 4096)
-MOST_QUEUE = (1, 1000)
 
 
 class Refused(ValueError):
@@ -32,29 +26,28 @@ class Refused(ValueError):
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest work that one visitor may start."""
+    """The largest work that one visitor may start. The options can be set on the command line.
 
+    Fewer tokens or steps than their ranges permit would hide what the tabs start with; the player draws no more tokens.
+    """
+
+    max_tokens: int = option(1024, least=128, most=16_384, help="longest canvas")
+    max_steps: int = option(256, least=8, most=4096, help="most steps per run")
+    max_waiting: int = option(
+        64,
+        least=1,
+        most=1000,
+        help="how many may wait for their turn; later visitors are turned away at once",
+    )
     max_characters: int = 20_000  # in a text with holes
-    max_tokens: int = 1024  # on a canvas
-    max_steps: int = 256  # per generation
     max_repeats: int = 8  # timed runs per race
     max_sweep_length: int = 65_536
     max_upload_bytes: int = 50_000_000  # of a trace
     max_tokens_on_gpu: int = 8192  # on a race's canvas: GPU races allow longer canvases
-    max_waiting: int = 64  # visitors in the queue; later ones are turned away at once
 
     def race_tokens(self, device: str) -> int:
         """The longest canvas of a race on `device`."""
         return self.max_tokens_on_gpu if device.startswith("cuda") else self.max_tokens
-
-
-def of_room(*, max_tokens: int, max_steps: int, max_waiting: int) -> Limits:
-    """The limits given on the command line. A `max_tokens` that differs from the default also caps GPU races."""
-    usual = Limits()
-    on_gpu = usual.max_tokens_on_gpu if max_tokens == usual.max_tokens else max_tokens
-    return Limits(
-        max_tokens=max_tokens, max_steps=max_steps, max_waiting=max_waiting, max_tokens_on_gpu=on_gpu
-    )
 
 
 @dataclass(frozen=True)
@@ -74,9 +67,9 @@ class Setting:
 Settings = dict[str, Setting]  # by the name of the endpoint's parameter, in the endpoint's order
 
 
-def setting(option: Option, label: str = "") -> Setting:
+def setting(declared: Option, label: str = "") -> Setting:
     """The setting for a declared option. Messages name it by `label`, by default as the option is named."""
-    return Setting(lambda value: of_option(option, value, label), option)
+    return Setting(lambda value: of_option(declared, value, label), declared)
 
 
 def text_setting(max_characters: int) -> Setting:
@@ -104,15 +97,15 @@ def read(settings: Settings, values: Sequence[Any]) -> dict[str, Any]:
     return {name: setting.check(value) for (name, setting), value in pairs}
 
 
-def of_option(option: Option, value: Any, label: str = "") -> Any:
+def of_option(declared: Option, value: Any, label: str = "") -> Any:
     """`value` where the option permits it."""
-    name = label or option.name.replace("_", "-")
-    if option.kind is str:
-        present = option.renamed.get(value, value) if isinstance(value, str) else value
-        return choice(name, present, option.choices)
-    assert option.least is not None and option.most is not None, f"{name} has a range"
-    check = whole_number if option.kind is int else number
-    return check(name, value, option.least, option.most)  # pyright: ignore[reportArgumentType]
+    name = label or declared.name.replace("_", "-")
+    if declared.kind is str:
+        present = declared.renamed.get(value, value) if isinstance(value, str) else value
+        return choice(name, present, declared.choices)
+    assert declared.least is not None and declared.most is not None, f"{name} has a range"
+    check = whole_number if declared.kind is int else number
+    return check(name, value, declared.least, declared.most)  # pyright: ignore[reportArgumentType]
 
 
 def shown(value: object) -> str:

@@ -1,8 +1,7 @@
-"""The models that the app offers: checkpoints and untrained presets, loaded when first asked for.
+"""The models that the app offers: checkpoints and untrained presets, loaded on first use.
 
-One model runs at a time on this machine, whoever asked: two visitors share two cores badly, and a race
-that is timed must have them alone. `Models.turn()` is that one turn; Gradio's queue stands before it and
-shows visitors their place.
+One model runs at a time on this machine: two runs would slow each other down, and a timed race needs all cores.
+`Models.turn()` is that one turn; Gradio's queue precedes it and shows visitors their place.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ if TYPE_CHECKING:
     from diffuapriel.benchmark.entry import Entry
     from diffuapriel.checkpoint import CheckpointInfo
 
-KEPT = 4  # loaded checkpoints kept in memory, the least recently used one goes first
-TURN_SECONDS = 120.0  # how long a visitor at the head of the queue waits for the model to be let go
+KEPT = 4  # loaded checkpoints in memory; the least recently used one is dropped first
+TURN_SECONDS = 120.0  # how long the first visitor in the queue waits for the present run to end
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class ModelEntry:
 
 
 class Models:
-    """All model_entries, the checkpoints loaded so far, and the one turn."""
+    """All models, the checkpoints loaded so far, and the one turn."""
 
     def __init__(self, checkpoints: Sequence[str] = (), device: str = "cpu") -> None:
         """checkpoints: folders beside the bundled ones, offered first. Raises what `inspect_checkpoint` raises."""
@@ -79,12 +78,12 @@ class Models:
 
     @property
     def trained(self) -> list[str]:
-        """Labels of the checkpoints; where there is none, of nano with random weights, so that the app runs."""
+        """Labels of the checkpoints; without any, those of nano with random weights, so that the app runs."""
         return [e.label for e in self._entries.values() if e.trained] or self.untrained[: len(ARCHITECTURES)]
 
     @property
     def default(self) -> str:
-        """What the page opens with: the first checkpoint, but on a GPU the largest bundled one where none was named."""
+        """What the page opens with: the first checkpoint; on a GPU, unless checkpoints were given, the largest one."""
         return self._largest or self.trained[0]
 
     @property
@@ -98,7 +97,7 @@ class Models:
         return list(self._entries)
 
     def find(self, label: Any, permitted: Sequence[str] | None = None) -> ModelEntry:
-        """The model_entry of a label that a visitor sent. Raises Refused for any other value."""
+        """The model with a label that a visitor sent. Raises Refused for any other value."""
         return self._entries[choice("model", label, self.everything if permitted is None else permitted)]
 
     def setting(self, permitted: Sequence[str] | None = None) -> Setting:
@@ -106,18 +105,18 @@ class Models:
         return Setting(lambda label: self.find(label, permitted))
 
     def tokenizer(self, model_entry: ModelEntry) -> Tokenizer:
-        """The model_entry's tokenizer, without loading its model."""
+        """A model's tokenizer, without loading the model."""
         return get_tokenizer(model_entry.tokenizer)
 
     def opening_pair(self) -> tuple[str, str]:
-        """The two that the race tab shows first: DiffuApriel and DiffuTran, of one kind."""
+        """The two models that the Race tab opens with: the first DiffuApriel and the first DiffuTran."""
         labels = self.trained
         mamba = next((n for n in labels if "diffutran" not in n), labels[0])
         attention = next((n for n in labels if "diffutran" in n), labels[-1])
         return mamba, attention
 
     def load(self, model_entry: ModelEntry) -> Entry:
-        """The entry's model, ready to run or to race. Presets are built anew: they are large and quick to make."""
+        """The model, ready to run or to race. Presets are not kept: they are large and quick to make."""
         from diffuapriel.benchmark.entry import Entry
         from diffuapriel.benchmark.memory import refusal
 
@@ -146,7 +145,7 @@ class Models:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Have the machine's models to oneself. Use it around everything that runs one, also for loading."""
+        """The exclusive use of the machine: hold it to load or run a model."""
         if not self._turn.acquire(timeout=TURN_SECONDS):
             raise Refused(texts.BUSY.format(seconds=TURN_SECONDS))
         try:
@@ -156,21 +155,21 @@ class Models:
 
 
 def corpus_of(info: CheckpointInfo) -> str:
-    """What a checkpoint's config says it was trained on; its name where it does not say."""
+    """The training corpus in a checkpoint's config; without one, what its name suggests."""
     recipe = info.extra.get("recipe")
     found = info.extra.get("corpus") or (recipe.get("corpus") if isinstance(recipe, dict) else None)
     return found if isinstance(found, str) else ("tales" if info.name.startswith("tales-") else "")
 
 
 def window_of(info: CheckpointInfo) -> int:
-    """How long the windows were that a checkpoint was trained on; 0 where it does not say."""
+    """The length of a checkpoint's training windows; 0 where unknown."""
     recipe = info.extra.get("recipe")
     length = recipe.get("length") if isinstance(recipe, dict) else None
     return length if isinstance(length, int) and 0 < length <= info.config.context_length else 0
 
 
 def preferred(names: Sequence[str]) -> list[str]:
-    """Bundled checkpoints in the order of the architectures, DiffuApriel first, the baseline last; then larger ones."""
+    """Bundled checkpoints by architecture, DiffuApriel first and the baseline last; then larger ones."""
 
     def rank(name: str) -> tuple[int, str]:
         return next(

@@ -1,1 +1,1 @@
-"""The ui part of the app."""
+"""What the tabs share on the page: events, links, HTML, theme, verdicts on tales."""

@@ -74,7 +74,7 @@ def enclosing_tabs() -> gr.Tabs | None:
 
 def query_of(tab: str, settings: Settings, values: Sequence[Any]) -> str:
     """'?tab=...&...' for values as the page sent them. Raises Refused for a bad value and for too long a link."""
-    checked = read(settings, values)
+    checked = {name: component_value(value) for name, value in read(settings, values).items()}
     query = "?" + urlencode({TAB: tab} | {name: plain(value) for name, value in checked.items()}, doseq=True)
     if len(query) > MOST_CHARACTERS:
         raise Refused(texts.LINK_TOO_LONG.format(length=f"{len(query):,}", most=f"{MOST_CHARACTERS:,}"))
@@ -122,6 +122,13 @@ def value_of(given: list[str], component: Any) -> Any:
     return values if is_list else values[-1]
 
 
+def component_value(checked: Any) -> Any:
+    """A checked value as a component holds it: a model by its label."""
+    if isinstance(checked, list):
+        return [component_value(one) for one in checked]
+    return checked if isinstance(checked, int | float | str) else str(checked or "")
+
+
 def check_offered(name: str, value: Any, component: Any) -> None:
     """Raises Refused for what a visitor could not choose in a component with a list of choices."""
     choices = getattr(component, "choices", None)
@@ -153,9 +160,7 @@ def number_or_text(text: str, component: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """A checked value as a link shows it: 0.9, not 0.90000."""
+    """A component's value as a link shows it: 0.9, not 0.90000."""
     if isinstance(value, list):
         return [plain(one) for one in value]
-    if value is None:
-        return ""
     return f"{value:g}" if isinstance(value, float) else str(value)
