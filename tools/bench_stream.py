@@ -1,8 +1,8 @@
-"""How fast steps reach the screen: `python -m tools.bench_stream`, with a model that costs nothing.
+"""Measures how fast steps reach the screen, without a model: `python -m tools.bench_stream`.
 
-The Unmask tab is served and opened in headless Chromium. The clock runs in the page, from the click on Run until
-the last step stands on the canvas; so the time holds everything but a model: the sampler, the messages, Gradio, and
-the drawing. The aims are those of two cores.
+Serves the Unmask tab with precomputed logits and opens it in headless Chromium. The page itself times from the click on
+Run until the last step is on the canvas, so that the time covers everything but a model: sampler, messages, Gradio and
+drawing. The targets are for two cores.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-CASES = ((256, 64, 1.0), (1024, 256, 5.0))  # tokens, steps, seconds that it may take
-MODEL = "a model that costs nothing"
-PATIENCE_MS = 60_000
+CASES = ((256, 64, 1.0), (1024, 256, 5.0))  # tokens, steps, target in seconds
+MODEL = "precomputed logits"
+TIMEOUT_MS = 60_000
 
-# Goes to the start of the former run and clicks Run; answers with the milliseconds until the sentence about the last
-# step is drawn.
+# Goes to the start of the previous run and clicks Run; returns the milliseconds until the line about the last step is
+# drawn.
 CLOCK = """async (last) => {
   const player = document.querySelector("#unmask-player");
   const said = async (wanted) => {
@@ -42,7 +42,7 @@ CLOCK = """async (last) => {
 
 @dataclass
 class FreeModels:
-    """Stands in for `app.server.models.Models`: one model, whose denoiser gives logits that were drawn beforehand."""
+    """Stands in for `app.server.models.Models`: one model, whose denoiser returns precomputed logits."""
 
     device: str = "cpu"
     busy: bool = False
@@ -104,7 +104,7 @@ def serve() -> tuple[Any, str]:
 
 
 def measure(tab: Any, tokens: int, steps: int, repeats: int) -> list[float]:
-    """Seconds from the click to the last step on the screen, one per run; the warm-up run is left out."""
+    """Seconds from the click to the last step on the screen, per run, without the warm-up run."""
     tab.get_by_label("Text with holes").fill("")
     for label, value in (("Length in tokens", tokens), ("Steps", steps)):
         box = tab.locator("input[type=number]:visible").and_(tab.get_by_label(label)).first
@@ -121,9 +121,9 @@ def measure(tab: Any, tokens: int, steps: int, repeats: int) -> list[float]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the table. 1 where an aim is missed, 2 where there is no browser."""
+    """Print the table. Returns 1 if a target is missed, 2 without a browser."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--repeats", type=int, default=3, help="timed runs a case (default: 3)")
+    parser.add_argument("--repeats", type=int, default=3, help="timed runs per case (default: 3)")
     options = parser.parse_args(arguments)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
@@ -143,16 +143,16 @@ def main(arguments: list[str] | None = None) -> int:
             executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"]
         )
         tab = browser.new_page(viewport={"width": 1280, "height": 900})
-        tab.set_default_timeout(PATIENCE_MS)
+        tab.set_default_timeout(TIMEOUT_MS)
         tab.goto(url)
         tab.wait_for_selector("#unmask-player .da-token")
-        for tokens, steps, aim in CASES:
+        for tokens, steps, target in CASES:
             seconds = measure(tab, tokens, steps, options.repeats)
             median = statistics.median(seconds)
-            missed |= median > aim
+            missed |= median > target
             spread = f"{min(seconds):.2f} to {max(seconds):.2f}"
             print(
-                f"{tokens:>5,} tokens x {steps:>3} steps  {median:.2f} s ({spread}), aim {aim:.0f} s",
+                f"{tokens:>5,} tokens x {steps:>3} steps  {median:.2f} s ({spread}), target {target:.0f} s",
                 flush=True,
             )
         browser.close()

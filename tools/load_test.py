@@ -1,8 +1,8 @@
-"""Thirty visitors at once: `python -m tools.load_test`, against an app of its own on this machine.
+"""Load test with many concurrent visitors: `python -m tools.load_test` starts an app and runs against it.
 
-Every visitor is a session of gradio_client. It asks for a text, is told its place in the queue while it waits, gets
-the text, and asks again, until the time is over; then those who still wait are let finish. Printed at the end: runs
-finished, places told, errors, and the server's memory after the first minute and at the end.
+Each visitor is a gradio_client session. It requests a text, reads its queue position while it waits, receives the text
+and requests the next one until the time is up; requests still waiting then are allowed to finish. The report counts
+finished runs, reported positions and errors, and compares the server's memory after the first minute and at the end.
 """
 
 from __future__ import annotations
@@ -17,17 +17,15 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-START_SECONDS = 120  # for the server to be there
-PATIENCE_SECONDS = (
-    60  # for one answer of the server: thirty clients share one process here, and the two cores
-)
-LAST_SECONDS = 300  # for those who still wait when the time is over
-MOST_GROWTH = 0.10  # of memory, from the first minute's end to the end
+START_SECONDS = 120  # for the server to start
+TIMEOUT_SECONDS = 60  # per response: thirty clients share this process and the two cores
+LAST_SECONDS = 300  # for requests that still wait when the time is up
+MOST_GROWTH = 0.10  # of memory, from the end of the first minute to the end
 TEXT = "Mia found a [MASK:6]."
 
 
 class Visitors:
-    """The visitors' threads and what became of their calls."""
+    """The visitors' threads and the outcome of their calls."""
 
     def __init__(self, url: str, number: int, seconds: float) -> None:
         self.url, self.number = url, number
@@ -38,7 +36,7 @@ class Visitors:
         self._lock = threading.Lock()
 
     def run(self) -> None:
-        """All of them at once, to the end."""
+        """Run all visitors at once, to the end."""
         threads = [threading.Thread(target=self._visit, args=(n,), daemon=True) for n in range(self.number)]
         for thread in threads:
             thread.start()
@@ -51,7 +49,7 @@ class Visitors:
 
         try:
             client = Client(
-                self.url, verbose=False, analytics_enabled=False, httpx_kwargs={"timeout": PATIENCE_SECONDS}
+                self.url, verbose=False, analytics_enabled=False, httpx_kwargs={"timeout": TIMEOUT_SECONDS}
             )
             self._count("sessions opened")
             while time.monotonic() < self.until:
@@ -61,7 +59,7 @@ class Visitors:
                 self.errors.append(f"{type(error).__name__}: {error}")
 
     def _ask(self, client: Any, number: int) -> None:
-        """One text; the place in the queue is looked at while it waits."""
+        """Request one text and read the queue position while it waits."""
         job = client.submit(text=TEXT, length=24, steps=16, seed=number, api_name="/unmask")
         told = False
         while not job.done():
@@ -80,7 +78,7 @@ class Visitors:
 
 
 def serve(port: int) -> subprocess.Popen[str]:
-    """The app as a stranger starts it, on 127.0.0.1; returns when it listens. Raises RuntimeError if it does not."""
+    """Start the app as a user would, on 127.0.0.1; returns when it listens. Raises RuntimeError if it does not."""
     server = subprocess.Popen(
         [sys.executable, str(ROOT / "app" / "main.py"), "--port", str(port)],
         stdout=subprocess.PIPE,
@@ -96,11 +94,11 @@ def serve(port: int) -> subprocess.Popen[str]:
             threading.Thread(target=server.stdout.read, daemon=True).start()  # a full pipe would stop it
             return server
         print(line, end="")
-    raise RuntimeError("the app did not start; its last words are above")
+    raise RuntimeError("the app did not start; its last output is above")
 
 
 def watch_memory(pid: int, began: float, seen: list[tuple[float, int]], over: threading.Event) -> None:
-    """Note (seconds since the start, bytes of the server) once per second."""
+    """Record (seconds since the start, resident bytes of the server) once per second."""
     import psutil
 
     process = psutil.Process(pid)
@@ -109,12 +107,12 @@ def watch_memory(pid: int, began: float, seen: list[tuple[float, int]], over: th
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run it and print the counts. 1 where a visitor met an error or memory grew too much."""
-    parser = argparse.ArgumentParser(description="Many visitors at once, against an app of its own.")
-    parser.add_argument("--visitors", type=int, default=30, help="sessions at once (default: %(default)s)")
-    parser.add_argument(
-        "--seconds", type=float, default=120.0, help="how long they ask (default: %(default)s)"
+    """Run the test and print the counts. Returns 1 if a visitor met an error or memory grew too much."""
+    parser = argparse.ArgumentParser(
+        description="Many concurrent visitors against an app that this program starts."
     )
+    parser.add_argument("--visitors", type=int, default=30, help="sessions at once (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=120.0, help="duration (default: %(default)s)")
     parser.add_argument(
         "--port", type=int, default=7890, help="port of the app under load (default: %(default)s)"
     )
@@ -138,7 +136,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def report(visitors: Visitors, seen: list[tuple[float, int]], took: float, alive: bool) -> int:
-    """Print what happened; 0 where all went well."""
+    """Print the counts; returns 0 if all went well."""
     half = min(60.0, took / 2)
     first = next((size for second, size in seen if second >= half), 0)
     last = seen[-1][1] if seen else 0

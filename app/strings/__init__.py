@@ -1,1 +1,1 @@
-"""The strings part of the app."""
+"""The texts of the page, by language."""

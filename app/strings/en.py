@@ -38,12 +38,12 @@ STEPS = "Steps"
 STEPS_INFO = "Fewer steps reveal more tokens at once: faster, but less careful."
 STRATEGY = "Strategy"
 STRATEGIES = {
-    "low_confidence": "low-confidence remasking: most probable first",
+    "low_confidence": "low-confidence: likeliest first",
     "entropy": "entropy: least uncertain first",
     "margin": "margin: clearest winner first",
     "random": "random order",
-    "threshold": "threshold: all that are confident enough",
-    "ancestral": "ancestral: follows the reverse process exactly",
+    "threshold": "threshold: all confident enough",
+    "ancestral": "ancestral: exact reverse process",
     "remdm": "ReMDM: may mask tokens again",
     "first_hitting": "first hitting: one at a time",
 }

@@ -93,26 +93,14 @@ def restored(
         if name not in query:
             continue
         try:
-            value = value_of(query[name], components[number])
-            value = present_names(setting.check(value), value)
-            check_offered(name, value, components[number])
-            updates[number] = gr.update(
-                value=list(dict.fromkeys(value)) if isinstance(value, list) else value
-            )
+            value = component_value(setting.check(value_of(query[name], components[number])))
+            updates[number] = gr.update(value=offered(name, value, components[number]))
         except ValueError as error:
             problems.append(texts.LINK_BAD.format(why=error))
     if problems:
         updates[-2] = render.notes(problems, bad=True)
     updates[-1] = gr.update(selected=tab)
     return updates
-
-
-def present_names(checked: Any, value: Any) -> Any:
-    """`value`, with the older names in it replaced by those that its check returned."""
-    names = checked if isinstance(checked, list | tuple) else [checked]
-    if not all(isinstance(name, str) for name in names):
-        return value
-    return list(names) if isinstance(value, list) else checked
 
 
 def value_of(given: list[str], component: Any) -> Any:
@@ -129,22 +117,19 @@ def component_value(checked: Any) -> Any:
     return checked if isinstance(checked, int | float | str) else str(checked or "")
 
 
-def check_offered(name: str, value: Any, component: Any) -> None:
-    """Raises Refused for what a visitor could not choose in a component with a list of choices."""
+def offered(name: str, value: Any, component: Any) -> Any:
+    """The value, without repetitions. Raises Refused for what a component with a list of choices does not offer."""
     choices = getattr(component, "choices", None)
     if choices is None:
-        return
+        return value
     permitted = [choice for _, choice in choices]
-
-    def check(one: Any) -> None:
+    for one in value if isinstance(value, list) else [value]:
         if one not in permitted:
             values = ", ".join(map(str, permitted))
             raise Refused(texts.NOT_PERMITTED.format(name=name, value=shown(one), permitted=values))
-
-    if isinstance(value, list):
-        several(name, value, len(permitted), check)
-    else:
-        check(value)
+    if not isinstance(value, list):
+        return value
+    return list(dict.fromkeys(several(name, value, len(permitted), lambda one: one)))
 
 
 def number_or_text(text: str, component: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Small pieces of HTML around the player: notes, progress bars, the results of a race. Everything is escaped."""
+"""Escaped HTML around the player: notes, progress bars, tables of results."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ if TYPE_CHECKING:
 
 
 def note(text: str, *, bad: bool = False) -> str:
-    """A line of status; `bad` for what went wrong."""
+    """A status line; `bad` for an error."""
     kind = " da-bad" if bad else ""
     return f'<div class="da-note{kind}" role="status">{html.escape(text)}</div>'
 
 
 def notes(lines: Sequence[str], *, bad: bool = False) -> str:
-    """Several lines, one a paragraph; `bad` for what went wrong."""
+    """Several status lines; `bad` for errors."""
     kind = " da-bad" if bad else ""
     return f'<div class="da-note{kind}">{"".join(f"<div>{html.escape(line)}</div>" for line in lines)}</div>'
 
 
 def progress(fraction: float, text: str) -> str:
-    """A progress bar with a line under it; `fraction` from 0 to 1."""
+    """A progress bar with a line below it; `fraction` is from 0 to 1."""
     label = html.escape(text)
     bar = f'<progress max="1" value="{fraction:.4f}" aria-label="{label}"></progress>'
     return f'<div class="da-note">{bar}{label}</div>'
 
 
 def lead(title: str, text: str) -> str:
-    """The head of a section."""
+    """The heading and the introduction of a section."""
     heading = f"<h2>{html.escape(title)}</h2>" if title else ""
     return f'<div class="da-lead">{heading}{html.escape(text)}</div>'
 
 
 def results(result: RaceResult) -> str:
-    """The table of a race, fastest first, and what was fair under it."""
+    """The table of a race, fastest first, and what makes it fair."""
     from diffuapriel.benchmark.memory import format_bytes
 
     entries = sorted(result.entries, key=lambda entry: entry.seconds)
@@ -62,7 +62,7 @@ def results(result: RaceResult) -> str:
 
 
 def table(columns: Sequence[str], rows: Sequence[str]) -> str:
-    """A table of results. `rows` are whole <tr> elements, already escaped."""
+    """A table of results. `rows` are complete <tr> elements, already escaped."""
     head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
     return (
         f'<div class="da-scroll" tabindex="0"><table class="da-results"><thead><tr>{head}</tr></thead>'
@@ -71,6 +71,6 @@ def table(columns: Sequence[str], rows: Sequence[str]) -> str:
 
 
 def fair(lines: Sequence[str]) -> str:
-    """What was fair, under its heading."""
+    """The points that make a comparison fair, with their heading."""
     points = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
     return f'<div class="da-fair"><h3>{html.escape(texts.WHAT_WAS_FAIR)}</h3><ul>{points}</ul></div>'

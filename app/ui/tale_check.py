@@ -1,7 +1,7 @@
-"""Under the canvas of a tales model: is the text grammatical, is it consistent, and where does it break?
+"""The verdict under the canvas of a tales model: whether each story is grammatical and consistent, and where it breaks.
 
-It is said while the text is still filling up too: then of what stands there so far. The only HTML of the app that
-holds model text, so every piece of it is escaped here.
+While the canvas fills up, the verdict covers what has been revealed so far. This is the only HTML of the app that
+contains model text, so every piece of it is escaped here.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Story:
 
 @dataclass(frozen=True)
 class Finding:
-    """What is known of one story. `consistent` is None where it cannot be said; `text` is what `offset` counts in."""
+    """The verdict on one story. `consistent` is None where it is unknown; `offset` counts characters of `text`."""
 
     grammatical: bool
     consistent: bool | None
@@ -86,14 +86,14 @@ def split(ids: Sequence[int], eos_id: int) -> list[Story]:
 
 
 def stories(ids: Sequence[int], tokenizer: Tokenizer) -> tuple[list[str], bool]:
-    """The texts between <|endoftext|>s that are not empty, and whether the last one has no end of its own."""
+    """The non-empty texts between <|endoftext|> tokens, and whether the last one is cut off."""
     found = split(ids, tokenizer.eos_id)
     cut = bool(found) and not found[-1].closed
     return [tokenizer.decode(story.ids) for story in found], cut
 
 
 def examine(story: Story, tokenizer: Tokenizer, level: int, finished: bool) -> Finding:
-    """What is known of one story. `finished`: no hole is left on the canvas, so one without an end is cut."""
+    """The verdict on one story. `finished`: the canvas has no mask left, so a story without an end is cut off."""
     if tokenizer.mask_id not in story.ids and (story.closed or finished):
         from diffuapriel.tales import language as tales
 
@@ -139,7 +139,7 @@ def parts(story: Story, tokenizer: Tokenizer) -> Iterator[tuple[int, Part]]:
 
 
 def token_at(ids: Sequence[int], tokenizer: Tokenizer, offset: int) -> int:
-    """Index of the token that holds the character at `offset` of the decoded text, the last one beyond the end."""
+    """Index of the token that holds the character at `offset` of the decoded text; the last one beyond its end."""
     for index, token in enumerate(ids):
         if token == tokenizer.mask_id:
             return max(0, index - 1)

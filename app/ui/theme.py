@@ -1,7 +1,4 @@
-"""The looks of the page around the player: a calm theme, system fonts, one accent color, light and dark.
-
-And the one script of the page itself: the line that says a visitor's place in the queue.
-"""
+"""The page around the player: theme (system fonts, one accent color, light and dark) and the queue-position script."""
 
 from __future__ import annotations
 
@@ -19,14 +16,14 @@ MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 
 
 def head() -> str:
-    """What the page's head holds beside Gradio's: app/ui/turn.js, with its words."""
+    """What the page adds to Gradio's head: app/ui/turn.js with its texts."""
     words = json.dumps({"place": texts.QUEUE_PLACE, "language": texts.LANGUAGE})
-    words = words.replace("<", "\\u003c")  # nothing ends a script early
+    words = words.replace("<", "\\u003c")  # so that no text ends the script early
     return f"<script>{TURN.read_text(encoding='utf-8').replace('WORDS', words, 1)}</script>"
 
 
 def theme() -> gr.themes.Base:
-    """Slate and one cyan, the player's accent; no web fonts, so nothing is requested from anywhere."""
+    """Slate and cyan, the player's accent; no web fonts, so that the page makes no outside request."""
     return gr.themes.Base(
         primary_hue=gr.themes.colors.cyan,
         neutral_hue=gr.themes.colors.slate,

@@ -1,1 +1,1 @@
-"""The unmask part of the app."""
+"""The Unmask tab."""
