@@ -84,23 +84,10 @@ def frame_of(state: State, began: float | None = None, denoiser_ms: float = 0.0)
 
 def frame_to_dict(frame: StepFrame) -> dict[str, Any]:
     """The frame as JSON values, as player.js reads them."""
-    return {
-        "step": frame.step,
-        "t": frame.t,
-        "ids": list(frame.ids),
-        "revealed": list(frame.revealed),
-        "remasked": list(frame.remasked),
-        "confidence": list(frame.confidence),
-        "entropy": list(frame.entropy),
-        "top_k": {str(p): [list(pair) for pair in pairs] for p, pairs in frame.top_k.items()},
-        "nfe": frame.nfe,
-        "ms": frame.ms,
-        "denoiser_ms": frame.denoiser_ms,
-        "why": {str(p): list(pair) for p, pair in frame.why.items()},
-        "runner_up": frame.runner_up,
-        "threshold": frame.threshold,
-        "edits": {str(p): kind for p, kind in frame.edits.items()},
-    }
+    values = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(frame).items()}
+    top_k = {str(p): [list(pair) for pair in pairs] for p, pairs in frame.top_k.items()}
+    why = {str(p): list(pair) for p, pair in frame.why.items()}
+    return {**values, "top_k": top_k, "why": why, "edits": {str(p): kind for p, kind in frame.edits.items()}}
 
 
 def _numbers(values: NDArray[np.float64]) -> tuple[float | None, ...]:

@@ -224,31 +224,17 @@ def _upgrade(data: dict[str, Any]) -> None:
 
 
 def frames_of(data: dict[str, Any]) -> tuple[StepFrame, ...]:
-    """The frames of a checked trace."""
-
-    def number(value: float | None) -> float | None:
-        return None if value is None else float(value)
-
+    """The frames of a checked trace; missing fields get the defaults of `StepFrame`."""
     return tuple(
-        StepFrame(
-            step=f["step"],
-            t=float(f["t"]),
-            ids=tuple(f["ids"]),
-            revealed=tuple(f["revealed"]),
-            remasked=tuple(f["remasked"]),
-            confidence=tuple(map(number, f["confidence"])),
-            entropy=tuple(map(number, f["entropy"])),
-            top_k={int(p): tuple((i, float(q)) for i, q in pairs) for p, pairs in f["top_k"].items()},
-            nfe=f["nfe"],
-            ms=float(f["ms"]),
-            denoiser_ms=float(f.get("denoiser_ms", 0.0)),
-            why={int(p): (rank, float(score)) for p, (rank, score) in f.get("why", {}).items()},
-            runner_up=number(f.get("runner_up")),
-            threshold=number(f.get("threshold")),
-            edits={int(p): kind for p, kind in f.get("edits", {}).items()},
-        )
-        for f in data["frames"]
+        StepFrame(**{name: _python(value) for name, value in frame.items()}) for frame in data["frames"]
     )
+
+
+def _python(value: Any) -> Any:
+    """A JSON value with tuples for lists, and integers for the keys of objects."""
+    if isinstance(value, dict):
+        return {int(key): _python(item) for key, item in value.items()}
+    return tuple([_python(item) for item in value]) if isinstance(value, list) else value
 
 
 def _no_constant(name: str) -> None:
