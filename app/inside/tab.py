@@ -1,7 +1,7 @@
 """The Inside tab: what the denoiser does at one step, for up to three models side by side.
 
-`diffuapriel.interpret` measures; this tab checks and draws. Look measures the influence on one output and redraws the
-closer look at one model (app/inside/closer.py); choosing a token does so again.
+`diffuapriel.interpret` measures; this tab checks and draws. Inspect measures the influence on one output and redraws
+the closer look at one model (app/inside/closer.py); choosing a token does so again.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class InsideTab:
         gr.HTML(render.lead("", texts.INSIDE_LEAD), apply_default_css=False)
         text, chosen, time, method, position = self._build_settings()
         look, stop, status = run_row(
-            "inside", texts.INSIDE_LOOK, ready=texts.INSIDE_READY, examples=texts.INSIDE_EXAMPLES, text=text
+            "inside", texts.INSIDE_RUN, ready=texts.INSIDE_READY, examples=texts.INSIDE_EXAMPLES, text=text
         )
         rows = gr.HTML(**view_arguments(), elem_id="inside-rows")
         numbers = gr.JSON(visible=False, label="Influence")
@@ -67,7 +67,7 @@ class InsideTab:
             gr.HTML(render.lead(texts.INFLUENCE_TITLE, texts.INFLUENCE_LEAD), apply_default_css=False)
             influence = gr.Plot(show_label=False, elem_id="inside-influence", visible=False)
             schedule, redraw_on = self.closer.build(text, chosen, time, position)
-        # In the page, not on the server: a new text's first mask must be chosen before anyone can press Look.
+        # In the page, not on the server: a new text's first mask must be chosen before anyone can press Inspect.
         text.change(None, None, position, js="() => [-1]", **AT_ONCE)
         picked = rows.select(picked_position, None, position, **AT_ONCE)
         handler = guarded_stream(self.look, lambda message: (*[SKIP] * 4, render.note(message, bad=True)))

@@ -232,7 +232,7 @@ INSIDE_METHODS = {
 }
 INSIDE_POSITION = "Output position"
 INSIDE_POSITION_INFO = "Or choose a token below. -1: the first mask."
-INSIDE_LOOK = "Inspect"
+INSIDE_RUN = "Inspect"
 INSIDE_READY = "Press Inspect, then choose any token."
 INSIDE_TOO_LONG = "the text takes {tokens} tokens; here it may take up to {most}"
 INSIDE_TWICE = "a model is chosen twice; choose different ones"
