@@ -83,8 +83,6 @@ def shapes_of(rows: Iterable[Row], filling: bool | None = None) -> list[Shape]:
 
 
 SHAPE = Column("", lambda item: item.shape)
-STEPS = Column("steps", lambda row: str(row.steps))
-RATE = Column("tokens/s", lambda row: f"{row.tokens_per_second:,.0f}")
 
 
 def _ms(entry: str, title: str, value: Callable[[Any], str]) -> Column:
@@ -136,7 +134,7 @@ FORWARD_DETAILS = (
     Column("", lambda row: LABELS[row.entry]),
     Column("ms, range", lambda row: f"{row.min_ms:,.2f} to {row.max_ms:,.2f}"),
     Column("rounds", lambda row: f"{len(row.ms)}"),
-    RATE,
+    Column("tokens/s", lambda row: f"{row.tokens_per_second:,.0f}"),
     Column("of the roofline", lambda row: f"{row.roofline_share:.0%}"),
     Column("peak", lambda row: format_bytes(row.peak_bytes)),
     Column("kernels seen", lambda row: ", ".join(row.kernels)),
@@ -161,7 +159,8 @@ BACKEND_COLUMNS = (
 )
 SAMPLER = (
     SHAPE,
-    STEPS,
+    Column("steps", lambda row: str(row.steps)),
+    Column("seconds", lambda row: f"{row.median_ms / 1000:.2f}"),
     Column("ms/step", lambda row: f"{row.ms_per_step:,.2f}"),
     Column("of it denoiser", lambda row: f"{row.ms_per_step * (1 - row.outside_share):,.2f}"),
     Column("outside the denoiser", lambda row: f"{row.outside_share:.1%}"),
@@ -171,6 +170,7 @@ MEMORY = (
     Column("length", lambda row: f"{row.length:,}"),
     Column("peak", lambda row: format_bytes(row.peak_bytes)),
     Column("held before", lambda row: format_bytes(row.baseline_bytes)),
+    Column("added by the pass", lambda row: format_bytes(row.peak_bytes - row.baseline_bytes)),
 )
 ROUNDS = (
     Column("", lambda row: row.entry),

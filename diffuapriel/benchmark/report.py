@@ -15,7 +15,7 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from diffuapriel.benchmark.result import read_record, read_schema
 from diffuapriel.benchmark.roofline import MeasuredPeaks
@@ -35,6 +35,16 @@ OLD_KEYS = {  # of version 1
     "weight_bytes": "baseline_bytes",
 }
 OLD_ENTRIES = {"official": "mamba_ssm"}
+# Values that follow from a row.
+DERIVED = (
+    "median_ms",
+    "min_ms",
+    "max_ms",
+    "tokens_per_second",
+    "roofline_share",
+    "ms_per_step",
+    "outside_share",
+)
 
 
 @dataclass(frozen=True)
@@ -56,8 +66,6 @@ class Machine:
 @dataclass(frozen=True)
 class Row:
     """One entry at one shape."""
-
-    derived: ClassVar[tuple[str, ...]] = ("median_ms", "min_ms", "max_ms", "tokens_per_second")
 
     entry: str
     length: int
@@ -110,8 +118,6 @@ class ScanRow(Row):
 class RooflineRow(Row):
     """A row with the least time that the peaks of the same run allow."""
 
-    derived: ClassVar[tuple[str, ...]] = (*Row.derived, "roofline_share")
-
     roofline_ms: float
 
     @property
@@ -132,8 +138,6 @@ class ForwardRow(RooflineRow):
 class GenerationRow(Row):
     """A whole generation from nothing, sampler and head included, in `steps` steps."""
 
-    derived: ClassVar[tuple[str, ...]] = (*Row.derived, "ms_per_step")
-
     steps: int
 
     @property
@@ -148,8 +152,6 @@ class SamplerRow(GenerationRow):
     On a CPU the calls are timed within the generation. On a GPU as many passes of the bare backbone are timed
     interleaved with it; final norm and head then count as part of the sampler.
     """
-
-    derived: ClassVar[tuple[str, ...]] = (*GenerationRow.derived, "outside_share")
 
     hidden_ms: tuple[float, ...]
 
@@ -184,8 +186,6 @@ class MemoryRow(Row):
     On a CPU it is the highest resident size of a process, and `baseline_bytes` what the process held before the pass.
     On a GPU it is the most bytes allocated, and `baseline_bytes` are the weights.
     """
-
-    derived: ClassVar[tuple[str, ...]] = ()
 
     peak_bytes: int
     baseline_bytes: int
@@ -285,7 +285,7 @@ class BenchReport:
         values = dataclasses.asdict(dataclasses.replace(self, sweep=None))
         for part in ROWS:
             for row, plain in zip(getattr(self, part), values[part], strict=True):
-                plain |= {name: getattr(row, name) for name in row.derived}
+                plain |= {name: getattr(row, name) for name in DERIVED if row.ms and hasattr(row, name)}
         values["sweep"] = self.sweep.to_dict() if self.sweep else None
         return {"schema": SCHEMAS[self.device], "version": VERSION, **values}
 

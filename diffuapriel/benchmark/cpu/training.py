@@ -19,7 +19,7 @@ from diffuapriel.benchmark.plan import Bench
 from diffuapriel.benchmark.report import TrainingRow
 from diffuapriel.benchmark.timing import interleaved, undisturbed
 from diffuapriel.data.registry import open_corpus
-from diffuapriel.diffusion.objective import nelbo, stratified_t
+from diffuapriel.diffusion.objective import nelbo, stratified_t, van_der_corput_order
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.tokenizer import get_tokenizer
@@ -111,7 +111,7 @@ def _plain(config: TrainConfig) -> tuple[float, list[float]]:
                     min_lr_ratio=config.min_lr_ratio,
                 )
             generator.manual_seed(noise_seed(config.seed, step))
-            t = stratified_t(len(ids), generator)
+            t = stratified_t(len(ids), generator)[van_der_corput_order(len(ids))]
             loss = nelbo(model, ids, schedule, config.model_config.mask_id, t=t, generator=generator).loss
             optimizer.zero_grad()
             loss.backward()

@@ -85,9 +85,8 @@ def _triton(
     from diffuapriel.ops.triton.mixer import mixer
 
     *weights, norm_weight = _weights(module)
-    kept = (
-        norm_weight if torch.is_grad_enabled() else None
-    )  # an engine folds it into out_proj (model/engine.py)
+    # Without gradients, as in an engine, the norm's weight is folded into out_proj (model/engine.py).
+    kept = norm_weight if torch.is_grad_enabled() else None
     g, squares = mixer(projected, *weights, norm_weight=kept, groups=module.config.n_groups)
     return g, scaled(halves, squares, module.config.d_inner), squares.detach()
 

@@ -114,7 +114,7 @@ def test_a_table_is_markdown_that_lines_up() -> None:
 
 def test_our_training_loop_and_a_plain_one_reach_the_same_losses_and_are_compared() -> None:
     """Losses that differ are refused: the two must do the same work."""
-    result = compare_training(batch=1, length=128, updates=2, repeats=1)
+    result = compare_training(batch=3, length=128, updates=2, repeats=1)
     ours, plain = result
     assert ours.over(plain).median == pytest.approx(plain.median_ms / ours.median_ms)
     assert "a plain loop's time over that of train()" in format_report(report_of(training=(ours, plain)))
