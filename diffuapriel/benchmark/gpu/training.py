@@ -31,11 +31,15 @@ def measure_training(bench: Bench) -> Iterator[list[Row | Problem]]:
     for length in bench.plan.training_lengths:
         batch = max(1, bench.plan.training_tokens // length)
         bench.say(f"training: {batch} x {length:,} tokens")
-        updates = {backend: _Update(bench, backend, length, batch) for backend in bench.plan.backends}
-        # Settled: the first update after the others' warm-up allocates its memory anew.
-        ms, problems = time_entries(updates, Problem("training", length, batch), bench, settle=True)
-        rows = [TrainingRow(name, length, batch, ms[name], updates[name].compiled) for name in ms]
-        yield [*rows, *problems]
+        yield _one_shape(bench, length, batch)
+
+
+def _one_shape(bench: Bench, length: int, batch: int) -> list[Row | Problem]:
+    updates = {backend: _Update(bench, backend, length, batch) for backend in bench.plan.backends}
+    # Settled: the first update after the others' warm-up allocates its memory anew.
+    ms, problems = time_entries(updates, Problem("training", length, batch), bench, settle=True)
+    rows = [TrainingRow(name, length, batch, ms[name], updates[name].compiled) for name in ms]
+    return [*rows, *problems]
 
 
 class _Update:
