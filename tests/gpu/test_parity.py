@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from diffuapriel.ops.recurrent import ScanInputs
 from diffuapriel.ops.ssd import BACKENDS, unsupported_reason
 from tests.gpu.parity import TOLERANCE, outer_gradient, poison, relative_error
 
@@ -96,7 +97,7 @@ SIZES = ("batch", "length", "heads", "groups", "headdim", "state")
 def test_every_backend_agrees_with_the_recurrence(case: Case, dtype: torch.dtype, device, record) -> None:
     call = random_call(case, dtype, device)
     exact = [v.double().requires_grad_() for v in call]
-    expected = BACKENDS["recurrent"](*exact, case.reverse)
+    expected = BACKENDS["recurrent"](ScanInputs(*exact), case.reverse)
     outer = [outer_gradient(v.detach(), t) for v, t in zip(expected, (dtype, torch.float32))]
     truth = [
         *(v.detach() for v in expected),
@@ -120,7 +121,7 @@ def errors_of(
     """The relative error of every output and gradient of one backend, its memory poisoned before either pass."""
     inputs = [v.clone().requires_grad_() for v in call]
     poison(truth)
-    outputs = BACKENDS[name](*inputs, case.reverse)
+    outputs = BACKENDS[name](ScanInputs(*inputs), case.reverse)
     assert outputs[0].dtype == call[0].dtype
     poison(truth)
     got = [*(v.detach() for v in outputs), *torch.autograd.grad(outputs, inputs, outer)]

@@ -118,12 +118,12 @@ def test_a_replayed_step_is_the_step_itself(strategy):
     s = of(strategy, steps=7, top_p=0.9)
     with torch.no_grad():
         recorded = prepared(s, denoiser, ids)
-        assert recorded.advance != recorded.step
-        recorded.go()
+        assert recorded.replay not in (None, recorded.step)
+        recorded.run()
         first = recorded.result()
-        recorded.advance = recorded.step
-        recorded.start(s.config, recorded.state, recorded.ahead)
-        recorded.go()
+        recorded.replay = recorded.step
+        recorded.start(s.config, recorded.state, recorded.plan)
+        recorded.run()
         assert torch.equal(recorded.result(), first)
 
 
