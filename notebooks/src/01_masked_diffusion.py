@@ -9,36 +9,36 @@
 # %% [markdown]
 # # 01 · Masked diffusion from nothing
 #
-# Most language models write from left to right, one token after the other. A *masked diffusion* model writes
-# differently. It starts with a row of blanks and fills them in, in any order, and it can see both sides of every
-# blank. In this lesson you build one: the noise, the loss, the training and the sampler. Then you watch it write.
+# Most language models write from left to right, one token after another. A *masked diffusion* model writes differently.
+# It starts with a row of blanks and fills them in any order, and it sees both sides of every blank. In this lesson you
+# build one: the noise, the loss, the training and the sampler. Then you watch it write.
 #
 # **You will be able to**
 #
-# - corrupt a text the way a diffusion model needs it, and say what the time *t* means;
-# - explain why the loss is weighted by *1/t*, and check it with numbers;
-# - train a small Mamba model until it writes correct little stories;
-# - turn that model into a writer, and say what a step costs and what it buys.
+# - corrupt a text as a diffusion model needs it, and say what the time *t* means;
+# - explain why the loss is weighted by *1/t*, and check it numerically;
+# - train a small Mamba model until most of its short stories are correct;
+# - turn that model into a writer, and say what a step costs and what you get for it.
 #
-# **You need** Python, a little PyTorch (tensors, a training loop), and what a probability is.
+# **You need** Python, a little PyTorch (tensors, a training loop), and to know what a probability is.
 #
 # | part | minutes |
 # |---|---|
 # | 1. Watch one write | 5 |
 # | 2. The forward process: adding noise | 8 |
 # | 3. The loss, and why 1/t | 12 |
-# | 4. Training | 8, of which about 3 are waiting |
+# | 4. Training | 8 (about 3 of them waiting) |
 # | 5. A sampler by hand | 10 |
 # | 6. The package's sampler, and the player | 6 |
 # | 7. Filling holes | 4 |
 #
 # {{measured}}
 #
-# At some places you are asked to **predict, then run**: the cell below the question shows buttons. Click a letter
-# before you run the cell after it. A wrong guess teaches more than no guess. Two **exercises** check your answer.
+# Now and then you are asked to **predict, then run**: the cell below the question shows buttons. Click a letter before
+# you run the cell after it. A wrong guess teaches more than no guess. Two **exercises** check your answer.
 
 # %% [markdown]
-# The next cell only prepares things. Run it. `QUICK` is True where the tests of this project run the lesson.
+# The next cell only prepares things. Run it. `QUICK` is True only when the project's tests run the lesson.
 
 # %%
 import math
@@ -57,10 +57,10 @@ prepare()
 # %% [markdown]
 # ## 1. Watch one write
 #
-# A model comes with this project. It was trained on *tales*, short stories made for it. Here it is given
-# a name, and after it nothing but blanks. A blank is a token of its own, called `[MASK]`. At every step the model looks
-# at the whole row and turns a mask into text. Press play, drag the slider, and point at a token to see what else the
-# model had in mind.
+# This project comes with a trained model. Its training texts are *tales*, short stories made for the project. Here we
+# give it a name, followed only by blanks. A blank is a special token called `[MASK]`. At every step the model looks at
+# the whole row and turns a mask into text. Press play, drag the slider, and point at a token to see what else the model
+# considered.
 
 # %%
 from diffuapriel import Canvas, Sampler, SamplerConfig, generate, get_schedule, load_checkpoint
@@ -75,16 +75,16 @@ if name in bundled():
     canvas = Canvas.from_text("Mia", its_tokenizer, length=128)
     Player().record(writer, trained, canvas, its_tokenizer, model=name)
 else:
-    print(f"{name} is not here yet. Go on: in a few minutes you will have a model of your own.")
+    print(f"{name} is missing. Go on: in a few minutes you will have a model of your own.")
 
 # %% [markdown]
-# Watch the order. The text does not grow from left to right. It appears in many places at once, and what comes
-# later fits what was there before, on both sides.
+# Watch the order. The text does not grow from left to right. What comes later fits what is already there, on both
+# sides.
 
 # %% [markdown]
 # ## 2. The forward process: adding noise
 #
-# Our own model shall learn the easiest tales, of one sentence each.
+# We train our own model on the simplest tales, of one sentence each.
 
 # %%
 from diffuapriel.tales import language as tales
@@ -92,22 +92,23 @@ from diffuapriel.tales import language as tales
 rng = random.Random(0)
 for _ in range(5):
     print(tales.generate(1, rng))
-print(f"\nThere are {tales.count(1):,} different ones.")
+print(f"\nThere are {tales.count(1):,} different stories.")
 
 # %% [markdown]
-# A model sees numbers. A *tokenizer* cuts a text into tokens and numbers them. Two tokens are special: one marks the
-# end of a text, the other is `[MASK]`. To make all rows equally long, we repeat the end-of-text token after a story.
+# A model sees numbers. A *tokenizer* cuts a text into tokens and gives each its number. Two tokens are special: one
+# marks the end of a text, the other is `[MASK]`. To make all rows equally long, we repeat the end-of-text token after
+# each story.
 
 # %%
 from diffuapriel import get_tokenizer
 
 tokenizer = get_tokenizer("gpt2-4k")
 EOS, MASK = tokenizer.eos_id, tokenizer.mask_id  # the two special tokens
-LENGTH = 18  # tokens in a row: these stories have 17 at most, and one marks the end
+LENGTH = 18  # tokens in a row: at most 17 for the story, and one for its end
 
 
 def draw_stories(rows, rng):
-    """`rows` new stories as a table of token ids, (rows, LENGTH)."""
+    """New stories as a table of token ids, (rows, LENGTH)."""
     table = []
     for _ in range(rows):
         ids = tokenizer.encode(tales.generate(1, rng))
@@ -126,20 +127,20 @@ print(story[0].tolist())
 print(draw(story[0]))
 
 # %% [markdown]
-# Noise, for text, is forgetting. **The forward process** hides tokens as time *t* runs from 0 to 1.
+# For text, noise means hiding tokens. **The forward process** hides more and more of them as time *t* runs from 0 to 1.
 #
 # - At *t* = 0 nothing is hidden.
-# - At time *t* each token has been replaced by `[MASK]` with probability *t*, each for itself.
+# - At time *t* each token has been replaced by `[MASK]` with probability *t*, independently of the others.
 # - At *t* = 1 (nearly) everything is hidden.
 #
-# The chance that a token is still *visible* has a name, **alpha(t)**. We take alpha(t) = 1 − 0.999 *t*. The
-# thousandth that stays keeps a logarithm finite, later on; forget it until then.
+# The probability that a token is still *visible* is called **alpha(t)**. We take alpha(t) = 1 − 0.999 *t*. The
+# remaining thousandth keeps a logarithm finite later on; ignore it until then.
 
 
 # %%
 def my_corrupt(ids, t, generator):
-    """ids (rows, length), t (rows,): a time for each row. Returns ids with [MASK]s."""
-    alpha = 1 - 0.999 * t  # chance that a token stays visible
+    """ids (rows, length), t (rows,): one time per row. Returns ids with [MASK]s."""
+    alpha = 1 - 0.999 * t  # probability that a token stays visible
     hidden = torch.rand(ids.shape, generator=generator) < 1 - alpha[:, None]
     return ids.masked_fill(hidden, MASK)
 
@@ -149,9 +150,9 @@ for t in (0.0, 0.25, 0.5, 0.75, 1.0):
     print(f"t = {t:.2f}  {draw(my_corrupt(story, torch.tensor([t]), generator)[0])}")
 
 # %% [markdown]
-# Is it right? Three checks. The hidden share must be *t*, up to chance. The package has the same function; given the
-# same random numbers it must hide the very same tokens. And `check.corruption` tries cases of its own, as it will do
-# with what you write.
+# Is it right? We check three things. The hidden share must be *t*, up to chance. The package has the same function;
+# given the same random numbers, it must hide exactly the same tokens. And `check.corruption` tries cases of its own, as
+# the checkers will do with the code you write.
 
 # %%
 from diffuapriel.diffusion.objective import corrupt
@@ -170,15 +171,16 @@ for t in (0.2, 0.5, 0.9):
 check.corruption(my_corrupt)
 
 # %% [markdown]
-# ### Exercise 1: hide exactly so many
+# ### Exercise 1: hide a fixed number of tokens
 #
-# Sometimes one wants to hide *exactly* `count` tokens of each row, every choice of places being equally likely. Write
-# it. You may use `torch.rand` once.
+# Sometimes we want to hide *exactly* `count` tokens in each row, with every choice of positions equally likely. Write
+# this function. You may use `torch.rand` once.
 #
-# <details><summary>Hint 1</summary>Give every place a random number. What do the places with the smallest numbers
-# have in common?</details>
-# <details><summary>Hint 2</summary><code>scores.argsort(1)</code> lists the places of a row from the smallest score to
-# the largest. Take the first <code>count</code> columns, and <code>ids.scatter(1, places, MASK)</code>.</details>
+# <details><summary>Hint 1</summary>Give every position a random number. How can you use these numbers to pick exactly
+# <code>count</code> positions?</details>
+# <details><summary>Hint 2</summary><code>scores.argsort(1)</code> lists the positions of a row from the smallest score
+# to the largest. Take the first <code>count</code> columns, then use <code>ids.scatter(1, positions,
+# MASK)</code>.</details>
 
 
 # %% tags=["exercise"]
@@ -191,8 +193,8 @@ def mask_exactly(ids, count, generator):
 def mask_exactly(ids, count, generator):
     """ids (rows, length). Returns ids with exactly `count` [MASK]s in each row."""
     scores = torch.rand(ids.shape, generator=generator)
-    places = scores.argsort(1)[:, :count]
-    return ids.scatter(1, places, MASK)
+    positions = scores.argsort(1)[:, :count]
+    return ids.scatter(1, positions, MASK)
 
 
 # %%
@@ -201,17 +203,17 @@ check.mask_exactly(mask_exactly)
 # %% [markdown]
 # ## 3. The loss, and why 1/t
 #
-# The model shall undo the noise. It is given a corrupted story, and for each hidden place it answers with a
-# probability for every token it knows. If it gave the right token the probability *p*, we charge it **−log p**. This
-# is its *cost*, the cross-entropy. With the natural logarithm its unit is the *nat*: a sure and right guess costs 0, a
-# fair coin costs log 2 = 0.69.
+# The model's job is to undo the noise. It is given a corrupted story, and for each hidden position it answers with a
+# probability for every token it knows. If it gave the right token the probability *p*, we charge it **−log p**. This is
+# its *cost*, the cross-entropy. With the natural logarithm the unit is the *nat*: a guess that is certain and right
+# costs 0, and a fair coin costs log 2 = 0.69.
 #
-# But at which *t* do we ask? Easy questions (small *t*) and hard ones (large *t*) must be weighed. Here is a fair way.
-# Imagine that the model writes the story **one token at a time, in random order**.
+# But at which *t* do we ask? Easy questions (small *t*) and hard ones (large *t*) need the right weights. To find them,
+# imagine that the model writes the story **one token at a time, in random order**.
 #
-# 1. When *m* tokens are still hidden, the next one appears at one of these *m* places. Its expected cost is the
-#    *mean* cost over the hidden places: the sum of their costs, times 1/*m*.
-# 2. The story costs the sum of this over *m* = length, ..., 2, 1.
+# 1. When *m* tokens are still hidden, the next one appears at one of these *m* positions. Its expected cost is the
+#    *mean* cost over the hidden positions: the sum of their costs, times 1/*m*.
+# 2. The cost of the story is the sum of this over *m* = length, ..., 2, 1.
 # 3. Hiding with probability *t* hides about *m* = *t* · length tokens. When *t* runs evenly from 0 to 1, *m* runs
 #    evenly from 0 to length. So the sum over *m* is length times the average over *t*, and
 #    length · 1/*m* = length · 1/(*t* · length) = **1/t**.
@@ -220,19 +222,19 @@ check.mask_exactly(mask_exactly)
 #
 # $$\mathrm{NELBO}(x) \;=\; \mathbb{E}_t\Big[\,\frac{1}{t} \sum_{i \text{ hidden}} -\log p(x_i \mid x_t)\Big]$$
 #
-# The name is *negative evidence lower bound*. It is a bound because it charges the average over all orders of writing,
-# while the model may write the same story in any of them: its true cost is this much or less.
+# The name stands for *negative evidence lower bound*. It is a bound because it charges the average over all orders of
+# writing, while the model may write the same story in any of them: the true cost is at most this much.
 #
-# We divide by the number of **all** tokens, hidden or not. Then the unit is nats a token.
+# We divide by the number of **all** tokens, hidden or not. Then the unit is nats per token, or nats/token.
 
 # %% [markdown]
-# **Predict, then run.** There are $V$ tokens that can be an answer. A model that knows nothing gives all of them the
-# same chance, $1/V$. What is its loss, in nats a token?
+# **Predict, then run.** There are $V$ possible answers. A model that knows nothing gives all of them the same
+# probability, $1/V$. What is its loss in nats/token?
 #
 # - **A** · it depends on the story
-# - **B** · log V / 2, as on average half of the tokens are hidden
+# - **B** · log V / 2, because on average half of the tokens are hidden
 # - **C** · log V
-# - **D** · more than log V, as 1/t can be large
+# - **D** · more than log V, because 1/t can be large
 
 # %%
 guess_1 = predict("A", "B", "C", "D")
@@ -240,33 +242,33 @@ guess_1
 
 # %% [markdown]
 # Now the loss, in seven lines. The model is any function of three things: the corrupted ids, a *noise level* for each
-# row (−log alpha(t), which the package calls *sigma*: another way to tell the time), and the places at which we want
-# answers. It answers with *logits*: numbers that become probabilities by the softmax. `[MASK]` is no answer, so we cut
-# off its column, the last one.
+# row (−log alpha(t), which the package calls *sigma*: another way to tell the time), and the positions at which we want
+# answers. It answers with *logits*: numbers that the softmax turns into probabilities. `[MASK]` is not a valid answer,
+# so we cut off its column, the last one.
 
 
 # %%
 def my_loss(model, ids, t, generator):
-    """NELBO in nats a token; ids (rows, length), t (rows,)."""
+    """NELBO in nats/token; ids (rows, length), t (rows,)."""
     noisy = my_corrupt(ids, t, generator)
     hidden = noisy == MASK
     sigma = -torch.log(1 - 0.999 * t)
     logits = model(noisy, sigma, hidden)[:, :MASK]  # (hidden tokens, V)
     cost = F.cross_entropy(logits, ids[hidden], reduction="none")  # -log p of the right token
-    weight = (1 / t)[:, None].expand(ids.shape)[hidden]  # 1/t of its row, for each hidden token
+    weight = (1 / t)[:, None].expand(ids.shape)[hidden]  # 1/t of the token's row
     return (weight * cost).sum() / ids.numel()
 
 
 def my_times(rows, generator):
-    """A time for each row, one in each slice of (0, 1]: every batch holds easy and hard rows."""
+    """One time per row, one in each slice of (0, 1]: every batch has easy and hard rows."""
     slices = torch.arange(rows) + torch.rand(rows, generator=generator)
     return 0.001 + 0.999 * slices / rows
 
 
 # %%
-def knows_nothing(ids, sigma, places):
-    """All logits equal: every token has the same chance."""
-    return torch.zeros(int(places.sum()), MASK + 1)
+def knows_nothing(ids, sigma, positions):
+    """All logits are equal: every token is equally likely."""
+    return torch.zeros(int(positions.sum()), MASK + 1)
 
 
 generator = torch.Generator().manual_seed(0)
@@ -275,15 +277,16 @@ losses = [
     for _ in range(20)
 ]
 measured, exact = torch.stack(losses).mean().item(), math.log(MASK)
-print(f"measured {measured:.2f} nats a token, log V = {exact:.2f}, V = {MASK:,}")
+print(f"measured {measured:.2f} nats/token, log V = {exact:.2f}, V = {MASK:,}")
 assert abs(measured - exact) < 0.05 * exact
 guess_1.reveal("C")
 
 # %% [markdown]
-# Half of the tokens are hidden on average, and 1/*t* makes up for exactly that. Answer B is what you would get without
-# it. (The loss is a little noisy: large weights are rare. And the thousandth in alpha takes a thousandth off.)
+# On average half of the tokens are hidden, and 1/*t* makes up for exactly that. Without it you would get answer B. (The
+# loss is a little noisy, because large weights are rare. And the thousandth in alpha makes it a thousandth smaller.)
 #
-# The package has the same loss and the same times, called `nelbo` and `stratified_t`. Same random numbers, same result:
+# The package has the same loss and the same times, called `nelbo` and `stratified_t`. With the same random numbers they
+# give the same result:
 
 # %%
 from diffuapriel.diffusion.objective import nelbo, stratified_t
@@ -293,10 +296,10 @@ t = my_times(64, torch.Generator().manual_seed(3))
 torch.testing.assert_close(t, stratified_t(64, torch.Generator().manual_seed(3)))
 
 
-def some_model(ids, sigma, places):
-    """Nonsense, but not uniform: logits that depend on the neighbors and on the time."""
-    wave = torch.sin(torch.arange(MASK + 1) * ids.roll(1, 1)[places][:, None].float())
-    return wave * sigma[places.nonzero()[:, 0]][:, None]
+def some_model(ids, sigma, positions):
+    """Nonsense, but not uniform: the logits depend on the neighbors and on the time."""
+    wave = torch.sin(torch.arange(MASK + 1) * ids.roll(1, 1)[positions][:, None].float())
+    return wave * sigma[positions.nonzero()[:, 0]][:, None]
 
 
 mine = my_loss(some_model, ids, t, torch.Generator().manual_seed(4))
@@ -308,9 +311,9 @@ torch.testing.assert_close(mine, package)
 # %% [markdown]
 # ## 4. Training
 #
-# Now a model that can learn. A `Denoiser` takes ids, sigma and places, as above. It is a stack of *blocks* with Mamba-2
-# layers inside, which read the row in both directions; lessons 02 and 03 open them. We take the smallest size, *nano*,
-# and make it smaller still, so that minutes are enough: two blocks instead of four, and narrower ones.
+# Now a model that can learn. A `Denoiser` takes ids, sigma and positions, as above. It is a stack of *blocks* with
+# Mamba-2 layers inside, which read the row in both directions; lessons 02 and 03 open them. We take the smallest size,
+# *nano*, and make it smaller still so that it trains in minutes: two blocks instead of four, and narrower ones.
 
 # %%
 from diffuapriel import Denoiser, preset
@@ -320,14 +323,14 @@ model = Denoiser(config)
 print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} million parameters")
 
 # %% [markdown]
-# The loop is the ordinary one: draw stories, corrupt, predict, improve. The learning rate rises, then falls to nothing
-# (`OneCycleLR`). Stories are drawn anew at each step, so the model can hardly learn any of them by heart. This cell
-# takes about three minutes. Meanwhile think about this: how small can the loss become?
+# The loop is the usual one: draw stories, corrupt, predict, improve. The learning rate rises, then falls to nearly zero
+# (`OneCycleLR`). Each step draws new stories, so the model can hardly learn any of them by heart. This cell takes about
+# three minutes. Meanwhile, think about this: how small can the loss become?
 
 # %%
 STEPS, ROWS = (12 if QUICK else 900), 64
 optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.0)
-plan = torch.optim.lr_scheduler.OneCycleLR(
+lr_schedule = torch.optim.lr_scheduler.OneCycleLR(
     optimizer, max_lr=4e-3, total_steps=STEPS, pct_start=0.05, cycle_momentum=False
 )
 generator = torch.Generator().manual_seed(0)
@@ -339,34 +342,35 @@ for _ in (bar := tqdm(range(STEPS))):
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
-    plan.step()
-    history.append(loss.item() * LENGTH)  # nats a story
-    bar.set_postfix_str(f"{history[-1]:.1f} nats a story")
+    lr_schedule.step()
+    history.append(loss.item() * LENGTH)  # nats per story
+    bar.set_postfix_str(f"{history[-1]:.1f} nats per story")
 
 print(f"{STEPS * ROWS:,} stories in {time.perf_counter() - began:.0f} seconds")
 
 # %% [markdown]
-# How small can the loss become? The stories are random, and no model can know which name or color comes next. What is
-# left for a perfect model is the **entropy** of the stories. For most text nobody knows it. Here we do: the stories
-# come from a grammar whose every choice has a known probability. Our row holds one story, and what fills it up is no
-# surprise, so on average a row cannot cost less than the entropy of one story. It is the dashed line.
+# How small can the loss become? The stories are random, and no model can know which name or color comes next. Even a
+# perfect model must pay the **entropy** of the stories. For most text nobody knows the entropy. Here we do: the stories
+# come from a grammar, and every choice in it has a known probability. A row holds one story, and the padding after it
+# is no surprise, so on average a row cannot cost less than the entropy of one story. This is the dashed line.
 
 # %%
-floor = tales.entropy(1)
+entropy = tales.entropy(1)
 window = min(50, STEPS)
 smooth = torch.tensor(history).unfold(0, window, 1).mean(1).tolist()
 steps = list(range(1, STEPS + 1))
 
-figure = go.Figure(layout={"xaxis_title": "step", "yaxis_title": "nats a story", "height": 400})
+figure = go.Figure(layout={"xaxis_title": "step", "yaxis_title": "nats per story", "height": 400})
 figure.add_scatter(x=steps, y=history, name="one batch", line_color="silver")
 figure.add_scatter(x=steps[window - 1 :], y=smooth, name=f"mean of {window}", line_color="teal")
-figure.add_hline(y=floor, line_dash="dash", annotation_text=f"entropy: {floor:.2f}")
-figure.update_yaxes(range=[0.5 * floor, 3 * floor])
+figure.add_hline(y=entropy, line_dash="dash", annotation_text=f"entropy: {entropy:.2f}")
+figure.update_yaxes(range=[0.5 * entropy, 3 * entropy])
 show(figure)
 
 # %% [markdown]
-# The curve falls in stages. First the model learns which tokens there are, then what stands next to what, and at last
-# what must agree over a distance. For a clean figure we score new stories, many times each:
+# The curve starts far above the figure. Typically a model first learns which tokens are frequent, then which tokens are
+# neighbors, and last what must agree over a distance. A single batch is noisy, so we score new stories, many times
+# each:
 
 # %%
 with torch.no_grad():
@@ -374,24 +378,24 @@ with torch.no_grad():
     repeats = range(1 if QUICK else 8)
     scores = [nelbo(model, fresh, schedule, MASK, generator=generator).loss for _ in repeats]
 bound = torch.stack(scores).mean().item() * LENGTH
-print(f"this model  {bound:.2f} nats a story")
-print(f"at best     {floor:.2f} nats a story, the entropy")
-print(f"gap         {bound - floor:.2f} nats a story")
+print(f"this model  {bound:.2f} nats per story")
+print(f"at best     {entropy:.2f} nats per story, the entropy")
+print(f"excess      {bound - entropy:.2f} nats per story")
 
 # %% [markdown]
 # ## 5. A sampler by hand
 #
-# Training went from text to noise. Writing goes back: **start with masks alone, and reveal a few at each step.** Which
-# ones? A good rule is to reveal where the model is most *confident*, that is, where its best token has the largest
-# probability. What is revealed stays.
+# Training went from text to noise. Writing goes the other way: **start with masks only, and reveal a few at each
+# step.** Which ones? A good rule is to reveal where the model is most *confident*, that is, where its best token has
+# the largest probability. Revealed tokens stay.
 #
-# The model was trained with a noise level that fits the hidden share, so we tell it the level that fits what it sees.
+# In training, the noise level matched the hidden share, so we give the model the level that matches what it sees.
 
 
 # %%
 @torch.no_grad()
 def my_sampler(model, ids, steps, greedy=False):
-    """Fill the [MASK]s of ids (rows, length), equally many in each row, in so many steps."""
+    """Fill the [MASK]s of ids (rows, length), the same number in each row, in `steps` steps."""
     ids = ids.clone()
     row = torch.arange(len(ids))[:, None]
     for steps_left in range(steps, 0, -1):
@@ -402,10 +406,10 @@ def my_sampler(model, ids, steps, greedy=False):
         sigma = -torch.log(1 - hidden.float().mean(1).clamp(max=0.999))
         p = torch.zeros(*ids.shape, MASK)  # (rows, length, V), 0 where nothing is hidden
         p[hidden] = model(ids, sigma, hidden)[:, :MASK].softmax(-1)
-        places = p.amax(-1).topk(count).indices  # (rows, count), the most confident
-        chances = p[row, places].flatten(0, 1)  # (rows x count, V)
-        tokens = chances.argmax(-1) if greedy else torch.multinomial(chances, 1)
-        ids[row, places] = tokens.view(places.shape)
+        positions = p.amax(-1).topk(count).indices  # (rows, count), the most confident
+        chosen = p[row, positions].flatten(0, 1)  # (rows x count, V)
+        tokens = chosen.argmax(-1) if greedy else torch.multinomial(chosen, 1)
+        ids[row, positions] = tokens.view(positions.shape)
     return ids
 
 
@@ -414,9 +418,9 @@ for ids in my_sampler(model, blank, steps=LENGTH):
     print(draw(ids))
 
 # %% [markdown]
-# Are they good? The grammar can tell. `tales.check` finds a story *grammatical* if its words stand where words of
-# their kind may stand. It is *consistent* if, besides, all agrees: Tom lost *his* kite, and of seven eggs, when he ate
-# three, he kept *four*.
+# Are they good? The grammar can tell. `tales.check` calls a story *grammatical* if every word is of a kind that may
+# appear there. It calls it *consistent* if everything also agrees: Tom lost *his* kite, and if he had seven eggs and
+# ate three, he kept *four*.
 
 
 # %%
@@ -441,12 +445,12 @@ for text in bad[:4]:
     print(f"{text!r}\n    {tales.check(text, 1).message}")
 
 # %% [markdown]
-# **Predict, then run.** We revealed one token a step: as many steps, and calls of the model, as there are tokens. One
-# could reveal all of them in a single step. Of 100 stories, how many would be grammatical then?
+# **Predict, then run.** We revealed one token per step: as many steps, and model calls, as there are tokens. We could
+# also reveal all of them in a single step. Of 100 stories, how many would be grammatical then?
 #
-# - **A** · nearly none
+# - **A** · almost none
 # - **B** · about half as many as before
-# - **C** · as many: the model knows the probability of each token at each place
+# - **C** · just as many: the model knows the probability of each token at each position
 
 # %%
 guess_2 = predict("A", "B", "C")
@@ -466,16 +470,17 @@ show(figure)
 guess_2.reveal("A")
 
 # %% [markdown]
-# Tokens that are revealed in the same step do not know of each other. The model may think of *Tom* and of *Sara* for
-# the name, and of *his* and *her* further on. Drawn one after the other they agree; drawn together they agree by luck.
-# **Steps buy agreement**, and each step costs one call of the model. This is the main knob of diffusion models.
+# Tokens revealed in the same step do not know about each other. The model may consider both *Tom* and *Sara* for the
+# name, and both *his* and *her* further on. Drawn one after the other, they agree; drawn together, they agree only by
+# luck. **Steps buy agreement**, and each step costs one model call. This is the most important setting of a diffusion
+# model.
 
 # %% [markdown]
 # ## 6. The package's sampler, and the player
 #
-# The package has this sampler too, as the strategy `low_confidence`, among seven others. Chance decides which token is
-# drawn, so two runs differ. But if both always take the best token, they must agree to the last token. We let both
-# repair the same damaged stories.
+# The package has this sampler too: it is the strategy `low_confidence`, one of eight. Tokens are drawn at random, so
+# two runs differ. But if both samplers always take the best token, every token must agree. We let both repair the same
+# damaged stories.
 
 # %%
 sampler = Sampler(
@@ -493,8 +498,8 @@ assert torch.equal(mine, package)
 # %% [markdown]
 # **Predict, then run.** The canvas holds only masks. Which tokens will the model reveal first?
 #
-# - **A** · the name, as stories begin with it
-# - **B** · the color and the thing, as they carry the meaning
+# - **A** · the name, because stories begin with it
+# - **B** · the color and the thing, because they carry the meaning
 # - **C** · any of them, in random order
 # - **D** · the end-of-text tokens at the end of the row
 
@@ -511,30 +516,32 @@ trace = Player().record(
 )
 
 # %% [markdown]
-# Your model runs in this cell, and the player shows each step as it is made. Now press play to see it again, slower.
-# Color by step to see the order. Point at a token to see its rivals at that moment.
+# Your model runs in this cell, and the player shows each step as it happens. Now press play to see it again, slower.
+# Color by step to see the order. Point at a token to see its alternatives at that moment.
 
 # %%
 order = [
-    draw(torch.tensor([frame.ids[place]])) for frame in trace.frames for place in frame.revealed
+    draw(torch.tensor([frame.ids[position]]))
+    for frame in trace.frames
+    for position in frame.revealed
 ]
 print(" |".join(order))
 guess_3.reveal("D")
 
 # %% [markdown]
-# The ends of short rows are the surest thing to know: every row is filled up with them. The full stop and small words
-# like *the* come early too. What is open, a name or a color, comes late. Then it must fit what is there.
+# The model is surest of the end-of-text tokens, because every row is padded with them. The full stop and small words
+# like *the* also come early. Whatever is open, a name or a color, comes late. Then it must fit what is there.
 
 # %% [markdown]
 # ### Exercise 2: the reverse process
 #
 # Confidence is a practical rule. The rule that reverses the forward process *exactly* is called **ancestral**: going
-# from time *t* to an earlier time *s*, each masked token is revealed with one and the same probability. Which?
+# from time *t* to an earlier time *s*, it reveals each masked token with the same probability. Which one?
 #
-# At time *t* a share *t* of the tokens is hidden; at time *s* only a share *s* may be left. (Leave the thousandth out.)
+# At time *t* a share *t* of the tokens is hidden; at time *s* only a share *s* must be. (Ignore the thousandth.)
 #
-# <details><summary>Hint 1</summary>Of 100 tokens, 80 are hidden at t = 0.8. At s = 0.6 it must be 60. How many of the
-# 80 are revealed?</details>
+# <details><summary>Hint 1</summary>Of 100 tokens, 80 are hidden at t = 0.8. At s = 0.6, 60 must be hidden. How many of
+# the 80 are revealed?</details>
 # <details><summary>Hint 2</summary>20 of 80, so the answer for these two times is 1/4.</details>
 
 
@@ -554,7 +561,8 @@ def reveal_chance(t, s):
 check.reveal_chance(reveal_chance)
 
 # %% [markdown]
-# The package's strategy `ancestral` uses this chance. Compare: `random` reveals one token a step, at a random place.
+# The package's strategy `ancestral` uses this probability. For comparison, `random` reveals one token per step, at a
+# random position.
 
 # %%
 for strategy in ("ancestral", "random", "low_confidence"):
@@ -564,14 +572,14 @@ for strategy in ("ancestral", "random", "low_confidence"):
     print(f"{strategy:10}  of {N}: {grammatical} grammatical, {consistent} of them consistent")
 
 # %% [markdown]
-# With equal steps, `ancestral` sometimes reveals several tokens at once, and pays for it. `random` never does, but it
-# also asks where the model is unsure. Lesson 05 is about this art.
+# With the same number of steps, `ancestral` sometimes reveals several tokens at once, and pays for it. `random` never
+# does, but it also reveals tokens where the model is unsure. Lesson 05 is about such choices.
 
 # %% [markdown]
 # ## 7. Filling holes
 #
-# A writer from left to right sees only what stands before a hole. Ours sees both sides, and needs nothing new for it:
-# some tokens are given, the rest are masks. The package calls this a *canvas*. `[MASK:6]` stands for six masks.
+# A model that writes from left to right sees only what comes before a hole. Ours sees both sides and needs nothing new
+# to fill it: some tokens are given, the rest are masks. The package calls this a *canvas*. `[MASK:6]` is six masks.
 
 # %%
 canvas = Canvas.from_text("Mia found a [MASK:6].", tokenizer, length=LENGTH)
@@ -588,26 +596,27 @@ sampler = Sampler(SamplerConfig(strategy="low_confidence", steps=LENGTH), schedu
 trace = Player().record(sampler, model, canvas, tokenizer, model="my model")
 
 # %% [markdown]
-# The hole at the front knows of *her*, behind it. Change the text in the cell above and try your own holes.
+# The name at the front fits *her*, which comes after it. Change the text in the cell above and try your own holes.
 
 # %% [markdown]
 # ## What you built
 #
 # - **Corruption**: each token is hidden with probability *t*.
-# - **Loss**: −log p of the hidden tokens, times 1/*t*, over all tokens. It bounds the cost of a story from above,
-#   and its floor is the entropy.
-# - **Sampler**: masks alone, a few revealed at each step. Steps buy agreement.
+# - **Loss**: −log p of the hidden tokens, times 1/*t*, over all tokens. It is an upper bound on the cost of a story,
+#   and it cannot be smaller than the entropy on average.
+# - **Sampler**: start with masks only, reveal a few at each step. Steps buy agreement.
 #
-# Nothing here knew that the model is a Mamba. Any network that looks in both directions would do; which is better, and
-# which is faster on long texts, is what the other lessons measure.
+# Nothing here depends on the model being a Mamba. Any network that looks in both directions would do. The other lessons
+# measure which one is better, and which one is faster on long texts.
 #
 # ## Going further
 #
 # - Train for 3,000 steps. Which mistakes go away first, and which stay?
 # - Replace `low_confidence` in section 6 by `entropy`, `margin` or `remdm`.
-# - Set `tales.generate(2, ...)` and `LENGTH = 64`: stories of several sentences. What is hard about them?
+# - Set `tales.generate(2, ...)`, `tales.check(..., 2)` and `LENGTH = 64`: stories of several sentences. What is hard
+#   about them?
 #
 # **Papers.** The loss and the name: MDLM, [arXiv:2406.07524](https://arxiv.org/abs/2406.07524). The layers inside:
 # Mamba-2, [arXiv:2405.21060](https://arxiv.org/abs/2405.21060). The two together: DiffuApriel,
-# [arXiv:2511.15927](https://arxiv.org/abs/2511.15927). Revealing by confidence: LLaDA,
-# [arXiv:2502.09992](https://arxiv.org/abs/2502.09992).
+# [arXiv:2511.15927](https://arxiv.org/abs/2511.15927) (called DiffuMamba since version 3). Revealing by confidence:
+# LLaDA, [arXiv:2502.09992](https://arxiv.org/abs/2502.09992).

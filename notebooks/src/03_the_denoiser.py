@@ -9,15 +9,15 @@
 # %% [markdown]
 # # 03 · The DiffuApriel denoiser
 #
-# The network inside a masked diffusion model is called the *denoiser*. It gets a row of tokens with holes and says
-# what belongs in each hole. In lesson 02 you built the Mamba-2 scan, which reads from left to right. A hole needs
-# both sides. In this lesson you make the scan look both ways, tell the network how noisy its input is, and put the
-# whole denoiser together.
+# The network inside a masked diffusion model is called the *denoiser*. It gets a row of tokens, some of them masked,
+# and predicts the masked ones. In lesson 02 you built the Mamba-2 scan, which reads from left to right. A masked token
+# needs both sides. In this lesson you make the scan look both ways, tell the network how noisy its input is, and
+# assemble the whole denoiser.
 #
 # **You will be able to**
 #
-# - show, with exact numbers, what a denoiser loses that reads in one direction only;
-# - write a bidirectional Mamba-2, first with flips, then packed and without them;
+# - show, with exact numbers, what a denoiser loses when it reads in one direction only;
+# - write a bidirectional Mamba-2, first with flips, then packed without flips;
 # - explain AdaLN: how the noise level steers every block, and why a fresh block does nothing;
 # - count the parameters of a block, and assemble the three architectures from their parts.
 #
@@ -25,7 +25,7 @@
 #
 # | part | minutes |
 # |---|---|
-# | 1. One direction is not enough | 14, of which 1 to 2 are waiting |
+# | 1. One direction is not enough | 14 (1 to 2 of them waiting) |
 # | 2. Forward plus reverse | 6 |
 # | 3. Packed: nothing is flipped | 10 |
 # | 4. The token that counts twice | 5 |
@@ -36,7 +36,7 @@
 #
 # {{measured}}
 #
-# At three places you **predict, then run**. Three **exercises** check your answer.
+# At three positions you **predict, then run**. Three **exercises** check your answer.
 
 # %% [markdown]
 # The next cell only prepares things. `nn` holds PyTorch's layers, `F` its functions. Run it.
@@ -60,15 +60,15 @@ prepare()
 # %% [markdown]
 # ## 1. One direction is not enough
 #
-# We need a language so small that everything can be counted. Each sentence has five words: a name, a verb, *her* or
-# *his*, a color, a thing. The name decides between *her* and *his*. The thing decides the verb: kites are flown,
+# We need a language that is small enough to count everything. Each sentence has five words: a name, a verb, *her* or
+# *his*, a color and a thing. The name decides between *her* and *his*. The thing decides the verb: kites are flown,
 # apples are eaten.
 
 # %%
 GIRLS, BOYS = ["Mia", "Ana", "Eva", "Ida"], ["Tom", "Ben", "Max", "Leo"]
 VERB = {"apple": "ate", "pear": "ate", "kite": "flew", "drone": "flew"}
 VERB |= {"book": "read", "letter": "read", "bike": "rode", "pony": "rode"}
-SUBLAYERS = ["name", "verb", "her/his", "color", "thing"]
+PARTS = ["name", "verb", "her/his", "color", "thing"]
 
 SENTENCES = [
     (name, VERB[thing], "her" if name in GIRLS else "his", color, thing)
@@ -80,22 +80,22 @@ WORDS = sorted({word for sentence in SENTENCES for word in sentence})
 MASK = len(WORDS)  # the id after the last word
 ALL = torch.tensor([[WORDS.index(word) for word in sentence] for sentence in SENTENCES])
 print(*random.Random(0).sample(SENTENCES, 3), sep="\n")
-print(f"{len(ALL)} sentences of {len(SUBLAYERS)} words, {len(WORDS)} different words")
+print(f"{len(ALL)} sentences of {len(PARTS)} words, {len(WORDS)} different words")
 
 # %% [markdown]
-# So the front depends on what stands behind it. In `[MASK] flew her red kite` the hidden name must be a girl's, and
-# only the word *her*, two places to the right, tells.
+# So the beginning of a sentence depends on what comes after it. In `[MASK] flew her red kite` the hidden name must be a
+# girl's, and only the word *her*, two positions to the right, says so.
 #
-# Now a **Mamba-2 layer**. Lesson 02 built its heart, the scan; the package's is called `ssd`. Around the scan stands
-# this:
+# Now a **Mamba-2 layer**. You built its core, the scan, in lesson 02; the package calls it `ssd`. Around the scan there
+# are four parts:
 #
-# - one matrix, `in_proj`, makes everything from the input `u`: a gate `z`, the three inputs `x`, `B`, `C`, and `dt`;
-# - a *short convolution* mixes each channel of `x`, `B`, `C` with its own values at the three tokens before;
+# - one matrix, `in_proj`, computes everything from the input `u`: a gate `z`, the three inputs `x`, `B`, `C`, and `dt`;
+# - a *short convolution* mixes each channel of `x`, `B`, `C` with its own values at the three previous tokens;
 # - the scan; its output is multiplied by the gate, `silu(z)`, where silu(z) = z · sigmoid(z); then a norm (`rms_norm`:
 #   divide by the root mean square);
-# - one matrix, `out_proj`, brings it back to the width of `u`.
+# - one matrix, `out_proj`, brings the result back to the width of `u`.
 #
-# First the convolution. Each channel has K weights, called *taps*. Tap *j* looks K − 1 − *j* places **back**.
+# First the convolution. Each channel has K weights, called *taps*. Tap *j* looks K − 1 − *j* positions **back**.
 
 # %%
 from diffuapriel.model.layers import rms_norm
@@ -110,13 +110,14 @@ def look_back(x, weight, bias):
 
 
 # %% [markdown]
-# Now the layer. The letters are those of lesson 02: `d_inner` channels of x are cut into heads, `d_state` is the size
-# of B and C. The starting values of `dt` and `A` are spread over the heads, so that some forget fast and some slowly.
+# Now the layer. The letters are those of lesson 02: the `d_inner` channels of x are split into heads, and `d_state` is
+# the size of B and C. The initial values of `dt` and `A` are spread over the heads, so that some forget fast and some
+# slowly.
 
 
 # %%
 class Mamba2(nn.Module):
-    """Reads from left to right: (batch, length, d_model) to the same shape."""
+    """Reads from left to right. Input and output: (batch, length, d_model)."""
 
     def __init__(self, config):
         super().__init__()
@@ -144,9 +145,10 @@ class Mamba2(nn.Module):
 
 
 # %% [markdown]
-# And two denoisers that differ in nothing else. `Denoiser` is the package's; its blocks hold a bidirectional Mamba-2,
-# which is the subject of sections 2 and 3. For the rival we take the same `Denoiser` and put our one-directional layer
-# into each block, twice as wide inside (`expand=2` for `expand=1`), so that their parameters are about equally many.
+# Now we make two denoisers that differ only in this layer. `Denoiser` is the package's; its blocks contain a
+# bidirectional Mamba-2, the subject of sections 2 and 3. For comparison we take the same `Denoiser` and put our
+# one-directional layer into each block, twice as wide inside (`expand=2` instead of `expand=1`), so that both models
+# have about the same number of parameters.
 
 # %%
 from diffuapriel import Denoiser, ModelConfig
@@ -166,20 +168,20 @@ for name, model in (("one direction", one), ("both directions", both)):
     print(f"{name:16} {sum(p.numel() for p in model.parameters()):,} parameters")
 
 # %% [markdown]
-# **Predict, then run.** Both are trained the same way, until they cannot improve any more. Then the one-directional
-# one is given `[MASK] flew her red kite`. What does it answer?
+# **Predict, then run.** Both are trained the same way, until they no longer improve. Then we give `[MASK] flew her red
+# kite` to the one-directional model. What does it answer?
 #
-# - **A** · a girl's name: it has learnt that *her* belongs to girls
+# - **A** · a girl's name: it has learned that *her* belongs to girls
 # - **B** · any of the eight names, all about equally likely
-# - **C** · a word that is no name: it cannot know what is asked at the front
+# - **C** · a word that is not a name: it cannot know what belongs at the beginning
 
 # %%
 guess_1 = predict("A", "B", "C")
 guess_1
 
 # %% [markdown]
-# The training is that of lesson 01: corrupt, predict, weigh by 1/*t*. `nelbo` is the package's name for it. The
-# sentences are few and short, so a few hundred steps suffice.
+# The training is that of lesson 01: corrupt, predict, weight by 1/*t*. `nelbo` is the package's name for this loss. The
+# sentences are few and short, so a few hundred steps are enough.
 
 # %%
 from diffuapriel import get_schedule
@@ -191,7 +193,7 @@ STEPS, schedule = (8 if QUICK else 350), get_schedule("log-linear")
 def train(model, name):
     generator = torch.Generator().manual_seed(1)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0)
-    plan = torch.optim.lr_scheduler.OneCycleLR(
+    lr_schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=5e-3, total_steps=STEPS, pct_start=0.1, cycle_momentum=False
     )
     for _ in tqdm(range(STEPS), desc=name):
@@ -201,59 +203,59 @@ def train(model, name):
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        plan.step()
+        lr_schedule.step()
 
 
 threads = torch.get_num_threads()
-torch.set_num_threads(1)  # these products are tiny: a second thread would only be waited for
+torch.set_num_threads(1)  # these products are tiny: a second thread would only slow them down
 train(one, "one direction")
 train(both, "both directions")
 torch.set_num_threads(threads)
 
 # %%
-question = torch.tensor([[MASK] + [WORDS.index(w) for w in ("flew", "her", "red", "kite")]])
+sentence = torch.tensor([[MASK] + [WORDS.index(w) for w in ("flew", "her", "red", "kite")]])
 sigma = schedule.sigma(torch.tensor([1 / 5]))  # the noise level of one hidden word in five
 
 figure = go.Figure(layout={"xaxis_title": "the hidden name", "yaxis_title": "probability"})
 answers = {}
 for label, model in (("one direction", one), ("both directions", both)):
     with torch.no_grad():
-        p = model(question, sigma)[0, 0, :MASK].softmax(-1)
+        p = model(sentence, sigma)[0, 0, :MASK].softmax(-1)
     answers[label] = [p[WORDS.index(name)].item() for name in GIRLS + BOYS]
     figure.add_bar(x=GIRLS + BOYS, y=answers[label], name=label)
 show(figure)
 for label, p in answers.items():
     print(f"{label:16} girls {sum(p[:4]):.2f}   boys {sum(p[4:]):.2f}")
-guess_1.reveal("B", "When it reads the first place, it has seen nothing yet.")
+guess_1.reveal("B", "When it reads the first position, it has seen nothing yet.")
 
 # %% [markdown]
-# It has learnt the language, as far as it can see. That it stands before a name is certain, as it counts places from
-# the left. But *her* lies behind, and nothing flows to the left.
+# It has learned as much of the language as it can see. It knows that a name comes first, because it can count positions
+# from the left. But *her* comes later, and no information flows to the left.
 #
-# How much is lost at each place? Here the best possible answer can be **counted**. Of all sentences, keep those that
-# agree with every visible word; among them, count how often the right word stands in the hole. The cost is log(kept)
-# − log(kept with the right word). For one direction, only the words before the hole count as visible.
+# How much is lost at each position? Here we can **count** the best possible answer. Of all sentences, keep those that
+# agree with every visible word; among them, count how many have the right word at the masked position. The cost is
+# log(kept) − log(kept with the right word). For one direction, only the words before the mask count as visible.
 
 
 # %%
 def least_cost(ids, hidden, one_way):
-    """The smallest possible cost of each place, in nats; all tensors (rows, places)."""
-    agrees = ids[:, None] == ALL  # (rows, sentences, places)
+    """The smallest possible cost at each position, in nats; all tensors (rows, positions)."""
+    agrees = ids[:, None] == ALL  # (rows, sentences, positions)
     cost = torch.zeros(ids.shape)
-    for place in range(ids.shape[1]):
+    for position in range(ids.shape[1]):
         seen = ~hidden
-        seen[:, place] = False  # the word that is asked for
+        seen[:, position] = False  # the word that is asked for
         if one_way:
-            seen[:, place:] = False
+            seen[:, position:] = False
         kept = (agrees | ~seen[:, None]).all(2)  # (rows, sentences)
-        right = kept & agrees[:, :, place]
-        cost[:, place] = kept.sum(1).log() - right.sum(1).log()
+        right = kept & agrees[:, :, position]
+        cost[:, position] = kept.sum(1).log() - right.sum(1).log()
     return cost
 
 
 @torch.no_grad()
 def cost_of(model, ids, hidden, t):
-    """The cost of a model's answer at each place, in nats."""
+    """The cost of a model's answer at each position, in nats."""
     sigma = schedule.sigma(torch.full((len(ids),), t))
     logits = model(ids.masked_fill(hidden, MASK), sigma)[..., :MASK]
     return F.cross_entropy(logits.transpose(1, 2), ids, reduction="none")
@@ -265,32 +267,32 @@ hidden = torch.rand(rows.shape, generator=torch.Generator().manual_seed(5)) < 0.
 
 
 def at_masks(cost):
-    """The mean cost at the hidden places, for each place."""
+    """The mean cost at each position, over the rows in which it is hidden."""
     return ((cost * hidden).sum(0) / hidden.sum(0)).tolist()
 
 
-figure = go.Figure(layout={"xaxis_title": "place", "yaxis_title": "nats at a mask, t = 0.5"})
-print(f"{'':24}", *(f"{part:>8}" for part in SUBLAYERS))
+figure = go.Figure(layout={"xaxis_title": "position", "yaxis_title": "nats at a mask, t = 0.5"})
+print(f"{'':24}", *(f"{part:>8}" for part in PARTS))
 for label, model, color in (("one direction", one, "peru"), ("both directions", both, "teal")):
     reached = at_masks(cost_of(model, rows, hidden, 0.5))
     best = at_masks(least_cost(rows, hidden, one_way=model is one))
     figure.add_scatter(
-        x=SUBLAYERS, y=best, name=f"{label}, at best", line={"dash": "dash", "color": color}
+        x=PARTS, y=best, name=f"{label}, at best", line={"dash": "dash", "color": color}
     )
     figure.add_scatter(
-        x=SUBLAYERS, y=reached, name=label, mode="markers", marker={"color": color, "size": 9}
+        x=PARTS, y=reached, name=label, mode="markers", marker={"color": color, "size": 9}
     )
     for what, values in (("reached", reached), ("at best", best)):
         print(f"{label:16}{what:8}", *(f"{value:8.3f}" for value in values))
 show(figure)
 
 # %% [markdown]
-# The markers lie on the dashed lines: **both models are as good as they can be**, and no training helps the
-# one-directional one. It pays at the front, for the name and the verb, because what tells them stands behind. At the
-# back, both pay the same.
+# The markers lie on the dashed lines: **both models are as good as they can be**, and more training does not help the
+# one-directional one. It pays at the beginning, for the name and the verb, because the words that determine them come
+# later. At the end, both pay the same.
 #
-# The wiring itself can be seen. `gradient_influence` measures how much a small push at each input place moves the
-# answer at a chosen place. Row by row: which places does each answer depend on?
+# We can also see the wiring itself. `gradient_influence` measures how much a small change at each input position moves
+# the answer at a chosen position. Row by row: which positions does each answer depend on?
 
 # %%
 from diffuapriel.interpret.influence import gradient_influence
@@ -298,34 +300,33 @@ from diffuapriel.interpret.influence import gradient_influence
 sentence = torch.tensor([WORDS.index(w) for w in ("Mia", "flew", "her", "red", "kite")])
 for label, model in (("one direction", one), ("both directions", both)):
     table = torch.stack(
-        [gradient_influence(model, sentence, place, sigma.item()).share for place in range(5)]
+        [gradient_influence(model, sentence, position, sigma.item()).share for position in range(5)]
     )
     figure = go.Figure(
         layout={
             "title": label,
-            "xaxis_title": "input place",
+            "xaxis_title": "input position",
             "yaxis_title": "answer",
             "height": 320,
         }
     )
-    figure.add_heatmap(
-        z=table.tolist(), x=SUBLAYERS, y=SUBLAYERS, zmin=0, zmax=1, colorscale="Blues"
-    )
-    show(figure, alt=f"{label}: the share of each input place in each answer")
-    above = table.triu(1).sum() / table.sum()
-    print(f"{label}: {above:.0%} of the influence comes from the right\n")
-    assert (above == 0) == (model is one)
+    figure.add_heatmap(z=table.tolist(), x=PARTS, y=PARTS, zmin=0, zmax=1, colorscale="Blues")
+    show(figure, alt=f"{label}: the share of each input position in each answer")
+    from_right = table.triu(1).sum() / table.sum()
+    print(f"{label}: {from_right:.0%} of the influence comes from the right\n")
+    assert (from_right == 0) == (model is one)
 
 # %% [markdown]
 # ## 2. Forward plus reverse
 #
-# The cure is simple. Take **two** Mamba-2 layers with parameters of their own. One reads the row as it is. The other
-# reads it turned round, and its answer is turned back, so that place *i* stands at place *i* again. Add the two.
+# The solution is simple. Take **two** Mamba-2 layers, each with its own parameters. One reads the row as it is. The
+# other reads the reversed row, and its output is reversed back, so that position *i* is position *i* again. Add the
+# two.
 
 
 # %%
 class BothWays(nn.Module):
-    """A forward and a reverse Mamba-2, independent, outputs added."""
+    """Two independent Mamba-2 layers, forward and reverse; their outputs are added."""
 
     def __init__(self, config):
         super().__init__()
@@ -337,8 +338,8 @@ class BothWays(nn.Module):
 
 
 # %% [markdown]
-# Does each place now see all others? We change one word's vector in the middle of a row and look where the output
-# moves.
+# Does each position now see all others? We change the vector of one word in the middle of a row and look where the
+# output changes.
 
 # %%
 nano = ModelConfig("diffuapriel", d_model=128, depth=4, d_state=64, headdim=32)
@@ -350,34 +351,35 @@ pushed[0, 5] += 1.0
 with torch.no_grad():
     for label, layer in (("ahead", by_hand.ahead), ("both ways", by_hand)):
         moved = (layer(pushed) - layer(u)).abs().amax(-1)[0] > 1e-6
-        print(f"{label:10}", "".join("x" if m else "." for m in moved), " (x: the output moved)")
+        print(f"{label:10}", "".join("x" if m else "." for m in moved), " (x: the output changed)")
 assert moved.all()
 
 # %% [markdown]
-# The reverse layer must not share the forward one's parameters. What tells a name from behind is not what tells a
-# thing from the front. In Mamba-2 this goes further than in other networks: B, C and dt all come from `in_proj`, so
-# tying `in_proj` would make both directions write, read and forget alike.
+# The reverse layer must not share the forward layer's parameters. What predicts a name from the right differs from what
+# predicts a thing from the left. In Mamba-2 this matters more than in other networks: B, C and dt all come from
+# `in_proj`, so tying `in_proj` would make both directions write, read and forget in the same way.
 
 # %% [markdown]
 # ## 3. Packed: nothing is flipped
 #
 # The version by hand does everything twice: two `in_proj`, two convolutions, two scans, two `out_proj`, and two flips
-# that only carry data about. But look at the layer: **only two of its steps know a direction**, the convolution and
-# the scan. All the rest treats each token for itself.
+# that only move data around. But look at the layer: **only two of its steps have a direction**, the convolution and the
+# scan. All the others treat each token separately.
 #
-# - One wide `in_proj` serves both directions: its rows are those of the two, one below the other.
-# - The scan can run from the end. `ssd(..., reverse=True)` needs no flip: it sums from the other side.
-# - The convolution of the reverse half must look **ahead**. That one is yours.
+# - One wide `in_proj` serves both directions: it stacks the rows of the two matrices.
+# - The scan can start at the end. `ssd(..., reverse=True)` needs no flip: it sums from the other side.
+# - The convolution of the reverse half must look **ahead**. You write that one.
 #
 # ### Exercise 1: look ahead
 #
-# Write the convolution of the reverse direction: what `look_back` makes of the flipped row, flipped back. Tap *j* of
-# K looks K − 1 − *j* places **ahead**; beyond the end there are zeros. Try it without `flip`.
+# Write the convolution of the reverse direction. It must give the same as flipping the row, applying `look_back`, and
+# flipping back. Tap *j* of K looks K − 1 − *j* positions **ahead**; beyond the end there are zeros. Try it without
+# `flip`.
 #
-# <details><summary>Hint 1</summary>Where must the K − 1 rows of zeros stand now? <code>F.pad(x, (0, 0, before,
+# <details><summary>Hint 1</summary>Where must the K − 1 rows of zeros go now? <code>F.pad(x, (0, 0, before,
 # after))</code>. And which tap looks at the token itself?</details>
-# <details><summary>Hint 2</summary>With zeros behind, the token <code>s</code> places ahead of all tokens at once is
-# <code>padded[:, s : s + length]</code>. For tap j, s is K − 1 − j.</details>
+# <details><summary>Hint 2</summary>With zeros after the end, <code>padded[:, s : s + length]</code> gives, for all
+# tokens at once, the token <code>s</code> positions ahead. For tap j, s is K − 1 − j.</details>
 
 
 # %% tags=["exercise"]
@@ -390,7 +392,7 @@ def look_ahead(x, weight, bias):
 def look_ahead(x, weight, bias):
     """Short convolution that looks ahead. x (batch, length, channels), weight (K, channels)."""
     length, K = x.shape[1], len(weight)
-    padded = F.pad(x, (0, 0, 0, K - 1))  # zeros behind
+    padded = F.pad(x, (0, 0, 0, K - 1))  # zeros after the end
     return bias + sum(weight[j] * padded[:, K - 1 - j :][:, :length] for j in range(K))
 
 
@@ -398,10 +400,10 @@ def look_ahead(x, weight, bias):
 check.look_ahead(look_ahead)
 
 # %% [markdown]
-# The package's `BidirectionalMamba2` is the packed form. Give it the weights of the version by hand: most are laid
-# side by side as an axis of two directions. `out_proj` is the nice one. It takes `[y_ahead, y_back]` as one long
-# vector, and a matrix times a long vector is a sum of two products. **So the addition happens inside the product, for
-# nothing.**
+# The package's `BidirectionalMamba2` is the packed form. We give it the weights of the version by hand: most are
+# stacked along an axis of two directions. `out_proj` is the elegant one. It takes `[y_ahead, y_back]` as one long
+# vector, and a matrix times this vector is the sum of two products. **So the addition happens inside the product, at no
+# cost.**
 
 # %%
 from diffuapriel.model.mamba2 import BidirectionalMamba2
@@ -416,15 +418,15 @@ with torch.no_grad():
     long = [by_hand.ahead.out_proj.weight, by_hand.back.out_proj.weight]
     packed.out_proj.weight.copy_(torch.cat(long, dim=1))  # columns beside columns
 
-    for length in (1, 2, 31, 100):  # short and odd rows as well
+    for length in (1, 2, 31, 100):  # also short rows and odd lengths
         u = torch.randn(3, length, nano.d_model)
         torch.testing.assert_close(packed(u), by_hand(u), rtol=1e-4, atol=1e-5)
 print("packed and by hand agree")
 
 # %% [markdown]
-# What does packing save? The arithmetic is the same to the last product, so on a CPU expect little: what the flips and
-# the additional calls cost. On a GPU it is more: half as many *kernels* (programs that run on it) to start, and both
-# directions fill the card at once. We time both in turn and take medians; lesson 06 says why.
+# What does packing save? The arithmetic is exactly the same, so on a CPU expect little: the cost of the flips and the
+# extra calls. On a GPU it saves more: it launches half as many *kernels* (programs that run on the GPU), and both
+# directions use the GPU at the same time. We time the two in alternation and take medians; lesson 06 explains why.
 
 # %%
 milliseconds = {"by hand": [], "packed": []}
@@ -436,20 +438,21 @@ with torch.inference_mode():
             layer(u)
             milliseconds[name].append(1000 * (time.perf_counter() - began))
 for name, times in milliseconds.items():
-    print(f"{name:8} {statistics.median(times[1:]):6.1f} ms  (the first turn, a warm-up, left out)")
+    print(f"{name:8} {statistics.median(times[1:]):6.1f} ms  (without the first run, a warm-up)")
 
 # %% [markdown]
 # ## 4. The token that counts twice
 #
-# A scan is a matrix, as lesson 02 showed: y = M x. Entry (t, u) of M says how much token *u* is heard at place *t*.
-# Forward, everything above the diagonal is zero; in reverse, everything below. To see them, we feed the scan one unit
-# vector after the other, for one head of one channel, with B, C and dt the same in both directions and D = 0.
+# A scan is a matrix, as lesson 02 showed: y = M x. Entry (t, u) of M says how much token *u* contributes to the output
+# at position *t*. In the forward scan everything above the diagonal is zero; in the reverse scan, everything below. To
+# see the two matrices, we feed the scan one unit vector after another, for one head of one channel, with the same B, C
+# and dt in both directions and D = 0.
 #
-# **Predict, then run.** Now add the two matrices. What stands on the diagonal of the sum, that is, how much does a
-# token hear of itself?
+# **Predict, then run.** Now add the two matrices. What is on the diagonal of the sum? In other words, how much does a
+# token contribute to its own output?
 #
 # - **A** · nothing: each direction sees only the others
-# - **B** · as much as in one scan
+# - **B** · the same as in one scan
 # - **C** · twice as much as in one scan
 
 # %%
@@ -459,7 +462,7 @@ guess_2
 # %%
 L = 10
 generator = torch.Generator().manual_seed(0)
-x = torch.eye(L)[:, :, None, None]  # L rows; row u is 1 at place u: (L, L, one head, one channel)
+x = torch.eye(L)[:, :, None, None]  # L rows; row u is 1 at position u: (L, L, 1 head, 1 channel)
 dt = (0.3 + 0.4 * torch.rand(1, L, 1, generator=generator)).expand(L, L, 1)
 B = torch.rand(1, L, 1, 4, generator=generator).expand(L, L, 1, 4)
 C = torch.rand(1, L, 1, 4, generator=generator).expand(L, L, 1, 4)
@@ -475,8 +478,8 @@ for name, M in matrices.items():
     figure = go.Figure(
         layout={
             "title": name,
-            "xaxis_title": "u, heard",
-            "yaxis_title": "t",
+            "xaxis_title": "u, input",
+            "yaxis_title": "t, output",
             "height": 380,
             "width": 460,
         }
@@ -488,27 +491,28 @@ for name, M in matrices.items():
 once = dt[0, :, 0] * (C[0, :, 0] * B[0, :, 0]).sum(-1)  # dt_t (C_t . B_t)
 torch.testing.assert_close(matrices["forward"].diag(), once)
 torch.testing.assert_close(matrices["sum"].diag(), 2 * once)
-guess_2.reveal("C", "Each scan includes the present token, so the sum counts it twice.")
+guess_2.reveal("C", "Each scan includes the current token, so the sum counts it twice.")
 
 # %% [markdown]
 # **The sum counts the current token twice**: dt (C · B) from each scan, and D x from each as well. It does no harm,
-# as the two sets of weights and both D are learnt with it. But one must know it: whoever writes a kernel for both
-# directions, or compares with a model that shifts one scan by a place (as Hydra does), must count the same way.
+# because both sets of weights and both D are trained with it. But you need to know it: a kernel for both directions
+# must count the same way, and a comparison with a model that shifts one scan by one position (as Hydra does) must take
+# it into account.
 #
 # From here on we use the package's packed layer.
 
 # %% [markdown]
 # ## 5. AdaLN: telling the noise level
 #
-# With 90 % hidden, a good denoiser answers by rough frequencies. With 10 % hidden, it looks closely. It helps to be
-# told the noise level, **sigma** = −log alpha(t): 0 for a clean text, growing as more is hidden. How does one number
-# steer a network? In three steps, called **adaptive layer norm**, or AdaLN.
+# With 90 % hidden, a good denoiser can only answer with rough frequencies. With 10 % hidden, it can use the details. So
+# the network is told the noise level, **sigma** = −log alpha(t): 0 for a clean text, larger when more is hidden. How
+# can one number steer a network? In three steps, called **adaptive layer norm**, or AdaLN.
 #
-# 1. sigma becomes 256 *features*: cosines and sines of sigma, at 128 frequencies from fast to slow. A network can
-#    read small and large differences off them, which is hard from one bare number.
-# 2. Two linear layers make an embedding of it, *c*.
-# 3. In every block a linear layer turns *c* into six vectors: **shift**, **scale** and **gate** for the mixer (the
-#    part that mixes tokens, here Mamba), and the same for the MLP (the two linear layers behind it).
+# 1. sigma becomes 256 *features*: its cosines and sines at 128 frequencies from fast to slow. The aim is to show small
+#    and large differences, which are hard to read from a single number.
+# 2. Two linear layers turn the features into an embedding, *c*.
+# 3. In every block a linear layer turns *c* into six vectors: **shift**, **scale** and **gate** for the mixer (the part
+#    that mixes tokens, here Mamba), and the same three for the MLP (the two linear layers after it).
 
 
 # %%
@@ -536,26 +540,26 @@ print("c, first ", *(f"{value:.3f}" for value in mine[:, 0]))
 # %% [markdown]
 # ### Exercise 2: modulate and gate
 #
-# What flows from block to block is called the *stream*. Half a block does this to the stream `x`: norm, **times (1 +
-# scale), plus shift**; then the branch (the mixer or the MLP); the result **times gate**; and that is added to `x`.
-# Write it. `rms_norm(x)` is the norm. Mind the shapes: each text of the batch has its own three vectors, the same for
-# all of its tokens.
+# The values that pass from block to block are called the *residual stream*. Half a block does this to the stream `x`:
+# norm, **times (1 + scale), plus shift**; then the branch (the mixer or the MLP); then **times gate**; the result is
+# added to `x`. Write it. `rms_norm(x)` is the norm. Watch the shapes: each text of the batch has its own three vectors,
+# the same for all its tokens.
 #
-# <details><summary>Hint 1</summary>A vector of shape (batch, width) must meet a tensor (batch, length, width).
-# <code>scale[:, None]</code> has the shape (batch, 1, width).</details>
-# <details><summary>Hint 2</summary>First <code>v = rms_norm(x) * (1 + scale[:, None]) + shift[:, None]</code>. What is
-# added to x is the gate times the branch of v.</details>
+# <details><summary>Hint 1</summary>A tensor of shape (batch, d_model) must combine with one of shape (batch, length,
+# d_model). <code>scale[:, None]</code> has the shape (batch, 1, d_model).</details>
+# <details><summary>Hint 2</summary>First <code>v = rms_norm(x) * (1 + scale[:, None]) + shift[:, None]</code>. Then add
+# the gate times the branch of v to x.</details>
 
 
 # %% tags=["exercise"]
 def half_block(x, branch, shift, scale, gate):
-    """x (batch, length, d_model); branch a function of such a tensor; the others (batch, d_model)."""
+    """x (batch, length, d_model), branch: a function of such a tensor; others (batch, d_model)."""
     return None  # your lines here
 
 
 # %% tags=["solution"]
 def half_block(x, branch, shift, scale, gate):
-    """x (batch, length, d_model); branch a function of such a tensor; the others (batch, d_model)."""
+    """x (batch, length, d_model), branch: a function of such a tensor; others (batch, d_model)."""
     v = rms_norm(x) * (1 + scale[:, None]) + shift[:, None]
     return x + gate[:, None] * branch(v)
 
@@ -567,11 +571,11 @@ check.half_block(half_block)
 # The linear layer that makes the six vectors starts at **zero**, weight and bias. So shift, scale and gate are all
 # zero at the start of training.
 #
-# **Predict, then run.** Take a fresh `Denoiser`, just initialized, with one word hidden. On which places of the row
-# does its answer depend?
+# **Predict, then run.** Take a freshly initialized `Denoiser` and hide one word. On which positions of the row does its
+# answer depend?
 #
 # - **A** · on all of them: the Mamba layers have random weights, and random weights mix
-# - **B** · only on the hidden place itself
+# - **B** · only on the hidden position itself
 # - **C** · on none at all
 
 # %%
@@ -579,7 +583,7 @@ guess_3 = predict("A", "B", "C")
 guess_3
 
 # %% [markdown]
-# `open_gates` sets all gates of an untrained model to one. With it we see what the gates were holding back.
+# `open_gates` sets all gates of an untrained model to one. It shows what the gates were holding back.
 
 # %%
 from diffuapriel.interpret.adaln import open_gates
@@ -587,25 +591,25 @@ from diffuapriel.interpret.adaln import open_gates
 torch.manual_seed(2)
 fresh = Denoiser(toy)
 x = torch.randn(2, 5, toy.d_model)
-zeros = [torch.zeros(2, 1, toy.d_model)] * 6  # what a fresh modulation gives
+zeros = [torch.zeros(2, 1, toy.d_model)] * 6  # the output of a fresh modulation
 assert torch.equal(fresh.blocks[0](x, zeros), x)  # a fresh block is the identity
 
-place, share = 2, {}
-share["as initialized"] = gradient_influence(fresh, sentence, place, 0.2).share
-share["gates opened"] = gradient_influence(open_gates(fresh), sentence, place, 0.2).share
-print(f"{'input place':16}", *(f"{part:>8}" for part in SUBLAYERS))
+position, share = 2, {}
+share["as initialized"] = gradient_influence(fresh, sentence, position, 0.2).share
+share["gates opened"] = gradient_influence(open_gates(fresh), sentence, position, 0.2).share
+print(f"{'input position':16}", *(f"{part:>8}" for part in PARTS))
 for label, values in share.items():
     print(f"{label:16}", *(f"{value:8.3f}" for value in values))
-assert share["as initialized"].nonzero().flatten().tolist() == [place]
+assert share["as initialized"].nonzero().flatten().tolist() == [position]
 assert (share["gates opened"] > 0).all()
 guess_3.reveal("B", "Every gate is zero: each block passes its input on, token by token.")
 
 # %% [markdown]
-# **A fresh block is the identity.** Training starts from a network that does nothing but pass on, however deep it is,
-# and opens each block as far as it is of use. That makes deep networks easy to start.
+# **A fresh block is the identity.** However deep the network is, training starts with one that only passes its input
+# on, and opens each block as far as that is useful. This makes deep networks easy to start.
 #
-# What has a trained model made of it? The package brings one, trained on stories. `modulation_over_time` reads the
-# size (root mean square) of each shift, scale and gate off the running model. We draw the gates of the mixers over
+# How does a trained model use this? The package comes with one, trained on stories. `modulation_over_time` runs the
+# model and measures the size (root mean square) of each shift, scale and gate. We draw the gates of the mixers over
 # time.
 
 # %%
@@ -621,13 +625,13 @@ depth = trained.config.depth
 for layer in (0, depth // 2, depth - 1):
     figure.add_scatter(x=times.tolist(), y=sizes[layer, 0, 2].tolist(), name=f"block {layer}")
 show(figure)
-change = sizes.amax(-1) / sizes.amin(-1).clamp(min=1e-9)  # over t: largest through smallest
+change = sizes.amax(-1) / sizes.amin(-1).clamp(min=1e-9)  # over t: largest / smallest
 for number, kind in enumerate(("shift", "scale", "gate")):
     print(f"{kind:6} changes over t by a factor of {change[:, :, number].median():.2f} (median)")
 
 # %% [markdown]
-# Is the noise level of any use? We hide a known share of new stories, and **tell the model another one**. If it
-# listens, something near the truth must be cheapest.
+# Is the noise level of any use? We hide a known share of new stories and **tell the model a different share**. If it
+# listens, it should be cheapest near the truth.
 
 # %%
 from diffuapriel.tales import language as tales
@@ -639,7 +643,7 @@ while len(texts) < (2 if QUICK else 16):
 texts = torch.tensor(texts)
 
 told = [0.1, 0.9] if QUICK else [0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99]
-figure = go.Figure(layout={"xaxis_title": "told t", "yaxis_title": "nats more than at the best"})
+figure = go.Figure(layout={"xaxis_title": "told t", "yaxis_title": "nats above the lowest"})
 for truth in tqdm([0.2, 0.8]):
     hide = torch.rand(texts.shape, generator=torch.Generator().manual_seed(7)) < truth
     costs = []
@@ -650,23 +654,24 @@ for truth in tqdm([0.2, 0.8]):
         costs.append(F.cross_entropy(logits[:, : tokenizer.mask_id], texts[hide]).item())
     worse = [cost - min(costs) for cost in costs]
     print(
-        f"{truth:.0%} hidden: {min(costs):.3f} nats a mask at best, told t = {told[worse.index(0)]}"
+        f"{truth:.0%} hidden: at best {min(costs):.3f} nats per mask, told t = {told[worse.index(0)]}"
     )
     figure.add_scatter(x=told, y=worse, mode="lines+markers", name=f"{truth:.0%} hidden")
 show(figure)
 
 # %% [markdown]
-# Look at the height of the axis, too: is it much? Where a curve is flat, the *t* that is printed as the best means
-# little. The share of masks can be read off the text itself, so a model can do without being told; what costs
-# something is to be told quite wrongly. (`time_conditioning=False` switches it off.)
+# Look at the scale of the vertical axis too: is the effect large? Where a curve is flat, the printed best *t* means
+# little. The model can see the share of masks in the text itself, so it can do without being told. How much does it
+# cost this model to be told a very wrong level? (`time_conditioning=False` switches the noise level off.)
 
 # %% [markdown]
 # ## 6. The hybrid, and what order attention knows
 #
 # A Mamba state has a fixed size. It can carry the gist of a long text, but not every word of it. **Attention** keeps
 # every word and can look each one up, at a cost that grows with the square of the length. The hybrid, DiffuApriel-H,
-# takes a little of it: of every six blocks one has attention, the last of the six. Where six does not divide the
-# depth, their number is rounded down, and they stand about equally far apart. `layer_kinds` says which blocks they are.
+# uses a little attention: one block in six has it, the last of the six. If the depth is not a multiple of six, the
+# number of attention blocks is rounded down, and they are spaced about evenly. `layer_kinds` says which blocks they
+# are.
 
 # %%
 from diffuapriel import preset
@@ -677,17 +682,16 @@ for depth in (6, 9, 12, 16, 20, 24):
     print(f"{depth:3} blocks  {row:26} {row.count('A')} with attention")
 
 # %% [markdown]
-# They are **spread over the depth**, and never all stand at the beginning. A look-up is useful when there is
-# something worth looking up: the first blocks see single words, the later ones see what the earlier ones made of
-# them. An independent reproduction of the paper at 130 million parameters compared the hybrid with the Transformer: it
-# was better where its attention was spread, and clearly worse where all of it came early.
+# They are **spread over the depth**, never all at the beginning. The idea is that a look-up is useful when there is
+# something worth looking up: the first blocks see single words, and the later ones see what the earlier ones made of
+# them.
 #
-# **Attention has no order.** It weighs tokens by what they are, not where. So the order is put into the queries and
-# keys: RoPE, *rotary position embedding*, turns pairs of their numbers by an angle that grows with the place. A query
-# at place *i* and a key at place *j* then meet at an angle that depends on *i* − *j* only. Mamba needs none of this:
-# a scan that goes from left to right has an order.
+# **Attention has no order.** It weights tokens by what they are, not by where they are. So the order is put into the
+# queries and keys: RoPE, *rotary position embedding*, rotates pairs of their numbers by an angle that grows with the
+# position. The angle between a query at position *i* and a key at position *j* then depends only on *i* − *j*. Mamba
+# needs none of this: a scan has an order.
 #
-# We shuffle the other tokens of a row and look at the output of the first one, which stays.
+# We keep the first token of a row, shuffle the others, and look at the first output.
 
 # %%
 from diffuapriel.model.attention import Attention, rotary_angles
@@ -695,14 +699,14 @@ from diffuapriel.model.attention import Attention, rotary_angles
 torch.manual_seed(4)
 config = preset("nano", "diffutran")
 attention, mamba = Attention(config), BidirectionalMamba2(preset("nano", "diffuapriel"))
-shuffle = torch.tensor([0, 5, 2, 7, 3, 1, 6, 4])  # place 0 stays
+shuffle = torch.tensor([0, 5, 2, 7, 3, 1, 6, 4])  # position 0 stays
 cos, sin = rotary_angles(8, config.attention_headdim, torch.device("cpu"))
-unturned = (torch.ones_like(cos), torch.zeros_like(sin))  # every angle zero: no RoPE
+unrotated = (torch.ones_like(cos), torch.zeros_like(sin))  # every angle zero: no RoPE
 
 with torch.no_grad():
     u = torch.randn(1, 8, config.d_model)
     moved = {
-        "attention, no RoPE": attention(u, unturned) - attention(u[:, shuffle], unturned),
+        "attention, no RoPE": attention(u, unrotated) - attention(u[:, shuffle], unrotated),
         "attention with RoPE": attention(u, (cos, sin)) - attention(u[:, shuffle], (cos, sin)),
     }
     u = torch.randn(1, 8, 128)
@@ -714,25 +718,25 @@ assert moved["attention, no RoPE"][0, 0].abs().max() < 1e-5
 # %% [markdown]
 # ## 7. How many parameters?
 #
-# A fair comparison gives each architecture as many parameters, not as many layers. So we must count. Let *d* be the
-# width.
+# A fair comparison gives each architecture the same number of parameters, not the same number of layers. So we must
+# count. Let *d* be the model's width, `d_model`.
 #
-# **A Transformer block**: queries, keys, values and the output are 4 matrices of d × d. Its MLP is 4 times as wide
+# **A Transformer block** has 4 matrices of d × d: for queries, keys, values and the output. Its MLP is 4 times as wide
 # inside: d × 4d and 4d × d. Together 4 d² + 8 d² = **12 d²**.
 #
-# **A DiffuApriel block**: that is the exercise. Inside, one direction has 2d channels (`expand=2`), the MLP is 2
-# times as wide as the stream.
+# **A DiffuApriel block** is the exercise. Inside, each direction has 2d channels (`expand=2`), and the MLP is 2 times
+# as wide as the stream.
 #
 # ### Exercise 3: count a bidirectional Mamba block
 #
-# Count the entries of all **matrices** of one block: the packed `in_proj`, the packed `out_proj`, and the MLP's two.
-# N is the state size (B and C have N numbers each, in each direction), H the number of heads of one direction (each
-# has one dt). Leave out what is small: convolution, biases, norms, A, D.
+# Count the entries of all **matrices** of one block: the packed `in_proj`, the packed `out_proj`, and the MLP's two. N
+# is the state size (B and C have N numbers each, in each direction), H the number of heads of one direction (each has
+# one dt). Leave out the small parts: convolution, biases, norms, A, D.
 #
-# <details><summary>Hint 1</summary>For one direction <code>in_proj</code> makes z (2d), x (2d), B (N), C (N) and dt (H)
-# out of d numbers. There are two directions.</details>
-# <details><summary>Hint 2</summary>A matrix that makes m numbers out of n has n m entries. <code>out_proj</code> makes
-# d numbers out of both directions' 2d channels. The MLP goes from d to 2d and back.</details>
+# <details><summary>Hint 1</summary>For one direction <code>in_proj</code> computes z (2d), x (2d), B (N), C (N) and dt
+# (H) from d numbers. There are two directions.</details>
+# <details><summary>Hint 2</summary>A matrix that computes m numbers from n has n m entries. <code>out_proj</code>
+# computes d numbers from the 2d channels of both directions. The MLP goes from d to 2d and back.</details>
 
 
 # %% tags=["exercise"]
@@ -754,8 +758,8 @@ def mamba_block_parameters(d, N, H):
 check.mamba_block_parameters(mamba_block_parameters)
 
 # %% [markdown]
-# Now the package's blocks, counted matrix by matrix, against d². And the three architectures at every size: different
-# in depth and width, alike in parameters.
+# Now we count the matrices of the package's blocks, in units of d². Then we list the three architectures at every size:
+# they differ in depth and width, but have about the same number of parameters.
 
 # %%
 from diffuapriel.config import PRESETS
@@ -782,15 +786,15 @@ for size in PRESETS:
         )
 
 # %% [markdown]
-# So a Mamba block counts about 16 d², and B, C and dt come on top, which matters for narrow models. At the same
-# width, four Transformer blocks weigh as much as three Mamba blocks.
+# So a Mamba block has about 16 d² parameters, plus those for B, C and dt, which matter in narrow models. At the same
+# width, four Transformer blocks have as many parameters as three Mamba blocks.
 
 # %% [markdown]
 # ## 8. Assemble it
 #
-# All parts are there. A **block** is two half blocks, as in exercise 2. The **denoiser** embeds the ids, runs the
-# blocks, norms and modulates a last time, and its *head*, a matrix, gives a logit for every word. The names are the
-# package's, so that its weights can be loaded.
+# You now have all the parts. A **block** is two half blocks, as in exercise 2. The **denoiser** embeds the ids, runs
+# the blocks, normalizes and modulates once more, and its *head*, a matrix, gives a logit for every token of the
+# vocabulary. The names are the package's, so that its weights can be loaded.
 
 # %%
 from diffuapriel.model.denoiser import MLP
@@ -826,8 +830,8 @@ class MyDenoiser(nn.Module):
         self.head = nn.Linear(d, V, bias=False)
 
     def forward(self, ids, sigma, positions):
-        """ids, positions (batch, length), sigma (batch,); logits (chosen positions, vocabulary)."""
-        m = self.modulation(self.time_embedding(sigma))  # all vectors of all blocks
+        """ids, positions (batch, length), sigma (batch,). Returns logits (positions, vocabulary)."""
+        m = self.modulation(self.time_embedding(sigma))  # the vectors of all blocks
         rotary = rotary_angles(ids.shape[1], self.config.attention_headdim, ids.device)
         x = self.embedding(ids)
         for i, block in enumerate(self.blocks):
@@ -837,8 +841,8 @@ class MyDenoiser(nn.Module):
 
 
 # %% [markdown]
-# Same weights, same logits? We try all three architectures. `random_denoiser` draws weights with open gates, as a
-# fresh model would hide most mistakes behind its zeros.
+# Do the same weights give the same logits? We try all three architectures. `random_denoiser` draws weights with open
+# gates, because a fresh model would hide most mistakes behind its zeros.
 
 # %%
 from diffuapriel.benchmark.entry import random_denoiser
@@ -855,8 +859,8 @@ for architecture in ("diffuapriel", "diffuapriel-h", "diffutran"):
     print(f"{architecture:14} the same logits")
 
 # %% [markdown]
-# And the denoiser that you assembled writes. It gets the weights of the trained model, and the package's sampler does
-# not care whose class it is. Press play.
+# Now the denoiser that you assembled writes. It gets the weights of the trained model, and the package's sampler
+# accepts any denoiser. Press play.
 
 # %%
 from diffuapriel import Canvas, Sampler, SamplerConfig
@@ -872,19 +876,20 @@ trace = Player().record(sampler, mine, canvas, tokenizer, model="my denoiser")
 # %% [markdown]
 # ## What you built
 #
-# - **Both directions**: two independent Mamba-2 layers, one on the flipped row, added. Packed into one layer, nothing
-#   is flipped and the addition is part of a product. The current token counts twice.
-# - **AdaLN**: sigma, features, an embedding, six vectors a block. Zero at the start, so a fresh block is the
+# - **Both directions**: two independent Mamba-2 layers, one of them on the flipped row, added. Packed into one layer,
+#   nothing is flipped, and the addition is part of a product. The current token counts twice.
+# - **AdaLN**: sigma, features, an embedding, six vectors per block. All zero at the start, so a fresh block is the
 #   identity.
 # - **The hybrid**: a few attention blocks, spread over the depth, with RoPE for order.
-# - **The denoiser**, equal to the package's up to rounding, in three architectures of equally many parameters.
+# - **The denoiser**: equal to the package's up to rounding, in three architectures with about the same number of
+#   parameters.
 #
 # ## Going further
 #
-# - Make the toy language harder: two sentences, the second of which begins with *She* or *He*. Does the loss at each
-#   place still reach the floor?
-# - Tie the two directions (`by_hand.back = by_hand.ahead`) in the toy model. Which places get worse?
-# - Give the one-directional model 8 blocks. Does the loss at the name change? Say before you run.
+# - Make the toy language harder: two sentences, where the second begins with *She* or *He*. Is the loss at each
+#   position still the smallest possible?
+# - Tie the two directions (`by_hand.back = by_hand.ahead`) in the toy model. Which positions get worse?
+# - Give the one-directional model 8 blocks. Does the loss at the name change? Predict before you run.
 #
 # **Papers.** DiffuApriel, [arXiv:2511.15927](https://arxiv.org/abs/2511.15927). Mamba-2,
 # [arXiv:2405.21060](https://arxiv.org/abs/2405.21060). AdaLN with a zero start: DiT,

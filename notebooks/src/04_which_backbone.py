@@ -10,35 +10,36 @@
 # # 04 · Which backbone learns?
 #
 # Three backbones do the same job: Mamba-2 in every block, Mamba-2 with some attention, and attention in every block.
-# Which of them learns best? The question is easy to ask and easy to answer wrongly. In this lesson you train all
-# three side by side, and learn what a fair comparison needs and how much of a difference is luck.
+# Which of them learns best? The question is easy to ask and easy to answer wrongly. In this lesson you train all three
+# side by side. You learn what a fair comparison needs, and how much of a difference is luck.
 #
 # **You will be able to**
 #
 # - match models in parameters and in data, and say why this matters;
-# - show that one learning rate for all is unfair, and find each model's own;
-# - read learning curves against tokens and against seconds, with the best possible loss as a floor;
+# - show that one learning rate for all models is unfair, and find the best rate for each;
+# - read learning curves against tokens and against seconds, and compare them with the best possible loss;
 # - tell a difference between two models from noise, and from the luck of a seed.
 #
-# **You need** lesson 01 (the loss, training). Lessons 02 and 03 say what is inside the models; here they are boxes.
+# **You need** lesson 01 (the loss, training). Lessons 02 and 03 explain what is inside the models; here they are black
+# boxes.
 #
 # | part | minutes |
 # |---|---|
 # | 1. Equal parameters | 10 |
 # | 2. Equal tokens, in the same order | 10 |
-# | 3. To each its own learning rate | 12, of which about 3 are waiting |
-# | 4. The race: tokens, seconds, and the floor | 10, of which 1 is waiting |
+# | 3. A learning rate for each | 12 (about 3 of them waiting) |
+# | 4. The race: tokens, seconds and the entropy | 10 (1 of them waiting) |
 # | 5. A difference, or noise? | 12 |
-# | 6. Real text | 6, of which 1 is waiting |
-# | 7. What this can tell, and what not | 5 |
+# | 6. Real text | 6 (1 of them waiting) |
+# | 7. What this can and cannot tell | 5 |
 #
 # {{measured}}
 #
-# Where it says **predict, then run**, click a letter before you run the next cell. Three **exercises** check your
+# Where you read **predict, then run**, click a letter before you run the next cell. Three **exercises** check your
 # answer.
 
 # %% [markdown]
-# The next cell only prepares things. Run it. `QUICK` is True where the tests of this project run the lesson.
+# The next cell only prepares things. Run it. `QUICK` is True only when the project's tests run the lesson.
 
 # %%
 import math
@@ -67,15 +68,15 @@ EOS, MASK = tokenizer.eos_id, tokenizer.mask_id
 # | name | what mixes the tokens | MLP |
 # |---|---|---|
 # | `diffuapriel` | bidirectional Mamba-2 in every block | 2 times as wide inside |
-# | `diffuapriel-h` | the same, with an attention block here and there (H is for hybrid) | 2 times |
+# | `diffuapriel-h` | the same, with a few attention blocks (H is for hybrid) | 2 times |
 # | `diffutran` | attention in every block | 4 times |
 #
-# A bigger model learns better, whatever is inside. So the three must be equally big. What is *big*? The usual measure
-# is the number of **parameters**, the numbers that training adjusts. Equal depth and width would not do: the blocks
-# differ.
+# A larger model usually learns better, whatever is inside. So the three must be equally large. What does *large* mean?
+# The usual measure is the number of **parameters**, the numbers that training adjusts. Equal depth and width are not
+# enough, because the blocks differ.
 
 # %%
-from diffuapriel.model.denoiser import count_parameters  # counts without making the model
+from diffuapriel.model.denoiser import count_parameters  # counts without building the model
 
 for name in COLORS:
     same_shape = preset("nano", name, d_model=128, depth=6)
@@ -86,12 +87,12 @@ for name in COLORS:
 # %% [markdown]
 # ### Exercise 1: match a budget
 #
-# A *shape* is a pair (width, depth). You are given a function that counts the parameters of a shape, a target, and a
-# list of shapes. Find the shape that comes closest to the target.
+# A *shape* is a pair (d_model, depth). You are given a function that counts the parameters of a shape, a target, and a
+# list of shapes. Find the shape whose count is closest to the target.
 #
-# <details><summary>Hint 1</summary>Closest may be a little above the target or a little below.</details>
+# <details><summary>Hint 1</summary>The closest count may be a little above the target or a little below it.</details>
 # <details><summary>Hint 2</summary><code>min(shapes, key=...)</code> takes a function that gives each shape a number,
-# and returns the shape with the smallest. Which number is small for a good shape?</details>
+# and returns the shape with the smallest number. Which number is small for a good shape?</details>
 
 
 # %% tags=["exercise"]
@@ -110,11 +111,11 @@ def closest_shape(count, target, shapes):
 check.closest_shape(closest_shape)
 
 # %% [markdown]
-# The models of this lesson must learn within a minute, so they are smaller than *nano*. Most parameters of such a
-# small model are in its two tables: the embedding (a row for each token going in) and the head (a row for each token
-# coming out). They grow with the width. So we take the same width for all: the tables are equal, and the blocks have
-# to match. An attention block of the hybrid is smaller than its Mamba blocks; its Mamba blocks get a larger state
-# instead.
+# The models of this lesson must learn within a minute, so they are smaller than *nano*. Most parameters of such a small
+# model are in its two tables: the embedding (one row per input token) and the head (one row per output token). Both
+# grow with the width, `d_model`. So we use the same width for all: the tables are equal, and only the blocks have to
+# match. The hybrid's attention block is smaller than its Mamba blocks; to make up for it, its Mamba blocks get a larger
+# state.
 
 # %%
 small = {"d_model": 64, "depth": 3, "expand": 1, "headdim": 16}
@@ -135,13 +136,13 @@ print(f"\nThe largest is {spread:.1%} larger than the smallest.")
 assert spread < 0.02
 
 # %% [markdown]
-# Look at the second column too: without the equal tables the difference weighs more. Whoever reports a match should
-# say what was counted.
+# Look at the second column too: without the equal tables, the difference is relatively larger. Anyone who reports a
+# match should say what was counted.
 
 # %% [markdown]
 # ## 2. Equal tokens, in the same order
 #
-# The text is that of lesson 01: tales of one sentence, each in a row of its own, filled up with end-of-text tokens.
+# The text is that of lesson 01: tales of one sentence, each in its own row, padded with end-of-text tokens.
 
 # %%
 from diffuapriel.tales import language as tales
@@ -150,7 +151,7 @@ LENGTH = 18  # tokens in a row
 
 
 def draw_stories(rows, rng):
-    """`rows` new stories as a table of token ids, (rows, LENGTH)."""
+    """New stories as a table of token ids, (rows, LENGTH)."""
     table = []
     for _ in range(rows):
         ids = tokenizer.encode(tales.generate(1, rng))
@@ -159,32 +160,32 @@ def draw_stories(rows, rng):
 
 
 def tales_batch(step, rows=16):
-    """The batch of a step: the same for every model that asks."""
+    """The batch of a step: the same for every model."""
     return draw_stories(rows, random.Random(f"train {step}"))
 
 
 print(tokenizer.decode(tales_batch(0)[0].tolist()).replace("<|endoftext|>", " ·"))
 
 # %% [markdown]
-# Luck enters a training run in three places: the weights at the start, the stories, and the noise (which time *t*,
-# which tokens are hidden). We cannot remove luck, but we can hand the *same* luck to everybody. All models see the
-# same stories in the same order, under the same noise.
+# Luck enters a training run in three ways: through the initial weights, the stories, and the noise (which time *t*,
+# which tokens are hidden). We cannot remove luck, but we can give all models the *same* luck. They see the same stories
+# in the same order, with the same noise.
 #
-# The learning rate follows a plan: a **warm-up**, in which it rises in a straight line from nearly 0 to its **peak**,
-# then a **cosine** down to a tenth of the peak. The warm-up protects the young model from steps in directions that
-# are still mostly noise. The descent lets it settle.
+# The learning rate follows a schedule: a **warm-up**, in which it rises linearly from nearly 0 to its **peak**, then a
+# **cosine** down to a tenth of the peak. The warm-up protects the untrained model from large steps in directions that
+# are still mostly noise. The decay lets it settle.
 
 # %% [markdown]
 # ### Exercise 2: warm-up and cosine
 #
-# Write the plan. Steps count from 0. In the warm-up, step 0 has the rate peak/warmup, and the last step of the
-# warm-up (step warmup − 1) has the peak. From step `warmup` on, it follows half a cosine wave: at step `warmup` it is
-# the peak, and at step `total` it would be a tenth of the peak.
+# Write the schedule. Steps count from 0. In the warm-up, step 0 has the rate peak/warmup, and the last step of the
+# warm-up (step warmup − 1) has the peak. From step `warmup` on, the rate follows half a cosine wave: at step `warmup`
+# it is the peak, and at step `total` it would be a tenth of the peak.
 #
-# <details><summary>Hint 1</summary>Write both parts by themselves. For the second, first compute how much of the way
+# <details><summary>Hint 1</summary>Write the two parts separately. For the second, first compute how much of the way
 # from <code>warmup</code> to <code>total</code> is done, a number from 0 to 1.</details>
-# <details><summary>Hint 2</summary><code>0.5 * (1 + math.cos(math.pi * done))</code> falls from 1 to 0. Stretch it,
-# so that it falls from 1 to 0.1, and multiply by the peak.</details>
+# <details><summary>Hint 2</summary><code>0.5 * (1 + math.cos(math.pi * done))</code> falls from 1 to 0. Rescale it so
+# that it falls from 1 to 0.1, and multiply by the peak.</details>
 
 
 # %% tags=["exercise"]
@@ -206,12 +207,12 @@ def my_rate(step, peak, warmup, total):
 check.warmup_cosine(my_rate)
 
 # %% [markdown]
-# The package has this plan as `learning_rate`, and `make_optimizer` gives AdamW as it is used in all of its training.
-# `noise_seed` turns a step's number into the seed of its noise.
+# The package has this schedule as `learning_rate`, and `make_optimizer` returns AdamW as the package uses it for all
+# training. `noise_seed` turns the number of a step into the seed of its noise.
 #
-# Now the loop. It takes several **runs**, each a model with its own peak rate, and moves them **in turn**: one step
-# of the first, one step of the second, and so on, all on the same batch. So equal tokens are not a promise but the
-# way the loop is built. And when the computer is slow for a moment, it is slow for all of them.
+# Now the loop. It takes several **runs**, each a model with its own peak rate, and trains them **interleaved**: one
+# step of the first, one step of the second, and so on, all on the same batch. So the loop itself guarantees equal
+# tokens. And when the computer is slow for a moment, it is slow for all of them.
 
 # %%
 from diffuapriel.diffusion.objective import nelbo
@@ -221,11 +222,11 @@ from diffuapriel.training.optimizer import learning_rate, make_optimizer
 
 @dataclass
 class Run:
-    """One model in training: `losses` in nats a token, `seconds` of each step."""
+    """One model in training: `losses` in nats/token, `seconds` of each step."""
 
     name: str
-    peak: float  # of the learning rate
-    seed: int = 0  # of the weights at the start
+    peak: float  # learning rate
+    seed: int = 0  # of the initial weights
     losses: list = field(default_factory=list)
     seconds: list = field(default_factory=list)
 
@@ -239,7 +240,7 @@ class Run:
 
 # %%
 def one_step(run, ids, step, total):
-    """One update of one run on the batch `ids`; remembers its loss and how long it took."""
+    """One training step of one run on the batch `ids`; records its loss and its seconds."""
     began = time.perf_counter()
     rate = learning_rate(step, peak=run.peak, warmup_steps=max(1, total // 10), total_steps=total)
     for group in run.optimizer.param_groups:
@@ -255,7 +256,7 @@ def one_step(run, ids, step, total):
 
 
 def train_side_by_side(runs, batch, total, what):
-    """Move all runs through the same `total` batches, in turn."""
+    """Train all runs on the same `total` batches, interleaved."""
     for step in tqdm(range(total), desc=what):
         ids = batch(step)
         for run in runs:
@@ -263,7 +264,8 @@ def train_side_by_side(runs, batch, total, what):
 
 
 # %% [markdown]
-# Does it repeat? A result that nobody can repeat is an anecdote. Same seed, same losses, to the last digit:
+# Can we repeat it? A result that nobody can repeat is an anecdote. The same seed must give the same losses, to the last
+# digit:
 
 # %%
 first, second = ([Run(name, 4e-3) for name in CONFIGS] for _ in range(2))
@@ -274,17 +276,17 @@ for one, other in zip(first, second):
     assert one.losses == other.losses
 
 # %% [markdown]
-# ## 3. To each its own learning rate
+# ## 3. A learning rate for each
 #
-# The learning rate is the one number that decides most. Too small, and the model crawls. Too large, and it stumbles.
-# What is right depends on the architecture, the size and the length of the run. So we try four rates for each
-# backbone. This is called a **sweep**. Every run has its full length, so the best of them can be used in the race
-# later.
+# The learning rate matters more than any other setting. If it is too small, the model learns slowly. If it is too
+# large, training becomes unstable. The right value depends on the architecture, the size and the length of the run. So
+# we try four rates for each backbone. This is called a **sweep**. Every run has its full length, so we can use the best
+# ones in the race later.
 #
-# **Predict, then run.** Suppose somebody compares at one and the same rate for all, and picks this rate among the
-# four. How much does the pick change the difference between DiffuApriel and DiffuTran?
+# **Predict, then run.** Suppose somebody compares all models at one shared rate, and picks this rate from the four. How
+# much does the pick change the difference between DiffuApriel and DiffuTran?
 #
-# - **A** · hardly: by less than 1 nat a story
+# - **A** · hardly at all: by less than 1 nat per story
 # - **B** · it changes how large the difference is, but not who wins
 # - **C** · it even changes who wins
 
@@ -293,8 +295,9 @@ guess_1 = predict("A", "B", "C")
 guess_1
 
 # %% [markdown]
-# The cell after the next trains all of them, and takes about three minutes. Time for a second question, about the best
-# run of each backbone. **Predict.** After the first quarter of the tokens, who has the lowest loss?
+# The cell after the next one trains all of them and takes about three minutes. So here is a second question first,
+# about the best run of each backbone. **Predict.** After the first quarter of the tokens, which one has the lowest
+# loss?
 #
 # - **A** · DiffuApriel
 # - **B** · DiffuApriel-H, the hybrid
@@ -311,18 +314,18 @@ sweep = [Run(name, rate) for name in CONFIGS for rate in RATES]
 train_side_by_side(sweep, tales_batch, STEPS, f"{len(sweep)} runs")
 
 # %% [markdown]
-# A run is judged by the mean of its last steps. Look for the lowest point of each curve. It should not lie at the
-# edge: if the best rate is the largest or smallest that was tried, the sweep was too narrow.
+# We judge a run by its mean loss over the last steps. Look for the lowest point of each curve. It should not be at the
+# edge: if the best rate is the largest or the smallest that we tried, the sweep was too narrow.
 
 # %%
 tail = max(1, STEPS // 10)
 score = {
     (run.name, run.peak): LENGTH * sum(run.losses[-tail:]) / tail for run in sweep
-}  # nats a story
+}  # nats per story
 best = {name: min(RATES, key=lambda rate: score[name, rate]) for name in CONFIGS}
 
 figure = go.Figure(
-    layout={"xaxis_title": "peak learning rate", "yaxis_title": "nats a story", "height": 400}
+    layout={"xaxis_title": "peak learning rate", "yaxis_title": "nats per story", "height": 400}
 )
 for name, color in COLORS.items():
     curve = [score[name, rate] for rate in RATES]
@@ -341,25 +344,28 @@ for name, rate in best.items():
 shared = {rate: score["diffutran", rate] - score["diffuapriel", rate] for rate in RATES}
 fair = score["diffutran", best["diffutran"]] - score["diffuapriel", best["diffuapriel"]]
 for rate, ahead in shared.items():
-    print(f"both at {rate:<7g}  DiffuApriel is ahead by {ahead:6.1f} nats a story")
-print(f"each at its own   DiffuApriel is ahead by {fair:6.1f} nats a story")
+    print(f"both at {rate:<7g}  DiffuApriel is ahead by {ahead:6.1f} nats per story")
+print(f"each at its best  DiffuApriel is ahead by {fair:6.1f} nats per story")
 
 span = max(shared.values()) - min(shared.values())
 answer = "A" if span < 1 else "C" if min(shared.values()) < 0 < max(shared.values()) else "B"
-guess_1.reveal(answer, f"The pick alone moves the difference by {span:.1f} nats a story.")
+guess_1.reveal(
+    answer, f"The choice of the rate alone moves the difference by {span:.1f} nats per story."
+)
 
 # %% [markdown]
-# So a comparison at one shared rate measures the choice of the rate as well. Whoever chooses it, chooses a handicap.
-# The fair question is: how well does each learn at *its* best? The same holds for everything else that is tuned.
+# So a comparison at one shared rate also measures the choice of the rate, and any choice puts some model at a
+# disadvantage. The fair question is: how well does each model learn at *its* best rate? The same holds for everything
+# else that is tuned.
 #
-# Where two backbones share their best rate, this is a finding of the sweep, and nothing that one could have known
-# before. Two warnings. A longer run likes smaller rates than a short one, so the best rates are only right for runs
-# of this length. And each score has its own noise: two rates whose scores are close are equally good.
+# If two backbones share their best rate, that is a result of the sweep; we could not have known it before. Two
+# warnings. Longer runs usually need smaller rates, so the best rates are right only for runs of this length. And each
+# score has its own noise: two rates with similar scores are equally good.
 #
-# ## 4. The race: tokens, seconds, and the floor
+# ## 4. The race: tokens, seconds and the entropy
 #
-# Into the race goes the best run of each backbone. Besides, each takes part a **second** time, at the same rate, with
-# another draw of the weights at the start (seed 1). You will see why. This takes a minute.
+# The best run of each backbone enters the race. Each backbone also enters a **second** time, at the same rate but with
+# other initial weights (seed 1). You will see why. This takes a minute.
 
 # %%
 race = [run for run in sweep if run.peak == best[run.name]]
@@ -368,13 +374,13 @@ train_side_by_side(again, tales_batch, STEPS, "with another seed")
 race += again
 
 # %% [markdown]
-# The dashed line is the **floor**: the entropy of these stories, known exactly (lesson 01). No model can get below
-# it. Each curve is the mean of the last steps, since a single batch is noisy. The dotted line of a color is seed 1.
-# Look at the small bumps: they come at the same place in all curves. A hard batch was hard for everybody.
+# The dashed line is the **entropy** of these stories, known exactly (lesson 01). On average no model can get below it.
+# Each point of a curve is a mean over the last steps, because a single batch is noisy. Dotted lines are seed 1. Look at
+# the small bumps: they are at the same steps in all curves. A hard batch was hard for every model.
 
 # %%
 WINDOW = 20  # steps
-floor = tales.entropy(1)
+entropy = tales.entropy(1)
 tokens = [16 * LENGTH * (step + 1) for step in range(STEPS)]
 
 
@@ -384,7 +390,7 @@ def smooth(values):
 
 
 def draw_curves(runs, x_of, x_title, y_title, scale):
-    """One curve a run: smoothed loss times `scale` against x_of(run)."""
+    """One curve per run: smoothed loss times `scale` against x_of(run)."""
     figure = go.Figure(layout={"xaxis_title": x_title, "yaxis_title": y_title, "height": 420})
     for run in runs:
         y = (scale * smooth(run.losses)).tolist()
@@ -396,9 +402,9 @@ def draw_curves(runs, x_of, x_title, y_title, scale):
     return figure
 
 
-figure = draw_curves(race, lambda run: tokens, "tokens", "nats a story", LENGTH)
-figure.add_hline(y=floor, line_dash="dash", annotation_text=f"entropy: {floor:.2f}")
-figure.update_yaxes(range=[0.5 * floor, 6 * floor])
+figure = draw_curves(race, lambda run: tokens, "tokens", "nats per story", LENGTH)
+figure.add_hline(y=entropy, line_dash="dash", annotation_text=f"entropy: {entropy:.2f}")
+figure.update_yaxes(range=[0.5 * entropy, 6 * entropy])
 show(figure)
 
 # %%
@@ -407,21 +413,22 @@ early = {
     run.name: LENGTH * smooth(run.losses)[max(0, quarter + 1 - WINDOW)].item() for run in race[:3]
 }
 for name, nats in early.items():
-    print(f"{name:14} {nats:5.1f} nats a story after {tokens[quarter]:,} tokens")
+    print(f"{name:14} {nats:5.1f} nats per story after {tokens[quarter]:,} tokens")
 letter = dict(zip(CONFIGS, "ABC"))
 first = min(early, key=early.get)
 guess_2.reveal(letter[first], "All three saw the same stories in the same order.")
 
 # %% [markdown]
-# Where a Mamba model starts faster, a likely reason is this. A Mamba layer has its neighbors at hand from the first
-# step: its short convolution and its fading memory look at what stands nearby. Attention starts out looking
-# everywhere at once, and must first *learn* that the neighbors matter. That is a head start, which need not last.
+# If a Mamba model starts faster, a likely reason is this. From the first step, a Mamba layer sees mostly the neighbors
+# of a token: its short convolution and its fading memory look nearby. Attention starts by looking everywhere at once,
+# and must first *learn* that neighbors matter. That is a head start, and it need not last.
 #
-# **Predict, then run.** The same curves, but against **seconds**. A step of DiffuTran is the quickest of the three on
-# such short rows. Let all three train until DiffuTran is through with its steps, and stop the clock. Who is ahead?
+# **Predict, then run.** Now the same curves, but against **seconds**. On such short rows, DiffuTran has the fastest
+# steps of the three. We let all three train until DiffuTran has finished its steps, then stop the clock. Which one is
+# ahead?
 #
-# - **A** · still a Mamba model, though it has made fewer steps
-# - **B** · DiffuTran, thanks to its quicker steps
+# - **A** · still a Mamba model, although it has made fewer steps
+# - **B** · DiffuTran, thanks to its faster steps
 
 # %%
 guess_3 = predict("A", "B")
@@ -430,9 +437,9 @@ guess_3
 # %%
 from itertools import accumulate  # running sums
 
-figure = draw_curves(race, lambda run: accumulate(run.seconds), "seconds", "nats a story", LENGTH)
-figure.add_hline(y=floor, line_dash="dash", annotation_text=f"entropy: {floor:.2f}")
-figure.update_yaxes(range=[0.5 * floor, 6 * floor])
+figure = draw_curves(race, lambda run: accumulate(run.seconds), "seconds", "nats per story", LENGTH)
+figure.add_hline(y=entropy, line_dash="dash", annotation_text=f"entropy: {entropy:.2f}")
+figure.update_yaxes(range=[0.5 * entropy, 6 * entropy])
 show(figure)
 
 clock = min(sum(run.seconds) for run in race[:3])
@@ -442,50 +449,52 @@ for run in race[:3]:
     ahead[run.name] = LENGTH * sum(run.losses[max(0, done - WINDOW) : done]) / min(WINDOW, done)
     speed = 1000 * sum(run.seconds) / STEPS
     print(
-        f"{run.name:14} {speed:4.0f} ms a step, {done} steps, {ahead[run.name]:5.1f} nats a story"
+        f"{run.name:14} {speed:4.0f} ms per step, {done} steps, {ahead[run.name]:5.1f} nats per story"
     )
 winner = min(ahead, key=ahead.get)
 guess_3.reveal(
-    "B" if winner == "diffutran" else "A", f"The clock was stopped after {clock:.0f} seconds."
+    "B" if winner == "diffutran" else "A", f"The clock stopped after {clock:.0f} seconds."
 )
 
 # %% [markdown]
-# Two axes, two questions. **Against tokens**: who makes more of the same text? That is a property of the
-# architecture. **Against seconds**: who is ready sooner? That depends on the computer, the program and the length of
-# the rows. Here the rows have only a few tokens. On long rows the order of the speeds turns around, which lesson 06
-# measures. (The dotted curves were trained later than the solid ones, so their seconds compare only with each other.)
+# Two axes, two questions. **Against tokens**: which model learns more from the same text? That is a property of the
+# architecture. **Against seconds**: which model is finished sooner? That depends on the computer, the program and the
+# length of the rows. Here the rows have only a few tokens. On long rows the ranking by speed reverses, which lesson 06
+# measures. (The dotted curves were trained after the solid ones, so compare their seconds only with each other.)
 #
 # ## 5. A difference, or noise?
 #
-# The losses of training are noisy, and each was measured on a model that has changed since. For a verdict, all models
-# are scored on new stories, the same for all, and under the same noise. The result is one number for each story and
-# each model.
+# The training losses are noisy, and each was measured on a model that has changed since. For a verdict we score all
+# models on the same new stories, with the same noise. The result is one number per story and model.
 
 # %%
-STORIES, DRAWS = (20, 2) if QUICK else (300, 6)
+STORIES, NUM_MC_SAMPLES = (20, 2) if QUICK else (300, 6)
 
 
 @torch.no_grad()
 def nats_of_rows(model, ids):
-    """The NELBO of each row in nats, (rows,), averaged over DRAWS draws of the noise."""
+    """The NELBO of each row in nats, (rows,), averaged over NUM_MC_SAMPLES draws of the noise."""
     noise = torch.Generator().manual_seed(1)  # the same for every model
-    scores = [nelbo(model, ids, schedule, MASK, generator=noise).nats for _ in range(DRAWS)]
+    samples = range(NUM_MC_SAMPLES)
+    scores = [nelbo(model, ids, schedule, MASK, generator=noise).nats for _ in samples]
     return torch.stack(scores).double().mean(0)
 
 
-held_out = draw_stories(STORIES, random.Random("held out"))
-nats = {(run.name, run.seed): nats_of_rows(run.model, held_out) for run in tqdm(race)}
+validation = draw_stories(STORIES, random.Random("held out"))
+nats = {(run.name, run.seed): nats_of_rows(run.model, validation) for run in tqdm(race)}
 for (name, seed), values in nats.items():
-    print(f"{name:14} seed {seed}: {values.mean():5.2f} nats a story, the floor is {floor:.2f}")
+    print(
+        f"{name:14} seed {seed}: {values.mean():5.2f} nats per story, the entropy is {entropy:.2f}"
+    )
 
 # %% [markdown]
-# A mean over some stories is not the mean over all stories. A **95 % interval** says how far off it may be: of a
-# hundred such intervals, about 95 hold the true mean. It is the mean plus and minus 1.96 standard errors, and the
-# standard error is the standard deviation of the stories' scores, divided by the square root of how many there are.
+# A mean over some stories is not the mean over all stories. A **95 % interval** says how far off it may be: about 95 of
+# 100 such intervals contain the true mean. It is the mean plus and minus 1.96 standard errors. The standard error is
+# the standard deviation of the stories' scores, divided by the square root of their number.
 #
-# For a difference between two models there is a better way than to put two intervals side by side. Both have scored
-# the *same* stories, and a story that is hard for one is hard for the other. So take the difference *for each story*
-# first. What is common to both drops out. This is called a **paired** comparison.
+# To compare two models, there is a better way than putting two intervals side by side. Both were scored on the *same*
+# stories, and a story that is hard for one is hard for the other. So first take the difference *for each story*. What
+# both have in common cancels. This is called a **paired** comparison.
 
 # %% [markdown]
 # ### Exercise 3: a paired interval
@@ -493,7 +502,7 @@ for (name, seed), values in nats.items():
 # Given the scores of two models on the same stories, compute the mean of the difference *a* − *b* and its 95 %
 # interval.
 #
-# <details><summary>Hint 1</summary>Forget that there are two models: work with <code>a - b</code>, one number a
+# <details><summary>Hint 1</summary>Forget that there are two models: work with <code>a - b</code>, one number per
 # story.</details>
 # <details><summary>Hint 2</summary>The standard error is <code>(a - b).std() / len(a) ** 0.5</code>. The interval
 # reaches 1.96 of it to either side.</details>
@@ -517,15 +526,15 @@ def paired(a, b):
 check.paired(paired)
 
 # %% [markdown]
-# From here on we use the package's `mean_interval`, which does the same (and is a little wider for few values).
-# First, what pairing buys:
+# From here on we use the package's `mean_interval`, which does the same (and is a little wider for few values). First,
+# the benefit of pairing:
 
 # %%
 from diffuapriel.evaluation.interval import mean_interval
 
 
 def compare(one, other):
-    """Mean difference in nats a story between two runs, paired, and its interval."""
+    """Mean difference in nats per story between two runs, paired, and its interval."""
     return mean_interval((nats[one] - nats[other]).tolist())
 
 
@@ -536,8 +545,8 @@ print(f"paired    {mean:+.2f}, from {low:+.2f} to {high:+.2f}")
 print(f"unpaired  {mean:+.2f}, from {mean - unpaired:+.2f} to {mean + unpaired:+.2f}")
 
 # %% [markdown]
-# Now all the questions at once. An interval that holds 0 means: these stories cannot tell the two models apart. Look
-# at the last three lines with care. They compare a backbone **with itself**: nothing differs but the seed.
+# Now all the comparisons at once. If an interval contains 0, these stories cannot tell the two models apart. Look
+# carefully at the last three lines. They compare a backbone **with itself**: only the seed differs.
 
 # %%
 pairs = [
@@ -552,47 +561,49 @@ for (one, other), (mean, (low, high)) in zip(pairs, results):
     print(f"{names:44} {mean:+6.2f}, from {low:+6.2f} to {high:+6.2f}   {verdict}")
 
 by_seed = max(abs(mean) for mean, _ in results[3:])
-apart = abs(results[2][0])
-word = "smaller" if apart < by_seed else "larger"
+difference = abs(results[2][0])
+word = "smaller" if difference < by_seed else "larger"
 display(
     Markdown(
-        f"The seed alone moved a backbone by up to **{by_seed:.1f}** nats a story. DiffuApriel and its hybrid are "
-        f"**{apart:.1f}** apart, which is {word} than that; DiffuTran and DiffuApriel **{abs(results[0][0]):.1f}**."
+        f"The seed alone moved a backbone by up to **{by_seed:.1f}** nats per story. DiffuApriel and its hybrid are "
+        f"**{difference:.1f}** apart, which is {word} than that; DiffuTran and DiffuApriel are "
+        f"**{abs(results[0][0]):.1f}** apart."
     )
 )
 
 # %% [markdown]
-# There are two kinds of noise, and the interval knows only one of them.
+# There are two kinds of noise, and the interval covers only one of them.
 #
-# - **The noise of measuring**: other stories, other masks, another mean. The interval covers it, and more stories
-#   make it small.
-# - **The luck of training**: another seed, another model. The interval knows nothing of it. Even a difference far
-#   outside its interval may be only the seed. More stories do not help; more *seeds* do.
+# - **Measurement noise**: other stories and other masks give another mean. The interval covers it, and more stories
+#   make it smaller.
+# - **Training noise**: another seed gives another model. The interval does not cover it. Even if the interval is far
+#   from 0, the difference may come only from the seed. More stories do not help; more *seeds* do.
 #
-# So the interval answers "is this *model* better than that *model*?". For "is this *backbone* better?", the
-# difference must also be large against what the seeds do. Two seeds are the least with which one can see this at all.
+# So the interval answers "is this *model* better than that *model*?". For "is this *backbone* better?", the difference
+# must also be large compared with the differences between seeds. You need at least two seeds to see this at all.
 
 # %% [markdown]
 # ## 6. Real text
 #
-# Tales are made. Does the order hold for text that nobody made for us? Every Python brings a large text with it: its
-# own standard library, code and English. Nothing has to be downloaded. `open_corpus` splits it by module into a part
-# for training and one that is held out, and gives windows of any length.
+# Tales are artificial. Does the ranking hold for real text? Every Python comes with a large text: its own standard
+# library, which is code and English. Nothing has to be downloaded. `open_corpus` splits it by module into a training
+# split and a validation split, and returns sequences of any length.
 
 # %%
 from diffuapriel import open_corpus
 
 corpus = open_corpus("stdlib", tokenizer)
-for part, documents in corpus.splits.items():
+for split, documents in corpus.splits.items():
     print(
-        f"{part:8} {len(documents):,} files, {sum(map(len, documents)) / 1e6:.1f} million characters"
+        f"{split:10} {len(documents):,} files, {sum(map(len, documents)) / 1e6:.1f} million characters"
     )
 print(tokenizer.decode(corpus.batch(1, split="train", batch_size=1, length=64, seed=0)[0].tolist()))
 
 # %% [markdown]
-# The same loop, the same seed, the rates of section 3. Those rates were found on other text; that is a shortcut, and
-# a careful comparison would sweep again. The text has no known floor. As a yardstick, the dotted line shows what a
-# model pays that only knows how frequent each token is. Above it, nothing of the order of tokens has been learnt.
+# We use the same loop, the same seed, and the rates of section 3. Those rates were found on other text; that is a
+# shortcut, and a careful comparison would sweep again. Nobody knows the entropy of this text. As a yardstick, the
+# dotted line shows the cost of a model that knows only how frequent each token is. A model above it has not learned
+# anything about the order of tokens.
 
 # %%
 REAL_STEPS, REAL_LENGTH = (4 if QUICK else 100), 64
@@ -609,40 +620,41 @@ train_side_by_side(real, real_batch, REAL_STEPS, "standard library")
 # %%
 seen = torch.cat([real_batch(step) for step in range(REAL_STEPS)]).flatten()
 share = (torch.bincount(seen, minlength=MASK) + 0.1) / (len(seen) + 0.1 * MASK)  # no token has 0
-kept = corpus.batch(
+validation = corpus.batch(
     0, split="validation", batch_size=8 if QUICK else 64, length=REAL_LENGTH, seed=0
 )
-frequencies = -share[kept].log().mean().item()
+frequencies = -share[validation].log().mean().item()
 
 x = [8 * REAL_LENGTH * (step + 1) for step in range(REAL_STEPS)]
-figure = draw_curves(real, lambda run: x, "tokens", "nats a token", 1)
-figure.add_hline(y=frequencies, line_dash="dot", annotation_text="frequencies alone")
+figure = draw_curves(real, lambda run: x, "tokens", "nats/token", 1)
+figure.add_hline(y=frequencies, line_dash="dot", annotation_text="frequencies only")
 show(figure)
 
 # %% [markdown]
-# The verdict on windows of modules that were held out, scored by the function of section 5. Two lines for each model:
-# its own cost, and the paired difference to DiffuApriel.
+# Now the verdict on sequences from the validation split, scored by the function of section 5: the cost of each model,
+# and its paired difference from DiffuApriel.
 
 # %%
-cost = {run.name: nats_of_rows(run.model, kept) / REAL_LENGTH for run in tqdm(real)}
+cost = {run.name: nats_of_rows(run.model, validation) / REAL_LENGTH for run in tqdm(real)}
 for name, values in cost.items():
     mean, (low, high) = mean_interval(values.tolist())
-    print(f"{name:14} {mean:.2f} nats a token, from {low:.2f} to {high:.2f}")
+    print(f"{name:14} {mean:.2f} nats/token, from {low:.2f} to {high:.2f}")
     if name != "diffuapriel":
         mean, (low, high) = mean_interval((values - cost["diffuapriel"]).tolist())
-        print(f"{'':14} {mean:+.2f} against DiffuApriel, from {low:+.2f} to {high:+.2f}")
-print(f"{'frequencies':14} {frequencies:.2f} nats a token")
+        print(f"{'':14} {mean:+.2f} relative to DiffuApriel, from {low:+.2f} to {high:+.2f}")
+print(f"{'frequencies':14} {frequencies:.2f} nats/token")
 
 # %% [markdown]
-# Compare the widths: windows of code and of English cost very different amounts, and pairing takes that out. Without
-# a floor we can say who is ahead, but not how much there is left to learn.
+# Compare the widths of the intervals: sequences of code and of English cost very different amounts, and pairing removes
+# that. A model whose cost is not clearly below that of the frequencies has not learned much yet. And since we do not
+# know the entropy, we cannot say how much there is left to learn.
 
 # %% [markdown]
-# ## 7. What this can tell, and what not
+# ## 7. What this can and cannot tell
 #
 # Your models have less than a million parameters and saw a few thousand stories. What happens with more? The models
-# that come with this project were trained on the full tales, far longer, on a GPU. Their checkpoints keep what was
-# measured, beside the exact entropy of the very same stories:
+# that come with this project were trained on the full tales, much longer, on a GPU. Their checkpoints store their
+# measured loss and the exact entropy of the same stories:
 
 # %%
 from diffuapriel.checkpoint import bundled, inspect_checkpoint
@@ -655,16 +667,16 @@ for name in bundled():
         low, high = found.ci95
         print(
             f"{name:19} {count_parameters(info.config) / 1e6:.2f} million parameters, "
-            f"{recipe['tokens'] / 1e6:.0f} million tokens:\n{'':19} {found.nats_per_token:.3f} nats a "
-            f"token, from {low:.3f} to {high:.3f}; floor {found.entropy:.3f}"
+            f"{recipe['tokens'] / 1e6:.0f} million tokens:\n{'':19} {found.nats_per_token:.3f} nats/token, "
+            f"from {low:.3f} to {high:.3f}; entropy {found.entropy:.3f}"
         )
 
 # %% [markdown]
-# Look for what is left of the head start, and whether the intervals overlap. A race that is stopped early favors
-# the quick starter. So always say where it was stopped, and how far the floor still was.
+# How much of the head start is left? Do the intervals overlap? A race that stops early favors the model that starts
+# fast. So always say where it stopped, and how far from the entropy.
 #
-# And level in the loss is not level in everything. Show each of them a text of nothing but [MASK]s. How far apart are
-# its predictions for two different positions, at most?
+# An equal loss does not mean equal in everything. Show each model a text of [MASK]s only. How much do its predictions
+# differ between two positions, at most?
 
 # %%
 from diffuapriel import load_checkpoint
@@ -678,36 +690,34 @@ for name in bundled():
     print(f"{name:19} {(logits - logits[0]).abs().max().item():8.4f}")
 
 # %% [markdown]
-# DiffuTran says the same everywhere. Its only sense of place is RoPE, which tells attention how *far* two tokens are
-# from each other: that decides how much of each is taken. But where all tokens are [MASK]s, whatever the shares, the
-# mix is the same. Until a first word stands there, it does not know where the text begins. A scan does: its memory is
-# empty at the edge. That concerns few noise levels, so the loss hardly shows it, but every text that is written from
-# nothing begins there.
+# DiffuTran predicts the same everywhere. Its only sense of position is RoPE, which tells attention how *far apart* two
+# tokens are, and so how to weight them. But if all tokens are [MASK]s, any weighted mean of them is the same. Until the
+# first word is there, the model does not know where the text begins. A scan does: its memory is empty at the edge. This
+# matters at few noise levels, so the loss hardly shows it, but every text that is written from nothing begins there.
 #
-# - **It can tell** who learns faster at the start, on short rows, at this size, and how to find out properly.
-# - **It cannot tell** who wins at the end, at a larger size, on long texts, or on other text.
+# - **It can tell** which model learns faster at the start, on short rows, at this size, and how to find that out
+#   properly.
+# - **It cannot tell** which model wins at the end, at a larger size, on long texts, or on other text.
 #
-# The DiffuApriel paper reports for 1.3 billion parameters a perplexity of 22.89 for the hybrid, and 25.01 for
-# DiffuTran, each trained on the amount of text that suits its size. Perplexity is the exponential of the nats a
-# token. The paper's later version, as others summarize it, has the Mamba models behind at 240 million parameters and
-# ahead from 500 million on. A reproduction by others at 130 million parameters found the pure Mamba model behind, the
-# hybrid slightly ahead, and the best rate of Mamba about three times that of the Transformer. What did your sweep
-# say? Rates, like orders, do not carry over from one size to another.
+# For 1.3 billion parameters, the DiffuApriel paper reports a perplexity of 22.89 for the hybrid and 25.01 for
+# DiffuTran, each trained on the amount of text that suits its size. Perplexity is the exponential of the nats per
+# token. (Since its third version the paper calls its models DiffuMamba.) Neither learning rates nor rankings need to
+# carry over from one size to another, so a small experiment like yours cannot confirm or refute such a result.
 
 # %% [markdown]
 # ## What you learned
 #
-# - **Equal parameters, equal tokens in the same order, equal noise**: whatever is not equal is measured too.
-# - **Each model at its own learning rate.** One shared rate is a hidden handicap.
-# - **Tokens and seconds** are two questions. The floor says how much there is left to win.
-# - **Pairing** removes what is common. An interval over stories covers the stories, not the luck of the seed.
+# - **Equal parameters, equal tokens in the same order, equal noise**: anything that is not equal is measured too.
+# - **Each model at its own learning rate.** One shared rate is a hidden disadvantage for some of them.
+# - **Tokens and seconds** are two questions. The entropy says how much there is left to learn.
+# - **Pairing** removes what both models have in common. An interval over stories covers the stories, not the seed.
 #
 # ## Going further
 #
 # - Run the race of section 4 for 2,000 steps. Does DiffuTran catch up, and when?
 # - Run it with five seeds for each backbone. Apply `mean_interval` to the five means: an interval over seeds.
-# - Sweep the rates for the standard library too. Does the order of section 6 change?
-# - Match the models in seconds a step instead of parameters. Is this fairer? To whom?
+# - Sweep the rates for the standard library too. Does the ranking of section 6 change?
+# - Match the models in seconds per step instead of parameters. Is this fairer? For which model?
 #
 # **Papers.** DiffuApriel, [arXiv:2511.15927](https://arxiv.org/abs/2511.15927). Mamba-2,
 # [arXiv:2405.21060](https://arxiv.org/abs/2405.21060). The loss: MDLM,

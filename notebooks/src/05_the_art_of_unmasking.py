@@ -9,37 +9,37 @@
 # %% [markdown]
 # # 05 · The art of unmasking
 #
-# A trained model says what may stand at each blank. It does not say which blank to fill first, how many at once, or how
-# boldly to draw. The *sampler* decides that. It needs no training, and it decides whether the same model writes well or
-# badly, fast or slowly, many stories or always the same one.
+# A trained model predicts what may come at each masked position. It does not say which mask to fill first, how many at
+# once, or how boldly to draw. The *sampler* decides that. It needs no training, and it decides whether the same model
+# writes well or badly, fast or slowly, many stories or always the same one.
 #
 # **You will be able to**
 #
 # - explain eight strategies, and write the rules of five of them yourself;
 # - measure what a step buys, and what quality costs in variety;
-# - choose temperature, top-k and top-p with open eyes;
-# - say why random numbers of 32 bits spoil a diffusion model;
-# - find a good sampler for a budget of calls of the model.
+# - choose temperature, top-k and top-p, and know what each of them does;
+# - say why 32-bit random numbers spoil a diffusion model;
+# - find a good sampler for a given number of model calls.
 #
 # **You need** lesson 01: masks, time *t*, and the sampler built there.
 #
 # | part | minutes |
 # |---|---|
-# | 1. A model, and eight strategies | 8, of which up to 3 are waiting |
+# | 1. A model, and eight strategies | 8 (up to 3 of them waiting) |
 # | 2. The rules by hand | 14 |
 # | 3. What a step buys | 10 |
 # | 4. Temperature, top-k, top-p | 12 |
-# | 5. Mending a mistake | 6 |
-# | 6. Both sides of a hole | 6 |
+# | 5. Correcting a mistake | 6 |
+# | 6. Both sides of a mask | 6 |
 # | 7. Why the noise has 64 bits | 10 |
 # | 8. The best budget | 8 |
 #
 # {{measured}}
 #
-# At some places you are asked to **predict, then run**. Three **exercises** check your answer.
+# Now and then you are asked to **predict, then run**. Three **exercises** check your answer.
 
 # %% [markdown]
-# The next cell only prepares things. Run it. `QUICK` is True where the tests of this project run the lesson.
+# The next cell only prepares things. Run it. `QUICK` is True only when the project's tests run the lesson.
 
 # %%
 import math
@@ -67,17 +67,17 @@ prepare()
 # %% [markdown]
 # ## 1. A model, and eight strategies
 #
-# We take the model of lesson 01: tales of level 1, one sentence each, in rows of 18 tokens. It is small, so a hundred
-# stories take seconds. And the grammar can read what it writes, so we can *measure* how good a sampler is.
+# We use the model of lesson 01: tales of level 1, one sentence each, in rows of 18 tokens. It is small, so a hundred
+# stories take seconds. And the grammar can check what it writes, so we can *measure* how good a sampler is.
 
 # %%
 tokenizer, schedule = get_tokenizer("gpt2-4k"), get_schedule("log-linear")
-EOS, MASK = tokenizer.eos_id, tokenizer.mask_id  # the end of a text, and the blank
+EOS, MASK = tokenizer.eos_id, tokenizer.mask_id  # end of text, and mask
 LENGTH = 18  # tokens in a row
 
 
 def draw_stories(rows, rng):
-    """`rows` new stories as a table of token ids, (rows, LENGTH)."""
+    """New stories as a table of token ids, (rows, LENGTH)."""
     table = []
     for _ in range(rows):
         ids = tokenizer.encode(tales.generate(1, rng))
@@ -95,8 +95,8 @@ for ids in draw_stories(3, random.Random(0)):
     print(text_of(ids))
 
 # %% [markdown]
-# Training is that of lesson 01 too, with the package's loss. Start the next cell. It takes two to three minutes. Read
-# on meanwhile.
+# The training is that of lesson 01 too, with the package's loss. Start the next cell. It takes two to three minutes;
+# read on while it runs.
 
 # %%
 from diffuapriel.diffusion.objective import nelbo
@@ -105,7 +105,7 @@ config = preset("nano", "diffuapriel", depth=2, expand=1, d_state=32, headdim=64
 model = Denoiser(config)
 STEPS = 5 if QUICK else 750
 optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.0)
-plan = torch.optim.lr_scheduler.OneCycleLR(
+lr_schedule = torch.optim.lr_scheduler.OneCycleLR(
     optimizer, max_lr=4e-3, total_steps=STEPS, pct_start=0.05, cycle_momentum=False
 )
 rng, generator = random.Random(0), torch.Generator().manual_seed(0)
@@ -115,51 +115,52 @@ for _ in (bar := tqdm(range(STEPS))):
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
-    plan.step()
-    bar.set_postfix_str(f"{loss.item() * LENGTH:.1f} nats a story")
+    lr_schedule.step()
+    bar.set_postfix_str(f"{loss.item() * LENGTH:.1f} nats per story")
 _ = model.eval()
 
 # %% [markdown]
-# At each step a *strategy* looks at the holes and says which of them are filled now. What goes in is drawn afterwards,
-# from the model's probabilities at that hole. The package has eight strategies.
+# At each step a *strategy* looks at the masked positions and chooses which of them to fill now. The token itself is
+# drawn afterwards, from the model's probabilities at that position. The package has eight strategies.
 #
-# | strategy | which holes are filled now |
+# | strategy | which masked positions are filled now |
 # |---|---|
-# | `ancestral` | each with the same chance, so that the masked share follows the time: the forward process, backwards |
-# | `random` | so many, at random places |
-# | `low_confidence` | so many, where the best token is the most probable |
-# | `entropy` | so many, where the probabilities are the least spread |
-# | `margin` | so many, where the best token leads the second by the most |
-# | `threshold` | all whose best token is probable enough, be they few or many |
-# | `remdm` | as `ancestral`, but a filled place may become a hole again |
-# | `first_hitting` | one a call: every hole draws the time at which it is filled, and the next one is due |
+# | `ancestral` | each with the same probability, so that the masked share follows the time (the reverse process) |
+# | `random` | a fixed number, at random positions |
+# | `low_confidence` | a fixed number, where the best token is the most probable |
+# | `entropy` | a fixed number, where the probabilities are the least spread |
+# | `margin` | a fixed number, where the best token leads the second by the most |
+# | `threshold` | all whose best token is probable enough, few or many |
+# | `remdm` | as `ancestral`, but a filled position may be masked again |
+# | `first_hitting` | one per call: every mask draws the time at which it is filled, and the earliest comes next |
 #
-# Two families. `ancestral`, `remdm` and `first_hitting` reverse the forward process: they do not look at the
-# probabilities to choose a place, and are faithful to what the model believes. `random` belongs to them, too, but for
-# its fixed count. `low_confidence`, `entropy`, `margin` and `threshold` are *greedy about places*: they go where the
-# model is sure, and leave the difficult places for later, when more is known.
+# There are two families. `ancestral`, `remdm` and `first_hitting` reverse the forward process: they do not look at the
+# probabilities to choose a position, and are faithful to what the model believes. `random` belongs to this family too,
+# except that its count is fixed. `low_confidence`, `entropy`, `margin` and `threshold` are *greedy about positions*:
+# they fill those where the model is sure, and leave the difficult ones for later, when more is known.
 
 # %% [markdown]
 # ## 2. The rules by hand
 #
-# Three strategies measure how sure the model is. They do not mean the same by it. Here are three holes with invented
-# probabilities:
+# Three strategies measure how sure the model is, but each of them defines *sure* differently. Here are three masked
+# positions with invented probabilities:
 #
-# | hole | best token | second | the rest |
+# | position | best token | second | the rest |
 # |---|---|---|---|
 # | 1 | 0.55 | 0.45 | nothing |
-# | 2 | 0.50 | 0.05 | nine more of 0.05 |
-# | 3 | 0.60 | 0.20 | twenty of 0.01 |
+# | 2 | 0.50 | 0.05 | nine more tokens with 0.05 |
+# | 3 | 0.60 | 0.20 | twenty tokens with 0.01 |
 #
 # `low_confidence` takes the largest probability. `margin` takes the largest lead of the best token over the second.
-# `entropy` takes the smallest *entropy*, the mean of −log p: it is 0 for a sure thing, log *n* for *n* equal tokens.
+# `entropy` takes the smallest *entropy*, the mean of −log p: it is 0 if one token is certain, and log *n* for *n*
+# equally likely tokens.
 #
-# **Predict, then run.** Which hole does each rule fill first?
+# **Predict, then run.** Which position does each rule fill first?
 #
-# - **A** · all three rules fill hole 3
-# - **B** · confidence and margin fill hole 3, entropy fills hole 1
-# - **C** · confidence fills hole 3, margin fills hole 2, entropy fills hole 1
-# - **D** · confidence fills hole 3, margin and entropy fill hole 2
+# - **A** · all three rules fill position 3
+# - **B** · confidence and margin fill position 3, entropy fills position 1
+# - **C** · confidence fills position 3, margin fills position 2, entropy fills position 1
+# - **D** · confidence fills position 3, margin and entropy fill position 2
 
 # %%
 guess_1 = predict("A", "B", "C", "D")
@@ -168,18 +169,18 @@ guess_1
 
 # %%
 def confidence(p):
-    """p (holes, V): probability of the best token, (holes,)."""
+    """p (masked, V): probability of the best token, (masked,)."""
     return p.amax(-1)
 
 
 def margin(p):
-    """Probability of the best token minus that of the second, (holes,)."""
+    """Probability of the best token minus that of the second, (masked,)."""
     best, second = p.topk(2).values.unbind(-1)
     return best - second
 
 
 def certainty(p):
-    """Minus the entropy, in nats, (holes,): the largest is the surest."""
+    """Minus the entropy in nats, (masked,): the largest is the surest."""
     return (p * p.clamp_min(1e-300).log()).sum(-1)
 
 
@@ -193,42 +194,43 @@ for rule in (confidence, margin, certainty):
     scores = rule(invented)
     first[rule.__name__] = 1 + int(scores.argmax())
     print(
-        f"{rule.__name__:10} {[round(s, 2) for s in scores.tolist()]}  hole {scores.argmax() + 1}"
+        f"{rule.__name__:10} {[round(s, 2) for s in scores.tolist()]}  position {scores.argmax() + 1}"
     )
 assert first == {"confidence": 3, "margin": 2, "certainty": 1}
-guess_1.reveal("C", "Three kinds of sure: a large best, a large lead, a short list.")
+guess_1.reveal("C", "Sure can mean a large best, a large lead, or a short list.")
 
 # %% [markdown]
-# On a real story they agree more often. Here is a sentence with holes. The sampler's `model_inputs` gives what the
-# model is told: the ids, the noise level *sigma*, and which places are masked. From the model's answers we take
-# `[MASK]` away and make probabilities. Numbers are float64, 64 bits each; section 7 says why.
+# Now the same three scores on a real sentence with masks. The sampler's `model_inputs` returns what the model is given:
+# the ids, the noise level *sigma*, and which positions are masked. We remove `[MASK]` from the model's answers and turn
+# them into probabilities. The numbers are float64, 64 bits each; section 7 explains why.
 
 # %%
 canvas = Canvas.from_text("[MASK:2] gave her [MASK:2] to [MASK:2].", tokenizer, length=LENGTH)
 sampler = Sampler(SamplerConfig(strategy="low_confidence", steps=6), schedule, MASK)
 state = sampler.start(canvas)
 with torch.no_grad():
-    logits = model(*sampler.model_inputs(state)).double()  # (holes, V + 1)
+    logits = model(*sampler.model_inputs(state)).double()  # (masked, V + 1)
 p = logits[:, :MASK].softmax(-1)
 
-print("place  best token     p     second       p     margin  entropy")
-for place, row in zip(canvas.masked.nonzero().flatten().tolist(), p):
+print(" pos.  best token     p     second       p     margin  entropy")
+for position, row in zip(canvas.masked.nonzero().flatten().tolist(), p):
     best, second = row.topk(2).indices.tolist()
     words = [repr(word) for word in tokenizer.token_strings([best, second])]
     numbers = f"{margin(row[None]).item():6.3f}  {-certainty(row[None]).item():6.3f}"
     print(
-        f"{place:4}   {words[0]:12} {row[best]:.3f}   {words[1]:10} {row[second]:.3f}   {numbers}"
+        f"{position:4}   {words[0]:12} {row[best]:.3f}   {words[1]:10} {row[second]:.3f}   {numbers}"
     )
 
 # %% [markdown]
-# Rules that fill *so many* holes take the best scores. So does `random`, whose score is a random number *u* of each
-# hole. `ancestral` lets every hole decide for itself: it is filled if *u* < (t − s)/t, where the step goes from time
-# *t* to *s*. In steps of equal size, with `steps_left` of them to go, that chance is 1/`steps_left`.
+# Rules that fill a *fixed number* of positions take those with the best scores. So does `random`, whose score is a
+# random number *u* for each position. `ancestral` decides for each position independently: it is filled if *u* < (t −
+# s)/t, where the step goes from time *t* to *s*. If all steps have equal size and `steps_left` of them remain, that
+# probability is 1/`steps_left`.
 
 
 # %%
 def my_choice(strategy, p, u, count, steps_left):
-    """One row: p (holes, V), u (holes,). Returns the holes to fill, (holes,) bool."""
+    """One row: p (masked, V), u (masked,). Returns the positions to fill, (masked,) bool."""
     if strategy == "ancestral":
         return u < 1 / steps_left
     scores = {
@@ -244,9 +246,9 @@ def my_choice(strategy, p, u, count, steps_left):
 
 
 # %% [markdown]
-# The package keeps its rules in a dictionary, `SELECTORS`. Each gets a `StrategyInput`: the state, the model's answers,
-# the random numbers. We ask both about the same fifty half-hidden stories. They must choose the same holes, all of
-# them.
+# The package keeps its rules in a dictionary, `SELECTORS`. Each rule gets a `StrategyInput`: the state, the model's
+# answers and the random numbers. We give our rules and the package's the same fifty half-hidden stories. They must
+# choose exactly the same positions.
 
 # %%
 from diffuapriel.sampling.strategies import SELECTORS
@@ -262,19 +264,19 @@ for strategy in ("low_confidence", "margin", "entropy", "random", "ancestral"):
     package = SELECTORS[strategy](sampler.strategy_input(state, logits, u)).reveal
     by_row = logits[:, :MASK].softmax(-1).split((half == MASK).sum(1).tolist())
     for row, p in enumerate(by_row):
-        holes = half[row] == MASK
-        u_here = torch.from_numpy(u[row])[holes]
+        masked = half[row] == MASK
+        u_here = torch.from_numpy(u[row])[masked]
         mine = my_choice(strategy, p, u_here, count=len(p) // 3, steps_left=3)
-        assert torch.equal(mine, torch.from_numpy(package[row])[holes])
-    print(f"{strategy:14} the same choice in {len(half)} stories; {package.sum()} holes filled")
+        assert torch.equal(mine, torch.from_numpy(package[row])[masked])
+    print(f"{strategy:14} the same choice in {len(half)} stories; {package.sum()} filled")
 
 # %% [markdown]
-# ### Exercise 1: how many at each step
+# ### Exercise 1: how many per step
 #
-# Of 9 holes in 3 steps, fill 3 each. But 18 tokens in 4 steps? LLaDA's rule: as equal as possible, and **the remainder
-# early**. So 18 in 4 steps are 5, 5, 4, 4.
+# With 9 masks and 3 steps, fill 3 per step. But what about 18 masks and 4 steps? LLaDA's rule is: as equal as possible,
+# with **the remainder first**. So 18 masks in 4 steps are 5, 5, 4, 4.
 #
-# <details><summary>Hint 1</summary>Every step fills at least <code>masked // steps</code>. How many holes are then left
+# <details><summary>Hint 1</summary>Every step fills at least <code>masked // steps</code>. How many masks are then left
 # over, and which steps take one more?</details>
 # <details><summary>Hint 2</summary><code>divmod(18, 4)</code> is (4, 2): two steps take 4 + 1, and the other two take
 # 4. A list times a number repeats it: <code>[5] * 2</code>.</details>
@@ -282,13 +284,13 @@ for strategy in ("low_confidence", "margin", "entropy", "random", "ancestral"):
 
 # %% tags=["exercise"]
 def reveal_counts(masked, steps):
-    """How many of `masked` holes to fill in each step: a list of `steps` whole numbers."""
+    """How many of `masked` masks to fill in each step: a list of `steps` whole numbers."""
     return None  # your lines here
 
 
 # %% tags=["solution"]
 def reveal_counts(masked, steps):
-    """How many of `masked` holes to fill in each step: a list of `steps` whole numbers."""
+    """How many of `masked` masks to fill in each step: a list of `steps` whole numbers."""
     each, left = divmod(masked, steps)
     return [each + 1] * left + [each] * (steps - left)
 
@@ -299,26 +301,27 @@ check.reveal_counts(reveal_counts)
 # %% [markdown]
 # ### Exercise 2: a threshold
 #
-# `threshold` has no number of steps. It fills **all** holes whose best token reaches a bar, such as 0.9. On an easy
-# text that is many in one call. If none reaches the bar, it must still go on: **the best one is always filled**.
+# `threshold` has no fixed number of steps. It fills **all** masks whose best token has at least a given probability,
+# the threshold, such as 0.9. In an easy text these are many in one call. If no mask reaches the threshold, it must
+# still go on: **the best one is always filled**.
 #
-# <details><summary>Hint 1</summary>Two conditions, joined by <code>|</code> (or): the hole reaches the bar, or it is
-# the best.</details>
-# <details><summary>Hint 2</summary><code>confidence.argmax()</code> is the number of the best hole. Compare
+# <details><summary>Hint 1</summary>Two conditions, joined by <code>|</code> (or): the mask reaches the threshold, or it
+# is the best.</details>
+# <details><summary>Hint 2</summary><code>confidence.argmax()</code> is the index of the best mask. Compare
 # <code>torch.arange(len(confidence))</code> with it.</details>
 
 
 # %% tags=["exercise"]
-def threshold_choice(confidence, bar):
-    """confidence (holes,): of each hole's best token. Returns the holes to fill, (holes,) bool."""
+def threshold_choice(confidence, threshold):
+    """confidence (masked,): of each best token. Returns the masks to fill, (masked,) bool."""
     return None  # your lines here
 
 
 # %% tags=["solution"]
-def threshold_choice(confidence, bar):
-    """confidence (holes,): of each hole's best token. Returns the holes to fill, (holes,) bool."""
+def threshold_choice(confidence, threshold):
+    """confidence (masked,): of each best token. Returns the masks to fill, (masked,) bool."""
     best = torch.arange(len(confidence)) == confidence.argmax()
-    return (confidence >= bar) | best
+    return (confidence >= threshold) | best
 
 
 # %%
@@ -327,21 +330,22 @@ check.threshold_choice(threshold_choice)
 # %% [markdown]
 # ## 3. What a step buys
 #
-# Why not fill all holes at once? Two holes are enough to see it: *Mia ▁▁▁ ▁▁▁ red ball in the park.* Stories say *found
-# a*, or *lost her*. The model gives each hole its own probabilities. In **one** call both tokens are drawn from those,
-# and neither knows of the other. In **two** calls the second draw has seen the first. Both can be computed exactly.
+# Why not fill all masks at once? Two masks are enough to see it: *Mia ▁▁▁ ▁▁▁ red ball in the park.* Stories say *found
+# a* or *lost her*. The model gives each mask its own probabilities. In **one** call both tokens are drawn from these,
+# and neither knows about the other. In **two** calls the second draw has seen the first. We can compute both cases
+# exactly.
 
 
 # %%
 def row_of(text):
-    """A row of ids from a text with [MASK]s, filled up with the end-of-text token."""
+    """A row of ids from a text with [MASK]s, padded with the end-of-text token."""
     ids = Canvas.from_text(text, tokenizer).ids.tolist()
     return torch.tensor(ids + [EOS] * (LENGTH - len(ids)))
 
 
 @torch.no_grad()
 def answers(ids):
-    """The model's probabilities at the holes of one row, (holes, V)."""
+    """The model's probabilities at the masks of one row, (masked, V)."""
     hidden = (ids == MASK)[None]
     sigma = -torch.log(1 - hidden.float().mean(1))
     return model(ids[None], sigma, hidden)[:, :MASK].double().softmax(-1)
@@ -356,7 +360,7 @@ one_call, two_calls = torch.zeros(2, 3), torch.zeros(2, 3)
 for i, verb in enumerate(verbs):
     chance = at_verb[token_of[verb]]
     known = row.clone()
-    known[(row == MASK).nonzero()[0]] = token_of[verb]  # the first hole is filled now
+    known[(row == MASK).nonzero()[0]] = token_of[verb]  # the first mask is filled now
     one_call[i] = chance * at_article[columns]
     two_calls[i] = chance * answers(known)[0, columns]
 
@@ -366,16 +370,16 @@ for name, table in (("one call", one_call), ("two calls", two_calls)):
     figure.add_heatmap(z=table.tolist(), x=articles, y=verbs, zmin=0, zmax=0.6, colorscale="Blues")
     show(figure)
     agree = table[0, 0] + table[1, 1]
-    print(f"{name}: found a, or lost her, with a chance of {agree:.0%}")
+    print(f"{name}: 'found a' or 'lost her' with probability {agree:.0%}")
 
 # %% [markdown]
-# In one call the squares are a *product*: dark wherever both words are likely, and blind to whether they fit. In two
-# calls only pairs that fit are dark. The single words are equally good in both.
+# In one call the squares are a *product*: dark wherever both words are likely, whether they fit or not. In two calls
+# only pairs that fit are dark. Taken one by one, the words are equally good in both.
 #
-# How much that matters for whole stories, the next function measures. It writes `n` stories and returns what it finds:
-# calls of the model, how many stories are *grammatical*, how many are *consistent* besides, and two figures of
-# **variety**: the share of different stories, and the *entropy* of the tokens over all stories together. A sampler that
-# always writes the same has little of it.
+# The next function measures how much this matters for whole stories. It writes `n` stories and returns the number of
+# model calls, how many stories are *grammatical*, how many are also *consistent*, and two measures of **variety**: the
+# share of different stories, and the *entropy* of the tokens over all stories together. A sampler that always writes
+# the same has little variety.
 
 # %%
 from diffuapriel.evaluation.tales import unigram_entropy
@@ -385,7 +389,7 @@ N = 4 if QUICK else 100
 
 @torch.no_grad()
 def measure(n=N, canvas=None, **options):
-    """Write n stories (on `canvas`, or from masks alone) and describe them."""
+    """Write n stories (on `canvas`, or from masks only) and describe them."""
     engine = Sampler(SamplerConfig(**options), schedule, MASK)
     state = engine.start([canvas or Canvas.masks(LENGTH, tokenizer)] * n)
     while not engine.done(state):
@@ -394,7 +398,7 @@ def measure(n=N, canvas=None, **options):
 
 
 def describe(table):
-    """Quality in per cent and variety of stories, given as ids (rows, LENGTH)."""
+    """Quality (in per cent) and variety of stories given as ids (rows, LENGTH)."""
     texts = [text_of(ids) for ids in table]
     found = [tales.check(text, 1) for text in texts]
     return {
@@ -418,19 +422,19 @@ curves = {
     strategy: [measure(strategy=strategy, steps=steps) for steps in budget]
     for strategy in tqdm(compared)
 }
-bars = [0.3, 0.9] if QUICK else [0.3, 0.5, 0.7, 0.95]
-curves["threshold"] = [measure(strategy="threshold", threshold=bar) for bar in bars]
+thresholds = [0.3, 0.9] if QUICK else [0.3, 0.5, 0.7, 0.95]
+curves["threshold"] = [measure(strategy="threshold", threshold=value) for value in thresholds]
 
-figure = go.Figure(layout={"xaxis_title": "calls of the model", "yaxis_title": "% consistent"})
+figure = go.Figure(layout={"xaxis_title": "model calls", "yaxis_title": "% consistent"})
 for strategy, points in curves.items():
     x, y = [m["calls"] for m in points], [m["consistent"] for m in points]
     figure.add_scatter(x=x, y=y, name=strategy, mode="lines+markers")
 show(figure)
 
 # %% [markdown]
-# Read it from left to right: **steps buy agreement**, for every strategy. Then compare the curves at equal calls.
-# (`remdm` comes in section 5. `first_hitting` has no choice: one token a call.) But a hundred stories are few. How far
-# may a rate be off? The package has Wilson's interval:
+# Read it from left to right: **steps buy agreement**, for every strategy. Then compare the curves at equal numbers of
+# calls. (`remdm` comes in section 5. `first_hitting` has no setting: it fills one token per call.) But a hundred
+# stories are few. How far off may a rate be? The package has Wilson's interval:
 
 # %%
 from diffuapriel.evaluation.interval import wilson_interval
@@ -439,20 +443,20 @@ low, high = wilson_interval(50, 100)
 print(f"50 of 100: between {low:.0%} and {high:.0%}, with 95 % confidence")
 
 # %% [markdown]
-# So small differences between the curves mean nothing. A large one remains. Look where `low_confidence` lies at 8
-# calls, and where `threshold` lies at a little more.
+# So small differences between the curves mean nothing. And a fair comparison is between points with equal numbers of
+# calls.
 #
-# A fixed number of tokens a call is a poor plan for *sure first*. The surest tokens of all are the end-of-text tokens
-# at the end of the row. They could be filled in one call, all together, with no harm. But two or three a call is the
-# rule, so they take the early calls, and the words that must agree are left for the last ones, together. `random` at
-# least mixes them. `threshold` fills many where it is sure, and one at a time where it is not: it **spends calls where
-# they are needed**.
+# A fixed number of tokens per call is a poor plan for rules that fill the surest position first. The surest tokens of
+# all are the end-of-text tokens at the end of the row. They could all be filled in one call without harm. But with two
+# or three per call they take the early calls, and the words that must agree are left for the last calls, together.
+# `random` at least mixes them. `threshold` fills many tokens where it is sure, and one at a time where it is not: the
+# idea is to **spend calls where they are needed**. Section 8 compares it with others at about eleven calls.
 #
-# What did it cost? Here is the variety of the same stories.
+# Does the quality cost variety? Here is the variety of the same stories.
 
 # %%
 figure = go.Figure(
-    layout={"xaxis_title": "calls of the model", "yaxis_title": "entropy of the tokens, nats"}
+    layout={"xaxis_title": "model calls", "yaxis_title": "entropy of the tokens, nats"}
 )
 for strategy, points in curves.items():
     x, y = [m["calls"] for m in points], [m["entropy"] for m in points]
@@ -467,21 +471,22 @@ for strategy in curves:
     )
 
 # %% [markdown]
-# Look at two things. Above the dashed line there is *noise*: tokens that no story has in such a place. Below it there
-# is *sameness*: the sampler avoids what is rare. A rule that fills the surest hole first can drift below, as it lets
-# short, plain stories win.
+# Well above the dashed line there is *noise*: tokens that do not belong in such stories. Well below it there is
+# *sameness*: the sampler avoids what is rare. But look at the scale of the axis: the dashed line comes from N stories
+# too, so differences of a few hundredths mean nothing. At temperature 1, as here, no strategy has to lose variety.
 
 # %% [markdown]
 # ## 4. Temperature, top-k, top-p
 #
-# The strategy has chosen a hole. Which token goes in? The model's probabilities *p* can be reshaped before the draw.
+# The strategy has chosen a position. Which token goes there? We can reshape the model's probabilities *p* before
+# drawing.
 #
-# - **Temperature** *T*: every probability becomes *p* to the power 1/*T*, and all are scaled to sum to 1 again. *T*
-#   below 1 sharpens, above 1 flattens, and *T* = 0 takes the best token always.
+# - **Temperature** *T*: every probability becomes *p* to the power 1/*T*, and all are rescaled to sum to 1. *T* below 1
+#   sharpens, *T* above 1 flattens, and *T* = 0 always takes the best token.
 # - **Top-k**: only the *k* most probable tokens stay.
-# - **Top-p**: only the most probable tokens stay, as few as hold the share *p* together.
+# - **Top-p**: only the most probable tokens stay, the smallest number whose probabilities together reach *p*.
 #
-# This is what they do to one hole, the word after *Mia* in a story that is otherwise unwritten.
+# This is what they do at one position, the word after *Mia* in a story that is otherwise all masks.
 
 
 # %%
@@ -508,13 +513,14 @@ shapes = {
 }
 for names in (["T = 0.5", "T = 2"], ["top-k 3"]):
     figure = go.Figure(layout={"yaxis_title": "probability", "barmode": "group", "height": 300})
-    for name in ["as it is", *names]:
+    for name in ["unchanged", *names]:
         shown = shapes.get(name, verb)[best].tolist()
         figure.add_bar(x=labels, y=[*shown, 1 - sum(shown)], name=name)
     show(figure)
 
 # %% [markdown]
-# The package keeps weights instead of probabilities, which need not sum to 1. Scaled, its top-k is ours.
+# The package works with weights, which need not sum to 1, instead of probabilities. After rescaling, its top-k equals
+# ours.
 
 # %%
 from diffuapriel.sampling.tokens import keep_top_k
@@ -524,19 +530,20 @@ torch.testing.assert_close(top_k(verb, 3), weights / weights.sum())
 torch.testing.assert_close(temperature(verb, 0.5), (verb.log() / 0.5).softmax(0))
 
 # %% [markdown]
-# Two things to see. *All others* are thousands of tokens that cannot stand there; each has next to nothing, but a high
-# temperature lifts them all. And top-k cuts at a fixed number: it may keep nonsense at one hole, and throw away good
-# words at the next. Top-p follows the shape.
+# Note two things. *All others* are thousands of tokens that cannot come there; each has almost no probability, but a
+# high temperature raises them all. And top-k cuts at a fixed number: it may keep nonsense at one position and drop good
+# words at the next. Top-p adapts to the shape of the distribution.
 #
 # ### Exercise 3: top-p
 #
-# Keep the fewest tokens, best first, whose probabilities reach `share` together. The others get 0. Then scale.
+# Keep the fewest tokens, best first, whose probabilities together reach `share`. The others get 0. Then rescale the
+# rest to sum to 1.
 #
-# <details><summary>Hint 1</summary>Sort from large to small. A token stays if those <b>before</b> it have not reached
-# the share yet. So the best one always stays.</details>
-# <details><summary>Hint 2</summary><code>ordered, places = p.sort(descending=True)</code>, and
-# <code>ordered.cumsum(0) - ordered</code> is what lies before each. To put them back:
-# <code>torch.zeros_like(p).scatter(0, places, ordered)</code>.</details>
+# <details><summary>Hint 1</summary>Sort from large to small. A token stays if the tokens <b>before</b> it have not yet
+# reached the share. So the best one always stays.</details>
+# <details><summary>Hint 2</summary><code>ordered, indices = p.sort(descending=True)</code>, and <code>ordered.cumsum(0)
+# - ordered</code> is the sum before each token. To restore the order: <code>torch.zeros_like(p).scatter(0, indices,
+# ordered)</code>.</details>
 
 
 # %% tags=["exercise"]
@@ -548,24 +555,25 @@ def keep_top_p(p, share):
 # %% tags=["solution"]
 def keep_top_p(p, share):
     """p (V,) probabilities. Returns (V,) probabilities in which the unlikely tail is 0."""
-    ordered, places = p.sort(descending=True)
+    ordered, indices = p.sort(descending=True)
     before = ordered.cumsum(0) - ordered
     ordered = torch.where(before < share, ordered, 0)
-    return torch.zeros_like(p).scatter(0, places, ordered / ordered.sum())
+    return torch.zeros_like(p).scatter(0, indices, ordered / ordered.sum())
 
 
 # %%
 check.keep_top_p(keep_top_p)
 
 # %% [markdown]
-# Set `top_p=0.9` in a `SamplerConfig`, and the package does this at every hole. Likewise `top_k` and `temperature`.
+# If you set `top_p=0.9` in a `SamplerConfig`, the package does this at every position. The same goes for `top_k` and
+# `temperature`.
 #
-# **Predict, then run.** We write 100 stories from nothing but masks, with the strategy `low_confidence`, one token a
-# step, at temperature 0. How many *different* stories will there be?
+# **Predict, then run.** We write 100 stories from masks only, with the strategy `low_confidence`, one token per step,
+# at temperature 0. How many *different* stories will there be?
 #
 # - **A** · 1
 # - **B** · about 20, one for each likely name
-# - **C** · nearly 100, as the seed changes from row to row
+# - **C** · nearly 100, because the seed changes from row to row
 
 # %%
 guess_2 = predict("A", "B", "C")
@@ -576,11 +584,11 @@ cold = measure(strategy="low_confidence", steps=LENGTH, temperature=0)
 different = len(set(cold["texts"]))
 print(f"{N} stories, {different} different; {cold['consistent']:.0f} % are consistent")
 print(cold["texts"][0])
-guess_2.reveal("A", "Nothing is drawn any more: neither the place nor the token.")
+guess_2.reveal("A", "Nothing is drawn at random: neither the position nor the token.")
 
 # %% [markdown]
-# Whether that one story is right or wrong, the figure is 100 % or 0 %, and says nothing. **Never quote quality
-# without variety.** So we draw both: up is good, and the dashed line is the variety of true stories.
+# Depending on that one story, the quality is 100 % or 0 %, and says nothing. **Never quote quality without variety.**
+# So we plot both: higher is better, and the dashed line is the variety of true stories.
 
 # %%
 settings = {
@@ -608,17 +616,17 @@ figure.add_vline(x=true["entropy"], line_dash="dash")
 show(figure)
 
 # %% [markdown]
-# The best corner is at the top, at the dashed line. A little sharpening (the app's usual top-p is 0.9) removes what
-# cannot stand there and little else. More of it buys correctness with sameness.
+# The best point is at the top, on the dashed line. A little sharpening (the app's default top-p is 0.9) removes mostly
+# tokens that cannot come there. More sharpening buys correctness with sameness.
 
 # %% [markdown]
-# ## 5. Mending a mistake
+# ## 5. Correcting a mistake
 #
 # Most strategies never take back what they wrote. Suppose the sampler began with *Tom lost her*, an unlucky draw.
-# Nothing that follows can make this right. `remdm` can: at every step a filled place may become a hole again, with a
-# small chance, at most `remask_cap`. Then the model looks at it anew, with all the rest before its eyes.
+# Nothing that follows can make this right. `remdm` can replace it: at every step a filled position may be masked again,
+# with a small probability, at most `remask_cap`. Then the model predicts it again, from all that is written by then.
 #
-# We plant the mistake. On a canvas, `fixed` says which tokens are given for good. Here none is.
+# We plant the mistake. On a canvas, `fixed` says which tokens can never change. Here no token is fixed.
 
 # %%
 begun = Canvas.from_text("Tom lost her", tokenizer, length=LENGTH)
@@ -640,14 +648,17 @@ sampler = Sampler(
 trace = Player().record(sampler, model, planted, tokenizer, model="my model")
 
 # %% [markdown]
-# Press play, and watch tokens go and come back. Most return as they were, since the rest still speaks for them. A
-# token that does not fit has a chance to be replaced at each return. The price is steps, and a restless text.
+# Press play, and watch tokens disappear and come back. When was *her* replaced: while the row was still almost empty,
+# or when the rest of the story was there? Early on there is little text that could correct it, so the sampler may
+# simply begin another story. A token that does not fit gets a chance to be replaced each time it is masked. The price
+# is more steps.
 
 # %% [markdown]
-# ## 6. Both sides of a hole
+# ## 6. Both sides of a mask
 #
-# A writer from left to right knows what stands before a hole. Ours knows both sides. How much is that worth? After
-# *Mia* stands a verb. We ask for it three times: with the rest of the row hidden, and with two different ends in sight.
+# A model that writes from left to right knows only what comes before a mask. Ours knows both sides. How much is that
+# worth? After *Mia* comes a verb. We ask for it three times: once with the rest of the row hidden, and with two
+# different endings visible.
 
 # %%
 verbs = ["found", "lost", "gave", "took", "had"]
@@ -666,9 +677,9 @@ for name, row in rows.items():
 show(figure)
 
 # %% [markdown]
-# From the left, all five are possible. What decides stands five tokens further on: *to* or *in*. The same holds for a
-# hole at the very front: *her* says that a girl must come. Nothing special is needed for it. What is given is given,
-# wherever it stands.
+# From the left, all five are possible. The word that decides, *to* or *in*, comes five tokens later. The same holds for
+# a mask at the very beginning: *her* says that the name must be a girl's. Nothing special is needed for this: tokens
+# may be given at any position.
 
 # %%
 canvas = Canvas.from_text("[MASK:2] lost her [MASK] hat [MASK:3].", tokenizer, length=LENGTH)
@@ -684,18 +695,18 @@ for text in m["texts"][:4]:
 # %% [markdown]
 # ## 7. Why the noise has 64 bits
 #
-# There is an elegant way to draw a token. Give each one the number log *p* + *g*, where *g* = −log(−log *u*) and *u* is
-# uniform between 0 and 1. The token with the largest number is drawn, with probability *p* exactly. *g* is called
-# **Gumbel noise**, and many samplers use it: for every token at every place.
+# There is an elegant way to draw a token. Give each token the number log *p* + *g*, where *g* = −log(−log *u*) and *u*
+# is uniform between 0 and 1. Then each token has the largest number with probability exactly *p*. *g* is called
+# **Gumbel noise**, and many samplers use it for every token at every position.
 #
-# A rare token wins only when its *g* is very large, so when *u* is very close to 1. How close can it come? A float32
-# has 24 bits for its digits, a float64 has 53.
+# A rare token wins only if its *g* is very large, that is, if *u* is very close to 1. How close can it be? A float32
+# has 24 bits of precision, a float64 has 53.
 
 # %%
 for dtype, bits in ((torch.float32, 24), (torch.float64, 53)):
     u = torch.tensor(1.0, dtype=dtype) - torch.tensor(
         2.0**-bits, dtype=dtype
-    )  # the last one below 1
+    )  # the largest number below 1
     print(
         f"{dtype}: largest u = 1 - 2^-{bits}, so g is {-math.log(-math.log(u.item())):.2f} at most"
     )
@@ -703,16 +714,17 @@ drawn = torch.rand(10_000 if QUICK else 20_000_000, generator=torch.Generator().
 print(f"largest of {len(drawn):,} float32 draws: {-math.log(-math.log(drawn.max().item())):.2f}")
 
 # %% [markdown]
-# In float32 no *g* is above about 16.6. That seems a lot. But think of one step of many. At the first of 1,000 steps a
-# hole stays a hole with probability 0.999. Only 0.001 is left for all tokens, and it is shared by tens of thousands.
+# In float32 no *g* is above about 16.6. That seems a lot. But consider one step of many. At the first of 1,000 steps a
+# mask stays masked with probability 0.999. Only 0.001 is left for all tokens together, and there are tens of thousands
+# of them.
 #
-# A made-up model believes this: one common token has probability 1/2, and 50,000 rare ones share the other half
-# equally. In each step the sampler draws among *stay a hole*, the common one, and the rare ones, by Gumbel noise.
+# Imagine a model that gives one common token the probability 1/2, while 50,000 rare ones share the other half equally.
+# In each step the sampler draws with Gumbel noise among *stay masked*, the common token and the rare tokens.
 #
-# **Predict, then run.** Take 1,000 steps and float32 noise. Of the tokens that are filled in, what share is rare? (By
+# **Predict, then run.** Take 1,000 steps and float32 noise. What share of the filled-in tokens is rare? (According to
 # the model it should be one half.)
 #
-# - **A** · one half, as the noise is random
+# - **A** · one half, because the noise is random
 # - **B** · about 40 %
 # - **C** · less than 10 %
 
@@ -722,20 +734,20 @@ guess_3
 
 # %% [markdown]
 # Drawing 50,000 numbers a million times is slow. A shortcut does the same: the largest of *n* uniform numbers is
-# distributed as $u^{1/n}$. Rounded down to 24 bits it is the largest of *n* float32 numbers. So each draw needs three
-# numbers: for the hole, for the common token, and for the best of the rare ones.
+# distributed as $u^{1/n}$. Rounded down to 24 bits, it is the largest of *n* float32 numbers. So each draw needs three
+# numbers: one for the mask, one for the common token, and one for the best of the rare tokens.
 
 # %%
 RARE, DRAWS = 50_000, 10_000 if QUICK else 2_000_000
 
 
 def rare_share(steps, bits, seed=0):
-    """Share of rare tokens among those filled in, with uniform numbers of so many bits."""
+    """Share of rare tokens among those filled in, for uniform numbers of this many bits."""
     u = torch.rand(3, DRAWS, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     u[2] = u[2] ** (1 / RARE)
     u = (u * 2**bits).floor() / 2**bits
     g = -torch.log(-torch.log(u))
-    chances = [1 - 1 / steps, 0.5 / steps, 0.5 / steps / RARE]  # hole, common, a rare one
+    chances = [1 - 1 / steps, 0.5 / steps, 0.5 / steps / RARE]  # mask, common, a rare one
     winner = (g + torch.tensor(chances, dtype=torch.float64).log()[:, None]).argmax(0)
     return (winner == 2).sum().item() / max(1, (winner > 0).sum().item())
 
@@ -752,7 +764,7 @@ show(figure)
 
 
 def entropy_of(share):
-    """Nats: which kind of token, and which of the rare ones."""
+    """Entropy in nats of the kind of token and of the choice among the rare ones."""
     kinds = -sum(x * math.log(x) for x in (share, 1 - share) if x > 0)
     return kinds + share * math.log(RARE)
 
@@ -760,16 +772,16 @@ def entropy_of(share):
 print(f"at {counts[-1]:,} steps, float32: {shares[24][-1]:.1%} rare")
 for name, share in (("the model's", 0.5), ("float32", shares[24][-1]), ("float64", shares[53][-1])):
     print(f"entropy of a filled token, {name:12} {entropy_of(share):.2f} nats")
-guess_3.reveal("C", "A rare token would need a g that float32 does not have.")
+guess_3.reveal("C", "A rare token would need a g that float32 cannot represent.")
 
 # %% [markdown]
-# **The noise works like a low temperature**, one that gets lower the more steps you take. Published samples looked
-# better with more steps, by a measure that likes common tokens, and had lost their variety
+# **This noise works like a low temperature**, which gets lower the more steps you take. Published samples seemed better
+# with more steps, by a measure that favors common tokens, but had lost their variety
 # ([arXiv:2409.02908](https://arxiv.org/abs/2409.02908)).
 #
-# The package does two things. One uniform number decides *whether* a hole is filled, and another *which* token goes in,
-# so that the small chance of a step never meets the small probabilities. And both have 53 bits, at the chosen holes
-# only:
+# The package avoids this in two ways. One uniform number decides *whether* a mask is filled and another one *which*
+# token it gets, so the small probability of a step is never multiplied by the small probabilities of tokens. And both
+# numbers have 53 bits:
 
 # %%
 from diffuapriel.sampling.tokens import Noise
@@ -780,8 +792,8 @@ print(noise.for_positions.shape, noise.for_positions.dtype, noise.for_tokens.dty
 # %% [markdown]
 # ## 8. The best budget
 #
-# You may call the model about **eleven times** a story. Which strategy, how many steps, how sharp? The cell below is
-# your bench. Change its lines, add your own, and run it again. Beat the best line without losing variety.
+# You may call the model about **eleven times** per story. Which strategy, how many steps, how much sharpening? The cell
+# below is your workbench. Change its lines, add your own, and run it again. Beat the best line without losing variety.
 
 # %%
 tries = [
@@ -801,12 +813,13 @@ for options in tqdm(tries):
     )
 
 # %% [markdown]
-# Two things help, and they add up: calls that go where tokens must agree, and a little sharpening, so that one bad draw
-# does not spoil a whole story.
+# A little sharpening helps, because then one bad draw less often spoils a whole story. Whether it also helps to spend
+# calls where tokens must agree is harder to see: with a hundred stories per line, each rate may be off by about ten
+# percentage points.
 #
-# The package has such a bench too: `plan` lists the points, and `quality_events` measures them one by one, with
-# confidence intervals. It is stricter than ours: what stands behind the first end of text is read as one more story.
-# The app draws its curves from the same functions.
+# The package has such a benchmark too: `plan` lists the points, and `quality_events` measures them one by one, with
+# confidence intervals. It is stricter than ours: it reads the text after the first end of text as another story. The
+# app draws its curves with the same functions.
 
 # %%
 from diffuapriel.evaluation.steps_quality import plan as plan_points
@@ -828,19 +841,19 @@ for point in last.points:
 # %% [markdown]
 # ## What you learned
 #
-# - A **strategy** chooses the holes; temperature, top-k and top-p shape what is drawn there.
-# - Tokens filled in one call do not know of each other. **Calls buy agreement**. Spend them where tokens must agree,
-#   not on the end of a row.
+# - A **strategy** chooses the positions; temperature, top-k and top-p shape what is drawn there.
+# - Tokens filled in one call do not know about each other. **Calls buy agreement**. A fixed number per call spends many
+#   of them on the end of a row.
 # - Quality alone can be bought with sameness. **Look at variety with every figure.**
-# - A strategy that never takes back cannot mend. `remdm` can, for more steps.
-# - **Random numbers of 32 bits** cut off the rare end, which works like a hidden low temperature.
+# - A strategy that never takes a token back cannot correct it. `remdm` can, for more steps.
+# - **32-bit random numbers** cut off rare tokens, which works like a hidden low temperature.
 #
 # ## Going further
 #
-# - Which places does `low_confidence` fill first, and which last? Collect `frame.revealed` over many traces.
-# - Write a ninth strategy, such as *from left to right*, and compare it at 18 steps. Is a story of this kind easier in
+# - Which positions does `low_confidence` fill first, and which last? Collect `frame.revealed` over many traces.
+# - Write a ninth strategy, such as *from left to right*, and compare it at 18 steps. Is such a story easier to write in
 #   some order?
-# - Repeat section 3 with the bundled `tales-diffuapriel` on long stories. Does the order of the strategies hold?
+# - Repeat section 3 with the bundled `tales-diffuapriel` on long stories. Does the ranking of the strategies hold?
 #
 # **Papers.** Confidence: MaskGIT, [arXiv:2202.04200](https://arxiv.org/abs/2202.04200), and LLaDA,
 # [arXiv:2502.09992](https://arxiv.org/abs/2502.09992). Entropy: Dream,

@@ -9,17 +9,16 @@
 # %% [markdown]
 # # 06 · Speed
 #
-# The reason to put Mamba in the Transformer's place is speed on long texts. How much faster is it, from which length
-# on, and why? In this lesson you measure it on your own machine, and you learn how easily such a measurement goes
-# wrong. Then you predict the times by arithmetic, and see what a whole generation costs. Every number comes from your
-# machine.
+# The reason to replace the Transformer by Mamba is speed on long texts. How much faster is it, from which length on,
+# and why? In this lesson you measure it on your own machine, and you learn how easily such a measurement goes wrong.
+# Then you predict the times by arithmetic, and see what a whole generation costs. Every number comes from your machine.
 #
 # **You will be able to**
 #
-# - time two models fairly: warm-up, medians, taking turns, and why each is needed;
+# - time two models fairly, with a warm-up, medians and interleaved runs, and say why each is needed;
 # - fit an exponent to a latency curve, and find the length at which two curves cross;
-# - count multiply-adds by hand and hold them against your machine's matrix rate and bandwidth;
-# - say what a generation costs in time and in memory, for any length and number of steps.
+# - count multiply-adds by hand and compare them with your machine's matrix rate and bandwidth;
+# - say what a generation costs in time and memory, for any length and number of steps.
 #
 # **You need** lesson 01 (steps of a sampler) and a rough idea of what attention and a scan compute (lessons 02 and
 # 03).
@@ -27,11 +26,11 @@
 # | part | minutes |
 # |---|---|
 # | 1. How not to measure | 10 |
-# | 2. Latency against length | 7, of which 2 to 3 are waiting |
+# | 2. Latency against length | 7 (2 to 3 of them waiting) |
 # | 3. The exponent | 8 |
 # | 4. Where the curves cross | 7 |
 # | 5. Counting multiply-adds | 12 |
-# | 6. The roof of this machine | 8 |
+# | 6. The roofline of this machine | 8 |
 # | 7. What a generation costs | 8 |
 # | 8. Memory | 4 |
 # | 9. A race to watch | 6 |
@@ -39,8 +38,8 @@
 #
 # {{measured}}
 #
-# At three places you **predict, then run**. Three **exercises** check your answer. **Close other programs** and plug
-# the laptop in: a machine that is busy or saves power measures itself.
+# At three places you **predict, then run**. Three **exercises** check your answer. **Close other programs** and plug in
+# your laptop: on a busy or power-saving machine you measure the machine, not the models.
 
 # %% [markdown]
 # The next cell only prepares things. `F` holds PyTorch's functions, `statistics` the median. Run it.
@@ -66,9 +65,9 @@ print(f"{torch.get_num_threads()} threads")
 # %% [markdown]
 # ## 1. How not to measure
 #
-# We time one *forward pass*: a row of tokens goes through the denoiser once, every second token hidden, as in the
-# middle of a generation. An `Entry` is a model with all that a fair comparison must know about it. The weights are
-# random, as speed does not depend on them. The three architectures have equally many parameters.
+# We time one *forward pass*: a row of tokens goes through the denoiser once, with every second token hidden, as in the
+# middle of a generation. An `Entry` is a model with everything a fair comparison must know about it. The weights are
+# random, because speed does not depend on them. The three architectures have about the same number of parameters.
 
 # %%
 from diffuapriel.benchmark.entry import Entry
@@ -81,24 +80,24 @@ for name, entry in entries.items():
 MASK = entries["diffuapriel"].config.mask_id
 
 
-def question(length):
-    """What a denoiser is asked: ids, the noise level, and the places where answers are wanted."""
+def model_inputs(length):
+    """The denoiser's inputs: ids, the noise level, and the positions where it predicts."""
     ids = torch.randint(MASK, (1, length), generator=torch.Generator().manual_seed(length))
-    places = torch.arange(length)[None] % 2 == 0
-    return ids.masked_fill(places, MASK), torch.tensor([math.log(2.0)]), places
+    positions = torch.arange(length)[None] % 2 == 0
+    return ids.masked_fill(positions, MASK), torch.tensor([math.log(2.0)]), positions
 
 
 @torch.inference_mode()
 def one_pass(entry, length):
     """Milliseconds of one forward pass."""
-    asked = question(length)
+    inputs = model_inputs(length)
     began = time.perf_counter()
-    entry.denoiser(*asked)
+    entry.denoiser(*inputs)
     return 1000 * (time.perf_counter() - began)
 
 
 # %% [markdown]
-# The obvious way is to run it once and look at the clock. We do it ten times in a row. Look at the first bar.
+# The obvious way is to run it once and time it. We do this ten times in a row. Look at the first bar.
 
 # %%
 fresh = Entry.random("nano", "diffuapriel", seed=1)
@@ -111,20 +110,20 @@ print(
     f"the others: median {statistics.median(times[1:]):.1f}, mean {statistics.mean(times[1:]):.1f}, ",
     end="",
 )
-print(f"least {min(times[1:]):.1f}, most {max(times[1:]):.1f} ms")
+print(f"min {min(times[1:]):.1f}, max {max(times[1:]):.1f} ms")
 
 # %% [markdown]
-# - **Warm-up.** The first call pays for things that are done once: memory is asked for, threads wake up, *kernels* (the
-#   small programs that do the arithmetic) are chosen for this shape. Run every shape once without looking at the clock.
-# - **Medians.** The others differ, too. A machine does other things now and then, and such a pause makes one time
-#   larger, never smaller. The mean takes that in, the median hardly.
+# - **Warm-up.** The first call pays for work that is done only once: allocating memory, waking threads, choosing
+#   *kernels* (the small programs that do the arithmetic) for this shape. So run every shape once without timing it.
+# - **Medians.** The other calls differ too. Now and then the machine does something else, and such a pause makes a time
+#   larger, never smaller. It affects the mean, but hardly the median.
 #
-# There is a third mistake, and it is the worst, as no repetition cures it. We race a model **against itself**. First
-# all runs of A, then all runs of B: the same model, the same length. At half time somebody else starts to use the
-# machine, a thread that multiplies matrices.
+# There is a third mistake. It is the worst, because repetition does not help. We race a model **against itself**: first
+# all runs of A, then all runs of B, with the same model and the same length. Halfway through, something else starts to
+# use the machine: a thread that multiplies matrices.
 
 # %% [markdown]
-# **Predict, then run.** A and B are one and the same model. Which one wins by the medians?
+# **Predict, then run.** A and B are the same model. Which one has the lower median?
 #
 # - **A** · A, clearly: it had the machine to itself
 # - **B** · B, clearly: it ran when everything was warm
@@ -137,14 +136,14 @@ guess_1
 
 # %%
 def disturbed(order, length):
-    """Median milliseconds of "A" and of "B"; from half of the runs on, somebody else works too."""
+    """Median milliseconds of "A" and "B"; a second thread is busy during the second half."""
     stop, matrix = threading.Event(), torch.randn(400, 400)
 
-    def somebody_else():
+    def other_work():
         while not stop.is_set():
             matrix @ matrix
 
-    times, thread = {"A": [], "B": []}, threading.Thread(target=somebody_else)
+    times, thread = {"A": [], "B": []}, threading.Thread(target=other_work)
     for run, name in enumerate(tqdm(order)):
         if run == len(order) // 2:
             thread.start()
@@ -156,32 +155,32 @@ def disturbed(order, length):
 
 runs, length = (4, 64) if QUICK else (12, 500)
 one_pass(entries["diffuapriel"], length)  # warm-up
-blocks = disturbed("A" * runs + "B" * runs, length)
-turns = disturbed("ABBA" * (runs // 2), length)
-for label, medians in (("one after the other", blocks), ("in turn", turns)):
+sequential = disturbed("A" * runs + "B" * runs, length)
+alternating = disturbed("ABBA" * (runs // 2), length)
+for label, medians in (("one after the other", sequential), ("interleaved", alternating)):
     print(f"{label:20} A {medians['A']:6.1f} ms   B {medians['B']:6.1f} ms   ", end="")
     print(f"B / A = {medians['B'] / medians['A']:.2f}")
 
-ratio = blocks["B"] / blocks["A"]
+ratio = sequential["B"] / sequential["A"]
 right = "A" if ratio > 1.15 else "B" if ratio < 1 / 1.15 else "C"
 guess_1.reveal(right, "The clock measures the machine as well as the model.")
 
 # %% [markdown]
-# - **In turn.** When the entries take turns (A B, B A, A B, ...), whatever happens to the machine happens to both. Each
-#   single time is still disturbed, but the *ratio* is about right, and the ratio is what we want. The order turns
-#   round each time, so that neither always follows the other.
+# - **Interleaved runs.** If the runs alternate (A B, B A, A B, ...), whatever happens to the machine happens to both
+#   entries. Each single time is still disturbed, but the *ratio* is about right, and the ratio is what we want. The
+#   order is reversed each time, so that neither entry always comes second.
 #
-# The rest of the lesson measures like this. The package has the protocol in one place, `diffuapriel.benchmark`.
+# The rest of the lesson measures in this way. The package's implementation is in `diffuapriel.benchmark.timing`.
 
 # %% [markdown]
 # ## 2. Latency against length
 #
-# First by hand: at each length a warm-up, then turns, then medians.
+# First by hand: at each length a warm-up, then interleaved runs, then medians.
 
 
 # %%
 def my_order(entries, repeats):
-    """Entry numbers in the order they are timed: 0 1, then 1 0, then 0 1, ..."""
+    """Entry numbers in the order in which they are timed: 0 1, then 1 0, then 0 1, ..."""
     there, back = list(range(entries)), list(reversed(range(entries)))
     return [i for r in range(repeats) for i in (there if r % 2 == 0 else back)]
 
@@ -211,8 +210,9 @@ for name, curve in mine.items():
     print(f"{name:14}", "   ".join(f"{length}: {ms:.1f} ms" for length, ms in curve.items()))
 
 # %% [markdown]
-# Now the package's sweep. It does the same, measures memory during the warm-up, and refuses a length that would not
-# fit. It goes up to a few thousand tokens and takes one to two minutes. Most of them go into one entry: which?
+# Now the package's sweep. It does the same, also measures memory during the warm-up, and refuses a length that would
+# not fit. It goes up to a few thousand tokens and takes one to two minutes. Most of this time goes to one entry. Which
+# one?
 
 # %%
 from diffuapriel.benchmark.sweep import sweep_events
@@ -251,17 +251,17 @@ def log_log(curves, y_title):
 show(log_log(curves, "ms for one forward pass"))
 
 # %% [markdown]
-# Both axes are logarithmic: each step to the right doubles the length. Look where the curves cross, and how steep
-# each is at its right end.
+# Both axes are logarithmic: each step to the right doubles the length. Look at where the curves cross, and at how steep
+# each one is at its right end.
 
 # %% [markdown]
 # ## 3. The exponent
 #
-# If a time grows as *c* · lengthᵏ, its logarithm is log *c* + *k* · log(length): **a straight line on log axes, with
+# If the time grows as *c* · lengthᵏ, its logarithm is log *c* + *k* · log(length): **a straight line on log axes, with
 # slope k**. k = 1 is linear: twice the text, twice the time. k = 2 is quadratic: twice the text, four times the time.
 #
-# **Predict, then run.** Attention compares every token with every other. At the last step of our sweep the length
-# doubles once more. How many times as long does DiffuTran take?
+# **Predict, then run.** Attention compares every token with every other token. In the last step of our sweep the length
+# doubles once more. By what factor does DiffuTran's time grow?
 #
 # - **A** · less than 2.5 times
 # - **B** · 2.5 to 3.5 times
@@ -272,8 +272,8 @@ guess_2 = predict("A", "B", "C")
 guess_2
 
 # %% [markdown]
-# We look at every doubling: by what factor does the time grow? The exponent between two neighbors is the logarithm to
-# base 2 of that factor.
+# We look at every doubling: by what factor does the time grow? The exponent between two neighboring lengths is the
+# base-2 logarithm of that factor.
 
 # %%
 for name, curve in curves.items():
@@ -283,37 +283,37 @@ for name, curve in curves.items():
     print("   to tokens ", *(f"{b:>7,}" for _, b in pairs))
     print("   times     ", *(f"{factor:7.2f}" for factor in factors))
     print("   exponent  ", *(f"{math.log2(factor):7.2f}" for factor in factors))
-    last = factors[-1]  # in the end DiffuTran's, the last of the three
+    last = factors[-1]  # after the loop: DiffuTran's, the last of the three
 guess_2.reveal(
     "A" if last < 2.5 else "B" if last <= 3.5 else "C",
-    f"Measured here: {last:.2f} times. Only the part that grows with the square takes 4 times as long.",
+    f"Measured here: {last:.2f} times. Only the quadratic part takes 4 times as long.",
 )
 
 # %% [markdown]
 # **An exponent belongs to a range of lengths.** DiffuTran's time is a linear part (matrices, MLP, head) plus a
-# quadratic part (attention). In short texts the linear part is larger, or even what each call costs at any length. So
-# the exponent climbs from below 1 towards 2. Whoever reports one must say where it was fitted.
+# quadratic part (attention). For short texts the linear part dominates, or even the fixed cost of each call. So the
+# exponent climbs from below 1 towards 2. If you report an exponent, say for which lengths it was fitted.
 #
 # ### Exercise 1: fit an exponent
 #
 # Fit one slope to several points: **least squares on log axes**. With x = log(length) and y = log(ms), the slope of
 # the best line is the sum of (x − mean x)(y − mean y), divided by the sum of (x − mean x)².
 #
-# <details><summary>Hint 1</summary>Take logarithms of both lists first. The base does not matter, as long as both have
-# the same.</details>
+# <details><summary>Hint 1</summary>Take logarithms of both lists first. The base does not matter, as long as it is the
+# same for both.</details>
 # <details><summary>Hint 2</summary>With tensors: <code>x = torch.tensor(lengths).double().log()</code>, the same for y,
 # then <code>x - x.mean()</code>, and the two sums.</details>
 
 
 # %% tags=["exercise"]
 def exponent(lengths, ms):
-    """Least-squares slope of log(ms) over log(length); two lists of numbers of equal length."""
+    """Least-squares slope of log(ms) over log(length); two equally long lists of numbers."""
     return None  # your lines here
 
 
 # %% tags=["solution"]
 def exponent(lengths, ms):
-    """Least-squares slope of log(ms) over log(length); two lists of numbers of equal length."""
+    """Least-squares slope of log(ms) over log(length); two equally long lists of numbers."""
     x = torch.tensor(lengths).double().log()
     y = torch.tensor(ms).double().log()
     x, y = x - x.mean(), y - y.mean()
@@ -324,7 +324,7 @@ def exponent(lengths, ms):
 check.exponent(exponent)
 
 # %% [markdown]
-# The package's is `fit_exponent`. It takes the last four lengths if not told otherwise.
+# The package's version is `fit_exponent`. By default it uses the last four lengths.
 
 # %%
 from diffuapriel.benchmark.sweep import fit_exponent
@@ -333,24 +333,24 @@ for name, curve in curves.items():
     ns, ms = list(curve), list(curve.values())
     fitted, whole = fit_exponent(ns, ms), fit_exponent(ns, ms, tail=len(ns))
     print(f"{name:14} exponent {fitted:.2f} over the last four lengths, {whole:.2f} over all")
-    if exponent(ns, ms) is not None:  # yours, once it is written
+    if exponent(ns, ms) is not None:  # yours, once you have written it
         assert math.isclose(exponent(ns, ms), whole, rel_tol=1e-4)
 
 # %% [markdown]
 # ## 4. Where the curves cross
 #
-# Short texts are DiffuTran's, long ones DiffuApriel's. Where do they change places? Between two measured lengths the
-# curves are nearly straight *on log axes*, so that is where to draw the line between neighbors.
+# DiffuTran is faster on short texts, DiffuApriel on long ones. Where is the crossover? Between two measured lengths the
+# curves are nearly straight *on log axes*, so we draw the line between neighboring points there.
 #
 # ### Exercise 2: the crossover
 #
-# At each length let *g* = log(a / b), where a and b are the two times. Below zero a is faster, above zero b. Find the
-# two neighbors between which g changes its sign. Draw a straight line between them, over log(length), and return the
-# length at which it meets zero.
+# At each length let *g* = log(a / b), where a and b are the two times. If g is negative, a is faster; if it is
+# positive, b is. Find the two neighboring lengths between which g changes its sign. Draw a straight line between them,
+# over log(length), and return the length at which it crosses zero.
 #
-# <details><summary>Hint 1</summary>From g₁ (at length n₁) to g₂ (at n₂), zero is reached after the share
-# s = g₁ / (g₁ − g₂) of the way.</details>
-# <details><summary>Hint 2</summary>The way is one on the log axis: log n = log n₁ + s (log n₂ − log n₁). Return
+# <details><summary>Hint 1</summary>On the way from g₁ (at length n₁) to g₂ (at n₂), the line reaches zero after the
+# share s = g₁ / (g₁ − g₂).</details>
+# <details><summary>Hint 2</summary>The share is measured on the log axis: log n = log n₁ + s (log n₂ − log n₁). Return
 # <code>math.exp</code> of it.</details>
 
 
@@ -375,8 +375,8 @@ def crossing(lengths, a, b):
 check.crossing(crossing)
 
 # %% [markdown]
-# The package's `crossover` takes the last crossing, as noise makes several where two curves nearly touch. It also
-# says so where the curves do not cross at all.
+# The package's `crossover` takes the last crossing, because noise can cause several where two curves nearly touch. It
+# also says so if the curves do not cross at all.
 
 # %%
 from diffuapriel.benchmark.sweep import crossover
@@ -385,28 +385,29 @@ for name in ("diffuapriel", "diffuapriel-h"):
     cross = crossover(name, curves[name], "diffutran", curves["diffutran"])
     print(cross.message)
     if name == "diffuapriel":
-        measured_crossing = cross.length  # None where the curves do not cross
+        measured_crossing = cross.length  # None if the curves do not cross
 
 # %% [markdown]
 # ## 5. Counting multiply-adds
 #
-# Why there? Count the work. Nearly all of it is *multiply-adds*: one multiplication and one addition, the step of
-# which matrix products are made. **A matrix with n entries costs n multiply-adds a token**, as each entry meets one
-# number of the token's vector. So for the matrices, count parameters as in lesson 03: 16 d² in a Mamba block, and
-# something for B, C and dt; 12 d² in a Transformer block, d being the width.
+# Why do they cross there? Count the work. Nearly all of it is *multiply-adds*: one multiplication and one addition, the
+# elementary step of a matrix product. **A matrix with n entries costs n multiply-adds per token**, because each entry
+# is multiplied by one number of the token's vector. So for the matrices, count parameters as in lesson 03: 16 d² in a
+# Mamba block, plus those for B, C and dt; 12 d² in a Transformer block, where d is the width `d_model`.
 #
-# **The scan** comes on top. It works in chunks of q tokens. In each direction, with 2d channels and a state of size
-# N:
+# **The scan** adds to this. It works in chunks of q tokens. In each direction, with 2d channels and a state of size N:
 #
-# - within a chunk each token meets the q tokens of its chunk: C · B of N numbers, then 2d channels: q N + q 2d;
-# - between chunks it writes to the state and reads from it: 2 · N · 2d.
+# - within a chunk each token is compared with the q tokens of its chunk: N multiply-adds for C · B, then 2d for the
+#   channels, together q N + q 2d;
+# - between chunks each token writes to the state and reads from it: 2 · N · 2d.
 #
-# There is no length in this. A program that skips the pairs it does not need meets half of the chunk on average.
+# The length does not appear in this count. A program that skips the unneeded pairs compares each token with half of its
+# chunk on average.
 
 
 # %%
 def mamba_multiply_adds(config, seen):
-    """Of one token in one block; `seen`: how many tokens of its chunk it meets."""
+    """Multiply-adds per token in one block; `seen`: tokens of its chunk that it meets."""
     d, inner, N = config.d_model, config.d_inner, config.d_state
     in_proj = d * 2 * (2 * inner + 2 * N + config.n_heads)
     out_proj = 2 * inner * d
@@ -415,38 +416,39 @@ def mamba_multiply_adds(config, seen):
     return in_proj + out_proj + mlp + scan
 
 
-from diffuapriel.benchmark.roofline import backbone_work  # the package's count, of all blocks
+from diffuapriel.benchmark.roofline import backbone_work  # the package's count, all blocks
 
 config = entries["diffuapriel"].config
 for n in (128, 4096):
     work = backbone_work(config, n)
     counted = (work.product_flops + work.attention_flops + work.scan_flops) / 2 / n  # 2 flops each
-    mine = config.depth * mamba_multiply_adds(config, seen=64)  # chunks of 128, half of it met
-    print(f"{n:5,} tokens: {mine:,} multiply-adds a token by hand, {counted:,.0f} by the package")
+    mine = config.depth * mamba_multiply_adds(config, seen=64)  # chunks of 128, half of them met
+    print(f"{n:5,} tokens: {mine:,} multiply-adds per token by hand, {counted:,.0f} by the package")
     assert math.isclose(mine, counted)
 
 # %% [markdown]
 # ### Exercise 3: count an attention block
 #
 # How many multiply-adds does **one token** cost in a Transformer block of width d, in a text of L tokens? Count the
-# matrices (queries, keys, values, output, and an MLP that is 4 times as wide inside) and the attention itself: its
-# query meets every key, then it sums all values. All heads together are d wide. Leave norms and the softmax out.
+# matrices (queries, keys, values, output, and an MLP that is 4 times as wide inside) and the attention itself: the
+# token's query is multiplied by every key, then all values are summed. All heads together are d wide. Leave out norms
+# and the softmax.
 #
 # <details><summary>Hint 1</summary>The matrices have 4 d² + 8 d² entries. For the rest, think of one token and one
-# other token: what is multiplied?</details>
+# other token: what gets multiplied?</details>
 # <details><summary>Hint 2</summary>Query times key is d multiply-adds over all heads. How many is weight times value?
-# And with how many tokens does this happen?</details>
+# And for how many tokens does this happen?</details>
 
 
 # %% tags=["exercise"]
 def attention_multiply_adds(d, L):
-    """Of one token in one Transformer block of width d, in a text of L tokens."""
+    """Multiply-adds per token in one Transformer block of width d, in a text of L tokens."""
     return None  # your line here
 
 
 # %% tags=["solution"]
 def attention_multiply_adds(d, L):
-    """Of one token in one Transformer block of width d, in a text of L tokens."""
+    """Multiply-adds per token in one Transformer block of width d, in a text of L tokens."""
     return 12 * d**2 + 2 * L * d
 
 
@@ -454,8 +456,8 @@ def attention_multiply_adds(d, L):
 check.attention_multiply_adds(attention_multiply_adds)
 
 # %% [markdown]
-# From here on the package counts. The picture has no clock in it. It is pure arithmetic, and the crossing is there
-# already.
+# From here on the package counts. The next figure contains no measured times. It is pure arithmetic, and it already
+# shows the crossing.
 
 # %%
 counts = {}
@@ -464,21 +466,22 @@ for name, entry in entries.items():
     for n in lengths:
         work = backbone_work(entry.config, n)
         counts[name][n] = (work.product_flops + work.attention_flops + work.scan_flops) / 2 / n
-show(log_log(counts, "multiply-adds a token, all blocks"))
+show(log_log(counts, "multiply-adds per token, all blocks"))
 cross = crossover("diffuapriel", counts["diffuapriel"], "diffutran", counts["diffutran"])
 print(f"by counting:   {cross.message}")
 if measured_crossing:
-    print(f"by the clock:  they cross at about {measured_crossing:,.0f} tokens")
+    print(f"by timing:     they cross at about {measured_crossing:,.0f} tokens")
 
 # %% [markdown]
-# Do the two agree? Hardly to the last digit: a multiply-add of a large product is cheaper than one of a scan, and
-# there is other work besides. How much other work? For that we must know what this machine can do at best.
+# Do the two agree? Not exactly: a multiply-add in a large product takes less time than one in a scan, and there is
+# other work too. How much other work? To find out, we must know the best this machine can do.
 
 # %% [markdown]
-# ## 6. The roof of this machine
+# ## 6. The roofline of this machine
 #
-# Two numbers bound every computation. The **matrix rate**: how many multiply-adds a second, at best, measured on one
-# large product. The **bandwidth**: how many bytes a second go from and to memory, measured on one large copy.
+# Two numbers bound every computation. The **matrix rate** is the highest number of multiply-adds per second, measured
+# on one large product. The **bandwidth** is the number of bytes per second that move to and from memory, measured on
+# one large copy.
 
 
 # %%
@@ -495,20 +498,20 @@ def median_seconds(call, repeats=3 if QUICK else 9):
 
 side = 256 if QUICK else 1536
 a, b = torch.randn(side, side), torch.randn(side, side)
-rate = side**3 / median_seconds(lambda: a @ b)  # multiply-adds a second
+rate = side**3 / median_seconds(lambda: a @ b)  # multiply-adds per second
 
 source = torch.randn(1_000_000 if QUICK else 32_000_000)
 target = torch.empty_like(source)
 bandwidth = 2 * source.nbytes / median_seconds(lambda: target.copy_(source))  # read and written
-print(f"matrix rate {rate / 1e9:.1f} billion multiply-adds a second")
-print(f"bandwidth   {bandwidth / 1e9:.1f} GB a second")
-print(f"{rate / bandwidth:.1f} multiply-adds can be done in the time of moving one byte")
+print(f"matrix rate {rate / 1e9:.1f} billion multiply-adds per second")
+print(f"bandwidth   {bandwidth / 1e9:.1f} GB per second")
+print(f"{rate / bandwidth:.1f} multiply-adds take as long as moving one byte")
 
 # %% [markdown]
-# If a forward pass were nothing but multiply-adds at the full rate, how long would it take? To the blocks comes the
-# *head*, a matrix of d times V (V tokens are known), for the half of the tokens that are hidden.
+# If a forward pass consisted only of multiply-adds at the full rate, how long would it take? Add the *head* to the
+# blocks: a matrix of d times V (V is the size of the vocabulary), applied to the hidden half of the tokens.
 #
-# **Predict, then run.** What share of the measured time of DiffuApriel, at the longest length, does this explain?
+# **Predict, then run.** What share of DiffuApriel's measured time at the longest length does this explain?
 #
 # - **A** · more than 80 %: it is all matrix products
 # - **B** · 30 to 80 %
@@ -535,10 +538,11 @@ guess_3.reveal(
 )
 
 # %% [markdown]
-# Where does the rest go? To steps that calculate little and **move much**: a norm, a SiLU, a sum. The third number that
-# this section printed, multiply-adds in the time of one byte, is the border. A step with fewer multiply-adds for each
-# byte waits for the memory; one with more, for the arithmetic. The picture of it is called a **roofline**: on the left
-# the roof is the bandwidth, on the right the matrix rate. We put single steps of the two models under it.
+# Where does the rest go? To operations that compute little and **move a lot of data**: a norm, a SiLU, a sum. The
+# border is the third number printed above, the multiply-adds in the time of one byte. An operation with fewer
+# multiply-adds per byte waits for memory; one with more waits for arithmetic. A figure of this is called a
+# **roofline**: on the left the bandwidth is the limit, on the right the matrix rate. We place single operations of the
+# two models under it.
 
 # %%
 from diffuapriel.ops.ssd import ssd_bidirectional
@@ -550,15 +554,17 @@ x, dt = torch.randn(1, L, 2, H, inner // H), torch.rand(1, L, 2, H)
 B, C = torch.randn(2, 1, L, 2, 1, N).unbind(0)
 A = -torch.ones(2, H)
 q = torch.randn(1, 7, L, 16)  # as in DiffuTran nano: 7 heads of 16
-values = 4 * (2 * x.numel() + dt.numel() + B.numel() + C.numel())  # bytes of the scan, in and out
+values = 4 * (
+    2 * x.numel() + dt.numel() + B.numel() + C.numel()
+)  # bytes that the scan reads and writes
 
-# name: (what to run, multiply-adds, bytes that must be moved at least)
+# name: (what to run, multiply-adds, bytes that must at least be moved)
 steps = {
     "large product": (lambda: a @ b, side**3, 12 * side**2),
     "in_proj": (lambda: u @ matrix, L * matrix.numel(), 4 * (L * d + matrix.numel() + L * 4 * inner)),
     "scan": (
         lambda: ssd_bidirectional(x, dt, A, B, C),
-        2 * L * (32 * N + 32 * inner + 2 * N * inner),  # on a CPU: chunks of 32, all of it met
+        2 * L * (32 * N + 32 * inner + 2 * N * inner),  # on a CPU: chunks of 32, all pairs computed
         values,
     ),
     "attention": (
@@ -571,14 +577,14 @@ steps = {
 # %%
 figure = go.Figure(
     layout={
-        "xaxis_title": "multiply-adds for each byte",
-        "yaxis_title": "billion multiply-adds a second",
+        "xaxis_title": "multiply-adds per byte",
+        "yaxis_title": "billion multiply-adds per second",
     }
 )
 ridge = rate / bandwidth
 edge = [0.05, ridge, max(1000, 4 * ridge)]
 figure.add_scatter(
-    x=edge, y=[min(rate, x_ * bandwidth) / 1e9 for x_ in edge], name="the roof", line_color="gray"
+    x=edge, y=[min(rate, x_ * bandwidth) / 1e9 for x_ in edge], name="roofline", line_color="gray"
 )
 for name, (call, multiply_adds, moved) in steps.items():
     with torch.inference_mode():
@@ -586,26 +592,26 @@ for name, (call, multiply_adds, moved) in steps.items():
     got, intensity = multiply_adds / seconds, multiply_adds / moved
     figure.add_scatter(x=[intensity], y=[got / 1e9], name=name, mode="markers")
     roof = min(rate, intensity * bandwidth)
-    print(f"{name:14} {1000 * seconds:7.2f} ms   {got / roof:5.0%} of the roof above it")
+    print(f"{name:14} {1000 * seconds:7.2f} ms   {got / roof:5.0%} of the roofline above it")
 figure.update_xaxes(type="log").update_yaxes(type="log")
 show(figure)
 
 # %% [markdown]
-# A step can lie above the roof's left part: the roof was measured on a copy of many megabytes, and what fits in the
-# processor's cache moves faster. The scan and attention both have enough to calculate for each byte; what keeps them
-# from the roof is that their products are small, and that exponentials are no multiply-adds. A kernel written for it
-# loads a piece once, does everything with it, and stores it once. That is what the Triton kernels of this project do
-# on a GPU. (Triton is a language for such programs.)
+# A point can lie above the left part of the line: the bandwidth was measured on a copy of many megabytes, and data that
+# fits in the processor's cache moves faster. The scan and attention both have enough arithmetic per byte. What keeps
+# them below the roofline is that their products are small, and that exponentials do not count as multiply-adds. A
+# specialized kernel loads a piece once, does everything with it, and stores it once. That is what the Triton kernels of
+# this project do on a GPU. (Triton is a language for such programs.)
 
 # %% [markdown]
 # ## 7. What a generation costs
 #
-# A forward pass is not a text. A sampler calls the denoiser once a step, so
+# A forward pass is not yet a text. A sampler calls the denoiser once per step, so
 #
 # $$\text{time of a text} \;\approx\; \text{steps} \times \text{time of one forward pass at this length}$$
 #
-# Does it hold? The sampler has work of its own, choosing and drawing tokens. And the head runs on hidden places only,
-# so later steps are cheaper than the half-hidden one that we timed, and earlier ones are dearer.
+# Is this true? The sampler has its own work, choosing and drawing tokens. And the head runs only on hidden positions,
+# so later steps are cheaper than the half-hidden one that we timed, and earlier ones are more expensive.
 
 # %%
 from diffuapriel import Canvas, Sampler, SamplerConfig, generate, get_schedule
@@ -622,15 +628,16 @@ for n, steps_ in tqdm(grid):
     print(f"{n:8,}{steps_:8}{guessed:14.2f} s{took:10.2f} s{took / guessed:9.2f}")
 
 # %% [markdown]
-# So there are two knobs, and they multiply. If the number of steps is fixed, a text costs as much as a pass: linear
-# for Mamba, towards quadratic for attention. But if **one token is revealed at each step**, the best quality, then
-# the steps grow with the length too, and **each exponent rises by one**. From the measured passes, with nothing run:
+# So two settings multiply: length and steps. If the number of steps is fixed, the cost of a text grows like the cost of
+# a pass: linearly for Mamba, towards quadratically for attention. But if **one token is revealed per step**, for the
+# best quality, the number of steps grows with the length too, and **each exponent rises by one**. The next cell
+# computes this from the measured passes, without running anything:
 
 # %%
 print(
     f"{'tokens':>8}",
     *(
-        f"{name + ', 64 steps':>24}{'one token a step':>20}"
+        f"{name + ', 64 steps':>24}{'1 token per step':>20}"
         for name in ("diffuapriel", "diffutran")
     ),
 )
@@ -642,14 +649,14 @@ for n in curves["diffutran"]:
     print(f"{n:8,}", *cells)
 
 # %% [markdown]
-# This is why the art of unmasking (lesson 05) and the speed of a pass belong together: a backbone that is twice as
-# fast buys twice the steps in the same time.
+# This is why the art of unmasking (lesson 05) and the speed of a pass belong together: a backbone that is twice as fast
+# allows twice as many steps in the same time.
 
 # %% [markdown]
 # ## 8. Memory
 #
-# The sweep also noted the most memory that a pass took, weights included. Attention written naively holds a table of
-# length times length for each head. Does ours?
+# The sweep also recorded the peak memory of a pass, including the weights. A naive attention holds a table of length
+# times length for each head. Does ours?
 
 # %%
 peaks = {name: {} for name in entries}
@@ -658,7 +665,7 @@ for name, title in zip(entries, result.entries):
 config = entries["diffutran"].config
 heads = config.d_model // config.attention_headdim
 naive = {n: heads * n * n * 4 / 1e6 for n in lengths}
-show(log_log({**peaks, "the tables of one layer, if held": naive}, "MB"))
+show(log_log({**peaks, "tables of one layer, if stored": naive}, "MB"))
 n = lengths[-1]
 print(f"At {n:,} tokens the tables of one attention layer would be {naive[n]:,.0f} MB.")
 for name, curve in peaks.items():
@@ -666,16 +673,18 @@ for name, curve in peaks.items():
 print(f"How it was measured: {result.memory_method}.")
 
 # %% [markdown]
-# PyTorch's attention works through the table piece by piece and never holds it (the idea of FlashAttention). So both
-# backbones grow linearly **in memory**; the square is in the time only. Compare lines in slope, not in height: the
-# height at the left is the weights.
+# PyTorch's attention works through the table piece by piece and never stores it (the idea of FlashAttention). So **the
+# memory** of both backbones grows linearly; only the time of attention grows with the square. But compare the printed
+# megabytes too, not only the slopes: a Mamba layer keeps more numbers per token, because `in_proj` makes z, x, B, C and
+# dt for both directions. At the left, the height of the lines is the weights.
 
 # %% [markdown]
 # ## 9. A race to watch
 #
 # Numbers are one thing, watching is another. Two trained models that come with the project write the same length in the
-# same number of steps, timed in turn as above. `race_events` yields after each step, so that a bar can be drawn; the
-# drawing is outside of the clock.
+# same number of steps, in interleaved runs as above. `race_events` yields after each step, so that we can draw a
+# progress bar; the drawing is not timed. (The models were trained on rows of 128 tokens and fill 32 tokens per step
+# here, so do not expect sense from the texts. This race is about time.)
 
 # %%
 from diffuapriel.benchmark.generation import race_events
@@ -696,8 +705,8 @@ print()
 print(*outcome.fairness(), sep="\n")
 
 # %% [markdown]
-# A result without such sentences is an advertisement. Now the replay. Both players hold the times that were measured:
-# choose the measured speed in each, start both, and watch.
+# A result without such information is an advertisement. Now the replay. Both players contain the measured times: choose
+# the measured speed in each, start both, and watch.
 
 # %%
 from diffuapriel.trace.player.widget import Player
@@ -706,39 +715,37 @@ for entry in outcome.entries:
     display(Player.from_trace(entry.trace, height="14em"))
 
 # %% [markdown]
-# Who should have won at this length, going by section 4? These models are larger than *nano* (wider and deeper), and
-# a wider model spends more on its matrices, so its crossing lies further out. Set `length` to 128 and to 2,048 and
-# race again.
+# Which model should have won at this length, according to section 4? These models are larger than *nano* (wider and
+# deeper), and a wider model spends more time on its matrices, so its crossing is at a greater length. Set `length` to
+# 128 and to 2,048 and race again.
 
 # %% [markdown]
 # ## 10. On a GPU
 #
-# The story is the same on a GPU, with larger numbers and two differences. The matrix rate is so high that a short
-# text is over before the next kernel has been started: at short lengths one measures the launching, and all curves
-# are flat. So the package compiles the blocks and records each shape once as a *CUDA graph*, for all entries alike. And
-# attention has excellent kernels there, so the crossing moves to longer texts. Where a GPU is found, the next cell
-# makes the sweep with the Triton kernels, in bfloat16 (numbers of 16 bits).
+# On a GPU the picture is the same, with larger numbers and two differences. The matrix rate is so high that a kernel on
+# a short text is done before the next one has been launched: at short lengths you measure the launches, and all curves
+# are flat. So the package compiles the blocks and records each shape once as a *CUDA graph*, in the same way for all
+# entries. And attention has excellent kernels on GPUs, so the crossing moves to longer texts. If there is a GPU, the
+# next cell runs the sweep with the Triton kernels in bfloat16 (16-bit numbers).
 
 # %%
 if torch.cuda.is_available():
-    cards = [Entry.random("small", name, device="cuda").tuned() for name in entries]
-    for event in sweep_events(cards, lengths=(1024, 2048, 4096, 8192, 16384), repeats=5):
+    gpu_entries = [Entry.random("small", name, device="cuda").tuned() for name in entries]
+    for event in sweep_events(gpu_entries, lengths=(1024, 2048, 4096, 8192, 16384), repeats=5):
         on_gpu = event.result
     show(log_log({n: on_gpu.curve(t) for n, t in zip(entries, on_gpu.entries)}, "ms on this GPU"))
     for cross in on_gpu.crossovers:
         print(cross.message)
-    print({entry.architecture: (entry.scan, entry.attention, entry.dtype) for entry in cards})
+    print({entry.architecture: (entry.scan, entry.attention, entry.dtype) for entry in gpu_entries})
 else:
+    print("No CUDA GPU here. On one, the curves are flat at short lengths, then DiffuTran's bends")
     print(
-        "No CUDA GPU here. On one, you would see flat curves at short lengths, then DiffuTran's bending"
-    )
-    print(
-        "upwards, and the crossing at some thousands of tokens instead of hundreds. The command is"
+        "upwards, and they cross at a few thousand tokens instead of a few hundred. The command is"
     )
     print("    diffuapriel bench --gpu")
 
 # %% [markdown]
-# And the paper? These are **its** figures, not ours, for another machine and larger models:
+# And the paper? These are **its** numbers, not ours, for another machine and larger models:
 
 # %%
 from diffuapriel.benchmark.verdict import PUBLISHED
@@ -748,24 +755,24 @@ for said in PUBLISHED:
     print(f"({said.version}: {said.setting})")
 n = max(curves["diffutran"])
 ours = curves["diffutran"][n] / curves["diffuapriel"][n]
-print(f"\nhere, diffuapriel at {n:,} tokens: {ours:.1f} times")
+print(f"\nhere, diffuapriel at {n:,} tokens: {ours:.1f} times DiffuTran's speed")
 
 # %% [markdown]
-# Two ratios can be compared only if length, model size, machine, batch and attention kernel are known for both. The
-# longer the text, the larger the ratio, without limit: an "up to" is a statement about the longest length somebody
-# tried.
+# Two ratios can be compared only if length, model size, machine, batch size and attention kernel are known for both.
+# The longer the text, the larger the ratio, without limit: "up to" says something about the longest length that
+# somebody tried.
 #
 # ## What you learned
 #
-# - **Measuring**: warm up, take medians, take turns. Without turns, a model can beat itself.
-# - **Curves**: an exponent belongs to a range of lengths; the crossing says which model to take for which text.
-# - **Counting**: matrices cost their parameters, attention 2 L d a token on top, the scan a constant. The machine's
-#   matrix rate and bandwidth say what is possible at best.
-# - **Generations**: steps times a pass. Both knobs count.
+# - **Measuring**: warm up, take medians, interleave the runs. Otherwise a model can beat itself.
+# - **Curves**: an exponent belongs to a range of lengths; the crossing tells you which model to use for which text.
+# - **Counting**: per token, matrices cost as many multiply-adds as they have parameters, attention 2 L d more, the scan
+#   a constant. The machine's matrix rate and bandwidth are the limits.
+# - **Generations**: the number of steps times the time of a pass. Both matter.
 #
 # ## Going further
 #
-# - Take `preset` *tiny* for `nano`. Where does the crossing go? Predict it by counting first.
+# - Use the preset *tiny* instead of `nano`. Where does the crossing move? Predict it by counting first.
 # - Set `torch.set_num_threads(1)` and repeat sections 2 and 6. Which of the two models gains more from a second
 #   thread?
 # - Change the batch: `sweep_events(..., batch=8)`. Does the crossing move? Why (not)?

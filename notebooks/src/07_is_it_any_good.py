@@ -9,35 +9,35 @@
 # %% [markdown]
 # # 07 · Is it any good?
 #
-# A model is trained. Is it good? People answer with one number: a perplexity, bits a byte, an accuracy. Each of these
+# A model is trained. Is it good? People answer with one number: a perplexity, bits per byte, an accuracy. Each of these
 # is an *estimate* of something, and each can be made to look better than the model is. In this lesson you measure two
-# real models, hold the numbers against exact truth where it is known, and see good numbers for bad text.
+# real models, compare the numbers with the exact truth where it is known, and see good numbers for bad text.
 #
 # **You will be able to**
 #
-# - estimate a likelihood bound, and say how far the estimate may be off;
-# - tell the bound from the truth, and the model's fault from chance;
-# - convert between nats, bits and perplexity, and hold a model against a file compressor;
+# - estimate a likelihood bound, and say how far off the estimate may be;
+# - tell the bound from the truth, and the model's error from chance;
+# - convert between nats, bits and perplexity, and compare a model with a file compressor;
 # - ask a model which of two endings is likelier;
 # - notice when a measure of generated text misleads.
 #
-# **You need** lesson 01 (the loss, NELBO), and what a mean and a standard deviation are.
+# **You need** lesson 01 (the loss, NELBO), and to know what a mean and a standard deviation are.
 #
 # | part | minutes |
 # |---|---|
 # | 1. One text, one number, and its spread | 14 |
 # | 2. The bound and the truth | 12 |
-# | 3. Whose fault is the rest? | 6 |
+# | 3. How much is the model's error? | 6 |
 # | 4. Nats, bits, perplexity, and xz | 10 |
 # | 5. Which ending is likelier? | 12 |
 # | 6. Measures that mislead | 12 |
 #
 # {{measured}}
 #
-# At some places you are asked to **predict, then run**. Three **exercises** check your answer.
+# Now and then you are asked to **predict, then run**. Three **exercises** check your answer.
 
 # %% [markdown]
-# The next cell only prepares things. Run it. `QUICK` is True where the tests of this project run the lesson.
+# The next cell only prepares things. Run it. `QUICK` is True only when the project's tests run the lesson.
 
 # %%
 import html
@@ -61,9 +61,9 @@ prepare()
 # %% [markdown]
 # ## 1. One text, one number, and its spread
 #
-# The models that come with this project are equally large, and were trained on the same tales, those of level 3:
-# stories of several sentences. We take two of them: `tales-diffuapriel`, made of Mamba-2 layers, and `tales-diffutran`,
-# a Transformer. Each was trained on rows of 128 tokens: a story, then the end-of-text token until the row is full.
+# The models that come with this project have about the same size and were trained on the same tales, those of level 3:
+# stories of several sentences. We use two of them: `tales-diffuapriel`, made of Mamba-2 layers, and `tales-diffutran`,
+# a Transformer. Each was trained on rows of 128 tokens: a story, then end-of-text tokens until the row is full.
 
 # %%
 model, tokenizer = load_checkpoint("tales-diffuapriel")
@@ -72,14 +72,14 @@ schedule = get_schedule("log-linear")
 EOS, MASK, LENGTH = tokenizer.eos_id, tokenizer.mask_id, 128
 
 
-def window_of(text):
+def row_of(text):
     """A row of token ids, (LENGTH,)."""
     ids = tokenizer.encode(text)
     return torch.tensor(ids + [EOS] * (LENGTH - len(ids)))
 
 
 def draw_story(rng):
-    """A true story that fits a row, with an end-of-text token after it."""
+    """A true story that fits into a row together with an end-of-text token."""
     while len(tokenizer.encode(story := tales.generate(3, rng))) >= LENGTH:
         pass
     return story
@@ -89,11 +89,12 @@ story = draw_story(random.Random(1))
 print(story)
 
 # %% [markdown]
-# What does this story cost the first model? The answer of lesson 01 is the NELBO: draw a time *t*, hide each token with
-# probability *t*, add up −log p of the hidden ones, times 1/*t*. The **mean** over *t* and over what is hidden is the
-# bound. We cannot average over everything, so we draw. Each draw is one call of the model, and one dot below.
+# What does this story cost the first model? Lesson 01's answer is the NELBO: draw a time *t*, hide each token with
+# probability *t*, add up −log p of the hidden tokens, and multiply by 1/*t*. The **mean** over *t* and over the choice
+# of hidden tokens is the bound. We cannot average over everything, so we draw samples. Each draw is one model call, and
+# one dot in the figure.
 #
-# For what follows we want many draws, spread evenly: 64 slices of the time, and some draws in each.
+# For what follows we need many draws, spread evenly: 64 slices of time with several draws in each.
 
 # %%
 from diffuapriel.diffusion.objective import nelbo
@@ -106,39 +107,39 @@ times = 0.001 + 0.999 * (slices + torch.rand(SLICES, EACH, generator=generator))
 
 @torch.no_grad()
 def costs_of(model, rows, t):
-    """One draw for each row, at time t (rows,): estimates of its NELBO in nats, (rows,)."""
+    """One draw per row, at time t (rows,): estimates of the NELBO in nats, (rows,)."""
     return nelbo(model, rows, schedule, MASK, t=t, generator=generator).nats
 
 
-row = window_of(story)
+row = row_of(story)
 pool = [costs_of(model, row.expand(len(t), -1), t) for t in tqdm(times.flatten().split(16))]
 pool = torch.cat(pool).view(SLICES, EACH)
 bound = pool.mean().item()
 
-figure = go.Figure(layout={"xaxis_title": "time t", "yaxis_title": "nats, by one draw"})
+figure = go.Figure(layout={"xaxis_title": "time t", "yaxis_title": "nats, estimated from one draw"})
 dots = {"x": times.flatten().tolist(), "y": pool.flatten().tolist()}
 figure.add_scatter(**dots, mode="markers", name="one draw", marker_color="teal")
 figure.add_hline(y=bound, line_dash="dash", annotation_text=f"mean: {bound:.1f}")
 show(figure)
 
 # %% [markdown]
-# One draw says little: look how far the dots lie from their mean. There are two reasons. Dots at *different* times
-# differ: at large *t* nearly all is hidden, and the model must guess. And dots at *one* time differ, because it matters
-# *which* tokens are hidden: one name in sight tells where it comes again.
+# One draw says little: look how far the dots are from their mean. There are two reasons. Dots at *different* times
+# differ: at large *t* nearly everything is hidden, and the model must guess. And dots at *one* time differ, because it
+# matters *which* tokens are hidden: one visible name predicts the others.
 #
-# Now we estimate the bound many times over, from 1, 4, 16 and 64 of these draws. **Independent** times may fall
-# anywhere. **Stratified** times fall one in each equal part of the time axis, as in training.
+# Now we estimate the bound many times, from 1, 4, 16 and 64 of these draws. **Independent** times may fall anywhere.
+# **Stratified** times fall one into each equal part of the time axis, as in training.
 
 
 # %%
 def choose(count, stratified, repeats=5000):
-    """`count` draws from the pool for each of so many estimates, (repeats, count)."""
+    """`count` draws from the pool for each of `repeats` estimates, (repeats, count)."""
     if stratified:
         part = SLICES // count
-        where = torch.arange(count) * part + torch.randint(part, (repeats, count))
+        chosen = torch.arange(count) * part + torch.randint(part, (repeats, count))
     else:
-        where = torch.randint(SLICES, (repeats, count))
-    return pool[where, torch.randint(EACH, (repeats, count))]
+        chosen = torch.randint(SLICES, (repeats, count))
+    return pool[chosen, torch.randint(EACH, (repeats, count))]
 
 
 sizes = [1, 4, 8] if QUICK else [1, 4, 16, 64]
@@ -158,15 +159,16 @@ for size, free, spaced in zip(sizes, *spread.values()):
     )
 
 # %% [markdown]
-# Both axes are logarithmic. Independent draws follow a straight line: four times the draws halve the spread. Stratified
-# draws do better, for nothing: the first reason for the spread, the trend over *t*, is gone. The second stays.
+# Both axes are logarithmic. Independent draws follow a straight line: four times as many draws halve the spread.
+# Stratified draws do better at no extra cost: the first reason for the spread, the trend over *t*, is gone. The second
+# remains.
 #
 # An estimate is worth little without its **interval**. The usual one is mean ± 1.96 *s*/√*n*, where *s* is the standard
-# deviation of the *n* draws at hand. It should hold the truth 95 times of 100.
+# deviation of the *n* draws. It should contain the truth 95 times out of 100.
 #
-# **Predict, then run.** With *n* = 4 independent draws, how often does it?
+# **Predict, then run.** How often does it with *n* = 4 independent draws?
 #
-# - **A** · 95 times of 100, as it should
+# - **A** · 95 times out of 100, as it should
 # - **B** · clearly less, between 70 and 93
 # - **C** · less than 70
 
@@ -179,7 +181,7 @@ from diffuapriel.evaluation.interval import student_quantile
 
 
 def coverage(draws, factor):
-    """How often mean ± factor * s / sqrt(n) holds the truth; draws (repeats, n)."""
+    """How often mean ± factor * s / sqrt(n) contains the truth; draws (repeats, n)."""
     half = factor * draws.std(1) / math.sqrt(draws.shape[1])
     return ((draws.mean(1) - bound).abs() <= half).double().mean().item()
 
@@ -194,56 +196,56 @@ found = coverage(choose(4, False), 1.96)
 guess_1.reveal("A" if found >= 0.93 else "B" if found >= 0.7 else "C", f"Here it was {found:.0%}.")
 
 # %% [markdown]
-# Four draws do not know their own spread: a rare high dot is mostly missed, and then the interval is too narrow.
-# *Student's* factor, larger for small *n*, mends a part. For stratified draws the usual interval errs on the safe side:
-# it counts the trend over *t* as chance, though stratifying has removed it.
+# Four draws cannot estimate their own spread well: they mostly miss a rare high dot, and then the interval is too
+# narrow. *Student's* factor, which is larger for small *n*, repairs part of this. For stratified draws the usual
+# interval is on the safe side: it counts the trend over *t* as chance, although stratifying has removed it.
 #
-# Over *many* texts it is simpler. Each text gets a few draws, and the interval is taken over the texts. This is what
-# `evaluate_nelbo` does, in section 3.
+# With *many* texts it is simpler. Each text gets a few draws, and the interval is computed over the texts. This is what
+# `evaluate_nelbo` does in section 3.
 
 # %% [markdown]
 # ## 2. The bound and the truth
 #
-# The NELBO is an upper bound of the true cost, −log P(text). How far off is it? For real models nobody knows. So we
-# build a world so small that all can be counted: texts of three tokens, each of them `a` or `b`. Eight texts in all.
+# The NELBO is an upper bound on the true cost, −log P(text). How far off is it? For real models nobody knows. So we
+# build a world small enough to count everything: texts of three tokens, each of them `a` or `b`, eight texts in all.
 #
-# The toy model is a table. For each row of three signs (`a`, `b` or a mask) it has probabilities for each place. We
-# fill it with random numbers, so it is as inconsistent as an untrained network.
+# The toy model is a table. For each row of three symbols (`a`, `b` or a mask) it has probabilities for each position.
+# We fill it with random numbers, so it is as inconsistent as an untrained network.
 
 # %%
-HOLE = 2  # a is 0, b is 1
+TOY_MASK = 2  # a is 0, b is 1
 texts = list(itertools.product((0, 1), repeat=3))
 orders = list(itertools.permutations(range(3)))  # six orders of writing
 names = ["".join("ab"[token] for token in text) for text in texts]
 noise = torch.randn(3, 3, 3, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-table = 1.5 * noise  # logits: [signs at the three places][place][token]
+table = 1.5 * noise  # logits: [3 symbols][position][token]
 
 
 def cost_in_order(table, text, order):
     """Nats of writing `text` token by token in this order."""
-    signs, cost = [HOLE] * 3, 0.0
-    for place in order:
-        log_p = table[tuple(signs)][place, :2].log_softmax(-1)
-        cost -= log_p[text[place]].item()
-        signs[place] = text[place]
+    signs, cost = [TOY_MASK] * 3, 0.0
+    for position in order:
+        log_p = table[tuple(signs)][position, :2].log_softmax(-1)
+        cost -= log_p[text[position]].item()
+        signs[position] = text[position]
     return cost
 
 
 by_order = [[cost_in_order(table, x, order) for order in orders] for x in texts]
 by_order = torch.tensor(by_order, dtype=torch.float64)  # (texts, orders)
-print("text  " + "  ".join("".join(str(place + 1) for place in order) for order in orders))
+print("text  " + "  ".join("".join(str(i + 1) for i in order) for order in orders))
 for name, costs in zip(names, by_order):
     print(name, "", "  ".join(f"{cost:.2f}"[:4] for cost in costs.tolist()))
 
 # %% [markdown]
-# Each column is an order of writing: 213 fills the second place first. The same text costs differently in different
-# orders, as the model's answers do not agree with each other. If the order is drawn at random, then
+# Each column is an order of writing: 213 fills the second position first. The same text has different costs in
+# different orders, because the model's answers do not agree with each other. If the order is drawn at random, then
 #
 # - the **true probability** of a text is the *mean of its probabilities* over the six orders;
 # - the **NELBO** is the *mean of its costs* over the six orders.
 #
-# **Predict, then run.** True probabilities of all eight texts sum to 1. Suppose somebody takes exp(−NELBO) for the
-# probability of a text. What is their sum over all eight texts?
+# **Predict, then run.** The true probabilities of all eight texts sum to 1. Suppose somebody uses exp(−NELBO) as the
+# probability of a text. What is the sum over all eight texts?
 #
 # - **A** · 1 as well
 # - **B** · less than 1
@@ -268,17 +270,17 @@ show(figure)
 guess_2.reveal("B", "Every text is charged at least its true cost, so some probability is lost.")
 
 # %% [markdown]
-# The mean of the logarithms is never above the logarithm of the mean (Jensen's inequality). That is the whole reason
-# why the bound is a bound, and the gap is larger where the orders disagree more.
+# The mean of the logarithms is never above the logarithm of the mean (Jensen's inequality). That is why the bound is a
+# bound, and it is looser the more the orders disagree.
 #
-# Is this NELBO the one of lesson 01, with *t* and 1/*t*? Let us draw with the package's function.
+# Is this the NELBO of lesson 01, with *t* and 1/*t*? Let us estimate that one with the package's function.
 
 # %%
 from diffuapriel.diffusion.objective import stratified_t
 
 
 def toy(ids, sigma, positions):
-    """The table as a model: logits at the wanted places."""
+    """The table as a model: logits at the given positions."""
     return table[ids[:, 0], ids[:, 1], ids[:, 2]][positions]
 
 
@@ -286,108 +288,109 @@ draws = 2_000 if QUICK else 40_000
 for name, text, exact in zip(names, texts, bounds.tolist()):
     ids = torch.tensor(text).expand(draws, 3)
     t = stratified_t(draws, generator)
-    nats = nelbo(toy, ids, schedule, HOLE, t=t, generator=generator).nats
+    nats = nelbo(toy, ids, schedule, TOY_MASK, t=t, generator=generator).nats
     error = nats.std().item() / math.sqrt(draws)
     print(f"{name}  drawn {nats.mean():.3f} ± {error:.3f}   by orders {exact:.3f}")
     assert abs(nats.mean() - exact) < 5 * error + 0.003 * exact
 
 # %% [markdown]
-# They agree. When is the bound exact? When the model's answers come from **one** distribution of whole texts. Then
-# every order gives the same product. We build such a table from any eight probabilities, and look at the spread over
+# They agree. When is the bound exact? When the model's answers come from **one** distribution over whole texts. Then
+# every order gives the same product. We build such a table from eight random probabilities and look at the spread over
 # orders.
 
 # %%
 joint = torch.rand(2, 2, 2, dtype=torch.float64, generator=generator)
 joint = joint / joint.sum()
 agreeing = torch.zeros_like(table)
-for signs in itertools.product((0, 1, HOLE), repeat=3):
-    fits = joint[tuple(slice(None) if sign == HOLE else slice(sign, sign + 1) for sign in signs)]
-    for place in range(3):
-        rest = tuple(axis for axis in range(3) if axis != place)
-        if signs[place] == HOLE:
-            agreeing[signs][place, :2] = fits.sum(rest).log()
+for signs in itertools.product((0, 1, TOY_MASK), repeat=3):
+    fits = joint[tuple(slice(None) if s == TOY_MASK else slice(s, s + 1) for s in signs)]
+    for position in range(3):
+        rest = tuple(axis for axis in range(3) if axis != position)
+        if signs[position] == TOY_MASK:
+            agreeing[signs][position, :2] = fits.sum(rest).log()
 same = [[cost_in_order(agreeing, x, order) for order in orders] for x in texts]
 same = torch.tensor(same, dtype=torch.float64)
 print(f"largest difference between two orders: {(same.amax(1) - same.amin(1)).max():.1e} nats")
 torch.testing.assert_close(same.mean(1), -joint.flatten().log())
 
 # %% [markdown]
-# ## 3. Whose fault is the rest?
+# ## 3. How much is the model's error?
 #
-# A number such as "0.5 nats a token" means nothing by itself: some of it is chance that no model can foresee. On tales
-# that part is known. The grammar gives `tales.log_prob`, the exact log-probability of a story. So we know the floor of
-# **these very stories**, and what is above it is the **gap**: the model's own fault, plus the bound's.
+# A number such as "0.5 nats/token" means nothing by itself: part of it is chance that no model can predict. For tales
+# that part is known. The grammar gives `tales.log_prob`, the exact log-probability of a story. So we know the smallest
+# possible cost of **these very stories**, their **entropy** for short. What the model pays above it is the **excess**:
+# the model's own error plus the looseness of the bound.
 #
 # `evaluate_nelbo` scores rows of stories that no model was trained on (it calls a row a *sequence*). Both models get
-# the same rows and the same masks, so they can be compared pair by pair.
+# the same rows and the same masks, so we can compare them row by row.
 
 # %%
 from diffuapriel.data.tales import TalesCorpus
 from diffuapriel.evaluation import NelboEstimate, evaluate_nelbo
 
 corpus = TalesCorpus(tokenizer, level=3)
-windows = 4 if QUICK else 48
+num_sequences = 4 if QUICK else 48
 results = {}
 for name, its_model in (("tales-diffuapriel", model), ("tales-diffutran", other_model)):
-    with tqdm(total=windows, desc=name) as bar:
+    with tqdm(total=num_sequences, desc=name) as bar:
         results[name] = evaluate_nelbo(
             its_model,
             corpus,
             length=LENGTH,
-            num_sequences=windows,
+            num_sequences=num_sequences,
             num_mc_samples=2 if QUICK else 4,
             on_batch=lambda done: bar.update(done - bar.n),
         )
     print(f"{name}\n{results[name].table()}\n")
 
 # %% [markdown]
-# Does the interval of a gap hold 0? Then these few rows cannot tell that model from a perfect one. And where the
+# Does the interval of an excess contain 0? Then these few rows cannot tell that model from a perfect one. And if the
 # intervals of the two models overlap, do not name a winner before you have compared them row by row (lesson 04). The
-# chance of times and masks, of section 1, is as large as what we want to see. The cure is more rows and more draws. It
-# was taken when the models were made, and is kept in the checkpoints:
+# noise from times and masks (section 1) is as large as the effect we want to see. The remedy is more rows and more
+# draws. This was done when the models were trained, and the checkpoints store the result:
 
 # %%
 from diffuapriel.checkpoint import inspect_checkpoint
 
 for name in results:
-    kept = NelboEstimate.from_dict(inspect_checkpoint(name).extra["evaluation"])
-    low, high = kept.excess_nelbo_ci95
+    stored = NelboEstimate.from_dict(inspect_checkpoint(name).extra["evaluation"])
+    low, high = stored.excess_nelbo_ci95
     print(
-        f"{name:18} gap {kept.excess_nelbo:.4f} [{low:.4f}, {high:.4f}], "
-        f"{kept.num_sequences:,} rows, {kept.num_mc_samples} draws each"
+        f"{name:18} excess {stored.excess_nelbo:.4f} [{low:.4f}, {high:.4f}], "
+        f"{stored.num_sequences:,} rows, {stored.num_mc_samples} draws each"
     )
 
 # %% [markdown]
-# Now the intervals are narrow. Where one does not hold 0, the model is not perfect: more training or a larger model may
-# gain that much, and no more. Below the floor nothing can be gained by anybody.
+# Now the intervals are narrow. If one does not contain 0, the model is not perfect: more training or a larger model may
+# gain that much, and no more. No model can get below the entropy.
 
 # %% [markdown]
 # ## 4. Nats, bits, perplexity, and xz
 #
-# Four units for one thing. A **nat** is the unit of the natural logarithm. A **bit** is log 2 = 0.693 nats: the cost of
-# a fair coin. **Perplexity** is exp(nats a token): the model is as unsure as if it chose among so many equal tokens. It
-# depends on how the text was cut into tokens, so two models with different tokenizers cannot be compared by it. **Bits
-# a byte** can: the nats of the whole text, in bits, over its bytes.
+# Four units measure the same thing. A **nat** is the unit of the natural logarithm. A **bit** is log 2 = 0.693 nats,
+# the cost of a fair coin. **Perplexity** is exp(nats/token): the model is as unsure as if it chose among that many
+# equally likely tokens. It depends on how the text was cut into tokens, so it cannot compare two models with different
+# tokenizers. **Bits per byte** can: the cost of the whole text in bits, divided by its number of bytes.
 #
 # ### Exercise 1: units
 #
-# A text has so many tokens and so many bytes, and costs a model so many nats a token. Give its perplexity, and its bits
-# a byte.
+# You are given the nats per token that a text costs a model, its number of tokens and its number of bytes. Return its
+# perplexity and its bits per byte.
 #
-# <details><summary>Hint 1</summary>For bits a byte, first find the nats of the whole text.</details>
+# <details><summary>Hint 1</summary>For bits per byte, first find the nats of the whole text.</details>
 # <details><summary>Hint 2</summary>A fair coin costs 0.693 nats, which is one bit. So <i>n</i> nats are <i>n</i> /
 # 0.693 bits, <code>n / math.log(2)</code>.</details>
 
 
 # %% tags=["exercise"]
 def units(nats_per_token, tokens, byte_count):
-    """Of a text of so many tokens and bytes: (perplexity, bits a byte)."""
+    """(perplexity, bits per byte) of a text with this many tokens and bytes."""
     return None  # your lines here
 
 
 # %% tags=["solution"]
 def units(nats_per_token, tokens, byte_count):
-    """Of a text of so many tokens and bytes: (perplexity, bits a byte)."""
+    """(perplexity, bits per byte) of a text with this many tokens and bytes."""
     bits = nats_per_token * tokens / math.log(2)
     return math.exp(nats_per_token), bits / byte_count
 
@@ -396,10 +399,10 @@ def units(nats_per_token, tokens, byte_count):
 check.units(units)
 
 # %% [markdown]
-# A model that predicts well compresses well: a text that costs *n* bits can be stored in *n* bits, by arithmetic
-# coding. So a model may be held against a file compressor. `lzma` is the library behind `xz`, one of the strongest in
-# daily use. It starts knowing nothing and learns from the file, so it is better on long files. We give it more and more
-# tales.
+# A model that predicts well compresses well: arithmetic coding can store a text that costs *n* bits in about *n* bits.
+# So we can compare a model with a file compressor. `lzma` is the library behind `xz`, one of the strongest compressors
+# in daily use. It starts without any knowledge and learns from the file, so it is better on long files. We give it more
+# and more tales.
 
 # %%
 rng = random.Random(0)
@@ -411,18 +414,18 @@ for count in (10, 100, 1_000, 5_000):
     compressed[f"xz, {len(data) / 1000:,.0f} kB"] = 8 * len(packed) / len(data)
 
 best = results["tales-diffuapriel"]
-floor = best.bits_per_byte * best.entropy / best.nats_per_token
+lowest = best.bits_per_byte * best.entropy / best.nats_per_token
 models = {name.removeprefix("tales-"): result.bits_per_byte for name, result in results.items()}
-bits = compressed | models | {"entropy": floor}
-figure = go.Figure(layout={"yaxis_title": "bits a byte", "height": 420})
+bits = compressed | models | {"entropy": lowest}
+figure = go.Figure(layout={"yaxis_title": "bits per byte", "height": 420})
 figure.add_bar(x=list(bits), y=list(bits.values()))
 show(figure)
 for name, value in bits.items():
-    print(f"{name:14} {value:.3f} bits a byte")
+    print(f"{name:14} {value:.3f} bits per byte")
 
 # %% [markdown]
-# Is the comparison fair? The model saw far more tales than these before, and its own size is not counted. Whoever wants
-# to unpack must have it:
+# Is the comparison fair? The model has seen far more tales than these, and its own size is not counted. Anyone who
+# wants to decompress the text must have it:
 
 # %%
 size = inspect_checkpoint("tales-diffuapriel").bytes
@@ -430,12 +433,12 @@ saved = (min(compressed.values()) - bits["diffuapriel"]) / 8  # bytes, for each 
 print(f"The model's file has {size:,} bytes.")
 if saved > 0:
     print(
-        f"Against the best of xz it pays from {size / saved / 1e6:.0f} million bytes of tales on."
+        f"Compared with the best of xz, it pays off above {size / saved / 1e6:.0f} million bytes of tales."
     )
 
 # %% [markdown]
-# And it knows nothing but tales. Here are both on something else: the source code of Python itself, held-out modules of
-# the standard library on this machine. A byte of plain text is 8 bits.
+# And it knows nothing but tales. Here are both on something else: Python source code, from the validation split of the
+# standard library on this machine. Uncompressed text has 8 bits per byte.
 
 # %%
 from diffuapriel.data.stdlib import stdlib_corpus
@@ -447,39 +450,39 @@ t = stratified_t(len(rows), generator)
 nats = costs_of(model, rows, t).sum().item()
 packed = lzma.compress(code, preset=9 | lzma.PRESET_EXTREME)
 print(f"{len(code):,} bytes of Python")
-print(f"xz                 {8 * len(packed) / len(code):6.2f} bits a byte")
-print(f"tales-diffuapriel  {nats / math.log(2) / len(code):6.2f} bits a byte, about")
+print(f"xz                 {8 * len(packed) / len(code):6.2f} bits per byte")
+print(f"tales-diffuapriel  {nats / math.log(2) / len(code):6.2f} bits per byte, about")
 
 # %% [markdown]
-# A bound near the floor on one kind of text promises nothing for another.
+# A bound near the entropy for one kind of text says nothing about another kind.
 
 # %% [markdown]
 # ## 5. Which ending is likelier?
 #
-# Models are often asked questions with given answers: which of two endings does the model find likelier? No training is
-# needed for it, so it is called *zero-shot*. What stands before, the *prompt*, stays visible; only the ending is
-# scored. LLaDA's rule: draw a number *l* from 1 to *L*, the tokens of the ending. Hide exactly *l* of them. Their
-# costs, times *L*/*l*, estimate the cost of the ending. Then average over some draws.
+# Models are often tested with multiple choice: which of two endings does the model find likelier? This needs no
+# training, so it is called *zero-shot*. The text before the ending, the *prompt*, stays visible; only the ending is
+# scored. LLaDA's rule: let *L* be the number of tokens of the ending. Draw a number *l* from 1 to *L* and hide exactly
+# *l* of them. Their costs, times *L*/*l*, estimate the cost of the ending. Then average over several draws.
 #
 # ### Exercise 2: the cost of an ending
 #
-# Given are the costs −log p of all *L* tokens in each draw, and which were hidden. Only hidden ones count.
+# You are given the costs −log p of all *L* tokens in each draw, and which tokens were hidden. Only hidden tokens count.
 #
-# <details><summary>Hint 1</summary>First make one number of each draw (each row). If 2 of 6 tokens were hidden and cost
-# 3 nats together, what would all 6 cost?</details>
+# <details><summary>Hint 1</summary>First compute one number for each draw (each row). If 2 of 6 tokens were hidden and
+# cost 3 nats together, what would all 6 cost?</details>
 # <details><summary>Hint 2</summary><code>torch.where(hidden, costs, 0).sum(1)</code> adds up each row;
 # <code>hidden.sum(1)</code> is its <i>l</i>. The mean over rows comes last.</details>
 
 
 # %% tags=["exercise"]
 def ending_nats(costs, hidden):
-    """costs (draws, L), hidden (draws, L) bool. Returns nats of the whole ending, a number."""
+    """costs (draws, L), hidden (draws, L) bool. Returns the nats of the whole ending, a number."""
     return None  # your lines here
 
 
 # %% tags=["solution"]
 def ending_nats(costs, hidden):
-    """costs (draws, L), hidden (draws, L) bool. Returns nats of the whole ending, a number."""
+    """costs (draws, L), hidden (draws, L) bool. Returns the nats of the whole ending, a number."""
     by_draw = torch.where(hidden, costs, 0).sum(1) * costs.shape[1] / hidden.sum(1)
     return by_draw.mean()
 
@@ -488,15 +491,15 @@ def ending_nats(costs, hidden):
 check.ending_nats(ending_nats)
 
 # %% [markdown]
-# Now the questions. We take the last sentence of a true story, and change **one** color or name in it, so that it still
-# is a sentence but no longer fits the story. The grammar checks that: grammatical, not consistent.
+# Now the questions. We take the last sentence of a true story and change **one** color or name in it, so that it is
+# still a sentence but no longer fits the story. The grammar verifies that it is grammatical but not consistent.
 
 # %%
 from diffuapriel.tales.lexicon import COLORS, PEOPLE
 
 
 def two_endings(rng):
-    """(prompt, right ending, wrong ending), endings of equally many tokens."""
+    """(prompt, right ending, wrong ending); both endings have the same number of tokens."""
     while True:
         story = draw_story(rng)
         cut = [m.start(1) for m in re.finditer(r'[.!?]"?( )["A-Z]', story)][-1]
@@ -518,13 +521,13 @@ for prompt, right, wrong in questions[:3]:
     print(f"{prompt}\n   right: {right}\n   wrong: {wrong}\n")
 
 # %% [markdown]
-# Both endings get the **same** masks. Then most of the chance cancels in the comparison, as it did in the gap. The
-# draws of *l* are stratified, one in each quarter of 1 to *L*.
+# Both endings get the **same** masks, so most of the chance cancels in the comparison. The draws of *l* are stratified,
+# one in each quarter of 1 to *L*.
 
 
 # %%
 def draw_hidden(length, draws, generator):
-    """(draws, length) bool: l tokens in each row, l stratified over 1 to length."""
+    """(draws, length) bool: l hidden tokens per row, l stratified over 1 to length."""
     uniform = (torch.arange(draws) + torch.rand(draws, generator=generator)) / draws
     l = 1 + (uniform * length).long()
     ranks = torch.rand(draws, length, generator=generator).argsort(1).argsort(1)
@@ -533,14 +536,14 @@ def draw_hidden(length, draws, generator):
 
 @torch.no_grad()
 def costs_of_ending(model, prompt, ending, hidden):
-    """-log p of each token of the ending where it is hidden, (draws, L)."""
+    """-log p of each hidden token of the ending, 0 for the others, (draws, L)."""
     begin, target = len(tokenizer.encode(prompt)), torch.tensor(tokenizer.encode(ending))
-    rows = window_of(prompt + ending).repeat(len(hidden), 1)
-    places = torch.zeros(rows.shape, dtype=torch.bool)
-    places[:, begin : begin + len(target)] = hidden
-    rows[places] = MASK
-    sigma = -torch.log(1 - places.float().mean(1))
-    log_p = model(rows, sigma, places)[:, :MASK].log_softmax(-1)
+    rows = row_of(prompt + ending).repeat(len(hidden), 1)
+    positions = torch.zeros(rows.shape, dtype=torch.bool)
+    positions[:, begin : begin + len(target)] = hidden
+    rows[positions] = MASK
+    sigma = -torch.log(1 - positions.float().mean(1))
+    log_p = model(rows, sigma, positions)[:, :MASK].log_softmax(-1)
     wanted = target.expand(hidden.shape)[hidden]
     return torch.zeros(hidden.shape).masked_scatter(
         hidden, F.nll_loss(log_p, wanted, reduction="none")
@@ -550,10 +553,10 @@ def costs_of_ending(model, prompt, ending, hidden):
 # %%
 from diffuapriel.evaluation.interval import wilson_interval
 
-DRAWS, right_ones, mistakes = 4, 0, []
+NUM_MC_SAMPLES, right_ones, mistakes = 4, 0, []
 for prompt, right, wrong in tqdm(questions):
-    hidden = draw_hidden(len(tokenizer.encode(right)), DRAWS, generator)
-    shares = hidden / hidden.sum(1, keepdim=True)  # each row a mean over its hidden tokens
+    hidden = draw_hidden(len(tokenizer.encode(right)), NUM_MC_SAMPLES, generator)
+    shares = hidden / hidden.sum(1, keepdim=True)  # each row: a mean over its hidden tokens
     length = hidden.shape[1]
     good, bad = (
         (costs_of_ending(model, prompt, ending, hidden) * shares).sum(1).mean().item() * length
@@ -565,16 +568,16 @@ for prompt, right, wrong in tqdm(questions):
 
 low, high = wilson_interval(right_ones, len(questions))
 print(f"{right_ones} of {len(questions)} right: {right_ones / len(questions):.0%}", end=" ")
-print(f"[{low:.0%}, {high:.0%}]; a coin would have 50%")
+print(f"[{low:.0%}, {high:.0%}]; a coin flip has 50%")
 for prompt, right, wrong, good, bad in mistakes[:2]:
     print(f"\n{prompt}\n   right, {good:.1f} nats: {right}\n   wrong, {bad:.1f} nats: {wrong}")
 
 # %% [markdown]
-# The interval (Wilson's) is wide: fifty questions cannot tell 90 % from 95 %. Benchmarks have thousands of questions
-# for this reason.
+# The interval (Wilson's) is wide: fifty questions cannot tell 90 % from 95 %. That is why benchmarks have thousands of
+# questions. (If both endings cost the same, we count a mistake. With four draws the changed word may never be hidden.)
 #
-# *Where* does a wrong ending hurt? `score_text` hides many sets of tokens and says for each token how surprised the
-# model is at it, on average. Red is surprise, in nats.
+# *Where* does a wrong ending cost more? `score_text` hides many sets of tokens and returns for each token its mean
+# cost, called its *surprisal*. Red is surprisal, in nats.
 
 # %%
 from IPython.display import HTML, display
@@ -583,9 +586,9 @@ from diffuapriel.evaluation.surprisal import score_text
 
 
 def in_colors(text, rounds):
-    """Show the text, redder where the model is more surprised."""
+    """Show the text, redder where the surprisal is higher."""
     ids = tokenizer.encode(text)
-    filled = window_of(text).tolist()
+    filled = row_of(text).tolist()
     *_, score = score_text(model, filled, MASK, filling=LENGTH - len(ids), rounds=rounds)
     spans = [
         f'<span title="{nats:.2f} nats" style="background:rgba(220,50,40,{min(0.85, nats / 6):.2f})">'
@@ -602,21 +605,21 @@ for ending in (right, wrong):
     in_colors(prompt + ending, rounds=1 if QUICK else 3)
 
 # %% [markdown]
-# In the first text the red is thin, and spread over what is open in a story: names, colors, things, places. Of a word
-# that comes several times each mention is charged a little, as the others give it away when they are in sight. In the
-# second text the word that does not fit glows. Look also at the words *before* it that it contradicts: they are redder
-# than above. A model that reads in both directions cannot know which of the two is the mistake. Point at a token to see
-# its figure.
+# In the first text the red is pale, and spread over the open choices of a story: names, colors, things, places. If a
+# word occurs several times, each mention costs only a little, because any visible mention reveals the others. In the
+# second text the word that does not fit stands out. Look also at the words *before* it that it contradicts: they are
+# redder than above. A model that reads in both directions cannot know which of the two is the mistake. Point at a token
+# to see its surprisal.
 
 # %% [markdown]
 # ## 6. Measures that mislead
 #
-# Now the models shall write. How good is what they write? A common measure is **generative perplexity**: let another
-# model, the *judge*, score the samples. If the judge finds them likely, they are good. Or are they?
+# Now we let models write. How good are their texts? A common measure is **generative perplexity**: another model, the
+# *judge*, scores the samples. If the judge finds them likely, they are good. Or are they?
 #
-# Our judge is the Mamba model. A third one writes, the hybrid `tales-diffuapriel-h`, at temperature 1 and at 0.5, eight
-# stories each: in blocks of 16 tokens from left to right, in each block the surest token first, one a step. First watch
-# it write at temperature 0, when the best token is always taken.
+# Our judge is the Mamba model. A third model writes, the hybrid `tales-diffuapriel-h`: eight stories each at
+# temperature 1 and 0.5. It writes in blocks of 16 tokens from left to right, and in each block it fills the surest
+# token first, one per step. First watch it write at temperature 0, where it always takes the best token.
 
 # %%
 from diffuapriel import Canvas, Sampler, SamplerConfig, generate
@@ -627,7 +630,7 @@ hybrid, _ = load_checkpoint("tales-diffuapriel-h")
 
 
 def writer(temperature):
-    """A sampler that fills block after block, the surest places first."""
+    """A sampler that fills block after block, the surest positions first."""
     config = SamplerConfig(steps=STEPS, temperature=temperature, top_p=0.9, block_length=16)
     return Sampler(config, schedule, MASK)
 
@@ -636,10 +639,10 @@ blank = Canvas.masks(LENGTH, tokenizer)
 trace = Player().record(writer(0), hybrid, blank, tokenizer, model="tales-diffuapriel-h")
 
 # %% [markdown]
-# Two more writers compete. The *true* one takes stories from the grammar as they come. The *dull* one looks through
-# 2,000 true stories and hands in only the eight that are the least surprising, token for token.
+# Two more writers compete. The *true* writer takes stories from the grammar as they come. The *dull* writer looks
+# through 2,000 true stories and submits only the eight that are the least surprising per token.
 #
-# **Predict, then run.** Who gets the best (lowest) generative perplexity?
+# **Predict, then run.** Which one gets the best (lowest) generative perplexity?
 #
 # - **A** · the true writer: nothing can be better than the truth
 # - **B** · the hybrid at temperature 0.5
@@ -656,19 +659,19 @@ dullness = {
 }
 dull = sorted(dullness, key=dullness.get)[:STORIES]
 table = {
-    "true": torch.stack([window_of(text) for text in many[:STORIES]]),
-    "dull": torch.stack([window_of(text) for text in dull]),
+    "true": torch.stack([row_of(text) for text in many[:STORIES]]),
+    "dull": torch.stack([row_of(text) for text in dull]),
 }
 for temperature in tqdm([1.0, 0.5]):
     masks = torch.full((STORIES, LENGTH), MASK)
     table[f"T = {temperature}"] = generate(writer(temperature), hybrid, masks)
-table["T = 0"] = torch.tensor(trace.final).expand(STORIES, -1)  # nothing is drawn: all alike
+table["T = 0"] = torch.tensor(trace.final).expand(STORIES, -1)  # nothing is random: all alike
 table["one for all"] = table["true"][:1].expand(STORIES, -1)  # one true story, again and again
 
 
 # %%
 def pieces_of(row):
-    """The tokens of a row before the end-of-text tokens that fill it up."""
+    """The tokens of a row without the end-of-text tokens at its end."""
     ids = row.tolist()
     while ids and ids[-1] == EOS:
         ids.pop()
@@ -676,49 +679,49 @@ def pieces_of(row):
 
 
 def judged(rows, draws=1 if QUICK else 6):
-    """Generative perplexity: exp(nats a token) by the judge."""
+    """Generative perplexity: exp(nats/token) according to the judge."""
     t = stratified_t(len(rows) * draws, generator)
     parts = [costs_of(model, *part) for part in zip(rows.repeat(draws, 1).split(16), t.split(16))]
-    tokens = sum(len(pieces_of(row)) + 1 for row in rows)  # each story and its end
+    tokens = sum(len(pieces_of(row)) + 1 for row in rows)  # each story and one end of text
     return math.exp(min(torch.cat(parts).sum().item() / draws / tokens, 700))
 
 
 perplexity = {name: judged(rows) for name, rows in tqdm(table.items())}
 for name, value in perplexity.items():
     print(f"{name:12} generative perplexity {value:.2f}")
-rivals = {"true": "A", "T = 0.5": "B", "dull": "C"}
-guess_3.reveal(rivals[min(rivals, key=perplexity.get)], "The judge likes what it expects.")
+letters = {"true": "A", "T = 0.5": "B", "dull": "C"}
+guess_3.reveal(letters[min(letters, key=perplexity.get)], "The judge prefers what it expects.")
 
 # %%
 for text in dull[:3]:
     print(text, "\n")
 
 # %% [markdown]
-# The dull stories are faultless, each of them. But they tell nearly the same. At temperature 0.5 the hybrid goes that
-# way without being told to, and the judge hardly knows the two apart. A sample that scores *better than the truth* is a
-# warning, not a success. Real text has surprises in it: that is its entropy. Text that avoids them pleases every judge.
-# So variety has to be measured as well.
+# Each of the dull stories is faultless, but they all tell nearly the same. At a low temperature a model does the same
+# without being told to. Compare *T* = 0.5 with *dull*: eight stories are too few to tell such close values apart. A
+# sample that scores *better than the truth* is a warning, not a success. Real text contains surprises: that is its
+# entropy. Text that avoids them pleases every judge. So we must measure variety as well.
 #
 # ### Exercise 3: distinct-n
 #
-# An *n-gram* is *n* tokens in a row. **Distinct-n** is the number of *different* n-grams of all texts, over the number
-# of all their n-grams. None runs over the end of a text.
+# An *n-gram* is a sequence of *n* consecutive tokens. **Distinct-n** is the number of *different* n-grams in all texts,
+# divided by the number of all n-grams. No n-gram crosses the end of a text.
 #
-# <details><summary>Hint 1</summary>A row of 5 tokens has 4 pairs: they start at places 0, 1, 2, 3. A <code>set</code>
-# keeps each only once.</details>
+# <details><summary>Hint 1</summary>A row of 5 tokens has 4 pairs: they start at positions 0, 1, 2, 3. A
+# <code>set</code> keeps each of them only once.</details>
 # <details><summary>Hint 2</summary>Lists cannot be in a set, tuples can: <code>tuple(row[i : i + n])</code>, for
 # <code>i</code> in <code>range(len(row) - n + 1)</code>, for every row.</details>
 
 
 # %% tags=["exercise"]
 def distinct(rows, n):
-    """rows: lists of tokens. Returns different n-grams over all n-grams."""
+    """rows: lists of tokens. Returns the number of different n-grams / all n-grams."""
     return None  # your lines here
 
 
 # %% tags=["solution"]
 def distinct(rows, n):
-    """rows: lists of tokens. Returns different n-grams over all n-grams."""
+    """rows: lists of tokens. Returns the number of different n-grams / all n-grams."""
     grams = [tuple(row[i : i + n]) for row in rows for i in range(len(row) - n + 1)]
     return len(set(grams)) / len(grams)
 
@@ -745,13 +748,14 @@ for name, rows in table.items():
 print("\nAt temperature 0:", tokenizer.decode(pieces_of(table["T = 0"][0])))
 
 # %% [markdown]
-# Read the last line of the table: the same true story again and again. By perplexity and by grammar it is a perfect
-# writer. Only the variety tells: distinct-2, and the entropy of single tokens in nats. And variety alone is no better:
-# a writer that makes mistakes scores well there. **Each measure looks at one side. A writer that is good on one side
-# only is easily built.**
+# Read the last line of the table: the same true story again and again. By perplexity and grammar, this is a perfect
+# writer. Only the measures of variety reveal it: distinct-2, and the entropy of single tokens in nats. Variety alone is
+# no better: a writer that makes mistakes scores well there. **Each measure sees one side. It is easy to build a writer
+# that is good on one side only.**
 #
-# On tales one can do better still. `tales.log_prob` is the exact probability of a story: a good writer's stories cost,
-# on average, what the grammar's entropy is. Not more, and *not less*.
+# For tales we can do even better. `tales.log_prob` is the exact log-probability of a story: on average, a good writer's
+# stories cost as much as the grammar's entropy. Not more, and *not less*. (With eight stories per writer, the mean is
+# still several nats uncertain.)
 
 # %%
 for name, rows in table.items():
@@ -759,26 +763,28 @@ for name, rows in table.items():
     correct = [cost for cost in costs if cost < math.inf]
     mean = f"{sum(correct) / len(correct):.1f} nats" if correct else "none is correct"
     print(f"{name:12} {len(correct)} of {len(costs)} correct; their exact cost: {mean}")
-print(f"the grammar's entropy: {tales.entropy(3):.1f} nats a story")
+print(f"the grammar's entropy: {tales.entropy(3):.1f} nats per story")
 
 # %% [markdown]
 # ## What you learned
 #
-# - A NELBO is an **estimate**: say how many draws, stratify them, and give the interval.
-# - It is a **bound**: mean cost over orders, above the cost of the mean probability. It is exact for a model that
-#   agrees with itself.
-# - Nats, bits and perplexity are one thing; only **bits a byte** compare across tokenizers. Know the floor if you can.
-# - An accuracy without its **interval** says little. Same masks for both answers take chance out of a comparison.
-# - **Perplexity of samples rewards dullness.** Show variety beside it, always.
+# - A NELBO is an **estimate**: say how many draws it used, stratify them, and give the interval.
+# - It is a **bound**: the mean cost over orders is never below the cost of the mean probability. It is exact for a
+#   model that agrees with itself.
+# - Nats, bits and perplexity measure the same thing; only **bits per byte** compares across tokenizers. Know the
+#   entropy if you can.
+# - An accuracy without its **interval** says little. Using the same masks for both answers removes chance from the
+#   comparison.
+# - **Generative perplexity rewards dullness.** Always report variety beside it.
 #
 # ## Going further
 #
-# - Bring the bound closer: the mean of exp(−cost) over *several* orders of a toy text. How many of the six are enough?
+# - Tighten the bound: take the mean of exp(−cost) over *several* orders of a toy text. How many of the six are enough?
 # - Repeat section 5 with `tales-diffutran` and the same masks. Is one model better? In how many pairs do they differ?
 # - Write the dullest text you can think of, and let the judge score it. How low can generative perplexity become?
 #
 # **Papers.** The bound for masked diffusion: MDLM, [arXiv:2406.07524](https://arxiv.org/abs/2406.07524), and over
 # orders, [arXiv:2406.03736](https://arxiv.org/abs/2406.03736). Zero-shot likelihood: LLaDA,
-# [arXiv:2502.09992](https://arxiv.org/abs/2502.09992). Why entropy belongs beside perplexity:
+# [arXiv:2502.09992](https://arxiv.org/abs/2502.09992). Why to report entropy beside perplexity:
 # [arXiv:2409.02908](https://arxiv.org/abs/2409.02908). Distinct-n:
 # [arXiv:1510.03055](https://arxiv.org/abs/1510.03055).

@@ -9,47 +9,47 @@
 # %% [markdown]
 # # 08 · Your own text
 #
-# So far the text was ours. Now take one of yours: essays, song lines, recipes, code. You train a model on it, fill
-# holes in your sentences, look at what the model looks at, and find out whether it has learnt or only copied. At the
-# end you take home a replay that opens in any browser. Without a text of yours, the lesson brings one.
+# So far the text was ours. Now take your own: essays, song lyrics, recipes, code. You train a model on it, fill holes
+# in your sentences, see which tokens the model relies on, and find out whether it has learned or only copied. At the
+# end you take home a replay that opens in any browser. If you have no text, the lesson comes with one.
 #
 # **You will be able to**
 #
 # - look at a text before training, and split it so that nothing leaks;
-# - train with the package's loop, stop, and go on as if nothing had happened;
-# - hold the result against a compressor, and tell learning from memorizing;
-# - infill your own sentences, look inside, and export what you saw.
+# - train with the package's loop, stop, and resume as if nothing had happened;
+# - compare the result with a compressor, and tell learning from memorizing;
+# - infill your own sentences, look inside the model, and export what you saw.
 #
-# **You need** lesson 01 (the loss, sampling), and a few files of text, if you like. Lesson 07 helps with bits a byte.
+# **You need** lesson 01 (the loss, sampling), and a few files of text, if you like. Lesson 07 helps with bits per byte.
 #
 # | part | minutes |
 # |---|---|
 # | 1. Choose a text | 5 |
 # | 2. Look before you train | 7 |
-# | 3. Hold out, without a leak | 12 |
-# | 4. Train, stop, go on | 10, of which up to 4 are waiting |
-# | 5. What was learnt? | 8 |
+# | 3. A validation split without a leak | 12 |
+# | 4. Train, stop, resume | 10 (up to 4 of them waiting) |
+# | 5. What has it learned? | 8 |
 # | 6. Infill | 8 |
 # | 7. Look inside | 6 |
-# | 8. Learnt or copied? | 10 |
+# | 8. Learned or copied? | 10 |
 # | 9. Take it home | 4 |
 #
 # {{measured}}
 #
-# Where it says **predict, then run**, click a letter before you run the next cell. Three **exercises** check your
+# Where you read **predict, then run**, click a letter before you run the next cell. Three **exercises** check your
 # answer.
 
 # %% [markdown]
 # ## 1. Choose a text
 #
-# Write the path of a folder between the quotes, with `.txt` files in it (or `.jsonl`, or `.parquet`). Leave it empty
-# for the built-in text, at least the first time.
+# Between the quotes, write the path of a folder that contains `.txt` files (or `.jsonl`, or `.parquet`). For the
+# built-in text leave it empty, at least the first time.
 
 # %%
 FOLDER = ""  # for example "/home/me/my_poems"
 
 # %% [markdown]
-# The next cell only prepares things. Run it. `QUICK` is True where the tests of this project run the lesson.
+# The next cell only prepares things. Run it. `QUICK` is True only when the project's tests run the lesson.
 
 # %%
 import random
@@ -69,14 +69,13 @@ scratch = tempfile.TemporaryDirectory()  # deleted when the notebook ends
 WORK = Path(scratch.name)
 
 # %% [markdown]
-# **Which text can a small model learn in three minutes?** Not English. A language is wide: thousands of words, and
-# every sentence is new. A model as small as ours, in so short a time, would learn common words and endings, and write
-# nonsense. It needs a *narrow* text, whose few patterns return again and again.
+# **Which text can a small model learn in three minutes?** Not English. A language is rich: it has thousands of words,
+# and every sentence is new. In such a short time, a model as small as ours would learn common words and endings, and
+# write nonsense. It needs a *narrow* text, whose few patterns occur again and again.
 #
-# Every Python has one on board. Before all alphabets had one common table, each region had tables of its own: 256
-# numbers for 256 characters. Python still knows dozens of these *code pages*, and it knows each character's name. So
-# the built-in text has one file for a table, and in it one line for a character: the upper half of the table, in
-# order.
+# Every Python comes with one. Before all alphabets shared one common table, each region had its own tables: 256 numbers
+# for 256 characters. Python still knows dozens of these *code pages*, and it knows the name of each character. So the
+# built-in text has one file per table and one line per character: the upper half of the table, in order.
 
 # %%
 import encodings  # the code pages, one module each
@@ -85,28 +84,28 @@ import unicodedata  # the names of characters
 
 
 def code_pages():
-    """{table: text}: the names of its characters 128 to 255, one a line."""
+    """{table: text}: the names of its characters 128 to 255, one per line."""
     texts = {}
     for module in pkgutil.iter_modules(encodings.__path__):
         if module.name.startswith(("cp", "iso8859", "koi8", "mac_")):
             found = (bytes([i]).decode(module.name, "ignore") for i in range(128, 256))
             names = [unicodedata.name(character, "").lower() for character in found if character]
             names = [name for name in names if name]
-            if len(names) >= 64:  # some have few characters of one byte
+            if len(names) >= 64:  # some have few single-byte characters
                 texts[module.name] = "\n".join(names) + "\n"
     return texts
 
 
 # %% [markdown]
-# For a folder, the package's `read_documents` reads each file. If there are only a few documents, they are cut into
-# pieces at the ends of lines, so that there is something to hold out.
+# For a folder, the package's `read_documents` reads each file. If there are only a few documents, we cut them into
+# pieces at line ends, so that there is something to hold out.
 
 # %%
 from diffuapriel.data.files import SUFFIXES, read_documents
 
 
 def folder_texts(folder):
-    """{name: text} of every document in a folder, cut into pieces where there are fewer than ten."""
+    """{name: text} of every document in a folder; fewer than ten are cut into pieces."""
     files = sorted(f for f in Path(folder).expanduser().rglob("*") if f.suffix.lower() in SUFFIXES)
     texts = {
         f"{file.stem}-{i}": text for file in files for i, text in enumerate(read_documents(file))
@@ -124,15 +123,16 @@ print(f"{len(texts)} documents, {sum(map(len, texts.values())):,} characters")
 # %% [markdown]
 # ## 2. Look before you train
 #
-# Half of all surprises in training are in the text. So read some of it first.
+# Many surprises in training come from the text. So read some of it first.
 
 # %%
 for name in random.Random(1).sample(sorted(texts), 3):
     print(f"--- {name}\n{texts[name][:230]} ...\n")
 
 # %% [markdown]
-# Then look at it as the model will: cut into tokens. The tokenizer was made for English text, and knows 4,096 pieces.
-# What is common there is one token; what is rare falls into pieces. The fewer bytes in a token, the worse it fits.
+# Then look at it as the model will, cut into tokens. The tokenizer was made for English text and knows 4,096 pieces. A
+# common English word is one token; a rare word is cut into pieces. The fewer bytes per token, the worse the tokenizer
+# fits the text.
 
 # %%
 some = texts[sorted(texts)[0]]
@@ -141,13 +141,13 @@ print(" | ".join(tokenizer.token_strings(ids[:60])).replace("\n", "⏎"))
 
 tokens = sum(len(tokenizer.encode(text)) for text in texts.values())
 size = sum(len(text.encode()) for text in texts.values())
-print(f"\n{tokens:,} tokens, {size:,} bytes: {size / tokens:.2f} bytes a token")
+print(f"\n{tokens:,} tokens, {size:,} bytes: {size / tokens:.2f} bytes per token")
 print(f"{len({i for text in texts.values() for i in tokenizer.encode(text)}):,} different tokens")
 
 # %% [markdown]
-# How much is really in there? A **compressor** answers: `xz` finds what returns, and writes it down only once. *Bits
-# a byte* is how many bits it needs for each byte of text. 8 means that nothing was found. We will hold the model
-# against it.
+# How much information is in the text? A **compressor** gives an answer: `xz` finds what is repeated and stores it only
+# once. *Bits per byte* is the number of bits it needs for each byte of text. 8 means that it found no repetition. Later
+# we compare the model with it.
 
 # %%
 import lzma  # the compressor xz, without the file's header
@@ -156,36 +156,38 @@ FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME}]
 
 
 def packed_bits(text):
-    """How many bits xz needs for a text."""
+    """The number of bits that xz needs for a text."""
     return 8 * len(lzma.compress(text.encode(), format=lzma.FORMAT_RAW, filters=FILTERS))
 
 
 for name in sorted(texts)[:3]:
-    print(f"{name:12} alone {packed_bits(texts[name]) / len(texts[name].encode()):.2f} bits a byte")
+    print(
+        f"{name:12} alone {packed_bits(texts[name]) / len(texts[name].encode()):.2f} bits per byte"
+    )
 everything = "".join(texts.values())
-print(f"{'all':12} at once {packed_bits(everything) / size:.2f} bits a byte")
+print(f"{'all':12} together {packed_bits(everything) / size:.2f} bits per byte")
 
 # %% [markdown]
-# All together they need far fewer bits a byte than each alone? Then the files repeat *each other*. Remember this.
+# Do they need far fewer bits per byte together than each alone? Then the files repeat *each other*. Remember this.
 #
-# ## 3. Hold out, without a leak
+# ## 3. A validation split without a leak
 #
-# To know what a model has learnt, ask it about text that it has not seen. So some files are held out. Which ones? At
-# random, one would say. But if a held-out file has a near copy among the training files, the model *has* seen it.
-# This is called a **leak**, and it is the commonest way to fool oneself. A folder of yours surely holds such copies:
-# drafts of the same essay, mails that quote each other, two exports of one page.
+# To know what a model has learned, test it on text that it has not seen. So some files are held out for validation.
+# Which ones? Random ones, you might say. But if a held-out file has a near copy among the training files, the model
+# *has* seen it. This is called a **leak**, and it is the most common way to fool yourself. Your own folder probably
+# contains such copies: drafts of the same essay, emails that quote each other, two exports of one page.
 #
-# Let us look for relatives: two files are related when most lines of the shorter one stand in the other, too.
-# Relatives of relatives count as well. So the files fall into **groups**.
+# Let us look for relatives: two files are related if the other one contains most lines of the shorter one. Relatives of
+# relatives count too. So the files form **groups**.
 
 # %%
 from itertools import combinations
 
 
 def find_groups(texts, share=0.5):
-    """Lists of names that belong together, the largest first."""
+    """Lists of related names, the largest first."""
     lines = {name: set(text.splitlines()) - {""} for name, text in texts.items()}
-    group = {name: [name] for name in texts}  # name: the list that it is in
+    group = {name: [name] for name in texts}  # name: the list that contains it
     for a, b in combinations(texts, 2):
         shorter = min(len(lines[a]), len(lines[b]))
         if shorter and len(lines[a] & lines[b]) / shorter > share and group[a] is not group[b]:
@@ -204,43 +206,44 @@ for names in groups[:8]:
 # %% [markdown]
 # ### Exercise 1: a split that does not leak
 #
-# Write the split. You are given the groups, and how large a share of the files is to be held out. A group must not be
-# torn apart: it is held out whole, or not at all. Take the smallest groups first, and stop as soon as the held-out
-# files are at least this share of all files.
+# Write the split. You are given the groups and the share of the files to hold out. Do not split a group: hold it out
+# completely or not at all. Take the smallest groups first, and stop as soon as the held-out files are at least this
+# share of all files.
 #
-# <details><summary>Hint 1</summary>Go through the groups from the smallest to the largest. For each, decide by what
-# has been held out so far.</details>
-# <details><summary>Hint 2</summary><code>sorted(groups, key=len)</code> gives them in this order. A group goes to the
-# held-out files for as long as these are fewer than the share of <b>all</b> files; then to training.</details>
+# <details><summary>Hint 1</summary>Go through the groups from the smallest to the largest. For each group, decide by
+# the number of files held out so far.</details>
+# <details><summary>Hint 2</summary><code>sorted(groups, key=len)</code> returns them in this order. Groups are held out
+# as long as the held-out files are fewer than the share of <b>all</b> files; the remaining groups go to
+# training.</details>
 
 
 # %% tags=["exercise"]
 def split_by_group(groups, share):
-    """groups: lists of names. Returns two lists of names: for training, and held out."""
+    """groups: lists of names. Returns two lists of names: training and validation."""
     return None  # your lines here
 
 
 # %% tags=["solution"]
 def split_by_group(groups, share):
-    """groups: lists of names. Returns two lists of names: for training, and held out."""
-    train, held = [], []
+    """groups: lists of names. Returns two lists of names: training and validation."""
+    train, validation = [], []
     total = sum(map(len, groups))
     for names in sorted(groups, key=len):
-        side = held if len(held) < share * total else train
+        side = validation if len(validation) < share * total else train
         side.extend(names)
-    return train, held
+    return train, validation
 
 
 # %%
 check.split_by_group(split_by_group)
 
 # %% [markdown]
-# For this lesson two things are held out, on purpose of different kinds:
+# In this lesson we deliberately hold out two different kinds of files:
 #
-# - the **strangers**: the smallest groups, whole. No relative of theirs is in training.
-# - a **twin**: a single file out of a large group, whose relatives stay in training. It is the leak, made visible.
+# - the **strangers**: the smallest groups, complete. None of their relatives is in the training text.
+# - a **twin**: a single file from a large group, whose relatives stay in the training text. It makes the leak visible.
 #
-# If your folder has no groups of three files or more, be glad: then the twin is only another held-out file.
+# If your folder has no groups of three or more files, all the better: then the twin is just another held-out file.
 
 # %%
 few = min(max(2, len(groups) // 10), len(groups) - 1)
@@ -256,22 +259,22 @@ for name in train_names:  # what the training loop reads
     file.write_text(texts[name], encoding="utf-8")
 
 # %% [markdown]
-# ## 4. Train, stop, go on
+# ## 4. Train, stop, resume
 #
-# In lesson 01 you wrote the loop. The package's loop is the same, with what a long run needs besides: a progress bar,
-# a log, an average of the weights, and a **state** on disk, so that a run that is stopped can go on. Everything is
-# said in a `TrainConfig`. A folder is a corpus; the loop holds out a tenth of its files for a curve of its own.
+# You saw the training loop in lesson 01. The package's loop is the same, plus what a long run needs: a progress bar, a
+# log, an average of the weights, and a **state** on disk, so that a stopped run can resume. A `TrainConfig` contains
+# all the settings. A folder is a corpus; the loop holds out a tenth of its files for its own validation curve.
 
 # %%
 from diffuapriel.training.config import TrainConfig
 from diffuapriel.training.loop import train
 
-LENGTH = 16 if QUICK else 64  # tokens of a window
+LENGTH = 16 if QUICK else 64  # tokens per sequence
 shape = preset("nano", "diffuapriel", depth=2, expand=1, d_state=32, headdim=64)  # as in lesson 01
 
 
 def options(folder, steps, **more):
-    """The options of a run in a folder of its own."""
+    """The options of a run that has its own folder."""
     return TrainConfig(
         model=shape,
         corpus=str(WORK / "train"),
@@ -286,9 +289,9 @@ def options(folder, steps, **more):
 
 
 # %% [markdown]
-# Does a stopped run really go on *exactly*? A short trial: one run without a stop, and one that is stopped after half
-# a second, as if the lid of the laptop had been closed. The same call goes on with it. Then the losses of all updates
-# are compared, to the last digit.
+# Does a stopped run really resume *exactly*? A short test: one run without interruption, and one that is stopped after
+# half a second, as if somebody had closed the laptop. The same call resumes it. Then we compare the losses of all
+# steps, to the last digit.
 
 # %%
 from diffuapriel.training.logging import read_log
@@ -297,11 +300,11 @@ N = 3 if QUICK else 12
 train(options("whole", N), progress=False)
 stopped = train(options("parts", N, stop_after_minutes=0.01), progress=False)
 finished = train(options("parts", N), progress=False)
-print(f"stopped after {stopped.step} of {N} updates, went on to {finished.step}")
+print(f"stopped after {stopped.step} of {N} steps, resumed until step {finished.step}")
 
 
 def losses(folder):
-    """The loss of every update of a run."""
+    """The loss of every step of a run."""
     return [line["loss"] for line in read_log(WORK / folder) if "loss" in line]
 
 
@@ -309,11 +312,11 @@ assert losses("whole") == losses("parts")
 print("all losses are equal:", " ".join(f"{loss:.4f}" for loss in losses("parts")[:6]), "...")
 
 # %% [markdown]
-# Why can it? Nothing in a run is left to a chance that is gone: batches and noise are computed from the seed and the
-# number of the update. So weights, the optimizer's memory and that number are the whole state.
+# How is that possible? No random state has to be remembered: batches and noise are computed from the seed and the step
+# number. So the complete state is the weights, the optimizer's state and the step number.
 #
-# Before the real run, keep an untrained model for later. Then train. This takes three minutes or so. While you wait,
-# open a file of the text and try to write the next line yourself.
+# Before the real run, keep an untrained model for later. Then train. This takes about three minutes. While you wait,
+# open a file of the text and try to guess the next line yourself.
 
 # %%
 torch.manual_seed(0)
@@ -327,32 +330,32 @@ from diffuapriel import load_checkpoint
 model, _ = load_checkpoint(result.checkpoint)  # the averaged weights
 log = read_log(WORK / "run")
 loss = [line["loss"] for line in log if "loss" in line]
-window = min(20, len(loss))
+window = min(20, len(loss))  # steps
 smooth = torch.tensor(loss).unfold(0, window, 1).mean(1).tolist()
 checks = [line for line in log if "validation" in line]
 
-figure = go.Figure(layout={"xaxis_title": "update", "yaxis_title": "nats a token", "height": 400})
+figure = go.Figure(layout={"xaxis_title": "step", "yaxis_title": "nats/token", "height": 400})
 figure.add_scatter(y=loss, name="one batch", line_color="silver")
 figure.add_scatter(x=list(range(window, len(loss) + 1)), y=smooth, name="training, smoothed")
 figure.add_scatter(
     x=[line["step"] for line in checks],
     y=[line["validation"] for line in checks],
-    name="the loop's own held-out files",
+    name="validation (the loop's own)",
     mode="lines+markers",
 )
 show(figure)
 
 # %% [markdown]
-# ## 5. What was learnt?
+# ## 5. What has it learned?
 #
 # We score three texts with the untrained and the trained model: the **training** text, the **twin** and the
-# **strangers**. The score is the NELBO in bits a byte, so that it can stand beside `xz`. And `xz` gets a fair
-# chance: it may read the training text first. Its price for a held-out text is what it needs for both together, minus
+# **strangers**. The score is the NELBO in bits per byte, so that we can compare it with `xz`. And `xz` gets a fair
+# chance: it may read the training text first. Its cost for a held-out text is what it needs for both together, minus
 # what it needs for the training text alone.
 #
 # **Predict, then run.** In what order are the model's scores after training?
 #
-# - **A** · all three about equal: it has learnt the patterns
+# - **A** · all three about equal: it has learned the patterns
 # - **B** · training text and twin about equal, the strangers much worse
 # - **C** · the training text much better than both
 
@@ -366,21 +369,25 @@ from diffuapriel.evaluation.nelbo import evaluate_nelbo
 
 parts = {"training": train_names, "twin": [twin], "strangers": strangers}
 seen = "".join(texts[name] for name in train_names)
-windows, draws = (4, 1) if QUICK else (48, 8)
+num_sequences, num_mc_samples = (4, 1) if QUICK else (48, 8)
 scores = {}
 for part, names in tqdm(parts.items()):
-    held = [texts[name] for name in names]
-    corpus = DocumentCorpus(part, tokenizer, train=held, validation=held)
-    how = {"length": LENGTH, "num_sequences": windows, "num_mc_samples": draws}
+    chosen = [texts[name] for name in names]
+    corpus = DocumentCorpus(part, tokenizer, train=chosen, validation=chosen)
+    how = {
+        "length": LENGTH,
+        "num_sequences": num_sequences,
+        "num_mc_samples": num_mc_samples,
+    }
     before = evaluate_nelbo(untrained, corpus, **how).bits_per_byte
     after = evaluate_nelbo(model, corpus, **how).bits_per_byte
-    text = "".join(held)
+    text = "".join(chosen)
     primed = (packed_bits(seen + text) - packed_bits(seen)) / len(text.encode())
     scores[part] = [before, after, primed]
 
 # %%
 kinds = ["untrained", "trained", "xz after the training text"]
-figure = go.Figure(layout={"yaxis_title": "bits a byte", "height": 400})
+figure = go.Figure(layout={"yaxis_title": "bits per byte", "height": 400})
 for i, kind in enumerate(kinds):
     figure.add_bar(x=list(parts), y=[scores[part][i] for part in parts], name=kind)
 figure.update_yaxes(range=[0, 6])
@@ -394,27 +401,28 @@ answer = "A" if of_strangers < 1.5 * of_train else "B" if near else "C"
 guess_1.reveal(answer, "Look at the bars of the trained model.")
 
 # %% [markdown]
-# The twin's score says nothing about new text: its relatives were in training. Had we split at random, *this* figure
-# would have been our result, and a lie. The strangers' score is the honest one.
+# The twin's score says nothing about new text: its relatives were in the training text. With a random split, *this*
+# would have been our result, and it would have been wrong. The strangers' score is the honest one. Compare it with the
+# untrained model: if it is hardly better, the model has learned little that carries over to new files.
 #
-# `xz` after the training text is hard to beat: a compressor is a perfect memory, and what it has seen costs it nearly
-# nothing. On the strangers, too, it has an advantage: it goes on learning while it reads them, and soon knows *their*
-# words. The model has stopped learning, and sees one window at a time. What `xz` cannot do is write.
+# `xz` after the training text is hard to beat: a compressor has a perfect memory, and text that it has seen costs it
+# almost nothing. It also has an advantage on the strangers: it keeps learning while it reads them, and soon knows
+# *their* words. The model has stopped learning, and sees one sequence at a time. But `xz` cannot write.
 
 # %% [markdown]
 # ## 6. Infill
 #
-# A hole in a sentence of yours. The model was trained on windows of many lines, so give it lines around the hole,
-# too. A canvas needs to know how many tokens to put in: `[MASK:n]` stands for n of them.
+# Now the model fills a hole in a text. It was trained on sequences of several lines, so give it lines around the hole
+# too. A canvas must say how many tokens to fill in: `[MASK:n]` stands for n tokens.
 
 # %% [markdown]
 # ### Exercise 2: dig a hole
 #
-# Write a function that replaces a word by a hole of the right size. One trap: a token usually brings the space before
-# it. In `a red kite` the word *red* is the token ` red`, with the space, and the package knows that one space before
-# a hole belongs to the hole. So count the tokens of the word *with* the space before it, if there is one.
+# Write a function that replaces a word by a hole of the right size. There is one trap: a token usually includes the
+# space before it. In `a red kite` the word *red* is the token ` red`, with the space, and the package knows that one
+# space before a hole belongs to the hole. So count the tokens of the word *with* the space before it, if there is one.
 #
-# <details><summary>Hint 1</summary>Look for the word with <code>text.index(word)</code>. What stands before
+# <details><summary>Hint 1</summary>Find the word with <code>text.index(word)</code>. Which character comes before
 # it?</details>
 # <details><summary>Hint 2</summary>If <code>text[start - 1] == " "</code>, count <code>encode(" " + word)</code>,
 # otherwise <code>encode(word)</code>. The space itself stays in the text.</details>
@@ -422,13 +430,13 @@ guess_1.reveal(answer, "Look at the bars of the trained model.")
 
 # %% tags=["exercise"]
 def dig(text, word, encode):
-    """Replace the first `word` in `text` by [MASK:n]; encode(string) gives its tokens."""
+    """Replace the first `word` in `text` by [MASK:n]; encode(string) returns its tokens."""
     return None  # your lines here
 
 
 # %% tags=["solution"]
 def dig(text, word, encode):
-    """Replace the first `word` in `text` by [MASK:n]; encode(string) gives its tokens."""
+    """Replace the first `word` in `text` by [MASK:n]; encode(string) returns its tokens."""
     start = text.index(word)
     space = " " if start > 0 and text[start - 1] == " " else ""
     count = len(encode(space + word))
@@ -439,12 +447,12 @@ def dig(text, word, encode):
 check.dig(dig)
 
 # %% [markdown]
-# Now some lines of the twin, which was not in training. The last word of a line in their middle is taken out.
+# Now some lines of the twin, which was not in the training text. We take out the last word of the middle line.
 
 
 # %%
 def lines_of(name, first=20, budget=LENGTH - 4):
-    """As many lines of a text as a window holds, from line number `first` on."""
+    """As many lines of a text as a sequence holds, from line number `first` on."""
     chosen, lines = [], texts[name].splitlines(keepends=True)
     for line in lines[min(first, len(lines) // 2) :]:
         if chosen and len(tokenizer.encode("".join([*chosen, line]))) > budget:
@@ -474,21 +482,21 @@ canvas = Canvas.from_text(f"{before} [MASK:{holes}]{after}", tokenizer)
 sampler = Sampler(SamplerConfig(steps=max(1, holes), temperature=0), schedule, tokenizer.mask_id)
 trace = Player().record(sampler, model, canvas, tokenizer, model="my model")
 written = tokenizer.decode(trace.final[i] for i in canvas.masked.nonzero()[:, 0].tolist())
-print(f"there stood {word!r}, the model wrote {written.strip()!r}")
+print(f"the text has {word!r}, the model wrote {written.strip()!r}")
 
 # %% [markdown]
-# One hole proves little. So dig one into many lines, of the twin and of the strangers, and count how often the very
-# word comes back.
+# One hole proves little. So we dig holes into many lines, of the twin and of the others, and count how often exactly
+# the same word comes back.
 
 
 # %%
 def hit_rate(names, tries):
-    """How often the greedy model restores the last word of a line, and how often it was asked."""
+    """How many last words of lines the greedy model restores, and how many it was asked for."""
     hits = asked = 0
-    dice = random.Random(3)
+    rng = random.Random(3)
     for _ in range(tries):
-        name = dice.choice(names)
-        lines = lines_of(name, first=dice.randrange(len(texts[name].splitlines())))
+        name = rng.choice(names)
+        lines = lines_of(name, first=rng.randrange(len(texts[name].splitlines())))
         before, word, after = with_hole(lines)
         holes = len(tokenizer.encode(" " + word))
         if not before.strip() or not 1 <= holes <= 8:
@@ -506,8 +514,8 @@ for part in parts:
     print(f"{part:10} {hits} of {asked} words restored")
 
 # %% [markdown]
-# Now your turn. Write a text of your kind, with holes, and run the cell again. Where a word has several tokens, try
-# several sizes.
+# Now your turn. Write a text of the same kind, with holes, and run the cell again. If a word may have several tokens,
+# try several sizes.
 
 # %%
 MY_TEXT = """greek small letter alpha
@@ -522,15 +530,15 @@ mine = Player().record(sampler, model, canvas, tokenizer, model="my model")
 # %% [markdown]
 # ## 7. Look inside
 #
-# Which words of the text made the model choose as it did? Ask it what it thinks of one place. Then hide one other
-# token, and ask again. If the answer changes much, this token mattered. How much it changes is measured in nats (the
-# Kullback-Leibler divergence of the two answers); the package calls the measure **occlusion**.
+# Which words of the text made the model choose as it did? Ask it for its prediction at one position. Then hide one
+# other token and ask again. If the prediction changes a lot, this token mattered. We measure the change in nats (the
+# Kullback-Leibler divergence of the two predictions); the method is called **occlusion**.
 #
-# **Predict, then run.** The place is the first token of the word that you saw taken out above. Which tokens matter
-# most for it?
+# **Predict, then run.** The position is the first token of the word that was taken out above. Which tokens matter most
+# for it?
 #
-# - **A** · those of its own line
-# - **B** · those of the lines above and below
+# - **A** · the tokens of its own line
+# - **B** · the tokens of the lines above and below
 # - **C** · all about the same
 
 # %%
@@ -544,41 +552,41 @@ from diffuapriel.interpret.influence import occlusion_influence
 before, word, after = with_hole(lines_of(twin))
 canvas = Canvas.from_text(f"{before} [MASK:{len(tokenizer.encode(' ' + word))}]{after}", tokenizer)
 ids = canvas.ids
-place = int(canvas.masked.nonzero()[0])  # the first token of the hole
+position = int(canvas.masked.nonzero()[0])  # the first token of the hole
 level = schedule.sigma(torch.tensor(time_of_text(ids, tokenizer.mask_id))).item()
-*_, found = occlusion_influence(model, ids, place, level)  # the last one is complete
-values = found.values.nan_to_num()  # a [MASK] tells nothing: 0
+*_, found = occlusion_influence(model, ids, position, level)  # the last one is complete
+values = found.values.nan_to_num()  # a [MASK] has no influence: 0
 
 label = [f"{i} {text!r}" for i, text in enumerate(tokenizer.token_strings(ids.tolist()))]
 figure = go.Figure(layout={"xaxis_title": "token", "yaxis_title": "nats", "height": 420})
 figure.add_scatter(y=values.tolist(), mode="lines+markers", name="occlusion", hovertext=label)
-figure.add_vline(x=place, line_dash="dash")
+figure.add_vline(x=position, line_dash="dash")
 show(figure)
 for i in values.topk(min(6, len(ids) - 1)).indices.tolist():
-    print(f"{values[i]:6.3f} nats   {label[i]}, {i - place:+} from the place")
-there = tokenizer.token_strings([found.token])[0]
+    print(f"{values[i]:6.3f} nats   {label[i]}, at distance {i - position:+}")
+predicted = tokenizer.token_strings([found.token])[0]
 print(
-    f"the model thinks of {there!r} with probability {found.probability:.2f}; there stood {word!r}"
+    f"the model predicts {predicted!r} with probability {found.probability:.2f}; the word is {word!r}"
 )
 
 # %%
 breaks = [i for i, text in enumerate(tokenizer.token_strings(ids.tolist())) if "\n" in text]
-start = max([i + 1 for i in breaks if i < place], default=0)
-end = min([i for i in breaks if i > place], default=len(ids))
+start = max([i + 1 for i in breaks if i < position], default=0)
+end = min([i for i in breaks if i > position], default=len(ids))
 own = values[start:end].sum().item() / (values.sum().item() or 1.0)
 visible = ~canvas.masked
-fair = (visible[start:end].sum() / visible.sum()).item()  # if all tokens mattered the same
+fair = (visible[start:end].sum() / visible.sum()).item()  # if all tokens mattered equally
 print(f"{own:.0%} of the influence comes from its own line, which has {fair:.0%} of the tokens")
 answer = "C" if abs(own - fair) < 0.1 else "A" if own > 0.5 else "B"
-guess_2.reveal(answer, "The curve shows which tokens they are.")
+guess_2.reveal(answer, "The curve shows which tokens matter. Look at its scale too.")
 
 # %% [markdown]
-# The tab *Inside* of the app shows this for any token, and more. Try another place: change `place` above.
+# The tab *Inside* of the app shows this for any token, and more. Try another position: change `position` above.
 #
-# ## 8. Learnt or copied?
+# ## 8. Learned or copied?
 #
-# A model that repeats its training text word for word has learnt nothing, and may give away what was in it. So look
-# at what it writes from nothing, line by line: does the line stand in the training text?
+# A model that only repeats its training text has learned nothing, and may reveal what was in it. So look at what it
+# writes from masks only. Is each line in the training text?
 
 # %%
 ROWS = 2 if QUICK else 24
@@ -587,24 +595,25 @@ blank = torch.full((ROWS, LENGTH), tokenizer.mask_id)
 drawn = generate(Sampler(free, schedule, tokenizer.mask_id), model, blank).tolist()
 
 known = {line for name in train_names for line in texts[name].splitlines()}
-written = []  # whole lines only: the first and the last of a window are cut
+written = []  # whole lines only: the first and the last of a row are cut
 for row in drawn:
     for document in tokenizer.decode(row).split("<|endoftext|>"):
         written += [line for line in document.split("\n")[1:-1] if line.strip()]
 copied = sum(line in known for line in written)
-print(f"{len(written)} whole lines written, {copied} of them stand in the training text")
+print(f"{len(written)} whole lines written, {copied} of them are in the training text")
 
 # %% [markdown]
-# A copied line is no crime where the text itself repeats its lines all the time. What about the others? For each,
+# A copied line is no fault if the text itself repeats its lines all the time. What about the other lines? For each,
 # find the nearest training line. And for the built-in text there is an oracle: `unicodedata.lookup` knows whether a
-# character of this name exists. A name that was never seen in training and yet exists has been *made up rightly*.
+# character with this name exists. If a name was not in the training text and does exist, the model has *invented it
+# correctly*.
 
 # %%
 import difflib  # compares texts
 
 
 def exists(line):
-    """Whether a character of this name exists."""
+    """Whether a character with this name exists."""
     try:
         return bool(unicodedata.lookup(line.upper()))
     except KeyError:
@@ -620,34 +629,34 @@ if not FOLDER:
     print(f"\n{len(new)} different new lines, {sum(map(exists, new))} of them exist")
 
 # %% [markdown]
-# Look at the new lines. Their pieces are in place, a script, a size, a mark, a direction; whether the combination
-# exists is another thing. The model has learnt how a name *looks*. Which names there are, it can only have copied.
+# Look at the new lines. Their parts are plausible: a script, a size, a mark, a direction. Whether the combination
+# exists is another question. The model has learned what a name *looks* like. Which names exist it can only copy.
 #
-# Lines are short. A copy may go on over many of them. The measure for that is the **longest common run**: the longest
-# piece of a sample that stands, token for token, in the training text.
+# Lines are short, and a copy may span many of them. The measure for that is the **longest common run**: the longest
+# piece of a sample that occurs, token for token, in the training text.
 
 # %% [markdown]
 # ### Exercise 3: the longest common run
 #
-# Given two lists of token ids, find the length of the longest piece of the first that also stands in the second,
-# without a gap.
+# Given two lists of token ids, find the length of the longest contiguous piece of the first that also occurs in the
+# second.
 #
-# <details><summary>Hint 1</summary>If a run ends at place i of the one and at place j of the other, then a run that
-# is one shorter ends at i − 1 and j − 1.</details>
-# <details><summary>Hint 2</summary>Keep, for each j, the length of the run that ends there: if <code>sample[i] ==
-# training[j]</code>, it is 1 + that of j − 1 in the round before, otherwise 0. The answer is the largest ever
-# seen.</details>
+# <details><summary>Hint 1</summary>If a run ends at position i of one list and at position j of the other, then a run
+# that is one shorter ends at i − 1 and j − 1.</details>
+# <details><summary>Hint 2</summary>For each j, keep the length of the run that ends there: if <code>sample[i] ==
+# training[j]</code>, it is 1 + the length at j − 1 from the previous i, otherwise 0. The answer is the largest length
+# that occurs.</details>
 
 
 # %% tags=["exercise"]
 def longest_run(sample, training):
-    """Length of the longest piece of `sample` that stands in `training`; both are lists of ids."""
+    """Length of the longest piece of `sample` that occurs in `training`; both lists of ids."""
     return None  # your lines here
 
 
 # %% tags=["solution"]
 def longest_run(sample, training):
-    """Length of the longest piece of `sample` that stands in `training`; both are lists of ids."""
+    """Length of the longest piece of `sample` that occurs in `training`; both lists of ids."""
     best, before = 0, [0] * (len(training) + 1)  # before[j + 1]: the run that ends at j
     for token in sample:
         now = [0] * (len(training) + 1)
@@ -662,8 +671,8 @@ def longest_run(sample, training):
 check.longest_run(longest_run)
 
 # %% [markdown]
-# Python's `difflib` has this too, and faster. How long a run is *suspicious*? Again the held-out text tells: as long
-# as people's new text shares such runs with the old, a model may share them as well.
+# Python's `difflib` can do this too, and faster. How long must a run be to be *suspicious*? Again the held-out text
+# answers: if new text by people shares runs of this length with the training text, a model's text may share them too.
 
 # %%
 training_ids = tokenizer.encode(seen)
@@ -675,32 +684,34 @@ def run_of(ids):
     return match.find_longest_match().size
 
 
-def windows_of(names):
-    """Random windows of the files, as long as the samples."""
+def sequences_of(names):
+    """Random sequences from the files, as long as the samples."""
     corpus = DocumentCorpus("w", tokenizer, train=[texts[n] for n in names], validation=["-"])
     return corpus.batch(0, split="train", batch_size=ROWS, length=LENGTH, seed=5).tolist()
 
 
-rows = {"samples": drawn, **{part: windows_of(names) for part, names in parts.items()}}
+rows = {"samples": drawn, **{part: sequences_of(names) for part, names in parts.items()}}
 for kind, table in rows.items():
     runs = sorted(run_of(ids) for ids in tqdm(table, desc=kind))
     print(f"{kind:10} median {runs[len(runs) // 2]} of {LENGTH} tokens, longest {runs[-1]}")
 
 # %% [markdown]
-# Read it so. *Training* windows are copies: their run is the whole window. The *twin* comes close, though nobody
-# trained on it. The *strangers* show what two texts share without any copying: set phrases, or a list that both give in
-# the same order. Where do the samples lie? The closer to the training windows, the more is repeated from memory. Where
-# your text holds something private, look at the longest run before you give the model to anybody.
+# How to read this: *training* sequences are copies, so their run is the whole sequence. The *twin* comes close,
+# although we did not train on it. The *strangers* show what two texts share without any copying: set phrases, or a list
+# that both have in the same order. Where are the samples? The closer they are to the training sequences, the more the
+# model repeats from memory. If your text contains something private, look at the longest run before you give the model
+# to anybody.
 #
-# More updates on a small text push the samples towards copies, and the loss on training text goes on falling while
-# that on the strangers rises again. This is called *overfitting*. The curve of the loop's held-out files shows it
-# only if these are not twins.
+# More training steps on a small text push the samples towards copies, and the loss on the training text keeps falling
+# while the loss on the strangers rises again. This is called *overfitting*. The loop's validation curve shows it only
+# if its files are not twins.
 
 # %% [markdown]
 # ## 9. Take it home
 #
-# A recorded run can be written as one HTML file. The player and the data are inside; it opens in any browser, without
-# Python and without a network. The checkpoint goes along. Both are written to `runs/my-text` in the project's folder.
+# A recorded generation can be saved as a single HTML file. It contains the player and the data, and opens in any
+# browser, without Python and without a network. We also save the checkpoint. Both go to `runs/my-text` in the project's
+# folder.
 
 # %%
 import shutil
@@ -715,13 +726,13 @@ shutil.copytree(result.checkpoint, HOME / "checkpoint", dirs_exist_ok=True)
 
 print(f"{page.name}: {page.stat().st_size / 1e3:.0f} kB, opens with a double click")
 asks = any(word in page.read_text(encoding="utf-8") for word in ('src="http', "@import"))
-print(f"does it ask the network for anything? {'yes' if asks else 'no'}")
+print(f"does it load anything from the network? {'yes' if asks else 'no'}")
 print("in the app:  .venv/bin/python app/main.py --checkpoint runs/my-text/checkpoint")
 print('or:          make demo ARGS="--checkpoint runs/my-text/checkpoint"')
 
 # %% [markdown]
-# The app lists it among its models: write with it, race it, look inside it. From the command line, the same training
-# is one line, and goes on where it stopped when you give it again:
+# Started this way, the app lists your model: write with it, race it, look inside it. On the command line, the same
+# training is one line. Run it again and it resumes where it stopped:
 #
 # `diffuapriel train --corpus my_texts/ --minutes 30 --out runs/mine`
 
@@ -729,18 +740,18 @@ print('or:          make demo ARGS="--checkpoint runs/my-text/checkpoint"')
 # ## What you learned
 #
 # - **Look first**: tokens, size, and what a compressor finds.
-# - **Split by groups of relatives.** A twin in the training text makes a held-out score worthless.
-# - **A run is its seed and its state**: it can be stopped at any moment, and repeated.
-# - **Copied or learnt?** Compare with the nearest line, and with the runs that held-out text shares.
+# - **Split by groups of relatives.** A twin in the training text makes a validation score worthless.
+# - **A run is its seed and its state**: you can stop it at any moment, resume it, and repeat it.
+# - **Copied or learned?** Compare with the nearest training line, and with the runs that held-out text shares.
 #
 # ## Going further
 #
-# - Set `FOLDER` to a folder of yours. Three minutes are short for prose: set `STEPS = 5000` and come back in half an
+# - Set `FOLDER` to a folder of your own. Three minutes are short for prose: set `STEPS = 5000` and come back in half an
 #   hour. Which of the three scores still falls?
-# - Train on the three smallest files alone for as many updates. When do the samples become copies?
+# - Train on the three smallest files only, for as many steps. When do the samples become copies?
 # - Train `diffutran` on the same text, with its own learning rate (lesson 04). Does it copy more?
 #
 # **Papers.** The loss: MDLM, [arXiv:2406.07524](https://arxiv.org/abs/2406.07524). The backbone: DiffuApriel,
-# [arXiv:2511.15927](https://arxiv.org/abs/2511.15927). Near copies in training text, and what they do:
-# [arXiv:2107.06499](https://arxiv.org/abs/2107.06499). How language models give away their training text:
+# [arXiv:2511.15927](https://arxiv.org/abs/2511.15927). Near copies in training text and their effects:
+# [arXiv:2107.06499](https://arxiv.org/abs/2107.06499). How language models reveal their training text:
 # [arXiv:2012.07805](https://arxiv.org/abs/2012.07805).
