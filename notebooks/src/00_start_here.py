@@ -86,11 +86,9 @@ for package, purpose in USED_FOR.items():
         missing.append(package)
         print(f"MISSING  {package:12} {'':14} {purpose}")
 if missing:
-    print(
-        "\nTo install what is missing, close JupyterLab and type in the project's folder:\n"
-        "    make lab   (on Windows: python start.py lab)"
-    )
-    print("That installs everything and opens these lessons again. Or, for this Python only:")
+    print("\nTo install everything and open these lessons again, close JupyterLab and type in the")
+    print("project's folder:\n    make lab   (on Windows: python start.py lab)")
+    print("Or install only what is missing, for this Python:")
     names = ["--no-deps -e ." if name == "diffuapriel" else name for name in missing]
     for name in names:
         print(f"    {sys.executable} -m pip install {name}")
