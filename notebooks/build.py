@@ -1,14 +1,14 @@
 """Make the notebooks from their sources: `make notebooks`.
 
-    notebooks/src/NN_name.py             the one source of a lesson, a jupytext text notebook (py:percent)
-    notebooks/NN_name.ipynb              for the reader: cells tagged "solution" left out
-    notebooks/solutions/NN_name.ipynb    solved: cells tagged "exercise" left out
+    notebooks/src/NN_name.py             the source of a lesson, a jupytext text notebook (py:percent)
+    notebooks/NN_name.ipynb              the student version, without cells tagged "solution"
+    notebooks/solutions/NN_name.ipynb    the solved version, without cells tagged "exercise"
 
-The made files are committed, without outputs, and a test fails if they are stale. The same source always makes the
-same bytes: a cell's id comes from its text.
+The notebooks are committed without outputs, and a test fails if they are stale. The same source always gives the
+same bytes: a cell's id is computed from its text.
 
-`{{measured}}` in a source becomes how long the whole lesson ran, read from minutes.json, which `make lessons` writes;
-the table of TEACHING.md between its two comments comes from there too.
+`{{measured}}` in a source becomes the run time of the whole lesson, read from minutes.json, which `make lessons`
+writes. The table between two comments in TEACHING.md is made from the same file.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ import nbformat
 from nbformat import NotebookNode
 
 NOTEBOOKS = Path(__file__).resolve().parent
-LEFT_OUT = {"student": "solution", "solution": "exercise"}  # version: the tag whose cells it lacks
+LEFT_OUT = {"student": "solution", "solution": "exercise"}  # version: the tag of the cells it omits
 FOLDERS = {"student": NOTEBOOKS, "solution": NOTEBOOKS / "solutions"}
 MINUTES = NOTEBOOKS / "minutes.json"  # {"machine": ..., "minutes": {lesson: whole minutes and tenths}}
 TEACHING = NOTEBOOKS / "TEACHING.md"
 
 
 def sources() -> list[Path]:
-    """The lessons' sources, in order."""
+
     return sorted((NOTEBOOKS / "src").glob("[0-9][0-9]_*.py"))
 
 
 def target(source: Path, version: str) -> Path:
-    """The notebook that a version of a lesson is written to."""
+
     return FOLDERS[version] / f"{source.stem}.ipynb"
 
 
 def make_notebook(source: Path, version: str) -> NotebookNode:
-    """One version of a lesson, without outputs. Raises KeyError for a version that is not in LEFT_OUT."""
+    """One version of a lesson, without outputs. Raises KeyError for an unknown version."""
     notebook = jupytext.read(source)
     notebook.metadata = nbformat.from_dict({"kernelspec": notebook.metadata["kernelspec"]})
     notebook.nbformat, notebook.nbformat_minor = 4, 5
@@ -50,14 +50,14 @@ def make_notebook(source: Path, version: str) -> NotebookNode:
     told = measured(source.stem)
     for cell in notebook.cells:
         cell.source = cell.source.replace("{{measured}}", told)
-        cell.metadata.pop("lines_to_next_cell", None)  # how the source is laid out
+        cell.metadata.pop("lines_to_next_cell", None)  # layout of the source file
         cell.id = _new_id(cell.source, taken)
     nbformat.validate(notebook)
     return notebook
 
 
 def read_minutes() -> tuple[str, dict[str, float]]:
-    """The machine that the lessons were last run whole on, and the minutes of each."""
+    """The machine of the last full run of the lessons, and the minutes of each lesson."""
     if not MINUTES.exists():
         return "", {}
     document = json.loads(MINUTES.read_text(encoding="utf-8"))
@@ -65,18 +65,18 @@ def read_minutes() -> tuple[str, dict[str, float]]:
 
 
 def measured(lesson: str) -> str:
-    """How long a lesson ran, as its head says it."""
+    """The sentence in a lesson's header that gives its run time."""
     machine, minutes = read_minutes()
     if lesson not in minutes:
-        return "How long the machine works for all of it has not been measured yet."
-    return f"The machine's part, run from top to bottom: {minutes[lesson]:.1f} minutes on {machine}."
+        return "The run time of this lesson has not been measured yet."
+    return f"Run time from top to bottom: {minutes[lesson]:.1f} minutes on {machine}."
 
 
 def teaching(text: str) -> str:
-    """TEACHING.md with its table of minutes: those in class from the lessons' heads, those of computing as measured."""
+    """TEACHING.md with its table of minutes: class time from the lessons' headers, and measured run time."""
     machine, minutes = read_minutes()
     lines = [
-        f"| lesson | minutes in class | of which the machine computes, on {machine or 'no machine yet'} |",
+        f"| lesson | minutes in class | run time in minutes, on {machine or 'no machine yet'} |",
         "|---|---|---|",
     ]
     for source in sources():
@@ -89,12 +89,12 @@ def teaching(text: str) -> str:
 
 
 def to_text(notebook: NotebookNode) -> str:
-    """The notebook as it stands in its file."""
+
     return nbformat.writes(notebook) + "\n"
 
 
 def _new_id(text: str, taken: set[str]) -> str:
-    """Eight digits from the text of a cell; equal texts count up. Adds it to `taken`."""
+    """Eight hex digits computed from the text of a cell, unique among `taken`, which it extends."""
     count = 0
     while (id_ := hashlib.sha256(f"{count}{text}".encode()).hexdigest()[:8]) in taken:
         count += 1
@@ -103,7 +103,7 @@ def _new_id(text: str, taken: set[str]) -> str:
 
 
 def main() -> None:
-    """Write every version of every lesson, and say which files."""
+    """Write every version of every lesson and print the paths."""
     for source in sources():
         for version in LEFT_OUT:
             path = target(source, version)

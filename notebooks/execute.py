@@ -1,9 +1,9 @@
-"""Run lessons whole, at full length, and keep what came out: `make lessons`, or `make lessons ARGS="01 04"`.
+"""Run lessons at full length and save their outputs: `make lessons`, or `make lessons ARGS="01 04"`.
 
     runs/lessons/NN_name.ipynb    the solution version with its outputs, for `make lessons-html`
-    notebooks/minutes.json        how long each took here, which `make notebooks` prints in its head
+    notebooks/minutes.json        the run time of each lesson, which `make notebooks` writes into its header
 
-Stops at the first cell that fails, and says which. DIFFUAPRIEL_QUICK=1 shortens the training; then no minutes are kept.
+Stops at the first cell that fails and prints it. DIFFUAPRIEL_QUICK=1 shortens the training; then no minutes are saved.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from nbformat import NotebookNode
 
 ROOT = build.NOTEBOOKS.parent
 KEPT = ROOT / "runs" / "lessons"
-TIMEOUT = 1_800  # seconds a cell may take
+TIMEOUT = 1_800  # seconds per cell
 
 
 def kernel_environment(folder: Path) -> dict[str, str]:
-    """Variables under which the kernel "python3" is the Python that runs this, whatever else is installed."""
+    """Environment variables that make the kernel "python3" the running Python, whatever else is installed."""
     install(prefix=str(folder))
     return {
         "JUPYTER_PATH": str(folder / "share" / "jupyter"),
         "IPYTHONDIR": str(folder / "ipython"),
         "PYTHONPATH": str(ROOT),
-        "GOMP_SPINCOUNT": "20000",  # threads that wait soon go to sleep (see diffuapriel/__init__.py)
+        "GOMP_SPINCOUNT": "20000",  # waiting threads go to sleep early (see diffuapriel/__init__.py)
     }
 
 
 @contextmanager
 def kernel() -> Iterator[None]:
-    """Within the block, `kernel_environment` holds."""
+    """Apply `kernel_environment` within the block."""
     with tempfile.TemporaryDirectory() as folder:
         before = dict(os.environ)
         os.environ.update(kernel_environment(Path(folder)))
@@ -57,7 +57,7 @@ def kernel() -> Iterator[None]:
 def execute(
     notebook: NotebookNode, folder: Path, timeout: int = TIMEOUT, km: KernelManager | None = None
 ) -> float:
-    """Run every cell in `folder`, in place, and return the minutes. Raises CellExecutionError where a cell fails.
+    """Run every cell in `folder`, in place, and return the minutes. Raises CellExecutionError if a cell fails.
 
     km: the kernel to run in; without one, a new kernel that ends with the run.
     """
@@ -70,9 +70,9 @@ def execute(
 
 
 def executed(source: Path) -> NotebookNode | None:
-    """The kept run of a lesson's solution version, where its cells are still those of the source.
+    """The saved run of a lesson's solved version, or None if its code cells differ from those of the source.
 
-    A shortened run counts only where runs are shortened.
+    A shortened run counts only if this run is shortened too.
     """
     import nbformat
 
@@ -86,12 +86,12 @@ def executed(source: Path) -> NotebookNode | None:
 
 
 def shortened() -> bool:
-    """Whether training is cut short here, as the tests of this project do."""
+    """Whether training is shortened, as in the project's tests."""
     return os.environ.get("DIFFUAPRIEL_QUICK") == "1"
 
 
 def machine() -> str:
-    """The processor in words: "2 cores of an AMD EPYC"."""
+    """The processor, for example "2 cores (AMD EPYC)"."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -104,7 +104,7 @@ def machine() -> str:
 
 
 def run(source: Path) -> float:
-    """Execute the solution version of a lesson, keep it, and return the minutes."""
+    """Execute the solved version of a lesson, save it, and return the minutes."""
     notebook = build.make_notebook(source, "solution")
     notebook.metadata["shortened"] = shortened()
     minutes = execute(notebook, build.FOLDERS["solution"])
@@ -114,19 +114,19 @@ def run(source: Path) -> float:
 
 
 def choose(prog: str, description: str, arguments: list[str] | None) -> list[Path]:
-    """The lessons whose names begin with one of the arguments, all without any; none, with an error printed."""
+    """The lessons whose names begin with one of the arguments (default: all). Prints an error if none does."""
     parser = argparse.ArgumentParser(prog=prog, description=description)
-    parser.add_argument("lessons", nargs="*", help="beginnings of names, such as 01; all without any")
+    parser.add_argument("lessons", nargs="*", help="beginnings of names, such as 01 (default: all)")
     wanted = parser.parse_args(arguments).lessons
     chosen = [s for s in build.sources() if not wanted or s.stem.startswith(tuple(wanted))]
     if not chosen:
         names = ", ".join(source.stem for source in build.sources())
-        print(f"error: no lesson begins with {', '.join(wanted)}; there are {names}", file=sys.stderr)
+        print(f"error: no lesson begins with {', '.join(wanted)}; the lessons are {names}", file=sys.stderr)
     return chosen
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the chosen lessons and write down their minutes; returns the exit code."""
+    """Run the chosen lessons and save their minutes; returns the exit code."""
     chosen = choose("make lessons", "Run lessons whole and measure the minutes.", arguments)
     if not chosen:
         return 2

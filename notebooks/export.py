@@ -1,11 +1,11 @@
 """Export the lessons as web pages that open offline: `make lessons-html`, or `make lessons-html ARGS="01 04"`.
 
     lessons-html/index.html      all lessons
-    lessons-html/NN_name.html    one lesson, solved and run; its players play and its figures answer to the mouse
-    lessons-html/plotly.min.js   what draws the figures of all pages
+    lessons-html/NN_name.html    one lesson, solved and run, with working players and interactive figures
+    lessons-html/plotly.min.js   draws the figures of all pages
 
-The kept runs of `make lessons` are taken; a lesson without one, or with one of other cells, is run first. Text is
-always the newest. The folder may be copied anywhere, or opened from where it is.
+Uses the saved runs of `make lessons`; a lesson without a run, or whose code has changed since, is run first. Text
+is always the newest. The folder can be copied anywhere or opened where it is.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ p {{ margin: 4px 0; }}
 
 
 def run_of(source: Path) -> NotebookNode | None:
-    """The newest text of a lesson with the outputs of its kept run, or None where there is none of these cells."""
+    """The newest text of a lesson with the outputs of its saved run, or None without a run of these cells."""
     kept = execute.executed(source)
     if kept is None:
         return None
@@ -66,14 +66,14 @@ def run_of(source: Path) -> NotebookNode | None:
 
 
 def head(source: Path) -> tuple[str, str]:
-    """The title of a lesson and its first paragraph, without the marks of Markdown."""
+    """The title of a lesson and its first paragraph, without Markdown markup."""
     text = build.make_notebook(source, "solution").cells[0].source
     title, paragraph = re.match(r"# (.+?)\n\s*\n(.+?)\n\s*\n", text, re.S).groups()
     return title, re.sub(r"[*`]", "", " ".join(paragraph.split()))
 
 
 def index(folder: Path) -> str:
-    """The page that leads to all lessons that lie in the folder."""
+    """The page that links to all lessons in the folder."""
     items = []
     for source in build.sources():
         if (folder / f"{source.stem}.html").exists():
@@ -83,7 +83,7 @@ def index(folder: Path) -> str:
 
 
 def write(source: Path, folder: Path) -> Path:
-    """Export one lesson, running it where it must; returns its page. Raises CellExecutionError where a cell fails."""
+    """Export one lesson, running it if necessary; returns its page. Raises CellExecutionError if a cell fails."""
     notebook = run_of(source)
     if notebook is None:
         print(f"{source.stem}: running it first, which takes minutes", flush=True)
@@ -95,7 +95,7 @@ def write(source: Path, folder: Path) -> Path:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Export the chosen lessons and the page that leads to them; returns the exit code."""
+    """Export the chosen lessons and the page that links to them; returns the exit code."""
     chosen = execute.choose("make lessons-html", "Export lessons as web pages.", arguments)
     if not chosen:
         return 2

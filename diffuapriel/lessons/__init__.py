@@ -1,10 +1,10 @@
-"""What the lessons in notebooks/ share: a question before the answer, exercises that answer back, pictures that stay.
+"""What the lessons in notebooks/ share: predictions, self-checking exercises and static copies of figures.
 
-prepare()                     seeds, threads; the first line of every lesson
-QUICK                         True where a test runs the lesson: everything runs, nothing is learnt
+prepare()                     seeds and threads; the first call of every lesson
+QUICK                         True when a test runs the lesson: every cell runs, nothing is learned
 guess = predict("A", "B")     buttons; later `guess.reveal("A", "why")`
-show(figure)                  a Plotly figure, and a plain picture where none can be drawn
-check.reveal_chance(mine)     runs hidden cases on an exercise, and answers with a hint, never the solution
+show(figure)                  a Plotly figure, and a static picture where Plotly cannot draw
+check.reveal_chance(mine)     runs hidden cases on an exercise and answers with a hint, never the solution
 """
 
 from diffuapriel.lessons import check

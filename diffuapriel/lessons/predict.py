@@ -1,9 +1,9 @@
 """Predict, then run: a row of buttons before the cell that shows the answer.
 
-    guess = predict("A", "B", "C")        the question itself stands in the text above
-    guess.reveal("C", "because ...")      in the cell that shows it: what was guessed, what is right, and why
+    guess = predict("A", "B", "C")        the question itself is in the text above
+    guess.reveal("C", "because ...")      after the result: the guess, the right answer, and why
 
-Where a notebook is only looked at (saved, exported, printed) a line with the choices stands in for the buttons.
+In a saved, exported or printed notebook, a line with the choices replaces the buttons.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ except ImportError as error:  # the notebooks' extra
 
 
 class Prediction:
-    """One question; `guess` is the option chosen so far, or None."""
+    """One question with its buttons; `guess` is the chosen option, or None."""
 
     def __init__(self, options: tuple[str, ...]) -> None:
         self.options = options
@@ -26,11 +26,11 @@ class Prediction:
 
     @property
     def guess(self) -> str | None:
-        """The option that is pressed."""
+
         return self.buttons.value
 
     def reveal(self, right: str, why: str = "") -> Answer:
-        """The answer beside the guess. Raises ValueError where `right` is not one of the options."""
+        """The answer beside the guess. Raises ValueError if `right` is not one of the options."""
         if right not in self.options:
             raise ValueError(f"the answer is {right!r}; the options are {', '.join(self.options)}")
         return Answer(self.guess, right, why)
@@ -43,7 +43,7 @@ class Prediction:
 
 
 class Answer:
-    """What was guessed and what is right, to be shown at the end of a cell."""
+    """The guess and the right answer, displayed at the end of a cell."""
 
     def __init__(self, guess: str | None, right: str, why: str) -> None:
         self.right = guess == right
@@ -62,9 +62,9 @@ class Answer:
 
 
 def predict(*options: str) -> Prediction:
-    """Buttons for a guess, shown where this is the last line of a cell or displayed.
+    """Buttons for a guess, displayed as the last line of a cell.
 
-    Raises ValueError for fewer than two options, or two that are the same.
+    Raises ValueError for fewer than two options, or for equal ones.
     """
     if len(options) < 2 or len(set(options)) < len(options):
         raise ValueError(f"the options are {options}; give two or more, all different")

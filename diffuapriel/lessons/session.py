@@ -1,4 +1,4 @@
-"""How a lesson begins: the same random numbers for everybody, and a core left for the browser."""
+"""The start of a lesson: the same random numbers for everybody, and one core left for the browser."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import random
 
 import torch
 
-# The tests of this project set DIFFUAPRIEL_QUICK: then every cell runs and nothing is learnt.
+# The project's tests set DIFFUAPRIEL_QUICK: then every cell runs and nothing is learned.
 QUICK = os.environ.get("DIFFUAPRIEL_QUICK") == "1"
-MOST_THREADS = 4
+MAX_THREADS = 4
 
 
 def prepare(seed: int = 0) -> None:
-    """Seed the random numbers of Python and PyTorch, and choose the threads: every core but one, from two to four.
+    """Seed Python and PyTorch, and use all cores but one, at least two and at most four.
 
-    OMP_NUM_THREADS, where it is set, has the last word on threads.
+    If OMP_NUM_THREADS is set, it decides the number of threads.
 
-    Raises ValueError for a seed that is not a whole number, 0 or more.
+    Raises ValueError if the seed is not a whole number >= 0.
     """
     if type(seed) is not int or seed < 0:
         raise ValueError(f"seed is {seed!r}; it must be a whole number, 0 or more")
@@ -26,4 +26,4 @@ def prepare(seed: int = 0) -> None:
     if "OMP_NUM_THREADS" in os.environ:
         return
     cores = 1 if QUICK else os.cpu_count() or 1  # the tests run several lessons at once
-    torch.set_num_threads(max(min(2, cores), min(MOST_THREADS, cores - 1)))
+    torch.set_num_threads(max(min(2, cores), min(MAX_THREADS, cores - 1)))

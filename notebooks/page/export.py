@@ -1,4 +1,4 @@
-"""The page around the cells: nbconvert's lab template, with this project's player and no address but its own."""
+"""The page around the cells: nbconvert's lab template with this project's player and no external URL."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from page.outputs import draw_outputs
 from page.text import to_html
 
 HERE = Path(__file__).parent
-PLOTLY = "plotly.min.js"  # lies beside the pages: five megabytes are too many for each of them
+PLOTLY = "plotly.min.js"  # beside the pages: its five megabytes are not copied into each page
 
 
 def lesson_page(notebook: NotebookNode, title: str) -> str:
-    """An executed notebook as a page. It draws its figures where plotly.min.js lies beside it."""
+    """An executed notebook as a page. It draws its figures if plotly.min.js is beside it."""
     notebook = copy.deepcopy(notebook)
     draw_outputs(notebook)
     notebook.metadata["title"] = title
@@ -35,15 +35,13 @@ def lesson_page(notebook: NotebookNode, title: str) -> str:
         "script": script,
     }
     if any("</" + name in about[part].lower() for part, name in (("style", "style"), ("script", "script"))):
-        raise RuntimeError(
-            "a script or style sheet would end its own element; mend the player or this folder"
-        )
+        raise RuntimeError("a script or style sheet would end its own element; fix the player or this folder")
     return exporter.from_notebook_node(notebook, {"lesson": about})[0]
 
 
 class _Exporter(HTMLExporter):
     def markdown2html(self, context: Any, source: str) -> str:
-        return to_html(source, trusted=True)  # the text of a lesson
+        return to_html(source, trusted=True)  # text of a lesson
 
     markdown2html.jinja_pass_arg = HTMLExporter.markdown2html.jinja_pass_arg
 

@@ -1,8 +1,8 @@
-"""What the cells of an executed notebook showed, each output as one piece of HTML.
+"""The outputs of an executed notebook's cells, each as one piece of HTML.
 
-A player becomes an element with its state as data, a Plotly figure one with its data: page.js draws them. The
-buttons of `predict` become choices that need no script, and the answer is folded. A progress bar shows where it
-ended. Printed text stays text.
+A player becomes an element with its state as data, a Plotly figure an element with its data: page.js draws them.
+The buttons of `predict` become choices that need no script, and the answer is folded. A progress bar shows its
+last state. Printed text stays text.
 """
 
 from __future__ import annotations
@@ -21,16 +21,14 @@ from page.text import to_html, to_mathml
 WIDGET = "application/vnd.jupyter.widget-view+json"
 STATE = "application/vnd.jupyter.widget-state+json"
 FIGURE = "application/vnd.plotly.v1+json"
-UNANSWERED = (
-    "You had no guess. "  # how the answer begins where nobody has guessed: diffuapriel/lessons/predict.py
-)
-MOVES = '<p class="lesson-live">This part needs the running notebook.</p>'
+UNANSWERED = "You had no guess. "  # how an answer begins without a guess: diffuapriel/lessons/predict.py
+LIVE_ONLY = '<p class="lesson-live">This part needs the running notebook.</p>'
 
 Widgets = dict[str, dict[str, Any]]  # id: {"model_name": ..., "state": {...}}
 
 
 def draw_outputs(notebook: NotebookNode) -> None:
-    """Replace, in place, every output that is not printed text by HTML, and the saved widgets by nothing."""
+    """Replace every output except printed text by HTML, in place, and remove the saved widgets."""
     widgets = notebook.metadata.pop("widgets", {}).get(STATE, {}).get("state", {})
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
@@ -40,7 +38,7 @@ def draw_outputs(notebook: NotebookNode) -> None:
 
 
 def draw(data: dict[str, Any], widgets: Widgets) -> str:
-    """One output, given as its texts by media type, as HTML; "" where it is nothing but plain text."""
+    """One output (its texts by media type) as HTML; "" for plain text."""
     if WIDGET in data:
         return _draw_widget(data[WIDGET]["model_id"], data.get("text/plain", ""), widgets)
     if FIGURE in data:
@@ -61,7 +59,7 @@ KINDS: dict[str, Callable[[str], str]] = {  # best first
     "text/latex": lambda text: to_mathml(text.strip().strip("$"), "block"),
     "image/svg+xml": str,
     "image/png": lambda code: (
-        f'<img alt="the picture that this cell draws" src="data:image/png;base64,{code}">'
+        f'<img alt="the figure that this cell draws" src="data:image/png;base64,{code}">'
     ),
 }
 
@@ -77,7 +75,7 @@ def _draw_widget(id_: str, text: str, widgets: Widgets) -> str:
     children = [widgets.get(child.removeprefix("IPY_MODEL_")) for child in state.get("children", [])]
     if "FloatProgressModel" in [child["model_name"] for child in children if child]:
         return _draw_bar([child for child in children if child])
-    return f"<p>{html.escape(text)}</p>" if text.startswith("Your guess") else MOVES
+    return f"<p>{html.escape(text)}</p>" if text.startswith("Your guess") else LIVE_ONLY
 
 
 def _draw_choices(id_: str, state: dict[str, Any]) -> str:
@@ -90,7 +88,7 @@ def _draw_choices(id_: str, state: dict[str, Any]) -> str:
 
 
 def _draw_bar(children: list[dict[str, Any]]) -> str:
-    """tqdm's bar: a text, the bar, a text; its texts are HTML."""
+    """tqdm's progress bar: a text, the bar, a text; the texts are HTML."""
     parts = []
     for child in children:
         state = child["state"]
@@ -102,6 +100,6 @@ def _draw_bar(children: list[dict[str, Any]]) -> str:
 
 
 def _carried(value: Any) -> str:
-    """A value as data within the page; no text in it can end its element."""
+    """A value as data within the page, escaped so that no text in it ends its element."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return f'<script type="application/json">{embeddable(text)}</script>'

@@ -1,13 +1,13 @@
-// What moves on the page of a lesson. The exporter puts player.js in the place of the next line.
+// The interactive parts of a lesson's page. The exporter replaces the next line by player.js.
 "PLAYER";
 
-// A player: the page is one more host of the widget's own code, with a state that nobody changes.
+// A player: the page is another host of the widget's code, with a constant state.
 for (const place of document.querySelectorAll(".lesson-player")) {
   const state = JSON.parse(place.querySelector("script").textContent);
   render({ model: { get: (name) => state[name], on() {}, off() {} }, el: place });
 }
 
-// A figure. Without plotly.min.js beside the page its plain picture stays.
+// A figure. Without plotly.min.js beside the page, its static picture stays.
 const darkness = matchMedia("(prefers-color-scheme: dark)");
 for (const place of globalThis.Plotly ? document.querySelectorAll(".lesson-figure") : []) {
   const { data, layout } = JSON.parse(place.querySelector("script").textContent);

@@ -1,4 +1,4 @@
-"""Markdown with formulas as HTML: TeX becomes MathML, which browsers draw by themselves, without a script."""
+"""Markdown with formulas as HTML: TeX becomes MathML, which browsers draw without a script."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ LESSON = re.compile(r"(?:\./)?(\d\d_\w+)\.ipynb(#.*)?")
 
 
 def to_html(source: str, *, trusted: bool) -> str:
-    """Markdown as HTML. What is not `trusted`, such as the output of a cell, keeps its tags as text."""
+    """Markdown as HTML. If it is not `trusted` (the output of a cell), its tags stay text."""
     return MarkdownWithMath(renderer=_Renderer(escape=not trusted)).render(source)
 
 
 def to_mathml(tex: str, display: str = "inline") -> str:
-    """A formula as a <math> element; one that cannot be read stays TeX."""
+    """A formula as a <math> element; a formula that cannot be parsed stays TeX."""
     tex = re.sub(r"\{aligned\}", "{align*}", html.unescape(tex).strip())
     try:
         made = convert(tex, display=display)
-    except Exception:  # the library raises a class of its own for each kind of mistake
+    except Exception:  # the library raises its own class for each kind of error
         return f"<code>{html.escape(tex)}</code>"
     return FUNCTION.sub(r'\1<mspace width="0.167em" />', made)  # log p, as TeX sets it
 
 
 class _Renderer(IPythonRenderer):
-    """Of a piece of Markdown; the names are mistune's."""
+    """Renders Markdown; mistune defines the method names."""
 
     def block_math(self, body: str) -> str:
         return to_mathml(body, "block")
@@ -50,7 +50,7 @@ class _Renderer(IPythonRenderer):
         return super().block_html(html if self._escape else PARTS.sub(_formula, html))
 
     def link(self, text: str, url: str, title: str | None = None) -> str:
-        """A link to another lesson leads to its page."""
+        """A link to another lesson's notebook becomes a link to its page."""
         return super().link(text, LESSON.sub(r"\1.html\2", url), title)
 
 

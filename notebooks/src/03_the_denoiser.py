@@ -168,8 +168,8 @@ for name, model in (("one direction", one), ("both directions", both)):
     print(f"{name:16} {sum(p.numel() for p in model.parameters()):,} parameters")
 
 # %% [markdown]
-# **Predict, then run.** Both are trained the same way, until they no longer improve. Then we give `[MASK] flew her red
-# kite` to the one-directional model. What does it answer?
+# **Predict, then run.** Both are trained the same way, until they no longer improve. Then the one-directional
+# model gets `[MASK] flew her red kite`. What does it answer?
 #
 # - **A** · a girl's name: it has learned that *her* belongs to girls
 # - **B** · any of the eight names, all about equally likely

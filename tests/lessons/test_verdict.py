@@ -36,7 +36,7 @@ def changes(x):
         (lambda x: ..., "open", "Not done yet"),
         (None, "open", "Not done yet"),
         (lambda x: [2.0, 4.0], "wrong", "must be a tensor"),
-        (lambda x: x[:1], "wrong", "must have the shape (2,), and has (1,)"),
+        (lambda x: x[:1], "wrong", "must have the shape (2,), but has (1,)"),
         (lambda x: x / 0, "wrong", "not finite"),
         (3, "wrong", "A function is expected here, not 3"),
     ],

@@ -168,5 +168,5 @@ def test_a_shortened_run_is_not_exported_as_a_whole_one(one_lesson, monkeypatch)
 
 def test_a_lesson_that_is_not_there_is_refused_with_those_that_are(one_lesson, capsys) -> None:
     assert export.main(["99"]) == 2
-    assert "no lesson begins with 99; there are 01_masked_diffusion" in capsys.readouterr().err
+    assert "no lesson begins with 99; the lessons are 01_masked_diffusion" in capsys.readouterr().err
     assert not export.PAGES.exists()

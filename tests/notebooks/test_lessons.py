@@ -198,4 +198,4 @@ def test_a_kept_run_of_other_cells_is_not_taken(tmp_path, monkeypatch) -> None:
 
 def test_a_lesson_that_is_not_there_is_refused_with_those_that_are(capsys) -> None:
     assert execute.main(["99"]) == 2
-    assert "no lesson begins with 99; there are 0" in capsys.readouterr().err
+    assert "no lesson begins with 99; the lessons are 0" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The checkers of the exercises, one module a lesson; each runs cases the reader has not seen.
+"""The checkers of the exercises, one module per lesson; each runs cases that the reader has not seen.
 
 from diffuapriel.lessons import check
 check.mask_exactly(my_function)       "Right.", or a hint, never the solution

@@ -19,7 +19,7 @@ def _random(*shape: int, seed: int) -> Tensor:
 
 
 def _ahead(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The convolution of the reverse direction: tap j of K looks K - 1 - j places ahead."""
+    """The convolution of the reverse direction: tap j of K looks K - 1 - j positions ahead."""
     taps, length = weight.shape[0], x.shape[1]
     padded = F.pad(x, (0, 0, 0, taps - 1))
     return bias + sum(weight[j] * padded[:, taps - 1 - j : taps - 1 - j + length] for j in range(taps))
@@ -41,24 +41,24 @@ def look_ahead(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
             moved = run(answer, pushed, weight, bias) - out
             require(
                 moved[:, -2].abs().max() > 1e-6,
-                "The last token changed, and the output at the place before it did not. Is it looking ahead?",
+                "When the last token changes, the output at the position before it does not. Does it look ahead?",
             )
             pushed = x.clone()
             pushed[:, 0] += 1
             moved = run(answer, pushed, weight, bias) - out
             require(
                 moved[:, 1:].abs().max() < 1e-5,
-                "The first token changed, and outputs behind it moved. Nothing may look back.",
+                "When the first token changes, outputs after it change too. No output may look back.",
             )
         alone = run(answer, x[:, -1:], weight, bias)  # a row of one token: the last tap and the bias
         require(
             close(alone, x[:, -1:] * weight[-1] + bias, abs=1e-5),
-            f"In a row of one token, only the tap that looks 0 places ahead counts: j = K - 1, here {taps - 1}. "
+            f"In a row of one token, only the tap that looks 0 positions ahead counts: j = K - 1, here {taps - 1}. "
             "And the bias is added once.",
         )
         require(
             close(out, _ahead(x, weight, bias), abs=1e-5),
-            f"With K = {taps}, tap j must meet the token K - 1 - j places ahead, zeros beyond the end. "
+            f"With K = {taps}, tap j must multiply the token K - 1 - j positions ahead, zero beyond the end. "
             "Compare with look_back of the flipped row, flipped back.",
         )
 
@@ -72,11 +72,7 @@ def _half_block(
 @checker
 def half_block(answer: Callable[..., Tensor]) -> None:
     """`answer(x, branch, shift, scale, gate)`: x + gate * branch(norm(x) (1 + scale) + shift)."""
-    batch, length, d_model = (
-        3,
-        3,
-        8,
-    )  # batch = length: a vector on the wrong axis does not stop, it must be found
+    batch, length, d_model = 3, 3, 8  # batch = length: a vector on the wrong axis raises no error
 
     def branch(v: Tensor) -> Tensor:
         return torch.tanh(v.roll(1, 1) + 0.5 * v)
@@ -90,30 +86,30 @@ def half_block(answer: Callable[..., Tensor]) -> None:
 
     require(
         close(out(shift, scale, none), x, abs=1e-6),
-        "With a gate of zero the half block must be the identity: x comes back as it was.",
+        "With a gate of zero the half block must be the identity: it must return x unchanged.",
     )
     one = torch.ones(batch, d_model)
     require(
         close(out(none, none, one), x + branch(rms_norm(x)), abs=1e-5),
         "With shift and scale zero and a gate of one it must be x + branch(rms_norm(x)). "
-        "A scale of zero leaves the norm as it is; and it is x that is added, not its norm.",
+        "A scale of zero leaves the norm unchanged. And add x itself, not its norm.",
     )
     require(
         close(out(shift, none, one), _half_block(x, branch, shift, none, one), abs=1e-5),
-        "The shift is not where it belongs. It is added before the branch, and text i of the batch has shift[i], "
+        "The shift is in the wrong place. It is added before the branch, and text i of the batch has shift[i], "
         "the same for all its tokens.",
     )
     require(
         close(out(none, scale, one), _half_block(x, branch, none, scale, one), abs=1e-5),
-        "The scale is not where it belongs: the norm times (1 + scale), with scale[i] for text i.",
+        "The scale is in the wrong place: it must be the norm times (1 + scale), with scale[i] for text i.",
     )
     require(
         close(out(shift, scale, one), _half_block(x, branch, shift, scale, one), abs=1e-5),
-        "Shift and scale are right one by one, not together: first times (1 + scale), then plus shift.",
+        "Shift and scale are each right alone, but not together: first times (1 + scale), then plus shift.",
     )
     require(
         close(out(shift, scale, gate), _half_block(x, branch, shift, scale, gate), abs=1e-5),
-        "The gate multiplies what the branch gives, and nothing else; text i has gate[i].",
+        "The gate multiplies the output of the branch and nothing else; text i has gate[i].",
     )
 
 
@@ -128,18 +124,18 @@ def mamba_block_parameters(answer: Callable[[int, int, int], int]) -> None:
         heads = got(d, N, H + 1) - got(d, N, H)
         require(
             heads == 2 * d,
-            f"One head more adds one dt in each of two directions, made from d = {d} numbers: {2 * d} entries. "
+            f"One more head adds one dt in each of two directions, computed from d = {d} numbers: {2 * d} entries. "
             f"Yours adds {heads:g}.",
         )
         state = got(d, N + 1, H) - got(d, N, H)
         require(
             state == 4 * d,
-            f"A state larger by one makes B and C longer by one, in each of two directions: {4 * d} entries "
-            f"at d = {d}. Yours grows by {state:g}.",
+            f"Increasing the state size by one makes B and C longer by one in each of two directions: {4 * d} "
+            f"entries at d = {d}. Yours grows by {state:g}.",
         )
         square = (got(d, N, H) - 4 * d * N - 2 * d * H) / d**2
         require(
             square == 16,
-            f"B, C and dt are right. What remains, for z, x, out_proj and the MLP, is {square:g} d²; it should come "
-            "to more or less than that. Which of them does each direction have for itself, and how wide is it?",
+            f"B, C and dt are right. The rest, for z, x, out_proj and the MLP, comes to {square:g} d², which is not "
+            "right. Which of them does each direction have for itself, and how wide is it?",
         )

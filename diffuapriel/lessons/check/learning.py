@@ -27,25 +27,25 @@ def closest_shape(answer: Callable[[Callable[[int, int], int], int, list], tuple
         (by_depth, _count(64, 5), (64, 5), "One of the shapes hits the target exactly."),
         (by_depth, _count(64, 4) + 500, (64, 4), "The closest shape may be a little below the target."),
         (by_depth, _count(64, 4) - 500, (64, 4), "The closest shape may be a little above the target."),
-        (by_depth, 1, (64, 1), "A target below all shapes: the smallest is the closest."),
-        (by_depth, 10**9, (64, 8), "A target above all shapes: the largest is the closest."),
+        (by_depth, 1, (64, 1), "If the target is below all counts, the smallest shape is the closest."),
+        (by_depth, 10**9, (64, 8), "If the target is above all counts, the largest shape is the closest."),
         (
             by_both[::-1],
             _count(48, 6) + 300,
             (48, 6),
-            "The list need not be in order, and the width varies too.",
+            "The list may be in any order, and d_model varies too.",
         ),
     ]
     for shapes, target, wanted, hint in cases:
         got = run(answer, _count, target, list(shapes))
         require(
             isinstance(got, (tuple, list)) and tuple(got) in shapes,
-            f"One of the given shapes is expected, a pair such as {shapes[0]}, not {got!r}.",
+            f"Return one of the given shapes, a pair such as {shapes[0]}, not {got!r}.",
         )
         require(
             tuple(got) == wanted,
             f"{hint} For the target {target:,} you took {tuple(got)} with {_count(*got):,} parameters; "
-            f"another one is closer.",
+            f"another shape is closer.",
         )
 
 
@@ -62,10 +62,10 @@ def warmup_cosine(answer: Callable[[int, float, int, int], float]) -> None:
             f"Step 0 of a warm-up of {warmup} should have 1/{warmup} of the peak; yours has {rate(0):.4g} of it. "
             "Steps count from 0.",
         )
-        require(abs(rate(warmup - 1) - 1) < 1e-6, "The last step of the warm-up should have the peak itself.")
+        require(abs(rate(warmup - 1) - 1) < 1e-6, "The last step of the warm-up should have the peak rate.")
         require(
             warmup < 3 or abs(rate(warmup // 2 - 1) - (warmup // 2) / warmup) < 1e-6,
-            "In the warm-up the rate should rise in a straight line.",
+            "In the warm-up the rate should rise linearly.",
         )
         require(
             abs(rate(warmup) - 1) < 1e-6,
@@ -74,7 +74,7 @@ def warmup_cosine(answer: Callable[[int, float, int, int], float]) -> None:
         middle = warmup + (total - warmup) // 2
         require(
             abs(rate(middle) - 0.55) < 1e-6 or total < 10,
-            f"Half of the way down, the rate should be midway between the peak and a tenth of it; yours is "
+            f"Halfway down, the rate should be midway between the peak and a tenth of it; yours is "
             f"{rate(middle):.4g} of the peak.",
         )
         done = (total - 1 - warmup) / (total - warmup)
@@ -89,48 +89,48 @@ def warmup_cosine(answer: Callable[[int, float, int, int], float]) -> None:
         wanted = 0.1 + 0.45 * (1 + torch.tensor(torch.pi * done, dtype=torch.float64).cos().item())
         require(
             abs(rate(quarter) - wanted) < 1e-6,
-            "The ends are right, but the way down is not half a cosine wave.",
+            "Both ends are right, but the curve between them is not half a cosine wave.",
         )
 
 
 @checker
 def paired(answer: Callable[[Tensor, Tensor], tuple[float, float, float]]) -> None:
-    """`answer(a, b)`: the mean of a - b, and its 95 % interval from the differences."""
+    """`answer(a, b)`: the mean of a - b and its 95 % interval, computed from the differences."""
     generator = torch.Generator().manual_seed(8)
     for count, shift in ((900, 0.3), (400, -2.0)):
         story = 10 + 3 * torch.randn(count, generator=generator, dtype=torch.float64)  # hard or easy for both
         a = story + shift + 0.5 * torch.randn(count, generator=generator, dtype=torch.float64)
         b = story + 0.5 * torch.randn(count, generator=generator, dtype=torch.float64)
         got = run(answer, a, b)
-        require(
-            isinstance(got, (tuple, list)) and len(got) == 3, "Three numbers are expected: mean, low, high."
+        require(isinstance(got, (tuple, list)) and len(got) == 3, "Return three numbers: mean, low, high.")
+        mean, low, high = (
+            number(value, what) for value, what in zip(got, ("The mean", "The lower end", "The upper end"))
         )
-        mean, low, high = (number(value, what) for value, what in zip(got, ("the mean", "low", "high")))
         difference = a - b
         true = difference.mean().item()
         require(
             abs(mean + true) > 1e-6 or abs(true) < 1e-6,
-            "The sign is turned around: a - b is wanted, so it is negative where a is the smaller one.",
+            "The sign is reversed: compute a - b, which is negative if a is smaller.",
         )
         require(abs(mean - true) < 1e-6, f"The mean of a - b is {true:.3f}; yours is {mean:.3f}.")
         require(
             low <= mean <= high,
-            "The interval should go from the lower end to the upper, the mean in between.",
+            "The interval should go from the lower end to the upper end, with the mean in between.",
         )
         half, wanted = (high - low) / 2, Z * difference.std().item() / count**0.5
-        apart = Z * ((a.var() + b.var()) / count).sqrt().item()
+        unpaired = Z * ((a.var() + b.var()) / count).sqrt().item()
         require(
-            abs(half / apart - 1) > 0.02,
-            "That is the interval of two separate sets of stories. These are the same stories: what is common to "
-            "a and b should drop out first.",
+            abs(half / unpaired - 1) > 0.02,
+            "That is the interval for two separate sets of stories. These are the same stories: first remove what "
+            "a and b have in common.",
         )
         require(
             abs(half / wanted * count**-0.5 - 1) > 0.02,
-            "That is how much single stories scatter. A mean of many scatters less. By what factor?",
+            "That is the spread of single stories. The mean of many stories varies less. By what factor?",
         )
         require(
             abs(half * Z / wanted - 1) > 0.02,
-            "That is one standard error to either side, which holds the truth in 68 of 100 cases. What is it for 95?",
+            "That is one standard error to either side, which covers the truth in 68 of 100 cases. How many for 95?",
         )
         require(
             abs(half / wanted - 1) < 0.02,

@@ -1,4 +1,4 @@
-"""Lesson 07: units, the cost of an ending, and distinct pieces."""
+"""Lesson 07: units, the cost of an ending, and distinct n-grams."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def units(answer: Callable[[float, int, int], tuple[float, float]]) -> None:
         pair = pair.tolist() if isinstance(pair, Tensor) else pair
         require(
             isinstance(pair, (tuple, list)) and len(pair) == 2,
-            "Answer with two numbers: perplexity, bits per byte.",
+            "Return two numbers: perplexity, bits per byte.",
         )
-        perplexity, bits = number(pair[0], "the perplexity"), number(pair[1], "bits per byte")
+        perplexity, bits = number(pair[0], "The perplexity"), number(pair[1], "The bits per byte")
         asked = f"For {nats:.3f} nats/token, {tokens} tokens and {byte_count} bytes"
         require(
             close(perplexity, math.exp(nats)),
-            f"{asked} your perplexity is {perplexity:.4g}. A model that is as unsure as a choice among V equal "
-            "tokens has log V nats/token, with the natural logarithm, and the perplexity V.",
+            f"{asked} your perplexity is {perplexity:.4g}. A model that is as unsure as a choice among V "
+            "equally likely tokens has log V nats/token, with the natural logarithm, and the perplexity V.",
         )
         text_nats = nats * tokens
         if text_nats:
@@ -39,18 +39,18 @@ def units(answer: Callable[[float, int, int], tuple[float, float]]) -> None:
             )
             require(
                 not close(bits, text_nats * math.log(2) / byte_count),
-                f"{asked} you have {bits:.4g} bits per byte. A fair coin is 0.693 nats, and one bit: which is more?",
+                f"{asked} you have {bits:.4g} bits per byte. A fair coin costs 0.693 nats or 1 bit. Which is larger?",
             )
         require(
             close(bits, text_nats / math.log(2) / byte_count),
             f"{asked} you have {bits:.4g} bits per byte. How many nats does the whole text cost? "
-            "They are shared by all its bytes.",
+            "Divide them among all its bytes.",
         )
 
 
 @checker
 def ending_nats(answer: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """`answer(costs, hidden)`: nats of a whole ending: in each draw the hidden costs times L/l, then the mean."""
+    """`answer(costs, hidden)`: nats of a whole ending: per draw the hidden costs times L/l, then the mean."""
     length = 6
     known = torch.tensor([0.5, 1.0, 0.0, 2.0, 0.25, 1.5])
     draws = [[0], [3, 5], [0, 1, 2, 3, 4, 5], [1, 2, 4]]
@@ -58,46 +58,46 @@ def ending_nats(answer: Callable[[Tensor, Tensor], Tensor]) -> None:
     for row, places in enumerate(draws):
         hidden[row, places] = True
     costs = known + torch.rand(len(draws), length, generator=torch.Generator().manual_seed(3))
-    one = number(run(answer, torch.full((3, length), 0.7), hidden[:3]), "the estimate")
+    one = number(run(answer, torch.full((3, length), 0.7), hidden[:3]), "The estimate")
     require(
         close(one, 0.7 * length),
-        f"Every one of {length} tokens costs 0.7 nats, whatever is hidden. So the ending costs {0.7 * length:.1f}; "
+        f"Each of {length} tokens costs 0.7 nats, whatever is hidden. So the ending costs {0.7 * length:.1f}; "
         f"you have {one:.3f}.",
     )
     garbage = torch.where(hidden, costs, 99.0)
-    got = number(run(answer, garbage, hidden), "the estimate")
+    got = number(run(answer, garbage, hidden), "The estimate")
     require(
         close(got, number(run(answer, torch.where(hidden, costs, 0.0), hidden))),
-        "Your answer depends on the costs of tokens that were visible. Only hidden ones count.",
+        "Your answer depends on the costs of visible tokens. Only hidden tokens count.",
     )
     for row in range(len(draws)):
         count = len(draws[row])
         wanted = costs[row][hidden[row]].sum().item() * length / count
-        got = number(run(answer, costs[row : row + 1], hidden[row : row + 1]), "the estimate")
+        got = number(run(answer, costs[row : row + 1], hidden[row : row + 1]), "The estimate")
         require(
             close(got, wanted),
             f"One draw hides {count} of {length} tokens, and they cost {costs[row][hidden[row]].sum():.3f} together. "
-            f"You make {got:.3f} of it. If so many cost that much, what would all {length} cost?",
+            f"Your estimate is {got:.3f}. If {count} tokens cost that much, what would all {length} cost?",
         )
     wanted = sum(
         costs[r][hidden[r]].sum().item() * length / len(places) for r, places in enumerate(draws)
     ) / len(draws)
-    got = number(run(answer, costs, hidden), "the estimate")
+    got = number(run(answer, costs, hidden), "The estimate")
     require(
         close(got, wanted),
-        f"Each draw alone is right. Together they should give {wanted:.3f}, and you have {got:.3f}. "
-        "Every draw is an estimate of its own, and all count the same.",
+        f"Each single draw is right. Together they should give {wanted:.3f}, but you have {got:.3f}. "
+        "Every draw is a separate estimate, and all of them have the same weight.",
     )
 
 
 @checker
 def distinct(answer: Callable[[Sequence[Sequence[int]], int], float]) -> None:
-    """`answer(rows, n)`: different n-grams of all rows over all their n-grams; none runs over the end of a row."""
+    """`answer(rows, n)`: different n-grams / all n-grams of all rows; none crosses the end of a row."""
     cases = [
         ([[1, 2, 3, 4]], 1, 1.0, "All tokens are different."),
         ([[7, 7, 7, 7]], 1, 1 / 4, "It is the same token four times."),
         ([[1, 2, 1, 2, 1]], 2, 2 / 4, "The pairs are 12, 21, 12, 21."),
-        ([[1, 2, 3], [1, 2, 3]], 2, 2 / 4, "Two rows are the same: the second brings nothing new."),
+        ([[1, 2, 3], [1, 2, 3]], 2, 2 / 4, "Two rows are the same: the second adds nothing new."),
         ([[1, 2, 3, 1, 2, 3, 1]], 2, 3 / 6, "The pairs are 12, 23, 31, and the same again."),
         ([[1, 2], [3, 4]], 2, 1.0, "There are two pairs, 12 and 34."),
         ([[1, 2], [1, 2], [2, 1]], 2, 2 / 3, "The pairs are 12, 12, 21."),
@@ -105,7 +105,7 @@ def distinct(answer: Callable[[Sequence[Sequence[int]], int], float]) -> None:
         ([[1, 2, 2], [3, 3, 3, 3, 3]], 1, 3 / 8, "Eight tokens, three different ones."),
     ]
     for rows, n, wanted, seen in cases:
-        got = number(run(answer, rows, n), "the share")
+        got = number(run(answer, rows, n), "The share")
         require(
             close(got, wanted),
             f"Rows {rows}, n = {n}: you have {got:.3f}. {seen} Are there as many n-grams as you counted?",

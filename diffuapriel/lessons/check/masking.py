@@ -25,35 +25,35 @@ def _generator() -> torch.Generator:
 
 @checker
 def corruption(answer: Callable[[Tensor, Tensor, torch.Generator], Tensor]) -> None:
-    """`answer(ids, t, generator)` hides each token of row i with probability t[i], each for itself."""
+    """`answer(ids, t, generator)` hides each token of row i with probability t[i], independently."""
     ids = _ids()
     for t in (0.0, 0.1, 0.5, 0.9):
         out = tensor(run(answer, ids, torch.full((ROWS,), t), _generator()), (ROWS, LENGTH))
         hidden = out == MASK
-        require(torch.equal(out[~hidden], ids[~hidden]), "What is not hidden must stay as it was.")
+        require(torch.equal(out[~hidden], ids[~hidden]), "Tokens that are not hidden must not change.")
         share = hidden.float().mean().item()
         require(
             abs(share - t) < 0.01,
-            f"At t = {t} the hidden share should be {t}; it is {share:.3f}. What is the chance for one token?",
+            f"At t = {t} the hidden share should be {t}; it is {share:.3f}. With what probability is one token hidden?",
         )
         counts = hidden.sum(1).float()
         spread, wanted = counts.var().item(), LENGTH * t * (1 - t)
         require(
             abs(spread - wanted) <= 0.15 * wanted + 1e-6,
-            "The share is right, but the tokens of a row do not decide each for itself. "
-            "Does every token have a random number of its own?",
+            "The share is right, but the tokens of a row are not hidden independently. "
+            "Does every token have its own random number?",
         )
     times = torch.tensor([0.0, 1.0]).repeat(ROWS // 2)
     hidden = run(answer, ids, times, _generator()) == MASK
     require(
         not hidden[0::2].any() and hidden[1::2].float().mean() > 0.99,
-        "Each row has a time of its own: row i must follow t[i].",
+        "Each row has its own time: row i must use t[i].",
     )
 
 
 @checker
 def mask_exactly(answer: Callable[[Tensor, int, torch.Generator], Tensor]) -> None:
-    """`answer(ids, count, generator)` hides exactly `count` tokens of each row, every choice equally likely."""
+    """`answer(ids, count, generator)` hides exactly `count` tokens per row, every choice equally likely."""
     ids = _ids()
     for count in (0, 1, 7, LENGTH):
         out = tensor(run(answer, ids, count, _generator()), (ROWS, LENGTH))
@@ -61,37 +61,38 @@ def mask_exactly(answer: Callable[[Tensor, int, torch.Generator], Tensor]) -> No
         wrong = (hidden.sum(1) != count).nonzero().flatten().tolist()
         require(
             not wrong,
-            f"Asked for {count} masks per row, row {wrong[0] if wrong else 0} has "
+            f"With {count} masks per row requested, row {wrong[0] if wrong else 0} has "
             f"{int(hidden[wrong[0] if wrong else 0].sum())}.",
         )
-        require(torch.equal(out[~hidden], ids[~hidden]), "What is not hidden must stay as it was.")
-        share = hidden.float().mean(0)  # of each place
+        require(torch.equal(out[~hidden], ids[~hidden]), "Tokens that are not hidden must not change.")
+        share = hidden.float().mean(0)  # at each position
         require(
             (share - count / LENGTH).abs().max() < 0.04,
-            "Some places are hidden more often than others. Every choice of places must be equally likely.",
+            "Some positions are hidden more often than others. Every choice of positions must be equally likely.",
         )
         if 0 < count < LENGTH:
             kinds = len(torch.unique(hidden, dim=0))
-            require(kinds >= min(LENGTH, 100), "Different rows must draw different places.")
+            require(kinds >= min(LENGTH, 100), "Each row must draw its own positions.")
             pairs = (hidden[:, 0] & hidden[:, 1]).float().mean().item()
             wanted = count * (count - 1) / (LENGTH * (LENGTH - 1))
             require(
                 abs(pairs - wanted) < 0.04,
-                "Each place is hidden often enough, but neighbors are hidden together. Places must be drawn singly.",
+                "Each position is hidden often enough, but neighbors are hidden together. "
+                "Draw the positions one by one.",
             )
 
 
 @checker
 def reveal_chance(answer: Callable[[float, float], float]) -> None:
-    """`answer(t, s)`: chance that a token hidden at time t is revealed by the earlier time s."""
+    """`answer(t, s)`: probability that a token hidden at time t is revealed by the earlier time s."""
     asked = [(0.5, 0.0), (0.5, 0.5), (1.0, 0.7), (0.7, 0.2), (0.8, 0.4)]
     got = {(t, s): number(run(answer, t, s)) for t, s in asked}
-    require(abs(got[0.5, 0.0] - 1) < 1e-6, "At time 0 nothing may be left hidden.")
-    require(abs(got[0.5, 0.5]) < 1e-6, "From a time to the same time nothing is revealed.")
+    require(abs(got[0.5, 0.0] - 1) < 1e-6, "At time 0 no token may be hidden.")
+    require(abs(got[0.5, 0.5]) < 1e-6, "If s equals t, nothing is revealed.")
     for t, s in asked[2:]:
         left = t * (1 - got[t, s])  # of all tokens, at time s
         require(
             abs(left - s) < 1e-6,
-            f"At t = {t} a share of {t} is hidden. With your chance a share of {left:.3f} is left at s = {s}; "
-            f"it should be {s}.",
+            f"At t = {t} a share of {t} is hidden. With your probability, a share of {left:.3f} is still hidden at "
+            f"s = {s}; it should be {s}.",
         )

@@ -1,4 +1,4 @@
-"""Lesson 08: a corpus of one's own."""
+"""Lesson 08: the reader's own corpus."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ def _names(count: int, first: int) -> list[str]:
 
 @checker
 def split_by_group(answer: Callable[[list[list[str]], float], tuple[list[str], list[str]]]) -> None:
-    """`answer(groups, share)`: (train, held), whole groups held out, the smallest first, until the share is reached."""
+    """`answer(groups, share)`: (train, validation); the smallest groups are held out until the share is reached."""
     cases = [([5, 1, 3, 1], 0.15), ([4, 4, 1, 7, 2, 2], 0.3), ([1] * 10, 0.2), ([2, 6, 3], 0.18)]
     for sizes, share in cases:
         groups = [_names(size, 10 * i) for i, size in enumerate(sizes)]
         total, given = sum(sizes), [list(names) for names in groups]
         got = run(answer, groups, share)
-        require(groups == given, "Your function changed the groups it was given. Work on lists of your own.")
+        require(groups == given, "Your function changed the groups it was given. Create new lists instead.")
         require(
             isinstance(got, (tuple, list))
             and len(got) == 2
             and all(isinstance(side, (list, tuple, set)) for side in got),
-            "Two lists of names are expected, train and held.",
+            "Return two lists of names: training and validation.",
         )
-        train, held = (list(side) for side in got)
+        train, validation = (list(side) for side in got)
         names = [name for group in groups for name in group]
         require(
-            all(isinstance(name, str) for name in train + held),
-            "The two lists should hold names of files, not groups.",
+            all(isinstance(name, str) for name in train + validation),
+            "The two lists must contain names of files, not groups.",
         )
         require(
-            sorted(train + held) == sorted(names),
-            "Every file must be on exactly one side, and none may be lost.",
+            sorted(train + validation) == sorted(names),
+            "Every file must be in exactly one of the two lists.",
         )
-        torn = [group for group in groups if set(group) & set(train) and set(group) & set(held)]
-        require(not torn, f"A leak: the group {torn[0] if torn else ''} has files on both sides.")
+        split = [group for group in groups if set(group) & set(train) and set(group) & set(validation)]
+        require(not split, f"A leak: the group {split[0] if split else ''} has files in both lists.")
         require(
-            len(held) >= share * total,
-            f"Of {total} files {share:.0%} were to be held out; yours holds out {len(held)}. "
-            "When may the function stop? And which of the two sides is returned first?",
+            len(validation) >= share * total,
+            f"{share:.0%} of {total} files must be held out; yours holds out {len(validation)}. "
+            "When may the function stop? And which of the two lists comes first?",
         )
         wanted = 0
         for size in sorted(sizes):
             wanted += size if wanted < share * total else 0
         require(
-            len(held) == wanted,
+            len(validation) == wanted,
             f"With groups of {', '.join(map(str, sizes))} files and a share of {share:.0%}, {wanted} files are enough; "
-            f"you hold out {len(held)}. Are the smallest groups taken first, and no more than needed?",
+            f"you hold out {len(validation)}. Do you take the smallest groups first, and no more than needed?",
         )
 
 
@@ -71,7 +71,7 @@ def dig(answer: Callable[[str, str, Callable[[str], list[int]]], str]) -> None:
     ]
     for text, word, pattern, piece in cases:
         got = run(answer, text, word, encode)
-        require(isinstance(got, str), f"A text is expected, not {type(got).__name__}.")
+        require(isinstance(got, str), f"Return a text, not {type(got).__name__}.")
         right = pattern.format(len(encode(piece)))
         require(
             word in text.replace(word, "", 1) or word not in got,
@@ -80,35 +80,35 @@ def dig(answer: Callable[[str, str, Callable[[str], list[int]]], str]) -> None:
         front, back = pattern.split("[MASK:{}]")
         require(
             got.startswith(front) and got.endswith(back),
-            f"What stands around the hole must stay as it was, spaces too, and only the first {word!r} goes. From "
-            f"{text!r} you made {got!r}.",
+            f"The text around the hole must not change, including spaces, and only the first {word!r} is replaced. "
+            f"From {text!r} you made {got!r}.",
         )
         require(
             got == right,
-            f"From {text!r} you made {got!r}; the hole has another size or form. "
-            f"Which tokens does the word have in this place, {piece!r}?",
+            f"From {text!r} you made {got!r}; the hole should have another size or form. "
+            f"Which tokens does the word have here, as {piece!r}?",
         )
 
 
 @checker
 def longest_run(answer: Callable[[list[int], list[int]], int]) -> None:
-    """`answer(sample, training)`: the length of the longest piece of `sample` that stands in `training`."""
+    """`answer(sample, training)`: the length of the longest piece of `sample` that occurs in `training`."""
     cases = [
-        ([1, 2, 3], [9, 1, 2, 3, 9], 3, "The whole sample stands in the training text."),
+        ([1, 2, 3], [9, 1, 2, 3, 9], 3, "The whole sample occurs in the training text."),
         ([7, 8], [1, 2, 3], 0, "They have nothing in common."),
-        ([1, 2, 9, 3, 4, 5], [3, 4, 5, 9, 1, 2], 3, "The longest piece may stand at the end of the sample."),
-        ([1, 2, 3, 4], [1, 9, 2, 9, 3, 9, 4], 1, "A run has no gaps."),
-        ([5, 1, 2, 3, 6], [1, 2, 8, 1, 2, 3, 7], 3, "A first, shorter hit must not end the search."),
+        ([1, 2, 9, 3, 4, 5], [3, 4, 5, 9, 1, 2], 3, "The longest piece may be at the end of the sample."),
+        ([1, 2, 3, 4], [1, 9, 2, 9, 3, 9, 4], 1, "A run must be contiguous."),
+        ([5, 1, 2, 3, 6], [1, 2, 8, 1, 2, 3, 7], 3, "A shorter match must not end the search."),
         ([1, 1, 2], [1, 1, 1, 2], 3, "The same token may come several times in a row."),
         ([4, 3, 2, 1], [1, 2, 3, 4], 1, "The order of the tokens matters."),
         ([], [1, 2], 0, "An empty sample."),
         ([1, 2], [], 0, "An empty training text."),
-        ([0, 1, 2, 3, 9], [0, 1, 8, 2, 3, 9], 3, "The places in the two texts need not be the same."),
+        ([0, 1, 2, 3, 9], [0, 1, 8, 2, 3, 9], 3, "The positions in the two texts may differ."),
     ]
     rng = random.Random(4)
     long = [rng.randrange(50) for _ in range(3_000)]
     cases.append(([99, *long[1_234:1_260], 98], long, 26, "A piece from the middle of a long text."))
     for sample, training, wanted, hint in cases:
         got = number(run(answer, list(sample), list(training)))
-        shown = f"sample {sample} in {training}: " if len(training) < 20 else ""
-        require(got == wanted, f"{hint} {shown}the answer is {wanted}, yours is {got:g}.")
+        shown = f"Sample {sample} in {training}: " if len(training) < 20 else ""
+        require(got == wanted, f"{hint} {shown}The answer is {wanted}, yours is {got:g}.")

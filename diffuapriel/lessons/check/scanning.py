@@ -13,7 +13,7 @@ from diffuapriel.lessons.check.verdict import checker, close, number, require, r
 
 __all__ = ["carry", "half_life", "one_step", "reverse_decay"]
 
-P, N = 3, 5  # headdim and state of the cases: unlike, so that an axis in the wrong place shows
+P, N = 3, 5  # headdim and d_state of the cases: different, so that swapped axes are noticed
 
 
 def _random(*shape: int, seed: int = 0) -> Tensor:
@@ -29,7 +29,7 @@ def _number(value: float) -> Tensor:
 
 @checker
 def half_life(answer: Callable[[Tensor, Tensor], Any]) -> None:
-    """`answer(dt, A)`: after how many tokens, at the mean step of dt (length,), half of a memory is left."""
+    """`answer(dt, A)`: the number of tokens after which half is left, at the mean step of dt (length,)."""
     cases = [
         ([0.5], -1.0),
         ([0.1] * 6, -0.2),
@@ -45,7 +45,7 @@ def half_life(answer: Callable[[Tensor, Tensor], Any]) -> None:
         left = math.exp(tokens * steps[0] * rate)
         require(
             abs(left - 0.5) < 1e-3,
-            f"With dt = {steps[0]} at every token and A = {rate}, you say {tokens:.2f} tokens. After so many, "
+            f"With dt = {steps[0]} at every token and A = {rate}, you say {tokens:.2f} tokens. After these, "
             f"exp(tokens x dt x A) = {left:.3f} is left; it should be 0.5.",
         )
     dt, rate = torch.tensor([0.01, 0.3, 0.02, 1.5, 0.05], dtype=torch.float64), -0.7
@@ -53,8 +53,8 @@ def half_life(answer: Callable[[Tensor, Tensor], Any]) -> None:
     left = math.exp(tokens * dt.mean().item() * rate)
     require(
         abs(left - 0.5) < 1e-3,
-        "Right where all steps are equal, not where they differ. The decays multiply, so the steps add up: "
-        "which average of dt belongs here, and where in the formula?",
+        "Right if all steps are equal, but not if they differ. The decays multiply, so the steps add up: "
+        "which average of dt do you need, and where in the formula?",
     )
 
 
@@ -72,12 +72,12 @@ def one_step(answer: Callable[..., tuple[Tensor, Tensor]]) -> None:
     state, _ = _pair(run(answer, h, zero_x, dt, A, B, C, D))
     require(
         close(state, decay * h),
-        "With x = 0 nothing is written, and the old state fades by exp(dt A). Yours becomes something else.",
+        "With x = 0 nothing is written, and the old state fades by exp(dt A). Your new state differs.",
     )
     state, _ = _pair(run(answer, zero_h, x, dt, A, B, C, D))
     require(
         not close(state, torch.outer(x, B)),
-        "With h = 0 the new state is what this token writes. How strongly it writes depends on its dt, too.",
+        "With h = 0 the new state is what this token writes. How strongly it writes also depends on its dt.",
     )
     require(
         close(state, 0.7 * torch.outer(x, B)),
@@ -86,25 +86,25 @@ def one_step(answer: Callable[..., tuple[Tensor, Tensor]]) -> None:
     state, y = _pair(run(answer, h, x, dt, A, B, C, zero))
     require(
         close(state, decay * h + 0.7 * torch.outer(x, B)),
-        "The old state, faded, plus what is written: each alone is right, their sum is not.",
+        "The faded old state and the write are each right, but their sum is not.",
     )
     require(
         not close(y, h @ C),
-        "You read the old state. The output of a token sees what this token has just written.",
+        "You read the old state. The output of a token includes what this token has just written.",
     )
     require(
         close(y, state @ C), "With D = 0 the output must be the new state times C, a sum over the N columns."
     )
     _, y = _pair(run(answer, h, x, dt, A, B, C, D))
-    require(close(y, state @ C + 1.3 * x), "The state is read as it should be. What does D do with x?")
+    require(close(y, state @ C + 1.3 * x), "The state is read correctly. What does D do with x?")
 
 
 def _pair(value: Any) -> tuple[Tensor, Tensor]:
     require(
         isinstance(value, (tuple, list)) and len(value) == 2,
-        "Two things are to be returned: the new state and the output, as in `return h, y`.",
+        "Return two things: the new state and the output, as in `return h, y`.",
     )
-    return tensor(value[0], (P, N), "the new state"), tensor(value[1], (P,), "the output y")
+    return tensor(value[0], (P, N), "The new state"), tensor(value[1], (P,), "The output y")
 
 
 # reverse_decay
@@ -114,12 +114,12 @@ def _pair(value: Any) -> tuple[Tensor, Tensor]:
 def reverse_decay(answer: Callable[[Tensor, Tensor], Tensor]) -> None:
     """`answer(dt, A)`: the decay matrix (length, length) of a scan from the last token to the first."""
     dt, A = _random(7, seed=5).abs() + 0.1, _number(-0.4)
-    L = tensor(run(answer, dt, A), (7, 7), "the matrix")
+    L = tensor(run(answer, dt, A), (7, 7), "The matrix")
     above = torch.ones(7, 7, dtype=torch.bool).triu()
     require(
         not L[~above].any(),
-        "A scan from the last token to the first: output t knows the tokens u from t on, and no earlier one. "
-        "Where must the zeros stand?",
+        "In a scan from the last token to the first, output t knows only the tokens u from t on. "
+        "Where must the zeros be?",
     )
     require(
         close(L.diagonal(), torch.ones(7)),
@@ -129,9 +129,9 @@ def reverse_decay(answer: Callable[[Tensor, Tensor], Tensor]) -> None:
     forward = _wanted_reverse(dt.flip(0), A).flip(0, 1)
     require(
         not close(L, forward.T),
-        "This is the forward matrix, turned over. On the way from token u back to token t the state takes other "
-        "steps than on the way from t to u: the step of the token it arrives at counts, that of the token it "
-        "comes from does not.",
+        "This is the transposed forward matrix. On the way from token u back to token t the state takes other "
+        "steps than on the way from t to u: the step of the token where it arrives counts, the step of the "
+        "token where it starts does not.",
     )
     require(
         close(L, wanted),
@@ -139,18 +139,18 @@ def reverse_decay(answer: Callable[[Tensor, Tensor], Tensor]) -> None:
         "token 1, then at token 0.",
     )
     require(
-        close(tensor(run(answer, dt[:1], A), (1, 1), "the matrix"), 1.0), "A text of one token should give 1."
+        close(tensor(run(answer, dt[:1], A), (1, 1), "The matrix"), 1.0), "A text of one token should give 1."
     )
     long = torch.full((600,), 5.0, dtype=torch.float64)
-    L = tensor(run(answer, long, A), (600, 600), "the matrix of a long text with large steps")
+    L = tensor(run(answer, long, A), (600, 600), "The matrix of a long text with large steps")
     require(
         close(L, _wanted_reverse(long, A)),
-        "Right for a short text, wrong for a long one with large steps: something becomes 0 or overflows on the way.",
+        "Right for a short text, wrong for a long one with large steps: something underflows to 0 or overflows.",
     )
 
 
 def _wanted_reverse(dt: Tensor, A: Tensor) -> Tensor:
-    """Entry (t, u), u no earlier than t: what is left of a state after the steps of tokens u - 1, ..., t."""
+    """Entry (t, u), u >= t: what is left of a state after the steps of tokens u - 1, ..., t."""
     length = len(dt)
     before = torch.cumsum(dt * A, 0) - dt * A  # sum over the tokens before each
     later = torch.ones(length, length, dtype=torch.bool).triu()
@@ -162,7 +162,7 @@ def _wanted_reverse(dt: Tensor, A: Tensor) -> Tensor:
 
 @checker
 def carry(answer: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """`answer(writes, decays)`: the state that enters each chunk, (chunks, P, N); zero enters the first."""
+    """`answer(writes, decays)`: the state that enters each chunk, (chunks, P, N); zero for the first."""
     chunks = 4
     writes = _random(chunks, P, N, seed=6)
     decays = torch.tensor([0.5, 0.1, 0.8, 0.3], dtype=torch.float64)
@@ -174,21 +174,22 @@ def carry(answer: Callable[[Tensor, Tensor], Tensor]) -> None:
     wanted = torch.stack(entering)
     require(
         not close(got, torch.stack([*entering[1:], state])),
-        "These are the states that *leave* the chunks. Asked for are those that enter: chunk c needs what all the "
-        "chunks before it have left behind.",
+        "These are the states that *leave* the chunks. Return those that enter: chunk c needs what all the chunks "
+        "before it have left.",
     )
-    require(not got[0].any(), "Nothing stands before the first chunk, so the state that enters it is zero.")
+    require(not got[0].any(), "Nothing comes before the first chunk, so the state that enters it is zero.")
     require(
         close(got[1], writes[0]),
-        "What enters the second chunk is what the first one wrote, and nothing else.",
+        "The second chunk must get exactly what the first chunk wrote.",
     )
     require(
         close(got[2], decays[1] * writes[0] + writes[1]),
-        "Look at what enters the third chunk. The first chunk's write has crossed the second chunk, and fades by the "
-        "decay of that one; the second chunk's write is fresh.",
+        "Look at the state that enters the third chunk. The first chunk's write has passed through the second chunk "
+        "and fades by its decay; the second chunk's write has not faded.",
     )
     require(
-        close(got, wanted), "The first three are right, the fourth is not: it needs everything before it."
+        close(got, wanted),
+        "The first three states are right, the fourth is not: it needs everything before it.",
     )
     one = tensor(run(answer, writes[:1], decays[:1]), (1, P, N))
-    require(not one.any(), "With a single chunk nothing is handed on: zero enters it.")
+    require(not one.any(), "With a single chunk, the entering state must be zero.")

@@ -20,12 +20,12 @@ def exponent(answer: Callable[[Sequence[float], Sequence[float]], float]) -> Non
         got = number(run(answer, list(lengths), ms))
         require(
             abs(got - 1 / k) > 1e-3 or k == 1,
-            f"For times that grow as length^{k:g} it gives {got:.3f}, which is the slope of length over time.",
+            f"For times that grow as length^{k:g} you get {got:.3f}, which is the slope of length over time.",
         )
         require(
             abs(got - k) < 1e-3,
             f"For times of exactly 7 · length^{k:g} the exponent is {k:g}; yours is {got:.3f}. "
-            "Are both lists taken to logarithms of the same base, and both means taken off?",
+            "Did you take logarithms with the same base of both lists, and subtract both means?",
         )
     for lengths, ms in (
         ([128, 256, 512, 4_096], [3.0, 5.0, 9.0, 200.0]),
@@ -37,7 +37,7 @@ def exponent(answer: Callable[[Sequence[float], Sequence[float]], float]) -> Non
         assert wanted is not None
         require(
             abs(got - wanted) < 1e-3,
-            f"Where the points do not lie on a line, the slope is {got:.3f} instead of {wanted:.3f}. "
+            f"For points that are not on a line, your slope is {got:.3f} instead of {wanted:.3f}. "
             "Every point counts in least squares, not only the first and the last.",
         )
 
@@ -61,33 +61,33 @@ def crossing(answer: Callable[[Sequence[float], Sequence[float], Sequence[float]
         require(
             before <= got <= after,
             f"For lengths {lengths} with times {a} and {b} the faster one changes between {before} and {after}; "
-            f"yours is {got:.1f}.",
+            f"your crossing is at {got:.1f}.",
         )
         require(
             got not in (before, after),
-            f"{got:g} is a length that was measured. The curves cross between {before} and {after}: draw the line.",
+            f"{got:g} is a measured length. The curves cross between {before} and {after}: draw the line.",
         )
         require(
             abs(got / wanted - 1) < 1e-4,
-            f"Between {before} and {after} is right; but {got:.1f} is not where the line on log axes meets zero. "
-            "Are lengths and times both taken to logarithms? Does the share of the way start at the shorter length?",
+            f"Between {before} and {after} is right, but {got:.1f} is not where the line on log axes crosses zero. "
+            "Did you take logarithms of lengths and times? Is the share measured from the shorter length?",
         )
 
 
 @checker
 def attention_multiply_adds(answer: Callable[[int, int], int]) -> None:
-    """`answer(d, L)`: multiply-adds of one token in a Transformer block, 12 d^2 + 2 L d."""
+    """`answer(d, L)`: multiply-adds per token in a Transformer block, 12 d^2 + 2 L d."""
     for d, L in ((64, 1_000), (10, 7), (512, 65_536), (3, 1)):
         grows = number(run(answer, d, L + 1)) - number(run(answer, d, L))
         require(
             math.isclose(grows, 2 * d),
-            f"One token more in the text adds one key and one value to be met: at d = {d} that is 2 d = {2 * d} "
-            f"multiply-adds for each token. Yours adds {grows:g}."
+            f"One more token in the text adds one key and one value: at d = {d} that is 2 d = {2 * d} "
+            f"multiply-adds per token. Yours adds {grows:g}."
             + (" Count for one token, not for all of them." if grows > 4 * d else ""),
         )
         matrices = (number(run(answer, d, L)) - 2 * L * d) / d**2
         require(
             math.isclose(matrices, 12, rel_tol=1e-6),
-            f"The attention itself is right. The matrices come to {matrices:g} d². How many are d by d, and how large "
-            "are the two of an MLP that is 4 times as wide inside?",
+            f"The attention itself is right. Your matrices come to {matrices:g} d². How many are d by d, and how large "
+            "are the two matrices of an MLP that is 4 times as wide inside?",
         )

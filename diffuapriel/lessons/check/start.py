@@ -1,4 +1,4 @@
-"""Lesson 00: a canvas, and what is masked on it."""
+"""Lesson 00: a canvas and its masks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from diffuapriel.tokenizer import get_tokenizer
 
 __all__ = ["canvas_text", "count_masks"]
 
-MOST_TOKENS = 128  # of a canvas: so long were the texts of the bundled model's training
+MAX_TOKENS = 128  # of a canvas: the length of the bundled model's training texts
 
 
 @checker
@@ -24,13 +24,13 @@ def count_masks(answer: Callable[[Canvas], Any]) -> None:
         "Tom had a [MASK:7] and a kite.": "one hole of seven masks",
         "[MASK] and [MASK:3] met [MASK:5]": "three holes",
         "Tom had a kite.": "no hole",
-        "[MASK:30]": "masks and nothing else",
+        "[MASK:30]": "only masks",
     }
     for text, what in cases.items():
         canvas = Canvas.from_text(text, tokenizer)
         _compare(answer, canvas, f"the canvas {text!r} ({what})")
     canvas = Canvas.from_text("Tom had", tokenizer, length=40)
-    _compare(answer, canvas, "the canvas 'Tom had' of 40 tokens, whose end is filled up with masks")
+    _compare(answer, canvas, "the canvas 'Tom had' with 40 tokens, padded with masks")
     ids = torch.tensor([9, 9, 5, 9])
     canvas = Canvas(ids, torch.tensor([False, False, True, False]), mask_id=9)
     _compare(answer, canvas, "a canvas of another tokenizer, whose [MASK] has the id 9")
@@ -38,7 +38,7 @@ def count_masks(answer: Callable[[Canvas], Any]) -> None:
     _compare(
         answer,
         canvas,
-        "a canvas on which one token was filled in earlier (it is not a [MASK], and not fixed either)",
+        "a canvas where one token has been filled in (it is neither a [MASK] nor fixed)",
     )
 
 
@@ -46,12 +46,13 @@ def _compare(answer: Callable[[Canvas], Any], canvas: Canvas, what: str) -> None
     wanted = sum(id_ == canvas.mask_id for id_ in canvas.ids.tolist())
     result = run(answer, canvas)
     require(
-        not isinstance(result, bool), "The answer must be a number. True and False say whether, not how many."
+        not isinstance(result, bool),
+        "The answer must be a number. True and False say whether there are masks, not how many.",
     )
     got = number(result)
     require(
         got == wanted,
-        f"On {what}, you count {got:g}. The canvas has {len(canvas)} tokens; compare each of them with the id of "
+        f"In {what}, you count {got:g}. The canvas has {len(canvas)} tokens; compare each of them with the id of "
         "[MASK], canvas.mask_id.",
     )
 
@@ -60,7 +61,7 @@ def _compare(answer: Callable[[Canvas], Any], canvas: Canvas, what: str) -> None
 def canvas_text(answer: Callable[[], str]) -> None:
     """`answer()`: a text with something given, then one hole of two masks or more, then something given again."""
     text = run(answer)
-    require(isinstance(text, str), f"A text is expected, in quotation marks, not {type(text).__name__}.")
+    require(isinstance(text, str), f"Return a text in quotation marks, not {type(text).__name__}.")
     try:
         canvas = Canvas.from_text(text, get_tokenizer("gpt2-4k"))
     except ValueError as error:
@@ -71,16 +72,16 @@ def canvas_text(answer: Callable[[], str]) -> None:
         "There is no hole in this text. A hole is written in square brackets with capital letters: [MASK:4].",
     )
     starts = sum(now and not before for before, now in zip([False, *masked], masked))
-    require(starts == 1, f"There are {starts} holes in this text. Leave one.")
-    require(sum(masked) > 1, "The hole has one mask. Make room for two or more, with a colon and a number.")
-    require(not masked[0], "Nothing is given before the hole. Let the text begin with a word of yours.")
-    require(not masked[-1], "Nothing is given after the hole. Let the text go on behind it.")
+    require(starts == 1, f"There are {starts} holes in this text. Leave only one.")
+    require(sum(masked) > 1, "The hole has one mask. Make it two or more, with a colon and a number.")
+    require(not masked[0], "Nothing is given before the hole. Begin the text with a word of your own.")
+    require(not masked[-1], "Nothing is given after the hole. Add some text after it.")
     before, after = text[: text.index("[MASK")], text[text.rindex("]") + 1 :]
     require(
         any(c.isalpha() for c in before) and any(c.isalpha() for c in after),
-        "On each side of the hole a word should be given, so that there is something to fit in with.",
+        "Give at least one word on each side of the hole, so that the model has something to fit.",
     )
     require(
-        len(canvas) <= MOST_TOKENS,
-        f"This canvas has {len(canvas):,} tokens. Keep it to {MOST_TOKENS} or fewer, so that it is soon filled.",
+        len(canvas) <= MAX_TOKENS,
+        f"This canvas has {len(canvas):,} tokens. Keep it to {MAX_TOKENS} or fewer, so that it is filled quickly.",
     )

@@ -1,8 +1,8 @@
-"""How a checker answers: right, not yet with a hint, or not done yet. It never stops the notebook.
+"""The verdict of a checker: right, not yet (with a hint), or not done yet. It never stops the notebook.
 
 A checker is a function of the reader's answer that calls `require` and `run`; `@checker` turns it into one that
-returns a `Verdict`. Three things are the same for all: an answer that is still None is not done; an exception in
-the reader's function becomes a hint that names it; and a function that changes what it was given is told so.
+returns a `Verdict`. Every checker treats three cases alike: an answer that is still None is not done, an exception
+in the reader's function becomes a hint that names it, and a function that changes its input gets a hint about that.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ COLORS = {"right": "#2e8b57", "wrong": "#c77700", "open": "#888888"}
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a checker found; true where the answer is right. Shows itself at the end of a cell."""
+    """The result of a check; true if the answer is right. Displays itself at the end of a cell."""
 
     state: str  # "right", "wrong" or "open"
     text: str
@@ -39,11 +39,13 @@ class Verdict:
 
 
 RIGHT = Verdict("right", "Right.")
-OPEN = Verdict("open", "Not done yet. Write your lines above and run both cells again, or go on without.")
+OPEN = Verdict(
+    "open", "Not done yet. Write your lines above and run both cells again, or skip this exercise."
+)
 
 
 class Wrong(Exception):
-    """An answer is not right; the text is the hint."""
+    """The answer is wrong; the message is the hint."""
 
 
 class NotDone(Exception):
@@ -75,7 +77,7 @@ def require(condition: object, hint: str) -> None:
 
 
 def run(answer: Callable[..., Any], *given: Any, **options: Any) -> Any:
-    """What the reader's function makes of `given`. Raises `Wrong` where it fails or changes a tensor it was given."""
+    """Call the reader's function. Raises `Wrong` if it fails or changes a tensor it was given."""
     require(callable(answer), f"A function is expected here, not {_short(answer)}.")
     before = [value.clone() if isinstance(value, Tensor) else None for value in given]
     name = getattr(answer, "__name__", "your function")
@@ -83,7 +85,9 @@ def run(answer: Callable[..., Any], *given: Any, **options: Any) -> Any:
         result = answer(*given, **options)
     except Exception as error:
         inputs = ", ".join(_short(value) for value in given)
-        raise Wrong(f"{name} stopped with {type(error).__name__}: {error}\nIt was given {inputs}.") from error
+        raise Wrong(
+            f"{name} stopped with {type(error).__name__}: {error}\nIts input was {inputs}."
+        ) from error
     if result is None or result is ...:
         raise NotDone
     for value, old in zip(given, before):
@@ -92,19 +96,19 @@ def run(answer: Callable[..., Any], *given: Any, **options: Any) -> Any:
     return result
 
 
-def tensor(value: Any, shape: tuple[int, ...], what: str = "the answer") -> Tensor:
-    """`value` as a tensor of this shape. Raises `Wrong` where it is none, or of another shape, or not finite."""
+def tensor(value: Any, shape: tuple[int, ...], what: str = "The answer") -> Tensor:
+    """`value` as a tensor of this shape. Raises `Wrong` if it is no tensor, has another shape or is not finite."""
     if isinstance(value, (int, float)) and shape == ():
         value = torch.tensor(float(value))
     if not isinstance(value, Tensor):
         raise Wrong(f"{what} must be a tensor, not {_short(value)}.")
-    require(tuple(value.shape) == shape, f"{what} must have the shape {shape}, and has {tuple(value.shape)}.")
+    require(tuple(value.shape) == shape, f"{what} must have the shape {shape}, but has {tuple(value.shape)}.")
     require(value.isfinite().all(), f"{what} has entries that are not finite (inf or nan).")
     return value
 
 
-def number(value: Any, what: str = "the answer") -> float:
-    """`value` as a float. Raises `Wrong` where it is no finite number."""
+def number(value: Any, what: str = "The answer") -> float:
+    """`value` as a float. Raises `Wrong` if it is not a finite number."""
     if isinstance(value, Tensor) and value.numel() == 1:
         value = value.item()
     require(isinstance(value, (int, float)), f"{what} must be a number, not {_short(value)}.")
@@ -114,7 +118,7 @@ def number(value: Any, what: str = "the answer") -> float:
 
 
 def close(got: Any, wanted: Any, rel: float = 1e-4, abs: float = 1e-6) -> bool:
-    """Whether two numbers or tensors agree, up to rounding."""
+    """Whether two numbers or tensors agree up to rounding."""
     return torch.allclose(
         torch.as_tensor(got, dtype=torch.float64),
         torch.as_tensor(wanted, dtype=torch.float64),
@@ -124,7 +128,7 @@ def close(got: Any, wanted: Any, rel: float = 1e-4, abs: float = 1e-6) -> bool:
 
 
 def _short(value: Any) -> str:
-    """A value in a few words, for a hint."""
+    """A short description of a value, for a hint."""
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
     text = repr(value)
