@@ -5,9 +5,8 @@ among the sets of that size:
 
     nats  =  E  L/l  sum over S of  -log p(x_i | prompt, the answer outside S)   >=   -log P(answer | prompt)
 
-This is the order-agnostic bound (arXiv:1310.1757, arXiv:2406.03736): the mean cost over all orders in which the answer
-can be revealed one token at a time. A uniform distribution over V tokens costs exactly L log V. With only
-<|endoftext|> as the prompt it is the NELBO of a text, written for counts instead of times.
+This is the bound of masks.py, given a prompt: the mean cost over all orders in which the answer can be revealed one
+token at a time. Without a prompt it is the NELBO of a text. A uniform distribution over V tokens costs exactly L log V.
 
 `num_mc_samples` sets are evaluated, with l stratified. An answer that has no more sets than that (2^L - 1; up to 7
 tokens for 128 samples) is evaluated on every set once, weighted by its probability: the exact expectation, at a lower
@@ -32,8 +31,7 @@ from torch import Tensor
 
 from diffuapriel.data.base import random_stream
 from diffuapriel.diffusion.objective import DenoiserLike
-from diffuapriel.diffusion.schedule import EPS
-from diffuapriel.evaluation.surprisal import draw_masks
+from diffuapriel.evaluation.masks import draw_masks, masked_log_probs, masked_nats
 from diffuapriel.options import check_least
 
 Pair = tuple[Sequence[int], Sequence[int]]  # the ids of a prompt and of its answer
@@ -82,7 +80,8 @@ def score_answers(
         done = 0
         for rows in _batches(_all_sets(texts, num_mc_samples, seed), batch_size):
             within, sets, weights = zip(*rows)
-            nats = _masked_nats(denoiser, texts, list(within), torch.stack(sets))
+            masked = torch.stack(sets).to(texts.device)
+            nats = masked_nats(denoiser, texts.ids[list(within)], masked, mask_id)
             for place, weight, value in zip(within, weights, nats.tolist()):
                 terms[place].append(weight * value)
             while done < len(group) and len(terms[done]) == _set_count(texts.answers[done], num_mc_samples):
@@ -121,10 +120,7 @@ class _Texts:
 
     def ask(self, denoiser: DenoiserLike, within: list[int], masked: Tensor) -> Tensor:
         """Log-probabilities (masked.sum(), clean tokens) where `masked` (rows, length) hides texts `within`."""
-        share = masked.double().mean(1)
-        sigma = -torch.log1p(-share.clamp_max(1 - EPS)).float()
-        logits = denoiser(self.ids[within].masked_fill(masked, self.mask_id), sigma, masked)
-        return torch.log_softmax(logits[:, : self.mask_id].float(), -1)
+        return masked_log_probs(denoiser, self.ids[within], masked, self.mask_id)
 
 
 def _groups(pairs: Sequence[Pair]) -> list[list[int]]:
@@ -154,7 +150,8 @@ def _all_sets(texts: _Texts, samples: int, seed: int) -> Iterator[tuple[int, Ten
             weights = [1 / (size * math.comb(tokens, size)) for size in chosen.sum(1).tolist()]
         else:
             key = random_stream(seed, *map(int, prompt), "answer", *map(int, answer))
-            chosen = draw_masks(tokens, torch.Generator().manual_seed(key.getrandbits(63)), samples)
+            generator = torch.Generator().manual_seed(key.getrandbits(63))
+            (chosen,) = draw_masks(tokens, samples, generator)
             weights = [tokens / size / samples for size in chosen.sum(1).tolist()]
         for masked, weight in zip(F.pad(chosen, (texts.length - tokens, 0)), weights):
             yield place, masked, weight
@@ -163,15 +160,6 @@ def _all_sets(texts: _Texts, samples: int, seed: int) -> Iterator[tuple[int, Ten
 def _batches(rows: Iterator[Any], size: int) -> Iterator[list[Any]]:
     while batch := list(itertools.islice(rows, size)):
         yield batch
-
-
-def _masked_nats(denoiser: DenoiserLike, texts: _Texts, within: list[int], masked: Tensor) -> Tensor:
-    """(rows,) float64 on the CPU: -log p summed over the masked tokens of each row. masked: (rows, length) bool."""
-    where = masked.to(texts.device)
-    log_probs = texts.ask(denoiser, within, where)
-    nats = -log_probs.gather(1, texts.ids[within][where][:, None])[:, 0].double()
-    rows = where.nonzero()[:, 0]
-    return nats.new_zeros(len(within)).index_add_(0, rows, nats).cpu()
 
 
 def _is_greedy(denoiser: DenoiserLike, texts: _Texts, within: list[int]) -> list[bool]:

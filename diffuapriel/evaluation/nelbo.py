@@ -1,7 +1,15 @@
 """The NELBO of validation text in nats/token, its confidence interval, and its distance from the entropy.
 
-Each sequence is scored at `num_mc_samples` noise levels, stratified over [1e-3, 1]. Sequences are independent, so the
-interval is over sequences, each averaged over its noise levels; it covers the variance of the text and of the noise.
+Each sequence is scored under `num_mc_samples` random masks, by one of two estimators:
+
+    counts   l of the L tokens are masked, l stratified over 1 to L, with the weight L/l (masks.py). Unbiased, and
+             the same number as `surprisal.score_text` and `likelihood.score_answers` estimate
+    mdlm     times t, stratified over [T_MIN, 1], and each token is masked with probability 1 - alpha(t), as in MDLM.
+             For comparison with its papers only: it is truncated (diffusion/objective.py) and so not a bound. A
+             uniform model gets 0.999 log V under `log-linear` and 0.998 log V under `quadratic`
+
+Sequences are independent, so the interval is over sequences, each averaged over its masks; it covers the variance of
+the text and of the masks.
 
 On tales the exact log-probability of every story is known. The entropy below is summed over the same stories that
 were scored, so the variance of the text cancels in the difference to the NELBO (a paired comparison), and the excess
@@ -29,12 +37,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffuapriel.config import ESTIMATORS
 from diffuapriel.data.base import Corpus
 from diffuapriel.data.tales import TalesCorpus, shortest_window
 from diffuapriel.device import device_of
 from diffuapriel.diffusion.objective import T_MIN, DenoiserLike, nelbo
-from diffuapriel.diffusion.schedule import get_schedule
+from diffuapriel.diffusion.schedule import Schedule, get_schedule
 from diffuapriel.evaluation.interval import ratio_interval
+from diffuapriel.evaluation.masks import draw_masks, masked_nats, stratified
 from diffuapriel.ops.document_ids import make_document_ids
 from diffuapriel.options import check_least
 
@@ -65,6 +75,7 @@ class NelboEstimate:
     length: int
     num_mc_samples: int
     tokens: int
+    estimator: str = "mdlm"  # the only one when estimates without this key were written
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> NelboEstimate:
@@ -87,30 +98,31 @@ class NelboEstimate:
         lines.append(f"perplexity   {self.perplexity:.3f} or less          [{low:.3f}, {high:.3f}]")
         low, high = self.bits_per_byte_ci95
         lines.append(f"bits/byte    {self.bits_per_byte:.4f} or less         [{low:.4f}, {high:.4f}]")
+        unit = {"counts": "masks each", "mdlm": "noise levels each (MDLM's estimator)"}[self.estimator]
         lines.append(
-            f"over         {self.num_sequences} sequences of {self.length} tokens, "
-            f"{self.num_mc_samples} noise levels each"
+            f"over         {self.num_sequences} sequences of {self.length} tokens, {self.num_mc_samples} {unit}"
         )
         return "\n".join(lines)
 
 
 @dataclass(frozen=True)
 class SequenceScores:
-    """The cost of each sequence, all (num_sequences,) float64: nats (mean over noise levels), entropies (exact nats,
-    NaN if unknown), and the tokens and bytes of text that nats are divided by."""
+    """The cost of each sequence, all (num_sequences,) float64: nats (mean over masks), entropies (exact nats, NaN if
+    unknown), and the tokens and bytes of text that nats are divided by."""
 
     nats: Tensor
     entropies: Tensor
     tokens: Tensor
     text_bytes: Tensor
+    num_mc_samples: int
+    estimator: str
 
 
 def evaluate_nelbo(
-    denoiser: DenoiserLike, corpus: Corpus, *, length: int, num_mc_samples: int = 8, **which: Any
+    denoiser: DenoiserLike, corpus: Corpus, *, length: int, **options: Any
 ) -> NelboEstimate:
     """Score validation sequences of the corpus; arguments and errors are those of `score_sequences`."""
-    scores = score_sequences(denoiser, corpus, length=length, num_mc_samples=num_mc_samples, **which)
-    return estimate(scores, length, num_mc_samples)
+    return estimate(score_sequences(denoiser, corpus, length=length, **options), length)
 
 
 @torch.no_grad()
@@ -124,26 +136,32 @@ def score_sequences(
     batch_size: int = 16,
     split: str = "validation",
     seed: int = 0,
+    estimator: str = "counts",
     schedule: str = "log-linear",
     document_boundaries: bool = False,
     on_batch: Callable[[int], None] | None = None,
 ) -> SequenceScores:
-    """Score `num_sequences` sequences of `length` tokens at `num_mc_samples` noise levels each.
+    """Score `num_sequences` sequences of `length` tokens under `num_mc_samples` masks each.
 
-    The same seed scores the same sequences under the same noise, so two models can be compared pair by pair.
+    The same seed scores the same sequences under the same masks, so two models can be compared pair by pair.
 
     Args:
+        estimator: "counts" or "mdlm"; see the module's docstring.
+        schedule: of the times that "mdlm" draws.
         document_boundaries: the denoiser is told where documents end, as in a training that kept them apart. The
             entropy, which includes the information in these ends, is then unknown.
         on_batch: called with the number of sequences done.
 
-    Raises ValueError for a count below 1, and for a single sequence, which has no interval.
+    Raises ValueError for a count below 1, for an unknown estimator, and for a single sequence, which has no interval.
     """
+    if estimator not in ESTIMATORS:
+        raise ValueError(f"estimator is {estimator!r}; permitted: {', '.join(ESTIMATORS)}")
     check_least(2, num_sequences=num_sequences)
     check_least(num_mc_samples=num_mc_samples, batch_size=batch_size)
     device = device_of(denoiser)
     noise = get_schedule(schedule)
-    generator = torch.Generator(device).manual_seed(seed)
+    # Counts are drawn on the CPU: the same masks on every device.
+    generator = torch.Generator("cpu" if estimator == "counts" else device).manual_seed(seed)
     byte_counts, mask_id = _byte_counts(corpus), corpus.tokenizer.mask_id
     nats, entropies, tokens, text_bytes = [], [], [], []
     for step in range(math.ceil(num_sequences / batch_size)):
@@ -152,26 +170,62 @@ def score_sequences(
             corpus, step, split=split, batch_size=batch_size, length=length, seed=seed
         )
         ids = ids[:rows].to(device)
-        strata = _stratified(rows, num_mc_samples, generator)
         document_ids = None
         if document_boundaries:
             document_ids = make_document_ids(ids, corpus.tokenizer.eos_id)
             entropy = torch.full_like(entropy, math.nan)
-        scores = [
-            nelbo(denoiser, ids, noise, mask_id, t=t, generator=generator, document_ids=document_ids).nats
-            for t in strata.unbind(1)
-        ]
-        nats.append(torch.stack(scores).double().mean(0).cpu())
+        uses = {"generator": generator, "mask_id": mask_id, "document_ids": document_ids}
+        if estimator == "counts":
+            nats.append(_by_counts(denoiser, ids, num_mc_samples, **uses))
+        else:
+            nats.append(_by_times(denoiser, ids, num_mc_samples, noise, **uses))
         entropies.append(entropy[:rows])
         tokens.append(counted[:rows])
         text_bytes.append(byte_counts[ids.cpu()].sum(1).double())
         if on_batch:
             on_batch(step * batch_size + rows)
-    return SequenceScores(*map(torch.cat, (nats, entropies, tokens, text_bytes)))
+    return SequenceScores(*map(torch.cat, (nats, entropies, tokens, text_bytes)), num_mc_samples, estimator)
 
 
-def estimate(scores: SequenceScores, length: int, num_mc_samples: int) -> NelboEstimate:
-    """Sum up scored sequences of `length` tokens, `num_mc_samples` noise levels each."""
+def _by_counts(
+    denoiser: DenoiserLike,
+    ids: Tensor,
+    samples: int,
+    *,
+    generator: torch.Generator,
+    mask_id: int,
+    document_ids: Tensor | None,
+) -> Tensor:
+    """Mean of L/l x nats of the masked tokens over `samples` masks per row of ids (rows, L), (rows,) float64."""
+    rows, length = ids.shape
+    total = torch.zeros(rows, dtype=torch.float64)
+    for masked in draw_masks(length, samples, generator, rows=rows).unbind(1):
+        nats = masked_nats(denoiser, ids, masked.to(ids.device), mask_id, document_ids)
+        total += nats * length / masked.sum(1)
+    return total / samples
+
+
+def _by_times(
+    denoiser: DenoiserLike,
+    ids: Tensor,
+    samples: int,
+    schedule: Schedule,
+    *,
+    generator: torch.Generator,
+    mask_id: int,
+    document_ids: Tensor | None,
+) -> Tensor:
+    """Mean of MDLM's estimate over `samples` times per row of ids (rows, length), (rows,) float64."""
+    times = T_MIN + (1 - T_MIN) * stratified(len(ids), samples, generator).to(torch.float32)
+    scores = [
+        nelbo(denoiser, ids, schedule, mask_id, t=t, generator=generator, document_ids=document_ids).nats
+        for t in times.unbind(1)
+    ]
+    return torch.stack(scores).cpu().double().mean(0)
+
+
+def estimate(scores: SequenceScores, length: int) -> NelboEstimate:
+    """Sum up scored sequences of `length` tokens."""
     nats, entropies, tokens = scores.nats, scores.entropies, scores.tokens
     mean, ci95 = ratio_interval(nats, tokens)
     known = not bool(entropies.isnan().any())
@@ -189,8 +243,9 @@ def estimate(scores: SequenceScores, length: int, num_mc_samples: int) -> NelboE
         excess_nelbo_ci95=excess_ci95,
         num_sequences=len(nats),
         length=length,
-        num_mc_samples=num_mc_samples,
+        num_mc_samples=scores.num_mc_samples,
         tokens=int(tokens.sum()),
+        estimator=scores.estimator,
     )
 
 
@@ -206,15 +261,6 @@ def _batch(corpus: Corpus, step: int, **which: Any) -> tuple[Tensor, Tensor, Ten
     ids = corpus.batch(step, **which)
     nan = torch.full((len(ids),), math.nan, dtype=torch.float64)
     return ids, nan, torch.full_like(nan, ids.shape[1])
-
-
-def _stratified(rows: int, samples: int, generator: torch.Generator) -> Tensor:
-    """Noise levels (rows, samples) in [1e-3, 1], stratified within each row and, for each sample, over the rows."""
-    uniform = torch.rand(rows, samples, generator=generator, device=generator.device)
-    row = torch.arange(rows, device=generator.device)[:, None]
-    sample = torch.arange(samples, device=generator.device)
-    within = (uniform + row) / rows  # each row in its own part of the stratum
-    return T_MIN + (1 - T_MIN) * (sample + within) / samples
 
 
 def _byte_counts(corpus: Corpus) -> Tensor:

@@ -1,14 +1,12 @@
 """The surprisal of a given text under a masked diffusion model: in total, and token by token.
 
-A round draws `MASKS` numbers l, stratified over 1 to n, and for each a random set of l of the n tokens to mask:
+A round draws `MASKS` sets of l of the n tokens to mask, with l stratified over 1 to n (masks.py):
 
     surprisal of token i   mean over l and over sets that hold i of  -log p(x_i | the tokens outside the set)    nats
     NELBO per token       mean over l and sets of the mean of -log p over the set                      nats/token
 
-The mean surprisal is the NELBO. Both are the order-agnostic bound (arXiv:1310.1757, arXiv:2406.03736),
-n x NELBO >= -log P(text), with equality if the model's conditional distributions are consistent with one another. The
-denoiser gets the noise level of the share l/n, as in sampling. A small set says little about most tokens, so each
-term is weighted by n/l; under a uniform distribution over V tokens the surprisal is exactly log V.
+The mean surprisal is the NELBO. A small set says little about most tokens, so each term is weighted by n/l; under a
+uniform distribution over V tokens the surprisal is exactly log V.
 
 A model of short stories was trained on windows padded with <|endoftext|>, so a story without padding is out of its
 distribution. The padding is scored with the text, and its nats are divided among the tokens of the text, which keeps
@@ -29,8 +27,8 @@ import torch
 from torch import Tensor
 
 from diffuapriel.diffusion.objective import DenoiserLike
-from diffuapriel.diffusion.schedule import EPS
 from diffuapriel.evaluation.interval import Z
+from diffuapriel.evaluation.masks import draw_masks, masked_log_probs
 from diffuapriel.options import check_least
 
 MASKS = 16  # sets per round
@@ -81,21 +79,11 @@ def score_text(
     generator = torch.Generator().manual_seed(seed)  # the same masks on every device
     sums = _Sums(text)
     for _ in range(rounds):
-        masked = draw_masks(len(ids), generator)  # (MASKS, length)
+        (masked,) = draw_masks(len(ids), MASKS, generator)  # (MASKS, length)
         for rows in masked.split(batch_size):
-            sigma = -torch.log1p(-rows.double().mean(1).clamp_max(1 - EPS))
-            where = rows.to(device)
-            logits = denoiser(text.where(~where, mask_id), sigma.float().to(device), where)
-            sums.add(rows, torch.log_softmax(logits[:, :mask_id].float(), -1))
+            log_probs = masked_log_probs(denoiser, text.expand(len(rows), -1), rows.to(device), mask_id)
+            sums.add(rows, log_probs)
         yield sums.score(len(ids) - filling)
-
-
-def draw_masks(length: int, generator: torch.Generator, count: int = MASKS) -> Tensor:
-    """(count, length) bool: a set per row; the size of set k is from the k-th of `count` strata of 1 to `length`."""
-    uniform = (torch.rand(count, generator=generator) + torch.arange(count)) / count
-    sizes = 1 + (uniform.double() * length).long().clamp_max(length - 1)
-    ranks = torch.rand(count, length, generator=generator).argsort(1).argsort(1)
-    return ranks < sizes[:, None]
 
 
 class _Sums:

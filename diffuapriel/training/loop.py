@@ -2,7 +2,7 @@
 
     ids          (rows of this rank, length) int64: a batch, which is a function of (seed, step)
     t            one noise level per row, stratified over all rows of the step
-    loss         the NELBO in nats/token, over all tokens (diffusion/objective.py)
+    loss         MDLM's bound in nats/token, over all tokens, truncated at T_MIN (diffusion/objective.py)
     ema          moving average of the weights: what is validated, sampled from and kept
     processes    the processes that share the run, one by default (distributed.py)
 
@@ -257,6 +257,7 @@ def validate(
 ) -> NelboEstimate:
     """Score the averaged weights on validation sequences, the same ones every time, and redraw the curve.
 
+    The estimate is the one of `evaluate`, by counts: unbiased, and the same number under every schedule.
     Every rank scores all of them. There are few, so the ranks agree without communication.
     """
     with ema.applied(), torch.compiler.set_stance("force_eager"):
@@ -267,7 +268,6 @@ def validate(
             num_sequences=config.num_validation_sequences,
             num_mc_samples=4 if state.finished else 1,
             batch_size=min(config.batch_size, config.num_validation_sequences),
-            schedule=config.schedule,
             document_boundaries=config.document_boundaries,
         )
     log.write_validation(state.step, estimate, seconds=state.seconds)

@@ -65,7 +65,7 @@ class Recipe:
     options: dict[str, Any]
     level: int | None = 3  # of the tales; None for other text, whose samples cannot be judged
     num_sequences: int = 1024  # validation sequences for the NELBO
-    num_mc_samples: int = 8  # noise levels per sequence
+    num_mc_samples: int = 8  # random masks per sequence
     stories: int = 500  # minimum number of samples
     batch_size: int = 256  # of the measurements
     tokenizer: str | None = None  # in place of the preset's

@@ -70,6 +70,37 @@ class Lookup:
         return tuple(ids[len(prompt) :])
 
 
+class Context:
+    """Logits that are a random linear function of every token in sight: cheap, and no order agrees with another."""
+
+    def __init__(self, length: int, seed: int = 0, scale: float = 0.5) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.weight = scale * torch.randn(length, V + 1, length, V + 1, generator=generator)
+
+    def __call__(self, ids: Tensor, sigma: Tensor, positions: Tensor | None = None) -> Tensor:
+        assert positions is not None and torch.equal(positions, ids == MASK)
+        share = positions.double().mean(1).clamp_max(1 - 1e-3)
+        torch.testing.assert_close(sigma.double(), -torch.log1p(-share), atol=1e-5, rtol=0)
+        seen = torch.nn.functional.one_hot(ids, V + 1).float()  # (rows, length, V + 1)
+        return torch.einsum("blv,lvmw->bmw", seen, self.weight)[positions]
+
+    def cost_over_all_orders(self, text: Sequence[int]) -> float:
+        """Mean cost in nats of revealing the text one token at a time, over every order, set by set."""
+        length = len(text)
+        sets = torch.tensor(list(itertools.product((False, True), repeat=length)))[1:]
+        ids = torch.tensor(text).expand(len(sets), -1).masked_fill(sets, MASK)
+        sigma = -torch.log1p(-sets.double().mean(1).clamp_max(1 - 1e-3))
+        log_probs = self(ids, sigma, sets)[:, :V].double().log_softmax(-1)
+        nats = torch.zeros(sets.shape, dtype=torch.float64)
+        nats[sets] = -log_probs.gather(1, torch.tensor(text).expand(len(sets), -1)[sets][:, None])[:, 0]
+        left = {(False,) * length: 0.0}  # cost of the tokens that are still masked
+        for held, costs in zip(sets.tolist(), nats.tolist()):  # every set after its subsets
+            members = [i for i in range(length) if held[i]]
+            after = [left[tuple(h and j != i for j, h in enumerate(held))] for i in members]
+            left[tuple(held)] = sum(costs[i] + rest for i, rest in zip(members, after)) / len(members)
+        return left[(True,) * length]
+
+
 def even(vocab_size: int):
     """A denoiser that spreads evenly over the clean tokens."""
 

@@ -63,6 +63,19 @@ def heldout(books: str) -> list[str]:
         return [json.loads(line)["text"] for line in stream][-4:]
 
 
+def test_the_estimator_is_an_option_and_named_in_the_report(checkpoint, books, capsys):
+    command = ["evaluate", checkpoint, "--corpus", books, "--sequences", "4", "--mc-samples", "2"]
+
+    def likelihood(*options: str) -> dict:
+        assert main([*command, "--json", *options]) == 0
+        return json.loads(capsys.readouterr().out)["likelihood"]
+
+    counts, mdlm = likelihood(), likelihood("--estimator", "mdlm")
+    assert (counts["estimator"], mdlm["estimator"]) == ("counts", "mdlm")
+    assert counts["nats_per_token"] != mdlm["nats_per_token"]
+    assert likelihood("--estimator", "counts") == counts
+
+
 def test_tales_have_no_xz(checkpoint, capsys):
     command = [
         "evaluate",

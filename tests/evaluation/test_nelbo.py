@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from diffuapriel.checkpoint import inspect_checkpoint
+from diffuapriel.config import SCHEDULES
 from diffuapriel.data.registry import open_corpus
-from diffuapriel.evaluation.interval import ratio_interval, wilson_interval
-from diffuapriel.evaluation.nelbo import RENAMED, NelboEstimate, _stratified, evaluate_nelbo
+from diffuapriel.diffusion.schedule import get_schedule
+from diffuapriel.evaluation.interval import Z, ratio_interval, wilson_interval
+from diffuapriel.evaluation.nelbo import RENAMED, NelboEstimate, evaluate_nelbo
 from diffuapriel.tales import language as tales
 from diffuapriel.tokenizer import get_tokenizer
 
@@ -70,10 +72,14 @@ def uniform(vocab_size: int):
     return denoise
 
 
-def test_an_exact_model_of_dependent_letters_gets_its_entropy_within_the_interval():
-    generator = torch.Generator().manual_seed(3)
-    table = torch.rand(V, V, V, generator=generator).pow(6)  # strongly dependent
-    table /= table.sum()
+@pytest.fixture(scope="module")
+def dependent() -> Tensor:
+    table = torch.rand(V, V, V, generator=torch.Generator().manual_seed(3)).pow(6)
+    return table / table.sum()
+
+
+def test_an_exact_model_of_dependent_letters_gets_its_entropy_within_the_interval(dependent):
+    table = dependent
     entropy = -(table * table.log()).sum().item() / 3  # nats per letter
     independent = sum(
         -(m * m.log()).sum().item() for m in (table.sum((1, 2)), table.sum((0, 2)), table.sum((0, 1)))
@@ -96,9 +102,9 @@ def test_an_exact_model_of_dependent_letters_gets_its_entropy_within_the_interva
     assert estimate.entropy is None and estimate.excess_nelbo is None
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says():
-    table = torch.full((V, V, V), 1 / V**3)
-    hits = 0
+def test_the_interval_covers_the_truth_as_often_as_it_says(dependent):
+    table, hits = dependent, 0
+    entropy = -(table * table.log()).sum().item() / 3
     for seed in range(60):
         estimate = evaluate_nelbo(
             exact_denoiser(table),
@@ -109,7 +115,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
             batch_size=64,
             seed=seed,
         )
-        hits += estimate.ci95[0] < math.log(V) < estimate.ci95[1]
+        hits += estimate.ci95[0] < entropy < estimate.ci95[1]
     assert hits >= 52  # 95 % of 60 is 57
 
 
@@ -125,9 +131,50 @@ def test_a_uniform_model_of_tales_costs_log_V_for_every_token_of_the_window():
         batch_size=64,
     )
     per_window_token = estimate.nats_per_token * estimate.tokens / (256 * 32)
-    assert per_window_token == pytest.approx(math.log(tokenizer.vocab_size - 1), rel=0.02)
+    assert per_window_token == pytest.approx(math.log(tokenizer.vocab_size - 1), rel=1e-6)
     low, high = estimate.ci95
     assert low < math.log(tokenizer.vocab_size - 1) * 256 * 32 / estimate.tokens < high
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_uniform_model_costs_exactly_log_V_by_counts_and_the_truncated_share_by_times(schedule):
+    """By times, m runs from 1 - alpha(T_MIN) to 1 - EPS only, divided by 1 - T_MIN."""
+    corpus = ToyCorpus(torch.full((V, V, V), 1 / V**3))
+
+    def measure(estimator: str, num_sequences: int, num_mc_samples: int):
+        return evaluate_nelbo(
+            uniform(V + 2),
+            corpus,
+            length=3,
+            num_sequences=num_sequences,
+            num_mc_samples=num_mc_samples,
+            batch_size=num_sequences,
+            estimator=estimator,
+            schedule=schedule,
+        )
+
+    counted = measure("counts", 8, 3)
+    assert counted.nats_per_token == pytest.approx(math.log(V + 1), rel=1e-6)
+    assert counted.ci95 == pytest.approx([math.log(V + 1)] * 2, rel=1e-6)
+    assert counted.estimator == "counts" and "noise levels" not in counted.table()
+
+    timed = measure("mdlm", 16384, 64)
+    alpha = get_schedule(schedule).alpha(torch.tensor([1e-3, 1.0], dtype=torch.float64))
+    truncated = ((alpha[0] - alpha[1]) / (1 - 1e-3)).item() * math.log(V + 1)
+    error = (timed.ci95[1] - timed.ci95[0]) / (2 * Z)
+    assert abs(timed.nats_per_token - truncated) < 4 * error
+    assert timed.estimator == "mdlm" and "noise levels" in timed.table()
+
+
+def test_the_truncated_shares_are_those_that_the_documentation_gives():
+    times = torch.tensor([1e-3, 1.0], dtype=torch.float64)
+    shares = [-get_schedule(name).alpha(times).diff().item() / (1 - 1e-3) for name in SCHEDULES]
+    assert dict(zip(SCHEDULES, (round(share, 3) for share in shares))) == {
+        "log-linear": 0.999,
+        "cosine": 1.0,
+        "polynomial": 1.0,
+        "quadratic": 0.998,
+    }
 
 
 def test_the_floor_is_the_exact_cost_of_the_very_stories_in_the_windows():
@@ -180,8 +227,8 @@ def test_windows_too_short_for_whole_stories_have_no_floor():
     assert estimate.entropy is None and estimate.tokens == 2 * 64
 
 
-def test_the_same_seed_scores_the_same_windows_under_the_same_noise():
-    table = torch.full((V, V, V), 1 / V**3)
+def test_the_same_seed_scores_the_same_windows_under_the_same_noise(dependent):
+    table = dependent
 
     def measure(seed: int):
         return evaluate_nelbo(
@@ -197,19 +244,17 @@ def test_the_same_seed_scores_the_same_windows_under_the_same_noise():
     assert measure(1) == measure(1) != measure(2)
 
 
-def test_noise_levels_are_stratified_within_each_window_and_over_the_windows():
-    t = _stratified(8, 4, torch.Generator().manual_seed(0))
-    assert t.shape == (8, 4) and t.min() >= 1e-3 and t.max() <= 1
-    u = (t - 1e-3) / (1 - 1e-3)
-    assert all(sorted((row * 4).long().tolist()) == [0, 1, 2, 3] for row in u)
-    assert sorted((u.flatten() * 32).long().tolist()) == list(range(32))
-
-
 @pytest.mark.parametrize("name, least", [("num_sequences", 2), ("num_mc_samples", 1), ("batch_size", 1)])
 def test_counts_out_of_range_are_refused(name, least):
     table = torch.full((V, V, V), 1 / V**3)
     with pytest.raises(ValueError, match=f"{name} is 0; it must be {least} or more"):
         evaluate_nelbo(exact_denoiser(table), ToyCorpus(table), **{"length": 3, name: 0})
+
+
+def test_an_unknown_estimator_is_refused():
+    table = torch.full((V, V, V), 1 / V**3)
+    with pytest.raises(ValueError, match="estimator is 'times'; permitted: counts, mdlm"):
+        evaluate_nelbo(exact_denoiser(table), ToyCorpus(table), length=3, estimator="times")
 
 
 def test_wilson_intervals_are_the_published_ones():
@@ -235,4 +280,5 @@ def test_the_estimates_of_bundled_checkpoints_are_read():
     """Their config.json was written with the older keys."""
     estimate = NelboEstimate.from_dict(inspect_checkpoint("tales-diffuapriel").extra["evaluation"])
     assert estimate.num_sequences == 1024 and estimate.num_mc_samples == 16
+    assert estimate.estimator == "mdlm", "they were measured before there was another"
     assert estimate.excess_nelbo == pytest.approx(estimate.nats_per_token - estimate.entropy)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffuapriel.evaluation.surprisal import MASKS, draw_masks, score_text
+from diffuapriel.evaluation.surprisal import MASKS, score_text
 
 V, MASK = 4, 5  # letters; the tokens are the letters, <|endoftext|> and [MASK]
 N = 5  # letters of a word
@@ -112,15 +112,6 @@ def test_the_score_so_far_arrives_after_every_round_and_the_same_seed_repeats_it
     assert scores != list(score_text(exact(table), [0, 1, 2, 3, 0], MASK, rounds=3, seed=1))
     widths = [score.ci95[1] - score.ci95[0] for score in scores]
     assert widths[2] < widths[0]
-
-
-def test_the_size_of_the_sets_is_uniform_and_one_comes_from_every_stratum():
-    generator = torch.Generator().manual_seed(0)
-    sizes = torch.stack([draw_masks(2 * MASKS, generator).sum(1) for _ in range(200)])
-    assert ((sizes - 1) // 2 == torch.arange(MASKS)).all()  # two sizes a stratum
-    shares = torch.stack([draw_masks(6, generator).double().mean(0) for _ in range(200)]).mean(0)
-    assert shares.tolist() == pytest.approx([3.5 / 6] * 6, abs=0.03)
-    assert draw_masks(1, generator).all()
 
 
 def test_the_denoiser_is_told_the_noise_level_of_what_is_masked():

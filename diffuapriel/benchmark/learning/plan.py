@@ -90,7 +90,7 @@ class StudyPlan:
     length: int = option(128, least=2, help="tokens per sequence")
     batch_size: int = option(32, least=1, help="sequences per update")
     sequences: int = option(512, least=2, flags=("--windows",), help="validation sequences")
-    mc_samples: int = option(8, least=1, flags=("--draws",), help="noise levels per validation sequence")
+    mc_samples: int = option(8, least=1, flags=("--draws",), help="random masks per validation sequence")
     stories: int = option(200, least=0, help="stories to draw from a model of tales")
     device: str = option("auto", help="cpu, cuda or mps; auto: CUDA if available")
     precision: str = option("float32", choices=("float32", "bf16"), help="of the matrix products")

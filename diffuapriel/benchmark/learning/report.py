@@ -50,11 +50,15 @@ def text(result: dict[str, Any], picture: str = "") -> str:
         rates = (
             f"Learning rates chosen with {plan['sweep_tokens']:,} tokens from {factors} times the default."
         )
+    estimators = sorted(
+        {run["likelihood"].get("estimator", "mdlm") for entry in result["entries"] for run in entry["runs"]}
+    )
     blocks = [
         f"# {plan['study'].capitalize()} on {plan['corpus']}, {plan['preset']}",
         f"{plan['tokens']:,} tokens per run, sequences of {plan['length']}, batches of {plan['batch_size']}, seeds "
         f"{', '.join(map(str, plan['seeds']))}; the same data, order and noise for all. {rates} "
-        f"Validation: {plan['sequences']:,} sequences, {plan['mc_samples']} noise levels each. "
+        f"Validation: {plan['sequences']:,} sequences, {plan['mc_samples']} random masks each "
+        f"(estimator: {', '.join(estimators)}). "
         f"Trained on {result['machine']} with PyTorch {result['torch']}.",
         table(result),
         *sentences(result),
@@ -62,7 +66,7 @@ def text(result: dict[str, Any], picture: str = "") -> str:
     if picture:
         blocks += [
             f"![Validation NELBO against tokens and seconds]({picture})",
-            f"The curves are of {min(CURVE_SEQUENCES, plan['sequences'])} sequences at one noise level each and count "
+            f"The curves are of {min(CURVE_SEQUENCES, plan['sequences'])} sequences under one mask each and count "
             "all tokens, padding included; the table counts the text's own tokens, of all sequences.",
         ]
     return "\n\n".join([*blocks, "Made by", f"    {command(plan)}"]) + "\n"

@@ -131,6 +131,7 @@ def run_once(
     if not result.finished:
         return None
     asked = {"sequences": plan.sequences, "mc_samples": plan.mc_samples, "stories": plan.stories}
+    asked["estimator"] = "counts"  # scores written before by MDLM's estimator are measured again
     file = home / "score.json"
     score = rename_keys(read_json(file), OLD_KEYS) if file.exists() else {}
     if score.pop("asked", None) != asked:
@@ -152,7 +153,7 @@ def measure(plan: StudyPlan, checkpoint: Path) -> dict[str, Any]:
         batch_size=plan.batch_size,
     )
     found: dict[str, Any] = {
-        "likelihood": estimate(scores, plan.length, plan.mc_samples).to_dict(),
+        "likelihood": estimate(scores, plan.length).to_dict(),
         "nats": scores.nats.tolist(),
         "sequence_tokens": scores.tokens.tolist(),
     }
@@ -174,7 +175,7 @@ def curve(home: Path, plan: StudyPlan) -> dict[str, list[float]]:
     """Validation NELBO over training: tokens, seconds and nats/token of all tokens, from the run's log.
 
     Only points at regular steps count, which all runs share: not one at an interruption, and not the last one, which
-    averages several noise levels per sequence and would look like a jump.
+    averages several masks per sequence and would look like a jump.
     """
     config = plan.train_config(plan.entries[0])
     every, last = config.validate_every, config.planned_steps
