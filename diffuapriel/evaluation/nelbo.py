@@ -118,9 +118,7 @@ class SequenceScores:
     estimator: str
 
 
-def evaluate_nelbo(
-    denoiser: DenoiserLike, corpus: Corpus, *, length: int, **options: Any
-) -> NelboEstimate:
+def evaluate_nelbo(denoiser: DenoiserLike, corpus: Corpus, *, length: int, **options: Any) -> NelboEstimate:
     """Score validation sequences of the corpus; arguments and errors are those of `score_sequences`."""
     return estimate(score_sequences(denoiser, corpus, length=length, **options), length)
 
@@ -184,7 +182,14 @@ def score_sequences(
         text_bytes.append(byte_counts[ids.cpu()].sum(1).double())
         if on_batch:
             on_batch(step * batch_size + rows)
-    return SequenceScores(*map(torch.cat, (nats, entropies, tokens, text_bytes)), num_mc_samples, estimator)
+    return SequenceScores(
+        nats=torch.cat(nats),
+        entropies=torch.cat(entropies),
+        tokens=torch.cat(tokens),
+        text_bytes=torch.cat(text_bytes),
+        num_mc_samples=num_mc_samples,
+        estimator=estimator,
+    )
 
 
 def _by_counts(

@@ -130,8 +130,12 @@ def run_once(
     result = train(plan.train_config(entry, factor, seed, str(home)), progress=progress)
     if not result.finished:
         return None
-    asked = {"sequences": plan.sequences, "mc_samples": plan.mc_samples, "stories": plan.stories}
-    asked["estimator"] = "counts"  # scores written before by MDLM's estimator are measured again
+    asked: dict[str, Any] = {
+        "sequences": plan.sequences,
+        "mc_samples": plan.mc_samples,
+        "stories": plan.stories,
+    }
+    asked["estimator"] = "counts"  # older scores are by MDLM's estimator, and are measured again
     file = home / "score.json"
     score = rename_keys(read_json(file), OLD_KEYS) if file.exists() else {}
     if score.pop("asked", None) != asked:
