@@ -273,7 +273,7 @@ guess_2.reveal("B", "Every text is charged at least its true cost, so some proba
 # The mean of the logarithms is never above the logarithm of the mean (Jensen's inequality). That is why the bound is a
 # bound, and it is looser the more the orders disagree.
 #
-# Is this the NELBO of lesson 01, with *t* and 1/*t*? Let us estimate that one with the package's function. It is made for
+# Is this the NELBO of lesson 01, with *t* and 1/*t*? Let us estimate that with the package's function. It is made for
 # training: to keep 1/*t* and the noise level finite, it draws no *t* below 0.001, and hides a token with probability
 # 0.999 at most. As a measurement that is a little too low, because a thousandth at each end is never charged. So
 # `evaluate_nelbo` draws the **number** *l* of hidden tokens instead, 1 to *L* equally often, with the weight *L*/*l*.
