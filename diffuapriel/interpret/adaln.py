@@ -6,6 +6,7 @@ off, a scale of zero leaves its input unchanged. Without time conditioning every
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -50,12 +51,11 @@ def modulation_over_time(denoiser: Denoiser, t: Tensor, schedule: Schedule) -> T
         sizes = [tensor[:, 0].cpu().double().square().mean(-1).sqrt() for tensor in inputs[1]]
         seen.append(torch.stack(sizes).unflatten(0, (len(SUBLAYERS), len(MODULATIONS))))
 
-    hooks = [block.register_forward_pre_hook(note) for block in denoiser.blocks]
     device = denoiser.embedding.weight.device
-    try:  # the modulation does not depend on the text, so one token is enough
-        ids = torch.full((len(t), 1), denoiser.config.mask_id, device=device)
+    # The modulation does not depend on the text, so one token is enough.
+    ids = torch.full((len(t), 1), denoiser.config.mask_id, device=device)
+    with ExitStack() as hooks:
+        for block in denoiser.blocks:
+            hooks.enter_context(block.register_forward_pre_hook(note))
         denoiser.hidden(ids, schedule.sigma(t.float()).to(device))
-    finally:
-        for hook in hooks:
-            hook.remove()
     return torch.stack(seen)

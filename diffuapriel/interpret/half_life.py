@@ -12,6 +12,7 @@ drop it at the next; the half-life is an average over the text.
 from __future__ import annotations
 
 import math
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -34,19 +35,16 @@ class LayerHalfLives:
 def head_half_lives(denoiser: Denoiser, ids: Tensor, sigma: float) -> list[LayerHalfLives]:
     """The half-lives of every Mamba layer on `ids` (length,), in order; empty for a Transformer."""
     found: list[LayerHalfLives] = []
-    hooks = []
-    for layer, mixer in enumerate(block.mixer for block in denoiser.blocks):
-        if isinstance(mixer, BidirectionalMamba2):
+    layers = {block.mixer: layer for layer, block in enumerate(denoiser.blocks)}
 
-            def note(module: BidirectionalMamba2, inputs: tuple[Tensor, ...], layer: int = layer) -> None:
-                found.append(LayerHalfLives(layer, half_lives(module, inputs[0]).cpu()))
+    def note(module: BidirectionalMamba2, inputs: tuple[Tensor, ...]) -> None:
+        found.append(LayerHalfLives(layers[module], half_lives(module, inputs[0]).cpu()))
 
-            hooks.append(mixer.register_forward_pre_hook(note))
-    try:
+    with ExitStack() as hooks:
+        for mixer in layers:
+            if isinstance(mixer, BidirectionalMamba2):
+                hooks.enter_context(mixer.register_forward_pre_hook(note))
         denoiser.hidden(ids[None], torch.tensor([sigma], device=ids.device))
-    finally:
-        for hook in hooks:
-            hook.remove()
     return found
 
 

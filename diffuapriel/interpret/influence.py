@@ -49,13 +49,9 @@ def gradient_influence(denoiser: Denoiser, ids: Tensor, position: int, sigma: fl
         embedded.append(output.detach().requires_grad_())
         return embedded[0]
 
-    hook = denoiser.embedding.register_forward_hook(take)
-    try:
-        with torch.enable_grad():
-            logits = denoiser(asked[None], level, where[None])[0, : denoiser.config.mask_id]
-            (gradient,) = torch.autograd.grad(logits.max(), embedded)
-    finally:
-        hook.remove()
+    with denoiser.embedding.register_forward_hook(take), torch.enable_grad():
+        logits = denoiser(asked[None], level, where[None])[0, : denoiser.config.mask_id]
+        (gradient,) = torch.autograd.grad(logits.max(), embedded)
     token, probability = _prediction(logits)
     return Influence(gradient[0].cpu().double().norm(dim=-1), token, probability)
 
@@ -95,11 +91,7 @@ def _model_inputs(
     if not 0 <= position < len(ids):
         raise ValueError(f"position is {position}; the text has the positions 0 to {len(ids) - 1}")
     where = torch.arange(len(ids), device=ids.device) == position
-    return (
-        ids.masked_fill(where, denoiser.config.mask_id),
-        where,
-        torch.tensor([sigma], device=ids.device),
-    )
+    return (ids.masked_fill(where, denoiser.config.mask_id), where, torch.tensor([sigma], device=ids.device))
 
 
 def _prediction(logits: Tensor) -> tuple[int, float]:

@@ -46,9 +46,8 @@ def show(figure: go.Figure, alt: str = "") -> None:
         figure.update_layout(margin_t=60 if _text(layout.title) else 30)  # no room for a missing title
     png = base64.b64encode(picture(figure)).decode()
     words = html.escape(alt or describe(figure), quote=True)
-    if (
-        plotly.io.renderers.default == JUPYTER
-    ):  # its own `display` imports nbformat first, which takes a second
+    if plotly.io.renderers.default == JUPYTER:
+        # The renderer's own `display` imports nbformat first, which takes a second.
         display({"application/vnd.plotly.v1+json": json.loads(str(figure.to_json()))}, raw=True)
     else:
         display(figure)
@@ -96,9 +95,8 @@ def _draw(axes: Axes, trace: Any, bars: int) -> None:
         axes.set_xticks(range(len(trace.x)), [str(x) for x in trace.x])
     elif trace.type == "heatmap":
         scale = trace.colorscale or plotly.colors.get_colorscale("Plasma")
-        colors = LinearSegmentedColormap.from_list(
-            "scale", [(share, _color(color)) for share, color in scale]
-        )
+        stops = [(share, _color(color)) for share, color in scale]
+        colors = LinearSegmentedColormap.from_list("scale", stops)
         limits = {"vmin": trace.zmin, "vmax": trace.zmax}
         image = axes.imshow(trace.z, aspect="auto", origin="lower", cmap=colors, **limits)
         axes.figure.colorbar(image, ax=axes)

@@ -12,6 +12,8 @@ there than most generations.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -45,7 +47,9 @@ class Engine:
         self.model = model
         self.config = model.config
         self.head = model.head
-        self._graphs: dict[tuple[int, int], _HiddenGraph] = {}  # by (batch, length)
+        self._graphs: dict[
+            tuple[int, ...], tuple[Tensor, Tensor, Callable[[], None], Tensor]
+        ] = {}  # by shape
 
     @torch.inference_mode()
     def __call__(self, ids: Tensor, sigma: Tensor, positions: Tensor | None = None) -> Tensor:
@@ -68,25 +72,15 @@ class Engine:
         """
         if not ids.is_cuda:
             return self.hidden(ids, sigma)
-        shape = (ids.shape[0], ids.shape[1])
-        if shape not in self._graphs:
-            self._graphs[shape] = _HiddenGraph(self.model, ids, sigma)
-        return self._graphs[shape](ids, sigma)
+        if ids.shape not in self._graphs:
+            inputs = ids.clone(), sigma.clone()
+            self._graphs[ids.shape] = *inputs, *record(lambda: self.model.hidden(*inputs), ids.device)
+        graph_ids, graph_sigma, replay, states = self._graphs[ids.shape]
+        graph_ids.copy_(ids)
+        graph_sigma.copy_(sigma)
+        replay()
+        return states
 
     def clear_cache(self) -> None:
         """Drop the recorded graphs and free the memory of their activations."""
         self._graphs.clear()
-
-
-class _HiddenGraph:
-    """`model.hidden` for one shape, as a CUDA graph with its own inputs and output."""
-
-    def __init__(self, model: Denoiser, ids: Tensor, sigma: Tensor) -> None:
-        self.ids, self.sigma = ids.clone(), sigma.clone()
-        self.replay, self.states = record(lambda: model.hidden(self.ids, self.sigma), ids.device)
-
-    def __call__(self, ids: Tensor, sigma: Tensor) -> Tensor:
-        self.ids.copy_(ids)
-        self.sigma.copy_(sigma)
-        self.replay()
-        return self.states

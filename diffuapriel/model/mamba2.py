@@ -129,10 +129,7 @@ class BidirectionalMamba2(nn.Module):
         *parameters, norm_weight = self._mixer_parameters()
         folded = self.norm_is_folded and not torch.is_grad_enabled()
         g, squares = fused_mixer(
-            projected,
-            *parameters,
-            norm_weight=None if folded else norm_weight,
-            groups=self.config.n_groups,
+            projected, *parameters, norm_weight=None if folded else norm_weight, groups=self.config.n_groups
         )
         scale = torch.rsqrt(squares / self.config.d_inner + EPS)  # (2, batch, length)
         weight = self.out_proj.weight.unflatten(1, (2, -1)).permute(1, 2, 0)  # (2, d_inner, d_model)

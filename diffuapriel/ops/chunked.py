@@ -123,15 +123,8 @@ def _parts(
     return parts
 
 
-class _Decays(NamedTuple):
-    """The functions of dt A alone, in float32 or float64."""
-
-    s: Tensor  # (m, r, q)
-    end: Tensor  # (m, r): s of the last token in scan order
-    within: Tensor  # (m, r, t, u): exp(s_t - s_u), zero where u is later than t
-
-
-def _decays(part: _Part) -> _Decays:
+def _decays(part: _Part) -> tuple[Tensor, Tensor, Tensor]:
+    """The functions of dt A alone, in float32 or float64: s, end and within, as in `_Kept`."""
     a = (part.dt * part.A).transpose(1, 2)  # (m, r, q)
     no_later = _no_later(part, a)
     s = a @ no_later  # inclusive sums in scan order
@@ -139,7 +132,7 @@ def _decays(part: _Part) -> _Decays:
     within = torch.exp(differences.masked_fill_(no_later.mT == 0, float("-inf")))
     if part.documents is not None:
         within *= part.documents.same
-    return _Decays(s, s[..., 0 if part.backwards else -1], within)
+    return s, s[..., 0 if part.backwards else -1], within
 
 
 def _from_start(part: _Part, s: Tensor) -> Tensor:
@@ -174,8 +167,8 @@ class _Kept(NamedTuple):
     """What the forward pass saves for the backward pass."""
 
     s: Tensor  # (m, r, q)
-    end: Tensor  # (m, r)
-    within: Tensor  # (m, r, t, u), in x's dtype
+    end: Tensor  # (m, r): s of the last token in scan order
+    within: Tensor  # (m, r, t, u), in x's dtype: exp(s_t - s_u), zero where u is later than t
     y_state: Tensor  # (m, q, r, p): C H
     entering: Tensor  # (m, n, r, p): the state entering each chunk
 
@@ -221,19 +214,19 @@ class _ChunkedScan(torch.autograd.Function):
 def _forward(part: _Part) -> tuple[Tensor, Tensor, _Kept]:
     """y (m, q, r, p), the final state (b, r, n, p), and what to save for the backward pass."""
     x, dt, _, B, C, D, start, backwards, _ = part
-    decays = _decays(part)
-    within = decays.within.to(x.dtype)
+    s, end, within = _decays(part)
+    within = within.to(x.dtype)
     xdt = x * dt.to(x.dtype)[..., None]
     W = within * (C @ B.transpose(1, 2))[:, None]  # (m, r, t, u)
     y = W @ xdt.transpose(1, 2)  # (m, r, q, p)
 
-    to_end = _to_end(part, decays.s, decays.end)
+    to_end = _to_end(part, s, end)
     writes = (B.transpose(1, 2) @ (xdt * to_end).flatten(2)).unflatten(2, x.shape[2:])  # (m, n, r, p)
-    entering, final = _carry(writes, _across(part, decays.end), start, backwards)
+    entering, final = _carry(writes, _across(part, end), start, backwards)
 
     y_state = (C @ entering.flatten(2)).view(x.shape)
-    y = torch.addcmul(y.transpose(1, 2), y_state, _from_start(part, decays.s))
-    kept = _Kept(decays.s, decays.end, within, y_state, entering)
+    y = torch.addcmul(y.transpose(1, 2), y_state, _from_start(part, s))
+    kept = _Kept(s, end, within, y_state, entering)
     return torch.addcmul(y, x, D.to(x.dtype)[:, None]), final, kept
 
 

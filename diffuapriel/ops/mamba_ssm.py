@@ -38,12 +38,11 @@ from torch.autograd.function import once_differentiable
 
 from diffuapriel.ops.document_ids import number_runs
 from diffuapriel.ops.recurrent import ScanInputs
-from diffuapriel.ops.triton.launch import interpreted
+from diffuapriel.ops.triton.launch import unsupported_tensor
 
 MAX_CHUNK, MIN_CHUNK = 256, 64  # tokens; the library's default, and the least for a short text
 MAX_ELEMENTS = 2**31 - 1  # of one tensor: the library's kernels compute offsets in 32 bits
 GATED_RMS = {"norm_before_gate": False, "is_rms_norm": True}
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 class Library(NamedTuple):
@@ -60,12 +59,8 @@ class Library(NamedTuple):
 
 def unsupported_reason(x: Tensor) -> str | None:
     """None when the backend can run a call with `x`; else one line: the reason, and the fix."""
-    if x.device.type != "cuda" and not interpreted():
-        return f"the tensors are on {x.device.type}; mamba_ssm's kernels need a CUDA device"
-    if x.dtype not in DTYPES:
-        return f"the tensors are {str(x.dtype).removeprefix('torch.')}; mamba_ssm takes float32, bfloat16, float16"
-    if x.device.type == "cuda" and torch.cuda.get_device_capability(x.device) < (8, 0):
-        return "the GPU is older than compute capability 8.0 (Ampere)"
+    if reason := unsupported_tensor(x, "mamba_ssm's kernels"):
+        return reason
     found = _load()
     return found if isinstance(found, str) else None
 
@@ -203,10 +198,8 @@ def mixer(
     A, chunk = -torch.exp(A_log.float()), chunk_size or chunk_length(projected.shape[1])
     weights = conv_weight, conv_bias, dt_bias, A, D.float(), norm_weight
     with torch.cuda.device_of(projected):
-        y = [
-            _Mixer.apply(groups, eps, chunk, part.contiguous(), *weights)
-            for part in projected.split(-(-projected.shape[0] // pieces))
-        ]
+        parts = projected.split(-(-projected.shape[0] // pieces))
+        y = [_Mixer.apply(groups, eps, chunk, part.contiguous(), *weights) for part in parts]
     return y[0] if len(y) == 1 else torch.cat(y)
 
 

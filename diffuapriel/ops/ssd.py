@@ -31,9 +31,8 @@ log = logging.getLogger(__name__)
 
 
 def _mamba_ssm(*call: Any, **options: Any) -> Any:
-    from diffuapriel.ops import (
-        mamba_ssm,  # imports torch's compiler: one second that few machines need to pay
-    )
+    # Imports torch's compiler: one second that few machines need to pay.
+    from diffuapriel.ops import mamba_ssm
 
     return mamba_ssm.scan(*call, **options)
 
@@ -89,7 +88,7 @@ def ssd(
     x, dt, B, C = (v[:, :, None] for v in (x, dt, B, C))  # an axis of one direction
     D = None if D is None else D[None]
     initial_state = None if initial_state is None else initial_state[:, None]
-    y, state = _scan(x, dt, A[None], B, C, D, initial_state, (reverse,), backend, document_ids)
+    y, state = _scan((x, dt, A[None], B, C, D, initial_state), (reverse,), backend, document_ids)
     return (y[:, :, 0], state[:, 0]) if return_final_state else y[:, :, 0]
 
 
@@ -113,7 +112,7 @@ def ssd_bidirectional(
     Both directions share document_ids (batch, length).
     Equal to stacking `ssd(... direction 0)` and `ssd(... direction 1, reverse=True)`.
     """
-    y, state = _scan(x, dt, A, B, C, D, initial_state, (False, True), backend, document_ids)
+    y, state = _scan((x, dt, A, B, C, D, initial_state), (False, True), backend, document_ids)
     return (y, state) if return_final_state else y
 
 
@@ -199,18 +198,13 @@ def _log_once(line: str) -> None:
 
 
 def _scan(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    initial_state: Tensor | None,
-    reverse: tuple[bool, ...],
-    backend: str,
-    document_ids: Tensor | None,
+    call: tuple[Any, ...], reverse: tuple[bool, ...], backend: str, document_ids: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Check the call, put zeros in place of None, and hand it to a backend; shapes as in `ScanInputs`."""
+    """Check the call, put zeros in place of None, and hand it to a backend.
+
+    call: as `ScanInputs`, but D and the initial state may be None.
+    """
+    x, dt, A, B, C, D, initial_state = call
     if x.ndim != 5 or x.shape[1] == 0:
         raise ValueError(
             f"x has shape {tuple(x.shape)}; it must be (batch, length, heads, headdim), length 1 or more"
@@ -227,16 +221,10 @@ def _scan(
         dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
         initial_state = x.new_zeros((batch, directions, heads, headdim, state), dtype=dtype)
     inputs = ScanInputs(x, dt, A, B, C, D, initial_state)
-    expected = {
-        "dt": (batch, length, directions, heads),
-        "A": (directions, heads),
-        "B": (batch, length, directions, groups, state),
-        "C": (batch, length, directions, groups, state),
-        "D": (directions, heads),
-        "initial_state": (batch, directions, heads, headdim, state),
-    }
-    for name, shape in expected.items():
-        tensor = getattr(inputs, name)
+    per_head, keys = (directions, heads), (batch, length, directions, groups, state)
+    shapes = (x.shape, (batch, length, *per_head), per_head, keys, keys, per_head)
+    shapes += ((batch, *per_head, headdim, state),)
+    for name, tensor, shape in zip(ScanInputs._fields, inputs, shapes):
         if tuple(tensor.shape) != shape:
             raise ValueError(
                 f"{name} has shape {tuple(tensor.shape)}; with x {tuple(x.shape)} it must be {shape}"

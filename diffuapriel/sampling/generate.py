@@ -342,10 +342,11 @@ class GenerationGraph:
             seen = None
             if present is not None:
                 seen = present.index_select(0, self.in_range(index) // self.length)[:, : self.mask_id]
-            reads_x = (
-                self.config.temperature != 1 or seen is not None
-            )  # `pick` then reads x after the weights
-            tokens.append(pick(x, weights_(x.clone() if reads_x else x), u, self.config, seen))
+            if self.config.temperature != 1 or seen is not None:  # `pick` then reads x after the weights
+                w = weights_(x.clone())
+            else:
+                w = weights_(x)
+            tokens.append(pick(x, w, u, self.config, seen))
         return torch.cat(tokens)
 
     def write(self, indices: Tensor, tokens: Tensor | int) -> None:

@@ -24,7 +24,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from diffuapriel.ops.triton.launch import precision
+from diffuapriel.ops.triton.launch import multiprocessors, precision
 
 # Triton's kernel language is not typed like Python.
 # pyright: reportArgumentType=false, reportCallIssue=false
@@ -161,30 +161,16 @@ def kernel_scores(
     n, d_model = rows.shape
     tile = tile or best_tile(rows)
     row_tiles, column_tiles = triton.cdiv(n, tile.rows), triton.cdiv(mask_id, tile.columns)
-    shares = min(column_tiles, max(MIN_SHARES, triton.cdiv(WAVES * multiprocessors(rows), row_tiles)))
+    shares = min(column_tiles, max(MIN_SHARES, triton.cdiv(WAVES * multiprocessors(rows.device), row_tiles)))
     tiles = triton.cdiv(column_tiles, shares)
     shares = triton.cdiv(column_tiles, tiles)  # every share has at least one tile
     numbers = rows.new_empty((4, shares, n), dtype=torch.float32)
     ids = rows.new_empty((shares, n), dtype=torch.int32)
-    shares_kernel[(row_tiles * shares,)](
-        rows,
-        weight,
-        count,
-        numbers,
-        ids,
-        n,
-        mask_id,
-        d_model,
-        shares,
-        tiles,
-        ROWS=tile.rows,
-        COLUMNS=tile.columns,
-        DEPTH=tile.depth,
-        EVEN=d_model % tile.depth == 0,
-        PRECISION=precision(rows.dtype),
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-    )
+    options = {"ROWS": tile.rows, "COLUMNS": tile.columns, "DEPTH": tile.depth}
+    options |= {"EVEN": d_model % tile.depth == 0, "PRECISION": precision(rows.dtype)}
+    options |= {"num_warps": tile.warps, "num_stages": tile.stages}
+    sizes = n, mask_id, d_model, shares, tiles
+    shares_kernel[(row_tiles * shares,)](rows, weight, count, numbers, ids, *sizes, **options)
     probability, entropy, margin = rows.new_empty((3, n), dtype=torch.float32)
     best = rows.new_empty((n,), dtype=torch.int64)
     scores_kernel[(triton.cdiv(n, JOIN_ROWS),)](
@@ -201,10 +187,3 @@ def best_tile(rows: Tensor) -> Tile:
         return FEW
     major, _ = torch.cuda.get_device_capability(rows.device)
     return HOPPER if major in (9, 10) else AMPERE
-
-
-def multiprocessors(tensor: Tensor) -> int:
-    """The number of multiprocessors; 1 for Triton's interpreter."""
-    if not tensor.is_cuda:
-        return 1
-    return torch.cuda.get_device_properties(tensor.device).multi_processor_count

@@ -31,8 +31,8 @@ from diffuapriel.diffusion.schedule import Schedule
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.frames import StepFrame, frame_of
-from diffuapriel.sampling.state import State, masked_share
-from diffuapriel.sampling.strategies import ON_SCHEDULE, SELECTORS, Bools, Floats, StrategyInput
+from diffuapriel.sampling.state import Bools, Floats, State, masked_share
+from diffuapriel.sampling.strategies import ON_SCHEDULE, SELECTORS, StrategyInput
 from diffuapriel.sampling.tokens import Noise, sample_tokens, token_rank
 
 # (ids (B, L) int64, sigma (B,) float32, positions (B, L) bool) -> logits (positions.sum(), mask_id + 1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -28,16 +27,7 @@ class Scores(NamedTuple):
 
 def unsupported_reason(weight: Tensor) -> str | None:
     """Why scores on this head's device would need a synchronization, in one line; None if they do not."""
-    if not weight.is_cuda:
-        return None
-    if not triton_launch.installed():
-        return "Triton is not installed; it comes with a CUDA build of PyTorch for Linux (pip install triton)"
-    if torch.cuda.get_device_capability(weight.device) < (8, 0):
-        return "the GPU is older than compute capability 8.0 (Ampere)"
-    if weight.dtype not in triton_launch.DTYPES:
-        name = str(weight.dtype).removeprefix("torch.")
-        return f"the head is {name}; the Triton kernels take float32, bfloat16, float16"
-    return None
+    return triton_launch.unsupported_reason(weight) if weight.is_cuda else None
 
 
 def head_scores(rows: Tensor, weight: Tensor, mask_id: int, count: Tensor) -> Scores:

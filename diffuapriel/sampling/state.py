@@ -8,12 +8,16 @@ Shapes: B rows, L positions, k positions revealed by the last step (row-major).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,38 +41,32 @@ class State:
         threshold: what a score had to reach or stay below, for the strategies that have such a threshold.
     """
 
-    ids: NDArray[np.int64]
-    fixed: NDArray[np.bool_]
+    ids: Ints
+    fixed: Bools
     mask_id: int
     device: torch.device
     first_row: int
     step: int
-    t: NDArray[np.float64]
-    nfe: NDArray[np.int64]
-    confidence: NDArray[np.float64]
-    entropy: NDArray[np.float64]
-    revealed: NDArray[np.bool_]
-    remasked: NDArray[np.bool_]
-    top_ids: NDArray[np.int64]
-    top_probs: NDArray[np.float64]
-    rank: NDArray[np.int64]
-    score: NDArray[np.float64]
-    runner_up: NDArray[np.float64]
+    t: Floats
+    nfe: Ints
+    confidence: Floats
+    entropy: Floats
+    revealed: Bools
+    remasked: Bools
+    top_ids: Ints
+    top_probs: Floats
+    rank: Ints
+    score: Floats
+    runner_up: Floats
     threshold: float | None = None
 
     def __post_init__(self) -> None:
-        for name in _ARRAYS:
-            getattr(self, name).setflags(write=False)
+        for value in vars(self).values():
+            if isinstance(value, np.ndarray):
+                value.setflags(write=False)
 
     @classmethod
-    def initial(
-        cls,
-        ids: NDArray[np.int64],
-        fixed: NDArray[np.bool_],
-        mask_id: int,
-        device: torch.device,
-        first_row: int,
-    ) -> State:
+    def initial(cls, ids: Ints, fixed: Bools, mask_id: int, device: torch.device, first_row: int) -> State:
         """The state before the first step, at t = 1."""
         return cls(
             ids=ids,
@@ -91,7 +89,7 @@ class State:
         )
 
     @property
-    def masked(self) -> NDArray[np.bool_]:
+    def masked(self) -> Bools:
         """(B, L): the masked positions."""
         return self.ids == self.mask_id
 
@@ -100,9 +98,6 @@ class State:
         return replace(self, **changes)
 
 
-def masked_share(ids: NDArray[np.int64], fixed: NDArray[np.bool_], mask_id: int) -> NDArray[np.float64]:
+def masked_share(ids: Ints, fixed: Bools, mask_id: int) -> Floats:
     """(B,): masked positions / free positions; 0 where no position is free."""
     return (ids == mask_id).sum(1) / np.maximum(1, (~fixed).sum(1))
-
-
-_ARRAYS = tuple(f.name for f in fields(State) if f.type.startswith("NDArray"))  # type: ignore[union-attr]

@@ -24,10 +24,7 @@ from torch import Tensor
 
 from diffuapriel.sampling import tokens
 from diffuapriel.sampling.config import SamplerConfig
-from diffuapriel.sampling.state import State
-
-Bools = NDArray[np.bool_]
-Floats = NDArray[np.floating[Any]]
+from diffuapriel.sampling.state import Bools, Floats, Ints, State
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +46,7 @@ class StrategyInput:
         return scattered
 
     @property
-    def blocks(self) -> NDArray[np.int64]:
+    def blocks(self) -> Ints:
         """(B, L) the block number of each masked position (0 without `block_length`), L elsewhere."""
         length = self.masked.shape[1]
         block = np.arange(length) // (self.config.block_length or length)
@@ -154,19 +151,13 @@ def threshold(step: StrategyInput) -> Selection:
 
 
 SELECTORS: dict[str, Callable[[StrategyInput], Selection]] = {
-    "ancestral": ancestral,
-    "low_confidence": low_confidence,
-    "entropy": entropy,
-    "margin": margin,
-    "random": random,
-    "threshold": threshold,
-    "remdm": remdm,
-    "first_hitting": first_hitting,
+    select.__name__: select
+    for select in (ancestral, low_confidence, entropy, margin, random, threshold, remdm, first_hitting)
 }
 ON_SCHEDULE = ("ancestral", "remdm")  # time is the schedule's, not the masked share
 
 
-def num_transfer_tokens(masked: NDArray[np.integer[Any]], steps_left: int) -> NDArray[np.integer[Any]]:
+def num_transfer_tokens(masked: Ints, steps_left: int) -> Ints:
     """(B,) how many of `masked` (B,) positions to reveal now: masked / steps left, rounded up.
 
     Rounding up at every step equals LLaDA's "remainder in the early steps" and needs no memory: it stays right when a
@@ -187,7 +178,7 @@ def _grid(step: StrategyInput) -> Floats:
     return np.full_like(step.state.t, (step.steps_left - 1) / step.config.steps)
 
 
-def _best(scores: Floats, count: NDArray[Any], blocks: NDArray[np.int64] | None = None) -> Bools:
+def _best(scores: Floats, count: NDArray[Any], blocks: Ints | None = None) -> Bools:
     """(B, L): in each row, `count` positions: earliest block first, then highest score, then leftmost."""
     order = np.argsort(-scores, axis=1, kind="stable")
     if blocks is not None:

@@ -119,9 +119,8 @@ def margin(logits: Tensor, mask_id: int) -> Tensor:
     """(n,) probability of the most probable token minus that of the runner-up."""
     w = weights_(relative(logits, mask_id))
     total = w.sum(-1)
-    others = (
-        w.frac_()
-    )  # the best tokens, of weight 1, become 0; a comparison and a fill take ten times longer
+    # The best tokens, of weight 1, become 0; a comparison and a fill would take ten times longer.
+    others = w.frac_()
     runner_up = others.amax(-1)
     tied = total - others.sum(-1) > 1.5  # two or more best tokens
     return torch.where(tied, 0.0, (1 - runner_up) / total)

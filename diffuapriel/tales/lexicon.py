@@ -143,20 +143,14 @@ def make_lexicon() -> Lexicon:
         "garment": _same(tuple(dict.fromkeys(garment for garments in wear.values() for garment in garments))),
         "number": Kind({"": dict(enumerate(NUMBERS, start=1))}),
     }
-    classes = {name: WordClass(name, values) for name, values in words.items()} | {
-        "person": WordClass("person", PEOPLE),
-        "animal": WordClass("animal", ANIMALS),
-        "food": WordClass("food", FOODS),
-        "place": WordClass("place", tuple(PLACES)),
+    classes = {name: WordClass(name, tuple(kind.forms[""])) for name, kind in kinds.items()} | {
         "spot": WordClass("spot", given=spots),
-        "weather": WordClass("weather", tuple(WEATHER)),
         "garment": WordClass("garment", given=wear),
         "number": WordClass("number", tuple(range(2, 10))),  # counts at the beginning
         "age": WordClass("number", tuple(range(4, 11))),
         "few": WordClass("number", (2, 3, 4, 5)),
-        "part": WordClass(
-            "number", given={n: tuple(range(1, n)) for n in range(2, 11)}
-        ),  # some of n, not all
+        # some of n, not all
+        "part": WordClass("number", given={n: tuple(range(1, n)) for n in range(2, 11)}),
         "more": WordClass("number", given={n: tuple(range(1, min(5, 11 - n))) for n in range(1, 10)}),
     }
     return Lexicon(kinds, classes)

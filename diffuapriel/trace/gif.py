@@ -7,7 +7,6 @@ outlined. Needs Pillow.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,21 +21,10 @@ MAX_PICTURES = 120  # a longer run skips steps
 MARGIN, LINE, GAP, PADDING = 24, 34, 6, 3  # pixels: border, line height, space before a word, inside a box
 
 PAPER, INK, FAINT, HOLE, FRAME = "#ffffff", "#1f2328", "#6e7781", "#e3e6ea", "#1f2328"
-SCALE = (
-    (252, 214, 170),
-    (255, 236, 196),
-    (236, 240, 246),
-    (205, 226, 247),
-    (164, 205, 243),
-)  # uncertain to confident
+# uncertain to confident
+SCALE = ((252, 214, 170), (255, 236, 196), (236, 240, 246), (205, 226, 247), (164, 205, 243))
 
-
-@dataclass(frozen=True)
-class _Box:
-    left: int
-    top: int
-    right: int
-    bottom: int
+Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 
 def write_gif(trace: Trace, path: str | Path, *, width: int = 900, seconds: float = 6.0) -> None:
@@ -59,7 +47,7 @@ def write_gif(trace: Trace, path: str | Path, *, width: int = 900, seconds: floa
     font, small = _font(18), _font(14)
     words = {i: _shown(text, i, trace) for i, text in trace.vocab.items()}
     boxes = _layout(trace, frames, words, font, width)
-    height = boxes[-1].bottom + MARGIN + LINE
+    height = boxes[-1][3] + MARGIN + LINE
     pictures: list[Image] = []
     for frame in frames:
         picture = PIL.Image.new("RGB", (width, height), PAPER)
@@ -67,15 +55,8 @@ def write_gif(trace: Trace, path: str | Path, *, width: int = 900, seconds: floa
         pictures.append(picture.quantize(colors=64, dither=PIL.Image.Dither.NONE))
     pause = round(1000 * seconds / max(1, len(pictures) - 1))
     durations = [max(20, pause)] * (len(pictures) - 1) + [max(20, pause) + 2000]
-    pictures[0].save(
-        path,
-        format="GIF",
-        save_all=True,
-        append_images=pictures[1:],
-        duration=durations,
-        loop=0,
-        optimize=True,
-    )
+    options: dict[str, Any] = {"duration": durations, "loop": 0, "optimize": True}
+    pictures[0].save(path, format="GIF", save_all=True, append_images=pictures[1:], **options)
 
 
 def _some_frames(trace: Trace) -> list[StepFrame]:
@@ -86,9 +67,7 @@ def _some_frames(trace: Trace) -> list[StepFrame]:
     return [trace.frames[round(i * last / (MAX_PICTURES - 1))] for i in range(MAX_PICTURES)]
 
 
-def _layout(
-    trace: Trace, frames: list[StepFrame], words: dict[int, str], font: Any, width: int
-) -> list[_Box]:
+def _layout(trace: Trace, frames: list[StepFrame], words: dict[int, str], font: Any, width: int) -> list[Box]:
     """A box per position, flowing in lines, wide enough for every token that is shown there."""
     boxes = []
     left, top = MARGIN, MARGIN
@@ -98,7 +77,7 @@ def _layout(
         gap = GAP if trace.vocab[final].startswith(" ") else 1
         if left + gap + wide > width - MARGIN and left > MARGIN:
             left, top, gap = MARGIN, top + LINE, 0
-        boxes.append(_Box(left + gap, top, min(left + gap + wide, width - MARGIN), top + LINE - 8))
+        boxes.append((left + gap, top, min(left + gap + wide, width - MARGIN), top + LINE - 8))
         left += gap + wide
         if trace.vocab[final].endswith("\n"):
             left, top = MARGIN, top + LINE
@@ -109,7 +88,7 @@ def _draw(
     picture: Image,
     trace: Trace,
     frame: StepFrame,
-    boxes: list[_Box],
+    boxes: list[Box],
     words: dict[int, str],
     font: Any,
     small: Any,
@@ -119,16 +98,15 @@ def _draw(
     draw = ImageDraw.Draw(picture)
     just_now = set(frame.revealed)
     for position, (i, box) in enumerate(zip(frame.ids, boxes)):
-        edges = (box.left, box.top, box.right, box.bottom)
         if i == trace.mask_id:
-            draw.rounded_rectangle(edges, radius=4, fill=HOLE)
+            draw.rounded_rectangle(box, radius=4, fill=HOLE)
             continue
         confidence = frame.confidence[position]
         if confidence is not None:
             outline = FRAME if position in just_now else None
-            draw.rounded_rectangle(edges, radius=4, fill=_color(confidence), outline=outline)
+            draw.rounded_rectangle(box, radius=4, fill=_color(confidence), outline=outline)
         ink = FAINT if i == trace.eos_id else INK
-        draw.text((box.left + PADDING, box.bottom - 7), words[i], fill=ink, font=font, anchor="ls")
+        draw.text((box[0] + PADDING, box[3] - 7), words[i], fill=ink, font=font, anchor="ls")
     holes = frame.ids.count(trace.mask_id)
     about = [trace.meta.get("model"), trace.meta.get("strategy"), f"step {frame.step}", f"{holes} holes left"]
     line = "   ".join(str(part) for part in about if part)

@@ -25,7 +25,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from diffuapriel.sampling.frames import StepFrame, frame_to_dict
@@ -57,7 +57,8 @@ def compact(trace: dict, *, run: str | None = None) -> dict:
             "Use trace.to_dict()."
         )
     header = {key: trace[key] for key in ("meta", "length", "mask_id", "eos_id", "fixed")}
-    frames = _differences(trace["frames"])
+    whole = trace["frames"]
+    frames = [_difference(before, frame) for before, frame in zip([None, *whole], whole)]
     return _message(run or uuid.uuid4().hex, frames, trace["vocab"], header=header, done=True)
 
 
@@ -189,11 +190,6 @@ def _message(run: str, frames: list[dict], vocab: dict, *, header: dict | None, 
     if header is not None:
         message["header"] = header
     return message | {"frames": list(frames), "done": done}
-
-
-def _differences(frames: Sequence[dict]) -> list[dict]:
-    before = [None, *frames[:-1]] if frames else []
-    return [_difference(a, b) for a, b in zip(before, frames, strict=True)]
 
 
 def _difference(before: dict | None, frame: dict) -> dict:

@@ -40,6 +40,14 @@ if TYPE_CHECKING:
 
 FIXING = ("pin", "type", "choose")  # edits after which the sampler never changes the token
 COLUMNS = ("ids", "confidence", "entropy")  # fields of a frame with one value per position
+OF_A_STEP = (
+    "top_ids",
+    "top_probs",
+    "rank",
+    "score",
+    "runner_up",
+    "threshold",
+)  # fields that only a step sets
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,7 +216,7 @@ class SteeredGeneration:
             new["t"] = masked_share(new["ids"], new["fixed"], mask_id)
         unstepped = State.initial(state.ids, state.fixed, mask_id, state.device, state.first_row)
         self.state = state.replace(
-            **{name: getattr(unstepped, name) for name in _OF_A_STEP},
+            **{name: getattr(unstepped, name) for name in OF_A_STEP},
             **new,
             revealed=touched & ~masked,
             remasked=touched & masked & ~state.masked,
@@ -340,13 +348,3 @@ def replace_text(canvas: Canvas, first: int, until: int, ids: Sequence[int], lon
 def _check_ids(ids: Sequence[int], mask_id: int) -> None:
     if not ids or not all(0 <= i <= mask_id for i in ids):
         raise ValueError(f"token ids {list(ids)[:8]}; permitted: one or more from 0 to {mask_id}")
-
-
-_OF_A_STEP = (
-    "top_ids",
-    "top_probs",
-    "rank",
-    "score",
-    "runner_up",
-    "threshold",
-)  # fields that only a step sets

@@ -18,6 +18,7 @@ from diffuapriel.model.layers import EPS
 from diffuapriel.model.mamba2 import BidirectionalMamba2
 from diffuapriel.ops import mamba_ssm, recurrent
 from diffuapriel.ops.recurrent import ScanInputs
+from diffuapriel.ops.triton import launch
 from tests.ops.mamba_ssm_fake import fake_library
 
 INSTALLED = importlib.util.find_spec("mamba_ssm") is not None and not torch.cuda.is_available()
@@ -220,9 +221,9 @@ def test_a_broken_mamba_ssm_is_explained(fresh_import: Path) -> None:
 
 
 def test_what_the_library_cannot_run_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mamba_ssm, "interpreted", lambda: False)
+    monkeypatch.setattr(launch, "interpreted", lambda: False)
     assert "the tensors are on cpu" in str(mamba_ssm.unsupported_reason(torch.zeros(1)))
-    monkeypatch.setattr(mamba_ssm, "interpreted", lambda: True)
+    monkeypatch.setattr(launch, "interpreted", lambda: True)
     assert "the tensors are float64" in str(mamba_ssm.unsupported_reason(torch.zeros(1).double()))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     mamba_ssm._load.cache_clear()

@@ -29,11 +29,8 @@ def _ahead(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def look_ahead(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
     """`answer(x, weight, bias)`: depthwise convolution that looks ahead, zeros beyond the end."""
     for length, taps, channels in ((9, 4, 3), (1, 4, 2), (6, 2, 5), (7, 7, 1), (3, 5, 4)):
-        x, weight, bias = (
-            _random(2, length, channels, seed=1),
-            _random(taps, channels, seed=2),
-            _random(channels, seed=3),
-        )
+        x = _random(2, length, channels, seed=1)
+        weight, bias = _random(taps, channels, seed=2), _random(channels, seed=3)
         out = tensor(run(answer, x, weight, bias), (2, length, channels))
         if taps > 1 and length > 1:
             pushed = x.clone()
@@ -79,7 +76,7 @@ def half_block(answer: Callable[..., Tensor]) -> None:
 
     x = 2 * _random(batch, length, d_model, seed=4)
     shift, scale, gate = (_random(batch, d_model, seed=seed) for seed in (5, 6, 7))
-    none = torch.zeros(batch, d_model)
+    none, one = torch.zeros(batch, d_model), torch.ones(batch, d_model)
 
     def out(*vectors: Tensor) -> Tensor:
         return tensor(run(answer, x, branch, *vectors), (batch, length, d_model))
@@ -88,7 +85,6 @@ def half_block(answer: Callable[..., Tensor]) -> None:
         close(out(shift, scale, none), x, abs=1e-6),
         "With a gate of zero the half block must be the identity: it must return x unchanged.",
     )
-    one = torch.ones(batch, d_model)
     require(
         close(out(none, none, one), x + branch(rms_norm(x)), abs=1e-5),
         "With shift and scale zero and a gate of one it must be x + branch(rms_norm(x)). "

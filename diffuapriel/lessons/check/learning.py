@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -57,6 +58,9 @@ def warmup_cosine(answer: Callable[[int, float, int, int], float]) -> None:
         def rate(step: int, peak: float = peak, warmup: int = warmup, total: int = total) -> float:
             return number(run(answer, step, peak, warmup, total)) / peak
 
+        def cosine(step: int, warmup: int = warmup, total: int = total) -> float:
+            return 0.1 + 0.45 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
+
         require(
             abs(rate(0) - 1 / warmup) < 1e-6,
             f"Step 0 of a warm-up of {warmup} should have 1/{warmup} of the peak; yours has {rate(0):.4g} of it. "
@@ -77,18 +81,15 @@ def warmup_cosine(answer: Callable[[int, float, int, int], float]) -> None:
             f"Halfway down, the rate should be midway between the peak and a tenth of it; yours is "
             f"{rate(middle):.4g} of the peak.",
         )
-        done = (total - 1 - warmup) / (total - warmup)
-        wanted = 0.1 + 0.45 * (1 + torch.tensor(torch.pi * done, dtype=torch.float64).cos().item())
+        wanted = cosine(total - 1)
         require(
             abs(rate(total - 1) - wanted) < 1e-6,
             f"Near the end the rate should come close to a tenth of the peak: {wanted:.4f} of it at the last step; "
             f"yours is {rate(total - 1):.4f}.",
         )
         quarter = warmup + (total - warmup) // 4
-        done = (quarter - warmup) / (total - warmup)
-        wanted = 0.1 + 0.45 * (1 + torch.tensor(torch.pi * done, dtype=torch.float64).cos().item())
         require(
-            abs(rate(quarter) - wanted) < 1e-6,
+            abs(rate(quarter) - cosine(quarter)) < 1e-6,
             "Both ends are right, but the curve between them is not half a cosine wave.",
         )
 

@@ -24,17 +24,10 @@ def _number(value: float) -> Tensor:
     return torch.tensor(value, dtype=torch.float64)
 
 
-# half_life
-
-
 @checker
 def half_life(answer: Callable[[Tensor, Tensor], Any]) -> None:
     """`answer(dt, A)`: the number of tokens after which half is left, at the mean step of dt (length,)."""
-    cases = [
-        ([0.5], -1.0),
-        ([0.1] * 6, -0.2),
-        ([0.25] * 4, -8.0),
-    ]
+    cases = [([0.5], -1.0), ([0.1] * 6, -0.2), ([0.25] * 4, -8.0)]
     for steps, rate in cases:
         dt = torch.tensor(steps, dtype=torch.float64)
         tokens = number(run(answer, dt, _number(rate)))
@@ -56,9 +49,6 @@ def half_life(answer: Callable[[Tensor, Tensor], Any]) -> None:
         "Right if all steps are equal, but not if they differ. The decays multiply, so the steps add up: "
         "which average of dt do you need, and where in the formula?",
     )
-
-
-# one_step
 
 
 @checker
@@ -107,9 +97,6 @@ def _pair(value: Any) -> tuple[Tensor, Tensor]:
     return tensor(value[0], (P, N), "The new state"), tensor(value[1], (P,), "The output y")
 
 
-# reverse_decay
-
-
 @checker
 def reverse_decay(answer: Callable[[Tensor, Tensor], Tensor]) -> None:
     """`answer(dt, A)`: the decay matrix (length, length) of a scan from the last token to the first."""
@@ -155,9 +142,6 @@ def _wanted_reverse(dt: Tensor, A: Tensor) -> Tensor:
     before = torch.cumsum(dt * A, 0) - dt * A  # sum over the tokens before each
     later = torch.ones(length, length, dtype=torch.bool).triu()
     return torch.exp((before[None, :] - before[:, None]).masked_fill(~later, -math.inf))
-
-
-# carry
 
 
 @checker

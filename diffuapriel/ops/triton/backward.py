@@ -53,7 +53,14 @@ import triton.language as tl
 from torch import Tensor
 
 from diffuapriel.ops.triton.conv import sigmoid
-from diffuapriel.ops.triton.launch import CHUNK, TILE_CHANNELS, TILE_ROWS, directions, precision
+from diffuapriel.ops.triton.launch import (
+    CHUNK,
+    TILE_CHANNELS,
+    TILE_ROWS,
+    directions,
+    multiprocessors,
+    precision,
+)
 
 SHORT = 2 * CHUNK  # the longest text that is one chunk
 TILE_HEADS = 16
@@ -269,8 +276,8 @@ def gate_backward(
 @triton.jit
 def close_kernel(
     key,
-    products,
-    sides,  # through the state, or None: no states
+    products,  # (b, k, g, parts, chunks, q, q)
+    sides,  # through the state, (b, k, g, parts, chunks, q, n), or None: no states
     dkey,
     length,
     count,  # of the parts
@@ -300,9 +307,7 @@ def close_kernel(
     for part in range(count):
         here = ((bk * GROUPS + group) * count + part) * chunks + c
         square = tl.load(products + here * CHUNK * CHUNK + (u * CHUNK + t))
-        M += tl.where(
-            u <= t, square, 0.0
-        )  # not a mask in the load, which would then load one number at a time
+        M += tl.where(u <= t, square, 0.0)  # as a mask in the load it would load one number at a time
     at = (((b * length + first) * DIRECTIONS + k) * GROUPS + group) * N
     row = sign * i[:, None] * (DIRECTIONS * GROUPS * N) + n[None, :]
     keys = tl.load(key + at + row, mask=inside, other=0.0)
@@ -314,31 +319,6 @@ def close_kernel(
     out = b * out_batch + k * out_direction + first * out_row + group * N
     row = sign * i[:, None] * out_row + n[None, :]
     tl.store(dkey + out + row, total.to(dkey.dtype.element_ty), mask=inside)
-
-
-def close(
-    B: Tensor,
-    C: Tensor,
-    products: Tensor,
-    sides: tuple[Tensor | None, Tensor | None],
-    dB: Tensor,
-    dC: Tensor,
-    reverse: tuple[bool, ...],
-) -> None:
-    """Fill dB and dC (b, l, k, g n), views with equal strides, the last 1.
-
-    B and C (b, l, k, g, n) contiguous; products (b, k, g, parts, chunks, q, q) and the sides of dB and of dC
-    (b, k, g, parts, chunks, q, n), float32, or None without states.
-    """
-    batch, length, count, groups, state = B.shape
-    parts, chunks, chunk = products.shape[3:6]
-    few = B.dtype != torch.float32 and state <= 128 and chunk <= CHUNK
-    options = {"GROUPS": groups, "N": state, **directions(reverse), "CHUNK": chunk}
-    options |= {"PRECISION": precision(B.dtype, state), "num_warps": 4 if few else 8}
-    for transposed, key, side, dkey in ((False, C, sides[0], dB), (True, B, sides[1], dC)):
-        close_kernel[(chunks, groups, batch * count)](
-            key, products, side, dkey, length, parts, *dkey.stride()[:3], TRANSPOSED=transposed, **options
-        )
 
 
 @triton.jit
@@ -573,20 +553,26 @@ def scan_backward(
     options |= _tuning(x.dtype, headdim, state)
     if states:
         entering, leaving = states
-        sides = query, key, carried = *torch.empty_like(sums[0, :2]), sums.new_empty(sums.shape[2:-1])
+        sides = read, written, carried = *torch.empty_like(sums[0, :2]), sums.new_empty(sums.shape[2:-1])
         dB_parts = dt.new_empty((batch, count, groups, parts, chunks, chunk, state))
         dC_parts = torch.empty_like(dB_parts)
         grid = (chunks, groups * parts, batch * count)
-        out = (xBC, dC_parts, query, carried, *sizes)
+        out = (xBC, dC_parts, read, carried, *sizes)
         side_kernel[grid](dy, C, dt, s, entering, leaving, *out, KEYS=False, **options)
-        out = (xBC, dB_parts, key, carried, *sizes)
+        out = (xBC, dB_parts, written, carried, *sizes)
         side_kernel[grid](x, B, dt, s, leaving, entering, *out, KEYS=True, **options)
     for ahead in range(tiles):
         grid = (chunks * (tiles - ahead), groups * parts, batch * count)
         out = (xBC, products, sums, *sizes)
         add = ahead > 0 or states is not None
         within_kernel[grid](x, dy, B, C, dt, s, D, *out, SIDE=CHUNK, AHEAD=ahead, ADD=add, **options)
-    close(B, C, products, (dB_parts, dC_parts), dB, dC, reverse)
+    few = x.dtype != torch.float32 and state <= 128 and chunk <= CHUNK
+    options = {"GROUPS": groups, "N": state, **directions(reverse), "CHUNK": chunk}
+    options |= {"PRECISION": precision(x.dtype, state), "num_warps": 4 if few else 8}
+    for transposed, key, side, dkey in ((False, C, dB_parts, dB), (True, B, dC_parts, dC)):
+        out = (dkey, length, parts, *dkey.stride()[:3])
+        grid = (chunks, groups, batch * count)
+        close_kernel[grid](key, products, side, *out, TRANSPOSED=transposed, **options)
     ddt = torch.empty_like(dt) if before_softplus is None else before_softplus
     totals = step_gradients(dt, A, sums, sides, reverse, ddt, before_softplus is not None)
     return ChunkGradients(xBC, ddt, *totals)
@@ -596,8 +582,7 @@ def _parts(x: Tensor, programs: int, per_group: int) -> int:
     """Into how many programs to divide the heads of a group: two rounds of two programs per multiprocessor."""
     if x.device.type != "cuda":
         return 2  # the interpreter has nothing to fill, but the division should be tested
-    wanted = 4 * torch.cuda.get_device_properties(x.device).multi_processor_count
-    return max(1, min(-(-wanted // programs), per_group // 4))
+    return max(1, min(triton.cdiv(4 * multiprocessors(x.device), programs), per_group // 4))
 
 
 def _tuning(dtype: torch.dtype, headdim: int, state: int) -> dict[str, Any]:

@@ -47,16 +47,18 @@ def silu(x, ROUNDED: tl.constexpr):
 
 
 @triton.jit
-def load_conv(
-    source, row_stride, weight, bias, tap_stride, begin, within, columns, length, TAPS: tl.constexpr
+def load_conv_silu(
+    source, row_stride, weight, bias, channels, k, begin, within, columns, length, TAPS: tl.constexpr
 ):
-    """The convolution a, before SiLU: (rows, columns) float32.
+    """SiLU of the convolution, (rows, columns) float32; zero in rows at and beyond `length`.
 
-    source: the raw channels at scan-order row 0; row_stride: to the next scan-order row, negative in a reverse
-    direction; weight (taps, channels) and bias (channels) of this direction, tap_stride between taps; rows are
-    begin + within, those below 0 read as zero; length: the number of rows. Offsets from row `begin` fit 32 bits; only
-    that row's address needs 64.
+    source: the raw channels of direction k at scan-order row 0; row_stride: to the next scan-order row, negative in a
+    reverse direction; weight (directions, taps, channels) and bias (directions, channels); rows are begin + within,
+    those below 0 read as zero; length: the number of rows. Offsets from row `begin` fit 32 bits; only that row's
+    address needs 64.
     """
+    weight += k * TAPS * channels
+    bias += k * channels
     total = tl.zeros((within.shape[0], columns.shape[0]), tl.float32)
     total += tl.load(bias + columns).to(tl.float32)[None, :]
     at = within[:, None] * row_stride + columns[None, :]
@@ -66,17 +68,9 @@ def load_conv(
         inside = (row >= 0) & (row < length)
         raw = tl.load(source + back.to(tl.int64) * row_stride + at, mask=inside[:, None], other=0.0)
         raw = raw.to(tl.float32)
-        total += raw * tl.load(weight + j * tap_stride + columns).to(tl.float32)[None, :]
-    return total
-
-
-@triton.jit
-def load_conv_silu(
-    source, row_stride, weight, bias, tap_stride, begin, within, columns, length, TAPS: tl.constexpr
-):
-    """SiLU of `load_conv`, (rows, columns) float32; zero in rows at and beyond `length`."""
-    a = load_conv(source, row_stride, weight, bias, tap_stride, begin, within, columns, length, TAPS)
-    return tl.where((begin + within < length)[:, None], silu(a, source.dtype.element_ty != tl.float32), 0.0)
+        total += raw * tl.load(weight + j * channels + columns).to(tl.float32)[None, :]
+    x = silu(total, source.dtype.element_ty != tl.float32)
+    return tl.where((begin + within < length)[:, None], x, 0.0)
 
 
 @triton.jit
@@ -106,17 +100,9 @@ def convolve_kernel(
     begin, within = tl.program_id(0) * ROWS, tl.arange(0, ROWS)
     rows = begin + within
     columns = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    raw += b * raw_batch + k * raw_direction + first * raw_row
     x = load_conv_silu(
-        raw + b * raw_batch + k * raw_direction + first * raw_row,
-        sign * raw_row,
-        weight + k * TAPS * conv_channels,
-        bias + k * conv_channels,
-        conv_channels,
-        begin,
-        within,
-        columns,
-        length,
-        TAPS,
+        raw, sign * raw_row, weight, bias, conv_channels, k, begin, within, columns, length, TAPS
     )
     to = ((b * length + first + sign * rows) * DIRECTIONS + k)[:, None] * channels + columns[None, :]
     tl.store(out + to, x.to(out.dtype.element_ty), mask=(rows < length)[:, None])
@@ -165,9 +151,8 @@ def conv_backward_kernel(
 
     begin = part * ROWS
     end = tl.minimum(begin + ROWS, length)
-    top = tl.minimum(
-        end + TAPS - 1, length
-    )  # rows from `end` on are the next program's; here they only reach back
+    # Rows from `end` on are the next program's; here they only reach back.
+    top = tl.minimum(end + TAPS - 1, length)
     zero = tl.zeros((CHANNELS,), tl.float32)
     w, dw, window, later, coming, coming_dx = (), (), (), (), (), ()
     for j in tl.static_range(TAPS):
@@ -250,14 +235,10 @@ def conv_backward(
     taps, parts = weight.shape[1], triton.cdiv(length, WALK_ROWS)
     totals = weight.new_empty((batch, count, parts, taps + 1, channels))
     sizes = length, channels, *raw.stride()[:3], *dx.stride()[:3]
-    options = {
-        **directions(reverse),
-        "TAPS": taps,
-        "ROWS": WALK_ROWS,
-        "CHANNELS": WALK_CHANNELS,
-        "AHEAD": AHEAD,
-    }
+    options = {"TAPS": taps, "ROWS": WALK_ROWS, "CHANNELS": WALK_CHANNELS, "AHEAD": AHEAD}
     grid = parts, triton.cdiv(channels, WALK_CHANNELS), batch * count
-    conv_backward_kernel[grid](raw, dx, weight, bias, draw, totals, *sizes, **options, num_warps=4)
+    conv_backward_kernel[grid](
+        raw, dx, weight, bias, draw, totals, *sizes, **options, **directions(reverse), num_warps=4
+    )
     summed = torch.sum(totals, (0, 2))
     return summed[:, :taps], summed[:, taps]

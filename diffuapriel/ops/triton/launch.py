@@ -47,19 +47,26 @@ def installed() -> bool:
     return True
 
 
-def unsupported_reason(x: Tensor, headdim: int, state: int) -> str | None:
-    """None when the kernels can take `x`; else one line: the reason, and the fix."""
-    if not installed():
-        return (
-            "Triton is not installed (pip install triton, Linux only; it comes with a CUDA build of PyTorch)"
-        )
+def unsupported_tensor(x: Tensor, kernels: str) -> str | None:
+    """None when `kernels`, written in Triton, can take the device and dtype of `x`; else one line with the reason."""
     if x.device.type != "cuda" and not interpreted():
-        return f"the tensors are on {x.device.type}; the Triton kernels need a CUDA device"
+        return f"the tensors are on {x.device.type}; {kernels} need a CUDA device"
     if x.device.type == "cuda" and torch.cuda.get_device_capability(x.device) < (8, 0):
         return "the GPU is older than compute capability 8.0 (Ampere)"
     if x.dtype not in DTYPES:
         dtype = str(x.dtype).removeprefix("torch.")
-        return f"the tensors are {dtype}; the Triton kernels take float32, bfloat16, float16"
+        return f"the tensors are {dtype}; {kernels} take float32, bfloat16, float16"
+    return None
+
+
+def unsupported_reason(x: Tensor, headdim: int = MIN_TILE, state: int = MIN_TILE) -> str | None:
+    """None when our kernels can take `x`; else one line: the reason, and the fix."""
+    if not installed():
+        return (
+            "Triton is not installed (pip install triton, Linux only; it comes with a CUDA build of PyTorch)"
+        )
+    if reason := unsupported_tensor(x, "the Triton kernels"):
+        return reason
     for name, size in (("headdim", headdim), ("d_state", state)):
         if size & (size - 1) or not MIN_TILE <= size <= MAX_SIDE:
             return f"{name} is {size}; the Triton kernels take powers of two from {MIN_TILE} to {MAX_SIDE}"
@@ -83,6 +90,11 @@ def directions(reverse: tuple[bool, ...]) -> dict[str, int]:
     }
 
 
+def multiprocessors(device: torch.device) -> int:
+    """The number of multiprocessors; 1 for Triton's interpreter."""
+    return 1 if device.type != "cuda" else torch.cuda.get_device_properties(device).multi_processor_count
+
+
 def choose_splits(device: torch.device, programs: int, chunks: int, min_chunks: int = 4) -> int:
     """Into how many splits to cut the sequence, so that `programs` programs per split fill the device.
 
@@ -90,8 +102,6 @@ def choose_splits(device: torch.device, programs: int, chunks: int, min_chunks: 
     device would idle. Cutting the sequence costs a first pass over every split but the last (`split_states`). The
     number of splits is limited so that no program waits for a multiprocessor.
     """
-    if device.type != "cuda":
-        slots = 2 * programs  # the interpreter has nothing to fill, but the splits should be tested
-    else:
-        slots = 2 * torch.cuda.get_device_properties(device).multi_processor_count
+    # The interpreter has nothing to fill, but the splits should be tested.
+    slots = 2 * (multiprocessors(device) if device.type == "cuda" else programs)
     return max(1, min(slots // programs, chunks // min_chunks))

@@ -121,9 +121,7 @@ def _mixer_backward(
     got = mixer_gradients(dg.contiguous(), dsquares.contiguous(), both, *kept, *parameters, BOTH)
     dA_log = got.A * A  # A = -exp(A_log) is its own derivative
     small = got.conv_weight, got.conv_bias, got.dt_bias, dA_log, got.D, got.norm_weight
-    dw, db, ddt_bias, dA_log, dD, dnorm = (
-        v.clone() for v in small
-    )  # an operator's results must not share memory
+    dw, db, ddt_bias, dA_log, dD, dnorm = (v.clone() for v in small)  # results must not share memory
     return got.projected.flatten(2), dw, db, ddt_bias, dA_log, dD, dnorm
 
 

@@ -38,7 +38,7 @@ diagonal of the scores, dt inside the exponent; row strides are compile-time con
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -127,18 +127,9 @@ def states_kernel(
         s = tl.cumsum(step * decay_rate, 0)
         s_end = tl.sum(step * decay_rate, 0)
         if CONV:
-            columns = head * P + p
+            row, columns, first_row = sign * value_row, head * P + p, c * CHUNK
             v = load_conv_silu(
-                value,
-                sign * value_row,
-                weight + k * TAPS * conv_channels,
-                bias + k * conv_channels,
-                conv_channels,
-                c * CHUNK,
-                within,
-                columns,
-                length,
-                TAPS,
+                value, row, weight, bias, conv_channels, k, first_row, within, columns, length, TAPS
             )
         else:
             at = (sign * rows).to(tl.int64)[:, None] * value_row + (head * P + p)[None, :]
@@ -222,29 +213,20 @@ def _launch(
 ) -> None:
     batch, length, count, heads, headdim = value.shape
     weight, bias = conv or (A, A)
+    inputs = value, key, dt, A, weight, bias
     sizes = length, chunks_per_split, heads, *value.stride()[:3], bias.shape[-1]
-    states_kernel[(heads, batch * count, splits)](
-        value,
-        key,
-        dt,
-        A,
-        weight,
-        bias,
-        *results,
-        *sizes,
-        GROUPS=key.shape[3],
-        P=headdim,
-        N=key.shape[-1],
-        CONV=conv is not None,
-        TAPS=weight.shape[1],
-        BACKWARD=backward,
-        **directions(reverse),
-        CHUNK=CHUNK,
-        PRECISION=precision(key.dtype, key.shape[-1]),
-        # With 2 stages Triton 3.6 waits for what it has just requested.
-        STAGES=1 if conv or key.dtype == torch.float32 else 3,
-        num_warps=4,
-    )
+    state = key.shape[-1]
+    options: dict[str, Any] = {
+        "GROUPS": key.shape[3],
+        "P": headdim,
+        "N": state,
+        "CHUNK": CHUNK,
+        "TAPS": weight.shape[1],
+    }
+    options |= {"CONV": conv is not None, "BACKWARD": backward, "PRECISION": precision(key.dtype, state)}
+    # With 2 stages Triton 3.6 waits for what it has just requested.
+    options |= {"STAGES": 1 if conv or key.dtype == torch.float32 else 3, **directions(reverse)}
+    states_kernel[(heads, batch * count, splits)](*inputs, *results, *sizes, **options, num_warps=4)
 
 
 @triton.jit
@@ -283,17 +265,9 @@ def prepare_kernel(
     start = b.to(tl.int64) * batch_stride + k * direction_stride
     if tile < 2 * GN // CHANNELS:
         columns = tile * CHANNELS + tl.arange(0, CHANNELS)
+        raw_row, projected_first = sign * row_stride, projected + start + first * row_stride
         convolved = load_conv_silu(
-            projected + start + first * row_stride,
-            sign * row_stride,
-            weight + k * TAPS * conv_channels,
-            bias + k * conv_channels,
-            conv_channels,
-            begin,
-            within,
-            columns,
-            length,
-            TAPS,
+            projected_first, raw_row, weight, bias, conv_channels, k, begin, within, columns, length, TAPS
         )
         out = ((b * length + tokens) * DIRECTIONS + k)[:, None] * GN + (columns % GN)[None, :]
         if tile * CHANNELS < GN:
@@ -336,27 +310,11 @@ def prepare(
     channels = min(TILE_CHANNELS, keys)
     at_B, at_dt = projected[..., 2 * inner :], projected[..., 2 * inner + 2 * keys :]
     grid = (triton.cdiv(length, TILE_ROWS), 2 * keys // channels + 1, batch * count)
-    prepare_kernel[grid](
-        at_B,
-        at_dt,
-        conv_weight[..., inner:],
-        conv_bias[..., inner:],
-        dt_bias,
-        B,
-        C,
-        dt,
-        length,
-        heads,
-        *projected.stride()[:3],
-        conv_bias.shape[-1],
-        GN=keys,
-        HEADS=triton.next_power_of_2(heads),
-        TAPS=conv_weight.shape[1],
-        **directions(reverse),
-        ROWS=TILE_ROWS,
-        CHANNELS=channels,
-        num_warps=4,
-    )
+    inputs = at_B, at_dt, conv_weight[..., inner:], conv_bias[..., inner:], dt_bias
+    sizes = length, heads, *projected.stride()[:3], conv_bias.shape[-1]
+    options = {"GN": keys, "HEADS": triton.next_power_of_2(heads), "TAPS": conv_weight.shape[1]}
+    options |= {"ROWS": TILE_ROWS, "CHANNELS": channels, **directions(reverse)}
+    prepare_kernel[grid](*inputs, B, C, dt, *sizes, **options, num_warps=4)
     return B, C, dt
 
 
@@ -478,16 +436,7 @@ def scan_kernel(
         Q1 = tl.load(C + far * key_row + HALF + key_at, mask=upper, other=0.0)
         if CONV:
             v = load_conv_silu(
-                x,
-                sign * x_row,
-                weight + k * TAPS * conv_channels,
-                bias + k * conv_channels,
-                conv_channels,
-                c * CHUNK,
-                within,
-                columns,
-                length,
-                TAPS,
+                x, sign * x_row, weight, bias, conv_channels, k, c * CHUNK, within, columns, length, TAPS
             )
         else:
             v = tl.load(x + far * (sign * x_row) + x_at, mask=inside[:, None], other=0.0).to(tl.float32)
@@ -586,23 +535,14 @@ def scan_chunks(
     weight, bias = conv or (A, A)
     inputs = x, z, B, C, dt, A, D, weight, bias, norm_weight, start, added, totals
     sizes = length, chunks_per_split, pieces, *x.stride()[:3], bias.shape[-1], heads
-    scan_kernel[(heads, batch * count, splits)](
-        *inputs,
-        y,
-        gated,
-        squares,
-        final,
-        *sizes,
-        GROUPS=B.shape[3],
-        P=headdim,
-        N=state,
-        HALF=max(MIN_TILE, state // 2),
-        CONV=conv is not None,
-        TAPS=weight.shape[1],
-        **directions(reverse),
-        CHUNK=chunk,
-        PRECISION=precision(x.dtype, state),
-        STAGES=stages,
-        num_warps=warps,
-    )
-    return Scanned(y, gated, squares, final)
+    results = Scanned(y, gated, squares, final)
+    options: dict[str, Any] = {
+        "GROUPS": B.shape[3],
+        "P": headdim,
+        "N": state,
+        "HALF": max(MIN_TILE, state // 2),
+    }
+    options |= {"CONV": conv is not None, "TAPS": weight.shape[1], "CHUNK": chunk, "STAGES": stages}
+    options |= {"PRECISION": precision(x.dtype, state), "num_warps": warps, **directions(reverse)}
+    scan_kernel[(heads, batch * count, splits)](*inputs, *results, *sizes, **options)
+    return results

@@ -171,52 +171,36 @@ class Source:
 
 
 @final
+@dataclass(eq=False, slots=True)
 class Slot:
-    """A word that depends on registers.
+    """A word that depends on registers."""
 
-    Attributes:
-        spec: the text between the braces, for messages.
-        kind: which sort of word.
-        form: in which form; None if singular or plural, as the register `count` asks.
-        lead: " " or "", said before the word.
-        source: where its value comes from.
-        bind: the register that takes the value, or None where a known value is only said.
-        inputs: the registers that the value and its surface depend on.
-        readings: every surface of the kind and form, as pieces: what permissive parsing accepts.
-        readings_by_first: the same, by first piece.
-    """
+    spec: str  # the text between the braces, for messages
+    kind: str
+    words: Kind
+    form: str | None  # None if singular or plural, as the register `count` asks
+    count: int | None
+    lead: str  # " " or "", said before the word
+    source: Source  # where its value comes from
+    bind: int | None  # the register that takes the value, or None where a known value is only said
+    next: Node | None
+    index: int = END
+    inputs: tuple[int, ...] = ()  # the registers that the value and its surface depend on
+    readings: list[tuple[str, ...]] = field(
+        default_factory=list
+    )  # as pieces: what permissive parsing accepts
+    readings_by_first: dict[str, list[tuple[str, ...]]] = field(default_factory=dict)  # by first piece
+    _cache: dict[Any, tuple[tuple[Value, ...], tuple[str, ...]]] = field(default_factory=dict)
 
-    __slots__ = (
-        *("_cache", "bind", "count", "form", "forms", "index", "inputs", "kind", "lead", "next"),
-        *("readings", "readings_by_first", "source", "spec"),
-    )
-
-    def __init__(
-        self,
-        spec: str,
-        *,
-        kind: str,
-        words: Kind,
-        form: str | None,
-        count: int | None,
-        lead: str,
-        source: Source,
-        bind: int | None,
-        next: Node | None,
-    ) -> None:
-        self.index = END
-        self.spec, self.kind, self.form, self.count, self.lead = spec, kind, form, count, lead
-        self.source, self.bind, self.next = source, bind, next
-        self.forms = words.forms
-        self.inputs = tuple(dict.fromkeys((*source.inputs, *(() if count is None else (count,)))))
-        accepted = ("", "s") if form is None else (form,)
-        surfaces = [surface for name in accepted for surface in words.forms[name].values()]
-        surfaces += [surface for name in accepted for surface in words.stray.get(name, ())]
-        self.readings = [tuple(split_pieces(lead + surface)) for surface in dict.fromkeys(surfaces)]
-        self.readings_by_first: dict[str, list[tuple[str, ...]]] = {}
+    def __post_init__(self) -> None:
+        counted = () if self.count is None else (self.count,)
+        self.inputs = tuple(dict.fromkeys((*self.source.inputs, *counted)))
+        accepted = ("", "s") if self.form is None else (self.form,)
+        surfaces = [surface for name in accepted for surface in self.words.forms[name].values()]
+        surfaces += [surface for name in accepted for surface in self.words.stray.get(name, ())]
+        self.readings = [tuple(split_pieces(self.lead + surface)) for surface in dict.fromkeys(surfaces)]
         for reading in self.readings:
             self.readings_by_first.setdefault(reading[0], []).append(reading)
-        self._cache: dict[tuple[Value, ...], tuple[tuple[Value, ...], tuple[str, ...]]] = {}
 
     def options(self, registers: Registers) -> tuple[tuple[Value, ...], tuple[str, ...]]:
         """The values that can be drawn here, all equally likely, and their surfaces, all different."""
@@ -231,7 +215,7 @@ class Slot:
         form = self.form
         if form is None:
             form = "" if self.count is not None and registers[self.count] == 1 else "s"
-        surfaces = tuple(self.lead + self.forms[form][value] for value in values)
+        surfaces = tuple(self.lead + self.words.forms[form][value] for value in values)
         if not values or len(set(surfaces)) < len(surfaces) or (self.source.certain and len(values) > 1):
             raise ValueError(f"the slot {{{self.spec}}} cannot be filled: its words would be {surfaces}")
         return values, surfaces

@@ -73,10 +73,7 @@ class Player(anywidget.AnyWidget):
         canvas: Canvas,
         tokenizer: Tokenizer,
         config: SamplerConfig,
-        *,
-        model: str = "",
-        architecture: str = "",
-        created: str = "",
+        **about: str,
     ) -> Trace:
         """Show the frames of a running model as they arrive, and return them as a trace; arguments as in `Trace.of`.
 
@@ -85,7 +82,7 @@ class Player(anywidget.AnyWidget):
         """
         if self._snapshot is None:
             self._ipython_display_()
-        meta = {"model": model, "architecture": architecture, "tokenizer": tokenizer.name}
+        meta = {"model": "", "architecture": "", **about, "tokenizer": tokenizer.name}
         feed = messages.Feed(canvas, tokenizer, meta | dataclasses.asdict(config))
         seen: list[StepFrame] = []
         try:
@@ -97,9 +94,7 @@ class Player(anywidget.AnyWidget):
             self.message = feed.finish()
             if self._snapshot is not None:
                 self._snapshot.update({"text/html": snapshot(self.message, self.snapshot_id)}, raw=True)
-        return Trace.of(
-            seen, canvas, tokenizer, config, model=model, architecture=architecture, created=created
-        )
+        return Trace.of(seen, canvas, tokenizer, config, **about)
 
     def __repr__(self) -> str:
         return f"Player: {describe(self.message)}"

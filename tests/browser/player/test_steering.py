@@ -300,9 +300,10 @@ def test_of_several_tokens_at_once_each_has_its_place(page):
     data = reasons(trace(length=24, steps=4, given=4))
     steered(page, data)
     frame = data["frames"][1]
-    ordered = sorted(frame["revealed"], key=lambda p: -frame["confidence"][p])
+    confidence = frame["confidence"]
+    ordered = sorted(frame["revealed"], key=lambda p: -confidence[p])
     assert why(page, data, ordered[1]).startswith(
-        f"confidence {frame['confidence'][ordered[1]]:.2f} was number 2 of 20 masked positions; "
+        f"confidence {confidence[ordered[1]]:.2f} was number 2 of 20 masked positions; "
         "5 were revealed together"
     )
 
