@@ -439,7 +439,7 @@ def count_good(table):
 N = 4 if QUICK else 100
 written = my_sampler(model, torch.full((N, LENGTH), MASK), steps=LENGTH)
 grammatical, consistent = count_good(written)
-print(f"of {N} stories {grammatical} are grammatical, {consistent} of them consistent\n")
+print(f"of {N} stories, {grammatical} are grammatical and {consistent} of these consistent\n")
 bad = [text_of(ids) for ids in written if not tales.check(text_of(ids), 1).consistent]
 for text in bad[:4]:
     print(f"{text!r}\n    {tales.check(text, 1).message}")
@@ -569,7 +569,7 @@ for strategy in ("ancestral", "random", "low_confidence"):
     options = SamplerConfig(strategy=strategy, steps=LENGTH)
     table = generate(Sampler(options, schedule, MASK), model, torch.full((N, LENGTH), MASK))
     grammatical, consistent = count_good(table)
-    print(f"{strategy:10}  of {N}: {grammatical} grammatical, {consistent} of them consistent")
+    print(f"{strategy:10}  of {N}: {grammatical} grammatical, {consistent} of these consistent")
 
 # %% [markdown]
 # With the same number of steps, `ancestral` sometimes reveals several tokens at once, and pays for it. `random` never

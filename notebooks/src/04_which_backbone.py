@@ -278,7 +278,7 @@ for one, other in zip(first, second):
 # %% [markdown]
 # ## 3. A learning rate for each
 #
-# The learning rate matters more than any other setting. If it is too small, the model learns slowly. If it is too
+# The learning rate is usually the most important setting. If it is too small, the model learns slowly. If it is too
 # large, training becomes unstable. The right value depends on the architecture, the size and the length of the run. So
 # we try four rates for each backbone. This is called a **sweep**. Every run has its full length, so we can use the best
 # ones in the race later.
@@ -345,7 +345,7 @@ shared = {rate: score["diffutran", rate] - score["diffuapriel", rate] for rate i
 fair = score["diffutran", best["diffutran"]] - score["diffuapriel", best["diffuapriel"]]
 for rate, ahead in shared.items():
     print(f"both at {rate:<7g}  DiffuApriel is ahead by {ahead:6.1f} nats per story")
-print(f"each at its best  DiffuApriel is ahead by {fair:6.1f} nats per story")
+print(f"each at its best DiffuApriel is ahead by {fair:6.1f} nats per story")
 
 span = max(shared.values()) - min(shared.values())
 answer = "A" if span < 1 else "C" if min(shared.values()) < 0 < max(shared.values()) else "B"
@@ -354,7 +354,7 @@ guess_1.reveal(
 )
 
 # %% [markdown]
-# So a comparison at one shared rate also measures the choice of the rate, and any choice puts some model at a
+# So a comparison at one shared rate also measures the choice of the rate, which may put one of the models at a
 # disadvantage. The fair question is: how well does each model learn at *its* best rate? The same holds for everything
 # else that is tuned.
 #

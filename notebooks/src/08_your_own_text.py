@@ -177,8 +177,8 @@ print(f"{'all':12} together {packed_bits(everything) / size:.2f} bits per byte")
 # *has* seen it. This is called a **leak**, and it is the most common way to fool yourself. Your own folder probably
 # contains such copies: drafts of the same essay, emails that quote each other, two exports of one page.
 #
-# Let us look for relatives: two files are related if the other one contains most lines of the shorter one. Relatives of
-# relatives count too. So the files form **groups**.
+# Let us look for relatives: two files are related if the longer one contains most lines of the shorter one. Relatives
+# of relatives count too. So the files form **groups**.
 
 # %%
 from itertools import combinations
