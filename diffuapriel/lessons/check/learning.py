@@ -14,16 +14,16 @@ from diffuapriel.lessons.check.verdict import checker, number, require, run
 __all__ = ["closest_shape", "paired", "warmup_cosine"]
 
 
-def _count(width: int, depth: int) -> int:
+def _count(d_model: int, depth: int) -> int:
     """A model of the lesson's kind: two tables, and blocks."""
-    return 2 * 1_000 * width + depth * 12 * width**2
+    return 2 * 1_000 * d_model + depth * 12 * d_model**2
 
 
 @checker
 def closest_shape(answer: Callable[[Callable[[int, int], int], int, list], tuple[int, int]]) -> None:
     """`answer(count, target, shapes)`: the shape whose count of parameters is closest to the target."""
     by_depth = [(64, depth) for depth in range(1, 9)]
-    by_both = [(width, depth) for width in (32, 48, 64, 80) for depth in range(1, 7)]
+    by_both = [(d_model, depth) for d_model in (32, 48, 64, 80) for depth in range(1, 7)]
     cases = [
         (by_depth, _count(64, 5), (64, 5), "One of the shapes hits the target exactly."),
         (by_depth, _count(64, 4) + 500, (64, 4), "The closest shape may be a little below the target."),
