@@ -177,7 +177,7 @@ def test_the_callback_can_stop_the_call_and_what_is_unfinished_keeps_its_masks(
         ({"seed": -1}, "seed is -1; "),
         ({"seed": 1, "generator": torch.Generator()}, "seed is 1 and a generator is given"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_bad_input_is_refused_by_name(pipe: TextDiffusionPipeline, given: dict, said: str) -> None:
     with pytest.raises((ValueError, TypeError)) as error:

@@ -1,0 +1,147 @@
+"""README, docs/ and examples/: commands exist, links lead somewhere, code runs, figures come from results."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import diffuapriel
+from diffuapriel.cli import build_parser
+
+ROOT = Path(diffuapriel.__file__).resolve().parent.parent
+README = ROOT / "README.md"
+PAGES = sorted([README, ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+MOST_README_LINES = 120
+SERVED = "Client("  # a block that needs the app running is compiled, not run
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+
+
+def commands() -> list[tuple[str, str]]:
+    """(page, line) of every command in a shell block, without comments."""
+    found = []
+    for page in PAGES:
+        for block in blocks(page, "(?:bash|sh|console)"):
+            lines = [line.removeprefix("$ ").strip() for line in block.splitlines()]
+            found += [(name(page), line) for line in lines if line and not line.startswith("#")]
+    return found
+
+
+def test_the_readme_is_short_and_shows_python_early() -> None:
+    lines = README.read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= MOST_README_LINES
+    assert lines.index("```python") < 40
+
+
+@pytest.mark.parametrize(("page", "line"), commands())
+def test_every_command_exists(page: str, line: str) -> None:
+    words = shlex.split(line, comments=True)
+    while "=" in words[0]:
+        words = words[1:]  # NAME=value before a command
+    program = Path(words[0]).name
+    if program == "make":
+        done = subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    elif program == "diffuapriel":
+        build_parser().parse_args(words[1:])
+    elif program == "torchrun":
+        build_parser().parse_args(words[words.index("diffuapriel") + 1 :])
+    elif program == "python" and words[1] == "-m" and words[2].split(".")[0] in ("diffuapriel", "tools"):
+        if words[2] == "diffuapriel":
+            build_parser().parse_args(words[3:])
+        else:
+            assert (ROOT / words[2].replace(".", "/")).with_suffix(".py").is_file()
+    elif program == "python" and words[1] == "start.py":
+        text = (ROOT / "start.py").read_text(encoding="utf-8")
+        assert f'"{words[2]}"' in text
+    elif program == "python" and words[1].endswith(".py"):
+        assert (ROOT / words[1]).is_file()
+    elif program == "python":
+        assert words[1:3] == ["-m", "pip"] or words[1:3] == ["-m", "pytest"], line
+    else:
+        assert program in ("git", "cd", "pip", "pre-commit"), line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_link_leads_to_a_file(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    links = set(re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", text))
+    assert [link for link in sorted(links) if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize(
+    "block", [b for page in PAGES if page.name != "api.md" for b in blocks(page, "python")]
+)
+def test_the_python_of_the_pages_runs(block: str, tmp_path: Path) -> None:
+    compile(block, "page", "exec")
+    if SERVED in block:
+        return
+    environment_code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+    done = subprocess.run(
+        [sys.executable, "-c", environment_code + block], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() and "[MASK]" not in done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=name)
+def test_every_example_is_short_and_runs(example: Path, tmp_path: Path) -> None:
+    text = example.read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 40 and ast.get_docstring(ast.parse(text))
+    arguments = ["2"] if "sys.argv" in text else []
+    code = f"import sys, runpy; sys.path.insert(0, {str(ROOT)!r}); sys.argv = [{str(example)!r}, *{arguments!r}]; "
+    code += f"runpy.run_path({str(example)!r}, run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def where_is() -> list[tuple[str, str]]:
+    """(file, name) of every row of the table "Where is ...?"."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    return re.findall(r"^\| [^|]+ \| `([\w/.]+)` \| `(\w+)` \|$", text, re.M)
+
+
+def test_the_table_of_places_has_rows() -> None:
+    assert len(where_is()) > 12
+
+
+@pytest.mark.parametrize(("file", "defined"), where_is())
+def test_what_the_architecture_page_names_is_there(file: str, defined: str) -> None:
+    text = (ROOT / file).read_text(encoding="utf-8")
+    assert re.search(rf"^(?:export )?(?:class|def|function) {defined}\b", text, re.M), f"{file}: {defined}"
+
+
+def test_the_readme_s_figures_are_those_of_the_results() -> None:
+    text = README.read_text(encoding="utf-8")
+    report = json.loads((ROOT / "assets" / "results" / "gpu-nvidia-h200.json").read_text(encoding="utf-8"))
+    ms = {(r["racer"], r["length"], r["batch"]): r["median_ms"] for r in report["forward"]}
+    assert f"**{ms['diffutran', 65_536, 1] / ms['diffuapriel', 65_536, 1]:.2f}x**" in text
+    mixer = {(r["racer"], r["length"], r["batch"]): r["median_ms"] for r in report["mixer"] if not r["gradient"]}
+    ratios = [mixer["official", n, b] / ms for (who, n, b), ms in mixer.items() if who == "triton" and n >= 8192]
+    assert f"**{min(ratios):.2f}x**" in text
+    card = (ROOT / "assets" / "checkpoints" / "tales-diffuapriel-small" / "README.md").read_text(encoding="utf-8")
+    samples = card.partition("## Samples")[2]
+    share = re.search(r"^\| grammatical \| ([\d.]+) \|$", samples, re.M)
+    assert share and f"**{100 * float(share[1]):.1f} %**" in text
+    assert re.search(r"^\| temperature \| 1 \|$", samples, re.M)
+
+
+def test_the_api_page_is_made_from_the_docstrings() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.api_reference", "--check"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
