@@ -438,9 +438,7 @@ def test_race_prints_the_lanes_and_what_was_fair(run: Run, checkpoint: str, tmp_
 def test_bench_prints_its_tables_and_keeps_the_figures(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "diffuapriel.benchmark.cpu.generation.time_generations", lambda entry, **_: _two_generations()
-    )
+    monkeypatch.setattr("diffuapriel.benchmark.run.time_generations", lambda entry, **_: _two_generations())
     kept = tmp_path / "bench.json"
     code, out, err = run("bench", "generation", "--quick", "--json", str(kept))
     assert code == 0

@@ -8,6 +8,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def to_dict(saved: SavedResult) -> dict[str, Any]:
     result = saved.race or saved.sweep
     assert result is not None, "a result is that of a race or of a sweep"
     about = {name: getattr(saved, name) for name in ("number", "kind", "measured", "title")}
-    facts = {"facts": [entry.to_dict() for entry in saved.facts]} if saved.facts else {}
+    facts = {"facts": [asdict(entry) for entry in saved.facts]} if saved.facts else {}
     return {**about, "result": result.to_dict(), **facts, "fairness": saved.fairness()}
 
 

@@ -7,11 +7,13 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from diffuapriel.benchmark.memory import estimate_bytes
 from diffuapriel.checkpoint import load_checkpoint
 from diffuapriel.config import ModelConfig, preset
 from diffuapriel.device import resolve_device
@@ -46,21 +48,10 @@ class Entry:
     @classmethod
     def of_model(cls, name: str, model: Denoiser, tokenizer: Tokenizer, *, weights: str = "trained") -> Entry:
         """The entry of a loaded model, on the device where its parameters are."""
-        first = next(model.parameters())
-        return cls(
-            name=name,
-            denoiser=model,
-            tokenizer=tokenizer,
-            architecture=model.config.architecture,
-            parameters=sum(p.numel() for p in model.parameters()),
-            weight_bytes=sum(p.numel() * p.element_size() for p in model.parameters()),
-            weights=weights,
-            dtype=str(first.dtype).removeprefix("torch."),
-            device=first.device,
-            attention=attention_kernel(model.config, first.device, first.dtype),
-            scan=scan_backend(model.config, first.device, first.dtype),
-            config=model.config,
-        )
+        config, first = model.config, next(model.parameters())
+        parameters = sum(p.numel() for p in model.parameters())
+        facts = {"weights": weights, "config": config, **_in_dtype(model, first.device, first.dtype)}
+        return cls(name, model, tokenizer, config.architecture, parameters, **facts)
 
     @classmethod
     def from_checkpoint(cls, name_or_path: str, *, device: str = "cpu", name: str | None = None) -> Entry:
@@ -74,9 +65,10 @@ class Entry:
         """The entry of an untrained preset: it writes nonsense at the speed of a trained one."""
         config = preset(preset_name, architecture)
         resolve_device(device)
-        name = f"{architecture} {preset_name}, random weights"
-        model = random_denoiser(config, device=device, seed=seed)
-        return cls.of_model(name, model, get_tokenizer(config.tokenizer), weights="random")
+        model, tokenizer = random_denoiser(config, device=device, seed=seed), get_tokenizer(config.tokenizer)
+        return cls.of_model(
+            f"{architecture} {preset_name}, random weights", model, tokenizer, weights="random"
+        )
 
     def tuned(self, dtype: str | None = None) -> Entry:
         """This entry in the fastest form for its device: on CUDA a copy of its model in the engine (model/engine.py).
@@ -94,26 +86,35 @@ class Entry:
         if not isinstance(self.denoiser, Denoiser):
             raise ValueError(f"{self.name} is not a Denoiser of this package; only those can be tuned")
         engine = compile_denoiser(copy.deepcopy(self.denoiser), dtype=getattr(torch, dtype))
-        return replace(
-            self,
-            denoiser=engine,
-            dtype=dtype,
-            weight_bytes=sum(p.numel() * p.element_size() for p in engine.model.parameters()),
-            attention=attention_kernel(engine.config, self.device, getattr(torch, dtype)),
-            scan=scan_backend(engine.config, self.device, getattr(torch, dtype)),
-            form="compiled blocks, one CUDA graph per shape" if on_gpu else self.form,
-        )
+        form = "compiled blocks, one CUDA graph per shape" if on_gpu else self.form
+        facts = _in_dtype(engine.model, self.device, getattr(torch, dtype))
+        return replace(self, denoiser=engine, form=form, **facts)
 
-    @property
-    def bytes_per_value(self) -> int:
-        """Bytes of one activation."""
-        return 2 if self.dtype in ("bfloat16", "float16") else 4
+    def needed_bytes(self, length: int, batch: int = 1) -> int:
+        """Bytes that one call needs beside the weights, by arithmetic; 0 for a denoiser of another package."""
+        size = 2 if self.dtype in ("bfloat16", "float16") else 4
+        return estimate_bytes(self.config, length, batch=batch, bytes_per_value=size) if self.config else 0
 
     def clear_cache(self) -> None:
         """Release the memory that an engine keeps for the shapes it has run; a plain model keeps none."""
-        clear = getattr(self.denoiser, "clear_cache", None)
-        if clear:
+        if clear := getattr(self.denoiser, "clear_cache", None):
             clear()
+
+
+def _in_dtype(model: Denoiser, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """The fields of an entry that depend on where and in which dtype its model computes."""
+    return {
+        "device": device,
+        "dtype": str(dtype).removeprefix("torch."),
+        "weight_bytes": count_bytes(model),
+        "attention": attention_kernel(model.config, device, dtype),
+        "scan": scan_backend(model.config, device, dtype),
+    }
+
+
+def count_bytes(model: Denoiser) -> int:
+    """Bytes of the model's parameters."""
+    return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
 def random_denoiser(config: ModelConfig, *, device: torch.device | str = "cpu", seed: int = 0) -> Denoiser:
@@ -174,7 +175,7 @@ def check_counts(what: str, entries: Sequence[Entry], **counts: int) -> None:
             raise ValueError(f"{name} is {value!r}; it must be a whole number, 1 or more")
 
 
-def distinct_names(entries: list[Entry]) -> list[str]:
+def distinct_names(entries: Sequence[Entry]) -> list[str]:
     """The entries' names, with (2), (3), ... after a repeated one: a model may race itself."""
     names: list[str] = []
     for entry in entries:

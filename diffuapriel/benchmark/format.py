@@ -6,15 +6,18 @@ A table is declared by its columns: a title, and the text of a cell for one item
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from diffuapriel.benchmark.memory import format_bytes
 from diffuapriel.benchmark.plan import BACKENDS, DIFFUTRAN, DIFFUTRAN_FLASH_2, ENTRIES, HYBRID, PURE
 from diffuapriel.benchmark.report import BenchReport, RooflineRow, Row
 from diffuapriel.benchmark.sweep import SweepResult
-from diffuapriel.benchmark.targets import targets
+from diffuapriel.benchmark.targets import faster_from, targets
 
 BEST = "best"  # the faster of the two DiffuTrans
 LABELS = {
@@ -311,3 +314,36 @@ def _problems(report: BenchReport) -> str:
         where[part, problem.entry, problem.message].append(f"{problem.batch} x {problem.length:,}")
     lines = [f"{part}, {entry}, at {', '.join(at)}: {why}" for (part, entry, why), at in where.items()]
     return "\n".join(["NOT RUN", *lines])
+
+
+END = "<!-- end of the GPU tables -->"
+BLOCK = re.compile(rf"<!-- GPU tables(?: of (?P<source>\S+))? -->\n(?P<text>.*?){re.escape(END)}", re.S)
+
+
+def docs_tables(report: BenchReport) -> str:
+    """Markdown: the machine, and the tables of all parts."""
+    parts = [machine_line(report), *(f"### {text}" for text in part_texts(report))]
+    if first := faster_from(report):
+        parts.insert(1, f"In a whole generation at batch 1 DiffuApriel is faster from {first:,} tokens on.")
+    lines = [
+        f"\n{line}"
+        if old and line and (old.startswith("|") != line.startswith("|") or old.startswith("#"))
+        else line
+        for old, line in pairwise(["", *"\n\n".join(parts).split("\n")])
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def write_tables(page: Path, report: BenchReport, source: str) -> None:
+    """Put the tables of `report` into `page`, between two comments; the first names `source`, its JSON.
+
+    Raises ValueError unless the page has the two comments exactly once.
+    """
+    text = page.read_text(encoding="utf-8")
+    block = f"<!-- GPU tables of {source} -->\n{docs_tables(report)}{END}"
+    new, found = BLOCK.subn(lambda _: block, text)
+    if found != 1:
+        raise ValueError(
+            f"{page} has {found} places for GPU tables (<!-- GPU tables --> ... {END}); one is needed"
+        )
+    page.write_text(new, encoding="utf-8")

@@ -23,9 +23,9 @@ from typing import Any
 import torch
 
 from diffuapriel.benchmark.entry import Entry, check_counts
-from diffuapriel.benchmark.memory import PeakMemory, estimate_bytes, out_of_memory, refusal
+from diffuapriel.benchmark.memory import PeakMemory, out_of_memory, refusal
 from diffuapriel.benchmark.result import EntryFacts, EntryResult, RaceResult, Run
-from diffuapriel.benchmark.timing import Clock, interleaved, undisturbed
+from diffuapriel.benchmark.timing import Clock, Spread, interleaved, undisturbed
 from diffuapriel.device import device_name
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.sampling.canvas import Canvas
@@ -49,10 +49,9 @@ class RaceEvent:
 
 def race(entries: Sequence[Entry], length: int, steps: int, **options: Any) -> RaceResult:
     """Run a race to its end, with the arguments, defaults and errors of `race_events`."""
-    for event in race_events(entries, length, steps, **options):
-        if event.result is not None:
-            return event.result
-    raise AssertionError("a race ends with its result")
+    *_, last = race_events(entries, length, steps, **options)
+    assert last.result is not None, "a race ends with its result"
+    return last.result
 
 
 def race_events(
@@ -123,10 +122,8 @@ class _RacingEntry:
         self, facts: EntryFacts, entry: Entry, config: SamplerConfig, length: int, text: str
     ) -> None:
         self.facts, self.name, self.entry = facts, facts.name, entry
-        if entry.config is not None:
-            needed = estimate_bytes(entry.config, length, bytes_per_value=entry.bytes_per_value)
-            if problem := refusal(needed, entry.device, f"{self.name} at {length} tokens"):
-                raise MemoryError(problem)
+        if problem := refusal(entry.needed_bytes(length), entry.device, f"{self.name} at {length} tokens"):
+            raise MemoryError(problem)
         canvas = (
             Canvas.from_text(text, entry.tokenizer, length) if text else Canvas.masks(length, entry.tokenizer)
         )
@@ -182,21 +179,18 @@ class _RacingEntry:
             raise MemoryError(out_of_memory(self.entry.device, what)) from None
 
     def result(self) -> EntryResult:
-        totals = [sum(run.step_ms) / 1000.0 for run in self.runs]
-        step_ms = tuple(
-            statistics.median(times) for times in zip(*(run.step_ms for run in self.runs), strict=True)
-        )
-        seconds = statistics.median(totals)
+        seconds = Spread.of([sum(run.step_ms) / 1000.0 for run in self.runs])
+        step_ms = tuple(map(statistics.median, zip(*(run.step_ms for run in self.runs), strict=True)))
         tokens = int(self.canvas.masked.sum())
         return EntryResult(
             **vars(self.facts),
-            seconds=seconds,
-            seconds_min=min(totals),
-            seconds_max=max(totals),
+            seconds=seconds.median,
+            seconds_min=seconds.min,
+            seconds_max=seconds.max,
             step_ms=step_ms,
-            ms_per_step=1000.0 * seconds / len(step_ms),
+            ms_per_step=1000.0 * seconds.median / len(step_ms),
             tokens=tokens,
-            tokens_per_second=tokens / seconds,
+            tokens_per_second=tokens / seconds.median,
             forward_passes=self.frames[-1].nfe,
             denoiser_share=statistics.median(run.denoiser_ms / sum(run.step_ms) for run in self.runs),
             peak_memory_bytes=self.peak_memory_bytes,

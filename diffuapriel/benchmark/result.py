@@ -38,22 +38,12 @@ class EntryFacts:
     @classmethod
     def of(cls, entries: Sequence[Entry]) -> tuple[EntryFacts, ...]:
         """The facts of all entries of a sweep or race, under the names that its result gives them."""
-        names = [f.name for f in dataclasses.fields(EntryFacts)]
-        return tuple(
-            EntryFacts(
-                **{
-                    **{field_name: getattr(entry, field_name) for field_name in names},
-                    "name": name,
-                    "tokenizer": entry.tokenizer.name,
-                    "device": str(entry.device),
-                }
-            )
-            for name, entry in zip(distinct_names(list(entries)), entries, strict=True)
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return dataclasses.asdict(self)
+        found = []
+        for name, entry in zip(distinct_names(entries), entries, strict=True):
+            values = {f.name: getattr(entry, f.name) for f in dataclasses.fields(EntryFacts)}
+            values |= {"name": name, "tokenizer": entry.tokenizer.name, "device": str(entry.device)}
+            found.append(EntryFacts(**values))
+        return tuple(found)
 
 
 @dataclass(frozen=True)

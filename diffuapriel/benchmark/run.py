@@ -11,7 +11,7 @@ import hashlib
 import importlib.metadata
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -19,32 +19,31 @@ from typing import Any
 import torch
 
 import diffuapriel
-from diffuapriel.benchmark.cpu.generation import measure_generation as measure_cpu_generation
 from diffuapriel.benchmark.cpu.memory import measure_memory as measure_cpu_memory
 from diffuapriel.benchmark.cpu.scan import measure_scan
 from diffuapriel.benchmark.cpu.training import measure_training as measure_cpu_training
 from diffuapriel.benchmark.entry import Entry
-from diffuapriel.benchmark.gpu.forward import measure_forward, measure_memory
-from diffuapriel.benchmark.gpu.generation import measure_generation, measure_sampler
+from diffuapriel.benchmark.generation import race
 from diffuapriel.benchmark.gpu.mixer import measure_mixer
 from diffuapriel.benchmark.gpu.models import strict_compilation
+from diffuapriel.benchmark.gpu.passes import (
+    measure_forward,
+    measure_generation,
+    measure_memory,
+    measure_sampler,
+)
 from diffuapriel.benchmark.gpu.training import measure_training
 from diffuapriel.benchmark.plan import DIFFUTRAN, PURE, Bench, BenchPlan
-from diffuapriel.benchmark.report import BenchReport, Machine, Measured
+from diffuapriel.benchmark.report import BenchReport, Machine, Measured, SamplerRow
 from diffuapriel.benchmark.roofline import MeasuredPeaks, measure_peaks
 from diffuapriel.benchmark.sweep import SweepResult, sweep
+from diffuapriel.checkpoint import bundled
 from diffuapriel.device import device_name
 
 NEED_PEAKS = {"forward", "mixer"}  # on a GPU: their figures are compared with the peaks of the same run
 FIELDS = {("cpu", "generation"): "sampler"}  # where a part's rows go, if not to the field of its name
-MEASURED_CODE = (
-    "config.py",
-    "diffusion",
-    "model",
-    "sampling",
-    "ops",
-    "training",
-)  # what the figures depend on
+MEASURED_CODE = ("config.py", "diffusion", "model", "sampling", "ops", "training")
+CHECKPOINT = "tales-diffuapriel"
 
 
 def require_gpu() -> None:
@@ -98,14 +97,10 @@ def run_bench(
 def _peaks(bench: Bench) -> Iterator[MeasuredPeaks]:
     bench.say("peaks: FLOP/s and bandwidth")
     plan = bench.plan
-    bench.measured_peaks = measure_peaks(
-        bench.device,
-        matrix=plan.matrix,
-        copy_bytes=plan.copy_bytes,
-        dtype=plan.torch_dtype,
-        seconds=plan.seconds,
-    )
-    yield bench.measured_peaks
+    sizes = {"matrix": plan.matrix, "copy_bytes": plan.copy_bytes}
+    peaks = measure_peaks(bench.device, **sizes, dtype=plan.torch_dtype, seconds=plan.seconds)
+    bench.measured_peaks = peaks
+    yield peaks
 
 
 def _cpu_forward(bench: Bench) -> Iterator[SweepResult]:
@@ -115,13 +110,35 @@ def _cpu_forward(bench: Bench) -> Iterator[SweepResult]:
     yield sweep(entries, lengths=plan.lengths, repeats=plan.forward_repeats)
 
 
+def _cpu_generation(bench: Bench) -> Iterator[list[SamplerRow]]:
+    bench.say("generation: time outside the denoiser")
+    yield time_generations(default_entry(bench.plan.preset), steps=bench.plan.generation_steps)
+
+
+def time_generations(
+    entry: Entry, *, length: int = 256, steps: Sequence[int] = (32, 64), repeats: int = 3
+) -> list[SamplerRow]:
+    """Races of one entry that split its time: a row for each number of steps, strategy `low_confidence`."""
+    rows = []
+    for count in steps:
+        runs = race([entry], length, count, repeats=repeats).runs
+        whole, denoiser = (sum(run.step_ms) for run in runs), (run.denoiser_ms for run in runs)
+        rows.append(SamplerRow(entry.name, length, 1, tuple(whole), count, tuple(denoiser)))
+    return rows
+
+
+def default_entry(preset: str) -> Entry:
+    """The bundled DiffuApriel, or random weights of `preset`, which are as fast, in a clone without checkpoints."""
+    return Entry.from_checkpoint(CHECKPOINT) if CHECKPOINT in bundled() else Entry.random(preset, PURE)
+
+
 # In the order in which they run. A part yields lists of rows, shape after shape, or its one result.
 PARTS: dict[str, dict[str, Callable[[Bench], Iterator[Any]]]] = {
     "cpu": {
         "memory": measure_cpu_memory,  # first: nothing else may hold memory while a child is measured
         "scan": measure_scan,
         "forward": _cpu_forward,
-        "generation": measure_cpu_generation,
+        "generation": _cpu_generation,
         "training": measure_cpu_training,
     },
     "gpu": {
@@ -139,13 +156,12 @@ PARTS: dict[str, dict[str, Callable[[Bench], Iterator[Any]]]] = {
 def describe_machine(plan: BenchPlan, device: torch.device) -> Machine:
     """The device and the versions of everything that computes."""
     on_gpu = device.type == "cuda"
-    cudnn = torch.backends.cudnn.version() if on_gpu else None
     return Machine(
         device=device_name(device),
         memory_bytes=torch.cuda.get_device_properties(device).total_memory if on_gpu else 0,
         torch=torch.__version__,
         cuda=torch.version.cuda or "",
-        cudnn=str(cudnn or ""),
+        cudnn=str((on_gpu and torch.backends.cudnn.version()) or ""),
         triton=_version("triton"),
         mamba_ssm=_version("mamba-ssm"),
         causal_conv1d=_version("causal-conv1d"),
@@ -157,15 +173,10 @@ def describe_machine(plan: BenchPlan, device: torch.device) -> Machine:
 def code_digest() -> str:
     """Twelve hexadecimal digits that change with the code that is measured."""
     root = Path(diffuapriel.__file__).parent
-    files = [
-        file
-        for name in MEASURED_CODE
-        for file in ([root / name] if "." in name else (root / name).rglob("*.py"))
-    ]
-    digest = hashlib.sha256()
-    for file in sorted(files):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:12]
+    parts = [root / name for name in MEASURED_CODE]
+    files = [file for part in parts for file in (part.rglob("*.py") if part.suffix != ".py" else [part])]
+    code = b"".join(file.read_bytes() for file in sorted(files))
+    return hashlib.sha256(code).hexdigest()[:12]
 
 
 def _version(package: str) -> str:

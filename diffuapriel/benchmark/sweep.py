@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from diffuapriel.benchmark.entry import Entry, check_counts, distinct_names, half_masked
-from diffuapriel.benchmark.memory import PeakMemory, estimate_bytes, out_of_memory, refusal
+from diffuapriel.benchmark.memory import PeakMemory, out_of_memory, refusal
 from diffuapriel.benchmark.result import read_record, read_schema
 from diffuapriel.benchmark.timing import Clock, Spread, interleaved, undisturbed
 from diffuapriel.device import device_name
@@ -139,17 +139,14 @@ class SweepResult:
     @property
     def crossovers(self) -> list[Crossover]:
         """One for each pair of entries that have a length in common."""
-        found = [
-            crossover(a, self.curve(a), b, self.curve(b)) for a, b in itertools.combinations(self.entries, 2)
-        ]
-        return [cross for cross in found if self.curve(cross.a).keys() & self.curve(cross.b).keys()]
+        curves = {entry: self.curve(entry) for entry in self.entries}
+        pairs = itertools.combinations(curves.items(), 2)
+        return [crossover(*a, *b) for a, b in pairs if a[1].keys() & b[1].keys()]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, with exponents and crossovers for readers without this code."""
-        derived = {
-            "exponents": self.exponents,
-            "crossovers": [dataclasses.asdict(c) for c in self.crossovers],
-        }
+        crossovers = [dataclasses.asdict(cross) for cross in self.crossovers]
+        derived = {"exponents": self.exponents, "crossovers": crossovers}
         return {"schema": SCHEMA, "version": VERSION, **dataclasses.asdict(self), **derived}
 
     @classmethod
@@ -194,39 +191,28 @@ def sweep_events(
     if not max_seconds > 0:
         raise ValueError(f"max_seconds is {max_seconds!r}; it must be above 0")
     lengths = sorted(set(lengths))
-    names = distinct_names(list(entries))
+    names = distinct_names(entries)
     probes = [_Probe(name, entry, batch) for name, entry in zip(names, entries, strict=True)]
     refusals: list[Refusal] = []
     device = entries[0].device
+    method = PeakMemory(device).method.replace("one step", "one forward pass")
+    about = (batch, repeats, device_name(device), torch.get_num_threads(), method)
     work = len(probes) * sum(lengths) * (repeats + 1)
     done = 0
 
-    method = PeakMemory(device).method.replace("one step", "one forward pass")
-    machine, threads = device_name(device), torch.get_num_threads()
-
     def event(message: str) -> SweepEvent:
         points = tuple(point for probe in probes for point in probe.points)
-        result = SweepResult(tuple(names), points, tuple(refusals), batch, repeats, machine, threads, method)
+        result = SweepResult(tuple(names), points, tuple(refusals), *about)
         return SweepEvent(min(1.0, done / work), message, result)
 
     for length in lengths:
-        running = []
         for probe in probes:
-            problem = probe.stopped or probe.problem(length, max_seconds)
-            if problem:
-                probe.stopped = problem
-                refusals.append(Refusal(probe.name, length, problem))
-                done += length * (repeats + 1)
-                yield event(problem)
-                continue
-            done += length
-            probe.stopped = probe.warm_up(length)
+            probe.stopped = probe.stopped or probe.problem(length, max_seconds) or probe.warm_up(length)
             if probe.stopped:
                 refusals.append(Refusal(probe.name, length, probe.stopped))
-                done += length * repeats
-            else:
-                running.append(probe)
+            done += length * (repeats + 1 if probe.stopped else 1)
             yield event(probe.stopped or f"{probe.name}: warmed up at {length:,} tokens")
+        running = [probe for probe in probes if not probe.stopped]
         for turn, probe in enumerate(interleaved(running, repeats)):
             probe.time(length)
             done += length
@@ -249,34 +235,25 @@ class _Probe:
 
     @property
     def points(self) -> list[Point]:
-        return [self._point(length, Spread.of(times)) for length, times in self._ms.items()]
-
-    def _point(self, length: int, ms: Spread) -> Point:
-        peak = self._peaks[length] + self.entry.weight_bytes
-        return Point(self.name, length, *ms, 1000.0 * self.batch * length / ms.median, peak)
+        found = []
+        for length, times in self._ms.items():
+            ms, peak = Spread.of(times), self._peaks[length] + self.entry.weight_bytes
+            found.append(Point(self.name, length, *ms, 1000.0 * self.batch * length / ms.median, peak))
+        return found
 
     def problem(self, length: int, max_seconds: float) -> str | None:
         """Why `length` must not start; None if it may."""
-        needed = self.predicted_bytes(length)
-        if problem := refusal(needed, self.entry.device, f"{self.name} at {length:,} tokens"):
+        what = f"{self.name} at {length:,} tokens"
+        needed = GROWTH_MARGIN * extrapolate(self._peaks, length)
+        if not self._peaks:
+            needed = self.entry.needed_bytes(length, self.batch)
+        if problem := refusal(needed, self.entry.device, what):
             return problem
-        medians = {n: statistics.median(times) for n, times in self._ms.items()}
-        seconds = extrapolate(medians, length, 1.0, 2.0) / 1000
+        seconds = extrapolate({n: statistics.median(ms) for n, ms in self._ms.items()}, length) / 1000
         if seconds > max_seconds:
-            return (
-                f"{self.name} at {length:,} tokens would take about {seconds:,.0f} s for one forward pass; "
-                f"the limit is {max_seconds:,.0f} s"
-            )
+            took = f"{what} would take about {seconds:,.0f} s for one forward pass"
+            return f"{took}; the limit is {max_seconds:,.0f} s"
         return None
-
-    def predicted_bytes(self, length: int) -> float:
-        """By measured growth, or by arithmetic on the configuration before anything was measured."""
-        measured = GROWTH_MARGIN * extrapolate(self._peaks, length, 1.0, 2.0)
-        config = self.entry.config
-        if config is None or self._peaks:
-            return measured
-        size = self.entry.bytes_per_value
-        return max(measured, estimate_bytes(config, length, batch=self.batch, bytes_per_value=size))
 
     def warm_up(self, length: int) -> str | None:
         """One untimed call whose memory is measured. Returns the reason if memory ran out."""
@@ -302,16 +279,16 @@ class _Probe:
         return start, self.clock.mark()
 
 
-def extrapolate(known: dict[int, float] | dict[int, int], length: int, least: float, most: float) -> float:
-    """The value at `length`, extrapolated with the growth exponent of the last two known values.
+def extrapolate(known: dict[int, float] | dict[int, int], length: int) -> float:
+    """The value at `length`, with the growth exponent of the last two known values, clamped to 1..2.
 
-    The exponent is clamped to `least`..`most`; with one known value it is `most`. 0 if nothing is known.
+    With one known value the exponent is 2. 0 if nothing is known.
     """
     if not known:
         return 0.0
     *before, last = sorted(known)
-    if not before or min(known[before[-1]], known[last]) <= 0:
-        exponent = most
-    else:
-        exponent = math.log(known[last] / known[before[-1]]) / math.log(last / before[-1])
-    return known[last] * (length / last) ** min(most, max(least, exponent))
+    exponent = 2.0
+    if before and min(known[before[-1]], known[last]) > 0:
+        growth = math.log(known[last] / known[before[-1]]) / math.log(last / before[-1])
+        exponent = min(2.0, max(1.0, growth))
+    return known[last] * (length / last) ** exponent

@@ -152,7 +152,7 @@ def _saved_file() -> Path:
 
 def _write_docs(report: BenchReport, file: Path) -> None:
     from diffuapriel import assets
-    from diffuapriel.benchmark.gpu.docs_tables import write_tables
+    from diffuapriel.benchmark.format import write_tables
 
     root, kept = assets.root().parent, file.resolve()
     if not kept.is_relative_to(root):

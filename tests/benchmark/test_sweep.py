@@ -118,12 +118,12 @@ def test_what_takes_too_long_is_refused_with_the_seconds():
 
 
 def test_growth_is_carried_on():
-    assert extrapolate({100: 1.0, 200: 2.0}, 400, 1, 2) == pytest.approx(4.0)
-    assert extrapolate({100: 1.0, 200: 4.0}, 400, 1, 2) == pytest.approx(16.0)
-    assert extrapolate({100: 1.0, 200: 1.0}, 400, 1, 2) == pytest.approx(2.0)  # at least linear
-    assert extrapolate({100: 1.0, 200: 64.0}, 400, 1, 2) == pytest.approx(256.0)  # at most quadratic
-    assert extrapolate({100: 1.0}, 400, 1, 2) == pytest.approx(16.0)
-    assert extrapolate({}, 400, 1, 2) == 0.0
+    assert extrapolate({100: 1.0, 200: 2.0}, 400) == pytest.approx(4.0)
+    assert extrapolate({100: 1.0, 200: 4.0}, 400) == pytest.approx(16.0)
+    assert extrapolate({100: 1.0, 200: 1.0}, 400) == pytest.approx(2.0)  # at least linear
+    assert extrapolate({100: 1.0, 200: 64.0}, 400) == pytest.approx(256.0)  # at most quadratic
+    assert extrapolate({100: 1.0}, 400) == pytest.approx(16.0)
+    assert extrapolate({}, 400) == 0.0
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,7 @@
 """The entries of a GPU bench: one preset in each architecture with random weights, and how they are timed.
 
 All run in the same engine (model/engine.py): matrices in bfloat16, compiled blocks, one CUDA graph per shape. Nothing
-is timed on zeros: AdaLN's weights are random too, and half of the tokens are masked, the others random. The kernels
-that ran are read from a profile of the run itself.
+is timed on zeros: AdaLN's weights are random too, and half of the tokens are masked, the others random.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Protocol
 import torch
 from torch.nn.attention import SDPBackend
 
-from diffuapriel.benchmark.entry import random_denoiser
+from diffuapriel.benchmark.entry import count_bytes, random_denoiser
 from diffuapriel.benchmark.memory import out_of_memory
 from diffuapriel.benchmark.plan import DIFFUTRAN, DIFFUTRAN_FLASH_2, Bench
 from diffuapriel.benchmark.report import Problem
@@ -67,7 +66,7 @@ def build_entry(name: str, bench: Bench) -> EngineEntry:
             if isinstance(module, Attention):
                 module.kernels = (SDPBackend.FLASH_ATTENTION,)  # type: ignore[assignment]
     engine = compile_denoiser(model, dtype=bench.plan.torch_dtype)
-    return EngineEntry(name, engine, sum(p.numel() * p.element_size() for p in model.parameters()))
+    return EngineEntry(name, engine, count_bytes(model))
 
 
 @contextmanager
@@ -107,10 +106,10 @@ def warm_up_all(
             if device.type == "cuda":
                 torch.cuda.synchronize(device)  # a kernel's fault is raised when something waits for it
             ready.append(name)
-        except torch.OutOfMemoryError:
-            problems.append(replace(about, entry=name, message=out_of_memory(device, "it")))
         except Exception as error:
             message = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            if isinstance(error, torch.OutOfMemoryError):
+                message = out_of_memory(device, "it")
             problems.append(replace(about, entry=name, message=message))
     return ready, problems
 
@@ -128,8 +127,9 @@ def time_entries(
 
     settle: run each once more, untimed, after all have warmed up.
     """
-    warm_ups = {name: entry.warm_up for name, entry in entries.items()}
-    ready, problems = warm_up_all(warm_ups, about, bench.device)
+    ready, problems = warm_up_all(
+        {name: entry.warm_up for name, entry in entries.items()}, about, bench.device
+    )
     calls = {name: entries[name].run for name in ready}
     if settle:
         for run in calls.values():

@@ -6,15 +6,15 @@ import json
 
 import pytest
 
-from diffuapriel.benchmark.cpu import generation, training
-from diffuapriel.benchmark.cpu.generation import time_generations
+from diffuapriel.benchmark import run
+from diffuapriel.benchmark.cpu import training
 from diffuapriel.benchmark.cpu.memory import measure_peak
 from diffuapriel.benchmark.cpu.training import compare_training
 from diffuapriel.benchmark.entry import Entry
 from diffuapriel.benchmark.format import format_report, table
 from diffuapriel.benchmark.plan import PARTS, BenchPlan
 from diffuapriel.benchmark.report import BenchReport, Machine, MemoryRow, SamplerRow
-from diffuapriel.benchmark.run import run_bench
+from diffuapriel.benchmark.run import run_bench, time_generations
 from diffuapriel.benchmark.targets import LONGEST, targets
 
 
@@ -67,7 +67,7 @@ def test_the_promised_figures_are_in_the_full_plan() -> None:
 
 
 def test_a_report_prints_and_survives_json(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generation, "default_entry", lambda preset: Entry.random(preset, "diffuapriel"))
+    monkeypatch.setattr(run, "default_entry", lambda preset: Entry.random(preset, "diffuapriel"))
     plan = BenchPlan.on(
         "cpu", parts=("forward", "generation"), lengths=(16, 32), forward_repeats=1, generation_steps=(2,)
     )

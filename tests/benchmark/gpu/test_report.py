@@ -9,9 +9,8 @@ import re
 import pytest
 
 from diffuapriel import assets
-from diffuapriel.benchmark.format import format_report
+from diffuapriel.benchmark.format import BLOCK, docs_tables, format_report, write_tables
 from diffuapriel.benchmark.gpu.chart import LABELS, latency_curves, speed_curves, write_chart
-from diffuapriel.benchmark.gpu.docs_tables import BLOCK, tables, write_tables
 from diffuapriel.benchmark.plan import DIFFUTRAN, DIFFUTRAN_FLASH_2, HYBRID, LENGTHS, PURE
 from diffuapriel.benchmark.report import BenchReport, Measured, Problem
 from diffuapriel.benchmark.targets import best_diffutran, faster_from, targets
@@ -172,7 +171,7 @@ def written(page) -> tuple[str | None, str]:
 def test_the_page_s_gpu_tables_are_those_of_its_json():
     source, text = written(PAGE)
     assert source == "assets/results/gpu-nvidia-h200.json"
-    assert text == tables(BenchReport.load(ROOT / source)), (
+    assert text == docs_tables(BenchReport.load(ROOT / source)), (
         f"the GPU tables of docs/benchmarks.md differ from {source}: diffuapriel bench --gpu --from {source} --docs"
     )
 
@@ -216,7 +215,7 @@ def test_tables_are_written_between_the_comments_and_nowhere_else(report, tmp_pa
     assert written(page) == (None, "nothing yet\n")
     for _ in range(2):  # the second time over its own tables
         write_tables(page, report, "assets/results/gpu.json")
-        assert written(page) == ("assets/results/gpu.json", tables(report))
+        assert written(page) == ("assets/results/gpu.json", docs_tables(report))
     text = page.read_text()
     assert text.startswith("before\n<!-- GPU tables of assets/results/gpu.json -->\nNVIDIA H200")
     assert text.endswith("<!-- end of the GPU tables -->\nafter\n")
@@ -228,7 +227,7 @@ def test_a_changed_figure_no_longer_agrees(report, tmp_path):
     write_tables(page, report, "gpu.json")
     row = report.find("forward", PURE, 1024, 1)
     other = report.with_rows("forward", [dataclasses.replace(row, ms=(1.0, 1.0, 1.0))])
-    assert written(page)[1] != tables(other)
+    assert written(page)[1] != docs_tables(other)
 
 
 def test_a_page_without_a_place_is_refused(report, tmp_path):
