@@ -311,7 +311,7 @@ def _problems(report: BenchReport) -> str:
     where: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for problem in report.problems:
         part = f"{problem.part}, backward" if problem.gradient else problem.part
-        where[part, problem.entry, problem.message].append(f"{problem.batch} x {problem.length:,}")
+        where[part, problem.entry, problem.message].append(problem.shape)
     lines = [f"{part}, {entry}, at {', '.join(at)}: {why}" for (part, entry, why), at in where.items()]
     return "\n".join(["NOT RUN", *lines])
 

@@ -2,12 +2,9 @@
 
 1. All entries get the same canvas length, steps, strategy, temperature and seed.
 2. Each entry warms up at that shape: whole steps of denoiser and sampler, untimed. Peak memory is read on the way.
-3. Timed runs are interleaved (see timing.py); two never run at once.
-4. Time is taken around each step only. What the caller does between two events of `race_events`, such as drawing a
-   progress bar, is in no figure.
-5. Figures are medians over the repeats, with their spread.
-
-Tokens are counted as masks filled, never by encoding the text again.
+3. Timed runs are interleaved (timing.py), never two at once; figures are medians over the repeats, with their spread.
+4. Time is taken around each step only: what the caller does between two events of `race_events` is in no figure.
+5. Tokens are masks filled, never text encoded again.
 """
 
 from __future__ import annotations
@@ -182,6 +179,11 @@ class _RacingEntry:
         seconds = Spread.of([sum(run.step_ms) / 1000.0 for run in self.runs])
         step_ms = tuple(map(statistics.median, zip(*(run.step_ms for run in self.runs), strict=True)))
         tokens = int(self.canvas.masked.sum())
+        timed = [replace(frame, ms=ms) for frame, ms in zip(self.frames[1:], step_ms, strict=True)]
+        frames, about = (
+            [self.frames[0], *timed],
+            {"model": self.name, "architecture": self.facts.architecture},
+        )
         return EntryResult(
             **vars(self.facts),
             seconds=seconds.median,
@@ -194,12 +196,5 @@ class _RacingEntry:
             forward_passes=self.frames[-1].nfe,
             denoiser_share=statistics.median(run.denoiser_ms / sum(run.step_ms) for run in self.runs),
             peak_memory_bytes=self.peak_memory_bytes,
-            trace=self._trace(step_ms),
+            trace=Trace.of(frames, self.canvas, self.entry.tokenizer, self.sampler.config, **about),
         )
-
-    def _trace(self, step_ms: tuple[float, ...]) -> Trace:
-        """The first timed run with the median time of each step, for a replay."""
-        timed = [replace(frame, ms=ms) for frame, ms in zip(self.frames[1:], step_ms, strict=True)]
-        frames, tokenizer = [self.frames[0], *timed], self.entry.tokenizer
-        about = {"model": self.name, "architecture": self.entry.architecture}
-        return Trace.of(frames, self.canvas, tokenizer, self.sampler.config, **about)

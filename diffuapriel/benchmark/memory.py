@@ -1,9 +1,5 @@
 """Memory: what a call needs, what it took, and what the machine still has.
 
-    estimate_bytes(config, length)   what one denoiser call needs, by arithmetic, before it starts
-    PeakMemory(device)               what a call took
-    available_bytes(device)          what can still be allocated
-
 On CUDA the allocator counts. On Linux the kernel keeps the highest resident size of a process and lets the process
 reset it, so the peak of one call is exact and costs no time while it runs. Elsewhere a thread samples the resident
 size, in untimed calls only.
@@ -15,6 +11,7 @@ import contextlib
 import ctypes
 import sys
 import threading
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -72,13 +69,9 @@ def estimate_bytes(config: ModelConfig, length: int, *, batch: int = 1, bytes_pe
     """
     d_model, copies = config.d_model, 3  # input, output and one temporary of the widest operation
     mamba = 2 * (2 * config.d_inner + 2 * config.n_groups * config.d_state + config.n_heads)
-    widest = config.mlp_ratio * d_model
-    if "mamba" in config.layer_kinds:
-        widest = max(widest, mamba)
-    if "attention" in config.layer_kinds:
-        widest = max(widest, 4 * d_model)
-    residual = 4 * d_model
-    logits = 2 * config.padded_vocab_size
+    mixers = {"mamba": mamba, "attention": 4 * d_model}
+    widest = max(config.mlp_ratio * d_model, *(mixers[kind] for kind in config.layer_kinds))
+    residual, logits = 4 * d_model, 2 * config.padded_vocab_size
     return batch * length * bytes_per_value * (copies * widest + residual + logits)
 
 
@@ -119,59 +112,56 @@ class PeakMemory:
         elif _can_reset_peak():
             self.method = "highest resident memory of the process during one step, plus the weights"
         else:
-            self.method = (
-                "resident memory of the process sampled every 2 ms during one step, plus the weights"
-            )
+            sampled = "resident memory of the process sampled every 2 ms"
+            self.method = f"{sampled} during one step, plus the weights"
 
     def __enter__(self) -> PeakMemory:
-        self._undisturbed = (
-            undisturbed()
-        )  # memory freed by the garbage collector would hide what the code takes
+        # Memory freed by the garbage collector would hide what the code takes.
+        self._undisturbed = undisturbed()
         self._undisturbed.__enter__()
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-            torch.cuda.reset_peak_memory_stats(self.device)
-            self._before = torch.cuda.memory_allocated(self.device)
-            return self
-        _release_free_memory()
-        self._before = _psutil().Process().memory_info().rss
-        self._sampler = None
-        if _can_reset_peak():
-            _CLEAR_REFS.write_text("5")  # 5: set the peak resident size to the present one (proc(5))
-        else:
-            self._sampler = _RssSampler()
-            self._sampler.start()
+        self._added = _watch_gpu(self.device) if self.device.type == "cuda" else _watch_process()
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._undisturbed.__exit__(None, None, None)
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-            top = torch.cuda.max_memory_allocated(self.device)
-        elif self._sampler is not None:
-            top = self._sampler.finish()
-        else:
-            top = _highest_resident()
-        self.peak = max(0, top - self._before)
+        self.peak = max(0, self._added())
 
 
-class _RssSampler(threading.Thread):
-    """Keeps the largest resident size, sampled every 2 ms."""
+def _watch_gpu(device: torch.device) -> Callable[[], int]:
+    """Starts to watch the allocator; returns a function that ends it and gives the most bytes added meanwhile."""
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
 
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self._process = _psutil().Process()
-        self._done = threading.Event()
-        self._top = self._process.memory_info().rss
+    def added() -> int:
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
 
-    def run(self) -> None:
-        while not self._done.wait(0.002):
-            self._top = max(self._top, self._process.memory_info().rss)
+    return added
 
-    def finish(self) -> int:
-        self._done.set()
-        self.join()
-        return max(self._top, self._process.memory_info().rss)
+
+def _watch_process() -> Callable[[], int]:
+    """As `_watch_gpu`, for the resident size of this process."""
+    _release_free_memory()
+    process = _psutil().Process()
+    before = process.memory_info().rss
+    if _can_reset_peak():
+        _CLEAR_REFS.write_text("5")  # 5: set the peak resident size to the present one (proc(5))
+        return lambda: _highest_resident() - before
+    top, done = [before], threading.Event()
+
+    def sample() -> None:
+        while not done.wait(0.002):
+            top[0] = max(top[0], process.memory_info().rss)
+
+    def added() -> int:
+        done.set()
+        sampler.join()
+        return max(top[0], process.memory_info().rss) - before
+
+    sampler = threading.Thread(target=sample, daemon=True)
+    sampler.start()
+    return added
 
 
 @lru_cache(maxsize=1)

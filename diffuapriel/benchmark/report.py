@@ -35,16 +35,8 @@ OLD_KEYS = {  # of version 1
     "weight_bytes": "baseline_bytes",
 }
 OLD_ENTRIES = {"official": "mamba_ssm"}
-# Values that follow from a row.
-DERIVED = (
-    "median_ms",
-    "min_ms",
-    "max_ms",
-    "tokens_per_second",
-    "roofline_share",
-    "ms_per_step",
-    "outside_share",
-)
+ROW_VALUES = ("median_ms", "min_ms", "max_ms", "tokens_per_second")
+DERIVED = (*ROW_VALUES, "roofline_share", "ms_per_step", "outside_share")  # what follows from a row
 
 
 @dataclass(frozen=True)
@@ -63,24 +55,32 @@ class Machine:
     threads: int = 0  # of a CPU
 
 
-@dataclass(frozen=True)
-class Row:
-    """One entry at one shape."""
+class AtShape:
+    """A row or a problem of `entry` at a shape."""
 
     entry: str
     length: int
     batch: int
-    ms: tuple[float, ...]
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """A newer row with the same key replaces this one."""
+        """A newer row or problem with the same key replaces this one."""
         return (self.entry, self.length, self.batch, getattr(self, "gradient", False))
 
     @property
     def shape(self) -> str:
         """'64 x 1,024': batch and length."""
         return f"{self.batch} x {self.length:,}"
+
+
+@dataclass(frozen=True)
+class Row(AtShape):
+    """One entry at one shape."""
+
+    entry: str
+    length: int
+    batch: int
+    ms: tuple[float, ...]
 
     @property
     def median_ms(self) -> float:
@@ -192,7 +192,7 @@ class MemoryRow(Row):
 
 
 @dataclass(frozen=True)
-class Problem:
+class Problem(AtShape):
     """An entry that could not run at a shape, and why."""
 
     part: str
@@ -201,11 +201,6 @@ class Problem:
     entry: str = ""
     message: str = ""
     gradient: bool = False
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """The key of the row that is missing."""
-        return (self.entry, self.length, self.batch, self.gradient)
 
 
 @dataclass(frozen=True)
@@ -249,10 +244,7 @@ class BenchReport:
 
     def check_same(self, other: BenchReport) -> None:
         """Raises ValueError, with the first difference, if a new run `other` must not be merged into this report."""
-        known, now = (
-            {**vars(report.machine), "preset": report.preset, "dtype": report.dtype}
-            for report in (self, other)
-        )
+        known, now = ({**vars(r.machine), "preset": r.preset, "dtype": r.dtype} for r in (self, other))
         for name, value in known.items():
             if value != now[name]:
                 raise ValueError(
@@ -264,21 +256,17 @@ class BenchReport:
         """This report with newer rows of one part in place of those of the same entry and shape."""
         rows = list(rows)
         replaced = {row.key for row in rows}
-        kept = [row for row in getattr(self, part) if row.key not in replaced]
-        now = sorted(
-            [*kept, *(row for row in rows if isinstance(row, Row))], key=lambda row: (row.length, row.batch)
-        )
+        found = [row for row in getattr(self, part) if row.key not in replaced]
+        found += [row for row in rows if isinstance(row, Row)]
+        found.sort(key=lambda row: (row.length, row.batch))
         problems = [p for p in self.problems if p.part != part or p.key not in replaced]
         problems += [row for row in rows if isinstance(row, Problem)]
-        return dataclasses.replace(self, **{part: tuple(now)}, problems=tuple(problems))
+        return dataclasses.replace(self, **{part: tuple(found)}, problems=tuple(problems))
 
-    def find(self, part: str, entry: str, length: int, batch: int, **about: Any) -> Any:
+    def find(self, part: str, entry: str, length: int, batch: int) -> Any:
         """The row of one entry at one shape, or None."""
-        wanted = {"entry": entry, "length": length, "batch": batch, **about}
-        for row in getattr(self, part):
-            if all(getattr(row, name) == value for name, value in wanted.items()):
-                return row
-        return None
+        at = (entry, length, batch)
+        return next((row for row in getattr(self, part) if (row.entry, row.length, row.batch) == at), None)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, with the values that follow from each row."""

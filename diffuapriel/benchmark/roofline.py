@@ -14,10 +14,6 @@ queries and keys in and out once for their norm and RoPE; the scan's z, x, B, C 
 inside a product or inside attention is part of its rate. A fused kernel that saves a pass can beat this roofline;
 kernel launches are not counted.
 
-At 790 TFLOP/s and 4.3 TB/s, for backbones of equal parameters at d_model 2048 (DiffuTran with 24 layers, DiffuApriel
-with 18, the hybrid with 20 of which 4 are attention; time per parameter), DiffuTran over pure DiffuApriel is 1.06,
-1.15, 1.32, 1.65, 2.32, 3.66 and 6.33 at 1K, 2K, ... 65K tokens; at 65K 10.3 with FlashAttention-2, 3.4 over the hybrid.
-
 The peaks are measured, not read from a data sheet: a large product of random matrices (a GPU is faster on zeros than on
 data) and a copy of several gigabytes.
 """
@@ -50,10 +46,9 @@ class Peaks:
     bandwidth: float
 
     def __post_init__(self) -> None:
-        if not (self.flops > 0 and self.bandwidth > 0):
-            raise ValueError(
-                f"peaks are {self.flops} FLOP/s and {self.bandwidth} bytes/s; both must be above 0"
-            )
+        if min(self.flops, self.bandwidth) <= 0:
+            given = f"{self.flops} FLOP/s and {self.bandwidth} bytes/s"
+            raise ValueError(f"peaks are {given}; both must be above 0")
 
 
 @dataclass(frozen=True)
@@ -87,9 +82,9 @@ class Work:
 def backbone_work(config: ModelConfig, length: int, batch: int = 1) -> Work:
     """The work of all blocks of `config` on `batch` texts of `length` tokens."""
     total, tokens = Work(), length * batch
+    mixers = {"attention": _attention(config, length, tokens), "mamba": _mamba(config, tokens)}
     for kind in config.layer_kinds:
-        mixer = _attention(config, length, tokens) if kind == "attention" else _mamba(config, tokens)
-        total += mixer + _mlp_and_stream(config, tokens)
+        total += mixers[kind] + _mlp_and_stream(config, tokens)
     return total
 
 
@@ -110,9 +105,7 @@ def mixer_bytes(config: ModelConfig, length: int, batch: int = 1, *, backward: b
     out.
     """
     projected, y = _mamba_channels(config)
-    values = projected + y
-    if backward:
-        values += projected + y + projected
+    values = 3 * projected + 2 * y if backward else projected + y
     return values * BYTES * length * batch
 
 
@@ -129,32 +122,24 @@ def _mamba(config: ModelConfig, tokens: int) -> Work:
     scores = 2 * seen * config.n_groups * config.d_state  # C B^T, once per group
     inside = 2 * seen * config.d_inner  # those scores times x
     states = 4 * config.d_state * config.d_inner  # the chunk's x B^T, and its C on the state before
-    return Work(
-        product_flops=2 * weights * tokens,
-        scan_flops=2 * (scores + inside + states) * tokens,  # both directions
-        weight_bytes=BYTES * weights,
-        pass_bytes=mixer_bytes(config, tokens),
-    )
+    scan = 2 * (scores + inside + states) * tokens  # both directions
+    return _products(weights, tokens) + Work(scan_flops=scan, pass_bytes=mixer_bytes(config, tokens))
 
 
 def _attention(config: ModelConfig, length: int, tokens: int) -> Work:
-    weights = 4 * config.d_model**2
-    return Work(
-        product_flops=2 * weights * tokens,
-        attention_flops=4 * length * config.d_model * tokens,
-        weight_bytes=BYTES * weights,
-        pass_bytes=4 * config.d_model * BYTES * tokens,  # queries and keys, in and out
-    )
+    passes = 4 * config.d_model * BYTES * tokens  # queries and keys, in and out
+    attention = 4 * length * config.d_model * tokens
+    return _products(4 * config.d_model**2, tokens) + Work(attention_flops=attention, pass_bytes=passes)
 
 
 def _mlp_and_stream(config: ModelConfig, tokens: int) -> Work:
     hidden = config.mlp_ratio * config.d_model
-    weights = 2 * config.d_model * hidden
-    return Work(
-        product_flops=2 * weights * tokens,
-        weight_bytes=BYTES * weights,
-        pass_bytes=(2 * 4 * config.d_model + 2 * hidden) * BYTES * tokens,
-    )
+    passes = (2 * 4 * config.d_model + 2 * hidden) * BYTES * tokens
+    return _products(2 * config.d_model * hidden, tokens) + Work(pass_bytes=passes)
+
+
+def _products(weights: int, tokens: int) -> Work:
+    return Work(product_flops=2 * weights * tokens, weight_bytes=BYTES * weights)
 
 
 def measure_peaks(
@@ -174,16 +159,12 @@ def measure_peaks(
         for _ in range(WARM_UPS):
             call()
     ms = time_interleaved(calls, repeats=ROUNDS, seconds=seconds, device=device)
-    return MeasuredPeaks(
-        tuple(_per_second(2 * matrix**3, t) for t in ms["product"]),
-        tuple(_per_second(2 * source.nbytes, t) for t in ms["copy"]),
-        matrix,
-        source.nbytes,
+    amounts = {"product": 2 * matrix**3, "copy": 2 * source.nbytes}
+    flops, bandwidth = (
+        tuple(float(f"{1000 * IN_A_ROW * amount / t:.5g}") for t in ms[name])
+        for name, amount in amounts.items()
     )
-
-
-def _per_second(amount: int, milliseconds: float) -> float:
-    return float(f"{1000 * IN_A_ROW * amount / milliseconds:.5g}")
+    return MeasuredPeaks(flops, bandwidth, matrix, source.nbytes)
 
 
 def _repeated(call: Callable[[], object]) -> Callable[[], None]:

@@ -1,10 +1,8 @@
 """Latency against length: the curves, their exponents, and where a linear backbone overtakes a quadratic one.
 
-One measurement is one denoiser call on canvases with every second position masked (the middle of a generation), with
-logits for the masked positions. At each length all entries warm up and are then timed interleaved (see timing.py).
-
-Before a length starts, its memory and time are predicted from the shorter lengths, or from the configuration. A length
-that does not fit is refused with the figure.
+One measurement is one denoiser call on canvases with every second position masked, the middle of a generation. At each
+length all entries warm up and are then timed interleaved (timing.py). Before a length starts, its memory and time are
+predicted from the shorter lengths, or from the configuration; one that does not fit is refused with the figure.
 """
 
 from __future__ import annotations
@@ -184,10 +182,10 @@ def sweep_events(
     Raises ValueError for options out of range. A length that does not fit in memory becomes a `Refusal`.
     """
     check_counts("a sweep", entries, batch=batch, repeats=repeats)
-    for length in lengths:
-        check_counts("a sweep", entries, **{"a length": length})
     if not lengths:
         raise ValueError("lengths is empty; give at least one")
+    for length in lengths:
+        check_counts("a sweep", entries, **{"a length": length})
     if not max_seconds > 0:
         raise ValueError(f"max_seconds is {max_seconds!r}; it must be above 0")
     lengths = sorted(set(lengths))

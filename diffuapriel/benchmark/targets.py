@@ -6,7 +6,7 @@ A target that was not measured says so; none is left out.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from diffuapriel.benchmark.cpu import scan, training
 from diffuapriel.benchmark.memory import format_bytes
@@ -15,6 +15,7 @@ from diffuapriel.benchmark.report import BenchReport, ForwardRow, MemoryRow, Row
 
 LONGEST = 65_536
 LONG = 8192  # the mixer's target holds from here on
+Pairs = Iterable[tuple[Row | None, Row | None]]  # (ours, peer); None for one that was not measured
 
 
 @dataclass(frozen=True)
@@ -34,53 +35,41 @@ class Target:
 
 def targets(report: BenchReport) -> list[Target]:
     """All targets of a CPU or of a GPU."""
-    if report.device == "cpu":
-        scans, loops = ({row.entry: row for row in rows} for rows in (report.scan, report.training))
-        peak = report.find("memory", PURE, LONGEST, 1) if report.preset == "nano" else None
-        return [
-            _ratio("Listing 1 over our scan", 1.7, [(scans.get(scan.OURS), scans.get(scan.LISTING))]),
-            _at_most_a_tenth("share of a generation's time outside the denoiser", report.sampler),
-            _ratio(
-                "a plain loop's time over that of train()",
-                0.95,
-                [(loops.get(training.OURS), loops.get(training.PLAIN))],
-            ),
-            _memory(
-                f"peak memory of nano over {LONGEST:,} tokens, whole process", "below 4.0 GB", peak, 4e9 - 1
-            ),
-        ]
+    return _cpu_targets(report) if report.device == "cpu" else _gpu_targets(report)
+
+
+def _cpu_targets(report: BenchReport) -> list[Target]:
+    scans, loops = ({row.entry: row for row in rows} for rows in (report.scan, report.training))
+    peak = report.find("memory", PURE, LONGEST, 1) if report.preset == "nano" else None
+    whole = f"peak memory of nano over {LONGEST:,} tokens, whole process"
+    plain = [(loops.get(training.OURS), loops.get(training.PLAIN))]
+    return [
+        _ratio("Listing 1 over our scan", 1.7, [(scans.get(scan.OURS), scans.get(scan.LISTING))]),
+        _at_most_a_tenth("share of a generation's time outside the denoiser", report.sampler),
+        _ratio("a plain loop's time over that of train()", 0.95, plain),
+        _memory(whole, "below 4.0 GB", peak, 4e9 - 1),
+    ]
+
+
+def _gpu_targets(report: BenchReport) -> list[Target]:
     best, flash_2 = best_diffutran(report, LONGEST, 1), report.find("forward", DIFFUTRAN_FLASH_2, LONGEST, 1)
     pure, hybrid = (report.find("forward", name, LONGEST, 1) for name in (PURE, HYBRID))
+    mixers = [row for row in report.mixer if row.length >= LONG and not row.gradient]
+    mixer = "our mixer over mamba_ssm's kernels with flips, 8K and above, forward"
+    step = "training step over the mamba_ssm backend with flips"
     ends = [row for row in report.sampler if row.length in (1024, LONGEST)]
+    ends = ends if len({row.length for row in ends}) == 2 else []
     peak, most = (report.find("memory", name, LONGEST, 1) for name in (PURE, DIFFUTRAN))
+    against = f" against {format_bytes(most.peak_bytes)}" if most else ""
     return [
         _ratio("pure over DiffuTran with its best attention kernel, 65K, forward", 5.5, [(pure, best)]),
         _ratio("pure over DiffuTran with FlashAttention-2, 65K, forward", 8.8, [(pure, flash_2)]),
         _ratio("hybrid over DiffuTran with its best attention kernel, 65K, forward", 3.0, [(hybrid, best)]),
         _crossover(report),
-        _ratio(
-            "our mixer over mamba_ssm's kernels with flips, 8K and above, forward",
-            1.8,
-            _over_mamba_ssm(row for row in report.mixer if row.length >= LONG and not row.gradient),
-            shapes=True,
-        ),
-        _ratio(
-            "training step over the mamba_ssm backend with flips",
-            1.3,
-            _over_mamba_ssm(report.training),
-            shapes=True,
-        ),
-        _at_most_a_tenth(
-            "sampler and head, share of a generation's time at 1K and at 65K",
-            ends if len({row.length for row in ends}) == 2 else [],
-        ),
-        _memory(
-            "peak memory at 65K against DiffuTran",
-            "no more",
-            peak,
-            most and most.peak_bytes,
-            f" against {format_bytes(most.peak_bytes)}" if most else "",
-        ),
+        _ratio(mixer, 1.8, _over_mamba_ssm(mixers), shapes=True),
+        _ratio(step, 1.3, _over_mamba_ssm(report.training), shapes=True),
+        _at_most_a_tenth("sampler and head, share of a generation's time at 1K and at 65K", ends),
+        _memory("peak memory at 65K against DiffuTran", "no more", peak, most and most.peak_bytes, against),
     ]
 
 
@@ -103,44 +92,39 @@ def faster_from(report: BenchReport) -> int | None:
     return found
 
 
-def _ratio(
-    what: str, target: float, pairs: Iterable[tuple[Row | None, Row | None]], *, shapes: bool = False
-) -> Target:
-    """A ratio that must be reached by every pair (ours, peer): the lowest one is shown, with `shapes` its shape too."""
-    found = [(ours, peer) for ours, peer in pairs if ours and peer]
+def _ratio(what: str, target: float, pairs: Pairs, *, shapes: bool = False) -> Target:
+    """A ratio that must be reached by every pair: the lowest one is shown, with `shapes` its shape too."""
+    found = [(ours.over(peer), ours.shape) for ours, peer in pairs if ours and peer]
     if not found:
         return Target(what, f"{target}x")
-    ours, peer = min(found, key=lambda pair: pair[0].over(pair[1]).median)
-    ratio = ours.over(peer)
-    where = f" at {ours.shape}" if shapes else ""
+    ratio, shape = min(found, key=lambda pair: pair[0].median)
+    where = f" at {shape}" if shapes else ""
     least = ", the least of all shapes" if len(found) > 1 else ""
     return Target(what, f"{target}x", f"{ratio.text('x')}{where}{least}", ratio.median >= target)
 
 
-def _over_mamba_ssm(rows: Iterable[Row]) -> list[tuple[Row, Row | None]]:
+def _over_mamba_ssm(rows: Iterable[Row]) -> Pairs:
     by_key = {row.key: row for row in rows}
-    return [
-        (row, by_key.get(("mamba_ssm", *key[1:]))) for key, row in by_key.items() if row.entry == "triton"
-    ]
+    ours = [row for row in by_key.values() if row.entry == "triton"]
+    return [(row, by_key.get(("mamba_ssm", *row.key[1:]))) for row in ours]
 
 
 def _crossover(report: BenchReport) -> Target:
-    what = "pure faster than DiffuTran from this length on, batch 1, whole generation"
+    target = Target("pure faster than DiffuTran from this length on, batch 1, whole generation", "2K or less")
     lengths = [row.length for row in report.generation if row.batch == 1 and row.entry == DIFFUTRAN]
     if not lengths:
-        return Target(what, "2K or less")
+        return target
     found = faster_from(report)
     if found is None:
-        return Target(what, "2K or less", f"not up to {max(lengths):,}", False)
+        return replace(target, measured=f"not up to {max(lengths):,}", met=False)
     first = " (the shortest measured)" if found == min(lengths) else ""
-    return Target(what, "2K or less", f"{found:,}{first}", found <= 2048)
+    return replace(target, measured=f"{found:,}{first}", met=found <= 2048)
 
 
 def _at_most_a_tenth(what: str, rows: Sequence[SamplerRow]) -> Target:
-    if not rows:
-        return Target(what, "at most 10 %")
     shown = ", ".join(f"{100 * row.outside_share:.1f} % at {row.shape}" for row in rows)
-    return Target(what, "at most 10 %", shown, all(row.outside_share <= 0.1 for row in rows))
+    met = all(row.outside_share <= 0.1 for row in rows) if rows else None
+    return Target(what, "at most 10 %", shown, met)
 
 
 def _memory(what: str, target: str, row: MemoryRow | None, limit: float | None, peer: str = "") -> Target:

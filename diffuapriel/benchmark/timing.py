@@ -1,10 +1,8 @@
 """The one timing protocol: a clock per device, and entries that are timed in turn.
 
-`Clock` marks moments: by the host's clock on a CPU, by the device's own events on CUDA. A mark costs next to nothing
-and does not wait for the device; `seconds` resolves two marks afterwards.
-
-Entries are interleaved, and the order is reversed in each round (A B, B A, A B, ...), so that a machine that heats up
-or gets busy affects all of them alike. Ratios are taken round by round.
+A mark costs next to nothing and does not wait for the device; `seconds` resolves two marks afterwards. Entries are
+interleaved, and the order is reversed in each round (A B, B A, A B, ...), so that a machine that heats up or gets busy
+affects all of them alike. Ratios are taken round by round.
 """
 
 from __future__ import annotations
@@ -40,9 +38,8 @@ class Clock:
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
-        self.kind = {"cuda": "device events", "mps": "host clock after synchronizing"}.get(
-            self.device.type, "time.perf_counter"
-        )
+        kinds = {"cuda": "device events", "mps": "host clock after synchronizing"}
+        self.kind = kinds.get(self.device.type, "time.perf_counter")
 
     def mark(self) -> Any:
         """A moment: after everything queued on the device so far."""

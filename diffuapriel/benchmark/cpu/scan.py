@@ -1,12 +1,9 @@
 """The chunked SSD against the Mamba-2 paper's minimal listing with flips, forward and backward.
 
 Listing 1 of "Transformers are SSMs" (Dao and Gu, 2024, arXiv:2405.21060, section 6) is the chunked algorithm in four
-einsums: what a reader of the paper would write first. It is written here after the paper, as a peer for our `chunked`
-backend. In the listing each head has its own B and C; a model whose heads share them, like ours, repeats them. The
-authors' code later let the heads of a group share them; that stronger form is timed too.
-
-The shapes are those of one bidirectional layer of d_model 256: batch 8, and in each direction 8 heads of 64 channels
-and a state of 64. All get the same inputs and must agree in output and gradients before they are timed.
+einsums: what a reader of the paper would write first. In it each head has its own B and C; a model whose heads share
+them, like ours, repeats them. The authors' code later let heads share them; that stronger form is timed too. The shapes
+are those of one bidirectional layer of d_model 256. All must agree in output and gradients before they are timed.
 
 Shapes: b batch, c chunks, l and s positions in a chunk, h heads, p headdim, n state.
 """

@@ -8,8 +8,7 @@ chunked    plain PyTorch
 
 All get the same projection of random activations and the same weights, and must agree with the plain mixer in float32
 before they are timed. Short texts would fit the cache, so each round goes through several inputs. On CUDA a forward
-round is a CUDA graph, as in the engine; a backward one is launched from Python, as in training. The roofline is
-`mixer_bytes` at this run's peak bandwidth.
+round is a CUDA graph, as in the engine; a backward one is launched from Python, as in training.
 
 projected  (b, l, 2 (z x B C dt))      y  (b, l, 2 d_inner)      halves  (2, b, l, d_model)
 """
@@ -38,11 +37,7 @@ Device = torch.device | str
 
 @dataclass(frozen=True)
 class Mixer:
-    """One backend's mixer.
-
-    `run(projected)` returns all outputs, `leaves` are the other inputs that need gradients, and `y` extracts the
-    mixer's output (b, l, 2 d_inner) from the outputs.
-    """
+    """`run(projected)` returns all outputs, `leaves` need gradients too, and `y` takes y out of the outputs."""
 
     run: Callable[[Tensor], tuple[Tensor, ...]]
     leaves: tuple[Tensor, ...]
@@ -74,9 +69,8 @@ def make_mixer(
 
 
 def _weights(module: BidirectionalMamba2) -> list[Tensor]:
-    return [
-        getattr(module, name) for name in ("conv_weight", "conv_bias", "dt_bias", "A_log", "D", "norm_weight")
-    ]
+    names = ("conv_weight", "conv_bias", "dt_bias", "A_log", "D", "norm_weight")
+    return [getattr(module, name) for name in names]
 
 
 def _triton(
@@ -136,7 +130,8 @@ def _one_shape(bench: Bench, length: int, batch: int, gradient: bool) -> list[Ro
     moved = mixer_bytes(config, length, batch, backward=gradient)
     sets = max(1, min(MOST_SETS, math.ceil(OUT_OF_CACHE / moved)))
     inputs = [_projection(config, length, batch, seed, bench) for seed in range(sets)]
-    truth = _in_float32(config, inputs[0], bench.device)
+    with torch.no_grad():
+        truth = bare_module(config, "chunked", bench.device)(inputs[0][:1].float())
     about = (config, (batch, length), plan.torch_dtype, bench.device)
     mixers = {
         backend: _MixerRound(partial(make_mixer, backend, *about), inputs, truth, gradient)
@@ -148,7 +143,7 @@ def _one_shape(bench: Bench, length: int, batch: int, gradient: bool) -> list[Ro
     for name, rounds in ms.items():
         each = tuple(t / sets for t in rounds)
         rows.append(MixerRow(name, length, batch, each, roofline_ms, gradient, mixers[name].error))
-    return [*rows, *problems]
+    return rows + problems
 
 
 def _projection(config: ModelConfig, length: int, batch: int, seed: int, bench: Bench) -> Tensor:
@@ -157,12 +152,6 @@ def _projection(config: ModelConfig, length: int, batch: int, seed: int, bench: 
     channels = 2 * (2 * config.d_inner + 2 * config.n_groups * config.d_state + config.n_heads)
     shape, dtype = (batch, length, channels), bench.plan.torch_dtype
     return torch.randn(shape, generator=generator, device=bench.device, dtype=dtype) / math.sqrt(3)
-
-
-@torch.no_grad()
-def _in_float32(config: ModelConfig, projected: Tensor, device: Device) -> Tensor:
-    """The plain path's output for the first text in float32."""
-    return bare_module(config, "chunked", device)(projected[:1].float())
 
 
 class _MixerRound:
@@ -203,10 +192,6 @@ class _MixerRound:
     def _backward(self) -> None:
         for projected in self.inputs:
             leaf = projected.detach().requires_grad_()
-            pairs = [
-                (v, outer)
-                for v, outer in zip(self.mixer.run(leaf), self.outer, strict=True)
-                if v.requires_grad
-            ]
-            results, outers = zip(*pairs, strict=True)
+            pairs = zip(self.mixer.run(leaf), self.outer, strict=True)
+            results, outers = zip(*(pair for pair in pairs if pair[0].requires_grad), strict=True)
             torch.autograd.grad(results, (leaf, *self.mixer.leaves), outers)
