@@ -11,15 +11,17 @@ import importlib.util
 import ipaddress
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.server.limits import Limits
 from app.strings.language import languages, table
-from diffuapriel.options import options_of
+from diffuapriel.options import Option, options_of
 
 AUTH_VARIABLE = "DIFFUAPRIEL_AUTH"
 HERE = "127.0.0.1"
-LIMITS = {"--max-tokens": "max_tokens", "--max-steps": "max_steps", "--queue": "max_waiting"}
+PORT = Option("--port", int, None, least=1, most=65_535, optional=True)
+FLAGS = {"max_tokens": "--max-tokens", "max_steps": "--max-steps", "max_waiting": "--queue"}
+LIMITS = [replace(options_of(Limits)[name], name=flag) for name, flag in FLAGS.items()]
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,9 @@ def parser() -> argparse.ArgumentParser:
         help=f"ask for this name and password; safer as {AUTH_VARIABLE}=user:password in the environment, which "
         "keeps it out of the shell history and the process list",
     )
-    for flag, name in LIMITS.items():
-        limit = options_of(Limits)[name]
+    for name, limit in zip(FLAGS, LIMITS):
         about = f"{limit.help} (default: %(default)s)"
-        add(flag, dest=name, type=int, default=limit.default, metavar="N", help=about)
+        add(limit.name, dest=name, type=int, default=limit.default, metavar="N", help=about)
     add("--mcp", action="store_true", help="also offer the tabs as tools of an MCP server")
     add(
         "--language",
@@ -81,20 +82,21 @@ def parser() -> argparse.ArgumentParser:
 def read_options(arguments: Sequence[str] | None = None) -> Options:
     """The command line as checked values. Raises ValueError that names the value and the way out."""
     given = parser().parse_args(arguments)
-    port = given.port if given.port is None else in_range("--port", given.port, 1, 65_535)
+    port = PORT.check(given.port)
     auth = read_auth(given.auth, os.environ.get(AUTH_VARIABLE))
     if not is_loopback(given.host) and auth is None:
         raise ValueError(
             f"--host {given.host} lets other machines in, so it needs a password: add --auth user:password, or set "
             f"{AUTH_VARIABLE}=user:password; or leave --host out to serve this machine alone"
         )
-    if given.mcp:
-        check_mcp(auth)
+    if given.mcp and auth is not None:  # Gradio's MCP server would let visitors in without it
+        raise ValueError(
+            "--mcp cannot ask for a password: leave --auth out, and it serves this machine alone"
+        )
+    if given.mcp and importlib.util.find_spec("mcp") is None:
+        raise ValueError("--mcp needs the package mcp, which is not installed: pip install 'gradio[mcp]'")
     table(given.language)
-    limits = {}
-    for flag, name in LIMITS.items():
-        limit = options_of(Limits)[name]
-        limits[name] = in_range(flag, getattr(given, name), limit.least, limit.most)
+    limits = {name: limit.check(getattr(given, name)) for name, limit in zip(FLAGS, LIMITS)}
     if limits["max_tokens"] != Limits.max_tokens:  # a chosen limit also caps GPU races
         limits["max_tokens_on_gpu"] = limits["max_tokens"]
     return Options(
@@ -107,14 +109,6 @@ def read_options(arguments: Sequence[str] | None = None) -> Options:
         given.mcp,
         given.language,
     )
-
-
-def in_range(name: str, value: int, low: float | None, high: float | None) -> int:
-    """`value` where it is from `low` to `high`."""
-    assert low is not None and high is not None, f"{name} has a range"
-    if not low <= value <= high:
-        raise ValueError(f"{name} is {value}; it may be {low:,} to {high:,}")
-    return value
 
 
 def read_auth(argument: str | None, variable: str | None) -> tuple[str, str] | None:
@@ -141,13 +135,3 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
-
-
-def check_mcp(auth: tuple[str, str] | None) -> None:
-    """Raises ValueError where Gradio's MCP server is not installed, or would let visitors in without a password."""
-    if auth is not None:
-        raise ValueError(
-            "--mcp cannot ask for a password: leave --auth out, and it serves this machine alone"
-        )
-    if importlib.util.find_spec("mcp") is None:
-        raise ValueError("--mcp needs the package mcp, which is not installed: pip install 'gradio[mcp]'")

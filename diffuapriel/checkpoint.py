@@ -162,7 +162,8 @@ def inspect_checkpoint(name_or_path: str | Path, **hub_options: Any) -> Checkpoi
     files, extra = document["files"], document["extra"]
     if not isinstance(extra, dict):
         raise ValueError(f"{file}: extra is {type(extra).__name__}; it must be an object")
-    if not isinstance(files, dict) or not files or not all(map(_is_weight_file, files)):
+    names = [Path(name) for name in files] if isinstance(files, dict) else []
+    if not names or any(name.suffix != ".safetensors" or len(name.parts) > 1 for name in names):
         raise ValueError(f"{file}: files must map the safetensors files of this folder to their SHA-256")
     return CheckpointInfo(Path(name_or_path).name, folder, config, extra, files, repository)
 
@@ -189,7 +190,14 @@ def load_weights(model: nn.Module, info: CheckpointInfo) -> dict[str, Tensor]:
             f"{info.config.tokenizer!r} has {tokenizer.vocab_size} tokens; the two do not fit together"
         )
     weights = _read_weights(info)
-    _refuse_wrong_weights(info.folder, weights, model.state_dict())
+    expected = model.state_dict()
+    _refuse_keys(f"{info.folder}: the weights do not fit config.json", "tensors", weights, expected)
+    for name, tensor in weights.items():
+        if tensor.shape != expected[name].shape:
+            shapes = f"{tuple(tensor.shape)}; config.json asks for {tuple(expected[name].shape)}"
+            raise ValueError(f"{info.folder}: {name} has shape {shapes}")
+        if tensor.dtype not in STORAGE.values():
+            raise ValueError(f"{info.folder}: {name} is {tensor.dtype}; permitted: {', '.join(STORAGE)}")
     model.load_state_dict(weights)
     return weights
 
@@ -217,10 +225,6 @@ def _locate(name_or_path: str | Path) -> Path | None:
             "on the Hugging Face Hub"
         )
     return folder
-
-
-def _is_weight_file(name: str) -> bool:
-    return Path(name).name == name and Path(name).suffix == ".safetensors"
 
 
 def _refuse_without_config(folder: Path, repository: str | None) -> None:
@@ -256,37 +260,16 @@ def _refuse_keys(where: str, what: str, found: Iterable[str], expected: Iterable
         raise ValueError(f"{where}: {'; '.join(parts)}")
 
 
-def _refuse_wrong_weights(folder: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    _refuse_keys(f"{folder}: the weights do not fit config.json", "tensors", found, expected)
-    for name, tensor in found.items():
-        if tensor.shape != expected[name].shape:
-            shapes = f"{tuple(tensor.shape)}; config.json asks for {tuple(expected[name].shape)}"
-            raise ValueError(f"{folder}: {name} has shape {shapes}")
-        if tensor.dtype not in STORAGE.values():
-            raise ValueError(f"{folder}: {name} is {tensor.dtype}; permitted: {', '.join(STORAGE)}")
-
-
-def _write_shards(folder: Path, tensors: Mapping[str, Tensor]) -> list[str]:
+def _write_shards(folder: Path, tensors: dict[str, Tensor]) -> list[str]:
     """Write the weights to one file or, above SHARD_BYTES, to several with an index. Returns their names."""
-    shards: list[dict[str, Tensor]] = [{}]
-    used = 0
-    for name, tensor in tensors.items():
-        size = tensor.numel() * tensor.element_size()
-        if shards[-1] and used + size > SHARD_BYTES:
-            shards.append({})
-            used = 0
-        shards[-1][name] = tensor
-        used += size
-    if len(shards) == 1:
-        write_tensors(folder / WEIGHTS, shards[0])
-        return [WEIGHTS]
-    names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
-    for file, shard in zip(names, shards):
-        write_tensors(folder / file, shard)
-    total = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    weight_map = {tensor: file for file, shard in zip(names, shards) for tensor in shard}
-    write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
-    return names
+    from huggingface_hub import split_torch_state_dict_into_shards
+
+    split = split_torch_state_dict_into_shards(tensors, max_shard_size=SHARD_BYTES)
+    for file, names in split.filename_to_tensors.items():
+        write_tensors(folder / file, {name: tensors[name] for name in names})
+    if split.is_sharded:
+        write_json(folder / INDEX, {"metadata": split.metadata, "weight_map": split.tensor_to_filename})
+    return list(split.filename_to_tensors)
 
 
 def _read_weights(info: CheckpointInfo) -> dict[str, Tensor]:
@@ -294,9 +277,7 @@ def _read_weights(info: CheckpointInfo) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
     for name, digest in info.files.items():
         file = info.folder / name
-        tensors = read_tensors(
-            file
-        )  # a missing, pickled or truncated file gets a more precise error than its SHA-256 would give
+        tensors = read_tensors(file)  # first, for a more precise error than the SHA-256 gives
         if sha256(file) != digest:
             raise ValueError(f"{file} is damaged: its SHA-256 is not the one that config.json records")
         weights.update(tensors)

@@ -16,6 +16,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from diffuapriel.options import check_fields, option
+
 ARCHITECTURES = ("diffuapriel", "diffuapriel-h", "diffutran")
 PLACEMENTS = ("spread", "early", "late")  # of the hybrid's attention blocks
 RENAMED = {"width": "d_model"}  # keys of an older config.json: old name -> field
@@ -33,38 +35,30 @@ class ModelConfig:
     Raises ValueError, naming the field, its value and what is permitted, for a shape that cannot be built.
     """
 
-    architecture: str
-    d_model: int
-    depth: int
-    vocab_size: int = TOKENIZER_SIZES["gpt2"]  # with <|endoftext|> and [MASK], before padding
-    tokenizer: str = "gpt2"
-    context_length: int = 1024
-    d_state: int = 128
-    headdim: int = 64
-    n_groups: int = 1
-    d_conv: int = 4
-    expand: int = 2
-    attention_every: int = 5  # hybrid: Mamba blocks before each attention block
-    attention_placement: str = "spread"  # "early" and "late" exist for comparison
-    attention_headdim: int = 64
-    cond_dim: int = 128  # size of the noise-level embedding
-    time_conditioning: bool = True
+    architecture: str = option(dataclasses.MISSING, choices=ARCHITECTURES)
+    d_model: int = option(dataclasses.MISSING, least=1)
+    depth: int = option(dataclasses.MISSING, least=1)
+    vocab_size: int = option(
+        TOKENIZER_SIZES["gpt2"], least=1
+    )  # with <|endoftext|> and [MASK], before padding
+    tokenizer: str = option("gpt2", choices=tuple(TOKENIZER_SIZES))
+    context_length: int = option(1024, least=1)
+    d_state: int = option(128, least=1)
+    headdim: int = option(64, least=1)
+    n_groups: int = option(1, least=1)
+    d_conv: int = option(4, least=1)
+    expand: int = option(2, least=1)
+    attention_every: int = option(5, least=1)  # hybrid: Mamba blocks before each attention block
+    attention_placement: str = option("spread", choices=PLACEMENTS)  # "early" and "late" exist for comparison
+    attention_headdim: int = option(64, least=1)
+    cond_dim: int = option(128, least=1)  # size of the noise-level embedding
+    time_conditioning: bool = option(True)
 
     def __post_init__(self) -> None:
-        if self.architecture not in ARCHITECTURES:
-            raise ValueError(f"architecture is {self.architecture!r}; permitted: {', '.join(ARCHITECTURES)}")
-        if self.tokenizer not in tuple(TOKENIZER_SIZES):  # which takes unhashable values too
-            raise ValueError(f"tokenizer is {self.tokenizer!r}; permitted: {', '.join(TOKENIZER_SIZES)}")
-        if self.attention_placement not in PLACEMENTS:
-            raise ValueError(
-                f"attention_placement is {self.attention_placement!r}; permitted: {', '.join(PLACEMENTS)}"
-            )
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.type == "int" and (type(value) is not int or value < 1):
-                raise ValueError(f"{field.name} is {value!r}; it must be a whole number, 1 or more")
-            if field.type == "bool" and type(value) is not bool:
-                raise ValueError(f"{field.name} is {value!r}; it must be true or false")
+        try:
+            check_fields(self)
+        except TypeError as error:
+            raise ValueError(str(error)) from None
         if self.vocab_size < 3:
             raise ValueError(
                 f"vocab_size is {self.vocab_size}; it needs one token, <|endoftext|> and [MASK]: 3"

@@ -59,14 +59,12 @@ def write_card(
         sections.append("## Evaluation on validation text\n\n" + _table(evaluation))
     if samples:
         sections.append("## Samples\n\n" + _table(samples))
-        lists = {key: value for key, value in samples.items() if _is_list_of_texts(value) and value}
-        sections += [
-            f"{key.capitalize()}:\n\n" + "\n".join(f"- {text}" for text in texts)
-            for key, texts in lists.items()
-        ]
+        for key, value in samples.items():
+            if _is_list_of_texts(value) and value:
+                sections.append(f"{key.capitalize()}:\n\n{_bullets(value)}")
     if ancestral:
         sections.append("## Samples from the model's own distribution\n\n" + _table(ancestral))
-    sections.append("## Limits\n\n" + "\n".join(f"- {line}" for line in (*LIMITS, *limits)))
+    sections.append("## Limits\n\n" + _bullets((*LIMITS, *limits)))
     sections.append("## License\n\nMIT, like the rest of the project.")
     return "\n\n".join(sections) + "\n"
 
@@ -80,6 +78,10 @@ tags:
 - mamba
 - {corpus}
 ---"""
+
+
+def _bullets(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _is_list_of_texts(value: Any) -> bool:

@@ -159,7 +159,10 @@ class TextDiffusionPipeline:
         )
         sampler = Sampler(config, get_schedule(schedule), self.tokenizer.mask_id)
         repeats = NUM_SAMPLES.check(num_samples)
-        canvases = [self._canvas(given, length) for given in texts for _ in range(repeats)]
+        canvases = []
+        for given in texts:
+            total = DEFAULT_LENGTH if length is None and given == "" else length
+            canvases += [Canvas.from_text(given, self.tokenizer, total).to(self.device)] * repeats
 
         self.interrupt = False
         if callback_on_step_end is None and not return_trace:
@@ -182,11 +185,6 @@ class TextDiffusionPipeline:
             for frames, canvas in zip(runs, canvases, strict=True)
         ]
         return TextDiffusionOutput(results, traces)
-
-    def _canvas(self, text: str, length: int | None) -> Canvas:
-        if length is None and text == "":
-            length = DEFAULT_LENGTH
-        return Canvas.from_text(text, self.tokenizer, length).to(self.device)
 
     def _generate(self, sampler: Sampler, canvases: list[Canvas]) -> Iterator[list[int]]:
         """The filled ids of every canvas; neighbours of one length share a batch."""

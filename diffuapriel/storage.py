@@ -29,13 +29,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-PICKLE_STARTS = (
-    b"PK\x03\x04",
-    b"\x80\x02",
-    b"\x80\x03",
-    b"\x80\x04",
-    b"\x80\x05",
-)  # a zip archive or a bare pickle
+# a zip archive, or a bare pickle of protocols 2 to 5
+PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 PICKLED = "is a pickled file; only safetensors is read, since a pickle can run any code"
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors format
 

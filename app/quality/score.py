@@ -12,7 +12,7 @@ from app.server.limits import Limits, Refused, Settings, read, setting, text_set
 from app.server.models import ModelEntry, Models
 from app.strings.language import texts
 from app.ui import render
-from app.ui.tale_check import verdict_html
+from app.ui.tale_check import judge
 from diffuapriel.options import Option
 from diffuapriel.tokenizer import Tokenizer
 
@@ -141,7 +141,7 @@ def figures(score: TextScore, asked: ScoreRequest, tokenizer: Tokenizer) -> str:
         f'<tr><th scope="row">{html.escape(name)}</th><td>{value}</td><td>{html.escape(note)}</td></tr>'
         for name, value, note in rows
     ]
-    verdict = "" if asked.level is None else verdict_html(asked.tokens, tokenizer, asked.level)
+    verdict = "" if asked.level is None else judge(asked.tokens, tokenizer, asked.level).html
     return render.table(texts.FIGURE_COLUMNS, body) + verdict
 
 

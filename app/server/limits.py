@@ -69,7 +69,17 @@ Settings = dict[str, Setting]  # by the name of the endpoint's parameter, in the
 
 def setting(declared: Option, label: str = "") -> Setting:
     """The setting for a declared option. Messages name it by `label`, by default as the option is named."""
-    return Setting(lambda value: of_option(declared, value, label), declared)
+    name = label or declared.name.replace("_", "-")
+
+    def check(value: Any) -> Any:
+        if declared.kind is str:
+            present = declared.renamed.get(value, value) if isinstance(value, str) else value
+            return choice(name, present, declared.choices)
+        assert declared.least is not None and declared.most is not None, f"{name} has a range"
+        check_number = whole_number if declared.kind is int else number
+        return check_number(name, value, declared.least, declared.most)  # pyright: ignore[reportArgumentType]
+
+    return Setting(check, declared)
 
 
 def text_setting(max_characters: int) -> Setting:
@@ -95,17 +105,6 @@ def read(settings: Settings, values: Sequence[Any]) -> dict[str, Any]:
     """The checked values by name. Raises Refused for the first bad one."""
     pairs = zip(settings.items(), values, strict=True)
     return {name: setting.check(value) for (name, setting), value in pairs}
-
-
-def of_option(declared: Option, value: Any, label: str = "") -> Any:
-    """`value` where the option permits it."""
-    name = label or declared.name.replace("_", "-")
-    if declared.kind is str:
-        present = declared.renamed.get(value, value) if isinstance(value, str) else value
-        return choice(name, present, declared.choices)
-    assert declared.least is not None and declared.most is not None, f"{name} has a range"
-    check = whole_number if declared.kind is int else number
-    return check(name, value, declared.least, declared.most)  # pyright: ignore[reportArgumentType]
 
 
 def shown(value: object) -> str:

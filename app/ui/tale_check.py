@@ -10,7 +10,7 @@ import html
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from app.strings.language import texts
 
@@ -69,11 +69,6 @@ def judge(ids: Sequence[int], tokenizer: Tokenizer, level: int) -> Judgement:
     return Judgement(f'<div class="da-verdicts">{"".join(rows)}</div>', tuple(breaks))
 
 
-def verdict_html(ids: Sequence[int], tokenizer: Tokenizer, level: int) -> str:
-    """The verdict on every story of a canvas, as HTML."""
-    return judge(ids, tokenizer, level).html
-
-
 def split(ids: Sequence[int], eos_id: int) -> list[Story]:
     """The stories of a canvas; empty ones are left out."""
     found, first = [], 0
@@ -85,42 +80,27 @@ def split(ids: Sequence[int], eos_id: int) -> list[Story]:
     return found
 
 
-def stories(ids: Sequence[int], tokenizer: Tokenizer) -> tuple[list[str], bool]:
-    """The non-empty texts between <|endoftext|> tokens, and whether the last one is cut off."""
-    found = split(ids, tokenizer.eos_id)
-    cut = bool(found) and not found[-1].closed
-    return [tokenizer.decode(story.ids) for story in found], cut
-
-
 def examine(story: Story, tokenizer: Tokenizer, level: int, finished: bool) -> Finding:
     """The verdict on one story. `finished`: the canvas has no mask left, so a story without an end is cut off."""
-    if tokenizer.mask_id not in story.ids and (story.closed or finished):
-        from diffuapriel.tales import language as tales
+    from diffuapriel.tales import language as tales
 
+    def broken(check: Any, so_far: bool, error: Any, text: str, first: int) -> Finding:
+        """`error` has a message and a position, an offset in `text`, which begins at token `first` of the canvas."""
+        position = first + token_at(story.ids[first - story.first :], tokenizer, error.position)
+        about = (error.message, text, error.position, position)
+        return Finding(check.grammatical, check.consistent, so_far, *about)
+
+    if tokenizer.mask_id not in story.ids and (story.closed or finished):
         text = tokenizer.decode(story.ids)
         check = tales.check(text, level)
         if check.position is None:
             return Finding(True, True, False)
-        position = story.first + token_at(story.ids, tokenizer, check.position)
-        return Finding(
-            check.grammatical, check.consistent, False, check.message, text, check.position, position
-        )
+        return broken(check, False, check, text, story.first)
     consistent = None
     for first, part in parts(story, tokenizer):
         check = _read(level, part)
         if check.failure is not None:
-            ids = story.ids[first - story.first :]
-            offset = check.failure.position
-            position = first + token_at(ids, tokenizer, offset)
-            return Finding(
-                check.grammatical,
-                check.consistent,
-                True,
-                check.failure.message,
-                part.text,
-                offset,
-                position,
-            )
+            return broken(check, True, check.failure, part.text, first)
         consistent = check.consistent if part.opens else consistent
     return Finding(True, consistent, True)
 

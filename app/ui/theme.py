@@ -13,6 +13,25 @@ FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "s
 STYLE = Path(__file__).with_name("style.css")
 TURN = Path(__file__).with_name("turn.js")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
+COLORS = {  # of Gradio's theme: light, dark
+    "body_background_fill": ("#f6f7f9", "#0f1217"),
+    "block_background_fill": ("#ffffff", "#16191f"),
+    "block_border_color": ("#dfe2e8", "#343a46"),
+    "border_color_primary": ("#dfe2e8", "#343a46"),
+    "body_text_color_subdued": ("#5c6470", "#a2abb8"),
+    "block_info_text_color": ("#5c6470", "#a2abb8"),
+    "input_background_fill": ("#ffffff", "#16191f"),
+    "input_border_color": ("#c3c8d1", "#4a5261"),
+    "button_primary_background_fill": ("#0b6e8a", "#5cc8e4"),
+    "button_primary_background_fill_hover": ("#095c74", "#7dd5ec"),
+    "button_primary_text_color": ("#ffffff", "#0d1014"),
+    "button_secondary_background_fill": ("#e9ecf1", "#262c36"),
+    "button_secondary_background_fill_hover": ("#dfe3ea", "#313844"),
+    "button_secondary_border_color": ("#d3d8e0", "#3a4250"),
+    "checkbox_label_background_fill": ("#f1f3f6", "#1e222a"),
+    "checkbox_label_background_fill_hover": ("#e6e9ee", "#262c36"),
+    "slider_color": ("#0b6e8a", "#5cc8e4"),
+}
 
 
 def head() -> str:
@@ -24,6 +43,8 @@ def head() -> str:
 
 def theme() -> gr.themes.Base:
     """Slate and cyan, the player's accent; no web fonts, so that the page makes no outside request."""
+    colors = {name: light for name, (light, _) in COLORS.items()}
+    colors |= {f"{name}_dark": dark for name, (_, dark) in COLORS.items()}
     return gr.themes.Base(
         primary_hue=gr.themes.colors.cyan,
         neutral_hue=gr.themes.colors.slate,
@@ -32,45 +53,12 @@ def theme() -> gr.themes.Base:
         radius_size=gr.themes.sizes.radius_lg,
         text_size=gr.themes.sizes.text_md,
     ).set(
-        body_background_fill="#f6f7f9",
-        body_background_fill_dark="#0f1217",
-        block_background_fill="#ffffff",
-        block_background_fill_dark="#16191f",
+        **colors,
         block_border_width="1px",
-        block_border_color="#dfe2e8",
-        block_border_color_dark="#343a46",
-        border_color_primary="#dfe2e8",
-        border_color_primary_dark="#343a46",
         block_shadow="none",
         block_label_text_weight="500",
         block_title_text_weight="500",
-        body_text_color_subdued="#5c6470",
-        body_text_color_subdued_dark="#a2abb8",
-        block_info_text_color="#5c6470",
-        block_info_text_color_dark="#a2abb8",
-        input_background_fill="#ffffff",
-        input_background_fill_dark="#16191f",
         input_border_width="1px",
-        input_border_color="#c3c8d1",
-        input_border_color_dark="#4a5261",
-        button_primary_background_fill="#0b6e8a",
-        button_primary_background_fill_hover="#095c74",
-        button_primary_background_fill_dark="#5cc8e4",
-        button_primary_background_fill_hover_dark="#7dd5ec",
-        button_primary_text_color="#ffffff",
-        button_primary_text_color_dark="#0d1014",
         button_large_text_size="*text_md",
-        button_secondary_background_fill="#e9ecf1",
-        button_secondary_background_fill_dark="#262c36",
-        button_secondary_background_fill_hover="#dfe3ea",
-        button_secondary_background_fill_hover_dark="#313844",
-        button_secondary_border_color="#d3d8e0",
-        button_secondary_border_color_dark="#3a4250",
-        checkbox_label_background_fill="#f1f3f6",
-        checkbox_label_background_fill_dark="#1e222a",
-        checkbox_label_background_fill_hover="#e6e9ee",
-        checkbox_label_background_fill_hover_dark="#262c36",
         color_accent="#0b6e8a",
-        slider_color="#0b6e8a",
-        slider_color_dark="#5cc8e4",
     )

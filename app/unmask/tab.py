@@ -24,6 +24,7 @@ from app.server.stops import Stops
 from app.strings.language import texts
 from app.ui import render
 from app.ui.events import AT_ONCE, HIDDEN, SKIP, wire_run
+from app.ui.inputs import slider
 from app.ui.permalink import wire_link
 from app.unmask import export
 from app.unmask.request import Command, UnmaskRequest, read_command, read_request, unmask_settings
@@ -156,28 +157,24 @@ class UnmaskTab:
 
     def _side_panel(self) -> list[Any]:
         """The components of the settings, in their order, the text aside."""
-
-        def slider(name: str, value: float, step: float, label: str, info: str, **more: Any) -> gr.Slider:
-            span = self.settings[name].range
-            value = min(value, span["maximum"])
-            return gr.Slider(**span, value=value, step=step, label=label, info=info, **more)
-
+        settings = self.settings
         model = gr.Dropdown(
             self.models.trained, value=self.models.default, label=texts.MODEL, elem_id="unmask-model"
         )
-        length = slider("length", texts.EXAMPLES[0][2], 1, texts.LENGTH, texts.LENGTH_INFO)
-        steps = slider("steps", STEPS, 1, texts.STEPS, texts.STEPS_INFO)
+        length = slider(settings["length"], texts.EXAMPLES[0][2], texts.LENGTH, texts.LENGTH_INFO)
+        steps = slider(settings["steps"], STEPS, texts.STEPS, texts.STEPS_INFO)
         strategies = [(label, name) for name, label in texts.STRATEGIES.items()]
         strategy = gr.Dropdown(strategies, value="low_confidence", label=texts.STRATEGY)
         block = slider(
-            "block", DEFAULT_BLOCK_LENGTH, 1, texts.BLOCK, texts.BLOCK_INFO, elem_id="unmask-block"
+            settings["block"], DEFAULT_BLOCK_LENGTH, texts.BLOCK, texts.BLOCK_INFO, elem_id="unmask-block"
         )
         with gr.Accordion(texts.MORE, open=False):
-            temperature = slider("temperature", 1.0, 0.05, texts.TEMPERATURE, texts.TEMPERATURE_INFO)
-            top_k = slider("top_k", 0, 1, texts.TOP_K, texts.TOP_K_INFO)
-            top_p = slider("top_p", TOP_P, 0.01, texts.TOP_P, texts.TOP_P_INFO)
-            span = self.settings["seed"].range
-            seed = gr.Number(0, label=texts.SEED, info=texts.SEED_INFO, precision=0, **span)
+            temperature = slider(
+                settings["temperature"], 1.0, texts.TEMPERATURE, texts.TEMPERATURE_INFO, step=0.05
+            )
+            top_k = slider(settings["top_k"], 0, texts.TOP_K, texts.TOP_K_INFO)
+            top_p = slider(settings["top_p"], TOP_P, texts.TOP_P, texts.TOP_P_INFO, step=0.01)
+            seed = gr.Number(0, label=texts.SEED, info=texts.SEED_INFO, precision=0, **settings["seed"].range)
         return [model, length, steps, strategy, temperature, top_k, top_p, seed, block]
 
     def greeting(self) -> str:

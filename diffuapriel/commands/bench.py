@@ -56,7 +56,6 @@ GPU_ONLY = ("lengths", "steps", "save", "figures", "chart", "docs")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
     parser.add_argument("parts", nargs="*", metavar="PART", help="which of the parts above; all by default")
     parser.add_argument(
         "--preset", choices=PRESETS, help="size of the models; by default nano, with --gpu 1.3b"
@@ -89,7 +88,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, print the tables, write what was asked for."""
     if not args.gpu:
         for name in GPU_ONLY:
             if getattr(args, name):

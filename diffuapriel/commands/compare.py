@@ -46,13 +46,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def plan_of(args: argparse.Namespace) -> StudyPlan:
-    """The study that was asked for."""
     fields = {field.name: getattr(args, field.name) for field in dataclasses.fields(StudyPlan)}
     return StudyPlan(**{**fields, "factors": tuple(args.factors), "seeds": tuple(args.seeds)})
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train what is not trained yet, score, print and write the report."""
     from diffuapriel.benchmark.learning.report import text, write_report
     from diffuapriel.benchmark.learning.study import run_study, slug
 

@@ -81,7 +81,6 @@ class EvaluateOptions:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
     parser.add_argument(
         "checkpoint",
         nargs="?",
@@ -96,7 +95,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure and print."""
     options = EvaluateOptions(**{name: getattr(args, name) for name in options_of(EvaluateOptions)})
     from diffuapriel.checkpoint import inspect_checkpoint, load_checkpoint
     from diffuapriel.data.registry import open_corpus
@@ -173,7 +171,6 @@ def _samples(options: EvaluateOptions, model: Any, tokenizer: Any, spec: str, le
 def _infilling(
     args: argparse.Namespace, options: EvaluateOptions, model: Any, tokenizer: Any, length: int
 ) -> int:
-    """Measure and print how well hidden code is restored."""
     from diffuapriel.data.stdlib import stdlib_corpus
     from diffuapriel.evaluation.infilling import evaluate_infilling
 

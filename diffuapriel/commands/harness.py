@@ -31,7 +31,6 @@ MISSING = "needs lm-evaluation-harness: pip install 'lm-eval>=0.4.13,<0.5'"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
     parser.add_argument(
         "checkpoint",
         metavar="CHECKPOINT",
@@ -46,7 +45,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Pass the command line on to lm_eval."""
     try:
         import lm_eval.__main__ as harness
 

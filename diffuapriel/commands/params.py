@@ -18,15 +18,22 @@ from diffuapriel.config import ARCHITECTURES, PRESETS, preset
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
     parser.add_argument("presets", nargs="*", metavar="PRESET", help=f"{', '.join(PRESETS)}; all by default")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
 def run(args: argparse.Namespace) -> int:
     from diffuapriel.benchmark.format import table
+    from diffuapriel.model.denoiser import count_parameters
 
-    rows = [row for name in args.presets or PRESETS for row in preset_rows(name)]
+    rows = []
+    for name in args.presets or PRESETS:
+        configs = [preset(name, architecture) for architecture in ARCHITECTURES]
+        counts = [count_parameters(config) for config in configs]
+        for config, count in zip(configs, counts, strict=True):
+            row = {"preset": name, "architecture": config.architecture, "depth": config.depth}
+            row |= {"d_model": config.d_model, "parameters": count, "spread": max(counts) / min(counts) - 1}
+            rows.append(row)
     if args.json:
         print(json.dumps(rows, indent=2))
         return 0
@@ -34,23 +41,3 @@ def run(args: argparse.Namespace) -> int:
     cells = [[formats.get(key, "{}").format(value) for key, value in row.items()] for row in rows]
     print(table(list(rows[0]), cells))
     return 0
-
-
-def preset_rows(name: str) -> list[dict[str, str | int | float]]:
-    """One row per architecture. Raises ValueError for an unknown preset."""
-    from diffuapriel.model.denoiser import count_parameters
-
-    configs = [preset(name, architecture) for architecture in ARCHITECTURES]
-    counts = [count_parameters(config) for config in configs]
-    spread = max(counts) / min(counts) - 1
-    return [
-        {
-            "preset": name,
-            "architecture": config.architecture,
-            "depth": config.depth,
-            "d_model": config.d_model,
-            "parameters": count,
-            "spread": spread,
-        }
-        for config, count in zip(configs, counts, strict=True)
-    ]

@@ -32,7 +32,6 @@ DEFAULT_ENTRIES = ("tales-diffuapriel", "tales-diffutran")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
     parser.add_argument(
         "entries", nargs="*", metavar="ENTRY", help=f"models to race; by default {' '.join(DEFAULT_ENTRIES)}"
     )
@@ -50,7 +49,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Race, print the table and what was fair."""
     from diffuapriel.benchmark.generation import race_events
 
     entries = [open_entry(name, args.device).tuned(args.dtype) for name in args.entries or DEFAULT_ENTRIES]

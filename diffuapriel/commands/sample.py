@@ -40,7 +40,6 @@ TRACE_KINDS = (".json", ".html", ".gif")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
     option = options_of(SamplerConfig)
     parser.add_argument(
         "text", nargs="?", default="", metavar="TEXT", help="given text, with [MASK:n] for holes"
@@ -72,7 +71,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the texts, and the trace if one was asked for."""
     _check(args)
     from diffuapriel.checkpoint import load_checkpoint
     from diffuapriel.diffusion.schedule import get_schedule

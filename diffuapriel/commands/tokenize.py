@@ -27,7 +27,6 @@ from diffuapriel.config import TOKENIZER_SIZES
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
     parser.add_argument("spec", metavar="SPEC", help="the corpus to tokenize")
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FOLDER", help="a new folder for the tokens"

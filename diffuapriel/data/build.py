@@ -1,12 +1,7 @@
 """Makes a token cache: documents in, shards of token ids out (token_cache.py), in bounded memory.
 
-Every document of a corpus is read once, in order, and assigned to the split that it also has without a cache:
-
-    tales      endless; every tenth story is for validation
-    stdlib     by module (stdlib.py)
-    files      the last tenth of the documents, or of the characters of a single document (files.py). The documents
-               are counted first, so files are read twice
-    hf:...     the dataset's own validation split, or every tenth document (huggingface.py)
+Every document of a corpus is read once, in order, and assigned to the split that it also has without a cache; of the
+endless tales every tenth is for validation. Files are read twice: their documents are counted first.
 
 A .txt file is one document and must fit in memory; JSON lines and Parquet are read line by line and row by row.
 
@@ -251,7 +246,8 @@ def documents_of(spec: str, tokenizer: Tokenizer) -> Documents:
         return _of_files(Path(path), field or "text")
     corpus = open_corpus(spec, tokenizer)
     if isinstance(corpus, TalesCorpus):
-        return _of_tales(corpus)
+        splits = map(split_of, itertools.count())
+        return ((split, corpus.document(i, split=split, seed=0)) for i, split in enumerate(splits))
     if isinstance(corpus, HubCorpus):
         return corpus.documents()
     if isinstance(corpus, DocumentCorpus):
@@ -259,11 +255,6 @@ def documents_of(spec: str, tokenizer: Tokenizer) -> Documents:
     raise ValueError(
         f"{spec!r} is no corpus of documents; name tales, stdlib, a file, a folder or hf:owner/name"
     )
-
-
-def _of_tales(corpus: TalesCorpus) -> Documents:
-    for index in itertools.count():
-        yield split_of(index), corpus.document(index, split=split_of(index), seed=0)
 
 
 def _of_files(path: Path, field: str) -> Documents:
@@ -276,7 +267,7 @@ def _of_files(path: Path, field: str) -> Documents:
     if not count:
         raise ValueError(f"{path} holds no text")
     if count == 1:
-        for split, halves in zip(("train", "validation"), split_documents(list(texts())), strict=True):
+        for split, halves in zip(SPLITS, split_documents(list(texts())), strict=True):
             yield from ((split, text) for text in halves if text)
         return
     cut = count - max(1, count // VALIDATION_EVERY)

@@ -35,11 +35,9 @@ class HubCorpus:
         name: "owner/name" or "owner/name:config", or a folder that `datasets.load_dataset` can read.
         field: the column that holds the text.
 
-    Only the next step is cheap. The first step of a resumed run reads everything before it again, and each worker or
-    rank reads the whole stream for its share of the rows. `datasets` can save the position in a stream and distribute
-    its files, but then a batch would depend on what was read before and on the number of workers. For more than a
-    look at a dataset, use `diffuapriel tokenize`: it reads the dataset once, and the corpus tokens:FOLDER finds any
-    step and row at the same small cost.
+    Each worker or rank reads the whole stream for its share of the rows. `datasets` can save the position in a stream
+    and distribute its files, but then a batch would depend on what was read before and on the number of workers. For
+    more than a look at a dataset, use `diffuapriel tokenize`: tokens:FOLDER finds any step and row at once.
     """
 
     def __init__(self, name: str, tokenizer: Tokenizer, *, field: str = "text") -> None:
@@ -62,10 +60,10 @@ class HubCorpus:
     def document(self, index: int, *, split: str, seed: int = 0) -> str:
         """Document number `index` of a split, in the order of the dataset; reads the stream up to it."""
         split = check_split(split)
-        found = next(itertools.islice(self._documents(split), index, None), None)
+        found = next(itertools.islice(self.documents(split), max(index, 0), None), None)
         if index < 0 or found is None:
             raise ValueError(f"{self.name} has no document {index} in the split {split!r}")
-        return found
+        return found[1]
 
     def batch(
         self, step: int, *, split: str, batch_size: int, length: int, seed: int, rows: range | None = None
@@ -94,7 +92,7 @@ class HubCorpus:
         for number in itertools.count():
             rng = random_stream(seed, stream_key(split), "pass", number)
             buffer: list[str] = []
-            for text in self._documents(split):
+            for _, text in self.documents(split):
                 if len(buffer) < BUFFER:
                     buffer.append(text)
                     continue
@@ -106,32 +104,23 @@ class HubCorpus:
             rng.shuffle(buffer)
             yield from buffer
 
-    def documents(self) -> Iterator[tuple[str, str]]:
-        """(split, text) of every document, in one reading; the dataset's own validation split comes first."""
-        own, _ = self._splits()
-        if own:
-            yield from (("validation", text) for _, text in self._texts(own))
-        yield from self._assigned()
+    def documents(self, only: str | None = None) -> Iterator[tuple[str, str]]:
+        """(split, text) of every document in the order of the dataset, its own validation split first.
 
-    def _assigned(self) -> Iterator[tuple[str, str]]:
-        """(split, text) of the training records; every tenth is for validation unless the dataset has its own split."""
-        own, train = self._splits()
-        for index, text in self._texts(train):
-            yield "train" if own else split_of(index), text
-
-    def _documents(self, split: str) -> Iterator[str]:
-        """The documents of a split that hold text, in the order of the dataset."""
-        own, _ = self._splits()
-        if own and split == "validation":
-            return (text for _, text in self._texts(own))
-        return (text for which, text in self._assigned() if which == split)
-
-    def _splits(self) -> tuple[str | None, str]:
-        """The names of the dataset's own validation split, if it has one, and of its training split."""
+        only: the split to read; None for both. Every tenth document is for validation unless the dataset has a split.
+        """
         if self._sources is None:
             self._sources = self._open()
         own = next((name for name in VALIDATION_NAMES if name in self._sources), None)
-        return own, "train" if "train" in self._sources else next(iter(self._sources))
+        if own and only != "train":
+            yield from (("validation", text) for _, text in self._texts(own))
+        if own and only == "validation":
+            return
+        train = "train" if "train" in self._sources else next(iter(self._sources))
+        for index, text in self._texts(train):
+            split = "train" if own else split_of(index)
+            if only in (None, split):
+                yield split, text
 
     def _texts(self, split: str) -> Iterator[tuple[int, str]]:
         """(index, text) of the records of one of the dataset's splits that hold text."""

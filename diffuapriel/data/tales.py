@@ -97,13 +97,13 @@ class TalesCorpus:
                 stories.append(story)
                 ids += [*tokens, eos]
             elif stories:
-                return stories, ids + [eos] * (length - len(ids)), len(ids)
-        if stories:  # a window that is long enough for thousands of stories
-            return stories, ids + [eos] * (length - len(ids)), len(ids)
-        raise ValueError(
-            f"no story of level {self.level} fits a window of {length} tokens; "
-            f"use {shortest_window(self.level, self.tokenizer)} or more, or a lower level"
-        )
+                break
+        if not stories:
+            raise ValueError(
+                f"no story of level {self.level} fits a window of {length} tokens; "
+                f"use {shortest_window(self.level, self.tokenizer)} or more, or a lower level"
+            )
+        return stories, ids + [eos] * (length - len(ids)), len(ids)
 
 
 @cache

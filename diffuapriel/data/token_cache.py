@@ -55,12 +55,17 @@ class TokenCorpus:
         self.folder, self.tokenizer = Path(folder), tokenizer
         self.name = f"tokens:{folder}"
         self._index = _read_index(self.folder)
-        self._check_tokenizer()
+        made_with, source = self._index["tokenizer"], self._index["source"]
+        if (made_with, self._index["vocab_size"]) != (tokenizer.name, tokenizer.vocab_size):
+            raise ValueError(
+                f"{folder} was tokenized with {made_with!r}, this model reads {tokenizer.name!r}; make another "
+                f"with: diffuapriel tokenize {source} --tokenizer {tokenizer.name} --out OTHER_FOLDER"
+            )
         self.dtype = token_dtype(tokenizer.vocab_size)
         self.digest: str = self._index["digest"]
         self._starts: dict[str, list[int]] = {}  # first token of each shard, and the end of the last
         for split in SPLITS:
-            lengths = [self._checked_length(shard) for shard in self._shards(split)]
+            lengths = [self._checked_length(shard) for shard in self._of(split)["shards"]]
             self._starts[split] = list(accumulate(lengths, initial=0))
         self._maps: dict[str, np.ndarray] = {}
 
@@ -116,7 +121,7 @@ class TokenCorpus:
 
     def verify(self) -> None:
         """Read everything and check its SHA-256. Raises ValueError that names the damaged file."""
-        for shard in (shard for split in SPLITS for shard in self._shards(split)):
+        for shard in (shard for split in SPLITS for shard in self._of(split)["shards"]):
             file = self.folder / shard["file"]
             if sha256(file) != shard["sha256"]:
                 raise ValueError(f"{file} is damaged: its SHA-256 is not the one in {INDEX}")
@@ -124,16 +129,13 @@ class TokenCorpus:
     def _of(self, split: str) -> dict[str, Any]:
         return self._index["parts"][DISK_NAMES[split]]
 
-    def _shards(self, split: str) -> list[dict[str, Any]]:
-        return self._of(split)["shards"]
-
     def _read(self, split: str, start: int, stop: int) -> np.ndarray:
         """The tokens start ... stop - 1 of a split, across shards."""
-        starts = self._starts[split]
+        starts, shards = self._starts[split], self._of(split)["shards"]
         pieces = []
         shard = bisect_right(starts, start) - 1
         while start < stop:
-            tokens = self._map(self._shards(split)[shard]["file"], self.dtype)
+            tokens = self._map(shards[shard]["file"], self.dtype)
             end = min(stop, starts[shard + 1])
             pieces.append(tokens[start - starts[shard] : end - starts[shard]])
             start, shard = end, shard + 1
@@ -153,14 +155,6 @@ class TokenCorpus:
             what = "missing" if size < 0 else f"damaged: {size:,} bytes, where {INDEX} says {promised:,}"
             raise ValueError(f"{file} is {what}; tokenize again into another folder")
         return shard["tokens"]
-
-    def _check_tokenizer(self) -> None:
-        made_with, source = self._index["tokenizer"], self._index["source"]
-        if made_with != self.tokenizer.name or self._index["vocab_size"] != self.tokenizer.vocab_size:
-            raise ValueError(
-                f"{self.folder} was tokenized with {made_with!r}, this model reads {self.tokenizer.name!r}; make "
-                f"another with: diffuapriel tokenize {source} --tokenizer {self.tokenizer.name} --out OTHER_FOLDER"
-            )
 
 
 def refuse_half_built(folder: Path) -> None:

@@ -55,13 +55,10 @@ def save_state(
     folder: Path,
     state: TrainState,
     config: TrainConfig,
-    model: nn.Module,
-    ema: EMA,
-    optimizer: torch.optim.AdamW,
+    tensors: dict[str, Tensor],
     processes: SingleProcess,
 ) -> None:
-    """Replace the state in `folder` atomically. All ranks must call it."""
-    tensors = _tensors(model, ema, optimizer)
+    """Replace the state in `folder` atomically. tensors: `state_tensors`. All ranks must call it."""
 
     def write_first(path: Path) -> None:
         processes.barrier()  # the empty folder exists
@@ -103,12 +100,11 @@ def read_train_state(folder: Path, config: TrainConfig) -> TrainState | None:
 def load_state(
     folder: Path,
     step: int,
-    model: nn.Module,
-    ema: EMA,
+    tensors: dict[str, Tensor],
     optimizer: torch.optim.AdamW,
     processes: SingleProcess,
 ) -> None:
-    """Load the state in `folder`, taken after `step` steps, into model, average and optimizer. All ranks must call it.
+    """Load the state in `folder`, taken after `step` steps, into `tensors` (`state_tensors`). All ranks must call it.
 
     Raises ValueError when the tensors do not fit this model.
     """
@@ -116,14 +112,10 @@ def load_state(
 
     found = find_folder(folder)
     assert found is not None, "read_train_state has found it"
-    tensors = _tensors(model, ema, optimizer)
+    reader = HuggingFaceStorageReader(str(found))
     try:
         with _quiet():
-            load(
-                tensors,
-                storage_reader=HuggingFaceStorageReader(str(found)),
-                no_dist=processes.world_size == 1,
-            )
+            load(tensors, storage_reader=reader, no_dist=processes.world_size == 1)
     except (CheckpointException, RuntimeError, ValueError) as error:
         raise ValueError(f"{found} does not hold this model's tensors: {error}") from None
     for moments in optimizer.state.values():
@@ -144,7 +136,7 @@ def _quiet() -> warnings.catch_warnings:
     return warnings.catch_warnings(action="ignore", category=UserWarning)
 
 
-def _tensors(model: nn.Module, ema: EMA, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
+def state_tensors(model: nn.Module, ema: EMA, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
     """The tensors of a state by name, to be read or overwritten in place; AdamW's are created if missing."""
     tensors: dict[str, Tensor] = {}
     fused = {p: bool(group["fused"]) for group in optimizer.param_groups for p in group["params"]}

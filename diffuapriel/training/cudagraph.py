@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from diffuapriel.diffusion.objective import T_MIN, van_der_corput_order
-from diffuapriel.diffusion.schedule import Schedule
+from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.ops.cudagraph import record
 from diffuapriel.training.config import TrainConfig
 from diffuapriel.training.distributed import SingleProcess
@@ -41,7 +41,7 @@ def micro_batch_size(config: TrainConfig, processes: SingleProcess) -> int:
     return min(config.batch_size, len(processes.local_slice(config.global_batch_size)))
 
 
-def max_masked(schedule: Schedule, config: TrainConfig, rows: int) -> int:
+def max_masked(config: TrainConfig, rows: int) -> int:
     """Upper bound on the masked positions in a micro-batch of `rows` rows. It is exceeded with probability 1e-15, in
     which case the loss is NaN.
 
@@ -49,7 +49,7 @@ def max_masked(schedule: Schedule, config: TrainConfig, rows: int) -> int:
     """
     ends = (torch.arange(config.global_batch_size) + 1) / config.global_batch_size  # of each row's stratum
     order = van_der_corput_order(config.global_batch_size)
-    masked = (1 - schedule.alpha(T_MIN + (1 - T_MIN) * ends))[order].split(rows)
+    masked = (1 - get_schedule(config.schedule).alpha(T_MIN + (1 - T_MIN) * ends))[order].split(rows)
     tokens, mean = rows * config.length, max(micro.sum().item() for micro in masked) * config.length
     return min(tokens, math.ceil(mean + DEVIATIONS * math.sqrt(tokens) / 2))
 
@@ -71,15 +71,10 @@ class Recorded:
     """
 
     def __init__(
-        self,
-        add: AddGradient,
-        model: nn.Module,
-        schedule: Schedule,
-        config: TrainConfig,
-        processes: SingleProcess,
+        self, add: AddGradient, model: nn.Module, config: TrainConfig, processes: SingleProcess
     ) -> None:
         rows, length, device = micro_batch_size(config, processes), config.length, processes.device
-        most = max_masked(schedule, config, rows)
+        most = max_masked(config, rows)
         self.gradients = flatten_gradients(model)
         ids = torch.zeros(rows, length, dtype=torch.int64, device=device)
         t = (torch.arange(rows, device=device) + 0.5) / rows
@@ -99,7 +94,6 @@ def recorded_or_plain(
     plain: AddGradient,
     add: AddGradient,
     model: nn.Module,
-    schedule: Schedule,
     config: TrainConfig,
     processes: SingleProcess,
     say: Callable[[str], object],
@@ -110,7 +104,7 @@ def recorded_or_plain(
     """
     recorded, reason = None, ""
     try:
-        recorded = Recorded(add, model, schedule, config, processes)
+        recorded = Recorded(add, model, config, processes)
     except RuntimeError as error:
         reason = (str(error) or repr(error)).splitlines()[0]
     failed = processes.any_rank(recorded is None)

@@ -24,7 +24,9 @@ from torch import Tensor
 from diffuapriel.charts.matplotlib import dress, legend, new_figure, to_png
 from diffuapriel.charts.palette import SERIES
 from diffuapriel.evaluation.nelbo import RENAMED, NelboEstimate
+from diffuapriel.training.config import TrainConfig
 from diffuapriel.training.distributed import SingleProcess
+from diffuapriel.training.flops import peak_flops, utilisation
 
 SMOOTHING = 0.1  # weight of the newest step in the smoothed curve
 EARLY = 3  # percent of the steps, after which the smoothed loss sets the top of the chart
@@ -43,14 +45,15 @@ TAGS = {
 class RunLog:
     """log.jsonl of one run. Opening it at `step` drops what a killed run wrote after that step.
 
-    Rank 0 writes; the others only contribute their losses. `tensorboard` gets all records as well.
+    Rank 0 writes; the others only contribute their losses. TensorBoard gets all records as well.
     """
 
-    def __init__(
-        self, folder: Path, step: int, processes: SingleProcess, tensorboard: TensorBoardLogger | None = None
-    ) -> None:
+    def __init__(self, config: TrainConfig, step: int, processes: SingleProcess) -> None:
+        folder = Path(config.folder)
         self.file = folder / "log.jsonl"
-        self.processes, self.tensorboard = processes, tensorboard
+        self.config, self.processes = config, processes
+        wanted = config.tensorboard and processes.is_main
+        self.tensorboard = TensorBoardLogger(folder / "tensorboard", step) if wanted else None
         self.pending: list[tuple[int, Tensor, Tensor, float]] = []
         self.validated: set[int] = set()
         if processes.is_main:
@@ -104,20 +107,33 @@ class RunLog:
         }
         self._append([record])
 
-    def draw(self, tokens_per_step: int, title: str) -> None:
+    def draw(self) -> None:
         """Redraw loss.png from all records so far."""
         self.flush()
         if not self.processes.is_main:
             return
         folder = self.file.parent
         aside = folder / "loss.writing"
-        aside.write_bytes(draw_curve(read_log(folder), tokens_per_step, title))
+        title = f"{self.config.architecture} on {self.config.corpus}"
+        aside.write_bytes(draw_curve(read_log(folder), self.config.tokens_per_step, title))
         os.replace(aside, folder / "loss.png")
 
-    def speed(self, step: int, tokens_per_second: float, mfu: float | None) -> None:
-        """Log the speed to TensorBoard only: log.jsonl holds what a run computes, which is reproducible."""
+    def speed(self, step: int, tokens_per_second: float) -> float | None:
+        """Log speed and MFU to TensorBoard only: log.jsonl holds what a run computes, which is reproducible.
+
+        Returns the MFU, from 0 to 1; None where the card is not known.
+        """
+        config, cards, peak = self.config, self.processes.world_size, peak_flops(self.processes.device)
+        mfu = (
+            utilisation(config.model_config, config.length, tokens_per_second, peak, cards) if peak else None
+        )
         if self.tensorboard:
             self.tensorboard.add({"step": step, "tokens_per_second": tokens_per_second, "mfu": mfu})
+        return mfu
+
+    def close(self) -> None:
+        if self.tensorboard:
+            self.tensorboard.writer.close()
 
     def _append(self, records: list[dict[str, Any]]) -> None:
         if not self.processes.is_main:
@@ -196,9 +212,6 @@ class TensorBoardLogger:
         for key, name in TAGS.items():
             if record.get(key) is not None:
                 self.writer.add_scalar(name, record[key], record["step"])
-
-    def close(self) -> None:
-        self.writer.close()
 
 
 def progress_bar(what: str, total: int | None, *, unit: str, initial: int = 0, enabled: bool = True) -> Any:

@@ -17,7 +17,7 @@ for bit, on CUDA up to the order of atomic additions, with another number of ran
 from __future__ import annotations
 
 import hashlib
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,13 +30,19 @@ from diffuapriel.data.base import Corpus
 from diffuapriel.data.registry import open_corpus
 from diffuapriel.device import device_name
 from diffuapriel.diffusion.objective import nelbo, stratified_t, van_der_corput_order
-from diffuapriel.diffusion.schedule import Schedule, get_schedule
+from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.evaluation.nelbo import NelboEstimate, evaluate_nelbo
 from diffuapriel.model.denoiser import Denoiser, count_parameters
 from diffuapriel.model_card import write_card
 from diffuapriel.ops.document_ids import make_document_ids
 from diffuapriel.tokenizer import get_tokenizer
-from diffuapriel.training.checkpoint import TrainState, load_state, read_train_state, save_state
+from diffuapriel.training.checkpoint import (
+    TrainState,
+    load_state,
+    read_train_state,
+    save_state,
+    state_tensors,
+)
 from diffuapriel.training.config import TrainConfig
 from diffuapriel.training.cudagraph import (
     AddGradient,
@@ -47,8 +53,7 @@ from diffuapriel.training.cudagraph import (
 )
 from diffuapriel.training.data import batches
 from diffuapriel.training.distributed import SingleProcess, full_tensor, init_distributed
-from diffuapriel.training.flops import peak_flops, utilisation
-from diffuapriel.training.logging import RunLog, TensorBoardLogger, progress_bar
+from diffuapriel.training.logging import RunLog, progress_bar
 from diffuapriel.training.optimizer import EMA, learning_rate, make_optimizer
 from diffuapriel.training.parallelize import checkpoint_blocks, compiled_blocks
 from diffuapriel.training.session import TrainingClock, folder_lock, stop_signals
@@ -74,7 +79,7 @@ def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
     holds a run with other options, FloatingPointError when the loss is no longer finite (the state on disk is the last
     good one).
     """
-    folder, schedule = Path(config.folder), get_schedule(config.schedule)
+    folder = Path(config.folder)
     corpus = open_corpus(config.corpus, get_tokenizer(config.model_config.tokenizer))
     with ExitStack() as stack:
         stop = stack.enter_context(stop_signals())
@@ -104,7 +109,7 @@ def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
             bar.set_postfix_str("compiling")
             shape = (micro_batch_size(config, processes), config.length)
             zeros = torch.zeros(shape, dtype=torch.int64, device=processes.device)
-            trial = partial(backward, model, zeros, schedule, config, generator)
+            trial = partial(backward, model, zeros, config, generator)
             stack.enter_context(compiled_blocks(model, trial, processes.any_rank, bar.write))
         network = processes.wrap(model)  # to be called; shares the model's parameters
         optimizer = make_optimizer(
@@ -113,16 +118,15 @@ def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
             betas=config.betas,
             weight_decay=config.weight_decay,
         )
-        add, add_unsynced = (partial(add_gradient, n, schedule, config, processes) for n in (network, model))
+        add, add_unsynced = (partial(add_gradient, n, config, processes) for n in (network, model))
         if can_record(config, processes) and not state.finished:
-            add = recorded_or_plain(add, add_unsynced, model, schedule, config, processes, bar.write)
+            add = recorded_or_plain(add, add_unsynced, model, config, processes, bar.write)
         ema = EMA(model, config.ema_decay)
+        tensors = state_tensors(model, ema, optimizer)
         if found:
-            load_state(folder / "state", state.step, model, ema, optimizer, processes)
-        tensorboard = None
-        if config.tensorboard and processes.is_main:
-            tensorboard = TensorBoardLogger(folder / "tensorboard", state.step)
-        log = RunLog(folder, state.step, processes, tensorboard)
+            load_state(folder / "state", state.step, tensors, optimizer, processes)
+        save = partial(save_state, folder / "state", state, config, tensors, processes)
+        log = stack.enter_context(closing(RunLog(config, state.step, processes)))
         clock = TrainingClock(config, state, processes, stop)
         data = batches(corpus, config, processes, start=state.step)
 
@@ -139,7 +143,7 @@ def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
                 group["lr"] = lr
 
             generator.manual_seed(noise_seed(config.seed, state.step))
-            loss = backward(network, ids, schedule, config, generator, processes, add)
+            loss = backward(network, ids, config, generator, processes, add)
             norm = full_tensor(nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm))
             optimizer.step()
             optimizer.zero_grad(set_to_none=not isinstance(add, Recorded))
@@ -152,9 +156,11 @@ def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
                 loss_so_far = log.flush()  # waits for the device
                 speed = clock.report(state)
                 bar.total = state.total_steps
-                bar.set_postfix_str(_report(loss_so_far, speed, config, processes, log, state.step))
+                mfu = log.speed(state.step, speed)
+                shown = f"loss {loss_so_far:.3f}, {speed:,.0f} tokens/s"
+                bar.set_postfix_str(shown if mfu is None else f"{shown}, MFU {mfu:.0%}")
                 if clock.save_now:
-                    save_state(folder / "state", state, config, model, ema, optimizer, processes)
+                    save()
             if state.step % config.validate_every == 0 and not state.finished:
                 state.seconds = clock.seconds
                 validate(model, ema, corpus, config, log, state)
@@ -162,11 +168,9 @@ def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
         del data  # ends the workers
         log.flush()
         state.seconds = clock.seconds
-        save_state(folder / "state", state, config, model, ema, optimizer, processes)
+        save()
         validation = validate(model, ema, corpus, config, log, state)
         checkpoint = export(ema, config, state, validation, processes)
-        if tensorboard:
-            tensorboard.close()
     tokens = state.step * config.tokens_per_step
     return TrainResult(
         state.finished, state.step, state.total_steps, tokens, state.seconds, validation, checkpoint
@@ -176,7 +180,6 @@ def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
 def backward(
     network: nn.Module,
     ids: Tensor,
-    schedule: Schedule,
     config: TrainConfig,
     generator: torch.Generator,
     processes: SingleProcess | None = None,
@@ -190,7 +193,7 @@ def backward(
     `add` replaces `add_gradient`, e.g. by its recorded form (cudagraph.py).
     """
     processes = processes or SingleProcess(ids.device)
-    add = add or partial(add_gradient, network, schedule, config, processes)
+    add = add or partial(add_gradient, network, config, processes)
     rows = len(ids) * processes.world_size
     own = slice(processes.rank * len(ids), (processes.rank + 1) * len(ids))
     t = stratified_t(rows, generator, ids.device)[van_der_corput_order(rows, ids.device)][own]
@@ -207,7 +210,6 @@ def backward(
 
 def add_gradient(
     network: nn.Module,
-    schedule: Schedule,
     config: TrainConfig,
     processes: SingleProcess,
     ids: Tensor,
@@ -224,7 +226,7 @@ def add_gradient(
         result = nelbo(
             network,
             ids,
-            schedule,
+            get_schedule(config.schedule),
             config.model_config.mask_id,
             t=t,
             noise=noise,
@@ -240,16 +242,6 @@ def add_gradient(
 def noise_seed(seed: int, step: int) -> int:
     """The generator's seed for one step: 32 well-mixed bits, since torch's CPU generator uses no more."""
     return int.from_bytes(hashlib.sha256(f"noise {seed} {step}".encode()).digest()[:4], "little")
-
-
-def _report(
-    loss: float, speed: float, config: TrainConfig, processes: SingleProcess, log: RunLog, step: int
-) -> str:
-    """The bar's text after a report; speed and, where the card is known, MFU also go to TensorBoard."""
-    peak = peak_flops(processes.device)
-    mfu = utilisation(config.model_config, config.length, speed, peak, processes.world_size) if peak else None
-    log.speed(step, speed, mfu)
-    return f"loss {loss:.3f}, {speed:,.0f} tokens/s" + (f", MFU {mfu:.0%}" if mfu is not None else "")
 
 
 def validate(
@@ -271,7 +263,7 @@ def validate(
             document_boundaries=config.document_boundaries,
         )
     log.write_validation(state.step, estimate, seconds=state.seconds)
-    log.draw(config.tokens_per_step, title=f"{config.architecture} on {config.corpus}")
+    log.draw()
     return estimate
 
 
@@ -285,7 +277,18 @@ def export(
         with torch.device("meta"):
             model = Denoiser(shape)
         model.load_state_dict(weights, assign=True)
-        recipe = _recipe(config, state, processes)
+        device = device_name(processes.device)
+        recipe = {
+            "corpus": config.corpus,
+            "length": config.length,
+            "tokens": state.step * config.tokens_per_step,
+            "steps": state.step,
+            "finished": state.finished,
+            "seconds": round(state.seconds, 1),
+            "device": device if processes.world_size == 1 else f"{processes.world_size} x {device}",
+            "torch": torch.__version__,
+            "peak_learning_rate": config.peak_learning_rate,
+        }
         card = write_card(
             name=folder.resolve().name,
             config=shape,
@@ -303,19 +306,3 @@ def export(
         )
     processes.barrier()
     return folder / "checkpoint"
-
-
-def _recipe(config: TrainConfig, state: TrainState, processes: SingleProcess) -> dict[str, object]:
-    """How the weights were trained, for the card."""
-    name = device_name(processes.device)
-    return {
-        "corpus": config.corpus,
-        "length": config.length,
-        "tokens": state.step * config.tokens_per_step,
-        "steps": state.step,
-        "finished": state.finished,
-        "seconds": round(state.seconds, 1),
-        "device": name if processes.world_size == 1 else f"{processes.world_size} x {name}",
-        "torch": torch.__version__,
-        "peak_learning_rate": config.peak_learning_rate,
-    }

@@ -75,7 +75,7 @@ def test_half_a_password_is_refused_and_not_repeated(value):
     ],
 )
 def test_a_number_out_of_range_is_refused_with_the_range(argument, value, range_):
-    with pytest.raises(ValueError, match=f"{argument} is {value}; it may be {range_}"):
+    with pytest.raises(ValueError, match=f"{argument} is {value}; it must be a whole number from {range_}"):
         read_options([argument, value])
 
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from diffuapriel.config import ModelConfig
-from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.training.config import TrainConfig
 from diffuapriel.training.cudagraph import Recorded
@@ -34,11 +33,7 @@ def test_a_recorded_update_is_the_update_itself(architecture: str, accumulation:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.02)
-    schedule, processes, generator = (
-        get_schedule("log-linear"),
-        SingleProcess(torch.device("cuda")),
-        torch.Generator("cuda"),
-    )
+    processes, generator = SingleProcess(torch.device("cuda")), torch.Generator("cuda")
     ids = torch.randint(0, 1000, (2, config.global_batch_size, 64), device="cuda")
 
     def gradients(add) -> list[tuple[float, torch.Tensor]]:
@@ -46,13 +41,13 @@ def test_a_recorded_update_is_the_update_itself(architecture: str, accumulation:
         for step in range(2):
             model.zero_grad(set_to_none=False)
             generator.manual_seed(step)
-            loss = backward(model, ids[step], schedule, config, generator, processes, add)
+            loss = backward(model, ids[step], config, generator, processes, add)
             found.append((loss.item(), torch.cat([p.grad.flatten() for p in model.parameters()])))
         return found
 
-    plain = partial(add_gradient, model, schedule, config, processes)
+    plain = partial(add_gradient, model, config, processes)
     expected = gradients(plain)
-    got = gradients(Recorded(plain, model, schedule, config, processes))
+    got = gradients(Recorded(plain, model, config, processes))
     for (loss, gradient), (other_loss, other) in zip(expected, got, strict=True):
         assert loss == pytest.approx(other_loss, rel=1e-3)
         assert (gradient - other).norm() <= 0.01 * gradient.norm()

@@ -46,9 +46,9 @@ def free_port() -> str:
 class Replayed(recording.Recorded):
     """What a recording does when it is replayed, without a CUDA graph: gradients stay on their rank, in one tensor."""
 
-    def __init__(self, add, model, schedule, config, processes) -> None:
+    def __init__(self, add, model, config, processes) -> None:
         self.add, self.gradients = add, recording.flatten_gradients(model)
-        self.most = recording.max_masked(schedule, config, recording.micro_batch_size(config, processes))
+        self.most = recording.max_masked(config, recording.micro_batch_size(config, processes))
 
     def __call__(self, *part):
         return self.add(*part, max_masked=self.most)

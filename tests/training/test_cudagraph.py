@@ -28,7 +28,7 @@ def test_no_part_masks_more_positions_than_there_is_room_for(name: str, accumula
         t = stratified_t(config.global_batch_size, generator)[van_der_corput_order(config.global_batch_size)]
         masked = corrupt(ids, t, schedule, 1, generator) == 1
         counts += [part.sum().item() for part in masked.split(32)]
-    room = max_masked(schedule, config, rows=32)
+    room = max_masked(config, rows=32)
     assert max(counts) <= room < 1.4 * sum(counts) / len(counts)
 
 
@@ -84,8 +84,7 @@ def test_what_cannot_be_recorded_runs_as_it_is_and_says_why(monkeypatch) -> None
     monkeypatch.setattr("diffuapriel.training.cudagraph.Recorded.__init__", refuse)
     model, said = torch.nn.Linear(2, 2), []
     plain, add = object(), object()
-    config, schedule = TrainConfig(steps=1), get_schedule("log-linear")
-    given = (plain, add, model, schedule, config, SingleProcess(torch.device("cpu")), said.append)
+    given = (plain, add, model, TrainConfig(steps=1), SingleProcess(torch.device("cpu")), said.append)
     assert recorded_or_plain(*given) is plain  # type: ignore[arg-type]
     assert said == [
         "the step could not be recorded, continuing without: operation not permitted when stream is capturing"
@@ -100,7 +99,6 @@ def test_a_rank_that_could_record_does_not_when_another_could_not(monkeypatch) -
         plain,
         object(),
         torch.nn.Linear(2, 2),
-        get_schedule("log-linear"),
         TrainConfig(steps=1),
         processes,
     )

@@ -6,15 +6,21 @@ TensorBoard gets the curves of log.jsonl, and says how to get it where it is mis
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
+from diffuapriel.training.config import TrainConfig
 from diffuapriel.training.distributed import SingleProcess
 from diffuapriel.training.logging import TAGS, RunLog, TensorBoardLogger, draw_curve, read_log
 from diffuapriel.training.loop import train
 
 ALONE = SingleProcess(torch.device("cpu"))
+
+
+def run_log(folder: Path, step: int) -> RunLog:
+    return RunLog(TrainConfig(steps=1, folder=str(folder)), step, ALONE)
 
 
 def add(log: RunLog, step: int, loss: float) -> None:
@@ -23,7 +29,7 @@ def add(log: RunLog, step: int, loss: float) -> None:
 
 def test_losses_are_written_exactly_as_they_were_computed(tmp_path):
     values = torch.rand(20)
-    log = RunLog(tmp_path, 0, ALONE)
+    log = run_log(tmp_path, 0)
     for step, value in enumerate(values, 1):
         log.add(step, value, value, 1e-3)
     assert log.flush() == pytest.approx(values.mean().item())
@@ -31,14 +37,14 @@ def test_losses_are_written_exactly_as_they_were_computed(tmp_path):
 
 
 def test_going_on_drops_the_lines_after_the_last_saved_update(tmp_path):
-    log = RunLog(tmp_path, 0, ALONE)
+    log = run_log(tmp_path, 0)
     for step in range(1, 6):
         add(log, step, 1.0)
     log.flush()
     with (tmp_path / "log.jsonl").open("a") as stream:
         stream.write('{"step": 6, "los')  # a kill in the middle of a line
     assert [record["step"] for record in read_log(tmp_path)] == [1, 2, 3, 4, 5]
-    log = RunLog(tmp_path, 3, ALONE)
+    log = run_log(tmp_path, 3)
     add(log, 4, 2.0)
     log.flush()
     assert [record["step"] for record in read_log(tmp_path)] == [1, 2, 3, 4]
@@ -46,7 +52,7 @@ def test_going_on_drops_the_lines_after_the_last_saved_update(tmp_path):
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_is_reported_with_its_update(tmp_path, loss):
-    log = RunLog(tmp_path, 0, ALONE)
+    log = run_log(tmp_path, 0)
     add(log, 1, 1.0)
     add(log, 2, loss)
     with pytest.raises(FloatingPointError, match=f"step 2: the loss is {loss}"):

@@ -63,7 +63,7 @@ def test_it_overfits_one_batch(options, tiny_model, architecture):
         generator.manual_seed(noise_seed(0, step))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, peak=1e-2, warmup_steps=10, total_steps=150)
-        backward(model, two_rows.repeat_interleave(4, 0), schedule, config, generator)
+        backward(model, two_rows.repeat_interleave(4, 0), config, generator)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -135,7 +135,7 @@ def test_accumulation_equals_one_large_batch(options):
         model = Denoiser(config.model_config)
         ids = next(batches(open_corpus("tales:1", get_tokenizer("gpt2-4k")), config, CPU, start=7))
         assert ids.shape == (6, 24)
-        totals.append(backward(model, ids, get_schedule(), config, torch.Generator().manual_seed(1)))
+        totals.append(backward(model, ids, config, torch.Generator().manual_seed(1)))
         gradients.append([parameter.grad for parameter in model.parameters()])
     torch.testing.assert_close(totals[0], totals[1])
     for one, three in zip(*gradients):
@@ -155,7 +155,7 @@ def test_documents_of_a_window_do_not_see_each_other_where_asked(options, tiny_m
     for parameter in model.modulation.parameters():
         torch.nn.init.normal_(parameter, std=0.5)  # or every block is the identity
     checkpoint_blocks(model)
-    apart = backward(model, ids, schedule, config, generator.manual_seed(1))
+    apart = backward(model, ids, config, generator.manual_seed(1))
     assert all(parameter.grad is not None for parameter in model.parameters())
     generator.manual_seed(1)
     t = stratified_t(len(ids), generator, ids.device)[van_der_corput_order(len(ids))]

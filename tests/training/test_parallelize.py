@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from diffuapriel.config import ARCHITECTURES
-from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.training.loop import backward
 from diffuapriel.training.parallelize import checkpoint_blocks, compiled_blocks
@@ -27,7 +26,7 @@ def test_checkpointed_activations_give_the_same_gradients_and_run_each_block_twi
         if checkpointed:
             checkpoint_blocks(model)
         generator = torch.Generator().manual_seed(2)
-        losses.append(backward(model, ids, get_schedule(), options(architecture), generator))
+        losses.append(backward(model, ids, options(architecture), generator))
         gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
         runs.append(len(seen))
     assert torch.equal(*losses) and runs == [1, 2]

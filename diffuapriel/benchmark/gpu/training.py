@@ -17,7 +17,6 @@ from diffuapriel.benchmark.gpu.models import time_entries
 from diffuapriel.benchmark.plan import PURE, Bench
 from diffuapriel.benchmark.report import Problem, Row, TrainingRow
 from diffuapriel.config import preset
-from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.model.mamba2 import BidirectionalMamba2
 from diffuapriel.training.config import TrainConfig
 from diffuapriel.training.loop import backward
@@ -90,7 +89,7 @@ class _Update:
 
     def run(self) -> None:
         self.generator.manual_seed(0)
-        backward(self.model, self.ids, get_schedule("log-linear"), self.config, self.generator)
+        backward(self.model, self.ids, self.config, self.generator)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()

@@ -7,7 +7,7 @@ import pytest
 from app.race.charts import latency_panel
 from app.race.store import SavedResult
 from app.ui import render
-from app.ui.tale_check import excerpt, stories, verdict_html
+from app.ui.tale_check import excerpt, judge, split
 from diffuapriel.benchmark.result import EntryFacts
 from diffuapriel.benchmark.sweep import Point, SweepResult
 from diffuapriel.charts.plotly import draw
@@ -26,7 +26,7 @@ TOKENIZER = get_tokenizer("gpt2-4k")
         render.progress(0.5, EVIL),
         render.lead(EVIL, EVIL),
         excerpt(EVIL, 3),
-        verdict_html(TOKENIZER.encode(EVIL), TOKENIZER, 1),
+        judge(TOKENIZER.encode(EVIL), TOKENIZER, 1).html,
     ],
 )
 def test_markup_in_a_text_stays_text(page):
@@ -43,8 +43,10 @@ def test_stories_end_at_end_of_text():
         TOKENIZER.eos_id,
         TOKENIZER.eos_id,
     ]
-    assert stories(ids, TOKENIZER) == (["One.", "Two"], False)
-    assert stories(ids[:-2], TOKENIZER) == (["One.", "Two"], True)
+    whole, cut = split(ids, TOKENIZER.eos_id), split(ids[:-2], TOKENIZER.eos_id)
+    for found in (whole, cut):
+        assert [TOKENIZER.decode(story.ids) for story in found] == ["One.", "Two"]
+    assert whole[-1].closed and not cut[-1].closed
 
 
 def test_a_true_tale_is_grammatical_and_consistent():
@@ -53,7 +55,7 @@ def test_a_true_tale_is_grammatical_and_consistent():
     from diffuapriel.tales import language as tales
 
     story = tales.generate(3, random.Random(1))
-    page = verdict_html([*TOKENIZER.encode(story), TOKENIZER.eos_id], TOKENIZER, 3)
+    page = judge([*TOKENIZER.encode(story), TOKENIZER.eos_id], TOKENIZER, 3).html
     assert "✓ Grammatical" in page
     assert "✓ Consistent" in page
     assert "<mark" not in page
@@ -65,7 +67,7 @@ def test_a_broken_tale_shows_where():
     from diffuapriel.tales import language as tales
 
     story = tales.generate(1, random.Random(0)) + " zebra"
-    page = verdict_html(TOKENIZER.encode(story), TOKENIZER, 1)
+    page = judge(TOKENIZER.encode(story), TOKENIZER, 1).html
     assert "✗ Not grammatical" in page
     assert "▸" in page
     assert "zebra" in page
@@ -77,11 +79,11 @@ def test_a_tale_cut_by_the_canvas_says_so():
     from diffuapriel.tales import language as tales
 
     words = tales.generate(1, random.Random(0)).rsplit(" ", 1)[0]
-    assert "cut off by the end of the canvas" in verdict_html(TOKENIZER.encode(words), TOKENIZER, 1)
+    assert "cut off by the end of the canvas" in judge(TOKENIZER.encode(words), TOKENIZER, 1).html
 
 
 def test_an_empty_canvas_has_no_story():
-    assert "No story" in verdict_html([TOKENIZER.eos_id] * 4, TOKENIZER, 1)
+    assert "No story" in judge([TOKENIZER.eos_id] * 4, TOKENIZER, 1).html
 
 
 def sweep(a: dict[int, float], b: dict[int, float]) -> SavedResult:
