@@ -17,7 +17,7 @@ from diffuapriel.trace.trace import Trace
 SCHEMA = "diffuapriel-race-result"
 VERSION = 2
 OLD_KEYS = {"lanes": "entries", "lane": "entry"}
-MATCHED = 0.02  # parameters within 2 % of each other count as equal
+MATCHED = 102  # percent: parameters within 2 % of each other, this included, count as equal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,13 +178,14 @@ def matched_parameters(entries: Sequence[EntryFacts]) -> str:
     """Whether the parameters match, with the counts."""
     counts = [entry.parameters for entry in entries]
     shown = " against ".join(f"{count:,}" for count in counts)
-    gap = max(counts) / max(1, min(counts)) - 1
     names = sorted({entry.tokenizer for entry in entries})
     vocabulary = f" Vocabularies differ ({' and '.join(names)})." if len(names) > 1 else ""
-    if gap <= MATCHED:
+    if 100 * max(counts) <= MATCHED * min(counts):  # in whole numbers: exact at the edge
         return f"Parameters matched within 2 %: {shown}.{vocabulary}"
+    gap = max(counts) / max(1, min(counts)) - 1
+    apart = f"{gap:.0%}" if gap >= 0.1 else f"{gap:.2%}"
     return (
-        f"Parameters are NOT matched: {shown}, {gap:.0%} apart; the speeds compare sizes as well as "
+        f"Parameters are NOT matched: {shown}, {apart} apart; the speeds compare sizes as well as "
         f"architectures.{vocabulary}"
     )
 
