@@ -44,7 +44,6 @@ class Options:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of `python app/main.py`."""
     made = argparse.ArgumentParser(description="DiffuApriel in a browser: watch it write, and race it.")
     add = made.add_argument
     add(

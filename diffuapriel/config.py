@@ -38,9 +38,7 @@ class ModelConfig:
     architecture: str = option(dataclasses.MISSING, choices=ARCHITECTURES)
     d_model: int = option(dataclasses.MISSING, least=1)
     depth: int = option(dataclasses.MISSING, least=1)
-    vocab_size: int = option(
-        TOKENIZER_SIZES["gpt2"], least=1
-    )  # with <|endoftext|> and [MASK], before padding
+    vocab_size: int = option(TOKENIZER_SIZES["gpt2"], least=1)  # with both special tokens, before padding
     tokenizer: str = option("gpt2", choices=tuple(TOKENIZER_SIZES))
     context_length: int = option(1024, least=1)
     d_state: int = option(128, least=1)
@@ -129,7 +127,6 @@ class ModelConfig:
         return tuple("attention" if i in attends else "mamba" for i in range(self.depth))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
         return dataclasses.asdict(self)
 
     @classmethod

@@ -36,7 +36,6 @@ class Stops:
                 self.clear(session)
 
     def stop(self, session: str | None) -> None:
-        """Stop was pressed."""
         if flag := self._flags.get(session):
             flag.set()
 

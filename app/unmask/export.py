@@ -61,8 +61,6 @@ def read_trace(path: Any, limits: Limits) -> Trace:
 
 
 class GifExport:
-    """The button that saves a run as a GIF."""
-
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
 

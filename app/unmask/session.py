@@ -37,8 +37,6 @@ MOST_WAITING = 64  # commands that wait for the current step
 
 
 class UnmaskSession:
-    """What the server keeps of one visitor's Unmask tab."""
-
     def __init__(self, models: Models, limits: Limits) -> None:
         self.models, self.limits = models, limits
         self.lock = threading.RLock()
@@ -178,7 +176,9 @@ class UnmaskSession:
         """
         run = self._check(command)
         if command.do == "undo":
-            return self._undo(run)
+            if not run.snapshots or not run.snapshots[-1].frame.edits:
+                raise Refused(texts.NO_EDIT)
+            return self._set_run(run.branch(len(run) - 1), self.model, other=self.other)
         if command.do == "swap":
             if self.other is None:
                 raise Refused(texts.NO_OTHER_ENDING)
@@ -205,11 +205,6 @@ class UnmaskSession:
         branch = run.branch(command.at)
         self._set_run(branch, self.model, other=run)
         return branch
-
-    def _undo(self, run: SteeredGeneration) -> None:
-        if not run.snapshots or not run.snapshots[-1].frame.edits:
-            raise Refused(texts.NO_EDIT)
-        self._set_run(run.branch(len(run) - 1), self.model, other=self.other)
 
     def _edit(self, run: SteeredGeneration, command: Command) -> StepFrame:
         positions = range(command.first, command.last + 1)
@@ -253,7 +248,6 @@ class UnmaskSession:
         return judgement.html
 
     def trace(self) -> Trace:
-        """The run so far."""
         return self.current.trace(self.tokenizer, **self.about)
 
     def read_back(self) -> tuple[str, int]:

@@ -43,6 +43,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,9 +110,8 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError("--docs names the JSON that its tables come from: give --save or --json as well")
         known = BenchReport.load(file) if args.gpu and file and file.exists() else None
         device = "cuda" if args.gpu else "cpu"
-        report = bench.run_bench(
-            plan, device, known, keep=lambda report: file and report.save(file), say=_say
-        )
+        say = partial(print, file=sys.stderr, flush=True)
+        report = bench.run_bench(plan, device, known, keep=lambda report: file and report.save(file), say=say)
     print(format_report(report))
     for chart in args.chart or ():
         from diffuapriel.benchmark.gpu.chart import write_chart
@@ -160,7 +160,3 @@ def _write_docs(report: BenchReport, file: Path) -> None:
 
 def _lengths(text: str) -> tuple[int, ...]:
     return tuple(int(word.replace("_", "")) for word in text.split(","))
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

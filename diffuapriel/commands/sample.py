@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from diffuapriel.commands.terminal import LiveCanvas, final_text
 from diffuapriel.config import DEFAULT_CHECKPOINT
-from diffuapriel.options import add_argument, options_of
+from diffuapriel.options import add_argument, check_least, options_of
 from diffuapriel.sampling.config import BLOCK_LENGTH_HELP, SamplerConfig, resolve_block_length
 from diffuapriel.training.config import TrainConfig
 
@@ -109,8 +109,7 @@ def save_trace(trace: Trace, path: Path) -> None:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse, before a model is loaded, what would only fail after it has run."""
-    if args.samples < 1:
-        raise ValueError(f"samples is {args.samples}; it must be 1 or more")
+    check_least(samples=args.samples)
     if args.trace and args.samples > 1:
         raise ValueError(f"a trace records one text, not {args.samples}; leave out --samples or --trace")
     if args.trace and args.trace.suffix not in TRACE_KINDS:

@@ -131,7 +131,6 @@ class HubCorpus:
                 yield index, text
 
     def _open(self) -> dict[str, Any]:
-        """The dataset's splits, by name."""
         try:
             import datasets
         except ImportError as error:

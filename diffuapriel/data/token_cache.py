@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from diffuapriel.data.base import SPLITS, check_batch, check_split, random_stream, stream_key
-from diffuapriel.storage import read_json, sha256
+from diffuapriel.storage import read_json, sha256, writing_folder
 from diffuapriel.tokenizer import Tokenizer
 
 INDEX = "index.json"
@@ -159,8 +159,7 @@ class TokenCorpus:
 
 def refuse_half_built(folder: Path) -> None:
     """ValueError if `folder` is being made, or if a run that made it was killed (storage.py writes beside it)."""
-    writing = folder.resolve().with_name(f".{folder.resolve().name}.writing")
-    if writing.exists():
+    if (writing := writing_folder(folder)).exists():
         raise ValueError(
             f"{folder} is half-built: it is being made, or the run that made it was killed. In that case remove "
             f"{writing} and run `diffuapriel tokenize` again"

@@ -17,7 +17,6 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -91,7 +90,17 @@ def read_train_state(folder: Path, config: TrainConfig) -> TrainState | None:
     if found is None:
         return None
     document = read_json(found / "state.json")
-    _refuse_other_options(found, document, config)
+    file, version = found / "state.json", document.get("format_version")
+    if version != FORMAT_VERSION or not isinstance(document.get("config"), dict):
+        raise ValueError(
+            f"{file} has format_version {version!r}; this package reads {FORMAT_VERSION}: "
+            "finish the run with the version that started it, or choose another folder"
+        )
+    for name, (saved, value) in config.differences(document["config"]).items():
+        raise ValueError(
+            f"{file} belongs to a run with {name} = {saved!r}, not {value!r}; "
+            "continue with the same options, or choose another folder"
+        )
     for name in document["files"]:
         check_tensors(found / name)
     return TrainState(document["step"], document["total_steps"], document["seconds"])
@@ -123,7 +132,6 @@ def load_state(
 
 
 def _write_own(path: Path, tensors: dict[str, Tensor], processes: SingleProcess) -> None:
-    """Write this rank's slices of `tensors`."""
     from torch.distributed.checkpoint import HuggingFaceStorageWriter, save
 
     writer = HuggingFaceStorageWriter(str(path), save_distributed=True)
@@ -152,18 +160,3 @@ def state_tensors(model: nn.Module, ema: EMA, optimizer: torch.optim.AdamW) -> d
         for moment in MOMENTS:
             tensors[f"{moment}/{name}"] = optimizer.state[parameter][moment]
     return tensors
-
-
-def _refuse_other_options(found: Path, document: dict[str, Any], config: TrainConfig) -> None:
-    file = found / "state.json"
-    version = document.get("format_version")
-    if version != FORMAT_VERSION or not isinstance(document.get("config"), dict):
-        raise ValueError(
-            f"{file} has format_version {version!r}; this package reads {FORMAT_VERSION}: "
-            "finish the run with the version that started it, or choose another folder"
-        )
-    for name, (saved, value) in config.differences(document["config"]).items():
-        raise ValueError(
-            f"{file} belongs to a run with {name} = {saved!r}, not {value!r}; "
-            "continue with the same options, or choose another folder"
-        )

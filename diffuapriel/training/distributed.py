@@ -64,7 +64,6 @@ class SingleProcess:
         return nullcontext()
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradient of `loss` to the parameters."""
         loss.backward()
 
     def all_reduce_mean(self, gradients: Tensor) -> None:

@@ -37,9 +37,8 @@ def forward_flops(config: ModelConfig, length: int) -> float:
     d = config.d_model
     mlp = 2 * (2 * d * config.mlp_ratio * d)
     attention = 2 * (4 * d * d) + 4 * length * d
-    per_direction = (
-        2 * config.d_inner + 2 * config.n_groups * config.d_state + config.n_heads
-    )  # z, x, B, C, dt
+    # z, x, B, C, dt
+    per_direction = 2 * config.d_inner + 2 * config.n_groups * config.d_state + config.n_heads
     mamba = 2 * (2 * d * per_direction + 2 * config.d_inner * d) + 2 * (4 * config.d_state * config.d_inner)
     mixers = {"attention": attention, "mamba": mamba}
     blocks = sum(mixers[kind] + mlp for kind in config.layer_kinds)

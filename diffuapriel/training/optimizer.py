@@ -46,7 +46,6 @@ def learning_rate(
 
 
 def is_decayed(name: str, parameter: torch.Tensor) -> bool:
-    """Whether weight decay applies to this parameter."""
     return is_matrix(name, parameter) and name != "embedding.weight"
 
 

@@ -47,9 +47,7 @@ class TrainingClock:
         self.reported_step = state.step
         self.next_report = state.step + 1  # with several ranks
         self.save_now = False  # decided by the last report
-        self.leaving = processes.any_rank(
-            self._wants_to_leave
-        )  # whether the session ends before the run does
+        self.leaving = processes.any_rank(self._wants_to_leave)  # before the end of the run
 
     @property
     def seconds(self) -> float:
@@ -85,11 +83,8 @@ class TrainingClock:
         speed = tokens / max(now - self.reported, 1e-9)
         self.reported, self.reported_step = now, state.step
         self.plan(state)
-        ahead = max(
-            1, int(REPORT_SECONDS * speed / self.config.tokens_per_step)
-        )  # steps until the next report
-        save_due = now - self.saved >= self.config.save_seconds
-        mine = (state.total_steps, self.seconds, ahead, save_due)
+        ahead = max(1, int(REPORT_SECONDS * speed / self.config.tokens_per_step))  # steps to the next report
+        mine = (state.total_steps, self.seconds, ahead, now - self.saved >= self.config.save_seconds)
         state.total_steps, state.seconds, ahead, self.save_now = self.processes.broadcast(mine)
         if self.save_now:
             self.saved = now
