@@ -21,7 +21,13 @@ from diffuapriel.options import check_fields, option
 ARCHITECTURES = ("diffuapriel", "diffuapriel-h", "diffutran")
 PLACEMENTS = ("spread", "early", "late")  # of the hybrid's attention blocks
 RENAMED = {"width": "d_model"}  # keys of an older config.json: old name -> field
-SCHEDULES = ("log-linear", "cosine", "polynomial", "quadratic")  # noise schedules, in diffusion/schedule.py
+SCHEDULES = (
+    "log-linear",
+    "cosine",
+    "maskgit",
+    "polynomial",
+    "quadratic",
+)  # noise schedules, in diffusion/schedule.py
 ESTIMATORS = ("counts", "mdlm")  # of the NELBO, in evaluation/nelbo.py
 RENAMED_SCHEDULES = {"squared": "quadratic"}  # old name -> name; still accepted
 DEFAULT_CHECKPOINT = "tales-diffuapriel"  # the bundled model that is used unless another one is named

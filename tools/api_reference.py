@@ -24,6 +24,7 @@ MODULES = (
     "diffuapriel.training.config",
     "diffuapriel.training.loop",
     "diffuapriel.evaluation.nelbo",
+    "diffuapriel.evaluation.masks",
     "diffuapriel.evaluation.likelihood",
     "diffuapriel.evaluation.surprisal",
     "diffuapriel.evaluation.tales",

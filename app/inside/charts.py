@@ -59,7 +59,9 @@ def schedule_chart(t: float) -> Figure:
     times = torch.linspace(0, 1, 101, dtype=torch.float64)
     now = torch.tensor([t], dtype=torch.float64)
     looks = zip(
-        (*(style.color for style in SERIES[:3]), INK), ("solid", "dash", "dot", "dashdot"), strict=True
+        (*(style.color for style in SERIES[:4]), INK),
+        ("solid", "dash", "longdash", "dot", "dashdot"),
+        strict=True,
     )
     for name, (color, dash) in zip(SCHEDULES, looks, strict=True):
         schedule = get_schedule(name)

@@ -7,15 +7,17 @@ falls from about 1 to about 0. Everything else follows from it:
     weight(t) = -alpha'(t) / (1 - alpha(t))      the weight of the cross-entropy in the NELBO
 
     log-linear   alpha = 1 - (1 - EPS) t                          weight is exactly 1/t
-    cosine       alpha = 1 - (1 - EPS) (1 - cos(pi t / 2))
+    cosine       alpha = 1 - (1 - EPS) (1 - cos(pi t / 2))        MDLM's
+    maskgit      alpha = 1 - (1 - EPS) sin(pi t / 2)              MaskGIT's cosine: the mirror image
     polynomial   alpha = 1 - (1 - EPS) t^2                        weight is 2/t
     quadratic    alpha = EPS + (1 - EPS) (1 - t)^2
 
 The NELBO is an integral over the masked share 1 - alpha, from 0 to 1, so it is the same number under every schedule
 that falls from 1 to 0. These stop at alpha(1) = EPS, and no t below T_MIN is drawn, so each leaves out a little of both
 ends (objective.py): in expectation a uniform model over V tokens gets 0.999 log V under `log-linear`, 1.000 log V
-under `cosine` and `polynomial`, and 0.998 log V under `quadratic`. What differs by more is the variance. Training draws
-t at random, so a schedule that concentrates t where the gradient's variance is highest is more sample-efficient.
+under `cosine` and `polynomial`, and 0.998 log V under `maskgit` and `quadratic`. What differs by more is the variance.
+Training draws t at random, so a schedule that concentrates t where the gradient's variance is highest is more
+sample-efficient.
 """
 
 from __future__ import annotations
@@ -82,7 +84,7 @@ class LogLinear(_FromAlpha):
 
 @dataclass(frozen=True)
 class Cosine(_FromAlpha):
-    """alpha = 1 - (1 - EPS) (1 - cos(pi t / 2)): few masks at small t, as in MaskGIT (arXiv:2202.04200)."""
+    """alpha = 1 - (1 - EPS) (1 - cos(pi t / 2)): MDLM's `CosineNoise`. At half of the times 29 % or less is masked."""
 
     name: str = "cosine"
 
@@ -94,6 +96,27 @@ class Cosine(_FromAlpha):
 
     def weight(self, t: Tensor) -> Tensor:
         return (math.pi / 2) / torch.tan(math.pi * t / 4)  # the half-angle form, exact near t = 0
+
+
+@dataclass(frozen=True)
+class MaskGit(_FromAlpha):
+    """The masked share is (1 - EPS) cos(pi r / 2) at r = 1 - t, the share of steps done: the cosine of MaskGIT
+    (arXiv:2202.04200, section 3.3).
+
+    The mirror image of `Cosine`: at half of the times 71 % or more is masked, so sampling reveals few tokens in the
+    early steps and many in the late ones.
+    """
+
+    name: str = "maskgit"
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return 1 - (1 - EPS) * torch.sin(math.pi * t / 2)
+
+    def alpha_prime(self, t: Tensor) -> Tensor:
+        return -(1 - EPS) * (math.pi / 2) * torch.cos(math.pi * t / 2)
+
+    def weight(self, t: Tensor) -> Tensor:
+        return (math.pi / 2) / torch.tan(math.pi * t / 2)
 
 
 @dataclass(frozen=True)
@@ -135,7 +158,7 @@ class Quadratic(_FromAlpha):
         return 2 * (1 - t) / (t * (2 - t))  # exact near t = 0
 
 
-_BY_NAME = dict(zip(SCHEDULES, (LogLinear(), Cosine(), Polynomial(), Quadratic()), strict=True))
+_BY_NAME = dict(zip(SCHEDULES, (LogLinear(), Cosine(), MaskGit(), Polynomial(), Quadratic()), strict=True))
 
 
 def get_schedule(name: str = "log-linear") -> Schedule:

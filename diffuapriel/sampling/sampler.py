@@ -14,7 +14,7 @@ receives sigma = -log alpha(t). The sampler therefore passes the sigma whose mas
 canvas, given text counted as unmasked: sigma = -log(1 - share). On an all-mask canvas, `ancestral` and `remdm` pass
 exactly schedule.sigma(t) on a uniform grid from t = 1; with a prompt, the share is that of the free positions times
 the fraction of positions that are free. The strategies that fill by count pass the share that is actually masked, and
-`first_hitting` the one expected at its last hitting time.
+`first_hitting` the one expected at the hitting time that the call decides.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.frames import StepFrame, frame_of
 from diffuapriel.sampling.state import Bools, Floats, State, masked_share
-from diffuapriel.sampling.strategies import ON_SCHEDULE, SELECTORS, StrategyInput
+from diffuapriel.sampling.strategies import ON_SCHEDULE, SELECTORS, StrategyInput, hitting_time
 from diffuapriel.sampling.tokens import Noise, sample_tokens, token_rank
 
 # (ids (B, L) int64, sigma (B,) float32, positions (B, L) bool) -> logits (positions.sum(), mask_id + 1)
@@ -113,6 +113,8 @@ class Sampler:
         """(B,) the masked share of the free positions that the next step assumes."""
         if self.config.strategy in ON_SCHEDULE:
             return np.full(len(state.ids), 1 - self._alphas[-1 - self._steps_left(state)])
+        if self.config.strategy == "first_hitting":
+            return hitting_time(state.t, state.masked, self.noise(state).for_positions)
         return state.t
 
     def sigma(self, level: Floats, fixed: Bools) -> NDArray[np.float32]:

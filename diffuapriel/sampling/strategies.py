@@ -102,12 +102,17 @@ def first_hitting(step: StrategyInput) -> Selection:
 
     With m masks left the next reveal happens at t * u^(1/m), at a uniformly random masked position. The largest of m
     uniforms is distributed as u^(1/m), and the position that holds it is uniform: each mask draws its own hitting
-    time below t, and the first one hit is revealed. Denoiser calls = number of masks.
+    time below t, and the first one hit is revealed. The denoiser is called with the noise level of this new time, as
+    in BD3-LM (arXiv:2503.09573). Denoiser calls = number of masks.
     """
     u = np.where(step.masked, step.u, -1.0)
-    latest = u.max(1)
-    t = np.where(latest < 0, 0.0, step.state.t * latest)
+    t = hitting_time(step.state.t, step.masked, step.u)
     return Selection(_best(u, step.masked.sum(1) > 0), u, t=t)
+
+
+def hitting_time(t: Floats, masked: Bools, u: Floats) -> Floats:
+    """(B,) when the next mask is hit after time t (B,), by u (B, L) at the masked positions; 0 without masks."""
+    return t * np.where(masked, u, 0.0).max(1)
 
 
 def low_confidence(step: StrategyInput) -> Selection:

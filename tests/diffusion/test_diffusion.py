@@ -53,8 +53,33 @@ def test_the_weight_of_the_log_linear_schedule_is_one_over_t() -> None:
     assert torch.equal(get_schedule("log-linear").weight(t), 1 / t)
 
 
+def test_cosine_is_mdlm_s_and_maskgit_s_is_its_mirror_image() -> None:
+    """Against both references: `CosineNoise` of MDLM's noise_schedule.py, `schedule` of MaskGIT's mask_schedule.py."""
+    t = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
+    total_noise = -torch.log(EPS + (1 - EPS) * torch.cos(t * math.pi / 2))
+    cos, sin = (1 - EPS) * torch.cos(t * math.pi / 2), (1 - EPS) * torch.sin(t * math.pi / 2)
+    rate_noise = (math.pi / 2) * sin / (cos + EPS)
+    cosine = get_schedule("cosine")
+    torch.testing.assert_close(cosine.sigma(t), total_noise)
+    torch.testing.assert_close(
+        cosine.weight(t), rate_noise / torch.expm1(total_noise)
+    )  # MDLM's weight of the loss
+
+    steps = 20
+    maskgit = get_schedule("maskgit")
+    for step in range(steps):
+        ratio = (step + 1) / steps  # of the steps done
+        mask_ratio = math.cos(math.pi / 2 * ratio)
+        share = 1 - maskgit.alpha(torch.tensor(1 - ratio, dtype=torch.float64)).item()
+        assert share / (1 - EPS) == pytest.approx(mask_ratio, abs=1e-12)
+    mirrored = (1 - cosine.alpha(1 - t)) / (1 - EPS)
+    torch.testing.assert_close((1 - maskgit.alpha(t)) / (1 - EPS), 1 - mirrored)
+
+
 def test_an_unknown_schedule_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"'linear'; permitted: log-linear, cosine, polynomial, quadratic"):
+    with pytest.raises(
+        ValueError, match=r"'linear'; permitted: log-linear, cosine, maskgit, polynomial, quadratic"
+    ):
         get_schedule("linear")
 
 

@@ -172,6 +172,7 @@ def test_the_truncated_shares_are_those_that_the_documentation_gives():
     assert dict(zip(SCHEDULES, (round(share, 3) for share in shares))) == {
         "log-linear": 0.999,
         "cosine": 1.0,
+        "maskgit": 0.998,
         "polynomial": 1.0,
         "quadratic": 0.998,
     }

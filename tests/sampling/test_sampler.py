@@ -109,12 +109,15 @@ def test_on_a_canvas_of_masks_the_denoiser_is_told_the_schedule_from_t_1(strateg
 
 def test_with_a_prompt_the_denoiser_is_told_the_masked_share_of_the_whole_canvas():
     canvas = Canvas.from_text("abcdef[MASK:2]", LETTERS)
-    for strategy in ("low_confidence", "random", "first_hitting"):
+    for strategy in ("low_confidence", "random"):
         denoiser = fixed_logits(8, V)
         list(sampler(strategy, steps=2).stream(denoiser, canvas))
         torch.testing.assert_close(denoiser.asked[0][1], torch.tensor([-math.log1p(-2 / 8)]))
-        if strategy != "first_hitting":
-            torch.testing.assert_close(denoiser.asked[1][1], torch.tensor([-math.log1p(-1 / 8)]))
+        torch.testing.assert_close(denoiser.asked[1][1], torch.tensor([-math.log1p(-1 / 8)]))
+    denoiser = fixed_logits(8, V)
+    _, *frames = sampler("first_hitting").stream(denoiser, canvas)
+    for (_, sigma, _), frame in zip(denoiser.asked, frames, strict=True):
+        torch.testing.assert_close(sigma, torch.tensor([-math.log1p(-frame.t * 2 / 8)]))
     denoiser = fixed_logits(8, V)
     list(sampler("ancestral", steps=2).stream(denoiser, canvas))
     torch.testing.assert_close(denoiser.asked[0][1], torch.tensor([-math.log1p(-0.999 * 2 / 8)]))

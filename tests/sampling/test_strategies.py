@@ -203,6 +203,25 @@ def test_first_hitting_reveals_one_token_a_call_at_falling_times():
     assert all(b.t < a.t for a, b in itertools.pairwise(frames))
 
 
+def test_first_hitting_asks_at_the_new_time_as_bd3_lm_does():
+    """The loop of BD3-LM's `_semi_ar_sampler`, literally: t shrinks first, then the denoiser is called at it."""
+    sampler = Sampler(SamplerConfig("first_hitting", seed=5), LOG_LINEAR, 7)
+    table = fixed_logits(9, 8)
+    state = sampler.start(Canvas.masks(9, Letters()))
+    x, t, asked = state.ids[0].copy(), 1.0, []
+    for step in range(9):
+        masked = np.flatnonzero(x == 7)
+        drawn = sampler.noise(state.replace(step=step)).for_positions[0, masked]
+        u = drawn.max() ** len(masked)  # uniform, as the largest of so many
+        t *= u ** (1 / len(masked))
+        asked.append(-math.log(1 - min(t, 0.999)))
+        x[masked[drawn.argmax()]] = 0
+    while not sampler.done(state):
+        state = sampler.advance(table, state)
+    assert [sigma.item() for _, sigma, _ in table.asked] == pytest.approx(asked, rel=1e-5)
+    assert state.t[0] == pytest.approx(t)
+
+
 def test_hitting_times_have_the_distribution_of_order_statistics():
     # With 3 masks the first hit lies at the largest of three uniforms: mean 3/4, then 2/4, then 1/4.
     sampler = Sampler(SamplerConfig("first_hitting"), LOG_LINEAR, 7)
