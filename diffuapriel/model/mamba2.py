@@ -89,7 +89,10 @@ class BidirectionalMamba2(nn.Module):
         if backend == "triton":
             return self._fused(projected)
         if backend == "mamba_ssm" and not packed:
-            y = self._mamba_ssm(projected)
+            from diffuapriel.ops import mamba_ssm
+
+            mix = cast(Callable[..., Tensor], mamba_ssm.mixer)  # torch.compiler.disable loses the signature
+            y = mix(projected, *self._mixer_parameters(), groups=c.n_groups, eps=EPS)
         else:
             y = self._plain(projected, backend, document_ids)
         return self.out_proj(y.flatten(2))
@@ -135,12 +138,6 @@ class BidirectionalMamba2(nn.Module):
         weight = self.out_proj.weight.unflatten(1, (2, -1)).permute(1, 2, 0)  # (2, d_inner, d_model)
         halves = torch.bmm(g.flatten(1, 2), weight).unflatten(1, scale.shape[1:])
         return (halves * scale[..., None]).sum(0).to(halves.dtype)
-
-    def _mamba_ssm(self, projected: Tensor) -> Tensor:
-        from diffuapriel.ops import mamba_ssm
-
-        mix = cast(Callable[..., Tensor], mamba_ssm.mixer)  # torch.compiler.disable loses the signature
-        return mix(projected, *self._mixer_parameters(), groups=self.config.n_groups, eps=EPS)
 
     def _mixer_parameters(self) -> tuple[Tensor, ...]:
         return self.conv_weight, self.conv_bias, self.dt_bias, self.A_log, self.D, self.norm_weight

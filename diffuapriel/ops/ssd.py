@@ -160,10 +160,8 @@ def report(x: Tensor, headdim: int = 64, state: int = 128) -> list[str]:
     return lines
 
 
-def _resolve(
-    name: str, device: torch.device, dtype: torch.dtype, headdim: int, state: int, packed: bool
-) -> str:
-    return _resolved_once(name, device, dtype, headdim, state, packed)
+def _resolve(*choice: Any) -> str:
+    return _resolved_once(*choice)
 
 
 # torch.compile takes the result as a constant instead of tracing how the machine is examined.

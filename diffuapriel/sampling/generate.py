@@ -349,10 +349,6 @@ class GenerationGraph:
             tokens.append(pick(x, w, u, self.config, seen))
         return torch.cat(tokens)
 
-    def write(self, indices: Tensor, tokens: Tensor | int) -> None:
-        """Write tokens (k,), or one token everywhere, to the canvas."""
-        self.canvas.scatter_(0, indices, tokens)
-
     def in_range(self, indices: Tensor) -> Tensor:
         """Indices that can be read: padding becomes the last position, and what is read there is never written."""
         return indices.clamp(max=self.padding - 1)
@@ -372,10 +368,10 @@ class FixedOrderGraph(GenerationGraph):
     """Positions known in advance: the head runs only on those of the step."""
 
     def step(self) -> None:
-        self.write(self.inputs["remasked"], self.mask_id)
+        self.canvas.scatter_(0, self.inputs["remasked"], self.mask_id)
         indices = self.inputs["indices"]
         rows = self.hidden(indices)
-        self.write(indices, self.draw(rows, indices, self.inputs["uniform"]))
+        self.canvas.scatter_(0, indices, self.draw(rows, indices, self.inputs["uniform"]))
 
 
 class ScoredGraph(GenerationGraph):
@@ -399,7 +395,7 @@ class ScoredGraph(GenerationGraph):
         readable = self.in_range(selected)
         rows = rows.index_select(0, slot.index_select(0, readable))
         uniform = self.uniform.flatten().index_select(0, readable)
-        self.write(selected, self.draw(rows, selected, uniform))
+        self.canvas.scatter_(0, selected, self.draw(rows, selected, uniform))
 
     def masked(self) -> tuple[Tensor, Tensor, Tensor]:
         """The masked indices (max_masked,), padded; the slot of every index in that list; their count (1,)."""

@@ -143,11 +143,8 @@ def _check(rule: Any, value: Any, at: str = "") -> None:
             what = f"lacks the fields {missing} and has unknown fields {_show(unknown)}"
             raise ValueError(f"trace: {at or 'the trace'} {what}")
         for name, item in value.items():
-            _check(
-                rules.get(name) or rules["*"],
-                item,
-                f"{at}.{name if name in rules else _show(name)}".lstrip("."),
-            )
+            where = name if name in rules else _show(name)
+            _check(rules.get(name) or rules["*"], item, f"{at}.{where}".lstrip("."))
     else:
         item, *lengths = rule if isinstance(rule, list) else (None, len(rule))
         if type(value) is not list or (lengths and len(value) != lengths[0]):

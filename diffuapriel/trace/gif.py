@@ -44,14 +44,14 @@ def write_gif(trace: Trace, path: str | Path, *, width: int = 900, seconds: floa
     except ImportError as error:
         raise ImportError("write_gif needs Pillow: pip install pillow") from error
     frames = _some_frames(trace)
-    font, small = _font(18), _font(14)
+    font = _font(18)
     words = {i: _shown(text, i, trace) for i, text in trace.vocab.items()}
     boxes = _layout(trace, frames, words, font, width)
     height = boxes[-1][3] + MARGIN + LINE
     pictures: list[Image] = []
     for frame in frames:
         picture = PIL.Image.new("RGB", (width, height), PAPER)
-        _draw(picture, trace, frame, boxes, words, font, small)
+        _draw(picture, trace, frame, boxes, words, font)
         pictures.append(picture.quantize(colors=64, dither=PIL.Image.Dither.NONE))
     pause = round(1000 * seconds / max(1, len(pictures) - 1))
     durations = [max(20, pause)] * (len(pictures) - 1) + [max(20, pause) + 2000]
@@ -85,13 +85,7 @@ def _layout(trace: Trace, frames: list[StepFrame], words: dict[int, str], font: 
 
 
 def _draw(
-    picture: Image,
-    trace: Trace,
-    frame: StepFrame,
-    boxes: list[Box],
-    words: dict[int, str],
-    font: Any,
-    small: Any,
+    picture: Image, trace: Trace, frame: StepFrame, boxes: list[Box], words: dict[int, str], font: Any
 ) -> None:
     from PIL import ImageDraw
 
@@ -110,7 +104,7 @@ def _draw(
     holes = frame.ids.count(trace.mask_id)
     about = [trace.meta.get("model"), trace.meta.get("strategy"), f"step {frame.step}", f"{holes} holes left"]
     line = "   ".join(str(part) for part in about if part)
-    draw.text((MARGIN, picture.height - MARGIN), line, fill=FAINT, font=small, anchor="ls")
+    draw.text((MARGIN, picture.height - MARGIN), line, fill=FAINT, font=_font(14), anchor="ls")
     done = 1 - holes / max(1, trace.frames[0].ids.count(trace.mask_id))
     draw.rectangle((0, picture.height - 4, round(picture.width * done), picture.height), fill=SCALE[-1])
 

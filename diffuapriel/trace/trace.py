@@ -24,7 +24,7 @@ from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.frames import StepFrame, frame_to_dict
 from diffuapriel.tokenizer import VOCABULARIES, get_tokenizer
 from diffuapriel.trace import format as trace_format
-from diffuapriel.trace.player.source import read_source
+from diffuapriel.trace.player import read_source
 
 if TYPE_CHECKING:
     from diffuapriel.sampling.sampler import DenoiserFunction, Sampler
@@ -69,14 +69,8 @@ class Trace:
     ) -> Trace:
         """A trace of frames from `Sampler.stream`. `created` is an ISO time, or empty."""
         frames = tuple(frames)
-        about = {
-            "model": model,
-            "architecture": architecture,
-            "tokenizer": tokenizer.name,
-            **dataclasses.asdict(config),
-            "schedule": schedule,
-            "created": created,
-        }
+        about = {"model": model, "architecture": architecture, "tokenizer": tokenizer.name}
+        about |= dataclasses.asdict(config) | {"schedule": schedule, "created": created}
         vocab = display_strings(frames, tokenizer)
         return cls(frames, tuple(canvas.fixed.tolist()), canvas.mask_id, tokenizer.eos_id, vocab, about)
 

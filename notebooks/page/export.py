@@ -11,7 +11,7 @@ import plotly.io
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 
-from diffuapriel.trace.player.source import read_source
+from diffuapriel.trace.player import read_source
 from page.outputs import draw_outputs
 from page.text import to_html
 

@@ -21,6 +21,7 @@ Plain twins: `_backward` in chunked.py, and autograd through the plain mixer in 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -30,7 +31,7 @@ from torch.autograd.function import once_differentiable
 from diffuapriel.ops.recurrent import ScanInputs
 from diffuapriel.ops.triton.backward import SHORT, gate_backward, scan_backward
 from diffuapriel.ops.triton.conv import conv_backward, convolve
-from diffuapriel.ops.triton.launch import unsupported_reason
+from diffuapriel.ops.triton.launch import BOTH, unsupported_reason
 from diffuapriel.ops.triton.scan import scan_chunks, walk_states
 
 
@@ -99,38 +100,29 @@ class MixerGradients(NamedTuple):
 
 
 def mixer_gradients(
-    dg: Tensor,
-    dsquares: Tensor,
-    projected: Tensor,
-    y: Tensor,
-    B: Tensor,
-    C: Tensor,
-    dt: Tensor,
-    conv_weight: Tensor,
-    conv_bias: Tensor,
-    A: Tensor,
-    D: Tensor,
-    norm_weight: Tensor,
-    reverse: tuple[bool, ...],
+    dg: Tensor, dsquares: Tensor, projected: Tensor, kept: Sequence[Tensor], parameters: Sequence[Tensor]
 ) -> MixerGradients:
     """The mixer's backward pass, from dg (k, b, l, h p) and dsquares (k, b, l) float32.
 
-    projected (b, l, k, z x B C dt); from the forward pass y (b, l, k, h, p), B and C (b, l, k, g, n) and dt
-    (b, k, h, l) float32; parameters as in `mixer`, float32, but A (k, h) itself. All contiguous.
+    projected (b, l, k, z x B C dt). kept, from the forward pass: y (b, l, k, h, p), B and C (b, l, k, g, n) and dt
+    (b, k, h, l) float32. parameters: conv_weight, conv_bias, A, D and norm_weight as in `mixer`, float32, but A (k, h)
+    itself. All contiguous.
     """
+    y, B, C, dt = kept
+    conv_weight, conv_bias, A, D, norm_weight = parameters
     inner, channels, heads = norm_weight.shape[1], conv_bias.shape[1], A.shape[1]
     z, xBC, _ = projected.split([inner, channels, heads], 3)
     gradient = torch.empty_like(projected)
     dz, draw, draw_dt = gradient.split([inner, channels, heads], 3)
 
     dy, dnorm = gate_backward(dg, dsquares, y, z, norm_weight, dz)
-    x = convolve(xBC[..., :inner], conv_weight, conv_bias, reverse).view(y.shape)
+    x = convolve(xBC[..., :inner], conv_weight, conv_bias, BOTH).view(y.shape)
     states = None
     if x.shape[1] > SHORT:
-        entering, _ = walk_states(x, B, dt, A, None, reverse)
-        leaving, _ = walk_states(dy, C, dt, A, None, reverse, backward=True)
+        entering, _ = walk_states(x, B, dt, A, None, BOTH)
+        leaving, _ = walk_states(dy, C, dt, A, None, BOTH, backward=True)
         states = entering, leaving
     into = draw_dt.permute(0, 2, 3, 1)  # (b, k, h, l)
-    got = scan_backward(x, dy, B, C, dt, A, D, states, reverse, before_softplus=into)
-    dweight, dbias = conv_backward(got.xBC, xBC, conv_weight, conv_bias, reverse, draw)
+    got = scan_backward(x, dy, B, C, dt, A, D, states, BOTH, before_softplus=into)
+    dweight, dbias = conv_backward(got.xBC, xBC, conv_weight, conv_bias, BOTH, draw)
     return MixerGradients(gradient, dweight, dbias, got.dt_bias, got.dA, got.dD, dnorm)

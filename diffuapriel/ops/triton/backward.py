@@ -52,7 +52,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from diffuapriel.ops.triton.conv import sigmoid
+from diffuapriel.ops.triton.conv import scan_order, sigmoid
 from diffuapriel.ops.triton.launch import (
     CHUNK,
     TILE_CHANNELS,
@@ -295,10 +295,7 @@ def close_kernel(
     """Program (chunk, group, batch and direction): dB from M' and key C, or with TRANSPOSED dC from M'^T and key B."""
     c, group, bk = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     chunks = tl.num_programs(0)
-    b, k = bk // DIRECTIONS, (bk % DIRECTIONS).to(tl.int32)
-    reverse = (REVERSE >> k) & 1
-    sign = 1 - 2 * reverse
-    first = (reverse * (length - 1) + sign * c * CHUNK).to(tl.int64)
+    b, k, sign, first = scan_order(bk, c * CHUNK, length, REVERSE, DIRECTIONS)
     i, n = tl.arange(0, CHUNK), tl.arange(0, N)
     inside = (c * CHUNK + i < length)[:, None]
     u, t = (i[None, :], i[:, None]) if TRANSPOSED else (i[:, None], i[None, :])
@@ -357,11 +354,10 @@ def side_kernel(
     """
     c, part, bk = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     chunks, parts = tl.num_programs(0), tl.num_programs(1) // GROUPS
-    b, k = bk // DIRECTIONS, (bk % DIRECTIONS).to(tl.int32)
+    b, k, sign, first = scan_order(
+        bk, c * CHUNK, length, REVERSE, DIRECTIONS
+    )  # the chunk's first token in scan order
     group, per_group = part // parts, heads // GROUPS
-    reverse = (REVERSE >> k) & 1
-    sign = 1 - 2 * reverse
-    first = (reverse * (length - 1) + sign * c * CHUNK).to(tl.int64)  # the chunk's first token in scan order
     i, p, n = tl.arange(0, CHUNK), tl.arange(0, P), tl.arange(0, N)
     inside = (c * CHUNK + i < length)[:, None]
     token = (b * length + first) * DIRECTIONS + k
@@ -442,11 +438,8 @@ def within_kernel(
     c, tile = tl.program_id(0) // (CHUNK // SIDE - AHEAD), tl.program_id(0) % (CHUNK // SIDE - AHEAD)
     chunks = tl.num_programs(0) // (CHUNK // SIDE - AHEAD)
     part, bk, parts = tl.program_id(1), tl.program_id(2).to(tl.int64), tl.num_programs(1) // GROUPS
-    b, k = bk // DIRECTIONS, (bk % DIRECTIONS).to(tl.int32)
+    b, k, sign, first = scan_order(bk, c * CHUNK, length, REVERSE, DIRECTIONS)
     group, per_group = part // parts, heads // GROUPS
-    reverse = (REVERSE >> k) & 1
-    sign = 1 - 2 * reverse
-    first = (reverse * (length - 1) + sign * c * CHUNK).to(tl.int64)
     i, p, n = tl.arange(0, SIDE), tl.arange(0, P), tl.arange(0, N)
     u, t = tile * SIDE + i, (tile + AHEAD) * SIDE + i
     real_u, real_t = (c * CHUNK + u < length)[:, None], (c * CHUNK + t < length)[:, None]

@@ -47,6 +47,15 @@ def silu(x, ROUNDED: tl.constexpr):
 
 
 @triton.jit
+def scan_order(bk, row, length, REVERSE: tl.constexpr, DIRECTIONS: tl.constexpr):
+    """Batch and direction of `bk` (int64), the sign of a step in scan order, and the token of scan-order row `row`."""
+    b, k = bk // DIRECTIONS, (bk % DIRECTIONS).to(tl.int32)
+    reverse = (REVERSE >> k) & 1
+    sign = 1 - 2 * reverse
+    return b, k, sign, (reverse * (length - 1) + sign * row).to(tl.int64)
+
+
+@triton.jit
 def load_conv_silu(
     source, row_stride, weight, bias, channels, k, begin, within, columns, length, TAPS: tl.constexpr
 ):

@@ -25,9 +25,11 @@ os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 CHUNK = 64  # tokens between two stored states
+MIN_CHUNKS = 4  # of a split of the sequence
 TILE_ROWS, TILE_CHANNELS = 64, 64  # tokens by channels, of kernels that do not walk
 MIN_TILE = 16  # the shortest side of a tile in a Triton dot product
 MIN_SPLIT_PRODUCT = 32  # below it Triton 3.6's tf32x3 products have read out of bounds, on an H100
+BOTH = (False, True)  # the directions of a mixer: direction 1 is the reverse one
 MAX_SIDE = 256  # of headdim and state
 MAX_STATE = 2**15  # headdim x state: more does not fit on chip in the backward kernels
 
@@ -95,7 +97,7 @@ def multiprocessors(device: torch.device) -> int:
     return 1 if device.type != "cuda" else torch.cuda.get_device_properties(device).multi_processor_count
 
 
-def choose_splits(device: torch.device, programs: int, chunks: int, min_chunks: int = 4) -> int:
+def choose_splits(device: torch.device, programs: int, chunks: int) -> int:
     """Into how many splits to cut the sequence, so that `programs` programs per split fill the device.
 
     A program walks its split chunk by chunk; two programs fit on a multiprocessor. With too few of them part of the
@@ -104,4 +106,4 @@ def choose_splits(device: torch.device, programs: int, chunks: int, min_chunks: 
     """
     # The interpreter has nothing to fill, but the splits should be tested.
     slots = 2 * (multiprocessors(device) if device.type == "cuda" else programs)
-    return max(1, min(slots // programs, chunks // min_chunks))
+    return max(1, min(slots // programs, chunks // MIN_CHUNKS))

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-BOTH = (False, True)  # direction 1 is the reverse one
+from diffuapriel.ops.triton.launch import BOTH
 
 
 def mixer(
@@ -118,7 +118,7 @@ def _mixer_backward(
 
     A, both = -torch.exp(A_log), projected.unflatten(2, (2, -1))
     kept, parameters = (y, B, C, dt), (conv_weight, conv_bias, A, D, norm_weight)
-    got = mixer_gradients(dg.contiguous(), dsquares.contiguous(), both, *kept, *parameters, BOTH)
+    got = mixer_gradients(dg.contiguous(), dsquares.contiguous(), both, kept, parameters)
     dA_log = got.A * A  # A = -exp(A_log) is its own derivative
     small = got.conv_weight, got.conv_bias, got.dt_bias, dA_log, got.D, got.norm_weight
     dw, db, ddt_bias, dA_log, dD, dnorm = (v.clone() for v in small)  # results must not share memory

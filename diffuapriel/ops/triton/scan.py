@@ -45,8 +45,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from diffuapriel.ops.triton.conv import load_conv_silu, silu
+from diffuapriel.ops.triton.conv import load_conv_silu, scan_order, silu
 from diffuapriel.ops.triton.launch import (
+    BOTH,
     CHUNK,
     MIN_TILE,
     TILE_CHANNELS,
@@ -93,10 +94,8 @@ def states_kernel(
 ):
     """Program (head, batch and direction, split) walks the chunks of its split."""
     head, bk, split = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2)
-    b, k = bk // DIRECTIONS, (bk % DIRECTIONS).to(tl.int32)
+    b, k, sign, first = scan_order(bk, 0, length, REVERSE, DIRECTIONS)
     group = head // (heads // GROUPS)
-    reverse = (REVERSE >> k) & 1
-    first, sign = (reverse * (length - 1)).to(tl.int64), 1 - 2 * reverse
     p, n, within = tl.arange(0, P), tl.arange(0, N), tl.arange(0, CHUNK)
 
     value += b * value_batch + k * value_direction + first * value_row
@@ -296,7 +295,6 @@ def prepare(
     headdim: int,
     groups: int,
     state: int,
-    reverse: tuple[bool, ...] = (False, True),
 ) -> tuple[Tensor, Tensor, Tensor]:
     """B and C (b, l, k, g, n) and dt (b, k, h, l) from `projected` (b, l, k, z x B C dt), contiguous.
 
@@ -313,7 +311,7 @@ def prepare(
     inputs = at_B, at_dt, conv_weight[..., inner:], conv_bias[..., inner:], dt_bias
     sizes = length, heads, *projected.stride()[:3], conv_bias.shape[-1]
     options = {"GN": keys, "HEADS": triton.next_power_of_2(heads), "TAPS": conv_weight.shape[1]}
-    options |= {"ROWS": TILE_ROWS, "CHANNELS": channels, **directions(reverse)}
+    options |= {"ROWS": TILE_ROWS, "CHANNELS": channels, **directions(BOTH)}
     prepare_kernel[grid](*inputs, B, C, dt, *sizes, **options, num_warps=4)
     return B, C, dt
 
@@ -383,9 +381,7 @@ def scan_kernel(
     """Program (head, batch and direction, split)."""
     head, bk, split = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2)
     batches = tl.num_programs(1) // DIRECTIONS
-    b, k = bk // DIRECTIONS, (bk % DIRECTIONS).to(tl.int32)
-    reverse = (REVERSE >> k) & 1
-    first, sign = (reverse * (length - 1)).to(tl.int64), 1 - 2 * reverse
+    b, k, sign, first = scan_order(bk, 0, length, REVERSE, DIRECTIONS)
     here = bk * heads + head
     nowhere = bk - bk  # a zero of 64 bits
 

@@ -37,7 +37,7 @@ import json
 import zlib
 from collections.abc import Mapping
 
-from diffuapriel.trace.player.source import read_source
+from diffuapriel.trace.player import read_source
 
 _ON_LOAD = """
 const key = Symbol.for("diffuapriel.trace.player." + "{digest}");

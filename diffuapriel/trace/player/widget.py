@@ -25,7 +25,7 @@ except ImportError as error:  # the notebooks' extra
     raise ImportError("the notebook player needs anywidget: pip install anywidget ipywidgets") from error
 
 from diffuapriel.trace import messages
-from diffuapriel.trace.player.source import read_source
+from diffuapriel.trace.player import read_source
 from diffuapriel.trace.trace import Trace
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pytest
 from app.arguments import read_options
 from app.strings import language
 from app.strings.language import texts
-from diffuapriel.trace.player.source import read_source
+from diffuapriel.trace.player import read_source
 
 ROOT = Path(__file__).resolve().parents[3]
 TRANSLATIONS = language.languages()[1:]

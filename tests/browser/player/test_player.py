@@ -10,8 +10,8 @@ pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install
 from playwright.sync_api import expect
 
 from diffuapriel.trace import messages as wire
+from diffuapriel.trace.player import read_source
 from diffuapriel.trace.player.gradio_host import html_component_arguments
-from diffuapriel.trace.player.source import read_source
 from tests.trace.player.example import WORDS, page_of, trace
 
 pytestmark = pytest.mark.browser

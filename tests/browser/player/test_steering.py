@@ -10,7 +10,7 @@ pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install
 from playwright.sync_api import Page, expect
 
 from diffuapriel.trace import messages as wire
-from diffuapriel.trace.player.source import read_source
+from diffuapriel.trace.player import read_source
 from tests.trace.player.example import MASK, page_of, trace
 
 pytestmark = pytest.mark.browser

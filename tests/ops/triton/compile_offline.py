@@ -65,21 +65,10 @@ def forward_scan() -> None:
 
 def backward_mixer(length: int) -> None:
     y, B, A = half(1, length, 2, HEADS, HEADDIM), half(1, length, 2, GROUPS, STATE), wide(2, HEADS)
-    mixer_gradients(
-        half(2, 1, length, INNER),
-        wide(2, 1, length),
-        half(1, length, 2, INNER + CHANNELS + HEADS),
-        y,
-        B,
-        B,
-        wide(1, 2, HEADS, length),
-        wide(2, TAPS, CHANNELS),
-        wide(2, CHANNELS),
-        A,
-        A,
-        wide(2, INNER),
-        BOTH,
-    )
+    projected = half(1, length, 2, INNER + CHANNELS + HEADS)
+    kept = y, B, B, wide(1, 2, HEADS, length)
+    parameters = wide(2, TAPS, CHANNELS), wide(2, CHANNELS), A, A, wide(2, INNER)
+    mixer_gradients(half(2, 1, length, INNER), wide(2, 1, length), projected, kept, parameters)
 
 
 CALLS: dict[str, Callable[[], None]] = {

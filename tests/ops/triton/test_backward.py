@@ -214,7 +214,7 @@ def test_the_mixers_gradients_are_those_of_the_plain_one(
     outer = toward(g), torch.randn_like(squares) / 10
     expected = torch.autograd.grad((g, squares), tuple(exact.values()), outer)
     projected, weight, bias, _, A, D, norm = single(*exact.values())
-    got = mixer_gradients(*single(*outer), projected, *single(*kept), weight, bias, A, D, norm, BOTH)
+    got = mixer_gradients(*single(*outer), projected, single(*kept), (weight, bias, A, D, norm))
     assert_agree(got._asdict(), dict(zip(exact, expected)), TOLERANCE[torch.float32])
 
 

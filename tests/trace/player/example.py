@@ -7,7 +7,7 @@ import json
 import random
 from typing import Any
 
-from diffuapriel.trace.player.source import read_source
+from diffuapriel.trace.player import read_source
 
 MASK, EOS = 999, 998
 STORY = " Mia_ found_ a_ small_ green_ box_ under_ the_ table_._ She_ opened_ it_ and_ laugh_ed_._\n_ Tom_ came_ too"

@@ -9,8 +9,8 @@ import subprocess
 import pytest
 
 from diffuapriel.trace.messages import VERSION
+from diffuapriel.trace.player import read_source
 from diffuapriel.trace.player.gradio_host import html_component_arguments
-from diffuapriel.trace.player.source import read_source
 
 JS, CSS, PAGE = (read_source(name) for name in ("player.js", "player.css", "page.html"))
 

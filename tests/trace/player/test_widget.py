@@ -12,7 +12,7 @@ pytest.importorskip("anywidget", reason="needs anywidget: pip install anywidget 
 
 from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.trace.messages import compact, last_ids
-from diffuapriel.trace.player.source import read_source
+from diffuapriel.trace.player import read_source
 from diffuapriel.trace.player.widget import Player, snapshot
 from diffuapriel.trace.trace import Trace
 from tests.trace.player.example import page_of, trace
