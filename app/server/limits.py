@@ -34,10 +34,7 @@ class Limits:
     max_tokens: int = option(1024, least=128, most=16_384, help="longest canvas")
     max_steps: int = option(256, least=8, most=4096, help="most steps per run")
     max_waiting: int = option(
-        64,
-        least=1,
-        most=1000,
-        help="how many may wait for their turn; later visitors are turned away at once",
+        64, least=1, most=1000, help="most visitors who wait for a turn; others are turned away at once"
     )
     max_characters: int = 20_000  # in a text with holes
     max_repeats: int = 8  # timed runs per race

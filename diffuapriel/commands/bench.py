@@ -74,11 +74,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--save", action="store_true", help="--json with a file in assets/results/ named after the card"
     )
     gpu.add_argument(
-        "--from",
-        dest="figures",
-        type=Path,
-        metavar="FILE",
-        help="measure nothing: show the figures in FILE",
+        "--from", dest="figures", type=Path, metavar="FILE", help="measure nothing: show the figures in FILE"
     )
     gpu.add_argument(
         "--chart", type=Path, action="append", metavar="FILE", help="draw a chart, .html (Plotly) or .png"

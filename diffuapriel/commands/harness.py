@@ -37,10 +37,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         help=f"a bundled name ({DEFAULT_CHECKPOINT}), a folder or a Hub id",
     )
     parser.add_argument(
-        "options",
-        nargs=argparse.REMAINDER,
-        metavar="OPTIONS",
-        help="options of lm_eval run: --tasks and others",
+        "options", nargs=argparse.REMAINDER, metavar="OPTIONS", help="options of lm_eval run, e.g. --tasks"
     )
 
 

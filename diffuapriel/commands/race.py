@@ -43,7 +43,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),
-        help="of the matrices; by default bfloat16 on cuda, else float32",
+        help="of the matrices; default: bfloat16 on cuda, else float32",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE as well")
 

@@ -33,10 +33,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tokenizer", choices=TOKENIZER_SIZES, default="gpt2", help="default: gpt2")
     parser.add_argument(
-        "--tokens",
-        type=int,
-        metavar="N",
-        help="stop at N training tokens, and a ninth of that for validation",
+        "--tokens", type=int, metavar="N", help="stop at N training tokens and N/9 validation tokens"
     )
     parser.add_argument("--threads", type=int, metavar="N", help="default: one per core")
 

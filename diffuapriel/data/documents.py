@@ -15,13 +15,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from diffuapriel.data.base import (
-    VALIDATION_EVERY,
-    check_batch,
-    check_split,
-    random_stream,
-    stream_key,
-)
+from diffuapriel.data.base import VALIDATION_EVERY, check_batch, check_split, random_stream, stream_key
 from diffuapriel.tokenizer import Tokenizer
 
 MARGIN = 16  # tokens encoded beyond a window, so that its last token is not a piece of a cut word

@@ -51,11 +51,7 @@ class TrainState:
 
 
 def save_state(
-    folder: Path,
-    state: TrainState,
-    config: TrainConfig,
-    tensors: dict[str, Tensor],
-    processes: SingleProcess,
+    folder: Path, state: TrainState, config: TrainConfig, tensors: dict[str, Tensor], processes: SingleProcess
 ) -> None:
     """Replace the state in `folder` atomically. tensors: `state_tensors`. All ranks must call it."""
 

@@ -86,22 +86,15 @@ class TrainConfig:
     corpus: str = option("tales", help="see above")
     folder: str = option("runs/latest", help="where to save")
     length: int = option(256, least=2, most=65_536, help="tokens per row")
-    batch_size: int = option(
-        16, least=1, most=65_536, help="rows that pass through the model at once, at most"
-    )
+    batch_size: int = option(16, least=1, most=65_536, help="rows per forward pass, at most")
     gradient_accumulation_steps: int = option(
         1, least=1, most=65_536, help="batches per step, over all processes", flags=("--accumulate",)
     )
     steps: int | None = option(None, least=1, most=10**9, help="optimizer steps")
     tokens: int | None = option(None, least=1, most=10**15, help="tokens to read, rounded up to whole steps")
-    minutes: float | None = option(
-        None, least=0.01, most=100_000, help="as many steps as fit into X minutes on this machine"
-    )
+    minutes: float | None = option(None, least=0.01, most=100_000, help="as many steps as fit into X minutes")
     stop_after_minutes: float | None = option(
-        None,
-        least=0.01,
-        most=100_000,
-        help="save and stop after X minutes; run the command again to continue",
+        None, least=0.01, most=100_000, help="save and stop after X minutes; the same command continues"
     )
     schedule: str = option("log-linear", choices=SCHEDULES, renamed=RENAMED_SCHEDULES, help="noise schedule")
     learning_rate: float | None = option(
@@ -109,19 +102,12 @@ class TrainConfig:
     )
     warmup_steps: int = option(100, least=1, most=10**6, help="steps of linear warm-up")
     min_lr_ratio: float = option(
-        MIN_LR_RATIO,
-        least=0.0,
-        most=1.0,
-        help="learning rate at the end of the cosine, as a fraction of the peak",
-        flags=("--final-rate",),
+        MIN_LR_RATIO, least=0.0, most=1.0, help="final learning rate over the peak", flags=("--final-rate",)
     )
     weight_decay: float = option(0.1, least=0.0, most=10.0, help="applied to matrices only")
     betas: tuple[float, float] = (0.9, 0.95)
     ema_decay: float = option(
-        0.9999,
-        least=0.0,
-        most=0.999999,
-        help="decay of the weight average, which is what the checkpoint holds",
+        0.9999, least=0.0, most=0.999999, help="decay of the weight average that the checkpoint holds"
     )
     max_grad_norm: float = option(
         1.0, least=1e-6, most=1e6, help="clip gradients to this norm", flags=("--clip",)
@@ -139,9 +125,7 @@ class TrainConfig:
     )
     validate_every: int = option(500, least=1, most=10**9, help="steps between validations")
     num_validation_sequences: int = option(64, least=2, most=65_536, help="sequences per validation")
-    save_seconds: float = option(
-        60.0, least=0.0, most=1e6, help="seconds between saves of the training state"
-    )
+    save_seconds: float = option(60.0, least=0.0, most=1e6, help="seconds between saves of the state")
     tensorboard: bool = option(False, help="also log for TensorBoard, in FOLDER/tensorboard")
 
     def __post_init__(self) -> None:

@@ -271,7 +271,7 @@ def export(
     ema: EMA, config: TrainConfig, state: TrainState, validation: NelboEstimate, processes: SingleProcess
 ) -> Path:
     """Write the averaged weights as a checkpoint with a card; returns its folder. All ranks must call it."""
-    folder, shape = Path(config.folder), config.model_config
+    folder, shape, evaluation = Path(config.folder), config.model_config, validation.to_dict()
     weights = {name: full_tensor(average).cpu() for name, average in ema.averages.items()}
     if processes.is_main:
         with torch.device("meta"):
@@ -294,14 +294,14 @@ def export(
             config=shape,
             parameters=count_parameters(shape),
             recipe=recipe,
-            evaluation=validation.to_dict(),
+            evaluation=evaluation,
             picture="loss.png",
         )
         save_checkpoint(
             folder / "checkpoint",
             model,
             card=card,
-            extra={"recipe": recipe, "options": config.to_dict(), "evaluation": validation.to_dict()},
+            extra={"recipe": recipe, "options": config.to_dict(), "evaluation": evaluation},
             pictures={"loss.png": (folder / "loss.png").read_bytes()},
         )
     processes.barrier()

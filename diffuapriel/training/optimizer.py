@@ -26,12 +26,7 @@ from diffuapriel.training.config import MIN_LR_RATIO
 
 
 def learning_rate(
-    step: int,
-    *,
-    peak: float,
-    warmup_steps: int,
-    total_steps: int | None,
-    min_lr_ratio: float = MIN_LR_RATIO,
+    step: int, *, peak: float, warmup_steps: int, total_steps: int | None, min_lr_ratio: float = MIN_LR_RATIO
 ) -> float:
     """The learning rate of step `step`, from 0: linear to `peak`, then a cosine to `min_lr_ratio` times the peak.
 
