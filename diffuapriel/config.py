@@ -133,6 +133,7 @@ class ModelConfig:
         return tuple("attention" if i in attends else "mamba" for i in range(self.depth))
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
         return dataclasses.asdict(self)
 
     @classmethod

@@ -179,6 +179,7 @@ class TrainConfig:
         return resolve_device(self.device)
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
         return {**dataclasses.asdict(self), "betas": list(self.betas)}
 
     def differences(self, saved: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
