@@ -1,4 +1,4 @@
-"""The command line of the app: which models, which address, who may connect, and how much each visitor may ask for.
+"""The command line of the app: models, address, who may connect, and what each visitor may request.
 
 Anybody who reaches the page can make this machine work. Therefore other machines need a password, and the server
 checks every limit given here (app/server/limits.py).
@@ -44,7 +44,9 @@ class Options:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(description="DiffuApriel in a browser: watch it write, and race it.")
+    made = argparse.ArgumentParser(
+        description="Serve the DiffuApriel app: watch a model write, and race models."
+    )
     add = made.add_argument
     add(
         "--checkpoint",
@@ -59,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
         default=HERE,
         help=f"address to listen on (default: {HERE}, this machine only); any other needs --auth",
     )
-    add("--port", type=int, help="port (default: the first free one from 7860)")
+    add("--port", type=int, help="port (default: the first free port from 7860)")
     add(
         "--auth",
         metavar="USER:PASSWORD",
@@ -69,7 +71,11 @@ def parser() -> argparse.ArgumentParser:
     for name, limit in zip(FLAGS, LIMITS):
         about = f"{limit.help} (default: %(default)s)"
         add(limit.name, dest=name, type=int, default=limit.default, metavar="N", help=about)
-    add("--mcp", action="store_true", help="also offer the tabs as tools of an MCP server")
+    add(
+        "--mcp",
+        action="store_true",
+        help="also serve the tabs as tools of an MCP server, on this machine only",
+    )
     add(
         "--language",
         default="en",

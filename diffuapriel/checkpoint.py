@@ -187,7 +187,7 @@ def load_weights(model: nn.Module, info: CheckpointInfo) -> dict[str, Tensor]:
     if tokenizer.vocab_size != info.config.vocab_size:
         raise ValueError(
             f"{info.folder / 'config.json'}: vocab_size is {info.config.vocab_size}, but its tokenizer "
-            f"{info.config.tokenizer!r} has {tokenizer.vocab_size} tokens; the two do not fit together"
+            f"{info.config.tokenizer!r} has {tokenizer.vocab_size} tokens; the two must match"
         )
     weights = _read_weights(info)
     expected = model.state_dict()
@@ -249,7 +249,7 @@ def _refuse_to_replace(folder: Path) -> None:
 
 
 def _refuse_keys(where: str, what: str, found: Iterable[str], expected: Iterable[str]) -> None:
-    """Raise ValueError that lists the first few unknown and missing names."""
+    """Raise a ValueError that lists the first few unknown and missing names."""
     unknown, missing = sorted(set(found) - set(expected)), sorted(set(expected) - set(found))
     parts = [
         f"{kind} {what}: {', '.join(names[:5])}{' and others' if len(names) > 5 else ''}"

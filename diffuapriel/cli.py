@@ -27,7 +27,7 @@ EPILOG = """\
 examples:
   diffuapriel sample                                      write a story and show every step
   diffuapriel sample "Mia found a [MASK:6]."              fill six masks in a sentence
-  diffuapriel race tales-diffuapriel tales-diffutran      time two models, taking turns
+  diffuapriel race tales-diffuapriel tales-diffutran      time two models in interleaved runs
   diffuapriel evaluate tales-diffuapriel                  compare its NELBO with the corpus's exact entropy
   diffuapriel train --corpus tales:1 --minutes 3          train a small model of your own
   diffuapriel COMMAND --help                              describe a command, with examples"""

@@ -187,7 +187,7 @@ class TextDiffusionPipeline:
         return TextDiffusionOutput(results, traces)
 
     def _generate(self, sampler: Sampler, canvases: list[Canvas]) -> Iterator[list[int]]:
-        """The filled ids of every canvas; neighbours of one length share a batch."""
+        """The filled ids of every canvas; adjacent canvases of equal length share a batch."""
         row = 0
         for _, group in groupby(canvases, key=len):
             equal = list(group)

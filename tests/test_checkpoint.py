@@ -213,7 +213,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(folder, change, reason):
         (lambda d: d["model"].update(surprise=1), "surprise"),
         (lambda d: d["model"].update(architecture="rwkv"), "rwkv"),
         (lambda d: d["model"].update(d_model="wide"), "wide"),
-        (lambda d: d["model"].update(vocab_size=99), "vocab_size is 99.*do not fit together"),
+        (lambda d: d["model"].update(vocab_size=99), "vocab_size is 99.*the two must match"),
         (lambda d: d["model"].update(tokenizer="llama"), "llama"),
         (lambda d: d.update(files={"../../secret.safetensors": "0"}), "files must map"),
         (lambda d: d.update(extra=3), "extra is int"),

@@ -65,7 +65,7 @@ class InspectRequest:
 
 
 def read_request(limits: Limits, tokenizer: Tokenizer, text: Any, position: Any, time: Any) -> InspectRequest:
-    """Check the text, output position and time that the page sent. Raises ValueError that names the first bad one.
+    """Check the text, output position and time from the page. Raises ValueError, which names the first invalid one.
 
     Position -1 is the first [MASK], or the first token of a text without one; time 0 is that of the text's masks.
     """

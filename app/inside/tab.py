@@ -55,7 +55,7 @@ class InsideTab:
         self.settings = inside_settings(models, limits)
 
     def build(self) -> None:
-        """Draw the tab inside the present `gr.Blocks`."""
+        """Build the tab inside the current `gr.Blocks`."""
         gr.HTML(render.lead("", texts.INSIDE_LEAD), apply_default_css=False)
         text, chosen, time, method, position = self._build_settings()
         look, stop, status = run_row(

@@ -51,7 +51,7 @@ def curve_settings(models: Models, limits: Limits) -> Settings:
 
 
 def read_curves(models: Models, limits: Limits, *values: Any) -> CurveRequest:
-    """The checked values of `curve_settings`. Raises Refused that names the first bad one."""
+    """The checked values of `curve_settings`. Raises Refused, which names the first invalid one."""
     from diffuapriel.evaluation.steps_quality import plan
 
     asked = read(curve_settings(models, limits), values)

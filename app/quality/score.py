@@ -55,7 +55,7 @@ def score_settings(models: Models, limits: Limits) -> Settings:
 
 
 def read_score(models: Models, limits: Limits, *values: Any) -> ScoreRequest:
-    """The checked values of `score_settings`. Raises Refused that names the first bad one."""
+    """The checked values of `score_settings`. Raises Refused, which names the first invalid one."""
     asked = read(score_settings(models, limits), values)
     model_entry = asked["model"]
     return score_request(asked["text"], model_entry, models.tokenizer(model_entry), limits, asked["rounds"])

@@ -48,7 +48,7 @@ class QualityTab:
         self.settings = scores.score_settings(models, limits) | curve_settings(models, limits)
 
     def build(self, player: dict[str, Any]) -> None:
-        """Draw the tab inside the present `gr.Blocks`. `player`: arguments that make a gr.HTML the player."""
+        """Build the tab inside the current `gr.Blocks`. `player`: arguments that make a gr.HTML the player."""
         score, status = self._build_score(player)
         wire_link("quality", self.settings, [*score, *self._build_curves()], status)
 

@@ -68,13 +68,13 @@ def sweep_settings(models: Models, limits: Limits) -> Settings:
 
 
 def read_race(models: Models, limits: Limits, *values: Any) -> RaceRequest:
-    """The checked values of `race_settings`. Raises Refused that names the first bad one."""
+    """The checked values of `race_settings`. Raises Refused, which names the first invalid one."""
     asked = read(race_settings(models, limits), values)
     return RaceRequest(entries_of(asked), **asked)
 
 
 def read_sweep(models: Models, limits: Limits, *values: Any) -> SweepRequest:
-    """The checked values of `sweep_settings`. Raises Refused that names the first bad one."""
+    """The checked values of `sweep_settings`. Raises Refused, which names the first invalid one."""
     from diffuapriel.benchmark.sweep import LENGTHS as MEASURED
 
     asked = read(sweep_settings(models, limits), values)

@@ -136,7 +136,7 @@ def summary(result: SavedResult) -> list[str]:
     """The crossovers in words, where DiffuTran wins, and what was not run and why."""
     from diffuapriel.benchmark.verdict import verdicts
 
-    assert result.sweep is not None, "a summary is that of a sweep"
+    assert result.sweep is not None, "only a sweep has a summary"
     refusals = dict.fromkeys(refused.message for refused in result.sweep.refusals)
     return [*verdicts(result.sweep, result.facts), *(f"{texts.NOT_RUN}: {why}." for why in refusals)]
 

@@ -35,7 +35,7 @@ class RaceTab:
         self.race_stops, self.sweep_stops = self.race.stops, self.sweep.stops
 
     def build(self, player: dict[str, Any]) -> None:
-        """Draw the tab inside the present `gr.Blocks`. `player`: arguments that make a gr.HTML the player."""
+        """Build the tab inside the current `gr.Blocks`. `player`: arguments that make a gr.HTML the player."""
         gr.HTML(
             render.lead("", f"{texts.RACE_LEAD} {where_it_runs(self.models.device)}"), apply_default_css=False
         )

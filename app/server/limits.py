@@ -31,10 +31,10 @@ class Limits:
     Fewer tokens or steps than their ranges permit would hide what the tabs start with; the player draws no more tokens.
     """
 
-    max_tokens: int = option(1024, least=128, most=16_384, help="longest canvas")
-    max_steps: int = option(256, least=8, most=4096, help="most steps per run")
+    max_tokens: int = option(1024, least=128, most=16_384, help="maximum number of tokens on a canvas")
+    max_steps: int = option(256, least=8, most=4096, help="maximum number of steps per run")
     max_waiting: int = option(
-        64, least=1, most=1000, help="most visitors who wait for a turn; others are turned away at once"
+        64, least=1, most=1000, help="most visitors in the queue; later ones are turned away at once"
     )
     max_characters: int = 20_000  # in a text with holes
     max_repeats: int = 8  # timed runs per race

@@ -1,8 +1,8 @@
 """Every text of the page, in English.
 
-To add one: write it here under an upper-case name, with a {hole} for each value; read it as `texts.NAME` inside a
-function, never when a module is imported (the language is chosen later); and give app/strings/de.json the same name
-and holes. tests/app/ui/test_language.py says what is missing.
+To add one: write it here under an upper-case name, with a {placeholder} for each value; read it as `texts.NAME` inside
+a function, never when a module is imported (the language is chosen later); and add the same name, with the same
+placeholders, to app/strings/de.json. tests/app/ui/test_language.py reports what is missing.
 """
 
 LANGUAGE = "en"  # as in <html lang="en">
@@ -24,7 +24,7 @@ WAITING = "Waiting for a turn, or loading the model…"
 QUEUE_PLACE = "Your place in the queue: {place} of {size}. One model runs at a time."
 LINK = "Link to these settings"
 LINK_LABEL = "Link"
-LINK_INFO = "Opens this tab with these settings. The address bar now shows it, too. Nothing is stored."
+LINK_INFO = "Opens this tab with these settings. It is in the address bar, too. Nothing is stored."
 LINK_BAD = "From the link: {why}"
 
 # Settings
@@ -317,7 +317,7 @@ SURPRISAL_LEAD = (
 )
 SURPRISAL_TEXT = "Text"
 SURPRISAL_TEXT_INFO = (
-    "Up to {most} tokens. A model of tales reads the text as one story, in a window of its training length."
+    "Up to {most} tokens. A model of tales reads the text as one story, padded to its training length."
 )
 SURPRISAL_EXAMPLES = [  # name, text
     (
@@ -338,7 +338,7 @@ SURPRISAL_LENGTH = "the text takes {tokens} tokens; it may take 1 to {most}"
 SCORE = "Score"
 SURPRISAL_PROGRESS = "{draws} of {total} masks"
 SURPRISAL_DONE = (
-    "{draws} random masks over {tokens} tokens, {filling} of which pad the window. Colors: exp(−surprisal)."
+    "{draws} random masks over {tokens} tokens, including {filling} of padding. Colors: exp(−surprisal)."
 )
 SURPRISAL_PLAYER = "Surprisal, {model}"
 SURPRISAL_HOVER = "%{customdata}: %{y:.2f} nats<extra></extra>"
@@ -353,13 +353,13 @@ FIGURE_GAP = "above the exact value, nats per token"
 FIGURE_GAP_NOTE = "{nats:+.1f} nats in total"
 QUALITY_TITLE = "How many steps does it need?"
 QUALITY_LEAD = (
-    "The model writes stories from masks alone, and the grammar reads them. Fewer steps reveal more tokens at once, "
+    "The model writes stories from masks alone, and the grammar checks them. Fewer steps reveal more tokens at once, "
     "which cannot see each other. A point costs as many forward passes as it has steps: the selection below takes a "
-    "minute or two on a laptop, most of it for 128 steps. More windows narrow the intervals and take longer."
+    "minute or two on a laptop, most of it for 128 steps. More sequences narrow the intervals and take longer."
 )
 QUALITY_STRATEGIES = "Strategies"
-QUALITY_STEPS_INFO = "Threshold and first hitting take as many as they need."
-QUALITY_WINDOWS = "Windows per point"
+QUALITY_STEPS_INFO = "Threshold and first hitting ignore this and take as many as they need."
+QUALITY_WINDOWS = "Sequences per point"
 QUALITY_WINDOWS_INFO = "Each holds one story or a few."
 QUALITY_MORE = "Top-p, seed"
 QUALITY_PROGRESS = "{strategy}, {steps} steps: step {step}"
@@ -367,10 +367,10 @@ QUALITY_LEFT = "; at most about {seconds:.0f} s left"
 QUALITY_STOPPED = "Stopped: these are the points measured so far."
 QUALITY_COST = "{calls} forward passes of {windows} × {length} tokens in {seconds:.0f} s: {each:.0f} ms each."
 QUALITY_INTERVALS = (
-    "Bars: 95% intervals. For shares, the stories of a window count as one observation, so the interval is "
+    "Bars: 95% intervals. For shares, the stories of a sequence count as one observation, so the interval is "
     "conservative."
 )
-QUALITY_X = "denoiser calls per window"
+QUALITY_X = "denoiser calls per sequence"
 QUALITY_Y = ("grammatical, %", "consistent, %", "entropy, nats")
 QUALITY_HOVER = "%{customdata[0]:.0f} calls: %{y:.1f}, %{customdata[1]} stories"
 QUALITY_TRUTH = "tales of the grammar"

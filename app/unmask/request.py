@@ -55,7 +55,7 @@ def unmask_settings(models: Models, limits: Limits) -> Settings:
 
 
 def read_request(models: Models, limits: Limits, *values: Any) -> UnmaskRequest:
-    """The checked values of `unmask_settings`. Raises Refused that names the first bad one."""
+    """The checked values of `unmask_settings`. Raises Refused, which names the first invalid one."""
     asked = read(unmask_settings(models, limits), values)
     by_blocks = asked["strategy"] in BLOCKWISE
     config = SamplerConfig(
@@ -86,7 +86,7 @@ class Command:
 
 
 def read_command(data: Any, limits: Limits) -> Command:
-    """Check a command as the page sent it. Raises Refused that names the first bad value."""
+    """Check a command as the page sent it. Raises Refused, which names the first invalid value."""
     if not isinstance(data, dict):
         raise Refused(texts.NO_COMMAND.format(value=check.shown(data)))
     do = check.choice("do", data.get("do"), COMMANDS)

@@ -60,7 +60,7 @@ class UnmaskTab:
         return UnmaskSession(self.models, self.limits)
 
     def build(self, player: dict[str, Any]) -> None:
-        """Draw the tab inside the present `gr.Blocks`. `player`: arguments that make a gr.HTML the player."""
+        """Build the tab inside the current `gr.Blocks`. `player`: arguments that make a gr.HTML the player."""
         session = gr.State(
             self.new_session(), time_to_live=SESSION_SECONDS, delete_callback=UnmaskSession.close
         )

@@ -165,14 +165,14 @@ SAMPLER = (
     Column("steps", lambda row: str(row.steps)),
     Column("seconds", lambda row: f"{row.median_ms / 1000:.2f}"),
     Column("ms/step", lambda row: f"{row.ms_per_step:,.2f}"),
-    Column("of it denoiser", lambda row: f"{row.ms_per_step * (1 - row.outside_share):,.2f}"),
+    Column("denoiser ms/step", lambda row: f"{row.ms_per_step * (1 - row.outside_share):,.2f}"),
     Column("outside the denoiser", lambda row: f"{row.outside_share:.1%}"),
 )
 MEMORY = (
     Column("", lambda row: LABELS[row.entry]),
     Column("length", lambda row: f"{row.length:,}"),
     Column("peak", lambda row: format_bytes(row.peak_bytes)),
-    Column("held before", lambda row: format_bytes(row.baseline_bytes)),
+    Column("before the pass", lambda row: format_bytes(row.baseline_bytes)),
     Column("added by the pass", lambda row: format_bytes(row.peak_bytes - row.baseline_bytes)),
 )
 ROUNDS = (
@@ -269,14 +269,14 @@ def _parts(report: BenchReport) -> Iterator[tuple[str, ...]]:
         row = report.training[0]
         yield (
             f"Training of {PURE} {report.preset}",
-            f"Per update of {row.batch} x {row.length} tokens, {len(row.ms)} interleaved rounds; both loops reach the "
+            f"Per step of {row.batch} x {row.length} tokens, {len(row.ms)} interleaved rounds; both loops reach the "
             "same losses.",
             columns_table(ROUNDS, report.training),
         )
     elif report.training:
         plain = sorted({row.entry for row in report.training if not row.compiled})
         yield (
-            "One update of pure DiffuApriel: forward, backward, clipping, optimizer",
+            "One training step of pure DiffuApriel: forward, backward, clipping, optimizer",
             f"Not compiled: {', '.join(plain)}." if plain else "",
             columns_table(BACKEND_COLUMNS, shapes_of(report.training)),
         )
@@ -285,7 +285,7 @@ def _parts(report: BenchReport) -> Iterator[tuple[str, ...]]:
         title = f"Share of a generation outside the denoiser, {report.sampler[0].entry}"
         yield title, note, columns_table(SAMPLER, report.sampler)
     if report.memory:
-        how = "The whole process, each in its own." if on_cpu else "Bytes allocated, the weights included."
+        how = "The whole process, one process per pass." if on_cpu else "Bytes allocated, weights included."
         yield "Peak memory of a forward pass, batch 1", how, columns_table(MEMORY, report.memory)
 
 

@@ -99,7 +99,7 @@ def out_of_memory(device: torch.device | str, what: str) -> str:
 
 
 class PeakMemory:
-    """Context manager: `peak` is the most memory in bytes that the code inside adds to what was held before.
+    """Context manager: `peak` is the maximum of the memory in bytes that the code inside adds.
 
     `method` says in words how it is measured. Not for timed code.
     """

@@ -174,7 +174,7 @@ class MixerRow(RooflineRow):
 
 @dataclass(frozen=True)
 class TrainingRow(Row):
-    """One update: forward, backward, clipping, optimizer."""
+    """One training step: forward, backward, clipping, optimizer."""
 
     compiled: bool = False
 
@@ -183,7 +183,7 @@ class TrainingRow(Row):
 class MemoryRow(Row):
     """Peak memory of a forward pass; `ms` is empty.
 
-    On a CPU it is the highest resident size of a process, and `baseline_bytes` what the process held before the pass.
+    On a CPU it is the highest resident size of a process, and `baseline_bytes` its size before the pass.
     On a GPU it is the most bytes allocated, and `baseline_bytes` are the weights.
     """
 

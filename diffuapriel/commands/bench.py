@@ -1,6 +1,6 @@
 """Measure speed and memory of this machine.
 
-Five parts on the CPU, each with a ratio to its peer measured in the same run:
+Five parts on the CPU, each with its ratio to a baseline measured in the same run:
 
   scan        the chunked bidirectional SSD, forward and backward, against the
               Mamba-2 paper's minimal listing run twice with flips
@@ -15,23 +15,23 @@ batch that fills the card:
 
   peaks       this card's own peak FLOP/s and bandwidth
   forward     the backbone's forward pass: DiffuApriel, DiffuApriel-H, DiffuTran
-              with cuDNN's attention first and with FlashAttention-2 forced
+              with cuDNN's attention preferred and with FlashAttention-2 forced
   generation  whole generations, DiffuApriel against DiffuTran
   mixer       our Mamba-2 kernels against mamba_ssm's with flips, and plain PyTorch
-  training    one update with each of the three
+  training    one training step with each of these three
   sampler     the share of a generation spent in sampler and head
   memory      peak memory at the longest length
 
 On a GPU each shape is written to the JSON as soon as it is measured, and a later run with the same --json adds to it if
-card, versions and preset are the same: parts can be measured one by one. The project's targets are listed with what was
-measured, reached or missed.
+card, versions and preset are the same: parts can be measured one by one. The report also compares the figures with the
+project's targets.
 
-Leave the machine alone while it runs; the ranges show how quiet it was.
+Leave the machine idle otherwise; the ranges show how quiet it was.
 
 examples:
-  diffuapriel bench                                    everything on the CPU, some minutes
+  diffuapriel bench                                    everything on the CPU, a few minutes
   diffuapriel bench --quick                            the same with fewer repeats and shorter lengths
-  diffuapriel bench scan generation --json bench.json  two parts, and keep the figures
+  diffuapriel bench scan generation --json bench.json  two parts, and save the figures
   diffuapriel bench --gpu --save                       everything on the GPU, into assets/results/
   diffuapriel bench --gpu forward mixer --lengths 1024,65536 --json gpu.json
   diffuapriel bench --gpu --from gpu.json --chart gpu.html --chart gpu.png

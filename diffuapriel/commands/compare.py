@@ -1,8 +1,8 @@
 """Compare backbones fairly: equal parameters, equal tokens, each with its own learning rate, several seeds.
 
-Each entry's learning rate is chosen on a small budget; then it is trained on the whole one, once per seed, on the same
-data in the same order. All are scored on the same validation sequences under the same noise, so differences have a
-paired interval; on tales their stories are checked against the grammar too. The result is a table, sentences that
+Each entry's learning rate is chosen on a small budget; then it is trained on the full budget, once per seed, on the
+same data in the same order. All are scored on the same validation sequences under the same noise, so differences have a
+paired interval; on tales their stories are checked against the grammar too. The result is a table, conclusions that
 follow from the intervals, learning curves (PNG) and the JSON behind them. After an interruption, the same command
 continues.
 
@@ -10,7 +10,7 @@ Studies: architectures (DiffuApriel, DiffuApriel-H, DiffuTran), placement (where
 how many), conditioning (with and without the noise level).
 
 examples:
-  diffuapriel compare --tokens 500000 --sweep-tokens 100000 --seeds 0         a first look, some minutes
+  diffuapriel compare --tokens 500000 --sweep-tokens 100000 --seeds 0         a first look, a few minutes
   diffuapriel compare --corpus stdlib --tokens 20000000 --length 256
   diffuapriel compare --study placement --preset tiny --precision bf16 --compile
   diffuapriel compare --corpus book.txt --out assets/results/compare-book
@@ -36,13 +36,20 @@ def add(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="X",
         default=FACTORS,
-        help="times the default learning rate",
+        help="multiples of the default learning rate to try",
     )
-    parser.add_argument("--seeds", type=int, nargs="+", metavar="N", default=SEEDS, help="one run each")
     parser.add_argument(
-        "--out", type=Path, metavar="PATH", help="the report, without suffix; default: runs/compare-..."
+        "--seeds", type=int, nargs="+", metavar="N", default=SEEDS, help="seeds; one run for each"
     )
-    parser.add_argument("--folder", type=Path, metavar="FOLDER", help="the runs; default: runs/compare-...")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="PATH",
+        help="path of the report, without suffix; default: runs/compare-...",
+    )
+    parser.add_argument(
+        "--folder", type=Path, metavar="FOLDER", help="folder of the runs; default: runs/compare-..."
+    )
 
 
 def plan_of(args: argparse.Namespace) -> StudyPlan:

@@ -15,11 +15,11 @@ library are hidden and filled in, the most confident first. The report counts re
 often the enclosing function is still valid Python. It is meant for models trained on `--corpus stdlib`.
 
 examples:
-  diffuapriel evaluate tales-diffuapriel                       200 stories, some minutes
+  diffuapriel evaluate tales-diffuapriel                       200 stories, a few minutes
   diffuapriel evaluate tales-diffutran --samples 50 --sequences 64               a quick look
   diffuapriel evaluate tales-diffuapriel --strategy ancestral --top-p 1      from the model's own distribution
   diffuapriel evaluate runs/mine/checkpoint --corpus my_texts/ --samples 0
-  diffuapriel evaluate runs/code/checkpoint --corpus stdlib                  bits per byte, against xz -9
+  diffuapriel evaluate runs/code/checkpoint --corpus stdlib                  bits per byte, compared with xz -9
   diffuapriel evaluate runs/code/checkpoint --infilling --spans 400 --span 4
   diffuapriel evaluate tales-diffuapriel --json > figures.json
 """

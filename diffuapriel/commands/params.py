@@ -1,12 +1,12 @@
-"""Print depth, width and parameters of every preset.
+"""Print depth, d_model and parameters of every preset.
 
-The three architectures match in parameters, not in shape: at equal width d a Mamba block has about 16 d^2 parameters
+The three architectures match in parameters, not in shape: at equal d_model d, a Mamba block has about 16 d^2 parameters
 and a Transformer block 12 d^2. `spread` is the difference between the largest and smallest model of a preset.
 
 examples:
   diffuapriel params                    the table
   diffuapriel params nano tiny          two presets only
-  diffuapriel params --json             for a program
+  diffuapriel params --json             as JSON
 """
 
 from __future__ import annotations

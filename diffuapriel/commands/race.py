@@ -1,16 +1,16 @@
 """Race models: same canvas, same steps, one after the other.
 
 An entry is a bundled checkpoint, a checkpoint folder, or random weights: random:PRESET:ARCHITECTURE (they write
-nonsense at the speed of a trained model). All entries warm up and are then timed interleaved; figures are medians. What
-was fair, and what was not, is printed below the table. On a GPU all entries are compiled and recorded as CUDA graphs
-before they are timed: the first warm-up step may take half a minute.
+nonsense at the speed of a trained model). All entries warm up and are then timed in interleaved runs; figures are
+medians. The lines below the table say what was fair and what was not. On a GPU all entries are compiled and recorded as
+CUDA graphs before they are timed: the first warm-up step may take half a minute.
 
 examples:
   diffuapriel race                                                the bundled DiffuApriel against DiffuTran
   diffuapriel race tales-diffuapriel runs/mine --length 512       a model of your own
   diffuapriel race random:tiny:diffuapriel random:tiny:diffutran --length 4096 --steps 8
   diffuapriel race random:1.3b:diffuapriel random:1.3b:diffutran --device cuda --length 8192
-  diffuapriel race --json race.json                               keep the figures
+  diffuapriel race --json race.json                               save the figures
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),
-        help="of the matrices; default: bfloat16 on cuda, else float32",
+        help="dtype of the matrices; default: bfloat16 on cuda, else float32",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE as well")
 

@@ -1,17 +1,17 @@
-"""Write text: fill the holes of a canvas.
+"""Write text: fill the masks of a canvas.
 
-TEXT is the given text; [MASK] in it is one hole and [MASK:8] eight. Without TEXT, or with --length, the rest of the
-canvas is holes. On a terminal the text is redrawn at every step; in a pipe only the result is printed.
+TEXT is the given text; in it, [MASK] is one masked token and [MASK:8] is eight. Without TEXT, or with --length, masks
+fill the rest of the canvas. On a terminal the text is redrawn at every step; in a pipe only the result is printed.
 
-A strategy selects the holes to fill at each step. low_confidence, entropy and margin fill the most certain holes
-first, random and ancestral any, threshold all that are certain enough, and first_hitting one at a time. remdm may
-return tokens to [MASK].
+A strategy selects the positions to fill at each step. low_confidence, entropy and margin fill the most certain
+positions first, random and ancestral fill random ones, threshold fills all that are certain enough, and first_hitting
+fills one at a time. remdm may return tokens to [MASK].
 
 examples:
-  diffuapriel sample                                               a story from nothing
+  diffuapriel sample                                               a story from masks alone
   diffuapriel sample "Mia found a [MASK:6]."                       an infill
-  diffuapriel sample "Once upon a time" --length 64 --steps 16     a prompt, and faster
-  diffuapriel sample --samples 5 --seed 7 --temperature 0.7        five, reproducible
+  diffuapriel sample "Once upon a time" --length 64 --steps 16     a prompt, with few steps
+  diffuapriel sample --samples 5 --seed 7 --temperature 0.7        five texts, reproducible
   diffuapriel sample --strategy threshold --threshold 0.8 --trace story.html     save a replay that plays offline
 """
 
@@ -42,20 +42,20 @@ TRACE_KINDS = (".json", ".html", ".gif")
 def add(parser: argparse.ArgumentParser) -> None:
     option = options_of(SamplerConfig)
     parser.add_argument(
-        "text", nargs="?", default="", metavar="TEXT", help="given text, with [MASK:n] for holes"
+        "text", nargs="?", default="", metavar="TEXT", help="given text, with [MASK:n] for n masks"
     )
     parser.add_argument(
         "--checkpoint", default=DEFAULT_CHECKPOINT, metavar="NAME", help="a bundled name or a folder"
     )
     parser.add_argument(
-        "--length", type=int, metavar="N", help="total tokens; holes fill the end of the canvas"
+        "--length", type=int, metavar="N", help="total tokens; masks fill the end of the canvas"
     )
     parser.add_argument("--samples", type=int, default=1, metavar="N", help="number of texts")
     parser.add_argument(
         "--trace", type=Path, metavar="FILE", help="record the steps to FILE: .json, .html or .gif"
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or mps")
-    holes = parser.add_argument_group("which holes, when")
+    holes = parser.add_argument_group("which positions, and when")
     add_argument(holes, option["strategy"])
     add_argument(holes, option["steps"], default=128)
     add_argument(holes, option["block_length"], help=BLOCK_LENGTH_HELP)

@@ -113,7 +113,7 @@ def _chunks(text: str, columns: int) -> Iterator[str]:
 
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A status line "12 of 64 windows", updated by the yielded function and removed at the end."""
+    """A status line "12 of 64 sequences", updated by the yielded function and removed at the end."""
     try:
         yield lambda done: status(f"{min(done, total)} of {total} {what}")
     finally:

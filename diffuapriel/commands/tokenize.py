@@ -1,17 +1,17 @@
-"""Tokenize a corpus once, for training runs that read it again and again.
+"""Tokenize a corpus once, for training runs that read it many times.
 
-The corpus tokens:FOLDER is then read from disk as needed, whatever its size: any step of a run is found at once, each
-epoch reads every window once in its own order, and the CPU cores stay free for the model. SPEC is any other corpus:
-stdlib, a text, JSON-lines or Parquet file or a folder of them, hf:owner/name, or tales.
+The corpus tokens:FOLDER is then read from disk as needed, whatever its size: a run resumes at any step without delay,
+each epoch reads every sequence once in a new order, and the CPU cores stay free for the model. SPEC is any other
+corpus: stdlib, a text, JSON-lines or Parquet file or a folder of them, hf:owner/name, or tales.
 
 Documents are read one by one and tokenized on every core, so memory use is bounded. The folder appears when it is
-complete; if a run is killed, the next one names what it left. A cache works with one tokenizer: gpt2-4k for the
-presets nano and tiny, gpt2 for the others.
+complete; if a run is killed, the next one reports the files it left behind. A cache works with one tokenizer: gpt2-4k
+for the presets nano and tiny, gpt2 for the others.
 
 examples:
   diffuapriel tokenize my_texts/ --out runs/tokens/mine                             a folder of files
   diffuapriel tokenize stdlib --tokenizer gpt2-4k --out runs/tokens/stdlib-4k       for nano and tiny
-  diffuapriel tokenize hf:roneneldan/TinyStories --out runs/tokens/tinystories      a dataset of the Hub
+  diffuapriel tokenize hf:roneneldan/TinyStories --out runs/tokens/tinystories      a dataset on the Hub
   diffuapriel tokenize hf:mlfoundations/dclm-baseline-1.0 --tokens 5000000000 --out runs/tokens/dclm-5b
   diffuapriel train --corpus tokens:runs/tokens/stdlib-4k --minutes 20              train on it
 """
@@ -31,11 +31,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FOLDER", help="a new folder for the tokens"
     )
-    parser.add_argument("--tokenizer", choices=TOKENIZER_SIZES, default="gpt2", help="default: gpt2")
+    parser.add_argument("--tokenizer", choices=TOKENIZER_SIZES, default="gpt2", help="name of the tokenizer")
     parser.add_argument(
         "--tokens", type=int, metavar="N", help="stop at N training tokens and N/9 validation tokens"
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="default: one per core")
+    parser.add_argument("--threads", type=int, metavar="N", help="tokenizer threads; default: one per core")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ short story, tales:3 the whole grammar), stdlib (the Python standard library of 
 Parquet file or a folder of them, or hf:owner/name to stream a dataset from the Hugging Face Hub.
 
 Several GPUs share a run when torchrun starts the same command, on one node or many. They divide the rows of a step, so
-the losses do not depend on the number of processes, and a run may continue with another number:
+the losses do not depend on the number of processes, and a run may continue with a different number:
 
     torchrun --nproc-per-node 8 -m diffuapriel train --recipe dclm-240m --gradient-accumulation-steps 8
     torchrun --nproc-per-node 8 -m diffuapriel train --recipe dclm-1.3b --strategy fsdp
@@ -18,7 +18,7 @@ examples:
   diffuapriel train --corpus tales:1 --minutes 3                    a model that writes, in three minutes
   diffuapriel train --preset nano --architecture diffuapriel --corpus tales --minutes 20
   diffuapriel train --corpus my_texts/ --minutes 30 --out runs/mine
-  diffuapriel train --recipe tales-laptop                           how a bundled checkpoint was made
+  diffuapriel train --recipe tales-laptop                           a committed recipe
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ def add(parser: argparse.ArgumentParser) -> None:
         "other options replace the recipe's",
     )
     parser.add_argument(
-        "--out", dest="folder", metavar="FOLDER", help="where to save; with --recipe, of the checkpoint alone"
+        "--out", dest="folder", metavar="FOLDER", help="where to save; with --recipe, the checkpoint only"
     )
     parser.add_argument(
-        "--run-folder", metavar="FOLDER", help="with --recipe: folder of the log and the training state"
+        "--run-folder", metavar="FOLDER", help="with --recipe: where to save the log and the training state"
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     declared = options_of(TrainConfig)

@@ -1,4 +1,4 @@
-"""Corruption, the SUBS parameterisation and the NELBO (MDLM, arXiv:2406.07524, section 3).
+"""Corruption, the SUBS parameterization and the NELBO (MDLM, arXiv:2406.07524, section 3).
 
     x_t     each token of x independently becomes [MASK] with probability 1 - alpha(t)
     SUBS    the denoiser never predicts [MASK], and unmasked tokens are copied at no cost
@@ -65,7 +65,7 @@ def stratified_t(
 
 @lru_cache(maxsize=8)
 def van_der_corput_order(n: int, device: torch.device | str = "cpu") -> Tensor:
-    """0 to n - 1 in van der Corput order, of which every contiguous part covers the range evenly. (n,) int64.
+    """0 to n - 1 in van der Corput order: every contiguous part covers the range evenly. (n,) int64.
 
     Stratified times in this order give every micro-batch, and every rank, early and late times.
     """

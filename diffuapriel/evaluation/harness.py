@@ -178,7 +178,7 @@ class DiffuAprielLM(TemplateLM):
         return found
 
     def _canvas(self, prompt: str, options: dict[str, Any]) -> tuple[Canvas, SamplerConfig]:
-        """The prompt's end and the masks after it, and how to fill them."""
+        """A canvas, the end of the prompt followed by masks, and the sampler's options for it."""
         tokens = min(options["max_gen_toks"], self.max_length - 1)
         kept = (self.tok_encode(prompt) or [self.prefix_token_id])[-(self.max_length - tokens) :]
         ids = torch.tensor([*kept, *[self.tokenizer.mask_id] * tokens], device=self._device)

@@ -1,7 +1,7 @@
 """Attention maps: softmax(q k^T / sqrt(headdim)), one map per head.
 
-The fused kernels never materialize this matrix. So the queries and keys are intercepted at the model's own call of
-`scaled_dot_product_attention`, and the map is computed here, for one layer.
+The fused kernels never materialize this matrix. The queries and keys are therefore intercepted at the model's own call
+of `scaled_dot_product_attention`, and the map is computed here, for one layer.
 """
 
 from __future__ import annotations

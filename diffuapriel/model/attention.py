@@ -1,4 +1,4 @@
-"""Bidirectional attention with rotary positions (RoPE, arXiv:2104.09864) and normalised queries and keys (QK-norm,
+"""Bidirectional attention with rotary positions (RoPE, arXiv:2104.09864) and normalized queries and keys (QK-norm,
 arXiv:2302.05442): the mixer of every DiffuTran block and of the hybrid's attention blocks.
 
     q, k, v = in_proj(u)

@@ -1,7 +1,7 @@
 """The denoiser: tokens with [MASK]s and a noise level in, logits over clean tokens out.
 
 One class for all three architectures (arXiv:2511.15927, section 3), which differ only in the mixer of each block and
-in the width of the MLP. With c the embedding of the noise level sigma (AdaLN, model/layers.py):
+in the hidden size of the MLP. With c the embedding of the noise level sigma (AdaLN, model/layers.py):
 
     x = embedding(ids)
     for each block:  x = x + gate(c) mixer(modulate(norm(x), c))         Mamba-2 or attention
@@ -109,7 +109,7 @@ class Denoiser(nn.Module):
         """Logits over clean tokens: (batch, length, vocab_size), or (chosen, vocab_size) with `positions`.
 
         With `positions` the final norm and the head run at the chosen positions only, in row-major order if they are a
-        mask. The logit of [MASK], the last one, has no meaning; the SUBS parameterisation discards it. `padded` also
+        mask. The logit of [MASK], the last one, has no meaning; the SUBS parameterization discards it. `padded` also
         returns the meaningless columns after it, padded_vocab_size in all, because slicing them off would cost the
         backward pass a copy of all logits. Raises ValueError for shapes that do not fit.
         """

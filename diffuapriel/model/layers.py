@@ -5,7 +5,7 @@
     shift, scale, gate = Modulation(c)                               (batch, 1, d_model) each, all blocks in one product
     modulate(x)        = x (1 + scale) + shift
 
-Modulation is zero-initialised, so that every block is the identity at the start of training.
+Modulation is zero-initialized, so that every block is the identity at the start of training.
 """
 
 from __future__ import annotations

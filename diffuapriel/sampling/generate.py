@@ -103,7 +103,7 @@ def unsupported_reason(config: SamplerConfig, denoiser: object, device: torch.de
     if device.type != "cuda":
         return f"the canvas is on {device.type}; the fast path is for CUDA devices"
     if config.strategy not in FIXED_ORDER + SCORED:
-        return f"how many tokens {config.strategy!r} reveals is known after each step only, on the host"
+        return f"the number of tokens that {config.strategy!r} reveals is known only after each step, on the host"
     if not isinstance(denoiser, DeviceDenoiser):
         return "the denoiser is a bare function; the fast path needs its `hidden`, `head` and `config`"
     if config.strategy in SCORED:
@@ -138,7 +138,7 @@ def clear_cache(denoiser: object) -> None:
 
 
 def prepare(sampler: Sampler, denoiser: DeviceDenoiser, state: State) -> GenerationGraph | None:
-    """Everything but the steps: the plan, sent to the device, and the captured step. None if nothing is masked."""
+    """Plan the generation, send the plan to the device and capture a step. None if nothing is masked."""
     if denoiser.config.vocab_size != state.mask_id + 1:
         raise ValueError(
             f"sampler: the denoiser has {denoiser.config.vocab_size} tokens and [MASK] is {state.mask_id}; "

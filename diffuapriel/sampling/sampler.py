@@ -1,4 +1,4 @@
-"""The sampler: denoiser calls alternate with pure update steps until no [MASK] is left.
+"""The sampler: denoiser calls alternate with pure steps until no [MASK] is left.
 
     state = sampler.start(canvas)
     while not sampler.done(state):
@@ -118,7 +118,7 @@ class Sampler:
         return state.t
 
     def sigma(self, level: Floats, fixed: Bools) -> NDArray[np.float32]:
-        """(..., B) the sigma of masked shares `level` (..., B) of the free positions, where `fixed` (B, L) is given."""
+        """(..., B) sigma for masked shares `level` (..., B) of the free positions; `fixed` (B, L) marks given ones."""
         share = np.minimum(level * (~fixed).mean(1), 1 - self._alphas[0])  # at most that of training
         return -np.log1p(-share).astype(np.float32)
 
@@ -133,7 +133,7 @@ class Sampler:
         return StrategyInput(state, state.masked, logits, u, self.config, left, alphas)
 
     def step(self, state: State, logits: Tensor, noise: Noise) -> State:
-        """One pure update step.
+        """One pure step.
 
         Args:
             state: from `start` or an earlier `step`.

@@ -86,7 +86,7 @@ class TrainConfig:
     corpus: str = option("tales", help="see above")
     folder: str = option("runs/latest", help="where to save")
     length: int = option(256, least=2, most=65_536, help="tokens per row")
-    batch_size: int = option(16, least=1, most=65_536, help="rows per forward pass, at most")
+    batch_size: int = option(16, least=1, most=65_536, help="maximum number of rows per forward pass")
     gradient_accumulation_steps: int = option(
         1, least=1, most=65_536, help="batches per step, over all processes", flags=("--accumulate",)
     )
@@ -118,7 +118,9 @@ class TrainConfig:
     seed: int = option(0, least=0, most=2**63 - 1, help="seed of data order, noise and initial weights")
     device: str = option("auto", help="cpu, cuda, cuda:1 or mps; auto is CUDA where available")
     precision: str = option("float32", choices=PRECISIONS, help="precision of matrix products")
-    strategy: str = option("auto", choices=STRATEGIES, help="for several processes; auto is ddp")
+    strategy: str = option(
+        "auto", choices=STRATEGIES, help="how several processes share the model; auto is ddp"
+    )
     compile: bool = option(False, help="use torch.compile")
     checkpoint_activations: bool = option(
         False, help="recompute activations in the backward pass: less memory, a third more arithmetic"

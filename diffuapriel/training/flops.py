@@ -1,4 +1,4 @@
-"""Model FLOPs, and model FLOP utilisation (MFU) as in PaLM (arXiv:2204.02311, appendix B).
+"""Model FLOPs, and model FLOP utilization (MFU) as in PaLM (arXiv:2204.02311, appendix B).
 
     forward    linear layers   2 per weight and token, the head at every position included
                attention       4 L d per token: every token attends to every other, so there is no causal half
@@ -61,6 +61,6 @@ def peak_flops(device: torch.device) -> float | None:
     return next((peak for card, peak in PEAKS.items() if card in name), None)
 
 
-def utilisation(config: ModelConfig, length: int, tokens_per_second: float, peak: float, cards: int) -> float:
+def utilization(config: ModelConfig, length: int, tokens_per_second: float, peak: float, cards: int) -> float:
     """MFU, from 0 to 1, of a run on `cards` cards with that peak each."""
     return training_flops(config, length) * tokens_per_second / (peak * cards)

@@ -26,7 +26,7 @@ from diffuapriel.charts.palette import SERIES
 from diffuapriel.evaluation.nelbo import RENAMED, NelboEstimate
 from diffuapriel.training.config import TrainConfig
 from diffuapriel.training.distributed import SingleProcess
-from diffuapriel.training.flops import peak_flops, utilisation
+from diffuapriel.training.flops import peak_flops, utilization
 
 SMOOTHING = 0.1  # weight of the newest step in the smoothed curve
 EARLY = 3  # percent of the steps, after which the smoothed loss sets the top of the chart
@@ -38,7 +38,7 @@ TAGS = {
     "entropy": "validation/entropy",
     "excess_nelbo": "validation/excess NELBO",
     "tokens_per_second": "speed/tokens per second",
-    "mfu": "speed/model FLOP utilisation",
+    "mfu": "speed/model FLOP utilization",
 }
 
 
@@ -125,7 +125,7 @@ class RunLog:
         """
         config, cards, peak = self.config, self.processes.world_size, peak_flops(self.processes.device)
         mfu = (
-            utilisation(config.model_config, config.length, tokens_per_second, peak, cards) if peak else None
+            utilization(config.model_config, config.length, tokens_per_second, peak, cards) if peak else None
         )
         if self.tensorboard:
             self.tensorboard.add({"step": step, "tokens_per_second": tokens_per_second, "mfu": mfu})

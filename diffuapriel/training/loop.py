@@ -89,7 +89,7 @@ def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
         processes.barrier()
         with torch.random.fork_rng(devices=[]):  # leaves the caller's generator alone
             torch.manual_seed(config.seed)
-            model = Denoiser(config.model_config)  # initialised on the CPU: the same on every device
+            model = Denoiser(config.model_config)  # initialized on the CPU: the same on every device
         model = model.to(processes.device)
         generator = torch.Generator(processes.device)
         found = read_train_state(folder / "state", config)

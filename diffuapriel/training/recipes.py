@@ -1,13 +1,14 @@
-"""The committed recipes: how the bundled checkpoints were trained, and configurations for the paper's model sizes.
+"""The committed recipes: those of the bundled checkpoints, one for a laptop, and the paper's model sizes.
 
     diffuapriel train --recipe tales-gpu --architecture diffuapriel --out my-checkpoint
 
-`run_recipe` trains, rounds the matrices to bfloat16, measures that very file, and writes it with its model card.
-A recipe is the same for the three architectures: the same data in the same order, the same number of tokens, and
-presets with matching parameter counts; only the peak learning rate differs (config.py). AdamW with betas (0.9, 0.95)
-and weight decay 0.1 on matrices, a linear warm-up and a cosine are the defaults of `TrainConfig`.
+`run_recipe` trains, rounds the matrices to bfloat16, measures the rounded file, and writes it with its model card. A
+recipe is the same for the three architectures: the same data in the same order, the same number of tokens, and presets
+with matching parameter counts; only the peak learning rate differs (config.py). AdamW with betas (0.9, 0.95) and weight
+decay 0.1 on matrices, a linear warm-up and a cosine are the defaults of `TrainConfig`.
 
-    tales-laptop, tales-gpu     the bundled checkpoints
+    tales-laptop                `nano`, two CPU cores
+    tales-gpu                   the three bundled `tiny` models, one GPU
     small-tales, small-stdlib   `small`, one GPU
     small-tales-long            the bundled `small`, several GPUs
     dclm-240m, -0.5b, -1.3b     the paper's presets on DCLM, streamed from the Hub, GPT-2's tokenizer, 1,024 tokens

@@ -1,4 +1,4 @@
-"""Model FLOPs are those that PyTorch counts, and a utilisation is their share of what the cards could do."""
+"""Model FLOPs are those that PyTorch counts, and a utilization is their share of what the cards could do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from diffuapriel.config import ARCHITECTURES, PRESETS, preset
 from diffuapriel.model import mamba2
 from diffuapriel.model.denoiser import Denoiser, count_parameters
 from diffuapriel.training import flops
-from diffuapriel.training.flops import forward_flops, peak_flops, training_flops, utilisation
+from diffuapriel.training.flops import forward_flops, peak_flops, training_flops, utilization
 
 LENGTH, TEXTS = 24, 2
 
@@ -78,10 +78,10 @@ def test_only_attention_gets_dearer_with_the_length():
     assert growth["diffuapriel"] <= 1.0 < growth["diffuapriel-h"] < growth["diffutran"]
 
 
-def test_a_utilisation_is_the_share_of_the_peak_of_all_cards():
+def test_a_utilization_is_the_share_of_the_peak_of_all_cards():
     config = preset("small", "diffuapriel")
     possible = 2 * 989e12 / training_flops(config, 1024)  # tokens per second, on two cards
-    assert utilisation(config, 1024, 0.4 * possible, 989e12, cards=2) == pytest.approx(0.4)
+    assert utilization(config, 1024, 0.4 * possible, 989e12, cards=2) == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize(

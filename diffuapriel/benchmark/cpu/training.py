@@ -1,4 +1,4 @@
-"""The cost of the training loop: milliseconds per update of `train`, and of the same model in a plain loop.
+"""The cost of the training loop: milliseconds per step of `train`, and of the same model in a plain loop.
 
 Both read the same batches, draw the same noise, clip and step AdamW at the same rates, and so must reach the same
 losses. `train` also averages the weights, logs, and checks the clock and signals; the plain loop reads every loss back,
@@ -40,7 +40,7 @@ def measure_training(bench: Bench) -> Iterator[list[TrainingRow]]:
 def compare_training(
     *, preset: str = "nano", batch: int = 8, length: int = 256, updates: int = 5, repeats: int = 7
 ) -> list[TrainingRow]:
-    """Milliseconds per update of OURS and PLAIN, interleaved, in `repeats` rounds after one untimed round.
+    """Milliseconds per step of OURS and PLAIN, interleaved, in `repeats` rounds after one untimed round.
 
     Raises ValueError for `repeats` below 1, and RuntimeError if the two do not reach the same losses.
     """

@@ -1,6 +1,6 @@
-"""One update of the training loop, pure DiffuApriel, with each backend of the scan.
+"""One step of the training loop, pure DiffuApriel, with each backend of the scan.
 
-The update is that of the training loop (training/loop.py): bfloat16 autocast over float32 weights, NELBO, backward,
+The step is that of the training loop (training/loop.py): bfloat16 autocast over float32 weights, NELBO, backward,
 clipping, AdamW. Blocks are compiled as in training, except around the plain scan, whose loop over chunks would be
 compiled chunk by chunk, for minutes. A backend whose blocks cannot be compiled runs without, and its row says so.
 """
@@ -35,14 +35,14 @@ def measure_training(bench: Bench) -> Iterator[list[Row | Problem]]:
 
 def _one_shape(bench: Bench, length: int, batch: int) -> list[Row | Problem]:
     updates = {backend: _Update(bench, backend, length, batch) for backend in bench.plan.backends}
-    # Settled: the first update after the others' warm-up allocates its memory anew.
+    # Settled: the first step after the others' warm-up allocates its memory again.
     ms, problems = time_entries(updates, Problem("training", length, batch), bench, settle=True)
     rows = [TrainingRow(name, length, batch, ms[name], updates[name].compiled) for name in ms]
     return [*rows, *problems]
 
 
 class _Update:
-    """A model with its optimizer: `warm_up` makes and compiles it, `run` is one update."""
+    """A model with its optimizer: `warm_up` makes and compiles it, `run` is one step."""
 
     def __init__(self, bench: Bench, backend: str, length: int, batch: int) -> None:
         self.backend, self.device = backend, bench.device
@@ -57,7 +57,7 @@ class _Update:
         self.compiled = False
 
     def warm_up(self) -> None:
-        """Build, compile and run a few updates."""
+        """Build, compile and run a few steps."""
         shape = self.config.model_config
         self.model = random_denoiser(shape, device=self.device).train()
         for module in self.model.modules():

@@ -84,16 +84,16 @@ class StudyPlan:
     preset: str = option("nano", choices=tuple(PRESETS), help="size of the models")
     corpus: str = option("tales:3", help="as for `diffuapriel train`")
     tokens: int = option(5_000_000, least=1, help="tokens per run")
-    sweep_tokens: int = option(1_000_000, least=1, help="tokens to try a learning rate with")
+    sweep_tokens: int = option(1_000_000, least=1, help="tokens per trial of a learning rate")
     factors: tuple[float, ...] = FACTORS
     seeds: tuple[int, ...] = SEEDS
     length: int = option(128, least=2, help="tokens per sequence")
-    batch_size: int = option(32, least=1, help="sequences per update")
+    batch_size: int = option(32, least=1, help="sequences per step")
     sequences: int = option(512, least=2, flags=("--windows",), help="validation sequences")
     mc_samples: int = option(8, least=1, flags=("--draws",), help="random masks per validation sequence")
     stories: int = option(200, least=0, help="stories to draw from a model of tales")
     device: str = option("auto", help="cpu, cuda or mps; auto: CUDA if available")
-    precision: str = option("float32", choices=("float32", "bf16"), help="of the matrix products")
+    precision: str = option("float32", choices=("float32", "bf16"), help="precision of matrix products")
     compile: bool = option(False, help="use torch.compile")
 
     def __post_init__(self) -> None:

@@ -107,7 +107,7 @@ def table(result: dict[str, Any]) -> str:
 def _mean(
     title: str, part: str, name: str, shown: Callable[[float], str] = lambda value: f"{value:.4f}"
 ) -> Column:
-    """A figure of the runs, as its mean over seeds."""
+    """The column of a figure's mean over seeds."""
     return Column(
         title, lambda entry: shown(sum(run[part][name] for run in entry["runs"]) / len(entry["runs"]))
     )
