@@ -85,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def read_options(arguments: Sequence[str] | None = None) -> Options:
-    """The command line as checked values. Raises ValueError that names the value and the way out."""
+    """The command line as checked values. Raises ValueError, which names the value and the fix."""
     given = parser().parse_args(arguments)
     port = PORT.check(given.port)
     auth = read_auth(given.auth, os.environ.get(AUTH_VARIABLE))

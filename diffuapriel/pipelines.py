@@ -121,7 +121,7 @@ class TextDiffusionPipeline:
             num_samples: texts to write for each text given.
             num_inference_steps: maximum number of denoiser calls. Fewer are faster and worse.
             strategy: which masks are filled at each step, one of `sampling.config.STRATEGIES`.
-            block_length: fill blocks of so many tokens from left to right; 0: all at once. By default 16 for the
+            block_length: tokens per block, filled from left to right; 0: all at once. By default 16 for the
                 default strategy and 0 for the others.
             threshold: for strategy "threshold": fill every position at least this confident.
             remask_cap: for remasking: maximum probability per step of returning a token to [MASK].

@@ -1,7 +1,7 @@
 """The fair race: whole generations, the same work for each entry, one entry at a time.
 
 1. All entries get the same canvas length, steps, strategy, temperature and seed.
-2. Each entry warms up at that shape: whole steps of denoiser and sampler, untimed. Peak memory is read on the way.
+2. Each entry warms up at that shape: whole steps of denoiser and sampler, untimed. Peak memory is read then.
 3. Timed runs are interleaved (timing.py), never two at once; figures are medians over the repeats, with their spread.
 4. `_RacingEntry.timed_run` times each step alone: what the caller of `race_events` does between events is excluded.
 5. Tokens per second counts filled masks; no text is re-encoded.

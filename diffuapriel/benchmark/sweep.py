@@ -28,7 +28,7 @@ TAIL = 4  # lengths at the long end that the exponent is fitted to
 
 @dataclass(frozen=True)
 class Crossover:
-    """The length in tokens at which entries `a` and `b` change places for good; None if they never do.
+    """The last length in tokens at which the faster of entries `a` and `b` changes; None if it never does.
 
     `faster_above` is the entry that is faster above it (or everywhere, if `length` is None); None for a tie.
     """

@@ -1,4 +1,4 @@
-"""The one timing protocol: a clock per device, and entries that are timed in turn.
+"""The one timing protocol: a clock per device, and the interleaved order of timed runs.
 
 A mark costs next to nothing and does not wait for the device; `seconds` resolves two marks afterwards. Entries are
 interleaved, and the order is reversed in each round (A B, B A, A B, ...), so that a machine that heats up or gets busy

@@ -19,7 +19,7 @@ DASHES = {"solid": "-", "dash": "--", "longdash": "--", "dot": ":", "dashdot": "
 
 
 def new_figure(width: float, height: float, **options: Any) -> Figure:
-    """An empty figure of so many inches. Raises ImportError with the way out where matplotlib is missing."""
+    """An empty figure, its size in inches. Raises ImportError, with the command to install it, without matplotlib."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure

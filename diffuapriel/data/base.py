@@ -1,7 +1,7 @@
 """What a corpus is, and the checks and random streams that all corpora share.
 
 A corpus has two splits that share no document, "train" and "validation". A batch is a pure function of (seed, split,
-step): row r of step s is drawn from a random stream of its own, keyed by seed, split, s and r, and nothing is carried
+step): row r of step s is drawn from its own random stream, keyed by seed, split, s and r, and nothing is carried
 over from the step before. So a run that is stopped at any step resumes exactly, and ranks and data-loader workers can
 each make their own rows of a batch.
 """

@@ -55,7 +55,9 @@ class DocumentCorpus:
         """Document number `index` of a split, in the order of the source; the seed plays no role."""
         documents = self.splits[check_split(split)]
         if not 0 <= index < len(documents):
-            raise ValueError(f"{self.name} has the documents 0 to {len(documents) - 1} there, not {index}")
+            raise ValueError(
+                f"{self.name} has documents 0 to {len(documents) - 1} in the split {split!r}, not {index}"
+            )
         return documents[index]
 
     def batch(

@@ -188,7 +188,7 @@ def _is_greedy(denoiser: DenoiserLike, texts: _Texts, within: list[int]) -> list
 def _standard_error(terms: list[float]) -> float:
     """The standard error of the sum of weighted terms, given in the order of their strata.
 
-    Neighboring strata differ by almost nothing but noise, so their differences estimate it (Wolter, Introduction to
+    Neighboring strata differ by little except noise, so their differences estimate it (Wolter, Introduction to
     Variance Estimation, chapter 8).
     """
     differences = torch.tensor(terms, dtype=torch.float64).diff()

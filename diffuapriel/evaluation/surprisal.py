@@ -123,7 +123,7 @@ class _Sums:
     def score(self, tokens: int) -> TextScore:
         """The estimates from the sums, for a text that is the first `tokens` of the ids."""
         assert self.probability is not None
-        mean = self.nats / self.weight  # NaN where no set held the token
+        mean = self.nats / self.weight  # NaN where no mask covered the token
         spread = self.spread2 - 2 * mean * self.nats2 + mean**2 * self.weight2  # sum of w^2 (x - mean)^2
         error = spread.clamp_min(0).sqrt() / self.weight
         best = self.probability.topk(min(ALTERNATIVES, self.probability.shape[1]))

@@ -10,7 +10,7 @@ RMSNorm. It is the baseline that our own kernels are timed against, so it does n
 only what the reverse scan reads is flipped (z is not), and every kernel writes straight into the result.
 Plain twin of `mixer`: `BidirectionalMamba2._plain` in model/mamba2.py.
 
-The library scans forward only, so each direction is a call of its own, and the reverse one is flipped, scanned and
+The library scans forward only, so each direction is a separate call, and the reverse one is flipped, scanned and
 flipped back. A single call with 2h heads and 2g groups would save five launches, about 10 us per layer, but the library
 requires one stride over all heads, which in_proj's layout does not have. Both directions would have to be copied: at
 64 heads of 64 in bf16, 17 KB per token read and written, against 9 KB to flip one. The two break even near 2K tokens,

@@ -30,7 +30,7 @@ class StepFrame:
         revealed, remasked: positions changed by this step, ascending.
         confidence: per position, the probability of its token at the step that revealed it, before temperature and
             filters; None where masked or given.
-        entropy: likewise, the entropy in nats of the distribution then.
+        entropy: per position, the entropy in nats of the distribution at that step.
         top_k: for each revealed position its (id, probability) pairs, best first, at most five.
         nfe: denoiser calls so far.
         ms: milliseconds of this step, denoiser and sampler together; denoiser_ms: the denoiser's part.

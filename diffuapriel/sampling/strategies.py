@@ -6,7 +6,7 @@ the selected positions only. Symbols:
     B, L, n    rows, positions, masked positions of all rows together; logits are (n, mask_id + 1)
     t, s       time of this step and of the next, from 1 (all masked) to 0
     a_t        alpha(t): the probability that a token is not masked at time t
-    u          a uniform random number per position, drawn anew at every step
+    u          a uniform random number per position, drawn again at every step
 
 `ancestral` and `remdm` follow the noise schedule on a uniform grid of times. The other strategies fill by count, and
 their time is the masked share of the free positions.

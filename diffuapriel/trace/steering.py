@@ -128,7 +128,7 @@ class SteeredGeneration:
 
         `until` is the last position to replace (None: as many as there are ids). Positions that are left over become
         [MASK]. If there are more ids than positions, the following text moves right until enough [MASK]s are used up,
-        or `filler` tokens at the end of the canvas, of which one remains. Raises ValueError if there is not enough
+        or all but one of the `filler` tokens at the end of the canvas. Raises ValueError if there is not enough
         room.
         """
         mask_id, row = self.canvas.mask_id, self.state.ids[0]
@@ -171,7 +171,7 @@ class SteeredGeneration:
         candidates = self.candidates(position)
         probability = dict(candidates).get(token)
         if probability is None:
-            raise ValueError(f"token {token} is none of the candidates that position {position} had")
+            raise ValueError(f"token {token} is not among the candidates of position {position}")
         sure = {"confidence": probability, "entropy": self.state.entropy[0, position]}
         return self._edit(["choose"], at, np.array([token]), sure, {position: candidates})
 

@@ -96,7 +96,7 @@ def test_of_a_single_text_the_last_tenth_is_held_out():
 def test_a_document_is_found_by_its_number():
     corpus = corpus_of(["a", "b"], ["c"])
     assert corpus.document(1, split="train") == "b" and corpus.document(0, split="valid") == "c"
-    with pytest.raises(ValueError, match="documents 0 to 1 there, not 2"):
+    with pytest.raises(ValueError, match="documents 0 to 1 in the split 'train', not 2"):
         corpus.document(2, split="train")
 
 

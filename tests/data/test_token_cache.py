@@ -51,7 +51,7 @@ def test_every_document_is_there_in_order_closed_by_its_end_of_text(cache):
     assert (cache.documents("train"), cache.documents("valid")) == (180, 20)
     assert cache.document(7, split="train") == DOCUMENTS[7]
     assert cache.document(19, split="validation") == DOCUMENTS[199]
-    with pytest.raises(ValueError, match="documents 0 to 19 there, not 20"):
+    with pytest.raises(ValueError, match="documents 0 to 19 in the split 'validation', not 20"):
         cache.document(20, split="validation")
 
 

@@ -109,10 +109,10 @@ def test_another_candidate_is_one_of_the_top_five():
     assert chosen.ids[position] == token and chosen.edits == {position: "choose"}
     assert chosen.confidence[position] == probability and chosen.entropy[position] == frame.entropy[position]
     assert run.candidates(position) == candidates == chosen.top_k[position]
-    with pytest.raises(ValueError, match="none of the candidates"):
+    with pytest.raises(ValueError, match="not among the candidates"):
         run.choose(position, next(i for i in range(9999) if i not in dict(candidates)))
     run.mask([position])
-    with pytest.raises(ValueError, match="none of the candidates"):
+    with pytest.raises(ValueError, match="not among the candidates"):
         run.choose(position, token)
 
 

@@ -1,4 +1,4 @@
-"""Peak memory of one forward pass, each in a process of its own.
+"""Peak memory of one forward pass, each in its own process.
 
 The highest resident size of a process never falls, so each measurement needs a fresh process:
 `python -m diffuapriel.benchmark.cpu.memory nano diffuapriel 65536` builds the model with random weights, runs one

@@ -4,7 +4,7 @@
     NAME.md     the written result
     NAME.png    validation NELBO against tokens and against seconds
 
-No judgement is typed by hand: an entry is called ahead only if the paired interval of every seed says so. The paper's
+All conclusions are computed: an entry is called ahead only if the paired interval of every seed says so. The paper's
 claims are listed beside what was found.
 """
 
@@ -134,7 +134,7 @@ def sentences(result: dict[str, Any]) -> list[str]:
         lines.append(f"- {pair['first']} and {pair['second']}: {seeds}: {verdict}")
     blocks = [
         "Difference of the first to the second, nats/token, seed by seed with the paired 95 % interval over validation "
-        "sequences. The interval does not cover run-to-run variance, of which the seeds give an idea:",
+        "sequences. The interval does not cover run-to-run variance; the seeds give an idea of it:",
         "\n".join(lines),
     ]
     best = {entry["name"]: past_best(entry) for entry in result["entries"]}

@@ -220,7 +220,7 @@ def convolve(raw: Tensor, weight: Tensor, bias: Tensor, reverse: tuple[bool, ...
     """SiLU of the convolution of the first c channels, (b, l, k, c) contiguous, in raw's dtype.
 
     raw (b, l, k, c), last axis contiguous, c a multiple of 16; weight (k, taps, channels) and bias (k, channels)
-    contiguous float32, of which the first c channels are used.
+    contiguous float32; only their first c channels are used.
     """
     batch, length, count, channels = raw.shape
     out = raw.new_empty(raw.shape)

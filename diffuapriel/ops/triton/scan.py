@@ -30,7 +30,7 @@ states_kernel, the walk of the state alone, forward as above or backward, chunks
 
 Plain twins: chunked.py, and `_plain` in model/mamba2.py around it. Walking fused chunks is Mamba-2's own scheme
 (arXiv:2405.21060, section 6); direction 1 only changes a sign. What saves registers (a state of 128 x 64 alone takes
-64 per thread): the state is kept in two halves, of which one at a time is rounded for its product; D is added on the
+64 per thread): the state is kept in two halves, rounded one at a time for their products; D is added on the
 diagonal of the scores, dt inside the exponent; row strides are compile-time constants.
 """
 

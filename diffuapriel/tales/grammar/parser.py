@@ -57,7 +57,7 @@ Middles = Mapping[str, Sequence[tuple[int, tuple[str, ...]]]]  # by first piece:
 
 
 class Chart:
-    """The permissive walks along a text: after so many pieces, the nodes that can be next, and how each was reached.
+    """The permissive walks along a text: after each piece, the nodes that can be next, and how each was reached.
 
     Args:
         pieces: the text, from `split_pieces`. The chart is linear in it.

@@ -169,7 +169,7 @@ def test_what_cannot_be_done_while_the_model_writes_is_said_and_the_run_goes_on(
         next(stream)
     edit(tab, visitor, visit, "choose", first=0, last=0, id=CAT)
     rest = list(stream)
-    assert any(isinstance(u[1], str) and "none of the candidates" in u[1] for u in rest)
+    assert any(isinstance(u[1], str) and "not among the candidates" in u[1] for u in rest)
     assert ids(visit) == IDS
 
 
