@@ -1,4 +1,4 @@
-"""Fill the blanks of a sentence, and print every step: a canvas, a sampler, a stream of frames."""
+"""Fill the masks of a sentence, and print every step: a canvas, a sampler, a stream of frames."""
 
 from diffuapriel import Canvas, Sampler, SamplerConfig, get_schedule, load_checkpoint
 

@@ -3,7 +3,7 @@
 Without that proof `log_prob` would be one term of a sum and the entropy of the choices an upper bound on the entropy
 of the texts. To check a grammar after a change of its templates:
 
-    .venv/bin/python -m tools.grammar_ambiguity        all levels of the tales, some seconds
+    .venv/bin/python -m tools.grammar_ambiguity        all levels of the tales, a few seconds
 
 Without its registers a grammar is a finite automaton over pieces of text (`split_pieces`), which accepts what
 permissive parsing accepts. Two different readings of one text are two walks through that automaton that start

@@ -34,7 +34,7 @@ SHOW = """(query) => {
 
 
 def wire_link(tab: str, settings: Settings, components: Sequence[Any], status: Any) -> None:
-    """Draw the link button inside the present tab, and restore the settings of a link when the page opens.
+    """Draw the link button inside the current tab, and restore the settings of a link when the page opens.
 
     components: those of the settings, in the same order. status: the gr.HTML that says what is wrong with a link.
     """
