@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from app.inside.view import InspectedModel
 from app.strings.language import texts
 from diffuapriel.charts.palette import INK, SERIES, blend, series_styles
-from diffuapriel.charts.plotly import DOTTED, GRID, layout, series, stacked, token_axis
+from diffuapriel.charts.plotly import DOTTED, GRID, in_row, layout, series, stacked, token_axis
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -58,25 +58,13 @@ def schedule_chart(t: float) -> Figure:
     figure = stacked(2, 400)
     times = torch.linspace(0, 1, 101, dtype=torch.float64)
     now = torch.tensor([t], dtype=torch.float64)
-    looks = zip(
-        (*(style.color for style in SERIES[:4]), INK),
-        ("solid", "dash", "longdash", "dot", "dashdot"),
-        strict=True,
-    )
+    colors = [*(style.color for style in SERIES[:4]), INK]
+    looks = zip(colors, ("solid", "dash", "longdash", "dot", "dashdot"), strict=True)
     for name, (color, dash) in zip(SCHEDULES, looks, strict=True):
-        schedule = get_schedule(name)
+        schedule, line = get_schedule(name), {"color": color, "width": 2.5, "dash": dash}
         for row, curve in enumerate((1 - schedule.alpha(times), schedule.sigma(times)), start=1):
-            figure.add_scatter(
-                x=times.tolist(),
-                y=curve.tolist(),
-                name=name,
-                line={"color": color, "width": 2.5, "dash": dash},
-                legendgroup=name,
-                showlegend=row == 1,
-                row=row,
-                col=1,
-                hovertemplate="t = %{x:.2f}: %{y:.2f}",
-            )
+            trace = {"x": times.tolist(), "y": curve.tolist(), "line": line, **in_row(row, name)}
+            figure.add_scatter(**trace, hovertemplate="t = %{x:.2f}: %{y:.2f}")
     used = get_schedule()
     marker = {"color": SERIES[0].color, "size": 11, "line": {"width": 2, "color": INK}}
     for row, value in enumerate((1 - used.alpha(now).item(), used.sigma(now).item()), start=1):
@@ -122,15 +110,10 @@ def half_life_chart(layers: Sequence[LayerHalfLives], kinds: Sequence[str], leng
             for head, tokens in enumerate(half_lives):
                 x.append(sign * _decades(tokens))
                 y.append(memory.layer + 1 + 0.62 * ((head + 0.5) / len(half_lives) - 0.5))
-                hover.append(
-                    texts.HALF_LIFE_HOVER.format(layer=memory.layer + 1, head=head + 1, tokens=tokens)
-                )
-        marker = {
-            "color": SERIES[direction].color,
-            "symbol": SERIES[direction].symbol,
-            "size": 7,
-            "opacity": 0.85,
-        }
+                about = {"layer": memory.layer + 1, "head": head + 1, "tokens": tokens}
+                hover.append(texts.HALF_LIFE_HOVER.format(**about))
+        style = SERIES[direction]
+        marker = {"color": style.color, "symbol": style.symbol, "size": 7, "opacity": 0.85}
         said = {"text": hover, "hovertemplate": "%{text}<extra></extra>"}
         figure.add_scatter(x=x, y=y, name=name, mode="markers", marker=marker, **said)
     for layer, kind in enumerate(kinds):
@@ -186,17 +169,11 @@ def modulation_chart(sizes: Tensor, times: Sequence[float], t: float) -> Figure:
         color = blend(SERIES[0].color, SERIES[1].color, layer / max(1, layers - 1))
         name = texts.LAYER.format(layer=layer + 1)
         for kind in range(3):
-            figure.add_scatter(
-                x=list(times),
-                y=sizes[layer, kind].tolist(),
-                name=name,
-                legendgroup=name,
-                showlegend=kind == 0 and layer in (0, layers - 1),
-                line={"color": color, "width": 1.75},
-                row=kind + 1,
-                col=1,
-                hovertemplate="t = %{x:.2f}: %{y:.3f}",
-            )
+            place = in_row(kind + 1, name)
+            place["showlegend"] &= layer in (0, layers - 1)
+            trace = {"x": list(times), "y": sizes[layer, kind].tolist(), **place}
+            line = {"color": color, "width": 1.75}
+            figure.add_scatter(**trace, line=line, hovertemplate="t = %{x:.2f}: %{y:.3f}")
     figure.add_vline(x=t, line=DOTTED)
     figure.update_yaxes(rangemode="tozero")
     for kind, title in enumerate(texts.MODULATIONS, start=1):

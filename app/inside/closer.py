@@ -162,14 +162,11 @@ def summary(memory: Sequence[LayerHalfLives], attention: int) -> str:
     import torch
 
     forward, reverse = torch.cat([layer.half_life for layer in memory], dim=1)
-    names = ("low", "middle", "high")
-    spans = [
-        texts.CLOSER_SPAN.format(**dict(zip(names, (v.min().item(), v.median().item(), v.max().item()))))
-        for v in (forward, reverse)
-    ]
-    return texts.CLOSER_MAMBA.format(
-        forward=spans[0], reverse=spans[1], layers=len(memory), attention=attention
-    )
+    spans = {}
+    for name, v in (("forward", forward), ("reverse", reverse)):
+        low, middle, high = v.min().item(), v.median().item(), v.max().item()
+        spans[name] = texts.CLOSER_SPAN.format(low=low, middle=middle, high=high)
+    return texts.CLOSER_MAMBA.format(**spans, layers=len(memory), attention=attention)
 
 
 def numbers_of(memory: Sequence[LayerHalfLives], sizes: Tensor) -> dict[str, Any]:

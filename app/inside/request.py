@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
     from diffuapriel.model.denoiser import Denoiser
 
-MAX_LENGTH = (
-    256  # tokens: occlusion calls the model once per token, and an attention map has length x length cells
-)
+MAX_LENGTH = 256  # tokens: occlusion takes a call per token, an attention map length x length cells
 MOST_MODELS = 3
 METHODS = ("gradient", "occlusion")
 
@@ -30,11 +28,8 @@ def offered(models: Models) -> list[str]:
     """Labels to choose from: every checkpoint, and nano with random weights for an architecture without one."""
     checkpoints = [label for label in models.everything if models.find(label).trained]
     held = {models.find(label).architecture for label in checkpoints}
-    return checkpoints + [
-        label
-        for label in models.untrained
-        if models.find(label).source.startswith("nano/") and models.find(label).architecture not in held
-    ]
+    nano = [label for label in models.untrained if models.find(label).source.startswith("nano/")]
+    return checkpoints + [label for label in nano if models.find(label).architecture not in held]
 
 
 def opening(models: Models) -> list[str]:

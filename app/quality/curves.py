@@ -8,20 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from app.quality import charts
 from app.server.limits import Limits, Setting, Settings, read, sampler_settings, setting, several
 from app.server.models import ModelEntry, Models
 from app.strings.language import texts
 from app.ui import render
+from diffuapriel.charts.palette import SERIES
+from diffuapriel.charts.plotly import DOTTED, error_bars, in_row, series, stacked
 from diffuapriel.options import Option
 
 if TYPE_CHECKING:
-    from diffuapriel.evaluation.steps_quality import QualityEvent
+    from plotly.graph_objects import Figure
+
+    from diffuapriel.evaluation.steps_quality import QualityEvent, QualityPoint
     from diffuapriel.sampling.config import SamplerConfig
 
 STEP_CHOICES = (4, 8, 16, 32, 64, 128)
 MIN_WINDOWS, MAX_WINDOWS = 4, 64
 MOST_LINES = 8  # strategies, and numbers of steps
+SHIFT = 1.03  # between points with one number of steps: otherwise their intervals would hide each other
 WINDOW = 128  # tokens, of a checkpoint that does not say what it was trained on
 
 
@@ -76,7 +80,7 @@ def writers(models: Models) -> list[str]:
 
 def drawn(event: QualityEvent, names: Sequence[str], truth: float) -> Any:
     """The chart's update: hidden until there is a point."""
-    return gr.update(value=charts.quality_chart(event.points, names, truth), visible=bool(event.points))
+    return gr.update(value=quality_chart(event.points, names, truth), visible=bool(event.points))
 
 
 def running(event: QualityEvent, seconds: float) -> str:
@@ -85,3 +89,38 @@ def running(event: QualityEvent, seconds: float) -> str:
     line = texts.QUALITY_PROGRESS.format(strategy=event.strategy, steps=event.steps, step=event.step)
     rest = "" if left is None else texts.QUALITY_LEFT.format(seconds=left)
     return render.progress(event.fraction, line + rest)
+
+
+def quality_chart(points: Sequence[QualityPoint], strategies: Sequence[str], truth: float) -> Figure:
+    """Grammatical, consistent and entropy over denoiser calls, one curve per strategy; truth: entropy of true tales."""
+    figure = stacked(3, 640)
+    for number, strategy in enumerate(strategies):
+        mine = [point for point in points if point.strategy == strategy]
+        shift = SHIFT ** (number - (len(strategies) - 1) / 2)
+        for row, name in enumerate(("grammatical", "consistent", "entropy"), start=1):
+            known = [point for point in mine if getattr(point, name) is not None]
+            scale = 1 if name == "entropy" else 100
+            values = [scale * getattr(point, name) for point in known]
+            ends = [getattr(point, f"{name}_ci95") for point in known]
+            below = [value - scale * low for value, (low, _) in zip(values, ends)]
+            above = [scale * high - value for value, (_, high) in zip(values, ends)]
+            figure.add_scatter(
+                x=[point.calls * shift for point in known],
+                y=values,
+                error_y=error_bars(below, above),
+                customdata=[[point.calls, point.stories] for point in known],
+                mode="lines+markers",
+                hovertemplate=texts.QUALITY_HOVER,
+                **in_row(row, strategy),
+                **series(SERIES[number], width=2),
+            )
+    note = {"annotation_text": texts.QUALITY_TRUTH, "annotation_position": "bottom right"}
+    figure.add_hline(y=truth, line=DOTTED, row=3, col=1, **note)
+    calls = sorted({round(point.calls) for point in points}) or [1, 128]
+    figure.update_xaxes(type="log", tickvals=calls, ticktext=[f"{n:,}" for n in calls])
+    figure.update_xaxes(title={"text": texts.QUALITY_X}, row=3, col=1)
+    for row, title in enumerate(texts.QUALITY_Y, start=1):
+        figure.update_yaxes(title={"text": title}, row=row, col=1)
+        if row < 3:
+            figure.update_yaxes(range=[-4, 104], row=row, col=1)
+    return figure

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +14,20 @@ from app.server.models import ModelEntry, Models
 from app.strings.language import texts
 from app.ui import render
 from app.ui.tale_check import judge
+from diffuapriel.charts.palette import INK, SERIES
+from diffuapriel.charts.plotly import GRID, error_bars, layout, token_axis
 from diffuapriel.options import Option
 from diffuapriel.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
     from diffuapriel.evaluation.surprisal import TextScore
 
 MAX_LENGTH = 256  # tokens: a score is 64 forward passes
 MAX_ROUNDS = 32
+Z = 1.96
+LABELLED = 40  # tokens: more labels would not fit
 
 
 @dataclass(frozen=True)
@@ -117,9 +124,8 @@ def player_message(score: TextScore, asked: ScoreRequest, tokenizer: Tokenizer) 
     )
     model = asked.model_entry
     meta = {"model": texts.SURPRISAL_PLAYER.format(model=model.label), "architecture": model.architecture}
-    frames = (start, end)
-    vocab = display_strings(frames, tokenizer)
-    trace = Trace(frames, (False,) * length, tokenizer.mask_id, tokenizer.eos_id, vocab, meta)
+    vocab = display_strings((start, end), tokenizer)
+    trace = Trace((start, end), (False,) * length, tokenizer.mask_id, tokenizer.eos_id, vocab, meta)
     return to_text(trace.to_dict())
 
 
@@ -158,3 +164,24 @@ def numbers_of(score: TextScore, asked: ScoreRequest, tokenizer: Tokenizer) -> d
         "surprisal": score.surprisal,
         "standard_error": score.standard_error,
     }
+
+
+def surprisal_chart(score: TextScore, tokens: Sequence[str]) -> Figure:
+    """One bar per token: its surprisal in nats, with the interval of the draws so far."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure(layout={**layout(320), "showlegend": False, "bargap": 0.15})
+    half = [Z * (error or 0.0) for error in score.standard_error]
+    below = [min(value or 0.0, bar) for value, bar in zip(score.surprisal, half)]  # never below 0 nats
+    labels = token_axis(tokens)
+    figure.add_bar(
+        x=list(range(len(tokens))),
+        y=score.surprisal,
+        marker={"color": SERIES[0].color},
+        error_y=error_bars(below, half, color=INK, width=2),
+        customdata=labels["ticktext"],
+        hovertemplate=texts.SURPRISAL_HOVER,
+    )
+    shown = labels if len(tokens) <= LABELLED else {}
+    figure.update_xaxes(title={"text": texts.INFLUENCE_X}, **GRID, **shown)
+    return figure.update_yaxes(title={"text": texts.SURPRISAL_Y}, rangemode="tozero", **GRID)

@@ -14,7 +14,6 @@ from typing import Any
 
 import gradio as gr
 
-from app.quality import charts
 from app.quality import score as scores
 from app.quality.curves import (
     STEP_CHOICES,
@@ -159,7 +158,7 @@ class QualityTab:
             yield (
                 scores.figures(score, asked, tokenizer),
                 gr.update(value=scores.player_message(score, asked, tokenizer), visible=True),
-                gr.update(value=charts.surprisal_chart(score, tokens), visible=True),
+                gr.update(value=scores.surprisal_chart(score, tokens), visible=True),
                 scores.numbers_of(score, asked, tokenizer),
                 render.note(done) if over else render.progress(number / asked.rounds, line),
             )

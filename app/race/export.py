@@ -80,9 +80,8 @@ def csv_rows(saved: SavedResult) -> Iterator[dict[str, Any]]:
         shared |= {name: getattr(race, name) for name in names} | {"batch": 1}
         for entry in race.entries:
             row = {name: getattr(entry, name) for name in COLUMNS if hasattr(entry, name)}
-            row |= {"entry": entry.name, "ms": entry.ms_per_step}
-            row |= {"ms_min": 1000 * entry.seconds_min / len(entry.step_ms)}
-            row |= {"ms_max": 1000 * entry.seconds_max / len(entry.step_ms)}
+            least, most = entry.ms_ends
+            row |= {"entry": entry.name, "ms": entry.ms_per_step, "ms_min": least, "ms_max": most}
             yield {**shared, **row}
     elif sweep := saved.sweep:
         shared |= {name: getattr(sweep, name) for name in ("batch", "repeats", "machine")}

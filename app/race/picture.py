@@ -70,12 +70,8 @@ def _draw_race(axes: Axes, race: RaceResult) -> None:
     ranked = sorted(zip(race.entries, styles), key=lambda pair: pair[0].seconds)
     entries = [entry for entry, _ in ranked]
     times = [entry.ms_per_step for entry in entries]
-    ends = [
-        [1000 * seconds / len(entry.step_ms) for seconds in (entry.seconds_min, entry.seconds_max)]
-        for entry in entries
-    ]
-    below = [max(0.0, time - low) for time, (low, _) in zip(times, ends)]
-    above = [max(0.0, high - time) for time, (_, high) in zip(times, ends)]
+    below = [max(0.0, entry.ms_per_step - entry.ms_ends[0]) for entry in entries]
+    above = [max(0.0, entry.ms_ends[1] - entry.ms_per_step) for entry in entries]
     rows = list(range(len(entries)))
     colors = [style.color for _, style in ranked]
     axes.barh(rows, times, xerr=[below, above], height=0.55, color=colors, ecolor=PRINT_INK)

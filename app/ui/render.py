@@ -45,7 +45,7 @@ def results(result: RaceResult) -> str:
     rows = []
     for place, entry in enumerate(entries):
         times = "" if place == 0 else texts.RACE_BEHIND.format(ratio=entry.seconds / entries[0].seconds)
-        least, most = (1000 * s / len(entry.step_ms) for s in (entry.seconds_min, entry.seconds_max))
+        least, most = entry.ms_ends
         cells = (
             f"{entry.ms_per_step:.1f}<small>{texts.RACE_SPREAD.format(least=least, most=most)}</small>",
             f"{entry.tokens_per_second:,.0f}",

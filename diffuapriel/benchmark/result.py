@@ -77,6 +77,12 @@ class EntryResult(EntryFacts):
     peak_memory_bytes: int
     trace: Trace | None = field(default=None, repr=False, compare=False)
 
+    @property
+    def ms_ends(self) -> tuple[float, float]:
+        """Milliseconds per step of the fastest and of the slowest run."""
+        steps = len(self.step_ms)
+        return 1000 * self.seconds_min / steps, 1000 * self.seconds_max / steps
+
 
 @dataclass(frozen=True)
 class RaceResult:

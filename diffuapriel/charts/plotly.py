@@ -44,6 +44,11 @@ def stacked(rows: int, height: int) -> Any:
     return figure.update_layout(**layout(height)).update_xaxes(**GRID).update_yaxes(**GRID)
 
 
+def in_row(row: int, name: str) -> dict[str, Any]:
+    """The arguments of a trace in a row of `stacked`: one entry of the legend for the traces of all rows."""
+    return {"name": name, "legendgroup": name, "showlegend": row == 1, "row": row, "col": 1}
+
+
 def series(style: SeriesStyle, dash: str = "solid", width: float = 2.5, size: int = 8) -> dict[str, Any]:
     """The arguments of a scatter trace that give it its look."""
     return {

@@ -10,9 +10,8 @@ import random
 import gradio as gr
 import pytest
 
-from app.quality import charts
 from app.quality import score as scores
-from app.quality.curves import read_curves, writers
+from app.quality.curves import quality_chart, read_curves, writers
 from app.quality.tab import QualityTab
 from app.server.guard import guarded_stream
 from app.server.limits import Limits, Refused
@@ -136,12 +135,12 @@ def test_markup_in_a_text_stays_text(model_entry):
     page = scores.figures(score([1.0] * len(asked.tokens)), asked, TOKENIZER)
     assert "<script" not in page and "&lt;" in page
     assert "<" not in scores.player_message(score([1.0] * len(asked.tokens)), asked, TOKENIZER)
-    chart = charts.surprisal_chart(score([1.0, 1.0]), [EVIL, "a"])
+    chart = scores.surprisal_chart(score([1.0, 1.0]), [EVIL, "a"])
     assert list(chart.data[0].customdata) == ["&lt;script&gt;alert(1)&lt;/script&gt;", "a"]
 
 
 def test_an_error_bar_never_reaches_below_zero():
-    bars = charts.surprisal_chart(score([0.1, 3.0]), ["a", "b"]).data[0]
+    bars = scores.surprisal_chart(score([0.1, 3.0]), ["a", "b"]).data[0]
     assert list(bars.y) == [0.1, 3.0]
     assert list(bars.error_y.array) == pytest.approx([0.98, 0.98])
     assert list(bars.error_y.arrayminus) == pytest.approx([0.1, 0.98])
@@ -268,7 +267,7 @@ def point(strategy: str, calls: float, rate: float | None) -> QualityPoint:
 
 def test_the_curves_show_intervals_and_the_true_entropy():
     points = [point("low_confidence", 8, 0.5), point("random", 8, None), point("low_confidence", 32, 1.0)]
-    figure = charts.quality_chart(points, ["low_confidence", "random"], truth=3.7)
+    figure = quality_chart(points, ["low_confidence", "random"], truth=3.7)
     first = figure.data[0]
     assert list(first.y) == [50.0, 100.0]
     assert list(first.error_y.array) == pytest.approx([20.0, 0.0])
