@@ -79,12 +79,9 @@ def titles(influence: Influence, position: int, tokens: Sequence[str], masked: S
     found = []
     for p, (share, token) in enumerate(zip(influence.share.tolist(), tokens)):
         name = texts.INSIDE_MASKED if masked[p] else f"“{token}”"
-        if p == position:
-            found.append(texts.INSIDE_ASKED.format(position=p))
-        elif math.isnan(share):
-            found.append(texts.INSIDE_UNKNOWN.format(token=name, position=p))
-        else:
-            found.append(texts.INSIDE_SHARE.format(token=name, position=p, share=share))
+        text = texts.INSIDE_UNKNOWN if math.isnan(share) else texts.INSIDE_SHARE
+        text = texts.INSIDE_ASKED if p == position else text
+        found.append(text.format(token=name, position=p, share=share))
     return found
 
 
@@ -97,9 +94,5 @@ def entry_note(model: InspectedModel, position: int) -> str:
     if others <= 0:
         return line
     far = sum(s for p, s in enumerate(share) if abs(p - position) > FAR)
-    return line + texts.INSIDE_SIDES.format(
-        left=sum(share[:position]) / others,
-        right=sum(share[position + 1 :]) / others,
-        far=far / others,
-        n=FAR,
-    )
+    left, right = sum(share[:position]), sum(share[position + 1 :])
+    return line + texts.INSIDE_SIDES.format(left=left / others, right=right / others, far=far / others, n=FAR)

@@ -29,10 +29,8 @@ class ResultsPart:
 
     def build(self, runs: Sequence[Any]) -> None:
         """Draw it. `runs`: the events after which there may be a new result."""
-        gr.HTML(
-            render.lead(texts.RESULTS_TITLE, texts.RESULTS_LEAD.format(most=MOST_RESULTS)),
-            apply_default_css=False,
-        )
+        about = texts.RESULTS_LEAD.format(most=MOST_RESULTS)
+        gr.HTML(render.lead(texts.RESULTS_TITLE, about), apply_default_css=False)
         chosen = gr.CheckboxGroup(
             [], label=texts.RESULTS_CHOICE, visible=False, elem_id="results-choice", elem_classes="da-list"
         )
@@ -42,13 +40,10 @@ class ResultsPart:
             rate = gr.Plot(show_label=False, elem_id="results-rate", min_width=320)
         with gr.Row(elem_classes="da-files"):
             small: dict[str, Any] = {"size": "sm", "scale": 0, "min_width": 150, "visible": False}
+            labels = (texts.SAVE_RESULTS_JSON, texts.SAVE_RESULTS_CSV, texts.SAVE_RESULTS_PNG)
             files = [
                 gr.DownloadButton(label, elem_id=f"results-{kind}", **small)
-                for kind, label in (
-                    ("json", texts.SAVE_RESULTS_JSON),
-                    ("csv", texts.SAVE_RESULTS_CSV),
-                    ("png", texts.SAVE_RESULTS_PNG),
-                )
+                for kind, label in zip(("json", "csv", "png"), labels)
             ]
             clear = gr.Button(texts.RESULTS_CLEAR, elem_id="results-clear", **small)
         outputs = [table, latency, rate, *files, clear]
@@ -113,15 +108,9 @@ def comparison(results: Sequence[SavedResult]) -> str:
     first = found[0]["ms"]
     rows = []
     for row in found:
-        name = html.escape(row["entry"])
+        name, ms = html.escape(row["entry"]), row["ms"]
         title = f'<th scope="row">{name}<small>{html.escape(row["result"])}</small></th>'
-        cells = (
-            f"{row['length']:,}",
-            row["steps"],
-            f"{row['ms']:.3g}",
-            f"{row['rate']:,.0f}",
-            f"{row['ms'] / first:.2f}×",
-        )
+        cells = (f"{row['length']:,}", row["steps"], f"{ms:.3g}", f"{row['rate']:,.0f}", f"{ms / first:.2f}×")
         rows.append(f"<tr>{title}{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     mixed = len({one.kind for one in results}) > 1
     return render.table(texts.RESULTS_COLUMNS, rows) + (render.note(texts.RESULTS_MIXED) if mixed else "")

@@ -36,9 +36,8 @@ class RaceTab:
 
     def build(self, player: dict[str, Any]) -> None:
         """Build the tab inside the current `gr.Blocks`. `player`: arguments that make a gr.HTML the player."""
-        gr.HTML(
-            render.lead("", f"{texts.RACE_LEAD} {where_it_runs(self.models.device)}"), apply_default_css=False
-        )
+        about = f"{texts.RACE_LEAD} {where_it_runs(self.models.device)}"
+        gr.HTML(render.lead("", about), apply_default_css=False)
         entries = self._entries()
         gr.HTML(render.note(texts.RANDOM_WEIGHTS), apply_default_css=False)
         races, settings, status = self.race.build(player, entries)

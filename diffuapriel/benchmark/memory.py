@@ -107,13 +107,12 @@ class PeakMemory:
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
         self.peak = 0
+        how = "resident memory of the process sampled every 2 ms"
         if self.device.type == "cuda":
-            self.method = "most bytes allocated on the GPU during one step, plus the weights"
+            how = "most bytes allocated on the GPU"
         elif _can_reset_peak():
-            self.method = "highest resident memory of the process during one step, plus the weights"
-        else:
-            sampled = "resident memory of the process sampled every 2 ms"
-            self.method = f"{sampled} during one step, plus the weights"
+            how = "highest resident memory of the process"
+        self.method = f"{how} during one step, plus the weights"
 
     def __enter__(self) -> PeakMemory:
         # Memory freed by the garbage collector would hide what the code takes.

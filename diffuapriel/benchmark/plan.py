@@ -6,9 +6,8 @@ FlashAttention-2.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -84,11 +83,9 @@ class BenchPlan:
     def quick(self) -> BenchPlan:
         """The same parts in a fraction of the time: fewer repeats, fewer or shorter lengths."""
         if self.device == "gpu":
-            repeats, seconds, steps = min(self.repeats, 5), min(self.seconds, 1.0), min(self.steps, 16)
-            return dataclasses.replace(
-                self, lengths=self.few_lengths(), repeats=repeats, seconds=seconds, steps=steps
-            )
-        return dataclasses.replace(
+            least = {"repeats": min(self.repeats, 5), "seconds": min(self.seconds, 1.0)}
+            return replace(self, **least, steps=min(self.steps, 16), lengths=self.few_lengths())
+        return replace(
             self,
             repeats=min(self.repeats, 3),
             lengths=tuple(n for n in self.lengths if n <= 2048),

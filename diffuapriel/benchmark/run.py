@@ -90,7 +90,9 @@ def run_bench(
                 done = Measured(round(time.perf_counter() - began, 1), code)
                 report = dataclasses.replace(report, measured={**report.measured, part: done})
                 keep(report)
-                _release_memory(bench.device)
+                gc.collect()  # what the last shape held: its graphs, its activations, the allocator's reserve
+                if bench.device.type == "cuda":
+                    torch.cuda.empty_cache()
     return report
 
 
@@ -184,10 +186,3 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return ""
-
-
-def _release_memory(device: torch.device) -> None:
-    """Free what the last shape held: its graphs, its activations, the allocator's reserve."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

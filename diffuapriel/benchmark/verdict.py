@@ -62,14 +62,12 @@ def baseline_wins(result: SweepResult, facts: Sequence[EntryFacts]) -> list[str]
             continue
         ratios = speed_ratios(result, entry.name, baseline.name)
         won = [f"{length:,}" for length, ratio in ratios.items() if ratio < 1]
+        wins = f"{baseline.name} wins against {entry.name} at"
         if won:
-            lengths = " and ".join([*([", ".join(won[:-1])] if won[:-1] else []), won[-1]])
-            most = 1 / min(ratios.values())
-            lines.append(
-                f"{baseline.name} wins against {entry.name} at {lengths} tokens, by {most:.2f}x at most."
-            )
+            lengths = " and ".join(filter(None, (", ".join(won[:-1]), won[-1])))
+            lines.append(f"{wins} {lengths} tokens, by {1 / min(ratios.values()):.2f}x at most.")
         elif ratios:
-            lines.append(f"{baseline.name} wins against {entry.name} at no measured length.")
+            lines.append(f"{wins} no measured length.")
     return lines
 
 

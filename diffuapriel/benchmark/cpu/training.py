@@ -95,13 +95,8 @@ def _plain(config: TrainConfig) -> tuple[float, list[float]]:
     with undisturbed():
         start = time.perf_counter()
         for step in range(config.steps or 0):
-            ids = corpus.batch(
-                step,
-                split="train",
-                batch_size=config.global_batch_size,
-                length=config.length,
-                seed=config.seed,
-            )
+            batch, length = config.global_batch_size, config.length
+            ids = corpus.batch(step, split="train", batch_size=batch, length=length, seed=config.seed)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(
                     step,

@@ -6,7 +6,7 @@ attention kernel takes, with a batch that fills the card; dotted, the most that 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 from diffuapriel.benchmark.format import BEST, shapes_of
@@ -28,9 +28,8 @@ def latency_curves(report: BenchReport) -> list[Curve]:
     """Milliseconds over length at batch 1, one curve per model."""
     curves = []
     for name, label in LABELS.items():
-        rows = [row for row in report.forward if (row.entry, row.batch) == (name, 1)]
-        if rows:
-            lengths, times = tuple(row.length for row in rows), tuple(row.median_ms for row in rows)
+        if points := [(r.length, r.median_ms) for r in report.forward if (r.entry, r.batch) == (name, 1)]:
+            lengths, times = zip(*points, strict=True)
             curves.append(Curve(label, lengths, times, STYLES[name]))
     return curves
 
@@ -54,35 +53,28 @@ def speed_curves(report: BenchReport) -> list[Curve]:
 
 def write_chart(report: BenchReport, file: Path) -> None:
     """Draw the chart into `file`, by its ending. Raises ValueError for another ending, or without a forward part."""
-    writers: dict[str, Callable[[BenchReport, Path], None]] = {".html": _write_html, ".png": _write_png}
-    if file.suffix not in writers:
+    if file.suffix not in (".html", ".png"):
         raise ValueError(f"the chart is {str(file)!r}; the name must end in .html or .png")
     if not report.forward:
         raise ValueError("there is no forward pass among the figures, so there is nothing to draw")
     file.parent.mkdir(parents=True, exist_ok=True)
-    writers[file.suffix](report, file)
-
-
-def _panels(report: BenchReport) -> tuple[Panel, Panel]:
+    title = f"{report.preset} on one {report.machine.device}, {report.dtype}"
     latency, speed = "Forward pass, batch 1", "Speed over DiffuTran, filling batch"
-    return (
+    panels = (
         Panel("ms", latency_curves(report), latency, hover="%{y:.4~g} ms"),
         Panel("times as long", speed_curves(report), speed, log_y=False, hover="%{y:.2f}x"),
     )
+    write = _write_html if file.suffix == ".html" else _write_png
+    write(title, panels, file)
 
 
-def _title(report: BenchReport) -> str:
-    return f"{report.preset} on one {report.machine.device}, {report.dtype}"
-
-
-def _write_html(report: BenchReport, file: Path) -> None:
+def _write_html(title: str, panels: Sequence[Panel], file: Path) -> None:
     try:
         from plotly.subplots import make_subplots
     except ImportError as error:
         raise ImportError("the HTML chart needs plotly: pip install plotly (the PNG does not)") from error
     from diffuapriel.charts.plotly import draw_panel, layout
 
-    panels = _panels(report)
     titles = [panel.title for panel in panels]
     figure = make_subplots(rows=1, cols=2, subplot_titles=titles, horizontal_spacing=0.09)
     for column, (panel, legend) in enumerate(zip(panels, ("legend", "legend2")), start=1):
@@ -90,18 +82,18 @@ def _write_html(report: BenchReport, file: Path) -> None:
     box = {"bgcolor": "rgba(255,255,255,0.8)", "yanchor": "top", "y": 0.98}
     figure.update_layout(
         **{**layout(520), "margin": {"t": 90}, "paper_bgcolor": "white"},
-        title={"text": _title(report), "x": 0.01},
+        title={"text": title, "x": 0.01},
         legend2={**box, "x": 0.56},
     )
     figure.update_layout(legend={**box, "x": 0.01, "orientation": "v"})
     figure.write_html(file, include_plotlyjs=True, full_html=True)
 
 
-def _write_png(report: BenchReport, file: Path) -> None:
+def _write_png(title: str, panels: Sequence[Panel], file: Path) -> None:
     from diffuapriel.charts.matplotlib import draw_panel, new_figure, to_png
 
     figure = new_figure(12, 4.8, dpi=150, layout="constrained")
-    figure.suptitle(_title(report), fontsize=13)
-    for axes, panel in zip(figure.subplots(1, 2), _panels(report)):
+    figure.suptitle(title, fontsize=13)
+    for axes, panel in zip(figure.subplots(1, 2), panels):
         draw_panel(axes, panel)
     file.write_bytes(to_png(figure))

@@ -45,11 +45,8 @@ class EngineEntry:
 
     name: str
     engine: Engine
+    config: ModelConfig
     weight_bytes: int
-
-    @property
-    def config(self) -> ModelConfig:
-        return self.engine.config
 
     def clear_cache(self) -> None:
         """Release the memory of the CUDA graphs recorded so far."""
@@ -66,7 +63,7 @@ def build_entry(name: str, bench: Bench) -> EngineEntry:
             if isinstance(module, Attention):
                 module.kernels = (SDPBackend.FLASH_ATTENTION,)  # type: ignore[assignment]
     engine = compile_denoiser(model, dtype=bench.plan.torch_dtype)
-    return EngineEntry(name, engine, count_bytes(model))
+    return EngineEntry(name, engine, engine.config, count_bytes(model))
 
 
 @contextmanager

@@ -11,10 +11,9 @@ tokens are the same for all entries.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from diffuapriel.config import ARCHITECTURES, PRESETS, ModelConfig, preset
 from diffuapriel.options import check_fields, option
@@ -114,12 +113,7 @@ class StudyPlan:
         return self.train_config(self.entries[0]).torch_device
 
     def train_config(
-        self,
-        entry: StudyEntry,
-        factor: float = 1.0,
-        seed: int = 0,
-        folder: str = "",
-        tokens: int | None = None,
+        self, entry: StudyEntry, factor: float = 1.0, seed: int = 0, folder: str = "", tokens: int = 0
     ) -> TrainConfig:
         """The training run of one entry at a factor of its default learning rate; `tokens` replaces the plan's."""
         architecture, tokens = entry.model.architecture, tokens or self.tokens
@@ -142,7 +136,3 @@ class StudyPlan:
             precision=self.precision,
             compile=self.compile,
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return dataclasses.asdict(self)

@@ -10,6 +10,7 @@ claims are listed beside what was found.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def text(result: dict[str, Any], picture: str = "") -> str:
 def command(plan: dict[str, Any]) -> str:
     """The command line that makes this study again: all that differs from the defaults of `StudyPlan`."""
     words = ["diffuapriel", "compare"]
-    for name, default in StudyPlan().to_dict().items():
+    for name, default in dataclasses.asdict(StudyPlan()).items():
         values, defaults = (list(v) if isinstance(v, (list, tuple)) else [v] for v in (plan[name], default))
         if values != defaults:
             words += [f"--{name.replace('_', '-')}", *(str(one) for one in values if one is not True)]

@@ -12,6 +12,7 @@ difference is known far better than either figure.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import re
@@ -53,40 +54,16 @@ def run_study(plan: StudyPlan, folder: str | Path, *, progress: bool = True) -> 
 
     Raises ValueError if the folder holds runs with other options, and what `train` raises.
     """
-    folder = Path(folder)
-    entries: list[dict[str, Any]] = []
-    for entry in plan.entries:
-        tried = try_rates(plan, entry, folder, progress=progress)
-        if tried is None:
-            return None
-        best = min(tried, key=tried.__getitem__)
-        runs = []
-        for seed in plan.seeds:
-            run = run_once(plan, entry, best, seed, folder, progress=progress)
-            if run is None:
-                return None
-            runs.append(run)
-        entries.append(
-            {
-                "name": entry.name,
-                "architecture": entry.model.architecture,
-                "parameters": entry.parameters,
-                "layers": list(entry.model.layer_kinds),
-                "rates": [
-                    {"factor": factor, "nelbo": nelbo if math.isfinite(nelbo) else None}
-                    for factor, nelbo in tried.items()
-                ],
-                "factor": best,
-                "learning_rate": plan.train_config(entry, best).peak_learning_rate,
-                "runs": runs,
-            }
-        )
+    try:
+        entries = [run_entry(plan, entry, Path(folder), progress=progress) for entry in plan.entries]
+    except Interrupted:
+        return None
     found = differences(entries)
     for run in (run for entry in entries for run in entry["runs"]):
         for name in PER_SEQUENCE:
             del run[name]
     return {
-        "plan": plan.to_dict(),
+        "plan": dataclasses.asdict(plan),
         "torch": torch.__version__,
         "machine": device_name(plan.torch_device),
         "entries": entries,
@@ -94,13 +71,29 @@ def run_study(plan: StudyPlan, folder: str | Path, *, progress: bool = True) -> 
     }
 
 
-def try_rates(
-    plan: StudyPlan, entry: StudyEntry, folder: Path, *, progress: bool
-) -> dict[float, float] | None:
-    """Validation NELBO at the end of a small budget by factor, infinite after divergence; None when interrupted.
+class Interrupted(Exception):
+    """A run ended before its last step."""
 
-    A single factor is not tried; its NELBO is infinite too.
-    """
+
+def run_entry(plan: StudyPlan, entry: StudyEntry, folder: Path, *, progress: bool) -> dict[str, Any]:
+    """One entry: the rates that were tried, the best one, and the runs with it. Raises Interrupted."""
+    tried = try_rates(plan, entry, folder, progress=progress)
+    best = min(tried, key=tried.__getitem__)
+    known = {factor: nelbo if math.isfinite(nelbo) else None for factor, nelbo in tried.items()}
+    return {
+        "name": entry.name,
+        "architecture": entry.model.architecture,
+        "parameters": entry.parameters,
+        "layers": list(entry.model.layer_kinds),
+        "rates": [{"factor": factor, "nelbo": nelbo} for factor, nelbo in known.items()],
+        "factor": best,
+        "learning_rate": plan.train_config(entry, best).peak_learning_rate,
+        "runs": [run_once(plan, entry, best, seed, folder, progress=progress) for seed in plan.seeds],
+    }
+
+
+def try_rates(plan: StudyPlan, entry: StudyEntry, folder: Path, *, progress: bool) -> dict[float, float]:
+    """Validation NELBO at the end of a small budget by factor; infinite after divergence, or with one factor."""
     if len(plan.factors) == 1:
         return {plan.factors[0]: math.inf}
     found: dict[float, float] = {}
@@ -113,7 +106,7 @@ def try_rates(
             found[factor] = math.inf
             continue
         if not result.finished:
-            return None
+            raise Interrupted
         found[factor] = result.validation.nats_per_token
     if min(found.values()) == math.inf:
         raise ValueError(
@@ -124,12 +117,12 @@ def try_rates(
 
 def run_once(
     plan: StudyPlan, entry: StudyEntry, factor: float, seed: int, folder: Path, *, progress: bool
-) -> dict[str, Any] | None:
-    """One run of the whole budget, and its scores; None when interrupted."""
+) -> dict[str, Any]:
+    """One run of the whole budget, and its scores."""
     home = folder / "run" / slug(entry.name) / str(seed)
     result = train(plan.train_config(entry, factor, seed, str(home)), progress=progress)
     if not result.finished:
-        return None
+        raise Interrupted
     asked: dict[str, Any] = {
         "sequences": plan.sequences,
         "mc_samples": plan.mc_samples,

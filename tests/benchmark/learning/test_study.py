@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -66,7 +67,7 @@ def entry(name: str, *seeds: list[float], factor: float = 1.0) -> dict[str, Any]
 
 def result(*entries: dict[str, Any]) -> dict[str, Any]:
     return {
-        "plan": StudyPlan(seeds=(0, 1)).to_dict(),
+        "plan": asdict(StudyPlan(seeds=(0, 1))),
         "torch": "2.13.0",
         "machine": "cpu",
         "entries": list(entries),
@@ -145,10 +146,10 @@ def test_a_curve_has_the_same_points_whether_its_run_was_interrupted_or_not(tmp_
 
 def test_the_command_in_the_report_asks_for_the_same_plan() -> None:
     plan = StudyPlan(**{**QUICK, "study": "placement", "compile": True})
-    words = command_line(json.loads(json.dumps(plan.to_dict()))).split()
+    words = command_line(json.loads(json.dumps(asdict(plan)))).split()
     args = build_parser().parse_args(words[1:])
     assert command.plan_of(args) == plan
-    assert command_line(StudyPlan().to_dict()) == "diffuapriel compare"
+    assert command_line(asdict(StudyPlan())) == "diffuapriel compare"
 
 
 @pytest.fixture(scope="session")
