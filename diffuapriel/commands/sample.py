@@ -59,6 +59,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_argument(holes, option["strategy"])
     add_argument(holes, option["steps"], default=128)
     add_argument(holes, option["block_length"], help=BLOCK_LENGTH_HELP)
+    add_argument(holes, option["block_start"])
     add_argument(holes, option["threshold"])
     add_argument(holes, option["remask_cap"])
     add_argument(holes, options_of(TrainConfig)["schedule"])

@@ -26,6 +26,7 @@ RENAMED_STRATEGIES = {"confidence": "low_confidence", "remask": "remdm"}  # olde
 # that often leave gaps no text fits.
 BLOCKWISE = ("low_confidence", "entropy", "margin", "random", "threshold")
 DEFAULT_BLOCK_LENGTH = 16
+BLOCK_STARTS = ("prompt", "zero")
 BLOCK_LENGTH_HELP = (
     "fill blocks of N tokens from left to right, 0: all at once; default: 16 for low_confidence, else 0"
 )
@@ -39,8 +40,13 @@ class SamplerConfig:
     """How a canvas is filled.
 
     The strategies are described in strategies.py. `threshold` makes as many denoiser calls as it needs and
-    `first_hitting` exactly one per masked position; both ignore `steps`. `block_length` is LLaDA's semi-autoregressive
-    remasking (arXiv:2502.09992). Same seed, same options and same denoiser give the same trace.
+    `first_hitting` exactly one per masked position; both ignore `steps`. Same seed, same options and same denoiser
+    give the same trace.
+
+    `block_length` is LLaDA's semi-autoregressive remasking (arXiv:2502.09992). A block is full before the next one
+    begins, and no step crosses a border, so each block needs a step at least: with fewer steps than blocks there is
+    one step per block. The first block begins at the end of the prompt, the leading fixed positions (`block_start`
+    "prompt", as in LLaDA), or at position 0 ("zero").
 
     Raises ValueError for a value out of range and TypeError for a wrong type, naming the option, the value and what is
     permitted.
@@ -55,6 +61,11 @@ class SamplerConfig:
     steps: int = option(32, least=1, most=MAX_STEPS, help="maximum number of denoiser calls")
     block_length: int | None = option(
         None, least=1, most=MAX_STEPS, help="fill blocks of N tokens from left to right; none: all at once"
+    )
+    block_start: str = option(
+        "prompt",
+        choices=BLOCK_STARTS,
+        help="where the first block begins: at the end of the leading given tokens, or at position zero",
     )
     temperature: float = option(1.0, least=0, most=100, help="0 takes the most probable token")
     top_k: int | None = option(None, least=1, help="draw from the N most probable tokens only")
@@ -80,13 +91,17 @@ class SamplerConfig:
                 f"permitted: None, or one of the strategies {', '.join(BLOCKWISE)}"
             )
 
-    def max_calls(self, masked: int) -> int:
-        """The maximum number of denoiser calls for `masked` positions: the end of a progress bar."""
+    def max_calls(self, masked: int, length: int | None = None) -> int:
+        """The maximum number of denoiser calls for `masked` positions: the end of a progress bar.
+
+        length: of the canvas; by default `masked`. It matters with blocks only, as each takes a call.
+        """
         if self.strategy in ("ancestral", "remdm"):
             return self.steps if masked else 0
         if self.strategy in ("threshold", "first_hitting"):
             return masked
-        return min(self.steps, masked)
+        blocks = -(-(length or masked) // self.block_length) if self.block_length else 1
+        return min(max(self.steps, blocks), masked)
 
 
 def resolve_block_length(strategy: str, block_length: int | None) -> int | None:

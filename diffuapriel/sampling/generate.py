@@ -41,7 +41,14 @@ from diffuapriel.sampling import scores as head_scores
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.state import State, masked_share
-from diffuapriel.sampling.strategies import SELECTORS, Selection, num_transfer_tokens
+from diffuapriel.sampling.strategies import (
+    SELECTORS,
+    Selection,
+    block_numbers,
+    count_by_block,
+    first_block,
+    num_transfer_tokens,
+)
 from diffuapriel.sampling.tokens import Noise, centered, invalid_logits, pick, weights_
 
 if TYPE_CHECKING:
@@ -165,6 +172,7 @@ class GenerationPlan:
         tables: the inputs of each call by name, S rows each:
             sigma (S, B) float32, the noise level;
             num_transfer_tokens (S, B) int64, how many positions to reveal in each text [SCORED];
+            first_block (S, B) int64, where the first block begins, the same at each call [SCORED, with blocks];
             indices (S, k) int64, the positions to reveal, and uniform (S, k) float64, to draw their tokens
             [FIXED_ORDER];
             remasked (S, r) int64, the indices that return to [MASK] before the call [FIXED_ORDER; r is 0 except for
@@ -188,18 +196,21 @@ def plan_generation(sampler: Sampler, state: State) -> GenerationPlan:
 
 
 def _plan_scored(sampler: Sampler, state: State) -> GenerationPlan:
-    texts, length = state.ids.shape
-    masked, free = state.masked.sum(1), np.maximum(1, (~state.fixed).sum(1))
+    config, (texts, length) = sampler.config, state.ids.shape
+    numbers = block_numbers(config, state.fixed)
+    masked, free = (count_by_block(where, numbers) for where in (state.masked, ~state.fixed))  # (B, blocks)
     total, steps, levels, counts = int(masked.sum()), [], [], []
     while masked.any():
         steps.append(state.step + len(steps))
-        levels.append(masked / free)
-        counts.append(num_transfer_tokens(masked, max(1, sampler.config.steps - steps[-1])))
-        masked = masked - counts[-1]
+        levels.append(masked.sum(1) / np.maximum(1, free.sum(1)))
+        counts.append(num_transfer_tokens(masked, free, steps[-1], config.steps))
+        masked[np.arange(texts), (masked > 0).argmax(1)] -= counts[-1]
     sigma = sampler.sigma(np.reshape(levels, (-1, texts)), state.fixed)
     table = np.array(counts, dtype=np.int64)
     most = int(table.max(initial=0))
     tables = {"sigma": sigma, "num_transfer_tokens": table}
+    if config.block_length is not None:
+        tables["first_block"] = np.tile(first_block(config, state.fixed), (len(steps), 1))
     return GenerationPlan(steps, tables, min(rounded(total), texts * length), min(rounded(most), length))
 
 
@@ -419,9 +430,8 @@ class ScoredGraph(GenerationGraph):
         by_index = by_index[:-1].view(self.batch, self.length)
         order = by_index.sort(dim=1, descending=True, stable=True).indices
         if self.config.block_length is not None:
-            block = torch.where(
-                self.ids == self.mask_id, self.positions // self.config.block_length, self.length
-            )
+            place = (self.positions - self.inputs["first_block"][:, None]).clamp(min=0)
+            block = torch.where(self.ids == self.mask_id, place // self.config.block_length, self.length)
             order = order.gather(1, block.gather(1, order).sort(dim=1, stable=True).indices)
         order = order[:, : self.max_revealed]  # (batch, max_revealed)
         rank = torch.arange(self.max_revealed, device=self.device)

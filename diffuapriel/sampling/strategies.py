@@ -48,9 +48,7 @@ class StrategyInput:
     @property
     def blocks(self) -> Ints:
         """(B, L) the block number of each masked position (0 without `block_length`), L elsewhere."""
-        length = self.masked.shape[1]
-        block = np.arange(length) // (self.config.block_length or length)
-        return np.where(self.masked, block, length)
+        return np.where(self.masked, block_numbers(self.config, self.state.fixed), self.masked.shape[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,21 +160,64 @@ SELECTORS: dict[str, Callable[[StrategyInput], Selection]] = {
 ON_SCHEDULE = ("ancestral", "remdm")  # time is the schedule's, not the masked share
 
 
-def num_transfer_tokens(masked: Ints, steps_left: int) -> Ints:
-    """(B,) how many of `masked` (B,) positions to reveal now: masked / steps left, rounded up.
+def block_numbers(config: SamplerConfig, fixed: Bools) -> Ints:
+    """(B, L) the block of each position of canvases fixed at `fixed` (B, L), from 0; all 0 without `block_length`."""
+    rows, length = fixed.shape
+    if config.block_length is None:
+        return np.zeros((rows, length), dtype=np.int64)
+    return np.maximum(0, np.arange(length) - first_block(config, fixed)[:, None]) // config.block_length
 
-    Rounding up at every step equals LLaDA's "remainder in the early steps" and needs no memory: it stays right when a
-    person clears a token half way.
+
+def first_block(config: SamplerConfig, fixed: Bools) -> Ints:
+    """(B,) where the first block begins: behind the leading fixed positions, or at 0."""
+    if config.block_start == "zero":
+        return np.zeros(len(fixed), dtype=np.int64)
+    return np.logical_and.accumulate(fixed, axis=1).sum(1)
+
+
+def count_by_block(where: Bools, numbers: Ints) -> Ints:
+    """(B, blocks) how many positions of `where` (B, L) each block has."""
+    return (where[:, :, None] & (numbers[:, :, None] == np.arange(numbers.max(initial=0) + 1))).sum(1)
+
+
+def num_transfer_tokens(masked: Ints, free: Ints, step: int, steps: int) -> Ints:
+    """(B,) how many positions to reveal at `step` (from 0) of `steps`, all in the first block with masks.
+
+    masked, free: (B, blocks) masked and not fixed positions of each block. The steps are divided among the blocks by
+    their free positions, at least one for each. A block reveals masks / steps left, rounded up: LLaDA's "remainder
+    in the early steps". This needs no memory, so it stays right when a person clears a token half way; a block whose
+    steps are over gets its share of those that are left.
     """
-    return -(-masked // steps_left)
+    rows, current = np.arange(len(masked)), (masked > 0).argmax(1)
+    here, total = masked[rows, current], masked.sum(1)
+    left = _block_ends(free, steps)[rows, current] - step
+    share = (steps - step) * here // np.maximum(1, total)
+    return -(-here // np.maximum(1, np.where(left > 0, left, share)))
+
+
+def _block_ends(free: Ints, steps: int) -> Ints:
+    """(B, blocks) the step before which each block is full: increasing over the blocks with free positions."""
+    used = free > 0
+    number = used.cumsum(1)  # of this block among those, from 1
+    last = np.maximum(steps - (number[:, -1:] - number), number)  # a step for each block behind it
+    ends = np.rint(steps * free.cumsum(1) / np.maximum(1, free.sum(1, keepdims=True))).astype(np.int64)
+    # At least one step more than the block before: ends - number must not fall.
+    ends = np.maximum.accumulate(np.where(used, ends - number, 0), axis=1).clip(min=0) + number
+    return np.minimum(ends, last)
 
 
 def _by_score(step: StrategyInput, scores: Floats) -> Selection:
-    """The step's number of positions, block by block, best scores first."""
+    """The step's number of positions of the first block that has masks, best scores first."""
+    numbers = block_numbers(step.config, step.state.fixed)
+    counts = num_transfer_tokens(
+        count_by_block(step.masked, numbers),
+        count_by_block(~step.state.fixed, numbers),
+        step.state.step,
+        step.config.steps,
+    )
     blocks = step.blocks
-    reveal = _best(scores, num_transfer_tokens(step.masked.sum(1), step.steps_left), blocks)
-    last = np.where(reveal, blocks, -1).max(1, keepdims=True)
-    return Selection(reveal, scores, candidates=step.masked & (blocks <= last))
+    candidates = step.masked & (blocks == blocks.min(1, keepdims=True))
+    return Selection(_best(scores, counts, blocks), scores, candidates=candidates)
 
 
 def _grid(step: StrategyInput) -> Floats:

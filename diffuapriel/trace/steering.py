@@ -97,7 +97,7 @@ class SteeredGeneration:
     def planned_steps(self) -> int:
         """The number of changes at the end of the run, without further edits."""
         left = replace(self.config, steps=max(1, self.steps - self.state.step))
-        return len(self) + left.max_calls(int(self.state.masked.sum()))
+        return len(self) + left.max_calls(int(self.state.masked.sum()), self.state.ids.shape[1])
 
     def advance(self, denoiser: DenoiserFunction) -> StepFrame:
         """One denoiser call and one step. Raises ValueError if no step is left."""
@@ -302,6 +302,7 @@ class SteeredGeneration:
         """A recorded run, ready to continue. Raises ValueError or TypeError if its options are not a sampler's."""
         names = {field.name for field in dataclasses.fields(SamplerConfig)}
         options: dict[str, Any] = {name: value for name, value in trace.meta.items() if name in names}
+        options.setdefault("block_start", "zero")  # where blocks began before this was an option
         ids = torch.tensor(trace.frames[0].ids, dtype=torch.int64)
         canvas = Canvas(ids, torch.tensor(trace.fixed), trace.mask_id)
         run = cls(canvas.to(device), SamplerConfig(**options), schedule)

@@ -12,7 +12,7 @@ from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.sampling import scores as head_scores
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.config import STRATEGIES, SamplerConfig
+from diffuapriel.sampling.config import BLOCK_STARTS, STRATEGIES, SamplerConfig
 from diffuapriel.sampling.generate import (
     FIXED_ORDER,
     SCORED,
@@ -73,11 +73,13 @@ def test_drawn_text_is_that_of_the_plain_path(strategy, options):
     assert torch.equal(fast(s, denoiser, ids, first_row=7), generate(s, denoiser, ids, first_row=7))
 
 
+@pytest.mark.parametrize("block_start", BLOCK_STARTS)
 @pytest.mark.parametrize("block_length", [1, 5, 40])
 @pytest.mark.parametrize("strategy", ["random", *SCORED])
-def test_blocks_are_filled_in_the_order_of_the_plain_path(strategy, block_length):
+def test_blocks_are_filled_in_the_order_of_the_plain_path(strategy, block_length, block_start):
     denoiser, ids = ExactHead(M + 1, 19), holes(5, 19, M)
-    s = of(strategy, steps=6, seed=11, block_length=block_length)
+    ids[1:, 0], ids[2:, 1:3] = 2, 3  # prompts of several lengths
+    s = of(strategy, steps=6, seed=11, block_length=block_length, block_start=block_start)
     assert torch.equal(fast(s, denoiser, ids), generate(s, denoiser, ids))
 
 

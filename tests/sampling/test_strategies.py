@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from diffuapriel.config import SCHEDULES
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.config import BLOCKWISE, STRATEGIES, SamplerConfig
+from diffuapriel.sampling.config import BLOCK_STARTS, BLOCKWISE, STRATEGIES, SamplerConfig
 from diffuapriel.sampling.sampler import Sampler
+from diffuapriel.sampling.strategies import num_transfer_tokens
 from tests.sampling.models import Letters, Recorded, fixed_logits, untimed
 
 DETERMINISTIC = ("low_confidence", "entropy", "margin", "threshold")
@@ -50,6 +51,7 @@ def situations(draw):
         strategy=strategy,
         steps=draw(st.integers(1, 14)),
         block_length=draw(st.none() | st.integers(1, 12)) if strategy in BLOCKWISE else None,
+        block_start=draw(st.sampled_from(BLOCK_STARTS)),
         temperature=draw(st.sampled_from([0.0, 0.3, 1.0, 100.0])),
         top_k=draw(st.none() | st.integers(1, 8)),
         top_p=draw(st.none() | st.sampled_from([1e-9, 0.5, 1.0])),
@@ -73,7 +75,7 @@ def test_every_run_ends_without_masks_within_its_bound_and_keeps_what_is_given(s
     mask_id, masks = canvas.mask_id, int(canvas.masked.sum())
 
     assert mask_id not in frames[-1].ids
-    assert frames[-1].nfe == len(denoiser.asked) <= config.max_calls(masks)
+    assert frames[-1].nfe == len(denoiser.asked) <= config.max_calls(masks, len(canvas))
     assert len(frames) - 1 <= max(config.steps, masks)
     for before, now in itertools.pairwise(frames):
         assert now.step == before.step + 1 and 0 <= now.t <= before.t <= 1
@@ -104,15 +106,86 @@ def test_the_head_is_asked_for_masked_positions_only(strategy):
         assert positions[0].tolist() == [i == canvas.mask_id for i in frame.ids]
 
 
+@pytest.mark.parametrize(("block_start", "begin"), [("prompt", 2), ("zero", 0)])
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 30])
 @pytest.mark.parametrize("strategy", BLOCKWISE)
-def test_a_block_is_full_before_the_next_begins_and_the_best_of_it_go_first(strategy):
-    config = SamplerConfig(strategy, steps=7, block_length=4, threshold=0.5)
+def test_a_block_is_full_before_the_next_begins_and_no_step_crosses_a_border(
+    strategy, steps, block_start, begin
+):
+    config = SamplerConfig(strategy, steps=steps, block_length=4, block_start=block_start, threshold=0.5)
     canvas = Canvas.from_text("ab[MASK:9]c", Letters())
-    for before, now in itertools.pairwise(run(config, fixed_logits(12, 8), canvas)):
+    frames = run(config, fixed_logits(12, 8), canvas)
+    for before, now in itertools.pairwise(frames):
         masked = [p for p, token in enumerate(before.ids) if token == canvas.mask_id]
-        first, last = masked[0] // 4, max(now.revealed) // 4
-        between = [p for p in masked if first <= p // 4 < last]
-        assert set(between) <= set(now.revealed) and (strategy != "threshold" or first == last)
+        assert {(p - begin) // 4 for p in now.revealed} == {(masked[0] - begin) // 4}
+    if strategy != "threshold":
+        assert len(frames) - 1 <= max(steps, 3) and (steps > 9 or len(frames) - 1 == max(steps, 3))
+
+
+def llada(logits, prompt: list[int], gen_length: int, block_length: int, steps: int, mask_id: int):
+    """`generate` of LLaDA's generate.py at temperature 0 with low_confidence remasking; the ids after each step."""
+    x = torch.full((1, len(prompt) + gen_length), mask_id)
+    x[0, : len(prompt)] = torch.tensor(prompt)
+    num_blocks = gen_length // block_length
+    assert gen_length % block_length == 0 and steps % num_blocks == 0
+    steps //= num_blocks
+    for num_block in range(num_blocks):
+        start, end = (len(prompt) + (num_block + i) * block_length for i in (0, 1))
+        mask_num = int((x[:, start:end] == mask_id).sum())
+        num_transfer_tokens = [mask_num // steps + (i < mask_num % steps) for i in range(steps)]
+        for i in range(steps):
+            mask_index = x == mask_id
+            p = logits(x)[..., :mask_id].double().softmax(-1)
+            x0 = p.argmax(-1)
+            x0_p = p.gather(-1, x0[..., None]).squeeze(-1)
+            x0_p[:, end:] = -torch.inf
+            x0 = torch.where(mask_index, x0, x)
+            confidence = torch.where(mask_index, x0_p, -torch.inf)
+            _, select_index = torch.topk(confidence[0], k=num_transfer_tokens[i])
+            x[0, select_index] = x0[0, select_index]
+            yield tuple(x[0].tolist())
+
+
+@pytest.mark.parametrize("prompt", [0, 1, 5])
+@pytest.mark.parametrize(
+    ("gen_length", "block_length", "steps"),
+    [(12, 4, 12), (12, 4, 6), (12, 4, 3), (12, 3, 8), (14, 7, 10), (16, 16, 11), (22, 11, 14), (30, 10, 21)],
+)
+def test_blocks_are_filled_step_by_step_as_llada_fills_them(prompt, gen_length, block_length, steps):
+    mask_id, length = 7, prompt + gen_length
+    weight = torch.randn(length, 8, length, 8, generator=torch.Generator().manual_seed(steps))
+
+    def logits(ids: torch.Tensor) -> torch.Tensor:  # every answer depends on every token
+        return torch.einsum("blk,lkme->bme", torch.nn.functional.one_hot(ids, 8).float(), weight)
+
+    given_ids = [i % 7 for i in range(prompt)]
+    ids = torch.tensor([*given_ids, *[mask_id] * gen_length])
+    config = SamplerConfig("low_confidence", steps=steps, block_length=block_length, temperature=0.0)
+    frames = run(config, Recorded(logits), Canvas(ids, ids != mask_id, mask_id))
+    expected = list(llada(logits, given_ids, gen_length, block_length, steps, mask_id))
+    assert [frame.ids for frame in frames[1:]] == expected
+
+
+@given(
+    st.lists(st.integers(0, 9), min_size=1, max_size=7).filter(any), st.integers(1, 40), st.integers(0, 2**32)
+)
+@settings(max_examples=200, deadline=None)
+def test_the_steps_of_blocks_add_up_whatever_their_sizes(sizes, steps, seed):
+    """Every step reveals something, and all is full after `steps`, or after a step per block if these are more."""
+    free = np.array([sizes])
+    masked, used = free.copy(), 0
+    while masked.any():
+        count = num_transfer_tokens(masked, free, used, steps)[0]
+        current = int((masked[0] > 0).argmax())
+        assert 1 <= count <= masked[0, current]
+        masked[0, current] -= count
+        used += 1
+    assert used <= max(steps, sum(size > 0 for size in sizes))
+
+
+def test_a_person_who_clears_a_finished_block_does_not_have_it_filled_at_once():
+    masked, free = np.array([[4, 0, 4]]), np.array([[4, 4, 4]])
+    assert num_transfer_tokens(masked, free, step=8, steps=12).tolist() == [2]  # two of the four steps left
 
 
 def test_blocks_change_the_order_and_a_block_as_long_as_the_canvas_changes_nothing():

@@ -186,6 +186,15 @@ def test_a_steered_trace_is_saved_loaded_and_gone_on_with():
     assert (finish(taken_up).state.ids == finish(run).state.ids).all()
 
 
+def test_a_trace_from_before_block_start_goes_on_in_blocks_from_zero():
+    run = steered(strategy="low_confidence", text="Mia", block_length=4)
+    run.advance(denoiser)
+    trace = run.trace(TOKENIZER, model="toy")
+    assert SteeredGeneration.from_trace(trace, SCHEDULE).config.block_start == "prompt"
+    del trace.meta["block_start"]
+    assert SteeredGeneration.from_trace(trace, SCHEDULE).config.block_start == "zero"
+
+
 @pytest.mark.parametrize("positions", [[], [-1], [12], [0, 99]])
 def test_positions_outside_the_canvas_are_refused(positions):
     for edit in (steered().mask, steered(text="Mia").pin):
