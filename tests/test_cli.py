@@ -246,6 +246,7 @@ def test_every_option_reaches_the_sampler(run: Run, checkpoint: str, tmp_path: P
         "strategy": "threshold",
         "steps": 3,
         "block_length": 4,
+        "block_start": "zero",
         "temperature": 0.5,
         "top_k": 7,
         "top_p": 0.9,

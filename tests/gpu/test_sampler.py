@@ -9,7 +9,7 @@ from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.model.engine import compile_denoiser
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.config import SamplerConfig
+from diffuapriel.sampling.config import BLOCK_STARTS, SamplerConfig
 from diffuapriel.sampling.generate import (
     FIXED_ORDER,
     SCORED,
@@ -100,6 +100,18 @@ def test_exact_logits_give_the_text_of_the_plain_path(dtype, strategy, options):
     s = of(strategy, steps=9, seed=1, **options)
     assert unsupported_reason(s.config, denoiser, ids.device) is None
     assert torch.equal(generate(s, denoiser, ids), plain(s, denoiser, ids))
+
+
+@pytest.mark.parametrize("block_start", BLOCK_STARTS)
+@pytest.mark.parametrize("strategy", ["random", *SCORED])
+def test_blocks_are_filled_in_the_order_of_the_plain_path(strategy, block_start):
+    """Also by a graph that was captured for prompts of other lengths."""
+    denoiser = ExactHead(M + 1, 33).to("cuda")
+    for prompt in (0, 3, 7):
+        ids = holes(6, 33, M).cuda()
+        ids[1:, :prompt] = 2
+        s = of(strategy, steps=9, seed=11, block_length=5, block_start=block_start)
+        assert torch.equal(generate(s, denoiser, ids), plain(s, denoiser, ids))
 
 
 @pytest.mark.parametrize("strategy", FAST)
