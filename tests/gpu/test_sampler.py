@@ -106,7 +106,7 @@ def test_exact_logits_give_the_text_of_the_plain_path(dtype, strategy, options):
 @pytest.mark.parametrize("strategy", ["random", *SCORED])
 def test_blocks_are_filled_in_the_order_of_the_plain_path(strategy, block_start):
     """Also by a graph that was captured for prompts of other lengths."""
-    denoiser = ExactHead(M + 1, 33).to("cuda")
+    denoiser = ExactHead(M + 1, 33, d_model=32, device="cuda")
     for prompt in (0, 3, 7):
         ids = holes(6, 33, M).cuda()
         ids[1:, :prompt] = 2
