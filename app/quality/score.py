@@ -104,15 +104,8 @@ def player_message(score: TextScore, asked: ScoreRequest, tokenizer: Tokenizer) 
         "ms": 0.0,
         "nfe": 0,
     }  # no token stands out as new
-    start = StepFrame(
-        step=0,
-        t=1.0,
-        ids=(tokenizer.mask_id,) * length,
-        confidence=(None,) * length,
-        entropy=(None,) * length,
-        top_k={},
-        **shared,
-    )
+    masks, unknown = (tokenizer.mask_id,) * length, (None,) * length
+    start = StepFrame(step=0, t=1.0, ids=masks, confidence=unknown, entropy=unknown, top_k={}, **shared)
     end = StepFrame(
         step=1,
         t=0.0,

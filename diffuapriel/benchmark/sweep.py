@@ -74,11 +74,10 @@ def crossover(a: str, a_ms: dict[int, float], b: str, b_ms: dict[int, float]) ->
             return Crossover(a, b, length, ms, above, message)
     lengths = list(gaps)
     span = f", {lengths[0]:,} to {lengths[-1]:,}" if len(lengths) > 1 else f" ({lengths[0]:,})"
-    if not any(gaps.values()):
-        message = f"{a} and {b} are equally fast at every length measured{span}."
-        return Crossover(a, b, None, None, None, message)
-    winner = a if max(gaps.values(), key=abs) < 0 else b
-    message = f"{winner} is faster at every length measured{span}; the curves do not cross."
+    winner, message = None, f"{a} and {b} are equally fast at every length measured{span}."
+    if any(gaps.values()):
+        winner = a if max(gaps.values(), key=abs) < 0 else b
+        message = f"{winner} is faster at every length measured{span}; the curves do not cross."
     return Crossover(a, b, None, None, winner, message)
 
 
