@@ -209,9 +209,7 @@ def cpu_wheels() -> list[str]:
     """
     if not sys.platform.startswith("linux") or has_gpu():
         return []
-    configured = subprocess.run(
-        [PYTHON, "-m", "pip", "config", "list"], capture_output=True, text=True
-    ).stdout
+    configured = subprocess.run([PYTHON, "-m", "pip", "config", "list"], capture_output=True, text=True).stdout
     chosen = re.search(r"(index-url|find-links|no-index)=", configured)
     return [] if chosen else ["--extra-index-url", CPU_WHEELS]
 
@@ -283,9 +281,7 @@ def add_kernels() -> None:
     """Install mamba-ssm as pure Python (its Triton kernels need no build) and compile causal-conv1d if possible."""
     require_cuda("gpu")
     lines = (ROOT / "requirements-gpu.txt").read_text(encoding="utf-8").splitlines()
-    kernels = {
-        line.partition("==")[0]: line for line in lines if line.startswith(("mamba-ssm", "causal-conv1d"))
-    }
+    kernels = {line.partition("==")[0]: line for line in lines if line.startswith(("mamba-ssm", "causal-conv1d"))}
     pip("install", *(line for line in lines if line and line[0] != "#" and line not in kernels.values()))
     unbuilt = ("--no-deps", "--no-build-isolation")
     pip("install", *unbuilt, kernels["mamba-ssm"], MAMBA_SKIP_CUDA_BUILD="TRUE", MAMBA_FORCE_BUILD="TRUE")
@@ -304,9 +300,7 @@ def add_kernels() -> None:
 
 def build_causal_conv1d(requirement: str) -> None:
     """Compile it for the cards of this machine. RuntimeError without nvcc."""
-    if not answers(
-        "import sys; from torch.utils.cpp_extension import CUDA_HOME; sys.exit(CUDA_HOME is None)"
-    ):
+    if not answers("import sys; from torch.utils.cpp_extension import CUDA_HOME; sys.exit(CUDA_HOME is None)"):
         raise RuntimeError("there is no nvcc (the CUDA toolkit) to compile causal-conv1d with")
     print("start.py gpu: compiling causal-conv1d for this GPU, about five minutes.", flush=True)
     with tempfile.TemporaryDirectory() as name:
@@ -350,9 +344,7 @@ def become(*arguments: str) -> None:
         os.execv(command[0], command)
     child = subprocess.Popen(command)  # on Windows the shell would not wait for a replaced process
     while child.returncode is None:
-        with contextlib.suppress(
-            KeyboardInterrupt
-        ):  # Ctrl-C reaches the child too, which ends when it is ready
+        with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C reaches the child too, which ends when it is ready
             child.wait()
     sys.exit(child.returncode)
 
@@ -361,8 +353,6 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except subprocess.CalledProcessError as failed:
-        sys.exit(
-            f"start.py: this command failed: {subprocess.list2cmdline([str(part) for part in failed.cmd])}"
-        )
+        sys.exit(f"start.py: this command failed: {subprocess.list2cmdline([str(part) for part in failed.cmd])}")
     except KeyboardInterrupt:
         sys.exit(130)

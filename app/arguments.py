@@ -44,9 +44,7 @@ class Options:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        description="Serve the DiffuApriel app: watch a model write, and race models."
-    )
+    made = argparse.ArgumentParser(description="Serve the DiffuApriel app: watch a model write, and race models.")
     add = made.add_argument
     add(
         "--checkpoint",
@@ -95,9 +93,7 @@ def read_options(arguments: Sequence[str] | None = None) -> Options:
             f"{AUTH_VARIABLE}=user:password; or leave --host out to serve this machine alone"
         )
     if given.mcp and auth is not None:  # Gradio's MCP server would let visitors in without it
-        raise ValueError(
-            "--mcp cannot ask for a password: leave --auth out, and it serves this machine alone"
-        )
+        raise ValueError("--mcp cannot ask for a password: leave --auth out, and it serves this machine alone")
     if given.mcp and importlib.util.find_spec("mcp") is None:
         raise ValueError("--mcp needs the package mcp, which is not installed: pip install 'gradio[mcp]'")
     table(given.language)
@@ -126,9 +122,7 @@ def read_auth(argument: str | None, variable: str | None) -> tuple[str, str] | N
         return None
     user, colon, password = (given or "").partition(":")
     if not (user and colon and password):
-        raise ValueError(
-            f"{name} is not of the form user:password; both are required, with a colon between them"
-        )
+        raise ValueError(f"{name} is not of the form user:password; both are required, with a colon between them")
     return user, password
 
 

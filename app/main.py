@@ -54,9 +54,7 @@ def build(models: Models, limits: Limits | None = None) -> gr.Blocks:
             stops.stop(request.session_hash)
             stops.clear(request.session_hash)
 
-    with gr.Blocks(
-        title=texts.TITLE, analytics_enabled=False, delete_cache=(CACHE_SECONDS, CACHE_SECONDS)
-    ) as page:
+    with gr.Blocks(title=texts.TITLE, analytics_enabled=False, delete_cache=(CACHE_SECONDS, CACHE_SECONDS)) as page:
         gr.HTML(
             f'<header class="da-hero"><h1>{texts.TITLE}</h1><p>{texts.SENTENCE}</p></header>',
             apply_default_css=False,

@@ -117,9 +117,7 @@ def save_checkpoint(
     replace_folder(folder, write)
 
 
-def load_checkpoint(
-    name_or_path: str | Path, *, device: str | torch.device = "cpu"
-) -> tuple[Denoiser, Tokenizer]:
+def load_checkpoint(name_or_path: str | Path, *, device: str | torch.device = "cpu") -> tuple[Denoiser, Tokenizer]:
     """The denoiser (float32, in evaluation mode, on `device`) and the tokenizer of a checkpoint.
 
     name_or_path: a bundled name (see `bundled()`), a folder, or the id of a model on the Hugging Face Hub.
@@ -148,9 +146,7 @@ def inspect_checkpoint(name_or_path: str | Path, **hub_options: Any) -> Checkpoi
     if document.get("model_type") != MODEL_TYPE:
         kind = document.get("model_type") or document.get("architectures") or "nothing"
         whose = f"{repository}: " if repository else ""
-        raise ValueError(
-            f"{whose}{file} belongs to another architecture: model_type is {kind!r}, not {MODEL_TYPE!r}"
-        )
+        raise ValueError(f"{whose}{file} belongs to another architecture: model_type is {kind!r}, not {MODEL_TYPE!r}")
     if document.get("format_version") != FORMAT_VERSION:
         version = document.get("format_version")
         raise ValueError(f"{file} has format_version {version!r}; this package reads {FORMAT_VERSION}")
@@ -243,9 +239,7 @@ def _refuse_to_replace(folder: Path) -> None:
     held = sorted(folder.iterdir()) if folder.exists() else []
     foreign = [path.name for path in held if path.is_dir() or path.suffix not in SUFFIXES]
     if foreign:
-        raise ValueError(
-            f"{folder} contains {foreign[0]!r}, which a save would delete; choose another folder"
-        )
+        raise ValueError(f"{folder} contains {foreign[0]!r}, which a save would delete; choose another folder")
 
 
 def _refuse_keys(where: str, what: str, found: Iterable[str], expected: Iterable[str]) -> None:

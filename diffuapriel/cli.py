@@ -82,9 +82,7 @@ def build_parser() -> Parser:
             description=f"{text}\n\n{description.strip()}",
             epilog=f"examples:\n{examples}",
         )
-        subparser.add_argument(
-            "--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks"
-        )
+        subparser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
         command.add(subparser)
     return parser
 

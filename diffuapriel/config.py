@@ -64,22 +64,14 @@ class ModelConfig:
         except TypeError as error:
             raise ValueError(str(error)) from None
         if self.vocab_size < 3:
-            raise ValueError(
-                f"vocab_size is {self.vocab_size}; it needs one token, <|endoftext|> and [MASK]: 3"
-            )
+            raise ValueError(f"vocab_size is {self.vocab_size}; it needs one token, <|endoftext|> and [MASK]: 3")
         if self.attention_headdim % 2:
-            raise ValueError(
-                f"attention_headdim is {self.attention_headdim}; RoPE rotates pairs, so it must be even"
-            )
+            raise ValueError(f"attention_headdim is {self.attention_headdim}; RoPE rotates pairs, so it must be even")
         if "attention" in self.layer_kinds and self.d_model % self.attention_headdim:
-            raise ValueError(
-                f"d_model {self.d_model} is not a multiple of attention_headdim {self.attention_headdim}"
-            )
+            raise ValueError(f"d_model {self.d_model} is not a multiple of attention_headdim {self.attention_headdim}")
         if "mamba" in self.layer_kinds:
             if self.d_inner % self.headdim:
-                raise ValueError(
-                    f"d_model x expand = {self.d_inner} is not a multiple of headdim {self.headdim}"
-                )
+                raise ValueError(f"d_model x expand = {self.d_inner} is not a multiple of headdim {self.headdim}")
             if self.n_heads % self.n_groups:
                 raise ValueError(f"{self.n_heads} Mamba heads do not split into n_groups = {self.n_groups}")
 

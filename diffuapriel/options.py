@@ -168,9 +168,7 @@ def add_argument(parser: Any, declared: Option, **changes: Any) -> None:
         told["help"] += f" (default: {declared.default})"
     parser.add_argument(flag, **told)
     if declared.flags:
-        parser.add_argument(
-            *declared.flags, **{**told, "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
-        )
+        parser.add_argument(*declared.flags, **{**told, "default": argparse.SUPPRESS, "help": argparse.SUPPRESS})
 
 
 def _written(bound: float | None) -> str:

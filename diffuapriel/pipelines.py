@@ -167,10 +167,7 @@ class TextDiffusionPipeline:
         self.interrupt = False
         if callback_on_step_end is None and not return_trace:
             return TextDiffusionOutput([self._text(ids) for ids in self._generate(sampler, canvases)])
-        runs = [
-            self._stream(sampler, canvas, index, callback_on_step_end)
-            for index, canvas in enumerate(canvases)
-        ]
+        runs = [self._stream(sampler, canvas, index, callback_on_step_end) for index, canvas in enumerate(canvases)]
         results = [self._text(list(frames[-1].ids)) for frames in runs]
         if not return_trace:
             return TextDiffusionOutput(results)
@@ -197,9 +194,7 @@ class TextDiffusionPipeline:
                 row += len(batch)
                 yield from filled.tolist()
 
-    def _stream(
-        self, sampler: Sampler, canvas: Canvas, index: int, callback: Callback | None
-    ) -> list[StepFrame]:
+    def _stream(self, sampler: Sampler, canvas: Canvas, index: int, callback: Callback | None) -> list[StepFrame]:
         """The frames of one canvas, with noise stream `index`; only the start if the call was interrupted."""
         frames: list[StepFrame] = []
         for frame in sampler.stream(self.model, sampler.start(canvas, first_row=index)):

@@ -118,9 +118,7 @@ class PretrainedDenoiser(Denoiser, ModelHubMixin, library_name="diffuapriel", li
         card = self.card
         if card is None or model_card_kwargs:
             card = str(self.generate_model_card(**{"name": folder.name, **(model_card_kwargs or {})}))
-        save_checkpoint(
-            folder, self, card=card, extra=self.extra, storage=self.storage, pictures=self.pictures
-        )
+        save_checkpoint(folder, self, card=card, extra=self.extra, storage=self.storage, pictures=self.pictures)
         if not push_to_hub:
             return None
         more = {"model_card_kwargs": model_card_kwargs, **push_to_hub_kwargs}

@@ -78,9 +78,7 @@ class Tokenizer:
         """The bytes of one token; a special's are those of its name. ValueError outside the vocabulary."""
         index = int(id)
         if not 0 <= index < self.vocab_size:
-            raise ValueError(
-                f"token id {index} is outside the vocabulary of {self.name}: 0 to {self.vocab_size - 1}"
-            )
+            raise ValueError(f"token id {index} is outside the vocabulary of {self.name}: 0 to {self.vocab_size - 1}")
         return self._bytes[index]
 
     def token_strings(self, ids: Iterable[int]) -> list[str]:

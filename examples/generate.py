@@ -5,9 +5,7 @@ from pathlib import Path
 from diffuapriel import pipeline
 
 pipe = pipeline("tales-diffuapriel")
-output = pipe(
-    ["", "Once upon a time"], length=64, num_inference_steps=64, temperature=0.7, seed=1, return_trace=True
-)
+output = pipe(["", "Once upon a time"], length=64, num_inference_steps=64, temperature=0.7, seed=1, return_trace=True)
 for text in output.texts:
     print(text, end="\n\n")
 

@@ -54,18 +54,14 @@ def kernel() -> Iterator[None]:
             os.environ.update(before)
 
 
-def execute(
-    notebook: NotebookNode, folder: Path, timeout: int = TIMEOUT, km: KernelManager | None = None
-) -> float:
+def execute(notebook: NotebookNode, folder: Path, timeout: int = TIMEOUT, km: KernelManager | None = None) -> float:
     """Run every cell in `folder`, in place, and return the minutes. Raises CellExecutionError if a cell fails.
 
     km: the kernel to run in; without one, a new kernel that ends with the run.
     """
     began = time.monotonic()
     resources = {"metadata": {"path": str(folder)}}
-    nbclient.NotebookClient(
-        notebook, km=km, timeout=timeout, kernel_name="python3", resources=resources
-    ).execute()
+    nbclient.NotebookClient(notebook, km=km, timeout=timeout, kernel_name="python3", resources=resources).execute()
     return (time.monotonic() - began) / 60
 
 
@@ -95,9 +91,7 @@ def machine() -> str:
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        models = [
-            line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line
-        ]
+        models = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
         name = models[0] if models else name
     words = name.replace("(R)", "").replace("(TM)", "").split()
     return f"{os.cpu_count()} cores ({' '.join(words[:4])})"

@@ -21,9 +21,7 @@ from diffuapriel.model_card import write_card
 
 def tiny(architecture: str = "diffuapriel") -> Denoiser:
     torch.manual_seed(0)
-    config = ModelConfig(
-        architecture, 16, 2, 4098, "gpt2-4k", d_state=4, headdim=8, attention_headdim=8, cond_dim=8
-    )
+    config = ModelConfig(architecture, 16, 2, 4098, "gpt2-4k", d_state=4, headdim=8, attention_headdim=8, cond_dim=8)
     return Denoiser(config)
 
 
@@ -61,9 +59,7 @@ def test_bfloat16_storage_keeps_the_sensitive_parameters_in_float32(tmp_path):
     save_checkpoint(tmp_path / "m", model, card="", storage="bfloat16")
     stored = load_file(tmp_path / "m" / "model.safetensors")
     for name, tensor in stored.items():
-        sensitive = tensor.ndim < 2 or any(
-            word in name for word in ("A_log", "dt_bias", "norm", ".D", "bias")
-        )
+        sensitive = tensor.ndim < 2 or any(word in name for word in ("A_log", "dt_bias", "norm", ".D", "bias"))
         assert tensor.dtype == (torch.float32 if sensitive else torch.bfloat16), name
     assert any(name.endswith("mixer.A_log") for name in stored)
     loaded = load_checkpoint(tmp_path / "m")[0].state_dict()
@@ -125,9 +121,7 @@ def test_a_single_changed_bit_is_refused(folder):
         load_checkpoint(folder)
 
 
-@pytest.mark.parametrize(
-    "length", [640, 640 + 256, 640 + 512, 640 + 768]
-)  # its bytes are \x80\x02 to \x80\x05
+@pytest.mark.parametrize("length", [640, 640 + 256, 640 + 512, 640 + 768])  # its bytes are \x80\x02 to \x80\x05
 def test_a_header_whose_length_reads_as_a_pickle_is_no_pickle(length, tmp_path):
     file, tensors = tmp_path / "model.safetensors", {"a": torch.arange(5)}
     for padding in range(length):

@@ -40,9 +40,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     shape = {"d_model": 32, "depth": 1, "d_state": 8, "headdim": 16, "attention_headdim": 16, "cond_dim": 8}
     config = ModelConfig("diffuapriel", vocab_size=4098, tokenizer="gpt2-4k", **shape)
     folder = tmp_path_factory.mktemp("model") / "small"
-    save_checkpoint(
-        folder, Denoiser(config), card="# small", extra={"recipe": {"corpus": "tales:1", "length": 64}}
-    )
+    save_checkpoint(folder, Denoiser(config), card="# small", extra={"recipe": {"corpus": "tales:1", "length": 64}})
     return str(folder)
 
 
@@ -160,9 +158,7 @@ def test_a_refused_action_is_one_line_and_exit_code_1(
     assert not list(tmp_path.iterdir()), "a refused action leaves nothing behind"
 
 
-def test_an_error_nobody_foresaw_is_named_and_debug_shows_where(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_error_nobody_foresaw_is_named_and_debug_shows_where(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def break_down(args: object) -> int:
         raise KeyError("missing")
 
@@ -297,9 +293,7 @@ def test_a_corpus_is_tokenized_once_for_training(run: Run, tmp_path: Path) -> No
 @pytest.mark.parametrize("ending", ["json", "html", "gif"])
 def test_a_trace_is_written_as_its_name_says(run: Run, checkpoint: str, tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"story.{ending}"
-    code, _, err = run(
-        "sample", "--checkpoint", checkpoint, "--length", "6", "--steps", "2", "--trace", str(path)
-    )
+    code, _, err = run("sample", "--checkpoint", checkpoint, "--length", "6", "--steps", "2", "--trace", str(path))
     assert (code, err) == (0, "")
     start = {"json": b"{", "html": b"<!doctype html>", "gif": b"GIF89a"}[ending]
     assert path.read_bytes().lower().startswith(start.lower())
@@ -404,9 +398,7 @@ def test_evaluate_prints_likelihood_entropy_excess_and_rates(run: Run, checkpoin
     assert report["samples"]["stories"] >= 2
 
 
-def test_evaluate_on_another_text_measures_likelihood_alone(
-    run: Run, checkpoint: str, tmp_path: Path
-) -> None:
+def test_evaluate_on_another_text_measures_likelihood_alone(run: Run, checkpoint: str, tmp_path: Path) -> None:
     (tmp_path / "book.txt").write_text("The cat sat on the mat and looked at the moon. " * 200)
     argv = ["--corpus", str(tmp_path / "book.txt"), "--length", "16", "--windows", "2", "--draws", "1"]
     report = json.loads(run("evaluate", checkpoint, *argv, "--json")[1])
@@ -453,9 +445,7 @@ def _two_generations() -> list:
     return [SamplerRow("model", 256, 1, (1000.0,), steps, (950.0,)) for steps in (32, 64)]
 
 
-def test_a_model_is_trained_kept_and_sampled(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_is_trained_kept_and_sampled(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     argv = ["train", "--corpus", "tales:1", "--length", "32", "--batch-size", "2", "--steps", "2"]
     code, out, _ = run(*argv)
@@ -470,9 +460,7 @@ def test_a_model_is_trained_kept_and_sampled(
 def test_a_recipe_takes_single_options_in_place_of_its_own(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict = {}
     monkeypatch.setattr("diffuapriel.training.recipes.run_recipe", lambda *a, **k: seen.update(a=a, k=k))
-    assert run("train", "--recipe", "tales-laptop", "--steps", "5")[0] == 130, (
-        "not finished, and nobody asked to stop"
-    )
+    assert run("train", "--recipe", "tales-laptop", "--steps", "5")[0] == 130, "not finished, and nobody asked to stop"
     assert seen["a"] == ("tales-laptop", "diffuapriel", "runs/checkpoints/tales-laptop-diffuapriel")
     assert seen["k"] == {"steps": 5, "tokens": None, "progress": True}
     assert run("train", "--recipe", "tales-laptop", "--stop-after-minutes", "1")[0] == 0

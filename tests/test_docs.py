@@ -82,9 +82,7 @@ def test_every_link_leads_to_a_file(page: Path) -> None:
     assert [link for link in sorted(links) if not (page.parent / link).exists()] == []
 
 
-@pytest.mark.parametrize(
-    "block", [b for page in PAGES if page.name != "api.md" for b in blocks(page, "python")]
-)
+@pytest.mark.parametrize("block", [b for page in PAGES if page.name != "api.md" for b in blocks(page, "python")])
 def test_the_python_of_the_pages_runs(block: str, tmp_path: Path) -> None:
     compile(block, "page", "exec")
     if SERVED in block:
@@ -130,16 +128,10 @@ def test_the_readme_s_figures_are_those_of_the_results() -> None:
     report = json.loads((ROOT / "assets" / "results" / "gpu-nvidia-h200.json").read_text(encoding="utf-8"))
     ms = {(r["racer"], r["length"], r["batch"]): r["median_ms"] for r in report["forward"]}
     assert f"**{ms['diffutran', 65_536, 1] / ms['diffuapriel', 65_536, 1]:.2f}x**" in text
-    mixer = {
-        (r["racer"], r["length"], r["batch"]): r["median_ms"] for r in report["mixer"] if not r["gradient"]
-    }
-    ratios = [
-        mixer["official", n, b] / ms for (who, n, b), ms in mixer.items() if who == "triton" and n >= 8192
-    ]
+    mixer = {(r["racer"], r["length"], r["batch"]): r["median_ms"] for r in report["mixer"] if not r["gradient"]}
+    ratios = [mixer["official", n, b] / ms for (who, n, b), ms in mixer.items() if who == "triton" and n >= 8192]
     assert f"**{min(ratios):.2f}x**" in text
-    card = (ROOT / "assets" / "checkpoints" / "tales-diffuapriel-small" / "README.md").read_text(
-        encoding="utf-8"
-    )
+    card = (ROOT / "assets" / "checkpoints" / "tales-diffuapriel-small" / "README.md").read_text(encoding="utf-8")
     samples = card.partition("## Samples")[2]
     share = re.search(r"^\| grammatical \| ([\d.]+) \|$", samples, re.M)
     assert share and f"**{100 * float(share[1]):.1f} %**" in text

@@ -74,9 +74,7 @@ class Machine:
         (self.folder / "calls").unlink(missing_ok=True)
         path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
         environment = {**os.environ, "MAKEFLAGS": "", "PATH": path, "LOG": str(self.folder)}
-        return subprocess.run(
-            ["make", *arguments], cwd=self.folder, env=environment, capture_output=True, text=True
-        )
+        return subprocess.run(["make", *arguments], cwd=self.folder, env=environment, capture_output=True, text=True)
 
     def calls(self) -> list[str]:
         log = self.folder / "calls"

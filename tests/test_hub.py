@@ -52,9 +52,7 @@ class Hub:
         if not folder.exists():
             response = huggingface_hub.errors.HfHubHTTPError.__new__(RepositoryNotFoundError)
             raise response
-        kept = list(
-            huggingface_hub.utils.filter_repo_objects(self.files(name), allow_patterns=allow_patterns)
-        )
+        kept = list(huggingface_hub.utils.filter_repo_objects(self.files(name), allow_patterns=allow_patterns))
         copy = self.root / "cache" / name / "snapshots" / COMMIT
         copy.mkdir(parents=True, exist_ok=True)
         for file in kept:
@@ -256,9 +254,7 @@ def test_a_folder_of_that_name_goes_first_and_nothing_is_asked(hub, tmp_path):
     assert hub.asked == []
 
 
-@pytest.mark.parametrize(
-    "name", ["stories", "runs/mine/checkpoint", "/etc/x", "./a", "../a", "owner/", "a b/c"]
-)
+@pytest.mark.parametrize("name", ["stories", "runs/mine/checkpoint", "/etc/x", "./a", "../a", "owner/", "a b/c"])
 def test_what_is_no_id_is_never_asked_of_the_network(hub, name):
     with pytest.raises(FileNotFoundError, match="neither a folder, nor bundled"):
         load_checkpoint(name)

@@ -147,9 +147,7 @@ def requirement_lines(name: str) -> list[str]:
 
 
 def test_the_requirement_files_hold_what_the_extras_ask_for() -> None:
-    laptop = {
-        line for extra in ("app", "notebooks", "train", "tensorboard", "data") for line in EXTRAS[extra]
-    }
+    laptop = {line for extra in ("app", "notebooks", "train", "tensorboard", "data") for line in EXTRAS[extra]}
     core = {*PROJECT["dependencies"][1:], "torch==2.13.0", "setuptools>=77"}
     assert set(requirement_lines("requirements.txt")) == laptop | core
     assert set(requirement_lines("requirements-test.txt")) == set(EXTRAS["dev"])
@@ -218,9 +216,7 @@ def test_a_changed_requirement_or_version_is_installed_again(start: ModuleType) 
     assert start.calls
 
 
-def test_an_installation_that_failed_is_tried_again(
-    start: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_installation_that_failed_is_tried_again(start: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: str, **_: str) -> None:
         raise subprocess.CalledProcessError(1, list(arguments))
 
@@ -302,14 +298,9 @@ import app.race.picture, matplotlib.figure, psutil
 
 @pytest.mark.slow
 def test_the_lessons_import_nothing_but_their_extra() -> None:
-    trees = [
-        ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "notebooks" / "src").glob("*.py")
-    ]
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "notebooks" / "src").glob("*.py")]
     found = {
-        ast.unparse(node)
-        for tree in trees
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Import | ast.ImportFrom)
+        ast.unparse(node) for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)
     }
     done = run_without(TESTS_ONLY | {"gradio", "pandas"}, "\n".join(sorted(found)))
     assert done.returncode == 0, done.stderr
@@ -336,9 +327,7 @@ def stub(folder: Path, requirement: str) -> None:
     label = f"{name}-{bound.group(1)}"
     with zipfile.ZipFile(folder / f"{label}-py3-none-any.whl", "w") as wheel:
         info = f"{label}.dist-info"
-        wheel.writestr(
-            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {bound.group(1)}\n"
-        )
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {bound.group(1)}\n")
         wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr(f"{info}/RECORD", f"{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
 

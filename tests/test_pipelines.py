@@ -53,9 +53,7 @@ def test_the_defaults_are_those_of_the_command_line() -> None:
     assert defaults == {name: command[names.get(name, name)] for name in defaults}
 
 
-def test_it_writes_what_the_command_line_writes(
-    model: Denoiser, tmp_path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_it_writes_what_the_command_line_writes(model: Denoiser, tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
     save_checkpoint(tmp_path / "m", model, card="# m")
     words = ["--checkpoint", str(tmp_path / "m"), "--samples", "2", "--seed", "3", "--steps", "4"]
     assert cli.main(["sample", STORY, *words]) == 0

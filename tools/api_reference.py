@@ -54,11 +54,7 @@ def public(module: str, only: set[str] | None = None) -> list[str]:
         entries.append(entry(node, f"`{node.name}`", 3))
         if isinstance(node, ast.ClassDef):
             for part in node.body:
-                if (
-                    isinstance(part, ast.FunctionDef)
-                    and not part.name.startswith("_")
-                    and ast.get_docstring(part)
-                ):
+                if isinstance(part, ast.FunctionDef) and not part.name.startswith("_") and ast.get_docstring(part):
                     entries.append(entry(part, f"`{node.name}.{part.name}`", 4))
     return entries
 

@@ -143,9 +143,7 @@ def format_speeds(speeds: Sequence[SourceSpeed], workers: int) -> str:
         most = max(map(needed, configs))
         speed = {s.source: s.per_core for s in speeds if s.tokenizer == configs[0].tokenizer}
         cores = {source: most / speed[source] for source in sources}
-        rows.append(
-            [name, *(_k(needed(c)) for c in configs), *(f"{cores[source]:.1f}" for source in sources)]
-        )
+        rows.append([name, *(_k(needed(c)) for c in configs), *(f"{cores[source]:.1f}" for source in sources)])
         short += [f"{name} from {source} ({n:.0f} cores)" for source, n in cores.items() if n > WORKERS]
     return "\n".join(
         [

@@ -110,9 +110,7 @@ def measure(tab: Any, tokens: int, steps: int, repeats: int) -> list[float]:
         box = tab.locator("input[type=number]:visible").and_(tab.get_by_label(label)).first
         box.fill(str(value))
         box.press("Tab")
-    tab.wait_for_function(
-        "n => document.querySelectorAll('#unmask-player .da-mask').length === n", arg=tokens
-    )
+    tab.wait_for_function("n => document.querySelectorAll('#unmask-player .da-mask').length === n", arg=tokens)
     seconds = []
     for _ in range(repeats + 1):
         seconds.append(tab.evaluate(CLOCK, f"step {steps} of {steps}, 0 masks left") / 1000)
@@ -139,9 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
     missed = False
     print(f"{len(os.sched_getaffinity(0))} cores, median of {options.repeats} runs")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"]
-        )
+        browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"])
         tab = browser.new_page(viewport={"width": 1280, "height": 900})
         tab.set_default_timeout(TIMEOUT_MS)
         tab.goto(url)

@@ -48,9 +48,7 @@ class Visitors:
         from gradio_client import Client
 
         try:
-            client = Client(
-                self.url, verbose=False, analytics_enabled=False, httpx_kwargs={"timeout": TIMEOUT_SECONDS}
-            )
+            client = Client(self.url, verbose=False, analytics_enabled=False, httpx_kwargs={"timeout": TIMEOUT_SECONDS})
             self._count("sessions opened")
             while time.monotonic() < self.until:
                 self._ask(client, number)
@@ -108,14 +106,10 @@ def watch_memory(pid: int, began: float, seen: list[tuple[float, int]], over: th
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the test and print the counts. Returns 1 if a visitor met an error or memory grew too much."""
-    parser = argparse.ArgumentParser(
-        description="Many concurrent visitors against an app that this program starts."
-    )
+    parser = argparse.ArgumentParser(description="Many concurrent visitors against an app that this program starts.")
     parser.add_argument("--visitors", type=int, default=30, help="sessions at once (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=120.0, help="duration (default: %(default)s)")
-    parser.add_argument(
-        "--port", type=int, default=7890, help="port of the app under load (default: %(default)s)"
-    )
+    parser.add_argument("--port", type=int, default=7890, help="port of the app under load (default: %(default)s)")
     options = parser.parse_args(arguments)
     server = serve(options.port)
     seen: list[tuple[float, int]] = []
@@ -146,14 +140,10 @@ def report(visitors: Visitors, seen: list[tuple[float, int]], took: float, alive
         print(f"  {number:5,} {what}")
     print(f"  {len(visitors.errors):5,} errors")
     print(f"  place in the queue: up to {visitors.worst_place}")
-    print(
-        f"  memory: {first / 1e6:,.0f} MB after {half:.0f} s, {last / 1e6:,.0f} MB at the end ({growth:+.1%})"
-    )
+    print(f"  memory: {first / 1e6:,.0f} MB after {half:.0f} s, {last / 1e6:,.0f} MB at the end ({growth:+.1%})")
     for error, number in Counter(visitors.errors).most_common(5):
         print(f"  {number} × {error[:300]}", file=sys.stderr)
-    bad = (
-        visitors.errors or visitors.counts["visitors left waiting"] or visitors.counts["runs without a text"]
-    )
+    bad = visitors.errors or visitors.counts["visitors left waiting"] or visitors.counts["runs without a text"]
     return int(bool(bad) or not alive or not growth <= MOST_GROWTH)
 
 

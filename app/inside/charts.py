@@ -132,9 +132,7 @@ def half_life_chart(layers: Sequence[LayerHalfLives], kinds: Sequence[str], leng
         ticktext=[f"{abs(n):,}" for n in ticks],
     )
     names = [texts.LAYER.format(layer=layer + 1) for layer in range(len(kinds))]
-    return figure.update_yaxes(
-        range=[len(kinds) + 0.6, 0.4], tickvals=list(range(1, len(kinds) + 1)), ticktext=names
-    )
+    return figure.update_yaxes(range=[len(kinds) + 0.6, 0.4], tickvals=list(range(1, len(kinds) + 1)), ticktext=names)
 
 
 def _decades(tokens: float) -> float:

@@ -36,9 +36,7 @@ class CloserPanel:
     def __init__(self, models: Models, limits: Limits) -> None:
         self.models, self.limits = models, limits
 
-    def build(
-        self, text: Any, chosen: Any, time: Any, position: Any
-    ) -> tuple[gr.Plot, Callable[[Any], None]]:
+    def build(self, text: Any, chosen: Any, time: Any, position: Any) -> tuple[gr.Plot, Callable[[Any], None]]:
         """Draw the panel. Returns the chart of the schedule, and a function that makes an event redraw the others."""
         gr.HTML(render.lead(texts.CLOSER_TITLE, texts.CLOSER_LEAD), apply_default_css=False)
         names = opening(self.models)
@@ -81,9 +79,7 @@ class CloserPanel:
             redraw_on(chooser.input)
         return schedule, redraw_on
 
-    def run(
-        self, text: Any, model: Any, position: Any, t: Any, layer: Any, head: Any, part: Any
-    ) -> tuple[Any, ...]:
+    def run(self, text: Any, model: Any, position: Any, t: Any, layer: Any, head: Any, part: Any) -> tuple[Any, ...]:
         """Half-lives of all Mamba heads, one attention map, and the modulation over time, of one model.
 
         text, position, t: as for the influence. layer: a layer with attention, from 1 (0: the first). head:

@@ -124,9 +124,7 @@ class InsideTab:
             )
         return text, chosen, time, method, position
 
-    def look(
-        self, text: Any, models: Any, position: Any, t: Any, method: Any, request: gr.Request
-    ) -> Iterator[Update]:
+    def look(self, text: Any, models: Any, position: Any, t: Any, method: Any, request: gr.Request) -> Iterator[Update]:
         """Influence of every token on one output, for one to three models.
 
         text: the text; [MASK:6] is a hole of six tokens. models: one to three of the listed names. position: the

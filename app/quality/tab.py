@@ -151,9 +151,7 @@ class QualityTab:
         stream = score_text(denoiser, asked.ids, tokenizer.mask_id, **options)
         for number, score in enumerate(stream, start=1):
             over = number == asked.rounds or stopped.is_set()
-            done = texts.SURPRISAL_DONE.format(
-                draws=score.num_mc_samples, tokens=len(asked.ids), filling=asked.filling
-            )
+            done = texts.SURPRISAL_DONE.format(draws=score.num_mc_samples, tokens=len(asked.ids), filling=asked.filling)
             line = texts.SURPRISAL_PROGRESS.format(draws=score.num_mc_samples, total=MASKS * asked.rounds)
             yield (
                 scores.figures(score, asked, tokenizer),

@@ -129,7 +129,4 @@ def measured(result: SavedResult) -> list[dict[str, Any]]:
     longest = {point.entry: point for point in sorted(result.sweep.points, key=lambda p: p.length)}
     points = [longest[entry] for entry in result.sweep.entries if entry in longest]
     shared |= {"steps": "–"}
-    return [
-        {**shared, "entry": p.entry, "length": p.length, "ms": p.ms, "rate": p.tokens_per_second}
-        for p in points
-    ]
+    return [{**shared, "entry": p.entry, "length": p.length, "ms": p.ms, "rate": p.tokens_per_second} for p in points]

@@ -73,9 +73,7 @@ class SweepPart:
             result = self.store.add(request.session_hash, result)
             yield *drawn(result), render.fair(result.fairness()), render.notes([*lines, *paper_notes(result)])
 
-    def sweep(
-        self, a: str, b: str, c: str = "", longest: int = LONGEST, request: gr.Request | None = None
-    ) -> dict:
+    def sweep(self, a: str, b: str, c: str = "", longest: int = LONGEST, request: gr.Request | None = None) -> dict:
         """Measure latency and tokens/s of two or three denoisers against sequence length, and where they cross.
 
         One forward pass at 256, 512, ... tokens up to the longest. Lengths that do not fit in memory are refused
@@ -99,9 +97,7 @@ class SweepPart:
             result = self.store.add(session, result)
         return {**to_dict(result), "summary": summary(result)}
 
-    def _measure(
-        self, asked: SweepRequest, stopped: Event
-    ) -> Generator[Update, None, tuple[SavedResult, bool]]:
+    def _measure(self, asked: SweepRequest, stopped: Event) -> Generator[Update, None, tuple[SavedResult, bool]]:
         """Load the entries and measure. Returns what was measured, and whether that is all: Stop ends it early."""
         from diffuapriel.benchmark.result import EntryFacts
         from diffuapriel.benchmark.sweep import sweep_events

@@ -126,18 +126,14 @@ def number(name: str, value: Any, low: float, high: float) -> float:
     """`value` as a finite float from `low` to `high`."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not low <= value <= high:  # NaN is in no range
-        raise Refused(
-            texts.NOT_A_NUMBER.format(name=name, value=shown(value), low=f"{low:g}", high=f"{high:g}")
-        )
+        raise Refused(texts.NOT_A_NUMBER.format(name=name, value=shown(value), low=f"{low:g}", high=f"{high:g}"))
     return float(value)
 
 
 def choice(name: str, value: Any, permitted: Sequence[str]) -> str:
     """`value` where it is one of `permitted`."""
     if not isinstance(value, str) or value not in permitted:
-        raise Refused(
-            texts.NOT_PERMITTED.format(name=name, value=shown(value), permitted=", ".join(permitted))
-        )
+        raise Refused(texts.NOT_PERMITTED.format(name=name, value=shown(value), permitted=", ".join(permitted)))
     return value
 
 

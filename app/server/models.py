@@ -172,8 +172,6 @@ def preferred(names: Sequence[str]) -> list[str]:
     """Bundled checkpoints by architecture, DiffuApriel first and the baseline last; then larger ones."""
 
     def rank(name: str) -> tuple[int, str]:
-        return next(
-            (i for i in reversed(range(len(ARCHITECTURES))) if name.endswith(ARCHITECTURES[i])), 9
-        ), name
+        return next((i for i in reversed(range(len(ARCHITECTURES))) if name.endswith(ARCHITECTURES[i])), 9), name
 
     return sorted(names, key=rank)

@@ -68,8 +68,7 @@ NOT_TEXT = "{name} is {value}; it must be text"
 NOT_A_LIST = "{name} are {value}; choose one to {most}"
 TOO_LONG = "{name} has {length} characters; it may have up to {most}"
 LINK_TOO_LONG = (
-    "the link would have {length} characters; it may have up to {most}. "
-    "Shorten the text, or save the trace instead"
+    "the link would have {length} characters; it may have up to {most}. Shorten the text, or save the trace instead"
 )
 BUSY = "the model was busy for {seconds:.0f} s; please try again"
 NOT_ENOUGH_MEMORY = "Not enough memory"
@@ -80,8 +79,7 @@ GOES_ON = "{kind}: {message}. The app is still running; its terminal shows the d
 # The Unmask tab
 TEXT_LABEL = "Text with holes"
 TEXT_INFO = (
-    "[MASK:6] is a hole of six tokens. Everything else stays as you wrote it. "
-    "You can also write on the canvas below."
+    "[MASK:6] is a hole of six tokens. Everything else stays as you wrote it. You can also write on the canvas below."
 )
 TEXT_PLACEHOLDER = "Leave it empty to start from masks alone"
 EXAMPLES = [  # name, text, length
@@ -99,9 +97,7 @@ DROP = "You can also drop a trace here."
 RUNNING = "Writing…"
 STOPPED = "Stopped after step {step}: {masks} masks left."
 DONE = "{tokens} tokens in {steps} steps and {seconds:.2f} s: {rate:,.0f} tokens/s."
-AT_REST = (
-    "Step {step}, {masks} masks left. Resume continues from here; Run starts over and keeps what is fixed."
-)
+AT_REST = "Step {step}, {masks} masks left. Resume continues from here; Run starts over and keeps what is fixed."
 NOTHING_LEFT = "No masks left. Clear tokens to continue; Run starts over and keeps what is fixed."
 NOTHING_MASKED = "The text has no hole and fills its length: nothing to do."
 LOADED = "Opened a trace of {frames} frames."
@@ -134,9 +130,7 @@ RACE_LEAD = (
     "Two or three models fill the same canvas. They are timed one after another, never in parallel, "
     "and replayed side by side at their true relative speed."
 )
-RACE_ON_GPU = (
-    "The race runs on {name}, in bfloat16; the first run of a model compiles it (about half a minute)."
-)
+RACE_ON_GPU = "The race runs on {name}, in bfloat16; the first run of a model compiles it (about half a minute)."
 RACE_ON_CPU = "The race runs on the CPU."
 RACE_WITHOUT_GPU = "There is no NVIDIA GPU here: the race runs on the CPU."
 RACE_ON = "The race runs on {device}."
@@ -186,8 +180,7 @@ PAPER_NOTE = (
 PAPER_FIGURE = "{version}: {entry} up to {ratio:g} times DiffuTran's throughput {setting}"
 RESULTS_TITLE = "Results of this session"
 RESULTS_LEAD = (
-    "Races and sweeps are kept until you leave the page: the last {most} of them. "
-    "Choose the ones to compare and save."
+    "Races and sweeps are kept until you leave the page: the last {most} of them. Choose the ones to compare and save."
 )
 RESULTS_CHOICE = "Compare and save"
 RESULTS_CHOSEN = "the choice is {value}; choose up to {most} results"
@@ -236,9 +229,7 @@ INSIDE_RUN = "Inspect"
 INSIDE_READY = "Press Inspect, then choose any token."
 INSIDE_TOO_LONG = "the text takes {tokens} tokens; here it may take up to {most}"
 INSIDE_TWICE = "a model is chosen twice; choose different ones"
-INSIDE_TOKENIZERS = (
-    "these models have different tokenizers, so each would see different tokens; choose others"
-)
+INSIDE_TOKENIZERS = "these models have different tokenizers, so each would see different tokens; choose others"
 INSIDE_HINT = "influence on the chosen output; Enter makes a token the output"
 INSIDE_MASKED = "a mask"
 INSIDE_ASKED = "position {position}: the chosen output"
@@ -247,14 +238,11 @@ INSIDE_SHARE = "{token}, position {position}: {share:.2%} of the influence"
 INSIDE_ANSWER = "predicts “{answer}” with {probability:.0%}"
 INSIDE_UNTRAINED = "untrained, gates opened"
 INSIDE_SIDES = (
-    "; {left:.0%} of the influence from the left, {right:.0%} from the right, "
-    "{far:.0%} from more than {n} tokens away"
+    "; {left:.0%} of the influence from the left, {right:.0%} from the right, {far:.0%} from more than {n} tokens away"
 )
 INSIDE_PROGRESS = "{label}: {done} of {total} tokens hidden, one at a time"
 INSIDE_STOPPED = "Stopped: the colored tokens have been measured."
-INSIDE_DONE = (
-    "Output position {position}, t = {t:.2f}: the models are told that {share:.0%} of the text is masked."
-)
+INSIDE_DONE = "Output position {position}, t = {t:.2f}: the models are told that {share:.0%} of the text is masked."
 INSIDE_SCALE = ("a hundredth", "of the strongest")
 INFLUENCE_TITLE = "How far does it look?"
 INFLUENCE_LEAD = (
@@ -289,9 +277,7 @@ ATTENTION_WEIGHT = "weight"
 ATTENTION_X = "looks at"
 ATTENTION_Y = "position"
 SCHEDULE_TITLE = "The noise level"
-SCHEDULE_LEAD = (
-    "The masked share at time t, and the noise level that the models are given. Log-linear is in use."
-)
+SCHEDULE_LEAD = "The masked share at time t, and the noise level that the models are given. Log-linear is in use."
 SCHEDULE_SHARE = "masked share"
 SCHEDULE_SIGMA = "noise level σ"
 SCHEDULE_TIME = "time t"
@@ -305,9 +291,7 @@ MODULATION_PART = "Part"
 MODULATION_PARTS = {"mixer": "mixer", "mlp": "MLP"}
 MODULATIONS = ("shift", "scale", "gate")
 CLOSER_SPAN = "{low:,.1f} to {high:,.0f} tokens, median {middle:,.1f}"
-CLOSER_MAMBA = (
-    "Forward heads: {forward}. Reverse heads: {reverse}. Layers: {layers} Mamba, {attention} attention."
-)
+CLOSER_MAMBA = "Forward heads: {forward}. Reverse heads: {reverse}. Layers: {layers} Mamba, {attention} attention."
 CLOSER_TRANSFORMER = "{layers} attention layers and no Mamba layer: every layer sees every token at once."
 
 # The Quality tab
@@ -337,9 +321,7 @@ SURPRISAL_ROUNDS_INFO = "Each round is 16 forward passes. Four times as many rou
 SURPRISAL_LENGTH = "the text takes {tokens} tokens; it may take 1 to {most}"
 SCORE = "Score"
 SURPRISAL_PROGRESS = "{draws} of {total} masks"
-SURPRISAL_DONE = (
-    "{draws} random masks over {tokens} tokens, including {filling} of padding. Colors: exp(−surprisal)."
-)
+SURPRISAL_DONE = "{draws} random masks over {tokens} tokens, including {filling} of padding. Colors: exp(−surprisal)."
 SURPRISAL_PLAYER = "Surprisal, {model}"
 SURPRISAL_HOVER = "%{customdata}: %{y:.2f} nats<extra></extra>"
 SURPRISAL_Y = "surprisal in nats"

@@ -81,9 +81,7 @@ def query_of(tab: str, settings: Settings, values: Sequence[Any]) -> str:
     return query
 
 
-def restored(
-    tab: str, settings: Settings, components: Sequence[Any], query: Mapping[str, list[str]]
-) -> list[Any]:
+def restored(tab: str, settings: Settings, components: Sequence[Any], query: Mapping[str, list[str]]) -> list[Any]:
     """An update for each component, then for the status line and the tabs; none for the link of another tab."""
     updates: list[Any] = [gr.skip()] * (len(settings) + 2)
     if query.get(TAB) != [tab]:

@@ -55,9 +55,7 @@ def results(result: RaceResult) -> str:
         )
         best = ' class="da-best"' if place == 0 else ""
         name = f'<th scope="row">{html.escape(entry.name)}<small>{html.escape(times)}</small></th>'
-        rows.append(
-            f"<tr>{name}<td{best}>{cells[0]}</td>{''.join(f'<td>{cell}</td>' for cell in cells[1:])}</tr>"
-        )
+        rows.append(f"<tr>{name}<td{best}>{cells[0]}</td>{''.join(f'<td>{cell}</td>' for cell in cells[1:])}</tr>")
     return table(texts.COLUMNS, rows) + fair(result.fairness())
 
 

@@ -75,9 +75,7 @@ class GifExport:
             show_progress_on=[gif],
             api_name="trace_gif",
         )
-        made.success(
-            None, None, None, js="() => document.querySelector('#gif-file').click()", api_visibility="private"
-        )
+        made.success(None, None, None, js="() => document.querySelector('#gif-file').click()", api_visibility="private")
 
     def trace_gif(self, trace: str | None) -> Iterator[Any]:
         """Draw a recorded run of the sampler as an animated GIF: the canvas of tokens, step by step.

@@ -96,9 +96,7 @@ class UnmaskSession:
         if command is not None:
             run = self._go_back(self.opened(asked, command))
             if not run.snapshots:
-                self._set_run(
-                    SteeredGeneration(run.canvas, asked.config, run.schedule), self.model, self.other
-                )
+                self._set_run(SteeredGeneration(run.canvas, asked.config, run.schedule), self.model, self.other)
         elif self.run is None or self.content != asked.content:
             self.compose(asked)
         else:

@@ -40,9 +40,7 @@ if TYPE_CHECKING:
 Update = tuple[Any, Any, Any, Any, Any]  # player, status and verdict, text, JSON file, HTML file
 Edited = tuple[Any, Any, Any, Any, Any]  # player, status and verdict, text with holes, length, session
 
-STEPS = (
-    128  # one token per step on canvases of that size: tokens revealed together do not depend on each other
-)
+STEPS = 128  # one token per step on canvases of that size: tokens revealed together do not depend on each other
 TOP_P = 0.9  # cuts off the least likely tenth, where most mistakes are
 SESSION_SECONDS = 3600.0  # how long a canvas that nobody touches is kept
 
@@ -61,9 +59,7 @@ class UnmaskTab:
 
     def build(self, player: dict[str, Any]) -> None:
         """Build the tab inside the current `gr.Blocks`. `player`: arguments that make a gr.HTML the player."""
-        session = gr.State(
-            self.new_session(), time_to_live=SESSION_SECONDS, delete_callback=UnmaskSession.close
-        )
+        session = gr.State(self.new_session(), time_to_live=SESSION_SECONDS, delete_callback=UnmaskSession.close)
         text = gr.Textbox(
             value=texts.EXAMPLES[0][1],
             label=texts.TEXT_LABEL,
@@ -122,9 +118,7 @@ class UnmaskTab:
         )
         opened.then(guarded(self.read_back), session, [text, length], **AT_ONCE)
 
-    def _wire_edits(
-        self, session: gr.State, inputs: list[Any], canvas: gr.HTML, status: Any, saved: Any
-    ) -> None:
+    def _wire_edits(self, session: gr.State, inputs: list[Any], canvas: gr.HTML, status: Any, saved: Any) -> None:
         """What the visitor does to the canvas takes effect at once, also while a model runs."""
         text, model, length = inputs[:3]
         raw: dict[str, Any] = {**AT_ONCE, "preprocess": False}  # the handlers check the values themselves
@@ -158,20 +152,14 @@ class UnmaskTab:
     def _side_panel(self) -> list[Any]:
         """The components of the settings, in their order, the text aside."""
         settings = self.settings
-        model = gr.Dropdown(
-            self.models.trained, value=self.models.default, label=texts.MODEL, elem_id="unmask-model"
-        )
+        model = gr.Dropdown(self.models.trained, value=self.models.default, label=texts.MODEL, elem_id="unmask-model")
         length = slider(settings["length"], texts.EXAMPLES[0][2], texts.LENGTH, texts.LENGTH_INFO)
         steps = slider(settings["steps"], STEPS, texts.STEPS, texts.STEPS_INFO)
         strategies = [(label, name) for name, label in texts.STRATEGIES.items()]
         strategy = gr.Dropdown(strategies, value="low_confidence", label=texts.STRATEGY)
-        block = slider(
-            settings["block"], DEFAULT_BLOCK_LENGTH, texts.BLOCK, texts.BLOCK_INFO, elem_id="unmask-block"
-        )
+        block = slider(settings["block"], DEFAULT_BLOCK_LENGTH, texts.BLOCK, texts.BLOCK_INFO, elem_id="unmask-block")
         with gr.Accordion(texts.MORE, open=False):
-            temperature = slider(
-                settings["temperature"], 1.0, texts.TEMPERATURE, texts.TEMPERATURE_INFO, step=0.05
-            )
+            temperature = slider(settings["temperature"], 1.0, texts.TEMPERATURE, texts.TEMPERATURE_INFO, step=0.05)
             top_k = slider(settings["top_k"], 0, texts.TOP_K, texts.TOP_K_INFO)
             top_p = slider(settings["top_p"], TOP_P, texts.TOP_P, texts.TOP_P_INFO, step=0.01)
             seed = gr.Number(0, label=texts.SEED, info=texts.SEED_INFO, precision=0, **settings["seed"].range)
@@ -276,9 +264,7 @@ class UnmaskTab:
 
     # -- edits and files --
 
-    def edit(
-        self, event: gr.EventData, request: gr.Request, session: UnmaskSession | None, *values: Any
-    ) -> Edited:
+    def edit(self, event: gr.EventData, request: gr.Request, session: UnmaskSession | None, *values: Any) -> Edited:
         """The visitor changes the canvas or pauses the model. The status line says what is not possible."""
         session = session or self.new_session()
         try:

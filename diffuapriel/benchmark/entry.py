@@ -66,9 +66,7 @@ class Entry:
         config = preset(preset_name, architecture)
         resolve_device(device)
         model, tokenizer = random_denoiser(config, device=device, seed=seed), get_tokenizer(config.tokenizer)
-        return cls.of_model(
-            f"{architecture} {preset_name}, random weights", model, tokenizer, weights="random"
-        )
+        return cls.of_model(f"{architecture} {preset_name}, random weights", model, tokenizer, weights="random")
 
     def tuned(self, dtype: str | None = None) -> Entry:
         """This entry in the fastest form for its device: on CUDA a copy of its model in the engine (model/engine.py).

@@ -336,7 +336,5 @@ def write_tables(page: Path, report: BenchReport, source: str) -> None:
     block = f"<!-- GPU tables of {source} -->\n{docs_tables(report)}{END}"
     new, found = BLOCK.subn(lambda _: block, text)
     if found != 1:
-        raise ValueError(
-            f"{page} has {found} places for GPU tables (<!-- GPU tables --> ... {END}); one is needed"
-        )
+        raise ValueError(f"{page} has {found} places for GPU tables (<!-- GPU tables --> ... {END}); one is needed")
     page.write_text(new, encoding="utf-8")

@@ -73,9 +73,7 @@ def race_events(
     """
     check_counts("a race", entries, repeats=repeats, warmup_steps=warmup_steps)
     if len(devices := {str(entry.device) for entry in entries}) > 1:
-        raise ValueError(
-            f"the entries are on {', '.join(sorted(devices))}; a fair race has them on one device"
-        )
+        raise ValueError(f"the entries are on {', '.join(sorted(devices))}; a fair race has them on one device")
     config = SamplerConfig(strategy=strategy, steps=steps, temperature=temperature, seed=seed)
     facts = EntryFacts.of(entries)
     racing = [_RacingEntry(*about, config, length, text) for about in zip(facts, entries, strict=True)]
@@ -115,15 +113,11 @@ def race_events(
 class _RacingEntry:
     """One entry on its canvas: warms up, runs, and keeps what the runs took."""
 
-    def __init__(
-        self, facts: EntryFacts, entry: Entry, config: SamplerConfig, length: int, text: str
-    ) -> None:
+    def __init__(self, facts: EntryFacts, entry: Entry, config: SamplerConfig, length: int, text: str) -> None:
         self.facts, self.name, self.entry = facts, facts.name, entry
         if problem := refusal(entry.needed_bytes(length), entry.device, f"{self.name} at {length} tokens"):
             raise MemoryError(problem)
-        canvas = (
-            Canvas.from_text(text, entry.tokenizer, length) if text else Canvas.masks(length, entry.tokenizer)
-        )
+        canvas = Canvas.from_text(text, entry.tokenizer, length) if text else Canvas.masks(length, entry.tokenizer)
         if not canvas.masked.any():
             raise ValueError("the text has no [MASK] and fills the canvas: there is nothing to race for")
         self.canvas = canvas.to(entry.device)

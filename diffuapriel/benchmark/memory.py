@@ -75,9 +75,7 @@ def estimate_bytes(config: ModelConfig, length: int, *, batch: int = 1, bytes_pe
     return batch * length * bytes_per_value * (copies * widest + residual + logits)
 
 
-def refusal(
-    needed: float, device: torch.device | str, what: str, instead: str = "a shorter length"
-) -> str | None:
+def refusal(needed: float, device: torch.device | str, what: str, instead: str = "a shorter length") -> str | None:
     """None where `needed` bytes fit on `device`, otherwise a sentence with the figures; `instead` is what to choose."""
     available = available_bytes(device)
     if needed <= SAFE_SHARE * available:

@@ -129,16 +129,13 @@ class RaceResult:
             f"{self.warmup_steps} untimed warm-up {steps} each at this length; figures are medians of "
             f"{self.repeats} {runs}, timed with {self.clock}.",
             matched_parameters(self.entries),
-            what_ran(self.entries)
-            + (" Every step copies its frame to the host, for the replay." if on_gpu else ""),
+            what_ran(self.entries) + (" Every step copies its frame to the host, for the replay." if on_gpu else ""),
             f"{machine_facts(self.entries, self.machine, self.threads)}, PyTorch {self.torch_version}.",
             "Tokens are masks filled, not text encoded again. Peak memory: " + self.memory_method + ".",
         ]
 
 
-def read_schema(
-    values: Any, schema: str, version: int, old_keys: Mapping[str, str] | None = None
-) -> dict[str, Any]:
+def read_schema(values: Any, schema: str, version: int, old_keys: Mapping[str, str] | None = None) -> dict[str, Any]:
     """A JSON object of a schema, with the present names of renamed keys.
 
     Raises ValueError unless `values` is an object of this schema in a version from 1 to `version`.
@@ -146,9 +143,7 @@ def read_schema(
     found = (values.get("schema"), values.get("version")) if isinstance(values, dict) else (None, None)
     if found[0] != schema or found[1] not in range(1, version + 1):
         permitted = " or ".join(map(str, range(1, version + 1)))
-        raise ValueError(
-            f"this is schema {found[0]!r} version {found[1]!r}; permitted: {schema!r} version {permitted}"
-        )
+        raise ValueError(f"this is schema {found[0]!r} version {found[1]!r}; permitted: {schema!r} version {permitted}")
     return rename_keys(values, old_keys or {})
 
 
@@ -174,9 +169,7 @@ def read_record(kind: Any, value: Any) -> Any:
     if not dataclasses.is_dataclass(kind):
         return value
     names = get_type_hints(kind)
-    known = {
-        f.name: read_record(names[f.name], value[f.name]) for f in dataclasses.fields(kind) if f.name in value
-    }
+    known = {f.name: read_record(names[f.name], value[f.name]) for f in dataclasses.fields(kind) if f.name in value}
     return kind(**known)  # type: ignore[operator]
 
 

@@ -161,8 +161,7 @@ def measure_peaks(
     ms = time_interleaved(calls, repeats=ROUNDS, seconds=seconds, device=device)
     amounts = {"product": 2 * matrix**3, "copy": 2 * source.nbytes}
     flops, bandwidth = (
-        tuple(float(f"{1000 * IN_A_ROW * amount / t:.5g}") for t in ms[name])
-        for name, amount in amounts.items()
+        tuple(float(f"{1000 * IN_A_ROW * amount / t:.5g}") for t in ms[name]) for name, amount in amounts.items()
     )
     return MeasuredPeaks(flops, bandwidth, matrix, source.nbytes)
 

@@ -58,30 +58,20 @@ GPU_ONLY = ("lengths", "steps", "save", "figures", "chart", "docs")
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("parts", nargs="*", metavar="PART", help="which of the parts above; all by default")
-    parser.add_argument(
-        "--preset", choices=PRESETS, help="size of the models; by default nano, with --gpu 1.3b"
-    )
-    parser.add_argument(
-        "--repeats", type=int, metavar="N", help="timed rounds; by default 7, with --gpu up to 15"
-    )
+    parser.add_argument("--preset", choices=PRESETS, help="size of the models; by default nano, with --gpu 1.3b")
+    parser.add_argument("--repeats", type=int, metavar="N", help="timed rounds; by default 7, with --gpu up to 15")
     parser.add_argument("--quick", action="store_true", help="fewer repeats, shorter lengths")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE as well")
     gpu = parser.add_argument_group("on a GPU")
     gpu.add_argument("--gpu", action="store_true", help="measure one NVIDIA GPU")
     gpu.add_argument("--lengths", type=_lengths, metavar="N,N,...", help="tokens per text")
     gpu.add_argument("--steps", type=int, metavar="N", help="steps per generation at most; by default 64")
-    gpu.add_argument(
-        "--save", action="store_true", help="--json with a file in assets/results/ named after the card"
-    )
+    gpu.add_argument("--save", action="store_true", help="--json with a file in assets/results/ named after the card")
     gpu.add_argument(
         "--from", dest="figures", type=Path, metavar="FILE", help="measure nothing: show the figures in FILE"
     )
-    gpu.add_argument(
-        "--chart", type=Path, action="append", metavar="FILE", help="draw a chart, .html (Plotly) or .png"
-    )
-    gpu.add_argument(
-        "--docs", "--readme", action="store_true", help="write the GPU tables of docs/benchmarks.md"
-    )
+    gpu.add_argument("--chart", type=Path, action="append", metavar="FILE", help="draw a chart, .html (Plotly) or .png")
+    gpu.add_argument("--docs", "--readme", action="store_true", help="write the GPU tables of docs/benchmarks.md")
 
 
 def run(args: argparse.Namespace) -> int:

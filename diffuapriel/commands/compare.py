@@ -38,18 +38,14 @@ def add(parser: argparse.ArgumentParser) -> None:
         default=FACTORS,
         help="multiples of the default learning rate to try",
     )
-    parser.add_argument(
-        "--seeds", type=int, nargs="+", metavar="N", default=SEEDS, help="seeds; one run for each"
-    )
+    parser.add_argument("--seeds", type=int, nargs="+", metavar="N", default=SEEDS, help="seeds; one run for each")
     parser.add_argument(
         "--out",
         type=Path,
         metavar="PATH",
         help="path of the report, without suffix; default: runs/compare-...",
     )
-    parser.add_argument(
-        "--folder", type=Path, metavar="FOLDER", help="folder of the runs; default: runs/compare-..."
-    )
+    parser.add_argument("--folder", type=Path, metavar="FOLDER", help="folder of the runs; default: runs/compare-...")
 
 
 def plan_of(args: argparse.Namespace) -> StudyPlan:

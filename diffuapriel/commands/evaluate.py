@@ -61,9 +61,7 @@ class EvaluateOptions:
         help="how masks are drawn: by counts, an unbiased bound, or as in MDLM's papers, for comparison with them",
     )
     samples: int = option(200, least=0, help="stories to generate and check; 0 for none")
-    strategy: str = option(
-        "low_confidence", choices=STRATEGIES, renamed=RENAMED_STRATEGIES, help="sampling strategy"
-    )
+    strategy: str = option("low_confidence", choices=STRATEGIES, renamed=RENAMED_STRATEGIES, help="sampling strategy")
     steps: int | None = option(None, least=1, help="steps per sample; default: one per token")
     block_length: int | None = option(None, least=0, help=BLOCK_LENGTH_HELP)
     temperature: float | None = option(
@@ -130,9 +128,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print(f"{args.checkpoint} on {spec}, validation split\n\n{likelihood.table()}")
     if xz:
-        print(
-            f"xz -9        {xz.bits_per_byte:.4f} bits/byte over {xz.text_bytes:,} bytes: the model is {verdict}"
-        )
+        print(f"xz -9        {xz.bits_per_byte:.4f} bits/byte over {xz.text_bytes:,} bytes: the model is {verdict}")
     if samples:
         print(f"\n{samples.table()}")
         for fault in samples.faults:
@@ -168,9 +164,7 @@ def _samples(options: EvaluateOptions, model: Any, tokenizer: Any, spec: str, le
         )
 
 
-def _infilling(
-    args: argparse.Namespace, options: EvaluateOptions, model: Any, tokenizer: Any, length: int
-) -> int:
+def _infilling(args: argparse.Namespace, options: EvaluateOptions, model: Any, tokenizer: Any, length: int) -> int:
     from diffuapriel.data.stdlib import stdlib_corpus
     from diffuapriel.evaluation.infilling import evaluate_infilling
 

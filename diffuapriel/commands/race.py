@@ -81,9 +81,7 @@ def open_entry(name: str, device: str) -> Entry:
         return Entry.from_checkpoint(name, device=device)
     preset, _, architecture = rest.partition(":")
     if not architecture:
-        raise ValueError(
-            f"entry {name!r}: write random:PRESET:ARCHITECTURE, for example random:nano:diffutran"
-        )
+        raise ValueError(f"entry {name!r}: write random:PRESET:ARCHITECTURE, for example random:nano:diffutran")
     return Entry.random(preset, architecture, device=device)
 
 

@@ -41,19 +41,11 @@ TRACE_KINDS = (".json", ".html", ".gif")
 
 def add(parser: argparse.ArgumentParser) -> None:
     option = options_of(SamplerConfig)
-    parser.add_argument(
-        "text", nargs="?", default="", metavar="TEXT", help="given text, with [MASK:n] for n masks"
-    )
-    parser.add_argument(
-        "--checkpoint", default=DEFAULT_CHECKPOINT, metavar="NAME", help="a bundled name or a folder"
-    )
-    parser.add_argument(
-        "--length", type=int, metavar="N", help="total tokens; masks fill the end of the canvas"
-    )
+    parser.add_argument("text", nargs="?", default="", metavar="TEXT", help="given text, with [MASK:n] for n masks")
+    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, metavar="NAME", help="a bundled name or a folder")
+    parser.add_argument("--length", type=int, metavar="N", help="total tokens; masks fill the end of the canvas")
     parser.add_argument("--samples", type=int, default=1, metavar="N", help="number of texts")
-    parser.add_argument(
-        "--trace", type=Path, metavar="FILE", help="record the steps to FILE: .json, .html or .gif"
-    )
+    parser.add_argument("--trace", type=Path, metavar="FILE", help="record the steps to FILE: .json, .html or .gif")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or mps")
     holes = parser.add_argument_group("which positions, and when")
     add_argument(holes, option["strategy"])

@@ -98,9 +98,7 @@ def wrap(styled: Iterable[tuple[str, str]], columns: int) -> list[str]:
 
 def width(text: str) -> int:
     """Terminal cells: two for a wide character, none for a combining one."""
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
-    )
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def _chunks(text: str, columns: int) -> Iterator[str]:

@@ -80,9 +80,7 @@ def build_tokens(
     if folder.exists():
         raise FileExistsError(f"{folder} exists already; remove it, or choose another folder")
     refuse_half_built(folder)
-    check_least(
-        most_tokens=1 if most_tokens is None else most_tokens, threads=1 if threads is None else threads
-    )
+    check_least(most_tokens=1 if most_tokens is None else most_tokens, threads=1 if threads is None else threads)
     if spec.partition(":")[0] == "tales" and most_tokens is None:
         raise ValueError(f"{spec} never ends: give a number of tokens (--tokens 10000000)")
     documents, threads = documents_of(spec, tokenizer), threads or os.cpu_count() or 1
@@ -252,9 +250,7 @@ def documents_of(spec: str, tokenizer: Tokenizer) -> Documents:
         return corpus.documents()
     if isinstance(corpus, DocumentCorpus):
         return ((split, text) for split in SPLITS for text in corpus.splits[split] if text)
-    raise ValueError(
-        f"{spec!r} is no corpus of documents; name tales, stdlib, a file, a folder or hf:owner/name"
-    )
+    raise ValueError(f"{spec!r} is no corpus of documents; name tales, stdlib, a file, a folder or hf:owner/name")
 
 
 def _of_files(path: Path, field: str) -> Documents:

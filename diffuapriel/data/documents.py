@@ -44,9 +44,7 @@ class DocumentCorpus:
             if not any(documents):
                 raise ValueError(f"{name}: too little text, nothing is left for the split {split!r}")
         # The <|endoftext|> after a document counts as a character, so that every start has text after it.
-        self._ends = {
-            split: list(accumulate(len(d) + 1 for d in docs)) for split, docs in self.splits.items()
-        }
+        self._ends = {split: list(accumulate(len(d) + 1 for d in docs)) for split, docs in self.splits.items()}
 
     def __repr__(self) -> str:
         return f"DocumentCorpus({self.name!r}, {self.description or 'no description'})"
@@ -55,9 +53,7 @@ class DocumentCorpus:
         """Document number `index` of a split, in the order of the source; the seed plays no role."""
         documents = self.splits[check_split(split)]
         if not 0 <= index < len(documents):
-            raise ValueError(
-                f"{self.name} has documents 0 to {len(documents) - 1} in the split {split!r}, not {index}"
-            )
+            raise ValueError(f"{self.name} has documents 0 to {len(documents) - 1} in the split {split!r}, not {index}")
         return documents[index]
 
     def batch(

@@ -55,9 +55,7 @@ def find_files(path: Path) -> list[Path]:
             raise ValueError(f"the folder {path} holds no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file")
         return files
     if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(
-            f"{path}: a corpus is read from {', '.join(SUFFIXES)} files, not from {path.suffix!r}"
-        )
+        raise ValueError(f"{path}: a corpus is read from {', '.join(SUFFIXES)} files, not from {path.suffix!r}")
     return [path]
 
 
@@ -123,9 +121,7 @@ def _read_parquet(file: Path, field: str) -> Iterator[str]:
     except (arrow.ArrowException, OSError) as error:
         raise ValueError(f"{file}: not a Parquet file ({str(error).splitlines()[0]})") from None
     if field not in columns:
-        raise ValueError(
-            f"{file}: no column {field!r} (it has: {', '.join(columns)}); name another with #field"
-        )
+        raise ValueError(f"{file}: no column {field!r} (it has: {', '.join(columns)}); name another with #field")
     row = 0
     for batch in table.iter_batches(columns=[field]):
         for value in batch.column(0).to_pylist():

@@ -44,9 +44,7 @@ class HubCorpus:
         self.dataset, _, self.config = name.partition(":")
         known_form = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", self.dataset)
         if not known_form and not (self.dataset and Path(self.dataset).is_dir()):
-            raise ValueError(
-                f"a dataset of the Hub is written hf:owner/name or hf:owner/name:config, not {name!r}"
-            )
+            raise ValueError(f"a dataset of the Hub is written hf:owner/name or hf:owner/name:config, not {name!r}")
         self.name, self.tokenizer, self.field = f"hf:{name}", tokenizer, field
         self._sources: dict[str, Any] | None = None
         self._stream: tuple[tuple, int, Iterator[list[int]]] | None = None  # (key, windows read, the rest)
@@ -134,9 +132,7 @@ class HubCorpus:
         try:
             import datasets
         except ImportError as error:
-            raise ImportError(
-                "reading from the Hugging Face Hub needs datasets: pip install datasets"
-            ) from error
+            raise ImportError("reading from the Hugging Face Hub needs datasets: pip install datasets") from error
         try:
             splits = datasets.load_dataset(self.dataset, self.config or None, streaming=True)
             return {str(name): split for name, split in splits.items()}

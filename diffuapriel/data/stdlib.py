@@ -34,13 +34,9 @@ def stdlib_corpus(tokenizer: Tokenizer, root: Path | None = None) -> DocumentCor
     if not splits["train"] or not splits["validation"]:
         raise ValueError(f"{root} holds too few Python sources; is the standard library zipped?")
     size = sum(file.stat().st_size for file in files) / 1e6
-    share = sum(map(len, splits["validation"])) / sum(
-        len(text) for texts in splits.values() for text in texts
-    )
+    share = sum(map(len, splits["validation"])) / sum(len(text) for texts in splits.values() for text in texts)
     tests = sum(bool(TESTS & set(file.relative_to(root).parts)) for file in files)
-    description = (
-        f"{len(files)} Python sources of {root}, {size:.1f} MB ({tests} tests), {share:.0%} for validation"
-    )
+    description = f"{len(files)} Python sources of {root}, {size:.1f} MB ({tests} tests), {share:.0%} for validation"
     return DocumentCorpus("stdlib", tokenizer, **splits, description=description)
 
 

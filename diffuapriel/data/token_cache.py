@@ -88,9 +88,7 @@ class TokenCorpus:
         split = check_split(split)
         count = self.documents(split)
         if not 0 <= index < count:
-            raise ValueError(
-                f"{self.name} has documents 0 to {count - 1} in the split {split!r}, not {index}"
-            )
+            raise ValueError(f"{self.name} has documents 0 to {count - 1} in the split {split!r}, not {index}")
         ends = self._map(f"{DISK_NAMES[split]}.documents", np.dtype("<i8"))
         start = int(ends[index - 1]) if index else 0
         return self.tokenizer.decode(self._read(split, start, int(ends[index]) - 1))

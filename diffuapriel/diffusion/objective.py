@@ -52,9 +52,7 @@ class Nelbo:
     masked: Tensor  # scalar, number of masked tokens
 
 
-def stratified_t(
-    n: int, generator: torch.Generator | None = None, device: torch.device | str = "cpu"
-) -> Tensor:
+def stratified_t(n: int, generator: torch.Generator | None = None, device: torch.device | str = "cpu") -> Tensor:
     """n times in [T_MIN, 1], one in each n-th of the interval (MDLM's "antithetic" sampling). (n,) float32."""
     if n < 1:
         raise ValueError(f"n is {n}; at least one time must be drawn")

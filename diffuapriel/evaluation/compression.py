@@ -31,9 +31,7 @@ class XzEstimate:
         return "above xz" if interval[0] > self.bits_per_byte else "level with xz"
 
 
-def xz_bits_per_byte(
-    corpus: Corpus, *, split: str = "validation", most: int = MOST_BYTES
-) -> XzEstimate | None:
+def xz_bits_per_byte(corpus: Corpus, *, split: str = "validation", most: int = MOST_BYTES) -> XzEstimate | None:
     """Compress the first `most` bytes of a split; None for a corpus that is not a list of documents (tales, streams).
 
     Uses preset 9 of liblzma in the .xz format, like the command `xz -9`.

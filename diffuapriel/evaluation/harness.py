@@ -132,9 +132,7 @@ class DiffuAprielLM(TemplateLM):
         self, pairs: Sequence[tuple[list[int], list[int]]], quiet: bool, greedy: bool
     ) -> Iterator[tuple[int, list[AnswerScore]]]:
         """(number of the pair, scores of its windows) as pairs are done; one without an answer never is."""
-        cut = [
-            (number, w) for number, pair in enumerate(pairs) for w in rolling_windows(*pair, self.max_length)
-        ]
+        cut = [(number, w) for number, pair in enumerate(pairs) for w in rolling_windows(*pair, self.max_length)]
         pending = Counter(number for number, _ in cut)
         scores: list[list[AnswerScore]] = [[] for _ in pairs]
         scored = score_answers(

@@ -99,9 +99,7 @@ def rolling_windows(prompt: Sequence[int], answer: Sequence[int], length: int) -
     lm-evaluation-harness). Raises ValueError for an empty prompt and for a length below 2.
     """
     if length < 2 or not prompt:
-        raise ValueError(
-            f"the prompt has {len(prompt)} tokens and windows have {length}; at least 1 and 2 are needed"
-        )
+        raise ValueError(f"the prompt has {len(prompt)} tokens and windows have {length}; at least 1 and 2 are needed")
     ids, start = [*prompt, *answer], len(prompt)
     while start < len(ids):
         stop = min(start + length - 1, len(ids))
@@ -171,9 +169,7 @@ def _is_greedy(denoiser: DenoiserLike, texts: _Texts, within: list[int]) -> list
     while within:
         best, token = texts.ask(denoiser, within, hidden).max(-1)
         confidence = torch.full(hidden.shape, -math.inf, device=best.device).masked_scatter(hidden, best)
-        written = torch.zeros(hidden.shape, dtype=torch.int64, device=best.device).masked_scatter(
-            hidden, token
-        )
+        written = torch.zeros(hidden.shape, dtype=torch.int64, device=best.device).masked_scatter(hidden, token)
         at = confidence.argmax(1, keepdim=True)  # the leftmost of equals
         right = written.gather(1, at) == texts.ids[within].gather(1, at)  # (rows, 1)
         hidden = hidden.scatter(1, at, False)

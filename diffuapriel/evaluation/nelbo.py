@@ -164,9 +164,7 @@ def score_sequences(
     nats, entropies, tokens, text_bytes = [], [], [], []
     for step in range(math.ceil(num_sequences / batch_size)):
         rows = min(batch_size, num_sequences - step * batch_size)
-        ids, entropy, counted = _batch(
-            corpus, step, split=split, batch_size=batch_size, length=length, seed=seed
-        )
+        ids, entropy, counted = _batch(corpus, step, split=split, batch_size=batch_size, length=length, seed=seed)
         ids = ids[:rows].to(device)
         document_ids = None
         if document_boundaries:

@@ -60,9 +60,7 @@ class QualityEvent:
     points: tuple[QualityPoint, ...]
 
 
-def plan(
-    strategies: Sequence[str], steps: Sequence[int], length: int, **sampling: object
-) -> list[SamplerConfig]:
+def plan(strategies: Sequence[str], steps: Sequence[int], length: int, **sampling: object) -> list[SamplerConfig]:
     """The points to measure, cheap ones first. `sampling`: further fields of SamplerConfig, for every point."""
     counted = [s for s in strategies if s not in FREE_OF_STEPS]
     free = [s for s in strategies if s in FREE_OF_STEPS]

@@ -84,9 +84,7 @@ def occlusion_influence(
         yield Influence(values.clone(), token, probability)
 
 
-def _model_inputs(
-    denoiser: Denoiser, ids: Tensor, position: int, sigma: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def _model_inputs(denoiser: Denoiser, ids: Tensor, position: int, sigma: float) -> tuple[Tensor, Tensor, Tensor]:
     """The ids with the chosen position masked, a mask of that position (length,), and the noise level (1,)."""
     if not 0 <= position < len(ids):
         raise ValueError(f"position is {position}; the text has the positions 0 to {len(ids) - 1}")

@@ -152,17 +152,11 @@ class Denoiser(nn.Module):
         shift, scale = modulations[-2:]
         return x, shift, scale
 
-    def _check(
-        self, ids: Tensor, sigma: Tensor, positions: Tensor | None, document_ids: Tensor | None
-    ) -> None:
+    def _check(self, ids: Tensor, sigma: Tensor, positions: Tensor | None, document_ids: Tensor | None) -> None:
         if ids.ndim != 2 or ids.dtype != torch.int64 or 0 in ids.shape:
-            raise ValueError(
-                f"ids are {tuple(ids.shape)} {ids.dtype}; they must be (batch, length) int64, not empty"
-            )
+            raise ValueError(f"ids are {tuple(ids.shape)} {ids.dtype}; they must be (batch, length) int64, not empty")
         if sigma.shape != ids.shape[:1]:
-            raise ValueError(
-                f"sigma has shape {tuple(sigma.shape)}; it must be ({ids.shape[0]},), one per row"
-            )
+            raise ValueError(f"sigma has shape {tuple(sigma.shape)}; it must be ({ids.shape[0]},), one per row")
         if positions is not None and not (
             (positions.dtype == torch.bool and positions.shape == ids.shape)
             or (positions.dtype == torch.int64 and positions.ndim == 1)

@@ -47,9 +47,7 @@ class Engine:
         self.model = model
         self.config = model.config
         self.head = model.head
-        self._graphs: dict[
-            tuple[int, ...], tuple[Tensor, Tensor, Callable[[], None], Tensor]
-        ] = {}  # by shape
+        self._graphs: dict[tuple[int, ...], tuple[Tensor, Tensor, Callable[[], None], Tensor]] = {}  # by shape
 
     @torch.inference_mode()
     def __call__(self, ids: Tensor, sigma: Tensor, positions: Tensor | None = None) -> Tensor:

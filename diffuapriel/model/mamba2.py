@@ -149,9 +149,7 @@ def _fold_again(mixer: BidirectionalMamba2, _: object) -> None:
         mixer.fold_norm()
 
 
-def two_way_convolution(
-    x: Tensor, weight: Tensor, bias: Tensor, document_ids: Tensor | None = None
-) -> Tensor:
+def two_way_convolution(x: Tensor, weight: Tensor, bias: Tensor, document_ids: Tensor | None = None) -> Tensor:
     """Short depthwise convolution, causal for direction 0 and anti-causal for direction 1.
 
         y[t, 0] = bias[0] + sum_j weight[0, j] x[t - (taps - 1) + j, 0]

@@ -143,9 +143,7 @@ def _without_its_init(name: str) -> Iterator[None]:
 
 
 @torch.compiler.disable
-def scan(
-    inputs: ScanInputs, reverse: tuple[bool, ...], document_ids: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def scan(inputs: ScanInputs, reverse: tuple[bool, ...], document_ids: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """One call of the library per direction; shapes in `ScanInputs`. Raises ValueError if the library is missing."""
     x, dt, A, B, C, D, initial_state = inputs
     scan_forward, chunk = library().scan, chunk_length(x.shape[1])
@@ -296,9 +294,7 @@ def _convolve(xBC: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return _plain_convolution(xBC.device.type)(xBC, weight, bias)
 
 
-def _convolve_backward(
-    xBC: Tensor, weight: Tensor, bias: Tensor, dout: Tensor, dxBC: Tensor
-) -> tuple[Tensor, Tensor]:
+def _convolve_backward(xBC: Tensor, weight: Tensor, bias: Tensor, dout: Tensor, dxBC: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of weight and bias; the gradient of xBC is written to `dxBC`, the shape of xBC."""
     if _convolves(xBC, weight):
         backward = library().conv_backward

@@ -38,9 +38,7 @@ class ScanInputs(NamedTuple):
     initial_state: Tensor  # (b, k, h, p, n)
 
 
-def scan(
-    inputs: ScanInputs, reverse: tuple[bool, ...], document_ids: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def scan(inputs: ScanInputs, reverse: tuple[bool, ...], document_ids: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The scan of every direction; shapes in `ScanInputs`."""
     x, dt, A, B, C, D, initial_state = inputs
     length, heads_per_group = x.shape[1], x.shape[3] // B.shape[3]

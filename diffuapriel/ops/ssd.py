@@ -169,9 +169,7 @@ _resolve._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @functools.cache
-def _resolved_once(
-    name: str, device: torch.device, dtype: torch.dtype, headdim: int, state: int, packed: bool
-) -> str:
+def _resolved_once(name: str, device: torch.device, dtype: torch.dtype, headdim: int, state: int, packed: bool) -> str:
     """The part of `choose_backend` that depends on the machine, whose answer cannot change within a process."""
     like = torch.empty(0, device=device, dtype=dtype)
     if name != "auto":
@@ -204,9 +202,7 @@ def _scan(
     """
     x, dt, A, B, C, D, initial_state = call
     if x.ndim != 5 or x.shape[1] == 0:
-        raise ValueError(
-            f"x has shape {tuple(x.shape)}; it must be (batch, length, heads, headdim), length 1 or more"
-        )
+        raise ValueError(f"x has shape {tuple(x.shape)}; it must be (batch, length, heads, headdim), length 1 or more")
     batch, length, directions, heads, headdim = x.shape
     if B.ndim != 5 or B.shape[3] == 0 or heads % B.shape[3]:
         raise ValueError(
@@ -224,9 +220,7 @@ def _scan(
     shapes += ((batch, *per_head, headdim, state),)
     for name, tensor, shape in zip(ScanInputs._fields, inputs, shapes):
         if tuple(tensor.shape) != shape:
-            raise ValueError(
-                f"{name} has shape {tuple(tensor.shape)}; with x {tuple(x.shape)} it must be {shape}"
-            )
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}; with x {tuple(x.shape)} it must be {shape}")
     options = {}
     if document_ids is not None:
         check_document_ids(document_ids, batch, length)

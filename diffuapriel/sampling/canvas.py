@@ -44,9 +44,7 @@ class Canvas:
 
     def __post_init__(self) -> None:
         if not isinstance(self.ids, Tensor) or not isinstance(self.fixed, Tensor):
-            raise TypeError(
-                "canvas: ids and fixed must be tensors; Canvas.from_text makes them from a string"
-            )
+            raise TypeError("canvas: ids and fixed must be tensors; Canvas.from_text makes them from a string")
         if self.ids.dtype != torch.int64 or self.ids.dim() != 1:
             raise ValueError(
                 f"canvas: ids have shape {tuple(self.ids.shape)} and dtype {self.ids.dtype}; "
@@ -62,13 +60,9 @@ class Canvas:
             raise ValueError(f"canvas: mask_id is {self.mask_id!r}; it must be a whole number, 1 or more")
         low, high = int(self.ids.min()), int(self.ids.max())
         if low < 0 or high > self.mask_id:
-            raise ValueError(
-                f"canvas: ids run from {low} to {high}; permitted: 0 to {self.mask_id}, which is [MASK]"
-            )
+            raise ValueError(f"canvas: ids run from {low} to {high}; permitted: 0 to {self.mask_id}, which is [MASK]")
         if (self.fixed & (self.ids == self.mask_id)).any():
-            raise ValueError(
-                "canvas: a [MASK] is marked as fixed and could never be filled; set fixed to False there"
-            )
+            raise ValueError("canvas: a [MASK] is marked as fixed and could never be filled; set fixed to False there")
         object.__setattr__(self, "ids", self.ids.detach().clone())
         object.__setattr__(self, "fixed", self.fixed.detach().to(self.ids.device).clone())
 
@@ -129,9 +123,7 @@ class Canvas:
 def check_length(length: int) -> int:
     """`length`, if a canvas can have it; otherwise raises TypeError or ValueError with the range."""
     if isinstance(length, bool) or not isinstance(length, int):
-        raise TypeError(
-            f"canvas: the length is {length!r}; it must be a whole number from 1 to {MAX_LENGTH:,}"
-        )
+        raise TypeError(f"canvas: the length is {length!r}; it must be a whole number from 1 to {MAX_LENGTH:,}")
     if not 1 <= length <= MAX_LENGTH:
         raise ValueError(f"canvas: the length is {length:,} tokens; permitted: 1 to {MAX_LENGTH:,}")
     return length
@@ -155,6 +147,4 @@ def _hole_size(hole: re.Match[str]) -> int:
 def _check_fits(tokens: int, limit: int, length: int | None) -> None:
     if tokens > limit:
         way_out = "shorten the text or raise the length" if length else "shorten the text"
-        raise ValueError(
-            f"canvas: the text takes {tokens:,} tokens or more; permitted: 1 to {limit:,}; {way_out}"
-        )
+        raise ValueError(f"canvas: the text takes {tokens:,} tokens or more; permitted: 1 to {limit:,}; {way_out}")

@@ -27,9 +27,7 @@ RENAMED_STRATEGIES = {"confidence": "low_confidence", "remask": "remdm"}  # olde
 BLOCKWISE = ("low_confidence", "entropy", "margin", "random", "threshold")
 DEFAULT_BLOCK_LENGTH = 16
 BLOCK_STARTS = ("prompt", "zero")
-BLOCK_LENGTH_HELP = (
-    "fill blocks of N tokens from left to right, 0: all at once; default: 16 for low_confidence, else 0"
-)
+BLOCK_LENGTH_HELP = "fill blocks of N tokens from left to right, 0: all at once; default: 16 for low_confidence, else 0"
 
 MAX_STEPS = 65_536
 MAX_SEED = 2**63 - 1
@@ -75,9 +73,7 @@ class SamplerConfig:
     repetition_penalty: float = option(
         1.0, least=0.1, most=10, help="above 1: tokens already on the canvas become less probable"
     )
-    threshold: float = option(
-        0.9, least=0, most=1, help="threshold: reveal every position at least this confident"
-    )
+    threshold: float = option(0.9, least=0, most=1, help="threshold: reveal every position at least this confident")
     remask_cap: float = option(
         0.04, least=0, most=1, help="remdm: maximum probability per step of returning a token to [MASK]"
     )

@@ -268,9 +268,7 @@ def rounded(n: int) -> int:
     return -(-n // step) * step
 
 
-def _size(
-    config: SamplerConfig, denoiser: DeviceDenoiser, state: State, plan: GenerationPlan
-) -> tuple[Any, ...]:
+def _size(config: SamplerConfig, denoiser: DeviceDenoiser, state: State, plan: GenerationPlan) -> tuple[Any, ...]:
     """Equal for batches that one graph can serve: a graph holds addresses, shapes and options."""
     weight = denoiser.head.weight
     how = (config.strategy, config.block_length, config.temperature, config.top_k)
@@ -286,9 +284,7 @@ class GenerationGraph:
     `canvas` has one element more than there are positions: writes to the padding index go there.
     """
 
-    def __init__(
-        self, config: SamplerConfig, denoiser: DeviceDenoiser, state: State, plan: GenerationPlan
-    ) -> None:
+    def __init__(self, config: SamplerConfig, denoiser: DeviceDenoiser, state: State, plan: GenerationPlan) -> None:
         self.size = _size(config, denoiser, state, plan)
         self.config, self.device = config, state.device
         self.denoiser = ref(denoiser)  # the cache must not keep a denoiser alive
@@ -388,9 +384,7 @@ class FixedOrderGraph(GenerationGraph):
 class ScoredGraph(GenerationGraph):
     """Positions selected on the device, by the denoiser's confidence."""
 
-    def __init__(
-        self, config: SamplerConfig, denoiser: DeviceDenoiser, state: State, plan: GenerationPlan
-    ) -> None:
+    def __init__(self, config: SamplerConfig, denoiser: DeviceDenoiser, state: State, plan: GenerationPlan) -> None:
         super().__init__(config, denoiser, state, plan)
         self.max_masked, self.max_revealed = plan.max_masked, plan.max_revealed
         self.all_indices = torch.arange(self.padding, device=self.device)

@@ -60,9 +60,7 @@ class Sampler:
         self._alphas: list[float] = schedule.alpha(grid).tolist()
         self._alphas[-1] = 1.0  # nothing is masked at t = 0, whatever the rounding: the last step reveals all
         if not 0 < self._alphas[0] < 1:
-            raise ValueError(
-                f"sampler: the schedule's alpha(1) is {self._alphas[0]}; it must lie between 0 and 1"
-            )
+            raise ValueError(f"sampler: the schedule's alpha(1) is {self._alphas[0]}; it must lie between 0 and 1")
 
     def start(self, canvas: Canvas | Sequence[Canvas], first_row: int = 0) -> State:
         """The state before the first step; several canvases of one length make one batch.
@@ -75,9 +73,7 @@ class Sampler:
             raise ValueError("sampler: there is no canvas; give at least one")
         lengths = sorted({len(c) for c in canvases})
         if len(lengths) > 1:
-            raise ValueError(
-                f"sampler: canvases of {lengths} tokens; all canvases of a batch must have one length"
-            )
+            raise ValueError(f"sampler: canvases of {lengths} tokens; all canvases of a batch must have one length")
         for c in canvases:
             if c.mask_id != self.mask_id:
                 raise ValueError(
@@ -200,9 +196,7 @@ class Sampler:
         """
         state = canvas if isinstance(canvas, State) else self.start(canvas)
         if len(state.ids) != 1:
-            raise ValueError(
-                f"sampler: stream shows one canvas, not {len(state.ids)}; generate() runs a batch"
-            )
+            raise ValueError(f"sampler: stream shows one canvas, not {len(state.ids)}; generate() runs a batch")
         return self._frames(denoiser, state)
 
     def _frames(self, denoiser: DenoiserFunction, state: State) -> Iterator[StepFrame]:

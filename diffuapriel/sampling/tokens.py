@@ -35,13 +35,9 @@ class Noise:
     def __post_init__(self) -> None:
         u = self.uniforms
         if u.ndim != 3 or u.shape[1] != 2 or u.dtype != np.float64:
-            raise ValueError(
-                f"noise: shape {u.shape}, dtype {u.dtype}; it must be (batch, 2, length) and float64"
-            )
+            raise ValueError(f"noise: shape {u.shape}, dtype {u.dtype}; it must be (batch, 2, length) and float64")
         if not ((u >= 0) & (u < 1)).all():  # NaN fails too
-            raise ValueError(
-                f"noise: values from {u.min()} to {u.max()}; permitted: 0 up to, not including, 1"
-            )
+            raise ValueError(f"noise: values from {u.min()} to {u.max()}; permitted: 0 up to, not including, 1")
 
     @property
     def for_positions(self) -> NDArray[np.float64]:

@@ -57,9 +57,7 @@ SHORT_SHARE = [
 ]
 SHORT_CHOICE = [
     "{hero:person} saw a {color:color} {thing:thing} and a {other:color!color} {thing} {place:place}.",
-    pick(
-        '"I want the {best:color|other} one," {hero.he} said.', "{hero.He} wanted the {best:color|other} one."
-    ),
+    pick('"I want the {best:color|other} one," {hero.he} said.', "{hero.He} wanted the {best:color|other} one."),
     pick(
         "So {hero.his} {relative:relative} got {hero.him} the {best} {thing}.",
         "{friend:person!hero} gave {hero.him} the {best} {thing}.",
@@ -74,9 +72,7 @@ SHORT_PET = [
     ),
     maybe(0.5, "{link:link} {hero} and {hero.his} {pet} went home."),
 ]
-SHORT_STORY: Expression = pick(
-    (3, SHORT_FOUND), (2, SHORT_LOST), (2, SHORT_SHARE), (2, SHORT_CHOICE), (2, SHORT_PET)
-)
+SHORT_STORY: Expression = pick((3, SHORT_FOUND), (2, SHORT_LOST), (2, SHORT_SHARE), (2, SHORT_CHOICE), (2, SHORT_PET))
 
 # ---- level 3: ten plots --------------------------------------------------------------------------
 
@@ -311,9 +307,7 @@ TRADE = [
     "and {friend:person!hero} had a {other:color!color} {gift:thing!thing}.",
     maybe(0.7, "They met {place:place}."),
     pick('"I like your {gift}," said {hero}.', '"Your {gift} is so {look:size}," said {hero}.'),
-    maybe(
-        0.6, '"And I like your {thing}," said {friend}.', '"You can have it for your {thing}," said {friend}.'
-    ),
+    maybe(0.6, '"And I like your {thing}," said {friend}.', '"You can have it for your {thing}," said {friend}.'),
     pick(
         "So {hero} gave {friend} the {color} {thing} and took the {other} {gift}.",
         "So {hero} took the {other} {gift}, and {friend} took the {color} {thing}.",
@@ -362,8 +356,7 @@ WEATHER = [
 HIDE = [
     pick(
         "{hero:person}, {friend:person!hero} and {third:person!hero!friend} played {place:place}.",
-        "One {time:time}, {hero:person} played {place:place} "
-        "with {friend:person!hero} and {third:person!hero!friend}.",
+        "One {time:time}, {hero:person} played {place:place} with {friend:person!hero} and {third:person!hero!friend}.",
     ),
     "{friend} hid {spot:spot@place}, and {third} hid {cover:spot@place!spot}.",
     "{hero} counted to {n:age}.",

@@ -79,9 +79,7 @@ def _is_text(value: Any) -> bool:
 ANY = Leaf(lambda v: True, "")
 TEXT = Leaf(_is_text, f"text of up to {MAX_TEXT:,} characters")
 FLAG = Leaf(lambda v: type(v) is bool, "true or false")
-PLAIN = Leaf(
-    lambda v: v is None or type(v) is bool or _is_number(v) or _is_text(v), "text, numbers, true/false"
-)
+PLAIN = Leaf(lambda v: v is None or type(v) is bool or _is_number(v) or _is_text(v), "text, numbers, true/false")
 COUNT = _whole(0, 2**53)  # up to the largest integer that JavaScript holds exactly
 MS = _number(0, 1e15)
 SCORE = _or_null(_number(0, 1e6))
@@ -149,9 +147,7 @@ def _check(rule: Any, value: Any, at: str = "") -> None:
         item, *lengths = rule if isinstance(rule, list) else (None, len(rule))
         if type(value) is not list or (lengths and len(value) != lengths[0]):
             shown = f"a list of {len(value)}" if type(value) is list else _show(value)
-            raise ValueError(
-                f"trace: {at} is {shown}; it must be a list" + "".join(f" of {n}" for n in lengths)
-            )
+            raise ValueError(f"trace: {at} is {shown}; it must be a list" + "".join(f" of {n}" for n in lengths))
         for i, inner in enumerate(value):
             _check(item or rule[i], inner, f"{at}[{i}]")
 
@@ -200,9 +196,7 @@ def check(data: Any) -> dict[str, Any]:
                 raise ValueError(f"trace: frames[{i}].{name} is not ascending: {_show(frame[name])}")
         most = max(map(len, frame["top_k"].values()), default=0)
         if most > MAX_ALTERNATIVES:
-            raise ValueError(
-                f"trace: frames[{i}].top_k has {most} alternatives; permitted: up to {MAX_ALTERNATIVES}"
-            )
+            raise ValueError(f"trace: frames[{i}].top_k has {most} alternatives; permitted: up to {MAX_ALTERNATIVES}")
         before = frame
     return data
 
@@ -222,9 +216,7 @@ def _upgrade(data: dict[str, Any]) -> None:
 
 def frames_of(data: dict[str, Any]) -> tuple[StepFrame, ...]:
     """The frames of a checked trace; missing fields get the defaults of `StepFrame`."""
-    return tuple(
-        StepFrame(**{name: _python(value) for name, value in frame.items()}) for frame in data["frames"]
-    )
+    return tuple(StepFrame(**{name: _python(value) for name, value in frame.items()}) for frame in data["frames"])
 
 
 def _python(value: Any) -> Any:

@@ -84,9 +84,7 @@ def _layout(trace: Trace, frames: list[StepFrame], words: dict[int, str], font: 
     return boxes
 
 
-def _draw(
-    picture: Image, trace: Trace, frame: StepFrame, boxes: list[Box], words: dict[int, str], font: Any
-) -> None:
+def _draw(picture: Image, trace: Trace, frame: StepFrame, boxes: list[Box], words: dict[int, str], font: Any) -> None:
     from PIL import ImageDraw
 
     draw = ImageDraw.Draw(picture)

@@ -43,9 +43,7 @@ REDRAW_SECONDS = 0.05  # the player redraws about twenty times per second; more 
 
 def to_text(message: dict) -> str:
     """A message as JSON text for `gr.HTML(value=...)`; `<` is escaped, so that no token can form a tag."""
-    return json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace(
-        "<", "\\u003c"
-    )
+    return json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
 def compact(trace: dict, *, run: str | None = None) -> dict:
@@ -69,10 +67,7 @@ def race_message(lanes: Iterable[dict], *, slow: float | None = None) -> dict:
     """
     if slow is not None and not slow > 0:
         raise ValueError(f"slow is {slow}; it must be above 0 (2 replays at half the real speed), or None")
-    packed = [
-        {"label": lane["label"], "note": lane.get("note", ""), "trace": compact(lane["trace"])}
-        for lane in lanes
-    ]
+    packed = [{"label": lane["label"], "note": lane.get("note", ""), "trace": compact(lane["trace"])} for lane in lanes]
     if not packed:
         raise ValueError("a race needs at least one lane")
     return {"schema": RACE_SCHEMA, "version": VERSION, "lanes": packed, "slow": slow}

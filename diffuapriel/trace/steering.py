@@ -296,9 +296,7 @@ class SteeredGeneration:
         return Trace.of(self.frames(), self.canvas, tokenizer, self.config, **about)
 
     @classmethod
-    def from_trace(
-        cls, trace: Trace, schedule: Schedule, device: torch.device | str = "cpu"
-    ) -> SteeredGeneration:
+    def from_trace(cls, trace: Trace, schedule: Schedule, device: torch.device | str = "cpu") -> SteeredGeneration:
         """A recorded run, ready to continue. Raises ValueError or TypeError if its options are not a sampler's."""
         names = {field.name for field in dataclasses.fields(SamplerConfig)}
         options: dict[str, Any] = {name: value for name, value in trace.meta.items() if name in names}

@@ -141,9 +141,7 @@ class Trace:
             "DATA": embeddable(self.to_json()),
         }
         # In one pass, so that the name of a placeholder inside the data remains text.
-        return re.sub(
-            "<!--(TITLE|STYLE|SCRIPT|DATA)-->", lambda hole: parts[hole[1]], read_source("page.html")
-        )
+        return re.sub("<!--(TITLE|STYLE|SCRIPT|DATA)-->", lambda hole: parts[hole[1]], read_source("page.html"))
 
 
 def display_strings(frames: Iterable[StepFrame], tokenizer: Tokenizer) -> dict[int, str]:

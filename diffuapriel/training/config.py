@@ -109,18 +109,14 @@ class TrainConfig:
     ema_decay: float = option(
         0.9999, least=0.0, most=0.999999, help="decay of the weight average that the checkpoint holds"
     )
-    max_grad_norm: float = option(
-        1.0, least=1e-6, most=1e6, help="clip gradients to this norm", flags=("--clip",)
-    )
+    max_grad_norm: float = option(1.0, least=1e-6, most=1e6, help="clip gradients to this norm", flags=("--clip",))
     document_boundaries: bool = option(
         False, help="keep the documents in a row separate: neither scan nor attention crosses a boundary"
     )
     seed: int = option(0, least=0, most=2**63 - 1, help="seed of data order, noise and initial weights")
     device: str = option("auto", help="cpu, cuda, cuda:1 or mps; auto is CUDA where available")
     precision: str = option("float32", choices=PRECISIONS, help="precision of matrix products")
-    strategy: str = option(
-        "auto", choices=STRATEGIES, help="how several processes share the model; auto is ddp"
-    )
+    strategy: str = option("auto", choices=STRATEGIES, help="how several processes share the model; auto is ddp")
     compile: bool = option(False, help="use torch.compile")
     checkpoint_activations: bool = option(
         False, help="recompute activations in the backward pass: less memory, a third more arithmetic"
@@ -141,13 +137,9 @@ class TrainConfig:
                 f"got steps={self.steps}, tokens={self.tokens}, minutes={self.minutes}"
             )
         if self.model is not None and self.model.architecture != self.architecture:
-            raise ValueError(
-                f"architecture is {self.architecture!r}, the model's is {self.model.architecture!r}"
-            )
+            raise ValueError(f"architecture is {self.architecture!r}, the model's is {self.model.architecture!r}")
         if self.length > self.model_config.context_length:
-            raise ValueError(
-                f"length is {self.length}; the model's context is {self.model_config.context_length}"
-            )
+            raise ValueError(f"length is {self.length}; the model's context is {self.model_config.context_length}")
 
     @property
     def model_config(self) -> ModelConfig:

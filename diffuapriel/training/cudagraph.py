@@ -70,9 +70,7 @@ class Recorded:
     `gradients` is the tensor that holds them all.
     """
 
-    def __init__(
-        self, add: AddGradient, model: nn.Module, config: TrainConfig, processes: SingleProcess
-    ) -> None:
+    def __init__(self, add: AddGradient, model: nn.Module, config: TrainConfig, processes: SingleProcess) -> None:
         rows, length, device = micro_batch_size(config, processes), config.length, processes.device
         most = max_masked(config, rows)
         self.gradients = flatten_gradients(model)

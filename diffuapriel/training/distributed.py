@@ -107,9 +107,7 @@ class FabricProcesses(SingleProcess):
         self.world_size = int(os.environ["WORLD_SIZE"])
         self.local_world_size = int(os.environ["LOCAL_WORLD_SIZE"])
         if config.strategy == "fsdp":
-            strategy = ModelParallelStrategy(
-                shard_blocks, data_parallel_size=self.world_size, tensor_parallel_size=1
-            )
+            strategy = ModelParallelStrategy(shard_blocks, data_parallel_size=self.world_size, tensor_parallel_size=1)
         else:
             strategy = DDPStrategy(gradient_as_bucket_view=True)
         self.fabric = Fabric(
@@ -156,9 +154,7 @@ def init_distributed(config: TrainConfig) -> SingleProcess:
     """
     launched = "TORCHELASTIC_RUN_ID" in os.environ
     if not launched and config.strategy != "auto":
-        raise ValueError(
-            f"strategy is {config.strategy!r}, which is for several processes; start them with {LAUNCH}"
-        )
+        raise ValueError(f"strategy is {config.strategy!r}, which is for several processes; start them with {LAUNCH}")
     single = not launched or (config.strategy == "auto" and os.environ["WORLD_SIZE"] == "1")
     processes = SingleProcess(config.torch_device) if single else FabricProcesses(config)
     processes.local_slice(config.global_batch_size)  # refuses rows that do not divide

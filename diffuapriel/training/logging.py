@@ -124,9 +124,7 @@ class RunLog:
         Returns the MFU, from 0 to 1; None where the card is not known.
         """
         config, cards, peak = self.config, self.processes.world_size, peak_flops(self.processes.device)
-        mfu = (
-            utilization(config.model_config, config.length, tokens_per_second, peak, cards) if peak else None
-        )
+        mfu = utilization(config.model_config, config.length, tokens_per_second, peak, cards) if peak else None
         if self.tensorboard:
             self.tensorboard.add({"step": step, "tokens_per_second": tokens_per_second, "mfu": mfu})
         return mfu
@@ -177,9 +175,7 @@ def draw_curve(records: list[dict[str, Any]], tokens_per_step: int, title: str) 
         axes.plot(where, [record["validation"] for record in checks], "o-", color=validation, label=label)
         entropy = checks[-1].get("entropy")
         if entropy is not None:
-            axes.axhline(
-                entropy, linestyle="--", color="black", label=f"entropy of the corpus, {entropy:.3f}"
-            )
+            axes.axhline(entropy, linestyle="--", color="black", label=f"entropy of the corpus, {entropy:.3f}")
     if losses:
         axes.set_ylim(0, min(max(losses) * 1.05, 1.4 * line[len(line) * EARLY // 100]))
     legend(axes)

@@ -172,9 +172,7 @@ def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
         validation = validate(model, ema, corpus, config, log, state)
         checkpoint = export(ema, config, state, validation, processes)
     tokens = state.step * config.tokens_per_step
-    return TrainResult(
-        state.finished, state.step, state.total_steps, tokens, state.seconds, validation, checkpoint
-    )
+    return TrainResult(state.finished, state.step, state.total_steps, tokens, state.seconds, validation, checkpoint)
 
 
 def backward(

@@ -178,9 +178,7 @@ def recipe_config(name: str, architecture: str, **changes: Any) -> TrainConfig:
     return TrainConfig(**options)
 
 
-def run_recipe(
-    name: str, architecture: str, out: str | Path, *, progress: bool = True, **changes: Any
-) -> Path | None:
+def run_recipe(name: str, architecture: str, out: str | Path, *, progress: bool = True, **changes: Any) -> Path | None:
     """Train by a recipe, measure, and write the checkpoint `out`; returns it.
 
     changes: fields of `TrainConfig` to replace (folder, device, tokens, stop_after_minutes, ...). Returns None when
@@ -217,9 +215,7 @@ def run_recipe(
     return Path(out)
 
 
-def measure(
-    checkpoint: str | Path, recipe: Recipe, config: TrainConfig, *, progress: bool = True
-) -> dict[str, Any]:
+def measure(checkpoint: str | Path, recipe: Recipe, config: TrainConfig, *, progress: bool = True) -> dict[str, Any]:
     """The NELBO of a checkpoint on disk and, for tales, samples of two strategies: arguments of `write_card`."""
     model, tokenizer = load_checkpoint(checkpoint, device=config.torch_device)
     with progress_bar("validation", recipe.num_sequences, unit="sequence", enabled=progress) as bar:

@@ -148,7 +148,5 @@ def folder_lock(folder: Path) -> Iterator[None]:
         try:
             fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)  # data workers do not inherit it
         except OSError:
-            raise RuntimeError(
-                f"another run is writing to {folder}; wait for it, or choose another folder"
-            ) from None
+            raise RuntimeError(f"another run is writing to {folder}; wait for it, or choose another folder") from None
         yield

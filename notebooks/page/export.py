@@ -26,9 +26,7 @@ def lesson_page(notebook: NotebookNode, title: str) -> str:
     notebook.metadata["title"] = title
     exporter = _Exporter(raw_template=_read("page.html.j2"))
     dark = plotly.io.templates["plotly_dark"].to_plotly_json()
-    script = (
-        _read("page.js").replace('"DARK"', json.dumps(dark)).replace('"PLAYER";', read_source("player.js"))
-    )
+    script = _read("page.js").replace('"DARK"', json.dumps(dark)).replace('"PLAYER";', read_source("player.js"))
     about = {
         "plotly": PLOTLY,
         "style": read_source("player.css") + _read("page.css"),

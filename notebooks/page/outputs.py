@@ -58,9 +58,7 @@ KINDS: dict[str, Callable[[str], str]] = {  # best first
     "text/markdown": lambda text: to_html(text, trusted=False),
     "text/latex": lambda text: to_mathml(text.strip().strip("$"), "block"),
     "image/svg+xml": str,
-    "image/png": lambda code: (
-        f'<img alt="the figure that this cell draws" src="data:image/png;base64,{code}">'
-    ),
+    "image/png": lambda code: f'<img alt="the figure that this cell draws" src="data:image/png;base64,{code}">',
 }
 
 

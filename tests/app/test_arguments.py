@@ -27,9 +27,7 @@ def test_without_arguments_it_serves_this_machine_alone_and_says_so():
     assert "It listens on 127.0.0.1 only" in "\n".join(greeting(options, "http://127.0.0.1:7860/"))
 
 
-@pytest.mark.parametrize(
-    "host", ["0.0.0.0", "::", "192.168.1.7", "lab.example.org", "", "127.0.0.1.evil.org"]
-)
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "lab.example.org", "", "127.0.0.1.evil.org"])
 def test_another_address_without_a_password_is_refused_with_the_way_out(host):
     with pytest.raises(ValueError, match="needs a password: add --auth user:password"):
         read_options(["--host", host])

@@ -67,9 +67,7 @@ GPU = BenchReport(Machine("a card"), "1.3b", "bfloat16")
 
 @pytest.mark.parametrize("peer, expected", [(17.0, "reached"), (16.99, "MISSED")])
 def test_our_scan_must_reach_1_7_times_listing_1(peer, expected):
-    rows = tuple(
-        ScanRow(name, 1024, 1, (ms,), 1, 1, 1, 0.0) for name, ms in ((scan.OURS, 10.0), (scan.LISTING, peer))
-    )
+    rows = tuple(ScanRow(name, 1024, 1, (ms,), 1, 1, 1, 0.0) for name, ms in ((scan.OURS, 10.0), (scan.LISTING, peer)))
     assert verdict(replace(CPU, scan=rows), 0) == expected
 
 
@@ -83,9 +81,7 @@ def test_a_tenth_of_a_generation_may_be_outside_the_denoiser(hidden, expected):
 
 @pytest.mark.parametrize("plain, expected", [(95.0, "reached"), (94.9, "MISSED")])
 def test_the_training_loop_must_reach_0_95_of_a_plain_one(plain, expected):
-    rows = tuple(
-        TrainingRow(name, 1024, 1, (ms,)) for name, ms in ((training.OURS, 100.0), (training.PLAIN, plain))
-    )
+    rows = tuple(TrainingRow(name, 1024, 1, (ms,)) for name, ms in ((training.OURS, 100.0), (training.PLAIN, plain)))
     assert verdict(replace(CPU, training=rows), 2) == expected
 
 

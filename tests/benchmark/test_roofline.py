@@ -47,9 +47,7 @@ def test_the_three_backbones_of_the_promise_have_equal_parameters() -> None:
         (65_536, 6.4, 10.4),
     ],
 )
-def test_pure_over_diffutran_is_what_the_targets_were_set_by(
-    length: int, promised: float, with_flash_2: float
-) -> None:
+def test_pure_over_diffutran_is_what_the_targets_were_set_by(length: int, promised: float, with_flash_2: float) -> None:
     assert ratio(PURE, length) == pytest.approx(promised, rel=0.02)
     assert ratio(PURE, length, FLASH_ATTENTION_2) == pytest.approx(with_flash_2, rel=0.04)
 

@@ -34,9 +34,7 @@ def result(entries) -> SweepResult:
 
 
 def test_every_entry_is_measured_at_every_length(result):
-    assert [(p.entry, p.length) for p in result.points] == [
-        (entry, n) for entry in result.entries for n in LENGTHS
-    ]
+    assert [(p.entry, p.length) for p in result.points] == [(entry, n) for entry in result.entries for n in LENGTHS]
     assert not result.refusals
     for point in result.points:
         assert point.ms >= 1000 * (linear if point.entry == "linear" else quadratic)(point.length)

@@ -27,9 +27,7 @@ def entries() -> list:
 
 def measured(**curves: dict[int, float]) -> SweepResult:
     points = [
-        Point(entry, n, ms, ms, ms, 1000 * n / ms, 1)
-        for entry, curve in curves.items()
-        for n, ms in curve.items()
+        Point(entry, n, ms, ms, ms, 1000 * n / ms, 1) for entry, curve in curves.items() for n, ms in curve.items()
     ]
     return SweepResult(tuple(curves), tuple(points), (), 1, 4, "a machine", 2, "counted")
 
@@ -38,16 +36,12 @@ def test_the_sentence_names_every_length_at_which_diffutran_wins(entries):
     facts = EntryFacts.of(entries)
     result = measured(mamba={256: 2.0, 512: 4.0, 1024: 8.0}, transformer={256: 1.0, 512: 3.0, 1024: 9.0})
     assert speed_ratios(result, "mamba", "transformer") == {256: 0.5, 512: 0.75, 1024: 1.125}
-    assert baseline_wins(result, facts) == [
-        "transformer wins against mamba at 256 and 512 tokens, by 2.00x at most."
-    ]
+    assert baseline_wins(result, facts) == ["transformer wins against mamba at 256 and 512 tokens, by 2.00x at most."]
 
 
 def test_it_is_said_too_when_diffutran_never_wins(entries):
     result = measured(mamba={256: 1.0}, transformer={256: 1.5})
-    assert baseline_wins(result, EntryFacts.of(entries)) == [
-        "transformer wins against mamba at no measured length."
-    ]
+    assert baseline_wins(result, EntryFacts.of(entries)) == ["transformer wins against mamba at no measured length."]
 
 
 def test_of_three_entries_every_verdict_names_its_pair(entries):
@@ -67,9 +61,7 @@ def test_without_diffutran_nothing_is_said_of_it(entries):
 
 
 def test_what_was_fair_names_work_order_parameters_kernels_and_machine(entries):
-    said = " ".join(
-        sweep_fairness(measured(mamba={256: 1.0}, transformer={256: 1.0}), EntryFacts.of(entries))
-    )
+    said = " ".join(sweep_fairness(measured(mamba={256: 1.0}, transformer={256: 1.0}), EntryFacts.of(entries)))
     for words in (
         "one forward pass over 1 canvas",
         "one warm-up at each length, then 4 runs",

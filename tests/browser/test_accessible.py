@@ -45,8 +45,7 @@ def serious(page: Page) -> list[str]:
     """The serious and critical violations that axe finds on the page as it is, each with where it is."""
     found = axe_playwright.Axe().run(page).response["violations"]
     return [
-        f"{one['id']} ({one['impact']}): {one['help']}: "
-        + " | ".join(n["html"][:160] for n in one["nodes"][:4])
+        f"{one['id']} ({one['impact']}): {one['help']}: " + " | ".join(n["html"][:160] for n in one["nodes"][:4])
         for one in found
         if one["impact"] in ("serious", "critical")
     ]

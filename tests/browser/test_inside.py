@@ -113,9 +113,7 @@ def test_what_is_wrong_is_said_and_the_tab_goes_on(visit):
     look(visit, "[MASK:300]", "here it may take up to 256")
     look(visit, "<img src=x onerror=alert(1)> &amp; [MASK]")
     assert visit.locator("img[src=x]").count() == 0
-    expect(visit.locator("#inside-rows .da-canvas").first).to_contain_text(
-        "<img src=x onerror=alert(1)> &amp;"
-    )
+    expect(visit.locator("#inside-rows .da-canvas").first).to_contain_text("<img src=x onerror=alert(1)> &amp;")
     visit.locator("#inside-position input").fill("99")
     visit.locator("#inside-run").click()
     expect(visit.locator("#inside-status")).to_contain_text("output position is 99")

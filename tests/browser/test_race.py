@@ -73,9 +73,7 @@ def test_three_lanes_race_and_are_replayed_in_real_time_and_in_slow_motion(visit
     player.get_by_role("button", name="To the start").click()
     player.get_by_role("button", name="Play", exact=True).click()
     expect(player.locator(".da-mask").first).to_be_visible()
-    expect(
-        player.locator(".da-done").first
-    ).to_be_visible()  # the first is done, the others are still under way
+    expect(player.locator(".da-done").first).to_be_visible()  # the first is done, the others are still under way
     speed.select_option("1")
     expect(player.locator(".da-verdict")).to_contain_text("times as long")
     expect(player.locator(".da-mask")).to_have_count(0)  # drawn in the frame after the verdict

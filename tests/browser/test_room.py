@@ -63,9 +63,7 @@ def test_a_visitor_sees_the_place_in_the_queue_and_then_gets_a_turn(serve, page)
     with served.models.turn():
         assert [join(served, name) for name in ("ada", "bob")] == [200, 200]
         page.locator("#unmask-run").click()
-        expect(page.locator("#da-turn")).to_have_text(
-            "Your place in the queue: 2 of 2. One model runs at a time."
-        )
+        expect(page.locator("#da-turn")).to_have_text("Your place in the queue: 2 of 2. One model runs at a time.")
         expect(page.locator("#da-turn")).to_be_in_viewport()
     expect(page.locator("#da-turn")).to_be_empty()
     expect(page.locator("#unmask-player .da-state")).to_contain_text(", 0 masks left")

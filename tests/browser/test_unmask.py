@@ -169,9 +169,7 @@ def test_pause_look_change_step_and_go_on(visit, heart):
     heart.denoiser.permit(1)
     expect(token(visit, ORDER[0])).to_have_text(" cat")
     expect(status(visit)).to_contain_text("does not fit here")
-    expect(token(visit, ORDER[0])).to_have_accessible_name(
-        "cat, yours, breaks the story: 'cat' does not fit here"
-    )
+    expect(token(visit, ORDER[0])).to_have_accessible_name("cat, yours, breaks the story: 'cat' does not fit here")
     expect(visit.locator(".da-breaks.da-mine")).to_have_count(1)
 
     ask(visit, "Pause")
@@ -267,9 +265,7 @@ def test_everything_with_the_keyboard_alone(visit):
     expect(visit.get_by_role("tooltip")).to_contain_text("was the highest of")
     keys.press("2")
     expect(token(visit, 3)).to_have_text(" red")
-    expect(token(visit, 3)).to_have_attribute(
-        "aria-label", re.compile("^red, yours, breaks the story: 'red' does")
-    )
+    expect(token(visit, 3)).to_have_attribute("aria-label", re.compile("^red, yours, breaks the story: 'red' does"))
     keys.press("u")
     expect(token(visit, 3)).to_have_text(" five")
     keys.press("Shift+ArrowRight")

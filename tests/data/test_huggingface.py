@@ -42,9 +42,7 @@ def records(n, word="document"):
 
 
 def text_of(corpus, steps, **how):
-    return TOKENIZER.decode(
-        torch.cat([corpus.batch(step, **HOW | how) for step in range(steps)]).flatten().tolist()
-    )
+    return TOKENIZER.decode(torch.cat([corpus.batch(step, **HOW | how) for step in range(steps)]).flatten().tolist())
 
 
 def test_a_dataset_is_opened_for_streaming_by_name_and_configuration(fake):
@@ -68,9 +66,7 @@ def test_every_tenth_document_is_held_out_where_nothing_else_is(fake):
     fake({"train": records(40)})
     corpus = HubCorpus("owner/name", TOKENIZER)
     train, validation = text_of(corpus, 60), text_of(corpus, 10, split="validation")
-    assert all(
-        f"document {i} has" in validation and f"document {i} has" not in train for i in (9, 19, 29, 39)
-    )
+    assert all(f"document {i} has" in validation and f"document {i} has" not in train for i in (9, 19, 29, 39))
     assert "document 0 has" in train and "document 0 has" not in validation
 
 
@@ -139,9 +135,7 @@ def test_a_part_without_text_is_refused(fake):
 
 def test_a_dataset_that_cannot_be_opened_is_refused_by_name(fake):
     fake(ConnectionError("Couldn't reach the Hub\nmore"))
-    with pytest.raises(
-        ValueError, match=r"'owner/name' cannot be opened: Couldn't reach the Hub\. Check the name"
-    ):
+    with pytest.raises(ValueError, match=r"'owner/name' cannot be opened: Couldn't reach the Hub\. Check the name"):
         HubCorpus("owner/name", TOKENIZER).batch(0, **HOW)
 
 

@@ -62,9 +62,7 @@ def test_a_row_depends_on_seed_split_step_and_its_number_alone():
 
 def test_valid_is_another_name_for_the_held_out_part():
     corpus = TalesCorpus(TOKENIZER, 1)
-    assert torch.equal(
-        corpus.batch(0, **HOW | {"split": "valid"}), corpus.batch(0, **HOW | {"split": "validation"})
-    )
+    assert torch.equal(corpus.batch(0, **HOW | {"split": "valid"}), corpus.batch(0, **HOW | {"split": "validation"}))
 
 
 def test_full_stories_are_hardly_ever_seen_twice():

@@ -106,9 +106,7 @@ def test_a_folder_of_files_is_read_document_by_document(tmp_path):
     folder = tmp_path / "texts"
     folder.mkdir()
     (folder / "a.txt").write_text("text a")
-    (folder / "b.jsonl").write_text(
-        '\ufeff{"text": "text b"}\n{"text": " "}\n{"text": "text\\nc"}', encoding="utf-8"
-    )
+    (folder / "b.jsonl").write_text('\ufeff{"text": "text b"}\n{"text": " "}\n{"text": "text\\nc"}', encoding="utf-8")
     parquet.write_table(arrow.table({"text": ["text d", None, "text e"]}), folder / "c.parquet")
     documents = list(documents_of(str(folder), TOKENIZER))
     assert [text for _, text in documents] == ["text a", "text b", "text\nc", "text d", "text e"]
@@ -273,9 +271,7 @@ def test_memory_is_bounded_by_reading_ahead_a_little(monkeypatch):
     for number, _ in enumerate(tokens_build._tokenized(documents(), TOKENIZER, threads=2), start=1):
         most = max(most, asked[0] - number)
     assert number == 4000
-    assert (
-        most < 5 * 500 / 16
-    )  # AHEAD x threads jobs and one more, of documents no shorter than 16 characters
+    assert most < 5 * 500 / 16  # AHEAD x threads jobs and one more, of documents no shorter than 16 characters
 
 
 def test_the_hub_is_read_once_with_its_splits(monkeypatch):

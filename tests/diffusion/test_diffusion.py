@@ -43,9 +43,7 @@ def test_derivative_and_weight_follow_from_alpha(name: str) -> None:
     t = torch.linspace(0.01, 1, 50, dtype=torch.float64, requires_grad=True)
     (derivative,) = torch.autograd.grad(schedule.alpha(t).sum(), t)
     assert torch.allclose(schedule.alpha_prime(t.detach()), derivative)
-    assert torch.allclose(
-        schedule.weight(t.detach()), -derivative / (1 - schedule.alpha(t.detach())), rtol=1e-9
-    )
+    assert torch.allclose(schedule.weight(t.detach()), -derivative / (1 - schedule.alpha(t.detach())), rtol=1e-9)
 
 
 def test_the_weight_of_the_log_linear_schedule_is_one_over_t() -> None:
@@ -61,9 +59,7 @@ def test_cosine_is_mdlm_s_and_maskgit_s_is_its_mirror_image() -> None:
     rate_noise = (math.pi / 2) * sin / (cos + EPS)
     cosine = get_schedule("cosine")
     torch.testing.assert_close(cosine.sigma(t), total_noise)
-    torch.testing.assert_close(
-        cosine.weight(t), rate_noise / torch.expm1(total_noise)
-    )  # MDLM's weight of the loss
+    torch.testing.assert_close(cosine.weight(t), rate_noise / torch.expm1(total_noise))  # MDLM's weight of the loss
 
     steps = 20
     maskgit = get_schedule("maskgit")
@@ -77,9 +73,7 @@ def test_cosine_is_mdlm_s_and_maskgit_s_is_its_mirror_image() -> None:
 
 
 def test_an_unknown_schedule_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"'linear'; permitted: log-linear, cosine, maskgit, polynomial, quadratic"
-    ):
+    with pytest.raises(ValueError, match=r"'linear'; permitted: log-linear, cosine, maskgit, polynomial, quadratic"):
         get_schedule("linear")
 
 
@@ -133,9 +127,7 @@ def test_the_bound_is_the_same_number_under_every_schedule(name: str) -> None:
         logits[..., 0] = 9 * torch.exp(-sigma)[:, None]
         return logits[positions]
 
-    alpha = (
-        torch.arange(100_000) + 0.5
-    ) / 100_000  # over which the bound is the mean of a masked token's cost
+    alpha = (torch.arange(100_000) + 0.5) / 100_000  # over which the bound is the mean of a masked token's cost
     costs = torch.log(VOCABULARY - 2 + torch.exp(9 * alpha)) - 9 * alpha
     found = nelbo(denoiser, ids, get_schedule(name), MASK, generator=torch.Generator().manual_seed(0)).loss
     assert found.item() == pytest.approx(costs.mean().item(), rel=0.01)
@@ -151,12 +143,8 @@ def test_only_masked_tokens_cost_and_all_tokens_divide() -> None:
 @pytest.mark.parametrize(
     "how", [{}, {"max_masked": 70}, {"compiled": True}, {"compiled": True, "max_masked": 70}], ids=str
 )
-def test_the_head_on_masked_rows_gives_the_loss_and_gradient_of_every_position(
-    how: dict, monkeypatch
-) -> None:
-    traced = torch.compile(
-        objective._cross_entropy, dynamic=True, backend="eager"
-    )  # as compiled, in a second
+def test_the_head_on_masked_rows_gives_the_loss_and_gradient_of_every_position(how: dict, monkeypatch) -> None:
+    traced = torch.compile(objective._cross_entropy, dynamic=True, backend="eager")  # as compiled, in a second
     monkeypatch.setattr(objective, "_compiled_cross_entropy", lambda dynamic: traced)
     torch.manual_seed(0)
     shape = {"d_model": 32, "depth": 2, "d_state": 8, "headdim": 16, "cond_dim": 8}
@@ -185,9 +173,7 @@ def test_the_head_on_masked_rows_gives_the_loss_and_gradient_of_every_position(
 
 def test_more_masked_positions_than_there_is_room_for_make_the_loss_nan() -> None:
     torch.manual_seed(0)
-    model = Denoiser(
-        ModelConfig("diffuapriel", d_model=32, depth=1, vocab_size=VOCABULARY, d_state=8, headdim=16)
-    )
+    model = Denoiser(ModelConfig("diffuapriel", d_model=32, depth=1, vocab_size=VOCABULARY, d_state=8, headdim=16))
     ids, t = torch.randint(0, MASK, (2, 20)), torch.tensor([0.5, 0.5])
     masked = nelbo(model, ids, get_schedule(), MASK, t=t, noise=torch.full((2, 20), 0.4)).masked.item()
     assert masked == 40

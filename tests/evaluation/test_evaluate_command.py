@@ -29,9 +29,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def books(tmp_path) -> str:
-    rows = [
-        {"text": f"Chapter {i}. The cat sat on mat {i % 3} and looked at the moon. " * 9} for i in range(40)
-    ]
+    rows = [{"text": f"Chapter {i}. The cat sat on mat {i % 3} and looked at the moon. " * 9} for i in range(40)]
     (tmp_path / "books.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(tmp_path / "books.jsonl")
 

@@ -80,9 +80,7 @@ def evaluate(tmp_path: Path):
     def run(model: Any, task: str, documents: list[dict[str, Any]], **options: Any) -> dict[str, Any]:
         name = write_task(tmp_path, task, documents)
         tasks = TaskManager(include_path=str(tmp_path), include_defaults=False)
-        report = lm_eval.simple_evaluate(
-            model, tasks=[name], task_manager=tasks, bootstrap_iters=0, **options
-        )
+        report = lm_eval.simple_evaluate(model, tasks=[name], task_manager=tasks, bootstrap_iters=0, **options)
         assert report is not None
         assert name in make_table(report)  # as the command line prints it
         return report["results"][name]

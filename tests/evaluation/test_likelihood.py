@@ -33,9 +33,7 @@ def test_drawn_sets_cost_the_same_within_the_interval_as_often_as_it_says():
     """14 num_mc_samples of 15 sets, for every fourth of 625 answers. The number of hits has an interval of its own."""
     model = Lookup(6, seed=1)
     pairs = [(PROMPT, a) for a in itertools.product(range(V), repeat=4)][::4]
-    exact, drawn = (
-        scores(model, pairs, num_mc_samples=num_mc_samples, greedy=False) for num_mc_samples in (15, 14)
-    )
+    exact, drawn = (scores(model, pairs, num_mc_samples=num_mc_samples, greedy=False) for num_mc_samples in (15, 14))
     assert all(e.standard_error == 0 < d.standard_error for e, d in zip(exact, drawn))
     hits = sum(abs(d.nats - e.nats) < Z * d.standard_error for e, d in zip(exact, drawn))
     expected = 0.95 * len(pairs)

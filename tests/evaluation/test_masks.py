@@ -82,9 +82,7 @@ def test_the_estimate_of_every_set_weighted_by_its_probability_is_the_bound_exac
     assert probability(SETS).sum().item() == pytest.approx(1, rel=1e-12)
     monkeypatch.setattr(nelbo, "draw_masks", lambda length, samples, generator, rows: SETS[:, None])
     every = scores(model, 0, len(SETS), 1)  # the estimate from each set alone
-    assert (every * probability(SETS)).sum().item() == pytest.approx(
-        model.cost_over_all_orders(TEXT), rel=1e-6
-    )
+    assert (every * probability(SETS)).sum().item() == pytest.approx(model.cost_over_all_orders(TEXT), rel=1e-6)
 
 
 @pytest.mark.parametrize("rows, samples", [(1, 16), (7, 1), (5, 3)])

@@ -55,9 +55,7 @@ def exact_denoiser(table: Tensor):
         words = torch.tensor(list(itertools.product(range(V), repeat=3)))  # (V^3, 3)
         fits = ((ids[:, None] == words) | (ids[:, None] == MASK)).all(2)  # (batch, V^3)
         weight = fits * table.flatten()
-        posterior = torch.stack(
-            [(weight[:, :, None] * (words == v)).sum(1) for v in range(V)], 2
-        )  # (batch, 3, V)
+        posterior = torch.stack([(weight[:, :, None] * (words == v)).sum(1) for v in range(V)], 2)  # (batch, 3, V)
         padded = torch.cat([posterior, torch.zeros(*posterior.shape[:2], 2)], 2).clamp_min(1e-30).log()
         return padded if positions is None else padded[positions]
 
@@ -81,9 +79,7 @@ def dependent() -> Tensor:
 def test_an_exact_model_of_dependent_letters_gets_its_entropy_within_the_interval(dependent):
     table = dependent
     entropy = -(table * table.log()).sum().item() / 3  # nats per letter
-    independent = sum(
-        -(m * m.log()).sum().item() for m in (table.sum((1, 2)), table.sum((0, 2)), table.sum((0, 1)))
-    )
+    independent = sum(-(m * m.log()).sum().item() for m in (table.sum((1, 2)), table.sum((0, 2)), table.sum((0, 1))))
     estimate = evaluate_nelbo(
         exact_denoiser(table),
         ToyCorpus(table),
@@ -266,15 +262,11 @@ def test_wilson_intervals_are_the_published_ones():
 
 
 def test_an_estimate_is_read_back_also_under_its_older_keys():
-    estimate = NelboEstimate(
-        0.4, (0.3, 0.5), 1.5, (1.4, 1.6), 0.2, (0.1, 0.3), 0.3, 0.1, (0.0, 0.2), 8, 32, 4, 99
-    )
+    estimate = NelboEstimate(0.4, (0.3, 0.5), 1.5, (1.4, 1.6), 0.2, (0.1, 0.3), 0.3, 0.1, (0.0, 0.2), 8, 32, 4, 99)
     written = estimate.to_dict()
     assert NelboEstimate.from_dict(written) == estimate
     older = {name: key for key, name in RENAMED.items()}
-    assert (
-        NelboEstimate.from_dict({older.get(name, name): value for name, value in written.items()}) == estimate
-    )
+    assert NelboEstimate.from_dict({older.get(name, name): value for name, value in written.items()}) == estimate
 
 
 def test_the_estimates_of_bundled_checkpoints_are_read():

@@ -39,9 +39,7 @@ def writes(windows: list[list[int]]):
 
 
 def measured(denoiser, configs, **options):
-    *_, event = quality_events(
-        denoiser, TOKENIZER, configs, level=1, length=LENGTH, num_sequences=4, **options
-    )
+    *_, event = quality_events(denoiser, TOKENIZER, configs, level=1, length=LENGTH, num_sequences=4, **options)
     return event.points
 
 
@@ -63,9 +61,7 @@ def test_a_model_that_knows_one_story_writes_it_at_any_number_of_steps():
 
 def test_fewer_steps_reveal_more_at_once_and_mix_what_does_not_belong_together():
     windows = [story(seed) for seed in range(6)]
-    one_by_one, at_once = (
-        measured(writes(windows), plan(["random"], [steps], LENGTH))[0] for steps in (LENGTH, 1)
-    )
+    one_by_one, at_once = (measured(writes(windows), plan(["random"], [steps], LENGTH))[0] for steps in (LENGTH, 1))
     assert one_by_one.consistent == 1.0
     assert at_once.consistent < 0.5
 
@@ -135,9 +131,7 @@ def test_the_interval_of_a_mean_is_student_s():
 def test_too_few_windows_and_nothing_to_measure_are_refused():
     with pytest.raises(ValueError, match="num_sequences is 3; it must be 4 or more"):
         next(
-            quality_events(
-                writes([story(0)]), TOKENIZER, plan(["random"], [1], 8), level=1, length=8, num_sequences=3
-            )
+            quality_events(writes([story(0)]), TOKENIZER, plan(["random"], [1], 8), level=1, length=8, num_sequences=3)
         )
     with pytest.raises(ValueError, match="choose a strategy"):
         next(quality_events(writes([story(0)]), TOKENIZER, [], level=1, length=8))

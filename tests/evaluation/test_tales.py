@@ -72,9 +72,7 @@ def remembers(windows: list[list[int]]):
     known = torch.tensor(windows)
 
     def denoise(ids: Tensor, sigma: Tensor, positions: Tensor) -> Tensor:
-        fits = (
-            ((ids[:, None] == known) | (ids[:, None] == TOKENIZER.mask_id)).all(2).double()
-        )  # (batch, windows)
+        fits = ((ids[:, None] == known) | (ids[:, None] == TOKENIZER.mask_id)).all(2).double()  # (batch, windows)
         weight = fits / fits.sum(1, keepdim=True)
         chances = torch.zeros(*ids.shape, TOKENIZER.vocab_size, dtype=torch.float64)
         for w, window in enumerate(known):

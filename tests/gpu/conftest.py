@@ -17,9 +17,7 @@ NO_DEVICE = "no CUDA device; on a machine with an NVIDIA GPU: make gpu, then mak
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "xdist_group(name): with --dist loadgroup, a group stays in one process"
-    )
+    config.addinivalue_line("markers", "xdist_group(name): with --dist loadgroup, a group stays in one process")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -40,9 +38,7 @@ def device() -> torch.device:
     """The CUDA device; mamba_ssm's kernels get one configuration each, or they would be tuned for every shape."""
     from diffuapriel.ops import mamba_ssm
 
-    os.environ["MAMBA_DETERMINISTIC"] = (
-        "1"  # read while its modules are imported; the kernels are the usual ones
-    )
+    os.environ["MAMBA_DETERMINISTIC"] = "1"  # read while its modules are imported; the kernels are the usual ones
     try:
         mamba_ssm._load()
     finally:

@@ -35,9 +35,7 @@ CASES = [
 def mixer(case: tuple[int, ...]) -> BidirectionalMamba2:
     """A module without its two products, every weight random: what starts as ones or zeros hides a wrong place."""
     _, _, d_model, headdim, state, groups, taps = case
-    config = ModelConfig(
-        "diffuapriel", d_model, depth=1, headdim=headdim, d_state=state, n_groups=groups, d_conv=taps
-    )
+    config = ModelConfig("diffuapriel", d_model, depth=1, headdim=headdim, d_state=state, n_groups=groups, d_conv=taps)
     module = BidirectionalMamba2(config)
     module.in_proj = module.out_proj = nn.Identity()  # type: ignore[assignment]
     with torch.no_grad():
@@ -55,9 +53,7 @@ def run(module: BidirectionalMamba2, projected: Tensor) -> Tensor:
     return y.permute(1, 2, 0, 3).flatten(2).to(projected.dtype)
 
 
-def results(
-    module: BidirectionalMamba2, projected: Tensor, outer: Tensor | None
-) -> tuple[Tensor, dict[str, Tensor]]:
+def results(module: BidirectionalMamba2, projected: Tensor, outer: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
     """The output and the gradients of the input and of every weight; `outer` is made from the output if missing."""
     inputs = {"projected": projected.requires_grad_(), **dict(module.named_parameters())}
     y = run(module, projected)
@@ -69,9 +65,7 @@ def results(
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_every_mixer_agrees_with_the_plain_one(
-    case: tuple[int, ...], dtype: torch.dtype, device, record
-) -> None:
+def test_every_mixer_agrees_with_the_plain_one(case: tuple[int, ...], dtype: torch.dtype, device, record) -> None:
     module = mixer(case).to(device)
     c = module.config
     channels = 2 * (2 * c.d_inner + 2 * c.n_groups * c.d_state + c.n_heads)

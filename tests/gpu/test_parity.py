@@ -16,9 +16,7 @@ from tests.gpu.parity import TOLERANCE, outer_gradient, poison, relative_error
 BOTH = (False, True)
 NAMES = ("x", "dt", "A", "B", "C", "D", "state")
 FAST = [name for name in BACKENDS if name != "recurrent"]
-ROUNDED_TWICE = (
-    "chunked",
-)  # no kernel: plain PyTorch rounds each of three products to bf16 before it adds them
+ROUNDED_TWICE = ("chunked",)  # no kernel: plain PyTorch rounds each of three products to bf16 before it adds them
 
 
 @dataclass(frozen=True)
@@ -115,9 +113,7 @@ def test_every_backend_agrees_with_the_recurrence(case: Case, dtype: torch.dtype
     assert not wrong, f"{case}: {'; '.join(wrong)}"
 
 
-def errors_of(
-    name: str, case: Case, call: list[Tensor], outer: list[Tensor], truth: list[Tensor]
-) -> dict[str, float]:
+def errors_of(name: str, case: Case, call: list[Tensor], outer: list[Tensor], truth: list[Tensor]) -> dict[str, float]:
     """The relative error of every output and gradient of one backend, its memory poisoned before either pass."""
     inputs = [v.clone().requires_grad_() for v in call]
     poison(truth)

@@ -19,9 +19,7 @@ INNER, CHANNELS = HEADS * HEADDIM, HEADS * HEADDIM + 2 * STATE
 
 def mixer_call(length: int, device: torch.device, batch: int = 1) -> list[Tensor]:
     """projected and the six parameters of `mixer`, requiring gradients."""
-    projected = torch.randn(
-        batch, length, 2 * (INNER + CHANNELS + HEADS), device=device, dtype=torch.bfloat16
-    )
+    projected = torch.randn(batch, length, 2 * (INNER + CHANNELS + HEADS), device=device, dtype=torch.bfloat16)
     sizes = ((2, 4, CHANNELS), (2, CHANNELS), (2, HEADS), (2, HEADS), (2, HEADS), (2, INNER))
     return [v.requires_grad_() for v in (projected, *(torch.randn(s, device=device) / 2 for s in sizes))]
 

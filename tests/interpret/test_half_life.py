@@ -51,9 +51,7 @@ def test_after_the_half_life_the_scan_s_own_state_is_halved():
 def test_the_two_directions_have_memories_of_their_own():
     model = constant(small("diffuapriel"), dt=0.05, rate=2.0)
     with torch.no_grad():
-        model.blocks[1].mixer.A_log[1] -= math.log(
-            4
-        )  # the reverse heads of one layer decay four times slower
+        model.blocks[1].mixer.A_log[1] -= math.log(4)  # the reverse heads of one layer decay four times slower
     half_life = head_half_lives(model, text(model), sigma=0.5)[1].half_life
     assert (half_life[1] / half_life[0]).tolist() == pytest.approx([4.0] * 4, rel=1e-5)
 

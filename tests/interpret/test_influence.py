@@ -23,9 +23,7 @@ def occluded(model, ids, position=MIDDLE, sigma=0.3, **options):
 def measures(model, ids):
     """Both measures at every position but the chosen one."""
     others = torch.arange(len(ids)) != MIDDLE
-    return [
-        found.values[others] for found in (gradient_influence(model, ids, MIDDLE, 0.3), occluded(model, ids))
-    ]
+    return [found.values[others] for found in (gradient_influence(model, ids, MIDDLE, 0.3), occluded(model, ids))]
 
 
 @pytest.mark.parametrize("architecture", ["diffuapriel", "diffuapriel-h", "diffutran"])

@@ -54,9 +54,7 @@ def test_a_verdict_is_shown_as_text_and_as_a_box_that_is_read_aloud() -> None:
     assert 'role="status"' in page and "1 &lt; 2<br>second line" in page
 
 
-@pytest.mark.parametrize(
-    ("value", "part"), [("3", "must be a number"), (float("nan"), "not a finite number")]
-)
+@pytest.mark.parametrize(("value", "part"), [("3", "must be a number"), (float("nan"), "not a finite number")])
 def test_a_number_is_a_number(value, part) -> None:
     @checker
     def check(answer) -> None:

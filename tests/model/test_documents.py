@@ -61,12 +61,8 @@ def test_a_changed_token_moves_its_own_document_only_and_all_without_document_id
         other = ids.clone()
         other[0, changed] = (ids[0, changed] + 1) % 18
         mine = document_ids[0] == document_ids[0, changed]
-        apart = (
-            model(other, SIGMA, document_ids=document_ids) - model(ids, SIGMA, document_ids=document_ids)
-        )[0].abs()
-        assert (
-            apart[~mine].max() < 1e-6
-        )  # sums of dt A run over the whole chunk: their rounding moves, no more
+        apart = (model(other, SIGMA, document_ids=document_ids) - model(ids, SIGMA, document_ids=document_ids))[0].abs()
+        assert apart[~mine].max() < 1e-6  # sums of dt A run over the whole chunk: their rounding moves, no more
         assert (apart[mine].amax(1) > 1e-6).all()
         joined = (model(other, SIGMA) - model(ids, SIGMA))[0].abs()
         assert joined[~mine].max() > 1e-4

@@ -16,9 +16,7 @@ from diffuapriel.config import ARCHITECTURES, ModelConfig
 from diffuapriel.model.denoiser import Denoiser
 
 DEPTH, D_MODEL, D_INNER = 6, 128, 256
-KAIMING = (
-    3**-0.5
-)  # nn.Linear's own uniform of bound fan_in^-1/2 has this standard deviation, times fan_in^-1/2
+KAIMING = 3**-0.5  # nn.Linear's own uniform of bound fan_in^-1/2 has this standard deviation, times fan_in^-1/2
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)

@@ -154,9 +154,7 @@ def test_the_head_on_chosen_positions_gives_the_same_logits(architecture: str) -
 
 def test_gradients_at_chosen_positions_repeat_bit_for_bit_with_several_threads() -> None:
     torch.manual_seed(0)
-    model = Denoiser(
-        preset("nano", "diffuapriel", depth=1, expand=1)
-    )  # wide enough for PyTorch to share the work out
+    model = Denoiser(preset("nano", "diffuapriel", depth=1, expand=1))  # wide enough for PyTorch to share the work out
     for parameter in model.parameters():
         parameter.data += 0.02 * torch.randn_like(parameter)
     ids, where = torch.randint(0, 4096, (16, 64)), torch.rand(16, 64) < 0.6
@@ -167,9 +165,7 @@ def test_gradients_at_chosen_positions_repeat_bit_for_bit_with_several_threads()
         for _ in range(6):
             model.zero_grad()
             model(ids, torch.linspace(0.1, 3.0, 16), where).square().mean().backward()
-            found.append(
-                [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
-            )
+            found.append([parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None])
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(a, b) for later in found[1:] for a, b in zip(found[0], later))
@@ -214,9 +210,7 @@ def test_the_hybrid_spreads_its_attention_over_the_depth(depth: int, every: int)
 @given(depth=st.integers(1, 60), every=st.integers(1, 9))
 def test_early_and_late_attention_is_as_much_as_spread(depth: int, every: int) -> None:
     def kinds(placement: str) -> tuple[str, ...]:
-        config = small_config(
-            "diffuapriel-h", depth=depth, attention_every=every, attention_placement=placement
-        )
+        config = small_config("diffuapriel-h", depth=depth, attention_every=every, attention_placement=placement)
         return config.layer_kinds
 
     assert kinds("early") == tuple(reversed(kinds("late")))
@@ -274,9 +268,7 @@ def test_shapes_that_do_not_divide_are_refused(overrides: dict, message: str) ->
         ),
     ],
 )
-def test_wrong_inputs_are_refused_by_name(
-    ids: Tensor, sigma: Tensor, positions: Tensor | None, message: str
-) -> None:
+def test_wrong_inputs_are_refused_by_name(ids: Tensor, sigma: Tensor, positions: Tensor | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Denoiser(small_config())(ids, sigma, positions)
 

@@ -30,10 +30,7 @@ def carried(page: BeautifulSoup, kind: str) -> list:
 
 def test_nothing_on_it_is_fetched_from_anywhere_but_beside_it(page) -> None:
     addresses = [
-        tag[name]
-        for tag in page.find_all(True)
-        for name in ("src", "href", "srcset", "data")
-        if tag.get(name)
+        tag[name] for tag in page.find_all(True) for name in ("src", "href", "srcset", "data") if tag.get(name)
     ]
     elsewhere = [a for a in addresses if not a.startswith(("#", "data:"))]
     assert sorted(elsewhere) == ["01_masked_diffusion.html", "index.html", "plotly.min.js"]

@@ -149,15 +149,11 @@ def test_every_cell_runs(source: Path, version: str, kernel: KernelManager) -> N
     exercises = sum(bool(cell.metadata.get("tags")) for cell in notebook.cells)
     assert "wrong" not in states
     if version == "student":
-        assert (
-            states.count("open") == exercises
-        )  # an exercise left open stops nobody who runs the whole notebook
+        assert states.count("open") == exercises  # an exercise left open stops nobody who runs the whole notebook
     else:
         assert states.count("right") >= exercises and "open" not in states
     figures = [data for data in shown if "application/vnd.plotly.v1+json" in data]
-    assert len(figures) == sum("plain-picture" in page for page in pages), (
-        "a picture stands in for each figure"
-    )
+    assert len(figures) == sum("plain-picture" in page for page in pages), "a picture stands in for each figure"
     if "Player" in source.read_text(encoding="utf-8"):
         assert any("da-snapshot" in page for page in pages), "a player leaves a picture in the saved notebook"
 

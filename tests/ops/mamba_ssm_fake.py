@@ -55,9 +55,7 @@ def norm_forward(x, weight, bias, eps, z, out, norm_before_gate, is_rms_norm):
 def norm_backward(dy, x, weight, bias, eps, mean, rstd, z, norm_before_gate, is_rms_norm, dz):
     with torch.enable_grad():
         leaves = [v.detach().requires_grad_() for v in (x, weight, z)]
-        y = norm_forward(
-            *leaves[:2], None, eps, leaves[2], torch.empty_like(x), norm_before_gate, is_rms_norm
-        )[0]
+        y = norm_forward(*leaves[:2], None, eps, leaves[2], torch.empty_like(x), norm_before_gate, is_rms_norm)[0]
     dx, dweight, gate = torch.autograd.grad(y, leaves, dy)
     return dx, dweight, None, dz.copy_(gate)
 

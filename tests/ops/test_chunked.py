@@ -22,9 +22,7 @@ SHAPES = [
 ]
 
 
-def random_call(
-    shape: tuple[int, ...], directions: int = 0, dtype: torch.dtype = torch.float64
-) -> dict[str, Tensor]:
+def random_call(shape: tuple[int, ...], directions: int = 0, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
     """Fresh tensors of one call, all requiring gradients; `directions` 0 leaves that axis out."""
     batch, length, heads, groups, headdim, state = shape
     k = (directions,) if directions else ()
@@ -116,9 +114,7 @@ def test_a_text_may_be_scanned_in_two_halves(backend: str) -> None:
     call = random_call((2, 50, 4, 1, 8, 8))
     whole, end = ssd(**call, return_final_state=True, backend=backend)
     along = ("x", "dt", "B", "C")
-    first, state = ssd(
-        **{n: v[:, :19] if n in along else v for n, v in call.items()}, return_final_state=True
-    )
+    first, state = ssd(**{n: v[:, :19] if n in along else v for n, v in call.items()}, return_final_state=True)
     rest = {n: v[:, 19:] if n in along else v for n, v in call.items()} | {"initial_state": state}
     second, final = ssd(**rest, return_final_state=True, backend=backend)
     assert torch.allclose(torch.cat([first, second], 1), whole, rtol=0, atol=1e-11)
@@ -128,9 +124,7 @@ def test_a_text_may_be_scanned_in_two_halves(backend: str) -> None:
 def test_the_result_does_not_depend_on_the_chunk_size() -> None:
     torch.manual_seed(0)
     call = random_call((2, 50, 4, 1, 8, 8), directions=2)
-    results = [
-        chunked_scan(ScanInputs(*call.values()), (False, True), chunk_size=q)[0] for q in (1, 7, 32, 64)
-    ]
+    results = [chunked_scan(ScanInputs(*call.values()), (False, True), chunk_size=q)[0] for q in (1, 7, 32, 64)]
     for result in results[1:]:
         assert torch.allclose(result, results[0], rtol=0, atol=1e-11)
 

@@ -17,9 +17,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     events: list[str] = []
 
     def stream(name: str) -> SimpleNamespace:
-        return SimpleNamespace(
-            name=name, wait_stream=lambda other: events.append(f"{name} waits for {other.name}")
-        )
+        return SimpleNamespace(name=name, wait_stream=lambda other: events.append(f"{name} waits for {other.name}"))
 
     @contextmanager
     def capturing(graph: object, capture_error_mode: str):

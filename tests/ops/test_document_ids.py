@@ -87,9 +87,7 @@ def test_the_result_does_not_depend_on_the_chunk_size(chunk_size: int) -> None:
     start, both = torch.zeros(2, 2, 4, 4, 8, dtype=torch.float64), (False, True)
     document_ids = document_ids_of(PACKINGS["several in a chunk"])
     whole, _ = chunked_scan(ScanInputs(*call.values(), start), both, chunk_size=70, document_ids=document_ids)
-    cut, _ = chunked_scan(
-        ScanInputs(*call.values(), start), both, chunk_size=chunk_size, document_ids=document_ids
-    )
+    cut, _ = chunked_scan(ScanInputs(*call.values(), start), both, chunk_size=chunk_size, document_ids=document_ids)
     assert torch.allclose(cut, whole, rtol=0, atol=1e-11)
 
 
@@ -132,9 +130,7 @@ def test_a_document_ends_with_its_end_of_text() -> None:
         make_document_ids(ids[0], eos_id=9)
 
 
-@pytest.mark.parametrize(
-    "document_ids", [torch.zeros(2, 69).long(), torch.zeros(2, 70), torch.zeros(70).long()]
-)
+@pytest.mark.parametrize("document_ids", [torch.zeros(2, 69).long(), torch.zeros(2, 70), torch.zeros(70).long()])
 def test_document_ids_of_another_shape_or_dtype_are_refused(document_ids: Tensor) -> None:
     with pytest.raises(ValueError, match=r"document_ids are .* must be \(2, 70\) int64"):
         ssd_bidirectional(**random_call(), document_ids=document_ids)

@@ -70,9 +70,7 @@ def assert_close(got: Tensor, expected: Tensor) -> None:
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("reverse", [(False,), (True,), (False, True)], ids=str)
-def test_the_scan_agrees_with_the_recurrence(
-    library: str, shape: tuple[int, ...], reverse: tuple[bool, ...]
-) -> None:
+def test_the_scan_agrees_with_the_recurrence(library: str, shape: tuple[int, ...], reverse: tuple[bool, ...]) -> None:
     torch.manual_seed(0)
     call = random_scan(shape, len(reverse))
     exact = [v.detach().double().requires_grad_() for v in call]
@@ -93,9 +91,7 @@ def test_packed_documents_are_kept_apart(library: str) -> None:
         [1, 30, 1, 32, 192, 2, 42],
         [3, 295, 2],
     ]  # a boundary at the chunk's edge, several in one, across it
-    document_ids = torch.tensor(
-        [[number for number, n in enumerate(row) for _ in range(n)] for row in lengths]
-    )
+    document_ids = torch.tensor([[number for number, n in enumerate(row) for _ in range(n)] for row in lengths])
     got = mamba_ssm.scan(ScanInputs(*call), reverse, document_ids=document_ids)
     expected = recurrent.scan(ScanInputs(*exact), reverse, document_ids=document_ids)
     weights = [torch.randn_like(v) for v in got]

@@ -108,9 +108,7 @@ def test_nothing_is_said_when_the_fastest_runs_or_there_is_no_cuda(
 
 @pytest.mark.parametrize("name", ["mamba_ssm", "triton"])
 @pytest.mark.parametrize("how", ["argument", "environment"])
-def test_a_forced_backend_that_cannot_run_says_why(
-    monkeypatch: pytest.MonkeyPatch, name: str, how: str
-) -> None:
+def test_a_forced_backend_that_cannot_run_says_why(monkeypatch: pytest.MonkeyPatch, name: str, how: str) -> None:
     machine_with(monkeypatch)
     if how == "environment":
         monkeypatch.setenv("DIFFUAPRIEL_SSD", name)
@@ -122,9 +120,7 @@ def test_a_forced_backend_goes_before_a_faster_one(monkeypatch: pytest.MonkeyPat
     machine_with(monkeypatch, "triton", "mamba_ssm")
     monkeypatch.setenv("DIFFUAPRIEL_SSD", "mamba_ssm")
     assert choose_backend("auto", on_cuda(), 64, 128) == "mamba_ssm"
-    assert choose_backend("chunked", on_cuda(), 64, 128) == "chunked", (
-        "the argument goes before the environment"
-    )
+    assert choose_backend("chunked", on_cuda(), 64, 128) == "chunked", "the argument goes before the environment"
     monkeypatch.setenv("DIFFUAPRIEL_SSD", "")
     assert choose_backend("auto", on_cuda(), 64, 128) == "triton"
 

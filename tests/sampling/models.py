@@ -65,15 +65,11 @@ class Exact:
         self.mask_id = self.tokens
         self.joint = (joint / joint.sum()).double().flatten()
         self.sequences = torch.tensor(list(itertools.product(range(self.tokens), repeat=self.positions)))
-        self.one_hot = torch.nn.functional.one_hot(
-            self.sequences, self.tokens
-        ).double()  # (sequences, L, tokens)
+        self.one_hot = torch.nn.functional.one_hot(self.sequences, self.tokens).double()  # (sequences, L, tokens)
 
     def marginals(self, ids: Tensor) -> Tensor:
         """(batch, L, tokens): p(x_l = v | the visible tokens)."""
-        fits = ((ids[:, None] == self.sequences) | (ids[:, None] == self.mask_id)).all(
-            -1
-        )  # (batch, sequences)
+        fits = ((ids[:, None] == self.sequences) | (ids[:, None] == self.mask_id)).all(-1)  # (batch, sequences)
         posterior = fits * self.joint
         posterior = posterior / posterior.sum(-1, keepdim=True)
         return torch.einsum("bs,slv->blv", posterior, self.one_hot)

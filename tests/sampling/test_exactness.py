@@ -25,9 +25,7 @@ def chi_square(counts: torch.Tensor, p: torch.Tensor) -> float:
     return float(((counts - expected) ** 2 / expected).sum())
 
 
-def sample(
-    exact: Exact, config: SamplerConfig, canvas: list[int], schedule: str = "log-linear"
-) -> torch.Tensor:
+def sample(exact: Exact, config: SamplerConfig, canvas: list[int], schedule: str = "log-linear") -> torch.Tensor:
     sampler = Sampler(config, get_schedule(schedule), exact.mask_id)
     return generate(sampler, exact, torch.tensor([canvas] * SAMPLES))
 
@@ -42,9 +40,7 @@ def test_one_token_at_a_time_gives_the_exact_joint(strategy):
 @pytest.mark.parametrize("strategy", ["first_hitting", "random"])
 def test_with_a_token_given_the_samples_are_from_the_conditional(strategy):
     exact = Exact(random_joint(TOKENS, LENGTH, seed=2))
-    ids = sample(
-        exact, SamplerConfig(strategy, steps=LENGTH, seed=4), [exact.mask_id, 1, exact.mask_id, exact.mask_id]
-    )
+    ids = sample(exact, SamplerConfig(strategy, steps=LENGTH, seed=4), [exact.mask_id, 1, exact.mask_id, exact.mask_id])
     conditional = exact.joint * (exact.sequences[:, 1] == 1)
     possible = conditional > 0
     counts = exact.counts(ids)
@@ -67,9 +63,7 @@ def test_independent_tokens_come_out_exactly_in_any_number_of_steps(strategy):
     p = torch.tensor([[0.1, 0.3, 0.6], [0.5, 0.2, 0.3], [1 / 3, 1 / 3, 1 / 3], [0.25, 0.5, 0.25]])
     exact = Exact(torch.einsum("a,b,c,d->abcd", *p))
     config = SamplerConfig(strategy, steps=5, remask_cap=0.3, seed=6)
-    assert (
-        chi_square(exact.counts(sample(exact, config, [exact.mask_id] * LENGTH)), exact.joint) < CHI2_999[80]
-    )
+    assert chi_square(exact.counts(sample(exact, config, [exact.mask_id] * LENGTH)), exact.joint) < CHI2_999[80]
 
 
 @pytest.mark.parametrize("schedule", ["log-linear", "cosine"])

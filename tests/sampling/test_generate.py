@@ -138,9 +138,7 @@ def test_rows_are_drawn_a_part_at_a_time(monkeypatch):
 def test_the_kernel_and_its_plain_twin_write_the_same_text(monkeypatch):
     kernel = pytest.importorskip("diffuapriel.sampling.head_kernel")
     if torch.cuda.is_available():
-        pytest.skip(
-            "with a GPU, Triton does not interpret kernels; tests/gpu/test_sampler.py compares them there"
-        )
+        pytest.skip("with a GPU, Triton does not interpret kernels; tests/gpu/test_sampler.py compares them there")
     tile = kernel.Tile(rows=16, columns=16, depth=16, warps=1, stages=1)
     denoiser, ids = ExactHead(M + 1, 11), holes(3, 11, M)
     for strategy in SCORED:
@@ -185,9 +183,7 @@ WAITING = {"index by a mask"} | {
 
 
 @pytest.mark.parametrize("strategy", FAST)
-def test_no_operation_of_a_step_waits_and_none_makes_a_tensor_of_batch_by_length_by_vocabulary(
-    strategy, monkeypatch
-):
+def test_no_operation_of_a_step_waits_and_none_makes_a_tensor_of_batch_by_length_by_vocabulary(strategy, monkeypatch):
     def scores(rows, weight, tokens, count):
         marks = rows[:, 0].float()
         return head_scores.Scores(marks, marks, marks, marks.long())
@@ -227,9 +223,7 @@ def test_why_the_plain_path_is_taken_is_one_line():
     assert "after each step" in unsupported_reason(SamplerConfig("threshold"), denoiser, cuda)
     assert "bare function" in unsupported_reason(config, lambda ids, sigma, positions: None, cuda)
     for strategy in STRATEGIES:
-        assert (unsupported_reason(SamplerConfig(strategy), denoiser, cuda) is None) == (
-            strategy != "threshold"
-        )
+        assert (unsupported_reason(SamplerConfig(strategy), denoiser, cuda) is None) == (strategy != "threshold")
 
 
 @pytest.mark.parametrize("strategy", FAST)

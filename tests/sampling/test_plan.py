@@ -31,15 +31,10 @@ def test_how_many_are_revealed_is_known(strategy, steps):
     s, states = run(strategy, holes(4, 15, M), steps=steps)
     plan = plan_generation(s, states[0])
     assert plan.steps == list(range(len(states) - 1))
-    np.testing.assert_array_equal(
-        plan.tables["num_transfer_tokens"], [after.revealed.sum(1) for after in states[1:]]
-    )
+    np.testing.assert_array_equal(plan.tables["num_transfer_tokens"], [after.revealed.sum(1) for after in states[1:]])
     told = [s.model_inputs(before)[1].numpy() for before in states[:-1]]
     np.testing.assert_array_equal(plan.tables["sigma"], told)
-    assert (
-        plan.max_masked >= states[0].masked.sum()
-        and plan.max_revealed >= plan.tables["num_transfer_tokens"].max()
-    )
+    assert plan.max_masked >= states[0].masked.sum() and plan.max_revealed >= plan.tables["num_transfer_tokens"].max()
 
 
 @pytest.mark.parametrize("steps", [1, 4, 50])
@@ -49,9 +44,7 @@ def test_which_are_revealed_is_known(strategy, steps):
     plan = plan_generation(s, states[0])
     asked = [i for i, after in enumerate(states[1:]) if after.revealed.any()]
     assert plan.steps == asked
-    for i, sigma, indices, uniform in zip(
-        asked, *(plan.tables[name] for name in ("sigma", "indices", "uniform"))
-    ):
+    for i, sigma, indices, uniform in zip(asked, *(plan.tables[name] for name in ("sigma", "indices", "uniform"))):
         before, after = states[i], states[i + 1]
         real = indices[indices != NONE]
         np.testing.assert_array_equal(real, np.flatnonzero(after.revealed))

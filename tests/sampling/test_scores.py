@@ -20,16 +20,12 @@ SMALL = kernel.Tile(rows=16, columns=32, depth=16, warps=4, stages=2)
 def scores(rows: torch.Tensor, weight: torch.Tensor, tokens: int, wanted: int | None = None) -> Scores:
     """By the kernel, from tensors of any dtype."""
     count = torch.tensor([len(rows) if wanted is None else wanted], device=DEVICE)
-    return Scores(
-        *(x.cpu() for x in kernel.kernel_scores(rows.to(DEVICE), weight.to(DEVICE), tokens, count, SMALL))
-    )
+    return Scores(*(x.cpu() for x in kernel.kernel_scores(rows.to(DEVICE), weight.to(DEVICE), tokens, count, SMALL)))
 
 
 def random(n: int, d_model: int, padded: int, scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(n + d_model)
-    return torch.randn(n, d_model, generator=generator) * scale, torch.randn(
-        padded, d_model, generator=generator
-    )
+    return torch.randn(n, d_model, generator=generator) * scale, torch.randn(padded, d_model, generator=generator)
 
 
 def assert_agree(got: Scores, expected: Scores) -> None:

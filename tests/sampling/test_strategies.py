@@ -39,9 +39,7 @@ def situations(draw):
     value = st.sampled_from([-math.inf, -1e30, -3.0, 0.0, 0.0, 0.5, 3.0, 80.0, 1e30])
     table = draw(
         st.lists(
-            st.lists(value, min_size=vocab_size, max_size=vocab_size).filter(
-                lambda row: max(row[:-1]) > -math.inf
-            ),
+            st.lists(value, min_size=vocab_size, max_size=vocab_size).filter(lambda row: max(row[:-1]) > -math.inf),
             min_size=length,
             max_size=length,
         )
@@ -109,9 +107,7 @@ def test_the_head_is_asked_for_masked_positions_only(strategy):
 @pytest.mark.parametrize(("block_start", "begin"), [("prompt", 2), ("zero", 0)])
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 30])
 @pytest.mark.parametrize("strategy", BLOCKWISE)
-def test_a_block_is_full_before_the_next_begins_and_no_step_crosses_a_border(
-    strategy, steps, block_start, begin
-):
+def test_a_block_is_full_before_the_next_begins_and_no_step_crosses_a_border(strategy, steps, block_start, begin):
     config = SamplerConfig(strategy, steps=steps, block_length=4, block_start=block_start, threshold=0.5)
     canvas = Canvas.from_text("ab[MASK:9]c", Letters())
     frames = run(config, fixed_logits(12, 8), canvas)
@@ -166,9 +162,7 @@ def test_blocks_are_filled_step_by_step_as_llada_fills_them(prompt, gen_length, 
     assert [frame.ids for frame in frames[1:]] == expected
 
 
-@given(
-    st.lists(st.integers(0, 9), min_size=1, max_size=7).filter(any), st.integers(1, 40), st.integers(0, 2**32)
-)
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=7).filter(any), st.integers(1, 40), st.integers(0, 2**32))
 @settings(max_examples=200, deadline=None)
 def test_the_steps_of_blocks_add_up_whatever_their_sizes(sizes, steps, seed):
     """Every step reveals something, and all is full after `steps`, or after a step per block if these are more."""
@@ -205,9 +199,12 @@ def test_a_rival_is_sought_in_the_open_block_only():
 
 @pytest.mark.parametrize("strategy", ["low_confidence", "entropy", "margin", "random"])
 def test_the_remainder_is_revealed_in_the_early_steps(strategy):
-    assert counts(
-        run(SamplerConfig(strategy, steps=4), fixed_logits(10, 8), Canvas.masks(10, Letters()))
-    ) == [3, 3, 2, 2]
+    assert counts(run(SamplerConfig(strategy, steps=4), fixed_logits(10, 8), Canvas.masks(10, Letters()))) == [
+        3,
+        3,
+        2,
+        2,
+    ]
     assert counts(run(SamplerConfig(strategy, steps=9), fixed_logits(3, 8), Canvas.masks(3, Letters()))) == [
         1,
         1,
@@ -264,8 +261,7 @@ def test_at_temperature_zero_the_seed_plays_no_part(strategy):
 def test_another_seed_gives_another_sample(strategy):
     canvas = Canvas.masks(30, Letters())
     a, b = (
-        run(SamplerConfig(strategy, steps=4, seed=s), fixed_logits(30, 8, scale=0.1), canvas)[-1].ids
-        for s in (0, 1)
+        run(SamplerConfig(strategy, steps=4, seed=s), fixed_logits(30, 8, scale=0.1), canvas)[-1].ids for s in (0, 1)
     )
     assert a != b
 
@@ -316,18 +312,14 @@ def test_on_the_grid_the_masked_share_follows_the_schedule(strategy, name):
     for frame in frames:
         share = frame.ids.count(3) / length
         expected = 1 - float(schedule.alpha(torch.tensor(frame.t, dtype=torch.float64)))
-        assert share == pytest.approx(
-            expected, abs=0.0015 + 4 * math.sqrt(expected * (1 - expected) / length)
-        )
+        assert share == pytest.approx(expected, abs=0.0015 + 4 * math.sqrt(expected * (1 - expected) / length))
     remasked = sum(len(frame.remasked) for frame in frames)
     assert (remasked > 1000) if strategy == "remdm" else (remasked == 0)
 
 
 def test_remask_with_a_cap_of_zero_is_ancestral():
     runs = [
-        untimed(
-            run(SamplerConfig(s, steps=6, remask_cap=0.0), fixed_logits(40, 8), Canvas.masks(40, Letters()))
-        )
+        untimed(run(SamplerConfig(s, steps=6, remask_cap=0.0), fixed_logits(40, 8), Canvas.masks(40, Letters())))
         for s in ("ancestral", "remdm")
     ]
     assert runs[0] == runs[1][: len(runs[0])]

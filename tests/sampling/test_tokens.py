@@ -93,9 +93,7 @@ def test_the_repetition_penalty_lowers_what_is_already_there():
 
     x = draw.relative(logits_of(P), V)
     log_p = draw.penalize(x, draw.weights_(x.clone()), seen, 2.0)
-    torch.testing.assert_close(
-        log_p[0].exp()[[1, 3, 4]], torch.tensor([0.16, 0.3, 0.15], dtype=torch.float64)
-    )
+    torch.testing.assert_close(log_p[0].exp()[[1, 3, 4]], torch.tensor([0.16, 0.3, 0.15], dtype=torch.float64))
 
 
 def test_the_repetition_penalty_does_not_depend_on_the_zero_of_the_logits():
@@ -109,9 +107,7 @@ def test_the_repetition_penalty_does_not_depend_on_the_zero_of_the_logits():
 
 
 @given(
-    st.lists(st.sampled_from([0.0, 0.0, 1e-300, 1e-17, 0.1, 0.5, 1.0, 1.0]), min_size=1, max_size=12).filter(
-        any
-    ),
+    st.lists(st.sampled_from([0.0, 0.0, 1e-300, 1e-17, 0.1, 0.5, 1.0, 1.0]), min_size=1, max_size=12).filter(any),
     st.floats(0, 1, exclude_max=True) | st.sampled_from([0.0, LAST]),
 )
 @settings(max_examples=300)

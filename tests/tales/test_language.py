@@ -168,9 +168,7 @@ def test_the_entropy_rate_counts_one_end_of_text_a_story(level):
     rate = entropy_rate(level, tokenizer, stories=500)
     assert rate.nats_per_token == pytest.approx(tales.entropy(level) / (rate.tokens_per_story + 1))
     again = entropy_rate(level, tokenizer, stories=500, seed=1)
-    assert abs(rate.nats_per_token - again.nats_per_token) < 5 * math.hypot(
-        rate.standard_error, again.standard_error
-    )
+    assert abs(rate.nats_per_token - again.nats_per_token) < 5 * math.hypot(rate.standard_error, again.standard_error)
 
 
 def test_every_plot_and_every_name_occurs():

@@ -56,9 +56,7 @@ def test_strange_tokens_are_drawn_too(tmp_path):
     assert pictures(tmp_path / "a.gif")[0][0][0] == 300
 
 
-@pytest.mark.parametrize(
-    "options", [{"width": 10}, {"width": 10**6}, {"seconds": 0}, {"seconds": float("nan")}]
-)
+@pytest.mark.parametrize("options", [{"width": 10}, {"width": 10**6}, {"seconds": 0}, {"seconds": float("nan")}])
 def test_options_out_of_range_are_refused(options, tmp_path):
     with pytest.raises(ValueError, match="permitted"):
         write_gif(record(), tmp_path / "a.gif", **options)

@@ -54,9 +54,7 @@ def rebuilt(frames: list[dict]) -> list[dict]:
             ids, confidence, entropy = (list(frame[key]) for key in ("ids", "confidence", "entropy"))
         for p, *values in frame.get("changes", []):
             ids[p], confidence[p], entropy[p] = values
-        full.append(
-            {"step": frame["step"], "ids": [*ids], "confidence": [*confidence], "entropy": [*entropy]}
-        )
+        full.append({"step": frame["step"], "ids": [*ids], "confidence": [*confidence], "entropy": [*entropy]})
     return full
 
 

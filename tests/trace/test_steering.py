@@ -57,9 +57,7 @@ def test_same_seed_and_same_edits_give_the_same_text(strategy):
         for _ in range(3):
             run.advance(denoiser)
         run.write(5, TOKENIZER.encode(" red box"))
-        filled = [
-            p for p in range(12) if run.state.ids[0, p] != TOKENIZER.mask_id and not run.state.fixed[0, p]
-        ]
+        filled = [p for p in range(12) if run.state.ids[0, p] != TOKENIZER.mask_id and not run.state.fixed[0, p]]
         if filled:
             run.mask(filled[:1])
         return finish(run)
@@ -244,12 +242,8 @@ def test_what_follows_moves_right_until_a_mask_gives_way():
     assert run.state.fixed[0, 3 : hole + 1].tolist() == before.fixed[0, 2:hole].tolist()
     moved = {p: kind for p, kind in frame.edits.items() if p > 2}
     assert set(moved.values()) <= {"type", "move"} and max(moved) == hole
-    np.testing.assert_array_equal(
-        run.state.confidence[0, 3 : hole + 1], before.confidence[0, 2:hole].round(6)
-    )
-    assert [plain(f) for f in finish(run.branch(len(run))).frames()] == [
-        plain(f) for f in finish(run).frames()
-    ]
+    np.testing.assert_array_equal(run.state.confidence[0, 3 : hole + 1], before.confidence[0, 2:hole].round(6))
+    assert [plain(f) for f in finish(run.branch(len(run))).frames()] == [plain(f) for f in finish(run).frames()]
 
 
 def test_filler_at_the_end_gives_way_and_one_stays():

@@ -27,9 +27,7 @@ EVIL = "</script><script>alert(1)</script><!--<style>\u2028\u2029<!--DATA--><!--
 
 def record(text: str = "Mia found a[MASK:6].", strategy: str = "remdm", **options) -> Trace:
     canvas = Canvas.from_text(text, TOKENIZER)
-    sampler = Sampler(
-        SamplerConfig(strategy, **{"steps": 5, **options}), get_schedule("log-linear"), canvas.mask_id
-    )
+    sampler = Sampler(SamplerConfig(strategy, **{"steps": 5, **options}), get_schedule("log-linear"), canvas.mask_id)
     denoiser = fixed_logits(len(canvas), TOKENIZER.vocab_size)
     return Trace.record(sampler, denoiser, canvas, TOKENIZER, model="toy", architecture="none")
 
@@ -343,9 +341,7 @@ def test_a_player_that_would_end_its_own_element_is_refused(monkeypatch):
 
     for name in ("player.js", "player.css"):
         bad = "/* </script></style> */"
-        monkeypatch.setattr(
-            module, "read_source", lambda asked, name=name, bad=bad: bad if asked == name else ""
-        )
+        monkeypatch.setattr(module, "read_source", lambda asked, name=name, bad=bad: bad if asked == name else "")
         with pytest.raises(RuntimeError, match="end its element"):
             TRACE.to_html()
 

@@ -129,9 +129,7 @@ class Crew:
                 continue
         raise AssertionError("no whole state is ever there")
 
-    def stop(
-        self, config: TrainConfig, number: int, *, ranks: int = 1, rank: int = 0, wait: float = 0.0
-    ) -> list[int]:
+    def stop(self, config: TrainConfig, number: int, *, ranks: int = 1, rank: int = 0, wait: float = 0.0) -> list[int]:
         """Start, send one rank a signal `wait` seconds after an update more is saved; returns the exit codes."""
         before, pids = self.reached(config), self.start(config, ranks)
         deadline = time.monotonic() + 60

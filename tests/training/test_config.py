@@ -12,9 +12,7 @@ from diffuapriel.options import options_of
 from diffuapriel.training.config import TrainConfig
 
 AMOUNTS = ("steps", "tokens", "minutes")
-NUMBERS = {
-    name: declared for name, declared in options_of(TrainConfig).items() if declared.kind in (int, float)
-}
+NUMBERS = {name: declared for name, declared in options_of(TrainConfig).items() if declared.kind in (int, float)}
 
 
 def with_option(name: str, value: object) -> TrainConfig:

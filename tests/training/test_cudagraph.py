@@ -18,9 +18,7 @@ from diffuapriel.training.distributed import SingleProcess
 @pytest.mark.parametrize("accumulation", [1, 3, 4])
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_no_part_masks_more_positions_than_there_is_room_for(name: str, accumulation: int) -> None:
-    config = TrainConfig(
-        length=64, batch_size=32, gradient_accumulation_steps=accumulation, steps=1, schedule=name
-    )
+    config = TrainConfig(length=64, batch_size=32, gradient_accumulation_steps=accumulation, steps=1, schedule=name)
     schedule, generator = get_schedule(name), torch.Generator().manual_seed(0)
     ids = torch.zeros(config.global_batch_size, 64, dtype=torch.int64)
     counts = []

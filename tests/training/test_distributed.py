@@ -40,9 +40,7 @@ def agree(one, other) -> None:
 def alone(tmp_path_factory) -> str:
     """The folder of the run in one process that others are held against."""
     folder = tmp_path_factory.mktemp("alone")
-    config = tiny_run(
-        "diffuapriel-h", folder=folder, steps=STEPS, batch_size=2, gradient_accumulation_steps=3
-    )
+    config = tiny_run("diffuapriel-h", folder=folder, steps=STEPS, batch_size=2, gradient_accumulation_steps=3)
     train(config, progress=False)
     return config.folder
 
@@ -138,7 +136,5 @@ class ThirdOfFour(SingleProcess):
 def test_every_row_is_one_rank_s_and_rows_that_do_not_divide_are_refused():
     rank = ThirdOfFour(torch.device("cpu"))
     assert rank.local_slice(12) == range(6, 9)
-    with pytest.raises(
-        ValueError, match="= 6 rows, which 4 ranks cannot share evenly; make it a multiple of 4"
-    ):
+    with pytest.raises(ValueError, match="= 6 rows, which 4 ranks cannot share evenly; make it a multiple of 4"):
         rank.local_slice(6)

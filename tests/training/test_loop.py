@@ -47,9 +47,7 @@ def test_it_overfits_one_batch(options, tiny_model, architecture):
     config = options(architecture, model=shape, batch_size=8)
     torch.manual_seed(0)
     model, schedule = Denoiser(shape), get_schedule()
-    two_rows = open_corpus("tales:1", get_tokenizer("gpt2-4k")).batch(
-        0, split="train", batch_size=2, length=24, seed=0
-    )
+    two_rows = open_corpus("tales:1", get_tokenizer("gpt2-4k")).batch(0, split="train", batch_size=2, length=24, seed=0)
     optimizer = make_optimizer(model, learning_rate=1e-2, betas=(0.9, 0.95), weight_decay=0.0)
     generator = torch.Generator()
 
@@ -163,9 +161,7 @@ def test_documents_of_a_window_do_not_see_each_other_where_asked(options, tiny_m
     given = {"t": t, "noise": noise}
     told = nelbo(model, ids, schedule, config.model_config.mask_id, document_ids=document_ids, **given).loss
     blind = nelbo(model, ids, schedule, config.model_config.mask_id, **given).loss
-    assert torch.allclose(apart, told.detach(), atol=1e-5) and not torch.allclose(
-        apart, blind.detach(), atol=1e-4
-    )
+    assert torch.allclose(apart, told.detach(), atol=1e-5) and not torch.allclose(apart, blind.detach(), atol=1e-4)
 
 
 def test_a_run_that_keeps_documents_apart_is_validated_so_and_claims_no_entropy(options):
@@ -175,10 +171,7 @@ def test_a_run_that_keeps_documents_apart_is_validated_so_and_claims_no_entropy(
 
 def test_bf16_autocast_trains_and_keeps_weights_in_float32(options):
     result = train(options(steps=3, precision="bf16"), progress=False)
-    assert all(
-        tensor.dtype == torch.float32
-        for tensor in load_checkpoint(result.checkpoint)[0].state_dict().values()
-    )
+    assert all(tensor.dtype == torch.float32 for tensor in load_checkpoint(result.checkpoint)[0].state_dict().values())
 
 
 def test_batches_are_a_function_of_the_update(options):

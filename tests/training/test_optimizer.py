@@ -46,11 +46,7 @@ def test_weight_decay_spares_A_log_D_dt_bias_norms_biases_and_the_embedding(arch
 
 def test_a_mamba_block_has_all_the_names_that_are_spared(tiny_model):
     """So that a renamed parameter cannot slip into the decayed group unseen."""
-    leaves = {
-        name.split(".")[-1]
-        for name, p in Denoiser(tiny_model()).named_parameters()
-        if not is_decayed(name, p)
-    }
+    leaves = {name.split(".")[-1] for name, p in Denoiser(tiny_model()).named_parameters() if not is_decayed(name, p)}
     assert {"A_log", "D", "dt_bias", "conv_bias", "norm_weight"} <= leaves
 
 

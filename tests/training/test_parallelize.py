@@ -12,9 +12,7 @@ from diffuapriel.training.parallelize import checkpoint_blocks, compiled_blocks
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_checkpointed_activations_give_the_same_gradients_and_run_each_block_twice(
-    options, tiny_model, architecture
-):
+def test_checkpointed_activations_give_the_same_gradients_and_run_each_block_twice(options, tiny_model, architecture):
     ids = torch.randint(4000, (4, 24), generator=torch.Generator().manual_seed(1))
     losses, gradients, runs = [], [], []
     for checkpointed in (False, True):
@@ -36,9 +34,7 @@ def test_checkpointed_activations_give_the_same_gradients_and_run_each_block_twi
 
 
 @pytest.mark.parametrize("checkpointed", [False, True])
-def test_blocks_of_a_kind_are_compiled_once_and_whole_checkpointed_or_not(
-    monkeypatch, tiny_model, checkpointed
-):
+def test_blocks_of_a_kind_are_compiled_once_and_whole_checkpointed_or_not(monkeypatch, tiny_model, checkpointed):
     compile = torch.nn.Module.compile  # by a backend that only records: C++ would take minutes
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **how: compile(self, backend="eager", **how))
     torch._dynamo.reset()

@@ -24,9 +24,7 @@ def test_a_recipe_differs_between_architectures_in_nothing_but_the_learning_rate
     assert len({config.folder for config in configs}) == 3
     assert len({config.model_config.tokenizer for config in configs}) == 1
     sizes = [count_parameters(config.model_config) for config in configs]
-    apart = (
-        1.0205 if name.startswith("small-tales") else 1.02
-    )  # gpt2-4k leaves the preset's shapes 2.01 % apart
+    apart = 1.0205 if name.startswith("small-tales") else 1.02  # gpt2-4k leaves the preset's shapes 2.01 % apart
     assert max(sizes) <= apart * min(sizes)
 
 

@@ -78,9 +78,7 @@ def test_a_run_begun_under_the_old_name_of_its_schedule_goes_on(options, monkeyp
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_ended_twenty_times_at_random_moments_a_run_ends_as_if_it_had_not_been(
-    crew, options, tmp_path, number
-):
+def test_ended_twenty_times_at_random_moments_a_run_ends_as_if_it_had_not_been(crew, options, tmp_path, number):
     """While training and while saving: every update is followed by a save."""
     whole = options(steps=STEPS, save_seconds=1e6, folder=str(tmp_path / "whole"))
     crew.run(whole)
@@ -123,9 +121,7 @@ def test_a_finished_run_is_not_trained_again(options):
 
 def test_other_options_in_the_same_folder_are_refused_by_name(options):
     train(options(steps=2), progress=False)
-    with pytest.raises(
-        ValueError, match=r"belongs to a run with seed = 0, not 1; continue with the same options"
-    ):
+    with pytest.raises(ValueError, match=r"belongs to a run with seed = 0, not 1; continue with the same options"):
         train(options(steps=2, seed=1), progress=False)
     with pytest.raises(ValueError, match="with steps = 2, not 3"):
         train(options(steps=3), progress=False)
@@ -233,9 +229,7 @@ def test_the_number_of_updates_is_the_time_left_over_the_measured_speed(options,
     now = [100.0]
     monkeypatch.setattr(session.time, "monotonic", lambda: now[0])
     state = session.TrainState()
-    clock = session.TrainingClock(
-        options(minutes=10, warmup_steps=100), state, SingleProcess(torch.device("cpu"))
-    )
+    clock = session.TrainingClock(options(minutes=10, warmup_steps=100), state, SingleProcess(torch.device("cpu")))
     now[0] += 50.0  # the first update compiles
     state.step = 1
     clock.plan(state)

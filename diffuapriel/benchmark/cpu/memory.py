@@ -37,9 +37,7 @@ def measure_peak(preset: str, architecture: str, length: int, timeout: float = 9
     try:
         child = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
     except subprocess.TimeoutExpired:
-        raise RuntimeError(
-            f"{architecture} {preset} at {length:,} tokens took over {timeout:.0f} s"
-        ) from None
+        raise RuntimeError(f"{architecture} {preset} at {length:,} tokens took over {timeout:.0f} s") from None
     if child.returncode:
         reason = (child.stderr.strip().splitlines() or [f"exit status {child.returncode}"])[-1]
         raise RuntimeError(f"{architecture} {preset} at {length:,} tokens failed: {reason}")

@@ -108,9 +108,7 @@ def compare_scans(
     peers = {LISTING: minimal_bidirectional, SHARED: partial(minimal_bidirectional, repeat=False)}
     errors = {OURS: 0.0, **{name: largest_difference(inputs, peer) for name, peer in peers.items()}}
     if (error := max(errors.values())) > TOLERANCE:
-        raise RuntimeError(
-            f"the chunked scan and the listing differ by {error:.1e}, more than {TOLERANCE:.0e}"
-        )
+        raise RuntimeError(f"the chunked scan and the listing differ by {error:.1e}, more than {TOLERANCE:.0e}")
     calls = {name: partial(_run, scan, inputs) for name, scan in {OURS: _ours, **peers}.items()}
     for call in calls.values():
         for _ in range(WARM_UPS):
@@ -119,9 +117,7 @@ def compare_scans(
     return [ScanRow(name, length, batch, ms[name], heads, headdim, state, errors[name]) for name in calls]
 
 
-def scan_inputs(
-    batch: int, length: int, heads: int, headdim: int, state: int, seed: int = 0
-) -> dict[str, Tensor]:
+def scan_inputs(batch: int, length: int, heads: int, headdim: int, state: int, seed: int = 0) -> dict[str, Tensor]:
     """Random inputs of both directions, one group each, and the gradient of y."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -138,9 +134,7 @@ def scan_inputs(
     }
 
 
-def largest_difference(
-    inputs: dict[str, Tensor], peer: Callable[..., Tensor] = minimal_bidirectional
-) -> float:
+def largest_difference(inputs: dict[str, Tensor], peer: Callable[..., Tensor] = minimal_bidirectional) -> float:
     """Largest difference from `peer` over output and gradients, relative to each tensor's largest value."""
     pairs = zip(_run(_ours, inputs), _run(peer, inputs), strict=True)
     return max(((a - b).abs().max() / b.abs().max()).item() for a, b in pairs)

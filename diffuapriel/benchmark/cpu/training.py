@@ -67,9 +67,7 @@ def compare_training(
             continue
         for loss, peer in zip(losses[OURS], losses[PLAIN], strict=True):
             if abs(loss - peer) > TOLERANCE * abs(peer):
-                raise RuntimeError(
-                    f"the loops do not train the same: losses {losses[OURS]} and {losses[PLAIN]}"
-                )
+                raise RuntimeError(f"the loops do not train the same: losses {losses[OURS]} and {losses[PLAIN]}")
     return [TrainingRow(name, length, batch, tuple(ms[name])) for name in runs]
 
 

@@ -53,9 +53,7 @@ def bare_module(config: ModelConfig, backend: str, device: Device) -> Bidirectio
     return module
 
 
-def make_mixer(
-    backend: str, config: ModelConfig, shape: tuple[int, int], dtype: torch.dtype, device: Device
-) -> Mixer:
+def make_mixer(backend: str, config: ModelConfig, shape: tuple[int, int], dtype: torch.dtype, device: Device) -> Mixer:
     """The mixer of one backend for `shape` = (batch, length)."""
     module = bare_module(config, backend, device)
     if backend == "triton":
@@ -134,8 +132,7 @@ def _one_shape(bench: Bench, length: int, batch: int, gradient: bool) -> list[Ro
         truth = bare_module(config, "chunked", bench.device)(inputs[0][:1].float())
     about = (config, (batch, length), plan.torch_dtype, bench.device)
     mixers = {
-        backend: _MixerRound(partial(make_mixer, backend, *about), inputs, truth, gradient)
-        for backend in plan.backends
+        backend: _MixerRound(partial(make_mixer, backend, *about), inputs, truth, gradient) for backend in plan.backends
     }
     ms, problems = time_entries(mixers, Problem("mixer", length, batch, gradient=gradient), bench)
     roofline_ms = 1000 * moved / bench.peaks.median.bandwidth
@@ -157,9 +154,7 @@ def _projection(config: ModelConfig, length: int, batch: int, seed: int, bench: 
 class _MixerRound:
     """One backend on its inputs: `warm_up` once, then `run` goes through all inputs."""
 
-    def __init__(
-        self, make: Callable[[], Mixer], inputs: list[Tensor], truth: Tensor, gradient: bool
-    ) -> None:
+    def __init__(self, make: Callable[[], Mixer], inputs: list[Tensor], truth: Tensor, gradient: bool) -> None:
         self.make, self.inputs, self.truth = make, inputs, truth
         self.error = math.nan
         self.run: Callable[[], object] = self._backward if gradient else self._forward

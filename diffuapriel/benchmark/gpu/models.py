@@ -124,9 +124,7 @@ def time_entries(
 
     settle: run each once more, untimed, after all have warmed up.
     """
-    ready, problems = warm_up_all(
-        {name: entry.warm_up for name, entry in entries.items()}, about, bench.device
-    )
+    ready, problems = warm_up_all({name: entry.warm_up for name, entry in entries.items()}, about, bench.device)
     calls = {name: entries[name].run for name in ready}
     if settle:
         for run in calls.values():
@@ -141,9 +139,7 @@ def time_entries(
     return ms, problems
 
 
-def kernels_of(
-    call: Callable[[], object], config: ModelConfig, device: torch.device | str
-) -> tuple[str, ...]:
+def kernels_of(call: Callable[[], object], config: ModelConfig, device: torch.device | str) -> tuple[str, ...]:
     """The attention and scan kernels that one `call` runs, as the profiler sees them, by their names in KERNELS.
 
     The plain scan consists of matrix products without names of their own, so it is what ran if no other scan did.

@@ -67,9 +67,7 @@ class _Update:
             self.model, learning_rate=1e-5, betas=self.config.betas, weight_decay=self.config.weight_decay
         )
         self.generator = torch.Generator(self.device)
-        self.ids = torch.randint(
-            shape.eos_id, (self.config.batch_size, self.config.length), device=self.device
-        )
+        self.ids = torch.randint(shape.eos_id, (self.config.batch_size, self.config.length), device=self.device)
         if self.device.type == "cuda" and self.backend != "chunked":
             self._compile()
         for _ in range(WARM_UPS):

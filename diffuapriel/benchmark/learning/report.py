@@ -48,9 +48,7 @@ def text(result: dict[str, Any], picture: str = "") -> str:
         rates = f"Each at {times}its architecture's default learning rate."
     else:
         factors = ", ".join(f"{factor:g}" for factor in plan["factors"])
-        rates = (
-            f"Learning rates chosen with {plan['sweep_tokens']:,} tokens from {factors} times the default."
-        )
+        rates = f"Learning rates chosen with {plan['sweep_tokens']:,} tokens from {factors} times the default."
     estimators = sorted(
         {run["likelihood"].get("estimator", "mdlm") for entry in result["entries"] for run in entry["runs"]}
     )
@@ -105,13 +103,9 @@ def table(result: dict[str, Any]) -> str:
     return columns_table([*columns, Column("tokens/s", _tokens_per_second)], result["entries"])
 
 
-def _mean(
-    title: str, part: str, name: str, shown: Callable[[float], str] = lambda value: f"{value:.4f}"
-) -> Column:
+def _mean(title: str, part: str, name: str, shown: Callable[[float], str] = lambda value: f"{value:.4f}") -> Column:
     """The column of a figure's mean over seeds."""
-    return Column(
-        title, lambda entry: shown(sum(run[part][name] for run in entry["runs"]) / len(entry["runs"]))
-    )
+    return Column(title, lambda entry: shown(sum(run[part][name] for run in entry["runs"]) / len(entry["runs"])))
 
 
 def _each_seed(entry: dict[str, Any]) -> str:
@@ -142,9 +136,7 @@ def sentences(result: dict[str, Any]) -> list[str]:
     if worn := [f"{name} (best at {at:,} tokens)" for name, at in best.items() if at]:
         blocks.append(f"Past their best at the end, by overfitting: {', '.join(worn)}.")
     if edges := [entry["name"] for entry in result["entries"] if _edge(entry)]:
-        blocks.append(
-            f"(*) The best rate was at the end of those tried: {', '.join(edges)}. More might change it."
-        )
+        blocks.append(f"(*) The best rate was at the end of those tried: {', '.join(edges)}. More might change it.")
     if result["plan"]["study"] == "architectures":
         blocks += [
             "The paper (arXiv:2511.15927, 1.3B parameters, DCLM) against this run:",

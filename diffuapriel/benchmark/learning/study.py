@@ -109,9 +109,7 @@ def try_rates(plan: StudyPlan, entry: StudyEntry, folder: Path, *, progress: boo
             raise Interrupted
         found[factor] = result.validation.nats_per_token
     if min(found.values()) == math.inf:
-        raise ValueError(
-            f"{entry.name} diverged at every learning rate; give smaller factors than {plan.factors}"
-        )
+        raise ValueError(f"{entry.name} diverged at every learning rate; give smaller factors than {plan.factors}")
     return found
 
 

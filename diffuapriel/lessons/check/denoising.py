@@ -60,9 +60,7 @@ def look_ahead(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
         )
 
 
-def _half_block(
-    x: Tensor, branch: Callable[[Tensor], Tensor], shift: Tensor, scale: Tensor, gate: Tensor
-) -> Tensor:
+def _half_block(x: Tensor, branch: Callable[[Tensor], Tensor], shift: Tensor, scale: Tensor, gate: Tensor) -> Tensor:
     return x + gate[:, None] * branch(rms_norm(x) * (1 + scale[:, None]) + shift[:, None])
 
 

@@ -137,6 +137,4 @@ def paired(answer: Callable[[Tensor, Tensor], tuple[float, float, float]]) -> No
             abs(half / wanted - 1) < 0.02,
             f"The mean is right; the interval should reach {wanted:.4f} to either side, yours reaches {half:.4f}.",
         )
-        require(
-            abs((low + high) / 2 - mean) < 0.02 * wanted, "The mean should lie in the middle of the interval."
-        )
+        require(abs((low + high) / 2 - mean) < 0.02 * wanted, "The mean should lie in the middle of the interval.")

@@ -79,9 +79,7 @@ def ending_nats(answer: Callable[[Tensor, Tensor], Tensor]) -> None:
             f"One draw hides {count} of {length} tokens, and they cost {costs[row][hidden[row]].sum():.3f} together. "
             f"Your estimate is {got:.3f}. If {count} tokens cost that much, what would all {length} cost?",
         )
-    wanted = sum(
-        costs[r][hidden[r]].sum().item() * length / len(places) for r, places in enumerate(draws)
-    ) / len(draws)
+    wanted = sum(costs[r][hidden[r]].sum().item() * length / len(places) for r, places in enumerate(draws)) / len(draws)
     got = number(run(answer, costs, hidden), "The estimate")
     require(
         close(got, wanted),

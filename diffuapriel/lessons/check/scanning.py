@@ -82,9 +82,7 @@ def one_step(answer: Callable[..., tuple[Tensor, Tensor]]) -> None:
         not close(y, h @ C),
         "You read the old state. The output of a token includes what this token has just written.",
     )
-    require(
-        close(y, state @ C), "With D = 0 the output must be the new state times C, a sum over the N columns."
-    )
+    require(close(y, state @ C), "With D = 0 the output must be the new state times C, a sum over the N columns.")
     _, y = _pair(run(answer, h, x, dt, A, B, C, D))
     require(close(y, state @ C + 1.3 * x), "The state is read correctly. What does D do with x?")
 
@@ -125,9 +123,7 @@ def reverse_decay(answer: Callable[[Tensor, Tensor], Tensor]) -> None:
         "The zeros and the diagonal are right. Look at one entry, L[0, 2]: a state written at token 2 fades at "
         "token 1, then at token 0.",
     )
-    require(
-        close(tensor(run(answer, dt[:1], A), (1, 1), "The matrix"), 1.0), "A text of one token should give 1."
-    )
+    require(close(tensor(run(answer, dt[:1], A), (1, 1), "The matrix"), 1.0), "A text of one token should give 1.")
     long = torch.full((600,), 5.0, dtype=torch.float64)
     L = tensor(run(answer, long, A), (600, 600), "The matrix of a long text with large steps")
     require(

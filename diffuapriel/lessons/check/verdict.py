@@ -39,9 +39,7 @@ class Verdict:
 
 
 RIGHT = Verdict("right", "Right.")
-OPEN = Verdict(
-    "open", "Not done yet. Write your lines above and run both cells again, or skip this exercise."
-)
+OPEN = Verdict("open", "Not done yet. Write your lines above and run both cells again, or skip this exercise.")
 
 
 class Wrong(Exception):
@@ -85,9 +83,7 @@ def run(answer: Callable[..., Any], *given: Any, **options: Any) -> Any:
         result = answer(*given, **options)
     except Exception as error:
         inputs = ", ".join(_short(value) for value in given)
-        raise Wrong(
-            f"{name} stopped with {type(error).__name__}: {error}\nIts input was {inputs}."
-        ) from error
+        raise Wrong(f"{name} stopped with {type(error).__name__}: {error}\nIts input was {inputs}.") from error
     if result is None or result is ...:
         raise NotDone
     for value, old in zip(given, before):

@@ -267,9 +267,7 @@ def gate_backward(
     sizes = length, channels, *z.stride()[:3], *dz.stride()[:3]
     options = {"DIRECTIONS": count, "ROWS": TILE_ROWS, "CHANNELS": TILE_CHANNELS}
     grid = tiles, triton.cdiv(channels, TILE_CHANNELS), batch * count
-    gate_backward_kernel[grid](
-        dg, dsquares, y, z, norm_weight, dy, dz, totals, *sizes, **options, num_warps=4
-    )
+    gate_backward_kernel[grid](dg, dsquares, y, z, norm_weight, dy, dz, totals, *sizes, **options, num_warps=4)
     return dy, torch.sum(totals, (0, 1))
 
 
@@ -354,9 +352,7 @@ def side_kernel(
     """
     c, part, bk = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     chunks, parts = tl.num_programs(0), tl.num_programs(1) // GROUPS
-    b, k, sign, first = scan_order(
-        bk, c * CHUNK, length, REVERSE, DIRECTIONS
-    )  # the chunk's first token in scan order
+    b, k, sign, first = scan_order(bk, c * CHUNK, length, REVERSE, DIRECTIONS)  # the chunk's first token in scan order
     group, per_group = part // parts, heads // GROUPS
     i, p, n = tl.arange(0, CHUNK), tl.arange(0, P), tl.arange(0, N)
     inside = (c * CHUNK + i < length)[:, None]

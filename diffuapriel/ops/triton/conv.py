@@ -56,9 +56,7 @@ def scan_order(bk, row, length, REVERSE: tl.constexpr, DIRECTIONS: tl.constexpr)
 
 
 @triton.jit
-def load_conv_silu(
-    source, row_stride, weight, bias, channels, k, begin, within, columns, length, TAPS: tl.constexpr
-):
+def load_conv_silu(source, row_stride, weight, bias, channels, k, begin, within, columns, length, TAPS: tl.constexpr):
     """SiLU of the convolution, (rows, columns) float32; zero in rows at and beyond `length`.
 
     source: the raw channels of direction k at scan-order row 0; row_stride: to the next scan-order row, negative in a
@@ -110,9 +108,7 @@ def convolve_kernel(
     rows = begin + within
     columns = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     raw += b * raw_batch + k * raw_direction + first * raw_row
-    x = load_conv_silu(
-        raw, sign * raw_row, weight, bias, conv_channels, k, begin, within, columns, length, TAPS
-    )
+    x = load_conv_silu(raw, sign * raw_row, weight, bias, conv_channels, k, begin, within, columns, length, TAPS)
     to = ((b * length + first + sign * rows) * DIRECTIONS + k)[:, None] * channels + columns[None, :]
     tl.store(out + to, x.to(out.dtype.element_ty), mask=(rows < length)[:, None])
 

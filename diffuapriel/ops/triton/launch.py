@@ -64,9 +64,7 @@ def unsupported_tensor(x: Tensor, kernels: str) -> str | None:
 def unsupported_reason(x: Tensor, headdim: int = MIN_TILE, state: int = MIN_TILE) -> str | None:
     """None when our kernels can take `x`; else one line: the reason, and the fix."""
     if not installed():
-        return (
-            "Triton is not installed (pip install triton, Linux only; it comes with a CUDA build of PyTorch)"
-        )
+        return "Triton is not installed (pip install triton, Linux only; it comes with a CUDA build of PyTorch)"
     if reason := unsupported_tensor(x, "the Triton kernels"):
         return reason
     for name, size in (("headdim", headdim), ("d_state", state)):

@@ -127,9 +127,7 @@ def states_kernel(
         s_end = tl.sum(step * decay_rate, 0)
         if CONV:
             row, columns, first_row = sign * value_row, head * P + p, c * CHUNK
-            v = load_conv_silu(
-                value, row, weight, bias, conv_channels, k, first_row, within, columns, length, TAPS
-            )
+            v = load_conv_silu(value, row, weight, bias, conv_channels, k, first_row, within, columns, length, TAPS)
         else:
             at = (sign * rows).to(tl.int64)[:, None] * value_row + (head * P + p)[None, :]
             v = tl.load(value + at, mask=inside[:, None], other=0.0).to(tl.float32)
@@ -276,9 +274,7 @@ def prepare_kernel(
     else:
         head = tl.arange(0, HEADS)
         inside_both = inside[:, None] & (head < heads)[None, :]
-        raw = tl.load(
-            dt_raw + start + tokens[:, None] * row_stride + head[None, :], mask=inside_both, other=0.0
-        )
+        raw = tl.load(dt_raw + start + tokens[:, None] * row_stride + head[None, :], mask=inside_both, other=0.0)
         raw = raw.to(tl.float32) + tl.load(dt_bias + k * heads + head, mask=head < heads, other=0.0)[None, :]
         step = tl.maximum(raw, 0.0) + tl.log(1.0 + tl.exp(-tl.abs(raw)))  # softplus without overflow
         # not `out`: Triton 3.6 wants one shape for a name that both branches set

@@ -186,9 +186,7 @@ class Slot:
     next: Node | None
     index: int = END
     inputs: tuple[int, ...] = ()  # the registers that the value and its surface depend on
-    readings: list[tuple[str, ...]] = field(
-        default_factory=list
-    )  # as pieces: what permissive parsing accepts
+    readings: list[tuple[str, ...]] = field(default_factory=list)  # as pieces: what permissive parsing accepts
     readings_by_first: dict[str, list[tuple[str, ...]]] = field(default_factory=dict)  # by first piece
     _cache: dict[Any, tuple[tuple[Value, ...], tuple[str, ...]]] = field(default_factory=dict)
 

@@ -51,9 +51,7 @@ def live_registers(grammar: Grammar) -> list[tuple[int, ...]]:
 class _Fold(Generic[T]):
     """The recursion above, with `combine(probabilities, results after each choice)` and the value `end` at the end."""
 
-    def __init__(
-        self, grammar: Grammar, combine: Callable[[Sequence[float], Sequence[T]], T], end: T
-    ) -> None:
+    def __init__(self, grammar: Grammar, combine: Callable[[Sequence[float], Sequence[T]], T], end: T) -> None:
         self.grammar, self.combine, self.end = grammar, combine, end
         self.live = live_registers(grammar)
         self.known: dict[tuple[Any, ...], T] = {}

@@ -210,9 +210,7 @@ def test_a_refusal_stays_on_the_page_as_text(tab, visitor):
     with pytest.raises(gr.Error, match="&lt;script") as caught:
         found.extend(stream(**(ASK | {"method": EVIL}), request=visitor))
     assert caught.value.title == "Not possible"
-    assert found == [f"method is '{EVIL}'; permitted: gradient, occlusion"], (
-        "the page escapes it: render.note"
-    )
+    assert found == [f"method is '{EVIL}'; permitted: gradient, occlusion"], "the page escapes it: render.note"
     assert not tab.models.busy
 
 
@@ -239,9 +237,7 @@ def test_a_row_says_where_the_answer_comes_from():
     assert "predicts “nut” with 50%" in note
     assert "75% of the influence from the left, 25% from the right, 75% from more than 16 tokens away" in note
     assert entry_note(InspectedModel("x", influence(0.0, 0.0), "nut"), 0) == "predicts “nut” with 50%"
-    assert entry_note(InspectedModel("x", influence(0.0, 0.0), "nut", trained=False), 0).startswith(
-        "untrained"
-    )
+    assert entry_note(InspectedModel("x", influence(0.0, 0.0), "nut", trained=False), 0).startswith("untrained")
 
 
 def test_a_token_says_its_share_and_a_mask_that_it_is_one():
@@ -255,9 +251,7 @@ def test_a_token_says_its_share_and_a_mask_that_it_is_one():
 
 def test_markup_in_a_text_cannot_leave_the_message():
     asked = question(EVIL)
-    message = view_message(
-        asked, TOKENIZER.mask_id, [InspectedModel(EVIL, influence(*[1.0] * len(asked.ids)), EVIL)]
-    )
+    message = view_message(asked, TOKENIZER.mask_id, [InspectedModel(EVIL, influence(*[1.0] * len(asked.ids)), EVIL)])
     assert "<" not in message
     assert "".join(json.loads(message)["tokens"]) == EVIL
 

@@ -120,9 +120,7 @@ def test_the_player_colors_every_token_by_its_surprise(model_entry):
 
 def test_the_table_holds_the_bound_beside_the_exact_value(model_entry):
     asked = typed(STORY, model_entry)
-    page = scores.figures(
-        score([asked.exact / len(asked.tokens) + 0.5] * len(asked.tokens)), asked, TOKENIZER
-    )
+    page = scores.figures(score([asked.exact / len(asked.tokens) + 0.5] * len(asked.tokens)), asked, TOKENIZER)
     assert f"<td>{asked.exact:.1f}</td><td>known from the grammar</td>" in page
     assert "<td>+0.500</td>" in page
     bits = (asked.exact + 0.5 * len(asked.tokens)) / math.log(2) / len(STORY)
@@ -152,9 +150,7 @@ def test_a_score_streams_in_round_by_round(tab, visitor):
     assert "<progress" in updates[1][4] and "16 of 32 masks" in updates[1][4]
     table, player, chart, numbers, status = updates[-1]
     assert numbers["num_mc_samples"] == 32 and len(numbers["surprisal"]) == len(numbers["tokens"])
-    assert numbers["nats_per_token"] == pytest.approx(math.log(4097), rel=0.02), (
-        "an untrained model knows nothing"
-    )
+    assert numbers["nats_per_token"] == pytest.approx(math.log(4097), rel=0.02), "an untrained model knows nothing"
     assert numbers["exact_nats"] == pytest.approx(-tales.log_prob(STORY, 1))
     assert json.loads(player["value"])["schema"] == "diffuapriel-trace" and player["visible"]
     assert len(chart["value"].data[0].y) == len(numbers["tokens"])

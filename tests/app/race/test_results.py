@@ -149,9 +149,7 @@ def test_comparing_offers_three_files_and_charts_of_several_sweeps(store, swept,
     assert "Nothing has been measured" in note and forget["visible"]
 
 
-@pytest.mark.parametrize(
-    "chosen", ["1", {"a": 1}, [1.5], [None], ["<img>"], [1] * 13, [float("nan")], [10**30]]
-)
+@pytest.mark.parametrize("chosen", ["1", {"a": 1}, [1.5], [None], ["<img>"], [1] * 13, [float("nan")], [10**30]])
 def test_a_bad_choice_is_refused(chosen):
     with pytest.raises(ValueError, match=r"choice|a result"):
         read_numbers(chosen)

@@ -92,7 +92,5 @@ def join(url: str, number: int, data: Any) -> Answer:
             said.append(line.removeprefix("data: "))
             message = json.loads(said[-1])
             if message["msg"] == "process_completed":
-                return Answer(
-                    "complete" if message["success"] else "error", "\n".join(said), message["output"]
-                )
+                return Answer("complete" if message["success"] else "error", "\n".join(said), message["output"])
     return Answer("cut", "\n".join(said))

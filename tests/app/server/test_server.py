@@ -140,9 +140,7 @@ def test_a_visitor_who_closes_the_page_frees_the_model_within_one_step(served, m
     with heartbeat as beats, hook:
         next(beats.iter_raw())
         number = next(
-            d["id"]
-            for d in httpx.get(f"{served.url}config").json()["dependencies"]
-            if d["api_name"] == "unmask"
+            d["id"] for d in httpx.get(f"{served.url}config").json()["dependencies"] if d["api_name"] == "unmask"
         )
         data = ["", "toy-diffuapriel", 1024, 256, "low_confidence", 1.0, 0, 1.0, 0, 0, None]
         body = {"session_hash": "closer", "fn_index": number, "data": data}

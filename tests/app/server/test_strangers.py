@@ -17,9 +17,7 @@ from hypothesis import strategies as st
 from tests.app.server.stranger import CLIENT, call, doors, join, small_values, takes_file
 
 ROOT = Path(__file__).resolve().parents[3]
-FORBIDDEN = (
-    Path(tempfile.gettempdir()) / "diffuapriel-forbidden.json"
-)  # beside the app's own files, not one of them
+FORBIDDEN = Path(tempfile.gettempdir()) / "diffuapriel-forbidden.json"  # beside the app's own files, not one of them
 SECRET = "what-no-stranger-may-read"
 TRACK = Path(tempfile.gettempdir()) / "diffuapriel-was-here"  # made by whatever executes a value
 EVIL = "<img src=x onerror=alert(1)>"
@@ -82,9 +80,7 @@ HOSTILE = st.one_of(
     st.text(max_size=40),
     st.integers(min_value=2**31),
     st.lists(st.one_of(st.text(max_size=5), st.integers(max_value=-1), st.none()), max_size=4),
-    st.dictionaries(
-        st.sampled_from(["path", "url", "meta", "value", "x"]), st.sampled_from(PATHS), max_size=3
-    ),
+    st.dictionaries(st.sampled_from(["path", "url", "meta", "value", "x"]), st.sampled_from(PATHS), max_size=3),
 )
 RUN = settings(
     derandomize=True,

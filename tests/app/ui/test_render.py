@@ -87,9 +87,7 @@ def test_an_empty_canvas_has_no_story():
 
 
 def sweep(a: dict[int, float], b: dict[int, float]) -> SavedResult:
-    points = [
-        Point(name, n, ms, ms, ms, 1.0, 1) for name, curve in (("A", a), ("B", b)) for n, ms in curve.items()
-    ]
+    points = [Point(name, n, ms, ms, ms, 1.0, 1) for name, curve in (("A", a), ("B", b)) for n, ms in curve.items()]
     told = {"architecture": "diffuapriel", "tokenizer": "", "parameters": 1, "weights": "", "dtype": ""}
     facts = [EntryFacts(name=name, device="cpu", attention="", **told) for name in ("A", "B")]
     result = SweepResult(("A", "B"), tuple(points), (), 1, 1, "", 1, "")

@@ -29,9 +29,7 @@ def saved(trace, tmp_path) -> Path:
 
 
 def test_a_trace_saved_by_the_app_opens_in_the_notebooks_player(trace):
-    widget = pytest.importorskip(
-        "diffuapriel.trace.player.widget", reason="needs anywidget", exc_type=ImportError
-    )
+    widget = pytest.importorskip("diffuapriel.trace.player.widget", reason="needs anywidget", exc_type=ImportError)
     with export.saved(trace) as (json_file, _):
         opened = Trace.from_json(Path(json_file).read_bytes())
     player = widget.Player.from_trace(opened)

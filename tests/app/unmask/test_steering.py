@@ -220,9 +220,7 @@ def test_a_saved_trace_is_opened_and_gone_on_with(tab, visitor, visit, tmp_path)
     run(tab, visitor, visit)
     edit(tab, visitor, visit, "mask", first=3, last=4)
     file = tmp_path / "trace.json"
-    (files,) = [
-        [Path(part["value"]).read_text(encoding="utf-8") for part in pair] for pair in tab.save(visit)
-    ]
+    (files,) = [[Path(part["value"]).read_text(encoding="utf-8") for part in pair] for pair in tab.save(visit)]
     file.write_text(files[0], encoding="utf-8")
     assert "<script" in files[1]
     other = tab.new_session()

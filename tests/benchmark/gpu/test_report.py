@@ -201,9 +201,7 @@ def test_figures_of_version_1_have_their_present_names(file):
     assert report.peaks.flops_rounds == tuple(values["ceilings"]["matrix_rates"])
     for part in ("forward", "mixer"):
         rows = getattr(report, part)
-        assert [row.roofline_ms for row in rows] == [
-            r.get("bound_ms", r.get("floor_ms")) for r in values[part]
-        ]
+        assert [row.roofline_ms for row in rows] == [r.get("bound_ms", r.get("floor_ms")) for r in values[part]]
     old = [row["racer"] for row in values["mixer"]]
     assert [row.entry for row in report.mixer] == [name.replace("official", "mamba_ssm") for name in old]
     assert set(report.measured) == {"peaks" if p == "ceilings" else p for p in values["measured"]}

@@ -122,9 +122,7 @@ def test_a_timed_mixer_computes_the_model_s_own_mixer(backend):
     config = preset("nano", PURE, d_state=16, d_model=32)
     projected = gpu_mixer._projection(config, 20, 2, 0, BENCH)
     assert projected.std() == pytest.approx(3**-0.5, rel=0.05)
-    if backend == "triton" and (
-        problem := unsupported_reason("triton", projected, config.headdim, config.d_state)
-    ):
+    if backend == "triton" and (problem := unsupported_reason("triton", projected, config.headdim, config.d_state)):
         pytest.skip(problem)
     mixer = gpu_mixers.make_mixer(backend, config, (2, 20), torch.float32, "cpu")
     y = mixer.y(mixer.run(projected))
@@ -241,9 +239,7 @@ def test_the_json_holds_everything_and_what_follows_from_it(report, tmp_path):
     assert row["tokens_per_second"] == pytest.approx(1000 * row["length"] * row["batch"] / row["median_ms"])
 
 
-@pytest.mark.parametrize(
-    "text", ['{"schema": "other"}', '{"schema": "diffuapriel-gpu-bench", "version": 1}', "[]"]
-)
+@pytest.mark.parametrize("text", ['{"schema": "other"}', '{"schema": "diffuapriel-gpu-bench", "version": 1}', "[]"])
 def test_a_file_of_something_else_is_refused_by_name(tmp_path, text):
     file = tmp_path / "other.json"
     file.write_text(text)

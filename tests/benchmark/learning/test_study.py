@@ -186,9 +186,7 @@ def test_a_study_that_is_done_trains_and_measures_nothing_again(studied, monkeyp
 
 def test_the_score_of_a_run_is_the_paired_difference_of_its_checkpoints(studied) -> None:
     folder, found = studied
-    scores = [
-        json.loads((folder / "run" / name / "0" / "score.json").read_text()) for name in ARCHITECTURES[:2]
-    ]
+    scores = [json.loads((folder / "run" / name / "0" / "score.json").read_text()) for name in ARCHITECTURES[:2]]
     nats = torch.tensor([score["nats"] for score in scores], dtype=torch.float64)
     tokens = torch.tensor(scores[0]["sequence_tokens"], dtype=torch.float64)
     assert scores[0]["sequence_tokens"] == scores[1]["sequence_tokens"], "the same windows"

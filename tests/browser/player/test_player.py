@@ -42,9 +42,7 @@ def exported(tmp_path):
 
 def with_module(page, body: str = '<div id="here"></div>'):
     """A page that holds the module as window.api, for what a script does with it."""
-    page.set_content(
-        f"<!DOCTYPE html><html lang=en><body>{body}<style>{read_source('player.css')}</style></body>"
-    )
+    page.set_content(f"<!DOCTYPE html><html lang=en><body>{body}<style>{read_source('player.css')}</style></body>")
     page.evaluate(LOAD, read_source("player.js"))
     return page
 
@@ -117,9 +115,7 @@ def test_nothing_moves_for_readers_who_ask_for_reduced_motion(new_page, exported
     page = exported(new_page(reduced_motion="reduce"), trace(length=24, steps=11))
     scrub(page, 1)
     expect(page.locator(".da-new")).to_have_count(2)
-    assert (
-        page.locator(".da-player").evaluate("player => player.getAnimations({ subtree: true }).length") == 0
-    )
+    assert page.locator(".da-player").evaluate("player => player.getAnimations({ subtree: true }).length") == 0
 
 
 def test_tokens_masked_again_are_marked(page, exported):
@@ -144,9 +140,7 @@ def test_colors_follow_confidence_or_step_or_nothing(page, exported):
 
     def backgrounds() -> set[str]:
         return set(
-            page.locator(".da-chip").evaluate_all(
-                "chips => chips.map(c => getComputedStyle(c).backgroundColor)"
-            )
+            page.locator(".da-chip").evaluate_all("chips => chips.map(c => getComputedStyle(c).backgroundColor)")
         )
 
     page.add_style_tag(content=".da-chip { transition: none !important; animation: none !important }")
@@ -250,9 +244,7 @@ def test_arrows_walk_over_the_tokens_and_escape_closes_the_card(page, exported):
     page.keyboard.press("ArrowRight")
     expect(tokens.nth(1)).to_be_focused()
     expect(page.get_by_role("tooltip")).to_be_visible()
-    expect(tokens.nth(1)).to_have_attribute(
-        "aria-describedby", page.get_by_role("tooltip").get_attribute("id") or ""
-    )
+    expect(tokens.nth(1)).to_have_attribute("aria-describedby", page.get_by_role("tooltip").get_attribute("id") or "")
     page.keyboard.press("Escape")
     expect(page.get_by_role("tooltip")).to_be_hidden()
     page.keyboard.press("End")
@@ -335,9 +327,7 @@ CONTRASTS = """() => {
 )
 def test_all_text_can_be_read_in_light_and_dark(new_page, body, scheme, dark):
     page = with_module(new_page(color_scheme=scheme, reduced_motion="reduce"), body)
-    page.evaluate(
-        "data => { window.player = api.mount(here, { trace: data }); }", trace(length=120, steps=40)
-    )
+    page.evaluate("data => { window.player = api.mount(here, { trace: data }); }", trace(length=120, steps=40))
     expect(page.locator(".da-token").nth(119)).to_contain_text("endoftext")
     page.locator(".da-token").nth(30).hover()
     expect(page.get_by_role("tooltip")).to_be_visible()
@@ -444,9 +434,7 @@ def test_many_frames_at_once_are_few_redraws(page):
 
 def test_a_step_touches_only_the_tokens_that_changed(page):
     data = trace(length=200, steps=99, given=2)
-    with_module(page).evaluate(
-        "data => { window.player = api.mount(here, { trace: data }); player.seek(50); }", data
-    )
+    with_module(page).evaluate("data => { window.player = api.mount(here, { trace: data }); player.seek(50); }", data)
     expect(state(page)).to_contain_text("step 50")
     page.evaluate(
         """() => {
@@ -598,13 +586,9 @@ def test_gradio_shows_what_a_generator_yields(page):
 
     with gr.Blocks(analytics_enabled=False) as demo:
         live = gr.HTML(**html_component_arguments())
-        gr.HTML(
-            **html_component_arguments() | {"value": json.loads(wire.to_text(message))}
-        )  # a dict does too
+        gr.HTML(**html_component_arguments() | {"value": json.loads(wire.to_text(message))})  # a dict does too
         gr.Button("Run").click(generate, None, live, show_progress="hidden")
-    _, url, _ = demo.launch(
-        server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, share=False, ssr_mode=False
-    )
+    _, url, _ = demo.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, share=False, ssr_mode=False)
     try:
         page.goto(url)
         players = page.locator(".da-player")

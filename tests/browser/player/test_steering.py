@@ -303,8 +303,7 @@ def test_of_several_tokens_at_once_each_has_its_place(page):
     confidence = frame["confidence"]
     ordered = sorted(frame["revealed"], key=lambda p: -confidence[p])
     assert why(page, data, ordered[1]).startswith(
-        f"confidence {confidence[ordered[1]]:.2f} was number 2 of 20 masked positions; "
-        "5 were revealed together"
+        f"confidence {confidence[ordered[1]]:.2f} was number 2 of 20 masked positions; 5 were revealed together"
     )
 
 
@@ -342,9 +341,7 @@ def test_colors_by_entropy_have_a_legend_in_nats(page):
     page.add_style_tag(content=".da-chip { transition: none !important; animation: none !important }")
     page.get_by_role("radio", name="Entropy").check()
     expect(page.locator(".da-scale")).to_have_text("entropy 04 nats")
-    shown = page.locator(".da-chip").evaluate_all(
-        "chips => chips.map(c => getComputedStyle(c).backgroundColor)"
-    )
+    shown = page.locator(".da-chip").evaluate_all("chips => chips.map(c => getComputedStyle(c).backgroundColor)")
     assert len(set(shown)) > 3
 
 

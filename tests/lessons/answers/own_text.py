@@ -48,9 +48,7 @@ def stops_before_the_share(groups, share):
 def a_share_of_the_groups(groups, share):
     ordered = sorted(groups, key=len)
     cut = max(1, round(share * len(groups)))
-    return [name for names in ordered[cut:] for name in names], [
-        name for names in ordered[:cut] for name in names
-    ]
+    return [name for names in ordered[cut:] for name in names], [name for names in ordered[:cut] for name in names]
 
 
 def sides_exchanged(groups, share):
@@ -127,9 +125,7 @@ def by_difflib(sample, training):
 
 
 def by_growing(sample, training):
-    pieces = {
-        n: {tuple(training[i : i + n]) for i in range(len(training) - n + 1)} for n in range(len(sample) + 1)
-    }
+    pieces = {n: {tuple(training[i : i + n]) for i in range(len(training) - n + 1)} for n in range(len(sample) + 1)}
     best = 0
     for start in range(len(sample)):
         while start + best < len(sample) and tuple(sample[start : start + best + 1]) in pieces[best + 1]:

@@ -114,9 +114,7 @@ def one_too_many(p, share):
 
 def not_scaled(p, share):
     ordered, places = p.sort(descending=True)
-    return torch.zeros_like(p).scatter(
-        0, places, torch.where(ordered.cumsum(0) - ordered < share, ordered, 0)
-    )
+    return torch.zeros_like(p).scatter(0, places, torch.where(ordered.cumsum(0) - ordered < share, ordered, 0))
 
 
 def left_in_order(p, share):

@@ -95,9 +95,7 @@ def scan_errors_within(shape: tuple, dtype: torch.dtype, tolerance: float) -> No
     x, B, C = (v.to(dtype) for v in (x, B, C))
     steps = dt.permute(0, 2, 3, 1).contiguous()
     with exact_bf16() if DEVICE == "cpu" else nullcontext():
-        got = scan_gradients(
-            dy.to(DEVICE), dfinal.to(DEVICE), ScanInputs(x, steps, A, B, C, D, start), reverse
-        )
+        got = scan_gradients(dy.to(DEVICE), dfinal.to(DEVICE), ScanInputs(x, steps, A, B, C, D, start), reverse)
     got = got._replace(dt=got.dt.permute(0, 3, 1, 2))
     assert_agree(got._asdict(), dict(zip(got._fields, expected)), tolerance)
 
@@ -124,9 +122,7 @@ def test_a_tokens_own_term_does_not_drown_the_gradient_of_dt() -> None:
     x, B, C = (v.bfloat16() for v in (x, B, C))
     with exact_bf16() if DEVICE == "cpu" else nullcontext():
         steps = dt.permute(0, 2, 3, 1).contiguous()
-        got = scan_gradients(
-            dy.to(DEVICE), torch.zeros_like(start), ScanInputs(x, steps, A, B, C, D, start), BOTH
-        )
+        got = scan_gradients(dy.to(DEVICE), torch.zeros_like(start), ScanInputs(x, steps, A, B, C, D, start), BOTH)
     assert_agree({"dt": got.dt.permute(0, 3, 1, 2)}, {"dt": expected}, TOLERANCE[torch.bfloat16])
 
 
@@ -137,9 +133,7 @@ def test_splitting_the_heads_over_programs_changes_nothing(monkeypatch: pytest.M
     for parts in (1, 2, 5):
         monkeypatch.setattr(triton_backward, "_parts", lambda *_, parts=parts: parts)
         results.append(
-            scan_gradients(
-                x, torch.ones_like(start), ScanInputs(x, steps, A, B, C, D, start), (True,)
-            )._asdict()
+            scan_gradients(x, torch.ones_like(start), ScanInputs(x, steps, A, B, C, D, start), (True,))._asdict()
         )
     for result in results[1:]:
         assert_agree(result, {name: v.double().cpu() for name, v in results[0].items()}, 1e-5)

@@ -20,9 +20,7 @@ SHARED = {90: 227 * 1024, 80: 163 * 1024}  # bytes that a block may have
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        platform.machine() != "x86_64", reason="Triton's assembler for NVIDIA is an x86-64 program"
-    ),
+    pytest.mark.skipif(platform.machine() != "x86_64", reason="Triton's assembler for NVIDIA is an x86-64 program"),
 ]
 
 
@@ -43,9 +41,7 @@ def test_no_kernel_is_forgotten(lines: list[tuple]) -> None:
         assert {kernel for _, kernel, target, *_ in lines if target == capability} == written
 
 
-def test_every_kernel_fits_a_multiprocessor(
-    lines: list[tuple], record_property: Callable[[str, object], None]
-) -> None:
+def test_every_kernel_fits_a_multiprocessor(lines: list[tuple], record_property: Callable[[str, object], None]) -> None:
     for call, kernel, target, registers, stack, shared in lines:
         taken = f"{registers:3} registers, {stack:3} bytes spilled, {shared:6} bytes shared"
         record_property("shown", f"sm_{target}  {kernel:22} {taken}  ({call})")
@@ -56,9 +52,7 @@ def test_no_forward_kernel_but_the_scan_spills_on_hopper(lines: list[tuple]) -> 
     """The scan may, a few dozen numbers: measured there, the tuning that spills is more than twice as fast."""
     most = {"scan_kernel": 192}
     spills = [
-        line
-        for line in lines
-        if line[0].startswith("forward") and line[2] == 90 and line[4] > most.get(line[1], 0)
+        line for line in lines if line[0].startswith("forward") and line[2] == 90 and line[4] > most.get(line[1], 0)
     ]
     assert not spills
 

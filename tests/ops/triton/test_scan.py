@@ -21,9 +21,7 @@ from diffuapriel.ops.triton import scan as triton_scan
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # the interpreter's NumPy speaks up at log2(0)
-    pytest.mark.skipif(
-        torch.cuda.is_available(), reason="a CUDA device is there: tests/gpu runs the full grid"
-    ),
+    pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there: tests/gpu runs the full grid"),
 ]
 
 TOLERANCE = 1e-4  # relative to the largest value, float32
@@ -191,9 +189,7 @@ def test_tensors_that_the_kernels_cannot_take_are_refused_with_the_reason() -> N
     values = inputs(1, 4, 1, 1, 16, 1, 16)
     with pytest.raises(ValueError, match="float64; the Triton kernels take float32, bfloat16, float16"):
         fused.scan(ScanInputs(*(v.double() for v in values)), (False,))
-    with pytest.raises(
-        ValueError, match="headdim is 24; the Triton kernels take powers of two from 16 to 256"
-    ):
+    with pytest.raises(ValueError, match="headdim is 24; the Triton kernels take powers of two from 16 to 256"):
         fused.scan(ScanInputs(*inputs(1, 4, 1, 1, 24, 1, 16)), (False,))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -35,9 +35,7 @@ def test_data_never_becomes_markup():
 
 def test_nothing_is_requested():
     assert not re.search(r"\b(fetch|XMLHttpRequest|WebSocket|EventSource|sendBeacon|importScripts)\b", JS)
-    assert re.findall(r"https?://[^\"\s]+", JS) == [
-        "http://www.w3.org/2000/svg"
-    ]  # a name space, not an address
+    assert re.findall(r"https?://[^\"\s]+", JS) == ["http://www.w3.org/2000/svg"]  # a name space, not an address
     assert not re.search(r"url\(|@import|https?:", CSS)
     assert not re.search(r"https?:|src=", PAGE)
 
@@ -67,17 +65,10 @@ def test_gradio_gets_plain_strings_without_quoted_words_in_the_sources():
     arguments = html_component_arguments(empty='It\'s "quiet" <here>')
     assert set(arguments) >= {"value", "html_template", "css_template", "js_on_load", "apply_default_css"}
     assert "export" not in arguments["js_on_load"]
-    assert (
-        len(re.findall(r"['\"`]\w+['\"`]", arguments["js_on_load"])) < 10
-    )  # each could become an event's name
+    assert len(re.findall(r"['\"`]\w+['\"`]", arguments["js_on_load"])) < 10  # each could become an event's name
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs node, to parse the module")
 def test_the_module_parses_and_is_harmless_without_a_page():
-    code = (
-        JS
-        + "\nif (typeof mount !== 'function' || typeof race !== 'function') throw new Error('not exported');"
-    )
-    subprocess.run(
-        ["node", "--input-type=module", "-"], input=code, text=True, check=True, capture_output=True
-    )
+    code = JS + "\nif (typeof mount !== 'function' || typeof race !== 'function') throw new Error('not exported');"
+    subprocess.run(["node", "--input-type=module", "-"], input=code, text=True, check=True, capture_output=True)

@@ -80,9 +80,7 @@ def test_recording_runs_the_sampler():
             yield from step_frames(data)
 
     player = Player()
-    assert player.record(Replays(), "denoiser", canvas_of(data), Words(), model="tales") == real_trace(
-        steps=8
-    )
+    assert player.record(Replays(), "denoiser", canvas_of(data), Words(), model="tales") == real_trace(steps=8)
 
 
 def test_an_error_in_the_model_is_the_cells_error_and_what_was_seen_stays():
