@@ -126,16 +126,35 @@ def test_what_the_architecture_page_names_is_there(file: str, defined: str) -> N
 def test_the_readme_s_figures_are_those_of_the_results() -> None:
     text = README.read_text(encoding="utf-8")
     report = json.loads((ROOT / "assets" / "results" / "gpu-nvidia-h200.json").read_text(encoding="utf-8"))
-    ms = {(r["racer"], r["length"], r["batch"]): r["median_ms"] for r in report["forward"]}
+    ms = {(r["entry"], r["length"], r["batch"]): r["median_ms"] for r in report["forward"]}
     assert f"**{ms['diffutran', 65_536, 1] / ms['diffuapriel', 65_536, 1]:.2f}x**" in text
-    mixer = {(r["racer"], r["length"], r["batch"]): r["median_ms"] for r in report["mixer"] if not r["gradient"]}
-    ratios = [mixer["official", n, b] / ms for (who, n, b), ms in mixer.items() if who == "triton" and n >= 8192]
+    mixer = {(r["entry"], r["length"], r["batch"]): r["median_ms"] for r in report["mixer"] if not r["gradient"]}
+    ratios = [mixer["mamba_ssm", n, b] / ms for (who, n, b), ms in mixer.items() if who == "triton" and n >= 8192]
     assert f"**{min(ratios):.2f}x**" in text
     card = (ROOT / "assets" / "checkpoints" / "tales-diffuapriel-small" / "README.md").read_text(encoding="utf-8")
     samples = card.partition("## Samples")[2]
     share = re.search(r"^\| grammatical \| ([\d.]+) \|$", samples, re.M)
     assert share and f"**{100 * float(share[1]):.1f} %**" in text
     assert re.search(r"^\| temperature \| 1 \|$", samples, re.M)
+
+
+def test_the_likelihoods_on_the_results_page_are_those_of_the_file() -> None:
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    file = ROOT / "assets" / "results" / "likelihood.json"
+    models = json.loads(file.read_text(encoding="utf-8"))["models"]
+    rows = {"| NELBO, nats/token |": ("counts", "nats_per_token", "ci95")}
+    rows["| excess |"] = ("counts", "excess_nelbo", "excess_nelbo_ci95")
+    rows["| excess by MDLM's estimator |"] = ("mdlm", "excess_nelbo", "excess_nelbo_ci95")
+    for start, (estimator, value, interval) in rows.items():
+        cells = []
+        for model in ("tales-diffuapriel", "tales-diffuapriel-h", "tales-diffutran"):
+            found = models[model][estimator]
+            low, high = found[interval]
+            cells.append(f"{found[value]:.3f} ({low:.3f} to {high:.3f})")
+        assert f"{start} {' | '.join(cells)} |" in text
+    small = models["tales-diffuapriel-small"]["counts"]
+    low, high = small["excess_nelbo_ci95"]
+    assert f"{small['excess_nelbo']:.3f} nats/token ({low:.3f} to {high:.3f})" in text
 
 
 def test_the_api_page_is_made_from_the_docstrings() -> None:

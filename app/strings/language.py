@@ -1,8 +1,12 @@
 """The texts of the page in the language chosen at start: `texts.RUN`.
 
-English is app/strings/en.py; a translation is one file LANGUAGE.json with every name of en.py, the same {holes} in
-each text, and the player's words as PLAYER. The whole server uses one language, so that labels, status lines and
-charts agree. Gradio's `gr.I18n` follows the browser's language, but translates only labels and fixed values.
+A language is one file, LANGUAGE.json. To add a text, write it in en.json under an upper-case name, with a {placeholder}
+for each value; read it as `texts.NAME` inside a function, never when a module is imported (the language is chosen
+later); and add the same name, with the same placeholders, to every other file. A translation also holds the player's
+words as PLAYER. tests/app/ui/test_language.py reports what is missing.
+
+The whole server uses one language, so that labels, status lines and charts agree. Gradio's `gr.I18n` follows the
+browser's language, but translates only labels and fixed values.
 """
 
 from __future__ import annotations
@@ -11,24 +15,22 @@ import json
 from pathlib import Path
 from typing import Any
 
-from app.strings import en
-
-ENGLISH = {name: value for name, value in vars(en).items() if name.isupper()}
 FOLDER = Path(__file__).parent
 
 
 def languages() -> list[str]:
     """Codes of the available languages, English first."""
-    return ["en", *sorted(path.stem for path in FOLDER.glob("*.json"))]
+    return sorted((path.stem for path in FOLDER.glob("*.json")), key=lambda code: (code != "en", code))
 
 
 def table(language: str) -> dict[str, Any]:
     """Name -> text. Raises ValueError for a language without a file."""
-    if language == "en":
-        return ENGLISH
     if language not in languages():
         raise ValueError(f"--language is {language!r}; there are: {', '.join(languages())}")
     return json.loads((FOLDER / f"{language}.json").read_text(encoding="utf-8"))
+
+
+ENGLISH = table("en")
 
 
 class Strings:
