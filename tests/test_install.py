@@ -91,7 +91,9 @@ def test_every_target_of_start_py_is_one_of_make(target: str) -> None:
 
 @WITHOUT_MAKE
 def test_make_hands_arguments_on() -> None:
-    dry = subprocess.run(["make", "-n", "test", "ARGS=-k canvas", "WORKERS=3"], cwd=ROOT, capture_output=True)
+    # These tests may themselves run below make, which would then name the folder that it enters.
+    asked = ["make", "--no-print-directory", "-n", "test", "ARGS=-k canvas", "WORKERS=3"]
+    dry = subprocess.run(asked, cwd=ROOT, capture_output=True, env={**os.environ, "MAKEFLAGS": ""})
     assert dry.stdout.decode().split()[-5:] == ["test", "-n", "3", "-k", "canvas"]
 
 
