@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterable
 from functools import cache, lru_cache
 
@@ -31,6 +32,11 @@ MASK = "[MASK]"
 
 # GPT-2's splitting rule: contractions, words, numbers and punctuation with at most one leading space.
 SPLIT_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
+
+# A run of a million white-space characters makes tiktoken panic, past every `except Exception`. _SPACE is its regex's \s.
+LONG_SPACE = 100_000
+_SPACE = r"[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
+_LONG_SPACES = re.compile(f"(?<!{_SPACE}){_SPACE}{{{LONG_SPACE},}}")
 
 
 class Tokenizer:
@@ -68,7 +74,14 @@ class Tokenizer:
         """Ids of ordinary text: "<|endoftext|>" and "[MASK]" inside it are text, never specials."""
         if not isinstance(text, str):
             raise TypeError(f"encode takes a string, not {type(text).__name__}")
-        return self._encoding.encode_ordinary(text)
+        encoding, start = self._encoding, 0
+        ids: list[int] = []
+        for spaces in _LONG_SPACES.finditer(text) if len(text) >= LONG_SPACE else ():
+            end = spaces.end() - (spaces.end() < len(text))  # the splitting rule leaves the last one to what follows
+            ids += encoding.encode_ordinary(text[start : spaces.start()])
+            ids += encoding._encode_single_piece(text[spaces.start() : end])
+            start = end
+        return ids + encoding.encode_ordinary(text[start:])
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids; specials appear as "<|endoftext|>" and "[MASK]", invalid UTF-8 as U+FFFD."""

@@ -1,6 +1,7 @@
 """The tokenizer: what the rank table promises, and how odd text and odd ids are treated."""
 
 import pickle
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -100,3 +101,32 @@ def test_a_damaged_rank_table_is_refused_by_name(tmp_path, monkeypatch):
 def test_long_runs_of_one_character_are_no_trap(text):
     tokenizer = get_tokenizer("gpt2-4k")
     assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@pytest.mark.parametrize("text", ["{}", "{}x", "end.{} x", "é{}\x1c"])
+@pytest.mark.parametrize("space", ["\n", " ", "\u3000", "\r\n"])
+def test_a_million_spaces_are_encoded_where_tiktoken_panics(text, space):
+    text, tokenizer = text.format(space * (1_100_000 // len(space))), get_tokenizer("gpt2")
+    same = b"".join(map(tokenizer.token_bytes, tokenizer.encode(text))) == text.encode()
+    assert same, "or pytest would compare a million characters"
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["", "a", "It's", "1 ", "...", "\x1c", "\x85", "\u200b", "é"]),
+            st.sampled_from([" ", "\n", "\t", "\xa0", "\u2028", "\u3000", "\x1f"]),
+            st.integers(0, 12),
+        ),
+        max_size=8,
+    )
+)
+@settings(deadline=None)
+def test_long_runs_of_spaces_have_the_ids_of_tiktoken(parts):
+    """With the limit lowered, so that tiktoken itself can still encode the text."""
+    text = "".join(word + space * number for word, space, number in parts)
+    tokenizer = get_tokenizer("gpt2")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "LONG_SPACE", 3)
+        patch.setattr(module, "_LONG_SPACES", re.compile(module._LONG_SPACES.pattern.replace("100000", "3")))
+        assert tokenizer.encode(text) == tokenizer._encoding.encode_ordinary(text)
