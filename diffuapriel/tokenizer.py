@@ -33,7 +33,7 @@ MASK = "[MASK]"
 # GPT-2's splitting rule: contractions, words, numbers and punctuation with at most one leading space.
 SPLIT_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 
-# A run of a million white-space characters makes tiktoken panic, past every `except Exception`. _SPACE is its regex's \s.
+# On a million white-space characters tiktoken panics, past every `except Exception`. _SPACE is what its regex calls \s.
 LONG_SPACE = 100_000
 _SPACE = r"[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
 _LONG_SPACES = re.compile(f"(?<!{_SPACE}){_SPACE}{{{LONG_SPACE},}}")
