@@ -10,7 +10,8 @@ A checkpoint is written to a temporary folder and renamed (storage.py), so a kil
 refuses files that are missing, truncated, altered, pickled or foreign, and names the file and the reason.
 
 A checkpoint is named by a bundled name, a folder, or the id `owner/name` of a model on the Hugging Face Hub, which is
-downloaded (hub.py). A local folder of that name has priority. config.json is downloaded and checked before any weights.
+downloaded (hub.py). A local folder of that name has priority. The folder of a training run stands for the checkpoint in
+it. config.json is downloaded and checked before any weights.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ SHARD_BYTES = 16_000_000  # a single tensor larger than this gets its own file
 STORAGE = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SUFFIXES = {".safetensors", ".json", ".md", ".png"}  # of all files of a checkpoint
 CONFIG_KEYS = {"model_type", "format_version", "model", "files", "extra"}
+OF_A_RUN = "checkpoint"  # name of the checkpoint in the folder of a training run
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -161,7 +163,18 @@ def inspect_checkpoint(name_or_path: str | Path, **hub_options: Any) -> Checkpoi
     names = [Path(name) for name in files] if isinstance(files, dict) else []
     if not names or any(name.suffix != ".safetensors" or len(name.parts) > 1 for name in names):
         raise ValueError(f"{file}: files must map the safetensors files of this folder to their SHA-256")
-    return CheckpointInfo(Path(name_or_path).name, folder, config, extra, files, repository)
+    return CheckpointInfo(Path(checkpoint_name(name_or_path)).name, folder, config, extra, files, repository)
+
+
+def checkpoint_name(name_or_path: str | Path) -> str:
+    """What a checkpoint is called on screen and in files: its bundled name or Hub id, or the name of its folder.
+
+    The checkpoint of a training run has the run's name.
+    """
+    if str(name_or_path) in bundled() or find_folder(name_or_path) is None:
+        return str(name_or_path)
+    folder = Path(name_or_path).resolve()
+    return folder.parent.name if folder.name == OF_A_RUN else folder.name
 
 
 def fetch_checkpoint(name_or_path: str | Path, **hub_options: Any) -> CheckpointInfo:
@@ -214,6 +227,8 @@ def _locate(name_or_path: str | Path) -> Path | None:
             raise ValueError(f"{path} {PICKLED}")
         raise ValueError(f"{path} is a file; name the folder that holds config.json and {WEIGHTS}")
     folder = find_folder(path)
+    if folder is not None and not (folder / "config.json").is_file():
+        folder = find_folder(folder / OF_A_RUN) or folder
     if folder is None and not hub.is_hub_id(name_or_path):
         known = ", ".join(bundled()) or "none"
         raise FileNotFoundError(
@@ -229,7 +244,7 @@ def _refuse_without_config(folder: Path, repository: str | None) -> None:
     for name in sorted(held):
         if Path(name).suffix in PICKLE_SUFFIXES:
             raise ValueError(f"{where}/{name} {PICKLED}")
-    raise FileNotFoundError(f"{where}/config.json is missing: {where} is not a checkpoint")
+    raise FileNotFoundError(f"{where}/config.json is missing: {where} is neither a checkpoint nor a run with one")
 
 
 def _refuse_to_replace(folder: Path) -> None:

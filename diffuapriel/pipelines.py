@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffuapriel.checkpoint import load_checkpoint
+from diffuapriel.checkpoint import checkpoint_name, load_checkpoint
 from diffuapriel.config import DEFAULT_CHECKPOINT
 from diffuapriel.device import resolve_device
 from diffuapriel.diffusion.schedule import get_schedule
@@ -76,7 +76,7 @@ class TextDiffusionPipeline:
     ) -> TextDiffusionPipeline:
         """The pipeline of a bundled checkpoint, a folder or a model on the Hub; see `pipeline`."""
         model, tokenizer = load_checkpoint(name_or_folder, device=resolve_device(device))
-        return cls(model, tokenizer, name=str(name_or_folder))
+        return cls(model, tokenizer, name=checkpoint_name(name_or_folder))
 
     @property
     def device(self) -> torch.device:

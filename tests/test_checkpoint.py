@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -223,6 +224,28 @@ def test_a_config_that_is_no_json_is_refused(folder):
     (folder / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config\.json is not JSON"):
         load_checkpoint(folder)
+
+
+def test_a_run_stands_for_its_checkpoint_and_gives_it_its_name(folder, tmp_path, monkeypatch):
+    run = tmp_path / "runs" / "mine"
+    run.mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="neither a checkpoint nor a run with one"):
+        checkpoint.inspect_checkpoint(run)
+    shutil.copytree(folder, run / "checkpoint")
+    monkeypatch.chdir(run)
+    for given in (run, run / "checkpoint", f"{run}/", ".", "checkpoint", "../mine"):
+        info = checkpoint.inspect_checkpoint(given)
+        assert (info.name, info.folder) == ("mine", run / "checkpoint"), given
+        assert checkpoint.checkpoint_name(given) == "mine"
+    assert checkpoint.load_checkpoint(run)[0].config == info.config
+    (run / "checkpoint").rename(run / ".checkpoint.previous")  # as a save that was killed leaves it
+    assert checkpoint.inspect_checkpoint(run).name == "mine"
+
+
+def test_a_checkpoint_is_called_by_its_bundled_name_its_folder_or_its_id(folder):
+    assert checkpoint.checkpoint_name(folder) == folder.name
+    assert checkpoint.checkpoint_name("tales-diffuapriel") == "tales-diffuapriel"
+    assert checkpoint.checkpoint_name("owner/name") == "owner/name"
 
 
 def test_a_file_is_not_a_folder(folder):

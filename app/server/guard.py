@@ -6,28 +6,35 @@ import functools
 import gc
 import html
 import logging
+import re
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
 
+from app.server.limits import Refused
 from app.strings.language import texts
 
 log = logging.getLogger("diffuapriel.app")
+FOLDERS = re.compile(r"""(?<![^\s'"(=])(?:[A-Za-z]:)?[\\/](?:[^\\/\s:'"]+[\\/])+""")  # of an absolute path
 
 
 def as_message(error: BaseException) -> gr.Error:
-    """The error as Gradio shows it, escaped: a toast is HTML, and values in it may come from a visitor."""
+    """The error as Gradio shows it, escaped: a toast is HTML, and values in it may come from a visitor.
+
+    Files of this machine are named without their folders.
+    """
+    text = str(error) if isinstance(error, Refused) else FOLDERS.sub("", str(error))
     if isinstance(error, ValueError | TypeError | ImportError):
-        return gr.Error(html.escape(str(error)), title=texts.REFUSED, print_exception=False)
+        return gr.Error(html.escape(text), title=texts.REFUSED, print_exception=False)
     if isinstance(error, MemoryError) or is_out_of_memory(error):
-        text = str(error) or texts.OUT_OF_MEMORY
+        text = text or texts.OUT_OF_MEMORY
         release_frames(error)
         return gr.Error(html.escape(text[:400]), title=texts.NOT_ENOUGH_MEMORY, print_exception=False)
     log.exception("unexpected error", exc_info=error)
     return gr.Error(
-        html.escape(texts.GOES_ON.format(kind=type(error).__name__, message=str(error)[:400])),
+        html.escape(texts.GOES_ON.format(kind=type(error).__name__, message=text[:400])),
         title=texts.FAULT,
         print_exception=False,
     )

@@ -6,11 +6,13 @@ One model runs at a time on this machine: two runs would slow each other down, a
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.server.limits import Refused, Setting, choice
@@ -59,13 +61,14 @@ class Models:
         self._loaded: OrderedDict[str, Entry] = OrderedDict()
         self._turn = threading.Lock()
         self._entries: dict[str, ModelEntry] = {}
+        self._folders: dict[str, Path] = {}  # of the checkpoints, by label
         sizes = {}
         for source in dict.fromkeys([*checkpoints, *preferred(bundled())]):
             info = inspect_checkpoint(source)
-            label = info.name if info.name not in self._entries else str(info.folder)
+            label = next(name for name in numbered(info.name) if name not in self._entries)
             about = (info.config.tokenizer, corpus_of(info), info.config.architecture, window_of(info))
             self._entries[label] = ModelEntry(label, str(source), True, *about)
-            sizes[label] = info.bytes
+            self._folders[label], sizes[label] = info.folder, info.bytes
         on_gpu = device.startswith("cuda") and not checkpoints
         self._largest = max(sizes, key=lambda label: sizes[label], default="") if on_gpu else ""
         for name in PRESETS:
@@ -130,13 +133,21 @@ class Models:
                 raise Refused(problem)
             return Entry.random(name, architecture, device=self.device)
         if model_entry.label not in self._loaded:
-            self._loaded[model_entry.label] = Entry.from_checkpoint(
-                model_entry.source, device=self.device, name=model_entry.label
-            )
+            self._loaded[model_entry.label] = self._open(model_entry)
             while len(self._loaded) > KEPT:
                 self._loaded.popitem(last=False)
         self._loaded.move_to_end(model_entry.label)
         return self._loaded[model_entry.label]
+
+    def _open(self, model_entry: ModelEntry) -> Entry:
+        """Load a checkpoint. Its errors name files by their folder, of which visitors see the label only."""
+        from diffuapriel.benchmark.entry import Entry
+
+        try:
+            return Entry.from_checkpoint(model_entry.source, device=self.device, name=model_entry.label)
+        except (OSError, ValueError) as error:
+            told = str(error).replace(str(self._folders[model_entry.label]), model_entry.label)
+            raise Refused(told) from error
 
     @property
     def busy(self) -> bool:
@@ -152,6 +163,12 @@ class Models:
             yield
         finally:
             self._turn.release()
+
+
+def numbered(name: str) -> Iterator[str]:
+    """'mine', 'mine (2)', 'mine (3)', ..."""
+    yield name
+    yield from (f"{name} ({number})" for number in itertools.count(2))
 
 
 def corpus_of(info: CheckpointInfo) -> str:

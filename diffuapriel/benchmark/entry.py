@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from diffuapriel.benchmark.memory import estimate_bytes
-from diffuapriel.checkpoint import load_checkpoint
+from diffuapriel.checkpoint import checkpoint_name, load_checkpoint
 from diffuapriel.config import ModelConfig, preset
 from diffuapriel.device import resolve_device
 from diffuapriel.model.attention import FASTEST_FIRST
@@ -55,10 +55,10 @@ class Entry:
 
     @classmethod
     def from_checkpoint(cls, name_or_path: str, *, device: str = "cpu", name: str | None = None) -> Entry:
-        """The entry of a bundled checkpoint or of a checkpoint folder."""
+        """The entry of a checkpoint, named as `checkpoint_name` says; raises as `load_checkpoint` does."""
         resolve_device(device)
         model, tokenizer = load_checkpoint(name_or_path, device=device)
-        return cls.of_model(name or str(name_or_path), model.eval(), tokenizer)
+        return cls.of_model(name or checkpoint_name(name_or_path), model.eval(), tokenizer)
 
     @classmethod
     def random(cls, preset_name: str, architecture: str, *, device: str = "cpu", seed: int = 0) -> Entry:

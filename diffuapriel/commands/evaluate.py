@@ -18,9 +18,9 @@ examples:
   diffuapriel evaluate tales-diffuapriel                       200 stories, a few minutes
   diffuapriel evaluate tales-diffutran --samples 50 --sequences 64               a quick look
   diffuapriel evaluate tales-diffuapriel --strategy ancestral --top-p 1      from the model's own distribution
-  diffuapriel evaluate runs/mine/checkpoint --corpus my_texts/ --samples 0
-  diffuapriel evaluate runs/code/checkpoint --corpus stdlib                  bits per byte, compared with xz -9
-  diffuapriel evaluate runs/code/checkpoint --infilling --spans 400 --span 4
+  diffuapriel evaluate runs/mine --corpus my_texts/ --samples 0
+  diffuapriel evaluate runs/code --corpus stdlib                  bits per byte, compared with xz -9
+  diffuapriel evaluate runs/code --infilling --spans 400 --span 4
   diffuapriel evaluate tales-diffuapriel --json > figures.json
 """
 
@@ -84,7 +84,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         default=DEFAULT_CHECKPOINT,
         metavar="CHECKPOINT",
-        help="a bundled name, a folder, or owner/name on the Hugging Face Hub",
+        help="a bundled name, the folder of a checkpoint or of a run, or owner/name on the Hugging Face Hub",
     )
     for name, declared in options_of(EvaluateOptions).items():
         add_argument(parser, declared, **{"metavar": "SPEC"} if name == "corpus" else {})
@@ -94,7 +94,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     options = EvaluateOptions(**{name: getattr(args, name) for name in options_of(EvaluateOptions)})
-    from diffuapriel.checkpoint import inspect_checkpoint, load_checkpoint
+    from diffuapriel.checkpoint import checkpoint_name, inspect_checkpoint, load_checkpoint
     from diffuapriel.data.registry import open_corpus
     from diffuapriel.evaluation.compression import xz_bits_per_byte
     from diffuapriel.evaluation.nelbo import evaluate_nelbo
@@ -122,11 +122,11 @@ def run(args: argparse.Namespace) -> int:
     xz = xz_bits_per_byte(corpus)
     verdict = xz.verdict(likelihood.bits_per_byte_ci95) if xz else None
     if args.json:
-        report = {"checkpoint": args.checkpoint, "corpus": spec, "likelihood": likelihood.to_dict()}
+        report = {"checkpoint": checkpoint_name(args.checkpoint), "corpus": spec, "likelihood": likelihood.to_dict()}
         report["xz"] = {**dataclasses.asdict(xz), "model": verdict} if xz else None
         print(json.dumps({**report, "samples": samples.to_dict() if samples else None}, indent=2))
         return 0
-    print(f"{args.checkpoint} on {spec}, validation split\n\n{likelihood.table()}")
+    print(f"{checkpoint_name(args.checkpoint)} on {spec}, validation split\n\n{likelihood.table()}")
     if xz:
         print(f"xz -9        {xz.bits_per_byte:.4f} bits/byte over {xz.text_bytes:,} bytes: the model is {verdict}")
     if samples:
@@ -165,6 +165,7 @@ def _samples(options: EvaluateOptions, model: Any, tokenizer: Any, spec: str, le
 
 
 def _infilling(args: argparse.Namespace, options: EvaluateOptions, model: Any, tokenizer: Any, length: int) -> int:
+    from diffuapriel.checkpoint import checkpoint_name
     from diffuapriel.data.stdlib import stdlib_corpus
     from diffuapriel.evaluation.infilling import evaluate_infilling
 
@@ -190,9 +191,9 @@ def _infilling(args: argparse.Namespace, options: EvaluateOptions, model: Any, t
             on_batch=advance,
         )
     if args.json:
-        print(json.dumps({"checkpoint": args.checkpoint, "infilling": report.to_dict()}, indent=2))
+        print(json.dumps({"checkpoint": checkpoint_name(args.checkpoint), "infilling": report.to_dict()}, indent=2))
         return 0
-    print(f"{args.checkpoint} on validation modules of the standard library\n\n{report.table()}")
+    print(f"{checkpoint_name(args.checkpoint)} on validation modules of the standard library\n\n{report.table()}")
     for example in report.examples:
         print(f"  {printable(shorten(example, MOST_FAULT, placeholder=' ...'))}")
     return 0

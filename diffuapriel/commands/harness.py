@@ -15,7 +15,7 @@ the tasks.
 
 examples:
   diffuapriel harness tales-diffuapriel --tasks lambada_openai,wikitext,arc_easy,hellaswag,piqa
-  diffuapriel harness runs/mine/checkpoint --tasks piqa --limit 100 --batch_size 64 --device cuda
+  diffuapriel harness runs/mine --tasks piqa --limit 100 --batch_size 64 --device cuda
   diffuapriel harness owner/name --tasks lambada_openai --model_args mc_num=32 --output_path results/
   diffuapriel harness tales-diffuapriel --tasks my_task --include_path my_tasks/
 """
@@ -34,7 +34,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint",
         metavar="CHECKPOINT",
-        help=f"a bundled name ({DEFAULT_CHECKPOINT}), a folder or a Hub id",
+        help=f"a bundled name ({DEFAULT_CHECKPOINT}), the folder of a checkpoint or of a run, or a Hub id",
     )
     parser.add_argument(
         "options", nargs=argparse.REMAINDER, metavar="OPTIONS", help="options of lm_eval run, e.g. --tasks"

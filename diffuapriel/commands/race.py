@@ -1,9 +1,9 @@
 """Race models: same canvas, same steps, one after the other.
 
-An entry is a bundled checkpoint, a checkpoint folder, or random weights: random:PRESET:ARCHITECTURE (they write
-nonsense at the speed of a trained model). All entries warm up and are then timed in interleaved runs; figures are
-medians. The lines below the table say what was fair and what was not. On a GPU all entries are compiled and recorded as
-CUDA graphs before they are timed: the first warm-up step may take half a minute.
+An entry is a bundled checkpoint, the folder of a checkpoint or of a run, or random weights:
+random:PRESET:ARCHITECTURE (they write nonsense at the speed of a trained model). All entries warm up and are then timed
+in interleaved runs; figures are medians. The lines below the table say what was fair and what was not. On a GPU all
+entries are compiled and recorded as CUDA graphs before they are timed: the first warm-up step may take half a minute.
 
 examples:
   diffuapriel race                                                the bundled DiffuApriel against DiffuTran

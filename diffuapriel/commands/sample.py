@@ -42,7 +42,12 @@ TRACE_KINDS = (".json", ".html", ".gif")
 def add(parser: argparse.ArgumentParser) -> None:
     option = options_of(SamplerConfig)
     parser.add_argument("text", nargs="?", default="", metavar="TEXT", help="given text, with [MASK:n] for n masks")
-    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, metavar="NAME", help="a bundled name or a folder")
+    parser.add_argument(
+        "--checkpoint",
+        default=DEFAULT_CHECKPOINT,
+        metavar="NAME",
+        help="a bundled name, the folder of a checkpoint or of a run, or a Hub id",
+    )
     parser.add_argument("--length", type=int, metavar="N", help="total tokens; masks fill the end of the canvas")
     parser.add_argument("--samples", type=int, default=1, metavar="N", help="number of texts")
     parser.add_argument("--trace", type=Path, metavar="FILE", help="record the steps to FILE: .json, .html or .gif")
@@ -65,7 +70,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     _check(args)
-    from diffuapriel.checkpoint import load_checkpoint
+    from diffuapriel.checkpoint import checkpoint_name, load_checkpoint
     from diffuapriel.diffusion.schedule import get_schedule
     from diffuapriel.sampling.canvas import Canvas
     from diffuapriel.sampling.sampler import Sampler
@@ -85,7 +90,11 @@ def run(args: argparse.Namespace) -> int:
         frames = list(_shown(stream, tokenizer))
         if args.trace:
             now = datetime.now(UTC).isoformat(timespec="seconds")
-            names = {"model": args.checkpoint, "architecture": model.config.architecture, "created": now}
+            names = {
+                "model": checkpoint_name(args.checkpoint),
+                "architecture": model.config.architecture,
+                "created": now,
+            }
             save_trace(Trace.of(frames, canvas, tokenizer, config, **names), args.trace)
     return 0
 

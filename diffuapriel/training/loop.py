@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from diffuapriel.checkpoint import save_checkpoint
+from diffuapriel.checkpoint import OF_A_RUN, save_checkpoint
 from diffuapriel.data.base import Corpus
 from diffuapriel.data.registry import open_corpus
 from diffuapriel.device import device_name
@@ -296,11 +296,11 @@ def export(
             picture="loss.png",
         )
         save_checkpoint(
-            folder / "checkpoint",
+            folder / OF_A_RUN,
             model,
             card=card,
             extra={"recipe": recipe, "options": config.to_dict(), "evaluation": evaluation},
             pictures={"loss.png": (folder / "loss.png").read_bytes()},
         )
     processes.barrier()
-    return folder / "checkpoint"
+    return folder / OF_A_RUN

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import shutil
 import weakref
 from collections.abc import Iterator
@@ -83,6 +84,19 @@ def test_what_ran_out_of_memory_lets_go_of_its_tensors():
         told = as_message(error)
         assert kept[0]() is None
     assert told.title == "Not enough memory"
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("[Errno 13] Permission denied: '/home/lee/runs/mine/x.json'", "[Errno 13] Permission denied: 'x.json'"),
+        (r"C:\Users\lee\x.json is missing", "x.json is missing"),
+        ("3 tokens/step and 4 steps/second", "3 tokens/step and 4 steps/second"),
+    ],
+)
+def test_no_message_tells_a_folder_of_this_machine(said, told):
+    assert told in html.unescape(as_message(OSError(said)).message)
+    assert as_message(ValueError(said)).message == html.escape(told)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "overwritten", "gone"])

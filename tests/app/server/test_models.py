@@ -84,7 +84,22 @@ def test_two_checkpoints_of_one_name_are_told_apart(checkpoints, tmp_path):
 
     twin = tmp_path / Path(checkpoints[0]).name
     shutil.copytree(checkpoints[0], twin)
-    assert Models([checkpoints[0], str(twin)]).trained[:2] == ["toy-diffuapriel", str(twin)]
+    assert Models([checkpoints[0], str(twin)]).trained[:2] == ["toy-diffuapriel", "toy-diffuapriel (2)"]
+
+
+def test_a_run_is_offered_by_its_name_and_no_message_tells_its_folder(checkpoints, tmp_path):
+    import shutil
+
+    run = tmp_path / "runs" / "mine"
+    shutil.copytree(checkpoints[0], run / "checkpoint")
+    models = Models([str(run)])
+    mine = models.find("mine")
+    assert models.load(mine).name == "mine"
+    models._loaded.clear()
+    (run / "checkpoint" / "model.safetensors").unlink()
+    with pytest.raises(Refused) as refused:
+        models.load(mine)
+    assert str(refused.value) == "mine/model.safetensors is missing"
 
 
 def test_one_turn_at_a_time(models, monkeypatch):
