@@ -1,4 +1,4 @@
-"""The one step of the build that pyproject.toml cannot say: a wheel carries the rank table and one model of assets/.
+"""The one step of the build that pyproject.toml cannot say: a wheel carries the tokenizers' tables and one model of assets/.
 
 An editable install (what start.py does) copies nothing; diffuapriel/assets.py finds the files in both cases.
 """
@@ -12,6 +12,7 @@ ASSETS = Path("assets")
 MODEL = Path("checkpoints/tales-diffuapriel")
 SHIPPED = [
     Path("gpt2.tiktoken"),
+    Path("tales-words.txt"),
     *(MODEL / name for name in ("README.md", "config.json", "loss.png", "model.safetensors")),
 ]
 

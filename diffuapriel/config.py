@@ -31,7 +31,7 @@ SCHEDULES = (
 ESTIMATORS = ("counts", "mdlm")  # of the NELBO, in evaluation/nelbo.py
 RENAMED_SCHEDULES = {"squared": "quadratic"}  # old name -> name; still accepted
 DEFAULT_CHECKPOINT = "tales-diffuapriel"  # the bundled model that is used unless another one is named
-TOKENIZER_SIZES = {"gpt2": 50_258, "gpt2-4k": 4_098}  # ranks + <|endoftext|> + [MASK]
+TOKENIZER_SIZES = {"gpt2": 50_258, "gpt2-4k": 4_098, "tales-words": 1_018}  # ranks + <|endoftext|> + [MASK]
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,9 @@ class ModelConfig:
     attention_headdim: int = option(64, least=1)
     cond_dim: int = option(128, least=1)  # size of the noise-level embedding
     time_conditioning: bool = option(True)
+    # A learned vector at the first and the last position of a text. Without it attention cannot tell the positions of
+    # a canvas of [MASK]s apart; a scan sees the edges by itself. Configurations written before the field have none.
+    edge_embedding: bool = option(False)
 
     def __post_init__(self) -> None:
         try:
@@ -144,11 +147,12 @@ class ModelConfig:
 
 _LAPTOP: dict[str, Any] = {"tokenizer": "gpt2-4k", "d_state": 64, "headdim": 32}
 _LARGE: dict[str, Any] = {"attention_headdim": 128}
+_NANO: dict[str, Any] = {**_LAPTOP, "attention_headdim": 16, "cond_dim": 64}
 
 # preset: (fields shared by all architectures, architecture: (d_model, depth)); `diffuapriel params` counts them
 PRESETS: dict[str, tuple[dict[str, Any], dict[str, tuple[int, int]]]] = {
     "nano": (
-        {**_LAPTOP, "attention_headdim": 16, "cond_dim": 64},
+        _NANO,
         {"diffuapriel": (128, 4), "diffuapriel-h": (112, 6), "diffutran": (112, 8)},
     ),
     "tiny": (
@@ -160,6 +164,18 @@ PRESETS: dict[str, tuple[dict[str, Any], dict[str, tuple[int, int]]]] = {
     "0.5b": (_LARGE, {"diffuapriel": (1024, 22), "diffuapriel-h": (1024, 24), "diffutran": (1024, 30)}),
     "1.3b": (_LARGE, {"diffuapriel": (2048, 16), "diffuapriel-h": (1920, 20), "diffutran": (1920, 25)}),
 }
+# With the 1,018 tokens of tales-words the embedding is so small that other shapes match.
+WORD_PRESETS = {
+    "nano": ({**_NANO, "cond_dim": 48}, {"diffuapriel": (96, 6), "diffuapriel-h": (112, 5), "diffutran": (96, 9)}),
+    "small": ({"cond_dim": 192}, PRESETS["small"][1]),
+}
+
+
+def default_tokenizer(corpus: str, preset: str) -> str:
+    """The tokenizer of a model of `corpus`: whole words for the tales, else the preset's."""
+    if corpus.partition(":")[0] == "tales":
+        return "tales-words"
+    return PRESETS[preset][0].get("tokenizer", "gpt2")
 
 
 def preset(name: str, architecture: str, **overrides: Any) -> ModelConfig:
@@ -171,8 +187,10 @@ def preset(name: str, architecture: str, **overrides: Any) -> ModelConfig:
         raise ValueError(f"preset is {name!r}; permitted: {', '.join(PRESETS)}")
     if architecture not in ARCHITECTURES:
         raise ValueError(f"architecture is {architecture!r}; permitted: {', '.join(ARCHITECTURES)}")
-    shared, shapes = PRESETS[name]
+    presets = {**PRESETS, **WORD_PRESETS} if overrides.get("tokenizer") == "tales-words" else PRESETS
+    shared, shapes = presets[name]
     d_model, depth = shapes[architecture]
-    fields = {"architecture": architecture, "d_model": d_model, "depth": depth, **shared, **overrides}
+    fields = {"architecture": architecture, "d_model": d_model, "depth": depth, "edge_embedding": True, **shared}
+    fields |= overrides
     fields.setdefault("vocab_size", TOKENIZER_SIZES.get(fields.get("tokenizer", "gpt2"), 0))
     return ModelConfig.from_dict(fields)

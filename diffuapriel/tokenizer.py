@@ -1,14 +1,16 @@
-"""GPT-2's byte-level BPE, from the rank table shipped in assets/, plus one [MASK].
+"""Byte-level BPE from tables shipped in assets/, plus one [MASK].
 
-Two vocabularies share one table:
+    gpt2          GPT-2's 50,256 ranks
+    gpt2-4k       the first 4,096 of them, for small models on any text
+    tales-words   the words of the tales, each one token, for models of the tales
 
-    gpt2      all 50,256 ranks;        <|endoftext|> is 50256, [MASK] is 50257
-    gpt2-4k   the first 4,096 ranks;   <|endoftext|> is 4096,  [MASK] is 4097
+Each vocabulary ends with <|endoftext|> and [MASK]. All three split text by GPT-2's rule, and all are lossless for any
+text, because every single byte is among the first 256 ranks.
 
-Byte-pair ranks are ordered by when they were merged, so a prefix of the table is itself a complete,
-lossless tokenizer: every single byte is among the first 256 ranks. `gpt2-4k` therefore splits text by
-the same rule and its ids are ids of GPT-2; it only stops merging earlier. A laptop-sized model spends
-its parameters on its layers and not on an embedding of 50,000 rows.
+Byte-pair ranks are ordered by when they were merged, so a prefix of GPT-2's table is itself a complete tokenizer: the
+ids of `gpt2-4k` are ids of GPT-2; it only stops merging earlier. A laptop-sized model spends its parameters on its
+layers and not on an embedding of 50,000 rows. `tales-words` goes further: the bytes, then each word of the tales with
+and without its leading space. A word of the tales is one token; any other word is spelled in bytes.
 
 tiktoken's own `get_encoding("gpt2")` downloads at first use; building `tiktoken.Encoding` from the
 shipped table needs no network. The table's SHA-256 is the one tiktoken records for `r50k_base`.
@@ -26,7 +28,10 @@ import tiktoken
 
 RANKS_FILE = "gpt2.tiktoken"
 RANKS_SHA256 = "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930"
-VOCABULARIES = {"gpt2": 50256, "gpt2-4k": 4096}  # name -> number of ranks
+WORDS_FILE = "tales-words.txt"  # written by tools/tales_words.py
+WORDS_SHA256 = "f2cdb07b783e9298924b7c63ca72c4da434dcd773fdb7aeb69c4e5c7e7d24be6"
+VOCABULARIES = {"gpt2": 50256, "gpt2-4k": 4096, "tales-words": 1016}  # name -> number of ranks
+BYTES = 256  # the ranks that are single bytes
 EOS = "<|endoftext|>"
 MASK = "[MASK]"
 
@@ -43,7 +48,7 @@ class Tokenizer:
     """Text to token ids and back. Make one with `get_tokenizer`.
 
     Attributes:
-        name: "gpt2" or "gpt2-4k".
+        name: one of `VOCABULARIES`.
         vocab_size: number of ranks + 2 (the two specials come last).
         eos_id: id of <|endoftext|>, `vocab_size - 2`.
         mask_id: id of [MASK], `vocab_size - 1`.
@@ -99,32 +104,41 @@ class Tokenizer:
         return [self.token_bytes(i).decode("utf-8", errors="backslashreplace") for i in ids]
 
 
-@lru_cache(maxsize=1)
-def _read_ranks() -> dict[bytes, int]:
+@lru_cache(maxsize=2)
+def _read_table(name: str, sha256: str) -> list[bytes]:
+    """The lines of a table in assets/. Raises FileNotFoundError, or ValueError if its SHA-256 is another."""
     from diffuapriel import assets  # here, so that a Tokenizer can be imported without the assets
 
-    path = assets.path(RANKS_FILE)
+    path = assets.path(name)
     try:
         data = path.read_bytes()
     except OSError as error:
         raise FileNotFoundError(
-            f"the tokenizer's rank table {path} cannot be read ({error.strerror}); "
+            f"the tokenizer's table {path} cannot be read ({error.strerror}); "
             "it is part of the project: check it out again with `git checkout -- assets`"
         ) from error
     digest = hashlib.sha256(data).hexdigest()
-    if digest != RANKS_SHA256:
+    if digest != sha256:
         raise ValueError(
-            f"the rank table {path} is damaged: its SHA-256 is {digest}, not {RANKS_SHA256}; "
+            f"the tokenizer's table {path} is damaged: its SHA-256 is {digest}, not {sha256}; "
             "restore it with `git checkout -- assets`"
         )
-    pairs = (line.split() for line in data.splitlines() if line)
-    return {base64.b64decode(token): int(rank) for token, rank in pairs}
+    return data.splitlines()
+
+
+def _ranks(name: str) -> dict[bytes, int]:
+    """token -> rank, in the order of the ranks."""
+    size = BYTES if name == "tales-words" else VOCABULARIES[name]
+    pairs = (line.split() for line in _read_table(RANKS_FILE, RANKS_SHA256) if line)
+    ranks = {base64.b64decode(token): int(rank) for token, rank in pairs if int(rank) < size}
+    if name == "tales-words":
+        ranks |= {word: rank for rank, word in enumerate(_read_table(WORDS_FILE, WORDS_SHA256), start=BYTES)}
+    return ranks
 
 
 @cache
 def get_tokenizer(name: str) -> Tokenizer:
-    """The tokenizer called `name`: "gpt2" or "gpt2-4k". Cached: the same object every time."""
+    """The tokenizer called `name`, one of `VOCABULARIES`. Cached: the same object every time."""
     if name not in VOCABULARIES:
         raise ValueError(f"no tokenizer called {name!r}; choose one of {', '.join(VOCABULARIES)}")
-    size = VOCABULARIES[name]
-    return Tokenizer(name, {token: rank for token, rank in _read_ranks().items() if rank < size})
+    return Tokenizer(name, _ranks(name))

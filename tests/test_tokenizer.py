@@ -1,16 +1,50 @@
-"""The tokenizer: what the rank table promises, and how odd text and odd ids are treated."""
+"""The tokenizers: what their tables promise, and how odd text and odd ids are treated."""
 
 import pickle
+import random
 import re
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from diffuapriel import assets
 from diffuapriel import tokenizer as module
-from diffuapriel.tokenizer import get_tokenizer
+from diffuapriel.config import TOKENIZER_SIZES
+from diffuapriel.tales import language as tales
+from diffuapriel.tales.grammar.grammar import split_pieces
+from diffuapriel.tokenizer import VOCABULARIES, get_tokenizer
+from tools import tales_words
 
-NAMES = ["gpt2", "gpt2-4k"]
+NAMES = list(VOCABULARIES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_vocabulary_is_its_ranks_and_two_specials(name):
+    tokenizer = get_tokenizer(name)
+    assert tokenizer.vocab_size == VOCABULARIES[name] + 2 == TOKENIZER_SIZES[name]
+    assert len({tokenizer.token_bytes(id) for id in range(tokenizer.vocab_size)}) == tokenizer.vocab_size
+    assert all(bytes([byte]) in map(tokenizer.token_bytes, range(256)) for byte in range(256))
+
+
+def test_the_table_of_words_is_what_the_grammar_can_say():
+    written = assets.path(module.WORDS_FILE).read_text(encoding="ascii")
+    assert written.split("\n") == [*tales_words.lines(), ""]
+
+
+@pytest.mark.parametrize("level", tales.LEVELS)
+def test_each_word_of_a_tale_is_one_token(level):
+    tokenizer, rng = get_tokenizer("tales-words"), random.Random(level)
+    for _ in range(300):
+        story = tales.generate(level, rng)
+        assert tokenizer.token_strings(tokenizer.encode(story)) == split_pieces(story)
+
+
+def test_a_word_of_the_tales_is_one_token_with_and_without_its_space_and_others_are_bytes():
+    tokenizer = get_tokenizer("tales-words")
+    for word in ("Mark", "they", "apples", "7"):
+        assert len(tokenizer.encode(word)) == len(tokenizer.encode(f" {word}")) == 1
+    assert tokenizer.token_strings(tokenizer.encode("A quick fox")) == ["A", *" quick", " fox"]
 
 
 def test_ids_are_those_of_gpt2():
@@ -89,17 +123,18 @@ def test_there_is_one_tokenizer_of_a_name_also_after_pickling():
 def test_a_damaged_rank_table_is_refused_by_name(tmp_path, monkeypatch):
     (tmp_path / module.RANKS_FILE).write_bytes(b"IQ== 0\n")
     monkeypatch.setenv("DIFFUAPRIEL_ASSETS", str(tmp_path))
-    module._read_ranks.cache_clear()
+    module._read_table.cache_clear()
     try:
         with pytest.raises(ValueError, match=r"gpt2\.tiktoken is damaged.*SHA-256"):
-            module._read_ranks()
+            get_tokenizer.__wrapped__("gpt2-4k")
     finally:
-        module._read_ranks.cache_clear()
+        module._read_table.cache_clear()
 
 
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("text", ["a" * 100_000, " " * 100_000, "é" * 50_000, "\n" * 50_000])
-def test_long_runs_of_one_character_are_no_trap(text):
-    tokenizer = get_tokenizer("gpt2-4k")
+def test_long_runs_of_one_character_are_no_trap(text, name):
+    tokenizer = get_tokenizer(name)
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 

@@ -31,7 +31,7 @@ from typing import Any
 from diffuapriel.options import add_argument, options_of
 from diffuapriel.training.config import TrainConfig
 
-WHAT = ("architecture", "preset", "corpus", "length", "document_boundaries")
+WHAT = ("architecture", "preset", "corpus", "tokenizer", "length", "document_boundaries", "edge_embedding")
 HOW_LONG = ("minutes", "steps", "tokens", "stop_after_minutes")
 
 

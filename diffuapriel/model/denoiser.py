@@ -3,10 +3,12 @@
 One class for all three architectures (arXiv:2511.15927, section 3), which differ only in the mixer of each block and
 in the hidden size of the MLP. With c the embedding of the noise level sigma (AdaLN, model/layers.py):
 
-    x = embedding(ids)
+    x = embedding(ids) + edges
     for each block:  x = x + gate(c) mixer(modulate(norm(x), c))         Mamba-2 or attention
                      x = x + gate(c) MLP(modulate(norm(x), c))
     logits = head(modulate(norm(x), c))
+
+`edges` is a learned vector at the first and another at the last position, 0 elsewhere (`EdgeEmbedding`).
 
 The denoiser does not know the schedule; it gets the noise level sigma = -log alpha(t).
 
@@ -82,6 +84,30 @@ class MLP(nn.Module):
         return self.down(F.gelu(self.up(x), approximate="tanh"))
 
 
+class EdgeEmbedding(nn.Module):
+    """A learned vector for the first and one for the last position of every text, 0 elsewhere.
+
+    Attention over a canvas of [MASK]s alone gives every position the same output, since RoPE tells distances and all
+    neighbors are alike. A scan starts from an empty state and sees how far the edge is. With these two vectors each
+    architecture has the same sense of place.
+    """
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.first = nn.Parameter(torch.empty(d_model))
+        self.last = nn.Parameter(torch.empty(d_model))
+        nn.init.normal_(self.first, std=0.02)
+        nn.init.normal_(self.last, std=0.02)
+
+    def forward(self, length: int, runs: Tensor | None = None) -> Tensor:
+        """(1, length, d_model), or (batch, length, d_model) with `runs`, the number of each position's document."""
+        if runs is None:
+            runs = torch.zeros(1, length, dtype=torch.int64, device=self.first.device)
+        changes = runs[:, 1:] != runs[:, :-1]  # (batch, length - 1)
+        first, last = F.pad(changes, (1, 0), value=True), F.pad(changes, (0, 1), value=True)
+        return first[..., None] * self.first + last[..., None] * self.last
+
+
 class Denoiser(nn.Module):
     """The denoiser of a masked diffusion language model, built from its `ModelConfig`."""
 
@@ -96,6 +122,7 @@ class Denoiser(nn.Module):
         self.head = nn.Linear(config.d_model, config.padded_vocab_size, bias=False)
         nn.init.normal_(self.embedding.weight, std=0.02)
         nn.init.normal_(self.head.weight, std=0.02)
+        self.edges = EdgeEmbedding(config.d_model) if config.edge_embedding else None
 
     def forward(
         self,
@@ -147,6 +174,8 @@ class Denoiser(nn.Module):
             mask = None if document_ids is None else document_mask(document_ids)
             rotary = rotary_angles(ids.shape[1], self.config.attention_headdim, ids.device)
         x = self.embedding(ids)  # (batch, length, d_model)
+        if self.edges is not None:
+            x = x + self.edges(ids.shape[1], document_ids)
         for i, block in enumerate(self.blocks):
             x = block(x, modulations[6 * i : 6 * i + 6], rotary, mask if block.attends else document_ids)
         shift, scale = modulations[-2:]

@@ -23,7 +23,16 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from diffuapriel.config import ARCHITECTURES, PRESETS, RENAMED_SCHEDULES, SCHEDULES, ModelConfig, preset
+from diffuapriel.config import (
+    ARCHITECTURES,
+    PRESETS,
+    RENAMED_SCHEDULES,
+    SCHEDULES,
+    TOKENIZER_SIZES,
+    ModelConfig,
+    default_tokenizer,
+    preset,
+)
 from diffuapriel.options import check_fields, option, options_of
 
 if TYPE_CHECKING:
@@ -77,13 +86,17 @@ class TrainConfig:
 
     One step reads batch_size x gradient_accumulation_steps rows of `length` tokens, over all processes. At most
     batch_size rows pass through the model at once, so accumulation changes memory, not the result. `model` replaces
-    `preset` by a shape of your own.
+    `preset`, `tokenizer` and `edge_embedding` by a configuration of your own.
     """
 
     architecture: str = option("diffuapriel", choices=ARCHITECTURES, help="the backbone")
     preset: str = option("nano", choices=tuple(PRESETS), help="size; `diffuapriel params` lists them")
     model: ModelConfig | None = None
     corpus: str = option("tales", help="see above")
+    tokenizer: str | None = option(
+        None, choices=tuple(TOKENIZER_SIZES), help="by default tales-words for tales, else that of the preset"
+    )
+    edge_embedding: bool = option(True, help="a learned vector at the first and the last position of a text")
     folder: str = option("runs/latest", help="where to save")
     length: int = option(256, least=2, most=65_536, help="tokens per row")
     batch_size: int = option(16, least=1, most=65_536, help="maximum number of rows per forward pass")
@@ -128,6 +141,12 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        tokenizer = self.tokenizer or default_tokenizer(self.corpus, self.preset)
+        edge_embedding = self.edge_embedding
+        if self.model is not None:
+            tokenizer, edge_embedding = self.model.tokenizer, self.model.edge_embedding
+        object.__setattr__(self, "tokenizer", tokenizer)
+        object.__setattr__(self, "edge_embedding", edge_embedding)
         beta_1, beta_2 = self.betas
         if not (0 <= beta_1 < 1 and 0 <= beta_2 < 1):
             raise ValueError(f"betas are {self.betas}; each must be 0 or more and below 1")
@@ -143,7 +162,9 @@ class TrainConfig:
 
     @property
     def model_config(self) -> ModelConfig:
-        return self.model or preset(self.preset, self.architecture)
+        if self.model is not None:
+            return self.model
+        return preset(self.preset, self.architecture, tokenizer=self.tokenizer, edge_embedding=self.edge_embedding)
 
     @property
     def peak_learning_rate(self) -> float:
@@ -179,8 +200,10 @@ class TrainConfig:
     def differences(self, saved: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
         """Options that must not change when a run continues and differ from `saved`, the `to_dict` of its state:
         name -> (saved value, this value). Older names and spellings are understood, and options that did not exist
-        yet count as their default."""
+        yet count as what was done then, which is their default but for two."""
         began: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(self)}
+        began |= {"edge_embedding": False, "tokenizer": (saved.get("model") or {}).get("tokenizer")}
+        began["tokenizer"] = began["tokenizer"] or default_tokenizer("", self.preset)
         began |= {RENAMED.get(name, name): value for name, value in saved.items()}
         for name, declared in options_of(TrainConfig).items():
             if isinstance(began[name], str):

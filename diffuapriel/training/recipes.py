@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 from diffuapriel.checkpoint import inspect_checkpoint, load_checkpoint, save_checkpoint
-from diffuapriel.config import preset
 from diffuapriel.data.registry import open_corpus
 from diffuapriel.evaluation.nelbo import evaluate_nelbo
 from diffuapriel.evaluation.tales import default_sampler, evaluate_tales
@@ -69,7 +68,6 @@ class Recipe:
     num_mc_samples: int = 8  # random masks per sequence
     stories: int = 500  # minimum number of samples
     batch_size: int = 256  # of the measurements
-    tokenizer: str | None = None  # in place of the preset's
     limits: tuple[str, ...] = LIMITS
 
 
@@ -125,12 +123,9 @@ RECIPES = {
         },
         num_mc_samples=16,
     ),
-    # The tales' 300 words do not need a vocabulary of 50,000, which would be half of the model. Without it the three
-    # architectures differ by 2.01 % in parameters.
     "small-tales": Recipe(
         about="small on tales:3, 330 million tokens, about 10 minutes on one H100",
         options={**SMALL, **TALES, "batch_size": 128, "tokens": 330_000_000},
-        tokenizer="gpt2-4k",
         num_mc_samples=16,
     ),
     # The bundled `small`. With several GPUs (torchrun) each takes its share of the 512 rows.
@@ -144,7 +139,6 @@ RECIPES = {
             "tokens": 57_500 * 512 * 128,
             "save_seconds": 300.0,
         },
-        tokenizer="gpt2-4k",
         num_mc_samples=16,
     ),
     # 190 million tokens overfit: the library is then read forty times, and validation modules cost 2.49 nats/token
@@ -173,8 +167,6 @@ def recipe_config(name: str, architecture: str, **changes: Any) -> TrainConfig:
         "folder": f"runs/{name}-{architecture}",
         **changes,
     }
-    if recipe.tokenizer and options.get("model") is None:
-        options["model"] = preset(options["preset"], architecture, tokenizer=recipe.tokenizer)
     return TrainConfig(**options)
 
 

@@ -23,7 +23,7 @@ def awake(architecture: str) -> Denoiser:
     """A small denoiser whose zero-initialised layers are drawn at random: what training would make of it."""
     torch.manual_seed(0)
     shape = {"d_model": 32, "depth": 3, "d_state": 8, "headdim": 16, "attention_headdim": 16, "cond_dim": 8}
-    model = Denoiser(ModelConfig(architecture=architecture, vocab_size=20, **shape))
+    model = Denoiser(ModelConfig(architecture=architecture, vocab_size=20, edge_embedding=True, **shape))
     for parameter in model.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.3)

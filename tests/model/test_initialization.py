@@ -22,7 +22,9 @@ KAIMING = 3**-0.5  # nn.Linear's own uniform of bound fan_in^-1/2 has this stand
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def model(request) -> Denoiser:
     torch.manual_seed(0)
-    return Denoiser(ModelConfig(request.param, D_MODEL, DEPTH, 512, "gpt2-4k", d_state=32, headdim=32))
+    return Denoiser(
+        ModelConfig(request.param, D_MODEL, DEPTH, 512, "gpt2-4k", d_state=32, headdim=32, edge_embedding=True)
+    )
 
 
 def deviation(name: str, model: Denoiser) -> float | None:
@@ -54,6 +56,11 @@ def assert_normal(name: str, values: Tensor, std: float) -> None:
     assert 5 / math.sqrt(2 * n) < 0.03, f"{name} is too small to tell factors apart"
 
 
+def assert_normal_vector(name: str, values: Tensor, std: float) -> None:
+    """As `assert_normal`, for one vector: within 5 standard errors, a third."""
+    assert abs(values.detach().std().item() / std - 1) < 5 / math.sqrt(2 * len(values)), name
+
+
 def assert_uniform(name: str, values: Tensor, low: float, high: float) -> None:
     values = values.detach().double().flatten()
     n, width = len(values), high - low
@@ -69,6 +76,8 @@ def test_every_parameter_has_the_scale_of_its_formula(model):
     for name, parameter in model.named_parameters():
         if (std := deviation(name, model)) is not None:
             assert_normal(name, parameter, std)
+        elif name.startswith("edges."):
+            assert_normal_vector(name, parameter, 0.02)
         elif name.startswith(("modulation.", "time_embedding.")):
             assert not parameter.any(), f"{name} starts at zero"
         elif name.endswith((".D", "norm_weight")):

@@ -142,6 +142,30 @@ def test_only_a_scan_knows_where_a_text_of_masks_begins(architecture: str) -> No
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_with_an_edge_embedding_every_architecture_knows_where_a_text_begins_and_ends(architecture: str) -> None:
+    torch.manual_seed(0)
+    model = awake(Denoiser(small_config(architecture, edge_embedding=True)))
+    masks = torch.full((1, 30), model.config.mask_id)
+    logits = model(masks, torch.tensor([5.0]))[0]
+    distances = (logits[:, None] - logits).abs().amax(-1) + torch.eye(30)
+    assert distances.min() > 1e-6
+
+
+def test_only_the_first_and_the_last_position_have_an_edge_embedding() -> None:
+    edges = Denoiser(small_config(edge_embedding=True)).edges
+    assert edges is not None
+    assert torch.equal(edges(1)[0], (edges.first + edges.last)[None])
+    assert torch.equal(edges(4)[0], torch.stack([edges.first, 0 * edges.first, 0 * edges.first, edges.last]))
+
+
+def test_a_configuration_without_the_field_has_no_edge_embedding_and_new_ones_have() -> None:
+    written = small_config().to_dict()
+    del written["edge_embedding"]
+    assert not ModelConfig.from_dict(written).edge_embedding
+    assert all(preset(name, architecture).edge_embedding for name in PRESETS for architecture in ARCHITECTURES)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_head_on_chosen_positions_gives_the_same_logits(architecture: str) -> None:
     torch.manual_seed(0)
     model = awake(Denoiser(small_config(architecture)))
@@ -185,6 +209,12 @@ def test_rows_of_a_batch_do_not_mix(architecture: str) -> None:
     model = awake(Denoiser(small_config(architecture)))
     ids, sigma = torch.randint(0, 20, (3, 40)), torch.tensor([0.1, 1.0, 5.0])
     assert torch.allclose(model(ids, sigma)[1:2], model(ids[1:2], sigma[1:2]), atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["nano", "tiny", "small"])
+def test_the_three_architectures_have_equal_parameters_with_whole_words_too(name: str) -> None:
+    counts = [count_parameters(preset(name, each, tokenizer="tales-words")) for each in ARCHITECTURES]
+    assert max(counts) / min(counts) < 1.02
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diffuapriel.config import preset
 from diffuapriel.options import options_of
 from diffuapriel.training.config import TrainConfig
 
@@ -78,3 +79,23 @@ def test_the_learning_rate_is_the_architecture_s_own_unless_given():
     assert TrainConfig(steps=1).peak_learning_rate == 3e-3
     assert TrainConfig(steps=1, architecture="diffutran").peak_learning_rate < 3e-3
     assert TrainConfig(steps=1, learning_rate=1e-4).peak_learning_rate == 1e-4
+
+
+def test_a_model_of_tales_has_whole_words_and_every_new_model_a_sense_of_place():
+    tales, other = TrainConfig(steps=1, corpus="tales:1"), TrainConfig(steps=1, corpus="stdlib")
+    assert (tales.model_config.tokenizer, other.model_config.tokenizer) == ("tales-words", "gpt2-4k")
+    assert tales.model_config.edge_embedding
+    chosen = TrainConfig(steps=1, corpus="tales:1", tokenizer="gpt2-4k", edge_embedding=False)
+    assert (chosen.model_config.tokenizer, chosen.model_config.edge_embedding) == ("gpt2-4k", False)
+    own = TrainConfig(steps=1, model=preset("nano", "diffuapriel", edge_embedding=False))
+    assert (own.tokenizer, own.edge_embedding) == ("gpt2-4k", False)
+
+
+def test_a_run_from_before_these_options_differs_by_name():
+    saved = TrainConfig(steps=1).to_dict()
+    del saved["tokenizer"], saved["edge_embedding"]
+    assert TrainConfig(steps=1).differences(saved) == {
+        "tokenizer": ("gpt2-4k", "tales-words"),
+        "edge_embedding": (False, True),
+    }
+    assert not TrainConfig(steps=1, tokenizer="gpt2-4k", edge_embedding=False).differences(saved)

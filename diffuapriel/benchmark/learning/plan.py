@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from diffuapriel.config import ARCHITECTURES, PRESETS, ModelConfig, preset
+from diffuapriel.config import ARCHITECTURES, PRESETS, ModelConfig, default_tokenizer, preset
 from diffuapriel.options import check_fields, option
 from diffuapriel.training.config import TrainConfig, default_learning_rate
 
@@ -42,29 +42,33 @@ class StudyEntry:
         return count_parameters(self.model)
 
 
-def _architectures(size: str) -> list[StudyEntry]:
-    return [StudyEntry(name, preset(size, name)) for name in ARCHITECTURES]
+def _architectures(size: str, tokenizer: str) -> list[StudyEntry]:
+    return [StudyEntry(name, preset(size, name, tokenizer=tokenizer)) for name in ARCHITECTURES]
 
 
-def _placement(size: str) -> list[StudyEntry]:
+def _placement(size: str, tokenizer: str) -> list[StudyEntry]:
     found: dict[tuple[str, ...], StudyEntry] = {}
     for title, every in (("1 in 6", 5), ("1 in 3", 2)):
         for placement in ("spread", "early", "late"):
-            model = preset(size, "diffuapriel-h", attention_every=every, attention_placement=placement)
+            changes = {"attention_every": every, "attention_placement": placement, "tokenizer": tokenizer}
+            model = preset(size, "diffuapriel-h", **changes)
             # In a shallow model several placements are the same: the first counts.
             found.setdefault(tuple(model.layer_kinds), StudyEntry(f"{title}, {placement}", model))
-    return [*found.values(), StudyEntry("no attention", preset(size, "diffuapriel"))]
+    return [*found.values(), StudyEntry("no attention", preset(size, "diffuapriel", tokenizer=tokenizer))]
 
 
-def _conditioning(size: str) -> list[StudyEntry]:
+def _conditioning(size: str, tokenizer: str) -> list[StudyEntry]:
     return [
-        StudyEntry(f"{name}, {word} the noise level", preset(size, name, time_conditioning=word == "with"))
+        StudyEntry(
+            f"{name}, {word} the noise level",
+            preset(size, name, tokenizer=tokenizer, time_conditioning=word == "with"),
+        )
         for name in ARCHITECTURES
         for word in ("with", "without")
     ]
 
 
-STUDIES: dict[str, Callable[[str], list[StudyEntry]]] = {
+STUDIES: dict[str, Callable[[str, str], list[StudyEntry]]] = {
     "architectures": _architectures,
     "placement": _placement,
     "conditioning": _conditioning,
@@ -106,7 +110,7 @@ class StudyPlan:
     @property
     def entries(self) -> list[StudyEntry]:
         """In the order of the tables."""
-        return STUDIES[self.study](self.preset)
+        return STUDIES[self.study](self.preset, default_tokenizer(self.corpus, self.preset))
 
     @property
     def torch_device(self) -> torch.device:
