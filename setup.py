@@ -1,4 +1,4 @@
-"""The one step of the build that pyproject.toml cannot say: a wheel carries the tokenizers' tables and one model of assets/.
+"""The one step of the build that pyproject.toml cannot say: a wheel carries tokenizer tables and one model of assets/.
 
 An editable install (what start.py does) copies nothing; diffuapriel/assets.py finds the files in both cases.
 """

@@ -400,6 +400,8 @@ def test_a_folder_of_wheels_is_the_only_source(start: ModuleType, monkeypatch: p
 
 # The wheel
 
+TABLES = ("gpt2.tiktoken", "tales-words.txt")  # of the tokenizers
+
 
 @pytest.mark.slow
 def test_an_installed_wheel_writes_a_story_away_from_the_clone(tmp_path: Path) -> None:
@@ -407,7 +409,7 @@ def test_an_installed_wheel_writes_a_story_away_from_the_clone(tmp_path: Path) -
     source.mkdir()
     empty.mkdir()
     clone(source)
-    for name in ("gpt2.tiktoken", "checkpoints/tales-diffuapriel"):
+    for name in (*TABLES, "checkpoints/tales-diffuapriel"):
         kept, copy = ROOT / "assets" / name, source / "assets" / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         (shutil.copytree if kept.is_dir() else shutil.copy)(kept, copy)
@@ -431,7 +433,7 @@ def test_an_installed_wheel_writes_a_story_away_from_the_clone(tmp_path: Path) -
         "diffuapriel",
         f"diffuapriel-{PROJECT['version']}.dist-info",
     }
-    assert {"diffuapriel/py.typed", "diffuapriel/_assets/gpt2.tiktoken"} <= set(names)
+    assert {"diffuapriel/py.typed", *(f"diffuapriel/_assets/{table}" for table in TABLES)} <= set(names)
     assert {Path(name).suffix for name in names if "/player/" in name} == {".py", ".js", ".css", ".html"}
     assert wheel.stat().st_size < 16_000_000
 
