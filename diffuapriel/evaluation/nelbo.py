@@ -20,7 +20,7 @@ is known far more precisely than the NELBO.
     entropy         - sum log p(story) / tokens: a lower bound on any model's NELBO. It leaves out that the next story
                     did not fit, so the excess is, if anything, overstated. Unknown for sequences that fewer than
                     95 % of the stories fit; then all tokens are counted
-    excess NELBO    NELBO - entropy: what is left to learn
+    excess NELBO    NELBO - entropy: what is left to learn. Per story it can be compared across tokenizers
 
 perplexity = exp(NELBO), an upper bound (MDLM, arXiv:2406.07524); bits per byte = NELBO in bits over the bytes of the
 text, where <|endoftext|> counts as no byte.
@@ -76,6 +76,8 @@ class NelboEstimate:
     num_mc_samples: int
     tokens: int
     estimator: str = "mdlm"  # the only one when estimates without this key were written
+    excess_per_story: float | None = None  # nats, where excess_nelbo is known
+    excess_per_story_ci95: tuple[float, float] | None = None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> NelboEstimate:
@@ -94,6 +96,9 @@ class NelboEstimate:
             low, high = self.excess_nelbo_ci95
             lines.append(f"entropy      {self.entropy:.4f} nats/token   exact, of the same stories")
             lines.append(f"excess       {self.excess_nelbo:.4f} nats/token   [{low:.4f}, {high:.4f}], paired")
+        if self.excess_per_story_ci95 is not None:
+            low, high = self.excess_per_story_ci95
+            lines.append(f"             {self.excess_per_story:.3f} nats/story    [{low:.3f}, {high:.3f}]")
         low, high = self.perplexity_ci95
         lines.append(f"perplexity   {self.perplexity:.3f} or less          [{low:.3f}, {high:.3f}]")
         low, high = self.bits_per_byte_ci95
@@ -108,12 +113,13 @@ class NelboEstimate:
 @dataclass(frozen=True)
 class SequenceScores:
     """The cost of each sequence, all (num_sequences,) float64: nats (mean over masks), entropies (exact nats, NaN if
-    unknown), and the tokens and bytes of text that nats are divided by."""
+    unknown), and the tokens, bytes of text and documents that nats are divided by."""
 
     nats: Tensor
     entropies: Tensor
     tokens: Tensor
     text_bytes: Tensor
+    documents: Tensor
     num_mc_samples: int
     estimator: str
 
@@ -161,7 +167,7 @@ def score_sequences(
     # Counts are drawn on the CPU: the same masks on every device.
     generator = torch.Generator("cpu" if estimator == "counts" else device).manual_seed(seed)
     byte_counts, mask_id = _byte_counts(corpus), corpus.tokenizer.mask_id
-    nats, entropies, tokens, text_bytes = [], [], [], []
+    nats, entropies, tokens, text_bytes, documents = [], [], [], [], []
     for step in range(math.ceil(num_sequences / batch_size)):
         rows = min(batch_size, num_sequences - step * batch_size)
         ids, entropy, counted = _batch(corpus, step, split=split, batch_size=batch_size, length=length, seed=seed)
@@ -178,6 +184,8 @@ def score_sequences(
         entropies.append(entropy[:rows])
         tokens.append(counted[:rows])
         text_bytes.append(byte_counts[ids.cpu()].sum(1).double())
+        closed = (ids == corpus.tokenizer.eos_id).cumsum(1).cpu()  # documents that end at or before a position
+        documents.append(closed.gather(1, counted[:rows, None].long() - 1)[:, 0].double())
         if on_batch:
             on_batch(step * batch_size + rows)
     return SequenceScores(
@@ -185,6 +193,7 @@ def score_sequences(
         entropies=torch.cat(entropies),
         tokens=torch.cat(tokens),
         text_bytes=torch.cat(text_bytes),
+        documents=torch.cat(documents),
         num_mc_samples=num_mc_samples,
         estimator=estimator,
     )
@@ -233,6 +242,7 @@ def estimate(scores: SequenceScores, length: int) -> NelboEstimate:
     mean, ci95 = ratio_interval(nats, tokens)
     known = not bool(entropies.isnan().any())
     excess, excess_ci95 = ratio_interval(nats - entropies, tokens) if known else (None, None)
+    per_story, per_story_ci95 = ratio_interval(nats - entropies, scores.documents) if known else (None, None)
     bits_per_byte, bits_ci95 = ratio_interval(nats / math.log(2), scores.text_bytes)
     return NelboEstimate(
         nats_per_token=mean,
@@ -249,6 +259,8 @@ def estimate(scores: SequenceScores, length: int) -> NelboEstimate:
         num_mc_samples=scores.num_mc_samples,
         tokens=int(tokens.sum()),
         estimator=scores.estimator,
+        excess_per_story=per_story,
+        excess_per_story_ci95=per_story_ci95,
     )
 
 

@@ -186,7 +186,7 @@ def test_the_floor_is_the_exact_cost_of_the_very_stories_in_the_windows():
         batch_size=4,
         seed=9,
     )
-    nats = tokens = 0
+    nats = tokens = told = 0
     for step, rows in ((0, 4), (1, 2)):  # the second batch is cut to the windows asked for
         ids = corpus.batch(step, split="validation", batch_size=4, length=64, seed=9)
         for row in ids[:rows].tolist():
@@ -194,7 +194,9 @@ def test_the_floor_is_the_exact_cost_of_the_very_stories_in_the_windows():
             for story in filter(None, stories):
                 nats -= tales.log_prob(story, 2)
                 tokens += len(tokenizer.encode(story)) + 1
+                told += 1
     assert estimate.tokens == tokens
+    assert estimate.excess_per_story == pytest.approx(estimate.excess_nelbo * tokens / told)
     assert estimate.entropy == pytest.approx(nats / tokens, rel=1e-12)
     assert estimate.excess_nelbo == pytest.approx(estimate.nats_per_token - nats / tokens)
     assert "exact" in estimate.table() and "paired" in estimate.table()
