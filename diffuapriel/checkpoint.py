@@ -160,6 +160,9 @@ def inspect_checkpoint(name_or_path: str | Path, **hub_options: Any) -> Checkpoi
     files, extra = document["files"], document["extra"]
     if not isinstance(extra, dict):
         raise ValueError(f"{file}: extra is {type(extra).__name__}; it must be an object")
+    options = extra.get("options")  # of the training: in older checkpoints the only record of the boundaries
+    if isinstance(options, dict) and options.get("document_boundaries") is True:
+        config = replace(config, document_boundaries=True)
     names = [Path(name) for name in files] if isinstance(files, dict) else []
     if not names or any(name.suffix != ".safetensors" or len(name.parts) > 1 for name in names):
         raise ValueError(f"{file}: files must map the safetensors files of this folder to their SHA-256")

@@ -60,6 +60,7 @@ class ModelConfig:
     # A learned vector at the first and the last position of a text. Without it attention cannot tell the positions of
     # a canvas of [MASK]s apart; a scan sees the edges by itself. Configurations written before the field have none.
     edge_embedding: bool = option(False)
+    document_boundaries: bool = option(False)  # packed documents are kept apart; see model/denoiser.py
 
     def __post_init__(self) -> None:
         try:

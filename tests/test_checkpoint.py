@@ -49,6 +49,16 @@ def test_what_is_saved_is_what_is_loaded(tmp_path, architecture):
     assert inspect_checkpoint(tmp_path / "m").extra == {"tokens": 12}
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_document_boundaries_of_an_older_checkpoint_are_read_from_the_options_of_its_training(folder, told):
+    def older(document):
+        del document["model"]["document_boundaries"]
+        document["extra"]["options"] = {"document_boundaries": told}
+
+    edit_config(folder, older)
+    assert load_checkpoint(folder)[0].config.document_boundaries is told
+
+
 def test_only_safetensors_json_and_markdown_are_written(folder):
     assert {file.name for file in folder.iterdir()} == {"model.safetensors", "config.json", "README.md"}
     assert (folder / "README.md").read_text() == "# a card\n"

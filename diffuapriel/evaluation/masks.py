@@ -9,7 +9,8 @@ can be revealed one at a time, with equality if the model's conditional distribu
 No set is empty, and every l from 1 to n is drawn with the same probability, so the estimate is unbiased. A uniform
 distribution over V tokens costs exactly n log V, whatever is drawn.
 
-As in sampling, the denoiser gets the noise level whose masked share is that of the whole sequence, at most 1 - EPS.
+As in sampling, the denoiser gets the noise level whose masked share is that of the whole sequence, at most 1 - EPS. As
+in its training, a model with document boundaries gets those of the clean text; the score is then one given them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from diffuapriel.diffusion.objective import DenoiserLike
 from diffuapriel.diffusion.schedule import EPS
+from diffuapriel.ops.document_ids import make_document_ids
 
 
 def stratified(rows: int, samples: int, generator: torch.Generator) -> Tensor:
@@ -47,18 +49,14 @@ def draw_masks(length: int, samples: int, generator: torch.Generator, *, rows: i
     return ranks < sizes[..., None]
 
 
-def masked_log_probs(
-    denoiser: DenoiserLike, ids: Tensor, masked: Tensor, mask_id: int, document_ids: Tensor | None = None
-) -> Tensor:
+def masked_log_probs(denoiser: DenoiserLike, ids: Tensor, masked: Tensor, mask_id: int) -> Tensor:
     """Log-probabilities of the clean tokens where `masked` (rows, length) hides `ids`, (masked.sum(), mask_id)."""
-    return torch.log_softmax(_masked_logits(denoiser, ids, masked, mask_id, document_ids), -1)
+    return torch.log_softmax(_masked_logits(denoiser, ids, masked, mask_id), -1)
 
 
-def masked_nats(
-    denoiser: DenoiserLike, ids: Tensor, masked: Tensor, mask_id: int, document_ids: Tensor | None = None
-) -> Tensor:
+def masked_nats(denoiser: DenoiserLike, ids: Tensor, masked: Tensor, mask_id: int) -> Tensor:
     """-log p summed over the masked tokens of each row, (rows,) float64 on the CPU. ids and masked: (rows, length)."""
-    logits = _masked_logits(denoiser, ids, masked, mask_id, document_ids)
+    logits = _masked_logits(denoiser, ids, masked, mask_id)
     nats = F.cross_entropy(logits, ids[masked], reduction="none").cpu().double()
     return nats.new_zeros(len(ids)).index_add_(0, masked.nonzero()[:, 0].cpu(), nats)
 
@@ -68,12 +66,16 @@ def noise_level(masked: Tensor) -> Tensor:
     return -torch.log((~masked).float().mean(1).clamp_min(EPS))
 
 
-def _masked_logits(
-    denoiser: DenoiserLike, ids: Tensor, masked: Tensor, mask_id: int, document_ids: Tensor | None
-) -> Tensor:
+def trained_document_ids(denoiser: DenoiserLike, ids: Tensor) -> Tensor | None:
+    """The document_ids of clean `ids` (rows, length) for a model that was trained with them, else None."""
+    config = getattr(denoiser, "config", None)  # a plain function has none
+    return make_document_ids(ids, config.eos_id) if config and config.document_boundaries else None
+
+
+def _masked_logits(denoiser: DenoiserLike, ids: Tensor, masked: Tensor, mask_id: int) -> Tensor:
     """Float32 logits of the clean tokens at the masked positions, (masked.sum(), mask_id)."""
     logits_at = cast(Callable[..., Tensor], denoiser)
-    if document_ids is not None:
+    if (document_ids := trained_document_ids(denoiser, ids)) is not None:
         logits_at = partial(logits_at, document_ids=document_ids)
     logits = logits_at(ids.masked_fill(masked, mask_id), noise_level(masked), masked)
     return logits[:, :mask_id].float()

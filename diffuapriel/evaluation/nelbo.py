@@ -44,8 +44,7 @@ from diffuapriel.device import device_of
 from diffuapriel.diffusion.objective import T_MIN, DenoiserLike, nelbo
 from diffuapriel.diffusion.schedule import Schedule, get_schedule
 from diffuapriel.evaluation.interval import ratio_interval
-from diffuapriel.evaluation.masks import draw_masks, masked_nats, stratified
-from diffuapriel.ops.document_ids import make_document_ids
+from diffuapriel.evaluation.masks import draw_masks, masked_nats, stratified, trained_document_ids
 from diffuapriel.options import check_least
 
 # Older keys of estimates in config.json and results, and of lines in log.jsonl.
@@ -142,18 +141,17 @@ def score_sequences(
     seed: int = 0,
     estimator: str = "counts",
     schedule: str = "log-linear",
-    document_boundaries: bool = False,
     on_batch: Callable[[int], None] | None = None,
 ) -> SequenceScores:
     """Score `num_sequences` sequences of `length` tokens under `num_mc_samples` masks each.
 
-    The same seed scores the same sequences under the same masks, so two models can be compared pair by pair.
+    The same seed scores the same sequences under the same masks, so two models can be compared pair by pair. A model
+    trained with document boundaries is told where documents end. The entropy, which includes the information in these
+    ends, is then unknown.
 
     Args:
         estimator: "counts" or "mdlm"; see the module's docstring.
         schedule: of the times that "mdlm" draws.
-        document_boundaries: the denoiser is told where documents end, as in a training that kept them apart. The
-            entropy, which includes the information in these ends, is then unknown.
         on_batch: called with the number of sequences done.
 
     Raises ValueError for a count below 1, for an unknown estimator, and for a single sequence, which has no interval.
@@ -172,11 +170,9 @@ def score_sequences(
         rows = min(batch_size, num_sequences - step * batch_size)
         ids, entropy, counted = _batch(corpus, step, split=split, batch_size=batch_size, length=length, seed=seed)
         ids = ids[:rows].to(device)
-        document_ids = None
-        if document_boundaries:
-            document_ids = make_document_ids(ids, corpus.tokenizer.eos_id)
+        if trained_document_ids(denoiser, ids) is not None:
             entropy = torch.full_like(entropy, math.nan)
-        uses = {"generator": generator, "mask_id": mask_id, "document_ids": document_ids}
+        uses = {"generator": generator, "mask_id": mask_id}
         if estimator == "counts":
             nats.append(_by_counts(denoiser, ids, num_mc_samples, **uses))
         else:
@@ -206,13 +202,12 @@ def _by_counts(
     *,
     generator: torch.Generator,
     mask_id: int,
-    document_ids: Tensor | None,
 ) -> Tensor:
     """Mean of L/l x nats of the masked tokens over `samples` masks per row of ids (rows, L), (rows,) float64."""
     rows, length = ids.shape
     total = torch.zeros(rows, dtype=torch.float64)
     for masked in draw_masks(length, samples, generator, rows=rows).unbind(1):
-        nats = masked_nats(denoiser, ids, masked.to(ids.device), mask_id, document_ids)
+        nats = masked_nats(denoiser, ids, masked.to(ids.device), mask_id)
         total += nats * length / masked.sum(1)
     return total / samples
 
@@ -225,10 +220,10 @@ def _by_times(
     *,
     generator: torch.Generator,
     mask_id: int,
-    document_ids: Tensor | None,
 ) -> Tensor:
     """Mean of MDLM's estimate over `samples` times per row of ids (rows, length), (rows,) float64."""
     times = T_MIN + (1 - T_MIN) * stratified(len(ids), samples, generator).to(torch.float32)
+    document_ids = trained_document_ids(denoiser, ids)
     scores = [
         nelbo(denoiser, ids, schedule, mask_id, t=t, generator=generator, document_ids=document_ids).nats
         for t in times.unbind(1)

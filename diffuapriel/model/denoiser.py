@@ -17,7 +17,9 @@ The denoiser does not know the schedule; it gets the noise level sigma = -log al
     positions      where to compute logits: (batch, length) bool, or (chosen,) int64 into the flattened batch. Worth
                    using, because the head dominates the cost of small models
     document_ids   (batch, length) int64: the document of each token, where a row holds several. Each document gets the
-                   logits that it would get alone (ops/document_ids.py)
+                   logits that it would get alone (ops/document_ids.py). A model with `document_boundaries` in its
+                   config was trained so: training and scores pass the boundaries of the clean text, and where none are
+                   given, as in sampling, every visible <|endoftext|> ends a document
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from diffuapriel.config import ModelConfig
 from diffuapriel.model.attention import Attention, Rotary, document_mask, rotary_angles
 from diffuapriel.model.layers import Modulation, TimeEmbedding, modulate, rms_norm
 from diffuapriel.model.mamba2 import BidirectionalMamba2
-from diffuapriel.ops.document_ids import check_document_ids, number_runs
+from diffuapriel.ops.document_ids import check_document_ids, make_document_ids, number_runs
 
 
 class Block(nn.Module):
@@ -168,6 +170,8 @@ class Denoiser(nn.Module):
             sigma = torch.zeros_like(sigma)
         modulations = self.modulation(self.time_embedding(sigma))  # of all blocks, (batch, 1, d_model) each
         rotary = mask = None
+        if document_ids is None and self.config.document_boundaries:
+            document_ids = make_document_ids(ids, self.config.eos_id)
         if document_ids is not None:
             document_ids = number_runs(document_ids)  # now no two documents of a row share a number
         if "attention" in self.config.layer_kinds:

@@ -3,8 +3,8 @@
     document_ids   (batch, length) int64; the number changes where a new document begins
 
 A row of a corpus holds documents one after another, each closed by an <|endoftext|> that belongs to it. The scan, the
-convolution and attention then treat every document as if it were alone. Ids are made from the clean text: in a
-corrupted one an <|endoftext|> may be hidden under a [MASK]. (mamba_ssm calls them seq_idx.)
+convolution and attention then treat every document as if it were alone. Training and scores make ids from the clean
+text: in a corrupted one an <|endoftext|> may be hidden under a [MASK]. (mamba_ssm calls them seq_idx.)
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 def make_document_ids(ids: Tensor, eos_id: int) -> Tensor:
     """The document of every token, 0, 1, ... within each row: the number of <|endoftext|> before the token.
 
-    ids (batch, length) int64, without [MASK]s; returns the same shape. Raises ValueError for another shape or dtype.
+    ids (batch, length) int64; returns the same shape. Raises ValueError for another shape or dtype.
     """
     if ids.ndim != 2 or ids.dtype != torch.int64:
         raise ValueError(f"ids are {tuple(ids.shape)} {ids.dtype}; they must be (batch, length) int64")

@@ -124,7 +124,9 @@ class TrainConfig:
     )
     max_grad_norm: float = option(1.0, least=1e-6, most=1e6, help="clip gradients to this norm", flags=("--clip",))
     document_boundaries: bool = option(
-        False, help="keep the documents in a row separate: neither scan nor attention crosses a boundary"
+        False,
+        help="keep the documents in a row separate: neither scan nor attention crosses a boundary. A part of the "
+        "checkpoint; such a model takes a canvas without <|endoftext|> for a single document",
     )
     seed: int = option(0, least=0, most=2**63 - 1, help="seed of data order, noise and initial weights")
     device: str = option("auto", help="cpu, cuda, cuda:1 or mps; auto is CUDA where available")
@@ -147,6 +149,7 @@ class TrainConfig:
             tokenizer, edge_embedding = self.model.tokenizer, self.model.edge_embedding
         object.__setattr__(self, "tokenizer", tokenizer)
         object.__setattr__(self, "edge_embedding", edge_embedding)
+        object.__setattr__(self, "document_boundaries", self.model_config.document_boundaries)
         beta_1, beta_2 = self.betas
         if not (0 <= beta_1 < 1 and 0 <= beta_2 < 1):
             raise ValueError(f"betas are {self.betas}; each must be 0 or more and below 1")
@@ -162,9 +165,10 @@ class TrainConfig:
 
     @property
     def model_config(self) -> ModelConfig:
-        if self.model is not None:
-            return self.model
-        return preset(self.preset, self.architecture, tokenizer=self.tokenizer, edge_embedding=self.edge_embedding)
+        shape = self.model or preset(
+            self.preset, self.architecture, tokenizer=self.tokenizer, edge_embedding=self.edge_embedding
+        )
+        return dataclasses.replace(shape, document_boundaries=True) if self.document_boundaries else shape
 
     @property
     def peak_learning_rate(self) -> float:
@@ -208,6 +212,8 @@ class TrainConfig:
         for name, declared in options_of(TrainConfig).items():
             if isinstance(began[name], str):
                 began[name] = declared.renamed.get(began[name], began[name])
+        if isinstance(began["model"], dict):
+            began["model"] = ModelConfig.from_dict(began["model"]).to_dict()
         return {
             name: (began[name], value)
             for name, value in self.to_dict().items()

@@ -33,7 +33,7 @@ def can_record(config: TrainConfig, processes: SingleProcess) -> bool:
     micro-batches of one size."""
     whole = processes.device.type == "cuda" and config.strategy != "fsdp"
     even = len(processes.local_slice(config.global_batch_size)) % micro_batch_size(config, processes) == 0
-    return whole and even and config.compile and not config.document_boundaries
+    return whole and even and config.compile and not config.model_config.document_boundaries
 
 
 def micro_batch_size(config: TrainConfig, processes: SingleProcess) -> int:

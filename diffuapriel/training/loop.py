@@ -219,16 +219,16 @@ def add_gradient(
 
     ids and noise (rows, length), t (rows,). max_masked: as in `nelbo`.
     """
-    ends = config.model_config.eos_id if config.document_boundaries else None
+    shape = config.model_config
     with torch.autocast(ids.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
         result = nelbo(
             network,
             ids,
             get_schedule(config.schedule),
-            config.model_config.mask_id,
+            shape.mask_id,
             t=t,
             noise=noise,
-            document_ids=None if ends is None else make_document_ids(ids, ends),
+            document_ids=make_document_ids(ids, shape.eos_id) if shape.document_boundaries else None,
             max_masked=max_masked,
             compiled=config.compile and ids.is_cuda,
         )
@@ -258,7 +258,6 @@ def validate(
             num_sequences=config.num_validation_sequences,
             num_mc_samples=4 if state.finished else 1,
             batch_size=min(config.batch_size, config.num_validation_sequences),
-            document_boundaries=config.document_boundaries,
         )
     log.write_validation(state.step, estimate, seconds=state.seconds)
     log.draw()

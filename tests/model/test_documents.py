@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 from diffuapriel.config import ARCHITECTURES, ModelConfig
 from diffuapriel.diffusion.objective import nelbo
 from diffuapriel.diffusion.schedule import get_schedule
+from diffuapriel.evaluation.masks import masked_nats, noise_level
 from diffuapriel.model import Denoiser
 from diffuapriel.model.mamba2 import two_way_convolution
 from diffuapriel.ops.document_ids import make_document_ids
@@ -108,6 +110,39 @@ def test_the_objective_hands_the_document_ids_of_the_clean_text_on() -> None:
         nats.append(draw(denoiser, **given).nats)
     assert torch.equal(nats[0], nats[1])
     assert not torch.equal(nats[0], nats[2])
+
+
+def told(model: Denoiser) -> Denoiser:
+    """The same weights in a model that keeps documents apart by itself."""
+    copy = Denoiser(dataclasses.replace(model.config, document_boundaries=True))
+    copy.load_state_dict(model.state_dict())
+    return copy
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_model_with_document_boundaries_keeps_apart_what_the_visible_ends_separate(architecture: str) -> None:
+    model = awake(architecture)
+    ids, document_ids = packed()
+    apart = told(model)
+    assert torch.allclose(apart(ids, SIGMA), model(ids, SIGMA, document_ids=document_ids), atol=1e-5)
+    assert torch.allclose(apart.hidden(ids, SIGMA).detach() @ apart.head.weight.T, apart(ids, SIGMA, padded=True))
+    ends = (ids == 18).nonzero()[:, 1]
+    ids[0, ends[2]] = 19  # the end of the third document under a [MASK]: it joins the fourth
+    joined = document_ids - (document_ids > 2).long()
+    assert torch.allclose(apart(ids, SIGMA), model(ids, SIGMA, document_ids=joined), atol=1e-5)
+    assert not torch.allclose(apart(ids, SIGMA), model(ids, SIGMA, document_ids=document_ids), atol=1e-3)
+
+
+def test_scores_give_a_model_with_document_boundaries_those_of_the_clean_text() -> None:
+    model = awake("diffuapriel-h")
+    ids, document_ids = packed()
+    masked = torch.rand(ids.shape, generator=torch.Generator().manual_seed(2)) < 0.5
+    assert (masked & (ids == 18)).any(), "an <|endoftext|> is hidden"
+    given = partial(model, document_ids=document_ids)
+    expected = masked_nats(given, ids, masked, mask_id=19)
+    assert torch.allclose(masked_nats(told(model), ids, masked, mask_id=19), expected, atol=1e-4)
+    blind = partial(told(model), ids.masked_fill(masked, 19), noise_level(masked), masked)
+    assert not torch.allclose(blind(), blind(document_ids=document_ids), atol=1e-3), "and it matters"
 
 
 def test_document_ids_of_another_shape_are_refused_by_name() -> None:

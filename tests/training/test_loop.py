@@ -16,6 +16,7 @@ from diffuapriel.config import ARCHITECTURES
 from diffuapriel.data.registry import open_corpus
 from diffuapriel.diffusion.objective import nelbo, stratified_t, van_der_corput_order
 from diffuapriel.diffusion.schedule import get_schedule
+from diffuapriel.evaluation.nelbo import evaluate_nelbo
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.ops.document_ids import make_document_ids
 from diffuapriel.storage import read_tensors
@@ -165,8 +166,19 @@ def test_documents_of_a_window_do_not_see_each_other_where_asked(options, tiny_m
 
 
 def test_a_run_that_keeps_documents_apart_is_validated_so_and_claims_no_entropy(options):
-    result = train(options(document_boundaries=True, length=32), progress=False)
+    config = options(document_boundaries=True, length=32)
+    result = train(config, progress=False)
     assert result.validation.entropy is None and result.validation.excess_nelbo is None
+    model, tokenizer = load_checkpoint(result.checkpoint)
+    again = evaluate_nelbo(
+        model,
+        open_corpus(config.corpus, tokenizer),
+        length=32,
+        num_sequences=config.num_validation_sequences,
+        num_mc_samples=4,
+        batch_size=min(config.batch_size, config.num_validation_sequences),
+    )
+    assert again == result.validation, "the checkpoint knows it"
 
 
 def test_bf16_autocast_trains_and_keeps_weights_in_float32(options):

@@ -140,7 +140,7 @@ def test_a_run_begun_before_an_option_existed_goes_on_with_its_default(options):
     train(options(steps=2), progress=False)
     file = Path(options().folder) / "state" / "state.json"
     document = json.loads(file.read_text())
-    del document["config"]["min_lr_ratio"]
+    del document["config"]["min_lr_ratio"], document["config"]["model"]["document_boundaries"]
     file.write_text(json.dumps(document))
     assert train(options(steps=2), progress=False).finished
     with pytest.raises(ValueError, match=r"belongs to a run with min_lr_ratio = 0\.1, not 0\.0"):
