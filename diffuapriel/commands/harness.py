@@ -8,14 +8,15 @@ after the name of the checkpoint:
 An answer after a prompt is scored by the bound of LLaDA (arXiv:2502.09992), over 128 random masks or, for a short
 answer, over all masks; a whole text by its NELBO. The figures repeat exactly. Tasks are datasets of the Hugging Face
 Hub, so the first run of a task needs the network; your own tasks are YAML files beside their data. --model_args also
-takes mc_num=64 (masks per answer), steps=32 and strategy=ancestral (of generated text), max_length and seed.
+takes mc_num=64 (masks per answer), steps=32 and strategy=ancestral (of generated text), max_length and seed. It runs
+on a GPU if there is one.
 
 It needs the extra: pip install 'lm-eval>=0.4.13,<0.5'. `lm_eval run --help` lists the options, `lm_eval ls tasks`
 the tasks.
 
 examples:
   diffuapriel harness tales-diffuapriel --tasks lambada_openai,wikitext,arc_easy,hellaswag,piqa
-  diffuapriel harness runs/mine --tasks piqa --limit 100 --batch_size 64 --device cuda
+  diffuapriel harness runs/mine --tasks piqa --limit 100 --batch_size 64 --device cpu
   diffuapriel harness owner/name --tasks lambada_openai --model_args mc_num=32 --output_path results/
   diffuapriel harness tales-diffuapriel --tasks my_task --include_path my_tasks/
 """
@@ -49,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
     except ImportError as error:
         raise ImportError(f"diffuapriel harness {MISSING} ({error})") from error
     given = ["--model", "diffuapriel", "--model_args", f"pretrained={args.checkpoint}"]
-    before, sys.argv = sys.argv, ["lm_eval", "run", *given, "--batch_size", "auto", *args.options]
+    given += ["--batch_size", "auto", "--device", "auto"]  # without --device the harness names cuda:0
+    before, sys.argv = sys.argv, ["lm_eval", "run", *given, *args.options]
     try:
         harness.cli_evaluate()
     finally:

@@ -4,7 +4,11 @@
                             greedy decoding would have written it
     loglikelihood_rolling   the same for a whole text after <|endoftext|>: its NELBO. A text longer than the context
                             is cut into windows that score each token once
-    generate_until          the sampler on a canvas of the prompt and `max_gen_toks` masks, cut at the first stop
+    generate_until          the sampler on a canvas of the prompt and `max_gen_toks` masks, cut at the first stop.
+                            Without max_gen_toks, or with one as long as the context: what the prompt leaves of
+                            the context, 256 at most
+
+A prompt that does not fit beside the answer loses its beginning, with a warning.
 
 Unlike a causal model's exact log-likelihood, this is a lower bound, estimated by Monte Carlo for longer answers. Seeds
 are fixed, so the figures repeat, whatever the batch size and --limit.
@@ -15,6 +19,7 @@ imported before its command line runs, as `diffuapriel harness` does.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -27,6 +32,7 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, po
 from tqdm import tqdm
 
 from diffuapriel.checkpoint import inspect_checkpoint, load_checkpoint
+from diffuapriel.device import resolve_device
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.evaluation.likelihood import AnswerScore, rolling_windows, score_answers
 from diffuapriel.sampling.canvas import Canvas
@@ -37,8 +43,11 @@ from diffuapriel.tokenizer import EOS
 
 BATCH_TOKENS = 16_384  # the most per batch if the size is "auto"
 BATCH_LOGITS = 2**28  # the most float32 logits: 1 GiB
+MAX_NEW = 256  # tokens to generate where a task does not say, as for the harness's own models
 SAMPLING = ("top_k", "top_p", "repetition_penalty")  # sampler options that a task may set
 UNSET = (None, 0, -1)  # values by which tasks turn such an option off
+
+log = logging.getLogger(__name__)
 
 
 @register_model("diffuapriel")
@@ -49,13 +58,13 @@ class DiffuAprielLM(TemplateLM):
         pretrained: a bundled name, a folder, a model id on the Hugging Face Hub, or (denoiser, tokenizer).
         batch_size: texts per denoiser call, masked copies included; "auto" allows 16,384 tokens and 1 GiB of logits.
         max_batch_size: passed by the harness, not used.
-        device: "cuda", "cpu", ...; by default a GPU if there is one.
+        device: "cuda", "cpu", ...; "auto", the default, is a GPU if there is one.
         max_length: tokens of prompt and answer together; by default the sequence length in training.
         mc_num: Monte Carlo samples per answer (the name is LLaDA's).
         strategy, steps: of generate_until (see `SamplerConfig`); by default one step per token.
         seed: of masks and samples.
 
-    Raises ValueError for a count out of range.
+    Raises ValueError for a count out of range and for a device that this machine does not have.
     """
 
     def __init__(
@@ -71,7 +80,7 @@ class DiffuAprielLM(TemplateLM):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._device = resolve_device(device)
         length = 1024
         if isinstance(pretrained, str):
             info = inspect_checkpoint(pretrained)
@@ -113,6 +122,7 @@ class DiffuAprielLM(TemplateLM):
         """(log-likelihood, greedy) of every (texts, prompt ids, answer ids)."""
         found: list[tuple[float, bool]] = [(0.0, True)] * len(requests)
         pairs = [(prompt, answer) for _, prompt, answer in requests]
+        self._warn_of_cuts([len(prompt) + len(answer) for prompt, answer in pairs])
         for number, scores in self._score(pairs, disable_tqdm, greedy=True):
             found[number] = -sum(s.nats for s in scores), all(s.greedy for s in scores)
             self.cache_hook.add_partial("loglikelihood", requests[number][0], found[number])
@@ -154,15 +164,24 @@ class DiffuAprielLM(TemplateLM):
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """What the sampler writes after every prompt, up to the first stop string or <|endoftext|>.
 
-        A prompt that leaves less than `max_gen_toks` of the context loses its beginning.
+        A prompt that leaves less than `max_gen_toks` of the context loses its beginning. Without `max_gen_toks`, one
+        that leaves nothing loses enough for a quarter of the context. Raises ValueError for a `max_gen_toks` below 1.
         """
         found = [""] * len(requests)
         groups: dict[tuple[int, SamplerConfig], list[tuple[int, Canvas]]] = {}
         arguments: list[Any] = [request.args for request in requests]
-        options = [dict[str, Any](normalize_gen_kwargs(wanted)) for _, wanted in arguments]
+        options = [dict[str, Any](normalize_gen_kwargs(wanted, default_max_gen_toks=0)) for _, wanted in arguments]
+        needed = []
         for number, (prompt, _) in enumerate(arguments):
             canvas, config = self._canvas(prompt, options[number])
             groups.setdefault((len(canvas), config), []).append((number, canvas))
+            needed.append(len(self.tok_encode(prompt)) + int(canvas.masked.sum()))
+        self._warn_of_cuts(needed)
+        if (most := max((wanted["max_gen_toks"] for wanted in options), default=0)) >= self.max_length:
+            log.warning(
+                f"max_gen_toks is {most}, but prompt and answer share {self.max_length} tokens (max_length): "
+                "an answer gets what its prompt leaves"
+            )
         with tqdm(total=len(requests), desc="diffuapriel", disable=disable_tqdm, unit="text") as bar:
             for (_, config), members in sorted(groups.items(), key=lambda group: -group[0][0]):
                 sampler = Sampler(config, get_schedule("log-linear"), self.tokenizer.mask_id)
@@ -176,14 +195,31 @@ class DiffuAprielLM(TemplateLM):
         return found
 
     def _canvas(self, prompt: str, options: dict[str, Any]) -> tuple[Canvas, SamplerConfig]:
-        """A canvas, the end of the prompt followed by masks, and the sampler's options for it."""
-        tokens = min(options["max_gen_toks"], self.max_length - 1)
-        kept = (self.tok_encode(prompt) or [self.prefix_token_id])[-(self.max_length - tokens) :]
+        """A canvas, the end of the prompt followed by masks, and the sampler's options for it.
+
+        options: max_gen_toks is 0 where the task does not give it.
+        """
+        tokens = options["max_gen_toks"]
+        if tokens < 0:
+            raise ValueError(f"max_gen_toks is {tokens}; it must be 1 or more: --gen_kwargs max_gen_toks=32")
+        given = self.tok_encode(prompt) or [self.prefix_token_id]
+        left = self.max_length - len(given)
+        if not 0 < tokens < self.max_length:
+            tokens = min(tokens or MAX_NEW, left if left > 0 else max(1, self.max_length // 4))
+        kept = given[-(self.max_length - tokens) :]
         ids = torch.tensor([*kept, *[self.tokenizer.mask_id] * tokens], device=self._device)
         canvas = Canvas(ids, ids != self.tokenizer.mask_id, self.tokenizer.mask_id)
         sampling = {name: options[name] for name in SAMPLING if options.get(name) not in UNSET}
         sampling["temperature"] = options.get("temperature", 1.0 if options["do_sample"] else 0.0)
         return canvas, self._sampler(tokens, sampling)
+
+    def _warn_of_cuts(self, needed: Sequence[int]) -> None:
+        """Say how many prompts are cut, given the tokens of each prompt and its answer."""
+        if cut := [tokens for tokens in needed if tokens > self.max_length]:
+            log.warning(
+                f"{len(cut)} of {len(needed)} prompts lose their beginning: prompt and answer share "
+                f"{self.max_length} tokens (max_length), and the longest would need {max(cut)}"
+            )
 
     def _sampler(self, tokens: int, sampling: dict[str, Any]) -> SamplerConfig:
         return SamplerConfig(strategy=self.strategy, steps=self.steps or tokens, seed=self.seed, **sampling)

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 pytest.importorskip("lm_eval", reason="pip install 'lm-eval>=0.4.13,<0.5'", exc_type=ImportError)
 
@@ -190,16 +193,68 @@ def test_generated_text_ends_at_the_stop_string_or_the_end_of_text(evaluate):
     assert evaluate(adapter(knows), GENERATE, documents)["exact_match,none"] == pytest.approx(2 / 3)
 
 
-def test_a_long_prompt_keeps_its_end_and_the_canvas_fits_the_context():
+WORDS = TOKENIZER.encode("one two three four five six seven eight")  # more than eight tokens
+
+
+def first_canvas(prompt: list[int], max_length: int, **wanted: Any) -> tuple[list[int], int]:
+    """What the denoiser sees first: the ids of the prompt, and the number of masks after them."""
     seen = []
 
     def denoise(ids, sigma, positions):
-        seen.append(ids.tolist())
+        seen.append(ids[0].tolist())
         return even(TOKENIZER.vocab_size)(ids, sigma, positions)
 
-    prompt = "one two three four five six seven eight"
-    ask(adapter(denoise, max_length=8).generate_until, (prompt, {"until": [], "max_gen_toks": 3}))
-    assert seen[0] == [[*TOKENIZER.encode(prompt)[-5:], *[TOKENIZER.mask_id] * 3]]
+    lm = adapter(denoise, max_length=max_length, steps=1)
+    ask(lm.generate_until, (TOKENIZER.decode(prompt), {"until": [], **wanted}))
+    masks = seen[0].count(TOKENIZER.mask_id)
+    assert seen[0][-masks:] == [TOKENIZER.mask_id] * masks and len(seen[0]) <= max_length
+    return seen[0][:-masks], masks
+
+
+def test_a_long_prompt_keeps_its_end_and_the_canvas_fits_the_context(caplog):
+    assert first_canvas(WORDS[:6], 8, max_gen_toks=2) == (WORDS[:6], 2) and not caplog.text
+    assert first_canvas(WORDS[:8], 8, max_gen_toks=3) == (WORDS[3:8], 3)
+    assert "1 of 1 prompts lose their beginning: prompt and answer share 8 tokens (max_length)" in caplog.text
+    assert "the longest would need 11" in caplog.text
+    assert first_canvas(WORDS[:2], 8, max_gen_toks=8) == (WORDS[:2], 6)
+    assert "max_gen_toks is 8, but prompt and answer share 8 tokens" in caplog.text
+
+
+@given(
+    tokens=st.integers(1, len(WORDS)), max_length=st.integers(2, 20), wanted=st.sampled_from([{}, {"max_gen_toks": 20}])
+)
+def test_a_prompt_is_kept_and_the_answer_gets_what_it_leaves_unless_max_gen_toks_fits(tokens, max_length, wanted):
+    kept, masks = first_canvas(WORDS[:tokens], max_length, **wanted)
+    if tokens < max_length:
+        assert kept == WORDS[:tokens] and masks == max_length - tokens
+    else:
+        assert masks == max(1, max_length // 4) and kept == WORDS[tokens - (max_length - masks) : tokens]
+
+
+def test_without_max_gen_toks_at_most_256_tokens_are_generated():
+    assert first_canvas(WORDS[:3], 300) == (WORDS[:3], 256)
+
+
+def test_a_negative_max_gen_toks_is_refused():
+    with pytest.raises(ValueError, match="max_gen_toks is -1; it must be 1 or more"):
+        first_canvas(WORDS[:2], 8, max_gen_toks=-1)
+
+
+def test_a_prompt_that_does_not_fit_before_its_answer_is_cut_with_a_warning(caplog):
+    lm = adapter(even(TOKENIZER.vocab_size), max_length=8, mc_num=1)
+    (question, answer) = (TOKENIZER.decode(ids) for ids in (WORDS[:5], WORDS[5:8]))
+    ask(lm.loglikelihood, (question, answer))
+    assert not caplog.text
+    ask(lm.loglikelihood, (question, answer), ("x " * 9, " y"))
+    assert "1 of 2 prompts lose their beginning" in caplog.text
+
+
+def test_auto_is_the_device_that_the_machine_has():
+    found = "cuda" if torch.cuda.is_available() else "cpu"
+    assert adapter(even(6), Letters(), device="auto")._device.type == found
+    assert adapter(even(6), Letters(), device=None)._device.type == found
+    with pytest.raises(ValueError, match="device is 'cuda:99', which cannot be used here"):
+        adapter(even(6), Letters(), device="cuda:99")
 
 
 def test_the_same_figures_come_out_twice_whatever_the_batch_size():
@@ -252,7 +307,7 @@ def test_a_bundled_checkpoint_is_evaluated_by_its_name(evaluate):
         [{"question": "Mia found a", "choices": ["red ball", "qu qu"], "answer": 0}],
         model_args={"pretrained": "tales-diffuapriel", "mc_num": 4},
         batch_size="auto",
-        device="cpu",
+        device="auto",
     )
     assert found["acc,none"] == 1
 
@@ -265,7 +320,7 @@ def test_the_command_hands_everything_on_to_the_harness_s_own(monkeypatch):
     (args,) = ran
     assert args.model == "diffuapriel" and args.tasks == ["lambada_openai", "wikitext", "piqa"]
     assert args.model_args == {"pretrained": "tales-diffuapriel", "mc_num": 4}
-    assert args.limit == 5 and args.batch_size == "auto"
-    assert main([*command.split(), "--batch_size", "16"]) == 0
-    assert ran[1].batch_size == "16"
+    assert args.limit == 5 and args.batch_size == args.device == "auto"
+    assert main([*command.split(), "--batch_size", "16", "--device", "cpu"]) == 0
+    assert ran[1].batch_size == "16" and ran[1].device == "cpu"
     assert "diffuapriel" in model_registry
