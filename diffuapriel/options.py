@@ -19,6 +19,8 @@ import argparse
 import dataclasses
 import functools
 import math
+import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -82,7 +84,7 @@ class Option:
             return self._check_text(value)
         wanted = {int: Integral, float: Real, bool: bool}[self.kind]
         if not isinstance(value, wanted) or (isinstance(value, bool) and self.kind is not bool):
-            raise TypeError(f"{self.name} is {value!r}; it must be {self.permitted}")
+            raise TypeError(f"{self.name} is {shown(value)}; it must be {self.permitted}")
         if self.kind is bool:
             return value
         try:
@@ -93,14 +95,16 @@ class Option:
         high = math.inf if self.most is None else self.most
         # Written so that NaN fails every comparison and is refused.
         if not low <= number <= high or (self.above and number == low):
-            raise ValueError(f"{self.name} is {_shown(number)}; it must be {self.permitted}")
+            raise ValueError(f"{self.name} is {shown(number)}; it must be {self.permitted}")
         return number
 
     def _check_text(self, value: Any) -> str:
         value = self.renamed.get(value, value) if isinstance(value, str) else value
         if not isinstance(value, str) or (self.choices and value not in self.choices):
             wrong = ValueError if self.choices or isinstance(value, str) else TypeError
-            raise wrong(f"{self.name} is {value!r}; permitted: {self.permitted}")
+            raise wrong(f"{self.name} is {shown(value)}; permitted: {self.permitted}")
+        if re.search("[\ud800-\udfff]", value):  # from a name on the command line: JSON could not hold it
+            raise ValueError(f"{self.name} is {shown(value)}, which is not UTF-8")
         return value
 
 
@@ -177,8 +181,13 @@ def _written(bound: float | None) -> str:
     return f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"
 
 
-def _shown(number: float) -> str:
-    """The value for a message; str() itself refuses an integer of thousands of digits."""
-    if isinstance(number, int) and abs(number) >= 10**20:
-        return f"a number of {number.bit_length()} bits"
-    return str(number)
+_REPR = reprlib.Repr()
+_REPR.maxother = 60
+
+
+def shown(value: object, most: int = 60) -> str:
+    """A value for a message: its repr, cut to `most` characters, also of what is too large or too nested for repr()."""
+    if isinstance(value, int) and abs(value) >= 10**20:
+        return f"a number of {value.bit_length()} bits"
+    text = repr(value[:most]) if isinstance(value, str) else _REPR.repr(value)
+    return text if len(text) <= most else text[: most - 3] + "..."

@@ -20,6 +20,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 # a zip archive, or a bare pickle of protocols 2 to 5
 PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 PICKLED = "is a pickled file; only safetensors is read, since a pickle can run any code"
-MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors format
+MAX_JSON = 4_000_000  # bytes of a JSON file or of a safetensors header
+MAX_NESTING = 64  # levels of lists and objects in JSON
 
 
 def replace_folder(folder: str | Path, write: Callable[[Path], None]) -> None:
@@ -102,18 +104,29 @@ def read_tensors(file: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(file)
     except SafetensorError as error:
-        raise ValueError(f"{file} is damaged: {error}") from None
+        raise ValueError(f"{file} is damaged: {str(error)[:200]}") from None
 
 
 def check_tensors(file: Path) -> None:
     """Raise what `read_tensors` would raise, from the header and size of the file, without reading its tensors."""
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing")
+    check_file(file)
     promised = _promised_size(file)
     size = file.stat().st_size
     if size != promised:
         what = "truncated" if size < promised else "damaged"
         raise ValueError(f"{file} is {what}: its header promises {promised:,} bytes, it has {size:,}")
+
+
+def check_file(file: Path) -> None:
+    """Raise FileNotFoundError or ValueError, which name it, unless `file` is a regular file."""
+    try:
+        kind = file.stat().st_mode
+    except (OSError, ValueError) as error:  # a name with a NUL, or of thousands of characters
+        if isinstance(error, FileNotFoundError):
+            raise FileNotFoundError(f"{file} is missing") from None
+        raise ValueError(f"{str(file)[:200]} cannot be opened: {getattr(error, 'strerror', error)}") from None
+    if not stat.S_ISREG(kind):  # reading a pipe or a device may never end
+        raise ValueError(f"{file} is not a regular file")
 
 
 def _promised_size(file: Path) -> int:
@@ -123,15 +136,32 @@ def _promised_size(file: Path) -> int:
         if start.startswith(PICKLE_STARTS) and opens != b"{":  # a header of 640 bytes starts like a pickle
             raise ValueError(f"{file} {PICKLED}")
         length, size = int.from_bytes(start, "little"), file.stat().st_size
-        if size < 8 or size - 8 < length <= MAX_HEADER:
+        if size < 8 or size - 8 < length <= MAX_JSON:
             raise ValueError(f"{file} is truncated: it ends inside its header, after {size:,} bytes")
+        if opens == b"{" and length > MAX_JSON:
+            raise ValueError(f"{file} has a header of {length:,} bytes; permitted: up to {MAX_JSON:,}")
         try:
             stream.seek(8)
-            header = json.loads(stream.read(length) if length <= MAX_HEADER else b"")
+            header = parse_json(stream.read(length) if length <= MAX_JSON else b"")
             ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-            return 8 + length + max(ends, default=0)
+            return 8 + length + int(min(max(ends, default=0), 2**63))  # a longer number would fill the message
         except (ValueError, TypeError, KeyError, IndexError, AttributeError):
             raise ValueError(f"{file} is not a safetensors file: its header cannot be read") from None
+
+
+def parse_json(text: str | bytes, **options: Any) -> Any:
+    """`json.loads` for text that may be a stranger's: ValueError also for more than MAX_NESTING levels."""
+    try:
+        value = json.loads(text, **options)
+    except RecursionError:
+        raise ValueError(f"lists and objects are nested deeper than {MAX_NESTING} levels") from None
+    level: list[Any] = [[value]]
+    for _ in range(MAX_NESTING + 1):
+        inside = (outer.values() if type(outer) is dict else outer for outer in level)
+        level = [item for items in inside for item in items if type(item) in (dict, list)]
+    if level:
+        raise ValueError(f"lists and objects are nested deeper than {MAX_NESTING} levels")
+    return value
 
 
 def write_json(file: Path, value: Any) -> None:
@@ -140,11 +170,12 @@ def write_json(file: Path, value: Any) -> None:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Read a JSON object. Raises FileNotFoundError, or ValueError that names the file."""
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing")
+    """Read a JSON object of at most MAX_JSON bytes. Raises FileNotFoundError, or ValueError that names the file."""
+    check_file(file)
+    if (size := file.stat().st_size) > MAX_JSON:
+        raise ValueError(f"{file} has {size:,} bytes; permitted: up to {MAX_JSON:,}")
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
+        value = parse_json(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{file} is not JSON: {error}") from None
     if not isinstance(value, dict):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffuapriel.options import add_argument, check_fields, option, options_of
+from diffuapriel.options import add_argument, check_fields, option, options_of, shown
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Toy:
     top_p: float | None = option(None, least=0.0, most=1.0, above=True)
     strategy: str = option("entropy", choices=("entropy", "margin"), renamed={"surest": "entropy"})
     compile: bool = option(False)
+    corpus: str = option("tales")
     note: str = "not an option"
 
     def __post_init__(self) -> None:
@@ -71,6 +72,37 @@ def test_a_number_of_thousands_of_digits_is_refused_in_a_short_message():
     with pytest.raises(ValueError) as error:
         Toy(steps=10**5000)
     assert len(str(error.value)) < 200
+
+
+def nested(depth: int) -> list:
+    value: list = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["x" * 10**6, 10**5000, -(10**5000), nested(10**5), list(range(10**6)), {"k" * 10**6: "v"}, b"x" * 10**6],
+    ids=["text", "number", "negative", "nested", "list", "object", "bytes"],
+)
+def test_a_message_shows_any_value_in_60_characters(value):
+    assert len(shown(value)) <= 60
+    for name in ("steps", "strategy", "compile"):
+        with pytest.raises((TypeError, ValueError)) as error:
+            Toy(**{name: value})
+        assert len(str(error.value)) < 200
+
+
+@given(st.text(max_size=100), st.integers(10, 90))
+def test_a_text_is_shown_as_repr_shows_it_until_it_is_cut(text, most):
+    assert shown(text, most) == (repr(text) if len(repr(text)) <= most else repr(text[:most])[: most - 3] + "...")
+
+
+def test_a_text_that_is_not_utf_8_is_refused():
+    with pytest.raises(ValueError, match=r"corpus is 'caf\\udce9.txt', which is not UTF-8"):
+        Toy(corpus=b"caf\xe9.txt".decode(errors="surrogateescape"))
+    assert Toy(corpus="café 中.txt").corpus == "café 中.txt"
 
 
 def test_a_narrower_range_is_said_in_the_message():

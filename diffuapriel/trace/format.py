@@ -18,20 +18,22 @@ Older versions are read too. Version 2 calls `runner_up` "rival" and `threshold`
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from diffuapriel.options import shown
 from diffuapriel.sampling.canvas import MAX_LENGTH
 from diffuapriel.sampling.config import MAX_SEED, MAX_STEPS, RENAMED_STRATEGIES, STRATEGIES
 from diffuapriel.sampling.frames import EDITS, StepFrame
+from diffuapriel.storage import parse_json
 
 SCHEMA = "diffuapriel-trace"
 VERSION = 3
 READ = (1, 2, 3)
-MAX_BYTES = 256 * 1024 * 1024
+MAX_BYTES = 10_000_000  # about 1,024 tokens x 500 steps
+MAX_FRAMES = 2 * MAX_STEPS  # steps and edits
 MAX_IDS = 2**31  # vocabulary sizes
 MAX_TEXT = 4096  # characters of one display string or one value of meta
 MAX_ALTERNATIVES = 64
@@ -130,7 +132,7 @@ def _check(rule: Any, value: Any, at: str = "") -> None:
         _require(type(value) is dict, at, value, "it must be an object with numbers as keys")
         for key, item in value.items():
             if not re.fullmatch("0|[1-9][0-9]{0,9}", key) or int(key) >= rule.end:
-                raise ValueError(f"trace: {at} has the key {_show(key)}; permitted: 0 to {rule.end - 1}")
+                raise ValueError(f"trace: {at} has the key {shown(key)}; permitted: 0 to {rule.end - 1}")
             _check(rule.item, item, f"{at}[{key}]")
     elif isinstance(rule, dict):
         _require(type(value) is dict, at, value, "it must be an object")
@@ -138,34 +140,34 @@ def _check(rule: Any, value: Any, at: str = "") -> None:
         missing = [name for name in rule if name not in value and name[-1] not in "?*"]
         unknown = [name for name in value if name not in rules and "*" not in rule]
         if missing or unknown:
-            what = f"lacks the fields {missing} and has unknown fields {_show(unknown)}"
+            what = f"lacks the fields {missing} and has unknown fields {shown(unknown)}"
             raise ValueError(f"trace: {at or 'the trace'} {what}")
         for name, item in value.items():
-            where = name if name in rules else _show(name)
+            where = name if name in rules else shown(name)
             _check(rules.get(name) or rules["*"], item, f"{at}.{where}".lstrip("."))
     else:
         item, *lengths = rule if isinstance(rule, list) else (None, len(rule))
         if type(value) is not list or (lengths and len(value) != lengths[0]):
-            shown = f"a list of {len(value)}" if type(value) is list else _show(value)
-            raise ValueError(f"trace: {at} is {shown}; it must be a list" + "".join(f" of {n}" for n in lengths))
+            what = f"a list of {len(value)}" if type(value) is list else shown(value)
+            raise ValueError(f"trace: {at} is {what}; it must be a list" + "".join(f" of {n}" for n in lengths))
         for i, inner in enumerate(value):
             _check(item or rule[i], inner, f"{at}[{i}]")
 
 
 def _require(fits: bool, at: str, value: Any, what: str) -> None:
     if not fits:
-        raise ValueError(f"trace: {at} is {_show(value)}; {what}")
+        raise ValueError(f"trace: {at} is {shown(value)}; {what}")
 
 
-def parse(text: str | bytes) -> dict[str, Any]:
+def parse(text: str | bytes, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     """The checked JSON object of a trace, as version 3. Raises ValueError for a damaged file, TypeError for no text."""
     if not isinstance(text, str | bytes):
         raise TypeError(f"trace: from_json takes the text of a trace, not {type(text).__name__}")
-    if len(text) > MAX_BYTES:
-        raise ValueError(f"trace: the file has {len(text):,} bytes; permitted: up to {MAX_BYTES:,}")
+    if len(text) > max_bytes:
+        raise ValueError(f"trace: the file has {len(text):,} bytes; permitted: up to {max_bytes:,}")
     try:
-        data = json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:  # also for text that is not UTF-8 and for huge numbers
+        data = parse_json(text, parse_constant=_no_constant)
+    except ValueError as error:  # also for text that is not UTF-8 and for huge numbers
         raise ValueError(f"trace: this is not JSON ({error}); the file is damaged or no trace") from error
     return check(data)
 
@@ -176,7 +178,7 @@ def check(data: Any) -> dict[str, Any]:
         raise ValueError(f'trace: this is no DiffuApriel trace (it has no "schema": "{SCHEMA}")')
     if type(data.get("version")) is not int or data["version"] not in READ:
         raise ValueError(
-            f"trace: version {_show(data.get('version'))}; this program reads the versions {READ[0]} to {READ[-1]}; "
+            f"trace: version {shown(data.get('version'))}; this program reads the versions {READ[0]} to {READ[-1]}; "
             "record the trace again, or use the program that wrote it"
         )
     _upgrade(data)
@@ -185,7 +187,8 @@ def check(data: Any) -> dict[str, Any]:
     _check(_whole(0, mask_id - 1), data["eos_id"], "eos_id")
     _check([FLAG, length], data["fixed"], "fixed")
     _check(Keyed(TEXT, mask_id + 1), data["vocab"], "vocab")
-    _require(frames != [], "frames", frames, "it must be a list of one frame or more")
+    fits = type(frames) is list and 0 < len(frames) <= MAX_FRAMES
+    _require(fits, "frames", frames, f"it must be a list of one frame or more, up to {MAX_FRAMES:,}")
     _check([_frame(length, {int(key) for key in data["vocab"]})], frames, "frames")
     before = {"step": -1, "nfe": 0}
     for i, frame in enumerate(frames):
@@ -193,7 +196,7 @@ def check(data: Any) -> dict[str, Any]:
         _check(_whole(before["nfe"], 2**53), frame["nfe"], f"frames[{i}].nfe")
         for name in ("revealed", "remasked"):
             if frame[name] != sorted(set(frame[name])):
-                raise ValueError(f"trace: frames[{i}].{name} is not ascending: {_show(frame[name])}")
+                raise ValueError(f"trace: frames[{i}].{name} is not ascending: {shown(frame[name])}")
         most = max(map(len, frame["top_k"].values()), default=0)
         if most > MAX_ALTERNATIVES:
             raise ValueError(f"trace: frames[{i}].top_k has {most} alternatives; permitted: up to {MAX_ALTERNATIVES}")
@@ -228,9 +231,3 @@ def _python(value: Any) -> Any:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
-
-
-def _show(value: Any) -> str:
-    """A value for a message, cut short and harmless to print."""
-    text = ascii(value) if not isinstance(value, int) or abs(value) < 10**20 else "a very large number"
-    return text if len(text) <= 60 else text[:57] + "..."

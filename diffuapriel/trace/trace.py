@@ -114,9 +114,13 @@ class Trace:
         return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> Trace:
-        """The inverse of `to_json`; reads older versions too. Raises ValueError for a damaged or foreign file."""
-        data = trace_format.parse(text)
+    def from_json(cls, text: str | bytes, *, max_bytes: int = trace_format.MAX_BYTES) -> Trace:
+        """The inverse of `to_json`; reads older versions too.
+
+        Raises ValueError for a file that is damaged, foreign or longer than `max_bytes`: a larger one may take minutes,
+        so raise the limit only for a trace of your own.
+        """
+        data = trace_format.parse(text, max_bytes)
         return cls(
             frames=trace_format.frames_of(data),
             fixed=tuple(data["fixed"]),

@@ -125,10 +125,29 @@ def test_what_is_no_text_is_refused():
         Trace.from_json(DATA)
 
 
-def test_a_file_that_is_too_large_is_refused(monkeypatch):
-    monkeypatch.setattr(schema, "MAX_BYTES", 1000)
+def test_a_file_that_is_too_large_is_refused():
+    text = TRACE.to_json()
+    assert Trace.from_json(text, max_bytes=len(text)) == TRACE
     with pytest.raises(ValueError, match="permitted: up to 1,000"):
+        Trace.from_json(text, max_bytes=1000)
+    with pytest.raises(ValueError, match="permitted: up to 10,000,000"):
+        Trace.from_json("[" + "[]," * 17_000_000 + "[]]")
+
+
+def test_a_trace_has_as_many_frames_as_a_run_can_have_steps_and_edits(monkeypatch):
+    monkeypatch.setattr(schema, "MAX_FRAMES", len(TRACE.frames))
+    assert Trace.from_json(TRACE.to_json()) == TRACE
+    monkeypatch.setattr(schema, "MAX_FRAMES", len(TRACE.frames) - 1)
+    with pytest.raises(ValueError, match=f"frames is .*up to {len(TRACE.frames) - 1}"):
         Trace.from_json(TRACE.to_json())
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"a":' * 100_000, "[" * 65 + "]" * 65], ids=["lists", "objects", "65"]
+)
+def test_json_nested_too_deeply_is_refused(text):
+    with pytest.raises(ValueError, match="trace: this is not JSON"):
+        Trace.from_json(text)
 
 
 @pytest.mark.parametrize(
