@@ -11,11 +11,13 @@ refuses files that are missing, truncated, altered, pickled or foreign, and name
 
 A checkpoint is named by a bundled name, a folder, or the id `owner/name` of a model on the Hugging Face Hub, which is
 downloaded (hub.py). A local folder of that name has priority. The folder of a training run stands for the checkpoint in
-it. config.json is downloaded and checked before any weights.
+it. config.json is downloaded and checked before any weights, and the sizes of the weight files are compared with it
+before a model is built.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,9 +29,12 @@ from torch import Tensor, nn
 from diffuapriel import assets, hub
 from diffuapriel.config import ModelConfig
 from diffuapriel.model.denoiser import Denoiser
+from diffuapriel.options import shown
 from diffuapriel.storage import (
     PICKLE_SUFFIXES,
     PICKLED,
+    check_file,
+    check_tensors,
     find_folder,
     read_json,
     read_tensors,
@@ -48,6 +53,8 @@ SUFFIXES = {".safetensors", ".json", ".md", ".png"}  # of all files of a checkpo
 CONFIG_KEYS = {"model_type", "format_version", "model", "files", "extra"}
 OF_A_RUN = "checkpoint"  # name of the checkpoint in the folder of a training run
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+MAX_BESIDE = 16_000_000  # bytes of the card or of a picture
+WEIGHT_FILE = r"[\w-][\w.-]{,100}\.safetensors"
 
 
 @dataclass(frozen=True)
@@ -123,8 +130,8 @@ def load_checkpoint(name_or_path: str | Path, *, device: str | torch.device = "c
     """The denoiser (float32, in evaluation mode, on `device`) and the tokenizer of a checkpoint.
 
     name_or_path: a bundled name (see `bundled()`), a folder, or the id of a model on the Hugging Face Hub.
-    Raises FileNotFoundError for a missing file, ValueError for a damaged or foreign one, and ConnectionError for a
-    failed download; each names the file and the reason.
+    Raises FileNotFoundError for a missing file, ValueError for a damaged or foreign one or a link out of the folder,
+    and ConnectionError for a failed download; each names the file and the reason.
     """
     info = fetch_checkpoint(name_or_path)
     model = Denoiser(info.config)
@@ -133,25 +140,27 @@ def load_checkpoint(name_or_path: str | Path, *, device: str | torch.device = "c
 
 
 def inspect_checkpoint(name_or_path: str | Path, **hub_options: Any) -> CheckpointInfo:
-    """Read and check only a checkpoint's config.json; nothing else is downloaded from the Hub.
+    """Read and check a checkpoint's config.json and, in a local folder, the sizes of its weight files.
 
-    hub_options: options of `hub.fetch`. Raises as `load_checkpoint` does.
+    From the Hub only config.json is downloaded. hub_options: options of `hub.fetch`. Raises as `load_checkpoint` does.
     """
     folder, repository = _locate(name_or_path), None
     if folder is None:
         repository = str(name_or_path)
         folder = hub.fetch(repository, ["config.json"], **hub_options)
-    file = folder / "config.json"
-    if not file.is_file():
+    if not (folder / "config.json").exists():
         _refuse_without_config(folder, repository)
+    file = _own_file(folder, "config.json")
     document = read_json(file)
     if document.get("model_type") != MODEL_TYPE:
         kind = document.get("model_type") or document.get("architectures") or "nothing"
         whose = f"{repository}: " if repository else ""
-        raise ValueError(f"{whose}{file} belongs to another architecture: model_type is {kind!r}, not {MODEL_TYPE!r}")
+        raise ValueError(
+            f"{whose}{file} belongs to another architecture: model_type is {shown(kind)}, not {MODEL_TYPE!r}"
+        )
     if document.get("format_version") != FORMAT_VERSION:
         version = document.get("format_version")
-        raise ValueError(f"{file} has format_version {version!r}; this package reads {FORMAT_VERSION}")
+        raise ValueError(f"{file} has format_version {shown(version)}; this package reads {FORMAT_VERSION}")
     _refuse_keys(str(file), "keys", document, CONFIG_KEYS)
     try:
         config = ModelConfig.from_dict(document["model"])
@@ -163,10 +172,13 @@ def inspect_checkpoint(name_or_path: str | Path, **hub_options: Any) -> Checkpoi
     options = extra.get("options")  # of the training: in older checkpoints the only record of the boundaries
     if isinstance(options, dict) and options.get("document_boundaries") is True:
         config = replace(config, document_boundaries=True)
-    names = [Path(name) for name in files] if isinstance(files, dict) else []
-    if not names or any(name.suffix != ".safetensors" or len(name.parts) > 1 for name in names):
+    names = list(files) if isinstance(files, dict) else []
+    if not names or not all(re.fullmatch(WEIGHT_FILE, name) for name in names):
         raise ValueError(f"{file}: files must map the safetensors files of this folder to their SHA-256")
-    return CheckpointInfo(Path(checkpoint_name(name_or_path)).name, folder, config, extra, files, repository)
+    info = CheckpointInfo(Path(checkpoint_name(name_or_path)).name, folder, config, extra, files, repository)
+    if repository is None:
+        _check_sizes(info)
+    return info
 
 
 def checkpoint_name(name_or_path: str | Path) -> str:
@@ -187,7 +199,39 @@ def fetch_checkpoint(name_or_path: str | Path, **hub_options: Any) -> Checkpoint
         return info
     wanted = [*info.files, "config.json", INDEX, "README.md", "*.png"]
     commit = info.folder.name  # snapshots are cached by commit
-    return replace(info, folder=hub.fetch(info.repository, wanted, **{**hub_options, "revision": commit}))
+    info = replace(info, folder=hub.fetch(info.repository, wanted, **{**hub_options, "revision": commit}))
+    _check_sizes(info)
+    return info
+
+
+def _own_file(folder: Path, name: str) -> Path:
+    """The path of a checkpoint's file. Raises ValueError for a link out of the folder, except into the Hub's cache."""
+    file, home = folder / name, folder.resolve()
+    blobs = home.parent.parent / "blobs"  # huggingface_hub links from snapshots/COMMIT/ to these
+    if file.resolve().parent not in (home, blobs):
+        raise ValueError(f"{file} is a link out of the folder of the checkpoint; replace it by the file itself")
+    check_file(file)
+    return file
+
+
+def read_beside(info: CheckpointInfo, name: str) -> bytes:
+    """The card or a picture of a checkpoint. Raises ValueError for more than MAX_BESIDE bytes or a link elsewhere."""
+    file = _own_file(info.folder, name)
+    if (size := file.stat().st_size) > MAX_BESIDE:
+        raise ValueError(f"{file} has {size:,} bytes; permitted: up to {MAX_BESIDE:,}")
+    return file.read_bytes()
+
+
+def _check_sizes(info: CheckpointInfo) -> None:
+    """Refuse damaged files, and a model larger than the files could fill, without building it."""
+    for name in info.files:
+        check_tensors(_own_file(info.folder, name))
+    least = min(STORAGE.values(), key=lambda dtype: dtype.itemsize).itemsize * info.config.parameters
+    if info.bytes < least:
+        raise ValueError(
+            f"{info.folder / 'config.json'} describes a model of {info.config.parameters:,} parameters, at least "
+            f"{least:,} bytes; its files have {info.bytes:,}"
+        )
 
 
 def load_weights(model: nn.Module, info: CheckpointInfo) -> dict[str, Tensor]:
@@ -225,18 +269,22 @@ def _locate(name_or_path: str | Path) -> Path | None:
     if str(name_or_path) in bundled():
         return assets.path("checkpoints", str(name_or_path))
     path = Path(name_or_path)
-    if path.is_file():
+    try:
+        folder, is_file = find_folder(path), path.is_file()
+    except (OSError, ValueError) as error:  # a name of thousands of characters, or one with a NUL
+        reason = getattr(error, "strerror", error)
+        raise ValueError(f"the checkpoint {shown(str(path), 200)} cannot be opened: {reason}") from None
+    if is_file:
         if path.suffix in PICKLE_SUFFIXES:
             raise ValueError(f"{path} {PICKLED}")
         raise ValueError(f"{path} is a file; name the folder that holds config.json and {WEIGHTS}")
-    folder = find_folder(path)
     if folder is not None and not (folder / "config.json").is_file():
         folder = find_folder(folder / OF_A_RUN) or folder
     if folder is None and not hub.is_hub_id(name_or_path):
         known = ", ".join(bundled()) or "none"
         raise FileNotFoundError(
-            f"no checkpoint {str(name_or_path)!r}: neither a folder, nor bundled ({known}), nor an id owner/name "
-            "on the Hugging Face Hub"
+            f"no checkpoint {shown(str(name_or_path), 200)}: neither a folder, nor bundled ({known}), nor an id "
+            "owner/name on the Hugging Face Hub"
         )
     return folder
 
@@ -264,7 +312,7 @@ def _refuse_keys(where: str, what: str, found: Iterable[str], expected: Iterable
     """Raise a ValueError that lists the first few unknown and missing names."""
     unknown, missing = sorted(set(found) - set(expected)), sorted(set(expected) - set(found))
     parts = [
-        f"{kind} {what}: {', '.join(names[:5])}{' and others' if len(names) > 5 else ''}"
+        f"{kind} {what}: {', '.join(name[:80] for name in names[:5])}{' and others' if len(names) > 5 else ''}"
         for kind, names in (("unknown", unknown), ("missing", missing))
         if names
     ]
@@ -288,7 +336,7 @@ def _read_weights(info: CheckpointInfo) -> dict[str, Tensor]:
     """All tensors of the files that config.json lists, after checking each file's SHA-256."""
     weights: dict[str, Tensor] = {}
     for name, digest in info.files.items():
-        file = info.folder / name
+        file = _own_file(info.folder, name)
         tensors = read_tensors(file)  # first, for a more precise error than the SHA-256 gives
         if sha256(file) != digest:
             raise ValueError(f"{file} is damaged: its SHA-256 is not the one that config.json records")

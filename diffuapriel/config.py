@@ -16,7 +16,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from diffuapriel.options import check_fields, option
+from diffuapriel.options import check_fields, option, shown
 
 ARCHITECTURES = ("diffuapriel", "diffuapriel-h", "diffutran")
 PLACEMENTS = ("spread", "early", "late")  # of the hybrid's attention blocks
@@ -30,6 +30,7 @@ SCHEDULES = (
 )  # noise schedules, in diffusion/schedule.py
 ESTIMATORS = ("counts", "mdlm")  # of the NELBO, in evaluation/nelbo.py
 RENAMED_SCHEDULES = {"squared": "quadratic"}  # old name -> name; still accepted
+MAX_PARAMETERS = 10**11
 DEFAULT_CHECKPOINT = "tales-diffuapriel"  # the bundled model that is used unless another one is named
 TOKENIZER_SIZES = {"gpt2": 50_258, "gpt2-4k": 4_098, "tales-words": 1_018}  # ranks + <|endoftext|> + [MASK]
 
@@ -42,20 +43,20 @@ class ModelConfig:
     """
 
     architecture: str = option(dataclasses.MISSING, choices=ARCHITECTURES)
-    d_model: int = option(dataclasses.MISSING, least=1)
-    depth: int = option(dataclasses.MISSING, least=1)
-    vocab_size: int = option(TOKENIZER_SIZES["gpt2"], least=1)  # with both special tokens, before padding
+    d_model: int = option(dataclasses.MISSING, least=1, most=65_536)
+    depth: int = option(dataclasses.MISSING, least=1, most=1_000)
+    vocab_size: int = option(TOKENIZER_SIZES["gpt2"], least=1, most=2**20)  # with both special tokens, before padding
     tokenizer: str = option("gpt2", choices=tuple(TOKENIZER_SIZES))
-    context_length: int = option(1024, least=1)
-    d_state: int = option(128, least=1)
-    headdim: int = option(64, least=1)
-    n_groups: int = option(1, least=1)
-    d_conv: int = option(4, least=1)
-    expand: int = option(2, least=1)
-    attention_every: int = option(5, least=1)  # hybrid: Mamba blocks before each attention block
+    context_length: int = option(1024, least=1, most=2**20)
+    d_state: int = option(128, least=1, most=4_096)
+    headdim: int = option(64, least=1, most=4_096)
+    n_groups: int = option(1, least=1, most=1_024)
+    d_conv: int = option(4, least=1, most=64)
+    expand: int = option(2, least=1, most=64)
+    attention_every: int = option(5, least=1, most=1_000)  # hybrid: Mamba blocks before each attention block
     attention_placement: str = option("spread", choices=PLACEMENTS)  # "early" and "late" exist for comparison
-    attention_headdim: int = option(64, least=1)
-    cond_dim: int = option(128, least=1)  # size of the noise-level embedding
+    attention_headdim: int = option(64, least=1, most=4_096)
+    cond_dim: int = option(128, least=1, most=65_536)  # size of the noise-level embedding
     time_conditioning: bool = option(True)
     # A learned vector at the first and the last position of a text. Without it attention cannot tell the positions of
     # a canvas of [MASK]s apart; a scan sees the edges by itself. Configurations written before the field have none.
@@ -78,6 +79,11 @@ class ModelConfig:
                 raise ValueError(f"d_model x expand = {self.d_inner} is not a multiple of headdim {self.headdim}")
             if self.n_heads % self.n_groups:
                 raise ValueError(f"{self.n_heads} Mamba heads do not split into n_groups = {self.n_groups}")
+        if self.parameters > MAX_PARAMETERS:
+            raise ValueError(
+                f"d_model {self.d_model} and depth {self.depth} make {self.parameters:,} parameters; "
+                f"permitted: up to {MAX_PARAMETERS:,}"
+            )
 
     @property
     def d_inner(self) -> int:
@@ -128,6 +134,22 @@ class ModelConfig:
         }[self.attention_placement]
         return tuple("attention" if i in attends else "mamba" for i in range(self.depth))
 
+    @property
+    def parameters(self) -> int:
+        """Number of parameters, embeddings included, by arithmetic; `count_parameters` counts them on the model."""
+        d, d_inner, cond = self.d_model, self.d_inner, self.cond_dim
+        channels = d_inner + 2 * self.n_groups * self.d_state  # of the short convolution of one direction
+        in_proj = d * (d_inner + channels + self.n_heads)
+        mamba = 2 * (in_proj + (self.d_conv + 1) * channels + 3 * self.n_heads + d_inner + d_inner * d)
+        attention = 4 * d * d + 2 * self.attention_headdim
+        attends = self.layer_kinds.count("attention")
+        mixers = attends * attention + (self.depth - attends) * mamba
+        mlps = self.depth * 2 * self.mlp_ratio * d * d
+        norms = (2 * self.depth + 1) * d
+        conditioning = (256 + 1) * cond + (cond + 1) * (cond + (6 * self.depth + 2) * d)  # from 256 sinusoids
+        embeddings = 2 * (self.padded_vocab_size + self.edge_embedding) * d  # with head and edges
+        return embeddings + mixers + mlps + norms + conditioning
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return dataclasses.asdict(self)
@@ -142,7 +164,7 @@ class ModelConfig:
         unknown = sorted(set(values) - set(fields))
         missing = sorted(n for n, f in fields.items() if f.default is dataclasses.MISSING and n not in values)
         if unknown or missing:
-            raise ValueError(f"model configuration: unknown fields {unknown}, missing fields {missing}")
+            raise ValueError(f"model configuration: unknown fields {shown(unknown)}, missing fields {missing}")
         return cls(**values)
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from huggingface_hub import ModelCard, ModelHubMixin
 
-from diffuapriel.checkpoint import fetch_checkpoint, load_weights, save_checkpoint
+from diffuapriel.checkpoint import fetch_checkpoint, load_weights, read_beside, save_checkpoint
 from diffuapriel.config import ModelConfig
 from diffuapriel.model.denoiser import Denoiser, count_parameters
 from diffuapriel.model_card import write_card
@@ -85,9 +85,10 @@ class PretrainedDenoiser(Denoiser, ModelHubMixin, library_name="diffuapriel", li
         model = cls(info.config)
         stored = load_weights(model, info)
         card = info.folder / "README.md"
-        model.card = card.read_text(encoding="utf-8") if card.is_file() else None
+        model.card = read_beside(info, card.name).decode(errors="replace") if card.exists() else None
         model.extra = info.extra
-        model.pictures = {file.name: file.read_bytes() for file in sorted(info.folder.glob("*.png"))}
+        pictures = sorted(file.name for file in info.folder.glob("*.png"))
+        model.pictures = {name: read_beside(info, name) for name in pictures}
         half = any(tensor.dtype == torch.bfloat16 for tensor in stored.values())
         model.storage = "bfloat16" if half else "float32"
         name = info.repository or info.name

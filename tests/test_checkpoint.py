@@ -13,11 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from diffuapriel import assets, checkpoint, storage
+from diffuapriel import assets, checkpoint, pretrained, storage
 from diffuapriel.checkpoint import bundled, inspect_checkpoint, is_matrix, load_checkpoint, save_checkpoint
 from diffuapriel.config import ARCHITECTURES, ModelConfig
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.model_card import write_card
+from diffuapriel.pretrained import PretrainedDenoiser
 
 
 def tiny(architecture: str = "diffuapriel") -> Denoiser:
@@ -157,6 +158,31 @@ def test_extra_bytes_and_noise_are_refused(folder):
         load_checkpoint(folder)
 
 
+def with_header(header: bytes, tail: bytes = b"") -> bytes:
+    return len(header).to_bytes(8, "little") + header + tail
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (with_header(b"[" * 100_000), "not a safetensors file"),
+        (with_header(b'{"a":' * 100_000), "not a safetensors file"),
+        (with_header(b'{"a":' + b"[" * 65 + b"]" * 65 + b"}"), "not a safetensors file"),
+        (with_header(b'{"a":{"data_offsets":[0,Infinity]}}'), "is truncated"),
+        (with_header(b'{"a":{"data_offsets":[0,NaN]}}'), "not a safetensors file"),
+        (with_header(b'{"a":{"data_offsets":[0,1' + b"0" * 4000 + b"]}}"), "is truncated"),
+        (with_header(b"{" + b" " * 5_000_000 + b"}"), r"a header of 5,000,002 bytes; permitted: up to 4,000,000"),
+        (with_header(b'{"%s":{"dtype":"F33","shape":[1],"data_offsets":[0,4]}}' % (b"x" * 10**5), b"0000"), "damaged"),
+    ],
+    ids=["lists", "objects", "64", "infinity", "NaN", "long number", "5 MB", "long name"],
+)
+def test_a_hostile_header_is_refused_in_one_short_line(tmp_path, data, reason):
+    (tmp_path / "model.safetensors").write_bytes(data)
+    with pytest.raises(ValueError, match=rf"model\.safetensors .*{reason}|{reason}") as error:
+        storage.read_tensors(tmp_path / "model.safetensors")
+    assert len(str(error.value)) < 500
+
+
 class Bomb:
     """Opened as a pickle, it would leave a mark."""
 
@@ -195,8 +221,9 @@ def resave(folder: Path, change) -> None:
 @pytest.mark.parametrize(
     "change, reason",
     [
-        (lambda t: t.pop("head.weight"), "missing tensors: head.weight"),
+        (lambda t: t.pop("final_norm_weight"), "missing tensors: final_norm_weight"),
         (lambda t: t.update(extra=torch.ones(1)), "unknown tensors: extra"),
+        (lambda t: t.update({"x" * 10**5: torch.ones(1)}), "unknown tensors: x{80}$"),
         (lambda t: t.update({"head.weight": torch.ones(3, 3)}), r"head.weight has shape \(3, 3\).*asks for"),
         (lambda t: t.update({"head.weight": t["head.weight"].half()}), "head.weight is torch.float16"),
     ],
@@ -230,10 +257,127 @@ def test_a_foreign_config_is_refused_by_name(folder, change, reason):
         load_checkpoint(folder)
 
 
-def test_a_config_that_is_no_json_is_refused(folder):
-    (folder / "config.json").write_text("{")
-    with pytest.raises(ValueError, match=r"config\.json is not JSON"):
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", "[" * 200_000, '{"a":' * 200_000, '{"model":' + "9" * 5000 + "}", b"\xff\xfe{}", b" " * 4_000_001],
+    ids=["open", "list", "nested lists", "nested objects", "long number", "UTF-16", "4 MB"],
+)
+def test_a_config_that_is_no_json_object_is_refused(folder, text):
+    (folder / "config.json").write_bytes(text.encode() if isinstance(text, str) else text)
+    with pytest.raises(ValueError, match=r"config\.json (is not JSON|holds list|has 4,000,001 bytes)") as error:
         load_checkpoint(folder)
+    assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"depth": 10**9},
+        {"depth": 10**6},
+        {"depth": 10**8, "architecture": "diffuapriel-h"},
+        {"depth": 1000},
+        {"d_model": 16_384, "depth": 400},
+        {"d_model": 16_384},
+        {"expand": 10**5},
+        {"expand": 64, "d_model": 4096},
+        {"vocab_size": 2**20},
+        {"vocab_size": 10**400},
+        {"d_state": 4096},
+        {"cond_dim": 65_536},
+        {"cond_dim": 10**9},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("read", [inspect_checkpoint, load_checkpoint, PretrainedDenoiser.from_pretrained])
+def test_a_config_larger_than_its_files_is_refused_before_a_model_is_built(folder, sizes, read, monkeypatch):
+    for module in (checkpoint, pretrained):
+        monkeypatch.setattr(module, "Denoiser", None)
+    monkeypatch.setattr(PretrainedDenoiser, "__init__", None)
+    edit_config(folder, lambda document: document["model"].update(sizes))
+    with pytest.raises(ValueError, match=r"config\.json(: .* it must be| describes a model of|: .* parameters; perm)"):
+        read(folder)
+
+
+LONG = "x" * 100_000
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d.update(model_type=LONG),
+        lambda d: d.update(model_type=[[[LONG] * 10]]),
+        lambda d: d.update(format_version=LONG),
+        lambda d: d.update({LONG: 1}),
+        lambda d: d["model"].update({LONG: 1}),
+        lambda d: d["model"].update(architecture=LONG),
+        lambda d: d["model"].update(tokenizer=LONG),
+        lambda d: d["model"].update(depth=LONG),
+        lambda d: d["model"].update(depth=[LONG] * 10),
+        lambda d: d.update(files={LONG + ".safetensors": "0"}),
+        lambda d: d.update(files={"x" * 5000 + ".safetensors": "0"}),
+        lambda d: d.update(files={"x\0.safetensors": "0"}),
+        lambda d: d.update(files={"\ud800.safetensors": "0"}),
+        lambda d: d.update(files={"/etc/passwd": "0"}),
+        lambda d: d.update(files={"C:\\model.safetensors": "0"}),
+    ],
+)
+def test_what_a_config_says_is_cut_in_the_message(folder, change):
+    edit_config(folder, change)
+    with pytest.raises(ValueError, match=r"config\.json") as error:
+        load_checkpoint(folder)
+    assert len(str(error.value)) < 500 + len(str(folder))
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "x/" * 5000, "a\0b"], ids=["long", "deep", "NUL"])
+def test_a_name_that_no_file_can_have_is_refused(name):
+    with pytest.raises(ValueError, match="cannot be opened") as error:
+        load_checkpoint(name)
+    assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "README.md", "loss.png"])
+def test_a_link_out_of_the_folder_is_refused(folder, name, tmp_path):
+    (folder / "loss.png").write_bytes(b"")
+    os.rename(folder / name, tmp_path / name)
+    (folder / name).symlink_to(tmp_path / name)
+    with pytest.raises(ValueError, match=f"{name} is a link out of the folder"):
+        PretrainedDenoiser.from_pretrained(folder)
+
+
+def test_links_within_the_folder_and_to_the_folder_are_followed(folder, tmp_path):
+    os.rename(folder / "model.safetensors", folder / "weights.safetensors")
+    (folder / "model.safetensors").symlink_to("weights.safetensors")
+    (tmp_path / "link").symlink_to(folder)
+    assert load_checkpoint(tmp_path / "link")[0].config == tiny().config
+
+
+def test_the_hub_s_cache_keeps_a_checkpoint_as_links(folder, tmp_path):
+    cache = tmp_path / "models--owner--name"
+    (cache / "blobs").mkdir(parents=True)
+    snapshot = cache / "snapshots" / "0123"
+    snapshot.mkdir(parents=True)
+    for number, file in enumerate(folder.iterdir()):
+        os.rename(file, cache / "blobs" / str(number))
+        (snapshot / file.name).symlink_to(cache / "blobs" / str(number))
+    assert PretrainedDenoiser.from_pretrained(snapshot).card == "# a card\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes")
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "README.md", "loss.png"])
+def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(folder, name):
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    with pytest.raises(ValueError, match=f"{name} is not a regular file"):
+        PretrainedDenoiser.from_pretrained(folder)
+
+
+def test_a_card_or_a_picture_has_a_bound(folder):
+    for name in ("README.md", "loss.png"):
+        (folder / name).touch()
+        os.truncate(folder / name, 10**12)  # a file with a hole, which takes no room on the disk
+        with pytest.raises(ValueError, match=f"{name} has 1,000,000,000,000 bytes; permitted: up to 16,000,000"):
+            PretrainedDenoiser.from_pretrained(folder)
+        (folder / name).unlink()
 
 
 def test_a_run_stands_for_its_checkpoint_and_gives_it_its_name(folder, tmp_path, monkeypatch):

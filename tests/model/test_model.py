@@ -21,7 +21,7 @@ from diffuapriel.ops.ssd import ssd
 
 def small_config(architecture: str = "diffuapriel", **overrides) -> ModelConfig:
     shape = {"d_model": 32, "depth": 3, "d_state": 8, "headdim": 16, "attention_headdim": 16, "cond_dim": 8}
-    return ModelConfig(architecture=architecture, vocab_size=20, **{**shape, **overrides})
+    return ModelConfig(architecture=architecture, **{"vocab_size": 20, **shape, **overrides})
 
 
 def awake(model: nn.Module) -> nn.Module:
@@ -223,6 +223,35 @@ def test_the_three_architectures_have_equal_parameters_within_two_percent(name: 
     assert max(counts) / min(counts) < 1.02
     budget = {"240m": 240e6, "0.5b": 0.5e9, "1.3b": 1.3e9}.get(name)
     assert budget is None or all(abs(count / budget - 1) < 0.05 for count in counts)
+
+
+@given(
+    architecture=st.sampled_from(ARCHITECTURES),
+    heads=st.integers(1, 3),
+    **{name: st.integers(1, 9) for name in ("depth", "vocab_size", "d_state", "n_groups", "d_conv", "expand")},
+    attention_every=st.integers(1, 4),
+    cond_dim=st.integers(1, 40),
+    edge_embedding=st.booleans(),
+)
+@settings(max_examples=40, deadline=None)
+def test_parameters_by_arithmetic_are_those_of_the_model(heads: int, n_groups: int, vocab_size: int, **shape) -> None:
+    d_model = 16 * heads * n_groups
+    shape |= {"d_model": d_model, "n_groups": n_groups, "vocab_size": 40 * vocab_size, "headdim": 16}
+    config = ModelConfig(attention_headdim=16, **shape)
+    assert config.parameters == count_parameters(config)
+
+
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(ModelConfig) if f.type == "int"])
+def test_no_size_is_without_bound(field: str) -> None:
+    for value in (2**20 + 1, 10**9, 10**30):
+        with pytest.raises(ValueError, match=rf"{field} is .*; it must be a whole number from 1 to [\d,]+$"):
+            small_config("diffuapriel-h", **{field: value})
+
+
+def test_sizes_within_their_bounds_may_still_make_too_large_a_model() -> None:
+    largest = {"d_model": 65_536, "depth": 1_000, "expand": 64, "cond_dim": 65_536}
+    with pytest.raises(ValueError, match=r"make [\d,]{16,} parameters; permitted: up to 100,000,000,000$"):
+        small_config(**largest)
 
 
 @given(depth=st.integers(1, 60), every=st.integers(1, 9))
