@@ -136,7 +136,7 @@ class ModelConfig:
 
     @property
     def parameters(self) -> int:
-        """Number of parameters, embeddings included, by arithmetic; `count_parameters` counts them on the model."""
+        """Number of parameters, embeddings included, by arithmetic."""
         d, d_inner, cond = self.d_model, self.d_inner, self.cond_dim
         channels = d_inner + 2 * self.n_groups * self.d_state  # of the short convolution of one direction
         in_proj = d * (d_inner + channels + self.n_heads)

@@ -24,7 +24,7 @@ from huggingface_hub import ModelCard, ModelHubMixin
 
 from diffuapriel.checkpoint import fetch_checkpoint, load_weights, read_beside, save_checkpoint
 from diffuapriel.config import ModelConfig
-from diffuapriel.model.denoiser import Denoiser, count_parameters
+from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.model_card import write_card
 from diffuapriel.tokenizer import Tokenizer, get_tokenizer
 
@@ -128,7 +128,7 @@ class PretrainedDenoiser(Denoiser, ModelHubMixin, library_name="diffuapriel", li
     def generate_model_card(self, *, name: str = "model", **kwargs: Any) -> ModelCard:
         """A new card from the config and arguments of `write_card`."""
         facts = {"recipe": self.extra.get("recipe", {}), **kwargs}
-        parameters = count_parameters(self.config)
+        parameters = self.config.parameters
         return ModelCard(write_card(name=name, config=self.config, parameters=parameters, **facts))
 
     def _drop_outdated_card(self) -> None:

@@ -94,10 +94,9 @@ def load_entries(models: Models, model_entries: Sequence[ModelEntry]) -> list[En
     """
     from diffuapriel.benchmark.memory import refusal
     from diffuapriel.config import preset
-    from diffuapriel.model.denoiser import count_parameters
 
     random = [model_entry for model_entry in model_entries if not model_entry.trained]
-    needed = sum(4 * count_parameters(preset(*model_entry.source.split("/"))) for model_entry in random)
+    needed = sum(4 * preset(*model_entry.source.split("/")).parameters for model_entry in random)
     what = f"loading {' and '.join(map(str, random))}"
     if needed and (problem := refusal(needed, models.device, what, "a smaller preset")):
         raise Refused(problem)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.strings.language import texts
-from diffuapriel.options import Option, option, options_of
+from diffuapriel.options import Option, option, options_of, shown
 from diffuapriel.sampling.config import SamplerConfig
 
 MAX_SEED = 2**31 - 1  # what a number field of the page holds exactly
@@ -102,15 +102,6 @@ def read(settings: Settings, values: Sequence[Any]) -> dict[str, Any]:
     """The checked values by name. Raises Refused for the first bad one."""
     pairs = zip(settings.items(), values, strict=True)
     return {name: setting.check(value) for (name, setting), value in pairs}
-
-
-def shown(value: object) -> str:
-    """A value as a message shows it: at most 60 characters."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python refuses to print a whole number of more than 4,300 digits
-        text = f"a {type(value).__name__} too long to print"
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def whole_number(name: str, value: Any, low: int, high: int) -> int:

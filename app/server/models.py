@@ -124,10 +124,8 @@ class Models:
         from diffuapriel.benchmark.memory import refusal
 
         if not model_entry.trained:
-            from diffuapriel.model.denoiser import count_parameters
-
             name, architecture = model_entry.source.split("/")
-            weights = 4 * count_parameters(preset(name, architecture))
+            weights = 4 * preset(name, architecture).parameters
             what = f"loading {model_entry.label}"
             if problem := refusal(weights, self.device, what, "a smaller preset"):
                 raise Refused(problem)

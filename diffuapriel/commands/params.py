@@ -24,12 +24,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from diffuapriel.benchmark.format import table
-    from diffuapriel.model.denoiser import count_parameters
 
     rows = []
     for name in args.presets or PRESETS:
         configs = [preset(name, architecture) for architecture in ARCHITECTURES]
-        counts = [count_parameters(config) for config in configs]
+        counts = [config.parameters for config in configs]
         for config, count in zip(configs, counts, strict=True):
             row = {"preset": name, "architecture": config.architecture, "depth": config.depth}
             row |= {"d_model": config.d_model, "parameters": count, "spread": max(counts) / min(counts) - 1}

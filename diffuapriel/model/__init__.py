@@ -1,5 +1,5 @@
 """The denoiser and its parts."""
 
-from diffuapriel.model.denoiser import Denoiser, count_parameters
+from diffuapriel.model.denoiser import Denoiser
 
-__all__ = ["Denoiser", "count_parameters"]
+__all__ = ["Denoiser"]

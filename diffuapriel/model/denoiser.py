@@ -25,7 +25,6 @@ The denoiser does not know the schedule; it gets the noise level sigma = -log al
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -200,10 +199,3 @@ class Denoiser(nn.Module):
             )
         if document_ids is not None:
             check_document_ids(document_ids, *ids.shape)
-
-
-@lru_cache(maxsize=64)
-def count_parameters(config: ModelConfig) -> int:
-    """Number of parameters, embeddings included, counted on a model that takes no memory."""
-    with torch.device("meta"):
-        return sum(p.numel() for p in Denoiser(config).parameters())

@@ -32,7 +32,7 @@ from diffuapriel.device import device_name
 from diffuapriel.diffusion.objective import nelbo, stratified_t, van_der_corput_order
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.evaluation.nelbo import NelboEstimate, evaluate_nelbo
-from diffuapriel.model.denoiser import Denoiser, count_parameters
+from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.model_card import write_card
 from diffuapriel.ops.document_ids import make_document_ids
 from diffuapriel.tokenizer import get_tokenizer
@@ -289,7 +289,7 @@ def export(
         card = write_card(
             name=folder.resolve().name,
             config=shape,
-            parameters=count_parameters(shape),
+            parameters=shape.parameters,
             recipe=recipe,
             evaluation=evaluation,
             picture="loss.png",

@@ -763,7 +763,6 @@ check.mamba_block_parameters(mamba_block_parameters)
 
 # %%
 from diffuapriel.config import PRESETS
-from diffuapriel.model import count_parameters
 from diffuapriel.model.denoiser import Block
 
 for d_model in (128, 512, 2048):
@@ -781,9 +780,7 @@ print(f"\n{'':8}{'architecture':16}{'blocks':>7}{'d_model':>7}{'parameters':>16}
 for size in PRESETS:
     for architecture in ("diffuapriel", "diffuapriel-h", "diffutran"):
         config = preset(size, architecture)
-        print(
-            f"{size:8}{architecture:16}{config.depth:7}{config.d_model:7}{count_parameters(config):16,}"
-        )
+        print(f"{size:8}{architecture:16}{config.depth:7}{config.d_model:7}{config.parameters:16,}")
 
 # %% [markdown]
 # So a Mamba block has about 16 d² parameters, plus those for B, C and dt, which matter in narrow models. At the same

@@ -76,13 +76,10 @@ EOS, MASK = tokenizer.eos_id, tokenizer.mask_id
 # enough, because the blocks differ.
 
 # %%
-from diffuapriel.model.denoiser import count_parameters  # counts without building the model
 
 for name in COLORS:
     same_shape = preset("nano", name, d_model=128, depth=6)
-    print(
-        f"{name:14} d_model 128, depth 6: {count_parameters(same_shape) / 1e6:.2f} million parameters"
-    )
+    print(f"{name:14} d_model 128, depth 6: {same_shape.parameters / 1e6:.2f} million parameters")
 
 # %% [markdown]
 # ### Exercise 1: match a budget
@@ -124,7 +121,7 @@ CONFIGS = {
     "diffuapriel-h": preset("nano", "diffuapriel-h", d_state=64, **small),
     "diffutran": preset("nano", "diffutran", d_model=64, depth=3),
 }
-counts = {name: count_parameters(config) for name, config in CONFIGS.items()}
+counts = {name: config.parameters for name, config in CONFIGS.items()}
 tables = 2 * 64 * CONFIGS["diffutran"].padded_vocab_size
 for name, config in CONFIGS.items():
     print(
@@ -666,7 +663,7 @@ for name in bundled():
         recipe, found = info.extra["recipe"], NelboEstimate.from_dict(info.extra["evaluation"])
         low, high = found.ci95
         print(
-            f"{name:19} {count_parameters(info.config) / 1e6:.2f} million parameters, "
+            f"{name:19} {info.config.parameters / 1e6:.2f} million parameters, "
             f"{recipe['tokens'] / 1e6:.0f} million tokens:\n{'':19} {found.nats_per_token:.3f} nats/token, "
             f"from {low:.3f} to {high:.3f}; entropy {found.entropy:.3f}"
         )

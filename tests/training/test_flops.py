@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from diffuapriel.config import ARCHITECTURES, PRESETS, preset
 from diffuapriel.model import mamba2
-from diffuapriel.model.denoiser import Denoiser, count_parameters
+from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.training import flops
 from diffuapriel.training.flops import forward_flops, peak_flops, training_flops, utilization
 
@@ -54,7 +54,7 @@ def test_an_update_has_three_times_as_many(monkeypatch, tiny_model, architecture
 def test_they_are_near_the_rule_of_six_a_parameter_and_token(name, architecture):
     """6 N counts each weight once per token, so not attention and scan, but the embedding, which is no product."""
     config = preset(name, architecture)
-    parameters = count_parameters(config)
+    parameters = config.parameters
     assert 0.5 < training_flops(config, 128) / (6 * parameters) < 1.5
 
 
@@ -64,7 +64,7 @@ def test_an_update_costs_six_a_parameter_and_what_mixes_tokens(name, architectur
     config, length = preset(name, architecture), 1024
     embedding = config.padded_vocab_size * config.d_model
     modulation = config.cond_dim * (6 * config.depth + 2) * config.d_model  # per text, not per token
-    floor = 6 * (count_parameters(config) - embedding - modulation)
+    floor = 6 * (config.parameters - embedding - modulation)
     assert 0.97 * floor < training_flops(config, length) < 2.5 * floor
     if architecture == "diffutran":
         mixing = 3 * 4 * length * config.d_model * config.depth

@@ -10,7 +10,6 @@ import pytest
 from diffuapriel.checkpoint import inspect_checkpoint, load_checkpoint
 from diffuapriel.cli import main
 from diffuapriel.config import ARCHITECTURES
-from diffuapriel.model.denoiser import count_parameters
 from diffuapriel.training import recipes
 from diffuapriel.training.recipes import RECIPES, Recipe, recipe_config, run_recipe
 
@@ -23,14 +22,14 @@ def test_a_recipe_differs_between_architectures_in_nothing_but_the_learning_rate
     assert configs[0].tokens == configs[1].tokens == configs[2].tokens is not None
     assert len({config.folder for config in configs}) == 3
     assert len({config.model_config.tokenizer for config in configs}) == 1
-    sizes = [count_parameters(config.model_config) for config in configs]
+    sizes = [config.model_config.parameters for config in configs]
     apart = 1.0205 if name.startswith("small-tales") else 1.02  # gpt2-4k leaves the preset's shapes 2.01 % apart
     assert max(sizes) <= apart * min(sizes)
 
 
 def test_bundled_weights_fit_16_megabytes_in_bfloat16():
     for name in ("tales-laptop", "tales-gpu"):
-        assert 2.05 * count_parameters(recipe_config(name, "diffutran").model_config) < 16e6
+        assert 2.05 * recipe_config(name, "diffutran").model_config.parameters < 16e6
 
 
 @pytest.mark.parametrize("preset", ["240m", "0.5b", "1.3b"])
@@ -39,7 +38,7 @@ def test_the_paper_s_budgets_are_trained_as_the_paper_says_on_twenty_tokens_a_pa
     assert config.corpus == "hf:mlfoundations/dclm-baseline-1.0" and config.length == 1024
     assert config.model_config.tokenizer == "gpt2" and config.preset == preset
     assert config.betas == (0.9, 0.95) and config.weight_decay == 0.1 and config.schedule == "log-linear"
-    assert config.tokens / count_parameters(config.model_config) == pytest.approx(20, rel=0.15)
+    assert config.tokens / config.model_config.parameters == pytest.approx(20, rel=0.15)
     assert all(config.global_batch_size % ranks == 0 for ranks in (1, 2, 4, 8, 16, 32, 64))
 
 

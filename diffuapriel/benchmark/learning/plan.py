@@ -37,9 +37,8 @@ class StudyEntry:
     @property
     def parameters(self) -> int:
         """All parameters, embeddings included."""
-        from diffuapriel.model.denoiser import count_parameters
 
-        return count_parameters(self.model)
+        return self.model.parameters
 
 
 def _architectures(size: str, tokenizer: str) -> list[StudyEntry]:
