@@ -73,6 +73,23 @@ class CheckpointInfo:
         """Size of the weight files."""
         return sum((self.folder / file).stat().st_size for file in self.files)
 
+    @property
+    def corpus(self) -> str:
+        """The spec of the training corpus; without a record, what the name suggests, or ""."""
+        found = self.extra.get("corpus") or self._recipe.get("corpus")
+        return found if isinstance(found, str) else ("tales" if self.name.startswith("tales-") else "")
+
+    @property
+    def length(self) -> int:
+        """Tokens per row in training; 0 where unknown."""
+        length = self._recipe.get("length")
+        return length if isinstance(length, int) and 0 < length <= self.config.context_length else 0
+
+    @property
+    def _recipe(self) -> dict[str, Any]:
+        recipe = self.extra.get("recipe")
+        return recipe if isinstance(recipe, dict) else {}
+
 
 def is_matrix(name: str, tensor: Tensor) -> bool:
     """Whether a parameter is a matrix: weight decay applies to it, and it may be stored in bfloat16.

@@ -50,6 +50,23 @@ def test_what_is_saved_is_what_is_loaded(tmp_path, architecture):
     assert inspect_checkpoint(tmp_path / "m").extra == {"tokens": 12}
 
 
+@pytest.mark.parametrize(
+    ("extra", "corpus", "length"),
+    [
+        ({"recipe": {"corpus": "tales:1", "length": 64}}, "tales:1", 64),
+        ({"corpus": "stdlib"}, "stdlib", 0),
+        ({}, "", 0),
+        ({"recipe": ["tales"]}, "", 0),
+        ({"recipe": {"corpus": 3, "length": "64"}}, "", 0),
+        ({"recipe": {"length": 4096}}, "", 0),  # longer than the context
+    ],
+)
+def test_corpus_and_length_of_the_training_are_read_from_what_extra_holds(folder, extra, corpus, length):
+    edit_config(folder, lambda document: document.update(extra=extra))
+    info = inspect_checkpoint(folder)
+    assert (info.corpus, info.length) == (corpus, length)
+
+
 @pytest.mark.parametrize("told", [True, False])
 def test_document_boundaries_of_an_older_checkpoint_are_read_from_the_options_of_its_training(folder, told):
     def older(document):

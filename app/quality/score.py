@@ -72,22 +72,22 @@ def score_request(
     text: Any, model_entry: ModelEntry, tokenizer: Tokenizer, limits: Limits, rounds: int = 1
 ) -> ScoreRequest:
     """Check the text and make it what its model was trained on: a model of tales reads stories in windows."""
+    from diffuapriel.data.tales import fill_window
     from diffuapriel.tales import language as tales
 
     typed = check.text("the text", text, limits.max_characters).strip()
     ids = tokenizer.encode(typed)
     level, filling, exact = model_entry.tales_level, 0, None
+    most = min(MAX_LENGTH, limits.max_tokens)
     if level is not None:
-        ids.append(tokenizer.eos_id)
+        story = fill_window(ids, 0, tokenizer.eos_id)
+        ids = fill_window(story, min(model_entry.window, most), tokenizer.eos_id)
+        filling = len(ids) - len(story)
         log_prob = tales.log_prob(typed, level) if typed else -math.inf
         exact = -log_prob if log_prob > -math.inf else None
-    most = min(MAX_LENGTH, limits.max_tokens)
     if not typed or len(ids) > most:
         tokens = f"{len(ids) if typed else 0:,}"
         raise Refused(texts.SURPRISAL_LENGTH.format(tokens=tokens, most=f"{most:,}"))
-    if level is not None:
-        filling = max(0, min(model_entry.window, most) - len(ids))
-    ids += filling * [tokenizer.eos_id]
     return ScoreRequest(ids, filling, len(typed.encode()), exact, model_entry, rounds)
 
 

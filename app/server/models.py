@@ -22,7 +22,6 @@ from diffuapriel.tokenizer import Tokenizer, get_tokenizer
 
 if TYPE_CHECKING:
     from diffuapriel.benchmark.entry import Entry
-    from diffuapriel.checkpoint import CheckpointInfo
 
 KEPT = 4  # loaded checkpoints in memory; the least recently used one is dropped first
 TURN_SECONDS = 120.0  # how long the first visitor in the queue waits for the present run to end
@@ -66,7 +65,7 @@ class Models:
         for source in dict.fromkeys([*checkpoints, *preferred(bundled())]):
             info = inspect_checkpoint(source)
             label = next(name for name in numbered(info.name) if name not in self._entries)
-            about = (info.config.tokenizer, corpus_of(info), info.config.architecture, window_of(info))
+            about = (info.config.tokenizer, info.corpus, info.config.architecture, info.length)
             self._entries[label] = ModelEntry(label, str(source), True, *about)
             self._folders[label], sizes[label] = info.folder, info.bytes
         on_gpu = device.startswith("cuda") and not checkpoints
@@ -167,20 +166,6 @@ def numbered(name: str) -> Iterator[str]:
     """'mine', 'mine (2)', 'mine (3)', ..."""
     yield name
     yield from (f"{name} ({number})" for number in itertools.count(2))
-
-
-def corpus_of(info: CheckpointInfo) -> str:
-    """The training corpus in a checkpoint's config; without one, what its name suggests."""
-    recipe = info.extra.get("recipe")
-    found = info.extra.get("corpus") or (recipe.get("corpus") if isinstance(recipe, dict) else None)
-    return found if isinstance(found, str) else ("tales" if info.name.startswith("tales-") else "")
-
-
-def window_of(info: CheckpointInfo) -> int:
-    """The length of a checkpoint's training windows; 0 where unknown."""
-    recipe = info.extra.get("recipe")
-    length = recipe.get("length") if isinstance(recipe, dict) else None
-    return length if isinstance(length, int) and 0 < length <= info.config.context_length else 0
 
 
 def preferred(names: Sequence[str]) -> list[str]:

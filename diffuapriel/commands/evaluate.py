@@ -100,11 +100,11 @@ def run(args: argparse.Namespace) -> int:
     from diffuapriel.evaluation.nelbo import evaluate_nelbo
 
     model, tokenizer = load_checkpoint(args.checkpoint, device=args.device)
-    recipe = inspect_checkpoint(args.checkpoint).extra.get("recipe", {})
-    length = options.length or recipe.get("length", 256)
+    info = inspect_checkpoint(args.checkpoint)
+    length = options.length or info.length or 256
     if options.infilling:
         return _infilling(args, options, model, tokenizer, length)
-    spec = options.corpus or recipe.get("corpus", "tales")
+    spec = options.corpus or info.corpus or "tales"
     corpus = open_corpus(spec, tokenizer)
     with progress("sequences", options.sequences) as advance:
         likelihood = evaluate_nelbo(

@@ -17,6 +17,7 @@ different.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -103,7 +104,16 @@ class TalesCorpus:
                 f"no story of level {self.level} fits a window of {length} tokens; "
                 f"use {shortest_window(self.level, self.tokenizer)} or more, or a lower level"
             )
-        return stories, ids + [eos] * (length - len(ids)), len(ids)
+        return stories, fill_window(ids, length, eos), len(ids)
+
+
+def fill_window(ids: Sequence[int], length: int, eos_id: int) -> list[int]:
+    """The ids of stories as a window holds them: closed by <|endoftext|>, which fills the rest up to `length` tokens.
+
+    Ids that are longer are closed, not cut.
+    """
+    closed = [*ids] if ids and ids[-1] == eos_id else [*ids, eos_id]
+    return closed + [eos_id] * (length - len(closed))
 
 
 @cache

@@ -2,8 +2,10 @@
 
     loglikelihood           the order-agnostic bound of the answer after a clean prompt (likelihood.py), and whether
                             greedy decoding would have written it
-    loglikelihood_rolling   the same for a whole text after <|endoftext|>: its NELBO. A text longer than the context
-                            is cut into windows that score each token once
+    loglikelihood_rolling   the NELBO of a whole text, as it stood in training: after the <|endoftext|> of another, or,
+                            for a model of tales, in a window of its own that <|endoftext|> fills, whose cost counts
+                            (as in `surprisal.score_text`). A text longer than the context is cut into windows that
+                            score each token once
     generate_until          the sampler on a canvas of the prompt and `max_gen_toks` masks, cut at the first stop.
                             Without max_gen_toks, or with one as long as the context: what the prompt leaves of
                             the context, 256 at most
@@ -32,6 +34,7 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, po
 from tqdm import tqdm
 
 from diffuapriel.checkpoint import inspect_checkpoint, load_checkpoint
+from diffuapriel.data.tales import fill_window
 from diffuapriel.device import resolve_device
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.evaluation.likelihood import AnswerScore, rolling_windows, score_answers
@@ -81,10 +84,11 @@ class DiffuAprielLM(TemplateLM):
     ) -> None:
         super().__init__()
         self._device = resolve_device(device)
-        length = 1024
+        length, self.fills_windows = 1024, False
         if isinstance(pretrained, str):
             info = inspect_checkpoint(pretrained)
-            length = info.extra.get("recipe", {}).get("length", info.config.context_length)
+            length = info.length or info.config.context_length
+            self.fills_windows = info.corpus.partition(":")[0] == "tales"
             pretrained = load_checkpoint(pretrained, device=self._device)
         self.denoiser, self.tokenizer = pretrained
         self.max_length = length if max_length is None else max_length
@@ -131,12 +135,18 @@ class DiffuAprielLM(TemplateLM):
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Minus the NELBO of every text, in nats."""
         texts = [request.args[0] for request in requests]
-        pairs = [([self.prefix_token_id], self.tok_encode(text)) for text in texts]
+        pairs = [self._as_in_training(self.tok_encode(text)) for text in texts]
         found = [0.0] * len(requests)
         for number, scores in self._score(pairs, disable_tqdm, greedy=False):
             found[number] = -sum(s.nats for s in scores)
             self.cache_hook.add_partial("loglikelihood_rolling", (texts[number],), found[number])
         return found
+
+    def _as_in_training(self, ids: list[int]) -> tuple[list[int], list[int]]:
+        """The context and the tokens to score of a whole text."""
+        if self.fills_windows and ids:
+            return [], fill_window(ids, self.max_length, self.tokenizer.eos_id)
+        return [self.prefix_token_id], ids
 
     def _score(
         self, pairs: Sequence[tuple[list[int], list[int]]], quiet: bool, greedy: bool

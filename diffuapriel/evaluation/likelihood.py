@@ -96,13 +96,13 @@ def rolling_windows(prompt: Sequence[int], answer: Sequence[int], length: int) -
 
     A prompt that is too long loses its beginning. An answer that is too long is scored piece by piece, by the chain
     rule: each piece but the last after one token of context, the last after as many as fit (the rule of
-    lm-evaluation-harness). Raises ValueError for an empty prompt and for a length below 2.
+    lm-evaluation-harness). Without a prompt the first piece has no context. Raises ValueError for a length below 2.
     """
-    if length < 2 or not prompt:
-        raise ValueError(f"the prompt has {len(prompt)} tokens and windows have {length}; at least 1 and 2 are needed")
+    if length < 2:
+        raise ValueError(f"length is {length}; windows need 2 tokens or more")
     ids, start = [*prompt, *answer], len(prompt)
     while start < len(ids):
-        stop = min(start + length - 1, len(ids))
+        stop = min(start + length - bool(start), len(ids))
         yield ids[max(0, stop - length) : start], ids[start:stop]
         start = stop
 

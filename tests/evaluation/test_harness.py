@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -21,11 +22,14 @@ from lm_eval.api.registry import get_model, model_registry
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window, make_table
 
+from diffuapriel.checkpoint import bundled
 from diffuapriel.cli import main
+from diffuapriel.data.tales import fill_window
 from diffuapriel.evaluation.harness import DiffuAprielLM
 from diffuapriel.evaluation.likelihood import rolling_windows
 from diffuapriel.tokenizer import get_tokenizer
 from tests.evaluation.known_models import Knows, Letters, Lookup, even
+from tests.evaluation.test_masks import one_number
 
 TOKENIZER = get_tokenizer("gpt2-4k")
 
@@ -310,6 +314,29 @@ def test_a_bundled_checkpoint_is_evaluated_by_its_name(evaluate):
         device="auto",
     )
     assert found["acc,none"] == 1
+
+
+@pytest.mark.parametrize("name", [name for name in bundled() if not name.endswith("small")])
+def test_a_story_in_the_window_of_its_model_costs_what_evaluate_and_score_text_say(name):
+    """Within their errors, and exactly what `score_answers` says of the window with the same seed."""
+    lm = DiffuAprielLM(name, max_length=24, mc_num=48, seed=3, batch_size=16, device="cpu")
+    story = "Mark has a red hat. Mark is happy."
+    window = fill_window(lm.tok_encode(story), 24, lm.eot_token_id)
+    assert len(window) == 24 and window[-2:] == 2 * [lm.eot_token_id]
+    (rolling,) = ask(lm.loglikelihood_rolling, (story,))
+    found = one_number(lm.denoiser, window, lm.tokenizer, 48)
+    assert -rolling == pytest.approx(found[2][0], rel=1e-5)
+    for (a, error_a), (b, error_b) in itertools.combinations(found, 2):
+        assert abs(a - b) < 4 * math.hypot(error_a, error_b)
+        assert math.hypot(error_a, error_b) < 0.3 * a
+
+
+def test_a_text_of_tales_that_is_longer_than_a_window_is_cut_and_an_empty_one_is_certain():
+    lm = adapter(Lookup(3, seed=2), Letters(), max_length=3)
+    lm.fills_windows = True
+    pairs = (((), (2, 0, 3)), ((3,), (1, 1)), ((1, 1), (Letters.eos_id,)))
+    truth = -sum(lm.denoiser.cost_over_all_orders(prompt, answer) for prompt, answer in pairs)
+    assert ask(lm.loglikelihood_rolling, ("cadbb",), ("",)) == pytest.approx([truth, 0.0], rel=1e-5)
 
 
 def test_the_command_hands_everything_on_to_the_harness_s_own(monkeypatch):

@@ -106,6 +106,8 @@ def test_windows_score_every_token_once_and_keep_what_context_fits():
         ([5, 6, 7, 8], [9]),
     ]
     assert list(rolling_windows([1], [], 4)) == []
+    assert list(rolling_windows([], [1, 2, 3], 3)) == [([], [1, 2, 3])]
+    assert list(rolling_windows([], [1, 2, 3, 4, 5, 6], 3)) == [([], [1, 2, 3]), ([3], [4, 5]), ([4, 5], [6])]
     for length in range(2, 12):
         cut = list(rolling_windows([0], range(1, 30), length))
         assert [token for _, answer in cut for token in answer] == list(range(1, 30))
@@ -122,9 +124,8 @@ def test_counts_out_of_range_are_refused(options, message):
         scores(even(V + 1), [(PROMPT, (1,))], **options)
 
 
-def test_a_mask_in_a_text_and_a_window_without_a_prompt_are_refused():
+def test_a_mask_in_a_text_and_a_window_of_one_token_are_refused():
     with pytest.raises(ValueError, match=r"pair 0 holds a \[MASK\]"):
         scores(even(V + 1), [(PROMPT, (1, MASK))])
-    for prompt, length in (([], 5), ([1], 1)):
-        with pytest.raises(ValueError, match="1 and 2 are needed"):
-            list(rolling_windows(prompt, [1, 2], length))
+    with pytest.raises(ValueError, match="length is 1; windows need 2 tokens or more"):
+        list(rolling_windows([1], [1, 2], 1))
