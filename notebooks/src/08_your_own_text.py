@@ -42,8 +42,8 @@
 # %% [markdown]
 # ## 1. Choose a text
 #
-# Between the quotes, write the path of a folder that contains `.txt` files (or `.jsonl`, or `.parquet`). For the
-# built-in text leave it empty, at least the first time.
+# Between the quotes, write the path of a folder that contains text files, or of a single file. For the built-in text
+# leave it empty, at least the first time.
 
 # %%
 FOLDER = ""  # for example "/home/me/my_poems"
@@ -97,24 +97,38 @@ def code_pages():
 
 
 # %% [markdown]
-# For a folder, the package's `read_documents` reads each file. If there are only a few documents, we cut them into
-# pieces at line ends, so that there is something to hold out.
+# For a folder, the package reads it as a corpus, in the same way as for training, and says what it read. If there are
+# only a few documents, we cut them into pieces, so that there is something to hold out: after lines, and after words if
+# there are few lines.
 
 # %%
-from diffuapriel.data.files import SUFFIXES, read_documents
+import re
+
+from diffuapriel.data.files import file_corpus
+
+
+def pieces(text, count=20):
+    """About `count` pieces of a text, cut after lines, or after words, or anywhere: whatever it has enough of."""
+    units = text.splitlines(keepends=True)
+    if len(units) < count:
+        units = re.findall(r"\s*\S+", text)
+    if len(units) < count:
+        units = list(text)
+    size = max(1, len(units) // count)
+    return ["".join(units[i : i + size]) for i in range(0, len(units), size)]
 
 
 def folder_texts(folder):
-    """{name: text} of every document in a folder; fewer than ten are cut into pieces."""
-    files = sorted(f for f in Path(folder).expanduser().rglob("*") if f.suffix.lower() in SUFFIXES)
-    texts = {
-        f"{file.stem}-{i}": text for file in files for i, text in enumerate(read_documents(file))
-    }
-    if len(texts) >= 10:
-        return texts
-    lines = [line for text in texts.values() for line in text.splitlines(keepends=True)]
-    size = max(1, len(lines) // 20)
-    return {f"piece-{i:05}": "".join(lines[i : i + size]) for i in range(0, len(lines), size)}
+    """{number and first words: text} of every document in a folder; fewer than ten are cut into pieces."""
+    corpus = file_corpus(Path(folder).expanduser(), tokenizer)
+    print(corpus.description)
+    documents = [*corpus.splits["train"], *corpus.splits["validation"]]
+    if len(documents) < 10:
+        documents = [piece for piece in pieces("\n".join(documents)) if piece.strip()]
+    if len(documents) < 10:
+        raise ValueError(f"{folder} has too little text: a few hundred words are needed")
+    words = [re.sub(r"\W+", "-", text.strip()[:24]) for text in documents]
+    return {f"{i:05}-{start}": text for i, (start, text) in enumerate(zip(words, documents))}
 
 
 texts = folder_texts(FOLDER) if FOLDER else code_pages()
@@ -199,6 +213,9 @@ def find_groups(texts, share=0.5):
 
 
 groups = find_groups(texts)
+if len(groups) < 3:  # too few to hold out two and train on the rest
+    print("almost all documents are related: whatever you hold out leaks. Each is now a group.")
+    groups = [[name] for name in texts]
 for names in groups[:8]:
     more = f" and {len(names) - 6} more" if len(names) > 6 else ""
     print(f"{len(names):3}  {', '.join(names[:6])}{more}")
@@ -464,10 +481,10 @@ def lines_of(name, first=20, budget=LENGTH - 4):
 def with_hole(lines):
     """The text before the last word of the middle line, that word, and the text after it."""
     middle = len(lines) // 2
-    front, _, word = lines[middle].rstrip("\n").rpartition(" ")
-    before = "".join(lines[:middle]) + front
+    front, _, word = lines[middle].rstrip().rpartition(" ")
+    before = "".join(lines[:middle]) + front + word[:-40]  # of a very long word only the end
     after = "\n" + "".join(lines[middle + 1 :])
-    return before[-2 * LENGTH :], word, after[: 2 * LENGTH]  # long lines are cut
+    return before[-2 * LENGTH :], word[-40:], after[: 2 * LENGTH]  # long lines are cut
 
 
 before, word, after = with_hole(lines_of(twin))
