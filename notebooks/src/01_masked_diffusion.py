@@ -602,8 +602,8 @@ trace = Player().record(sampler, model, canvas, tokenizer, model="my model")
 # ## What you built
 #
 # - **Corruption**: each token is hidden with probability *t*.
-# - **Loss**: −log p of the hidden tokens, times 1/*t*, over all tokens. It is an upper bound on the cost of a story,
-#   and it cannot be smaller than the entropy on average.
+# - **Loss**: −log p of the hidden tokens, times 1/*t*, over all tokens. But for the thousandth in alpha, its mean is an
+#   upper bound on the cost of a story, and over many stories it cannot be smaller than the entropy.
 # - **Sampler**: start with masks only, reveal a few at each step. Steps buy agreement.
 #
 # Nothing here depends on the model being a Mamba. Any network that looks in both directions would do. The other lessons
