@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 
 import diffuapriel
+from diffuapriel.checkpoint import bundled, inspect_checkpoint
 from diffuapriel.cli import build_parser
+from diffuapriel.model_card import write_card
+from diffuapriel.training.recipes import RECIPES
 
 ROOT = Path(diffuapriel.__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -155,6 +158,26 @@ def test_the_likelihoods_on_the_results_page_are_those_of_the_file() -> None:
     small = models["tales-diffuapriel-small"]["counts"]
     low, high = small["excess_nelbo_ci95"]
     assert f"{small['excess_nelbo']:.3f} nats/token ({low:.3f} to {high:.3f})" in text
+
+
+@pytest.mark.parametrize("model", bundled())
+def test_the_card_of_a_bundled_model_holds_the_figures_of_its_config_and_its_likelihood_is_that_of_the_file(model):
+    info = inspect_checkpoint(model)
+    file = ROOT / "assets" / "results" / "likelihood.json"
+    assert info.extra["evaluation"] == json.loads(file.read_text(encoding="utf-8"))["models"][model]["counts"]
+    card = (info.folder / "README.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^Made by\n\n    (.*)$", card, re.M)
+    build_parser().parse_args(command.partition("diffuapriel ")[2].split())
+    figures = {name: info.extra[name] for name in ("recipe", "evaluation", "samples", "ancestral")}
+    assert card == write_card(
+        name=model,
+        config=info.config,
+        parameters=info.config.parameters,
+        command=command,
+        limits=RECIPES[info.extra["recipe"]["recipe"]].limits,
+        picture="loss.png",
+        **figures,
+    )
 
 
 def test_the_api_page_is_made_from_the_docstrings() -> None:

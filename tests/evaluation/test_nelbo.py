@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffuapriel.checkpoint import inspect_checkpoint
+from diffuapriel.checkpoint import bundled, inspect_checkpoint
 from diffuapriel.config import SCHEDULES
 from diffuapriel.data.registry import open_corpus
 from diffuapriel.diffusion.schedule import get_schedule
@@ -270,10 +270,12 @@ def test_an_estimate_is_read_back_also_under_its_older_keys():
     older = {name: key for key, name in RENAMED.items()}
     assert NelboEstimate.from_dict({older.get(name, name): value for name, value in written.items()}) == estimate
 
+    del written["estimator"]
+    assert NelboEstimate.from_dict(written).estimator == "mdlm", "written when there was no other"
 
-def test_the_estimates_of_bundled_checkpoints_are_read():
-    """Their config.json was written with the older keys."""
-    estimate = NelboEstimate.from_dict(inspect_checkpoint("tales-diffuapriel").extra["evaluation"])
-    assert estimate.num_sequences == 1024 and estimate.num_mc_samples == 16
-    assert estimate.estimator == "mdlm", "they were measured before there was another"
+
+@pytest.mark.parametrize("name", bundled())
+def test_the_estimates_of_bundled_checkpoints_are_bounds_on_many_sequences(name):
+    estimate = NelboEstimate.from_dict(inspect_checkpoint(name).extra["evaluation"])
+    assert estimate.num_sequences == 1024 and estimate.num_mc_samples == 16 and estimate.estimator == "counts"
     assert estimate.excess_nelbo == pytest.approx(estimate.nats_per_token - estimate.entropy)
