@@ -83,8 +83,9 @@ def test_a_window_that_stories_do_not_fit_has_no_floor():
     corpus = TalesCorpus(TOKENIZER, 3)
     least = shortest_window(3, TOKENIZER)
     assert 100 < least < 128
-    with pytest.raises(ValueError, match=f"windows of {least} tokens or more, not 64"):
-        corpus.batch_with_entropy(0, **HOW | {"length": 64})
+    for length in (64, least - 1):
+        with pytest.raises(ValueError, match=f"windows of {least} tokens or more, not {length}"):
+            corpus.batch_with_entropy(0, **HOW | {"length": length})
     assert math.isfinite(corpus.batch_with_entropy(0, **HOW | {"length": least})[1].sum().item())
 
 

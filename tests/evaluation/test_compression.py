@@ -51,3 +51,4 @@ def test_the_verdict_respects_the_interval():
     assert xz.verdict((1.3, 1.4)) == "below xz"
     assert xz.verdict((1.4, 1.6)) == "level with xz"
     assert xz.verdict((1.6, 1.7)) == "above xz"
+    assert xz.verdict((1.4, 1.5)) == xz.verdict((1.5, 1.6)) == "level with xz", "an end that touches does not decide"

@@ -245,6 +245,13 @@ def test_threshold_reveals_all_that_is_sure_and_always_the_best():
     assert [frame.revealed for frame in frames] == [(), (0, 2), (3,), (1,)]
 
 
+@pytest.mark.parametrize(("threshold", "calls"), [(0.5, 1), (math.nextafter(0.5, 1), 3)])
+def test_a_confidence_of_exactly_the_threshold_is_enough(threshold, calls):
+    canvas = Canvas(torch.full((3,), 2), torch.zeros(3, dtype=torch.bool), 2)
+    frames = run(SamplerConfig("threshold", threshold=threshold, steps=1), known(*[[0.5, 0.5]] * 3), canvas)
+    assert len(frames) - 1 == calls
+
+
 @pytest.mark.parametrize("strategy", DETERMINISTIC)
 def test_at_temperature_zero_the_seed_plays_no_part(strategy):
     canvas = Canvas.masks(9, Letters())

@@ -89,6 +89,8 @@ def test_ahead_is_who_is_ahead_in_every_seed_window_by_window() -> None:
 def test_nothing_is_settled_by_one_seed_of_two_or_within_the_noise() -> None:
     assert differences([entry("a", EASY, HARD), entry("b", HARD, HARD)])[0]["verdict"] is None
     assert differences([entry("a", MIXED, MIXED), entry("b", HARD, HARD)])[0]["verdict"] is None
+    (pair,) = differences([entry("a", HARD, HARD), entry("b", HARD, HARD)])
+    assert pair["verdict"] is None and pair["seeds"][0]["ci95"] == [0, 0], "an end at zero does not decide"
 
 
 def test_the_paper_s_claims_stand_beside_what_was_found() -> None:
