@@ -9,13 +9,17 @@ only when a subcommand runs, so `--help` is instant.
 from __future__ import annotations
 
 import argparse
+import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from diffuapriel import __version__
 from diffuapriel.commands import bench, compare, evaluate, harness, params, race, sample, tokenize, train
+from diffuapriel.commands.terminal import printable
+from diffuapriel.options import check_utf8
 
 DESCRIPTION = """\
 Masked diffusion language models with Mamba backbones: train them, watch them write, measure them, race them.
@@ -32,6 +36,7 @@ examples:
   diffuapriel train --corpus tales:1 --minutes 3          train a small model of your own
   diffuapriel COMMAND --help                              describe a command, with examples"""
 
+MAX_MESSAGE = 2000  # characters
 COMMANDS = {
     "train": train,
     "sample": sample,
@@ -89,11 +94,33 @@ def build_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code (see the module's docstring)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a character that a pipe on Windows cannot hold is written as \\uXXXX
+            stream.reconfigure(errors="backslashreplace")
+    code = _run(sys.argv[1:] if argv is None else argv)
+    if argv is None:  # the program ends: from now on Ctrl-C ends it at once, without a traceback
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        sys.stdout.flush()
+    except OSError as error:  # a full disk, or `diffuapriel ... | head` closed the pipe: nothing more can be printed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            print(f"diffuapriel: error: {describe(error)}", file=sys.stderr)
+        return code or 1
+    return code
+
+
+def _run(words: Sequence[str]) -> int:
     parser = build_parser()
     try:
-        args = parser.parse_args(argv)
+        for word in words:
+            check_utf8("an argument", word)
+        args = parser.parse_args(words)
         if args.command is None:
             parser.error("a command is missing: " + ", ".join(COMMANDS))
+    except ValueError as error:
+        print(f"diffuapriel: error: {error}", file=sys.stderr)
+        return 2
     except SystemExit as finished:  # --help, --version, or an error that is already printed
         return int(finished.code or 0)
     try:
@@ -101,19 +128,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("diffuapriel: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `diffuapriel ... | head` closed the pipe: nothing more can be printed
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
         return 1
-    except Exception as error:
+    except SystemExit:  # of the harness
+        raise
+    except BaseException as error:  # also what is no Exception: a panic of a library in Rust
         if args.debug:
             raise
         print(f"diffuapriel: error: {describe(error)}", file=sys.stderr)
         return 1
 
 
-def describe(error: Exception) -> str:
+def describe(error: BaseException) -> str:
     """The error in one line. An unexpected one is given with its type and a pointer to --debug."""
-    text = " ".join(str(error).split())
+    text = printable(" ".join(str(error).split()))
+    text = text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 3] + "..."
     expected = (ValueError, TypeError, OSError, ImportError, MemoryError, RuntimeError, ArithmeticError)
     if text and isinstance(error, expected):
         return text

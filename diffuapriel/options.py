@@ -103,8 +103,7 @@ class Option:
         if not isinstance(value, str) or (self.choices and value not in self.choices):
             wrong = ValueError if self.choices or isinstance(value, str) else TypeError
             raise wrong(f"{self.name} is {shown(value)}; permitted: {self.permitted}")
-        if re.search("[\ud800-\udfff]", value):  # from a name on the command line: JSON could not hold it
-            raise ValueError(f"{self.name} is {shown(value)}, which is not UTF-8")
+        check_utf8(self.name, value)
         return value
 
 
@@ -147,6 +146,12 @@ def check_least(least: int = 1, **counts: int) -> None:
     for name, value in counts.items():
         if value < least:
             raise ValueError(f"{name} is {value}; it must be {least} or more")
+
+
+def check_utf8(name: str, text: str) -> None:
+    """ValueError for a text from the command line or a folder that is not UTF-8 (PEP 383): no JSON could hold it."""
+    if re.search("[\ud800-\udfff]", text):
+        raise ValueError(f"{name} is {shown(text)}, which is not UTF-8")
 
 
 def add_argument(parser: Any, declared: Option, **changes: Any) -> None:

@@ -133,7 +133,6 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_2(run: Run, argv: list[s
         (["sample", "--samples", "0"], "samples is 0; it must be 1 or more"),
         (["sample", "--temperature", "nan"], "temperature is nan; it must be a number from 0 to 100"),
         (["sample", "--trace", "story.png"], "the name must end in .json, .html, .gif"),
-        (["sample", "--trace", "nowhere/story.json"], "there is no folder nowhere"),
         (["sample", "--trace", "story.json", "--samples", "2"], "a trace records one text, not 2"),
         (["evaluate", "--samples", "-1"], "samples is -1; it must be a whole number, 0 or more"),
         (["race", "random:nano"], "write random:PRESET:ARCHITECTURE"),
@@ -168,6 +167,21 @@ def test_an_error_nobody_foresaw_is_named_and_debug_shows_where(run: Run, monkey
     for argv in (["params", "--debug"], ["--debug", "params"]):
         with pytest.raises(KeyError):
             cli.main(argv)
+
+
+class Panic(BaseException):
+    """What a library in Rust or torch's checkpoints raise is no Exception."""
+
+
+@pytest.mark.parametrize("error", [Panic("deep\n  inside"), ValueError("x\x1b[2J" + "y" * 100_000), RecursionError()])
+def test_whatever_is_raised_ends_in_one_line_that_a_terminal_can_show(run: Run, monkeypatch, error) -> None:
+    def break_down(args: object) -> int:
+        raise error
+
+    monkeypatch.setattr(cli.COMMANDS["params"], "run", break_down)
+    code, out, err = run("params")
+    assert (code, out) == (1, "") and err.startswith("diffuapriel: error: ")
+    assert err.count("\n") == 1 and len(err) < 2100 and "\x1b" not in err
 
 
 def test_an_interrupted_action_ends_with_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

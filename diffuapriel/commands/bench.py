@@ -47,6 +47,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffuapriel.commands.output import output_file, printed_unless_written
 from diffuapriel.config import PRESETS
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", choices=PRESETS, help="size of the models; by default nano, with --gpu 1.3b")
     parser.add_argument("--repeats", type=int, metavar="N", help="timed rounds; by default 7, with --gpu up to 15")
     parser.add_argument("--quick", action="store_true", help="fewer repeats, shorter lengths")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE as well")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write the figures to FILE as well")
     gpu = parser.add_argument_group("on a GPU")
     gpu.add_argument("--gpu", action="store_true", help="measure one NVIDIA GPU")
     gpu.add_argument("--lengths", type=_lengths, metavar="N,N,...", help="tokens per text")
@@ -70,7 +71,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     gpu.add_argument(
         "--from", dest="figures", type=Path, metavar="FILE", help="measure nothing: show the figures in FILE"
     )
-    gpu.add_argument("--chart", type=Path, action="append", metavar="FILE", help="draw a chart, .html (Plotly) or .png")
+    gpu.add_argument(
+        "--chart", type=output_file, action="append", metavar="FILE", help="draw a chart, .html (Plotly) or .png"
+    )
     gpu.add_argument("--docs", "--readme", action="store_true", help="write the GPU tables of docs/benchmarks.md")
 
 
@@ -79,6 +82,9 @@ def run(args: argparse.Namespace) -> int:
         for name in GPU_ONLY:
             if getattr(args, name):
                 raise ValueError(f"--{'from' if name == 'figures' else name} goes with --gpu")
+    for chart in args.chart or ():
+        if chart.suffix not in (".html", ".png"):
+            raise ValueError(f"--chart {chart}: the name must end in .html or .png")
     if args.figures and (args.parts or args.json or args.save):
         raise ValueError("--from shows figures and measures nothing: leave out parts, --json and --save")
     from diffuapriel.benchmark import run as bench
@@ -97,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         known = BenchReport.load(file) if args.gpu and file and file.exists() else None
         device = "cuda" if args.gpu else "cpu"
         say = partial(print, file=sys.stderr, flush=True)
-        report = bench.run_bench(plan, device, known, keep=lambda report: file and report.save(file), say=say)
+        report = bench.run_bench(plan, device, known, keep=partial(_keep, file), say=say)
     print(format_report(report))
     for chart in args.chart or ():
         from diffuapriel.benchmark.gpu.chart import write_chart
@@ -106,6 +112,12 @@ def run(args: argparse.Namespace) -> int:
     if args.docs:
         _write_docs(report, file)
     return 0
+
+
+def _keep(file: Path | None, report: BenchReport) -> None:
+    if file:
+        with printed_unless_written(report.to_dict()):
+            report.save(file)
 
 
 def _plan(args: argparse.Namespace) -> BenchPlan:

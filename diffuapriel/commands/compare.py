@@ -23,6 +23,7 @@ import dataclasses
 from pathlib import Path
 
 from diffuapriel.benchmark.learning.plan import FACTORS, SEEDS, StudyPlan
+from diffuapriel.commands.output import output_folder, printed_unless_written
 from diffuapriel.options import add_argument, options_of
 
 
@@ -41,11 +42,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", metavar="N", default=SEEDS, help="seeds; one run for each")
     parser.add_argument(
         "--out",
-        type=Path,
+        type=output_folder,
         metavar="PATH",
         help="path of the report, without suffix; default: runs/compare-...",
     )
-    parser.add_argument("--folder", type=Path, metavar="FOLDER", help="folder of the runs; default: runs/compare-...")
+    parser.add_argument(
+        "--folder", type=output_folder, metavar="FOLDER", help="folder of the runs; default: runs/compare-..."
+    )
 
 
 def plan_of(args: argparse.Namespace) -> StudyPlan:
@@ -59,11 +62,12 @@ def run(args: argparse.Namespace) -> int:
 
     plan = plan_of(args)
     name = slug(f"compare-{plan.study}-{plan.corpus}-{plan.preset}")
-    result = run_study(plan, args.folder or Path("runs") / name)
+    result = run_study(plan, Path(args.folder or f"runs/{name}"))
     if result is None:
         print("stopped before the end; run the same command again to continue")
         return 130
-    paths = write_report(result, args.out or Path("runs") / name)
+    with printed_unless_written(result):
+        paths = write_report(result, args.out or Path("runs") / name)
     print(text(result))
     print("written to " + ", ".join(map(str, paths)))
     return 0

@@ -16,10 +16,9 @@ examples:
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffuapriel.commands.output import output_file, write_figures
 from diffuapriel.commands.terminal import status
 from diffuapriel.options import add_argument, options_of
 from diffuapriel.sampling.config import SamplerConfig
@@ -45,7 +44,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         choices=("float32", "bfloat16"),
         help="dtype of the matrices; default: bfloat16 on cuda, else float32",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE as well")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write the figures to FILE as well")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -68,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     assert result is not None, "a race ends with its result"
     print(format_race(result))
     if args.json:
-        args.json.write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
+        write_figures(args.json, result.to_dict())
     return 0
 
 

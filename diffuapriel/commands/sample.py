@@ -19,11 +19,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffuapriel.commands.output import output_file
 from diffuapriel.commands.terminal import LiveCanvas, final_text
 from diffuapriel.config import DEFAULT_CHECKPOINT
 from diffuapriel.options import add_argument, check_least, options_of
@@ -32,7 +32,6 @@ from diffuapriel.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from diffuapriel.sampling.frames import StepFrame
-    from diffuapriel.tokenizer import Tokenizer
     from diffuapriel.trace.trace import Trace
 
 DEFAULT_LENGTH = 128  # tokens of a canvas when nothing is given
@@ -50,7 +49,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--length", type=int, metavar="N", help="total tokens; masks fill the end of the canvas")
     parser.add_argument("--samples", type=int, default=1, metavar="N", help="number of texts")
-    parser.add_argument("--trace", type=Path, metavar="FILE", help="record the steps to FILE: .json, .html or .gif")
+    parser.add_argument(
+        "--trace", type=output_file, metavar="FILE", help="record the steps to FILE: .json, .html or .gif"
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or mps")
     holes = parser.add_argument_group("which positions, and when")
     add_argument(holes, option["strategy"])
@@ -86,21 +87,32 @@ def run(args: argparse.Namespace) -> int:
     for row in range(args.samples):
         if row:
             print()
-        stream = sampler.stream(model, sampler.start(canvas, first_row=row))
-        frames = list(_shown(stream, tokenizer))
-        if args.trace:
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            names = {
-                "model": checkpoint_name(args.checkpoint),
-                "architecture": model.config.architecture,
-                "created": now,
-            }
-            save_trace(Trace.of(frames, canvas, tokenizer, config, **names), args.trace)
+        screen = LiveCanvas(tokenizer) if sys.stdout.isatty() else None
+        frames: list[StepFrame] = []
+        for frame in sampler.stream(model, sampler.start(canvas, first_row=row)):
+            frames.append(frame)
+            if screen:
+                screen.show(frame)
+        try:
+            if args.trace:
+                now = datetime.now(UTC).isoformat(timespec="seconds")
+                names = {
+                    "model": checkpoint_name(args.checkpoint),
+                    "architecture": model.config.architecture,
+                    "created": now,
+                }
+                save_trace(Trace.of(frames, canvas, tokenizer, config, **names), args.trace)
+        finally:  # neither text nor trace is lost if the other cannot be written
+            if screen:
+                screen.finish(frames[-1].ids)
+            else:
+                print(final_text(frames[-1].ids, tokenizer))
     return 0
 
 
 def save_trace(trace: Trace, path: Path) -> None:
     """Write `trace` in the format of the suffix: .json, .html or .gif."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".gif":
         from diffuapriel.trace.gif import write_gif
 
@@ -116,20 +128,3 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError(f"a trace records one text, not {args.samples}; leave out --samples or --trace")
     if args.trace and args.trace.suffix not in TRACE_KINDS:
         raise ValueError(f"--trace {args.trace}: the name must end in {', '.join(TRACE_KINDS)}")
-    if args.trace and not args.trace.parent.is_dir():
-        raise ValueError(f"--trace {args.trace}: there is no folder {args.trace.parent}")
-
-
-def _shown(stream: Iterator[StepFrame], tokenizer: Tokenizer) -> Iterator[StepFrame]:
-    """The frames, redrawn in place on a terminal; at the end, the final text."""
-    screen = LiveCanvas(tokenizer) if sys.stdout.isatty() else None
-    ids: tuple[int, ...] = ()
-    for frame in stream:
-        ids = frame.ids
-        if screen:
-            screen.show(frame)
-        yield frame
-    if screen:
-        screen.finish(ids)
-    else:
-        print(final_text(ids, tokenizer))

@@ -20,15 +20,17 @@ from __future__ import annotations
 
 import argparse
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
+from diffuapriel.commands.output import output_folder
 from diffuapriel.config import TOKENIZER_SIZES
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("spec", metavar="SPEC", help="the corpus to tokenize")
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="a new folder for the tokens")
+    parser.add_argument(
+        "--out", type=output_folder, required=True, metavar="FOLDER", help="a new folder for the tokens"
+    )
     parser.add_argument("--tokenizer", choices=TOKENIZER_SIZES, default="gpt2", help="name of the tokenizer")
     parser.add_argument("--tokens", type=int, metavar="N", help="stop at N training tokens and N/9 validation tokens")
     parser.add_argument("--threads", type=int, metavar="N", help="tokenizer threads; default: one per core")

@@ -28,6 +28,7 @@ import os
 import re
 from typing import Any
 
+from diffuapriel.commands.output import output_folder
 from diffuapriel.options import add_argument, options_of
 from diffuapriel.training.config import TrainConfig
 
@@ -44,10 +45,17 @@ def add(parser: argparse.ArgumentParser) -> None:
         "other options replace the recipe's",
     )
     parser.add_argument(
-        "--out", dest="folder", metavar="FOLDER", help="where to save; with --recipe, the checkpoint only"
+        "--out",
+        dest="folder",
+        type=output_folder,
+        metavar="FOLDER",
+        help="where to save; with --recipe, the checkpoint only",
     )
     parser.add_argument(
-        "--run-folder", metavar="FOLDER", help="with --recipe: where to save the log and the training state"
+        "--run-folder",
+        type=output_folder,
+        metavar="FOLDER",
+        help="with --recipe: where to save the log and the training state",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     declared = options_of(TrainConfig)

@@ -128,11 +128,14 @@ def load_state(
 
 
 def _write_own(path: Path, tensors: dict[str, Tensor], processes: SingleProcess) -> None:
-    from torch.distributed.checkpoint import HuggingFaceStorageWriter, save
+    from torch.distributed.checkpoint import CheckpointException, HuggingFaceStorageWriter, save
 
     writer = HuggingFaceStorageWriter(str(path), save_distributed=True)
-    with _quiet():
-        save(tensors, storage_writer=writer, no_dist=processes.world_size == 1)
+    try:
+        with _quiet():
+            save(tensors, storage_writer=writer, no_dist=processes.world_size == 1)
+    except CheckpointException as error:  # a BaseException around what happened: a full disk, or Ctrl-C
+        raise next(iter(error.failures.values()))[0] from None
 
 
 def _quiet() -> warnings.catch_warnings:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from diffuapriel.options import check_utf8
 from diffuapriel.training.checkpoint import TrainState
 from diffuapriel.training.config import TrainConfig
 from diffuapriel.training.distributed import SingleProcess
@@ -134,10 +135,11 @@ def stop_signals() -> Iterator[threading.Event]:
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Reserve `folder` for this process. Raises RuntimeError when another run writes there.
+    """Reserve `folder` for this process. Raises RuntimeError when another run writes there, ValueError for its name.
 
     The lock belongs to the operating system and ends with the process, so a killed run leaves none behind.
     """
+    check_utf8("the folder of the run", str(folder.resolve()))  # no safetensors file in it could be opened
     folder.mkdir(parents=True, exist_ok=True)
     if os.name == "nt":  # fcntl is not available
         yield

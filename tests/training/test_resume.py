@@ -238,3 +238,47 @@ def test_the_number_of_updates_is_the_time_left_over_the_measured_speed(options,
     state.step = 41  # two updates a second
     clock.plan(state)
     assert state.total_steps == 41 + int((600 * 0.97 - 70) * 2)
+
+
+@pytest.fixture
+def stopped(options, monkeypatch):
+    """The TrainConfig of a run that was stopped after 5 steps, and the bytes of its state."""
+    with monkeypatch.context() as patch:
+        stop_before(patch, 4, signal.SIGINT)
+        assert train(options(), progress=False).step == 5
+    return options(), state_of(options())
+
+
+def state_of(config) -> list[bytes]:
+    return [file.read_bytes() for file in sorted((Path(config.folder) / "state").iterdir())]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows limits no file sizes")
+def test_a_disk_that_is_full_in_a_save_is_an_os_error_and_the_state_before_is_kept(stopped):
+    import resource
+
+    config, before = stopped
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # Python ignores the signal, so that writing fails
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            train(config, progress=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert state_of(config) == before
+    assert train(config, progress=False).finished
+
+
+def test_ctrl_c_in_a_save_is_a_keyboard_interrupt_and_the_state_before_is_kept(stopped, monkeypatch):
+    from torch.distributed.checkpoint import HuggingFaceStorageWriter
+
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    config, before = stopped
+    with monkeypatch.context() as patch:
+        patch.setattr(HuggingFaceStorageWriter, "write_data", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, progress=False)
+    assert state_of(config) == before
+    assert train(config, progress=False).finished
