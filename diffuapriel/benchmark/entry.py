@@ -161,7 +161,8 @@ def scan_backend(config: ModelConfig, device: torch.device, dtype: torch.dtype) 
     """The backend of the scan in this model's Mamba blocks; 'none' without any."""
     if "mamba" not in config.layer_kinds:
         return "none"
-    return choose_backend("auto", torch.empty(0, device=device, dtype=dtype), config.headdim, config.d_state)
+    probe, packed = torch.empty(0, device=device, dtype=dtype), config.document_boundaries
+    return choose_backend("auto", probe, config.headdim, config.d_state, packed=packed)
 
 
 def check_counts(what: str, entries: Sequence[Entry], **counts: int) -> None:

@@ -51,6 +51,8 @@ class _Listener(TorchFunctionMode):
         if func is F.scaled_dot_product_attention:
             if self.calls == self.number:
                 q, k = args[0][0].float(), args[1][0].float()  # (heads, length, headdim)
-                self.map = torch.softmax(q @ k.transpose(1, 2) * q.shape[-1] ** -0.5, dim=-1)
+                scores = q @ k.transpose(1, 2) * q.shape[-1] ** -0.5
+                mask = (kwargs or {}).get("attn_mask")  # (1, 1, length, length), where documents are kept apart
+                self.map = torch.softmax(scores if mask is None else scores.where(mask[0], -torch.inf), dim=-1)
             self.calls += 1
         return func(*args, **(kwargs or {}))

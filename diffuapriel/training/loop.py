@@ -2,7 +2,7 @@
 
     ids          (rows of this rank, length) int64: a batch, which is a function of (seed, step)
     t            one noise level per row, stratified over all rows of the step
-    loss         MDLM's bound in nats/token, over all tokens, truncated at T_MIN (diffusion/objective.py)
+    loss         MDLM's bound in nats/token, over all tokens, truncated at both ends (diffusion/objective.py)
     ema          moving average of the weights: what is validated, sampled from and kept
     processes    the processes that share the run, one by default (distributed.py)
 

@@ -19,15 +19,19 @@ def test_every_row_is_a_distribution_over_all_positions(architecture):
         assert torch.allclose(found.sum(-1), torch.ones(2, LENGTH), atol=1e-5)
 
 
-def test_the_map_times_the_values_is_what_the_layer_hands_on():
-    model = small("diffutran")
+@pytest.mark.parametrize("document_boundaries", [False, True])
+def test_the_map_times_the_values_is_what_the_layer_hands_on(document_boundaries):
+    model = small("diffutran", document_boundaries=document_boundaries)
+    ids = text(model)
+    ids[4] = model.config.eos_id
     layer, mixer = 1, model.blocks[1].mixer
     seen = {}
     hooks = [
         mixer.in_proj.register_forward_hook(lambda _, inputs, output: seen.update(projected=output)),
         mixer.out_proj.register_forward_pre_hook(lambda _, inputs: seen.update(mixed=inputs[0])),
     ]
-    found = attention_map(model, text(model), 0.3, layer)
+    found = attention_map(model, ids, 0.3, layer)
+    assert bool((found[:, :5, 5:] == 0).all()) is document_boundaries
     for hook in hooks:
         hook.remove()
     values = seen["projected"].unflatten(-1, (3, -1, mixer.headdim))[0, :, 2].transpose(0, 1)
