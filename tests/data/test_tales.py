@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from diffuapriel.data.registry import open_corpus
-from diffuapriel.data.tales import TalesCorpus, shortest_window
+from diffuapriel.data.tales import TalesCorpus, fill_window, shortest_window
 from diffuapriel.tales import language as tales
 from diffuapriel.tokenizer import get_tokenizer
 from tests.tales.exhaustive import entropy_rate
@@ -87,6 +87,20 @@ def test_a_window_that_stories_do_not_fit_has_no_floor():
         with pytest.raises(ValueError, match=f"windows of {least} tokens or more, not {length}"):
             corpus.batch_with_entropy(0, **HOW | {"length": length})
     assert math.isfinite(corpus.batch_with_entropy(0, **HOW | {"length": least})[1].sum().item())
+
+
+@pytest.mark.parametrize(
+    ("ids", "length", "window"),
+    [
+        ([1, 2], 5, [1, 2, 9, 9, 9]),
+        ([1, 9], 3, [1, 9, 9]),
+        ([1, 2], 2, [1, 2, 9]),
+        ([1, 9], 1, [1, 9]),
+        ([], 2, [9, 9]),
+    ],
+)
+def test_stories_are_closed_and_fill_a_window_and_are_never_cut(ids, length, window):
+    assert fill_window(ids, length, eos_id=9) == window
 
 
 def test_a_window_that_no_story_fits_is_refused():

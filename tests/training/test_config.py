@@ -99,3 +99,13 @@ def test_a_run_from_before_these_options_differs_by_name():
         "edge_embedding": (False, True),
     }
     assert not TrainConfig(steps=1, tokenizer="gpt2-4k", edge_embedding=False).differences(saved)
+
+
+def test_document_boundaries_are_part_of_the_model_whoever_asks_for_them():
+    asked = TrainConfig(steps=1, document_boundaries=True)
+    assert asked.model_config.document_boundaries and not TrainConfig(steps=1).model_config.document_boundaries
+    for told in (
+        TrainConfig(steps=1, model=asked.model_config),
+        TrainConfig(steps=1, model=TrainConfig(steps=1).model_config, document_boundaries=True),
+    ):
+        assert told.document_boundaries and told.model_config == asked.model_config
