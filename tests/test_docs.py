@@ -160,6 +160,28 @@ def test_the_likelihoods_on_the_results_page_are_those_of_the_file() -> None:
     assert f"{small['excess_nelbo']:.3f} nats/token ({low:.3f} to {high:.3f})" in text
 
 
+def test_the_tables_of_edges_and_tokenizers_are_those_of_the_files() -> None:
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    for name in ("edges", "tokenizers"):
+        runs = json.loads((ROOT / "assets" / "results" / f"{name}.json").read_text(encoding="utf-8"))["runs"]
+        rows = []
+        for run in runs:
+            figures = [(1, run["excess_per_story"], run["excess_per_story_ci95"])]
+            for strategy, rate in (
+                ("low_confidence", "grammatical"),
+                ("low_confidence", "consistent"),
+                ("ancestral", "grammatical"),
+            ):
+                figures.append((100, run[strategy][rate], run[strategy][f"{rate}_ci95"]))
+            rows.append(" | ".join(f"{s * v:.1f} ({s * low:.1f} to {s * high:.1f})" for s, v, (low, high) in figures))
+        written = [
+            line for line in text.splitlines() if line.startswith("| Diffu") and any(row in line for row in rows)
+        ]
+        assert len(written) >= len(rows), name
+    quarter = {run["tokenizer"]: run["excess_per_story"] for run in runs if run["tokens"] == 344_064_000}
+    assert f"{quarter['tales-words'] - quarter['gpt2-4k']:.1f} nats per story behind" in text
+
+
 @pytest.mark.parametrize("model", bundled())
 def test_the_card_of_a_bundled_model_holds_the_figures_of_its_config_and_its_likelihood_is_that_of_the_file(model):
     info = inspect_checkpoint(model)
