@@ -261,8 +261,15 @@ def test_every_option_reaches_the_sampler(run: Run, checkpoint: str, tmp_path: P
         "top_k": 7,
         "top_p": 0.9,
         "repetition_penalty": 1.2,
+        "confidence": "drawn",
+        "alg_temp": 0.4,
         "threshold": 0.7,
+        "factor": 1.5,
         "remask_cap": 0.2,
+        "remask_rescale": 0.3,
+        "t_on": 0.6,
+        "t_off": 0.1,
+        "alpha_on": 0.8,
         "seed": 5,
     }
     options = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]

@@ -4,8 +4,8 @@ TEXT is the given text; in it, [MASK] is one masked token and [MASK:8] is eight.
 fill the rest of the canvas. On a terminal the text is redrawn at every step; in a pipe only the result is printed.
 
 A strategy selects the positions to fill at each step. low_confidence, entropy and margin fill the most certain
-positions first, random and ancestral fill random ones, threshold fills all that are certain enough, and first_hitting
-fills one at a time. remdm may return tokens to [MASK].
+positions first, random and ancestral fill random ones, threshold and factor fill all that are certain enough, and
+first_hitting fills one at a time. The four called remdm may return tokens to [MASK].
 
 examples:
   diffuapriel sample                                               a story from masks alone
@@ -57,9 +57,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_argument(holes, option["strategy"])
     add_argument(holes, option["steps"], default=128)
     add_argument(holes, option["block_length"], help=BLOCK_LENGTH_HELP)
-    add_argument(holes, option["block_start"])
-    add_argument(holes, option["threshold"])
-    add_argument(holes, option["remask_cap"])
+    for name in ("block_start", "confidence", "alg_temp", "threshold", "factor"):
+        add_argument(holes, option[name])
+    for name in ("remask_cap", "remask_rescale", "t_on", "t_off", "alpha_on"):
+        add_argument(holes, option[name])
     add_argument(holes, options_of(TrainConfig)["schedule"])
     tokens = parser.add_argument_group("which tokens")
     add_argument(tokens, option["temperature"])

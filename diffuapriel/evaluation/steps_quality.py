@@ -24,11 +24,10 @@ from diffuapriel.evaluation.interval import mean_interval, wilson_interval
 from diffuapriel.evaluation.tales import read_stories, split_stories, unigram_entropy
 from diffuapriel.options import check_least
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.config import SamplerConfig
+from diffuapriel.sampling.config import FREE_OF_STEPS, SamplerConfig
 from diffuapriel.sampling.sampler import DenoiserFunction, Sampler
 from diffuapriel.tokenizer import Tokenizer
 
-FREE_OF_STEPS = ("threshold", "first_hitting")  # choose their own number of calls: one point each
 MIN_SEQUENCES = 4  # for a meaningful interval
 
 
@@ -61,7 +60,10 @@ class QualityEvent:
 
 
 def plan(strategies: Sequence[str], steps: Sequence[int], length: int, **sampling: object) -> list[SamplerConfig]:
-    """The points to measure, cheap ones first. `sampling`: further fields of SamplerConfig, for every point."""
+    """The points to measure, cheap ones first; a strategy that ignores `steps` is one point.
+
+    sampling: further fields of SamplerConfig, for every point.
+    """
     counted = [s for s in strategies if s not in FREE_OF_STEPS]
     free = [s for s in strategies if s in FREE_OF_STEPS]
     pairs = [(strategy, n) for n in sorted(set(steps)) for strategy in counted]

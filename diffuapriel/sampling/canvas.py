@@ -32,7 +32,7 @@ class Canvas:
     Attributes:
         ids: (length,) int64, each in [0, mask_id]; length 1 to 65,536.
         fixed: (length,) bool; True where a token must never change. A [MASK] cannot be fixed. A token that is neither
-            [MASK] nor fixed counts as revealed earlier: only the `remdm` strategy may change it.
+            [MASK] nor fixed counts as revealed earlier: only ReMDM's strategies may change it.
         mask_id: id of [MASK], the last of the vocabulary.
 
     The canvas copies the tensors. Raises TypeError for a wrong type, ValueError for a wrong shape, dtype or value.

@@ -1,7 +1,7 @@
 """The options of a sampler, checked on construction. Imports no PyTorch.
 
-Two groups: which positions are filled, and when (`strategy`, `steps`, `block_length`, `threshold`, `remask_cap`); and
-how a token is drawn at a selected position (`temperature`, `top_k`, `top_p`, `repetition_penalty`).
+Two groups: which positions are filled, and when (`strategy` to `alpha_on`); and how a token is drawn at a selected
+position (`temperature`, `top_k`, `top_p`, `repetition_penalty`).
 """
 
 from __future__ import annotations
@@ -17,16 +17,25 @@ STRATEGIES = (
     "margin",
     "random",
     "threshold",
+    "factor",
     "remdm",
+    "remdm_rescale",
+    "remdm_conf",
+    "remdm_loop",
     "first_hitting",
 )
+REMDM = ("remdm", "remdm_rescale", "remdm_conf", "remdm_loop")  # may return tokens to [MASK]
+ON_SCHEDULE = ("ancestral", *REMDM)  # time is the schedule's, not the masked share
+FREE_OF_STEPS = ("threshold", "factor", "first_hitting")  # choose their own number of denoiser calls
+BY_CONFIDENCE = ("low_confidence", "threshold", "factor")  # compare what `confidence` says
 RENAMED_STRATEGIES = {"confidence": "low_confidence", "remask": "remdm"}  # older spellings, still accepted
 
 # The strategies that can fill one block after another. At once over the whole canvas, they write fragments far apart
 # that often leave gaps no text fits.
-BLOCKWISE = ("low_confidence", "entropy", "margin", "random", "threshold")
+BLOCKWISE = ("low_confidence", "entropy", "margin", "random", "threshold", "factor")
 DEFAULT_BLOCK_LENGTH = 16
 BLOCK_STARTS = ("prompt", "zero")
+CONFIDENCES = ("top", "drawn")
 BLOCK_LENGTH_HELP = "fill blocks of N tokens from left to right, 0: all at once; default: 16 for low_confidence, else 0"
 
 MAX_STEPS = 65_536
@@ -37,14 +46,22 @@ MAX_SEED = 2**63 - 1
 class SamplerConfig:
     """How a canvas is filled.
 
-    The strategies are described in strategies.py. `threshold` makes as many denoiser calls as it needs and
-    `first_hitting` exactly one per masked position; both ignore `steps`. Same seed, same options and same denoiser
+    The strategies are described in strategies.py. `threshold` and `factor` make as many denoiser calls as they need and
+    `first_hitting` exactly one per masked position; they ignore `steps`. Same seed, same options and same denoiser
     give the same trace.
 
     `block_length` is LLaDA's semi-autoregressive remasking (arXiv:2502.09992). A block is full before the next one
     begins, and no step crosses a border, so each block needs a step at least: with fewer steps than blocks there is
     one step per block. The first block begins at the end of the prompt, the leading fixed positions (`block_start`
     "prompt", as in LLaDA), or at position 0 ("zero").
+
+    `confidence` is what `low_confidence`, `threshold` and `factor` compare: the probability of the most probable token
+    ("top"), or of the token drawn there ("drawn"), as in generate.py of LLaDA and Fast-dLLM, which draw a token at
+    every masked position first. Both are the denoiser's, before temperature and filters. At temperature 0 they are the
+    same. Above it, "drawn" favors positions whose draw happened to be probable, which lowers the effective temperature.
+
+    `alg_temp` is Dream's (arXiv:2508.15487): above 0, `low_confidence`, `entropy` and `margin` draw the positions
+    without replacement, in proportion to exp(score / alg_temp), instead of taking the best.
 
     Raises ValueError for a value out of range and TypeError for a wrong type, naming the option, the value and what is
     permitted.
@@ -73,10 +90,27 @@ class SamplerConfig:
     repetition_penalty: float = option(
         1.0, least=0.1, most=10, help="above 1: tokens already on the canvas become less probable"
     )
-    threshold: float = option(0.9, least=0, most=1, help="threshold: reveal every position at least this confident")
-    remask_cap: float = option(
-        0.04, least=0, most=1, help="remdm: maximum probability per step of returning a token to [MASK]"
+    confidence: str = option(
+        "top",
+        choices=CONFIDENCES,
+        help="low_confidence, threshold, factor: compare the probability of the best token, or of the one drawn",
     )
+    alg_temp: float = option(
+        0.0, least=0, most=100, help="low_confidence, entropy, margin: above 0, draw positions by softmax(score / X)"
+    )
+    threshold: float = option(0.9, least=0, most=1, help="threshold: reveal every position at least this confident")
+    factor: float = option(
+        1.0, least=0, most=100, help="factor: reveal the n surest positions while (n + 1) (1 - confidence) is below X"
+    )
+    remask_cap: float = option(
+        0.04, least=0, most=1, help="remdm, remdm_loop: maximum probability per step of returning a token to [MASK]"
+    )
+    remask_rescale: float = option(
+        0.015, least=0, most=1, help="remdm_rescale: this share of the largest probability that the schedule permits"
+    )
+    t_on: float = option(0.55, least=0, most=1, help="remdm_loop: share of the steps left when the loop begins")
+    t_off: float = option(0.05, least=0, most=1, help="remdm_loop: share of the steps left when the loop ends")
+    alpha_on: float = option(0.9, least=0.001, most=0.999, help="remdm_loop: share of revealed tokens in the loop")
     seed: int = option(0, least=0, most=MAX_SEED, help="same seed, same text")
 
     def __post_init__(self) -> None:
@@ -86,15 +120,22 @@ class SamplerConfig:
                 f"block_length is {self.block_length}, but {self.strategy!r} selects positions regardless of blocks; "
                 f"permitted: None, or one of the strategies {', '.join(BLOCKWISE)}"
             )
+        if self.strategy == "remdm_loop" and self.t_off > self.t_on:
+            raise ValueError(f"t_off is {self.t_off}; it must be a number from 0 to {self.t_on}, which is t_on")
+
+    @property
+    def draws_first(self) -> bool:
+        """Whether a token is drawn at every masked position before the strategy selects positions."""
+        return self.confidence == "drawn" and self.strategy in BY_CONFIDENCE
 
     def max_calls(self, masked: int, length: int | None = None) -> int:
         """The maximum number of denoiser calls for `masked` positions: the end of a progress bar.
 
         length: of the canvas; by default `masked`. It matters with blocks only, as each takes a call.
         """
-        if self.strategy in ("ancestral", "remdm"):
+        if self.strategy in ON_SCHEDULE:
             return self.steps if masked else 0
-        if self.strategy in ("threshold", "first_hitting"):
+        if self.strategy in FREE_OF_STEPS:
             return masked
         blocks = -(-(length or masked) // self.block_length) if self.block_length else 1
         return min(max(self.steps, blocks), masked)

@@ -6,11 +6,14 @@ CUDA graph and replayed. No tensor of size batch x length x vocabulary is made: 
 tile by tile, and logits are computed for the selected positions only, HEAD_ROWS rows at a time.
 
 What the graph reads is planned on the host before the first denoiser call. Which token is revealed depends on the
-denoiser; how many are revealed at each step does not (except for `threshold`, which therefore stays on the eager path),
-so every noise level is known. For strategies that select positions at random, the positions are known too:
+denoiser; how many are revealed at each step does not (except for `threshold`, `factor` and `remdm_conf`, which
+therefore stay on the eager path), so every noise level is known. For strategies that select positions at random, the
+positions are known too:
 
-    FIXED_ORDER    ancestral, random, remdm, first_hitting    indices and uniform numbers of every step
-    SCORED         low_confidence, entropy, margin            the number of positions of every step
+    FIXED_ORDER    ancestral, random, first_hitting, remdm, remdm_rescale, remdm_loop
+                   indices and uniform numbers of every step
+    SCORED         low_confidence, entropy, margin
+                   the number of positions of every step
 
 The plan runs the sampler's own functions with the same noise and the same rounding. Symbols: S denoiser calls, B texts
 of L positions. An *index* is flat, b L + p for position p of text b; index B L, past the end, pads lists of indices.
@@ -47,14 +50,15 @@ from diffuapriel.sampling.strategies import (
     block_numbers,
     count_by_block,
     first_block,
+    gumbel,
     num_transfer_tokens,
 )
-from diffuapriel.sampling.tokens import Noise, centered, invalid_logits, pick, weights_
+from diffuapriel.sampling.tokens import Noise, centered, invalid_logits, pick, probability_of, weights_
 
 if TYPE_CHECKING:
     from diffuapriel.sampling.sampler import DenoiserFunction, Sampler
 
-FIXED_ORDER = ("ancestral", "random", "remdm", "first_hitting")
+FIXED_ORDER = ("ancestral", "random", "first_hitting", "remdm", "remdm_rescale", "remdm_loop")
 SCORED = ("low_confidence", "entropy", "margin")
 HEAD_ROWS = 256  # rows of logits at a time: 50 MB in float32, four times that while a token is drawn
 
@@ -90,8 +94,9 @@ def generate(
             every other token is fixed.
         first_row: noise stream of row 0, as in `Sampler.start`.
 
-    Finished rows leave the denoiser's batch. On a GPU, a `DeviceDenoiser` takes the fast path with every strategy but
-    `threshold`. Its CUDA graph is kept for the denoiser's next batch of the same size; `clear_cache` drops it.
+    Finished rows leave the denoiser's batch. On a GPU, a `DeviceDenoiser` takes the fast path with the strategies of
+    FIXED_ORDER and SCORED. Its CUDA graph is kept for the denoiser's next batch of the same size; `clear_cache` drops
+    it.
     """
     if isinstance(canvases, Tensor):
         if canvases.dim() != 2:
@@ -176,7 +181,7 @@ class GenerationPlan:
             indices (S, k) int64, the positions to reveal, and uniform (S, k) float64, to draw their tokens
             [FIXED_ORDER];
             remasked (S, r) int64, the indices that return to [MASK] before the call [FIXED_ORDER; r is 0 except for
-            `remdm`].
+            ReMDM].
         max_masked: the most [MASK]s at any call, all texts together.
         max_revealed: the most positions that one text reveals in a call.
 
@@ -271,8 +276,8 @@ def rounded(n: int) -> int:
 def _size(config: SamplerConfig, denoiser: DeviceDenoiser, state: State, plan: GenerationPlan) -> tuple[Any, ...]:
     """Equal for batches that one graph can serve: a graph holds addresses, shapes and options."""
     weight = denoiser.head.weight
-    how = (config.strategy, config.block_length, config.temperature, config.top_k)
-    options = (*how, config.top_p, config.repetition_penalty)
+    which = (config.strategy, config.block_length, config.draws_first, config.alg_temp > 0)
+    options = (*which, config.temperature, config.top_k, config.top_p, config.repetition_penalty)
     shapes = tuple((name, table.shape[1:]) for name, table in plan.tables.items())
     head = (state.device, weight.data_ptr(), weight.dtype)
     return (options, head, state.ids.shape, state.mask_id, shapes, plan.max_masked, plan.max_revealed)
@@ -314,8 +319,8 @@ class GenerationGraph:
             for name, target in self.inputs.items():
                 target.copy_(self.tables[name][call])
             if self.noise_buffer:
-                seed, first_row = self.config.seed, self.state.first_row
-                self.noise_buffer.send(Noise.draw(seed, first_row, self.batch, step, self.length).for_tokens)
+                noise = Noise.draw(self.config.seed, self.state.first_row, self.batch, step, self.length)
+                self.noise_buffer.send(self.numbers(noise))
             advance()
 
     def result(self) -> Tensor:
@@ -329,6 +334,10 @@ class GenerationGraph:
         """One denoiser call, and the tokens that it reveals."""
         raise NotImplementedError
 
+    def numbers(self, noise: Noise) -> Array:
+        """What the noise buffer is sent before a step."""
+        raise NotImplementedError
+
     def hidden(self, indices: Tensor) -> Tensor:
         """(k, d_model): the head's input at indices (k,)."""
         denoiser = self.denoiser()
@@ -338,11 +347,14 @@ class GenerationGraph:
 
     def draw(self, rows: Tensor, indices: Tensor, uniform: Tensor) -> Tensor:
         """(k,) tokens at indices (k,), from the head's inputs (k, d_model) and uniform numbers (k,)."""
+        return torch.cat([tokens for tokens, _ in self.parts(rows, indices, uniform)])
+
+    def parts(self, rows: Tensor, indices: Tensor, uniform: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """`draw`, HEAD_ROWS rows at a time, with the weights (HEAD_ROWS, mask_id) of their distributions."""
         present = None
         if self.config.repetition_penalty != 1:
             present = torch.zeros(self.batch, self.mask_id + 1, dtype=torch.bool, device=self.device)
             present.scatter_(1, self.ids, True)
-        tokens = []
         for row, index, u in zip(rows.split(HEAD_ROWS), indices.split(HEAD_ROWS), uniform.split(HEAD_ROWS)):
             x, top = centered(F.linear(row, self.weight), self.mask_id)  # (HEAD_ROWS, vocabulary)
             self.bad_rows += (~top.squeeze(1).isfinite() & (index < self.padding)).sum()
@@ -353,8 +365,7 @@ class GenerationGraph:
                 w = weights_(x.clone())
             else:
                 w = weights_(x)
-            tokens.append(pick(x, w, u, self.config, seen))
-        return torch.cat(tokens)
+            yield pick(x, w, u, self.config, seen), w
 
     def in_range(self, indices: Tensor) -> Tensor:
         """Indices that can be read: padding becomes the last position, and what is read there is never written."""
@@ -389,18 +400,42 @@ class ScoredGraph(GenerationGraph):
         self.max_masked, self.max_revealed = plan.max_masked, plan.max_revealed
         self.all_indices = torch.arange(self.padding, device=self.device)
         self.positions = torch.arange(self.length, device=self.device)
-        self.uniform = torch.zeros(self.batch, self.length, dtype=torch.float64, device=self.device)
-        if config.temperature > 0:
-            self.noise_buffer = HostBuffer(self.uniform)
+        rows = 2 if config.alg_temp else 1  # to draw tokens; to draw positions
+        self.noise = torch.zeros(rows, self.batch, self.length, dtype=torch.float64, device=self.device)
+        if config.temperature > 0 or config.alg_temp:
+            self.noise_buffer = HostBuffer(self.noise)
+
+    def numbers(self, noise: Noise) -> Array:
+        if not self.config.alg_temp:
+            return noise.for_tokens[None]
+        return np.stack([noise.for_tokens, self.config.alg_temp * gumbel(noise.for_positions)])
 
     def step(self) -> None:
         masked, slot, count = self.masked()
         rows = self.hidden(masked)
-        selected = self.select(masked, self.score(rows, count))
-        readable = self.in_range(selected)
-        rows = rows.index_select(0, slot.index_select(0, readable))
-        uniform = self.uniform.flatten().index_select(0, readable)
-        self.canvas.scatter_(0, selected, self.draw(rows, selected, uniform))
+        tokens = None
+        if self.config.draws_first:
+            tokens, scores = self.draw_all(rows, masked)
+        else:
+            scores = self.score(rows, count)
+        selected = self.select(masked, scores)
+        chosen = slot.index_select(0, self.in_range(selected))
+        if tokens is None:
+            tokens = self.draw(rows.index_select(0, chosen), selected, self.noise_at(selected, 0))
+        else:
+            tokens = tokens.index_select(0, chosen)
+        self.canvas.scatter_(0, selected, tokens)
+
+    def draw_all(self, rows: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
+        """The token drawn at every masked position, and its probability, (max_masked,) each."""
+        parts = [
+            (tokens, probability_of(tokens, w)) for tokens, w in self.parts(rows, masked, self.noise_at(masked, 0))
+        ]
+        return torch.cat([tokens for tokens, _ in parts]), torch.cat([probability for _, probability in parts])
+
+    def noise_at(self, indices: Tensor, row: int) -> Tensor:
+        """(k,) numbers at indices (k,): row 0 draws tokens, row 1 positions."""
+        return self.noise[row].flatten().index_select(0, self.in_range(indices))
 
     def masked(self) -> tuple[Tensor, Tensor, Tensor]:
         """The masked indices (max_masked,), padded; the slot of every index in that list; their count (1,)."""
@@ -419,14 +454,16 @@ class ScoredGraph(GenerationGraph):
         return scores.margin if self.config.strategy == "margin" else scores.probability
 
     def select(self, masked: Tensor, scores: Tensor) -> Tensor:
-        """(batch max_revealed,): the indices to reveal, padded, in the order of `strategies._best`."""
+        """(batch max_revealed,): the indices to reveal, padded, as in `strategies._by_score`."""
+        if self.config.alg_temp:
+            scores = scores.double() + self.noise_at(masked, 1)
         by_index = scores.new_full((self.padding + 1,), -torch.inf).scatter_(0, masked, scores)
         by_index = by_index[:-1].view(self.batch, self.length)
-        order = by_index.sort(dim=1, descending=True, stable=True).indices
         if self.config.block_length is not None:
             place = (self.positions - self.inputs["first_block"][:, None]).clamp(min=0)
             block = torch.where(self.ids == self.mask_id, place // self.config.block_length, self.length)
-            order = order.gather(1, block.gather(1, order).sort(dim=1, stable=True).indices)
+            by_index = by_index.masked_fill(block > block.amin(1, keepdim=True), -torch.inf)
+        order = by_index.sort(dim=1, descending=True, stable=True).indices
         order = order[:, : self.max_revealed]  # (batch, max_revealed)
         rank = torch.arange(self.max_revealed, device=self.device)
         wanted = rank < self.inputs["num_transfer_tokens"][:, None]

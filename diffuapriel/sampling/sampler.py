@@ -11,10 +11,10 @@ depend on the denoiser's architecture: `denoiser(ids, sigma, positions)` is any 
 
 The noise level passed to the denoiser. In training, a share 1 - alpha(t) of each sequence is masked, and the denoiser
 receives sigma = -log alpha(t). The sampler therefore passes the sigma whose masked share equals that of the whole
-canvas, given text counted as unmasked: sigma = -log(1 - share). On an all-mask canvas, `ancestral` and `remdm` pass
-exactly schedule.sigma(t) on a uniform grid from t = 1; with a prompt, the share is that of the free positions times
-the fraction of positions that are free. The strategies that fill by count pass the share that is actually masked, and
-`first_hitting` the one expected at the hitting time that the call decides.
+canvas, given text counted as unmasked: sigma = -log(1 - share). On an all-mask canvas, the strategies on the schedule
+pass exactly schedule.sigma(t) on a grid from t = 1 (uniform, except for `remdm_loop`); with a prompt, the share is that
+of the free positions times the fraction of positions that are free. The strategies that fill by count pass the share
+that is actually masked, and `first_hitting` the one expected at the hitting time that the call decides.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from torch import Tensor
 
 from diffuapriel.diffusion.schedule import Schedule
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.config import SamplerConfig
+from diffuapriel.sampling.config import ON_SCHEDULE, REMDM, SamplerConfig
 from diffuapriel.sampling.frames import StepFrame, frame_of
 from diffuapriel.sampling.state import Bools, Floats, State, masked_share
-from diffuapriel.sampling.strategies import ON_SCHEDULE, SELECTORS, StrategyInput, hitting_time
-from diffuapriel.sampling.tokens import Noise, sample_tokens, token_rank
+from diffuapriel.sampling.strategies import SELECTORS, StrategyInput, hitting_time
+from diffuapriel.sampling.tokens import Noise, draw_tokens, sample_tokens, token_rank
 
 # (ids (B, L) int64, sigma (B,) float32, positions (B, L) bool) -> logits (positions.sum(), mask_id + 1)
 DenoiserFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -56,8 +56,8 @@ class Sampler:
         self.config = config
         self.schedule = schedule
         self.mask_id = mask_id
-        grid = torch.linspace(1, 0, config.steps + 1, dtype=torch.float64)
-        self._alphas: list[float] = schedule.alpha(grid).tolist()
+        self._times = _grid(config, schedule)
+        self._alphas: list[float] = schedule.alpha(torch.from_numpy(self._times)).tolist()
         self._alphas[-1] = 1.0  # nothing is masked at t = 0, whatever the rounding: the last step reveals all
         if not 0 < self._alphas[0] < 1:
             raise ValueError(f"sampler: the schedule's alpha(1) is {self._alphas[0]}; it must lie between 0 and 1")
@@ -90,10 +90,10 @@ class Sampler:
         return state.replace(t=masked_share(state.ids, state.fixed, self.mask_id))
 
     def done(self, state: State) -> bool:
-        """True when no step is left. `remdm` may fill the canvas early and then return tokens to [MASK]."""
+        """True when no step is left. ReMDM may fill the canvas early and then return tokens to [MASK]."""
         if state.masked.any():
             return False
-        return self.config.strategy != "remdm" or state.step >= self.config.steps or bool(state.fixed.all())
+        return self.config.strategy not in REMDM or state.step >= self.config.steps or bool(state.fixed.all())
 
     def model_inputs(self, state: State) -> tuple[Tensor, Tensor, Tensor]:
         """The arguments of the next denoiser call: ids (B, L) int64, sigma (B,) float32, positions (B, L) bool.
@@ -122,11 +122,11 @@ class Sampler:
         """The uniform numbers of the next step of `state`: a function of seed, row and step alone."""
         return Noise.draw(self.config.seed, state.first_row, len(state.ids), state.step, state.ids.shape[1])
 
-    def strategy_input(self, state: State, logits: Tensor, u: Floats) -> StrategyInput:
+    def strategy_input(self, state: State, logits: Tensor, u: Floats, drawn: Tensor | None = None) -> StrategyInput:
         """The input of a strategy at the next step of `state`; u (B, L): uniform numbers that select positions."""
         left = self._steps_left(state)
         alphas = (self._alphas[-1 - left], self._alphas[-left])
-        return StrategyInput(state, state.masked, logits, u, self.config, left, alphas)
+        return StrategyInput(state, state.masked, logits, u, self.config, float(self._times[-left]), alphas, drawn)
 
     def step(self, state: State, logits: Tensor, noise: Noise) -> State:
         """One pure step.
@@ -140,13 +140,17 @@ class Sampler:
         """
         masked = state.masked
         self._check(state, masked, logits, noise)
-        selection = SELECTORS[self.config.strategy](self.strategy_input(state, logits, noise.for_positions))
+        drawn = probability = None
+        if self.config.draws_first:
+            drawn, probability = draw_tokens(logits, self.mask_id, *self._for_draw(state, masked, noise, logits.device))
+        strategy_input = self.strategy_input(state, logits, noise.for_positions, probability)
+        selection = SELECTORS[self.config.strategy](strategy_input)
         reveal = selection.reveal
         rows = torch.from_numpy(np.flatnonzero(reveal[masked])).to(logits.device)
         chosen = logits.index_select(0, rows)
-        uniform = torch.from_numpy(noise.for_tokens[reveal]).to(logits.device)
-        seen = self._seen(state, reveal, logits.device)
-        tokens, why = sample_tokens(chosen, self.mask_id, uniform, self.config, seen)
+        drawn = None if drawn is None else drawn.index_select(0, rows)
+        how = self._for_draw(state, reveal, noise, logits.device)
+        tokens, why = sample_tokens(chosen, self.mask_id, *how, drawn)
         rank = token_rank(chosen, self.mask_id, tokens)
         probability, entropy, top_ids, top_probs, rank = (a.cpu().numpy() for a in (*why, rank))
         # On the schedule, positions do not compete: each is revealed independently.
@@ -229,13 +233,17 @@ class Sampler:
         """Steps left, including the next one; also 1 for a canvas edited after its last step."""
         return max(1, self.config.steps - state.step)
 
-    def _seen(self, state: State, reveal: Bools, device: torch.device) -> Tensor | None:
-        """(revealed, mask_id) bool: the tokens already on the canvas of each position to reveal."""
+    def _for_draw(
+        self, state: State, at: Bools, noise: Noise, device: torch.device
+    ) -> tuple[Tensor, SamplerConfig, Tensor | None]:
+        """The arguments of `draw_tokens` at the positions `at` (B, L): uniform numbers, options, and tokens seen."""
+        uniform = torch.from_numpy(noise.for_tokens[at]).to(device)
         if self.config.repetition_penalty == 1:
-            return None
+            return uniform, self.config, None
         present = np.zeros((len(state.ids), self.mask_id + 1), dtype=bool)
         np.put_along_axis(present, state.ids, True, axis=1)
-        return torch.from_numpy(present[np.nonzero(reveal)[0], : self.mask_id]).to(device)
+        seen = torch.from_numpy(present[np.nonzero(at)[0], : self.mask_id]).to(device)
+        return uniform, self.config, seen
 
     def _check(self, state: State, masked: Bools, logits: Tensor, noise: Noise) -> None:
         expected = (int(masked.sum()), self.mask_id + 1)
@@ -248,3 +256,16 @@ class Sampler:
             raise ValueError(
                 f"sampler: noise is for shape {noise.for_positions.shape}; the state has {state.ids.shape}"
             )
+
+
+def _grid(config: SamplerConfig, schedule: Schedule) -> Floats:
+    """(steps + 1,) times from 1 to 0: uniform, but for `remdm_loop`, which stays at alpha_on from t_on to t_off."""
+    times = np.arange(config.steps, -1, -1) / config.steps
+    if config.strategy == "remdm_loop":
+        low, high = 0.0, 1.0  # bisection: alpha falls
+        for _ in range(60):
+            middle = (low + high) / 2
+            above = float(schedule.alpha(torch.tensor(middle, dtype=torch.float64))) > config.alpha_on
+            low, high = (middle, high) if above else (low, middle)
+        times = np.interp(times, [0, config.t_off, config.t_on, 1], [0, low, low, 1])
+    return times

@@ -28,7 +28,7 @@ class State:
         ids: (B, L) int64; fixed: (B, L) bool; mask_id: as on a canvas.
         device: where the denoiser is.
         first_row: the noise stream of row 0; step: steps made so far.
-        t: (B,) float64, from 1 to 0: the schedule's time for `ancestral` and `remdm`, else the masked share of the
+        t: (B,) float64, from 1 to 0: the schedule's time for `ancestral` and ReMDM, else the masked share of the
             free positions (for `first_hitting`, its expectation at the last hitting time).
         nfe: (B,) int64: number of denoiser calls that included the row.
         confidence, entropy: (B, L) float64: probability of the token at the step that revealed it, and entropy (nats)

@@ -1,4 +1,4 @@
-"""Which masked positions to reveal now: eight strategies with one signature.
+"""Which masked positions to reveal now: the strategies, with one signature.
 
 A strategy receives a `StrategyInput` and returns a `Selection`. It never draws tokens: those are drawn afterwards, at
 the selected positions only. Symbols:
@@ -8,36 +8,40 @@ the selected positions only. Symbols:
     a_t        alpha(t): the probability that a token is not masked at time t
     u          a uniform random number per position, drawn again at every step
 
-`ancestral` and `remdm` follow the noise schedule on a uniform grid of times. The other strategies fill by count, and
+`ancestral` and the four of ReMDM follow the noise schedule on a grid of times. The other strategies fill by count, and
 their time is the masked share of the free positions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from diffuapriel.sampling import tokens
 from diffuapriel.sampling.config import SamplerConfig
+from diffuapriel.sampling.frames import DECIMALS
 from diffuapriel.sampling.state import Bools, Floats, Ints, State
 
 
 @dataclass(frozen=True, eq=False)
 class StrategyInput:
-    """What a strategy sees: the state, its masked positions (B, L), the logits there (n, mask_id + 1), and u (B, L)."""
+    """What a strategy sees: the state, its masked positions (B, L), the logits there (n, mask_id + 1), and u (B, L).
+
+    drawn: (n,) the probabilities of the tokens drawn there, with `confidence` "drawn"; else None.
+    """
 
     state: State
     masked: Bools
     logits: Tensor
     u: Floats
     config: SamplerConfig
-    steps_left: int  # this one included
-    alphas: tuple[float, float]  # a_t and a_s of this step on the uniform grid; a_s is 1 at the last step
+    s: float  # on the grid of times
+    alphas: tuple[float, float]  # a_t and a_s of this step on the grid; a_s is 1 at the last step
+    drawn: Tensor | None = None
 
     def scores(self, score: Callable[[Tensor, int], Tensor]) -> Floats:
         """(B, L) a score from tokens.py at every masked position, -inf elsewhere."""
@@ -46,9 +50,16 @@ class StrategyInput:
         return scattered
 
     @property
-    def blocks(self) -> Ints:
-        """(B, L) the block number of each masked position (0 without `block_length`), L elsewhere."""
-        return np.where(self.masked, block_numbers(self.config, self.state.fixed), self.masked.shape[1])
+    def confidence(self) -> Floats:
+        """(B, L) the probability of the best token, or of the one drawn, at every masked position, -inf elsewhere."""
+        drawn = self.drawn
+        return self.scores(tokens.top_probability if drawn is None else lambda logits, mask_id: drawn)
+
+    @property
+    def candidates(self) -> Bools:
+        """(B, L) the masked positions of the first block that has any; without `block_length`, all of them."""
+        blocks = np.where(self.masked, block_numbers(self.config, self.state.fixed), self.masked.shape[1])
+        return self.masked & (blocks == blocks.min(1, keepdims=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,21 +89,61 @@ def ancestral(step: StrategyInput) -> Selection:
     """
     a_t, a_s = step.alphas
     probability = (a_s - a_t) / (1 - a_t)
-    return Selection(step.masked & (step.u < probability), step.u, t=_grid(step), threshold=probability)
+    return Selection(step.masked & (step.u < probability), step.u, t=_after(step), threshold=probability)
 
 
 def remdm(step: StrategyInput) -> Selection:
-    """ReMDM with a capped rate (Wang et al., arXiv:2503.00307): a revealed token may return to [MASK].
+    """ReMDM-cap (Wang et al., arXiv:2503.00307, section 4.1): a revealed token may return to [MASK].
 
-    sigma = min(remask_cap, (1 - a_s) / a_t). A revealed token returns to [MASK] with probability sigma, a masked
-    one is revealed with probability (a_s - (1 - sigma) a_t) / (1 - a_t): the marginals remain those of the forward
-    process. At the last step a_s = 1, so sigma is 0 and every mask is revealed.
+    sigma = min(remask_cap, sigma_max). A revealed token returns to [MASK] with probability sigma, a masked one is
+    revealed with probability (a_s - (1 - sigma) a_t) / (1 - a_t): the marginals remain those of the forward process
+    for every sigma up to sigma_max = (1 - a_s) / a_t. At the last step a_s = 1, so sigma is 0 and every mask is
+    revealed. The four variants are `_ddpm_caching_update` of the reference code, where `remask_cap` and
+    `remask_rescale` are eta.
+    """
+    return _remask(step, min(step.config.remask_cap, _sigma_max(step)))
+
+
+def remdm_rescale(step: StrategyInput) -> Selection:
+    """ReMDM-rescale: as `remdm`, but sigma = remask_rescale sigma_max."""
+    return _remask(step, step.config.remask_rescale * _sigma_max(step))
+
+
+def remdm_conf(step: StrategyInput) -> Selection:
+    """ReMDM-conf: the less probable a token was when it was drawn, the likelier it returns to [MASK].
+
+    sigma = sigma_max softmax(-confidence) over the row's revealed tokens, so at most one of them returns per step on
+    average. A token with unknown confidence counts as 0. Masked positions have sigma 0, as in the reference code: they
+    are revealed as in `ancestral`, and the masked share exceeds the schedule's by what returns. The confidence is the
+    denoiser's probability; the reference code's is the probability after top-p.
+    """
+    # Rounded as in a frame: a run that is restored from its trace continues exactly.
+    confidence = np.nan_to_num(step.state.confidence.round(DECIMALS))
+    weights = np.where(step.masked | step.state.fixed, 0.0, np.exp(-confidence))
+    sigma = _sigma_max(step) * weights / np.maximum(1e-12, weights.sum(1, keepdims=True))
+    return replace(ancestral(step), remask=step.u < sigma)
+
+
+def remdm_loop(step: StrategyInput) -> Selection:
+    """ReMDM-loop (section 4.2): `ancestral` until a share alpha_on is revealed, corrections, then `ancestral` again.
+
+    From t_on to t_off (shares of the steps left) time stands still, and sigma = min(remask_cap, sigma_max): as many
+    tokens return to [MASK] as are revealed. Before and after, sigma is 0. (The reference code caps at 0.02 here.)
     """
     a_t, a_s = step.alphas
-    sigma = min(step.config.remask_cap, (1 - a_s) / max(a_t, 1e-12))
+    return _remask(step, min(step.config.remask_cap, _sigma_max(step)) if a_s == a_t else 0.0)
+
+
+def _remask(step: StrategyInput, sigma: float) -> Selection:
+    a_t, a_s = step.alphas
     probability = (a_s - (1 - sigma) * a_t) / (1 - a_t)
     remask = ~step.masked & ~step.state.fixed & (step.u < sigma)
-    return Selection(step.masked & (step.u < probability), step.u, remask, _grid(step), probability)
+    return Selection(step.masked & (step.u < probability), step.u, remask, _after(step), probability)
+
+
+def _sigma_max(step: StrategyInput) -> float:
+    a_t, a_s = step.alphas
+    return min(1.0, (1 - a_s) / max(a_t, 1e-12))
 
 
 def first_hitting(step: StrategyInput) -> Selection:
@@ -116,10 +167,10 @@ def hitting_time(t: Floats, masked: Bools, u: Floats) -> Floats:
 def low_confidence(step: StrategyInput) -> Selection:
     """LLaDA's low-confidence remasking (Nie et al., arXiv:2502.09992; MaskGIT, arXiv:2202.04200).
 
-    Reveals the positions with the highest probability of the most probable token: masks / steps of them per step, the
-    remainder in the early steps. The others, of low confidence, stay masked.
+    Reveals the positions of highest confidence: masks / steps of them per step, the remainder in the early steps. The
+    others, of low confidence, stay masked. `SamplerConfig.confidence` says whose probability the confidence is.
     """
-    return _by_score(step, step.scores(tokens.top_probability))
+    return _by_score(step, step.confidence)
 
 
 def entropy(step: StrategyInput) -> Selection:
@@ -136,6 +187,7 @@ def random(step: StrategyInput) -> Selection:
     """As `low_confidence`, but random positions: LLaDA's random remasking (arXiv:2502.09992).
 
     With as many steps as masks this is any-order autoregression in a random order, exact for an exact denoiser.
+    `alg_temp` changes nothing: it keeps the order of random numbers.
     """
     return _by_score(step, np.where(step.masked, step.u, -np.inf))
 
@@ -146,18 +198,41 @@ def threshold(step: StrategyInput) -> Selection:
     Ignores `steps`: makes as many calls as it needs, at most one per mask. With blocks, fills the first one that has
     masks.
     """
-    scores, least = step.scores(tokens.top_probability), step.config.threshold
-    blocks = step.blocks
-    first = step.masked & (blocks == blocks.min(1, keepdims=True))
-    best = _best(scores, step.masked.sum(1) > 0, blocks)
-    return Selection(first & (scores >= least) | best, scores, threshold=least, candidates=first)
+    scores, least, candidates = step.confidence, step.config.threshold, step.candidates
+    best = _best(np.where(candidates, scores, -np.inf), candidates.any(1))
+    return Selection(candidates & (scores >= least) | best, scores, threshold=least, candidates=candidates)
+
+
+def factor(step: StrategyInput) -> Selection:
+    """Fast-dLLM's factor-based parallel decoding: as `threshold`, but the threshold rises with the number revealed.
+
+    Reveals the n most confident positions, for the largest n with (n + 1) (1 - c_n) < factor, where c_n is the n-th
+    highest confidence; at least one. (The reference code also reveals the last mask of a block if only this one fails.)
+    """
+    candidates = step.candidates
+    scores = np.where(candidates, step.confidence, -np.inf)
+    ranked = -np.sort(-scores, axis=1)  # (n + 1) (1 - c_n) grows with n
+    fits = np.arange(2, ranked.shape[1] + 2) * (1 - ranked) < step.config.factor
+    count = np.maximum(fits.sum(1), candidates.any(1))
+    return Selection(_best(scores, count), scores, candidates=candidates)
 
 
 SELECTORS: dict[str, Callable[[StrategyInput], Selection]] = {
     select.__name__: select
-    for select in (ancestral, low_confidence, entropy, margin, random, threshold, remdm, first_hitting)
+    for select in (
+        *(ancestral, remdm, remdm_rescale, remdm_conf, remdm_loop, first_hitting),
+        *(low_confidence, entropy, margin, random, threshold, factor),
+    )
 }
-ON_SCHEDULE = ("ancestral", "remdm")  # time is the schedule's, not the masked share
+
+
+def gumbel(u: Floats) -> Floats:
+    """Standard Gumbel numbers from uniform ones in [0, 1), all finite.
+
+    The k largest of score / T + gumbel are k draws without replacement from softmax(score / T) (Kool et al.,
+    arXiv:1903.06059).
+    """
+    return -np.log(-np.log(np.maximum(u, 2.0**-53)))
 
 
 def block_numbers(config: SamplerConfig, fixed: Bools) -> Ints:
@@ -207,7 +282,7 @@ def _block_ends(free: Ints, steps: int) -> Ints:
 
 
 def _by_score(step: StrategyInput, scores: Floats) -> Selection:
-    """The step's number of positions of the first block that has masks, best scores first."""
+    """The step's number of positions of the first block that has masks, best scores first, or drawn by `alg_temp`."""
     numbers = block_numbers(step.config, step.state.fixed)
     counts = num_transfer_tokens(
         count_by_block(step.masked, numbers),
@@ -215,21 +290,19 @@ def _by_score(step: StrategyInput, scores: Floats) -> Selection:
         step.state.step,
         step.config.steps,
     )
-    blocks = step.blocks
-    candidates = step.masked & (blocks == blocks.min(1, keepdims=True))
-    return Selection(_best(scores, counts, blocks), scores, candidates=candidates)
+    candidates = step.candidates
+    alg_temp = step.config.alg_temp
+    ranking = scores + alg_temp * gumbel(step.u) if alg_temp else scores
+    return Selection(_best(np.where(candidates, ranking, -np.inf), counts), scores, candidates=candidates)
 
 
-def _grid(step: StrategyInput) -> Floats:
-    return np.full_like(step.state.t, (step.steps_left - 1) / step.config.steps)
+def _after(step: StrategyInput) -> Floats:
+    return np.full_like(step.state.t, step.s)
 
 
-def _best(scores: Floats, count: NDArray[Any], blocks: Ints | None = None) -> Bools:
-    """(B, L): in each row, `count` positions: earliest block first, then highest score, then leftmost."""
+def _best(scores: Floats, count: Any) -> Bools:
+    """(B, L): in each row, `count` positions: highest score first, then leftmost."""
     order = np.argsort(-scores, axis=1, kind="stable")
-    if blocks is not None:
-        by_block = np.argsort(np.take_along_axis(blocks, order, 1), axis=1, kind="stable")
-        order = np.take_along_axis(order, by_block, 1)
     selected = np.zeros(scores.shape, dtype=bool)
     np.put_along_axis(selected, order, np.arange(scores.shape[1]) < count[:, None], axis=1)
     return selected

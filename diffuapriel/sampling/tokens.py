@@ -135,8 +135,28 @@ def _entropy_(x: Tensor, w: Tensor, total: Tensor) -> Tensor:
     return total.log() - x.clamp_(min=-1000).mul_(w).sum(-1) / total
 
 
-def sample_tokens(
+def draw_tokens(
     logits: Tensor, mask_id: int, uniform: Tensor, config: SamplerConfig, seen: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Tokens (n,) and their probability (n,); arguments as in `sample_tokens`."""
+    x = relative(logits, mask_id)
+    w = weights_(x.clone())
+    drawn = pick(x, w, uniform, config, seen)
+    return drawn, probability_of(drawn, w)
+
+
+def probability_of(drawn: Tensor, w: Tensor) -> Tensor:
+    """(n,) the share of each row's token in the weights (n, V)."""
+    return w.gather(-1, drawn[:, None]).squeeze(-1) / w.sum(-1)
+
+
+def sample_tokens(
+    logits: Tensor,
+    mask_id: int,
+    uniform: Tensor,
+    config: SamplerConfig,
+    seen: Tensor | None = None,
+    drawn: Tensor | None = None,
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
     """One token per row, with its statistics.
 
@@ -147,6 +167,7 @@ def sample_tokens(
         logits: (n, mask_id + 1).
         uniform: (n,) float64 in [0, 1).
         seen: (n, mask_id) bool, the tokens that the repetition penalty applies to, or None for none.
+        drawn: (n,) the tokens, if they have been drawn before.
 
     Returns tokens (n,) int64 and statistics of the denoiser's distribution before temperature and filters: the
     tokens' probability (n,), the entropy (n,), ids (n, 5) and probabilities (n, 5) of the most probable tokens, best
@@ -155,10 +176,9 @@ def sample_tokens(
     x = relative(logits, mask_id)
     w = weights_(x.clone())
     total = w.sum(-1)
-    tokens = pick(x, w, uniform, config, seen)
+    tokens = pick(x, w, uniform, config, seen) if drawn is None else drawn
     top, ids = w.topk(min(TOP_TOKENS, mask_id), dim=-1)
-    probability = w.gather(-1, tokens[:, None]).squeeze(-1) / total
-    return tokens, (probability, _entropy_(x, w, total), ids, top / total[:, None])
+    return tokens, (probability_of(tokens, w), _entropy_(x, w, total), ids, top / total[:, None])
 
 
 def token_rank(logits: Tensor, mask_id: int, tokens: Tensor) -> Tensor:

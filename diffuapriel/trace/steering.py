@@ -26,11 +26,10 @@ import torch
 from numpy.typing import NDArray
 
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.config import SamplerConfig
+from diffuapriel.sampling.config import ON_SCHEDULE, SamplerConfig
 from diffuapriel.sampling.frames import StepFrame, frame_of
 from diffuapriel.sampling.sampler import Sampler
 from diffuapriel.sampling.state import State, masked_share
-from diffuapriel.sampling.strategies import ON_SCHEDULE
 from diffuapriel.trace.trace import Trace
 
 if TYPE_CHECKING:

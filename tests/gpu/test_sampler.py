@@ -29,6 +29,7 @@ OPTIONS = (
     {"temperature": 0.0},
     {"temperature": 0.8, "top_p": 0.9},
     {"top_k": 20, "repetition_penalty": 1.2},
+    {"confidence": "drawn", "alg_temp": 0.3},
 )
 
 

@@ -7,6 +7,19 @@ import itertools
 import torch
 from torch import Tensor
 
+from diffuapriel.sampling.config import STRATEGIES
+
+# Every strategy, and the options that change how one of them selects positions.
+VARIANTS = [
+    *((strategy, {}) for strategy in STRATEGIES),
+    *((strategy, {"confidence": "drawn", "threshold": 0.3}) for strategy in ("low_confidence", "threshold", "factor")),
+    *((strategy, {"alg_temp": 0.3}) for strategy in ("low_confidence", "entropy", "margin")),
+    ("low_confidence", {"confidence": "drawn", "alg_temp": 0.3}),
+    ("remdm", {"remask_cap": 0.9}),
+    ("remdm_rescale", {"remask_rescale": 0.9}),
+    ("remdm_loop", {"remask_cap": 0.9, "t_on": 0.8, "alpha_on": 0.5}),
+]
+
 
 class Letters:
     """A tokenizer of single letters: 'a' is 0, 'b' is 1, ...; then <|endoftext|>, then [MASK]."""

@@ -5,16 +5,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffuapriel.sampling.config import MAX_SEED, MAX_STEPS, STRATEGIES, SamplerConfig
-from diffuapriel.sampling.strategies import ON_SCHEDULE, SELECTORS
+from diffuapriel.sampling.config import MAX_SEED, MAX_STEPS, ON_SCHEDULE, STRATEGIES, SamplerConfig
+from diffuapriel.sampling.strategies import SELECTORS
 
 WHOLE = {"steps": (1, MAX_STEPS), "block_length": (1, MAX_STEPS), "seed": (0, MAX_SEED), "top_k": (1, None)}
 NUMBERS = {
     "temperature": (0, 100),
     "top_p": (0, 1),
     "repetition_penalty": (0.1, 10),
+    "alg_temp": (0, 100),
     "threshold": (0, 1),
+    "factor": (0, 100),
     "remask_cap": (0, 1),
+    "remask_rescale": (0, 1),
+    "t_on": (0, 1),
+    "t_off": (0, 1),
+    "alpha_on": (0.001, 0.999),
 }
 
 
@@ -67,6 +73,11 @@ def test_the_old_name_of_a_strategy_is_accepted(old, new):
     assert SamplerConfig("confidence", block_length=4).block_length == 4
 
 
+def test_a_loop_that_ends_before_it_begins_is_refused():
+    with pytest.raises(ValueError, match=r"t_off is 0\.6; it must be a number from 0 to 0\.5, which is t_on"):
+        SamplerConfig("remdm_loop", t_on=0.5, t_off=0.6)
+
+
 def test_numpy_values_become_plain_ones():
     config = SamplerConfig(steps=np.int64(4), temperature=np.float32(0.5))
     assert type(config.steps) is int and type(config.temperature) is float
@@ -83,5 +94,7 @@ def test_the_bound_on_denoiser_calls():
     assert SamplerConfig("low_confidence", steps=8).max_calls(3) == 3
     assert SamplerConfig("ancestral", steps=8).max_calls(3) == 8
     assert SamplerConfig("threshold", steps=8).max_calls(100) == 100
+    assert SamplerConfig("factor", steps=8).max_calls(100) == 100
     assert SamplerConfig("first_hitting", steps=8).max_calls(100) == 100
+    assert all(SamplerConfig(s, steps=8).max_calls(3) == 8 for s in ON_SCHEDULE)
     assert all(SamplerConfig(s).max_calls(0) == 0 for s in STRATEGIES)

@@ -63,28 +63,34 @@ def test_at_temperature_zero_the_text_is_that_of_the_plain_path(strategy, rows, 
         {"repetition_penalty": 1.5},
         {"repetition_penalty": 2.0, "temperature": 0.0},
         {"repetition_penalty": 0.7, "top_k": 5, "top_p": 0.9},
+        {"confidence": "drawn"},
+        {"confidence": "drawn", "temperature": 1.7, "top_p": 0.9, "repetition_penalty": 1.5},
+        {"alg_temp": 0.3},
+        {"alg_temp": 0.3, "temperature": 0.0},
+        {"alg_temp": 0.3, "confidence": "drawn"},
     ],
     ids=str,
 )
 @pytest.mark.parametrize("strategy", FAST)
 def test_drawn_text_is_that_of_the_plain_path(strategy, options):
     denoiser, ids = ExactHead(M + 1, 19), holes(5, 19, M)
-    s = of(strategy, steps=6, seed=11, remask_cap=0.3, **options)
+    s = of(strategy, steps=6, seed=11, remask_cap=0.3, remask_rescale=0.5, **options)
     assert torch.equal(fast(s, denoiser, ids, first_row=7), generate(s, denoiser, ids, first_row=7))
 
 
 @pytest.mark.parametrize("block_start", BLOCK_STARTS)
 @pytest.mark.parametrize("block_length", [1, 5, 40])
+@pytest.mark.parametrize("options", [{}, {"confidence": "drawn"}, {"alg_temp": 0.2}], ids=str)
 @pytest.mark.parametrize("strategy", ["random", *SCORED])
-def test_blocks_are_filled_in_the_order_of_the_plain_path(strategy, block_length, block_start):
+def test_blocks_are_filled_in_the_order_of_the_plain_path(strategy, options, block_length, block_start):
     denoiser, ids = ExactHead(M + 1, 19), holes(5, 19, M)
     ids[1:, 0], ids[2:, 1:3] = 2, 3  # prompts of several lengths
-    s = of(strategy, steps=6, seed=11, block_length=block_length, block_start=block_start)
+    s = of(strategy, steps=6, seed=11, block_length=block_length, block_start=block_start, **options)
     assert torch.equal(fast(s, denoiser, ids), generate(s, denoiser, ids))
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "quadratic"])
-@pytest.mark.parametrize("strategy", ["ancestral", "remdm"])
+@pytest.mark.parametrize("strategy", ["ancestral", "remdm", "remdm_loop"])
 def test_on_every_schedule(strategy, schedule):
     denoiser, ids = ExactHead(M + 1, 21), holes(4, 21, M)
     s = of(strategy, schedule, steps=9, remask_cap=0.5)
@@ -130,8 +136,8 @@ def test_equals_are_revealed_from_the_left():
 def test_rows_are_drawn_a_part_at_a_time(monkeypatch):
     monkeypatch.setattr(f"{MODULE}.HEAD_ROWS", 3)
     denoiser, ids = ExactHead(M + 1, 10), holes(4, 10, M)
-    for strategy in ("ancestral", "margin"):
-        s = of(strategy, steps=2, repetition_penalty=1.3)
+    for strategy in ("ancestral", "margin", "low_confidence"):
+        s = of(strategy, steps=2, repetition_penalty=1.3, confidence="drawn")
         assert torch.equal(fast(s, denoiser, ids), generate(s, denoiser, ids))
 
 
@@ -182,19 +188,23 @@ WAITING = {"index by a mask"} | {
 }
 
 
+@pytest.mark.parametrize("options", [{}, {"confidence": "drawn", "alg_temp": 0.5}], ids=str)
 @pytest.mark.parametrize("strategy", FAST)
-def test_no_operation_of_a_step_waits_and_none_makes_a_tensor_of_batch_by_length_by_vocabulary(strategy, monkeypatch):
+def test_no_operation_of_a_step_waits_and_none_makes_a_tensor_of_batch_by_length_by_vocabulary(
+    strategy, options, monkeypatch
+):
     def scores(rows, weight, tokens, count):
         marks = rows[:, 0].float()
         return head_scores.Scores(marks, marks, marks, marks.long())
 
     # In the place of the kernel, which torch cannot see into.
     monkeypatch.setattr(head_scores, "head_scores", scores)
+    monkeypatch.setattr(f"{MODULE}.HEAD_ROWS", 32)
     rows, length, tokens = 4, 64, 1000
     denoiser = ExactHead(tokens + 1, length, d_model=4)
     denoiser.hidden = lambda ids, sigma: ids[..., None].expand(-1, -1, 4) / 1000
     s = Sampler(
-        SamplerConfig(strategy, steps=16, top_k=5, top_p=0.9, repetition_penalty=1.2),
+        SamplerConfig(strategy, steps=16, top_k=5, top_p=0.9, repetition_penalty=1.2, **options),
         get_schedule("log-linear"),
         tokens,
     )
@@ -223,7 +233,8 @@ def test_why_the_plain_path_is_taken_is_one_line():
     assert "after each step" in unsupported_reason(SamplerConfig("threshold"), denoiser, cuda)
     assert "bare function" in unsupported_reason(config, lambda ids, sigma, positions: None, cuda)
     for strategy in STRATEGIES:
-        assert (unsupported_reason(SamplerConfig(strategy), denoiser, cuda) is None) == (strategy != "threshold")
+        assert (unsupported_reason(SamplerConfig(strategy), denoiser, cuda) is None) == (strategy in FAST)
+    assert set(STRATEGIES) - set(FAST) == {"threshold", "factor", "remdm_conf"}
 
 
 @pytest.mark.parametrize("strategy", FAST)
@@ -257,12 +268,15 @@ def test_what_was_recorded_serves_the_next_batch_of_its_size(monkeypatch):
         (of("low_confidence", steps=4, top_k=2), ids, 2),  # another option is another step
         (of("low_confidence", steps=4, top_k=2), ids[:1], 3),
         (of("low_confidence", steps=2, top_k=2), ids[:1], 4),
+        (of("low_confidence", steps=2, confidence="drawn"), ids[:1], 5),
+        (of("low_confidence", steps=2, confidence="drawn", alg_temp=0.5), ids[:1], 6),
+        (of("low_confidence", steps=2, confidence="drawn", alg_temp=0.1), ids[:1], 6),  # the host scales the numbers
     ):
         assert torch.equal(fast(s, denoiser, batch), generate(s, denoiser, batch))
         assert len(made) == expected
     clear_cache(denoiser)
     fast(s, denoiser, batch)
-    assert len(made) == 5
+    assert len(made) == 7
 
 
 new = ScoredGraph.__init__

@@ -15,7 +15,7 @@ from diffuapriel.sampling.config import STRATEGIES, SamplerConfig
 from diffuapriel.sampling.generate import generate
 from diffuapriel.sampling.sampler import Sampler
 from diffuapriel.sampling.tokens import Noise
-from tests.sampling.models import Letters, Recorded, contextual, fixed_logits, untimed
+from tests.sampling.models import VARIANTS, Letters, Recorded, contextual, fixed_logits, untimed
 
 LETTERS = Letters()
 M = LETTERS.mask_id
@@ -27,16 +27,16 @@ def sampler(strategy: str = "low_confidence", **options) -> Sampler:
     return Sampler(SamplerConfig(strategy, **options), SCHEDULE, M)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_same_seed_same_trace(strategy):
+@pytest.mark.parametrize(("strategy", "options"), VARIANTS, ids=str)
+def test_same_seed_same_trace(strategy, options):
     canvas = Canvas.from_text("a[MASK:7]b", LETTERS)
-    runs = [untimed(sampler(strategy, steps=4, seed=9).stream(contextual(9, V), canvas)) for _ in range(2)]
+    runs = [untimed(sampler(strategy, steps=4, seed=9, **options).stream(contextual(9, V), canvas)) for _ in range(2)]
     assert runs[0] == runs[1]
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_step_is_pure(strategy):
-    s = sampler(strategy, steps=3, repetition_penalty=1.2, remask_cap=0.9)
+@pytest.mark.parametrize(("strategy", "options"), VARIANTS, ids=str)
+def test_a_step_is_pure(strategy, options):
+    s = sampler(strategy, steps=3, repetition_penalty=1.2, **options)
     state = s.advance(fixed_logits(9, V), s.start([Canvas.from_text("a[MASK:7]b", LETTERS)] * 2))
     ids, _, positions = s.model_inputs(state)
     logits = fixed_logits(9, V).logits_of(ids)[positions]
@@ -66,10 +66,10 @@ def test_a_denoiser_that_writes_to_its_inputs_changes_nothing():
     assert canvas.masked.all()
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_sample_does_not_depend_on_its_batch(strategy):
+@pytest.mark.parametrize(("strategy", "options"), VARIANTS, ids=str)
+def test_a_sample_does_not_depend_on_its_batch(strategy, options):
     canvas = Canvas.from_text("a[MASK:5]b", LETTERS)
-    s = sampler(strategy, steps=3, seed=5)
+    s = sampler(strategy, steps=3, seed=5, **options)
     together = generate(s, contextual(7, V), [canvas] * 6)
     for row in range(6):
         alone = generate(s, contextual(7, V), [canvas], first_row=row)
@@ -98,13 +98,24 @@ def test_finished_rows_leave_the_batch():
     assert state.nfe.tolist() == [4, 1, 0]
 
 
-@pytest.mark.parametrize("strategy", ["ancestral", "remdm"])
+@pytest.mark.parametrize("strategy", ["ancestral", "remdm", "remdm_rescale", "remdm_conf"])
 def test_on_a_canvas_of_masks_the_denoiser_is_told_the_schedule_from_t_1(strategy):
     denoiser = fixed_logits(200, V)
     list(sampler(strategy, steps=4).stream(denoiser, Canvas.masks(200, LETTERS)))
     expected = SCHEDULE.sigma(torch.tensor([1.0, 0.75, 0.5, 0.25]))
     torch.testing.assert_close(torch.cat([sigma for _, sigma, _ in denoiser.asked]), expected)
     assert denoiser.asked[0][1].dtype == torch.float32
+
+
+def test_in_a_loop_the_denoiser_is_told_that_time_stands_still():
+    denoiser = fixed_logits(200, V)
+    frames = list(
+        sampler("remdm_loop", steps=5, alpha_on=0.8, t_on=0.6, t_off=0.2).stream(denoiser, Canvas.masks(200, LETTERS))
+    )
+    t = (1 - 0.8) / 0.999  # where alpha is 0.8
+    assert [frame.t for frame in frames] == pytest.approx([1, (1 + t) / 2, t, t, t, 0])
+    expected = SCHEDULE.sigma(torch.tensor([frame.t for frame in frames[:-1]]))
+    torch.testing.assert_close(torch.cat([sigma for _, sigma, _ in denoiser.asked]), expected)
 
 
 def test_with_a_prompt_the_denoiser_is_told_the_masked_share_of_the_whole_canvas():
@@ -205,10 +216,10 @@ def test_gradients_of_the_caller_stay_on_between_frames_and_off_inside():
     assert seen == [False, False]
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_run_goes_on_from_any_state_as_if_never_stopped(strategy):
+@pytest.mark.parametrize(("strategy", "options"), VARIANTS, ids=str)
+def test_a_run_goes_on_from_any_state_as_if_never_stopped(strategy, options):
     canvas = Canvas.from_text("a[MASK:7]b", LETTERS)
-    s = sampler(strategy, steps=4, seed=2)
+    s = sampler(strategy, steps=4, seed=2, **options)
     whole = untimed(s.stream(contextual(9, V), canvas))
     state = s.start(canvas)
     for _ in range(2):

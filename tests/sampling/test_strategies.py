@@ -12,12 +12,21 @@ from hypothesis import strategies as st
 from diffuapriel.config import SCHEDULES
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.config import BLOCK_STARTS, BLOCKWISE, STRATEGIES, SamplerConfig
+from diffuapriel.sampling.config import (
+    BLOCK_STARTS,
+    BLOCKWISE,
+    CONFIDENCES,
+    FREE_OF_STEPS,
+    ON_SCHEDULE,
+    REMDM,
+    STRATEGIES,
+    SamplerConfig,
+)
 from diffuapriel.sampling.sampler import Sampler
 from diffuapriel.sampling.strategies import num_transfer_tokens
 from tests.sampling.models import Letters, Recorded, fixed_logits, untimed
 
-DETERMINISTIC = ("low_confidence", "entropy", "margin", "threshold")
+DETERMINISTIC = ("low_confidence", "entropy", "margin", "threshold", "factor")
 LOG_LINEAR = get_schedule("log-linear")
 
 
@@ -54,8 +63,15 @@ def situations(draw):
         top_k=draw(st.none() | st.integers(1, 8)),
         top_p=draw(st.none() | st.sampled_from([1e-9, 0.5, 1.0])),
         repetition_penalty=draw(st.sampled_from([0.1, 1.0, 10.0])),
+        confidence=draw(st.sampled_from(CONFIDENCES)),
+        alg_temp=draw(st.sampled_from([0.0, 1e-300, 0.3, 100.0])),
         threshold=draw(st.sampled_from([0.0, 0.5, 1.0])),
+        factor=draw(st.sampled_from([0.0, 1.0, 100.0])),
         remask_cap=draw(st.sampled_from([0.0, 0.3, 1.0])),
+        remask_rescale=draw(st.sampled_from([0.0, 0.3, 1.0])),
+        t_on=draw(st.sampled_from([0.5, 0.55, 1.0])),
+        t_off=draw(st.sampled_from([0.0, 0.05, 0.5])),
+        alpha_on=draw(st.sampled_from([0.001, 0.9, 0.999])),
         seed=draw(st.integers(0, 2**63 - 1)),
     )
     dtype = draw(st.sampled_from([torch.float32, torch.float64, torch.bfloat16]))
@@ -85,7 +101,7 @@ def test_every_run_ends_without_masks_within_its_bound_and_keeps_what_is_given(s
                 assert old == mask_id != new and logits[0, p, new] > -math.inf
                 assert now.confidence[p] is not None and now.entropy[p] is not None and p in now.top_k
             elif p in now.remasked:
-                assert config.strategy == "remdm" and old != mask_id == new
+                assert config.strategy in REMDM and old != mask_id == new
                 assert now.confidence[p] is None and now.entropy[p] is None
             else:
                 assert old == new and now.confidence[p] == before.confidence[p]
@@ -114,52 +130,8 @@ def test_a_block_is_full_before_the_next_begins_and_no_step_crosses_a_border(str
     for before, now in itertools.pairwise(frames):
         masked = [p for p, token in enumerate(before.ids) if token == canvas.mask_id]
         assert {(p - begin) // 4 for p in now.revealed} == {(masked[0] - begin) // 4}
-    if strategy != "threshold":
+    if strategy not in FREE_OF_STEPS:
         assert len(frames) - 1 <= max(steps, 3) and (steps > 9 or len(frames) - 1 == max(steps, 3))
-
-
-def llada(logits, prompt: list[int], gen_length: int, block_length: int, steps: int, mask_id: int):
-    """`generate` of LLaDA's generate.py at temperature 0 with low_confidence remasking; the ids after each step."""
-    x = torch.full((1, len(prompt) + gen_length), mask_id)
-    x[0, : len(prompt)] = torch.tensor(prompt)
-    num_blocks = gen_length // block_length
-    assert gen_length % block_length == 0 and steps % num_blocks == 0
-    steps //= num_blocks
-    for num_block in range(num_blocks):
-        start, end = (len(prompt) + (num_block + i) * block_length for i in (0, 1))
-        mask_num = int((x[:, start:end] == mask_id).sum())
-        num_transfer_tokens = [mask_num // steps + (i < mask_num % steps) for i in range(steps)]
-        for i in range(steps):
-            mask_index = x == mask_id
-            p = logits(x)[..., :mask_id].double().softmax(-1)
-            x0 = p.argmax(-1)
-            x0_p = p.gather(-1, x0[..., None]).squeeze(-1)
-            x0_p[:, end:] = -torch.inf
-            x0 = torch.where(mask_index, x0, x)
-            confidence = torch.where(mask_index, x0_p, -torch.inf)
-            _, select_index = torch.topk(confidence[0], k=num_transfer_tokens[i])
-            x[0, select_index] = x0[0, select_index]
-            yield tuple(x[0].tolist())
-
-
-@pytest.mark.parametrize("prompt", [0, 1, 5])
-@pytest.mark.parametrize(
-    ("gen_length", "block_length", "steps"),
-    [(12, 4, 12), (12, 4, 6), (12, 4, 3), (12, 3, 8), (14, 7, 10), (16, 16, 11), (22, 11, 14), (30, 10, 21)],
-)
-def test_blocks_are_filled_step_by_step_as_llada_fills_them(prompt, gen_length, block_length, steps):
-    mask_id, length = 7, prompt + gen_length
-    weight = torch.randn(length, 8, length, 8, generator=torch.Generator().manual_seed(steps))
-
-    def logits(ids: torch.Tensor) -> torch.Tensor:  # every answer depends on every token
-        return torch.einsum("blk,lkme->bme", torch.nn.functional.one_hot(ids, 8).float(), weight)
-
-    given_ids = [i % 7 for i in range(prompt)]
-    ids = torch.tensor([*given_ids, *[mask_id] * gen_length])
-    config = SamplerConfig("low_confidence", steps=steps, block_length=block_length, temperature=0.0)
-    frames = run(config, Recorded(logits), Canvas(ids, ids != mask_id, mask_id))
-    expected = list(llada(logits, given_ids, gen_length, block_length, steps, mask_id))
-    assert [frame.ids for frame in frames[1:]] == expected
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=7).filter(any), st.integers(1, 40), st.integers(0, 2**32))
@@ -252,6 +224,20 @@ def test_a_confidence_of_exactly_the_threshold_is_enough(threshold, calls):
     assert len(frames) - 1 == calls
 
 
+def test_factor_reveals_more_the_surer_they_are_and_always_the_best():
+    # (n + 1)(1 - c): 2 * 0.05, 3 * 0.07, 4 * 0.3, 5 * 0.4
+    denoiser = known([0.95, 0.05], [0.6, 0.4], [0.93, 0.07], [0.7, 0.3])
+    canvas = Canvas(torch.full((4,), 2), torch.zeros(4, dtype=torch.bool), 2)
+
+    def revealed(factor: float) -> list[tuple[int, ...]]:
+        return [frame.revealed for frame in run(SamplerConfig("factor", factor=factor), denoiser, canvas)[1:]]
+
+    assert revealed(1.0) == [(0, 2), (3,), (1,)]
+    assert revealed(0.0) == [(0,), (2,), (3,), (1,)]
+    assert revealed(1.3) == [(0, 2, 3), (1,)]
+    assert revealed(2.1) == [(0, 1, 2, 3)]
+
+
 @pytest.mark.parametrize("strategy", DETERMINISTIC)
 def test_at_temperature_zero_the_seed_plays_no_part(strategy):
     canvas = Canvas.masks(9, Letters())
@@ -259,7 +245,10 @@ def test_at_temperature_zero_the_seed_plays_no_part(strategy):
         untimed(run(SamplerConfig(strategy, steps=4, temperature=0.0, seed=s), fixed_logits(9, 8), canvas))
         for s in (0, 1)
     ]
-    assert runs[0] == runs[1]
+    runs += [
+        untimed(run(SamplerConfig(strategy, steps=4, temperature=0.0, confidence="drawn"), fixed_logits(9, 8), canvas))
+    ]
+    assert runs[0] == runs[1] == runs[2]  # the token drawn is the best one
     best = fixed_logits(9, 8).logits_of(canvas.ids[None])[0, :, :-1].argmax(-1)
     assert runs[0][-1].ids == tuple(best.tolist())
 
@@ -310,27 +299,70 @@ def test_hitting_times_have_the_distribution_of_order_statistics():
     assert last == pytest.approx(4000 / 3, abs=4 * math.sqrt(4000 * 2 / 9))
 
 
-@pytest.mark.parametrize("strategy", ["ancestral", "remdm"])
+@pytest.mark.parametrize("strategy", ON_SCHEDULE)
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_on_the_grid_the_masked_share_follows_the_schedule(strategy, name):
     length, schedule = 20_000, get_schedule(name)
-    config = SamplerConfig(strategy, steps=8, remask_cap=0.2)
+    config = SamplerConfig(strategy, steps=8, remask_cap=0.2, remask_rescale=0.2)
     frames = run(config, fixed_logits(length, 4), Canvas.masks(length, Letters(2)), schedule)
     for frame in frames:
         share = frame.ids.count(3) / length
         expected = 1 - float(schedule.alpha(torch.tensor(frame.t, dtype=torch.float64)))
         assert share == pytest.approx(expected, abs=0.0015 + 4 * math.sqrt(expected * (1 - expected) / length))
     remasked = sum(len(frame.remasked) for frame in frames)
-    assert (remasked > 1000) if strategy == "remdm" else (remasked == 0)
+    least = {"ancestral": 0, "remdm_conf": 1}.get(strategy, 1000)
+    assert least <= remasked <= {"ancestral": 0, "remdm_conf": 20}.get(strategy, math.inf)
 
 
-def test_remask_with_a_cap_of_zero_is_ancestral():
+def test_confidence_based_remasking_adds_what_it_returns_to_the_share_of_the_schedule():
+    """ReMDM-conf gives masked positions sigma 0: of m masks m (1 - a_s) / (1 - a_t) stay, and sigma_max are added."""
+    rows, steps = 20_000, 6
+    sampler = Sampler(SamplerConfig("remdm_conf", steps=steps), LOG_LINEAR, 7)
+    state = sampler.start([Canvas.masks(5, Letters())] * rows)
+    for left in range(steps, 0, -1):
+        a_t, a_s = (float(LOG_LINEAR.alpha(torch.tensor(n / steps, dtype=torch.float64))) for n in (left, left - 1))
+        before, state = state.masked.sum(1), sampler.advance(fixed_logits(5, 8), state)
+        expected = before * (1 - a_s) / (1 - a_t) + min(1, (1 - a_s) / a_t) * (before < 5)
+        excess = state.masked.sum(1) - expected
+        assert excess.mean() == pytest.approx(0, abs=4 * excess.std() / math.sqrt(rows) + 1e-12)
+    assert sampler.done(state)
+
+
+def test_a_token_that_was_improbable_returns_more_often_than_a_sure_one_and_an_unknown_one_most_often():
+    rows = 20_000
+    sampler = Sampler(SamplerConfig("remdm_conf", steps=2), LOG_LINEAR, 7)
+    ids = torch.tensor([0, 1, 2, 3, 7])
+    state = sampler.start([Canvas(ids, torch.tensor([True, False, False, False, False]), 7)] * rows)
+    confidence = np.tile([np.nan, 0.95, 0.05, np.nan, np.nan], (rows, 1))
+    after = sampler.advance(fixed_logits(5, 8), state.replace(confidence=confidence))
+    weights = np.exp([-0.95, -0.05, 0.0])
+    shares = after.remasked.mean(0)
+    assert shares[[0, 4]].tolist() == [0, 0]
+    assert shares[1:4] == pytest.approx(weights / weights.sum(), abs=4 * 0.5 / math.sqrt(rows))
+
+
+def test_a_loop_only_corrects_once_its_share_is_revealed():
+    config = SamplerConfig("remdm_loop", steps=20, remask_cap=0.1, seed=1)
+    frames = run(config, fixed_logits(400, 8), Canvas.masks(400, Letters()))
+    corrects = [frame.step for frame in frames if frame.remasked]
+    assert corrects == list(range(10, 20))  # from t_on = 0.55 to t_off = 0.05
+
+
+@pytest.mark.parametrize("options", [{"remask_cap": 0.0}, {"remask_rescale": 0.0}], ids=str)
+def test_remdm_that_returns_nothing_is_ancestral(options):
     runs = [
-        untimed(run(SamplerConfig(s, steps=6, remask_cap=0.0), fixed_logits(40, 8), Canvas.masks(40, Letters())))
-        for s in ("ancestral", "remdm")
+        untimed(run(SamplerConfig(s, steps=6, **options), fixed_logits(40, 8), Canvas.masks(40, Letters())))
+        for s in ("ancestral", "remdm" if "remask_cap" in options else "remdm_rescale")
     ]
     assert runs[0] == runs[1][: len(runs[0])]
     assert runs[0][-1].ids == runs[1][-1].ids
+
+
+def test_remdm_and_rescale_meet_at_the_largest_rate():
+    canvas = Canvas.masks(40, Letters())
+    cap = run(SamplerConfig("remdm", steps=6, remask_cap=1.0), fixed_logits(40, 8), canvas)
+    rescale = run(SamplerConfig("remdm_rescale", steps=6, remask_rescale=1.0), fixed_logits(40, 8), canvas)
+    assert untimed(cap) == untimed(rescale)
 
 
 def test_remask_may_take_back_a_token_that_was_not_fixed():

@@ -77,6 +77,7 @@ const WORDS = {
   why_threshold: "confidence {score} reached the threshold {threshold}",
   why_below: "no position reached the threshold {threshold}; confidence {score} was the highest of {n}",
   why_chance: "each masked position had a chance of {chance}; its random number, {score}, was below it",
+  why_drawn: "drawn among {n} masked positions, weighted by {name}; here {score}",
   why_place: "{name} {score} was number {place} of {n} masked positions; {k} were revealed together",
   why_next: "; the runner-up had {runner_up}", why_last: "; it was the last one", why_lastOnes: "; they were the last ones",
   name_low_confidence: "confidence", name_entropy: "entropy", name_margin: "margin over the second-best token",
@@ -363,20 +364,22 @@ class Recording {
     const birth = this.birth(frame, position);
     const score = birth.why.get(position)?.[1];
     if (typeof score !== "number" || birth.edits.has(position)) return "";
-    const { strategy } = this.meta;
+    const { strategy, alg_temp: algTemp } = this.meta;
     const n = birth.masks + birth.revealed.length - birth.remasked.length;
-    if (strategy === "ancestral" || strategy === "remdm") {
+    if (strategy === "ancestral" || strategy.startsWith("remdm")) {
       return say("why_chance", { chance: percent(birth.threshold), score: withDistinctDecimals(score, birth.threshold)[0] });
     }
-    if (!WORDS[`name_${strategy}`]) return "";
+    const rule = strategy === "factor" ? "low_confidence" : strategy;
+    if (!WORDS[`name_${rule}`]) return "";
     const scores = [...birth.why.values()].map((pair) => pair[1]);
     const better = scores.filter((other) => (strategy === "entropy" ? other < score : other > score)).length;
     const runnerUp = Number.isNaN(birth.runnerUp) ? null : birth.runnerUp;
     const [shown, next] = withDistinctDecimals(score, runnerUp);
-    const values = { score: shown, n, threshold: birth.threshold, place: better + 1, k: scores.length, name: say(`name_${strategy}`) };
+    const values = { score: shown, n, threshold: birth.threshold, place: better + 1, k: scores.length, name: say(`name_${rule}`) };
+    if (algTemp > 0 && ["low_confidence", "entropy", "margin"].includes(strategy)) return say("why_drawn", values);
     const end = runnerUp !== null ? say("why_next", { runner_up: next }) : scores.length > 1 ? say("why_lastOnes") : say("why_last");
     if (strategy === "threshold") return say(score >= birth.threshold ? "why_threshold" : "why_below", values) + end;
-    return say(scores.length > 1 ? "why_place" : `why_${strategy}`, values) + end;
+    return say(scores.length > 1 ? "why_place" : `why_${rule}`, values) + end;
   }
 }
 

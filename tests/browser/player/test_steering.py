@@ -292,6 +292,11 @@ def test_the_card_says_what_the_strategy_compared(page):
     one["frames"][3]["threshold"] = 1.0
     assert "no position reached the threshold 1" in why(page, one, position, "threshold")
     assert "a chance of 100 %" in why(page, one, position, "ancestral")
+    assert "a chance of 100 %" in why(page, one, position, "remdm_conf")
+    assert "was the highest of 6" in why(page, one, position, "factor")
+    one["meta"]["alg_temp"] = 0.5
+    assert "drawn among 6 masked positions, weighted by entropy" in why(page, one, position, "entropy")
+    one["meta"]["alg_temp"] = 0.0
     last = one["frames"][8]["revealed"][0]
     assert why(page, one, last).endswith("; it was the last one")
 
