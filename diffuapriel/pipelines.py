@@ -100,6 +100,7 @@ class TextDiffusionPipeline:
         num_inference_steps: int = 128,
         strategy: str = "low_confidence",
         block_length: int | None = None,
+        block_start: str = "prompt",
         threshold: float = 0.9,
         remask_cap: float = 0.04,
         temperature: float = 1.0,
@@ -111,6 +112,7 @@ class TextDiffusionPipeline:
         generator: torch.Generator | None = None,
         return_trace: bool = False,
         callback_on_step_end: Callback | None = None,
+        **sampler_options: Any,
     ) -> TextDiffusionOutput:
         """Fill the masks of `text`, or of each of several texts.
 
@@ -123,6 +125,7 @@ class TextDiffusionPipeline:
             strategy: which masks are filled at each step, one of `sampling.config.STRATEGIES`.
             block_length: tokens per block, filled from left to right; 0: all at once. By default 16 for the
                 default strategy and 0 for the others.
+            block_start: where the first block begins: at the end of the "prompt", or at position "zero".
             threshold: for strategy "threshold": fill every position at least this confident.
             remask_cap: for remasking: maximum probability per step of returning a token to [MASK].
             temperature, top_k, top_p, repetition_penalty: how tokens are drawn; see `SamplerConfig`.
@@ -135,6 +138,7 @@ class TextDiffusionPipeline:
                 int64, "transfer_index" (length,) bool, the positions filled in this step, "frame", the `StepFrame`,
                 and "index" of the text in the output. Its return value is ignored. If it sets `pipe.interrupt = True`,
                 the call returns at once: unfinished texts still contain [MASK].
+            sampler_options: further options of `SamplerConfig`, such as `confidence`, `factor` or `t_on`.
 
         Raises ValueError or TypeError that names the argument, its value and what is permitted.
         """
@@ -149,6 +153,7 @@ class TextDiffusionPipeline:
             strategy=strategy,
             steps=NUM_STEPS.check(num_inference_steps),
             block_length=resolve_block_length(strategy, block_length),
+            block_start=block_start,
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
@@ -156,6 +161,7 @@ class TextDiffusionPipeline:
             threshold=threshold,
             remask_cap=remask_cap,
             seed=0 if seed is None else seed,
+            **sampler_options,
         )
         sampler = Sampler(config, get_schedule(schedule), self.tokenizer.mask_id)
         repeats = NUM_SAMPLES.check(num_samples)

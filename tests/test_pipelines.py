@@ -49,7 +49,7 @@ def test_the_defaults_are_those_of_the_command_line() -> None:
         for name, parameter in inspect.signature(TextDiffusionPipeline.__call__).parameters.items()
         if names.get(name, name) in command and name != "seed"
     }
-    assert len(defaults) == 12
+    assert len(defaults) == 13
     assert defaults == {name: command[names.get(name, name)] for name in defaults}
 
 
@@ -170,6 +170,9 @@ def test_the_callback_can_stop_the_call_and_what_is_unfinished_keeps_its_masks(
         ({"strategy": "magic"}, "strategy is 'magic'; permitted: ancestral"),
         ({"strategy": "ancestral", "block_length": 4}, "block_length is 4, but 'ancestral'"),
         ({"temperature": -1}, "temperature is -1.0; "),
+        ({"block_start": "middle"}, "block_start is 'middle'; permitted: prompt, zero"),
+        ({"factor": -1}, "factor is -1.0; "),
+        ({"facto": 1}, "unexpected keyword argument 'facto'"),
         ({"top_p": 0}, "top_p is 0.0; "),
         ({"schedule": "linear"}, "schedule is 'linear'; permitted: log-linear"),
         ({"seed": -1}, "seed is -1; "),

@@ -95,6 +95,7 @@ def sampler_settings(limits: Limits) -> Settings:
         "top_p": setting(options["top_p"].within(least=0.01)),
         "seed": setting(options["seed"].within(most=MAX_SEED)),
         "block": setting(options["block_length"].within(least=0, most=limits.max_tokens), "block"),
+        "block_start": setting(options["block_start"]),
     }
 
 

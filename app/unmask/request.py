@@ -61,6 +61,7 @@ def read_request(models: Models, limits: Limits, *values: Any) -> UnmaskRequest:
     config = SamplerConfig(
         strategy=asked["strategy"],
         block_length=(asked["block"] or None) if by_blocks else None,
+        block_start=asked["block_start"],
         steps=asked["steps"],
         temperature=asked["temperature"],
         top_k=asked["top_k"] or None,

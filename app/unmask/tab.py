@@ -163,7 +163,9 @@ class UnmaskTab:
             top_k = slider(settings["top_k"], 0, texts.TOP_K, texts.TOP_K_INFO)
             top_p = slider(settings["top_p"], TOP_P, texts.TOP_P, texts.TOP_P_INFO, step=0.01)
             seed = gr.Number(0, label=texts.SEED, info=texts.SEED_INFO, precision=0, **settings["seed"].range)
-        return [model, length, steps, strategy, temperature, top_k, top_p, seed, block]
+            starts = [(label, name) for name, label in texts.BLOCK_STARTS.items()]
+            start = gr.Dropdown(starts, value="prompt", label=texts.BLOCK_START, info=texts.BLOCK_START_INFO)
+        return [model, length, steps, strategy, temperature, top_k, top_p, seed, block, start]
 
     def greeting(self) -> str:
         """The status line before the first run."""
@@ -195,6 +197,7 @@ class UnmaskTab:
         top_p: Any,
         seed: Any,
         block: Any,
+        block_start: Any,
         request: gr.Request,
         session: UnmaskSession | None = None,
     ) -> Iterator[Update]:
@@ -211,10 +214,11 @@ class UnmaskTab:
             top_p: draw from the most probable tokens that make up this share; 1 for all
             seed: same seed, same text
             block: fill blocks of this many tokens from left to right; 0 for the whole canvas at once
+            block_start: where the first block begins: prompt, at the end of the text given first, or zero
         Returns:
             The player's last message, the verdict, the text, and the trace as JSON and as a web page.
         """
-        asked = self._read(text, model, length, steps, strategy, temperature, top_k, top_p, seed, block)
+        asked = self._read(text, model, length, steps, strategy, temperature, top_k, top_p, seed, block, block_start)
         session = session or self.new_session()
         command, session.next_command = session.next_command, None
         try:

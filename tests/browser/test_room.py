@@ -44,7 +44,7 @@ def join(served: SimpleNamespace, session: str) -> int:
     """Somebody else asks for a text; the answer is not read. Returns the HTTP status."""
     handlers = httpx.get(f"{served.url}config").json()["dependencies"]
     number = next(handler["id"] for handler in handlers if handler["api_name"] == "unmask")
-    data = ["", "toy-diffuapriel", 8, 2, "low_confidence", 1.0, 0, 1.0, 0, 0, None]
+    data = ["", "toy-diffuapriel", 8, 2, "low_confidence", 1.0, 0, 1.0, 0, 0, "prompt", None]
     body = {"session_hash": session, "fn_index": number, "data": data}
     return httpx.post(f"{served.url}gradio_api/queue/join", json=body).status_code
 

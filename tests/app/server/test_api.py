@@ -27,6 +27,7 @@ DOORS = {
         "top_p",
         "seed",
         "block",
+        "block_start",
     ),
     "/open_trace": ("path",),
     "/trace_gif": ("trace",),

@@ -16,7 +16,7 @@ from app.server.stops import Stops
 from diffuapriel.device import resolve_device
 
 ROOT = Path(__file__).resolve().parents[3]
-GOOD = ["Mia found a [MASK:6].", "toy-diffuapriel", 0, 4, "low_confidence", 1.0, 0, 1.0, 0, 0]
+GOOD = ["Mia found a [MASK:6].", "toy-diffuapriel", 0, 4, "low_confidence", 1.0, 0, 1.0, 0, 0, "prompt"]
 EVIL = "<img src=x onerror=alert(1)>"
 
 
@@ -98,19 +98,8 @@ def test_after_all_that_it_still_writes(served):
 def test_a_visitor_who_leaves_frees_the_model(served):
     config = httpx.get(f"{served.url}config").json()
     number = next(d["id"] for d in config["dependencies"] if d["api_name"] == "unmask")
-    data = [
-        "",
-        "toy-diffuapriel",
-        512,
-        256,
-        "low_confidence",
-        1.0,
-        0,
-        1.0,
-        0,
-        0,
-        None,
-    ]  # None: the page's own state
+    # None: the page's own state
+    data = ["", "toy-diffuapriel", 512, 256, "low_confidence", 1.0, 0, 1.0, 0, 0, "prompt", None]
     session = {"session_hash": "leaver", "fn_index": number, "data": data}
     assert httpx.post(f"{served.url}gradio_api/queue/join", json=session).status_code == 200
     with httpx.stream("GET", f"{served.url}gradio_api/queue/data?session_hash=leaver", timeout=30) as stream:
@@ -142,7 +131,7 @@ def test_a_visitor_who_closes_the_page_frees_the_model_within_one_step(served, m
         number = next(
             d["id"] for d in httpx.get(f"{served.url}config").json()["dependencies"] if d["api_name"] == "unmask"
         )
-        data = ["", "toy-diffuapriel", 1024, 256, "low_confidence", 1.0, 0, 1.0, 0, 0, None]
+        data = ["", "toy-diffuapriel", 1024, 256, "low_confidence", 1.0, 0, 1.0, 0, 0, "prompt", None]
         body = {"session_hash": "closer", "fn_index": number, "data": data}
         assert httpx.post(f"{served.url}gradio_api/queue/join", json=body).status_code == 200
         url = f"{served.url}gradio_api/queue/data?session_hash=closer"

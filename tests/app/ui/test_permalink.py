@@ -18,7 +18,7 @@ from app.ui.permalink import MOST_CHARACTERS, query_of, restored, value_of
 from app.unmask.request import unmask_settings
 
 EVIL = "<img src=x onerror=alert(1)>"
-UNMASK = ["Mia found a [MASK:6] & more.", "toy-diffuapriel", 96, 128, "low_confidence", 0.75, 0, 0.9, 7, 24]
+UNMASK = ["Mia found a [MASK:6] & more.", "toy-diffuapriel", 96, 128, "low_confidence", 0.75, 0, 0.9, 7, 24, "zero"]
 RACE = ["toy-diffuapriel", "toy-diffutran", "", 128, 32, "low_confidence", 2, 0, 4096]
 INSIDE = ["Ruth had five [MASK].", ["toy-diffuapriel", "toy-diffutran"], 0.25, "gradient"]
 QUALITY = [
@@ -60,7 +60,7 @@ def unmask(models) -> Linked:
     settings = unmask_settings(models, Limits())
     assert list(settings) == [
         *("text", "model", "length", "steps", "strategy"),
-        *("temperature", "top_k", "top_p", "seed", "block"),
+        *("temperature", "top_k", "top_p", "seed", "block", "block_start"),
     ]
     return Linked(settings, parts(list(settings)))
 
@@ -138,7 +138,7 @@ def test_a_link_of_another_tab_and_other_parameters_change_nothing(unmask):
     assert all("value" not in update for update in unmask.restored("race", link))
     assert all("value" not in update for update in unmask.restored("unmask", {"__theme": ["dark"]}))
     updates = unmask.restored("unmask", {"tab": ["unmask"], "steps": ["8"], "__theme": ["dark"]})
-    assert values(updates) == ["as it was"] * 3 + [8] + ["as it was"] * 6
+    assert values(updates) == ["as it was"] * 3 + [8] + ["as it was"] * 7
 
 
 @pytest.mark.parametrize(

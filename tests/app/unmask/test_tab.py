@@ -24,6 +24,7 @@ ASK = {
     "top_p": 1.0,
     "seed": 0,
     "block": 0,
+    "block_start": "prompt",
 }
 
 
@@ -173,6 +174,7 @@ def test_the_message_of_an_error_stays_on_the_page(tab, visitor):
         ({"seed": 2**31}, "seed is 2147483648"),
         ({"block": 1025}, "block is 1025"),
         ({"block": 0.5}, "block is 0.5"),
+        ({"block_start": "middle"}, "block-start is 'middle'; permitted: prompt, zero"),
     ],
 )
 def test_bad_values_are_refused_by_name_before_the_model_runs(tab, visitor, changes, names):
