@@ -52,6 +52,7 @@ STORAGE = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SUFFIXES = {".safetensors", ".json", ".md", ".png"}  # of all files of a checkpoint
 CONFIG_KEYS = {"model_type", "format_version", "model", "files", "extra"}
 OF_A_RUN = "checkpoint"  # name of the checkpoint in the folder of a training run
+DEFAULT_LENGTH = 128  # tokens of a text, where neither text nor length is given
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 MAX_BESIDE = 16_000_000  # bytes of the card or of a picture
 WEIGHT_FILE = r"[\w-][\w.-]{,100}\.safetensors"
@@ -84,6 +85,11 @@ class CheckpointInfo:
         """Tokens per row in training; 0 where unknown."""
         length = self._recipe.get("length")
         return length if isinstance(length, int) and 0 < length <= self.config.context_length else 0
+
+    @property
+    def default_length(self) -> int:
+        """Tokens of a text from [MASK]s alone: DEFAULT_LENGTH, or fewer if the rows in training were shorter."""
+        return min(self.length or DEFAULT_LENGTH, DEFAULT_LENGTH)
 
     @property
     def _recipe(self) -> dict[str, Any]:

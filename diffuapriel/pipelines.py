@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffuapriel.checkpoint import checkpoint_name, load_checkpoint
+from diffuapriel.checkpoint import DEFAULT_LENGTH, checkpoint_name, inspect_checkpoint, load_checkpoint
 from diffuapriel.config import DEFAULT_CHECKPOINT
 from diffuapriel.device import resolve_device
 from diffuapriel.diffusion.schedule import get_schedule
@@ -37,7 +37,6 @@ from diffuapriel.sampling.sampler import Sampler
 from diffuapriel.tokenizer import Tokenizer
 from diffuapriel.trace.trace import Trace
 
-DEFAULT_LENGTH = 128  # tokens, where neither text nor length is given
 BATCH_SIZE = 32  # canvases per denoiser call
 NUM_STEPS = Option("num_inference_steps", int, 128, least=1, most=MAX_STEPS)
 NUM_SAMPLES = Option("num_samples", int, 1, least=1)
@@ -63,11 +62,14 @@ class TextDiffusionPipeline:
     Attributes:
         model, tokenizer: a denoiser in evaluation mode and its tokenizer.
         name: of the model, for traces.
+        default_length: tokens of a text from [MASK]s alone: 128, or fewer if the rows in training were shorter.
         interrupt: a callback sets it to True to end the call after the current step.
     """
 
-    def __init__(self, model: Denoiser, tokenizer: Tokenizer, *, name: str = "") -> None:
-        self.model, self.tokenizer, self.name = model, tokenizer, name
+    def __init__(
+        self, model: Denoiser, tokenizer: Tokenizer, *, name: str = "", default_length: int = DEFAULT_LENGTH
+    ) -> None:
+        self.model, self.tokenizer, self.name, self.default_length = model, tokenizer, name, default_length
         self.interrupt = False
 
     @classmethod
@@ -76,7 +78,8 @@ class TextDiffusionPipeline:
     ) -> TextDiffusionPipeline:
         """The pipeline of a bundled checkpoint, a folder or a model on the Hub; see `pipeline`."""
         model, tokenizer = load_checkpoint(name_or_folder, device=resolve_device(device))
-        return cls(model, tokenizer, name=checkpoint_name(name_or_folder))
+        length = inspect_checkpoint(name_or_folder).default_length
+        return cls(model, tokenizer, name=checkpoint_name(name_or_folder), default_length=length)
 
     @property
     def device(self) -> torch.device:
@@ -119,7 +122,7 @@ class TextDiffusionPipeline:
         Args:
             text: what is given; [MASK] in it is one token to fill, [MASK:8] eight. The empty text gives nothing.
             length: total number of tokens; the end of the canvas is filled with [MASK] up to it. Without text it
-                defaults to 128.
+                defaults to `default_length`.
             num_samples: texts to write for each text given.
             num_inference_steps: maximum number of denoiser calls. Fewer are faster and worse.
             strategy: which masks are filled at each step, one of `sampling.config.STRATEGIES`.
@@ -167,7 +170,7 @@ class TextDiffusionPipeline:
         repeats = NUM_SAMPLES.check(num_samples)
         canvases = []
         for given in texts:
-            total = DEFAULT_LENGTH if length is None and given == "" else length
+            total = self.default_length if length is None and given == "" else length
             canvases += [Canvas.from_text(given, self.tokenizer, total).to(self.device)] * repeats
 
         self.interrupt = False

@@ -65,6 +65,7 @@ def test_corpus_and_length_of_the_training_are_read_from_what_extra_holds(folder
     edit_config(folder, lambda document: document.update(extra=extra))
     info = inspect_checkpoint(folder)
     assert (info.corpus, info.length) == (corpus, length)
+    assert info.default_length == (length or 128)
 
 
 @pytest.mark.parametrize("told", [True, False])

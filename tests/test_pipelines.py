@@ -67,6 +67,15 @@ def test_without_text_it_writes_from_nothing(pipe: TextDiffusionPipeline) -> Non
     assert len(pipe(length=9, num_inference_steps=4, return_trace=True).traces[0].fixed) == 9
 
 
+@pytest.mark.parametrize(("trained", "written"), [(24, 24), (512, 128)])
+def test_from_nothing_it_writes_no_more_than_a_row_of_its_training(model, tmp_path, trained: int, written: int) -> None:
+    save_checkpoint(tmp_path / "m", model, card="# m", extra={"recipe": {"length": trained}})
+    trace = pipeline(tmp_path / "m", "cpu")(num_inference_steps=2, return_trace=True).traces[0]
+    file = tmp_path / "trace.json"
+    assert cli.main(["sample", "--checkpoint", str(tmp_path / "m"), "--steps", "2", "--trace", str(file)]) == 0
+    assert len(trace.fixed) == len(Trace.from_json(file.read_text()).fixed) == written
+
+
 def test_a_prompt_is_continued_up_to_the_length(pipe: TextDiffusionPipeline) -> None:
     output = pipe("Once upon a time", length=12, num_inference_steps=4, return_trace=True)
     assert output.texts[0].startswith("Once upon a time")

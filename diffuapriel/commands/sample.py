@@ -1,7 +1,8 @@
 """Write text: fill the masks of a canvas.
 
 TEXT is the given text; in it, [MASK] is one masked token and [MASK:8] is eight. Without TEXT, or with --length, masks
-fill the rest of the canvas. On a terminal the text is redrawn at every step; in a pipe only the result is printed.
+fill the rest of the canvas: 128 tokens without TEXT, or fewer if the model was trained on shorter rows. On a terminal
+the text is redrawn at every step; in a pipe only the result is printed.
 
 A strategy selects the positions to fill at each step. low_confidence, entropy and margin fill the most certain
 positions first, random and ancestral fill random ones, threshold and factor fill all that are certain enough, and
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from diffuapriel.sampling.frames import StepFrame
     from diffuapriel.trace.trace import Trace
 
-DEFAULT_LENGTH = 128  # tokens of a canvas when nothing is given
 TRACE_KINDS = (".json", ".html", ".gif")
 
 
@@ -72,7 +72,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     _check(args)
-    from diffuapriel.checkpoint import checkpoint_name, load_checkpoint
+    from diffuapriel.checkpoint import checkpoint_name, inspect_checkpoint, load_checkpoint
     from diffuapriel.diffusion.schedule import get_schedule
     from diffuapriel.sampling.canvas import Canvas
     from diffuapriel.sampling.sampler import Sampler
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     given["block_length"] = resolve_block_length(args.strategy, args.block_length)
     config = SamplerConfig(**given)
     model, tokenizer = load_checkpoint(args.checkpoint, device=args.device)
-    length = args.length or (None if args.text else DEFAULT_LENGTH)
+    length = args.length or (None if args.text else inspect_checkpoint(args.checkpoint).default_length)
     canvas = Canvas.from_text(args.text, tokenizer, length).to(args.device)
     sampler = Sampler(config, get_schedule(args.schedule), tokenizer.mask_id)
     for row in range(args.samples):
