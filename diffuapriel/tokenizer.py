@@ -121,7 +121,7 @@ def _read_table(name: str, sha256: str) -> list[bytes]:
     if digest != sha256:
         raise ValueError(
             f"the tokenizer's table {path} is damaged: its SHA-256 is {digest}, not {sha256}; "
-            "restore it with `git checkout -- assets`"
+            "delete it, then restore it with `git checkout -- assets`"
         )
     return data.splitlines()
 
