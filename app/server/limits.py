@@ -39,7 +39,7 @@ class Limits:
     max_characters: int = 20_000  # in a text with holes
     max_repeats: int = 8  # timed runs per race
     max_sweep_length: int = 65_536
-    max_upload_bytes: int = 50_000_000  # of a trace
+    max_upload_bytes: int = 10_000_000  # of a trace; a longer one is not read (diffuapriel/trace/format.py)
     max_tokens_on_gpu: int = 8192  # on a race's canvas: GPU races allow longer canvases
 
     def race_tokens(self, device: str) -> int:

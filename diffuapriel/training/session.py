@@ -120,17 +120,20 @@ def stop_signals() -> Iterator[threading.Event]:
     kinds = (signal.SIGINT, signal.SIGTERM)
     earlier = {kind: signal.getsignal(kind) for kind in kinds}
 
+    def restore() -> None:
+        for kind, handler in earlier.items():
+            signal.signal(kind, handler)
+
     def ask(number: int, frame: FrameType | None) -> None:
+        restore()  # first: a second signal that came here would wait for ever for the lock of the event
         asked.set()
-        signal.signal(number, earlier[signal.Signals(number)])
 
     for kind in kinds:
         signal.signal(kind, ask)
     try:
         yield asked
     finally:
-        for kind, handler in earlier.items():
-            signal.signal(kind, handler)
+        restore()
 
 
 @contextmanager

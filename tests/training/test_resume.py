@@ -282,3 +282,13 @@ def test_ctrl_c_in_a_save_is_a_keyboard_interrupt_and_the_state_before_is_kept(s
             train(config, progress=False)
     assert state_of(config) == before
     assert train(config, progress=False).finished
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_does_not_wait_for_the_first_to_be_handled(number, monkeypatch):
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    before, seen = [signal.getsignal(kind) for kind in kinds], []
+    with session.stop_signals() as asked:
+        monkeypatch.setattr(asked, "set", lambda: seen.append([signal.getsignal(kind) for kind in kinds]))
+        signal.raise_signal(number)
+    assert seen == [before]
