@@ -15,7 +15,7 @@ from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import REMDM, SamplerConfig
 from diffuapriel.sampling.generate import generate
 from diffuapriel.sampling.sampler import Sampler
-from diffuapriel.sampling.strategies import SELECTORS
+from diffuapriel.sampling.strategies import SELECTORS, gumbel
 from diffuapriel.sampling.tokens import Noise
 from tests.sampling.models import Recorded, fixed_logits
 
@@ -159,6 +159,11 @@ def test_positions_are_drawn_as_dream_draws_them(strategy, alg_temp, block_lengt
         counts[tuple(np.flatnonzero(row).tolist())] += 1
     terms = [(counts[key] - rows * q) ** 2 / (rows * q) for key, q in law.items() if rows * q > 3]
     assert len(law) > 1 and sum(terms) < CHI2_999[5 if len(law) <= 6 else 9]
+
+
+def test_the_noise_of_positions_is_finite_at_both_ends():
+    """At minus infinity a masked position would rank with those that cannot be selected."""
+    assert np.isfinite(gumbel(np.array([0.0, np.nextafter(1, 0)]))).all()
 
 
 @dataclass(frozen=True)
