@@ -125,7 +125,7 @@ def save_checkpoint(
     """
     if storage not in STORAGE:
         raise ValueError(f"storage is {storage!r}; permitted: {', '.join(STORAGE)}")
-    _refuse_to_replace(Path(folder))
+    refuse_to_replace(Path(folder))
     weights = {
         name: tensor.to(STORAGE[storage]) if is_matrix(name, tensor) else tensor.float()
         for name, tensor in model.state_dict().items()
@@ -321,8 +321,8 @@ def _refuse_without_config(folder: Path, repository: str | None) -> None:
     raise FileNotFoundError(f"{where}/config.json is missing: {where} is neither a checkpoint nor a run with one")
 
 
-def _refuse_to_replace(folder: Path) -> None:
-    """A save replaces the whole folder: refuse one that contains other files."""
+def refuse_to_replace(folder: Path) -> None:
+    """A save replaces the whole folder: ValueError for one that contains other files."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; a checkpoint is a folder")
     held = sorted(folder.iterdir()) if folder.exists() else []

@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from diffuapriel.checkpoint import OF_A_RUN, save_checkpoint
+from diffuapriel.checkpoint import OF_A_RUN, refuse_to_replace, save_checkpoint
 from diffuapriel.data.base import Corpus
 from diffuapriel.data.registry import open_corpus
 from diffuapriel.device import device_name
@@ -86,6 +86,7 @@ def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
         processes = init_distributed(config)
         if processes.is_main:
             stack.enter_context(folder_lock(folder))
+            refuse_to_replace(folder / OF_A_RUN)
         processes.barrier()
         with torch.random.fork_rng(devices=[]):  # leaves the caller's generator alone
             torch.manual_seed(config.seed)

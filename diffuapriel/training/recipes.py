@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffuapriel.checkpoint import inspect_checkpoint, load_checkpoint, save_checkpoint
+from diffuapriel.checkpoint import inspect_checkpoint, load_checkpoint, refuse_to_replace, save_checkpoint
 from diffuapriel.data.registry import open_corpus
 from diffuapriel.evaluation.nelbo import evaluate_nelbo
 from diffuapriel.evaluation.tales import default_sampler, evaluate_tales
@@ -177,6 +177,7 @@ def run_recipe(name: str, architecture: str, out: str | Path, *, progress: bool 
     training was stopped before its end: the same call continues it. Of several processes the main one writes.
     """
     config = recipe_config(name, architecture, **changes)
+    refuse_to_replace(Path(out))
     result = train(config, progress=progress)
     if not result.finished:
         return None

@@ -244,3 +244,12 @@ def test_a_compiler_that_fails_costs_a_line_not_the_run(options, monkeypatch, ca
     heard = "".join(capfd.readouterr())
     assert "torch.compile failed, continuing without it: no compiler on this machine" in heard
     assert "and much more" not in heard
+
+
+def test_a_folder_that_a_save_may_not_replace_is_refused_before_a_run_begins(options, monkeypatch):
+    monkeypatch.setattr(loop, "Denoiser", None)
+    folder = Path(options().folder) / "checkpoint"
+    folder.mkdir(parents=True)
+    (folder / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match=r"contains 'thesis\.tex', which a save would delete"):
+        train(options(), progress=False)

@@ -70,6 +70,15 @@ def toy_recipe(monkeypatch, tiny_model):
     monkeypatch.setitem(recipes.RECIPES, "toy", toy)
 
 
+def test_a_folder_that_its_checkpoint_may_not_replace_is_refused_before_a_recipe_trains(
+    toy_recipe, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(recipes, "train", None)
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match=r"contains 'thesis\.tex', which a save would delete"):
+        run_recipe("toy", "diffuapriel", tmp_path, progress=False, folder=str(tmp_path / "run"))
+
+
 def test_a_recipe_trains_measures_the_very_file_and_writes_its_card(toy_recipe, tmp_path, capsys):
     out = run_recipe("toy", "diffuapriel", tmp_path / "toy", progress=False, folder=str(tmp_path / "run"))
     assert out == tmp_path / "toy"
