@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from diffuapriel.config import ModelConfig
+from diffuapriel.model.blocks import AttentionCache
 from diffuapriel.model.layers import rms_norm
 
 ROPE_BASE = 10_000.0
-Rotary = tuple[Tensor, Tensor]  # cosine and sine, each (length, 1, headdim / 2)
+Rotary = tuple[Tensor, Tensor]  # cosine and sine, each (length, 1, headdim / 2), or one for each row
 FASTEST_FIRST = (
     SDPBackend.CUDNN_ATTENTION,
     SDPBackend.FLASH_ATTENTION,
@@ -53,13 +54,35 @@ class Attention(nn.Module):
 
     def forward(self, u: Tensor, rotary: Rotary, mask: Tensor | None = None) -> Tensor:
         """u (batch, length, d_model) to the same shape; `rotary` from `rotary_angles`, `mask` from `document_mask`."""
+        q, k, v = self._project(u, rotary)
+        y = self._attend(q, k, v, mask)
+        return self.out_proj(y.transpose(1, 2).flatten(2))
+
+    def forward_blocks(
+        self, u: Tensor, rotary: Rotary, masks: tuple[Tensor | None, Tensor | None], cache: AttentionCache
+    ) -> tuple[Tensor, AttentionCache]:
+        """As `forward` for a pass over blocks (model/blocks.py); also the keys and values of the clean rows of u.
+
+        masks: from `BlockPass.masks`. Corrupted rows, if there are any, read the clean rows of the pass, not the cache.
+        """
+        q, k, v = self._project(u, rotary)
+        texts = cache.keys.shape[0]
+        own = AttentionCache(k[:texts], v[:texts])
+        pairs = (cache.keys, own.keys), (cache.values, own.values)
+        past = (torch.cat([before.to(k.dtype), here], dim=2) for before, here in pairs)
+        y = self._attend(q[:texts], *past, masks[0])
+        if len(q) > texts:
+            both = (torch.cat([w[:texts], w[texts:]], dim=2) for w in (k, v))
+            y = torch.cat([y, self._attend(q[texts:], *both, masks[1])])
+        return self.out_proj(y.transpose(1, 2).flatten(2)), own
+
+    def _project(self, u: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, (batch, heads, length, headdim) each; the first two normalized and rotated."""
         qkv = self.in_proj(u).unflatten(-1, (3, -1, self.headdim))  # (batch, length, 3, heads, headdim)
         q, k, v = qkv.unbind(2)
         q = rotate(rms_norm(q, self.q_norm_weight), *rotary)
         k = rotate(rms_norm(k, self.k_norm_weight), *rotary)
-        q, k, v = (w.transpose(1, 2) for w in (q, k, v.to(q.dtype)))  # (batch, heads, length, headdim)
-        y = self._attend(q, k, v, mask)
-        return self.out_proj(y.transpose(1, 2).flatten(2))
+        return q.transpose(1, 2), k.transpose(1, 2), v.to(q.dtype).transpose(1, 2)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         if not q.is_cuda:
@@ -76,10 +99,15 @@ def document_mask(document_ids: Tensor) -> Tensor:
     return document_ids[:, None, :, None] == document_ids[:, None, None, :]
 
 
-def rotary_angles(length: int, headdim: int, device: torch.device) -> Rotary:
-    """Cosine and sine of position times frequency, each (length, 1, headdim / 2), float32."""
+def rotary_angles(positions: int | Tensor, headdim: int, device: torch.device) -> Rotary:
+    """Cosine and sine of position times frequency, each (..., length, 1, headdim / 2), float32.
+
+    positions: (..., length) int64, or a number for that many from 0.
+    """
+    if isinstance(positions, int):
+        positions = torch.arange(positions, device=device)
     frequency = ROPE_BASE ** -(torch.arange(0, headdim, 2, device=device, dtype=torch.float32) / headdim)
-    angle = torch.outer(torch.arange(length, device=device, dtype=torch.float32), frequency)[:, None]
+    angle = (positions.float()[..., None] * frequency)[..., None, :]
     return angle.cos(), angle.sin()
 
 

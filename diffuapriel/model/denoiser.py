@@ -25,6 +25,7 @@ The denoiser does not know the schedule; it gets the noise level sigma = -log al
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +33,7 @@ from torch import Tensor, nn
 
 from diffuapriel.config import ModelConfig
 from diffuapriel.model.attention import Attention, Rotary, document_mask, rotary_angles
+from diffuapriel.model.blocks import AttentionCache, BlockPass, Cache, LayerCache
 from diffuapriel.model.layers import Modulation, TimeEmbedding, modulate, rms_norm
 from diffuapriel.model.mamba2 import BidirectionalMamba2
 from diffuapriel.ops.document_ids import check_document_ids, make_document_ids, number_runs
@@ -57,14 +59,28 @@ class Block(nn.Module):
     ) -> Tensor:
         """x (batch, length, d_model) to the same shape.
 
-        modulation: six tensors (batch, 1, d_model), shift, scale and gate for mixer and MLP. rotary: for attention.
-        documents: separates packed documents, a `document_mask` for attention and document_ids for Mamba.
+        modulation: six tensors (batch, 1 or length, d_model), shift, scale and gate for mixer and MLP. rotary: for
+        attention. documents: separates packed documents, a `document_mask` for attention and document_ids for Mamba.
         """
-        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation
+        shift, scale, gate, *mlp_modulation = modulation
         u = modulate(rms_norm(x, self.mixer_norm_weight), shift, scale)
         x = x + gate * (self.mixer(u, rotary, documents) if self.attends else self.mixer(u, documents))
-        u = modulate(rms_norm(x, self.mlp_norm_weight), mlp_shift, mlp_scale)
-        return x + mlp_gate * self.mlp(u)
+        return self._add_mlp(x, *mlp_modulation)
+
+    def forward_blocks(
+        self, x: Tensor, modulation: Sequence[Tensor], over: BlockPass, cache: LayerCache, *attention: Any
+    ) -> tuple[Tensor, LayerCache]:
+        """As `forward` for a pass over blocks of tokens (model/blocks.py); also what the layer adds to the cache.
+
+        attention: rotary angles and masks of the pass, for attention.
+        """
+        shift, scale, gate, *mlp_modulation = modulation
+        u = modulate(rms_norm(x, self.mixer_norm_weight), shift, scale)
+        y, cache = self.mixer.forward_blocks(u, *(attention if self.attends else (over,)), cache)
+        return self._add_mlp(x + gate * y, *mlp_modulation), cache
+
+    def _add_mlp(self, x: Tensor, shift: Tensor, scale: Tensor, gate: Tensor) -> Tensor:
+        return x + gate * self.mlp(modulate(rms_norm(x, self.mlp_norm_weight), shift, scale))
 
 
 class MLP(nn.Module):
@@ -105,7 +121,10 @@ class EdgeEmbedding(nn.Module):
         if runs is None:
             runs = torch.zeros(1, length, dtype=torch.int64, device=self.first.device)
         changes = runs[:, 1:] != runs[:, :-1]  # (batch, length - 1)
-        first, last = F.pad(changes, (1, 0), value=True), F.pad(changes, (0, 1), value=True)
+        return self.at(F.pad(changes, (1, 0), value=True), F.pad(changes, (0, 1), value=True))
+
+    def at(self, first: Tensor, last: Tensor) -> Tensor:
+        """The vectors at the given positions, bool (batch, length) each: (batch, length, d_model)."""
         return first[..., None] * self.first + last[..., None] * self.last
 
 
@@ -132,6 +151,9 @@ class Denoiser(nn.Module):
         positions: Tensor | None = None,
         document_ids: Tensor | None = None,
         *,
+        cache: Cache | None = None,
+        clean: Tensor | None = None,
+        block_length: int | None = None,
         padded: bool = False,
     ) -> Tensor:
         """Logits over clean tokens: (batch, length, vocab_size), or (chosen, vocab_size) with `positions`.
@@ -140,18 +162,45 @@ class Denoiser(nn.Module):
         mask. The logit of [MASK], the last one, has no meaning; the SUBS parameterization discards it. `padded` also
         returns the meaningless columns after it, padded_vocab_size in all, because slicing them off would cost the
         backward pass a copy of all logits. Raises ValueError for shapes that do not fit.
+
+        Block diffusion (model/blocks.py), by one of
+
+        cache: ids are the next block of each row, after the text in the cache. Equal to a pass over the whole text.
+        clean: (batch, length), the text of which ids are a corrupted copy; every block of `block_length` tokens sees
+            the clean blocks before it and its own corrupted tokens, all in one pass. sigma may have a level per block,
+            (batch, blocks).
         """
-        self._check(ids, sigma, positions, document_ids)
-        x, shift, scale = self._residual(ids, sigma, document_ids)
+        over_blocks = cache is not None or clean is not None
+        self._check(ids, sigma, positions, document_ids, clean, block_length, over_blocks)
+        if over_blocks:
+            x, shift, scale, _ = self._over_blocks(ids, sigma, cache, clean, block_length)
+        else:
+            x, shift, scale = self._residual(ids, sigma, document_ids)
         if positions is not None:
             if positions.dtype == torch.bool:
                 positions = positions.flatten().nonzero()[:, 0]
-            row = positions // ids.shape[1]  # the row of the batch of each chosen position
+            # The level of each chosen position: its row of the batch, or the position itself.
+            level = positions // (ids.shape[1] // shift.shape[1])
             # Not shift[row, 0]: its backward pass adds in an order that varies, so that runs would not repeat exactly.
-            shift, scale = (v[:, 0].index_select(0, row) for v in (shift, scale))
+            shift, scale = (v.flatten(0, 1).index_select(0, level) for v in (shift, scale))
             x = x.flatten(0, 1).index_select(0, positions)  # (chosen, d_model), as shift and scale are
         logits = self.head(self.final_norm(x, shift, scale))
         return logits if padded else logits[..., : self.config.vocab_size]
+
+    def empty_cache(self, batch: int) -> Cache:
+        """The cache of `batch` texts before their first block."""
+        weight = self.embedding.weight
+        return Cache.empty(self.config, batch, device=weight.device, dtype=weight.dtype)
+
+    def commit(self, ids: Tensor, cache: Cache, block_length: int | None = None) -> Cache:
+        """The cache after whole blocks more: ids (batch, length) int64 without [MASK]s.
+
+        block_length: of the blocks that ids consist of, by default one. `cache` stays valid.
+        """
+        sigma = torch.zeros(ids.shape[0], device=ids.device)
+        self._check(ids, sigma, None, None, None, block_length, True)
+        layers = self._over_blocks(ids, sigma, cache, None, block_length)[-1]
+        return cache.extended(layers, ids.shape[1])
 
     def hidden(self, ids: Tensor, sigma: Tensor) -> Tensor:
         """The input of the head at every position, (batch, length, d_model). Never waits for the device."""
@@ -167,7 +216,7 @@ class Denoiser(nn.Module):
         """The residual stream after the last block (batch, length, d_model), and the final shift and scale."""
         if not self.config.time_conditioning:
             sigma = torch.zeros_like(sigma)
-        modulations = self.modulation(self.time_embedding(sigma))  # of all blocks, (batch, 1, d_model) each
+        modulations = self.modulation(self.time_embedding(sigma))  # of all layers, (batch, 1, d_model) each
         rotary = mask = None
         if document_ids is None and self.config.document_boundaries:
             document_ids = make_document_ids(ids, self.config.eos_id)
@@ -184,10 +233,49 @@ class Denoiser(nn.Module):
         shift, scale = modulations[-2:]
         return x, shift, scale
 
-    def _check(self, ids: Tensor, sigma: Tensor, positions: Tensor | None, document_ids: Tensor | None) -> None:
+    def _over_blocks(
+        self, ids: Tensor, sigma: Tensor, cache: Cache | None, clean: Tensor | None, block_length: int | None
+    ) -> tuple[Tensor, Tensor, Tensor, list[LayerCache]]:
+        """As `_residual` for a pass over blocks; also what each layer adds to the cache."""
+        (texts, length), streams = ids.shape, 1 if clean is None else 2
+        block_length = block_length or length
+        if clean is not None:  # unmasked rows have the noise level 0
+            ids, sigma = torch.cat([clean, ids]), torch.cat([torch.zeros_like(sigma), sigma])
+        if not self.config.time_conditioning:
+            sigma = torch.zeros_like(sigma[:, 0] if sigma.ndim == 2 else sigma)
+        cache = cache or self.empty_cache(texts)
+        over = BlockPass(block_length, length, cache.lengths, cache.aligned, streams)
+        modulations = self.modulation(self.time_embedding(sigma))  # of all layers, (rows, levels, d_model) each
+        if sigma.ndim == 2:
+            modulations = [v.repeat_interleave(block_length, dim=1) for v in modulations]
+        attention: tuple[Any, ...] = ()
+        if "attention" in self.config.layer_kinds:
+            capacity = next(layer.keys.shape[2] for layer in cache.layers if isinstance(layer, AttentionCache))
+            rotary = rotary_angles(over.positions(), self.config.attention_headdim, ids.device)
+            attention = rotary, over.masks(capacity)
+        x = self.embedding(ids)  # (rows, length, d_model)
+        if self.edges is not None:
+            x = x + self.edges.at(*over.edges())
+        added = []
+        for i, (block, layer) in enumerate(zip(self.blocks, cache.layers, strict=True)):
+            x, layer = block.forward_blocks(x, modulations[6 * i : 6 * i + 6], over, layer, *attention)
+            added.append(layer)
+        return *(v[-texts:] for v in (x, *modulations[-2:])), added
+
+    def _check(
+        self,
+        ids: Tensor,
+        sigma: Tensor,
+        positions: Tensor | None,
+        document_ids: Tensor | None,
+        clean: Tensor | None = None,
+        block_length: int | None = None,
+        over_blocks: bool = False,
+    ) -> None:
         if ids.ndim != 2 or ids.dtype != torch.int64 or 0 in ids.shape:
             raise ValueError(f"ids are {tuple(ids.shape)} {ids.dtype}; they must be (batch, length) int64, not empty")
-        if sigma.shape != ids.shape[:1]:
+        levels = (ids.shape[0], ids.shape[1] // (block_length or ids.shape[1]))
+        if sigma.shape != ids.shape[:1] and not (over_blocks and sigma.shape == levels):
             raise ValueError(f"sigma has shape {tuple(sigma.shape)}; it must be ({ids.shape[0]},), one per row")
         if positions is not None and not (
             (positions.dtype == torch.bool and positions.shape == ids.shape)
@@ -199,3 +287,13 @@ class Denoiser(nn.Module):
             )
         if document_ids is not None:
             check_document_ids(document_ids, *ids.shape)
+        if not over_blocks and block_length is not None:
+            raise ValueError(f"block_length is {block_length}; it goes with cache or clean")
+        if not over_blocks:
+            return
+        if document_ids is not None or self.config.document_boundaries:
+            raise ValueError("a pass over blocks of tokens does not keep packed documents apart")
+        if block_length is not None and (block_length < 1 or ids.shape[1] % block_length):
+            raise ValueError(f"block_length is {block_length}; it must divide the length, {ids.shape[1]}")
+        if clean is not None and (clean.shape != ids.shape or clean.dtype != torch.int64):
+            raise ValueError(f"clean is {tuple(clean.shape)} {clean.dtype}; it must be int64, shaped as ids")

@@ -34,7 +34,7 @@ def rms_norm(x: Tensor, weight: Tensor | None = None) -> Tensor:
 
 
 class TimeEmbedding(nn.Module):
-    """Embeds the noise level: sigma (batch,) to (batch, cond_dim), by sinusoids and two linear layers with SiLU."""
+    """Embeds the noise level: sigma (batch, ...) to (batch, ..., cond_dim), by sinusoids and a small MLP."""
 
     def __init__(self, cond_dim: int) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class TimeEmbedding(nn.Module):
     def forward(self, sigma: Tensor) -> Tensor:
         steps = torch.arange(FREQUENCIES, device=sigma.device, dtype=torch.float32)
         frequency = torch.exp(-math.log(MAX_PERIOD) * steps / FREQUENCIES)
-        angle = sigma.float()[:, None] * frequency
+        angle = sigma.float()[..., None] * frequency
         features = torch.cat([angle.cos(), angle.sin()], dim=-1).to(self.up.weight.dtype)
         return F.silu(self.out(F.silu(self.up(features))))
 
@@ -63,8 +63,8 @@ class Modulation(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, c: Tensor) -> tuple[Tensor, ...]:
-        """c (batch, cond_dim) to `count` tensors (batch, 1, d_model)."""
-        return self.linear(c)[:, None].chunk(self.count, dim=-1)
+        """c (batch, levels, cond_dim) to `count` tensors (batch, levels, d_model); (batch, cond_dim) is one level."""
+        return self.linear(c if c.ndim == 3 else c[:, None]).chunk(self.count, dim=-1)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

@@ -30,7 +30,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffuapriel.config import ModelConfig
+from diffuapriel.model.blocks import BlockPass, MambaCache
 from diffuapriel.model.layers import EPS, rms_norm
+from diffuapriel.ops import block_scan
 from diffuapriel.ops.ssd import choose_backend, ssd_bidirectional
 from diffuapriel.ops.triton.mixer import mixer as fused_mixer
 
@@ -97,6 +99,19 @@ class BidirectionalMamba2(nn.Module):
             y = self._plain(projected, backend, document_ids)
         return self.out_proj(y.flatten(2))
 
+    def forward_blocks(self, u: Tensor, blocks: BlockPass, cache: MambaCache) -> tuple[Tensor, MambaCache]:
+        """As `forward` for a pass over blocks (model/blocks.py); also the cache after the clean rows of u.
+
+        The forward direction continues from the cache, the reverse one is confined to each block.
+        """
+        where = {"block_length": blocks.block_length, "streams": blocks.streams}
+        z, xBC, dt = self._split(self.in_proj(u))
+        xBC, history = block_convolution(xBC, self.conv_weight, self.conv_bias, cache.history, **where)
+        x, B, C, dt, A = self._scan_inputs(F.silu(xBC), dt)
+        y, state = block_scan.scan(x, dt, A, B, C, self.D, cache.state, **where, backend=self.backend)
+        y = rms_norm(y.flatten(3) * F.silu(z), self.norm_weight)
+        return self.out_proj(y.flatten(2)), MambaCache(state, history)
+
     @torch.no_grad()
     def fold_norm(self) -> None:
         """Move the norm's weight into out_proj. The function is the same, with one product per channel less."""
@@ -108,24 +123,27 @@ class BidirectionalMamba2(nn.Module):
 
     def _plain(self, projected: Tensor, backend: str, document_ids: Tensor | None) -> Tensor:
         """From in_proj to out_proj, (batch, length, 2, d_inner): what the fused mixers compute, line by line."""
-        c = self.config
-        sizes, keys = [c.d_inner, self.conv_bias.shape[1], c.n_heads], c.n_groups * c.d_state
-        z, xBC, dt = projected.unflatten(2, (2, -1)).split(sizes, dim=-1)
-        xBC = F.silu(two_way_convolution(xBC, self.conv_weight, self.conv_bias, document_ids))
-        x, B, C = xBC.split([c.d_inner, keys, keys], dim=-1)
-        y = ssd_bidirectional(
-            x.unflatten(-1, (c.n_heads, c.headdim)),
-            F.softplus(dt.float() + self.dt_bias),
-            -torch.exp(self.A_log.float()),
-            B.unflatten(-1, (c.n_groups, c.d_state)),
-            C.unflatten(-1, (c.n_groups, c.d_state)),
-            self.D,
-            document_ids=document_ids,
-            backend=backend,
-        )
+        z, xBC, dt = self._split(projected)
+        xBC = two_way_convolution(xBC, self.conv_weight, self.conv_bias, document_ids)
+        x, B, C, dt, A = self._scan_inputs(F.silu(xBC), dt)
+        y = ssd_bidirectional(x, dt, A, B, C, self.D, document_ids=document_ids, backend=backend)
         assert isinstance(y, Tensor)
         y = y.flatten(3)  # (batch, length, 2, d_inner)
         return rms_norm(y * F.silu(z), self.norm_weight)
+
+    def _split(self, projected: Tensor) -> tuple[Tensor, ...]:
+        """z, what the convolution reads (x, B and C), and dt, (batch, length, 2, ...) each."""
+        c = self.config
+        return projected.unflatten(2, (2, -1)).split([c.d_inner, self.conv_bias.shape[1], c.n_heads], dim=-1)
+
+    def _scan_inputs(self, xBC: Tensor, dt: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """x, B, C, dt and A of the scan, in the shapes of the module's docstring."""
+        c, keys = self.config, self.config.n_groups * self.config.d_state
+        x, B, C = xBC.split([c.d_inner, keys, keys], dim=-1)
+        B, C = (v.unflatten(-1, (c.n_groups, c.d_state)) for v in (B, C))
+        exact = torch.promote_types(dt.dtype, torch.float32)
+        dt = F.softplus(dt.to(exact) + self.dt_bias)
+        return x.unflatten(-1, (c.n_heads, c.headdim)), B, C, dt, -torch.exp(self.A_log.to(exact))
 
     def _fused(self, projected: Tensor) -> Tensor:
         """Our kernels and out_proj. The norm's division, by one number per token and direction, follows the product."""
@@ -172,3 +190,29 @@ def two_way_convolution(x: Tensor, weight: Tensor, bias: Tensor, document_ids: T
                 read = read * (padded_ids[:, start : start + length] == document_ids)[..., None]
             y[k] = torch.addcmul(y[k], read, weight[k, j].to(x.dtype))
     return torch.stack(y, dim=2)
+
+
+def block_convolution(
+    x: Tensor, weight: Tensor, bias: Tensor, history: Tensor, *, block_length: int, streams: int = 1
+) -> tuple[Tensor, Tensor]:
+    """`two_way_convolution` over blocks: the forward half looks back over all, the reverse half ahead in its own.
+
+    history (texts, taps - 1, channels): inputs of the forward half before the first token. With 2 streams the second
+    half of the rows of x are corrupted copies, whose look back reads corrupted tokens of the own block and clean ones
+    of the blocks before. Returns the result and the history after the clean rows.
+    """
+    texts, length, taps = history.shape[0], x.shape[1], weight.shape[1]
+    back = torch.cat([history.to(x.dtype), x[:texts, :, 0]], dim=1)  # clean inputs, from taps - 1 tokens before
+    noisy = F.pad(x[texts:, :, 0], (0, 0, taps - 1, 0))
+    ahead = F.pad(x[:, :, 1], (0, 0, 0, taps - 1))
+    place = (torch.arange(length, device=x.device) % block_length)[:, None]  # in the block
+    y = [bias[0].to(x.dtype), bias[1].to(x.dtype)]
+    for distance in range(taps):  # of what is read from the token
+        start, j = taps - 1 - distance, taps - 1 - distance
+        read = back[:, start : start + length]
+        if streams == 2:
+            read = torch.cat([read, torch.where(place >= distance, noisy[:, start : start + length], read)])
+        y[0] = torch.addcmul(y[0], read, weight[0, j].to(x.dtype))
+        read = ahead[:, distance : distance + length] * (place + distance < block_length)
+        y[1] = torch.addcmul(y[1], read, weight[1, j].to(x.dtype))
+    return torch.stack(y, dim=2), back[:, back.shape[1] - (taps - 1) :]

@@ -1,0 +1,167 @@
+"""Block diffusion: the cache of the blocks that are finished, and the geometry of a pass over blocks.
+
+    p(x) = prod over blocks b of p(x^b | x^{<b}),   each factor a masked diffusion over the tokens of one block
+                                                    (BD3-LM, arXiv:2503.09573)
+
+What a block computes depends on the clean blocks before it and on its own tokens. All that it needs of the past is, per
+layer,
+
+    Mamba       the state of the forward scan after the last finished block, and the inputs of its convolution at
+                the last d_conv - 1 tokens: of constant size
+    attention   keys and values of every finished token, at their true positions
+
+so a cache is exact: logits with it equal those of a pass over the whole text. The reverse scan is confined to the block
+(arXiv:2607.02805); a reverse scan over everything would change the past with every new token, and nothing could be
+kept. A finished block is committed by running it once more as it is, with nothing masked; it is then a clean text.
+
+A `Cache` is never changed. `Denoiser.commit` returns a new one, so that undoing, pausing and branching cost nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from diffuapriel.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class MambaCache:
+    """What a Mamba layer keeps of the past."""
+
+    state: Tensor  # (batch, heads, headdim, d_state), float32 or float64: of the forward scan
+    history: Tensor  # (batch, d_conv - 1, channels): what the forward convolution reads before the next block
+
+
+@dataclass(frozen=True)
+class AttentionCache:
+    """Keys, normalized and rotated, and values; row r holds `Cache.lengths[r]` of them, and zeros after."""
+
+    keys: Tensor  # (batch, heads, capacity, headdim)
+    values: Tensor  # (batch, heads, capacity, headdim)
+
+
+LayerCache = MambaCache | AttentionCache
+
+
+@dataclass(frozen=True)
+class Cache:
+    """All that the next block needs of the finished ones, for every row of a batch."""
+
+    layers: tuple[LayerCache, ...]
+    lengths: Tensor  # (batch,) int64: finished tokens of each row
+    aligned: bool = True  # whether all rows have as many: attention then needs no mask
+
+    @classmethod
+    def empty(cls, config: ModelConfig, batch: int, *, device: torch.device, dtype: torch.dtype) -> Cache:
+        """The cache before the first block: no token, states of zero."""
+        exact = torch.float64 if dtype == torch.float64 else torch.float32
+        channels = config.d_inner + 2 * config.n_groups * config.d_state
+        layers: list[LayerCache] = []
+        for kind in config.layer_kinds:
+            if kind == "mamba":
+                shape = (batch, config.n_heads, config.headdim, config.d_state)
+                state = torch.zeros(shape, device=device, dtype=exact)
+                layers.append(MambaCache(state, state.new_zeros((batch, config.d_conv - 1, channels), dtype=dtype)))
+            else:
+                heads = config.d_model // config.attention_headdim
+                none = torch.zeros((batch, heads, 0, config.attention_headdim), device=device, dtype=dtype)
+                layers.append(AttentionCache(none, none))
+        return cls(tuple(layers), torch.zeros(batch, dtype=torch.int64, device=device))
+
+    @property
+    def batch(self) -> int:
+        return self.lengths.shape[0]
+
+    @property
+    def bytes(self) -> int:
+        """Memory of states, histories, keys and values."""
+        tensors = [tensor for layer in self.layers for tensor in vars(layer).values()]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def rows(self, index: Sequence[int] | Tensor) -> Cache:
+        """The cache of these rows, in this order; a row may come more than once, to branch."""
+        chosen = torch.as_tensor(index, device=self.lengths.device)
+        layers = tuple(type(layer)(*(tensor[chosen] for tensor in vars(layer).values())) for layer in self.layers)
+        return Cache(layers, self.lengths[chosen], self.aligned)
+
+    def extended(self, layers: Sequence[LayerCache], tokens: int) -> Cache:
+        """The cache after `tokens` more: the new states, and the new keys and values behind each row's own."""
+        after: list[LayerCache] = []
+        where = (self.lengths[:, None] + torch.arange(tokens, device=self.lengths.device))[:, None, :, None]
+        for old, new in zip(self.layers, layers, strict=True):
+            if isinstance(old, AttentionCache):
+                assert isinstance(new, AttentionCache)
+                joined = []
+                for before, added in ((old.keys, new.keys), (old.values, new.values)):
+                    room = torch.cat([before.to(added.dtype), torch.zeros_like(added)], dim=2)
+                    joined.append(room.scatter(2, where.expand_as(added), added))
+                new = AttentionCache(*joined)
+            after.append(new)
+        return Cache(tuple(after), self.lengths + tokens, self.aligned)
+
+    @classmethod
+    def join(cls, caches: Sequence[Cache]) -> Cache:
+        """One batch of the rows of several caches, whose texts may be of different lengths."""
+        layers: list[LayerCache] = []
+        for parts in zip(*(cache.layers for cache in caches), strict=True):
+            if isinstance(parts[0], AttentionCache):
+                most = max(part.keys.shape[2] for part in parts)
+                parts = [
+                    AttentionCache(*(F.pad(v, (0, 0, 0, most - v.shape[2])) for v in (part.keys, part.values)))
+                    for part in parts
+                ]
+            layers.append(type(parts[0])(*(torch.cat(v) for v in zip(*(vars(part).values() for part in parts)))))
+        lengths = torch.cat([cache.lengths for cache in caches])
+        return cls(tuple(layers), lengths, bool((lengths == lengths[0]).all()))
+
+
+@dataclass(frozen=True)
+class BlockPass:
+    """The geometry of one pass: rows of whole blocks that follow `lengths` finished tokens.
+
+    streams: 1, clean or partly masked rows; 2, the second half of the rows are corrupted copies of the first half, and
+    each corrupted block sees the clean blocks before it (training).
+    """
+
+    block_length: int
+    length: int  # tokens of a row in this pass
+    lengths: Tensor  # (texts,) int64, finished tokens before the pass
+    aligned: bool
+    streams: int = 1
+
+    @property
+    def texts(self) -> int:
+        return self.lengths.shape[0]
+
+    def positions(self) -> Tensor:
+        """True position of every token, (rows, length) int64."""
+        here = torch.arange(self.length, device=self.lengths.device)
+        return (self.lengths[:, None] + here).repeat(self.streams, 1)
+
+    def edges(self) -> tuple[Tensor, Tensor]:
+        """Which tokens begin the text and which end a block, two bool (rows, length)."""
+        last = torch.arange(1, self.length + 1, device=self.lengths.device) % self.block_length == 0
+        return self.positions() == 0, last.expand(self.texts * self.streams, -1)
+
+    def masks(self, capacity: int) -> tuple[Tensor | None, Tensor | None]:
+        """What a query may read: of [cached, own] keys in the first stream, of [clean, corrupted] ones in the second.
+
+        (texts, 1, length, capacity + length) and (length, 2 length) bool; None where everything may be read.
+        """
+        device = self.lengths.device
+        block = torch.arange(self.length, device=device) // self.block_length
+        noisy = None
+        if self.streams == 2:
+            noisy = torch.cat([block[:, None] > block, block[:, None] == block], dim=1)
+        if self.aligned and self.length == self.block_length:
+            return None, noisy
+        cached = torch.arange(capacity, device=device) < self.lengths[:, None]  # (texts, capacity)
+        own = block[:, None] >= block  # (length, length)
+        shape = (self.texts, 1, self.length)
+        clean = torch.cat([cached[:, None, None].expand(*shape, -1), own.expand(*shape, -1)], dim=-1)
+        return clean, noisy
