@@ -27,6 +27,7 @@ from diffuapriel.model.layers import rms_norm
 
 ROPE_BASE = 10_000.0
 Rotary = tuple[Tensor, Tensor]  # cosine and sine, each (length, 1, headdim / 2), or one for each row
+Masks = tuple[Tensor | None, Tensor | None]  # of clean and of corrupted rows, from `BlockPass.masks`
 FASTEST_FIRST = (
     SDPBackend.CUDNN_ATTENTION,
     SDPBackend.FLASH_ATTENTION,
@@ -59,21 +60,21 @@ class Attention(nn.Module):
         return self.out_proj(y.transpose(1, 2).flatten(2))
 
     def forward_blocks(
-        self, u: Tensor, rotary: Rotary, masks: tuple[Tensor | None, Tensor | None], cache: AttentionCache
+        self, u: Tensor, rotary: Rotary, masks: Masks, cache: AttentionCache
     ) -> tuple[Tensor, AttentionCache]:
         """As `forward` for a pass over blocks (model/blocks.py); also the keys and values of the clean rows of u.
 
-        masks: from `BlockPass.masks`. Corrupted rows, if there are any, read the clean rows of the pass, not the cache.
+        Corrupted rows, if there are any, read the clean rows of the pass, not the cache.
         """
         q, k, v = self._project(u, rotary)
         texts = cache.keys.shape[0]
         own = AttentionCache(k[:texts], v[:texts])
-        pairs = (cache.keys, own.keys), (cache.values, own.values)
-        past = (torch.cat([before.to(k.dtype), here], dim=2) for before, here in pairs)
-        y = self._attend(q[:texts], *past, masks[0])
+        keys = torch.cat([cache.keys.to(k.dtype), own.keys], dim=2)
+        values = torch.cat([cache.values.to(v.dtype), own.values], dim=2)
+        y = self._attend(q[:texts], keys, values, masks[0])
         if len(q) > texts:
-            both = (torch.cat([w[:texts], w[texts:]], dim=2) for w in (k, v))
-            y = torch.cat([y, self._attend(q[texts:], *both, masks[1])])
+            keys, values = (torch.cat([w[:texts], w[texts:]], dim=2) for w in (k, v))
+            y = torch.cat([y, self._attend(q[texts:], keys, values, masks[1])])
         return self.out_proj(y.transpose(1, 2).flatten(2)), own
 
     def _project(self, u: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor, Tensor]:

@@ -25,15 +25,14 @@ The denoiser does not know the schedule; it gets the noise level sigma = -log al
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffuapriel.config import ModelConfig
-from diffuapriel.model.attention import Attention, Rotary, document_mask, rotary_angles
-from diffuapriel.model.blocks import AttentionCache, BlockPass, Cache, LayerCache
+from diffuapriel.model.attention import Attention, Masks, Rotary, document_mask, rotary_angles
+from diffuapriel.model.blocks import AttentionCache, BlockPass, Cache, LayerCache, MambaCache
 from diffuapriel.model.layers import Modulation, TimeEmbedding, modulate, rms_norm
 from diffuapriel.model.mamba2 import BidirectionalMamba2
 from diffuapriel.ops.document_ids import check_document_ids, make_document_ids, number_runs
@@ -68,15 +67,25 @@ class Block(nn.Module):
         return self._add_mlp(x, *mlp_modulation)
 
     def forward_blocks(
-        self, x: Tensor, modulation: Sequence[Tensor], over: BlockPass, cache: LayerCache, *attention: Any
+        self,
+        x: Tensor,
+        modulation: Sequence[Tensor],
+        over: BlockPass,
+        cache: LayerCache,
+        attention: tuple[Rotary, Masks] | None,
     ) -> tuple[Tensor, LayerCache]:
         """As `forward` for a pass over blocks of tokens (model/blocks.py); also what the layer adds to the cache.
 
-        attention: rotary angles and masks of the pass, for attention.
+        attention: what attention needs of the pass.
         """
         shift, scale, gate, *mlp_modulation = modulation
         u = modulate(rms_norm(x, self.mixer_norm_weight), shift, scale)
-        y, cache = self.mixer.forward_blocks(u, *(attention if self.attends else (over,)), cache)
+        if isinstance(self.mixer, Attention):
+            assert isinstance(cache, AttentionCache) and attention is not None
+            y, cache = self.mixer.forward_blocks(u, *attention, cache)
+        else:
+            assert isinstance(cache, MambaCache)
+            y, cache = self.mixer.forward_blocks(u, over, cache)
         return self._add_mlp(x + gate * y, *mlp_modulation), cache
 
     def _add_mlp(self, x: Tensor, shift: Tensor, scale: Tensor, gate: Tensor) -> Tensor:
@@ -248,7 +257,7 @@ class Denoiser(nn.Module):
         modulations = self.modulation(self.time_embedding(sigma))  # of all layers, (rows, levels, d_model) each
         if sigma.ndim == 2:
             modulations = [v.repeat_interleave(block_length, dim=1) for v in modulations]
-        attention: tuple[Any, ...] = ()
+        attention = None
         if "attention" in self.config.layer_kinds:
             capacity = next(layer.keys.shape[2] for layer in cache.layers if isinstance(layer, AttentionCache))
             rotary = rotary_angles(over.positions(), self.config.attention_headdim, ids.device)
@@ -258,7 +267,8 @@ class Denoiser(nn.Module):
             x = x + self.edges.at(*over.edges())
         added = []
         for i, (block, layer) in enumerate(zip(self.blocks, cache.layers, strict=True)):
-            x, layer = block.forward_blocks(x, modulations[6 * i : 6 * i + 6], over, layer, *attention)
+            assert isinstance(block, Block)
+            x, layer = block.forward_blocks(x, modulations[6 * i : 6 * i + 6], over, layer, attention)
             added.append(layer)
         return *(v[-texts:] for v in (x, *modulations[-2:])), added
 

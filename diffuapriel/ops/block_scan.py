@@ -79,29 +79,22 @@ def by_block(
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """`scan` as a loop over blocks, which defines it. Arguments and result as for `scan`."""
-    state, texts = initial_state, initial_state.shape[0]
+
+    def part(rows: slice, block: slice, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        return x[rows, block, k], dt[rows, block, k], A[k], B[rows, block, k], C[rows, block, k], D[k]
+
+    state, texts, every_row = initial_state, initial_state.shape[0], slice(None)
     outputs = []
     for start in range(0, x.shape[1], block_length):
         block = slice(start, start + block_length)
-        ahead = ssd(
-            *(v[:, block, 1] for v in (x, dt)),
-            A[1],
-            *(v[:, block, 1] for v in (B, C)),
-            D[1],
-            reverse=True,
-            backend=backend,
-        )
-        forward, state_before = [], state
-        for stream in range(streams):
-            rows = slice(stream * texts, (stream + 1) * texts)
-            y, after = ssd(
-                *(v[rows, block, 0] for v in (x, dt)), A[0], *(v[rows, block, 0] for v in (B, C)), D[0],
-                initial_state=state_before, return_final_state=True, backend=backend,
-            )  # fmt: skip
-            forward.append(y)
-            state = after if stream == 0 else state
-        assert isinstance(ahead, Tensor)
-        outputs.append(torch.stack([torch.cat(forward), ahead], dim=2))
+        reverse = ssd(*part(every_row, block, 1), reverse=True, backend=backend)
+        assert isinstance(reverse, Tensor)
+        options = {"initial_state": state, "return_final_state": True, "backend": backend}
+        forward, state = ssd(*part(slice(0, texts), block, 0), **options)
+        if streams == 2:
+            noisy, _ = ssd(*part(slice(texts, 2 * texts), block, 0), **options)
+            forward = torch.cat([forward, noisy])
+        outputs.append(torch.stack([forward, reverse], dim=2))
     return torch.cat(outputs, dim=1), state
 
 
