@@ -50,8 +50,10 @@ def replace_folder(folder: str | Path, write: Callable[[Path], None]) -> None:
         write(writing)
         for path in (*writing.iterdir(), writing):
             _fsync(path)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(writing, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno and error.filename is None:  # a full disk names no file
+            error.filename = str(folder)
         raise
     if folder.exists():
         shutil.rmtree(previous, ignore_errors=True)

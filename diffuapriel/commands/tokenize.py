@@ -2,7 +2,8 @@
 
 The corpus tokens:FOLDER is then read from disk as needed, whatever its size: a run resumes at any step without delay,
 each epoch reads every sequence once in a new order, and the CPU cores stay free for the model. SPEC is any other
-corpus: stdlib, a text, JSON-lines or Parquet file or a folder of them, hf:owner/name, or tales.
+corpus: stdlib, a text, JSON-lines or Parquet file or a folder of them, hf:owner/name, or tales. What is left out
+(hidden files, links, records without text ...) is counted and printed.
 
 Documents are read one by one and tokenized on every core, so memory use is bounded. The folder appears when it is
 complete; if a run is killed, the next one reports the files it left behind. A cache works with one tokenizer: gpt2-4k
@@ -38,6 +39,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Tokenize, with a progress bar on standard error, and print the size of each split."""
+    from diffuapriel.data.base import describe_left_out
     from diffuapriel.data.build import build_tokens
     from diffuapriel.tokenizer import get_tokenizer
     from diffuapriel.training.logging import progress_bar
@@ -62,6 +64,9 @@ def run(args: argparse.Namespace) -> int:
             on_progress=show,
         )
     for split in ("train", "validation"):
-        print(f"{split:10} {corpus.documents(split):>12,} documents {corpus.tokens(split):>15,} tokens")
+        documents, characters, tokens = (count(split) for count in (corpus.documents, corpus.characters, corpus.tokens))
+        print(f"{split:10} {documents:>12,} documents {characters:>15,} characters {tokens:>15,} tokens")
+    if corpus.left_out:
+        print(describe_left_out(corpus.left_out).lstrip("; "))
     print(f"SHA-256    {corpus.digest}\n\ndiffuapriel train --corpus {corpus.name} ...")
     return 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from torch import Tensor
@@ -26,6 +27,15 @@ class Corpus(Protocol):
 
     name: str
     tokenizer: Tokenizer
+
+    @property
+    def description(self) -> str:
+        """One line: how much text there is, and what was left out of it."""
+        ...
+
+    def fingerprint(self) -> str:
+        """A digest of the text: where it is equal, so are all batches. It does not depend on where the text is kept."""
+        ...
 
     def batch(
         self, step: int, *, split: str, batch_size: int, length: int, seed: int, rows: range | None = None
@@ -72,6 +82,20 @@ def check_batch(step: int, split: str, batch_size: int, length: int, rows: range
     if not rows or rows.step != 1 or rows.start < 0 or rows.stop > batch_size:
         raise ValueError(f"rows are {rows}; they must be consecutive ones of range(0, {batch_size})")
     return check_split(split), rows
+
+
+def digest_of(texts: Iterable[str]) -> str:
+    """Hexadecimal SHA-256 of some texts and of their ends."""
+    digest = hashlib.sha256()
+    for text in texts:
+        data = text.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()
+
+
+def describe_left_out(left_out: Mapping[str, int]) -> str:
+    """What a corpus was read without, to be added to its description."""
+    return "; left out: " * bool(left_out) + ", ".join(f"{what}: {number:,}" for what, number in left_out.items())
 
 
 def random_stream(*key: int | str) -> random.Random:

@@ -8,8 +8,9 @@ A .txt file is one document and must fit in memory; JSON lines and Parquet are r
 One thread reads and several tokenize: tiktoken releases Python's global lock, so threads share the text, which
 processes would have to copy, and nothing is forked beside a running model. The amount read ahead is bounded.
 
-The folder appears whole or not at all: it is written beside its place and renamed (storage.py). A killed run leaves
-the half-built folder, and the next run refuses to start until it is removed.
+The folder appears whole or not at all: it is written beside its place and renamed (storage.py). A run that fails or is
+interrupted removes what it has written. A killed one leaves the half-built folder, and the next run refuses to start
+until it is removed.
 """
 
 from __future__ import annotations
@@ -18,10 +19,14 @@ import hashlib
 import itertools
 import os
 import re
-from collections import deque
+import signal
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from threading import Event, current_thread, main_thread
 from typing import Any
 
 import numpy as np
@@ -53,7 +58,7 @@ KNOWN_KINDS = ("tales", "stdlib", "hf", "tokens")
 
 Documents = Iterator[tuple[str, str]]  # ("train" or "validation", text)
 Job = list[tuple[str, str]]  # (split, text) of some documents
-Done = list[tuple[str, np.ndarray]]  # (split, ids), each ending with <|endoftext|>
+Done = list[tuple[str, int, np.ndarray]]  # (split, characters, ids), each ending with <|endoftext|>
 
 
 def build_tokens(
@@ -83,30 +88,61 @@ def build_tokens(
     check_least(most_tokens=1 if most_tokens is None else most_tokens, threads=1 if threads is None else threads)
     if spec.partition(":")[0] == "tales" and most_tokens is None:
         raise ValueError(f"{spec} never ends: give a number of tokens (--tokens 10000000)")
-    documents, threads = documents_of(spec, tokenizer), threads or os.cpu_count() or 1
+    left_out: Counter[str] = Counter()
+    documents, threads = documents_of(spec, tokenizer, left_out), threads or os.cpu_count() or 1
 
-    def write(into: Path) -> None:
-        limits = {
-            "train": most_tokens,
-            "validation": most_tokens and -(-most_tokens // (VALIDATION_EVERY - 1)),
-        }
-        writers = {split: _Writer(into, split, tokenizer, limits[split]) for split in SPLITS}
-        for split, ids in _tokenized(_wanted(documents, writers), tokenizer, threads):
-            if not writers[split].full:
-                writers[split].add(ids)
-                if on_progress:
-                    on_progress(
-                        sum(writer.documents for writer in writers.values()),
-                        sum(writer.tokens for writer in writers.values()),
-                    )
-        parts = {DISK_NAMES[split]: writer.close() for split, writer in writers.items()}
-        for split, writer in writers.items():
-            if not writer.documents:
-                raise ValueError(f"{spec}: too little text, nothing is left for the split {split!r}")
-        write_json(into / INDEX, _index(spec, tokenizer, parts))
+    with _one_interrupt() as no_more:
 
-    replace_folder(folder, write)
+        def write(into: Path) -> None:
+            limits = {
+                "train": most_tokens,
+                "validation": most_tokens and -(-most_tokens // (VALIDATION_EVERY - 1)),
+            }
+            with ExitStack() as stack:
+                pool, stop = stack.enter_context(ThreadPoolExecutor(threads)), Event()
+                writers = {
+                    split: stack.enter_context(_Writer(into, split, tokenizer, limits[split])) for split in SPLITS
+                }
+                stack.callback(pool.shutdown, wait=False, cancel_futures=True)
+                stack.callback(stop.set)
+                stack.push(no_more)  # the first to be called when something fails
+                encode = partial(_encode, tokenizer=tokenizer, stop=stop)
+                for split, characters, ids in _tokenized(_wanted(documents, writers), pool, encode, AHEAD * threads):
+                    if not writers[split].full:
+                        writers[split].add(characters, ids)
+                        if on_progress:
+                            on_progress(
+                                sum(writer.documents for writer in writers.values()),
+                                sum(writer.tokens for writer in writers.values()),
+                            )
+                parts = {DISK_NAMES[split]: writer.close() for split, writer in writers.items()}
+            for split, writer in writers.items():
+                if not writer.documents:
+                    raise ValueError(f"{spec}: too little text, nothing is left for the split {split!r}")
+            write_json(into / INDEX, _index(spec, tokenizer, parts, left_out))
+
+        replace_folder(folder, write)
     return TokenCorpus(folder, tokenizer)
+
+
+@contextmanager
+def _one_interrupt() -> Iterator[Callable[..., None]]:
+    """Gives an exit function for a context: from its first error on Ctrl-C is ignored, until this block is left.
+
+    So an impatient second Ctrl-C does not end the removal of what the first one left.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    alone = handler is not None and current_thread() is main_thread()  # or signals are not ours
+
+    def no_more(kind: type[BaseException] | None, *error: Any) -> None:
+        if kind is not None and alone:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    try:
+        yield no_more
+    finally:
+        if alone:
+            signal.signal(signal.SIGINT, handler)
 
 
 class _Writer:
@@ -114,7 +150,7 @@ class _Writer:
 
     def __init__(self, folder: Path, split: str, tokenizer: Tokenizer, limit: int | None) -> None:
         self.folder, self.limit, self.dtype = folder, limit, token_dtype(tokenizer.vocab_size)
-        self.documents = self.tokens = 0
+        self.documents = self.characters = self.tokens = 0
         self._stem = DISK_NAMES[split]
         self._ends = (folder / f"{self._stem}.documents").open("wb")
         self._shards: list[dict[str, Any]] = []
@@ -124,7 +160,15 @@ class _Writer:
     def full(self) -> bool:
         return self.limit is not None and self.tokens >= self.limit
 
-    def add(self, ids: np.ndarray) -> None:
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for file in (self._file, self._ends):
+            with suppress(OSError):  # on a full disk a file cannot be closed in peace
+                file.close()
+
+    def add(self, characters: int, ids: np.ndarray) -> None:
         """Write one document, which ends with <|endoftext|>."""
         data = ids.astype(self.dtype).tobytes()
         self._file.write(data)
@@ -132,6 +176,7 @@ class _Writer:
         self._in_shard += len(ids)
         self.tokens += len(ids)
         self.documents += 1
+        self.characters += characters
         self._ends.write(np.array(self.tokens, dtype="<i8").tobytes())
         if self._in_shard >= SHARD_TOKENS:
             self._close_shard()
@@ -141,7 +186,8 @@ class _Writer:
         """Close the files; returns the entry of this split in the index."""
         self._close_shard()
         self._ends.close()
-        return {"documents": self.documents, "tokens": self.tokens, "shards": self._shards}
+        numbers = {"documents": self.documents, "characters": self.characters, "tokens": self.tokens}
+        return {**numbers, "shards": self._shards}
 
     def _open(self) -> None:
         self._name = f"{self._stem}-{len(self._shards):05}.bin"
@@ -166,19 +212,17 @@ def _wanted(documents: Documents, writers: dict[str, _Writer]) -> Documents:
             return
 
 
-def _tokenized(documents: Documents, tokenizer: Tokenizer, threads: int) -> Iterator[tuple[str, np.ndarray]]:
-    """(split, ids) of every document, in order; at most AHEAD jobs per thread are pending."""
+def _tokenized(
+    documents: Documents, pool: ThreadPoolExecutor, encode: Callable[[Job], Done], ahead: int
+) -> Iterator[tuple[str, int, np.ndarray]]:
+    """(split, characters, ids) of every document, in order; at most `ahead` jobs are pending."""
     pending: deque[Future[Done]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for job in _jobs(documents):
-                pending.append(pool.submit(_encode, job, tokenizer))
-                if len(pending) >= AHEAD * threads:
-                    yield from pending.popleft().result()
-            while pending:
-                yield from pending.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+    for job in _jobs(documents):
+        pending.append(pool.submit(encode, job))
+        if len(pending) >= ahead:
+            yield from pending.popleft().result()
+    while pending:
+        yield from pending.popleft().result()
 
 
 def _jobs(documents: Documents) -> Iterator[Job]:
@@ -194,11 +238,16 @@ def _jobs(documents: Documents) -> Iterator[Job]:
         yield job
 
 
-def _encode(job: Job, tokenizer: Tokenizer) -> Done:
+def _encode(job: Job, tokenizer: Tokenizer, stop: Event) -> Done:
     done = []
     for split, text in job:
-        pieces = [np.array(tokenizer.encode(piece), dtype=np.uint32) for piece in pieces_of(text)]
-        done.append((split, np.concatenate([*pieces, np.array([tokenizer.eos_id], dtype=np.uint32)])))
+        ids = []
+        for piece in pieces_of(text):
+            if stop.is_set():
+                return []
+            ids.append(np.array(tokenizer.encode(piece), dtype=np.uint32))
+        ids.append(np.array([tokenizer.eos_id], dtype=np.uint32))
+        done.append((split, len(text), np.concatenate(ids)))
     return done
 
 
@@ -217,7 +266,9 @@ def pieces_of(text: str, size: int = PIECE_CHARACTERS) -> Iterator[str]:
 _BETWEEN_WORDS = re.compile(r"(?<=[a-z]) (?=[a-z])")
 
 
-def _index(spec: str, tokenizer: Tokenizer, parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _index(
+    spec: str, tokenizer: Tokenizer, parts: dict[str, dict[str, Any]], left_out: dict[str, int]
+) -> dict[str, Any]:
     shards = [shard["sha256"] for split in SPLITS for shard in parts[DISK_NAMES[split]]["shards"]]
     return {
         "schema": SCHEMA,
@@ -227,6 +278,7 @@ def _index(spec: str, tokenizer: Tokenizer, parts: dict[str, dict[str, Any]]) ->
         "vocab_size": tokenizer.vocab_size,
         "dtype": token_dtype(tokenizer.vocab_size).name,
         "digest": hashlib.sha256("\n".join([tokenizer.name, *shards]).encode()).hexdigest(),
+        "left_out": left_out,
         "parts": parts,
     }
 
@@ -234,38 +286,39 @@ def _index(spec: str, tokenizer: Tokenizer, parts: dict[str, dict[str, Any]]) ->
 # ---- the documents of a corpus ---------------------------------------------------------------------
 
 
-def documents_of(spec: str, tokenizer: Tokenizer) -> Documents:
+def documents_of(spec: str, tokenizer: Tokenizer, left_out: Counter[str]) -> Documents:
     """(split, text) of every document of the corpus that `spec` names (see registry.py).
 
-    Raises what `open_corpus` raises, and ValueError for a token cache, which holds no text.
+    What is passed over is added to `left_out` as it is read. Raises what `open_corpus` raises, and ValueError for a
+    token cache, which holds no text.
     """
     path, _, field = spec.partition("#")
     if spec.partition(":")[0] not in KNOWN_KINDS and Path(path).exists():
-        return _of_files(Path(path), field or "text")
+        files = find_files(Path(path), left_out)  # now, before the cache is there, too
+        return _of_files(path, files, field or "text", left_out)
     corpus = open_corpus(spec, tokenizer)
     if isinstance(corpus, TalesCorpus):
         splits = map(split_of, itertools.count())
         return ((split, corpus.document(i, split=split, seed=0)) for i, split in enumerate(splits))
     if isinstance(corpus, HubCorpus):
+        corpus.left_out = left_out
         return corpus.documents()
     if isinstance(corpus, DocumentCorpus):
         return ((split, text) for split in SPLITS for text in corpus.splits[split] if text)
     raise ValueError(f"{spec!r} is no corpus of documents; name tales, stdlib, a file, a folder or hf:owner/name")
 
 
-def _of_files(path: Path, field: str) -> Documents:
-    files = find_files(path)
+def _of_files(path: str, files: list[Path], field: str, left_out: Counter[str]) -> Documents:
+    def texts(left_out: Counter[str]) -> Iterator[str]:
+        return (text for file in files for text in read_documents(file, field, left_out))
 
-    def texts() -> Iterator[str]:
-        return (text for file in files for text in read_documents(file, field) if text.strip())
-
-    count = sum(1 for _ in texts())
+    count = sum(1 for _ in texts(Counter()))
     if not count:
         raise ValueError(f"{path} holds no text")
     if count == 1:
-        for split, halves in zip(SPLITS, split_documents(list(texts())), strict=True):
+        for split, halves in zip(SPLITS, split_documents(list(texts(left_out))), strict=True):
             yield from ((split, text) for text in halves if text)
         return
     cut = count - max(1, count // VALIDATION_EVERY)
-    for index, text in enumerate(texts()):
+    for index, text in enumerate(texts(left_out)):
         yield ("train" if index < cut else "validation"), text

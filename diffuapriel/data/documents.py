@@ -9,13 +9,22 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
 import torch
 from torch import Tensor
 
-from diffuapriel.data.base import VALIDATION_EVERY, check_batch, check_split, random_stream, stream_key
+from diffuapriel.data.base import (
+    SPLITS,
+    VALIDATION_EVERY,
+    check_batch,
+    check_split,
+    describe_left_out,
+    digest_of,
+    random_stream,
+    stream_key,
+)
 from diffuapriel.tokenizer import Tokenizer
 
 MARGIN = 16  # tokens encoded beyond a window, so that its last token is not a piece of a cut word
@@ -48,6 +57,9 @@ class DocumentCorpus:
 
     def __repr__(self) -> str:
         return f"DocumentCorpus({self.name!r}, {self.description or 'no description'})"
+
+    def fingerprint(self) -> str:
+        return digest_of(text for split in SPLITS for text in (split, *self.splits[split]))
 
     def document(self, index: int, *, split: str, seed: int = 0) -> str:
         """Document number `index` of a split, in the order of the source; the seed plays no role."""
@@ -83,6 +95,14 @@ class DocumentCorpus:
             if offset + characters >= len(text) or len(ids) >= wanted + MARGIN:
                 return ids
             characters *= 2
+
+
+def describe(count: int, train: Sequence[str], validation: Sequence[str], left_out: Mapping[str, int]) -> str:
+    """One line about documents: how many, how long, the share for validation, and what was left out."""
+    held_out = sum(map(len, validation))
+    characters = held_out + sum(map(len, train))
+    read = f"{count:,} document{'s' * (count != 1)}, {characters:,} characters"
+    return f"{read}, {held_out / characters:.1%} of them for validation{describe_left_out(left_out)}"
 
 
 def _next_word(text: str, offset: int) -> int:

@@ -2,7 +2,7 @@
 
 tales, tales:1, tales:2, tales:3      stories from the grammar ("tales" is "tales:3")
 stdlib                                the Python standard library of this machine
-book.txt  data.jsonl  data.parquet    your own file, or a folder of such files
+book.txt  data.jsonl  data.parquet    your own file, or a folder of such files (also .md, .txt.gz, .jsonl.zst ...)
 data.jsonl#content                    ... with the text in another field than "text"
 hf:owner/name  hf:owner/name:config   a dataset of the Hugging Face Hub, streamed (also ...#field)
 tokens:FOLDER                         any of these, tokenized once by `diffuapriel tokenize`
@@ -27,6 +27,8 @@ def open_corpus(spec: str, tokenizer: Tokenizer) -> Corpus:
     """
     if not isinstance(spec, str) or not spec.strip():
         raise ValueError(f"a corpus is given as text such as 'tales:3', 'stdlib' or a path, not {spec!r}")
+    if not spec.isascii() and spec.encode("utf-8", "ignore").decode() != spec:  # a run writes it into its files
+        raise ValueError(f"the corpus {spec!a} has a name that is not UTF-8; rename it")
     kind, _, rest = spec.partition(":")
     if kind == "tales":
         from diffuapriel.data.tales import TalesCorpus

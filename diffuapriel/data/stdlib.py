@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import sysconfig
 import tokenize
+from collections import Counter
 from pathlib import Path
 
-from diffuapriel.data.base import VALIDATION_EVERY
+from diffuapriel.data.base import VALIDATION_EVERY, describe_left_out
 from diffuapriel.data.documents import DocumentCorpus
 from diffuapriel.tokenizer import Tokenizer
 
@@ -26,17 +27,23 @@ def stdlib_corpus(tokenizer: Tokenizer, root: Path | None = None) -> DocumentCor
     root = root or Path(sysconfig.get_paths()["stdlib"])
     files = find_sources(root)
     splits: dict[str, list[str]] = {"train": [], "validation": []}
+    left_out: Counter[str] = Counter()
     for file in files:
         text = _read_source(file)
         if text:
             module = file.relative_to(root).parts[0].removesuffix(".py")
             splits["validation" if is_held_out(module) else "train"].append(text)
+        else:
+            left_out["sources without text"] += 1
     if not splits["train"] or not splits["validation"]:
         raise ValueError(f"{root} holds too few Python sources; is the standard library zipped?")
     size = sum(file.stat().st_size for file in files) / 1e6
     share = sum(map(len, splits["validation"])) / sum(len(text) for texts in splits.values() for text in texts)
     tests = sum(bool(TESTS & set(file.relative_to(root).parts)) for file in files)
-    description = f"{len(files)} Python sources of {root}, {size:.1f} MB ({tests} tests), {share:.0%} for validation"
+    description = (
+        f"{len(files) - left_out.total()} Python sources of {root}, {size:.1f} MB ({tests} tests), "
+        f"{share:.1%} for validation{describe_left_out(left_out)}"
+    )
     return DocumentCorpus("stdlib", tokenizer, **splits, description=description)
 
 

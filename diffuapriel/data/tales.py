@@ -23,11 +23,12 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from diffuapriel.data.base import check_batch, check_split, random_stream, stream_key
+from diffuapriel.data.base import check_batch, check_split, digest_of, random_stream, stream_key
 from diffuapriel.tales import language as tales
 from diffuapriel.tokenizer import Tokenizer
 
 TRIES = 2000  # stories drawn to find a first one that fits, before a window is called too short
+NUM_FINGERPRINT = 100  # stories that a fingerprint of the grammar is made of
 FITTING = 0.95  # share of the stories that must fit a window for its entropy to be known
 
 
@@ -42,6 +43,13 @@ class TalesCorpus:
 
     def __repr__(self) -> str:
         return f"TalesCorpus({self.tokenizer.name!r}, level={self.level})"
+
+    @property
+    def description(self) -> str:
+        return f"stories of level {self.level}, generated without end"
+
+    def fingerprint(self) -> str:
+        return digest_of(self.document(index, split="train", seed=0) for index in range(NUM_FINGERPRINT))
 
     def document(self, index: int, *, split: str, seed: int) -> str:
         """Story number `index` of a split."""

@@ -1,6 +1,7 @@
 """A corpus that was tokenized once and is memory-mapped: `tokens:FOLDER`.
 
-    index.json             tokenizer, dtype, source, and for each split its shards with their lengths and SHA-256
+    index.json             tokenizer, dtype, source, what was left out of it, and for each split the numbers of its
+                           documents, characters and tokens, and its shards with their lengths and SHA-256
     train-00000.bin ...    token ids, little-endian; every document ends with <|endoftext|>
     train.documents        where each document ends, int64, in tokens
     heldout...             the same for validation, under the name that the split had at first, so that caches and
@@ -26,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffuapriel.data.base import SPLITS, check_batch, check_split, random_stream, stream_key
+from diffuapriel.data.base import SPLITS, check_batch, check_split, describe_left_out, random_stream, stream_key
 from diffuapriel.storage import read_json, sha256, writing_folder
 from diffuapriel.tokenizer import Tokenizer
 
@@ -76,12 +77,33 @@ class TokenCorpus:
         held = ", ".join(f"{self.tokens(split):,} {split}" for split in SPLITS)
         return f"TokenCorpus({str(self.folder)!r}, {held}, of {self._index['source']!r})"
 
+    @property
+    def description(self) -> str:
+        documents, tokens = (sum(map(count, SPLITS)) for count in (self.documents, self.tokens))
+        share = self.tokens("validation") / tokens
+        read = f"{documents:,} documents, {tokens:,} tokens, {share:.1%} of them for validation"
+        return read + describe_left_out(self.left_out)
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """What the documents were read without; empty for caches that do not say."""
+        return self._index.get("left_out", {})
+
+    def fingerprint(self) -> str:
+        """The digest in the index, where it fits the files. Reads all of them, so that a damaged one is found."""
+        self.verify()
+        return self.digest
+
     def tokens(self, split: str) -> int:
         """Tokens of a split, including every <|endoftext|>."""
         return self._starts[check_split(split)][-1]
 
     def documents(self, split: str) -> int:
         return self._of(check_split(split))["documents"]
+
+    def characters(self, split: str) -> int:
+        """Characters of the documents of a split; 0 for caches that do not say."""
+        return self._of(check_split(split)).get("characters", 0)
 
     def document(self, index: int, *, split: str, seed: int = 0) -> str:
         """Document number `index` of a split, in the order of the source; the seed plays no role."""

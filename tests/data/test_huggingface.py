@@ -2,10 +2,12 @@
 
 import json
 import sys
+from collections import Counter
 
 import pytest
 import torch
 
+from diffuapriel.data import huggingface
 from diffuapriel.data.huggingface import HubCorpus
 from diffuapriel.data.registry import open_corpus
 from diffuapriel.tokenizer import get_tokenizer
@@ -98,9 +100,70 @@ def test_a_step_ahead_is_reached_by_reading_on_and_not_from_the_start(fake, monk
     monkeypatch.setattr(corpus, "_windows", lambda *which: starts.append(which) or windows(*which))
     for step in (0, 2, 5):
         corpus.batch(step, **HOW)
+    corpus.batch(1, **HOW)  # the first windows are kept
     assert len(starts) == 1
-    corpus.batch(1, **HOW)
-    assert len(starts) == 2
+    monkeypatch.setattr(huggingface, "KEPT_TOKENS", 0)
+    for step in (0, 2, 1):
+        corpus.batch(step, **HOW | {"seed": 1})
+    assert len(starts) == 3
+
+
+def counted(corpus, monkeypatch):
+    """How many records of each split of the dataset are read."""
+    read, texts = Counter(), corpus._texts
+
+    def count(split):
+        for item in texts(split):
+            read[split] += 1
+            yield item
+
+    monkeypatch.setattr(corpus, "_texts", count)
+    return read
+
+
+@pytest.mark.parametrize("splits", [{"train": 2000}, {"train": 2000, "test": 50}])
+def test_validation_and_other_seeds_do_not_throw_the_training_stream_away(fake, monkeypatch, splits):
+    fake({split: records(n) for split, n in splits.items()})
+    plain, corpus = HubCorpus("owner/name", TOKENIZER), HubCorpus("owner/name", TOKENIZER)
+    alone, read = counted(plain, monkeypatch), counted(corpus, monkeypatch)
+    others = [{"split": "validation"}, {"seed": 1}, {"length": 20}]
+    for step in range(40):
+        assert torch.equal(corpus.batch(step, **HOW), plain.batch(step, **HOW))
+        if step == 0:
+            wanted = [corpus.batch(0, **HOW | other) for other in others]
+            first = read.copy()
+        elif step % 5 == 0:
+            assert all(torch.equal(corpus.batch(0, **HOW | o), w) for o, w in zip(others, wanted))
+    assert 0 < read["train"] - first["train"] <= alone["train"]
+    assert read["test"] == first["test"], "validation reads nothing again"
+
+
+def test_the_number_of_open_streams_is_bounded(fake):
+    fake({"train": records(300)})
+    corpus = HubCorpus("owner/name", TOKENIZER)
+    for seed in range(20):
+        corpus.batch(0, **HOW | {"seed": seed})
+    assert len(corpus._streams) == huggingface.MAX_STREAMS
+
+
+def test_records_without_text_are_passed_over_and_counted_once(fake):
+    gaps = records(20)
+    gaps[4], gaps[7], gaps[11] = {"text": None}, {"text": " \n"}, {}
+    fake({"train": gaps})
+    corpus = HubCorpus("owner/name", TOKENIZER)
+    assert corpus.document(4, split="train").startswith("document 5 ")
+    assert text_of(corpus, 60).count("document 5 has") > 2
+    assert corpus.description == "streamed from the Hugging Face Hub; left out: documents without text: 3"
+
+
+def test_the_fingerprint_is_of_the_first_documents(fake):
+    fake({"train": records(700)})
+    print_of = HubCorpus("owner/name", TOKENIZER).fingerprint()
+    fake({"train": [*records(690), *records(50, "later")]})
+    assert HubCorpus("owner/name:other", TOKENIZER).fingerprint() == print_of
+    for changed in ({"train": records(30)}, {"train": records(700)[1:]}, {"train": records(700), "test": records(700)}):
+        fake(changed)
+        assert HubCorpus("owner/name", TOKENIZER).fingerprint() != print_of
 
 
 def test_a_batch_is_the_same_in_whatever_order_it_is_asked_for(fake):

@@ -1,15 +1,25 @@
 """Token caches: what is in them, in which order it is read, and what is refused."""
 
+import gc
 import json
+import os
 import pickle
+import re
+import signal
 import subprocess
 import sys
 import types
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
 import torch
 
+from diffuapriel import storage
 from diffuapriel.data import build as tokens_build
 from diffuapriel.data.build import build_tokens, documents_of, pieces_of
 from diffuapriel.data.registry import open_corpus
@@ -108,7 +118,7 @@ def test_a_folder_of_files_is_read_document_by_document(tmp_path):
     (folder / "a.txt").write_text("text a")
     (folder / "b.jsonl").write_text('\ufeff{"text": "text b"}\n{"text": " "}\n{"text": "text\\nc"}', encoding="utf-8")
     parquet.write_table(arrow.table({"text": ["text d", None, "text e"]}), folder / "c.parquet")
-    documents = list(documents_of(str(folder), TOKENIZER))
+    documents = list(documents_of(str(folder), TOKENIZER, Counter()))
     assert [text for _, text in documents] == ["text a", "text b", "text\nc", "text d", "text e"]
     assert [split for split, _ in documents] == ["train"] * 4 + ["validation"]
 
@@ -233,10 +243,62 @@ def test_too_little_text_for_both_splits_is_refused(tmp_path):
 
 
 def test_a_fault_in_the_source_is_told_and_leaves_nothing(tmp_path):
-    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"txt": "b"}\n')
-    with pytest.raises(ValueError, match=r"a\.jsonl, line 2: no field 'text'"):
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"text": 2}\n')
+    with pytest.raises(ValueError, match=r"a\.jsonl, line 2: the field 'text' holds int"):
         build_tokens(str(tmp_path / "a.jsonl"), tmp_path / "out", TOKENIZER)
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
+
+
+def test_a_second_ctrl_c_does_not_end_the_removal_of_what_was_written(source, tmp_path, monkeypatch):
+    remove, before = storage.shutil.rmtree, signal.getsignal(signal.SIGINT)
+
+    def impatient(folder, **how):
+        if folder.exists():
+            os.kill(os.getpid(), signal.SIGINT)
+        remove(folder, **how)
+
+    monkeypatch.setattr(storage.shutil, "rmtree", impatient)
+    with pytest.raises(KeyboardInterrupt):
+        build_tokens(source, tmp_path / "out", TOKENIZER, on_progress=lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    assert [path.name for path in tmp_path.iterdir()] == ["data.jsonl"]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full disk")
+def test_a_full_disk_is_told_with_the_folder_and_leaves_nothing(source, tmp_path, monkeypatch):
+    plain, ignored = Path.open, []
+    monkeypatch.setattr(
+        Path, "open", lambda path, how: plain(Path("/dev/full") if path.suffix == ".bin" else path, how)
+    )
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    with pytest.raises(OSError, match=r"No space left on device: .*out'"):
+        build_tokens(source, tmp_path / "out", TOKENIZER)
+    gc.collect()
+    assert [path.name for path in tmp_path.iterdir()] == ["data.jsonl"]
+    assert not ignored, "no file is closed behind one's back"
+
+
+def test_what_was_read_and_left_out_is_kept(tmp_path):
+    texts = [*DOCUMENTS, None, "\n" * 1_100_000 + "end"]  # the last one is more than tiktoken itself can encode
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    (tmp_path / "b.pdf").write_text("x")
+    cache = build_tokens(str(tmp_path), tmp_path / "out", TOKENIZER)
+    assert sum(map(cache.characters, ("train", "validation"))) == sum(len(text) for text in texts if text)
+    assert cache.left_out == {"files of other kinds": 1, "documents without text": 1}
+    assert re.fullmatch(
+        r"201 documents, [\d,]+ tokens, 9\d\.\d% of them for validation; left out: .*", cache.description
+    )
+    assert cache.document(19, split="validation") == texts[-1]
+
+
+def test_the_fingerprint_is_the_digest_of_a_cache_that_is_whole(cache):
+    assert cache.fingerprint() == cache.digest
+    file = cache.folder / "heldout-00000.bin"
+    data = bytearray(file.read_bytes())
+    data[7] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(ValueError, match=r"heldout-00000\.bin is damaged"):
+        cache.fingerprint()
 
 
 def test_a_killed_run_leaves_nothing_that_can_be_opened(source, tmp_path):
@@ -268,25 +330,27 @@ def test_memory_is_bounded_by_reading_ahead_a_little(monkeypatch):
 
     monkeypatch.setattr(tokens_build, "JOB_CHARACTERS", 500)
     most = 0
-    for number, _ in enumerate(tokens_build._tokenized(documents(), TOKENIZER, threads=2), start=1):
-        most = max(most, asked[0] - number)
+    encode = partial(tokens_build._encode, tokenizer=TOKENIZER, stop=Event())
+    with ThreadPoolExecutor(2) as pool:
+        for number, _ in enumerate(tokens_build._tokenized(documents(), pool, encode, ahead=4), start=1):
+            most = max(most, asked[0] - number)
     assert number == 4000
-    assert most < 5 * 500 / 16  # AHEAD x threads jobs and one more, of documents no shorter than 16 characters
+    assert most < 5 * 500 / 16  # four jobs and one more, of documents no shorter than 16 characters
 
 
 def test_the_hub_is_read_once_with_its_splits(monkeypatch):
     splits = {"train": [{"text": t} for t in [*DOCUMENTS[:20], " "]]}
     fake = types.SimpleNamespace(load_dataset=lambda name, config, *, streaming: splits)
     monkeypatch.setitem(sys.modules, "datasets", fake)
-    documents = list(documents_of("hf:owner/name", TOKENIZER))
+    documents = list(documents_of("hf:owner/name", TOKENIZER, Counter()))
     assert [split for split, _ in documents] == (["train"] * 9 + ["validation"]) * 2
     corpus = open_corpus("hf:owner/name", TOKENIZER)
     assert [text for split, text in documents if split == "validation"] == [
         corpus.document(i, split="validation", seed=0) for i in range(2)
     ]
     splits["test"] = [{"text": "own"}]
-    assert next(documents_of("hf:owner/name", TOKENIZER)) == ("validation", "own")
-    assert {split for split, _ in list(documents_of("hf:owner/name", TOKENIZER))[1:]} == {"train"}
+    assert next(documents_of("hf:owner/name", TOKENIZER, Counter())) == ("validation", "own")
+    assert {split for split, _ in list(documents_of("hf:owner/name", TOKENIZER, Counter()))[1:]} == {"train"}
 
 
 def test_the_pages_of_a_cache_are_mapped_not_read(cache):
