@@ -49,7 +49,7 @@ def replace_folder(folder: str | Path, write: Callable[[Path], None]) -> None:
     try:
         write(writing)
         for path in (*writing.iterdir(), writing):
-            _fsync(path)
+            fsync(path)
     except BaseException as error:
         shutil.rmtree(writing, ignore_errors=True)
         if isinstance(error, OSError) and error.errno and error.filename is None:  # a full disk names no file
@@ -59,7 +59,7 @@ def replace_folder(folder: str | Path, write: Callable[[Path], None]) -> None:
         shutil.rmtree(previous, ignore_errors=True)
         os.rename(folder, previous)
     os.rename(writing, folder)
-    _fsync(folder.parent)
+    fsync(folder.parent)
     shutil.rmtree(previous, ignore_errors=True)
 
 
@@ -78,7 +78,7 @@ def _beside(folder: Path) -> tuple[Path, Path]:
     return folder.with_name(f".{folder.name}.writing"), folder.with_name(f".{folder.name}.previous")
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
     """Flush a file, or the entries of a folder, to disk."""
     if os.name == "nt" and path.is_dir():  # Windows cannot open folders, and renames need no flush there
         return

@@ -50,6 +50,7 @@ FREE_ON_RESUME = (
     "checkpoint_activations",
     "stop_after_minutes",
     "save_seconds",
+    "accept_changed_data",
     "num_validation_sequences",
     "tensorboard",
 )
@@ -139,6 +140,7 @@ class TrainConfig:
     validate_every: int = option(500, least=1, most=10**9, help="steps between validations")
     num_validation_sequences: int = option(64, least=2, most=65_536, help="sequences per validation")
     save_seconds: float = option(60.0, least=0.0, most=1e6, help="seconds between saves of the state")
+    accept_changed_data: bool = option(False, help="continue a run although the text of its corpus has changed")
     tensorboard: bool = option(False, help="also log for TensorBoard, in FOLDER/tensorboard")
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ import logging
 import os
 import warnings
 from contextlib import AbstractContextManager, nullcontext
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -80,6 +80,10 @@ class SingleProcess:
     def broadcast(self, value: T) -> T:
         """Rank 0's value, on every rank. All ranks must call it."""
         return value
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all ranks, on every rank. All ranks must call it."""
+        return [value]
 
     def barrier(self) -> None:
         """Wait for all ranks."""
@@ -142,6 +146,11 @@ class FabricProcesses(SingleProcess):
 
     def broadcast(self, value: T) -> T:
         return self.fabric.broadcast(value)
+
+    def gather(self, value: T) -> list[T]:
+        values: list[Any] = [None] * self.world_size
+        torch.distributed.all_gather_object(values, value)
+        return values
 
     def barrier(self) -> None:
         self.fabric.barrier()

@@ -12,6 +12,7 @@ shows the same figures (`tensorboard --logdir runs`).
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import sys
@@ -27,6 +28,8 @@ from diffuapriel.evaluation.nelbo import RENAMED, NelboEstimate
 from diffuapriel.training.config import TrainConfig
 from diffuapriel.training.distributed import SingleProcess
 from diffuapriel.training.flops import peak_flops, utilization
+
+log = logging.getLogger(__name__)
 
 SMOOTHING = 0.1  # weight of the newest step in the smoothed curve
 EARLY = 3  # percent of the steps, after which the smoothed loss sets the top of the chart
@@ -61,6 +64,9 @@ class RunLog:
             aside = self.file.with_suffix(".writing")
             aside.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
             os.replace(aside, self.file)
+            known = sum("loss" in record for record in kept)
+            if known < step:
+                log.warning(f"{self.file} has lost {step - known} of the {step} steps before: its curve has a gap")
             self.validated = {record["step"] for record in kept if "validation" in record}
 
     def add(self, step: int, loss: Tensor, norm: Tensor, learning_rate: float) -> None:
@@ -144,15 +150,26 @@ class RunLog:
 
 
 def read_log(folder: str | Path) -> list[dict[str, Any]]:
-    """The records of a run, older keys renamed; a last line cut off by a kill is skipped."""
+    """The records of a run, older keys renamed; a last line cut off by a kill is skipped.
+
+    Raises ValueError, with the line, for anything else that is not a record.
+    """
     file = Path(folder) / "log.jsonl"
     records = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
+    lines = file.read_bytes().split(b"\n") if file.exists() else []
+    for number, line in enumerate(lines, start=1):
         try:
-            record = json.loads(line)
+            record = json.loads(line.decode())
+            if not isinstance(record["step"], int) or not all(
+                value is None or isinstance(value, (int, float)) for value in record.values()
+            ):
+                raise ValueError("it holds no figures of a step")
             records.append({RENAMED.get(key, key): value for key, value in record.items()})
-        except ValueError:
-            continue
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            if line.strip() and number < len(lines):
+                raise ValueError(
+                    f"{file}, line {number} is no record of a run: {line[:40]!r}; remove the line"
+                ) from None
     return records
 
 

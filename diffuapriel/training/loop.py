@@ -84,17 +84,20 @@ def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
     with ExitStack() as stack:
         stop = stack.enter_context(stop_signals())
         processes = init_distributed(config)
+        keep_lock = stack.enter_context(folder_lock(folder)) if processes.is_main else lambda: None
         if processes.is_main:
-            stack.enter_context(folder_lock(folder))
             refuse_to_replace(folder / OF_A_RUN)
         processes.barrier()
+        text = {"fingerprint": corpus.fingerprint(), "description": corpus.description}
+        if processes.broadcast(text) != text:
+            raise ValueError(f"rank {processes.rank} reads other text as {config.corpus!r} than rank 0: {text}")
         with torch.random.fork_rng(devices=[]):  # leaves the caller's generator alone
             torch.manual_seed(config.seed)
             model = Denoiser(config.model_config)  # initialized on the CPU: the same on every device
         model = model.to(processes.device)
         generator = torch.Generator(processes.device)
-        found = read_train_state(folder / "state", config)
-        state = found or TrainState(total_steps=config.planned_steps)
+        found = read_train_state(folder / "state", config, text, processes)
+        state = found or TrainState(total_steps=config.planned_steps, corpus=text)
         bar = stack.enter_context(
             progress_bar(
                 config.architecture,
@@ -104,6 +107,8 @@ def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
                 enabled=progress and processes.is_main,
             )
         )
+        if progress and processes.is_main:
+            bar.write(f"{corpus.name}: {corpus.description}")
         if config.checkpoint_activations:
             checkpoint_blocks(model)
         if config.compile and not state.finished:
@@ -154,6 +159,7 @@ def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
             log.add(state.step, loss, norm, lr)
             bar.update()
             if clock.report_due(state):
+                keep_lock()
                 loss_so_far = log.flush()  # waits for the device
                 speed = clock.report(state)
                 bar.total = state.total_steps
@@ -167,6 +173,7 @@ def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
                 validate(model, ema, corpus, config, log, state)
 
         del data  # ends the workers
+        keep_lock()
         log.flush()
         state.seconds = clock.seconds
         save()

@@ -6,8 +6,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -137,21 +137,40 @@ def stop_signals() -> Iterator[threading.Event]:
 
 
 @contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path) -> Iterator[Callable[[], None]]:
     """Reserve `folder` for this process. Raises RuntimeError when another run writes there, ValueError for its name.
 
-    The lock belongs to the operating system and ends with the process, so a killed run leaves none behind.
+    The lock belongs to the operating system and ends with the process, so a killed run leaves none behind. Gives a
+    function to be called before something is written: if the file `lock` was deleted, it reserves the folder again, or
+    raises RuntimeError when another run was faster. Raises FileExistsError for files in the place of folders.
     """
     check_utf8("the folder of the run", str(folder.resolve()))  # no safetensors file in it could be opened
     folder.mkdir(parents=True, exist_ok=True)
+    for path in (folder / "state", folder / "checkpoint"):
+        if path.exists() and not path.is_dir():
+            raise FileExistsError(f"{path} is a file, where a run keeps a folder; move it, or choose another folder")
     if os.name == "nt":  # fcntl is not available
-        yield
+        yield lambda: None
         return
     import fcntl
 
-    with (folder / "lock").open("w") as stream:
-        try:
-            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)  # data workers do not inherit it
-        except OSError:
-            raise RuntimeError(f"another run is writing to {folder}; wait for it, or choose another folder") from None
-        yield
+    file = folder / "lock"
+    with ExitStack() as stack:
+
+        def reserve() -> os.stat_result:
+            stream = stack.enter_context(file.open("w"))
+            try:
+                fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)  # data workers do not inherit it
+            except OSError:
+                raise RuntimeError(
+                    f"another run is writing to {folder}; wait for it, or choose another folder"
+                ) from None
+            return os.fstat(stream.fileno())
+
+        held = [reserve()]
+
+        def keep() -> None:
+            if not file.exists() or not os.path.samestat(file.stat(), held[-1]):
+                held.append(reserve())
+
+        yield keep

@@ -29,6 +29,14 @@ def losses(folder) -> list[float]:
     return [record["loss"] for record in read_log(folder) if "loss" in record]
 
 
+def make_older(folder, **changes) -> None:
+    """Write state.json anew, with other values, as it was before it had checksums."""
+    file = Path(folder) / "state" / "state.json"
+    document = json.loads(file.read_text())
+    del document["sha256"], document["corpus"]
+    file.write_text(json.dumps(document | {"format_version": 2, "files": list(document["files"])} | changes))
+
+
 def stop_before(monkeypatch, step: int, number: signal.Signals) -> None:
     """Send this process a signal while batch `step` is being made."""
 
@@ -70,10 +78,9 @@ def test_a_run_begun_under_the_old_name_of_its_schedule_goes_on(options, monkeyp
         patch.setattr(session.TrainingClock, "out_of_time", True)
         config = options(schedule="squared")
         train(config, progress=False)
-    file = Path(config.folder) / "state" / "state.json"
-    state = json.loads(file.read_text())
+    state = json.loads((Path(config.folder) / "state" / "state.json").read_text())
     assert state["config"]["schedule"] == "quadratic"
-    file.write_text(json.dumps(state | {"config": state["config"] | {"schedule": "squared"}}))
+    make_older(config.folder, config=state["config"] | {"schedule": "squared"})
     assert train(options(schedule="quadratic"), progress=False).finished
 
 
@@ -137,11 +144,11 @@ def test_where_and_how_fast_it_runs_may_change_when_a_run_goes_on(options, monke
 
 
 def test_a_run_begun_before_an_option_existed_goes_on_with_its_default(options):
-    train(options(steps=2), progress=False)
-    file = Path(options().folder) / "state" / "state.json"
-    document = json.loads(file.read_text())
-    del document["config"]["min_lr_ratio"], document["config"]["model"]["document_boundaries"]
-    file.write_text(json.dumps(document))
+    config = options(steps=2)
+    train(config, progress=False)
+    began = config.to_dict()
+    del began["min_lr_ratio"], began["model"]["document_boundaries"]
+    make_older(config.folder, config=began)
     assert train(options(steps=2), progress=False).finished
     with pytest.raises(ValueError, match=r"belongs to a run with min_lr_ratio = 0\.1, not 0\.0"):
         train(options(steps=2, min_lr_ratio=0.0), progress=False)
@@ -149,17 +156,16 @@ def test_a_run_begun_before_an_option_existed_goes_on_with_its_default(options):
 
 def test_a_state_written_with_older_names_of_options_goes_on(options):
     changes = {"steps": 2, "gradient_accumulation_steps": 2, "max_grad_norm": 0.5, "min_lr_ratio": 0.2}
-    train(options(**changes), progress=False)
-    file = Path(options().folder) / "state" / "state.json"
-    document = json.loads(file.read_text())
+    config = options(**changes)
+    train(config, progress=False)
     older = {
         "gradient_accumulation_steps": "accumulate",
         "max_grad_norm": "clip",
         "min_lr_ratio": "final_rate",
     }
-    document["config"] = {older.get(name, name): value for name, value in document["config"].items()}
-    document["ranks"] = document.pop("world_size")
-    file.write_text(json.dumps(document))
+    make_older(
+        config.folder, config={older.get(name, name): value for name, value in config.to_dict().items()}, ranks=1
+    )
     assert train(options(**changes), progress=False).finished
     with pytest.raises(ValueError, match=r"belongs to a run with max_grad_norm = 0\.5, not 1\.0"):
         train(options(**{**changes, "max_grad_norm": 1.0}), progress=False)
@@ -167,9 +173,8 @@ def test_a_state_written_with_older_names_of_options_goes_on(options):
 
 def test_the_state_of_another_version_is_refused(options):
     train(options(steps=2), progress=False)
-    file = Path(options().folder) / "state" / "state.json"
-    file.write_text(file.read_text().replace('"format_version": 2', '"format_version": 1'))
-    with pytest.raises(ValueError, match="format_version 1; this package reads 2: finish the run with"):
+    make_older(options().folder, format_version=1)
+    with pytest.raises(ValueError, match="format_version 1; this package reads 3: finish the run with"):
         train(options(steps=2), progress=False)
 
 
