@@ -123,10 +123,13 @@ def run(args: argparse.Namespace) -> int:
     verdict = xz.verdict(likelihood.bits_per_byte_ci95) if xz else None
     if args.json:
         report = {"checkpoint": checkpoint_name(args.checkpoint), "corpus": spec, "likelihood": likelihood.to_dict()}
+        report["text"] = corpus.description
         report["xz"] = {**dataclasses.asdict(xz), "model": verdict} if xz else None
         print(json.dumps({**report, "samples": samples.to_dict() if samples else None}, indent=2))
         return 0
-    print(f"{checkpoint_name(args.checkpoint)} on {spec}, validation split\n\n{likelihood.table()}")
+    print(
+        f"{checkpoint_name(args.checkpoint)} on {spec}, validation split\n{corpus.description}\n\n{likelihood.table()}"
+    )
     if xz:
         print(f"xz -9        {xz.bits_per_byte:.4f} bits/byte over {xz.text_bytes:,} bytes: the model is {verdict}")
     if samples:

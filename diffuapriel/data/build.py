@@ -35,7 +35,7 @@ from diffuapriel.data.base import SPLITS, VALIDATION_EVERY, split_of
 from diffuapriel.data.documents import DocumentCorpus, split_documents
 from diffuapriel.data.files import find_files, read_documents
 from diffuapriel.data.huggingface import HubCorpus
-from diffuapriel.data.registry import open_corpus
+from diffuapriel.data.registry import check_spec, open_corpus
 from diffuapriel.data.tales import TalesCorpus
 from diffuapriel.data.token_cache import (
     DISK_NAMES,
@@ -292,6 +292,7 @@ def documents_of(spec: str, tokenizer: Tokenizer, left_out: Counter[str]) -> Doc
     What is passed over is added to `left_out` as it is read. Raises what `open_corpus` raises, and ValueError for a
     token cache, which holds no text.
     """
+    check_spec(spec)
     path, _, field = spec.partition("#")
     if spec.partition(":")[0] not in KNOWN_KINDS and Path(path).exists():
         files = find_files(Path(path), left_out)  # now, before the cache is there, too

@@ -25,10 +25,7 @@ def open_corpus(spec: str, tokenizer: Tokenizer) -> Corpus:
         FileNotFoundError: for a path that does not exist.
         ImportError: if Parquet or the Hub needs a package that is not installed; the message has the command.
     """
-    if not isinstance(spec, str) or not spec.strip():
-        raise ValueError(f"a corpus is given as text such as 'tales:3', 'stdlib' or a path, not {spec!r}")
-    if not spec.isascii() and spec.encode("utf-8", "ignore").decode() != spec:  # a run writes it into its files
-        raise ValueError(f"the corpus {spec!a} has a name that is not UTF-8; rename it")
+    check_spec(spec)
     kind, _, rest = spec.partition(":")
     if kind == "tales":
         from diffuapriel.data.tales import TalesCorpus
@@ -57,3 +54,11 @@ def open_corpus(spec: str, tokenizer: Tokenizer) -> Corpus:
     from diffuapriel.data.files import file_corpus
 
     return file_corpus(Path(path), tokenizer, field=field or "text")
+
+
+def check_spec(spec: str) -> None:
+    """Raises ValueError for the name of a corpus that is no text, or that no file can hold because it is not UTF-8."""
+    if not isinstance(spec, str) or not spec.strip():
+        raise ValueError(f"a corpus is given as text such as 'tales:3', 'stdlib' or a path, not {spec!r}")
+    if not spec.isascii() and spec.encode("utf-8", "ignore").decode() != spec:  # a run writes it into its files
+        raise ValueError(f"the corpus {spec!a} has a name that is not UTF-8; rename it")

@@ -8,6 +8,7 @@ hash of their name, so files of one package are never in different splits.
 from __future__ import annotations
 
 import hashlib
+import platform
 import sysconfig
 import tokenize
 from collections import Counter
@@ -41,8 +42,8 @@ def stdlib_corpus(tokenizer: Tokenizer, root: Path | None = None) -> DocumentCor
     share = sum(map(len, splits["validation"])) / sum(len(text) for texts in splits.values() for text in texts)
     tests = sum(bool(TESTS & set(file.relative_to(root).parts)) for file in files)
     description = (
-        f"{len(files) - left_out.total()} Python sources of {root}, {size:.1f} MB ({tests} tests), "
-        f"{share:.1%} for validation{describe_left_out(left_out)}"
+        f"{len(files) - left_out.total()} Python sources of {platform.python_version()}, "
+        f"{size:.1f} MB ({tests} tests), {share:.1%} for validation{describe_left_out(left_out)}"
     )
     return DocumentCorpus("stdlib", tokenizer, **splits, description=description)
 

@@ -178,6 +178,8 @@ def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
         state.seconds = clock.seconds
         save()
         validation = validate(model, ema, corpus, config, log, state)
+        if corpus.description != text["description"] and progress and processes.is_main:
+            bar.write(f"{corpus.name}: {corpus.description}")  # of a stream, what was left out in the meantime
         checkpoint = export(ema, config, state, validation, processes)
     tokens = state.step * config.tokens_per_step
     return TrainResult(state.finished, state.step, state.total_steps, tokens, state.seconds, validation, checkpoint)
@@ -285,6 +287,8 @@ def export(
         device = device_name(processes.device)
         recipe = {
             "corpus": config.corpus,
+            "text": state.corpus["description"],
+            "fingerprint": state.corpus["fingerprint"],
             "length": config.length,
             "tokens": state.step * config.tokens_per_step,
             "steps": state.step,

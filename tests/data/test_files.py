@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffuapriel.data import files
+from diffuapriel.data.build import documents_of
 from diffuapriel.data.files import WITHOUT_TEXT, find_files, read_documents
 from diffuapriel.data.registry import open_corpus
 from diffuapriel.tokenizer import get_tokenizer
@@ -134,6 +135,9 @@ def test_a_folder_of_nothing_that_is_read_says_what_it_holds(tmp_path):
 def test_a_name_that_is_not_utf_8_is_read_and_can_be_told(tmp_path):
     (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_text(TEXT)
     assert read(tmp_path)[0] == [TEXT]
+    for source in (open_corpus, lambda *how: documents_of(*how, Counter())):
+        with pytest.raises(ValueError, match=r"caf\\udce9\.txt' has a name that is not UTF-8; rename it"):
+            source(str(tmp_path / os.fsdecode(b"caf\xe9.txt")), TOKENIZER)
     (tmp_path / os.fsdecode(b"caf\xe9.jsonl")).write_text("{")
     code = "import sys; from diffuapriel.cli import main; sys.exit(main(sys.argv[1:]))"
     done = subprocess.run(

@@ -41,6 +41,7 @@ def test_documents_are_compressed_by_xz_beside_the_model(checkpoint, books, caps
     assert "bits/byte" in printed and "xz -9" in printed and "the model is above xz" in printed
     assert main([*command, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
+    assert report["text"].startswith("40 documents, ") and report["text"] in printed
     assert report["xz"]["model"] == "above xz"  # its weights are random: about 3 bits per byte and more
     assert report["xz"]["text_bytes"] == sum(len(r) for r in heldout(books))
     low, high = report["likelihood"]["bits_per_byte_ci95"]
