@@ -206,7 +206,7 @@ def field_text(record: dict[str, Any], field: str, where: str) -> str | None:
 
 def no_field(record: dict[str, Any], field: str, where: str) -> str:
     """The complaint about a record without the field."""
-    known = ", ".join(map(repr, record)) or "none"
+    known = ", ".join(map(repr, record))[:200] or "none"
     return f"{where}: no field {field!r} (it has: {known}); name another with #field"
 
 
@@ -221,7 +221,9 @@ def _read_parquet(file: Path, field: str) -> Iterator[str | None]:
         table = parquet.ParquetFile(file)
         columns = table.schema_arrow.names
         if field not in columns:
-            raise ValueError(f"{file}: no column {field!r} (it has: {', '.join(columns)}); name another with #field")
+            raise ValueError(
+                f"{file}: no column {field!r} (it has: {', '.join(columns)[:200]}); name another with #field"
+            )
         for group in range(table.num_row_groups):
             chunks = table.metadata.row_group(group)
             size = max(1, chunks.total_byte_size)  # decompressed; a damaged `chunks.column` ends the process

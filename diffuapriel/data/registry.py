@@ -13,6 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from diffuapriel.data.base import Corpus
+from diffuapriel.options import check_utf8
 from diffuapriel.tokenizer import Tokenizer
 
 
@@ -60,5 +61,4 @@ def check_spec(spec: str) -> None:
     """Raises ValueError for the name of a corpus that is no text, or that no file can hold because it is not UTF-8."""
     if not isinstance(spec, str) or not spec.strip():
         raise ValueError(f"a corpus is given as text such as 'tales:3', 'stdlib' or a path, not {spec!r}")
-    if not spec.isascii() and spec.encode("utf-8", "ignore").decode() != spec:  # a run writes it into its files
-        raise ValueError(f"the corpus {spec!a} has a name that is not UTF-8; rename it")
+    check_utf8("the corpus", spec)

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diffuapriel.options import shown
 from diffuapriel.storage import (
     check_tensors,
     find_folder,
@@ -108,21 +108,26 @@ def read_train_state(
     version, digest = document.get("format_version"), document.pop("sha256", None)
     if version not in (FORMAT_VERSION, WITHOUT_CHECKSUMS) or not isinstance(document.get("config"), dict):
         raise ValueError(
-            f"{file} has format_version {version!r}; this package reads {FORMAT_VERSION}: "
+            f"{file} has format_version {shown(version)}; this package reads {FORMAT_VERSION}: "
             "finish the run with the version that started it, or choose another folder"
         )
     if version == FORMAT_VERSION and digest != _digest(document):
         raise ValueError(f"{file} is damaged or was edited: it does not fit its own SHA-256; {WAY_OUT}")
-    for name, (saved, value) in config.differences(document["config"]).items():
+    try:
+        differences = config.differences(document["config"])
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file} is damaged: {error}. {WAY_OUT}") from None
+    for name, (saved, value) in differences.items():
         raise ValueError(
-            f"{file} belongs to a run with {name} = {saved!r}, not {value!r}; "
+            f"{file} belongs to a run with {name} = {shown(saved)}, not {shown(value)}; "
             "continue with the same options, or choose another folder"
         )
     state = _progress(file, document, config)
+    was = shown(state.corpus.get("description"), 200)
     if state.corpus and state.corpus["fingerprint"] != corpus["fingerprint"] and not config.accept_changed_data:
         raise ValueError(
-            f"{file} belongs to a run on other text: the corpus {config.corpus!r} was {state.corpus['description']!r}, "
-            f"and what it is now ({corpus['description']!r}) is not the same. Restore it, choose another folder "
+            f"{file} belongs to a run on other text: the corpus {config.corpus!r} was {was}, "
+            f"and what it is now ({corpus['description']}) is not the same. Restore it, choose another folder "
             "(--out), or continue on the new text with --accept-changed-data"
         )
     files = document["files"]
@@ -148,14 +153,14 @@ def _progress(file: Path, document: dict[str, Any], config: TrainConfig) -> Trai
             planned or "a number of steps or null",
         ),
         "step": (type(step) is int and 0 <= step <= most, f"a whole number from 0 to {most}"),
-        "seconds": (type(seconds) in (int, float) and 0 <= seconds < math.inf, "a number of seconds"),
+        "seconds": (type(seconds) in (int, float) and 0 <= seconds <= MAX_STEPS, "a number of seconds"),
         "corpus": (isinstance(corpus, dict) and set(corpus) in (set(), CORPUS), f"an object with {sorted(CORPUS)}"),
         "files": (bool(files) and names, "the files of the state"),
     }
     for name, (valid, permitted) in rules.items():
         if not valid:
-            shown = repr(document.get(name))[:80]
-            raise ValueError(f"{file} is damaged: {name} is {shown}; it must be {permitted}. {WAY_OUT}")
+            value = shown(document.get(name))
+            raise ValueError(f"{file} is damaged: {name} is {value}; it must be {permitted}. {WAY_OUT}")
     return TrainState(step, total, seconds, corpus)
 
 

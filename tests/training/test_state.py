@@ -107,6 +107,7 @@ EDITS = [
     ("seconds", "1"),
     ("seconds", float("nan")),
     ("seconds", -1),
+    ("seconds", 10**400),
     ("files", {}),
     ("files", 3),
     ("files", ["../state.json"]),
@@ -170,7 +171,7 @@ def test_each_rank_checks_files_of_its_own(saved, tmp_path):
 
 def test_another_corpus_is_refused_with_the_way_out(saved):
     other = {"fingerprint": "4567", "description": "4 documents"}
-    with pytest.raises(ValueError, match=r"was '3 documents', and .*\('4 documents'\).*--out.*--accept-changed-data"):
+    with pytest.raises(ValueError, match=r"was '3 documents', and .*\(4 documents\).*--out.*--accept-changed-data"):
         read(saved, other)
     assert read(saved, other, accept_changed_data=True) == TrainState(5, 12, 1.5, other)
 
