@@ -305,7 +305,7 @@ def test_a_corpus_is_tokenized_once_for_training(run: Run, tmp_path: Path) -> No
     argv = ["tokenize", "tales:1", "--tokens", "3000", "--tokenizer", "gpt2-4k", "--out", str(folder)]
     code, out, _ = run(*argv)
     assert code == 0
-    assert re.search(r"^train +\d+ documents +3,0\d\d tokens$", out, re.M)
+    assert re.search(r"^train +\d+ documents +[\d,]+ characters +3,0\d\d tokens$", out, re.M)
     assert f"diffuapriel train --corpus tokens:{folder} ..." in out
     code, out, err = run(*argv)
     assert (code, out) == (1, "") and "exists already" in err
