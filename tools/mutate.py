@@ -136,7 +136,7 @@ def _run(folder: Path) -> TrainConfig:
 
 
 def _mend_state(file: Path) -> None:
-    with contextlib.suppress(ValueError, RecursionError, AttributeError):
+    with contextlib.suppress(ValueError, RecursionError, AttributeError, TypeError):
         document = json.loads(file.read_bytes())
         document.pop("sha256", None)
         digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

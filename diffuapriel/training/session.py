@@ -142,13 +142,12 @@ def folder_lock(folder: Path) -> Iterator[Callable[[], None]]:
 
     The lock belongs to the operating system and ends with the process, so a killed run leaves none behind. Gives a
     function to be called before something is written: if the file `lock` was deleted, it reserves the folder again, or
-    raises RuntimeError when another run was faster. Raises FileExistsError for files in the place of folders.
+    raises RuntimeError when another run was faster. Raises FileExistsError for a file in the place of the state.
     """
     check_utf8("the folder of the run", str(folder.resolve()))  # no safetensors file in it could be opened
     folder.mkdir(parents=True, exist_ok=True)
-    for path in (folder / "state", folder / "checkpoint"):
-        if path.exists() and not path.is_dir():
-            raise FileExistsError(f"{path} is a file, where a run keeps a folder; move it, or choose another folder")
+    if (state := folder / "state").exists() and not state.is_dir():
+        raise FileExistsError(f"{state} is a file, where a run keeps a folder; move it, or choose another folder")
     if os.name == "nt":  # fcntl is not available
         yield lambda: None
         return
