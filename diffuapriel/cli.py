@@ -97,9 +97,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a character that a pipe on Windows cannot hold is written as \\uXXXX
             stream.reconfigure(errors="backslashreplace")
-    code = _run(sys.argv[1:] if argv is None else argv)
-    if argv is None:  # the program ends: from now on Ctrl-C ends it at once, without a traceback
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    code = 130
+    try:
+        code = _run(sys.argv[1:] if argv is None else argv)
+        _exit_on_ctrl_c(argv)
+    except KeyboardInterrupt:  # a second one, when the first has been reported
+        _exit_on_ctrl_c(argv)
     try:
         sys.stdout.flush()
     except OSError as error:  # a full disk, or `diffuapriel ... | head` closed the pipe: nothing more can be printed
@@ -108,6 +111,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"diffuapriel: error: {describe(error)}", file=sys.stderr)
         return code or 1
     return code
+
+
+def _exit_on_ctrl_c(argv: Sequence[str] | None) -> None:
+    """From now on Ctrl-C ends the program at once, without a traceback. A caller within Python keeps its handler."""
+    if argv is None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _run(words: Sequence[str]) -> int:

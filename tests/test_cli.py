@@ -192,6 +192,22 @@ def test_an_interrupted_action_ends_with_130(run: Run, monkeypatch: pytest.Monke
     assert run("params") == (130, "", "diffuapriel: interrupted\n")
 
 
+def test_a_second_ctrl_c_while_the_first_is_reported_shows_no_traceback(run: Run, monkeypatch) -> None:
+    def interrupted_twice(words: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_run", interrupted_twice)
+    assert run("params") == (130, "", "")
+
+
+def test_a_program_that_has_run_ends_at_once_on_ctrl_c() -> None:
+    code = (
+        "import signal, sys; from diffuapriel import cli; sys.argv = ['diffuapriel', '--version']; cli.main();"
+        "sys.exit(signal.getsignal(signal.SIGINT) != signal.SIG_DFL)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
+
+
 def test_a_reader_that_leaves_early_is_no_error() -> None:
     done = subprocess.run(
         f"{sys.executable} -m diffuapriel params nano --json | head -c 1",

@@ -309,8 +309,9 @@ def run(name: str, count: int, seed: int, processes: int, batch: int = 50) -> li
         for first, job in zip(starts, jobs):
             try:
                 found += job.result(timeout=batch * HANG_SECONDS)
-            except Exception as error:  # the process has crashed, or it hangs
-                found.append(Outcome(False, 0, 0, fault=f"{type(error).__name__} in {first} to {first + batch}"))
+            except Exception as error:  # the process has crashed, or it hangs: one of these files is the cause
+                fault = Outcome(False, 0, 0, fault=f"{type(error).__name__} from {first} on")
+                found += [fault] * (min(first + batch, count) - first)
     return found
 
 
