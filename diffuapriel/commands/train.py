@@ -1,8 +1,9 @@
 """Train a model and save it as a checkpoint.
 
 Give the length in exactly one way: --minutes, --steps or --tokens. If a run is stopped or killed, the same command
-continues it from its last save, with exactly the same result. The output folder holds the checkpoint (safetensors,
-JSON, a model card), a loss curve and the log.
+continues it from its last save, with exactly the same result. It refuses a corpus that has changed meanwhile, unless
+--accept-changed-data is given. The output folder holds the checkpoint (safetensors, JSON, a model card), a loss curve
+and the log.
 
 Corpora: tales (stories from this project's grammar, whose exact entropy is known; tales:1 is one sentence, tales:2 a
 short story, tales:3 the whole grammar), stdlib (the Python standard library of this machine), a text, JSON-lines or

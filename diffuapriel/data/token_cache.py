@@ -141,6 +141,10 @@ class TokenCorpus:
                 first = random_stream("first window", seed, key, of).randint(0, total % length)
             start = first + length * order[place]
             batch[i] = self._read(split, start, start + length)
+        if (largest := batch.max()) >= self.tokenizer.vocab_size:
+            raise ValueError(
+                f"{self.name} is damaged: it holds the token {largest} in the split {split!r}; make it again"
+            )
         return torch.from_numpy(batch)
 
     def verify(self) -> None:

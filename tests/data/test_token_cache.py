@@ -301,6 +301,13 @@ def test_the_fingerprint_is_the_digest_of_a_cache_that_is_whole(cache):
         cache.fingerprint()
 
 
+def test_a_token_outside_the_vocabulary_is_refused_where_it_is_read(cache):
+    file = cache.folder / "train-00000.bin"
+    file.write_bytes(b"\xff" * file.stat().st_size)
+    with pytest.raises(ValueError, match="is damaged: it holds the token 65535 in the split 'train'"):
+        cache.batch(0, split="train", batch_size=2, length=8, seed=0)
+
+
 def test_a_killed_run_leaves_nothing_that_can_be_opened(source, tmp_path):
     code = (
         "import os, signal\n"
