@@ -254,7 +254,7 @@ def _encode(job: Job, tokenizer: Tokenizer, stop: Event) -> Done:
 def pieces_of(text: str, size: int = PIECE_CHARACTERS) -> Iterator[str]:
     """The text in pieces of about `size` characters, which together have the same tokens as the whole.
 
-    It is cut before a space between two lower-case ASCII letters, where GPT-2's rule always ends a token.
+    It is cut before a single space or line feed between characters, where GPT-2's rule always ends a token.
     """
     start = 0
     while len(text) - start > size and (found := _BETWEEN_WORDS.search(text, start + size)):
@@ -263,7 +263,7 @@ def pieces_of(text: str, size: int = PIECE_CHARACTERS) -> Iterator[str]:
     yield text[start:]
 
 
-_BETWEEN_WORDS = re.compile(r"(?<=[a-z]) (?=[a-z])")
+_BETWEEN_WORDS = re.compile(r"(?<=\S)[ \n](?=\S)")
 
 
 def _index(

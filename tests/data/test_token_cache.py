@@ -18,6 +18,8 @@ from threading import Event
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from diffuapriel import storage
 from diffuapriel.data import build as tokens_build
@@ -99,6 +101,18 @@ def test_a_long_document_is_tokenized_in_pieces_without_a_trace():
     assert len(pieces) > 20 and "".join(pieces) == text
     assert [id for piece in pieces for id in TOKENIZER.encode(piece)] == TOKENIZER.encode(text)
     assert list(pieces_of("x" * 500, size=100)) == ["x" * 500]
+
+
+@given(
+    st.lists(
+        st.sampled_from(["a", "It's", "'s", "12", "...", "\x1c", "\u200b", "é", "日本", "Ж", *" \n\t\xa0\u2028", "  "])
+    ),
+    st.integers(1, 9),
+)
+@settings(deadline=None)
+def test_any_text_has_the_same_tokens_in_pieces(parts, size):
+    pieces = list(pieces_of("".join(parts), size))
+    assert [id for piece in pieces for id in TOKENIZER.encode(piece)] == TOKENIZER.encode("".join(parts))
 
 
 def test_as_many_tokens_as_were_asked_for(tmp_path):
