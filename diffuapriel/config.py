@@ -61,6 +61,9 @@ class ModelConfig:
     # A learned vector at the first and the last position of a text. Without it attention cannot tell the positions of
     # a canvas of [MASK]s apart; a scan sees the edges by itself. Configurations written before the field have none.
     edge_embedding: bool = option(False)
+    # Block diffusion: the block lengths that the model is trained for, 0 being the whole window. () is a model of full
+    # sequences.
+    block_lengths: tuple[int, ...] = ()
     document_boundaries: bool = option(False)  # packed documents are kept apart; see model/denoiser.py
 
     def __post_init__(self) -> None:
@@ -68,6 +71,9 @@ class ModelConfig:
             check_fields(self)
         except TypeError as error:
             raise ValueError(str(error)) from None
+        object.__setattr__(self, "block_lengths", check_block_lengths(self.block_lengths))
+        if self.block_lengths and self.document_boundaries:
+            raise ValueError("document_boundaries and block_lengths exclude each other: blocks cross documents")
         if self.vocab_size < 3:
             raise ValueError(f"vocab_size is {self.vocab_size}; it needs one token, <|endoftext|> and [MASK]: 3")
         if self.attention_headdim % 2:
@@ -166,6 +172,16 @@ class ModelConfig:
         if unknown or missing:
             raise ValueError(f"model configuration: unknown fields {shown(unknown)}, missing fields {missing}")
         return cls(**values)
+
+
+def check_block_lengths(values: Any) -> tuple[int, ...]:
+    """The block lengths as a tuple. Raises ValueError unless they are different whole numbers, 0 or more."""
+    plain = isinstance(values, tuple | list) and all(isinstance(v, int) and not isinstance(v, bool) for v in values)
+    if not plain or len(set(values)) < len(values) or any(not 0 <= value <= 2**20 for value in values):
+        raise ValueError(
+            f"block_lengths is {shown(values)}; permitted: different whole numbers, 0 (the whole window) to 1,048,576"
+        )
+    return tuple(values)
 
 
 _LAPTOP: dict[str, Any] = {"tokenizer": "gpt2-4k", "d_state": 64, "headdim": 32}

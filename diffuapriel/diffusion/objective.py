@@ -141,26 +141,38 @@ def nelbo(
     logits_at = cast(Callable[..., Tensor], denoiser)
     if document_ids is not None:
         logits_at = partial(logits_at, document_ids=document_ids)
-    if compiled:
-        logits_at = partial(logits_at, padded=True)
-    cross_entropy = _compiled_cross_entropy(dynamic=max_masked is None) if compiled else _cross_entropy
-
     if t is None:
         t = stratified_t(ids.shape[0], generator, ids.device)
     noisy, sigma = corrupt(ids, t, schedule, mask_id, generator, noise=noise), schedule.sigma(t)
     masked = noisy == mask_id  # (batch, length)
-    if max_masked is None:
-        nll = cross_entropy(logits_at(noisy, sigma, masked), ids[masked], mask_id)  # (masked tokens,)
-        nll = torch.zeros(ids.shape, device=ids.device, dtype=nll.dtype).masked_scatter(masked, nll)
-    else:
-        flat = masked.flatten()
-        first = torch.argsort(flat, descending=True, stable=True)[:max_masked]  # masked positions first
-        nll = cross_entropy(logits_at(noisy, sigma, first), ids.flatten()[first], mask_id)  # (max_masked,)
-        nll = nll * flat[first] + torch.where(flat.sum() > max_masked, torch.nan, 0.0)
-        nll = torch.zeros(ids.numel(), device=ids.device, dtype=nll.dtype).index_copy(0, first, nll)
-        nll = nll.view(ids.shape)
+    nll = masked_nll(logits_at, noisy, sigma, ids, masked, mask_id, max_masked=max_masked, compiled=compiled)
     nats = schedule.weight(t) * nll.sum(1)
     return Nelbo(loss=nats.sum() / ids.numel(), nats=nats.detach(), masked=masked.sum())
+
+
+def masked_nll(
+    logits_at: Callable[..., Tensor],
+    noisy: Tensor,
+    sigma: Tensor,
+    ids: Tensor,
+    masked: Tensor,
+    mask_id: int,
+    *,
+    max_masked: int | None = None,
+    compiled: bool = False,
+) -> Tensor:
+    """-log p(x_i | noisy) at the masked positions, 0 elsewhere: (batch, length). Arguments as for `nelbo`."""
+    if compiled:
+        logits_at = partial(logits_at, padded=True)
+    cross_entropy = _compiled_cross_entropy(dynamic=max_masked is None) if compiled else _cross_entropy
+    if max_masked is None:
+        nll = cross_entropy(logits_at(noisy, sigma, masked), ids[masked], mask_id)  # (masked tokens,)
+        return torch.zeros(ids.shape, device=ids.device, dtype=nll.dtype).masked_scatter(masked, nll)
+    flat = masked.flatten()
+    first = torch.argsort(flat, descending=True, stable=True)[:max_masked]  # masked positions first
+    nll = cross_entropy(logits_at(noisy, sigma, first), ids.flatten()[first], mask_id)  # (max_masked,)
+    nll = nll * flat[first] + torch.where(flat.sum() > max_masked, torch.nan, 0.0)
+    return torch.zeros(ids.numel(), device=ids.device, dtype=nll.dtype).index_copy(0, first, nll).view(ids.shape)
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor, mask_id: int) -> Tensor:

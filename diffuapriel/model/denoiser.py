@@ -270,7 +270,8 @@ class Denoiser(nn.Module):
             assert isinstance(block, Block)
             x, layer = block.forward_blocks(x, modulations[6 * i : 6 * i + 6], over, layer, attention)
             added.append(layer)
-        return *(v[-texts:] for v in (x, *modulations[-2:])), added
+        x, shift, scale = (v[-texts:] for v in (x, *modulations[-2:]))
+        return x, shift, scale, added
 
     def _check(
         self,
