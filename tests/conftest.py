@@ -6,6 +6,8 @@ kernels must drop the variable.
 
 What importing all tests has made is there to stay: the garbage collector need not look at it again and again.
 
+A test of properties has no deadline: on a busy machine it would fail for being slow.
+
 What a test records as "shown" is printed at the end of the run: the registers of compiled kernels.
 """
 
@@ -14,8 +16,12 @@ from __future__ import annotations
 import gc
 import os
 
+import hypothesis
 import pytest
 import torch
+
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")

@@ -106,30 +106,37 @@ def run(args: argparse.Namespace) -> int:
         return _infilling(args, options, model, tokenizer, length)
     spec = options.corpus or info.corpus or "tales"
     corpus = open_corpus(spec, tokenizer)
-    with progress("sequences", options.sequences) as advance:
-        likelihood = evaluate_nelbo(
-            model,
-            corpus,
-            length=length,
-            num_sequences=options.sequences,
-            num_mc_samples=options.mc_samples,
-            batch_size=options.batch_size,
-            seed=options.seed,
-            estimator=options.estimator,
-            on_batch=advance,
-        )
+    likelihoods = []
+    for block_length in _block_lengths(options, info.config):
+        with progress("sequences", options.sequences) as advance:
+            likelihoods.append(
+                evaluate_nelbo(
+                    model,
+                    corpus,
+                    length=length,
+                    num_sequences=options.sequences,
+                    num_mc_samples=options.mc_samples,
+                    batch_size=options.batch_size,
+                    seed=options.seed,
+                    estimator=options.estimator,
+                    block_length=block_length,
+                    on_batch=advance,
+                )
+            )
     samples = _samples(options, model, tokenizer, spec, length) if options.samples else None
     xz = xz_bits_per_byte(corpus)
+    likelihood, *others = likelihoods
     verdict = xz.verdict(likelihood.bits_per_byte_ci95) if xz else None
     if args.json:
         report = {"checkpoint": checkpoint_name(args.checkpoint), "corpus": spec, "likelihood": likelihood.to_dict()}
+        if others:
+            report["by_block_length"] = [each.to_dict() for each in likelihoods]
         report["text"] = corpus.description
         report["xz"] = {**dataclasses.asdict(xz), "model": verdict} if xz else None
         print(json.dumps({**report, "samples": samples.to_dict() if samples else None}, indent=2))
         return 0
-    print(
-        f"{checkpoint_name(args.checkpoint)} on {spec}, validation split\n{corpus.description}\n\n{likelihood.table()}"
-    )
+    tables = "\n\n".join(each.table() for each in likelihoods)
+    print(f"{checkpoint_name(args.checkpoint)} on {spec}, validation split\n{corpus.description}\n\n{tables}")
     if xz:
         print(f"xz -9        {xz.bits_per_byte:.4f} bits/byte over {xz.text_bytes:,} bytes: the model is {verdict}")
     if samples:
@@ -139,17 +146,31 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _block_lengths(options: EvaluateOptions, config: Any) -> tuple[int | None, ...]:
+    """The block lengths of the bounds to measure: of a model of blocks all that it knows, unless one is given."""
+    if not config.block_lengths:
+        return (None,)
+    return config.block_lengths if options.block_length is None else (options.block_length,)
+
+
 def _samples(options: EvaluateOptions, model: Any, tokenizer: Any, spec: str, length: int) -> Any:
     """The report on generated stories; None if the corpus is not tales, as no grammar could check them."""
     from diffuapriel.evaluation.tales import evaluate_tales
+    from diffuapriel.sampling.blocks import CachedDenoiser
 
     kind, _, level = spec.partition(":")
     if kind != "tales":
         return None
+    block_length, block_start = resolve_block_length(options.strategy, options.block_length), "prompt"
+    if known := model.config.block_lengths:
+        block_length = options.block_length if options.block_length is not None else max(known)
+        model, block_start = CachedDenoiser(model, block_length or length), "zero"
+        block_length = block_length or None
     config = SamplerConfig(
         strategy=options.strategy,
         steps=options.steps or length,
-        block_length=resolve_block_length(options.strategy, options.block_length),
+        block_length=block_length,
+        block_start=block_start,
         temperature=1.0 if options.temperature is None else options.temperature,
         top_p=options.top_p,
         seed=options.seed,

@@ -33,7 +33,10 @@ from diffuapriel.commands.output import output_folder
 from diffuapriel.options import add_argument, options_of
 from diffuapriel.training.config import TrainConfig
 
-WHAT = ("architecture", "preset", "corpus", "tokenizer", "length", "document_boundaries", "edge_embedding")
+WHAT = (
+    *("architecture", "preset", "corpus", "tokenizer", "length"),
+    *("block_lengths", "document_boundaries", "edge_embedding"),
+)
 HOW_LONG = ("minutes", "steps", "tokens", "stop_after_minutes")
 
 

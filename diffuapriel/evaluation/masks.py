@@ -23,8 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diffuapriel.diffusion.blocks import block_noise_levels
 from diffuapriel.diffusion.objective import DenoiserLike
-from diffuapriel.diffusion.schedule import EPS
 from diffuapriel.ops.document_ids import make_document_ids
 
 
@@ -61,9 +61,25 @@ def masked_nats(denoiser: DenoiserLike, ids: Tensor, masked: Tensor, mask_id: in
     return nats.new_zeros(len(ids)).index_add_(0, masked.nonzero()[:, 0].cpu(), nats)
 
 
+def block_nats(denoiser: DenoiserLike, ids: Tensor, masked: Tensor, mask_id: int, block_length: int) -> Tensor:
+    """-log p summed over the masked tokens of each block, (rows, blocks) float64 on the CPU.
+
+    ids and masked: (rows, length). Each block is masked by itself and sees the clean blocks before it. One block is the
+    whole sequence.
+    """
+    rows, length = ids.shape
+    if block_length == length:
+        return masked_nats(denoiser, ids, masked, mask_id)[:, None]
+    noisy, sigma = ids.masked_fill(masked, mask_id), block_noise_levels(masked, block_length)
+    logits = cast(Callable[..., Tensor], denoiser)(noisy, sigma, masked, clean=ids, block_length=block_length)
+    nats = F.cross_entropy(logits[:, :mask_id].float(), ids[masked], reduction="none").cpu().double()
+    per_token = torch.zeros(rows, length, dtype=torch.float64).masked_scatter(masked.cpu(), nats)
+    return per_token.view(rows, -1, block_length).sum(2)
+
+
 def noise_level(masked: Tensor) -> Tensor:
     """Sigma of each row of `masked` (rows, length), (rows,) float32: -log of the unmasked share, at least EPS."""
-    return -torch.log((~masked).float().mean(1).clamp_min(EPS))
+    return block_noise_levels(masked, masked.shape[1])[:, 0]
 
 
 def trained_document_ids(denoiser: DenoiserLike, ids: Tensor) -> Tensor | None:

@@ -44,7 +44,7 @@ from diffuapriel.device import device_of
 from diffuapriel.diffusion.objective import T_MIN, DenoiserLike, nelbo
 from diffuapriel.diffusion.schedule import Schedule, get_schedule
 from diffuapriel.evaluation.interval import ratio_interval
-from diffuapriel.evaluation.masks import draw_masks, masked_nats, stratified, trained_document_ids
+from diffuapriel.evaluation.masks import block_nats, draw_masks, stratified, trained_document_ids
 from diffuapriel.options import check_least
 
 # Older keys of estimates in config.json and results, and of lines in log.jsonl.
@@ -77,6 +77,7 @@ class NelboEstimate:
     estimator: str = "mdlm"  # the only one when estimates without this key were written
     excess_per_story: float | None = None  # nats, where excess_nelbo is known
     excess_per_story_ci95: tuple[float, float] | None = None
+    block_length: int | None = None  # tokens per block; None if the sequence is one block
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> NelboEstimate:
@@ -103,8 +104,9 @@ class NelboEstimate:
         low, high = self.bits_per_byte_ci95
         lines.append(f"bits/byte    {self.bits_per_byte:.4f} or less         [{low:.4f}, {high:.4f}]")
         unit = {"counts": "masks each", "mdlm": "noise levels each (MDLM's estimator)"}[self.estimator]
+        blocks = f" in blocks of {self.block_length}" if self.block_length else ""
         lines.append(
-            f"over         {self.num_sequences} sequences of {self.length} tokens, {self.num_mc_samples} {unit}"
+            f"over         {self.num_sequences} sequences of {self.length} tokens{blocks}, {self.num_mc_samples} {unit}"
         )
         return "\n".join(lines)
 
@@ -121,6 +123,7 @@ class SequenceScores:
     documents: Tensor
     num_mc_samples: int
     estimator: str
+    block_length: int | None
 
 
 def evaluate_nelbo(denoiser: DenoiserLike, corpus: Corpus, *, length: int, **options: Any) -> NelboEstimate:
@@ -141,6 +144,7 @@ def score_sequences(
     seed: int = 0,
     estimator: str = "counts",
     schedule: str = "log-linear",
+    block_length: int | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> SequenceScores:
     """Score `num_sequences` sequences of `length` tokens under `num_mc_samples` masks each.
@@ -152,10 +156,17 @@ def score_sequences(
     Args:
         estimator: "counts" or "mdlm"; see the module's docstring.
         schedule: of the times that "mdlm" draws.
+        block_length: tokens per block of the bound of block diffusion, by counts in each block; by default, and for 0,
+            the sequence is one block. With 1 the likelihood is exact and one sample is enough.
         on_batch: called with the number of sequences done.
 
-    Raises ValueError for a count below 1, for an unknown estimator, and for a single sequence, which has no interval.
+    Raises ValueError for a count below 1, for an unknown estimator, for a length that is not whole blocks, and for a
+    single sequence, which has no interval.
     """
+    block_length = block_length or length
+    if length % block_length or (estimator == "mdlm" and block_length < length):
+        raise ValueError(f"block_length is {block_length}; it must divide the length, {length}, and go with counts")
+    num_mc_samples = 1 if block_length == 1 else num_mc_samples
     if estimator not in ESTIMATORS:
         raise ValueError(f"estimator is {estimator!r}; permitted: {', '.join(ESTIMATORS)}")
     check_least(2, num_sequences=num_sequences)
@@ -174,7 +185,7 @@ def score_sequences(
             entropy = torch.full_like(entropy, math.nan)
         uses = {"generator": generator, "mask_id": mask_id}
         if estimator == "counts":
-            nats.append(_by_counts(denoiser, ids, num_mc_samples, **uses))
+            nats.append(_by_counts(denoiser, ids, num_mc_samples, block_length, **uses))
         else:
             nats.append(_by_times(denoiser, ids, num_mc_samples, noise, **uses))
         entropies.append(entropy[:rows])
@@ -192,6 +203,7 @@ def score_sequences(
         documents=torch.cat(documents),
         num_mc_samples=num_mc_samples,
         estimator=estimator,
+        block_length=None if block_length == length else block_length,
     )
 
 
@@ -199,16 +211,19 @@ def _by_counts(
     denoiser: DenoiserLike,
     ids: Tensor,
     samples: int,
+    block_length: int,
     *,
     generator: torch.Generator,
     mask_id: int,
 ) -> Tensor:
-    """Mean of L/l x nats of the masked tokens over `samples` masks per row of ids (rows, L), (rows,) float64."""
-    rows, length = ids.shape
+    """Mean over `samples` masks of S/l x nats of the l masked tokens, summed over the blocks of S = `block_length`
+    tokens of each row of ids (rows, length), (rows,) float64."""
+    rows, blocks = ids.shape[0], ids.shape[1] // block_length
     total = torch.zeros(rows, dtype=torch.float64)
-    for masked in draw_masks(length, samples, generator, rows=rows).unbind(1):
-        nats = masked_nats(denoiser, ids, masked.to(ids.device), mask_id)
-        total += nats * length / masked.sum(1)
+    masks = draw_masks(block_length, samples, generator, rows=rows * blocks).view(rows, blocks, samples, -1)
+    for masked in masks.unbind(2):  # (rows, blocks, S)
+        nats = block_nats(denoiser, ids, masked.flatten(1).to(ids.device), mask_id, block_length)
+        total += (nats * block_length / masked.sum(2)).sum(1)
     return total / samples
 
 
@@ -256,6 +271,7 @@ def estimate(scores: SequenceScores, length: int) -> NelboEstimate:
         estimator=scores.estimator,
         excess_per_story=per_story,
         excess_per_story_ci95=per_story_ci95,
+        block_length=scores.block_length,
     )
 
 

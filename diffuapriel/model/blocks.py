@@ -78,6 +78,11 @@ class Cache:
         return self.lengths.shape[0]
 
     @property
+    def capacity(self) -> int:
+        """Tokens that keys and values have room for; 0 without attention."""
+        return max((layer.keys.shape[2] for layer in self.layers if isinstance(layer, AttentionCache)), default=0)
+
+    @property
     def bytes(self) -> int:
         """Memory of states, histories, keys and values."""
         tensors = [tensor for layer in self.layers for tensor in vars(layer).values()]

@@ -72,17 +72,18 @@ class Block(nn.Module):
         modulation: Sequence[Tensor],
         over: BlockPass,
         cache: LayerCache,
-        attention: tuple[Rotary, Masks] | None,
+        rotary: Rotary | None = None,
+        masks: Masks = (None, None),
     ) -> tuple[Tensor, LayerCache]:
         """As `forward` for a pass over blocks of tokens (model/blocks.py); also what the layer adds to the cache.
 
-        attention: what attention needs of the pass.
+        rotary and masks: for attention.
         """
         shift, scale, gate, *mlp_modulation = modulation
         u = modulate(rms_norm(x, self.mixer_norm_weight), shift, scale)
         if isinstance(self.mixer, Attention):
-            assert isinstance(cache, AttentionCache) and attention is not None
-            y, cache = self.mixer.forward_blocks(u, *attention, cache)
+            assert isinstance(cache, AttentionCache) and rotary is not None
+            y, cache = self.mixer.forward_blocks(u, rotary, masks, cache)
         else:
             assert isinstance(cache, MambaCache)
             y, cache = self.mixer.forward_blocks(u, over, cache)
@@ -257,18 +258,17 @@ class Denoiser(nn.Module):
         modulations = self.modulation(self.time_embedding(sigma))  # of all layers, (rows, levels, d_model) each
         if sigma.ndim == 2:
             modulations = [v.repeat_interleave(block_length, dim=1) for v in modulations]
-        attention = None
+        rotary, masks = None, (None, None)
         if "attention" in self.config.layer_kinds:
-            capacity = next(layer.keys.shape[2] for layer in cache.layers if isinstance(layer, AttentionCache))
             rotary = rotary_angles(over.positions(), self.config.attention_headdim, ids.device)
-            attention = rotary, over.masks(capacity)
+            masks = over.masks(cache.capacity)
         x = self.embedding(ids)  # (rows, length, d_model)
         if self.edges is not None:
             x = x + self.edges.at(*over.edges())
-        added = []
+        added: list[LayerCache] = []
         for i, (block, layer) in enumerate(zip(self.blocks, cache.layers, strict=True)):
             assert isinstance(block, Block)
-            x, layer = block.forward_blocks(x, modulations[6 * i : 6 * i + 6], over, layer, attention)
+            x, layer = block.forward_blocks(x, modulations[6 * i : 6 * i + 6], over, layer, rotary, masks)
             added.append(layer)
         x, shift, scale = (v[-texts:] for v in (x, *modulations[-2:]))
         return x, shift, scale, added

@@ -124,6 +124,11 @@ class TrainConfig:
         0.9999, least=0.0, most=0.999999, help="decay of the weight average that the checkpoint holds"
     )
     max_grad_norm: float = option(1.0, least=1e-6, most=1e6, help="clip gradients to this norm", flags=("--clip",))
+    block_lengths: str | None = option(
+        None,
+        help="train a model of blocks: the block lengths to draw from, one for each step, such as 1,4,16,64,0; 0 is "
+        "the whole row. Such a model is not told the noise level",
+    )
     document_boundaries: bool = option(
         False,
         help="keep the documents in a row separate: neither scan nor attention crosses a boundary. A part of the "
@@ -146,11 +151,13 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         tokenizer = self.tokenizer or default_tokenizer(self.corpus, self.preset)
-        edge_embedding = self.edge_embedding
+        edge_embedding, block_lengths = self.edge_embedding, self.block_lengths
         if self.model is not None:
             tokenizer, edge_embedding = self.model.tokenizer, self.model.edge_embedding
+            block_lengths = ",".join(map(str, self.model.block_lengths)) or None
         object.__setattr__(self, "tokenizer", tokenizer)
         object.__setattr__(self, "edge_embedding", edge_embedding)
+        object.__setattr__(self, "block_lengths", block_lengths)
         object.__setattr__(self, "document_boundaries", self.model_config.document_boundaries)
         beta_1, beta_2 = self.betas
         if not (0 <= beta_1 < 1 and 0 <= beta_2 < 1):
@@ -164,12 +171,18 @@ class TrainConfig:
             raise ValueError(f"architecture is {self.architecture!r}, the model's is {self.model.architecture!r}")
         if self.length > self.model_config.context_length:
             raise ValueError(f"length is {self.length}; the model's context is {self.model_config.context_length}")
+        for block_length in self.model_config.block_lengths:
+            if block_length and self.length % block_length:
+                raise ValueError(
+                    f"block_lengths are {block_lengths}; {block_length} does not divide length, {self.length}"
+                )
 
     @property
     def model_config(self) -> ModelConfig:
-        shape = self.model or preset(
-            self.preset, self.architecture, tokenizer=self.tokenizer, edge_embedding=self.edge_embedding
-        )
+        changes: dict[str, Any] = {"tokenizer": self.tokenizer, "edge_embedding": self.edge_embedding}
+        if self.block_lengths:
+            changes |= {"block_lengths": _numbers(self.block_lengths), "time_conditioning": False}
+        shape = self.model or preset(self.preset, self.architecture, **changes)
         return dataclasses.replace(shape, document_boundaries=True) if self.document_boundaries else shape
 
     @property
@@ -221,3 +234,11 @@ class TrainConfig:
             for name, value in self.to_dict().items()
             if name not in FREE_ON_RESUME and began[name] != value
         }
+
+
+def _numbers(block_lengths: str) -> tuple[int, ...]:
+    """The numbers of a list such as "1,4,16,0". Raises ValueError for anything else."""
+    try:
+        return tuple(int(number) for number in block_lengths.split(","))
+    except ValueError:
+        raise ValueError(f"block_lengths are {block_lengths!r}; give numbers such as 1,4,16,64,0") from None

@@ -29,11 +29,12 @@ ALIGNED = 64  # numbers
 
 
 def can_record(config: TrainConfig, processes: SingleProcess) -> bool:
-    """Whether steps can be recorded: compiled, on CUDA, with unsharded weights, without document boundaries, and in
-    micro-batches of one size."""
+    """Whether steps can be recorded: compiled, on CUDA, with unsharded weights, without document boundaries and
+    blocks, and in micro-batches of one size."""
     whole = processes.device.type == "cuda" and config.strategy != "fsdp"
     even = len(processes.local_slice(config.global_batch_size)) % micro_batch_size(config, processes) == 0
-    return whole and even and config.compile and not config.model_config.document_boundaries
+    model = config.model_config
+    return whole and even and config.compile and not model.document_boundaries and not model.block_lengths
 
 
 def micro_batch_size(config: TrainConfig, processes: SingleProcess) -> int:

@@ -26,9 +26,10 @@ import torch
 from torch import Tensor, nn
 
 from diffuapriel.checkpoint import OF_A_RUN, refuse_to_replace, save_checkpoint
-from diffuapriel.data.base import Corpus
+from diffuapriel.data.base import Corpus, random_stream
 from diffuapriel.data.registry import open_corpus
 from diffuapriel.device import device_name
+from diffuapriel.diffusion.blocks import block_nelbo, stratified_blocks
 from diffuapriel.diffusion.objective import nelbo, stratified_t, van_der_corput_order
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.evaluation.nelbo import NelboEstimate, evaluate_nelbo
@@ -115,7 +116,7 @@ def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
             bar.set_postfix_str("compiling")
             shape = (micro_batch_size(config, processes), config.length)
             zeros = torch.zeros(shape, dtype=torch.int64, device=processes.device)
-            trial = partial(backward, model, zeros, config, generator)
+            trial = partial(backward, model, zeros, config, generator, block_length=draw_block_length(config, 0))
             stack.enter_context(compiled_blocks(model, trial, processes.any_rank, bar.write))
         network = processes.wrap(model)  # to be called; shares the model's parameters
         optimizer = make_optimizer(
@@ -149,7 +150,8 @@ def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
                 group["lr"] = lr
 
             generator.manual_seed(noise_seed(config.seed, state.step))
-            loss = backward(network, ids, config, generator, processes, add)
+            block_length = draw_block_length(config, state.step)
+            loss = backward(network, ids, config, generator, processes, add, block_length)
             norm = full_tensor(nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm))
             optimizer.step()
             optimizer.zero_grad(set_to_none=not isinstance(add, Recorded))
@@ -192,19 +194,26 @@ def backward(
     generator: torch.Generator,
     processes: SingleProcess | None = None,
     add: AddGradient | None = None,
+    block_length: int | None = None,
 ) -> Tensor:
     """Add the gradient of one step's NELBO to the parameters; returns this rank's share of the loss, on the device.
 
     ids (rows of this rank, length). Every rank draws the stratified noise levels and the masks for all rows of the step
     and keeps its own, then takes them batch_size at a time, and every token has the same weight: accumulation and ranks
     change memory and time only. Gradients are averaged over the ranks once, after the last micro-batch.
-    `add` replaces `add_gradient`, e.g. by its recorded form (cudagraph.py).
+    `add` replaces `add_gradient`, e.g. by its recorded form (cudagraph.py). block_length: of this step, for a model of
+    blocks; the levels then belong to the blocks.
     """
     processes = processes or SingleProcess(ids.device)
     add = add or partial(add_gradient, network, config, processes)
     rows = len(ids) * processes.world_size
     own = slice(processes.rank * len(ids), (processes.rank + 1) * len(ids))
-    t = stratified_t(rows, generator, ids.device)[van_der_corput_order(rows, ids.device)][own]
+    if block_length is None:
+        t = stratified_t(rows, generator, ids.device)[van_der_corput_order(rows, ids.device)][own]
+    else:
+        add = partial(add, block_length=block_length)
+        blocks = ids.shape[1] // (block_length or ids.shape[1])
+        t = stratified_blocks(rows, blocks, generator, ids.device)[own]
     noise = torch.rand(rows, ids.shape[1], generator=generator, device=ids.device)[own]
     micro_batches = list(zip(*(values.split(config.batch_size) for values in (ids, t, noise))))
     total = torch.zeros((), device=ids.device)
@@ -224,27 +233,31 @@ def add_gradient(
     t: Tensor,
     noise: Tensor,
     max_masked: int | None = None,
+    block_length: int | None = None,
 ) -> Tensor:
     """Add the gradient of one micro-batch; returns its share of the step's loss.
 
-    ids and noise (rows, length), t (rows,). max_masked: as in `nelbo`.
+    ids and noise (rows, length), t (rows,), or (rows, blocks) with block_length: the u of `block_nelbo`. max_masked: as
+    in `nelbo`.
     """
     shape = config.model_config
+    options = {"noise": noise, "max_masked": max_masked, "compiled": config.compile and ids.is_cuda}
     with torch.autocast(ids.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-        result = nelbo(
-            network,
-            ids,
-            get_schedule(config.schedule),
-            shape.mask_id,
-            t=t,
-            noise=noise,
-            document_ids=make_document_ids(ids, shape.eos_id) if shape.document_boundaries else None,
-            max_masked=max_masked,
-            compiled=config.compile and ids.is_cuda,
-        )
+        if block_length is None:
+            document_ids = make_document_ids(ids, shape.eos_id) if shape.document_boundaries else None
+            schedule = get_schedule(config.schedule)
+            result = nelbo(network, ids, schedule, shape.mask_id, t=t, document_ids=document_ids, **options)
+        else:
+            result = block_nelbo(network, ids, shape.mask_id, block_length, u=t, **options)
     share = result.loss * (len(ids) / config.global_batch_size)
     processes.backward(share * processes.world_size)  # gradients are averaged over ranks; we want the sum
     return share.detach()
+
+
+def draw_block_length(config: TrainConfig, step: int) -> int | None:
+    """The block length of one step, the same on every rank; None for a model of full sequences."""
+    block_lengths = config.model_config.block_lengths
+    return random_stream(config.seed, "block_length", step).choice(block_lengths) if block_lengths else None
 
 
 def noise_seed(seed: int, step: int) -> int:
@@ -268,6 +281,7 @@ def validate(
             num_sequences=config.num_validation_sequences,
             num_mc_samples=4 if state.finished else 1,
             batch_size=min(config.batch_size, config.num_validation_sequences),
+            block_length=next(iter(config.model_config.block_lengths), None),
         )
     log.write_validation(state.step, estimate, seconds=state.seconds)
     log.draw()

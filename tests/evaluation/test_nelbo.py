@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from diffuapriel.checkpoint import bundled, inspect_checkpoint
-from diffuapriel.config import SCHEDULES
+from diffuapriel.config import SCHEDULES, ModelConfig
 from diffuapriel.data.registry import open_corpus
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.evaluation.interval import Z, ratio_interval, wilson_interval
 from diffuapriel.evaluation.nelbo import RENAMED, NelboEstimate, evaluate_nelbo
+from diffuapriel.model import Denoiser
 from diffuapriel.tales import language as tales
 from diffuapriel.tokenizer import get_tokenizer
 
@@ -63,7 +64,7 @@ def exact_denoiser(table: Tensor):
 
 
 def uniform(vocab_size: int):
-    def denoise(ids: Tensor, sigma: Tensor, positions: Tensor | None = None) -> Tensor:
+    def denoise(ids: Tensor, sigma: Tensor, positions: Tensor | None = None, **_: object) -> Tensor:
         shape = (*ids.shape, vocab_size) if positions is None else (int(positions.sum()), vocab_size)
         return torch.zeros(shape)
 
@@ -279,3 +280,25 @@ def test_the_estimates_of_bundled_checkpoints_are_bounds_on_many_sequences(name)
     estimate = NelboEstimate.from_dict(inspect_checkpoint(name).extra["evaluation"])
     assert estimate.num_sequences == 1024 and estimate.num_mc_samples == 16 and estimate.estimator == "counts"
     assert estimate.excess_nelbo == pytest.approx(estimate.nats_per_token - estimate.entropy)
+
+
+def test_the_bound_over_blocks_is_exact_for_one_token_and_costs_a_uniform_model_log_v():
+    torch.manual_seed(0)
+    corpus = open_corpus("tales:1", get_tokenizer("tales-words"))
+    shape = {"d_model": 16, "depth": 2, "d_state": 4, "headdim": 16, "cond_dim": 8, "tokenizer": "tales-words"}
+    model = Denoiser(ModelConfig("diffuapriel", vocab_size=1018, block_lengths=(1, 4, 0), **shape)).eval()
+    options = {"length": 32, "num_sequences": 4, "batch_size": 4}
+    exact = evaluate_nelbo(model, corpus, block_length=1, **options)
+    assert exact.num_mc_samples == 1 and exact.block_length == 1 and "in blocks of 1" in exact.table()
+    ids, cache, nats = corpus.batch(0, split="validation", batch_size=4, length=32, seed=0), model.empty_cache(4), 0.0
+    with torch.no_grad():
+        for token in ids.split(1, 1):
+            logits = model(torch.full_like(token, 1017), torch.zeros(4), cache=cache)[:, 0, :1017]
+            nats -= logits.log_softmax(-1).gather(1, token).sum().item()
+            cache = model.commit(token, cache)
+    assert exact.nats_per_token * exact.tokens == pytest.approx(nats, rel=1e-3)  # at its start it ignores the level
+    for block_length in (4, 16):
+        found = evaluate_nelbo(uniform(1018), corpus, block_length=block_length, **options)
+        assert found.nats_per_token * found.tokens == pytest.approx(4 * 32 * math.log(1017), rel=1e-6)
+    with pytest.raises(ValueError, match="block_length is 5; it must divide the length, 32"):
+        evaluate_nelbo(model, corpus, block_length=5, **options)

@@ -109,3 +109,26 @@ def test_document_boundaries_are_part_of_the_model_whoever_asks_for_them():
         TrainConfig(steps=1, model=TrainConfig(steps=1).model_config, document_boundaries=True),
     ):
         assert told.document_boundaries and told.model_config == asked.model_config
+
+
+def test_a_model_of_blocks_knows_its_block_lengths_and_is_not_told_the_noise_level():
+    config = TrainConfig(steps=1, length=128, block_lengths="1,4,16,64,0")
+    assert config.model_config.block_lengths == (1, 4, 16, 64, 0)
+    assert not config.model_config.time_conditioning
+    assert TrainConfig(steps=1, model=config.model_config).block_lengths == "1,4,16,64,0"
+
+
+@pytest.mark.parametrize(
+    "given, reason",
+    [
+        ("4,x", "block_lengths are '4,x'; give numbers such as"),
+        ("3,0", "block_lengths are 3,0; 3 does not divide length, 128"),
+        ("4,4", r"block_lengths is \(4, 4\); permitted: different whole numbers"),
+        ("-1", r"block_lengths is \(-1,\)"),
+    ],
+)
+def test_block_lengths_that_do_not_fit_are_refused(given, reason):
+    with pytest.raises(ValueError, match=reason):
+        TrainConfig(steps=1, length=128, block_lengths=given)
+    with pytest.raises(ValueError, match="exclude each other"):
+        TrainConfig(steps=1, length=128, block_lengths="4", document_boundaries=True)

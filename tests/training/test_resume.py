@@ -56,6 +56,19 @@ def test_stopped_before_its_first_update_a_run_begins_all_the_same(options, monk
     assert train(options(), progress=False).finished
 
 
+def test_a_model_of_blocks_goes_on_exactly_and_draws_every_block_length(options, tmp_path, monkeypatch):
+    model = dataclasses.replace(options().model, block_lengths=(1, 4, 0), time_conditioning=False)
+    drawn = [loop.draw_block_length(options(model=model), step) for step in range(12)]
+    assert set(drawn) == {1, 4, 0}
+    assert loop.draw_block_length(options(), 0) is None
+    train(options(model=model, folder=str(tmp_path / "whole")), progress=False)
+    with monkeypatch.context() as patch:
+        stop_before(patch, 4, signal.SIGINT)
+        train(options(model=model, folder=str(tmp_path / "parts")), progress=False)
+    assert train(options(model=model, folder=str(tmp_path / "parts")), progress=False).finished
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_saves_and_the_same_call_goes_on_exactly(options, tmp_path, monkeypatch, number):
     before = signal.getsignal(number)
