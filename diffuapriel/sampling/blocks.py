@@ -14,17 +14,35 @@ past, if it is among the last ones, or commit it again in one call; a prompt is 
 
 from __future__ import annotations
 
-import dataclasses
 from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
-from diffuapriel.model.blocks import Cache
-from diffuapriel.model.denoiser import Denoiser
-from diffuapriel.sampling.config import SamplerConfig
-
 KEPT = 64  # caches of earlier texts, beside those of the rows in use
+
+
+class BlockCache(Protocol):
+    """What a model keeps of finished blocks, for several rows; never changed (`model.blocks.Cache`)."""
+
+    def rows(self, index: Sequence[int]) -> Self: ...
+
+    @classmethod
+    def join(cls, caches: Sequence[Self]) -> Self: ...
+
+
+class BlockModel(Protocol):
+    """A model of blocks (`model.denoiser.Denoiser`)."""
+
+    config: Any
+
+    def __call__(self, ids: Tensor, sigma: Tensor, positions: Tensor, *, cache: Any) -> Tensor: ...
+
+    def empty_cache(self, batch: int) -> BlockCache: ...
+
+    def commit(self, ids: Tensor, cache: Any, block_length: int) -> BlockCache: ...
 
 
 class CachedDenoiser(nn.Module):
@@ -34,7 +52,7 @@ class CachedDenoiser(nn.Module):
         passes: model calls that denoised a block. commits: calls that put finished blocks into a cache.
     """
 
-    def __init__(self, model: Denoiser, block_length: int) -> None:
+    def __init__(self, model: BlockModel, block_length: int) -> None:
         allowed = model.config.block_lengths
         if block_length < 1 or (block_length not in allowed and 0 not in allowed):
             raise ValueError(
@@ -43,8 +61,8 @@ class CachedDenoiser(nn.Module):
         super().__init__()
         self.model, self.config, self.block_length = model, model.config, block_length
         self.passes = self.commits = 0
-        self._caches: OrderedDict[bytes, Cache] = OrderedDict()  # one row each, by its text
-        self._joined: tuple[tuple[bytes, ...], Cache] | None = None  # of the last pass
+        self._caches: OrderedDict[bytes, BlockCache] = OrderedDict()  # one row each, by its text
+        self._joined: tuple[tuple[bytes, ...], BlockCache] | None = None  # of the last pass
 
     @torch.no_grad()
     def forward(self, ids: Tensor, sigma: Tensor, positions: Tensor) -> Tensor:
@@ -68,7 +86,7 @@ class CachedDenoiser(nn.Module):
         logits = active.new_zeros(int(positions.sum()), active.shape[1])
         return logits.index_copy(0, flat[where], active)
 
-    def _cache_of(self, ids: Tensor, lengths: list[int]) -> Cache:
+    def _cache_of(self, ids: Tensor, lengths: list[int]) -> BlockCache:
         """The cache of ids[r, : lengths[r]] for every row r; what is missing is committed, equal lengths together."""
         keys = tuple(row[:n].tobytes() for row, n in zip(ids.cpu().numpy(), lengths, strict=True))
         if self._joined is not None and self._joined[0] == keys:
@@ -85,7 +103,7 @@ class CachedDenoiser(nn.Module):
             rows = list({keys[r]: r for r in rows}.values())  # rows of one text once
             start, end = known // ids.element_size(), wanted // ids.element_size()
             past = [self._caches[keys[r][:known]] for r in rows] if known else [self.model.empty_cache(len(rows))]
-            after = self.model.commit(ids[rows, start:end], Cache.join(past), self.block_length)
+            after = self.model.commit(ids[rows, start:end], _join(past), self.block_length)
             self.commits += 1
             for i, r in enumerate(rows):
                 self._caches[keys[r]] = after.rows([i])
@@ -94,11 +112,10 @@ class CachedDenoiser(nn.Module):
                 self._caches.move_to_end(key)
         while len(self._caches) > len(keys) + KEPT:
             self._caches.popitem(last=False)
-        cache = Cache.join([self._caches[key] if key else self.model.empty_cache(1) for key in keys])
+        cache = _join([self._caches[key] if key else self.model.empty_cache(1) for key in keys])
         self._joined = keys, cache
         return cache
 
 
-def block_config(config: SamplerConfig, block_length: int) -> SamplerConfig:
-    """The options with blocks of `block_length` tokens that begin at position 0, as a model of blocks needs them."""
-    return dataclasses.replace(config, block_length=block_length, block_start="zero")
+def _join(caches: Sequence[BlockCache]) -> BlockCache:
+    return type(caches[0]).join(caches)

@@ -21,7 +21,7 @@ from diffuapriel.sampling.generate import (
 )
 from diffuapriel.sampling.sampler import Sampler
 from diffuapriel.sampling.scores import Scores, head_scores, plain_scores
-from tests.sampling.exact_head import ExactHead, holes
+from tests.sampling.head.exact import ExactHead, holes
 
 M = 1000  # [MASK]
 FAST = FIXED_ORDER + SCORED

@@ -25,7 +25,7 @@ from diffuapriel.sampling.generate import (
     unsupported_reason,
 )
 from diffuapriel.sampling.sampler import Sampler
-from tests.sampling.exact_head import ExactHead, holes
+from tests.sampling.head.exact import ExactHead, holes
 
 MODULE = "diffuapriel.sampling.generate"
 M = 30  # [MASK]

@@ -9,7 +9,7 @@ from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.generate import FIXED_ORDER, SCORED, HostBuffer, plan_generation, rounded
 from diffuapriel.sampling.sampler import Sampler
-from tests.sampling.exact_head import ExactHead, holes
+from tests.sampling.head.exact import ExactHead, holes
 
 M = 20  # [MASK]
 NONE = 4 * 15

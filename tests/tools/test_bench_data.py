@@ -5,15 +5,16 @@ from __future__ import annotations
 import pytest
 
 from diffuapriel.config import ARCHITECTURES, PRESETS, preset
+from diffuapriel.tokenizer import VOCABULARIES
 from tools import bench_data as data
 from tools.bench_data import SourceSpeed, format_speeds, measure_sources, needed
 
 
-def test_a_source_is_measured_with_both_tokenizers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_is_measured_with_every_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "ROWS", 2)
     monkeypatch.setattr(data, "LENGTH", 64)
     speeds = measure_sources(0.01, workers=1, sources=["tales"])
-    assert [(s.source, s.tokenizer) for s in speeds] == [("tales", "gpt2"), ("tales", "gpt2-4k")]
+    assert [(s.source, s.tokenizer) for s in speeds] == [("tales", tokenizer) for tokenizer in VOCABULARIES]
     assert all(s.per_core > 0 and s.by_workers > 0 for s in speeds)
     with pytest.raises(ValueError, match="workers 0"):
         measure_sources(1, workers=0)

@@ -98,7 +98,7 @@ def test_on_a_cpu_the_plain_twin_is_taken():
 
 
 def test_the_kernel_compiles_for_hopper_and_ampere_and_spills_nothing():
-    script = Path(__file__).with_name("compile_head.py")
+    script = Path(__file__).with_name("compiling.py")
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr

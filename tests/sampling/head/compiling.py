@@ -1,6 +1,6 @@
 """Compile the head-and-score kernel for GPUs that are not there: see tests/ops/triton/compile_offline.py.
 
-    python tests/sampling/compile_head.py
+    python tests/sampling/head/compiling.py
 
 A process of its own, without TRITON_INTERPRET. Prints a line a kernel: target, dtype, tile, kernel, registers per
 thread, bytes of stack a thread (spills), bytes of shared memory a block.
@@ -12,7 +12,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from tests.ops.triton.compile_offline import compiled  # noqa: I001  (it clears TRITON_INTERPRET first)
 
