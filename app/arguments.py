@@ -10,6 +10,7 @@ import argparse
 import importlib.util
 import ipaddress
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -36,6 +37,8 @@ class Options:
     limits: Limits
     mcp: bool
     language: str
+    root_path: str = ""
+    allowed_hosts: tuple[str, ...] = ()
 
     @property
     def open_to_others(self) -> bool:
@@ -59,12 +62,27 @@ def parser() -> argparse.ArgumentParser:
         default=HERE,
         help=f"address to listen on (default: {HERE}, this machine only); any other needs --auth",
     )
+    add(
+        "--allowed-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name that the app is opened by, beside this machine's own names and addresses, e.g. that of a proxy; "
+        "may be given several times",
+    )
+    add(
+        "--root-path",
+        default="",
+        metavar="PATH",
+        help="the path below which a proxy serves the app, e.g. /diffuapriel",
+    )
     add("--port", type=int, help="port (default: the first free port from 7860)")
     add(
         "--auth",
         metavar="USER:PASSWORD",
         help=f"ask for this name and password; safer as {AUTH_VARIABLE}=user:password in the environment, which "
-        "keeps it out of the shell history and the process list",
+        "keeps it out of the shell history and the process list. Guesses are slowed to one in five seconds per "
+        "address; take at least 10 characters",
     )
     for name, limit in zip(FLAGS, LIMITS):
         about = f"{limit.help} (default: %(default)s)"
@@ -109,7 +127,23 @@ def read_options(arguments: Sequence[str] | None = None) -> Options:
         Limits(**limits),
         given.mcp,
         given.language,
+        read_root_path(given.root_path),
+        tuple(map(read_host, given.allowed_host)),
     )
+
+
+def read_root_path(given: str) -> str:
+    """The path of a proxy, without a slash at its end. Raises ValueError."""
+    if given and not re.fullmatch(r"/?|(?:/[A-Za-z0-9._~-]+)+/?", given):
+        raise ValueError(f"--root-path is {given!r}; it must begin with a slash, e.g. /diffuapriel")
+    return given.rstrip("/")
+
+
+def read_host(given: str) -> str:
+    """A name of a host. Raises ValueError."""
+    if not re.fullmatch(r"(?:\*\.)?[A-Za-z0-9_.-]+", given):
+        raise ValueError(f"--allowed-host is {given!r}; it must be a name without port, e.g. lab.example.org")
+    return given
 
 
 def read_auth(argument: str | None, variable: str | None) -> tuple[str, str] | None:

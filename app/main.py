@@ -6,8 +6,11 @@ those given with --checkpoint. app/arguments.py reads the command line.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,24 +24,31 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the clone, not app/ itself
 
+from app.server.folder import VARIABLE, use_own_folder
+
+use_own_folder()
+
 import gradio as gr
 
-from app.arguments import HERE, Options, read_options
+from app.arguments import HERE, Options, is_loopback, read_options
 from app.inside.tab import InsideTab
 from app.quality.tab import QualityTab
 from app.race.tab import RaceTab
+from app.server.gateway.app import GatewayApp, watched
+from app.server.gateway.origin import Origins
 from app.server.limits import Limits
 from app.server.models import Models
+from app.server.page import MOST_SESSIONS, Page
+from app.server.queue import VisitorQueue
 from app.strings.language import texts
 from app.ui.theme import STYLE, head, theme
 from app.unmask.tab import UnmaskTab
 from diffuapriel.device import resolve_device
 
 CACHE_SECONDS = 3600  # how often saved files are checked, and how old they may become
-CONCURRENCY = 8  # events that run no model, e.g. opening a trace; only one that runs a model runs at a time
 
 
-def build(models: Models, limits: Limits | None = None) -> gr.Blocks:
+def build(models: Models, limits: Limits | None = None) -> Page:
     """The page: a title, one sentence and the four tabs."""
     from diffuapriel.trace.player.gradio_host import html_component_arguments
 
@@ -48,13 +58,18 @@ def build(models: Models, limits: Limits | None = None) -> gr.Blocks:
     all_stops = [unmask.stops, race.race_stops, race.sweep_stops, inside.stops]
     all_stops += [quality.score_stops, quality.curve_stops]
 
-    def leave(request: gr.Request) -> None:
-        """The page was closed. Gradio closes a running generator; the flag ends it within one step."""
+    def stop(session: str | None) -> None:
+        """End the session's runs within one step."""
         for stops in all_stops:
-            stops.stop(request.session_hash)
-            stops.clear(request.session_hash)
+            stops.stop(session)
+            stops.clear(session)
 
-    with gr.Blocks(title=texts.TITLE, analytics_enabled=False, delete_cache=(CACHE_SECONDS, CACHE_SECONDS)) as page:
+    def leave(session: str | None) -> None:
+        """The page was closed. Gradio closes a running generator; the flag ends it within one step."""
+        stop(session)
+        race.leave(session)
+
+    with Page(title=texts.TITLE, analytics_enabled=False, delete_cache=(CACHE_SECONDS, CACHE_SECONDS)) as page:
         gr.HTML(
             f'<header class="da-hero"><h1>{texts.TITLE}</h1><p>{texts.SENTENCE}</p></header>',
             apply_default_css=False,
@@ -68,22 +83,31 @@ def build(models: Models, limits: Limits | None = None) -> gr.Blocks:
                 inside.build()
             with gr.Tab(texts.QUALITY_TAB, id="quality"):
                 quality.build(html_component_arguments(words=texts.PLAYER))
-        page.unload(leave)
-    return page.queue(max_size=limits.max_waiting, default_concurrency_limit=CONCURRENCY)
+    page.on_leave = leave
+    page.queue(api_open=False)
+    page._queue = VisitorQueue(page, limits.max_waiting, on_unheard=stop)
+    return page
 
 
 def launch(
-    page: gr.Blocks,
+    page: Page,
     *,
     host: str = HERE,
     port: int | None = None,
     auth: tuple[str, str] | None = None,
     mcp: bool = False,
+    root_path: str = "",
+    allowed_hosts: Sequence[str] = (),
 ) -> str:
     """Serve the page in the background, for this machine only unless `host` says otherwise; returns its address.
 
     auth: (user, password) to ask for. mcp: also offer the named handlers as MCP tools; needs the package mcp.
+    root_path: the path below which a proxy serves the app. allowed_hosts: names that it answers to beside this
+    machine's.
     """
+    upload = Limits().max_upload_bytes
+    origins = Origins((*allowed_hosts, host), look_up=not is_loopback(host))
+    app = GatewayApp(origins, max_upload=upload, folder=Path(os.environ[VARIABLE]), mcp=mcp)
     _, url, _ = page.launch(
         server_name=host,
         server_port=port,
@@ -98,7 +122,11 @@ def launch(
         ssr_mode=False,
         pwa=False,
         mcp_server=mcp,
-        max_file_size=Limits().max_upload_bytes,
+        max_file_size=upload,
+        root_path=root_path,
+        state_session_capacity=MOST_SESSIONS,
+        app_kwargs={"lifespan": watched},
+        _app=app,
         show_error=False,
         prevent_thread_lock=True,
         quiet=True,
@@ -120,18 +148,37 @@ def greeting(options: Options, url: str) -> list[str]:
     return lines
 
 
+def raise_file_limit() -> None:
+    """Permit as many open files as this system does: every connection of a visitor is one."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Read the command line and serve until stopped. Returns 2 for bad arguments."""
     try:
         options = read_options(arguments)
+        raise_file_limit()
         texts.use(options.language)
         models = Models(options.checkpoints, str(resolve_device(options.device)))
         page = build(models, options.limits)
-        url = launch(page, host=options.host, port=options.port, auth=options.auth, mcp=options.mcp)
+        url = launch(
+            page,
+            host=options.host,
+            port=options.port,
+            auth=options.auth,
+            mcp=options.mcp,
+            root_path=options.root_path,
+            allowed_hosts=options.allowed_hosts,
+        )
     except (ValueError, OSError) as error:  # OSError also where the port is taken
         print(f"app: {error}", file=sys.stderr)
         return 2
     print(*greeting(options, url), sep="\n", flush=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl+C: downloads are deleted
     page.block_thread()
     return 0
 

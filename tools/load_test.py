@@ -1,15 +1,19 @@
 """Load test with many concurrent visitors: `python -m tools.load_test` starts an app and runs against it.
 
 Each visitor is a gradio_client session. It requests a text, reads its queue position while it waits, receives the text
-and requests the next one until the time is up; requests still waiting then are allowed to finish. The report counts
-finished runs, reported positions and errors, and compares the server's memory after the first minute and at the end.
+and requests the next one until the time is up; requests still waiting then are allowed to finish. After a few runs the
+visitor leaves and comes back as another session. The report counts finished runs, reported positions and errors, the
+server's memory at the start, after the warm-up and at the end, and what it left in the folder for temporary files.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -20,7 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 120  # for the server to start
 TIMEOUT_SECONDS = 60  # per response: thirty clients share this process and the two cores
 LAST_SECONDS = 300  # for requests that still wait when the time is up
-MOST_GROWTH = 0.10  # of memory, from the end of the first minute to the end
+RUNS_PER_SESSION = 5
+MOST_GROWTH = 0.05  # of memory, from the end of the warm-up to the end
 TEXT = "Mia found a [MASK:6]."
 
 
@@ -48,10 +53,14 @@ class Visitors:
         from gradio_client import Client
 
         try:
-            client = Client(self.url, verbose=False, analytics_enabled=False, httpx_kwargs={"timeout": TIMEOUT_SECONDS})
-            self._count("sessions opened")
+            options: dict[str, Any] = {"analytics_enabled": False, "httpx_kwargs": {"timeout": TIMEOUT_SECONDS}}
             while time.monotonic() < self.until:
-                self._ask(client, number)
+                client = Client(self.url, verbose=False, download_files=False, **options)
+                self._count("sessions opened")
+                for _ in range(RUNS_PER_SESSION):
+                    if time.monotonic() < self.until:
+                        self._ask(client, number)
+                client.close()
         except Exception as error:
             with self._lock:
                 self.errors.append(f"{type(error).__name__}: {error}")
@@ -75,10 +84,15 @@ class Visitors:
             self.counts[what] += 1
 
 
-def serve(port: int) -> subprocess.Popen[str]:
-    """Start the app as a user would, on 127.0.0.1; returns when it listens. Raises RuntimeError if it does not."""
+def serve(port: int, folder: str, lines: list[str] | None = None) -> subprocess.Popen[str]:
+    """Start the app as a user would, on 127.0.0.1; returns when it listens. Raises RuntimeError if it does not.
+
+    folder: for its temporary files. lines: receives what it prints from then on.
+    """
+    environment = {key: value for key, value in os.environ.items() if key != "GRADIO_TEMP_DIR"}
     server = subprocess.Popen(
         [sys.executable, str(ROOT / "app" / "main.py"), "--port", str(port)],
+        env={**environment, "TMPDIR": folder},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -89,7 +103,8 @@ def serve(port: int) -> subprocess.Popen[str]:
     for line in server.stdout:
         if "DiffuApriel is at" in line:
             timer.cancel()
-            threading.Thread(target=server.stdout.read, daemon=True).start()  # a full pipe would stop it
+            reader = ([] if lines is None else lines).extend  # read on: a full pipe would stop it
+            threading.Thread(target=reader, args=(server.stdout,), daemon=True).start()
             return server
         print(line, end="")
     raise RuntimeError("the app did not start; its last output is above")
@@ -111,7 +126,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=120.0, help="duration (default: %(default)s)")
     parser.add_argument("--port", type=int, default=7890, help="port of the app under load (default: %(default)s)")
     options = parser.parse_args(arguments)
-    server = serve(options.port)
+    folder = tempfile.mkdtemp(prefix="load-test-")
+    server = serve(options.port, folder)
     seen: list[tuple[float, int]] = []
     over = threading.Event()
     try:
@@ -126,13 +142,20 @@ def main(arguments: list[str] | None = None) -> int:
         over.set()
         server.terminate()
         server.wait()
-    return report(visitors, seen, took, alive)
+    left = left_in(folder)
+    shutil.rmtree(folder)
+    return report(visitors, seen, took, alive, left)
 
 
-def report(visitors: Visitors, seen: list[tuple[float, int]], took: float, alive: bool) -> int:
+def left_in(folder: str) -> list[str]:
+    """The files below a folder."""
+    return [str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file()]
+
+
+def report(visitors: Visitors, seen: list[tuple[float, int]], took: float, alive: bool, left: list[str]) -> int:
     """Print the counts; returns 0 if all went well."""
-    half = min(60.0, took / 2)
-    first = next((size for second, size in seen if second >= half), 0)
+    warm = min(300.0, max(60.0, took / 6), took / 2)
+    first = next((size for second, size in seen if second >= warm), 0)
     last = seen[-1][1] if seen else 0
     growth = last / first - 1 if first else float("nan")
     print(f"{visitors.number} visitors, {took:.0f} s, the app {'still serves' if alive else 'has died'}")
@@ -140,11 +163,13 @@ def report(visitors: Visitors, seen: list[tuple[float, int]], took: float, alive
         print(f"  {number:5,} {what}")
     print(f"  {len(visitors.errors):5,} errors")
     print(f"  place in the queue: up to {visitors.worst_place}")
-    print(f"  memory: {first / 1e6:,.0f} MB after {half:.0f} s, {last / 1e6:,.0f} MB at the end ({growth:+.1%})")
+    start, warmed = seen[0][1] if seen else 0, f"{first / 1e6:,.0f} MB after {warm:.0f} s"
+    print(f"  memory: {start / 1e6:,.0f} MB at first, {warmed}, {last / 1e6:,.0f} MB at the end ({growth:+.1%})")
+    print(f"  {len(left):5,} files left in the folder for temporary files {left[:3] or ''}")
     for error, number in Counter(visitors.errors).most_common(5):
         print(f"  {number} × {error[:300]}", file=sys.stderr)
     bad = visitors.errors or visitors.counts["visitors left waiting"] or visitors.counts["runs without a text"]
-    return int(bool(bad) or not alive or not growth <= MOST_GROWTH)
+    return int(bool(bad or left) or not alive or not growth <= MOST_GROWTH)
 
 
 if __name__ == "__main__":

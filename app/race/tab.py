@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import gradio as gr
-from gradio.context import Context
 
 from app.race.live import RacePart
 from app.race.request import NO_ENTRY, race_settings, sweep_settings, where_it_runs
@@ -46,12 +45,10 @@ class RaceTab:
         wire_link("race", linked, [*entries, *settings, longest], status)
         self.results.build([*races, *sweeps])
         gr.api(self.names, api_name="models")
-        if Context.root_block is not None:
-            Context.root_block.unload(self.leave)
 
-    def leave(self, request: gr.Request) -> None:
+    def leave(self, session: str | None) -> None:
         """The visitor has closed the page."""
-        self.store.clear(request.session_hash)
+        self.store.clear(session)
 
     def names(self) -> list[str]:
         """List the names of all models that can be raced or measured: checkpoints first, then random weights.

@@ -9,11 +9,15 @@ from types import SimpleNamespace
 
 import pytest
 
+from app.server.folder import use_own_folder
+
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["GRADIO_TEMP_DIR"] = str(use_own_folder())
 pytest.importorskip("gradio", reason="needs gradio: pip install gradio")
 
 from app.server.limits import Limits
 from app.server.models import Models
+from app.server.page import Page
 from tests.app.toys import toy_checkpoints
 
 
@@ -45,6 +49,7 @@ class Served:
 
     url: str
     models: Models
+    page: Page
 
 
 @pytest.fixture(scope="module")
@@ -54,5 +59,5 @@ def served(checkpoints) -> Iterator[Served]:
 
     models = Models(checkpoints)
     page = build(models)
-    yield Served(launch(page), models)
+    yield Served(launch(page), models, page)
     page.close(verbose=False)

@@ -77,6 +77,26 @@ def test_a_number_out_of_range_is_refused_with_the_range(argument, value, range_
         read_options([argument, value])
 
 
+@pytest.mark.parametrize(
+    ("argument", "value", "read"),
+    [("--root-path", "/lab/diffuapriel/", "/lab/diffuapriel"), ("--root-path", "/", ""), ("--root-path", "", "")],
+)
+def test_a_root_path_is_read_without_a_slash_at_its_end(argument, value, read):
+    assert read_options([argument, value]).root_path == read
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        *(("--root-path", path) for path in ("lab", "//evil.org", "/a b", "https://x.org/a", "/a/../b?c", "/a\n")),
+        *(("--allowed-host", name) for name in ("", "*", "a:80", "http://a", "a/b", "a b")),
+    ],
+)
+def test_what_is_no_path_or_name_is_refused(argument, value):
+    with pytest.raises(ValueError, match=f"{argument} is .* must"):
+        read_options([argument, value])
+
+
 def test_mcp_that_is_not_installed_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install 'gradio\[mcp\]'"):
@@ -110,4 +130,4 @@ def test_the_queue_is_as_long_as_asked_for(checkpoints):
     from app.main import build
 
     page = build(Models(checkpoints), Limits(max_waiting=3, max_tokens=128, max_steps=8))
-    assert page._queue.max_size == 3
+    assert page._queue.max_waiting == 3

@@ -142,7 +142,7 @@ def test_a_sweep_that_is_stopped_keeps_its_points(tab, visitor, short_lengths):
 def test_results_go_when_their_visitor_leaves(tab, visitor):
     list(tab.race.run(**ASK, request=visitor))
     assert [kept.kind for kept in tab.store.of(visitor.session_hash)] == ["race"]
-    tab.leave(visitor)
+    tab.leave(visitor.session_hash)
     assert len(tab.store) == 0
 
 

@@ -32,7 +32,7 @@ def served(folders) -> Iterator[Served]:
     """The app on them."""
     models = Models([str(folder) for folder in folders])
     page = build(models)
-    yield Served(launch(page), models)
+    yield Served(launch(page), models, page)
     page.close(verbose=False)
 
 

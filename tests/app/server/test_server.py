@@ -127,7 +127,8 @@ def test_a_visitor_who_closes_the_page_frees_the_model_within_one_step(served, m
     hook = denoiser.embedding.register_forward_hook(lambda *_: passes.append(None))
     heartbeat = httpx.stream("GET", f"{served.url}gradio_api/heartbeat/closer", timeout=60)
     with heartbeat as beats, hook:
-        next(beats.iter_raw())
+        alive = beats.iter_raw()  # closes the stream when it is collected
+        next(alive)
         number = next(
             d["id"] for d in httpx.get(f"{served.url}config").json()["dependencies"] if d["api_name"] == "unmask"
         )

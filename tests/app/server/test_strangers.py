@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 import re
 import tempfile
 from collections import Counter
@@ -219,7 +220,7 @@ def test_an_upload_stays_in_the_folder_for_uploads(served, counts):
         sent = CLIENT.post(f"{served.url}gradio_api/upload", files={"files": (name, b"{}")})
         counts[f"upload: {sent.status_code}"] += 1
         for kept in sent.json() if sent.status_code == 200 else []:
-            assert Path(kept).resolve().is_relative_to(Path(tempfile.gettempdir()).resolve() / "gradio")
+            assert Path(kept).resolve().is_relative_to(os.environ["GRADIO_TEMP_DIR"])
             answer = call(served.url, "open_trace", [{"path": kept, "meta": {"_type": "gradio.FileData"}}])
             check(answer, counts, "upload opened:")
             assert "cannot be opened as a trace" in answer.refusal

@@ -1,0 +1,53 @@
+"""The app's page as Gradio serves it: errors become messages, and a session costs little until it is used."""
+
+from __future__ import annotations
+
+import html
+import logging
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+from gradio.state_holder import SessionState, StateHolder
+
+from app.server.guard import FOLDERS
+from app.strings.language import texts
+
+log = logging.getLogger("diffuapriel.app")
+
+MOST_SESSIONS = 300  # in memory; the one unused for longest goes first
+MOST_MESSAGE = 400  # characters
+
+
+class Page(gr.Blocks):
+    """`on_leave` is called once with the session of a visitor who has closed the page."""
+
+    on_leave: Callable[[str | None], None]
+
+    async def process_api(self, *args: Any, **kwargs: Any) -> Any:
+        """Gradio's. What it cannot read raises gr.Error, which the visitor sees, and leaves no traceback in the log."""
+        try:
+            return await super().process_api(*args, **kwargs)
+        except gr.Error as error:
+            error.print_exception = False
+            raise
+        except Exception as error:
+            message = FOLDERS.sub("", str(error))[:MOST_MESSAGE]
+            log.warning("an event was refused: %s: %s", type(error).__name__, message)
+            log.debug("refused here", exc_info=True)
+            raise gr.Error(html.escape(message), title=texts.REFUSED, print_exception=False) from error
+
+
+class VisitorState(SessionState):
+    """Gradio's, without the description of every component, which only links to a state would need."""
+
+    def __init__(self, blocks: gr.Blocks) -> None:
+        super().__init__(SimpleNamespace(default_config=blocks.default_config, blocks={}))  # pyright: ignore[reportArgumentType]
+
+
+class VisitorStates(StateHolder):
+    def __getitem__(self, session_id: str) -> SessionState:
+        if session_id not in self.session_data:
+            self.session_data[session_id] = VisitorState(self.blocks)
+        return super().__getitem__(session_id)

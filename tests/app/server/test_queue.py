@@ -1,0 +1,142 @@
+"""The queue: nobody can fill it for all, nothing ends it, and what nobody listens to is dropped."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fastapi import HTTPException
+
+from app.server import queue as module
+from app.server.gateway.rates import PERSON, ROOM, Caller
+from app.server.queue import CALLERS, MODEL, VisitorQueue
+
+RUN, OTHER = 0, 1  # handlers of the page
+
+
+class Handler:
+    """What the queue reads of a handler."""
+
+    concurrency_limit, validator, batch, api_name, connection = 1, None, False, "x", "sse"
+
+    def __init__(self, number: int, group: str) -> None:
+        self._id, self.concurrency_id, self.fn = number, group, print
+
+
+@pytest.fixture
+def unheard() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def queue(unheard) -> VisitorQueue:
+    page: Any = SimpleNamespace(max_threads=4, fns={RUN: Handler(RUN, MODEL), OTHER: Handler(OTHER, "other")})
+    return VisitorQueue(page, max_waiting=6, on_unheard=unheard.append)
+
+
+@pytest.fixture(autouse=True)
+def no_states(monkeypatch):
+    monkeypatch.setattr("gradio.route_utils.get_fn", lambda blocks, name, body: blocks.fns[body.fn_index])
+
+
+def join(queue: VisitorQueue, session: str | None, callers: tuple[Caller, ...] = (), number: int = RUN) -> str:
+    body = SimpleNamespace(session_hash=session, fn_index=number, event_id=None, data=[])
+    request: Any = SimpleNamespace(scope={CALLERS: list(callers)})
+    joined, event, _ = asyncio.run(queue.push(body, request, None))
+    assert joined
+    return event
+
+
+def refused(*arguments, **options) -> int:
+    with pytest.raises(HTTPException) as error:
+        join(*arguments, **options)
+    return error.value.status_code
+
+
+def test_a_session_has_one_run_waiting(queue):
+    join(queue, "one")
+    assert refused(queue, "one") == 429
+    join(queue, "two")
+    join(queue, "one", number=OTHER)  # opening a trace is no run
+
+
+def test_a_login_has_a_few_runs_waiting_and_its_room_more(queue):
+    room, mine, neighbor = Caller(ROOM, time.monotonic), Caller(PERSON, time.monotonic), Caller(PERSON, time.monotonic)
+    for n in range(PERSON.waiting):
+        join(queue, f"mine{n}", (room, mine))
+    assert refused(queue, "more", (room, mine)) == 429
+    join(queue, "neighbor", (room, neighbor))
+
+
+def test_calls_without_a_session_are_bounded_by_their_caller(queue):
+    mine = Caller(PERSON, time.monotonic)
+    for _ in range(PERSON.waiting):
+        join(queue, None, (mine,))
+    assert refused(queue, None, (mine,)) == 429
+
+
+def test_a_queue_full_of_runs_is_not_full_for_what_runs_no_model(queue):
+    for n in range(queue.max_waiting):
+        join(queue, f"s{n}")
+    assert refused(queue, "late") == 503
+    for _ in range(module.MOST_OTHERS_OF_SESSION):
+        join(queue, "late", number=OTHER)
+    assert refused(queue, "late", number=OTHER) == 503
+    join(queue, "later", number=OTHER)
+
+
+def test_a_session_without_a_name_and_an_unknown_event_are_refused(queue):
+    assert refused(queue, "") == 404
+    assert refused(queue, "one", number=99) == 404
+    assert not queue.waiting()
+
+
+def test_an_event_whose_messages_are_gone_ends_nothing(queue):
+    event = queue.event_ids_to_events[join(queue, "one")]
+    del queue.pending_messages_per_session["one"]
+    queue.broadcast_estimations(MODEL)
+    assert not event.alive
+
+
+def test_the_loop_is_started_again_after_an_error(queue, monkeypatch, caplog):
+    calls = []
+
+    def get_events():
+        calls.append(None)
+        if len(calls) == 1:
+            raise KeyError("one bad event")
+        queue.close()
+
+    monkeypatch.setattr(queue, "get_events", get_events)
+    join(queue, "one")
+    queue.active_jobs = [None]
+    asyncio.run(queue.start_processing())
+    assert len(calls) == 2
+    assert "started again" in caplog.text
+
+
+def test_events_that_nobody_listens_to_are_dropped_and_their_runs_end(queue, unheard, monkeypatch):
+    for session in ("heard", "left", "never", "running"):
+        join(queue, session)
+    queue.listen("heard")
+    queue.listen("left")
+    queue.stop_listening("left")
+    group = queue.event_queue_per_concurrency_id[MODEL]
+    running = group.queue.pop()
+    queue.active_jobs = [[running], None]
+    asyncio.run(queue.drop_unheard())
+    assert len(queue.waiting()) == 3 and running.alive, "a minute is left to them"
+    now = time.monotonic() + module.UNHEARD_SECONDS + 1
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    asyncio.run(queue.drop_unheard())
+    assert [event.session_hash for event in queue.waiting()] == ["heard"]
+    assert not running.alive
+    assert sorted(unheard) == ["left", "never", "running"]
+    queue.event_ids_to_events.pop(running._id)  # as Gradio does at the end of a run
+    asyncio.run(queue.drop_unheard())
+    assert list(queue.pending_messages_per_session) == ["heard"]
+    assert set(queue.pending_event_ids_session) == {"heard"}
+    assert set(queue.heard) <= {"heard"}
