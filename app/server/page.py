@@ -40,10 +40,26 @@ class Page(gr.Blocks):
 
 
 class VisitorState(SessionState):
-    """Gradio's, without the description of every component, which only links to a state would need."""
+    """Gradio's, without what grows from run to run.
+
+    That is the description of every component with its value, which only links to a state would need, and the copies
+    of components that an update makes under new ids.
+    """
 
     def __init__(self, blocks: gr.Blocks) -> None:
+        self._known = frozenset(blocks.blocks)
         super().__init__(SimpleNamespace(default_config=blocks.default_config, blocks={}))  # pyright: ignore[reportArgumentType]
+
+    def __setitem__(self, key: int, value: Any) -> None:
+        if key in self._known:
+            super().__setitem__(key, value)
+            self.config_values.clear()
+
+    def _update_config(self, key: int) -> None:
+        pass
+
+    def _update_value_in_config(self, key: int, value: Any) -> None:
+        pass
 
 
 class VisitorStates(StateHolder):
@@ -51,3 +67,9 @@ class VisitorStates(StateHolder):
         if session_id not in self.session_data:
             self.session_data[session_id] = VisitorState(self.blocks)
         return super().__getitem__(session_id)
+
+    def forget(self, session_id: str) -> None:
+        """Free the state of a visitor who has left for good."""
+        self.delete_state(session_id)
+        self.session_data.pop(session_id, None)
+        self.time_last_used.pop(session_id, None)

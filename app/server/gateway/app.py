@@ -87,6 +87,7 @@ async def watch(app: GatewayApp) -> None:
             if gateway is None:
                 continue
             await gateway.queue.drop_unheard()
+            gateway.forget_left()
             if server := getattr(gateway.page, "server", None):
                 close_silent(list(server.server_state.connections), silent, time.monotonic())
             if time.monotonic() - tidied > TIDY_SECONDS:

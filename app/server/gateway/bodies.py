@@ -21,7 +21,7 @@ NAMES = ("session_hash", "event_id", "upload_id")
 IS_NAME = re.compile(NAME)
 
 
-class Refusal(Exception):
+class HTTPRefusal(Exception):
     """An answer of the gateway instead of Gradio's."""
 
     def __init__(self, status: int, text: str, wait: float = 0.0) -> None:
@@ -30,35 +30,35 @@ class Refusal(Exception):
 
 
 def check_length(headers: Headers, most: int, *, required: bool = False) -> int:
-    """The Content-Length, 0 where there is none. Raises Refusal for a bad, missing or too large one."""
+    """The Content-Length, 0 where there is none. Raises HTTPRefusal for a bad, missing or too large one."""
     given = headers.get("content-length")
     if given is None:
         if required:
-            raise Refusal(411, "an upload must say its length")
+            raise HTTPRefusal(411, "an upload must say its length")
         return 0
     if not given.isdecimal() or len(given) > 15:
-        raise Refusal(400, "the Content-Length is not a number")
+        raise HTTPRefusal(400, "the Content-Length is not a number")
     if int(given) > most:
-        raise Refusal(413, f"the request has {int(given):,} bytes; it may have up to {most:,}")
+        raise HTTPRefusal(413, f"the request has {int(given):,} bytes; it may have up to {most:,}")
     return int(given)
 
 
 async def read_body(receive: Receive, most: int) -> bytes:
-    """The whole body. Raises Refusal where it is larger or takes too long."""
+    """The whole body. Raises HTTPRefusal where it is larger or takes too long."""
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
             while True:
                 message = await receive()
                 if message["type"] != "http.request":
-                    raise Refusal(400, "the request was broken off")
+                    raise HTTPRefusal(400, "the request was broken off")
                 body += message.get("body", b"")
                 if len(body) > most:
-                    raise Refusal(413, f"the request has more than {most:,} bytes")
+                    raise HTTPRefusal(413, f"the request has more than {most:,} bytes")
                 if not message.get("more_body"):
                     return bytes(body)
     except TimeoutError:
-        raise Refusal(408, f"the request did not arrive within {BODY_SECONDS:.0f} s") from None
+        raise HTTPRefusal(408, f"the request did not arrive within {BODY_SECONDS:.0f} s") from None
 
 
 def replayed(body: bytes, receive: Receive) -> Receive:
@@ -92,33 +92,33 @@ def hurried(receive: Receive) -> Receive:
 
 
 def check_names(query: QueryParams) -> None:
-    """Raises Refusal for a query with a name that is none."""
+    """Raises HTTPRefusal for a query with a name that is none."""
     for name in NAMES:
         for value in query.getlist(name):
             if not IS_NAME.fullmatch(value):
-                raise Refusal(400, f"{name} must be 1 to 64 letters, digits, - or _")
+                raise HTTPRefusal(400, f"{name} must be 1 to 64 letters, digits, - or _")
 
 
 def read_event(body: bytes) -> dict[str, Any]:
-    """The JSON object of an event. Raises Refusal for anything else, and for names that are none."""
+    """The JSON object of an event. Raises HTTPRefusal for anything else, and for names that are none."""
     try:
         event = json.loads(body)
     except (ValueError, RecursionError):
-        raise Refusal(400, "the request is not JSON") from None
+        raise HTTPRefusal(400, "the request is not JSON") from None
     if not isinstance(event, dict):
-        raise Refusal(422, "the request is not a JSON object")
+        raise HTTPRefusal(422, "the request is not a JSON object")
     for name in NAMES:
         value = event.get(name)
         if value is not None and not (isinstance(value, str) and IS_NAME.fullmatch(value)):
-            raise Refusal(400, f"{name} must be 1 to 64 letters, digits, - or _")
+            raise HTTPRefusal(400, f"{name} must be 1 to 64 letters, digits, - or _")
     return event
 
 
 def check_endpoint(page: Blocks, event: dict[str, Any], endpoint: str | None) -> None:
-    """Raises Refusal where the event names no handler of the page, by number or by `endpoint`."""
+    """Raises HTTPRefusal where the event names no handler of the page, by number or by `endpoint`."""
     number = event.get("fn_index")
     if number is None and endpoint is not None:
         if not any(fn.api_name == endpoint for fn in page.fns.values()):
-            raise Refusal(404, "no such endpoint")
+            raise HTTPRefusal(404, "no such endpoint")
     elif type(number) is not int or number not in page.fns:
-        raise Refusal(404, "no such event")
+        raise HTTPRefusal(404, "no such event")

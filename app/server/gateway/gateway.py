@@ -12,6 +12,7 @@ import gzip
 import json
 import math
 import re
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.server.gateway.bodies import (
-    Refusal,
+    HTTPRefusal,
     check_endpoint,
     check_length,
     check_names,
@@ -43,9 +44,10 @@ from app.server.queue import CALLERS, VisitorQueue
 if TYPE_CHECKING:
     from gradio.routes import App
 
-    from app.server.page import Page
+    from app.server.page import Page, VisitorStates
 
 BEAT_SECONDS = 15.0
+LEFT_SECONDS = 300.0
 MOST_OPEN = 1000  # requests under way, of all callers
 MOST_TOKENS = 5000  # logins; the oldest ones end first
 MOST_KEPT = 24  # answers in the cache
@@ -81,11 +83,16 @@ class Gateway:
         self.open = 0
         self.folder_bytes = 0
         self.pages: Counter[str] = Counter()  # heartbeats by session
+        self.left: dict[str, float] = {}  # when a session's last page was closed
         self._kept: OrderedDict[tuple[Any, ...], tuple[list[tuple[bytes, bytes]], bytes, bytes]] = OrderedDict()
 
     @property
     def page(self) -> Page:
         return self.app.get_blocks()  # pyright: ignore[reportReturnType]
+
+    @property
+    def states(self) -> VisitorStates:
+        return self.app.state_holder  # pyright: ignore[reportReturnType]
 
     @property
     def queue(self) -> VisitorQueue:
@@ -105,7 +112,7 @@ class Gateway:
 
         try:
             await self._admit(path, scope, receive, secured)
-        except Refusal as refusal:
+        except HTTPRefusal as refusal:
             headers = {"Connection": "close"} | ({"Retry-After": f"{math.ceil(refusal.wait)}"} if refusal.wait else {})
             answer = JSONResponse({"detail": refusal.text}, refusal.status, headers)
             await answer(scope, receive, secured)
@@ -114,13 +121,13 @@ class Gateway:
         """The checks that need no body."""
         headers, method = Headers(scope=scope), scope["method"]
         if refusal := self.origins.refusal(method, headers):
-            raise Refusal(403, refusal)
+            raise HTTPRefusal(403, refusal)
         found = find_route(path, mcp=self.mcp)
         if found is None:
-            raise Refusal(404, "no such page")
+            raise HTTPRefusal(404, "no such page")
         route, named = found
         if method not in route.methods:
-            raise Refusal(405, f"this page takes {', '.join(route.methods)} only")
+            raise HTTPRefusal(405, f"this page takes {', '.join(route.methods)} only")
         token = self._token(headers)
         user = self.app.tokens.get(token) if token else None
         address = (scope.get("client") or ("", 0))[0]
@@ -129,9 +136,9 @@ class Gateway:
         if self.app.auth is not None and user is None and route.needs_login:
             if path.endswith("theme.css"):  # the login page asks for it, too
                 return await Response(media_type="text/css")(scope, receive, send)
-            raise Refusal(401, "please log in first")
+            raise HTTPRefusal(401, "please log in first")
         if self.open >= MOST_OPEN or any(caller.open >= caller.bounds.open for caller in callers):
-            raise Refusal(429, "too many requests are open", wait=1.0)
+            raise HTTPRefusal(429, "too many requests are open", wait=1.0)
         kept = [pair for pair in scope["headers"] if pair[0] not in DROPPED]
         scope = {**scope, "headers": kept, CALLERS: callers}
         exchange = Exchange(scope, receive, send, headers, route, named, callers, user)
@@ -262,7 +269,7 @@ class Gateway:
         """Pass on a session's messages, and note that somebody listens."""
         if session not in self.queue.pending_messages_per_session:
             if exchange.route.kind == "result":
-                raise Refusal(404, "no such event, or its answer was fetched or forgotten")
+                raise HTTPRefusal(404, "no such event, or its answer was fetched or forgotten")
             gone = UnexpectedErrorMessage(message="404: no such session", session_not_found=True)
             text = f"data: {json.dumps(gone.model_dump())}\n\n"
             answer = Response(text, media_type="text/event-stream")
@@ -299,14 +306,25 @@ class Gateway:
         if session not in self.app.state_holder:
             return  # nothing was ever run
         self.app.state_holder.session_data[session].is_closed = True
+        self.left[session] = time.monotonic()
         self.page.on_leave(session)
+
+    def forget_left(self) -> None:
+        """Free the state of sessions that left a while ago; until then a lost connection may return."""
+        now = time.monotonic()
+        for session, since in [*self.left.items()]:
+            if session in self.pages:
+                del self.left[session]
+            elif now - since > LEFT_SECONDS:
+                del self.left[session]
+                self.states.forget(session)
 
     # -- uploads --
 
     async def _upload(self, exchange: Exchange) -> None:
         size = check_length(exchange.headers, self.max_upload + MULTIPART, required=True)
         if self.folder_bytes + size > MOST_DISK:
-            raise Refusal(507, "there is no room for uploads now; please try again later", wait=60.0)
+            raise HTTPRefusal(507, "there is no room for uploads now; please try again later", wait=60.0)
         charge(exchange.callers, "upload_bytes", size)
         self.folder_bytes += size
         await self._pass(replace(exchange, receive=hurried(exchange.receive)))
@@ -319,9 +337,9 @@ def path_of(scope: Scope) -> str:
 
 
 def charge(callers: list[Caller], bucket: str, cost: float) -> None:
-    """Take `cost` from the callers. Raises Refusal with the seconds to wait where they have used it up."""
+    """Take `cost` from the callers. Raises HTTPRefusal with the seconds to wait where they have used it up."""
     if wait := take(callers, bucket, cost):
-        raise Refusal(429, f"too many {bucket.replace('_', ' ')}; please wait {math.ceil(wait)} s", wait)
+        raise HTTPRefusal(429, f"too many {bucket.replace('_', ' ')}; please wait {math.ceil(wait)} s", wait)
 
 
 def noting(send: Send, statuses: list[int]) -> Send:
