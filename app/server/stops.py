@@ -11,6 +11,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+MOST_FLAGS = 1000  # of pages that pressed Run and never ran; the oldest goes first
+
 
 class Stops:
     """The flags of one kind of run, by session."""
@@ -21,6 +23,8 @@ class Stops:
     def arm(self, session: str | None) -> None:
         """Run was pressed: a fresh flag."""
         self._flags[session] = threading.Event()
+        while len(self._flags) > MOST_FLAGS:
+            self._flags.pop(next(iter(self._flags)))
 
     @contextmanager
     def running(self, session: str | None) -> Iterator[threading.Event]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
@@ -15,7 +16,8 @@ from weakref import WeakKeyDictionary
 import httpx
 import pytest
 
-from app.main import build, launch
+from app.main import build, launch, raise_file_limit
+from app.server.gateway import bodies
 from app.server.gateway import gateway as module
 from app.server.gateway.app import SILENT_SECONDS, close_silent
 from app.server.models import Models
@@ -307,6 +309,33 @@ def test_one_session_has_one_run_waiting(served):
 
 
 # -- connections --
+
+
+async def never() -> Any:
+    await asyncio.sleep(3600)
+
+
+def test_a_body_that_does_not_arrive_is_given_up(monkeypatch):
+    monkeypatch.setattr(bodies, "BODY_SECONDS", 0.01)
+    with pytest.raises(bodies.HTTPRefusal, match="did not arrive") as refused:
+        asyncio.run(bodies.read_body(never, 10))
+    assert refused.value.status == 408
+
+
+def test_half_an_upload_is_broken_off(monkeypatch):
+    async def half() -> list[str]:
+        receive = bodies.hurried(never)
+        return [(await receive())["type"]]
+
+    monkeypatch.setattr(bodies, "UPLOAD_SECONDS", 0.01)
+    assert asyncio.run(half()) == ["http.disconnect"]
+
+
+def test_as_many_files_may_be_open_as_the_system_permits():
+    resource = pytest.importorskip("resource", reason="Windows has no such limit")
+    raise_file_limit()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert soft == hard
 
 
 def test_connections_without_a_request_are_closed_at_last():
