@@ -41,7 +41,7 @@ ATOMS = [
 NAMES = ["", "a b", "ä", "a" * 65, "../x", "%00", "x", "known", "a\n", "0" * 5000, "null", "\u202e"]
 PATHS = ["/etc/passwd", "../../../etc/passwd", "http://127.0.0.1:22/", "https://example.org/", "%2e%2e/x", "x" * 5000]
 ENDPOINTS = ["unmask", "race", "sweep", "inside", "surprisal", "steps_quality", "models", "open_trace", "x", "predict"]
-UNMASK = ["Mia found a [MASK:6].", "tales-diffuapriel", 1024, 256, "low_confidence", 1.0, 0, 0.9, 0, 0]
+UNMASK = ["Mia found a [MASK:6].", "tales-diffuapriel", 1024, 256, "low_confidence", 1.0, 0, 0.9, 0, 0, "prompt"]
 HEADERS: list[dict[str, str]] = [
     *({}, {}, {}, {"origin": "https://evil.example"}, {"host": "evil.example"}, {"x-forwarded-host": "evil.example"}),
     *({"cookie": "a=b; " * 500}, {"content-type": "text/plain"}, {"range": "bytes=0-,-1"}, {"x-gradio-server": EVIL}),

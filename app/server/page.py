@@ -33,7 +33,7 @@ class Page(gr.Blocks):
             error.print_exception = False
             raise
         except Exception as error:
-            message = FOLDERS.sub("", str(error))[:MOST_MESSAGE]
+            message = FOLDERS.sub("", str(error).partition("\n")[0])[:MOST_MESSAGE]
             log.warning("an event was refused: %s: %s", type(error).__name__, message)
             log.debug("refused here", exc_info=True)
             raise gr.Error(html.escape(message), title=texts.REFUSED, print_exception=False) from error

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
+T = TypeVar("T")
 HEADERS = {"Content-Type": "application/json"}
 CLIENT = httpx.Client(timeout=120, verify=False)  # one for all calls: making one takes longer than a call
 # What each parameter is sent when another one is tried: small enough that what is accepted is done at once.
@@ -39,6 +43,12 @@ class Answer:
     def refusal(self) -> str:
         """The message of an error; empty where there is none."""
         return str(self.data.get("error") or "") if isinstance(self.data, dict) else ""
+
+
+def finished(coroutine: Coroutine[Any, Any, T]) -> T:
+    """What a coroutine returns. It runs on a thread of its own: after a browser test this one has a loop already."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, coroutine).result()
 
 
 def doors(url: str) -> dict[str, list[dict[str, Any]]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +12,7 @@ from fastapi import HTTPException
 from app.server import queue as module
 from app.server.gateway.rates import PERSON, ROOM, Caller
 from app.server.queue import CALLERS, MODEL, VisitorQueue
+from tests.app.server.stranger import finished
 
 RUN, OTHER = 0, 1  # handlers of the page
 
@@ -45,7 +45,7 @@ def no_states(monkeypatch):
 def join(queue: VisitorQueue, session: str | None, callers: tuple[Caller, ...] = (), number: int = RUN) -> str:
     body = SimpleNamespace(session_hash=session, fn_index=number, event_id=None, data=[])
     request: Any = SimpleNamespace(scope={CALLERS: list(callers)})
-    joined, event, _ = asyncio.run(queue.push(body, request, None))
+    joined, event, _ = finished(queue.push(body, request, None))
     assert joined
     return event
 
@@ -113,7 +113,7 @@ def test_the_loop_is_started_again_after_an_error(queue, monkeypatch, caplog):
     monkeypatch.setattr(queue, "get_events", get_events)
     join(queue, "one")
     queue.active_jobs = [None]
-    asyncio.run(queue.start_processing())
+    finished(queue.start_processing())
     assert len(calls) == 2
     assert "started again" in caplog.text
 
@@ -127,16 +127,16 @@ def test_events_that_nobody_listens_to_are_dropped_and_their_runs_end(queue, unh
     group = queue.event_queue_per_concurrency_id[MODEL]
     running = group.queue.pop()
     queue.active_jobs = [[running], None]
-    asyncio.run(queue.drop_unheard())
+    finished(queue.drop_unheard())
     assert len(queue.waiting()) == 3 and running.alive, "a minute is left to them"
     now = time.monotonic() + module.UNHEARD_SECONDS + 1
     monkeypatch.setattr(module.time, "monotonic", lambda: now)
-    asyncio.run(queue.drop_unheard())
+    finished(queue.drop_unheard())
     assert [event.session_hash for event in queue.waiting()] == ["heard"]
     assert not running.alive
     assert sorted(unheard) == ["left", "never", "running"]
     queue.event_ids_to_events.pop(running._id)  # as Gradio does at the end of a run
-    asyncio.run(queue.drop_unheard())
+    finished(queue.drop_unheard())
     assert list(queue.pending_messages_per_session) == ["heard"]
     assert set(queue.pending_event_ids_session) == {"heard"}
     assert set(queue.heard) <= {"heard"}

@@ -22,11 +22,11 @@ from app.server.gateway import gateway as module
 from app.server.gateway.app import SILENT_SECONDS, close_silent
 from app.server.models import Models
 from tests.app.conftest import Served
-from tests.app.server.stranger import call
+from tests.app.server.stranger import call, finished
 
 API = "gradio_api/"
 JSON = {"content-type": "application/json"}
-SMALL = ["A [MASK:2] b.", "toy-diffuapriel", 8, 1, "low_confidence", 1.0, 0, 0.9, 0, 0]
+SMALL = ["A [MASK:2] b.", "toy-diffuapriel", 8, 1, "low_confidence", 1.0, 0, 0.9, 0, 0, "prompt"]
 BAD_NAMES = ["", "a" * 65, "a b", "ä", "a/b", "a\n", "\ud800", 7, True, [], {}, ["a"]]
 CLOSED = (
     *("vibe-edit", "undo-vibe-edit", "vibe-code", "vibe-starter-queries", "process_recording", "component_server"),
@@ -318,7 +318,7 @@ async def never() -> Any:
 def test_a_body_that_does_not_arrive_is_given_up(monkeypatch):
     monkeypatch.setattr(bodies, "BODY_SECONDS", 0.01)
     with pytest.raises(bodies.HTTPRefusal, match="did not arrive") as refused:
-        asyncio.run(bodies.read_body(never, 10))
+        finished(bodies.read_body(never, 10))
     assert refused.value.status == 408
 
 
@@ -328,7 +328,7 @@ def test_half_an_upload_is_broken_off(monkeypatch):
         return [(await receive())["type"]]
 
     monkeypatch.setattr(bodies, "UPLOAD_SECONDS", 0.01)
-    assert asyncio.run(half()) == ["http.disconnect"]
+    assert finished(half()) == ["http.disconnect"]
 
 
 def test_as_many_files_may_be_open_as_the_system_permits():
