@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
 from torch import Tensor
@@ -45,6 +45,10 @@ class Corpus(Protocol):
 
     def document(self, index: int, *, split: str, seed: int) -> str:
         """One document of a split, as text."""
+        ...
+
+    def texts(self, split: str) -> Iterator[str]:
+        """The documents of a split, in the order of the source. Those of tales have no end."""
         ...
 
 

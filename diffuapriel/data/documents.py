@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 
 import torch
@@ -67,6 +67,9 @@ class DocumentCorpus:
         if not 0 <= index < len(documents):
             raise ValueError(f"{self.name} has documents 0 to {len(documents) - 1} in the split {split!r}, not {index}")
         return documents[index]
+
+    def texts(self, split: str) -> Iterator[str]:
+        return (document for document in self.splits[check_split(split)] if document)
 
     def batch(
         self, step: int, *, split: str, batch_size: int, length: int, seed: int, rows: range | None = None

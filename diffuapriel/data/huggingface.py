@@ -88,6 +88,9 @@ class HubCorpus:
             raise ValueError(f"{self.name} has no document {index} in the split {split!r}")
         return found[1]
 
+    def texts(self, split: str) -> Iterator[str]:
+        return (text for _, text in self.documents(check_split(split)))
+
     def batch(
         self, step: int, *, split: str, batch_size: int, length: int, seed: int, rows: range | None = None
     ) -> Tensor:

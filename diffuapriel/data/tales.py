@@ -16,8 +16,9 @@ different.
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 import torch
@@ -55,6 +56,9 @@ class TalesCorpus:
         """Story number `index` of a split."""
         key = stream_key(check_split(split))
         return tales.generate(self.level, random_stream(seed, key, "document", index))
+
+    def texts(self, split: str) -> Iterator[str]:
+        return (self.document(index, split=split, seed=0) for index in itertools.count())
 
     def batch(
         self, step: int, *, split: str, batch_size: int, length: int, seed: int, rows: range | None = None

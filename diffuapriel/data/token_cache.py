@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
+from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,9 @@ class TokenCorpus:
         ends = self._map(f"{DISK_NAMES[split]}.documents", np.dtype("<i8"))
         start = int(ends[index - 1]) if index else 0
         return self.tokenizer.decode(self._read(split, start, int(ends[index]) - 1))
+
+    def texts(self, split: str) -> Iterator[str]:
+        return (self.document(index, split=split) for index in range(self.documents(split)))
 
     def batch(
         self, step: int, *, split: str, batch_size: int, length: int, seed: int, rows: range | None = None

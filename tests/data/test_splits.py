@@ -1,6 +1,7 @@
 """The splits have one name each and old aliases; under the old keys the data stay the same to the last token."""
 
 import hashlib
+import itertools
 import json
 import sys
 import types
@@ -43,6 +44,7 @@ def hub(monkeypatch):
 
 
 def tokens(tmp_path):
+    tmp_path.mkdir(exist_ok=True)
     lines = [json.dumps({"text": f"document {i} {WORDS[i * 20 : i * 20 + 300]}"}) for i in range(200)]
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
     return build_tokens(str(tmp_path / "a.jsonl"), tmp_path / "out", TOKENIZER)
@@ -56,6 +58,18 @@ def test_validation_has_two_older_names():
     for name in ("heldout", "valid"):
         assert documents().document(0, split=name) == WORDS
         assert digest(documents(), name) == digest(documents(), "validation")
+
+
+def test_the_texts_of_a_split_are_its_documents_in_order(monkeypatch, tmp_path):
+    for corpus in (tales(), documents(), hub(monkeypatch), tokens(tmp_path)):
+        for split in ("train", "validation"):
+            texts = list(itertools.islice(corpus.texts(split), 3))
+            assert texts == [corpus.document(i, split=split, seed=0) for i in range(len(texts))] != []
+    cache = tokens(tmp_path / "again")
+    assert [len(list(cache.texts(split))) for split in ("train", "heldout")] == [180, 20]
+    assert len(list(hub(monkeypatch).texts("valid"))) == 40
+    with pytest.raises(ValueError, match="no split 'test'"):
+        documents().texts("test")
 
 
 def test_the_data_are_those_of_recorded_figures(monkeypatch, tmp_path):
