@@ -27,10 +27,10 @@ import torch
 from diffuapriel.data.base import random_stream
 from diffuapriel.device import device_of
 from diffuapriel.diffusion.schedule import get_schedule
-from diffuapriel.evaluation.interval import wilson_interval
+from diffuapriel.evaluation.interval import Interval, wilson_interval
 from diffuapriel.options import check_least
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.config import SamplerConfig
+from diffuapriel.sampling.config import SamplerConfig, describe_sampling
 from diffuapriel.sampling.generate import generate
 from diffuapriel.sampling.sampler import DenoiserFunction, Sampler
 from diffuapriel.tokenizer import Tokenizer
@@ -38,8 +38,6 @@ from diffuapriel.tokenizer import Tokenizer
 EXAMPLES = 5
 TRIES = 200  # per span, before a corpus is refused for too little code
 BYTES_PER_TOKEN = 8  # more than code has, so this much text around a function is sure to fill a sequence
-
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -82,14 +80,13 @@ class InfillingReport:
 
     def table(self) -> str:
         """Lines for a terminal."""
-        narrowed = "" if self.top_p is None else f", top-p {self.top_p:g}"
         rows = [
             ("exact token", self.exact_token, self.exact_token_ci95),
             ("exact span", self.exact_span, self.exact_span_ci95),
             ("parses", self.parses, self.parses_ci95),
         ]
         lines = [f"{name:<12} {100 * p:.1f} %   [{100 * a:.1f}, {100 * b:.1f}]" for name, p, (a, b) in rows]
-        how = f"{self.strategy}, {self.steps} steps, temperature {self.temperature:g}{narrowed}"
+        how = describe_sampling(self.strategy, self.steps, self.temperature, self.top_p)
         over = f"{self.spans} spans of {self.span} tokens in sequences of {self.length}, {how}"
         return "\n".join([*lines, f"{'over':<12} {over}"])
 

@@ -1,4 +1,4 @@
-"""95 % confidence intervals: of a ratio of sums, of a rate, and of a mean of few values."""
+"""95 % confidence intervals: of a ratio of sums, of a rate, of a mean of few values, and of a median."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Sequence
 
 from torch import Tensor
+
+Interval = tuple[float, float]
 
 Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
 # fmt: off
@@ -53,6 +55,20 @@ def mean_interval(values: Sequence[float]) -> tuple[float, tuple[float, float]]:
     mean = statistics.fmean(values)
     half = student_quantile(count - 1) * statistics.stdev(values, mean) / math.sqrt(count)
     return mean, (mean - half, mean + half)
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, Interval]:
+    """The median of one or more independent values, and the narrowest interval between two of them, equally far from
+    both ends of their order, that holds it in 95 % of cases or more (Conover, Practical Nonparametric Statistics,
+    section 3.2). Fewer than 6 values have none; their whole range is given.
+    """
+    ordered, count = sorted(values), len(values)
+    outside, below = 0, 1  # values left out at each end; 2^count P(so many values or fewer lie below the median)
+    while 40 * below <= 2**count:
+        outside += 1
+        below += math.comb(count, outside)
+    first = max(outside - 1, 0)
+    return statistics.median(ordered), (ordered[first], ordered[count - 1 - first])
 
 
 def student_quantile(freedom: int) -> float:

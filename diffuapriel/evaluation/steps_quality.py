@@ -21,7 +21,8 @@ from diffuapriel.data.tales import TalesCorpus
 from diffuapriel.device import device_of
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.evaluation.interval import mean_interval, wilson_interval
-from diffuapriel.evaluation.tales import read_stories, split_stories, unigram_entropy
+from diffuapriel.evaluation.samples import split_at_eos, unigram_entropy
+from diffuapriel.evaluation.tales import read_stories
 from diffuapriel.options import check_least
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import FREE_OF_STEPS, SamplerConfig
@@ -107,7 +108,7 @@ def read_sequences(
     drawn: list[list[int]], tokenizer: Tokenizer, config: SamplerConfig, level: int, calls: float
 ) -> QualityPoint:
     """The point of sequences given as token ids; `calls` is the mean number of denoiser calls per sequence."""
-    sequences = [split_stories(ids, tokenizer.eos_id) for ids in drawn]
+    sequences = [split_at_eos(ids, tokenizer.eos_id) for ids in drawn]
     stories = [story for sequence in sequences for story in sequence]
     entropy, entropy_ci95 = mean_interval(sequence_entropies(drawn, tokenizer))
     grammatical = consistent = grammatical_ci95 = consistent_ci95 = None
@@ -134,7 +135,7 @@ def read_sequences(
 
 def sequence_entropies(drawn: list[list[int]], tokenizer: Tokenizer) -> list[float]:
     """For each sequence the entropy in nats of the token frequencies of its stories; 0 for padding alone."""
-    sequences = [split_stories(ids, tokenizer.eos_id) for ids in drawn]
+    sequences = [split_at_eos(ids, tokenizer.eos_id) for ids in drawn]
     return [unigram_entropy(chain.from_iterable(stories)) if stories else 0.0 for stories in sequences]
 
 

@@ -5,9 +5,8 @@ Whole sequences are generated from [MASK]s alone and split at <|endoftext|>, and
     grammatical   the story fits the syntax; share of all stories, with a Wilson interval
     consistent    the story is in the language of the grammar: every later mention agrees with what came before
     distinct      number of different stories over all stories; low for a model that repeats itself
-    distinct-n    number of different n-grams of tokens over all n-grams, n = 1, 2, 3 (arXiv:1510.03055). It falls
-                  with the number of stories, so compare equal numbers
-    entropy       of single tokens, in nats: falls when sampling reduces variety (arXiv:2409.02908)
+    distinct-n    number of different n-grams of tokens over all n-grams, n = 1, 2, 3 (samples.py)
+    entropy       of single tokens of all stories, in nats
     surprisal     mean of -log p(story) over the consistent ones; equals the grammar's entropy for a perfect model
 
 The <|endoftext|>s at the end of a sequence are padding. An <|endoftext|> in the middle with nothing before it ends an
@@ -18,21 +17,21 @@ are slightly too narrow.
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from diffuapriel.device import device_of
-from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.evaluation.interval import wilson_interval
+from diffuapriel.evaluation.samples import (
+    default_sampler,
+    distinct_n,
+    draw_sequences,
+    split_at_eos,
+    unigram_entropy,
+)
 from diffuapriel.options import check_least
-from diffuapriel.sampling.config import DEFAULT_BLOCK_LENGTH, SamplerConfig
-from diffuapriel.sampling.generate import generate
-from diffuapriel.sampling.sampler import DenoiserFunction, Sampler
+from diffuapriel.sampling.config import SamplerConfig, describe_sampling
+from diffuapriel.sampling.sampler import DenoiserFunction
 from diffuapriel.tales import language as tales
 from diffuapriel.tokenizer import Tokenizer
 
@@ -69,6 +68,7 @@ class TalesReport:
 
     def table(self) -> str:
         """Lines for a terminal."""
+        how = describe_sampling(self.strategy, self.steps, self.temperature, self.top_p, self.block_length)
         rows = [
             ("grammatical", _percent(self.grammatical, self.grammatical_ci95)),
             ("consistent", _percent(self.consistent, self.consistent_ci95)),
@@ -79,24 +79,9 @@ class TalesReport:
                 "surprisal",
                 f"{_number(self.surprisal)} nats/story; the grammar's entropy is {self.story_entropy:.2f}",
             ),
-            ("over", f"{self.stories} stories of level {self.level}, {self._sampling()}"),
+            ("over", f"{self.stories} stories of level {self.level}, {how}"),
         ]
         return "\n".join(f"{name:<12} {value}" for name, value in rows)
-
-    def _sampling(self) -> str:
-        blocks = "" if self.block_length is None else f", blocks of {self.block_length}"
-        narrowed = "" if self.top_p is None else f", top-p {self.top_p:g}"
-        return f"{self.strategy}{blocks}, {self.steps} steps, temperature {self.temperature:g}{narrowed}"
-
-
-def default_sampler(length: int, seed: int = 0) -> SamplerConfig:
-    """The default for stories, also in the app: block by block, the most confident token first, top-p 0.9.
-
-    `ancestral` without top-p instead samples from the model's own distribution, including all of its errors.
-    """
-    return SamplerConfig(
-        strategy="low_confidence", steps=length, block_length=DEFAULT_BLOCK_LENGTH, top_p=0.9, seed=seed
-    )
 
 
 def evaluate_tales(
@@ -118,13 +103,12 @@ def evaluate_tales(
     """
     check_least(stories=stories, length=length, batch_size=batch_size)
     config = sampler or default_sampler(length)
-    engine = Sampler(config, get_schedule(schedule), tokenizer.mask_id)
-    blank = torch.full((batch_size, length), tokenizer.mask_id, device=device_of(denoiser))
     drawn: list[list[int]] = []
     sequences = 0
+    batches = draw_sequences(denoiser, tokenizer, config, length, batch_size=batch_size, schedule=schedule)
     while len(drawn) < stories:
-        for row in generate(engine, denoiser, blank, first_row=sequences).tolist():
-            drawn += split_stories(row, tokenizer.eos_id)
+        for row in next(batches):
+            drawn += split_at_eos(row, tokenizer.eos_id)
         sequences += batch_size
         if on_batch:
             on_batch(len(drawn))
@@ -133,20 +117,6 @@ def evaluate_tales(
                 f"{sequences} sequences of {length} tokens hold no story at all; the model writes only padding"
             )
     return read_stories(drawn, tokenizer, level, config, length)
-
-
-def split_stories(ids: list[int], eos_id: int) -> list[list[int]]:
-    """The stories of a sequence, in order, without <|endoftext|> and without the padding at the end."""
-    end = len(ids)
-    while end and ids[end - 1] == eos_id:
-        end -= 1
-    found: list[list[int]] = [[]]
-    for token in ids[:end]:
-        if token == eos_id:
-            found.append([])
-        else:
-            found[-1].append(token)
-    return found if end else []
 
 
 def read_stories(
@@ -180,19 +150,6 @@ def read_stories(
         examples=tuple(texts[:EXAMPLES]),
         faults=tuple(faults[:EXAMPLES]),
     )
-
-
-def distinct_n(texts: Iterable[Sequence[int]], n: int) -> float:
-    """Number of different n-grams over the number of all n-grams within the texts; 0 if there are none."""
-    runs = Counter(tuple(text[i : i + n]) for text in texts for i in range(len(text) - n + 1))
-    return len(runs) / max(1, runs.total())
-
-
-def unigram_entropy(tokens: Any) -> float:
-    """Entropy in nats of the frequencies of single tokens."""
-    counts = Counter(tokens)
-    total = counts.total()
-    return -sum(n / total * math.log(n / total) for n in counts.values())
 
 
 def _percent(rate: float, interval: tuple[float, float]) -> str:

@@ -146,3 +146,12 @@ def resolve_block_length(strategy: str, block_length: int | None) -> int | None:
     if block_length is None and RENAMED_STRATEGIES.get(strategy, strategy) == "low_confidence":
         return DEFAULT_BLOCK_LENGTH
     return block_length or None
+
+
+def describe_sampling(
+    strategy: str, steps: int, temperature: float, top_p: float | None = None, block_length: int | None = None
+) -> str:
+    """How texts were sampled, in one line."""
+    blocks = "" if block_length is None else f", blocks of {block_length}"
+    narrowed = "" if top_p is None else f", top-p {top_p:g}"
+    return f"{strategy}{blocks}, {steps} steps, temperature {temperature:g}{narrowed}"

@@ -27,7 +27,8 @@ from typing import Any
 from diffuapriel.checkpoint import inspect_checkpoint, load_checkpoint, refuse_to_replace, save_checkpoint
 from diffuapriel.data.registry import open_corpus
 from diffuapriel.evaluation.nelbo import evaluate_nelbo
-from diffuapriel.evaluation.tales import default_sampler, evaluate_tales
+from diffuapriel.evaluation.samples import default_sampler
+from diffuapriel.evaluation.tales import evaluate_tales
 from diffuapriel.model_card import write_card
 from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.training.config import TrainConfig

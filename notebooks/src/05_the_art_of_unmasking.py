@@ -383,7 +383,7 @@ for name, table in (("one call", one_call), ("two calls", two_calls)):
 # the same has little variety.
 
 # %%
-from diffuapriel.evaluation.tales import unigram_entropy
+from diffuapriel.evaluation.samples import unigram_entropy
 
 N = 4 if QUICK else 100
 

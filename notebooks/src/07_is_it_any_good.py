@@ -754,7 +754,7 @@ check.distinct(distinct)
 # %%
 from collections import Counter
 
-from diffuapriel.evaluation.tales import unigram_entropy
+from diffuapriel.evaluation.samples import unigram_entropy
 
 print("            perplexity  grammatical  distinct-2  entropy")
 for name, rows in table.items():

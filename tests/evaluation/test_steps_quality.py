@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from diffuapriel.evaluation.interval import mean_interval, student_quantile, wilson_interval
+from diffuapriel.evaluation.samples import unigram_entropy
 from diffuapriel.evaluation.steps_quality import plan, quality_events, read_sequences, true_entropy
-from diffuapriel.evaluation.tales import unigram_entropy
 from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.tales import language as tales
 from diffuapriel.tokenizer import get_tokenizer

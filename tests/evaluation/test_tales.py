@@ -9,36 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffuapriel.evaluation.tales import (
-    distinct_n,
-    evaluate_tales,
-    read_stories,
-    split_stories,
-    unigram_entropy,
-)
+from diffuapriel.evaluation.tales import evaluate_tales, read_stories
 from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.tales import language as tales
 from diffuapriel.tokenizer import get_tokenizer
 
 TOKENIZER = get_tokenizer("gpt2-4k")
 EOS = TOKENIZER.eos_id
-
-
-def test_a_window_is_split_at_endoftext_and_its_padding_is_no_story():
-    assert split_stories([1, 2, EOS, 3, EOS, EOS, EOS], EOS) == [[1, 2], [3]]
-    assert split_stories([1, 2, EOS, 3], EOS) == [[1, 2], [3]]  # the last may lack its end
-    assert split_stories([1, EOS, EOS, 3, EOS], EOS) == [[1], [], [3]]  # an empty story counts
-    assert split_stories([EOS, EOS], EOS) == []
-
-
-def test_distinct_n_counts_runs_within_a_text():
-    texts = [[1, 2, 1, 2], [2, 1], [3], []]
-    assert distinct_n(texts, 1) == 3 / 7
-    assert distinct_n(texts, 2) == 2 / 4  # 12 21 12, and 21; none across two texts
-    assert distinct_n(texts, 3) == 2 / 2  # 121 212
-    assert distinct_n(texts, 5) == distinct_n([], 1) == 0
-    report = read_stories([[5, 6], [5, 6]], TOKENIZER, 1, SamplerConfig(steps=4), 32)
-    assert report.distinct_n == (0.5, 0.5, 0)
 
 
 def test_rates_count_grammatical_and_consistent_stories():
@@ -60,11 +37,6 @@ def test_rates_count_grammatical_and_consistent_stories():
 def test_a_report_without_one_consistent_story_says_so():
     report = read_stories([TOKENIZER.encode("nonsense")], TOKENIZER, 1, SamplerConfig(steps=4), 32)
     assert report.consistent == 0 and report.surprisal is None and "unknown" in report.table()
-
-
-def test_unigram_entropy_of_equal_frequencies_is_their_log():
-    assert unigram_entropy([1, 2, 3, 4] * 5) == pytest.approx(torch.tensor(4.0).log().item())
-    assert unigram_entropy([7, 7]) == 0
 
 
 def remembers(windows: list[list[int]]):

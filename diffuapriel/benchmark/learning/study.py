@@ -29,7 +29,8 @@ from diffuapriel.data.registry import open_corpus
 from diffuapriel.device import device_name
 from diffuapriel.evaluation.interval import ratio_interval
 from diffuapriel.evaluation.nelbo import estimate, score_sequences
-from diffuapriel.evaluation.tales import default_sampler, evaluate_tales
+from diffuapriel.evaluation.samples import default_sampler
+from diffuapriel.evaluation.tales import evaluate_tales
 from diffuapriel.storage import read_json, write_json
 from diffuapriel.training.logging import read_log
 from diffuapriel.training.loop import train
