@@ -6,9 +6,13 @@ of the same stories is known; the excess NELBO above it is what is left to learn
 grammar checks them: grammatical (the syntax fits) and consistent (names, colors, places and counts agree). The entropy
 of the samples falls if a model repeats itself.
 
-For other corpora only the likelihood is measured, as perplexity and bits per byte. A corpus is tales, stdlib (the
-Python standard library of this machine), a text, JSON-lines or Parquet file, a folder of them, or hf:owner/name. If it
-is a list of documents, `xz -9` compresses the same validation text as a baseline in bits per byte.
+A corpus is tales, stdlib (the Python standard library of this machine), a text, JSON-lines or Parquet file, a folder
+of them, or hf:owner/name. If it is a list of documents, `xz -9` compresses the same validation text as a baseline in
+bits per byte.
+
+For a corpus other than tales, samples are measured beside validation text of the same length: how varied they are
+(distinct n-grams, entropy), how soon they repeat 8 words in a row, and how many words in a row they copy from the
+training text. Each --judge, another checkpoint, scores both in bits per byte.
 
 With --infilling, only the following is measured: a few tokens within a line of validation code from the standard
 library are hidden and filled in, the most confident first. The report counts restored tokens, restored spans, and how
@@ -18,7 +22,8 @@ examples:
   diffuapriel evaluate tales-diffuapriel                       200 stories, a few minutes
   diffuapriel evaluate tales-diffutran --samples 50 --sequences 64               a quick look
   diffuapriel evaluate tales-diffuapriel --strategy ancestral --top-p 1      from the model's own distribution
-  diffuapriel evaluate runs/mine --corpus my_texts/ --samples 0
+  diffuapriel evaluate runs/mine --corpus my_texts/ --samples 0              the likelihood only
+  diffuapriel evaluate runs/mine --judge runs/other --judge owner/name       samples, scored by two other models
   diffuapriel evaluate runs/code --corpus stdlib                  bits per byte, compared with xz -9
   diffuapriel evaluate runs/code --infilling --spans 400 --span 4
   diffuapriel evaluate tales-diffuapriel --json > figures.json
@@ -44,7 +49,7 @@ from diffuapriel.sampling.config import (
     resolve_block_length,
 )
 
-MOST_FAULT = 300  # characters shown of a faulty story
+MOST_SHOWN = 300  # characters of a sample
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class EvaluateOptions:
         choices=ESTIMATORS,
         help="how masks are drawn: by counts, an unbiased bound, or as in MDLM's papers, for comparison with them",
     )
-    samples: int = option(200, least=0, help="stories to generate and check; 0 for none")
+    samples: int = option(200, least=0, help="stories or sequences to generate and check; 0 for none")
     strategy: str = option("low_confidence", choices=STRATEGIES, renamed=RENAMED_STRATEGIES, help="sampling strategy")
     steps: int | None = option(None, least=1, help="steps per sample; default: one per token")
     block_length: int | None = option(None, least=0, help=BLOCK_LENGTH_HELP)
@@ -88,6 +93,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     for name, declared in options_of(EvaluateOptions).items():
         add_argument(parser, declared, **{"metavar": "SPEC"} if name == "corpus" else {})
+    parser.add_argument(
+        "--judge",
+        action="append",
+        default=[],
+        metavar="CHECKPOINT",
+        help="another model that scores the samples; may be repeated; not for tales",
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or mps")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 
@@ -105,6 +117,7 @@ def run(args: argparse.Namespace) -> int:
     if options.infilling:
         return _infilling(args, options, model, tokenizer, length)
     spec = options.corpus or info.corpus or "tales"
+    judges = _judges(args, options, spec)
     corpus = open_corpus(spec, tokenizer)
     likelihoods = []
     for block_length in _block_lengths(options, info.config):
@@ -123,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
                     on_batch=advance,
                 )
             )
-    samples = _samples(options, model, tokenizer, spec, length) if options.samples else None
+    samples = _samples(options, model, corpus, judges, length) if options.samples else None
     xz = xz_bits_per_byte(corpus)
     likelihood, *others = likelihoods
     verdict = xz.verdict(likelihood.bits_per_byte_ci95) if xz else None
@@ -141,8 +154,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"xz -9        {xz.bits_per_byte:.4f} bits/byte over {xz.text_bytes:,} bytes: the model is {verdict}")
     if samples:
         print(f"\n{samples.table()}")
-        for fault in samples.faults:
-            print(f"  {printable(shorten(fault, MOST_FAULT, placeholder=' ...'))}")
+        for text in getattr(samples, "faults", samples.examples):
+            print(f"  {printable(shorten(text, MOST_SHOWN, placeholder=' ...'))}")
     return 0
 
 
@@ -153,14 +166,33 @@ def _block_lengths(options: EvaluateOptions, config: Any) -> tuple[int | None, .
     return config.block_lengths if options.block_length is None else (options.block_length,)
 
 
-def _samples(options: EvaluateOptions, model: Any, tokenizer: Any, spec: str, length: int) -> Any:
-    """The report on generated stories; None if the corpus is not tales, as no grammar could check them."""
+def _judges(args: argparse.Namespace, options: EvaluateOptions, spec: str) -> dict[str, Any]:
+    """The judges by name. Raises ValueError, before anything is measured, where samples cannot be judged."""
+    from diffuapriel.checkpoint import checkpoint_name, inspect_checkpoint, load_checkpoint
+    from diffuapriel.evaluation.text.quality import MIN_SAMPLES, Judge
+
+    of_tales = spec.partition(":")[0] == "tales"
+    if args.judge and (of_tales or not options.samples):
+        raise ValueError(f"--judge scores samples of free text, not of {spec} with --samples {options.samples}")
+    if not of_tales and 0 < options.samples < MIN_SAMPLES:
+        raise ValueError(f"samples is {options.samples}; free text needs {MIN_SAMPLES} or more, or 0 for none")
+    judges = {}
+    for checkpoint in args.judge:
+        info = inspect_checkpoint(checkpoint)
+        length = info.length or info.config.context_length
+        name = checkpoint_name(checkpoint)
+        name = checkpoint if name in judges else name
+        judges[name] = Judge(*load_checkpoint(checkpoint, device=args.device), length)
+    return judges
+
+
+def _samples(options: EvaluateOptions, model: Any, corpus: Any, judges: dict[str, Any], length: int) -> Any:
+    """The report on generated stories of tales, or on generated free text."""
+    from diffuapriel.data.tales import TalesCorpus
     from diffuapriel.evaluation.tales import evaluate_tales
+    from diffuapriel.evaluation.text.quality import evaluate_text
     from diffuapriel.sampling.blocks import CachedDenoiser
 
-    kind, _, level = spec.partition(":")
-    if kind != "tales":
-        return None
     block_length, block_start = resolve_block_length(options.strategy, options.block_length), "prompt"
     if known := model.config.block_lengths:
         block_length = options.block_length if options.block_length is not None else max(known)
@@ -175,17 +207,14 @@ def _samples(options: EvaluateOptions, model: Any, tokenizer: Any, spec: str, le
         top_p=options.top_p,
         seed=options.seed,
     )
-    with progress("stories", options.samples) as advance:
-        return evaluate_tales(
-            model,
-            tokenizer,
-            level=int(level or 3),
-            stories=options.samples,
-            length=length,
-            sampler=config,
-            batch_size=options.batch_size,
-            on_batch=advance,
-        )
+    how: dict[str, Any] = {"length": length, "sampler": config, "batch_size": options.batch_size}
+    if isinstance(corpus, TalesCorpus):
+        with progress("stories", options.samples) as advance:
+            how |= {"level": corpus.level, "stories": options.samples, "on_batch": advance}
+            return evaluate_tales(model, corpus.tokenizer, **how)
+    with progress("samples", options.samples) as advance:
+        how |= {"num_samples": options.samples, "num_mc_samples": options.mc_samples, "seed": options.seed}
+        return evaluate_text(model, corpus, judges=judges, on_batch=advance, **how)
 
 
 def _infilling(args: argparse.Namespace, options: EvaluateOptions, model: Any, tokenizer: Any, length: int) -> int:
@@ -219,5 +248,5 @@ def _infilling(args: argparse.Namespace, options: EvaluateOptions, model: Any, t
         return 0
     print(f"{checkpoint_name(args.checkpoint)} on validation modules of the standard library\n\n{report.table()}")
     for example in report.examples:
-        print(f"  {printable(shorten(example, MOST_FAULT, placeholder=' ...'))}")
+        print(f"  {printable(shorten(example, MOST_SHOWN, placeholder=' ...'))}")
     return 0

@@ -34,8 +34,12 @@ def books(tmp_path) -> str:
     return str(tmp_path / "books.jsonl")
 
 
+def scored(checkpoint: str, books: str) -> list[str]:
+    return ["evaluate", checkpoint, "--corpus", books, "--sequences", "4", "--mc-samples", "2"]
+
+
 def test_documents_are_compressed_by_xz_beside_the_model(checkpoint, books, capsys):
-    command = ["evaluate", checkpoint, "--corpus", books, "--sequences", "4", "--mc-samples", "2"]
+    command = [*scored(checkpoint, books), "--samples", "0"]
     assert main(command) == 0
     printed = capsys.readouterr().out
     assert "bits/byte" in printed and "xz -9" in printed and "the model is above xz" in printed
@@ -63,7 +67,7 @@ def heldout(books: str) -> list[str]:
 
 
 def test_the_estimator_is_an_option_and_named_in_the_report(checkpoint, books, capsys):
-    command = ["evaluate", checkpoint, "--corpus", books, "--sequences", "4", "--mc-samples", "2"]
+    command = [*scored(checkpoint, books), "--samples", "0"]
 
     def likelihood(*options: str) -> dict:
         assert main([*command, "--json", *options]) == 0
@@ -73,6 +77,40 @@ def test_the_estimator_is_an_option_and_named_in_the_report(checkpoint, books, c
     assert (counts["estimator"], mdlm["estimator"]) == ("counts", "mdlm")
     assert counts["nats_per_token"] != mdlm["nats_per_token"]
     assert likelihood("--estimator", "counts") == counts
+
+
+def test_samples_of_free_text_stand_beside_validation_text_and_judges(checkpoint, books, capsys):
+    command = [*scored(checkpoint, books), "--samples", "4", "--steps", "4", "--judge", checkpoint]
+    command += ["--judge", f"{checkpoint}/../model"]  # another checkpoint of the same name
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    for text in (
+        "distinct-3",
+        "repeats",
+        "copied",
+        "judge model",
+        "4 samples of 48 tokens, low_confidence",
+        "searched",
+    ):
+        assert text in printed
+    assert main([*command, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)["samples"]
+    assert report["num_samples"] == 4 and len(report["examples"]) == 3
+    assert report["generated"]["copied_words"] < 8 < report["validation"]["copied_words"]  # the books are much alike
+    same, again = report["generated"]["judges"].values()
+    assert same == again and same["bits_per_byte"] > 1
+
+
+def test_what_cannot_be_judged_is_refused_before_it_is_measured(checkpoint, books, capsys, monkeypatch):
+    monkeypatch.setattr("diffuapriel.evaluation.nelbo.evaluate_nelbo", None)
+    assert main(["evaluate", checkpoint, "--corpus", "tales:1", "--judge", checkpoint]) == 1
+    assert "--judge scores samples of free text, not of tales:1 with --samples 200" in capsys.readouterr().err
+    assert main([*scored(checkpoint, books), "--samples", "0", "--judge", checkpoint]) == 1
+    assert "with --samples 0" in capsys.readouterr().err
+    assert main([*scored(checkpoint, books), "--samples", "2"]) == 1
+    assert "samples is 2; free text needs 3 or more, or 0 for none" in capsys.readouterr().err
+    assert main([*scored(checkpoint, books), "--judge", "no/such/folder"]) == 1
+    assert "no/such/folder" in capsys.readouterr().err
 
 
 def test_tales_have_no_xz(checkpoint, capsys):
