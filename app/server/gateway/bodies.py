@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 BODY_SECONDS = 30.0
 UPLOAD_SECONDS = 180.0
+MOST_VALUES = 64  # more than any handler takes
 NAMES = ("session_hash", "event_id", "upload_id")
 IS_NAME = re.compile(NAME)
 
@@ -122,3 +123,5 @@ def check_endpoint(page: Blocks, event: dict[str, Any], endpoint: str | None) ->
             raise HTTPRefusal(404, "no such endpoint")
     elif type(number) is not int or number not in page.fns:
         raise HTTPRefusal(404, "no such event")
+    if isinstance(event.get("data"), list) and len(event["data"]) > MOST_VALUES:
+        raise HTTPRefusal(422, f"an event has at most {MOST_VALUES} values")

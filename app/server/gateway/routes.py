@@ -8,7 +8,7 @@ from dataclasses import dataclass
 API = "/gradio_api"
 READ = ("GET", "HEAD")
 SMALL_BODY = 16_384  # bytes: forms and short messages
-EVENT_BODY = 1_000_000  # the values of one event
+EVENT_BODY = 250_000  # the values of one event: Gradio takes a second of the event loop for a few megabytes
 
 
 @dataclass(frozen=True)

@@ -146,6 +146,7 @@ def test_what_is_no_json_object_is_refused(served, body):
         {"data": [], "fn_index": "0"},
         {"data": [], "fn_index": True},
         {"data": {"a": 1}, "fn_index": 0},
+        {"data": [[]] * 65, "fn_index": 0},
         {"data": [], "fn_index": 0, "trigger_id": "x"},
         {"data": [], "fn_index": 0, "event_data": "x", "batched": True},
         {"data": [[[]]] * 50, "fn_index": 3, "event_id": None},
