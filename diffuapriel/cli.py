@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from diffuapriel import __version__
-from diffuapriel.commands import bench, compare, evaluate, harness, params, race, sample, tokenize, train
+from diffuapriel.commands import bench, compare, evaluate, harness, params, race, sample, tasks, tokenize, train
 from diffuapriel.commands.terminal import printable
 from diffuapriel.options import check_utf8
 
@@ -42,6 +42,7 @@ COMMANDS = {
     "sample": sample,
     "evaluate": evaluate,
     "harness": harness,
+    "tasks": tasks,
     "compare": compare,
     "race": race,
     "bench": bench,

@@ -31,6 +31,7 @@ MODULES = (
     "diffuapriel.evaluation.tales",
     "diffuapriel.evaluation.text.copying",
     "diffuapriel.evaluation.text.quality",
+    "diffuapriel.evaluation.text.tasks",
     "diffuapriel.benchmark.entry",
     "diffuapriel.benchmark.generation",
     "diffuapriel.benchmark.sweep",

@@ -7,7 +7,7 @@ after the name of the checkpoint:
 
 An answer after a prompt is scored by the bound of LLaDA (arXiv:2502.09992), over 128 random masks or, for a short
 answer, over all masks; a whole text by its NELBO. The figures repeat exactly. Tasks are datasets of the Hugging Face
-Hub, so the first run of a task needs the network; your own tasks are YAML files beside their data. --model_args also
+Hub, so the first run of a task needs the network; `diffuapriel tasks` makes tasks from your own text. --model_args also
 takes mc_num=64 (masks per answer), steps=32 and strategy=ancestral (of generated text), max_length and seed. It runs
 on a GPU if there is one.
 
