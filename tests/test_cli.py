@@ -435,11 +435,12 @@ def test_evaluate_prints_likelihood_entropy_excess_and_rates(run: Run, checkpoin
     assert report["samples"]["stories"] >= 2
 
 
-def test_evaluate_on_another_text_measures_likelihood_alone(run: Run, checkpoint: str, tmp_path: Path) -> None:
+def test_evaluate_on_another_text_measures_likelihood_and_samples(run: Run, checkpoint: str, tmp_path: Path) -> None:
     (tmp_path / "book.txt").write_text("The cat sat on the mat and looked at the moon. " * 200)
     argv = ["--corpus", str(tmp_path / "book.txt"), "--length", "16", "--windows", "2", "--draws", "1"]
-    report = json.loads(run("evaluate", checkpoint, *argv, "--json")[1])
-    assert report["samples"] is None
+    report = json.loads(run("evaluate", checkpoint, *argv, "--samples", "3", "--steps", "2", "--json")[1])
+    assert report["samples"]["num_samples"] == 3 and "stories" not in report["samples"]
+    assert json.loads(run("evaluate", checkpoint, *argv, "--samples", "0", "--json")[1])["samples"] is None
     assert report["likelihood"]["entropy"] is None
     assert report["likelihood"]["bits_per_byte"] > 0
 
