@@ -81,6 +81,12 @@ class CheckpointInfo:
         return found if isinstance(found, str) else ("tales" if self.name.startswith("tales-") else "")
 
     @property
+    def mix(self) -> dict[str, Any] | None:
+        """What the file of `mix:FILE` held in training; None for other corpora."""
+        found = self.extra.get("mix")
+        return found if isinstance(found, dict) else None
+
+    @property
     def length(self) -> int:
         """Tokens per row in training; 0 where unknown."""
         length = self._recipe.get("length")

@@ -30,6 +30,7 @@ def write_card(
     evaluation: Mapping[str, Any] | None = None,
     samples: Mapping[str, Any] | None = None,
     ancestral: Mapping[str, Any] | None = None,
+    parts: Mapping[str, Mapping[str, Any]] | None = None,
     command: str | None = None,
     limits: Sequence[str] = (),
     picture: str | None = None,
@@ -40,6 +41,7 @@ def write_card(
         recipe: how the model was trained (corpus, tokens, steps, ...).
         evaluation: `NelboEstimate.to_dict()`.
         samples, ancestral: `TalesReport.to_dict()` of stories sampled with the app's defaults, and with `ancestral`.
+        parts: of a mixed corpus, by name: `share`, `tokens` and `epochs` as read, and `evaluation` of the part.
         command: reproduces this checkpoint.
         limits: added to the two that hold for every model.
         picture: file name of the loss curve beside the card.
@@ -57,6 +59,8 @@ def write_card(
         sections.append(f"![Loss against tokens]({picture})")
     if evaluation:
         sections.append("## Evaluation on validation text\n\n" + _table(evaluation))
+    if parts:
+        sections.append("## Parts of the corpus\n\n" + _parts_table(parts))
     if samples:
         sections.append("## Samples\n\n" + _table(samples))
         for key, value in samples.items():
@@ -92,6 +96,18 @@ def _table(rows: Mapping[str, Any]) -> str:
     kept = {key: value for key, value in rows.items() if value is not None and not _is_list_of_texts(value)}
     shown = {key.replace("_", " "): _format(value) for key, value in kept.items()}
     return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in shown.items())])
+
+
+def _parts_table(parts: Mapping[str, Mapping[str, Any]]) -> str:
+    lines = ["| part | share | tokens read | times read | NELBO, nats/token | bits/byte |", "|---|---|---|---|---|---|"]
+    for name, part in parts.items():
+        read = [_format(part.get(key)) if part.get(key) is not None else "" for key in ("share", "tokens", "epochs")]
+        scores = [
+            f"{_format(part['evaluation'][key])} ({_format(part['evaluation'][interval])})"
+            for key, interval in (("nats_per_token", "ci95"), ("bits_per_byte", "bits_per_byte_ci95"))
+        ]
+        lines.append("| " + " | ".join([_format(name), *read, *scores]) + " |")
+    return "\n".join(lines)
 
 
 def _format(value: Any) -> str:

@@ -8,7 +8,7 @@ of the samples falls if a model repeats itself.
 
 A corpus is tales, stdlib (the Python standard library of this machine), a text, JSON-lines or Parquet file, a folder
 of them, or hf:owner/name. If it is a list of documents, `xz -9` compresses the same validation text as a baseline in
-bits per byte.
+bits per byte. Of a mix (mix:FILE) every part is scored, too, on its own validation split.
 
 For a corpus other than tales, samples are measured beside validation text of the same length: how varied they are
 (distinct n-grams, entropy), how soon they repeat 8 words in a row, and how many words in a row they copy from the
@@ -107,9 +107,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     options = EvaluateOptions(**{name: getattr(args, name) for name in options_of(EvaluateOptions)})
     from diffuapriel.checkpoint import checkpoint_name, inspect_checkpoint, load_checkpoint
+    from diffuapriel.data.mixed import MixedCorpus
     from diffuapriel.data.registry import open_corpus
-    from diffuapriel.evaluation.compression import xz_bits_per_byte
-    from diffuapriel.evaluation.nelbo import evaluate_nelbo
+    from diffuapriel.evaluation.nelbo import evaluate_nelbo, evaluate_parts, parts_table
 
     model, tokenizer = load_checkpoint(args.checkpoint, device=args.device)
     info = inspect_checkpoint(args.checkpoint)
@@ -118,45 +118,58 @@ def run(args: argparse.Namespace) -> int:
         return _infilling(args, options, model, tokenizer, length)
     spec = options.corpus or info.corpus or "tales"
     judges = _judges(args, options, spec)
-    corpus = open_corpus(spec, tokenizer)
-    likelihoods = []
-    for block_length in _block_lengths(options, info.config):
+    corpus = open_corpus(spec, tokenizer, mix=None if options.corpus else info.mix)
+    how: dict[str, Any] = {
+        "length": length,
+        "num_sequences": options.sequences,
+        "num_mc_samples": options.mc_samples,
+        "batch_size": options.batch_size,
+        "seed": options.seed,
+        "estimator": options.estimator,
+    }
+    likelihoods, block_lengths = [], _block_lengths(options, info.config)
+    for block_length in block_lengths:
         with progress("sequences", options.sequences) as advance:
-            likelihoods.append(
-                evaluate_nelbo(
-                    model,
-                    corpus,
-                    length=length,
-                    num_sequences=options.sequences,
-                    num_mc_samples=options.mc_samples,
-                    batch_size=options.batch_size,
-                    seed=options.seed,
-                    estimator=options.estimator,
-                    block_length=block_length,
-                    on_batch=advance,
-                )
-            )
+            likelihoods.append(evaluate_nelbo(model, corpus, block_length=block_length, on_batch=advance, **how))
+    with progress("sequences of each part", options.sequences) as advance:
+        parts = evaluate_parts(model, corpus, block_length=block_lengths[0], on_batch=advance, **how)
     samples = _samples(options, model, corpus, judges, length) if options.samples else None
-    xz = xz_bits_per_byte(corpus)
     likelihood, *others = likelihoods
-    verdict = xz.verdict(likelihood.bits_per_byte_ci95) if xz else None
+    xz = _compare_with_xz(corpus, likelihood)
+    corpora = corpus.parts if isinstance(corpus, MixedCorpus) else {}
+    part_xz = {name: _compare_with_xz(corpora[name], part) for name, part in parts.items()}
     if args.json:
         report = {"checkpoint": checkpoint_name(args.checkpoint), "corpus": spec, "likelihood": likelihood.to_dict()}
         if others:
             report["by_block_length"] = [each.to_dict() for each in likelihoods]
         report["text"] = corpus.description
-        report["xz"] = {**dataclasses.asdict(xz), "model": verdict} if xz else None
+        report["xz"] = xz
+        report["parts"] = {
+            name: {"likelihood": part.to_dict(), "xz": part_xz[name]} for name, part in parts.items()
+        } or None
         print(json.dumps({**report, "samples": samples.to_dict() if samples else None}, indent=2))
         return 0
     tables = "\n\n".join(each.table() for each in likelihoods)
     print(f"{checkpoint_name(args.checkpoint)} on {spec}, validation split\n{corpus.description}\n\n{tables}")
     if xz:
-        print(f"xz -9        {xz.bits_per_byte:.4f} bits/byte over {xz.text_bytes:,} bytes: the model is {verdict}")
+        bits, size = xz["bits_per_byte"], xz["text_bytes"]
+        print(f"xz -9        {bits:.4f} bits/byte over {size:,} bytes: the model is {xz['model']}")
+    if parts:
+        compared = (f"  xz -9 {found['bits_per_byte']:.4f}" if found else "" for found in part_xz.values())
+        print("\n" + "\n".join(map("".join, zip(parts_table(parts).splitlines(), compared))))
     if samples:
         print(f"\n{samples.table()}")
         for text in getattr(samples, "faults", samples.examples):
             print(f"  {printable(shorten(text, MOST_SHOWN, placeholder=' ...'))}")
     return 0
+
+
+def _compare_with_xz(corpus: Any, likelihood: Any) -> dict[str, Any] | None:
+    """`XzEstimate` of the validation split, and in "model" whether the model is better; None without documents."""
+    from diffuapriel.evaluation.compression import xz_bits_per_byte
+
+    xz = xz_bits_per_byte(corpus)
+    return {**dataclasses.asdict(xz), "model": xz.verdict(likelihood.bits_per_byte_ci95)} if xz else None
 
 
 def _block_lengths(options: EvaluateOptions, config: Any) -> tuple[int | None, ...]:

@@ -2,8 +2,9 @@
 
 The corpus tokens:FOLDER is then read from disk as needed, whatever its size: a run resumes at any step without delay,
 each epoch reads every sequence once in a new order, and the CPU cores stay free for the model. SPEC is any other
-corpus: stdlib, a text, JSON-lines or Parquet file or a folder of them, hf:owner/name, or tales. What is left out
-(hidden files, links, records without text ...) is counted and printed.
+corpus: stdlib, a text, JSON-lines or Parquet file or a folder of them, hf:owner/name, or tales. Of mix:FILE.yaml every
+part is tokenized into a folder of its own, beside a new mix.yaml that names them. What is left out (hidden files,
+links, records without text ...) is counted and printed.
 
 Documents are read one by one and tokenized on every core, so memory use is bounded. The folder appears when it is
 complete; if a run is killed, the next one reports the files it left behind. A cache works with one tokenizer: gpt2-4k
@@ -15,6 +16,8 @@ examples:
   diffuapriel tokenize hf:roneneldan/TinyStories --out runs/tokens/tinystories      a dataset on the Hub
   diffuapriel tokenize hf:mlfoundations/dclm-baseline-1.0 --tokens 5000000000 --out runs/tokens/dclm-5b
   diffuapriel train --corpus tokens:runs/tokens/stdlib-4k --minutes 20              train on it
+  diffuapriel tokenize mix:english.yaml --tokenizer gpt2-4k --out runs/tokens/english
+  diffuapriel train --corpus mix:runs/tokens/english/mix.yaml --tokens 100000000
 """
 
 from __future__ import annotations
@@ -39,8 +42,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Tokenize, with a progress bar on standard error, and print the size of each split."""
-    from diffuapriel.data.base import describe_left_out
-    from diffuapriel.data.build import build_tokens
+    from diffuapriel.data.build import build_mix, build_tokens
+    from diffuapriel.data.mixed import MixedCorpus
+    from diffuapriel.data.token_cache import TokenCorpus
     from diffuapriel.tokenizer import get_tokenizer
     from diffuapriel.training.logging import progress_bar
 
@@ -55,7 +59,8 @@ def run(args: argparse.Namespace) -> int:
             bar.set_postfix_str(f"{documents:,} documents", refresh=False)
             bar.update(tokens - bar.n)
 
-        corpus = build_tokens(
+        build = build_mix if args.spec.startswith("mix:") else build_tokens
+        corpus = build(
             args.spec,
             args.out,
             get_tokenizer(args.tokenizer),
@@ -63,10 +68,8 @@ def run(args: argparse.Namespace) -> int:
             threads=args.threads,
             on_progress=show,
         )
-    for split in ("train", "validation"):
-        documents, characters, tokens = (count(split) for count in (corpus.documents, corpus.characters, corpus.tokens))
-        print(f"{split:10} {documents:>12,} documents {characters:>15,} characters {tokens:>15,} tokens")
-    if corpus.left_out:
-        print(describe_left_out(corpus.left_out).lstrip("; "))
-    print(f"SHA-256    {corpus.digest}\n\ndiffuapriel train --corpus {corpus.name} ...")
+    for name, cache in corpus.parts.items() if isinstance(corpus, MixedCorpus) else [("", corpus)]:
+        size = cache.table() if isinstance(cache, TokenCorpus) else cache.description
+        print(f"{name}\n{size}\n" if name else size)
+    print(f"\ndiffuapriel train --corpus {corpus.name} ...".removeprefix("\n" * isinstance(corpus, MixedCorpus)))
     return 0

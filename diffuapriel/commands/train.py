@@ -7,7 +7,8 @@ and the log.
 
 Corpora: tales (stories from this project's grammar, whose exact entropy is known; tales:1 is one sentence, tales:2 a
 short story, tales:3 the whole grammar), stdlib (the Python standard library of this machine), a text, JSON-lines or
-Parquet file or a folder of them, or hf:owner/name to stream a dataset from the Hugging Face Hub.
+Parquet file or a folder of them, hf:owner/name to stream a dataset from the Hugging Face Hub, tokens:FOLDER (see
+`diffuapriel tokenize`), or mix:FILE.yaml, several of these mixed by weight.
 
 Several GPUs share a run when torchrun starts the same command, on one node or many. They divide the rows of a step, so
 the losses do not depend on the number of processes, and a run may continue with a different number:
@@ -84,6 +85,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace, given: dict[str, Any]) -> bool:
     """Returns whether the run is finished."""
+    from diffuapriel.data.mixed import use_table
+    from diffuapriel.evaluation.nelbo import parts_table
     from diffuapriel.training.loop import train
 
     if args.run_folder:
@@ -91,7 +94,10 @@ def _train(args: argparse.Namespace, given: dict[str, Any]) -> bool:
     config = TrainConfig(**{"folder": default_folder(given), **given})
     result = train(config, progress=not args.quiet)
     _print(f"{result.step:,} steps, {result.tokens:,} tokens, {result.seconds / 60:.1f} minutes\n")
-    _print(f"{result.validation.table()}\n\ndiffuapriel sample --checkpoint {result.checkpoint}")
+    _print(result.validation.table())
+    if result.parts:
+        _print(f"\n{use_table(result.uses)}\n\nvalidation\n{parts_table(result.parts)}")
+    _print(f"\ndiffuapriel sample --checkpoint {result.checkpoint}")
     return result.finished
 
 

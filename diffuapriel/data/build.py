@@ -24,6 +24,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Event, current_thread, main_thread
@@ -33,8 +34,9 @@ import numpy as np
 
 from diffuapriel.data.base import SPLITS, VALIDATION_EVERY, split_of
 from diffuapriel.data.documents import DocumentCorpus, split_documents
-from diffuapriel.data.files import find_files, read_documents
+from diffuapriel.data.files import find_files, own_splits, read_documents
 from diffuapriel.data.huggingface import HubCorpus
+from diffuapriel.data.mixed import MixedCorpus, MixPart, naming_part, read_mix, write_mix
 from diffuapriel.data.registry import check_spec, open_corpus
 from diffuapriel.data.tales import TalesCorpus
 from diffuapriel.data.token_cache import (
@@ -82,9 +84,7 @@ def build_tokens(
     without `most_tokens` (they never end); and what the source raises.
     """
     folder = Path(folder)
-    if folder.exists():
-        raise FileExistsError(f"{folder} exists already; remove it, or choose another folder")
-    refuse_half_built(folder)
+    _refuse_existing(folder)
     check_least(most_tokens=1 if most_tokens is None else most_tokens, threads=1 if threads is None else threads)
     if spec.partition(":")[0] == "tales" and most_tokens is None:
         raise ValueError(f"{spec} never ends: give a number of tokens (--tokens 10000000)")
@@ -123,6 +123,62 @@ def build_tokens(
 
         replace_folder(folder, write)
     return TokenCorpus(folder, tokenizer)
+
+
+def build_mix(
+    spec: str,
+    folder: str | Path,
+    tokenizer: Tokenizer,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> MixedCorpus:
+    """Tokenize every part of `mix:FILE` into `folder`, write `folder`/mix.yaml, and open that mix.
+
+    Parts that are token caches, and the endless tales, stay as they are. Arguments and errors are those of
+    `build_tokens`, for each part.
+    """
+    folder, mix = Path(folder), read_mix(Path(spec.removeprefix("mix:")))
+    _refuse_existing(folder)
+    before = [0, 0]  # documents and tokens of the parts that are done
+
+    def show(*numbers: int) -> None:
+        if on_progress:
+            on_progress(*map(sum, zip(before, numbers)))
+
+    def tokenize(part: MixPart, into: Path, number: int) -> MixPart:
+        kind, _, rest = part.corpus.partition(":")
+        if kind == "tales":
+            return part
+        if kind == "tokens":
+            return replace(part, corpus=f"tokens:{TokenCorpus(rest, tokenizer).folder.resolve()}")
+        name = f"{number}-" + re.sub(r"[^A-Za-z0-9]+", "-", part.name).strip("-")
+        cache = build_tokens(part.corpus, into / name, tokenizer, on_progress=show, **options)
+        for i, count in enumerate((cache.documents, cache.tokens)):
+            before[i] += sum(map(count, SPLITS))
+        return replace(part, corpus=f"tokens:{name}")
+
+    with _one_interrupt() as no_more:
+
+        def write(into: Path) -> None:
+            with ExitStack() as stack:
+                stack.push(no_more)
+                parts = []
+                for number, part in enumerate(mix.parts, 1):
+                    with naming_part(spec, part):
+                        parts.append(tokenize(part, into, number))
+                write_mix(into / "mix.yaml", replace(mix, parts=tuple(parts)))
+
+        replace_folder(folder, write)
+    corpus = open_corpus(f"mix:{folder / 'mix.yaml'}", tokenizer)
+    assert isinstance(corpus, MixedCorpus)
+    return corpus
+
+
+def _refuse_existing(folder: Path) -> None:
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists already; remove it, or choose another folder")
+    refuse_half_built(folder)
 
 
 @contextmanager
@@ -296,6 +352,13 @@ def documents_of(spec: str, tokenizer: Tokenizer, left_out: Counter[str]) -> Doc
     path, _, field = spec.partition("#")
     if spec.partition(":")[0] not in KNOWN_KINDS and Path(path).exists():
         files = find_files(Path(path), left_out)  # now, before the cache is there, too
+        if splits := own_splits(Path(path), files, left_out):
+            return (
+                (split, text)
+                for split in SPLITS
+                for file in splits[split]
+                for text in read_documents(file, field or "text", left_out)
+            )
         return _of_files(path, files, field or "text", left_out)
     corpus = open_corpus(spec, tokenizer)
     if isinstance(corpus, TalesCorpus):

@@ -9,9 +9,11 @@ Text and JSON lines may be compressed (book.txt.gz, data.jsonl.zst). In a folder
 files of other kinds are left out; so are records whose text is null, missing or blank. All that is left out is counted
 and is part of the corpus's description.
 
-The last tenth of the documents is for validation; of a single document, the last tenth of its characters. An error
-names the file that cannot be read, and the line if there is one. A file whose text is far larger than the file itself
-is refused before it fills the memory (MAX_EXPANSION).
+A folder whose files or folders are all called train, validation (or valid, heldout) or test, e.g. train.parquet and
+heldout.parquet, has these splits; test is left out, unless it is all there is for validation. Elsewhere the last tenth
+of the documents is for validation; of a single document, the last tenth of its characters. An error names the file
+that cannot be read, and the line if there is one. A file whose text is far larger than the file itself is refused
+before it fills the memory (MAX_EXPANSION).
 
 The corpus is kept in memory as text and tokenized window by window. A larger one goes through `diffuapriel tokenize`
 once, which reads document by document (build.py).
@@ -31,7 +33,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from diffuapriel.data.base import describe_left_out
+from diffuapriel.data.base import ALIASES, SPLITS, describe_left_out
 from diffuapriel.data.documents import DocumentCorpus, describe, split_documents
 from diffuapriel.tokenizer import Tokenizer
 
@@ -60,11 +62,15 @@ def file_corpus(path: Path, tokenizer: Tokenizer, *, field: str = "text") -> Doc
             f"{path} holds {size / 1e9:.1f} GB and all of it is read into memory; "
             f"`diffuapriel tokenize {path} --out FOLDER` makes a corpus tokens:FOLDER that is not"
         )
-    documents = [document for file in files for document in read_documents(file, field, left_out)]
-    if not documents:
+    splits = own_splits(path, files, left_out) or {"": files}
+    documents = {
+        split: [text for file in files for text in read_documents(file, field, left_out)]
+        for split, files in splits.items()
+    }
+    if not any(documents.values()):
         raise ValueError(f"{path} holds no text")
-    train, validation = split_documents(documents)
-    description = describe(len(documents), train, validation, left_out)
+    train, validation = split_documents(documents[""]) if "" in documents else map(documents.__getitem__, SPLITS)
+    description = describe(sum(map(len, documents.values())), train, validation, left_out)
     return DocumentCorpus(str(path), tokenizer, train=train, validation=validation, description=description)
 
 
@@ -83,6 +89,23 @@ def find_files(path: Path, left_out: Counter[str]) -> list[Path]:
     if _suffix(path.name) is None:
         raise ValueError(f"{path} is no {READ}")
     return [path]
+
+
+def own_splits(path: Path, files: list[Path], left_out: Counter[str]) -> dict[str, list[Path]] | None:
+    """The files of "train" and of "validation", where the names of all files in the folder `path` say so.
+
+    train.parquet, train-00001.parquet and train/one.txt belong to "train". A split called test is for validation if
+    there is no other; else its files are counted in `left_out`.
+    """
+    names = [re.split(r"[-_.]", file.relative_to(path).parts[0].lower())[0] for file in files if file != path]
+    kinds = [ALIASES.get(name, name) for name in names]
+    if "validation" not in kinds:
+        kinds = ["validation" if kind == "test" else kind for kind in kinds]
+    if not set(SPLITS) <= set(kinds) <= {*SPLITS, "test"}:
+        return None
+    if "test" in kinds:
+        left_out["files of the split test"] += kinds.count("test")
+    return {split: [file for file, kind in zip(files, kinds) if kind == split] for split in SPLITS}
 
 
 def _walk(root: Path, left_out: Counter[str]) -> Iterator[Path]:

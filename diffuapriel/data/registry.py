@@ -6,23 +6,27 @@ book.txt  data.jsonl  data.parquet    your own file, or a folder of such files (
 data.jsonl#content                    ... with the text in another field than "text"
 hf:owner/name  hf:owner/name:config   a dataset of the Hugging Face Hub, streamed (also ...#field)
 tokens:FOLDER                         any of these, tokenized once by `diffuapriel tokenize`
+mix:FILE.yaml                         several of these, mixed by weight (mixed.py)
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from diffuapriel.data.base import Corpus
 from diffuapriel.options import check_utf8
 from diffuapriel.tokenizer import Tokenizer
 
 
-def open_corpus(spec: str, tokenizer: Tokenizer) -> Corpus:
+def open_corpus(spec: str, tokenizer: Tokenizer, *, mix: dict[str, Any] | None = None) -> Corpus:
     """The corpus that `spec` names, in one of the forms above.
+
+    mix: what the file of `mix:FILE` held when a model was trained (`Mix.to_dict`); the file is then not read.
 
     Raises:
         ValueError: for a spec of unknown form, or a file that is empty, binary or malformed (the message
-            names the file and the line).
+            names the file and the line, and the part of a mix).
         FileNotFoundError: for a path that does not exist.
         ImportError: if Parquet or the Hub needs a package that is not installed; the message has the command.
     """
@@ -42,6 +46,8 @@ def open_corpus(spec: str, tokenizer: Tokenizer) -> Corpus:
         from diffuapriel.data.token_cache import TokenCorpus
 
         return TokenCorpus(rest, tokenizer)
+    if kind == "mix":
+        return _open_mix(spec, tokenizer, mix)
     path, _, field = spec.partition("#")
     if kind == "hf":
         from diffuapriel.data.huggingface import HubCorpus
@@ -55,6 +61,17 @@ def open_corpus(spec: str, tokenizer: Tokenizer) -> Corpus:
     from diffuapriel.data.files import file_corpus
 
     return file_corpus(Path(path), tokenizer, field=field or "text")
+
+
+def _open_mix(spec: str, tokenizer: Tokenizer, recorded: dict[str, Any] | None) -> Corpus:
+    from diffuapriel.data.mixed import Mix, MixedCorpus, naming_part, read_mix
+
+    mix = Mix.from_dict(recorded, spec) if recorded else read_mix(Path(spec.removeprefix("mix:")))
+    corpora = []
+    for part in mix.parts:
+        with naming_part(spec, part):
+            corpora.append(open_corpus(part.corpus, tokenizer))
+    return MixedCorpus(spec, tokenizer, mix, corpora)
 
 
 def check_spec(spec: str) -> None:

@@ -108,6 +108,16 @@ class TokenCorpus:
         """Characters of the documents of a split; 0 for caches that do not say."""
         return self._of(check_split(split)).get("characters", 0)
 
+    def table(self) -> str:
+        """Lines for a terminal: the size of each split, what was left out, and the digest."""
+        lines = [
+            f"{split:10} {self.documents(split):>12,} documents {self.characters(split):>15,} characters "
+            f"{self.tokens(split):>15,} tokens"
+            for split in SPLITS
+        ]
+        left_out = [describe_left_out(self.left_out).lstrip("; ")] if self.left_out else []
+        return "\n".join([*lines, *left_out, f"SHA-256    {self.digest}"])
+
     def document(self, index: int, *, split: str, seed: int = 0) -> str:
         """Document number `index` of a split, in the order of the source; the seed plays no role."""
         split = check_split(split)

@@ -11,8 +11,9 @@ from __future__ import annotations
 import lzma
 from dataclasses import dataclass
 
-from diffuapriel.data.base import Corpus, check_split
+from diffuapriel.data.base import Corpus
 from diffuapriel.data.documents import DocumentCorpus
+from diffuapriel.data.token_cache import TokenCorpus
 
 MOST_BYTES = 100_000_000  # takes about a minute; more does not improve the ratio
 
@@ -32,14 +33,14 @@ class XzEstimate:
 
 
 def xz_bits_per_byte(corpus: Corpus, *, split: str = "validation", most: int = MOST_BYTES) -> XzEstimate | None:
-    """Compress the first `most` bytes of a split; None for a corpus that is not a list of documents (tales, streams).
+    """Compress the first `most` bytes of a split; None without a list of documents (tales, streams, mixes).
 
     Uses preset 9 of liblzma in the .xz format, like the command `xz -9`.
     """
-    if not isinstance(corpus, DocumentCorpus):
+    if not isinstance(corpus, (DocumentCorpus, TokenCorpus)):
         return None
     compressor, compressed, size = lzma.LZMACompressor(preset=9), 0, 0
-    for document in corpus.splits[check_split(split)]:
+    for document in corpus.texts(split):
         data = document.encode()[: most - size]
         compressed += len(compressor.compress(data))
         size += len(data)

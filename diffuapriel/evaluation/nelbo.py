@@ -39,7 +39,10 @@ from torch import Tensor
 
 from diffuapriel.config import ESTIMATORS
 from diffuapriel.data.base import Corpus
+from diffuapriel.data.documents import DocumentCorpus
+from diffuapriel.data.mixed import MixedCorpus
 from diffuapriel.data.tales import TalesCorpus, shortest_window
+from diffuapriel.data.token_cache import TokenCorpus
 from diffuapriel.device import device_of
 from diffuapriel.diffusion.objective import T_MIN, DenoiserLike, nelbo
 from diffuapriel.diffusion.schedule import Schedule, get_schedule
@@ -129,6 +132,32 @@ class SequenceScores:
 def evaluate_nelbo(denoiser: DenoiserLike, corpus: Corpus, *, length: int, **options: Any) -> NelboEstimate:
     """Score validation sequences of the corpus; arguments and errors are those of `score_sequences`."""
     return estimate(score_sequences(denoiser, corpus, length=length, **options), length)
+
+
+def evaluate_parts(
+    denoiser: DenoiserLike, corpus: Corpus, *, length: int, num_sequences: int = 256, **options: Any
+) -> dict[str, NelboEstimate]:
+    """`evaluate_nelbo` of every part of a mix, by its name; empty for other corpora.
+
+    A part with less validation text than `num_sequences` is scored on as many sequences as it holds: an interval over
+    text that is read twice would be too narrow.
+    """
+    found = {}
+    for name, part in corpus.parts.items() if isinstance(corpus, MixedCorpus) else ():
+        tokens = part.tokens("validation") if isinstance(part, (DocumentCorpus, TokenCorpus)) else math.inf
+        sequences = int(max(2, min(num_sequences, tokens // length)))
+        found[name] = evaluate_nelbo(denoiser, part, length=length, num_sequences=sequences, **options)
+    return found
+
+
+def parts_table(parts: Mapping[str, NelboEstimate]) -> str:
+    """Lines for a terminal: NELBO and bits per byte of every part."""
+    width = max(map(len, parts), default=0)
+    return "\n".join(
+        f"{name:{width}}  {part.nats_per_token:.4f} nats/token [{part.ci95[0]:.4f}, {part.ci95[1]:.4f}]  "
+        f"{part.bits_per_byte:.4f} bits/byte [{part.bits_per_byte_ci95[0]:.4f}, {part.bits_per_byte_ci95[1]:.4f}]"
+        for name, part in parts.items()
+    )
 
 
 @torch.no_grad()

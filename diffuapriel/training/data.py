@@ -17,11 +17,20 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from diffuapriel.data.base import Corpus
+from diffuapriel.data.mixed import MixedCorpus
+from diffuapriel.data.registry import open_corpus
+from diffuapriel.tokenizer import get_tokenizer
 from diffuapriel.training.config import TrainConfig
 from diffuapriel.training.distributed import SingleProcess
 
 MAX_WORKERS = 12
 PREFETCHED = 8  # batches per worker
+
+
+def training_corpus(config: TrainConfig) -> Corpus:
+    """The corpus of a run. Raises what `open_corpus` raises, and ValueError if a mix needs the number of steps."""
+    corpus = open_corpus(config.corpus, get_tokenizer(config.model_config.tokenizer))
+    return corpus.for_steps(config.planned_steps) if isinstance(corpus, MixedCorpus) else corpus
 
 
 class _Batches(Dataset[Tensor]):

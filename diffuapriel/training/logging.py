@@ -2,6 +2,7 @@
 
     {"step": 12, "loss": 5.31, "norm": 0.8, "learning_rate": 0.00036}
     {"step": 500, "validation": 2.17, "entropy": 0.34, "excess_nelbo": 1.83, "seconds": 81.2}
+    of a mix also   "validation/NAME": 2.05, "epochs/NAME": 3.2   for every part
 
 Losses are in nats/token over all tokens of the rows, padding included; so are `validation` and `entropy`, the exact
 entropy of the validation sequences where the corpus knows it. Losses stay on the device until they are written: reading
@@ -11,11 +12,13 @@ shows the same figures (`tensorboard --logdir runs`).
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from torch import Tensor
 
 from diffuapriel.charts.matplotlib import dress, legend, new_figure, to_png
 from diffuapriel.charts.palette import SERIES
+from diffuapriel.data.mixed import PartUse
 from diffuapriel.evaluation.nelbo import RENAMED, NelboEstimate
 from diffuapriel.training.config import TrainConfig
 from diffuapriel.training.distributed import SingleProcess
@@ -97,13 +101,21 @@ class RunLog:
         self._append(records)
         return sum(record["loss"] for record in records) / len(records)
 
-    def write_validation(self, step: int, estimate: NelboEstimate, *, seconds: float) -> None:
-        """Write a validation, at most once per step and after the steps before it."""
+    def write_validation(
+        self,
+        step: int,
+        estimate: NelboEstimate,
+        *,
+        seconds: float,
+        parts: Mapping[str, NelboEstimate] | None = None,
+        uses: Sequence[PartUse] = (),
+    ) -> None:
+        """Write a validation, at most once per step and after the steps before it. parts, uses: of a mix."""
         self.flush()
         if step in self.validated:
             return
         self.validated.add(step)
-        share = estimate.tokens / (estimate.num_sequences * estimate.length)  # the rest is padding
+        share = _counted(estimate)
         record = {
             "step": step,
             "validation": estimate.nats_per_token * share,
@@ -111,6 +123,10 @@ class RunLog:
             "excess_nelbo": None if estimate.excess_nelbo is None else estimate.excess_nelbo * share,
             "seconds": round(seconds, 2),
         }
+        for name, part in (parts or {}).items():
+            record[f"validation/{name}"] = part.nats_per_token * _counted(part)
+        for use in uses:
+            record[f"epochs/{use.name}"] = use.epochs
         self._append([record])
 
     def draw(self) -> None:
@@ -147,6 +163,11 @@ class RunLog:
                 self.tensorboard.add(record)
         with self.file.open("a", encoding="utf-8") as stream:
             stream.write("".join(json.dumps(record) + "\n" for record in records))
+
+
+def _counted(estimate: NelboEstimate) -> float:
+    """The share of the tokens that an estimate counts; the rest is padding."""
+    return estimate.tokens / (estimate.num_sequences * estimate.length)
 
 
 def read_log(folder: str | Path) -> list[dict[str, Any]]:
@@ -190,6 +211,10 @@ def draw_curve(records: list[dict[str, Any]], tokens_per_step: int, title: str) 
         where = [record["step"] * tokens_per_step / 1e6 for record in checks]
         label = "validation, averaged weights"
         axes.plot(where, [record["validation"] for record in checks], "o-", color=validation, label=label)
+        names = [key.removeprefix("validation/") for key in checks[-1] if key.startswith("validation/")]
+        for name, style in zip(names, itertools.cycle(SERIES[2:])):
+            own = [record.get(f"validation/{name}", math.nan) for record in checks]
+            axes.plot(where, own, style.marker + "-", color=style.color, markersize=3, linewidth=0.8, label=name)
         entropy = checks[-1].get("entropy")
         if entropy is not None:
             axes.axhline(entropy, linestyle="--", color="black", label=f"entropy of the corpus, {entropy:.3f}")
@@ -225,6 +250,9 @@ class TensorBoardLogger:
         for key, name in TAGS.items():
             if record.get(key) is not None:
                 self.writer.add_scalar(name, record[key], record["step"])
+        for key in record:
+            if key.startswith("validation/"):  # a part of a mix
+                self.writer.add_scalar(key, record[key], record["step"])
 
 
 def progress_bar(what: str, total: int | None, *, unit: str, initial: int = 0, enabled: bool = True) -> Any:

@@ -18,25 +18,25 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from diffuapriel.checkpoint import OF_A_RUN, refuse_to_replace, save_checkpoint
 from diffuapriel.data.base import Corpus, random_stream
-from diffuapriel.data.registry import open_corpus
+from diffuapriel.data.mixed import MixedCorpus, PartUse, use_table
 from diffuapriel.device import device_name
 from diffuapriel.diffusion.blocks import block_nelbo, stratified_blocks
 from diffuapriel.diffusion.objective import nelbo, stratified_t, van_der_corput_order
 from diffuapriel.diffusion.schedule import get_schedule
-from diffuapriel.evaluation.nelbo import NelboEstimate, evaluate_nelbo
+from diffuapriel.evaluation.nelbo import NelboEstimate, evaluate_nelbo, evaluate_parts
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.model_card import write_card
 from diffuapriel.ops.document_ids import make_document_ids
-from diffuapriel.tokenizer import get_tokenizer
 from diffuapriel.training.checkpoint import (
     TrainState,
     load_state,
@@ -52,7 +52,7 @@ from diffuapriel.training.cudagraph import (
     micro_batch_size,
     recorded_or_plain,
 )
-from diffuapriel.training.data import batches
+from diffuapriel.training.data import batches, training_corpus
 from diffuapriel.training.distributed import SingleProcess, full_tensor, init_distributed
 from diffuapriel.training.logging import RunLog, progress_bar
 from diffuapriel.training.optimizer import EMA, learning_rate, make_optimizer
@@ -71,6 +71,8 @@ class TrainResult:
     seconds: float
     validation: NelboEstimate
     checkpoint: Path
+    parts: dict[str, NelboEstimate]  # validation of the parts of a mix
+    uses: list[PartUse]  # what was read of them
 
 
 def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
@@ -81,7 +83,7 @@ def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
     good one).
     """
     folder = Path(config.folder)
-    corpus = open_corpus(config.corpus, get_tokenizer(config.model_config.tokenizer))
+    corpus = training_corpus(config)
     with ExitStack() as stack:
         stop = stack.enter_context(stop_signals())
         processes = init_distributed(config)
@@ -110,6 +112,8 @@ def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
         )
         if progress and processes.is_main:
             bar.write(f"{corpus.name}: {corpus.description}")
+            if uses := part_uses(corpus, config, state.total_steps or 0):
+                bar.write(use_table(uses))
         if config.checkpoint_activations:
             checkpoint_blocks(model)
         if config.compile and not state.finished:
@@ -179,12 +183,21 @@ def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
         log.flush()
         state.seconds = clock.seconds
         save()
-        validation = validate(model, ema, corpus, config, log, state)
+        validation, parts = validate(model, ema, corpus, config, log, state)
         if corpus.description != text["description"] and progress and processes.is_main:
             bar.write(f"{corpus.name}: {corpus.description}")  # of a stream, what was left out in the meantime
-        checkpoint = export(ema, config, state, validation, processes)
-    tokens = state.step * config.tokens_per_step
-    return TrainResult(state.finished, state.step, state.total_steps, tokens, state.seconds, validation, checkpoint)
+        checkpoint = export(ema, config, state, validation, processes, corpus, parts)
+    return TrainResult(
+        state.finished,
+        state.step,
+        state.total_steps,
+        state.step * config.tokens_per_step,
+        state.seconds,
+        validation,
+        checkpoint,
+        parts,
+        part_uses(corpus, config, state.step),
+    )
 
 
 def backward(
@@ -267,29 +280,45 @@ def noise_seed(seed: int, step: int) -> int:
 
 def validate(
     model: Denoiser, ema: EMA, corpus: Corpus, config: TrainConfig, log: RunLog, state: TrainState
-) -> NelboEstimate:
+) -> tuple[NelboEstimate, dict[str, NelboEstimate]]:
     """Score the averaged weights on validation sequences, the same ones every time, and redraw the curve.
+
+    Returns the estimate for the corpus and, if it is a mix, one for each part.
 
     The estimate is the one of `evaluate`, by counts: unbiased, and the same number under every schedule.
     Every rank scores all of them. There are few, so the ranks agree without communication.
     """
+    how: dict[str, Any] = {
+        "length": config.length,
+        "num_sequences": config.num_validation_sequences,
+        "num_mc_samples": 4 if state.finished else 1,
+        "batch_size": min(config.batch_size, config.num_validation_sequences),
+        "block_length": next(iter(config.model_config.block_lengths), None),
+    }
     with ema.applied(), torch.compiler.set_stance("force_eager"):
-        estimate = evaluate_nelbo(
-            model,
-            corpus,
-            length=config.length,
-            num_sequences=config.num_validation_sequences,
-            num_mc_samples=4 if state.finished else 1,
-            batch_size=min(config.batch_size, config.num_validation_sequences),
-            block_length=next(iter(config.model_config.block_lengths), None),
-        )
-    log.write_validation(state.step, estimate, seconds=state.seconds)
+        estimate = evaluate_nelbo(model, corpus, **how)
+        parts = evaluate_parts(model, corpus, **how)
+    uses = part_uses(corpus, config, state.step)
+    log.write_validation(state.step, estimate, seconds=state.seconds, parts=parts, uses=uses)
     log.draw()
-    return estimate
+    return estimate, parts
+
+
+def part_uses(corpus: Corpus, config: TrainConfig, steps: int) -> list[PartUse]:
+    """What the first `steps` steps read of each part of a mix; empty for other corpora."""
+    if not isinstance(corpus, MixedCorpus) or not steps:
+        return []
+    return corpus.use(steps, batch_size=config.global_batch_size, length=config.length, seed=config.seed)
 
 
 def export(
-    ema: EMA, config: TrainConfig, state: TrainState, validation: NelboEstimate, processes: SingleProcess
+    ema: EMA,
+    config: TrainConfig,
+    state: TrainState,
+    validation: NelboEstimate,
+    processes: SingleProcess,
+    corpus: Corpus,
+    parts: dict[str, NelboEstimate],
 ) -> Path:
     """Write the averaged weights as a checkpoint with a card; returns its folder. All ranks must call it."""
     folder, shape, evaluation = Path(config.folder), config.model_config, validation.to_dict()
@@ -312,19 +341,27 @@ def export(
             "torch": torch.__version__,
             "peak_learning_rate": config.peak_learning_rate,
         }
+        extra: dict[str, Any] = {"recipe": recipe, "options": config.to_dict(), "evaluation": evaluation}
+        if isinstance(corpus, MixedCorpus):
+            uses = {use.name: asdict(use) for use in part_uses(corpus, config, state.step)}
+            extra["mix"] = corpus.mix.to_dict()
+            extra["parts"] = {
+                name: {**uses.get(name, {}), "evaluation": part.to_dict()} for name, part in parts.items()
+            }
         card = write_card(
             name=folder.resolve().name,
             config=shape,
             parameters=shape.parameters,
             recipe=recipe,
             evaluation=evaluation,
+            parts=extra.get("parts"),
             picture="loss.png",
         )
         save_checkpoint(
             folder / OF_A_RUN,
             model,
             card=card,
-            extra={"recipe": recipe, "options": config.to_dict(), "evaluation": evaluation},
+            extra=extra,
             pictures={"loss.png": (folder / "loss.png").read_bytes()},
         )
     processes.barrier()

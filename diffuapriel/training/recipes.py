@@ -26,7 +26,7 @@ from typing import Any
 
 from diffuapriel.checkpoint import inspect_checkpoint, load_checkpoint, refuse_to_replace, save_checkpoint
 from diffuapriel.data.registry import open_corpus
-from diffuapriel.evaluation.nelbo import evaluate_nelbo
+from diffuapriel.evaluation.nelbo import evaluate_nelbo, evaluate_parts, parts_table
 from diffuapriel.evaluation.samples import default_sampler
 from diffuapriel.evaluation.tales import evaluate_tales
 from diffuapriel.model_card import write_card
@@ -191,6 +191,9 @@ def run_recipe(name: str, architecture: str, out: str | Path, *, progress: bool 
     command = f"diffuapriel train --recipe {name} --architecture {architecture} --out {Path(out).name}"
 
     def write(measured: dict[str, Any]) -> None:
+        if parts := measured.get("parts"):  # what was read of each is known from training
+            read = source.extra["parts"]
+            measured = {**measured, "parts": {name: {**read[name], **part} for name, part in parts.items()}}
         card = write_card(
             name=Path(out).resolve().name,
             config=model.config,
@@ -212,18 +215,20 @@ def run_recipe(name: str, architecture: str, out: str | Path, *, progress: bool 
 def measure(checkpoint: str | Path, recipe: Recipe, config: TrainConfig, *, progress: bool = True) -> dict[str, Any]:
     """The NELBO of a checkpoint on disk and, for tales, samples of two strategies: arguments of `write_card`."""
     model, tokenizer = load_checkpoint(checkpoint, device=config.torch_device)
+    corpus = open_corpus(config.corpus, tokenizer)
+    how: dict[str, Any] = {
+        "length": config.length,
+        "num_sequences": recipe.num_sequences,
+        "num_mc_samples": recipe.num_mc_samples,
+        "batch_size": recipe.batch_size,
+    }
     with progress_bar("validation", recipe.num_sequences, unit="sequence", enabled=progress) as bar:
-        evaluation = evaluate_nelbo(
-            model,
-            open_corpus(config.corpus, tokenizer),
-            length=config.length,
-            num_sequences=recipe.num_sequences,
-            num_mc_samples=recipe.num_mc_samples,
-            batch_size=recipe.batch_size,
-            on_batch=lambda done: bar.update(done - bar.n),
-        )
+        evaluation = evaluate_nelbo(model, corpus, on_batch=lambda done: bar.update(done - bar.n), **how)
     print(evaluation.table(), flush=True)
-    reports = {"evaluation": evaluation.to_dict()}
+    reports: dict[str, Any] = {"evaluation": evaluation.to_dict()}
+    if parts := evaluate_parts(model, corpus, **how):
+        print(parts_table(parts), flush=True)
+        reports["parts"] = {name: {"evaluation": part.to_dict()} for name, part in parts.items()}
     if recipe.level is None:
         return reports
     samplers = {

@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from diffuapriel.data.build import build_tokens
 from diffuapriel.data.documents import DocumentCorpus, split_documents
 from diffuapriel.data.registry import open_corpus
 from diffuapriel.data.stdlib import find_sources, is_held_out, stdlib_corpus
@@ -144,6 +145,37 @@ def test_a_folder_holds_all_its_files_in_order(tmp_path):
     corpus = open_corpus(str(tmp_path), TOKENIZER)
     assert [corpus.document(i, split="train", seed=0) for i in range(2)] == ["text a", "text c"]
     assert corpus.document(0, split="validation", seed=0) == "text d"
+
+
+@pytest.mark.parametrize(
+    ("names", "validation", "left_out"),
+    [
+        (("train.jsonl", "heldout.jsonl"), "heldout.jsonl", ""),
+        (("train-00000-of-00001.jsonl", "valid.jsonl", "test.jsonl"), "valid.jsonl", "files of the split test: 1"),
+        (("train/one.jsonl", "test/one.jsonl"), "test/one.jsonl", ""),
+    ],
+)
+def test_a_folder_whose_files_are_named_after_splits_has_these_splits(tmp_path, names, validation, left_out):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_jsonl(tmp_path / name, [{"text": f"{name} {i}"} for i in range(3)])
+    corpus = open_corpus(str(tmp_path), TOKENIZER)
+    for split, name in (("train", names[0]), ("validation", validation)):
+        assert corpus.splits[split] == [f"{name} {i}" for i in range(3)]
+    assert left_out in corpus.description and bool(left_out) == ("left out" in corpus.description)
+    cache = build_tokens(str(tmp_path), tmp_path.with_name(f"{tmp_path.name}-cache"), TOKENIZER)
+    for split, documents in corpus.splits.items():
+        assert [cache.document(i, split=split) for i in range(cache.documents(split))] == documents
+
+
+@pytest.mark.parametrize(
+    "names", [("train.txt", "other.txt"), ("train.txt", "training.txt"), ("valid.txt", "test.txt")]
+)
+def test_other_names_say_nothing_about_splits(tmp_path, names):
+    for name in names:
+        (tmp_path / name).write_text(name)
+    corpus = open_corpus(str(tmp_path), TOKENIZER)
+    assert [corpus.splits[split] for split in ("train", "validation")] == [[name] for name in sorted(names)]
 
 
 @pytest.mark.parametrize(

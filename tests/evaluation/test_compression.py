@@ -9,6 +9,7 @@ import subprocess
 
 import pytest
 
+from diffuapriel.data.build import build_tokens
 from diffuapriel.data.documents import DocumentCorpus
 from diffuapriel.data.registry import open_corpus
 from diffuapriel.evaluation.compression import XzEstimate, xz_bits_per_byte
@@ -40,6 +41,13 @@ def test_at_most_so_many_bytes_are_read():
     found = xz_bits_per_byte(corpus_of("a" * 70, "b" * 70), most=100)
     whole = lzma.compress(b"a" * 70 + b"b" * 30, preset=9)
     assert found == XzEstimate(8 * len(whole) / 100, 100)
+
+
+def test_a_token_cache_has_the_text_of_its_documents(tmp_path):
+    (tmp_path / "book.jsonl").write_text("\n".join(f'{{"text": "Größe number {i}"}}' for i in range(40)), "utf-8")
+    plain = open_corpus(str(tmp_path / "book.jsonl"), TOKENIZER)
+    cache = build_tokens(str(tmp_path / "book.jsonl"), tmp_path / "cache", TOKENIZER)
+    assert xz_bits_per_byte(cache) == xz_bits_per_byte(plain)
 
 
 def test_a_corpus_without_documents_has_none():
