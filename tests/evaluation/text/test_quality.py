@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import statistics
 
 import pytest
 import torch
@@ -12,8 +13,9 @@ from torch import Tensor
 
 from diffuapriel.data.documents import DocumentCorpus
 from diffuapriel.data.tales import TalesCorpus
-from diffuapriel.evaluation.samples import distinct_n, unigram_entropy
+from diffuapriel.evaluation.samples import distinct_n, split_at_eos, unigram_entropy
 from diffuapriel.evaluation.text import quality
+from diffuapriel.evaluation.text.copying import longest_copies
 from diffuapriel.evaluation.text.quality import Judge, evaluate_text, score_texts
 from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.tokenizer import get_tokenizer
@@ -46,14 +48,18 @@ def measure(*texts: str | list[int], **options):
 
 
 def test_the_figures_are_those_of_the_samples():
-    texts = ["the " * 20, " ".join(BOOKS[3].split()[7:18]), "never heard of", "unheard of the sea"]
+    texts = ["the a and" + " the a and" * 3, " ".join(BOOKS[3].split()[7:18]), "never", "unheard of the sea"]
     report = measure(*texts)
     ids = [TOKENIZER.encode(text) for text in texts]
     found = report.generated
     assert found.distinct_n == tuple(distinct_n(ids, n) for n in (1, 2, 3))
     assert found.entropy == pytest.approx(sum(map(unigram_entropy, ids)) / 4)
-    assert found.repeats == 1 / 4 and found.words_before_repeat == (3 + 4) / 2  # 1, 11, 3 and 4 words
+    assert found.repeats == 1 / 4 and found.words_before_repeat == (3 + 4) / 2  # 3, 11, 1 and 4 words
     assert found.most_copied_words == 11
+    true = CORPUS.batch(0, split="validation", batch_size=4, length=LENGTH, seed=0).tolist()
+    documents = [[TOKENIZER.decode(part) for part in split_at_eos(ids, EOS)] for ids in true]
+    assert report.validation.copied_words == statistics.median(longest_copies(documents, BOOKS[:-5])) != 11
+    assert report.validation.most_copied_words < 11
     assert report.examples == tuple(texts[:3]) and report.searched_characters == sum(map(len, BOOKS[:-5]))
     assert json.loads(json.dumps(report.to_dict()))["generated"]["repeats"] == 1 / 4
 
