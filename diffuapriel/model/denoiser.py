@@ -237,7 +237,7 @@ class Denoiser(nn.Module):
             rotary = rotary_angles(ids.shape[1], self.config.attention_headdim, ids.device)
         x = self.embedding(ids)  # (batch, length, d_model)
         if self.edges is not None:
-            x = x + self.edges(ids.shape[1], document_ids)
+            x = x + self.edges(ids.shape[1], document_ids).to(x.dtype)
         for i, block in enumerate(self.blocks):
             x = block(x, modulations[6 * i : 6 * i + 6], rotary, mask if block.attends else document_ids)
         shift, scale = modulations[-2:]
@@ -264,7 +264,7 @@ class Denoiser(nn.Module):
             masks = over.masks(cache.capacity)
         x = self.embedding(ids)  # (rows, length, d_model)
         if self.edges is not None:
-            x = x + self.edges.at(*over.edges())
+            x = x + self.edges.at(*over.edges()).to(x.dtype)
         added: list[LayerCache] = []
         for i, (block, layer) in enumerate(zip(self.blocks, cache.layers, strict=True)):
             assert isinstance(block, Block)

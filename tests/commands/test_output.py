@@ -28,6 +28,7 @@ OUTPUTS = [  # every option that names what is written
     ("bench", "--chart"),
     ("sample", "--trace"),
     ("tokenize", "--out"),
+    ("tasks", "--out"),
     ("train", "--out"),
     ("train", "--run-folder"),
     ("compare", "--out"),
@@ -52,7 +53,7 @@ def test_every_option_that_names_an_output_is_checked_when_it_is_parsed() -> Non
 
 
 def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    words = [*argv, *(["tales:1"] if argv[0] == "tokenize" else [])]
+    words = [*argv, *(["tales:1"] if argv[0] in ("tokenize", "tasks") else [])]
     assert cli.main(words) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and len(err) < 600

@@ -294,7 +294,8 @@ def test_a_configuration_survives_json_and_refuses_strangers() -> None:
     value=st.sampled_from([0, -1, 1.5, float("nan"), None, "x", [], True]),
 )
 def test_every_field_out_of_range_is_refused_by_name(field: str, value: object) -> None:
-    legal = options_of(ModelConfig)[field].kind is bool and value is True
+    declared = options_of(ModelConfig).get(field)
+    legal = value == [] if declared is None else declared.kind is bool and value is True
     if legal:
         return
     with pytest.raises(ValueError, match=field):

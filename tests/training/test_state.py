@@ -158,7 +158,7 @@ def test_each_rank_checks_files_of_its_own(saved, tmp_path):
     (shard,) = saved.glob("shard-*")
     whole = shard.read_bytes()
     try:
-        shard.write_bytes(whole[:-1] + b"?")
+        shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
         assert read_train_state(saved, config(), CORPUS, Second(ALONE.device)) is not None
         with pytest.raises(ValueError, match=shard.name):
             read(saved)
@@ -184,7 +184,7 @@ def write_corpus(folder: Path) -> None:
 
 def test_a_run_does_not_go_on_with_other_text_unless_asked_to(options, tmp_path, monkeypatch):
     write_corpus(tmp_path / "texts")
-    monkeypatch.setattr(loop, "validate", lambda *given: None)
+    monkeypatch.setattr(loop, "validate", lambda *given: (None, {}))
     monkeypatch.setattr(loop, "export", lambda *given: None)
     how = {"corpus": str(tmp_path / "texts"), "steps": 4}
     stop_before(monkeypatch, 1)
@@ -276,7 +276,7 @@ def test_a_log_with_foreign_lines_is_refused_with_its_place(tmp_path, line):
 
 
 def test_a_run_whose_log_was_deleted_goes_on_and_says_so(options, monkeypatch, caplog):
-    monkeypatch.setattr(loop, "validate", lambda *given: None)
+    monkeypatch.setattr(loop, "validate", lambda *given: (None, {}))
     monkeypatch.setattr(loop, "export", lambda *given: None)
     stop_before(monkeypatch, 2)
     train(options(steps=5), progress=False)
@@ -289,7 +289,7 @@ def test_a_run_whose_log_was_deleted_goes_on_and_says_so(options, monkeypatch, c
 def test_train_says_what_it_reads_and_what_it_leaves_out(tmp_path, capsys, monkeypatch):
     write_corpus(tmp_path / "texts")
     (tmp_path / "texts" / ".hidden.txt").write_text("hidden")
-    monkeypatch.setattr(loop, "validate", lambda *given: None)
+    monkeypatch.setattr(loop, "validate", lambda *given: (None, {}))
     monkeypatch.setattr(loop, "export", lambda *given: None)
     monkeypatch.setattr("diffuapriel.commands.train._print", lambda text: None)
     words = f"train --corpus {tmp_path / 'texts'} --steps 1 --length 8 --batch-size 2 --out {tmp_path / 'run'}"
