@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import HTTPException
 from gradio.queueing import Event, Queue
+from gradio.utils import LRUCache
 
 from app.strings.language import texts
 
@@ -33,6 +34,14 @@ UNHEARD_SECONDS = 60.0
 CALLERS = "diffuapriel.callers"  # key of a request's scope: the callers that answer for it
 
 
+class Messages(LRUCache[str, Any]):
+    """Messages by session. Two streams of one session that close together both delete it; the second is no error."""
+
+    def __delitem__(self, session: str) -> None:
+        if session in self:
+            super().__delitem__(session)
+
+
 class VisitorQueue(Queue):
     """`listeners` and `heard` are the gateway's: who listens for a session's events, and when somebody last did."""
 
@@ -45,6 +54,7 @@ class VisitorQueue(Queue):
             blocks=blocks,
             default_concurrency_limit=CONCURRENCY,
         )
+        self.pending_messages_per_session = Messages(self.pending_messages_per_session.max_size)
         self.max_waiting, self.on_unheard = max_waiting, on_unheard
         self.listeners: Counter[str] = Counter()
         self.heard: dict[str, float] = {}

@@ -140,3 +140,13 @@ def test_events_that_nobody_listens_to_are_dropped_and_their_runs_end(queue, unh
     assert list(queue.pending_messages_per_session) == ["heard"]
     assert set(queue.pending_event_ids_session) == {"heard"}
     assert set(queue.heard) <= {"heard"}
+
+
+def test_two_streams_of_one_session_may_both_end_it(queue):
+    messages = queue.pending_messages_per_session
+    messages["visitor"] = object()
+    del messages["visitor"], messages["visitor"]
+    assert "visitor" not in messages and messages.pop("visitor", None) is None
+    for number in range(messages.max_size + 5):  # it is still bounded
+        messages[str(number)] = number
+    assert len(messages) == messages.max_size and messages.pop("8") == 8
