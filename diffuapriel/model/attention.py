@@ -8,7 +8,7 @@ arXiv:2302.05442): the mixer of every DiffuTran block and of the hybrid's attent
 Every token attends to every other one, or to those of its own document where a row holds several. Without RoPE
 attention would not know the order of tokens; without QK-norm it would not tolerate the learning rate that it needs to
 compete on a laptop. RoPE encodes relative positions only: on an all-mask canvas the output is the same
-at every position, so DiffuTran cannot tell where the text begins.
+at every position, unless the input marks the edges of the text (`EdgeEmbedding` in denoiser.py).
 
 On CUDA the fastest kernel that accepts the call runs: cuDNN's first (1.7 to 2.3 times as fast as FlashAttention-2 on
 Hopper), then FlashAttention-2. PyTorch's default order is the reverse.

@@ -208,10 +208,10 @@ def block_convolution(
     place = (torch.arange(length, device=x.device) % block_length)[:, None]  # in the block
     y = [bias[0].to(x.dtype), bias[1].to(x.dtype)]
     for distance in range(taps):  # of what is read from the token
-        start, j = taps - 1 - distance, taps - 1 - distance
-        read = back[:, start : start + length]
+        j = taps - 1 - distance  # the weight of that token, and where its text begins in the padded one
+        read = back[:, j : j + length]
         if streams == 2:
-            read = torch.cat([read, torch.where(place >= distance, noisy[:, start : start + length], read)])
+            read = torch.cat([read, torch.where(place >= distance, noisy[:, j : j + length], read)])
         y[0] = torch.addcmul(y[0], read, weight[0, j].to(x.dtype))
         read = ahead[:, distance : distance + length] * (place + distance < block_length)
         y[1] = torch.addcmul(y[1], read, weight[1, j].to(x.dtype))

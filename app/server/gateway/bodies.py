@@ -96,8 +96,7 @@ def check_names(query: QueryParams) -> None:
     """Raises HTTPRefusal for a query with a name that is none."""
     for name in NAMES:
         for value in query.getlist(name):
-            if not IS_NAME.fullmatch(value):
-                raise HTTPRefusal(400, f"{name} must be 1 to 64 letters, digits, - or _")
+            _check_name(name, value)
 
 
 def read_event(body: bytes) -> dict[str, Any]:
@@ -109,10 +108,14 @@ def read_event(body: bytes) -> dict[str, Any]:
     if not isinstance(event, dict):
         raise HTTPRefusal(422, "the request is not a JSON object")
     for name in NAMES:
-        value = event.get(name)
-        if value is not None and not (isinstance(value, str) and IS_NAME.fullmatch(value)):
-            raise HTTPRefusal(400, f"{name} must be 1 to 64 letters, digits, - or _")
+        if event.get(name) is not None:
+            _check_name(name, event[name])
     return event
+
+
+def _check_name(name: str, value: Any) -> None:
+    if not (isinstance(value, str) and IS_NAME.fullmatch(value)):
+        raise HTTPRefusal(400, f"{name} must be 1 to 64 letters, digits, - or _")
 
 
 def check_endpoint(page: Blocks, event: dict[str, Any], endpoint: str | None) -> None:
