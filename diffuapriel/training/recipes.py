@@ -11,6 +11,7 @@ decay 0.1 on matrices, a linear warm-up and a cosine are the defaults of `TrainC
     tales-gpu                   the three bundled `tiny` models, one GPU
     small-tales, small-stdlib   `small`, one GPU
     small-tales-long            the bundled `small`, several GPUs
+    stories-tiny, stories-small children's stories in real English, one GPU
     dclm-240m, -0.5b, -1.3b     the paper's presets on DCLM, streamed from the Hub, GPT-2's tokenizer, 1,024 tokens
 
 The paper (arXiv:2511.15927) gives corpus, tokenizer and length. Its token budget does not transfer to other machines,
@@ -20,7 +21,7 @@ arXiv:2203.15556), and half a million tokens per step; `--tokens` sets another b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,12 @@ WEB_LIMITS = (
     "A base model: it does not follow instructions.",
 )
 CODE_LIMITS = ("Trained on the Python standard library only: no other code, little English.",)
+STORY_LIMITS = (
+    "Has read simple stories for children and nothing else: it knows no facts, answers no questions and follows no "
+    "instructions. Sentences mostly follow one another; plots often do not.",
+    "A text that is longer or shorter than 256 tokens is out of distribution. The end of a canvas cuts the story.",
+    "The texts are partly a century old, and so are some of the attitudes in them.",
+)
 TALES = {"corpus": "tales:3", "length": 128}
 GPU = {"precision": "bf16", "compile": True}
 # With 64 validation sequences, the fixed noise biases the loss by up to 0.03 nats/token.
@@ -52,6 +59,19 @@ SMALL = {
     "preset": "small",
     "warmup_steps": 300,
     "validate_every": 1000,
+    "num_validation_sequences": 512,
+    **GPU,
+}
+# Windows of a mix that `--corpus` may replace. Its small parts are read dozens of times.
+STORIES = {
+    "corpus": "mix:stories/mix.yaml",
+    "tokenizer": "gpt2-4k",
+    "length": 256,
+    "batch_size": 128,
+    "warmup_steps": 200,
+    "min_lr_ratio": 0.0,
+    "ema_decay": 0.999,
+    "validate_every": 500,
     "num_validation_sequences": 512,
     **GPU,
 }
@@ -70,6 +90,7 @@ class Recipe:
     stories: int = 500  # minimum number of samples
     batch_size: int = 256  # of the measurements
     limits: tuple[str, ...] = LIMITS
+    learning_rates: dict[str, float] = field(default_factory=dict)  # by architecture, where not the preset's
 
 
 def _dclm(preset: str, parameters: float, *, batch_size: int) -> Recipe:
@@ -151,6 +172,20 @@ RECIPES = {
         batch_size=64,
         limits=CODE_LIMITS,
     ),
+    "stories-tiny": Recipe(
+        about="tiny on a mix of children's stories in real English, 197 million tokens, about 3 minutes on one H200",
+        options={"preset": "tiny", "tokens": 6000 * 128 * 256, **STORIES},
+        level=None,
+        limits=STORY_LIMITS,
+        learning_rates={"diffuapriel": 6e-3, "diffuapriel-h": 6e-3, "diffutran": 4e-3},
+    ),
+    "stories-small": Recipe(
+        about="small on the same mix, 328 million tokens, about 7 minutes on one H200",
+        options={"preset": "small", "tokens": 10_000 * 128 * 256, **STORIES},
+        level=None,
+        limits=STORY_LIMITS,
+        learning_rates={"diffuapriel": 2e-3, "diffuapriel-h": 2e-3, "diffutran": 5e-4},
+    ),
     "dclm-240m": _dclm("240m", 240e6, batch_size=64),
     "dclm-0.5b": _dclm("0.5b", 0.5e9, batch_size=32),
     "dclm-1.3b": _dclm("1.3b", 1.3e9, batch_size=16),
@@ -164,6 +199,7 @@ def recipe_config(name: str, architecture: str, **changes: Any) -> TrainConfig:
     recipe = RECIPES[name]
     options = {
         **recipe.options,
+        "learning_rate": recipe.learning_rates.get(architecture),
         "architecture": architecture,
         "folder": f"runs/{name}-{architecture}",
         **changes,
