@@ -56,9 +56,9 @@ const WORDS = {
   took: "{name} took {time}", won: "{name} finished first; {others}", behind: "{name} took {n} times as long",
   toStart: "To the start", back: "One step back", play: "Play", pause: "Pause", forward: "One step forward",
   toEnd: "To the end", toNewest: "To the newest step", time: "Time",
-  steps: "{n} steps", temperature: "temperature {n}", seed: "seed {n}", tokens: "{n} tokens",
+  steps: "{n} steps", stepsOne: "1 step", temperature: "temperature {n}", seed: "seed {n}", tokens: "{n} tokens", tokensOne: "1 token",
   sentence: "step {step} of {total}, {masks} masks left", sentenceOne: "step {step} of {total}, 1 mask left",
-  revealed: "{n} revealed", meanConfidence: "mean confidence {p}", passes: "{n} forward passes", pass: "1 forward pass",
+  revealed: "{n} revealed", meanConfidence: "mean confidence {p}", passes: "{n} forward passes", passesOne: "1 forward pass",
   stripTitle: "masks left, mean confidence and tokens revealed over the steps",
   stripMasks: "masks left", stripConfidence: "mean confidence", stripRevealed: "revealed in a step", stripEdits: "your edits",
   scaleStep: "step 0", scaleProbability: "probability 0", scaleEntropy: "entropy 0", scaleNats: "{n} nats",
@@ -69,16 +69,18 @@ const WORDS = {
   appeared: "appeared at step", ofTotal: "{n} of {total}", probabilityThen: "probability then", rankThen: "rank",
   rankOf: "number {n}", rankFirst: "the most probable", entropyThen: "entropy then", nats: "{n} nats",
   // What the strategy compared when the token was revealed.
-  why_low_confidence: "confidence {score} was the highest of {n} masked positions",
-  why_entropy: "entropy {score} was the lowest of {n} masked positions",
-  why_margin: "its margin over the second-best token, {score}, was the largest of {n} masked positions",
-  why_random: "its random number, {score}, was the highest of {n} masked positions",
-  why_first_hitting: "its hitting time, {score}, came first of {n} masked positions",
+  why_low_confidence: "confidence {score} was the highest of {among}",
+  why_entropy: "entropy {score} was the lowest of {among}",
+  why_margin: "its margin over the second-best token, {score}, was the largest of {among}",
+  why_random: "its random number, {score}, was the highest of {among}",
+  why_first_hitting: "its hitting time, {score}, came first of {among}",
   why_threshold: "confidence {score} reached the threshold {threshold}",
-  why_below: "no position reached the threshold {threshold}; confidence {score} was the highest of {n}",
+  why_below: "no position reached the threshold {threshold}; confidence {score} was the highest of {among}",
   why_chance: "each masked position had a chance of {chance}; its random number, {score}, was below it",
-  why_drawn: "drawn among {n} masked positions, weighted by {name}; here {score}",
-  why_place: "{name} {score} was number {place} of {n} masked positions; {k} were revealed together",
+  why_drawn: "drawn among {among}, weighted by {name}; here {score}",
+  why_place: "{name} {score} was number {place} of {among}; {k} were revealed together",
+  among: "{n} masked positions", amongOne: "1 masked position",
+  amongBlock: "the {n} masked positions of its block of {block}", amongBlockOne: "1 masked position of its block of {block}",
   why_next: "; the runner-up had {runner_up}", why_last: "; it was the last one", why_lastOnes: "; they were the last ones",
   name_low_confidence: "confidence", name_entropy: "entropy", name_margin: "margin over the second-best token",
   name_random: "random number", name_threshold: "confidence", name_first_hitting: "hitting time",
@@ -87,9 +89,10 @@ const WORDS = {
   pauseModel: "Pause", hint: "Click a token to pin, clear or change it; drag over several to mask them.",
   branchHint: "An edit here branches off at step {step}; the current ending is kept for comparison.",
   token: "Token {p}", range: "Tokens {first} to {last}", pin: "Pin", unpin: "Unpin", clear: "Clear to [MASK]",
-  typeOver: "Type over it", put: "Write", choose: "Use {text}, {p}", editing: "{n} tokens, editable",
+  typeOver: "Type over it", put: "Write", choose: "Use {text}, {p}", editing: "{n} tokens, editable", editingOne: "1 token, editable",
   help: "Editing and keys", other: "The other ending", otherFrom: "as it was before step {step}", now: "This one",
   differ: "{n} of {total} tokens differ", differOne: "1 of {total} tokens differs", same: "no token differs",
+  differSoFar: "{n} of {total} tokens differ so far", differSoFarOne: "1 of {total} tokens differs so far", sameSoFar: "no token differs so far",
   swap: "Continue with this one",
   keys: [
     ["Arrows", "from token to token; with Shift, select several"], ["Enter", "open the token: type over it, pin, clear, candidates"],
@@ -148,6 +151,9 @@ function claimKeys(root, signal) {
 
 /** A text of WORDS with its {placeholders} replaced. */
 const say = (key, values = {}) => WORDS[key].replace(/\{(\w+)\}/g, (hole, name) => `${values[name] ?? hole}`);
+
+/** A text of WORDS that counts: `keyOne` for one. */
+const count = (key, n, values = {}) => say(n === 1 ? `${key}One` : key, { n, ...values });
 
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 const finite = (value) => (typeof value === "number" && Number.isFinite(value) ? value : NaN);
@@ -208,6 +214,17 @@ class Recording {
 
   text(id) {
     return this.vocab.get(id) ?? `\u27e8${id}\u27e9`;
+  }
+
+  /** Whether two neighboring tokens are pieces of one word. */
+  joins(left, right) {
+    if ([left, right].some((id) => id === this.maskId || id === this.eosId)) return false;
+    return /[\p{L}\p{M}\p{N}'\u2019]$/u.test(this.text(left)) && /^[\p{L}\p{M}\p{N}'\u2019]/u.test(this.text(right));
+  }
+
+  /** The ids at the end of a run; null while frames arrive. */
+  get ending() {
+    return this.live || !this.frames.length ? null : this.frames[this.frames.length - 1].ids;
   }
 
   /** Total steps: announced while the run is live, counted when it is done. */
@@ -359,13 +376,24 @@ class Recording {
     return this.remarks.step === frame.step ? this.remarks.at.get(position) ?? "" : "";
   }
 
+  /** How many masked positions a step compared: those of the first block that has any (`StrategyInput.candidates`). */
+  compared(frame) {
+    const before = this.frames[this.indexOf(frame.step - 1)];
+    const { block_length: size, block_start: start } = this.meta;
+    const free = before.fixed.indexOf(0);
+    const first = start === "prompt" ? (free < 0 ? this.length : free) : 0;
+    const block = (p) => (size ? Math.floor(Math.max(0, p - first) / size) : 0);
+    const masked = [...before.ids.keys()].filter((p) => before.ids[p] === this.maskId);
+    return masked.filter((p) => block(p) === block(masked[0])).length;
+  }
+
   /** Why the strategy selected this position at that step, in a sentence; "" if unknown. */
   reason(frame, position) {
     const birth = this.birth(frame, position);
     const score = birth.why.get(position)?.[1];
     if (typeof score !== "number" || birth.edits.has(position)) return "";
     const { strategy, alg_temp: algTemp } = this.meta;
-    const n = birth.masks + birth.revealed.length - birth.remasked.length;
+    const n = this.compared(birth);
     if (strategy === "ancestral" || strategy.startsWith("remdm")) {
       return say("why_chance", { chance: percent(birth.threshold), score: withDistinctDecimals(score, birth.threshold)[0] });
     }
@@ -375,7 +403,9 @@ class Recording {
     const better = scores.filter((other) => (strategy === "entropy" ? other < score : other > score)).length;
     const runnerUp = Number.isNaN(birth.runnerUp) ? null : birth.runnerUp;
     const [shown, next] = withDistinctDecimals(score, runnerUp);
-    const values = { score: shown, n, threshold: birth.threshold, place: better + 1, k: scores.length, name: say(`name_${rule}`) };
+    const block = this.meta.block_length;
+    const among = count(block ? "amongBlock" : "among", n, { block });
+    const values = { score: shown, among, threshold: birth.threshold, place: better + 1, k: scores.length, name: say(`name_${rule}`) };
     if (algTemp > 0 && ["low_confidence", "entropy", "margin"].includes(strategy)) return say("why_drawn", values);
     const end = runnerUp !== null ? say("why_next", { runner_up: next }) : scores.length > 1 ? say("why_lastOnes") : say("why_last");
     if (strategy === "threshold") return say(score >= birth.threshold ? "why_threshold" : "why_below", values) + end;
@@ -386,6 +416,9 @@ class Recording {
 function byPosition(values) {
   return new Map(Object.entries(values ?? {}).map(([position, value]) => [Number(position), value]));
 }
+
+/** Whether two tokens differ; a mask is no token yet. */
+const differ = (a, b, maskId) => a !== b && a !== maskId && b !== maskId;
 
 function recordingFrom(message) {
   const recording = new Recording(message.header ?? message);
@@ -434,6 +467,7 @@ class TokenCanvas {
     const length = recording?.length ?? 0;
     this.frame = null; // the drawn frame
     this.ids = new Int32Array(length).fill(-1);
+    this.wide = new Int32Array(length).fill(-1); // the token whose width a position has
     this.classes = new Array(length).fill("");
     this.labels = new Array(length).fill(null);
     this.active = clamp(this.active, 0, Math.max(0, length - 1));
@@ -456,8 +490,7 @@ class TokenCanvas {
   }
 
   name() {
-    const n = this.recording?.length ?? 0;
-    this.root.setAttribute("aria-label", say(this.editable ? "editing" : "tokens", { n }));
+    this.root.setAttribute("aria-label", count(this.editable ? "editing" : "tokens", this.recording?.length ?? 0));
   }
 
   /** Select a range of tokens; null clears the selection. */
@@ -504,25 +537,36 @@ class TokenCanvas {
     return Number.isNaN(share) ? -1 : Math.floor(clamp(share, 0, 0.9999) * LEVELS);
   }
 
-  /** Draw a frame; `fresh`: positions just revealed, `again`: just masked again, `beside`: a frame to compare with. */
+  /**
+   * Draw a frame; `fresh`: positions just revealed, `again`: just masked again, `beside`: a frame to compare with.
+   * In a replay a mask is as wide as the token that it becomes, so that no other token moves.
+   */
   draw(frame, { fresh, again, colorBy, beside = null }) {
-    const { length, maskId, eosId } = this.recording;
+    const { length, maskId, eosId, ending } = this.recording;
     this.frame = frame;
+    const kept = (p) => (frame.ids[p] === maskId && ending ? ending[p] : frame.ids[p]); // whose width the position has
     for (let p = 0; p < length; p += 1) {
       const id = frame.ids[p];
+      const wide = kept(p);
       const level = this.level(frame, p, colorBy);
       const remark = this.recording.remark(frame, p);
-      const differs = beside !== null && beside.ids[p] !== id;
+      const differs = beside !== null && differ(beside.ids[p], id, maskId);
       let name = "da-token";
       if (frame.fixed[p] && id !== maskId) name += frame.mine[p] ? " da-fixed da-mine" : " da-fixed";
       if (id === maskId) name += again.has(p) ? " da-mask da-again" : " da-mask";
-      else if (id === eosId) name += p > 0 && frame.ids[p - 1] === eosId ? " da-special da-repeat" : " da-special";
-      else if (this.recording.shape(id).blank) name += " da-blank";
+      if (id === maskId && wide !== maskId) name += " da-kept";
+      if (wide === eosId) name += p > 0 && kept(p - 1) === eosId ? " da-special da-repeat" : " da-special";
+      else if (wide !== maskId && this.recording.shape(wide).blank) name += " da-blank";
+      else {
+        if (p > 0 && this.recording.joins(kept(p - 1), wide)) name += " da-joined";
+        if (p + 1 < length && this.recording.joins(wide, kept(p + 1))) name += " da-joins";
+      }
       if (level >= 0) name += ` da-l${level}`;
       if (fresh.has(p) && id !== maskId) name += " da-new";
       if (remark) name += " da-breaks";
       if (differs) name += " da-differs";
-      if (id !== this.ids[p]) this.write(p, id);
+      if (id !== this.ids[p] || wide !== this.wide[p]) this.write(p, id, wide);
+      this.wide[p] = wide;
       this.label(p, id === maskId ? say("masked") : this.recording.shape(id).blank ? say("blank") : "", [
         frame.mine[p] && id !== maskId ? say("yours") : "", remark && `${say("breaks")}: ${remark}`, differs ? say("differs") : "",
       ]);
@@ -531,13 +575,14 @@ class TokenCanvas {
     this.ids.set(frame.ids);
   }
 
-  write(p, id) {
+  write(p, id, wide) {
     const [lead, chip, tail] = this.tokens[p].childNodes;
-    const masked = id === this.recording.maskId;
-    const { lead: space, shown, trailing } = masked
-      ? { lead: "", shown: "", trailing: "" } : this.recording.shape(id);
+    const { maskId } = this.recording;
+    const { lead: space, shown, trailing } = wide === maskId ? { lead: "", shown: "", trailing: "" } : this.recording.shape(wide);
     lead.data = space;
-    chip.textContent = shown;
+    chip.textContent = id === maskId ? "" : shown;
+    if (id === maskId && shown) chip.dataset.width = shown; // drawn by the style sheet, unseen, unheard and not copied
+    else delete chip.dataset.width;
     tail.data = trailing;
   }
 
@@ -703,14 +748,22 @@ class Card {
     event.preventDefault();
   }
 
-  /** Place the card below the token if there is room, else above, always inside the viewport. */
+  /**
+   * Place the card inside the viewport: below the canvas, so that it covers no text; else beside the canvas; else below
+   * the token, or above it where there is no room.
+   */
   place(token) {
     const anchor = token.childNodes[1].getClientRects()[0] ?? token.getBoundingClientRect();
+    const canvas = token.canvas.root.getBoundingClientRect();
     const { clientWidth, clientHeight } = document.documentElement;
     const { width, height } = this.root.getBoundingClientRect();
-    const below = anchor.bottom + 8;
-    const top = below + height <= clientHeight - 8 ? below : anchor.top - 8 - height;
-    this.root.style.left = `${clamp(anchor.left - 16, 8, Math.max(8, clientWidth - width - 8))}px`;
+    const fits = (top) => top + height <= clientHeight - 8;
+    let left = anchor.left - 16;
+    let top = anchor.bottom + 8;
+    if (fits(canvas.bottom + 4)) top = canvas.bottom + 4;
+    else if (canvas.right + 12 + width <= clientWidth - 8) left = canvas.right + 12;
+    else if (!fits(top)) top = anchor.top - 8 - height;
+    this.root.style.left = `${clamp(left, 8, Math.max(8, clientWidth - width - 8))}px`;
     this.root.style.top = `${clamp(top, 8, Math.max(8, clientHeight - height - 8))}px`;
   }
 
@@ -957,10 +1010,11 @@ class Pair {
   draw(frame, main, colorBy) {
     this.canvas.draw(frame, { fresh: new Set(), again: new Set(), colorBy, beside: main });
     const total = frame.ids.length;
-    const n = frame.ids.reduce((sum, id, p) => sum + (id !== main.ids[p]), 0);
-    const text = n === 0 ? say("same") : say(n === 1 ? "differOne" : "differ", { n, total });
+    const n = frame.ids.reduce((sum, id, p) => sum + differ(id, main.ids[p], this.recording.maskId), 0);
+    const later = frame.masks || main.masks ? "SoFar" : "";
+    const text = n === 0 ? say(`same${later}`) : count(`differ${later}`, n, { total });
     if (this.count.textContent !== text) this.count.textContent = text;
-    this.label.textContent = say("sentence", { step: frame.step, total: this.recording.total, masks: frame.masks });
+    this.label.textContent = count("sentence", frame.masks, { step: frame.step, total: this.recording.total, masks: frame.masks });
   }
 }
 
@@ -1299,7 +1353,6 @@ class Player {
     if (!this.canvas.root.isConnected) this.problem.after(...this.body);
     this.canvas.reset(recording);
     this.aside({ other: null });
-    this.describe();
     this.mark("frame", "strip");
   }
 
@@ -1319,14 +1372,15 @@ class Player {
   }
 
   describe() {
-    const { model, architecture, strategy, steps, temperature, seed } = this.recording.meta;
+    const { model, architecture, strategy, temperature, seed } = this.recording.meta;
     this.name.textContent = this.options.title ?? model ?? "";
     const facts = [
-      architecture !== model && architecture, strategy, steps != null && say("steps", { n: steps }),
+      architecture !== model && architecture, strategy, this.recording.total > 0 && count("steps", this.recording.total),
       temperature != null && say("temperature", { n: temperature }), seed != null && say("seed", { n: seed }),
-      say("tokens", { n: this.recording.length }),
+      count("tokens", this.recording.length),
     ];
-    this.about.textContent = facts.filter(Boolean).join(" \u00b7 ");
+    const about = facts.filter(Boolean).join(" \u00b7 ");
+    if (this.about.textContent !== about) this.about.textContent = about;
   }
 
   // -- navigation --
@@ -1433,7 +1487,7 @@ class Player {
   sentence() {
     const frame = this.recording?.frames[this.index];
     if (!frame) return "";
-    return say(frame.masks === 1 ? "sentenceOne" : "sentence", { step: frame.step, total: this.recording.total, masks: frame.masks });
+    return count("sentence", frame.masks, { step: frame.step, total: this.recording.total, masks: frame.masks });
   }
 
   // -- drawing --
@@ -1495,7 +1549,10 @@ class Player {
     this.scrubber.value = step;
     this.scrubber.style.setProperty("--da-played", `${total ? (100 * step) / total : 0}%`);
     this.scrubber.setAttribute("aria-valuetext", [this.sentence(), ...(frame ? this.measures(frame) : [])].join(", "));
-    if (recording) this.strip.point(recording, step);
+    if (recording) {
+      this.strip.point(recording, step);
+      this.describe();
+    }
     this.stepText.textContent = this.sentence();
     this.timeText.textContent = frame ? this.timing(frame) : "";
     this.liveMark.hidden = !live;
@@ -1516,7 +1573,7 @@ class Player {
   timing(frame) {
     const pieces = this.measures(frame);
     if (!Number.isNaN(frame.t)) pieces.push(`t = ${frame.t.toFixed(3)}`);
-    if (!Number.isNaN(frame.nfe)) pieces.push(say(frame.nfe === 1 ? "pass" : "passes", { n: frame.nfe }));
+    if (!Number.isNaN(frame.nfe)) pieces.push(count("passes", frame.nfe));
     if (this.recording.elapsed > 0) pieces.push(duration(frame.elapsed));
     return pieces.join(" \u00b7 ");
   }

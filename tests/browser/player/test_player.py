@@ -90,6 +90,32 @@ def test_scrubbing_back_shows_masks_and_forward_again_the_text(page, exported):
     assert page.locator(".da-canvas").text_content() == text
 
 
+def test_no_token_moves_in_a_replay(new_page, exported):
+    page = exported(new_page(viewport={"width": 500, "height": 800}), trace(length=60, steps=20))
+    boxes = "() => [...document.querySelectorAll('.da-token')].map((t) => Math.round(t.getBoundingClientRect().right))"
+    last = page.evaluate(boxes)
+    for step in (0, 7, 15):
+        scrub(page, step)
+        expect(state(page)).to_contain_text(f"step {step} of")
+        assert page.evaluate(boxes) == last, step
+    assert "box" not in page.locator(".da-mask").all_inner_texts(), "a mask says nothing of what it becomes"
+
+
+def test_the_pieces_of_a_word_touch(page, exported):
+    exported(page, trace(length=24, steps=8, words={4: " bel", 5: "ow", 6: " it"}))
+    chips = [page.locator(".da-chip").nth(p).bounding_box() for p in (4, 5, 6)]
+    ends = [(chip["x"], chip["x"] + chip["width"]) for chip in chips]
+    assert abs(ends[0][1] - ends[1][0]) < 0.1 and ends[2][0] - ends[1][1] > 2
+    expect(page.locator(".da-joins")).to_have_count(2)  # laugh and ed as well
+
+
+def test_the_head_counts_the_steps_that_were_made(page, exported):
+    data = trace(length=24, steps=8)
+    data["meta"]["steps"] = 128
+    exported(page, data)
+    expect(page.locator(".da-about").first).to_contain_text("8 steps")
+
+
 def test_markup_in_tokens_is_text(page, exported):
     data = trace(length=24, words=HOSTILE, model="<img src=x onerror='window.harmed = 1'>")
     exported(page, data)
@@ -218,6 +244,14 @@ def test_the_card_stays_inside_the_window(new_page, exported):
         box = page.get_by_role("tooltip").bounding_box()
         assert box and box["x"] >= 0 and box["y"] >= 0, position
         assert box["x"] + box["width"] <= 360 and box["y"] + box["height"] <= 420, position
+
+
+def test_the_card_covers_no_text_where_there_is_room_elsewhere(new_page, exported):
+    page = exported(new_page(viewport={"width": 900, "height": 900}), trace(length=60, steps=8))
+    for position in (0, 20, 45):
+        page.locator(".da-token").nth(position).hover()
+        canvas, card = page.locator(".da-canvas").bounding_box(), page.get_by_role("tooltip").bounding_box()
+        assert card["y"] >= canvas["y"] + canvas["height"], position
 
 
 # ---- keyboard and screen reader --------------------------------------------------------------------

@@ -262,6 +262,14 @@ def test_a_canvas_without_a_host_that_steers_is_not_editable(page, tmp_path):
     assert page.get_by_role("listbox").get_attribute("aria-multiselectable") is None
 
 
+def test_the_field_and_its_button_lie_within_the_card(page):
+    steered(page, trace(length=24, steps=8))
+    token(page, 5).click()
+    page.add_style_tag(content=".da-field { font-size: 40px !important }")  # as wide as any font may make it
+    card, button = page.get_by_role("dialog").bounding_box(), page.get_by_role("button", name="Write").bounding_box()
+    assert button["x"] + button["width"] <= card["x"] + card["width"]
+
+
 # ---- why, whose, where it breaks -------------------------------------------------------------------
 
 
@@ -299,6 +307,19 @@ def test_the_card_says_what_the_strategy_compared(page):
     one["meta"]["alg_temp"] = 0.0
     last = one["frames"][8]["revealed"][0]
     assert why(page, one, last).endswith("; it was the last one")
+
+
+def test_only_the_masks_of_the_open_block_were_compared(page):
+    data = reasons(trace(length=24, steps=8, given=2))
+    data["meta"] |= {"block_length": 6, "block_start": "prompt"}  # 2 to 7, 8 to 13, ...
+    steered(page, data)
+    for frame, before in zip(data["frames"][1:], data["frames"]):
+        masked = [p for p in range(24) if before["ids"][p] == MASK]
+        among = sum((p - 2) // 6 == (masked[0] - 2) // 6 for p in masked)
+        said = (
+            f"of the {among} masked positions of its block of 6" if among > 1 else "of 1 masked position of its block"
+        )
+        assert said in why(page, data, frame["revealed"][0])
 
 
 def test_of_several_tokens_at_once_each_has_its_place(page):
@@ -388,7 +409,8 @@ def test_two_endings_stand_side_by_side_with_what_differs_marked(new_page):
     assert abs(first.bounding_box()["y"] - second.bounding_box()["y"]) < 2
     page.get_by_role("slider", name="Step").focus()
     page.keyboard.press("Home")
-    expect(page.locator(".da-differ")).to_have_text("no token differs")
+    expect(page.locator(".da-differ")).to_have_text("no token differs so far")
+    expect(page.locator(".da-differs")).to_have_count(0)
     page.keyboard.press("End")
     second.locator(".da-token").nth(5).hover()
     expect(page.get_by_role("tooltip")).to_contain_text("found")
