@@ -13,6 +13,7 @@ from diffuapriel.config import ARCHITECTURES
 from diffuapriel.options import Option
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.tokenizer import Tokenizer
+from diffuapriel.trace.characters import spread
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,7 +81,7 @@ def read_request(limits: Limits, tokenizer: Tokenizer, text: Any, position: Any,
     ids[where] = canvas.mask_id
     t = time or time_of_text(ids, canvas.mask_id)
     sigma = get_schedule().sigma(torch.tensor(t, dtype=torch.float64)).item()
-    return InspectRequest(ids, tuple(tokenizer.token_strings(canvas.ids.tolist())), where, t, sigma)
+    return InspectRequest(ids, tuple(spread(tokenizer.token_strings(canvas.ids.tolist()))), where, t, sigma)
 
 
 def read_models(models: Models, labels: Any) -> list[ModelEntry]:

@@ -38,6 +38,7 @@ from app.ui import render
 from app.ui.events import AT_ONCE, SKIP, wire_run
 from app.ui.inputs import run_row, slider
 from app.ui.permalink import wire_link
+from diffuapriel.trace.characters import spread
 
 if TYPE_CHECKING:
     from diffuapriel.interpret.influence import Influence
@@ -150,7 +151,7 @@ class InsideTab:
         looked = finished
         for model_entry in model_entries:
             for influence in self._influences(model_entry, asked, method):
-                answer = tokenizer.token_strings([influence.token])[0].strip()
+                answer = spread(tokenizer.token_strings([influence.token]))[0].strip()
                 about = {"trained": model_entry.trained, "architecture": model_entry.architecture}
                 looked = [*finished, InspectedModel(model_entry.label, influence, answer, **about)]
                 rows = view_message(asked, tokenizer.mask_id, looked)

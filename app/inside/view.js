@@ -20,6 +20,8 @@ function token(view, lane, position) {
   const level = lane.levels[position];
   const chosen = position === view.chosen;
   if (masked) node.classList.add("da-mask");
+  if (!masked && text === "") node.classList.add("da-part");
+  if (view.tokens[position + 1] === "" && !view.masked[position + 1]) node.classList.add("da-open");
   if (level >= 0) node.classList.add(`da-l${level}`);
   if (chosen) node.classList.add("da-asked");
   node.title = lane.titles[position];

@@ -18,6 +18,7 @@ from diffuapriel.charts.palette import INK, SERIES
 from diffuapriel.charts.plotly import GRID, error_bars, layout, token_axis
 from diffuapriel.options import Option
 from diffuapriel.tokenizer import Tokenizer
+from diffuapriel.trace.characters import spread
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -153,7 +154,7 @@ def numbers_of(score: TextScore, asked: ScoreRequest, tokenizer: Tokenizer) -> d
         "nats": score.nats,
         "exact_nats": asked.exact,
         "num_mc_samples": score.num_mc_samples,
-        "tokens": tokenizer.token_strings(asked.tokens),
+        "tokens": spread(tokenizer.token_strings(asked.tokens)),
         "surprisal": score.surprisal,
         "standard_error": score.standard_error,
     }

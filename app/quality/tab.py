@@ -33,6 +33,7 @@ from app.ui import render
 from app.ui.events import SKIP, wire_run
 from app.ui.inputs import run_row, slider
 from app.ui.permalink import wire_link
+from diffuapriel.trace.characters import spread
 
 TOP_P = 0.9  # as in the Unmask tab
 REFRESH_SECONDS = 0.25  # of the progress bar
@@ -145,7 +146,7 @@ class QualityTab:
 
         entry = self.models.load(asked.model_entry)
         tokenizer = entry.tokenizer
-        tokens = tokenizer.token_strings(asked.tokens)
+        tokens = spread(tokenizer.token_strings(asked.tokens))
         options = {"filling": asked.filling, "rounds": asked.rounds, "device": entry.device}
         denoiser: Any = entry.denoiser
         stream = score_text(denoiser, asked.ids, tokenizer.mask_id, **options)

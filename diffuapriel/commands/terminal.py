@@ -68,16 +68,16 @@ def printable(text: str) -> str:
 
 
 def pieces(ids: Sequence[int], revealed: Iterable[int], tokenizer: Tokenizer) -> Iterator[tuple[str, str]]:
-    """(text, style) of every token; the style is an escape sequence or empty.
+    """(text, style) of every token; the style is an escape sequence or empty."""
+    from diffuapriel.trace.characters import spread
 
-    A token that ends in the middle of a character is shown as U+FFFD.
-    """
-    fresh = set(revealed)
-    for position, id in enumerate(ids):
-        if id == tokenizer.mask_id:
+    fresh, mask_id = set(revealed), tokenizer.mask_id
+    texts = [None if id == mask_id else text for id, text in zip(ids, tokenizer.token_strings(ids))]
+    for position, (text, drawn) in enumerate(zip(texts, spread(texts))):
+        if text is None:
             yield HOLE, DIM
-        else:
-            yield printable(tokenizer.decode([id])), BRIGHT if position in fresh else ""
+        elif drawn:
+            yield printable(drawn), BRIGHT if position in fresh else ""
 
 
 def wrap(styled: Iterable[tuple[str, str]], columns: int) -> list[str]:

@@ -24,6 +24,7 @@ from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.frames import StepFrame, frame_to_dict
 from diffuapriel.tokenizer import VOCABULARIES, get_tokenizer
 from diffuapriel.trace import format as trace_format
+from diffuapriel.trace.characters import spread
 from diffuapriel.trace.player import read_source
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class Trace:
         tokenizer = get_tokenizer(name) if name in VOCABULARIES else None
         if tokenizer and tokenizer.mask_id == self.mask_id:  # a foreign file may name the wrong tokenizer
             return tokenizer.decode(self.final)
-        return "".join(self.vocab[i] for i in self.final)
+        return "".join(spread([self.vocab[i] for i in self.final]))
 
     def to_dict(self) -> dict[str, Any]:
         """The trace as JSON values (format.py)."""

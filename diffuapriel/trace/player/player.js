@@ -63,7 +63,7 @@ const WORDS = {
   stripMasks: "masks left", stripConfidence: "mean confidence", stripRevealed: "revealed in a step", stripEdits: "your edits",
   scaleStep: "step 0", scaleProbability: "probability 0", scaleEntropy: "entropy 0", scaleNats: "{n} nats",
   masked: "masked", blank: "white space", given: "given", yours: "yours", again: "masked again", breaks: "breaks the story", differs: "differs",
-  where: "position {p}, id {id}", giveUp: "This trace cannot be shown: {why}",
+  where: "position {p}, id {id}", part: "part {n} of {total} of the character", continued: "continues the character", byte: "byte {hex}", giveUp: "This trace cannot be shown: {why}",
   never: "stays", since: "since", theStart: "the start", maskedAgainAt: "masked again at", clearedAt: "cleared by you at",
   typedAt: "written by you at", chosenAt: "chosen by you at", movedAt: "moved by you at", pinned: "pinned", byYou: "by you", atStep: "step {n}",
   appeared: "appeared at step", ofTotal: "{n} of {total}", probabilityThen: "probability then", rankThen: "rank",
@@ -174,6 +174,60 @@ function duration(ms) {
   return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(ms < 10000 ? 2 : 1)} s`;
 }
 
+// ---- characters of several tokens; the same rule as diffuapriel/trace/characters.py -----------------------------
+
+const PENDING = "\u25cc"; // for bytes that are not a character yet
+const PARTIAL = /[^\0-\x7f]|\\x[89a-f][0-9a-f]/; // what a token draws may depend on its neighbors
+const JOINS = /^[\p{M}\u200d\u{1f3fb}-\u{1f3ff}]/u;
+const FLAG_HALF = /^[\u{1f1e6}-\u{1f1ff}]$/u;
+
+/** What each token of a row draws: a character in its first token, "" in the others. null: nothing continues there. */
+export function spread(texts) {
+  const drawn = texts.map((text) => text ?? "");
+  for (let start = 0, end = 0; end <= texts.length; end += 1) {
+    if (texts[end] != null && PARTIAL.test(texts[end])) continue;
+    if (end > start) drawn.splice(start, end - start, ...spreadRun(drawn.slice(start, end)));
+    start = end + 1;
+  }
+  return drawn;
+}
+
+function spreadRun(texts) {
+  const raw = texts.map(rawBytes);
+  const owners = raw.flatMap((data, index) => data.map(() => index));
+  const bytes = raw.flat();
+  const drawn = texts.map(() => "");
+  for (let at = 0, owner = 0, previous = "", size = 1; at < bytes.length; at += size) {
+    const character = characterAt(bytes, at);
+    const joins = previous !== "" && character !== null && (JOINS.test(character) || previous.endsWith("\u200d")
+      || (FLAG_HALF.test(character) && FLAG_HALF.test(previous)));
+    if (!joins) owner = owners[at];
+    if (character !== null) drawn[owner] += character;
+    else if (!drawn[owner].endsWith(PENDING)) drawn[owner] += PENDING;
+    previous = character === null ? "" : joins ? previous + character : character;
+    size = character === null ? 1 : utf8.encode(character).length;
+  }
+  return drawn;
+}
+
+const utf8 = new TextEncoder();
+const strictUtf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+/** The display string of a token as bytes. */
+function rawBytes(text) {
+  return text.split(/(\\x[89a-f][0-9a-f])/).flatMap((piece, i) => (i % 2 ? [parseInt(piece.slice(2), 16)] : [...utf8.encode(piece)]));
+}
+
+/** The character that begins at an offset; null if the bytes there are none. */
+function characterAt(bytes, at) {
+  const size = bytes[at] < 0x80 ? 1 : bytes[at] < 0xe0 ? 2 : bytes[at] < 0xf0 ? 3 : 4;
+  try {
+    return strictUtf8.decode(Uint8Array.from(bytes.slice(at, at + size)));
+  } catch {
+    return null;
+  }
+}
+
 // ---- the recording: all frames so far, ordered by step ----------------------------------------------
 
 class Recording {
@@ -189,6 +243,7 @@ class Recording {
     Object.assign(this, { length, maskId, eosId, meta: header.meta ?? {}, done: false, live: false, planned: null });
     this.fixed = Uint8Array.from(fixed, Boolean);
     this.vocab = new Map();
+    this.partial = new Set(); // ids of tokens that may hold a part of a character
     this.shapes = new Map();
     this.frames = [];
     this.waiting = new Map(); // differences whose previous frame has not arrived
@@ -201,30 +256,67 @@ class Recording {
   }
 
   learn(vocab = {}) {
-    for (const [id, text] of Object.entries(vocab)) this.vocab.set(Number(id), String(text));
+    for (const [id, text] of Object.entries(vocab)) {
+      this.vocab.set(Number(id), String(text));
+      if (PARTIAL.test(text) && Number(id) !== this.maskId) this.partial.add(Number(id));
+    }
     this.shapes.clear();
+    for (const frame of this.frames) frame.drawn = null;
   }
 
-  /** The typography of a token, computed once per id. */
-  shape(id) {
-    let shape = this.shapes.get(id);
-    if (!shape) this.shapes.set(id, (shape = parts(this.text(id))));
+  /** The typography of what a token draws, computed once per text. */
+  shape(text) {
+    let shape = this.shapes.get(text);
+    if (!shape) this.shapes.set(text, (shape = parts(text)));
     return shape;
+  }
+
+  /** What the token at `position` draws: its text, or its share of a character of several tokens. */
+  textAt(frame, position) {
+    const id = frame.ids[position];
+    if (!this.partial.has(id)) return this.text(id);
+    frame.drawn ??= spread(Array.from(frame.ids, (i) => (i === this.maskId || i === this.eosId ? null : this.text(i))));
+    return frame.drawn[position];
+  }
+
+  /** Whether the token at `position` only continues a character. */
+  continues(frame, position) {
+    return this.partial.has(frame.ids[position]) && this.textAt(frame, position) === "";
+  }
+
+  /** [first, last] of the tokens that share a character with the one at `position`, usually that one alone. */
+  sharers(frame, position) {
+    let first = position;
+    let last = position;
+    while (first > 0 && this.continues(frame, first)) first -= 1;
+    while (this.continues(frame, last + 1)) last += 1;
+    return [first, last];
+  }
+
+  /** A candidate for `position` as it would be drawn there; a part of a character that stays one, as a byte. */
+  candidate(frame, position, id) {
+    if (!this.partial.has(id)) return this.text(id);
+    const ids = frame.ids.slice();
+    ids[position] = id;
+    const other = { ids };
+    const text = this.textAt(other, this.sharers(other, position)[0]);
+    const byte = /\\x([0-9a-f]{2})$/.exec(this.text(id));
+    return text === PENDING && byte ? say("byte", { hex: byte[1].toUpperCase() }) : text;
   }
 
   text(id) {
     return this.vocab.get(id) ?? `\u27e8${id}\u27e9`;
   }
 
-  /** Whether two neighboring tokens are pieces of one word. */
+  /** Whether what two neighboring tokens draw are pieces of one word; null for a mask. */
   joins(left, right) {
-    if ([left, right].some((id) => id === this.maskId || id === this.eosId)) return false;
-    return /[\p{L}\p{M}\p{N}'\u2019]$/u.test(this.text(left)) && /^[\p{L}\p{M}\p{N}'\u2019]/u.test(this.text(right));
+    if (left === null || right === null) return false;
+    return right === "" || (/(?:[\p{L}\p{M}\p{N}'\u2019]|^)$/u.test(left) && /^[\p{L}\p{M}\p{N}'\u2019]/u.test(right));
   }
 
-  /** The ids at the end of a run; null while frames arrive. */
+  /** The last frame of a run; null while frames arrive. */
   get ending() {
-    return this.live || !this.frames.length ? null : this.frames[this.frames.length - 1].ids;
+    return this.live || !this.frames.length ? null : this.frames[this.frames.length - 1];
   }
 
   /** Total steps: announced while the run is live, counted when it is done. */
@@ -437,9 +529,10 @@ function parts(text) {
   const body = text.slice(0, text.length - trailing.length);
   const lead = /^ +(?=\S)/.exec(body)?.[0] ?? "";
   let shown = body.slice(lead.length).replaceAll("\n", "\u21b5\n").replaceAll("\t", "\u21e5\t");
-  const blank = /^\s*$/.test(text);
+  const white = /^\s*$/.test(text);
+  const blank = white && text !== " "; // one space is the space between two words
   if (blank) shown = body.replaceAll(" ", "\u00b7").replaceAll("\t", "\u21e5").replaceAll("\n", "\u21b5");
-  return { lead: blank ? "" : lead, shown: shown + "\u21b5".repeat(trailing.length), trailing, blank };
+  return { lead: blank ? "" : lead, shown: shown + "\u21b5".repeat(trailing.length), trailing, blank, white };
 }
 
 /** A token on one line for the card, with spaces and line breaks as symbols in <s>. */
@@ -466,8 +559,9 @@ class TokenCanvas {
     this.recording = recording;
     const length = recording?.length ?? 0;
     this.frame = null; // the drawn frame
+    this.texts = new Array(length).fill(null); // as drawn; null for a mask
     this.ids = new Int32Array(length).fill(-1);
-    this.wide = new Int32Array(length).fill(-1); // the token whose width a position has
+    this.wide = new Array(length).fill(null); // the text whose width a position has
     this.classes = new Array(length).fill("");
     this.labels = new Array(length).fill(null);
     this.active = clamp(this.active, 0, Math.max(0, length - 1));
@@ -508,15 +602,14 @@ class TokenCanvas {
     }
   }
 
-  /** [first, last] that a command applies to: the selection, or the active token. */
+  /** [first, last] that a command applies to: the selection, or the tokens of the character at the active one. */
   get range() {
-    return this.selected ?? [this.active, this.active];
+    return this.selected ?? (this.frame ? this.recording.sharers(this.frame, this.active) : [this.active, this.active]);
   }
 
   /** The text of a range. */
   text(first = 0, last = this.tokens.length - 1) {
-    const { maskId } = this.recording;
-    return Array.from(this.ids.slice(first, last + 1), (id) => (id === maskId ? "[MASK]" : this.recording.text(id))).join("");
+    return this.texts.slice(first, last + 1).map((text) => text ?? "[MASK]").join("");
   }
 
   token(position) {
@@ -544,30 +637,32 @@ class TokenCanvas {
   draw(frame, { fresh, again, colorBy, beside = null }) {
     const { length, maskId, eosId, ending } = this.recording;
     this.frame = frame;
-    const kept = (p) => (frame.ids[p] === maskId && ending ? ending[p] : frame.ids[p]); // whose width the position has
+    // The frame, the id and the text that give a position its width.
+    const from = (p) => (frame.ids[p] === maskId && ending ? ending : frame);
+    const ids = (p) => from(p).ids[p];
+    const kept = (p) => (ids(p) === maskId ? null : this.recording.textAt(from(p), p));
     for (let p = 0; p < length; p += 1) {
       const id = frame.ids[p];
       const wide = kept(p);
       const level = this.level(frame, p, colorBy);
+      const text = id === maskId ? null : this.recording.textAt(frame, p);
       const remark = this.recording.remark(frame, p);
       const differs = beside !== null && differ(beside.ids[p], id, maskId);
       let name = "da-token";
       if (frame.fixed[p] && id !== maskId) name += frame.mine[p] ? " da-fixed da-mine" : " da-fixed";
       if (id === maskId) name += again.has(p) ? " da-mask da-again" : " da-mask";
-      if (id === maskId && wide !== maskId) name += " da-kept";
-      if (wide === eosId) name += p > 0 && kept(p - 1) === eosId ? " da-special da-repeat" : " da-special";
-      else if (wide !== maskId && this.recording.shape(wide).blank) name += " da-blank";
-      else {
-        if (p > 0 && this.recording.joins(kept(p - 1), wide)) name += " da-joined";
-        if (p + 1 < length && this.recording.joins(wide, kept(p + 1))) name += " da-joins";
-      }
+      if (id === maskId && wide !== null) name += " da-kept";
+      if (ids(p) === eosId) name += p > 0 && ids(p - 1) === eosId ? " da-special da-repeat" : " da-special";
+      else if (wide === "") name += " da-part da-joined";
+      else if (wide !== null && this.recording.shape(wide).blank) name += " da-blank";
+      else if (p > 0 && this.recording.joins(kept(p - 1), wide)) name += " da-joined";
+      if (p + 1 < length && ids(p) !== eosId && this.recording.joins(wide, kept(p + 1))) name += " da-joins";
       if (level >= 0) name += ` da-l${level}`;
       if (fresh.has(p) && id !== maskId) name += " da-new";
       if (remark) name += " da-breaks";
       if (differs) name += " da-differs";
-      if (id !== this.ids[p] || wide !== this.wide[p]) this.write(p, id, wide);
-      this.wide[p] = wide;
-      this.label(p, id === maskId ? say("masked") : this.recording.shape(id).blank ? say("blank") : "", [
+      if (id !== this.ids[p] || text !== this.texts[p] || wide !== this.wide[p]) this.write(p, text, wide);
+      this.label(p, text === null ? say("masked") : text === "" ? say("continued") : this.recording.shape(text).white ? say("blank") : "", [
         frame.mine[p] && id !== maskId ? say("yours") : "", remark && `${say("breaks")}: ${remark}`, differs ? say("differs") : "",
       ]);
       if (name !== this.classes[p]) this.tokens[p].className = this.classes[p] = name;
@@ -575,13 +670,14 @@ class TokenCanvas {
     this.ids.set(frame.ids);
   }
 
-  write(p, id, wide) {
+  write(p, text, wide) {
     const [lead, chip, tail] = this.tokens[p].childNodes;
-    const { maskId } = this.recording;
-    const { lead: space, shown, trailing } = wide === maskId ? { lead: "", shown: "", trailing: "" } : this.recording.shape(wide);
+    this.texts[p] = text;
+    this.wide[p] = wide;
+    const { lead: space, shown, trailing } = wide ? this.recording.shape(wide) : { lead: "", shown: "", trailing: "" };
     lead.data = space;
-    chip.textContent = id === maskId ? "" : shown;
-    if (id === maskId && shown) chip.dataset.width = shown; // drawn by the style sheet, unseen, unheard and not copied
+    chip.textContent = text === null ? "" : shown;
+    if (text === null && shown) chip.dataset.width = shown; // drawn by the style sheet, unseen, unheard and not copied
     else delete chip.dataset.width;
     tail.data = trailing;
   }
@@ -589,7 +685,7 @@ class TokenCanvas {
   /** The screen reader label: the token's text, unless more is known. */
   label(p, instead, more) {
     const extra = more.filter(Boolean);
-    const text = instead || (extra.length ? this.recording.text(this.frame.ids[p]).trim() : "");
+    const text = instead || (extra.length ? this.texts[p].trim() : "");
     const label = [text, ...extra].filter(Boolean).join(", ");
     if (label === this.labels[p]) return;
     this.labels[p] = label;
@@ -664,15 +760,17 @@ class Card {
   /** Open the card to edit the token, or the selection that contains it. */
   open(token, { toField = false } = {}) {
     this.hide();
-    const { recording, frame, range } = token.canvas;
+    const { recording, frame, range, selected, active } = token.canvas;
     const [first, last] = range;
-    const one = first === last;
-    const name = one ? say("token", { p: first }) : say("range", { first, last });
-    const nodes = one ? this.facts(first, recording, frame, (id) => this.finish({ do: "choose", id })) : [make("div", "da-card-text", {}, name)];
+    const one = !selected || first === last; // one token, or the tokens of one character
+    const p = selected ? first : active;
+    const name = one ? say("token", { p }) : say("range", { first, last });
+    const choose = (id) => this.finish({ do: "choose", id, first: p, last: p });
+    const nodes = one ? this.facts(p, recording, frame, choose) : [make("div", "da-card-text", {}, name)];
     this.isOpen = true;
     this.root.setAttribute("role", "dialog");
     this.root.setAttribute("aria-label", name);
-    this.fill(token, [...nodes, this.form(recording, frame, first, last)]);
+    this.fill(token, [...nodes, this.form(recording, frame, first, last, one)]);
     (toField ? this.field : this.root).focus({ preventScroll: true });
     if (toField) this.field.setSelectionRange(/^ */.exec(this.field.value)[0].length, this.field.value.length);
   }
@@ -687,16 +785,16 @@ class Card {
   }
 
   /** The editor of an open card. */
-  form(recording, frame, first, last) {
+  form(recording, frame, first, last, one) {
     const masked = frame.ids[first] === recording.maskId;
     const before = first > 0 ? recording.text(frame.ids[first - 1]) : "\n";
     // The input is used verbatim, including spaces, so it starts with the space that a word needs.
-    const now = !masked ? recording.text(frame.ids[first]) : /\s$/.test(before) ? "" : " ";
+    const now = !masked ? recording.textAt(frame, first).replaceAll(PENDING, "") : /\s$/.test(before) ? "" : " ";
     this.field = make("input", "da-field", {
       type: "text", "aria-label": say("typeOver"), placeholder: say("typeOver"), autocomplete: "off", spellcheck: "false",
       maxlength: 2000,
     });
-    this.field.value = first === last ? now : /^\s*/.exec(now)[0];
+    this.field.value = one ? now : /^\s*/.exec(now)[0];
     const pinned = this.allPinned(frame, recording, first, last);
     const button = (text, command, keys) => {
       const node = make("button", "da-plain", { type: "button", "aria-keyshortcuts": keys }, text);
@@ -824,27 +922,29 @@ class Card {
       if (!Number.isNaN(frame.entropy[p])) fact(say("entropyThen"), say("nats", { n: frame.entropy[p].toFixed(2) }));
       if (frame.mine[p] && came !== "choose") fact(say("pinned"), say("byYou"));
     }
+    const [first, last] = recording.sharers(frame, p);
+    const part = first < last ? `, ${say("part", { n: p - first + 1, total: last - first + 1 })}` : "";
     const nodes = [
-      make("div", "da-card-text", {}, ...(masked ? [say("masked")] : signs(recording.text(id)))),
-      make("div", "da-card-where", {}, say("where", { p, id })), list,
+      make("div", "da-card-text", {}, ...(masked ? [say("masked")] : signs(recording.textAt(frame, first)))),
+      make("div", "da-card-where", {}, say("where", { p, id }) + part), list,
     ];
     const remark = recording.remark(frame, p);
     if (remark) nodes.push(make("p", "da-remark", {}, remark));
     const reason = masked ? "" : recording.reason(frame, p);
     if (reason) nodes.push(make("p", "da-why", {}, reason));
     const rows = masked ? [] : recording.alternatives(frame, p);
-    if (rows.length) nodes.push(this.bars(rows, id, recording, choose));
+    if (rows.length) nodes.push(this.bars(rows, id, (other) => recording.candidate(frame, p, other), choose));
     return nodes;
   }
 
-  bars(rows, id, recording, choose) {
+  bars(rows, id, textOf, choose) {
     const others = make("div", choose ? "da-others da-choosing" : "da-others");
     for (const [other, probability] of rows.slice(0, CANDIDATES)) {
       const fill = make("i");
       fill.style.width = `${100 * clamp(probability, 0, 1)}%`;
       const name = other === id ? "da-other da-chosen" : "da-other";
       const cells = [
-        make("span", name, {}, ...signs(recording.text(other))),
+        make("span", name, {}, ...signs(textOf(other))),
         make("span", "da-meter", { "aria-hidden": "true" }, fill),
         make("span", "da-percent", {}, percent(probability)),
       ];
@@ -852,7 +952,7 @@ class Card {
         others.append(...cells);
         continue;
       }
-      const label = say("choose", { text: recording.text(other).trim() || recording.text(other), p: percent(probability) });
+      const label = say("choose", { text: textOf(other).trim() || textOf(other), p: percent(probability) });
       const button = make("button", "da-candidate", { type: "button", "aria-label": label }, ...cells);
       button.disabled = other === id;
       button.addEventListener("click", () => choose(other));
@@ -1253,7 +1353,7 @@ class Player {
     if (moves[key]) {
       const to = moves[key]();
       if (editing && shift) {
-        const [first, last] = canvas.range;
+        const [first, last] = canvas.selected ?? [at, at];
         this.extend(at === first && first !== last ? last : first, to);
       } else {
         if (canvas.selected) canvas.select(null);
@@ -1274,7 +1374,8 @@ class Player {
     const { canvas, card } = this;
     const [first, last] = canvas.range;
     const { recording, frame } = canvas;
-    const candidate = Number(key) >= 1 && first === last ? recording.alternatives(frame, first)[Number(key) - 1] : null;
+    const one = canvas.selected ? first : canvas.active;
+    const candidate = Number(key) >= 1 && !(canvas.selected && first < last) ? recording.alternatives(frame, one)[Number(key) - 1] : null;
     const commands = {
       Delete: () => this.steer({ do: "mask", first, last }),
       p: () => this.steer({ do: card.allPinned(frame, recording, first, last) ? "unpin" : "pin", first, last }),
@@ -1287,7 +1388,7 @@ class Player {
     commands.F2 = commands.Enter;
     const command = commands[key.length === 1 ? key.toLowerCase() : key];
     if (command) command();
-    else if (candidate && frame.ids[first] !== recording.maskId) this.steer({ do: "choose", first, last, id: candidate[0] });
+    else if (candidate && frame.ids[one] !== recording.maskId) this.steer({ do: "choose", first: one, last: one, id: candidate[0] });
     else if (key === " " && recording.live) this.steer({ do: "pause" });
     else return false;
     if (command === commands.Delete || key === "p") canvas.select(null);

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -25,6 +25,7 @@ except ImportError as error:  # the notebooks' extra
     raise ImportError("the notebook player needs anywidget: pip install anywidget ipywidgets") from error
 
 from diffuapriel.trace import messages
+from diffuapriel.trace.characters import spread
 from diffuapriel.trace.player import read_source
 from diffuapriel.trace.trace import Trace
 
@@ -128,14 +129,15 @@ def snapshot(message: dict, element_id: str) -> str:
         tokens = "".join(_tokens(messages.last_ids(message), header["mask_id"], vocab))
         body = (
             f'<div style="opacity:.75;font-size:90%">{html.escape(title)}</div>'
-            f'<div style="white-space:pre-wrap;line-height:1.8">{tokens}</div>'
+            f'<div style="white-space:pre-wrap;line-height:1.8;unicode-bidi:plaintext">{tokens}</div>'
         )
     return f'<div id="{html.escape(element_id)}">{body}</div>'
 
 
-def _tokens(ids: Iterable[int], mask_id: int, vocab: dict[str, str]) -> Iterator[str]:
-    for id_ in ids:
-        if id_ == mask_id:
+def _tokens(ids: Sequence[int], mask_id: int, vocab: dict[str, str]) -> Iterator[str]:
+    texts = [None if id_ == mask_id else vocab.get(str(id_), f"⟨{id_}⟩") for id_ in ids]
+    for text, drawn in zip(texts, spread(texts)):
+        if text is None:
             yield '<span style="background:rgba(128,128,128,.3);border-radius:4px">&nbsp;&nbsp;&nbsp;&nbsp;</span> '
         else:
-            yield html.escape(vocab.get(str(id_), f"⟨{id_}⟩"))
+            yield html.escape(drawn)
