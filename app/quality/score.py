@@ -141,7 +141,7 @@ def figures(score: TextScore, asked: ScoreRequest, tokenizer: Tokenizer) -> str:
         f'<tr><th scope="row">{html.escape(name)}</th><td>{value}</td><td>{html.escape(note)}</td></tr>'
         for name, value, note in rows
     ]
-    verdict = "" if asked.level is None else judge(asked.tokens, tokenizer, asked.level).html
+    verdict = "" if asked.level is None else judge(asked.tokens, tokenizer, asked.level, [True] * count).html
     return render.table(texts.FIGURE_COLUMNS, body) + verdict
 
 

@@ -25,7 +25,7 @@ def as_message(error: BaseException) -> gr.Error:
 
     Files of this machine are named without their folders.
     """
-    text = str(error) if isinstance(error, Refused) else FOLDERS.sub("", str(error))
+    text = told(error)
     if isinstance(error, ValueError | TypeError | ImportError):
         return gr.Error(html.escape(text), title=texts.REFUSED, print_exception=False)
     if isinstance(error, MemoryError) or is_out_of_memory(error):
@@ -38,6 +38,18 @@ def as_message(error: BaseException) -> gr.Error:
         title=texts.FAULT,
         print_exception=False,
     )
+
+
+def told(error: BaseException) -> str:
+    """What the visitor reads of an error, in their language.
+
+    The package's own messages are English: a page in another language says what it has a translation for
+    (LIBRARY_ERRORS), and otherwise only that it is not possible.
+    """
+    if isinstance(error, Refused):
+        return str(error)
+    text = FOLDERS.sub("", str(error))
+    return text if texts.LANGUAGE == "en" else texts.LIBRARY_ERRORS.get(text, texts.NOT_POSSIBLE)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

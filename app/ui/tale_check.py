@@ -1,4 +1,6 @@
-"""The verdict under the canvas of a tales model: whether each story is grammatical and consistent, and where it breaks.
+"""The verdict under the canvas of a tales model: whether each story fits the grammar, agrees, and where it breaks.
+
+A story is judged only where the visitor's own words could be part of one: the verdict is on what the model wrote.
 
 While the canvas fills up, the verdict covers what has been revealed so far. This is the only HTML of the app that
 contains model text, so every piece of it is escaped here.
@@ -53,17 +55,23 @@ class Judgement:
     breaks: tuple[tuple[int, str], ...]
 
 
-def judge(ids: Sequence[int], tokenizer: Tokenizer, level: int) -> Judgement:
-    """The verdict on a canvas of the level's stories, finished or not."""
+def judge(ids: Sequence[int], tokenizer: Tokenizer, level: int, given: Sequence[bool] = ()) -> Judgement:
+    """The verdict on a canvas of the level's stories, finished or not.
+
+    `given`: per position, whether the visitor wrote it. A story that their words alone rule out is not judged.
+    """
     found = [s for s in split(ids, tokenizer.eos_id) if any(i != tokenizer.mask_id for i in s.ids)]
     if not found:
         return Judgement(f'<div class="da-verdicts">{texts.NO_STORY}</div>', ())
     finished = tokenizer.mask_id not in ids
     rows, breaks = [], []
     for number, story in enumerate(found[:MOST_STORIES], start=1):
+        if any(given) and not possible(story, given, tokenizer, level):
+            rows.append(f'<div class="da-story">{_name(number, found)}<span>{texts.NOT_JUDGED}</span></div>')
+            continue
         finding = examine(story, tokenizer, level, finished)
         cut = finished and not story.closed
-        rows.append(_row(finding, number if len(found) > 1 else None, cut))
+        rows.append(_row(finding, _name(number, found), cut))
         if finding.position is not None:
             breaks.append((finding.position, finding.message))
     return Judgement(f'<div class="da-verdicts">{"".join(rows)}</div>', tuple(breaks))
@@ -80,14 +88,26 @@ def split(ids: Sequence[int], eos_id: int) -> list[Story]:
     return found
 
 
+def possible(story: Story, given: Sequence[bool], tokenizer: Tokenizer, level: int) -> bool:
+    """Whether the syntax of the level has the visitor's words where they are; they may still contradict each other."""
+    kept = given[story.first : story.first + len(story.ids)]
+    theirs = tuple(i if keep else tokenizer.mask_id for i, keep in zip(story.ids, kept, strict=True))
+    if theirs == story.ids:
+        return examine(story, tokenizer, level, finished=True).grammatical
+    end = story.first + len(story.ids)
+    closed = story.closed and end < len(given) and given[end]
+    return examine(Story(story.first, theirs, closed), tokenizer, level, finished=False).grammatical
+
+
 def examine(story: Story, tokenizer: Tokenizer, level: int, finished: bool) -> Finding:
     """The verdict on one story. `finished`: the canvas has no mask left, so a story without an end is cut off."""
     from diffuapriel.tales import language as tales
+    from diffuapriel.tales.grammar.parser import REASONS
 
     def broken(check: Any, so_far: bool, error: Any, text: str, first: int) -> Finding:
-        """`error` has a message and a position, an offset in `text`, which begins at token `first` of the canvas."""
+        """`error` is a Failure at an offset in `text`, which begins at token `first` of the canvas."""
         position = first + token_at(story.ids[first - story.first :], tokenizer, error.position)
-        about = (error.message, text, error.position, position)
+        about = (error.explain(texts.TALE_REASONS or REASONS), text, error.position, position)
         return Finding(check.grammatical, check.consistent, so_far, *about)
 
     if tokenizer.mask_id not in story.ids and (story.closed or finished):
@@ -95,7 +115,7 @@ def examine(story: Story, tokenizer: Tokenizer, level: int, finished: bool) -> F
         check = tales.check(text, level)
         if check.position is None:
             return Finding(True, True, False)
-        return broken(check, False, check, text, story.first)
+        return broken(check, False, check.failure, text, story.first)
     consistent = None
     for first, part in parts(story, tokenizer):
         check = _read(level, part)
@@ -142,8 +162,11 @@ def _read(level: int, part: Part) -> PartCheck:
     return _reader(level).read(part)
 
 
-def _row(finding: Finding, number: int | None, cut: bool) -> str:
-    name = f"<span>{texts.STORY.format(number=number)}</span>" if number else ""
+def _name(number: int, found: Sequence[Story]) -> str:
+    return f"<span>{texts.STORY.format(number=number)}</span>" if len(found) > 1 else ""
+
+
+def _row(finding: Finding, name: str, cut: bool) -> str:
     later = f" {texts.SO_FAR}" if finding.so_far else ""
     marks = [_mark(finding.grammatical, texts.GRAMMATICAL + later, texts.NOT_GRAMMATICAL)]
     if finding.grammatical and finding.consistent is not None:

@@ -14,6 +14,7 @@ from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import BLOCKWISE, MAX_STEPS, SamplerConfig
 from diffuapriel.tokenizer import Tokenizer
 
+ROOM = 32  # tokens after a text without a hole that is longer than its canvas
 MOST_WRITTEN = 2_000  # characters that one edit writes
 EDITS = ("mask", "pin", "unpin", "type", "choose")
 COMMANDS = (*EDITS, "undo", "swap", "pause", "go", "step")
@@ -28,7 +29,6 @@ class UnmaskRequest:
     length: int  # 0: as long as the text
     config: SamplerConfig
     tokenizer: Tokenizer
-    max_tokens: int
 
     @property
     def content(self) -> tuple[str, int, str]:
@@ -36,12 +36,8 @@ class UnmaskRequest:
         return self.text, self.length, self.tokenizer.name
 
     def canvas(self) -> Canvas:
-        """The canvas before any step. Raises ValueError where the text does not fit its length or the limit."""
-        canvas = Canvas.from_text(self.text, self.tokenizer, self.length or None)
-        if len(canvas) > self.max_tokens:
-            tokens, most = f"{len(canvas):,}", f"{self.max_tokens:,}"
-            raise Refused(texts.CANVAS_TOO_LONG.format(tokens=tokens, most=most))
-        return canvas
+        """The canvas before any step."""
+        return Canvas.from_text(self.text, self.tokenizer, self.length or None)
 
 
 def unmask_settings(models: Models, limits: Limits) -> Settings:
@@ -55,7 +51,10 @@ def unmask_settings(models: Models, limits: Limits) -> Settings:
 
 
 def read_request(models: Models, limits: Limits, *values: Any) -> UnmaskRequest:
-    """The checked values of `unmask_settings`. Raises Refused, which names the first invalid one."""
+    """The checked values of `unmask_settings`. Raises Refused, which names the first invalid one.
+
+    A length that the text does not fit grows, up to the limit; without a hole, the model gets some room after the text.
+    """
     asked = read(unmask_settings(models, limits), values)
     by_blocks = asked["strategy"] in BLOCKWISE
     config = SamplerConfig(
@@ -68,9 +67,26 @@ def read_request(models: Models, limits: Limits, *values: Any) -> UnmaskRequest:
         top_p=None if asked["top_p"] == 1.0 else asked["top_p"],
         seed=asked["seed"],
     )
-    model = asked["model"]
+    model, text, length = asked["model"], asked["text"], asked["length"]
     tokenizer = models.tokenizer(model)
-    return UnmaskRequest(asked["text"], model, asked["length"], config, tokenizer, limits.max_tokens)
+    needed, most = tokens_of(text, tokenizer, length), limits.max_tokens
+    if needed > most:
+        raise Refused(texts.CANVAS_TOO_LONG.format(tokens=needed, most=most))
+    if 0 < length < needed:
+        length = needed if "[MASK" in text else min(most, needed + ROOM)
+    return UnmaskRequest(text, model, length, config, tokenizer)
+
+
+def tokens_of(text: str, tokenizer: Tokenizer, length: int) -> int:
+    """The number of tokens that a text with holes takes. Raises Refused for a malformed hole or an empty canvas."""
+    if not text:
+        if not length:
+            raise Refused(texts.CANVAS_EMPTY)
+        return 0
+    try:
+        return len(Canvas.from_text(text, tokenizer))
+    except ValueError as error:
+        raise Refused(texts.BAD_HOLE) from error
 
 
 @dataclass(frozen=True)

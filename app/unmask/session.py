@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
+from app.server.guard import told
 from app.server.limits import Limits, Refused
 from app.server.models import ModelEntry, Models
 from app.strings.language import texts
@@ -162,7 +163,7 @@ class UnmaskSession:
                 if frame is not None and feed is not None and feed.run == self.name:
                     feed.take(frame)
             except ValueError as error:
-                problem = str(error)
+                problem = told(error)
         if feed is None or feed.run != self.name:
             feed = self.feed()
         return feed, problem
@@ -241,7 +242,8 @@ class UnmaskSession:
         feed.extra["total"] = run.planned_steps
         if self.model is None or self.model.tales_level is None:
             return ""
-        judgement = judge(run.state.ids[0].tolist(), self.tokenizer, self.model.tales_level)
+        ids, fixed = run.state.ids[0].tolist(), run.state.fixed[0].tolist()
+        judgement = judge(ids, self.tokenizer, self.model.tales_level, fixed)
         feed.extra["remarks"] = {"step": len(run), "at": {str(p): why for p, why in judgement.breaks}}
         return judgement.html
 

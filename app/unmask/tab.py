@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from app.server.guard import guarded, guarded_stream
+from app.server.guard import guarded, guarded_stream, told
 from app.server.limits import Limits
 from app.server.models import Models
 from app.server.stops import Stops
@@ -134,7 +134,7 @@ class UnmaskTab:
             [text.change, length.change, model.change],
             guarded(self.compose),
             [session, *inputs],
-            [canvas, status, session],
+            [canvas, status, length, session],
             trigger_mode="always_last",
             **raw,
         )
@@ -177,7 +177,7 @@ class UnmaskTab:
         model = self.models.find(self.models.default)
         tokenizer = self.models.tokenizer(model)
         config = SamplerConfig(steps=STEPS, block_length=DEFAULT_BLOCK_LENGTH, top_p=TOP_P)
-        canvas = UnmaskRequest(text, model, length, config, tokenizer, self.limits.max_tokens).canvas()
+        canvas = UnmaskRequest(text, model, length, config, tokenizer).canvas()
         trace = SteeredGeneration(canvas, config, get_schedule("log-linear")).trace(
             tokenizer, model=model.label, architecture=model.architecture
         )
@@ -283,21 +283,23 @@ class UnmaskTab:
                 session.apply(session.opened(self._read(*values), command))
                 return *shown(session), *session.read_back(), session
         except ValueError as error:
-            return SKIP, render.note(str(error), bad=True), SKIP, SKIP, SKIP
+            return SKIP, render.note(told(error), bad=True), SKIP, SKIP, SKIP
 
-    def compose(self, session: UnmaskSession | None, *values: Any) -> tuple[Any, Any, UnmaskSession]:
-        """Show the canvas of the text that the visitor is writing, before anything runs."""
+    def compose(self, session: UnmaskSession | None, *values: Any) -> tuple[Any, Any, Any, UnmaskSession]:
+        """Show the canvas of the text that the visitor is writing, before anything runs, and its length if that grew."""
         session = session or self.new_session()
         try:
             with session.lock:
                 asked = self._read(*values)
                 if session.running or session.content == asked.content:
-                    return SKIP, SKIP, session
+                    return SKIP, SKIP, SKIP, session
                 session.compose(asked)
                 message, _ = shown(session)
-            return message, render.note(texts.READY), session
+            if asked.length == values[2]:
+                return message, render.note(texts.READY), SKIP, session
+            return message, render.note(texts.GROWN.format(length=asked.length)), asked.length, session
         except ValueError as error:
-            return SKIP, render.note(str(error), bad=True), session
+            return SKIP, render.note(told(error), bad=True), SKIP, session
 
     def open_trace(self, path: Any, session: UnmaskSession | None = None) -> tuple[str, str, str]:
         """Read a recorded run that was saved as JSON, and show it.

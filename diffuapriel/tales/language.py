@@ -14,7 +14,7 @@ over the whole story, and `check` distinguishes a syntax error from a broken agr
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from diffuapriel.tales.grammar import measures, parser
@@ -36,12 +36,14 @@ class Check:
         consistent: it is a story of the grammar: every later mention agrees with what came before.
         message: the error in plain words; empty for a story.
         position: character offset of the error; None for a story.
+        failure: the error in parts; None for a story.
     """
 
     grammatical: bool
     consistent: bool
     message: str
     position: int | None
+    failure: parser.Failure | None = field(default=None, compare=False, repr=False)
 
 
 @lru_cache(maxsize=None, typed=True)
@@ -78,8 +80,8 @@ def check(text: str, level: int) -> Check:
     """Whether a text is grammatical and consistent, and the first error."""
     walk = parser.read(grammar(level), text)
     if isinstance(walk, parser.Failure):
-        return Check(False, False, walk.message, walk.position)
+        return Check(False, False, walk.message, walk.position, walk)
     result = parser.follow(grammar(level), walk)
     if isinstance(result, parser.Failure):
-        return Check(True, False, result.message, result.position)
+        return Check(True, False, result.message, result.position, result)
     return Check(True, True, "", None)

@@ -44,7 +44,7 @@ def test_unmask_type_run_see_the_text_scrub_back_keep_and_open(visit, tmp_path):
     player = visit.locator("#unmask-player")
     expect(player.locator(".da-state")).to_contain_text(", 0 masks left")
     expect(visit.locator("#unmask-status")).to_contain_text("tokens/s")
-    expect(visit.locator("#unmask-status")).to_contain_text("Not grammatical")
+    expect(visit.locator("#unmask-status")).to_contain_text("Does not fit the story grammar")
     expect(player.locator(".da-token").first).to_have_text("R")
     expect(player.locator(".da-mask")).to_have_count(0)
 

@@ -69,7 +69,7 @@ def test_curves_arrive_point_by_point_stop_when_told_and_what_is_wrong_is_said(v
     expect(visit.locator("#surprisal-status")).to_contain_text("it may take 1 to 256")
     visit.locator("#surprisal-text textarea").fill("nuts & <img src=x onerror=alert(1)>")
     visit.locator("#surprisal-run").click()
-    expect(visit.locator("#surprisal-figures")).to_contain_text("Not grammatical")
+    expect(visit.locator("#surprisal-figures")).to_contain_text("Not judged")
     expect(visit.locator("#surprisal-player")).to_contain_text("<img")
     assert visit.locator("img[src=x]").count() == 0
     expect(visit.locator("#surprisal-run")).to_be_enabled()

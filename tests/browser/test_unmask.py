@@ -160,7 +160,7 @@ def test_pause_look_change_step_and_go_on(visit, heart):
     visit.locator("#unmask-run").click()
     heart.denoiser.permit(3)
     expect(state(visit)).to_have_text(f"step 3 of {LENGTH}, {LENGTH - 3} masks left")
-    expect(status(visit)).to_contain_text("Grammatical so far")
+    expect(status(visit)).to_contain_text("Fits the story grammar so far")
     expect(visit.locator(".da-live")).to_be_visible()
     expect(button(visit, "Resume")).to_be_hidden()
 

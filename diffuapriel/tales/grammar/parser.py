@@ -32,6 +32,25 @@ from diffuapriel.tales.grammar.grammar import (
 )
 
 MOST_EXPECTED = 5  # words named in a message
+REASONS = {  # why a text stops fitting; a page in another language has its own table
+    "ends": "the story breaks off{expected}",
+    "unfit": "'{got}' does not fit here{expected}",
+    "no_space": "before '{got}' no space is due",
+    "space": "before '{got}' a space is due",
+    "sum": "'{got}' does not add up: {a} and {b} is {due}",
+    "difference": "'{got}' does not add up: {a} take away {b} is {due}",
+    "used": "'{got}' was already used: another one is due",
+    "count": "'{got}' does not match '{a}': expected {either}",
+    "form": "'{got}' does not match {a}: expected '{due}'",
+    "before": "'{got}' is not what came before: expected '{due}'",
+    "pair": "'{got}' does not go with '{a}': expected {either}",
+    "unknown": "'{got}' was not introduced: expected {either}",
+    "expected": ": expected {words}",
+    "more": " or {n} more",
+    "or": " or ",
+    "end": "the end",
+}
+END_OF_STORY = "the end"  # among the words that were due
 
 
 @dataclass(frozen=True)
@@ -46,10 +65,35 @@ class WalkStep:
 
 @dataclass(frozen=True)
 class Failure:
-    """Where and why a text stops fitting."""
+    """Where and why a text stops fitting.
 
-    message: str
+    `reason` is a key of REASONS, `got` the word that does not fit, `due` those that would, and `causes` the earlier
+    words that say so.
+    """
+
+    reason: str
     position: int
+    got: str = ""
+    due: tuple[str, ...] = ()
+    causes: tuple[str, ...] = ()
+
+    @property
+    def message(self) -> str:
+        return self.explain(REASONS)
+
+    def explain(self, reasons: Mapping[str, str]) -> str:
+        """The reason in words; `reasons` has the keys of REASONS."""
+        due = [reasons["end"] if word == END_OF_STORY else word for word in self.due]
+        expected = ", ".join(map(repr, due[:MOST_EXPECTED]))
+        if len(due) > MOST_EXPECTED:
+            expected += reasons["more"].format(n=len(due) - MOST_EXPECTED)
+        values = {
+            "expected": reasons["expected"].format(words=expected) if due else "",
+            "either": reasons["or"].join(map(repr, due[:6])) + (" ..." if len(due) > 6 else ""),
+            "due": due[0] if due else "",
+            **dict(zip("ab", self.causes)),
+        }
+        return reasons[self.reason].format(got=self.got, **values)
 
 
 Arrival = tuple[int, int, int]  # (pieces read before, index of the node that was read, its option or -1)
@@ -122,19 +166,15 @@ class Chart:
                         furthest, due = i + n, set()
                     if i + n == furthest and n < len(form):
                         due.add(form[n].strip())
-        words = sorted(due) if self.opens or furthest else []  # a hole may be followed by anything
-        expected = ": expected " + ", ".join(map(repr, words[:MOST_EXPECTED])) if words else ""
-        if len(words) > MOST_EXPECTED:
-            expected += f" or {len(words) - MOST_EXPECTED} more"
+        words = tuple(sorted(due)) if self.opens or furthest else ()  # a hole may be followed by anything
         position = sum(map(len, self.pieces[:furthest]))
         if furthest == len(self.pieces):
-            return Failure(f"the story breaks off{expected}", position)
+            return Failure("ends", position, due=words)
         got = self.pieces[furthest]
         position += len(got) - len(got.lstrip())
         if got.strip() in words:
-            wrong = "no space" if got.startswith(" ") else "a space"
-            return Failure(f"before '{got.strip()}' {wrong} is due", position)
-        return Failure(f"'{got.strip() or got}' does not fit here{expected}", position)
+            return Failure("no_space" if got.startswith(" ") else "space", position, got.strip())
+        return Failure("unfit", position, got.strip() or got, words)
 
     def _read_on(self, i: int) -> None:
         """Enter every node that can be next after i pieces, and read on from each."""
@@ -177,7 +217,7 @@ class Chart:
 
     def _due(self, index: int) -> Sequence[tuple[str, ...]]:
         node = None if index == END else self.grammar.nodes[index]
-        return [("the end",)] if node is None else [] if isinstance(node, Branch) else spellings(node)
+        return [(END_OF_STORY,)] if node is None else [] if isinstance(node, Branch) else spellings(node)
 
     def _common(self, i: int, form: tuple[str, ...]) -> int:
         """The number of leading pieces of a spelling that are the pieces from i on."""
@@ -205,7 +245,7 @@ def follow(grammar: Grammar, walk: list[WalkStep]) -> float | Failure:
             values, surfaces = node.options(registers)
             if step.surface not in surfaces:
                 position = step.offset + (1 if step.surface.startswith(" ") else 0)
-                return Failure(_explain(grammar, node, step.surface.strip(), registers), position)
+                return _disagreement(grammar, node, step.surface.strip(), registers, position)
             total -= math.log(len(values))
             if node.bind is not None:
                 registers[node.bind] = values[surfaces.index(step.surface)]
@@ -219,29 +259,25 @@ def log_prob(grammar: Grammar, text: str) -> float:
     return -math.inf if isinstance(result, Failure) else result
 
 
-def _explain(grammar: Grammar, slot: Slot, got: str, registers: Registers) -> str:
-    """A sentence that says why this slot cannot be `got`."""
+def _disagreement(grammar: Grammar, slot: Slot, got: str, registers: Registers, position: int) -> Failure:
+    """Why this slot cannot be `got`."""
 
     def plain(register: int) -> str:
         return grammar.lexicon.kinds[grammar.kinds[register]].forms[""][registers[register]]
 
-    due = [surface.strip() for surface in slot.options(registers)[1]]
+    due = tuple(surface.strip() for surface in slot.options(registers)[1])
     source = slot.source
     if source.operation in "+-":
-        sign = "and" if source.operation == "+" else "take away"
-        return f"'{got}' does not add up: {plain(source.a)} {sign} {plain(source.b)} is {due[0]}"
+        reason = "sum" if source.operation == "+" else "difference"
+        return Failure(reason, position, got, due, (plain(source.a), plain(source.b)))
     if got in [plain(i) for i in source.excluded]:
-        return f"'{got}' was already used: another one is due"
+        return Failure("used", position, got)
     if slot.count is not None:
-        return f"'{got}' does not match '{plain(slot.count)}': expected {_either(due)}"
+        return Failure("count", position, got, due, (plain(slot.count),))
     if source.operation == "=" and slot.form:
-        return f"'{got}' does not match {plain(source.a)}: expected '{due[0]}'"
+        return Failure("form", position, got, due, (plain(source.a),))
     if len(due) == 1:
-        return f"'{got}' is not what came before: expected '{due[0]}'"
+        return Failure("before", position, got, due)
     if source.operation == "@":
-        return f"'{got}' does not go with '{plain(source.a)}': expected {_either(due)}"
-    return f"'{got}' was not introduced: expected {_either(due)}"
-
-
-def _either(words: list[str]) -> str:
-    return " or ".join(repr(word) for word in words[:6]) + (" ..." if len(words) > 6 else "")
+        return Failure("pair", position, got, due, (plain(source.a),))
+    return Failure("unknown", position, got, due)

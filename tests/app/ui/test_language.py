@@ -12,6 +12,7 @@ import pytest
 from app.arguments import read_options
 from app.strings import language
 from app.strings.language import texts
+from diffuapriel.tales.grammar.parser import REASONS
 from diffuapriel.trace.player import read_source
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -64,8 +65,9 @@ def test_every_text_is_translated_and_nothing_else(code):
 def test_a_translation_has_the_same_holes_and_parts(code):
     table = language.table(code)
     for name, text in language.ENGLISH.items():
-        if name != "PLAYER":
+        if text != {}:  # English is where the words are used
             assert holes(table[name]) == holes(text), name
+    assert holes(table["TALE_REASONS"]) == holes(REASONS)
 
 
 @pytest.mark.parametrize("code", TRANSLATIONS)

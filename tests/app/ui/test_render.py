@@ -56,7 +56,7 @@ def test_a_true_tale_is_grammatical_and_consistent():
 
     story = tales.generate(3, random.Random(1))
     page = judge([*TOKENIZER.encode(story), TOKENIZER.eos_id], TOKENIZER, 3).html
-    assert "✓ Grammatical" in page
+    assert "✓ Fits the story grammar" in page
     assert "✓ Consistent" in page
     assert "<mark" not in page
 
@@ -68,7 +68,7 @@ def test_a_broken_tale_shows_where():
 
     story = tales.generate(1, random.Random(0)) + " zebra"
     page = judge(TOKENIZER.encode(story), TOKENIZER, 1).html
-    assert "✗ Not grammatical" in page
+    assert "✗ Does not fit the story grammar" in page
     assert "▸" in page
     assert "zebra" in page
 

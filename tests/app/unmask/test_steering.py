@@ -107,11 +107,11 @@ def test_clearing_and_choosing_are_the_visitors_in_the_trace(tab, visitor, visit
     run(tab, visitor, visit)
     message, status, *_ = edit(tab, visitor, visit, "choose", first=7, last=7, id=BOX)
     assert message["frames"][-1]["edits"] == {"7": "choose"} and ids(visit)[7] == BOX
-    assert "Not grammatical" in status
+    assert "Does not fit the story grammar" in status
     assert message["remarks"]["at"].keys() == {"7"} and message["remarks"]["step"] == LENGTH + 1
     message, status, *_ = edit(tab, visitor, visit, "mask", first=7, last=9)
     assert message["frames"][-1]["remasked"] == [7, 8, 9] and "3 masks left" in status
-    assert "Grammatical so far" in status
+    assert "Fits the story grammar so far" in status
     run(tab, visitor, visit, event(visit, "go"))
     assert ids(visit) == IDS
     trace = Trace.from_json(visit.trace().to_json())
@@ -207,13 +207,28 @@ def test_text_over_tokens_of_a_run_stays_in_its_place_or_is_refused(tab, visitor
 
 
 def test_a_text_that_is_being_written_appears_on_the_canvas(tab, visit):
-    message, _, _ = tab.compose(visit, "Ruth had", *SETTINGS[1:])
+    message, *_ = tab.compose(visit, "Ruth had", *SETTINGS[1:])
     assert json.loads(message)["frames"][0]["ids"][:3] == IDS[:3]
     name = visit.name
     tab.compose(visit, "Ruth had", *SETTINGS[1:])
     assert visit.name == name, "the same text again changes nothing"
-    message, status, _ = tab.compose(visit, "[MASK:", *SETTINGS[1:])
-    assert not isinstance(message, str) and "no closing bracket" in status and visit.name == name
+    message, status, *_ = tab.compose(visit, "[MASK:", *SETTINGS[1:])
+    assert not isinstance(message, str) and "a hole is written" in status and visit.name == name
+
+
+@pytest.mark.parametrize(("text", "room"), [("nut " * 60, 32), ("nut " * 60 + "[MASK:5]", 0)])
+def test_the_length_grows_with_the_text_and_the_page_says_so(tab, visit, text, room):
+    needed = len(Canvas.from_text(text, TOKENIZER))
+    message, status, length, _ = tab.compose(visit, text, *SETTINGS[1:])
+    assert json.loads(message)["header"]["length"] == length == needed + room
+    assert f"the length is now {length} tokens" in status
+    again, *_ = tab.compose(visit, text, SETTINGS[1], length, *SETTINGS[3:])
+    assert not isinstance(again, str), "the slider follows, and nothing changes"
+
+
+def test_a_text_beyond_the_limit_is_refused_and_the_reason_stays(tab, visit):
+    message, status, *_ = tab.compose(visit, "nut " * 2000, *SETTINGS[1:])
+    assert not isinstance(message, str) and "it may take up to 1,024" in status
 
 
 def test_a_saved_trace_is_opened_and_gone_on_with(tab, visitor, visit, tmp_path):

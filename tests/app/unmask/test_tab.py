@@ -96,7 +96,7 @@ def test_length_pads_with_masks_to_the_whole_story(tab, visitor):
 
 def test_the_verdict_of_a_tales_model_says_where_it_breaks(tab, visitor):
     status = run(tab, visitor)[0][-2][1]
-    assert "Not grammatical" in status
+    assert "Does not fit the story grammar" in status
     assert "<mark" in status
 
 
@@ -157,9 +157,8 @@ def test_the_message_of_an_error_stays_on_the_page(tab, visitor):
         ({"text": 5}, "the text is 5"),
         ({"text": "a" * 20_001}, "has 20,001 characters"),
         ({"text": ""}, "the text is empty"),
-        ({"text": "[MASK:0]"}, "is not a hole"),
+        ({"text": "[MASK:0]"}, "a hole is written"),
         ({"text": "[MASK:5000]"}, "it may take up to 1,024"),
-        ({"text": "[MASK:80]", "length": 70}, "permitted: 1 to 70"),
         ({"model": "../secret"}, "model is '../secret'"),
         ({"model": "diffutran nano, random weights"}, "permitted: toy-diffuapriel"),
         ({"length": 2000}, "length is 2000"),
