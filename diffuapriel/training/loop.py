@@ -120,7 +120,7 @@ def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
             bar.set_postfix_str("compiling")
             shape = (micro_batch_size(config, processes), config.length)
             zeros = torch.zeros(shape, dtype=torch.int64, device=processes.device)
-            trial = partial(backward, model, zeros, config, generator, block_length=draw_block_length(config, 0))
+            trial = partial(step_at_every_block_length, model, zeros, config, generator)
             stack.enter_context(compiled_blocks(model, trial, processes.any_rank, bar.write))
         network = processes.wrap(model)  # to be called; shares the model's parameters
         optimizer = make_optimizer(
@@ -224,7 +224,6 @@ def backward(
     if block_length is None:
         t = stratified_t(rows, generator, ids.device)[van_der_corput_order(rows, ids.device)][own]
     else:
-        add = partial(add, block_length=block_length)
         blocks = ids.shape[1] // (block_length or ids.shape[1])
         t = stratified_blocks(rows, blocks, generator, ids.device)[own]
     noise = torch.rand(rows, ids.shape[1], generator=generator, device=ids.device)[own]
@@ -232,7 +231,7 @@ def backward(
     total = torch.zeros((), device=ids.device)
     for i, micro_batch in enumerate(micro_batches):
         with processes.gradient_sync(network, enabled=i == len(micro_batches) - 1):
-            total += add(*micro_batch)
+            total += add(*micro_batch, block_length=block_length)
     if isinstance(add, Recorded):
         processes.all_reduce_mean(add.gradients)
     return total
@@ -265,6 +264,12 @@ def add_gradient(
     share = result.loss * (len(ids) / config.global_batch_size)
     processes.backward(share * processes.world_size)  # gradients are averaged over ranks; we want the sum
     return share.detach()
+
+
+def step_at_every_block_length(model: nn.Module, ids: Tensor, config: TrainConfig, generator: torch.Generator) -> None:
+    """`backward` at each block length, or once for full sequences: compiles all that the run needs."""
+    for block_length in config.model_config.block_lengths or (None,):
+        backward(model, ids, config, generator, block_length=block_length)
 
 
 def draw_block_length(config: TrainConfig, step: int) -> int | None:

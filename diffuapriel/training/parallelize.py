@@ -58,22 +58,23 @@ def compiled_blocks(
 ) -> Iterator[None]:
     """Within the context the denoiser's blocks run compiled, if the compiler works on every rank.
 
-    `trial` runs the model once, forward and backward; if it fails, the run continues uncompiled and `say` gets the
-    reason.
+    `trial` runs the model, forward and backward, at every block length; if it fails, the run continues uncompiled and
+    `say` gets the reason. A Mamba block is compiled once per block length, an attention block once.
     """
-    reason = ""
-    try:
-        for block in model.blocks:
-            assert isinstance(block, Block)
-            block.compile(dynamic=False, options=OPTIONS)
-            block.forward_blocks = torch.compile(block.forward_blocks, dynamic=False, options={**OPTIONS})
-        trial()
-    except Exception as error:  # compilers fail in many ways, none of which should end a run
-        reason = (str(error) or repr(error)).splitlines()[0]
-        say(f"torch.compile failed, continuing without it: {reason}")
-    model.zero_grad()
-    if any_rank(bool(reason)):
-        with torch.compiler.set_stance("force_eager"):
+    reason, limit = "", torch._dynamo.config.recompile_limit + len(model.config.block_lengths)
+    with torch._dynamo.config.patch(recompile_limit=limit):  # what exceeds it would run uncompiled
+        try:
+            for block in model.blocks:
+                assert isinstance(block, Block)
+                block.compile(dynamic=False, options=OPTIONS)
+                block.forward_blocks = torch.compile(block.forward_blocks, dynamic=False, options={**OPTIONS})
+            trial()
+        except Exception as error:  # compilers fail in many ways, none of which should end a run
+            reason = (str(error) or repr(error)).splitlines()[0]
+            say(f"torch.compile failed, continuing without it: {reason}")
+        model.zero_grad()
+        if any_rank(bool(reason)):
+            with torch.compiler.set_stance("force_eager"):
+                yield
+        else:
             yield
-    else:
-        yield

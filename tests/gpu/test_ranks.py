@@ -40,13 +40,21 @@ def losses(folder: Path, *launcher: str, **options: str) -> torch.Tensor:
     return torch.tensor([record["loss"] for record in read_log(folder) if "loss" in record])
 
 
+def test_recorded_steps_of_blocks_train_to_the_losses_of_plain_ones(tmp_path: Path) -> None:
+    blocks = {"block-lengths": "1,4,16,0"}
+    plain, recorded = losses(tmp_path / "plain", **blocks), losses(tmp_path / "recorded", compile="", **blocks)
+    assert len(plain) == STEPS
+    torch.testing.assert_close(recorded, plain, rtol=2e-3, atol=2e-3)
+
+
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU; several ranks need two")
 @pytest.mark.parametrize(
     "how", [{"strategy": "ddp"}, {"strategy": "ddp", "compile": ""}, {"strategy": "fsdp"}], ids=str
 )
-def test_two_gpus_train_to_the_losses_of_one(tmp_path: Path, how: dict[str, str]) -> None:
+@pytest.mark.parametrize("blocks", [{}, {"block-lengths": "1,4,16,0"}], ids=["whole", "blocks"])
+def test_two_gpus_train_to_the_losses_of_one(tmp_path: Path, how: dict[str, str], blocks: dict[str, str]) -> None:
     pytest.importorskip("lightning_fabric")
     torchrun = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
-    alone, together = losses(tmp_path / "one"), losses(tmp_path / "two", *torchrun, **how)
+    alone, together = losses(tmp_path / "one", **blocks), losses(tmp_path / "two", *torchrun, **blocks, **how)
     assert len(alone) == STEPS
     torch.testing.assert_close(together, alone, rtol=2e-3, atol=2e-3)

@@ -20,7 +20,8 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return SimpleNamespace(name=name, wait_stream=lambda other: events.append(f"{name} waits for {other.name}"))
 
     @contextmanager
-    def capturing(graph: object, capture_error_mode: str):
+    def capturing(graph: object, pool: object, capture_error_mode: str):
+        assert pool is None
         events.append(f"capture, {capture_error_mode}")
         yield
 

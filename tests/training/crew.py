@@ -48,10 +48,11 @@ class Replayed(recording.Recorded):
 
     def __init__(self, add, model, config, processes) -> None:
         self.add, self.gradients = add, recording.flatten_gradients(model)
-        self.most = recording.max_masked(config, recording.micro_batch_size(config, processes))
+        self.config, self.rows = config, recording.micro_batch_size(config, processes)
 
-    def __call__(self, *part):
-        return self.add(*part, max_masked=self.most)
+    def __call__(self, *part, block_length=None):
+        most = recording.max_masked(self.config, self.rows, block_length)
+        return self.add(*part, max_masked=most, block_length=block_length)
 
 
 def start(options: str, ranks: int, replayed: bool) -> list[int]:

@@ -1,18 +1,26 @@
-"""How many positions a recorded update may mask. That it is the update itself, tests/gpu/test_recording.py holds."""
+"""How many positions a recorded step may mask, and what is recorded.
+
+That a recorded step is the step itself is shown here with a stand-in for the recorder, which runs the step again, and
+in tests/gpu/test_recording.py with CUDA graphs.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 import torch
 
-from diffuapriel.config import SCHEDULES
+from diffuapriel.config import ARCHITECTURES, SCHEDULES
+from diffuapriel.diffusion.blocks import mask_blocks, stratified_blocks
 from diffuapriel.diffusion.objective import corrupt, stratified_t, van_der_corput_order
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.training.config import TrainConfig
 from diffuapriel.training.cudagraph import can_record, flatten_gradients, max_masked, recorded_or_plain
 from diffuapriel.training.distributed import SingleProcess
+from diffuapriel.training.loop import draw_block_length
+from tests.gpu.recorded import BLOCK_LENGTHS, STEPS, config_of, train_steps
 
 
 @pytest.mark.parametrize("accumulation", [1, 3, 4])
@@ -39,6 +47,31 @@ def test_every_stretch_of_an_order_that_is_spread_covers_the_whole(n: int) -> No
             assert abs(part.double().mean().item() - (n - 1) / 2) <= n / len(part), (size, part)
 
 
+@pytest.mark.parametrize("accumulation", [1, 2, 8])
+@pytest.mark.parametrize("block_length", [1, 3, 4, 16, 48, 0])
+def test_no_part_of_blocks_masks_more_positions_than_there_is_room_for(block_length: int, accumulation: int) -> None:
+    rows, length = 32 // accumulation, 48
+    config = TrainConfig(length=length, batch_size=rows, gradient_accumulation_steps=accumulation, steps=1)
+    generator, blocks = torch.Generator().manual_seed(0), length // (block_length or length)
+    counts = []
+    for _ in range(200 // accumulation):
+        masked = mask_blocks(stratified_blocks(32, blocks, generator), torch.rand(32, length, generator=generator))
+        counts += [part.sum().item() for part in masked.split(rows)]
+    room = max_masked(config, rows, block_length)
+    assert max(counts) <= room <= rows * length
+    if accumulation == 1:  # the sum then varies within the strata only
+        assert room <= max(counts) + 2 * (block_length or length)
+
+
+@pytest.mark.parametrize("n", [1000, 32768])
+def test_rounding_of_a_stratum_s_end_has_room(n: int) -> None:
+    """Every u at the end of its stratum, as a float32 of a large step can be."""
+    for block_length in (1, 4, 64):
+        config = TrainConfig(length=block_length * 8, batch_size=n // 8, steps=1)
+        counts = mask_blocks((torch.arange(n) + 1).div(n).clamp_max(1 - 2**-24)[:, None], torch.rand(n, block_length))
+        assert counts.sum() <= max_masked(config, n // 8, block_length)
+
+
 class _OnCuda(SingleProcess):
     """One of `ranks` ranks, on paper."""
 
@@ -57,6 +90,29 @@ def test_what_is_recorded() -> None:
     assert not recorded(_OnCuda(2), gradient_accumulation_steps=3), "parts of eight rows and of four"
     assert not recorded(_OnCuda(), compile=False) and not recorded(_OnCuda(), document_boundaries=True)
     assert not recorded(SingleProcess(torch.device("cpu")))
+    assert recorded(_OnCuda(), length=64, block_lengths="1,4,0")
+
+
+def _run_again(step, device, pool=None):
+    """Stands in for `record`: three warm-ups, and a replay that runs the step and overwrites its result."""
+    for _ in range(3):
+        step()
+    result = step()
+    return lambda: result.copy_(step()), result
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_recorded_steps_of_every_block_length_are_the_eager_ones(
+    monkeypatch, architecture: str, accumulation: int
+) -> None:
+    monkeypatch.setattr("diffuapriel.training.cudagraph.record", _run_again)
+    config, device = config_of(architecture, accumulation=accumulation), torch.device("cpu")
+    assert {draw_block_length(config, step) for step in range(STEPS)} == set(BLOCK_LENGTHS)
+    losses, weights = train_steps(config, device, recorded=False)
+    recorded_losses, recorded_weights = train_steps(config, device, recorded=True)
+    assert losses == recorded_losses and all(map(math.isfinite, losses))
+    assert torch.equal(weights, recorded_weights)
 
 
 def test_gradients_in_one_tensor_are_the_parameters_own() -> None:

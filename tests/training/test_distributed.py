@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -61,6 +62,14 @@ def test_two_processes_train_to_the_losses_of_one(crew, options, alone, tmp_path
     agree(alone, config.folder)
     shards = list((Path(config.folder) / "state").glob("shard-*.safetensors"))
     assert len(shards) == 2, "each rank writes its part"
+
+
+def test_two_processes_train_a_model_of_blocks_to_the_losses_of_one(crew, options, tiny_model, tmp_path):
+    model = dataclasses.replace(tiny_model("diffuapriel-h"), block_lengths=(1, 4, 0), time_conditioning=False)
+    runs = [options("diffuapriel-h", model=model, folder=str(tmp_path / name)) for name in ("one", "two")]
+    train(runs[0], progress=False)
+    crew.run(runs[1], ranks=2, replayed=True)
+    agree(runs[0].folder, runs[1].folder)
 
 
 def test_a_run_goes_on_with_other_numbers_of_ranks_and_strategies(crew, options, alone, tmp_path):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+from functools import partial
+
 import pytest
 import torch
 
 from diffuapriel.config import ARCHITECTURES
 from diffuapriel.model.denoiser import Denoiser
-from diffuapriel.training.loop import backward
+from diffuapriel.training.loop import backward, step_at_every_block_length
 from diffuapriel.training.parallelize import checkpoint_blocks, compiled_blocks
 
 
@@ -51,6 +54,36 @@ def test_blocks_of_a_kind_are_compiled_once_and_whole_checkpointed_or_not(monkey
         counters = torch._dynamo.utils.counters
         assert counters["frames"]["ok"] == counters["stats"]["unique_graphs"] == 1
         assert not counters["graph_break"]
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_mamba_block_is_compiled_once_per_block_length_and_an_attention_block_once(
+    monkeypatch, tiny_model, options, architecture, checkpointed
+):
+    """Whole, without a graph break, and never again at a later step."""
+    compiled = []
+
+    def count(graph, inputs):
+        compiled.append(graph)
+        return graph.forward
+
+    compile = torch.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **how: None)
+    monkeypatch.setattr(torch, "compile", lambda f, **_: compile(f, dynamic=False, fullgraph=True, backend=count))
+    torch._dynamo.reset()
+    lengths = (1, 2, 3, 4, 6, 8, 12)  # for the hybrid more graphs than the compiler keeps by default
+    shape = dataclasses.replace(tiny_model(architecture), depth=3, block_lengths=lengths, time_conditioning=False)
+    model, config = Denoiser(shape), options(architecture, model=shape)
+    if checkpointed:
+        checkpoint_blocks(model)
+    ids = torch.randint(4000, (4, 24), generator=torch.Generator().manual_seed(1))
+    trial = partial(step_at_every_block_length, model, ids, config, torch.Generator().manual_seed(2))
+    with compiled_blocks(model, trial, lambda mine: mine, pytest.fail):
+        kinds = set(shape.layer_kinds)
+        assert len(compiled) == len(lengths) * ("mamba" in kinds) + ("attention" in kinds)
+        trial()
+        assert len(compiled) == len(lengths) * ("mamba" in kinds) + ("attention" in kinds)
 
 
 def test_where_another_rank_s_compiler_fails_all_go_on_without(tiny_model):
