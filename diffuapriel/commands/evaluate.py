@@ -8,7 +8,8 @@ of the samples falls if a model repeats itself.
 
 A corpus is tales, stdlib (the Python standard library of this machine), a text, JSON-lines or Parquet file, a folder
 of them, or hf:owner/name. If it is a list of documents, `xz -9` compresses the same validation text as a baseline in
-bits per byte. Of a mix (mix:FILE) every part is scored, too, on its own validation split.
+bits per byte, alone and after the training text. Of a mix (mix:FILE) every part is scored, too, on its own validation
+split.
 
 For a corpus other than tales, samples are measured beside validation text of the same length: how varied they are
 (distinct n-grams, entropy), how soon they repeat 8 words in a row, and how many words in a row they copy from the
@@ -152,10 +153,11 @@ def run(args: argparse.Namespace) -> int:
     tables = "\n\n".join(each.table() for each in likelihoods)
     print(f"{checkpoint_name(args.checkpoint)} on {spec}, validation split\n{corpus.description}\n\n{tables}")
     if xz:
-        bits, size = xz["bits_per_byte"], xz["text_bytes"]
-        print(f"xz -9        {bits:.4f} bits/byte over {size:,} bytes: the model is {xz['model']}")
+        alone, after, size = xz["bits_per_byte"], xz["after_training_text"], xz["text_bytes"]
+        print(f"xz -9        {alone:.4f} bits/byte over {size:,} bytes: the model is {xz['model']}")
+        print(f"  trained    {after:.4f} bits/byte after the training text")
     if parts:
-        compared = (f"  xz -9 {found['bits_per_byte']:.4f}" if found else "" for found in part_xz.values())
+        compared = (f"  xz -9 {found['after_training_text']:.4f}" if found else "" for found in part_xz.values())
         print("\n" + "\n".join(map("".join, zip(parts_table(parts).splitlines(), compared))))
     if samples:
         print(f"\n{samples.table()}")

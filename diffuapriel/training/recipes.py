@@ -184,7 +184,7 @@ RECIPES = {
         options={"preset": "small", "tokens": 10_000 * 128 * 256, **STORIES},
         level=None,
         limits=STORY_LIMITS,
-        learning_rates={"diffuapriel": 2e-3, "diffuapriel-h": 2e-3, "diffutran": 5e-4},
+        learning_rates={"diffutran": 1e-3},
     ),
     "dclm-240m": _dclm("240m", 240e6, batch_size=64),
     "dclm-0.5b": _dclm("0.5b", 0.5e9, batch_size=32),

@@ -1,4 +1,4 @@
-"""xz's bits per byte are those of the command, over the held-out text alone."""
+"""xz's bits per byte are those of the command, over the validation text alone and after the training text."""
 
 from __future__ import annotations
 
@@ -26,7 +26,17 @@ def test_the_held_out_documents_are_compressed_as_one_stream():
     documents = ["To be or not to be. " * 40, "Größe zählt. " * 30]
     data = "".join(documents).encode()
     found = xz_bits_per_byte(corpus_of(*documents))
-    assert found == XzEstimate(8 * len(lzma.compress(data, preset=9)) / len(data), len(data))
+    assert found is not None and found.text_bytes == len(data)
+    assert found.bits_per_byte == 8 * len(lzma.compress(data, preset=9)) / len(data)
+
+
+def test_after_the_training_text_it_costs_what_it_adds_to_the_compressed_size():
+    known = " ".join(random.Random(1).choice(("red", "blue", "green", "grey")) for _ in range(2000))
+    corpus = DocumentCorpus("test", TOKENIZER, train=[known], validation=[known[500:3000]])
+    found, train, text = xz_bits_per_byte(corpus), known.encode(), known[500:3000].encode()
+    added = len(lzma.compress(train + text, preset=9)) - len(lzma.compress(train, preset=9))
+    assert found is not None and found.after_training_text == 8 * added / len(text)
+    assert found.after_training_text < 0.2 * found.bits_per_byte, "a copy of what was read costs little"
 
 
 @pytest.mark.skipif(shutil.which("xz") is None, reason="xz is not installed (apt install xz-utils)")
@@ -40,7 +50,7 @@ def test_it_is_what_the_command_makes_of_it():
 def test_at_most_so_many_bytes_are_read():
     found = xz_bits_per_byte(corpus_of("a" * 70, "b" * 70), most=100)
     whole = lzma.compress(b"a" * 70 + b"b" * 30, preset=9)
-    assert found == XzEstimate(8 * len(whole) / 100, 100)
+    assert found is not None and (found.bits_per_byte, found.text_bytes) == (8 * len(whole) / 100, 100)
 
 
 def test_a_token_cache_has_the_text_of_its_documents(tmp_path):
@@ -55,7 +65,8 @@ def test_a_corpus_without_documents_has_none():
 
 
 def test_the_verdict_respects_the_interval():
-    xz = XzEstimate(1.5, 1000)
+    xz = XzEstimate(1.6, 1.5, 1000)
+    assert xz.verdict((1.3, 1.4)) == XzEstimate(1.5, 1.6, 1000).verdict((1.3, 1.4)), "xz at its best"
     assert xz.verdict((1.3, 1.4)) == "below xz"
     assert xz.verdict((1.4, 1.6)) == "level with xz"
     assert xz.verdict((1.6, 1.7)) == "above xz"
