@@ -21,7 +21,7 @@ from diffuapriel.options import Option, options_of
 AUTH_VARIABLE = "DIFFUAPRIEL_AUTH"
 HERE = "127.0.0.1"
 PORT = Option("--port", int, None, least=1, most=65_535, optional=True)
-FLAGS = {"max_tokens": "--max-tokens", "max_steps": "--max-steps", "max_waiting": "--queue"}
+FLAGS = {"max_tokens": "--max-tokens", "max_steps": "--max-steps", "max_waiting": "--queue", "batch": "--batch"}
 LIMITS = [replace(options_of(Limits)[name], name=flag) for name, flag in FLAGS.items()]
 
 

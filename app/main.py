@@ -85,7 +85,7 @@ def build(models: Models, limits: Limits | None = None) -> Page:
                 quality.build(html_component_arguments(words=texts.PLAYER))
     page.on_leave = leave
     page.queue(api_open=False)
-    page._queue = VisitorQueue(page, limits.max_waiting, on_unheard=stop)
+    page._queue = VisitorQueue(page, limits.max_waiting, stop, unmask.room.seconds_left)
     return page
 
 

@@ -36,6 +36,7 @@ class Limits:
     max_waiting: int = option(
         64, least=1, most=1000, help="most visitors in the queue; later ones are turned away at once"
     )
+    batch: int = option(16, least=1, most=24, help="runs of the Unmask page that share a pass of the model")
     max_characters: int = 20_000  # in a text with holes
     max_repeats: int = 8  # timed runs per race
     max_sweep_length: int = 65_536

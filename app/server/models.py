@@ -1,23 +1,27 @@
 """The models that the app offers: checkpoints and untrained presets, loaded on first use.
 
-One model runs at a time on this machine: two runs would slow each other down, and a timed race needs all cores.
-`Models.turn()` is that one turn; Gradio's queue precedes it and shows visitors their place.
+One model runs at a time on this machine: two passes would slow each other down, and a timed race needs all cores.
+`Models.turn()` is that one turn, given in the order in which it was asked for. A race takes it for its whole length,
+the runs of the Unmask page for one pass at a time (app/server/room.py).
 """
 
 from __future__ import annotations
 
 import itertools
-import threading
+import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from app.server.limits import Refused, Setting, choice
+from app.server.turn import Turn
 from app.strings.language import texts
 from diffuapriel.config import ARCHITECTURES, PRESETS, preset
+from diffuapriel.sampling.shared import Stopped
 from diffuapriel.tokenizer import Tokenizer, get_tokenizer
 
 if TYPE_CHECKING:
@@ -58,7 +62,7 @@ class Models:
 
         self.device = device
         self._loaded: OrderedDict[str, Entry] = OrderedDict()
-        self._turn = threading.Lock()
+        self._turn = Turn()
         self._entries: dict[str, ModelEntry] = {}
         self._folders: dict[str, Path] = {}  # of the checkpoints, by label
         sizes = {}
@@ -149,17 +153,21 @@ class Models:
     @property
     def busy(self) -> bool:
         """Whether a model is running now."""
-        return self._turn.locked()
+        return self._turn.taken
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
-        """The exclusive use of the machine: hold it to load or run a model."""
-        if not self._turn.acquire(timeout=TURN_SECONDS):
-            raise Refused(texts.BUSY.format(seconds=TURN_SECONDS))
+    def turn(self, stopped: Event | None = None) -> Iterator[None]:
+        """The exclusive use of the machine: hold it to load or run a model.
+
+        Raises Refused where it is not free for two minutes. With `stopped` it waits for as long as it takes, and
+        raises Stopped once that is set.
+        """
+        if not self._turn.take(math.inf if stopped else TURN_SECONDS, stopped):
+            raise Stopped if stopped else Refused(texts.BUSY.format(seconds=TURN_SECONDS))
         try:
             yield
         finally:
-            self._turn.release()
+            self._turn.give_back()
 
 
 def numbered(name: str) -> Iterator[str]:

@@ -1,20 +1,24 @@
 """Gradio's queue, made fair between visitors: nobody can fill it for all, and no event can end it.
 
-Model runs wait in one group. A session has one run waiting beside the one in progress; an address and a login have a
-few (gateway/rates.py); the bound of the whole queue counts model runs only. Events whose answer nobody has listened to
-for a minute are dropped, also while they run.
+Model runs wait in two groups: those of the Unmask page, of which several share a model (room.py), and all others, one
+at a time. Whoever waits is told for how many seconds, and Stop takes a run out. A session has one run waiting beside
+the one in progress; an address and a login have a few (gateway/rates.py); the bound of the whole queue counts model
+runs only. Events whose answer nobody has listened to for a minute are dropped, also while they run.
 """
 
 from __future__ import annotations
 
+import heapq
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from fastapi import HTTPException
-from gradio.queueing import Event, Queue
+from gradio.queueing import Event, EventQueue, Queue
+from gradio.server_messages import EstimationMessage
 from gradio.utils import LRUCache
 
 from app.strings.language import texts
@@ -27,6 +31,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("diffuapriel.app")
 
 MODEL = "model"  # the group of events that run a model, one at a time
+ROOM = "room"  # those that share one
+STOPPED = "stopped"  # those whose visitor pressed Stop while they waited: they end at once
+OF_MODELS = (MODEL, ROOM)
 CONCURRENCY = 8  # of each other event, e.g. opening a trace
 MOST_OTHERS = 200  # events waiting that run no model
 MOST_OTHERS_OF_SESSION = 16
@@ -45,7 +52,14 @@ class Messages(LRUCache[str, Any]):
 class VisitorQueue(Queue):
     """`listeners` and `heard` are the gateway's: who listens for a session's events, and when somebody last did."""
 
-    def __init__(self, blocks: Blocks, max_waiting: int, on_unheard: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        blocks: Blocks,
+        max_waiting: int,
+        on_unheard: Callable[[str], None],
+        seconds_left: Callable[[], list[float]] = list,
+    ) -> None:
+        """seconds_left: of the runs in progress in the room, as far as they can be told."""
         super().__init__(
             live_updates=True,
             concurrency_count=blocks.max_threads,
@@ -55,7 +69,8 @@ class VisitorQueue(Queue):
             default_concurrency_limit=CONCURRENCY,
         )
         self.pending_messages_per_session = Messages(self.pending_messages_per_session.max_size)
-        self.max_waiting, self.on_unheard = max_waiting, on_unheard
+        self.max_waiting, self.on_unheard, self.seconds_left = max_waiting, on_unheard, seconds_left
+        self.event_queue_per_concurrency_id[STOPPED] = EventQueue(STOPPED, None)
         self.listeners: Counter[str] = Counter()
         self.heard: dict[str, float] = {}
         self.closed = False
@@ -69,17 +84,17 @@ class VisitorQueue(Queue):
         if fn is None or body.session_hash == "":
             raise HTTPException(404, "no such event")
         callers: list[Caller] = request.scope.get(CALLERS, [])
-        if fn.concurrency_id == MODEL:
+        if fn.concurrency_id in OF_MODELS:
             self._check_model_event(body.session_hash, callers)
         else:
-            others = [e for e in self.waiting() if e.concurrency_id != MODEL]
+            others = [e for e in self.waiting() if e.concurrency_id not in OF_MODELS]
             of_session = sum(e.session_hash == body.session_hash for e in others)
             if len(others) >= MOST_OTHERS or of_session >= MOST_OTHERS_OF_SESSION:
                 raise HTTPException(503, texts.QUEUE_FULL)
         return await super().push(body, request, username)
 
     def _check_model_event(self, session: str | None, callers: list[Caller]) -> None:
-        waiting = [e for e in self.waiting() if e.concurrency_id == MODEL]
+        waiting = [e for e in self.waiting() if e.concurrency_id in OF_MODELS]
         if len(waiting) >= self.max_waiting:
             raise HTTPException(503, texts.QUEUE_FULL)
         if any(e.session_hash == session for e in waiting):
@@ -92,6 +107,44 @@ class VisitorQueue(Queue):
     def waiting(self) -> list[Event]:
         """All events that wait, of every group."""
         return [event for group in self.event_queue_per_concurrency_id.values() for event in group.queue]
+
+    async def end_waiting(self, session: str | None) -> None:
+        """Let the run that a session has waiting begin at once; its flag is set, so that it ends without a step."""
+        async with self.delete_lock:
+            groups = self.event_queue_per_concurrency_id
+            for event in self.waiting():
+                if event.session_hash == session and event.concurrency_id in OF_MODELS:
+                    groups[event.concurrency_id].queue.remove(event)
+                    event.concurrency_id = STOPPED
+                    groups[STOPPED].queue.append(event)
+
+    # -- for how long --
+
+    def broadcast_estimations(self, concurrency_id: str, after: int | None = None) -> None:
+        """Tell everybody who waits their place and the seconds until their turn. (Gradio tells those until the end.)"""
+        group = self.event_queue_per_concurrency_id[concurrency_id]
+        for rank, (event, seconds) in enumerate(zip(list(group.queue), self.waits(group))):
+            if after is None or rank >= after:
+                self.send_message(event, EstimationMessage(rank=rank, rank_eta=seconds, queue_size=len(group.queue)))
+
+    def waits(self, group: EventQueue) -> list[float | None]:
+        """The seconds until each event of a group begins, from steps and runs measured so far; None where unknown."""
+        now, ends = time.time(), sorted(self.seconds_left()) if group.concurrency_id == ROOM else []
+        longest = max(ends, default=math.inf)
+        running = [(fn, start) for fn, starts in group.start_times_per_fn.items() for start in starts]
+        ends += [max(0.0, start + self._typical(fn, longest) - now) for fn, start in running[len(ends) :]]
+        ends += [0.0] * ((group.concurrency_limit or len(ends) + 1) - len(ends))
+        heapq.heapify(ends)
+        found: list[float | None] = []
+        for event in group.queue:
+            soon = heapq.heappop(ends)
+            found.append(soon if math.isfinite(soon) else None)
+            heapq.heappush(ends, soon + self._typical(event.fn, longest))
+        return found
+
+    def _typical(self, fn: Any, unknown: float) -> float:
+        """Mean seconds of a handler's runs; `unknown` before the first one has ended."""
+        return self.process_time_per_fn[fn].avg_time if fn in self.process_time_per_fn else unknown
 
     # -- the loop must not end --
 

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
+from gradio.context import Context
 
+from app.server.queue import MODEL
 from app.server.stops import Stops
 
 SKIP = gr.skip()  # leaves a component as it is
@@ -26,6 +28,8 @@ def wire_run(
     status: Any,
     name: str | None,
     also: Sequence[Any] = (),
+    group: str = MODEL,
+    at_once: int = 1,
 ) -> list[Any]:
     """Wire a Run and a Stop button: Run arms the flag and queues the handler, Stop sets the flag.
 
@@ -33,17 +37,20 @@ def wire_run(
     run in progress then ends at once. Returns the runs as events, for what follows them.
 
     The buttons are reset after the run, also after an error. Values reach the handler as the page sent them
-    (`preprocess=False`), since it checks them itself. All handlers that run a model share one place in the queue,
-    whichever tab they belong to.
+    (`preprocess=False`), since it checks them itself. Handlers of one `group` share a queue, from which `at_once` of
+    them run; Stop takes a run out of it.
     """
+
+    page: Any = Context.root_block  # its queue is made last
 
     def press_run(request: gr.Request) -> tuple[Any, Any]:
         stops.stop(request.session_hash)
         stops.arm(request.session_hash)
         return gr.update(interactive=False), gr.update(interactive=True)
 
-    def press_stop(request: gr.Request) -> Any:
+    async def press_stop(request: gr.Request) -> Any:
         stops.stop(request.session_hash)
+        await page._queue.end_waiting(request.session_hash)
         return gr.update(interactive=False)
 
     def reset(request: gr.Request) -> tuple[Any, Any]:
@@ -64,8 +71,8 @@ def wire_run(
             inputs,
             outputs,
             preprocess=False,
-            concurrency_id="model",
-            concurrency_limit=1,
+            concurrency_id=group,
+            concurrency_limit=at_once,
             trigger_mode="multiple",
             show_progress="full",
             show_progress_on=[status],

@@ -36,7 +36,7 @@ COLORS = {  # of Gradio's theme: light, dark
 
 def head() -> str:
     """What the page adds to Gradio's head: app/ui/turn.js with its texts."""
-    words = json.dumps({"place": texts.QUEUE_PLACE, "language": texts.LANGUAGE})
+    words = json.dumps({"place": texts.QUEUE_PLACE, "soon": texts.QUEUE_SECONDS, "language": texts.LANGUAGE})
     words = words.replace("<", "\\u003c")  # so that no text ends the script early
     return f"<script>{TURN.read_text(encoding='utf-8').replace('WORDS', words, 1)}</script>"
 

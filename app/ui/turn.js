@@ -1,24 +1,29 @@
-// Says a visitor's place in the queue, in words, wherever the page is scrolled to, and to a screen reader.
+// Says a visitor's place in the queue and the seconds until their turn, in words, wherever the page is scrolled to, and
+// to a screen reader.
 // It also says which language the page is in: a screen reader reads it out in that one.
-// Gradio writes "queue: 4/30 | 2.9s" into the status line of the run that waits; this reads it there.
+// Gradio writes "queue: 4/30 | 2.9/31.0s" into the status line of the run that waits, the seconds so far and those of
+// the turn; this reads it there.
 {
-  const { place: sentence, language } = WORDS;
+  const { place: sentence, soon, language } = WORDS;
   const line = document.createElement("div");
   line.id = "da-turn";
   line.setAttribute("role", "status");
 
   const waiting = () => {
     for (const text of document.querySelectorAll(".da-status .progress-text")) {
-      const found = /queue: (\d+)\/(\d+)/.exec(text.textContent);
-      if (found) return { place: found[1], size: found[2] };
+      const found = /queue: (\d+)\/(\d+)(?:.*?([\d.]+)\/([\d.]+)s)?/s.exec(text.textContent);
+      if (!found) continue;
+      const left = Math.max(0, Number(found[4]) - Number(found[3])) || 0;
+      return { place: found[1], size: found[2], seconds: found[4] && 5 * Math.ceil((left + 0.1) / 5) };
     }
     return null;
   };
 
   const say = () => {
     const place = waiting();
-    const words = place ? sentence.replace(/\{(\w+)\}/g, (_, name) => place[name]) : "";
-    if (line.textContent !== words) line.textContent = words; // a screen reader hears it once
+    const whole = place?.seconds ? `${sentence} ${soon}` : sentence;
+    const words = place ? whole.replace(/\{(\w+)\}/g, (_, name) => place[name]) : "";
+    if (line.textContent !== words) line.textContent = words; // a screen reader hears a change once
   };
 
   const begin = () => {

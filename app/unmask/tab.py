@@ -3,15 +3,17 @@
 The text box and the canvas are two ways to write one thing: what is typed above appears on the canvas, and what is
 changed on the canvas is read back into the text box.
 
-A run is a generator. It takes the machine's one turn and sends the player at most twenty messages per second while
-the sampler runs on. Between two steps it applies the visitor's edits. It gives the turn back however it ends: the
-text is complete, the visitor pauses, or closes the page (Gradio then closes the generator). Steps that the screen
+A run is a generator. It has a seat in the room, where the runs of all visitors share the model's passes, and sends the
+player at most twenty messages per second while the sampler runs on. Between two steps it applies the visitor's edits.
+It leaves the seat however it ends: the text is complete, the visitor pauses, or closes the page (Gradio then closes the
+generator). Steps that the screen
 skips are still in the trace.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,8 @@ import gradio as gr
 from app.server.guard import guarded, guarded_stream, told
 from app.server.limits import Limits
 from app.server.models import Models
+from app.server.queue import MODEL, ROOM
+from app.server.room import Room
 from app.server.stops import Stops
 from app.strings.language import texts
 from app.ui import render
@@ -31,6 +35,7 @@ from app.unmask.request import Command, UnmaskRequest, read_command, read_reques
 from app.unmask.session import OPENING, UnmaskSession
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.sampling.config import DEFAULT_BLOCK_LENGTH, SamplerConfig
+from diffuapriel.sampling.shared import Stopped
 from diffuapriel.trace.messages import Feed, compact, to_text
 from diffuapriel.trace.steering import SteeredGeneration
 
@@ -52,6 +57,7 @@ class UnmaskTab:
         self.models, self.limits = models, limits
         self.settings = unmask_settings(models, limits)
         self.stops = Stops()
+        self.room = Room(models, limits.batch)
 
     def new_session(self) -> UnmaskSession:
         """An empty session, also for a caller of the API, who has none."""
@@ -110,6 +116,8 @@ class UnmaskTab:
             status=status,
             name="unmask",
             also=[asked],
+            group=MODEL if self.limits.batch == 1 else ROOM,
+            at_once=self.limits.batch,
         )
         self._wire_edits(session, inputs, canvas, status, saved)
         wire_link("unmask", self.settings, inputs, status)
@@ -224,8 +232,7 @@ class UnmaskTab:
         try:
             with self.stops.running(request.session_hash) as stopped:
                 yield SKIP, render.note(texts.WAITING), "", HIDDEN, HIDDEN
-                with self.models.turn():
-                    trace, message, verdict = yield from self._play(session, asked, command, stopped)
+                trace, message, verdict = yield from self._play(session, asked, command, stopped)
         finally:
             session.running = False
         shown = (message, outcome(trace) + verdict, trace.text)
@@ -240,25 +247,27 @@ class UnmaskTab:
         with session.lock:
             session.begin(asked, command)
             assert session.model is not None, "a canvas has a model"
-        denoiser = self.models.load(session.model).denoiser
         feed: Feed | None = None
         steps_left = 1 if command and command.do == "step" else -1
-        while True:
-            with session.lock:
-                feed, problem = session.apply_waiting(feed)
-                run = session.current
-                if run.done or stopped.is_set() or not steps_left:
-                    session.running = False  # edits apply at once from here on
+        with self.room.seat(session.model, stopped) as seat:
+            while True:
+                with session.lock:
+                    feed, problem = session.apply_waiting(feed)
+                    run = session.current
+                    if run.done or stopped.is_set() or not steps_left:
+                        session.running = False  # edits apply at once from here on
+                        verdict = session.annotate(feed)
+                        return session.trace(), to_text(feed.finish(done=run.done)), verdict
+                if problem:
+                    yield SKIP, render.note(problem, bad=True), SKIP, SKIP, SKIP
+                if feed.due:
                     verdict = session.annotate(feed)
-                    return session.trace(), to_text(feed.finish(done=run.done)), verdict
-            if problem:
-                yield SKIP, render.note(problem, bad=True), SKIP, SKIP, SKIP
-            if feed.due:
-                verdict = session.annotate(feed)
-                yield to_text(feed.send()), render.note(texts.RUNNING) + verdict, SKIP, SKIP, SKIP
-                feed.extra.pop("other", None)  # once is enough
-            feed.take(run.advance(denoiser))
-            steps_left -= 1
+                    yield to_text(feed.send()), render.note(texts.RUNNING) + verdict, SKIP, SKIP, SKIP
+                    feed.extra.pop("other", None)  # once is enough
+                seat.steps_left = run.planned_steps - len(run)
+                with suppress(Stopped):
+                    feed.take(run.advance(seat))
+                    steps_left -= 1
 
     def ask(self, event: gr.EventData, session: UnmaskSession | None) -> UnmaskSession:
         """The visitor asks for steps of the model, from the step on their screen."""
@@ -286,7 +295,7 @@ class UnmaskTab:
             return SKIP, render.note(told(error), bad=True), SKIP, SKIP, SKIP
 
     def compose(self, session: UnmaskSession | None, *values: Any) -> tuple[Any, Any, Any, UnmaskSession]:
-        """Show the canvas of the text that the visitor is writing, before anything runs, and its length if that grew."""
+        """Show the canvas of the text that the visitor is writing, before anything runs; its length if that grew."""
         session = session or self.new_session()
         try:
             with session.lock:

@@ -11,7 +11,7 @@ from fastapi import HTTPException
 
 from app.server import queue as module
 from app.server.gateway.rates import PERSON, ROOM, Caller
-from app.server.queue import CALLERS, MODEL, VisitorQueue
+from app.server.queue import CALLERS, MODEL, STOPPED, VisitorQueue
 from tests.app.server.stranger import finished
 
 RUN, OTHER = 0, 1  # handlers of the page
@@ -140,6 +140,33 @@ def test_events_that_nobody_listens_to_are_dropped_and_their_runs_end(queue, unh
     assert list(queue.pending_messages_per_session) == ["heard"]
     assert set(queue.pending_event_ids_session) == {"heard"}
     assert set(queue.heard) <= {"heard"}
+
+
+def test_stop_lets_a_waiting_run_begin_at_once_to_end_without_a_step(queue):
+    for session in ("one", "two"):
+        join(queue, session)
+    finished(queue.end_waiting("two"))
+    assert [event.session_hash for event in queue.event_queue_per_concurrency_id[MODEL].queue] == ["one"]
+    queue.event_queue_per_concurrency_id[MODEL].current_concurrency = 1  # a run is in progress
+    [event], _, group = queue.get_events()
+    assert event.session_hash == "two" and group == event.concurrency_id == STOPPED
+
+
+def test_those_who_wait_are_told_the_seconds_until_their_turn(queue):
+    queue.blocks.fns[RUN].concurrency_id, queue.blocks.fns[RUN].concurrency_limit = module.ROOM, 2
+    for session in ("third", "fourth", "fifth"):
+        join(queue, session)
+    group = queue.event_queue_per_concurrency_id[module.ROOM]
+    group.start_times_per_fn[queue.blocks.fns[RUN]] = {time.time(), time.time() - 1}
+    assert queue.waits(group) == [None] * 3, "nothing is measured yet"
+    queue.seconds_left = lambda: [30.0, 10.0]
+    assert queue.waits(group) == [10.0, 30.0, 40.0], "a run of unknown length is as long as the longest"
+    queue.process_time_per_fn[queue.blocks.fns[RUN]].add(5.0)
+    assert queue.waits(group) == [10.0, 15.0, 20.0]
+    queue.broadcast_estimations(module.ROOM)
+    messages = queue.pending_messages_per_session["fourth"]
+    *_, told = [messages.get_nowait() for _ in range(messages.qsize())]
+    assert (told.rank, told.rank_eta, told.queue_size) == (1, 15.0, 3)
 
 
 def test_two_streams_of_one_session_may_both_end_it(queue):

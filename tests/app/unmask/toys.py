@@ -15,6 +15,7 @@ import torch
 
 from app.server.limits import Refused, Setting, choice
 from app.server.models import ModelEntry
+from diffuapriel.sampling.shared import Stopped
 from diffuapriel.tokenizer import get_tokenizer
 
 TOKENIZER = get_tokenizer("gpt2-4k")
@@ -104,9 +105,9 @@ class HeartModels:
         return SimpleNamespace(denoiser=self.denoiser)
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
-        if not self._turn.acquire(timeout=20):
-            raise Refused("the model was busy")
+    def turn(self, stopped: threading.Event | None = None) -> Iterator[None]:
+        if (stopped and stopped.is_set()) or not self._turn.acquire(timeout=20):
+            raise Stopped if stopped else Refused("the model was busy")
         try:
             yield
         finally:
