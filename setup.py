@@ -1,4 +1,4 @@
-"""The one step of the build that pyproject.toml cannot say: a wheel carries tokenizer tables and one model of assets/.
+"""The one step of the build that pyproject.toml cannot say: a wheel carries tokenizer tables and two models of assets/.
 
 An editable install (what start.py does) copies nothing; diffuapriel/assets.py finds the files in both cases.
 """
@@ -9,11 +9,11 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 ASSETS = Path("assets")
-MODEL = Path("checkpoints/tales-diffuapriel")
+MODELS = [Path("checkpoints") / name for name in ("tales-diffuapriel", "stories-diffuapriel")]
 SHIPPED = [
     Path("gpt2.tiktoken"),
     Path("tales-words.txt"),
-    *(MODEL / name for name in ("README.md", "config.json", "loss.png", "model.safetensors")),
+    *(model / name for model in MODELS for name in ("README.md", "config.json", "loss.png", "model.safetensors")),
 ]
 
 

@@ -33,6 +33,7 @@ def write_card(
     parts: Mapping[str, Mapping[str, Any]] | None = None,
     command: str | None = None,
     limits: Sequence[str] = (),
+    sources: Sequence[Mapping[str, Any]] = (),
     picture: str | None = None,
 ) -> str:
     """The text of README.md.
@@ -44,6 +45,7 @@ def write_card(
         parts: of a mixed corpus, by name: `share`, `tokens` and `epochs` as read, and `evaluation` of the part.
         command: reproduces this checkpoint.
         limits: added to the two that hold for every model.
+        sources: of the text: `name`, `about`, `license`, and `authors` where the license asks for them.
         picture: file name of the loss curve beside the card.
     """
     shape = {"d_model": config.d_model, "depth": config.depth, "tokenizer": config.tokenizer}
@@ -69,7 +71,11 @@ def write_card(
     if ancestral:
         sections.append("## Samples from the model's own distribution\n\n" + _table(ancestral))
     sections.append("## Limits\n\n" + _bullets((*LIMITS, *limits)))
-    sections.append("## License\n\nMIT, like the rest of the project.")
+    if sources:
+        sections.append("## Sources of the text\n\n" + _bullets([_source(source) for source in sources]))
+    sections.append(
+        "## License\n\nMIT, like the rest of the project" + ("; the text is not part of it." if sources else ".")
+    )
     return "\n\n".join(sections) + "\n"
 
 
@@ -82,6 +88,13 @@ tags:
 - mamba
 - {corpus}
 ---"""
+
+
+def _source(source: Mapping[str, Any]) -> str:
+    authors = "; ".join(source.get("authors", ()))
+    return f"**{source['name']}**: {source['about']}. {source['license']}." + (
+        f" Authors: {authors}." if authors else ""
+    )
 
 
 def _bullets(lines: Sequence[str]) -> str:

@@ -8,13 +8,16 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import diffuapriel
 from diffuapriel.checkpoint import bundled, inspect_checkpoint
 from diffuapriel.cli import build_parser
+from diffuapriel.config import ARCHITECTURES
 from diffuapriel.model_card import write_card
 from diffuapriel.training.recipes import RECIPES
 
@@ -190,7 +193,8 @@ def test_the_card_of_a_bundled_model_holds_the_figures_of_its_config_and_its_lik
     card = (info.folder / "README.md").read_text(encoding="utf-8")
     (command,) = re.findall(r"^Made by\n\n    (.*)$", card, re.M)
     build_parser().parse_args(command.partition("diffuapriel ")[2].split())
-    figures = {name: info.extra[name] for name in ("recipe", "evaluation", "samples", "ancestral")}
+    optional = ("samples", "ancestral", "parts", "sources")
+    figures = {name: info.extra[name] for name in ("recipe", "evaluation", *optional) if name in info.extra}
     assert card == write_card(
         name=model,
         config=info.config,
@@ -207,3 +211,49 @@ def test_the_api_page_is_made_from_the_docstrings() -> None:
         [sys.executable, "-m", "tools.api_reference", "--check"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_table_of_the_stories_is_that_of_the_file() -> None:
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    found = json.loads((ROOT / "assets" / "results" / "stories.json").read_text(encoding="utf-8"))
+    runs = {(run["preset"], run["architecture"]): run for run in found["runs"] if run["seed"] == 0}
+
+    def row(preset: str, label: str, measured: Callable[[dict[str, Any]], dict[str, Any]], xz: str) -> str:
+        cells = []
+        for architecture in ARCHITECTURES:
+            of = measured(runs[preset, architecture])
+            low, high = of["bits_per_byte_ci95"]
+            cells.append(f"{of['bits_per_byte']:.3f} ({low:.3f} to {high:.3f})")
+        return f"| `{preset}` | {label} | {' | '.join(cells)} | {xz} |"
+
+    for preset in ("small", "tiny"):
+        for part, xz in found["xz"].items():
+            line = row(
+                preset,
+                part.replace("_", " "),
+                lambda run, part=part: run["parts"][part],
+                f"{xz['after_training_text']:.3f}",
+            )
+            assert line in text, line
+            assert min(r["parts"][part]["bits_per_byte_ci95"][1] for r in runs.values()) < xz["after_training_text"]
+        best = [
+            min(ARCHITECTURES, key=lambda a: runs[preset, a]["parts"][part]["bits_per_byte"]) for part in found["xz"]
+        ]
+        assert set(best) == {"diffuapriel-h"}
+        assert row(preset, "WikiText-2, test", lambda run: run["wikitext2_test"], "2.139") in text
+    pure, transformer = (runs["small", name]["parts"] for name in ("diffuapriel", "diffutran"))
+    assert sum(pure[part]["bits_per_byte"] < transformer[part]["bits_per_byte"] for part in pure) == 3
+    for architecture in ARCHITECTURES:
+        seeds = [r for r in found["runs"] if (r["preset"], r["architecture"]) == ("tiny", architecture)]
+        last = runs["small", architecture]["validation"][-1]["parts"]
+        assert [round(part["epochs"]) for part in last.values()] == [63, 73, 17, 5]
+        for part in last:
+            curve = [(v["step"], v["parts"][part]["nats_per_token"]) for v in runs["small", architecture]["validation"]]
+            (before,) = (nats for step, nats in curve if step == 9000)
+            assert before == min(nats for step, nats in curve if step <= 9000), "a curve turns up"
+            change = {"tinystories": (-0.06, -0.035), "storybooks": (-0.01, 0.01)}.get(part, (0.025, 0.055))
+            assert change[0] < last[part]["nats_per_token"] - before < change[1], (architecture, part)
+        assert " and ".join(f"{run['validation'][-1]['nats_per_token']:.3f}" for run in seeds) in text
+        samples = runs["small", architecture]["samples"]["generated"]
+        low, high = samples["copied_words_ci95"]
+        assert f"{samples['copied_words']:g} ({low:g} to {high:g})" in text and high < 12

@@ -488,7 +488,7 @@ def test_an_installed_wheel_writes_a_story_away_from_the_clone(tmp_path: Path) -
         cwd=empty,
         env=outside(),
     )
-    assert str(environment).encode() in where and b"['tales-diffuapriel']" in where
+    assert str(environment).encode() in where and b"['stories-diffuapriel', 'tales-diffuapriel']" in where
 
 
 def test_the_version_is_the_same_everywhere() -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from app.server.limits import Refused, Setting, choice
 from app.server.turn import Turn
 from app.strings.language import texts
-from diffuapriel.config import ARCHITECTURES, PRESETS, preset
+from diffuapriel.config import ARCHITECTURES, DEFAULT_CHECKPOINT, DEFAULT_WRITER, PRESETS, preset
 from diffuapriel.sampling.shared import Stopped
 from diffuapriel.tokenizer import Tokenizer, get_tokenizer
 
@@ -177,9 +177,12 @@ def numbered(name: str) -> Iterator[str]:
 
 
 def preferred(names: Sequence[str]) -> list[str]:
-    """Bundled checkpoints by architecture, DiffuApriel first and the baseline last; then larger ones."""
+    """Bundled checkpoints: the default and the one that has read English, then by architecture, the baseline last; then
+    larger ones."""
+    first = (DEFAULT_CHECKPOINT, DEFAULT_WRITER)
 
-    def rank(name: str) -> tuple[int, str]:
-        return next((i for i in reversed(range(len(ARCHITECTURES))) if name.endswith(ARCHITECTURES[i])), 9), name
+    def rank(name: str) -> tuple[int, int, str]:
+        architecture = next((i for i in reversed(range(len(ARCHITECTURES))) if name.endswith(ARCHITECTURES[i])), 9)
+        return first.index(name) if name in first else len(first), architecture, name
 
     return sorted(names, key=rank)

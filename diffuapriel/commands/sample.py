@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from diffuapriel.commands.output import output_file
 from diffuapriel.commands.terminal import LiveCanvas, final_text
-from diffuapriel.config import DEFAULT_CHECKPOINT
+from diffuapriel.config import DEFAULT_WRITER
 from diffuapriel.options import add_argument, check_least, options_of
 from diffuapriel.sampling.config import BLOCK_LENGTH_HELP, SamplerConfig, resolve_block_length
 from diffuapriel.training.config import TrainConfig
@@ -43,7 +43,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("text", nargs="?", default="", metavar="TEXT", help="given text, with [MASK:n] for n masks")
     parser.add_argument(
         "--checkpoint",
-        default=DEFAULT_CHECKPOINT,
+        default=DEFAULT_WRITER,
         metavar="NAME",
         help="a bundled name, the folder of a checkpoint or of a run, or a Hub id",
     )

@@ -278,8 +278,13 @@ def test_an_estimate_is_read_back_also_under_its_older_keys():
 @pytest.mark.parametrize("name", bundled())
 def test_the_estimates_of_bundled_checkpoints_are_bounds_on_many_sequences(name):
     estimate = NelboEstimate.from_dict(inspect_checkpoint(name).extra["evaluation"])
-    assert estimate.num_sequences == 1024 and estimate.num_mc_samples == 16 and estimate.estimator == "counts"
-    assert estimate.excess_nelbo == pytest.approx(estimate.nats_per_token - estimate.entropy)
+    of_tales = name.startswith("tales")
+    assert estimate.num_sequences == 1024 and estimate.num_mc_samples == (16 if of_tales else 8)
+    assert estimate.estimator == "counts"
+    if of_tales:
+        assert estimate.excess_nelbo == pytest.approx(estimate.nats_per_token - estimate.entropy)
+    else:
+        assert estimate.entropy is None
 
 
 def test_the_bound_over_blocks_is_exact_for_one_token_and_costs_a_uniform_model_log_v():

@@ -28,9 +28,9 @@ def test_without_a_checkpoint_untrained_models_stand_in(monkeypatch):
     assert models.opening_pair() == (models.untrained[0], models.untrained[2])
 
 
-def test_bundled_checkpoints_are_offered_in_the_order_of_the_architectures():
-    names = ["tales-diffutran", "tales-diffuapriel-small", "tales-diffuapriel-h", "tales-diffuapriel"]
-    assert preferred(names) == ["tales-diffuapriel", "tales-diffuapriel-h", "tales-diffutran", names[1]]
+def test_tales_and_stories_are_offered_first_then_the_other_architectures():
+    names = ["tales-diffutran", "tales-diffuapriel-small", "stories-diffuapriel", "tales-diffuapriel-h"]
+    assert preferred([*names, "tales-diffuapriel"]) == ["tales-diffuapriel", names[2], names[3], names[0], names[1]]
 
 
 def test_a_gpu_opens_with_the_largest_bundled_checkpoint_and_races_two_of_a_size(checkpoints):
