@@ -2,8 +2,8 @@
 
 A compressor and a model both say how many bits a text costs given what they know. xz knows the part of this text that
 it has already read, up to 64 MB back. It can be given the training text first (`trained`): the cost of the validation
-text is then what it adds to the compressed size. The whole split is compressed as one stream, the best case for xz. The bits of
-a model include those for <|endoftext|>; the bytes are those of the text in both cases.
+text is then what it adds to the compressed size. The whole split is compressed as one stream, the best case for xz. The
+bits of a model include those for <|endoftext|>; the bytes are those of the text in both cases.
 """
 
 from __future__ import annotations
