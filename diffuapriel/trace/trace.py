@@ -15,7 +15,7 @@ import dataclasses
 import html
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,14 @@ from diffuapriel.trace.player import read_source
 if TYPE_CHECKING:
     from diffuapriel.sampling.sampler import DenoiserFunction, Sampler
     from diffuapriel.tokenizer import Tokenizer
+
+
+PAGE_WORDS = {
+    "pageTitle": "How a diffusion language model writes",
+    "pageLead": "Every token starts as a mask. Step by step the model reveals some of them, anywhere in the text.",
+    "pageNoScript": "This page replays how the text appeared, step by step. It needs JavaScript; it loads nothing.",
+}
+_EMBEDDED = re.compile(r'<script id="trace" type="application/json">(.*?)</script>', re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -131,22 +139,39 @@ class Trace:
             meta=data["meta"],
         )
 
-    def to_html(self, title: str = "") -> str:
-        """A page with the player and this trace. It makes no requests and plays offline."""
+    @classmethod
+    def from_file(cls, data: str | bytes, *, max_bytes: int = trace_format.MAX_BYTES) -> Trace:
+        """A trace saved as JSON or as a web page; errors as in `from_json`."""
+        text = data.decode("utf-8", errors="replace") if isinstance(data, bytes) else data
+        saved = _EMBEDDED.search(text)
+        return cls.from_json(saved[1] if saved else data, max_bytes=max_bytes)
+
+    def to_html(self, title: str = "", *, words: Mapping[str, Any] | None = None, language: str = "en") -> str:
+        """A page that plays this trace when it is opened. It makes no requests and plays offline.
+
+        `words`: translations, by their names in WORDS of player.js and in PAGE_WORDS; `language`: theirs.
+        """
         script, style = read_source("player.js"), read_source("player.css")
         if "</script" in script.lower() or "<!--" in script or "</style" in style.lower():
             raise RuntimeError(
                 "the player's own script or style sheet would end its element; fix diffuapriel/trace/player"
             )
-        shown = title or f"{self.meta.get('model') or 'DiffuApriel'}, {self.meta.get('strategy', '')}"
+        said = PAGE_WORDS | dict(words or {})
+        about = [self.meta.get("model"), self.meta.get("architecture"), str(self.meta.get("created", ""))[:10]]
+        source = " · ".join(dict.fromkeys(str(part) for part in [*about, "DiffuApriel"] if part))
         parts = {
-            "TITLE": html.escape(shown),
+            "LANGUAGE": html.escape(language),
+            "TITLE": html.escape(title or said["pageTitle"]),
+            "LEAD": html.escape(said["pageLead"]),
+            "SOURCE": html.escape(source),
+            "NO_SCRIPT": html.escape(said["pageNoScript"]),
+            "WORDS": embeddable(json.dumps(words or {}, ensure_ascii=False)),
             "STYLE": style,
             "SCRIPT": script,
             "DATA": embeddable(self.to_json()),
         }
         # In one pass, so that the name of a placeholder inside the data remains text.
-        return re.sub("<!--(TITLE|STYLE|SCRIPT|DATA)-->", lambda hole: parts[hole[1]], read_source("page.html"))
+        return re.sub("<!--([A-Z_]+)-->", lambda hole: parts[hole[1]], read_source("page.html"))
 
 
 def display_strings(frames: Iterable[StepFrame], tokenizer: Tokenizer) -> dict[int, str]:

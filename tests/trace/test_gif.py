@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from diffuapriel.trace.gif import MAX_PICTURES, MAX_TOKENS, write_gif
+from diffuapriel.trace.gif import MAX_PICTURES, MAX_TOKENS, Picture, _layout, _texts, write_gif
 from diffuapriel.trace.trace import Trace
 from tests.trace.test_trace import record
 
@@ -68,3 +68,37 @@ def test_a_canvas_that_no_picture_can_show_is_refused(tmp_path):
     frame = dataclasses.replace(trace.frames[0], ids=(0,) * n, confidence=(None,) * n, entropy=(None,) * n)
     with pytest.raises(ValueError, match="permitted: up to 2,048"):
         write_gif(Trace((frame,), (True,) * n, trace.mask_id, trace.eos_id, {0: "!"}, {}), tmp_path / "a.gif")
+
+
+def placed(text: str, width: int = 900) -> list[tuple[str, int, int]]:
+    """(text, left, top) of every token of a text in the picture."""
+    trace = record(text + "[MASK:2]", "low_confidence")
+    shown = [Picture(frame, tuple(_texts(frame, trace))) for frame in trace.frames]
+    boxes = _layout(trace, shown, width)
+    return [(drawn or "", box[0], box[1]) for drawn, box in zip(shown[0].texts, boxes)][:-2]
+
+
+@pytest.mark.parametrize("width", [200, 260, 340, 500])
+def test_no_line_begins_with_punctuation_or_inside_a_word(width):
+    tokens = placed('Mia found a bell. "Is it yours?" she asked. Tom said: "Yes, mine." ' * 4, width)
+    tops = [top for _, _, top in tokens]
+    firsts = [text for (text, _, top), before in zip(tokens[1:], tops) if top != before]
+    assert firsts and all(text.startswith(" ") for text in firsts)
+
+
+def test_hebrew_is_drawn_from_right_to_left_also_within_a_line_of_english():
+    tokens = [(text.strip(), left) for text, left, _ in placed("Mia שלום end") if text.strip()]
+    by_text = dict(tokens)
+    assert by_text["ש"] > by_text["ל"] > by_text["ו"] > by_text["ם"] > by_text["M" if "M" in by_text else "Mia"]
+    assert by_text["end"] > by_text["ש"]
+
+
+def test_a_character_of_several_tokens_is_drawn_once():
+    assert [text for text, *_ in placed("für")] == ["f", "ü", "", "r"]
+
+
+def test_the_picture_has_the_words_it_is_given(tmp_path):
+    trace = record("Mia found a[MASK:6].", "low_confidence")
+    write_gif(trace, tmp_path / "en.gif")
+    write_gif(trace, tmp_path / "de.gif", words={"step": "Schritt {step} von {total}"})
+    assert (tmp_path / "en.gif").read_bytes() != (tmp_path / "de.gif").read_bytes()

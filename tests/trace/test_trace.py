@@ -351,7 +351,7 @@ def test_the_page_holds_the_player_and_asks_for_nothing():
     assert page.inside["script"] == (folder / "player.js").read_text(encoding="utf-8")
     assert (folder / "player.css").read_text(encoding="utf-8") in page.inside["style"]
     assert page.inside["title"] == "A <b>title</b>"
-    assert page.elements.count("script") == 2 and not page.fetched
+    assert page.elements.count("script") == 3 and not page.fetched
     assert json.loads(page.inside["trace"]) == DATA
 
 
@@ -369,3 +369,17 @@ def test_a_player_that_would_end_its_own_element_is_refused(monkeypatch):
 def test_embedded_json_reads_the_same_and_has_no_tag(text):
     code = embeddable(json.dumps({"t": text}, ensure_ascii=False))
     assert "<" not in code and json.loads(code) == {"t": text}
+
+
+def test_a_saved_page_and_a_saved_json_file_open_again():
+    for text in (TRACE.to_html(), TRACE.to_json()):
+        assert Trace.from_file(text) == TRACE and Trace.from_file(text.encode()) == TRACE
+    with pytest.raises(ValueError, match="not JSON"):
+        Trace.from_file("<html><p>no trace</p></html>")
+
+
+def test_a_saved_page_says_what_it_shows_and_in_which_language():
+    page = TRACE.to_html()
+    assert "How a diffusion language model writes" in page and "toy · none · DiffuApriel" in page
+    page = TRACE.to_html(words={"pageTitle": "Ein <b>Titel</b>", "play": "Abspielen"}, language="de")
+    assert '<html lang="de">' in page and "Ein &lt;b&gt;Titel&lt;/b&gt;" in page and "Abspielen" in page

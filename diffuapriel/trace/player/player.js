@@ -49,7 +49,7 @@ const ICONS = {
 };
 // All visible text; a host may replace it (options.words).
 const WORDS = {
-  untitled: "Player", race: "Race", lane: "Lane", live: "live", empty: "Nothing has run yet.",
+  decimal: ".", untitled: "Player", race: "Race", lane: "Lane", live: "live", empty: "Nothing has run yet.",
   colorBy: "Color by", confidence: "Confidence", step: "Step", entropy: "Entropy", off: "Off",
   special: "special tokens", speed: "Speed", realTime: "real time", slower: "{n}\u00d7 slower", faster: "{n}\u00d7 faster",
   timeOf: "{time} of {all}", places: ["first", "second", "third", "fourth"], placed: "{place}, {time}",
@@ -157,9 +157,11 @@ const count = (key, n, values = {}) => say(n === 1 ? `${key}One` : key, { n, ...
 
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 const finite = (value) => (typeof value === "number" && Number.isFinite(value) ? value : NaN);
+/** A number with so many decimals, as the language writes it. */
+const fixed = (n, digits) => n.toFixed(digits).replace(".", WORDS.decimal);
 const percent = (p) => {
-  if (p > 0 && p < 0.0005) return "< 0.1 %";
-  return `${(100 * p).toFixed(p >= 0.9995 || p === 0 ? 0 : 1)} %`;
+  if (p > 0 && p < 0.0005) return `< ${fixed(0.1, 1)} %`;
+  return `${fixed(100 * p, p >= 0.9995 || p === 0 ? 0 : 1)} %`;
 };
 const reducedMotion = () => window.matchMedia?.("(prefers-reduced-motion: reduce)").matches ?? false;
 
@@ -167,11 +169,11 @@ const reducedMotion = () => window.matchMedia?.("(prefers-reduced-motion: reduce
 function withDistinctDecimals(a, b = null) {
   let digits = 2;
   while (digits < 6 && b !== null && a !== b && a.toFixed(digits) === b.toFixed(digits)) digits += 1;
-  return [a.toFixed(digits), b === null ? "" : b.toFixed(digits)];
+  return [fixed(a, digits), b === null ? "" : fixed(b, digits)];
 }
 
 function duration(ms) {
-  return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(ms < 10000 ? 2 : 1)} s`;
+  return ms < 1000 ? `${Math.round(ms)} ms` : `${fixed(ms / 1000, ms < 10000 ? 2 : 1)} s`;
 }
 
 // ---- characters of several tokens; the same rule as diffuapriel/trace/characters.py -----------------------------
@@ -919,7 +921,7 @@ class Card {
       if (!Number.isNaN(frame.confidence[p])) fact(say("probabilityThen"), percent(frame.confidence[p]));
       const rank = birth.why.get(p)?.[0] ?? 1 + recording.alternatives(frame, p).findIndex(([other]) => other === id);
       if (rank > 0) fact(say("rankThen"), rank === 1 ? say("rankFirst") : say("rankOf", { n: rank }));
-      if (!Number.isNaN(frame.entropy[p])) fact(say("entropyThen"), say("nats", { n: frame.entropy[p].toFixed(2) }));
+      if (!Number.isNaN(frame.entropy[p])) fact(say("entropyThen"), say("nats", { n: fixed(frame.entropy[p], 2) }));
       if (frame.mine[p] && came !== "choose") fact(say("pinned"), say("byYou"));
     }
     const [first, last] = recording.sharers(frame, p);
@@ -1417,6 +1419,7 @@ class Player {
       this.adopt(recordingFrom(trace));
       this.index = this.newest;
     });
+    if (this.options.autoplay && !reducedMotion()) this.play();
     return this;
   }
 
@@ -1673,7 +1676,7 @@ class Player {
 
   timing(frame) {
     const pieces = this.measures(frame);
-    if (!Number.isNaN(frame.t)) pieces.push(`t = ${frame.t.toFixed(3)}`);
+    if (!Number.isNaN(frame.t)) pieces.push(`t = ${fixed(frame.t, 3)}`);
     if (!Number.isNaN(frame.nfe)) pieces.push(count("passes", frame.nfe));
     if (this.recording.elapsed > 0) pieces.push(duration(frame.elapsed));
     return pieces.join(" \u00b7 ");
@@ -1862,7 +1865,7 @@ class Race {
     const order = [...this.lanes].sort((a, b) => a.player.duration - b.player.duration);
     const [first, ...rest] = order;
     if (!rest.length) return say("took", { name: first.label, time: duration(first.player.duration) });
-    const ratio = ({ player }) => (player.duration / Math.max(1e-9, first.player.duration)).toFixed(2);
+    const ratio = ({ player }) => fixed(player.duration / Math.max(1e-9, first.player.duration), 2);
     const others = rest.map((lane) => say("behind", { name: lane.label, n: ratio(lane) })).join("; ");
     return say("won", { name: first.label, others });
   }
@@ -1960,4 +1963,8 @@ export default { render };
 
 // An exported file has its trace in the page. Elsewhere this element does not exist.
 const embedded = typeof document === "undefined" ? null : document.querySelector('script#trace[type="application/json"]');
-if (embedded) receive(document.querySelector("#player") ?? document.body, { height: "none" })(JSON.parse(embedded.textContent));
+if (embedded) {
+  const words = JSON.parse(document.querySelector("script#words")?.textContent || "{}");
+  const host = document.querySelector("#player") ?? document.body;
+  receive(host, { height: "none", autoplay: true, words })(JSON.parse(embedded.textContent));
+}

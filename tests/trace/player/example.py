@@ -105,6 +105,11 @@ def page_of(data: dict, title: str = "a trace") -> str:
         "TITLE": html.escape(title),
         "STYLE": read_source("player.css"),
         "SCRIPT": read_source("player.js"),
+        "LANGUAGE": "en",
+        "LEAD": "",
+        "SOURCE": "",
+        "NO_SCRIPT": "",
+        "WORDS": "{}",
         "DATA": json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
     }
     page = read_source("page.html")
