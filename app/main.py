@@ -41,7 +41,7 @@ from app.server.models import Models
 from app.server.page import MOST_SESSIONS, Page
 from app.server.queue import VisitorQueue
 from app.strings.language import texts
-from app.ui.theme import STYLE, head, theme
+from app.ui.theme import SHEETS, head, theme
 from app.unmask.tab import UnmaskTab
 from diffuapriel.device import resolve_device
 
@@ -49,10 +49,17 @@ CACHE_SECONDS = 3600  # how often saved files are checked, and how old they may 
 
 
 def build(models: Models, limits: Limits | None = None) -> Page:
-    """The page: a title, one sentence and the four tabs."""
+    """The page, in every language."""
+    limits = limits or Limits()
+    page = build_once(models, limits)
+    page.translate(lambda: build_once(models, limits))
+    return page
+
+
+def build_once(models: Models, limits: Limits) -> Page:
+    """The page in the present language: a title, one sentence and the four tabs."""
     from diffuapriel.trace.player.gradio_host import html_component_arguments
 
-    limits = limits or Limits()
     unmask, race = UnmaskTab(models, limits), RaceTab(models, limits)
     inside, quality = InsideTab(models, limits), QualityTab(models, limits)
     all_stops = [unmask.stops, race.race_stops, race.sweep_stops, inside.stops]
@@ -114,9 +121,9 @@ def launch(
         auth=auth,
         share=False,
         theme=theme(),
-        css_paths=[STYLE],
+        css_paths=list(SHEETS),
         head=head(),
-        footer_links=["settings"],
+        footer_links=[],
         run_history=False,
         enable_monitoring=False,
         ssr_mode=False,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.inside.view import InspectedModel
 from app.strings.language import texts
+from app.ui import render
 from diffuapriel.charts.palette import INK, SERIES, blend, series_styles
 from diffuapriel.charts.plotly import DOTTED, GRID, in_row, layout, series, stacked, token_axis
 
@@ -26,9 +27,7 @@ LEAST_SHARE = 1e-5  # of the influence: smaller ones are rounding errors
 
 def shown(figure: Figure) -> Any:
     """The update that shows a chart; its place on the page is hidden until it has one."""
-    import gradio as gr
-
-    return gr.update(value=figure, visible=True)
+    return render.chart(figure)
 
 
 def _labels(tokens: Sequence[str]) -> dict[str, Any]:

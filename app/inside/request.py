@@ -74,7 +74,7 @@ def read_request(limits: Limits, tokenizer: Tokenizer, text: Any, position: Any,
     canvas = Canvas.from_text(check.text("the text", text, limits.max_characters), tokenizer)
     most = min(MAX_LENGTH, limits.max_tokens)
     if len(canvas) > most:
-        raise Refused(texts.INSIDE_TOO_LONG.format(tokens=f"{len(canvas):,}", most=f"{most:,}"))
+        raise Refused(texts.INSIDE_TOO_LONG.format(tokens=len(canvas), most=most))
     where = check.whole_number("output position", position, -1, len(canvas) - 1)
     where = int(canvas.masked.int().argmax()) if where == -1 else where
     ids = canvas.ids.clone()

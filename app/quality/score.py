@@ -87,8 +87,7 @@ def score_request(
         log_prob = tales.log_prob(typed, level) if typed else -math.inf
         exact = -log_prob if log_prob > -math.inf else None
     if not typed or len(ids) > most:
-        tokens = f"{len(ids) if typed else 0:,}"
-        raise Refused(texts.SURPRISAL_LENGTH.format(tokens=tokens, most=f"{most:,}"))
+        raise Refused(texts.SURPRISAL_LENGTH.format(tokens=len(ids) if typed else 0, most=most))
     return ScoreRequest(ids, filling, len(typed.encode()), exact, model_entry, rounds)
 
 
@@ -128,15 +127,19 @@ def figures(score: TextScore, asked: ScoreRequest, tokenizer: Tokenizer) -> str:
     count = len(asked.tokens)
     low, high = score.ci95
     mean, bits = score.bits_per_byte(asked.byte_count), count / math.log(2) / asked.byte_count
-    rows = [
-        (texts.FIGURE_NELBO, f"{score.nats_per_token:.3f}", f"{low:.3f} to {high:.3f}"),
-        (texts.FIGURE_BITS, f"{mean:.3f}", f"{low * bits:.3f} to {high * bits:.3f}"),
-        (texts.FIGURE_NATS, f"{score.nats:.1f}", f"{low * count:.1f} to {high * count:.1f}"),
+    estimates = [
+        (texts.FIGURE_NELBO, ".3f", (score.nats_per_token, low, high)),
+        (texts.FIGURE_BITS, ".3f", (mean, low * bits, high * bits)),
+        (texts.FIGURE_NATS, ".1f", (score.nats, low * count, high * count)),
     ]
+    rows = []
+    for name, spec, values in estimates:
+        value, *ends = (texts.number(one, spec) for one in values)
+        rows.append((name, value, texts.FIGURE_RANGE.format(low=ends[0], high=ends[1])))
     if asked.exact is not None:
-        rows.append((texts.FIGURE_EXACT, f"{asked.exact:.1f}", texts.FIGURE_EXACT_NOTE))
+        rows.append((texts.FIGURE_EXACT, texts.number(asked.exact, ".1f"), texts.FIGURE_EXACT_NOTE))
         gap = score.nats - asked.exact
-        rows.append((texts.FIGURE_GAP, f"{gap / count:+.3f}", texts.FIGURE_GAP_NOTE.format(nats=gap)))
+        rows.append((texts.FIGURE_GAP, texts.number(gap / count, "+.3f"), texts.FIGURE_GAP_NOTE.format(nats=gap)))
     body = [
         f'<tr><th scope="row">{html.escape(name)}</th><td>{value}</td><td>{html.escape(note)}</td></tr>'
         for name, value, note in rows

@@ -157,7 +157,7 @@ class QualityTab:
             yield (
                 scores.figures(score, asked, tokenizer),
                 gr.update(value=scores.player_message(score, asked, tokenizer), visible=True),
-                gr.update(value=scores.surprisal_chart(score, tokens), visible=True),
+                render.chart(scores.surprisal_chart(score, tokens)),
                 scores.numbers_of(score, asked, tokenizer),
                 render.note(done) if over else render.progress(number / asked.rounds, line),
             )

@@ -71,7 +71,7 @@ class SweepPart:
                 yield SKIP, SKIP, SKIP, SKIP, render.notes(lines)
                 return
             result = self.store.add(request.session_hash, result)
-            yield *drawn(result), render.fair(result.fairness()), render.notes([*lines, *paper_notes(result)])
+            yield *drawn(result), render.fair(result.fairness(), "sweep"), render.notes([*lines, *paper_notes(result)])
 
     def sweep(self, a: str, b: str, c: str = "", longest: int = LONGEST, request: gr.Request | None = None) -> dict:
         """Measure latency and tokens/s of two or three denoisers against sequence length, and where they cross.
@@ -114,7 +114,13 @@ class SweepPart:
                 points, shown = len(event.result.points), time.monotonic()
                 result = SavedResult(sweep=event.result, facts=facts)
                 latency, rate, ratio = drawn(result) if fresh else (SKIP, SKIP, SKIP)
-                yield latency, rate, ratio, SKIP, render.progress(event.fraction, event.message)
+                yield (
+                    latency,
+                    rate,
+                    ratio,
+                    SKIP,
+                    render.progress(event.fraction, event.message if texts.LANGUAGE == "en" else texts.SWEEP_RUNNING),
+                )
         assert event is not None, "a sweep ends with its result"
         return SavedResult(sweep=event.result, facts=facts), event.fraction >= 1
 
@@ -133,6 +139,8 @@ def summary(result: SavedResult) -> list[str]:
     from diffuapriel.benchmark.verdict import verdicts
 
     assert result.sweep is not None, "only a sweep has a summary"
+    if texts.LANGUAGE != "en":  # the package's sentences are English; the chart marks the crossovers
+        return [texts.NOT_RUN_LENGTHS] if result.sweep.refusals else []
     refusals = dict.fromkeys(refused.message for refused in result.sweep.refusals)
     return [*verdicts(result.sweep, result.facts), *(f"{texts.NOT_RUN}: {why}." for why in refusals)]
 

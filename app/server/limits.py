@@ -111,7 +111,7 @@ def whole_number(name: str, value: Any, low: int, high: int) -> int:
     is_whole = isinstance(value, int) and not isinstance(value, bool)
     is_whole = is_whole or (isinstance(value, float) and math.isfinite(value) and value.is_integer())
     if not is_whole or not low <= value <= high:
-        raise Refused(texts.NOT_WHOLE.format(name=name, value=shown(value), low=f"{low:,}", high=f"{high:,}"))
+        raise Refused(texts.NOT_WHOLE.format(name=name, value=shown(value), low=low, high=high))
     return int(value)
 
 
@@ -144,6 +144,5 @@ def text(name: str, value: Any, max_characters: int) -> str:
     if not isinstance(value, str):
         raise Refused(texts.NOT_TEXT.format(name=name, value=shown(value)))
     if len(value) > max_characters:
-        length, most = f"{len(value):,}", f"{max_characters:,}"
-        raise Refused(texts.TOO_LONG.format(name=name, length=length, most=most))
+        raise Refused(texts.TOO_LONG.format(name=name, length=len(value), most=max_characters))
     return value.encode("utf-8", errors="replace").decode("utf-8")  # a lone surrogate becomes "?"

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import html
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
+from gradio.context import Context
 from gradio.state_holder import SessionState, StateHolder
 
-from app.server.guard import FOLDERS
-from app.strings.language import texts
+from app.server.guard import told
+from app.strings.language import TABLES, texts
 
 log = logging.getLogger("diffuapriel.app")
 
@@ -24,16 +25,49 @@ class Page(gr.Blocks):
     """`on_leave` is called once with the session of a visitor who has closed the page."""
 
     on_leave: Callable[[str | None], None]
+    translations: Mapping[str, list[dict[str, Any]]] = {}  # components of the page in other languages
+
+    @property
+    def config(self) -> Any:
+        """What the browser builds the page from, in the visitor's language."""
+        components = self.translations.get(texts.LANGUAGE)
+        return self._config if components is None else {**self._config, "components": components}
+
+    @config.setter
+    def config(self, value: Any) -> None:
+        self._config = value
+
+    def translate(self, build: Callable[[], gr.Blocks]) -> None:
+        """Build the page again in each other language, with the same ids: only the texts differ.
+
+        All languages share this page's handlers and queue.
+        """
+        next_id, present = Context.id, texts.LANGUAGE
+        found = {}
+        for language in TABLES:
+            if language == present:
+                continue
+            Context.id = self._id
+            with texts.speaking(language):
+                found[language] = build().config["components"]
+            kinds = [
+                [(one["id"], one["type"]) for one in made] for made in (self._config["components"], found[language])
+            ]
+            if kinds[0] != kinds[1]:
+                raise RuntimeError(f"the page in {language!r} has other components than in {present!r}")
+        Context.id = next_id
+        self.translations = found
 
     async def process_api(self, *args: Any, **kwargs: Any) -> Any:
         """Gradio's. What it cannot read raises gr.Error, which the visitor sees, and leaves no traceback in the log."""
+        texts.follow(getattr(getattr(kwargs.get("request"), "request", None), "cookies", None) or {})
         try:
             return await super().process_api(*args, **kwargs)
         except gr.Error as error:
             error.print_exception = False
             raise
         except Exception as error:
-            message = FOLDERS.sub("", str(error).partition("\n")[0])[:MOST_MESSAGE]
+            message = told(error).partition("\n")[0][:MOST_MESSAGE]
             log.warning("an event was refused: %s: %s", type(error).__name__, message)
             log.debug("refused here", exc_info=True)
             raise gr.Error(html.escape(message), title=texts.REFUSED, print_exception=False) from error

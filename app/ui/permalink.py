@@ -3,8 +3,8 @@
     http://127.0.0.1:7860/?tab=race&a=tales-diffuapriel&b=tales-diffutran&length=128&steps=32
 
 A setting with several values is a parameter that occurs several times. Nothing is stored: the link itself holds
-everything. The page leaves out a parameter whose value is not permitted and says why; parameters of no tab are
-ignored. Nothing runs before the reader presses Run.
+everything. A link with a value that is not permitted is refused as a whole, and the page says why; parameters of no
+tab are ignored. Nothing runs before the reader presses Run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlencode
 import gradio as gr
 from gradio.context import Context
 
-from app.server.guard import guarded
+from app.server.guard import guarded, told
 from app.server.limits import Refused, Settings, read, several, shown
 from app.strings.language import texts
 from app.ui import render
@@ -77,7 +77,7 @@ def query_of(tab: str, settings: Settings, values: Sequence[Any]) -> str:
     checked = {name: component_value(value) for name, value in read(settings, values).items()}
     query = "?" + urlencode({TAB: tab} | {name: plain(value) for name, value in checked.items()}, doseq=True)
     if len(query) > MOST_CHARACTERS:
-        raise Refused(texts.LINK_TOO_LONG.format(length=f"{len(query):,}", most=f"{MOST_CHARACTERS:,}"))
+        raise Refused(texts.LINK_TOO_LONG.format(length=len(query), most=MOST_CHARACTERS))
     return query
 
 
@@ -94,9 +94,9 @@ def restored(tab: str, settings: Settings, components: Sequence[Any], query: Map
             value = component_value(setting.check(value_of(query[name], components[number])))
             updates[number] = gr.update(value=offered(name, value, components[number]))
         except ValueError as error:
-            problems.append(texts.LINK_BAD.format(why=error))
-    if problems:
-        updates[-2] = render.notes(problems, bad=True)
+            problems.append(texts.LINK_BAD.format(why=told(error)))
+    if problems:  # half a link would look like the whole one
+        updates = [gr.skip()] * len(settings) + [render.notes([*problems, texts.LINK_REFUSED], bad=True), updates[-1]]
     updates[-1] = gr.update(selected=tab)
     return updates
 

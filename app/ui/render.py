@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from app.strings.language import texts
 
@@ -31,6 +31,14 @@ def progress(fraction: float, text: str) -> str:
     return f'<div class="da-note">{bar}{label}</div>'
 
 
+def chart(figure: Any) -> Any:
+    """The update that shows a figure, with its numbers as the page's language writes them."""
+    import gradio as gr
+
+    separators = ",." if texts.DECIMAL == "," else ".,"
+    return gr.update(value=figure.update_layout(separators=separators), visible=True)
+
+
 def lead(title: str, text: str) -> str:
     """The heading and the introduction of a section."""
     heading = f"<h2>{html.escape(title)}</h2>" if title else ""
@@ -46,17 +54,18 @@ def results(result: RaceResult) -> str:
     for place, entry in enumerate(entries):
         times = "" if place == 0 else texts.RACE_BEHIND.format(ratio=entry.seconds / entries[0].seconds)
         least, most = entry.ms_ends
+        spread = texts.RACE_SPREAD.format(least=least, most=most)
         cells = (
-            f"{entry.ms_per_step:.1f}<small>{texts.RACE_SPREAD.format(least=least, most=most)}</small>",
-            f"{entry.tokens_per_second:,.0f}",
+            f"{texts.number(entry.ms_per_step, '.1f')}<small>{spread}</small>",
+            texts.number(entry.tokens_per_second, ",.0f"),
             f"{entry.forward_passes}",
-            html.escape(format_bytes(entry.peak_memory_bytes)),
-            f"{entry.parameters:,}",
+            html.escape(texts.figures(format_bytes(entry.peak_memory_bytes))),
+            texts.number(entry.parameters, ","),
         )
         best = ' class="da-best"' if place == 0 else ""
         name = f'<th scope="row">{html.escape(entry.name)}<small>{html.escape(times)}</small></th>'
         rows.append(f"<tr>{name}<td{best}>{cells[0]}</td>{''.join(f'<td>{cell}</td>' for cell in cells[1:])}</tr>")
-    return table(texts.COLUMNS, rows) + fair(result.fairness())
+    return table(texts.COLUMNS, rows) + fair(result.fairness(), "race")
 
 
 def table(columns: Sequence[str], rows: Sequence[str]) -> str:
@@ -68,7 +77,11 @@ def table(columns: Sequence[str], rows: Sequence[str]) -> str:
     )
 
 
-def fair(lines: Sequence[str]) -> str:
-    """The points that make a comparison fair, with their heading."""
+def fair(lines: Sequence[str], kind: str) -> str:
+    """The points that make a comparison fair, with their heading. `kind`: race or sweep.
+
+    The package writes its sentences in English; a page in another language has its own for what always holds.
+    """
+    lines = texts.FAIRNESS.get(kind, lines)
     points = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
     return f'<div class="da-fair"><h3>{html.escape(texts.WHAT_WAS_FAIR)}</h3><ul>{points}</ul></div>'

@@ -1,17 +1,20 @@
-"""The page around the player: theme (system fonts, one accent color, light and dark) and the queue-position script."""
+"""The page around the player: theme (system fonts, one accent color, light and dark) and its scripts."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
-from app.strings.language import texts
+from app.strings.language import COOKIE, TABLES, texts
 
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif")
-STYLE = Path(__file__).with_name("style.css")
-TURN = Path(__file__).with_name("turn.js")
+FOLDER = Path(__file__).parent
+SHEETS = [FOLDER / "style.css", FOLDER / "present.css"]
+SCRIPTS = ("page.js", "turn.js", "keep.js", "present.js")  # in this order: the first one chooses the language
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 COLORS = {  # of Gradio's theme: light, dark
     "body_background_fill": ("#f6f7f9", "#0f1217"),
@@ -35,10 +38,23 @@ COLORS = {  # of Gradio's theme: light, dark
 
 
 def head() -> str:
-    """What the page adds to Gradio's head: app/ui/turn.js with its texts."""
-    words = json.dumps({"place": texts.QUEUE_PLACE, "soon": texts.QUEUE_SECONDS, "language": texts.LANGUAGE})
-    words = words.replace("<", "\\u003c")  # so that no text ends the script early
-    return f"<script>{TURN.read_text(encoding='utf-8').replace('WORDS', words, 1)}</script>"
+    """What the page adds to Gradio's head: the texts of its scripts in every language, and the scripts."""
+    words = {code: script_words(found) for code, found in TABLES.items()}
+    given = json.dumps({"words": words, "default": texts.default, "cookie": COOKIE})
+    given = given.replace("<", "\\u003c")  # so that no text ends the script early
+    sources = "".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    return f"<script>{sources.replace('GIVEN', given, 1)}</script>"
+
+
+def script_words(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The texts of the page's scripts in one language."""
+    return {
+        "language": table["LANGUAGE"],
+        "name": table["LANGUAGE_NAME"],
+        "place": table["QUEUE_PLACE"],
+        "soon": table["QUEUE_SECONDS"],
+        **table["SCRIPTS"],
+    }
 
 
 def theme() -> gr.themes.Base:

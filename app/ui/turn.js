@@ -4,7 +4,7 @@
 // Gradio writes "queue: 4/30 | 2.9/31.0s" into the status line of the run that waits, the seconds so far and those of
 // the turn; this reads it there.
 {
-  const { place: sentence, soon, language } = WORDS;
+  const { place: sentence, soon, language } = diffuaprielWords;
   const line = document.createElement("div");
   line.id = "da-turn";
   line.setAttribute("role", "status");

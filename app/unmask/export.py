@@ -18,12 +18,19 @@ import gradio as gr
 from app.server.guard import guarded_stream
 from app.server.limits import Limits, Refused
 from app.strings.language import texts
-from app.ui.events import SKIP
+from app.ui.events import AT_ONCE, SKIP
 from diffuapriel.trace.gif import write_gif
 from diffuapriel.trace.trace import Trace
 
 MAX_TRACE_LENGTH = 16_384  # tokens that the player draws
+KEPT = "kept"  # the name of the file in which app/ui/keep.js brings back a run
+# Tells app/ui/keep.js where the JSON file of the run is.
+KEEP = """(file) => {
+  if (file?.url) window.dispatchEvent(new CustomEvent("diffuapriel-saved", { detail: file.url }));
+  return [];
+}"""
 DROP_SCRIPT = Path(__file__).with_name("drop.js")
+SHARE_SCRIPT = Path(__file__).with_name("share.js")
 
 
 @contextmanager
@@ -33,7 +40,7 @@ def saved(trace: Trace) -> Iterator[tuple[str, str]]:
         base = Path(folder) / file_name(trace)
         json_file, html_file = base.with_suffix(".json"), base.with_suffix(".html")
         json_file.write_text(trace.to_json(), encoding="utf-8")
-        html_file.write_text(trace.to_html(), encoding="utf-8")
+        html_file.write_text(trace.to_html(words=texts.PLAYER, language=texts.LANGUAGE), encoding="utf-8")
         yield str(json_file), str(html_file)
 
 
@@ -49,14 +56,14 @@ def read_trace(path: Any, limits: Limits) -> Trace:
         raise Refused(texts.NO_FILE)
     size = Path(path).stat().st_size
     if size > limits.max_upload_bytes:
-        raise Refused(texts.FILE_TOO_LARGE.format(size=f"{size:,}", most=f"{limits.max_upload_bytes:,}"))
+        raise Refused(texts.FILE_TOO_LARGE.format(size=size, most=limits.max_upload_bytes))
     try:
-        trace = Trace.from_json(Path(path).read_bytes())
+        trace = Trace.from_file(Path(path).read_bytes())
     except ValueError as error:  # also for invalid UTF-8
-        raise Refused(texts.NOT_A_TRACE.format(why=error)) from error
+        why = f": {error}" if texts.LANGUAGE == "en" else ""
+        raise Refused(texts.NOT_A_TRACE.format(why=why)) from error
     if len(trace.fixed) > MAX_TRACE_LENGTH:
-        tokens, most = f"{len(trace.fixed):,}", f"{MAX_TRACE_LENGTH:,}"
-        raise Refused(texts.TRACE_TOO_LONG.format(tokens=tokens, most=most))
+        raise Refused(texts.TRACE_TOO_LONG.format(tokens=len(trace.fixed), most=MAX_TRACE_LENGTH))
     return trace
 
 
@@ -68,6 +75,7 @@ class GifExport:
         """Draw it inside the row of file buttons. `json_file`: the download button that holds the trace as JSON."""
         gif = gr.Button(texts.SAVE_GIF, elem_id="save-gif", size="sm", scale=0, min_width=160)
         picture = gr.DownloadButton(visible="hidden", elem_id="gif-file")
+        gif.click(lambda: gr.update(value=texts.GIF_DRAWING, interactive=False), None, gif, **AT_ONCE)
         made = gif.click(
             guarded_stream(self.trace_gif, lambda message: SKIP),
             json_file,
@@ -76,6 +84,8 @@ class GifExport:
             api_name="trace_gif",
         )
         made.success(None, None, None, js="() => document.querySelector('#gif-file').click()", api_visibility="private")
+        for ended in (made.success, made.failure):
+            ended(lambda: gr.update(value=texts.SAVE_GIF, interactive=True), None, gif, **AT_ONCE)
 
     def trace_gif(self, trace: str | None) -> Iterator[Any]:
         """Draw a recorded run of the sampler as an animated GIF: the canvas of tokens, step by step.
@@ -88,7 +98,7 @@ class GifExport:
         recorded = read_trace(trace, self.limits)
         with tempfile.TemporaryDirectory(prefix="diffuapriel-") as folder:
             path = (Path(folder) / file_name(recorded)).with_suffix(".gif")
-            write_gif(recorded, path)
+            write_gif(recorded, path, words=texts.GIF)
             yield str(path)
 
 

@@ -184,7 +184,7 @@ class UnmaskSession:
             return self._set_run(self.other, self.model, other=run)
         run = self._go_back(command)
         if len(run) >= MOST_MOMENTS:
-            raise Refused(texts.RUN_TOO_LONG.format(steps=f"{len(run):,}"))
+            raise Refused(texts.RUN_TOO_LONG.format(steps=len(run)))
         before, began = self.name, bool(len(run))
         frame = self._edit(run, command)
         if not began:

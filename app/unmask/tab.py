@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import suppress
+from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +90,7 @@ class UnmaskTab:
                     apply_default_css=False,
                 )
                 final = gr.Textbox(visible=False, label=texts.FINAL_TEXT)
-                saved, upload = self._files()
+                saved, upload, menu = self._files()
                 gr.HTML(**export.drop_zone())
             with gr.Column(scale=2, min_width=280, elem_classes="da-side"):
                 model, length, *rest = self._side_panel()
@@ -106,7 +107,7 @@ class UnmaskTab:
         asked = canvas.submit(guarded(self.ask), session, session, **AT_ONCE)
         # A state expires and is deleted only once it has been an output.
         run.click(lambda session: session, session, session, **AT_ONCE)
-        wire_run(
+        runs = wire_run(
             run,
             stop,
             self.stops,
@@ -120,11 +121,15 @@ class UnmaskTab:
             at_once=self.limits.batch,
         )
         self._wire_edits(session, inputs, canvas, status, saved)
-        wire_link("unmask", self.settings, inputs, status)
+        with menu:
+            wire_link("unmask", self.settings, inputs, status)
         opened = upload.upload(
             guarded(self.open_trace), [upload, session], [canvas, status, final], api_name="open_trace"
         )
-        opened.then(guarded(self.read_back), session, [text, length], **AT_ONCE)
+        read = opened.then(guarded(self.read_back), session, [text, length], **AT_ONCE)
+        self.save_after(read, session, saved)
+        for done in runs:
+            done.then(None, saved[0], None, js=export.KEEP, **AT_ONCE)
 
     def _wire_edits(self, session: gr.State, inputs: list[Any], canvas: gr.HTML, status: Any, saved: Any) -> None:
         """What the visitor does to the canvas takes effect at once, also while a model runs."""
@@ -137,7 +142,7 @@ class UnmaskTab:
             trigger_mode="multiple",
             **raw,
         )
-        edited.then(guarded_stream(self.save, lambda message: (SKIP, SKIP)), session, saved, **AT_ONCE)
+        self.save_after(edited, session, saved)
         gr.on(
             [text.change, length.change, model.change],
             guarded(self.compose),
@@ -147,15 +152,27 @@ class UnmaskTab:
             **raw,
         )
 
-    def _files(self) -> tuple[list[Any], gr.UploadButton]:
-        """The row of buttons for files: ([JSON, web page], open a trace)."""
+    def save_after(self, event: Any, session: gr.State, saved: list[Any]) -> None:
+        """After an event that changed the canvas, make its files and let the browser keep the run."""
+        made = event.then(guarded_stream(self.save, lambda message: (SKIP, SKIP)), session, saved, **AT_ONCE)
+        made.then(None, saved[0], None, js=export.KEEP, **AT_ONCE)
+
+    def _files(self) -> tuple[list[Any], gr.UploadButton, gr.Column]:
+        """The row of buttons for files: ([JSON, web page], open a trace, the menu that the link goes into)."""
         small: dict[str, Any] = {"size": "sm", "scale": 0, "min_width": 160}
         with gr.Row(elem_classes="da-files"):
-            json_file = gr.DownloadButton(texts.SAVE_JSON, visible=False, elem_id="save-json", **small)
-            html_file = gr.DownloadButton(texts.SAVE_HTML, visible=False, elem_id="save-html", **small)
-            export.GifExport(self.limits).build(json_file)
-            upload = gr.UploadButton(texts.LOAD, file_types=[".json"], elem_id="open-trace", **small)
-        return [json_file, html_file], upload
+            share = gr.Button(texts.SHARE, elem_id="share", **small)
+            with gr.Column(elem_id="share-menu", min_width=160) as menu:
+                json_file = gr.DownloadButton(
+                    texts.SAVE_JSON, visible=False, elem_id="save-json", render=False, **small
+                )
+                export.GifExport(self.limits).build(json_file)
+                html_file = gr.DownloadButton(texts.SAVE_HTML, visible=False, elem_id="save-html", **small)
+                json_file.render()
+            upload = gr.UploadButton(texts.LOAD, file_types=[".json", ".html"], elem_id="open-trace", **small)
+            gr.Button(texts.SCRIPTS["present"], elem_id="present", **small)
+        share.click(None, None, None, js=export.SHARE_SCRIPT.read_text(encoding="utf-8"), api_visibility="private")
+        return [json_file, html_file], upload, menu
 
     def _side_panel(self) -> list[Any]:
         """The components of the settings, in their order, the text aside."""
@@ -311,15 +328,16 @@ class UnmaskTab:
             return SKIP, render.note(told(error), bad=True), SKIP, session
 
     def open_trace(self, path: Any, session: UnmaskSession | None = None) -> tuple[str, str, str]:
-        """Read a recorded run that was saved as JSON, and show it.
+        """Read a recorded run that was saved as JSON or as a web page, and show it.
 
         Args:
-            path: the trace, a JSON file of this app or of a notebook
+            path: the trace, a file of this app or of a notebook
         Returns:
             The message for the player, a line of status, and the text.
         """
         trace = export.read_trace(path, self.limits)
-        status = render.note(texts.LOADED.format(frames=len(trace.frames)))
+        kept = Path(str(path)).stem == export.KEPT
+        status = render.note(texts.KEPT if kept else texts.LOADED.format(frames=len(trace.frames)))
         session = session or self.new_session()
         with session.lock:
             if not session.resume_trace(trace):

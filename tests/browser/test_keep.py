@@ -69,6 +69,8 @@ def test_a_run_is_saved_as_a_gif_and_as_a_page_that_plays_offline(open_at, new_p
     expect(page.get_by_label("Text with holes")).to_have_value("Rose has a [MASK:3].")
     expect(page.locator("#save-gif")).to_be_hidden()
     page.locator("#unmask-run").click()
+    expect(page.locator("#unmask-status")).to_contain_text("tokens/s")
+    page.locator("#share").click()
     expect(page.locator("#save-gif")).to_be_visible()
     with page.expect_download() as download:
         page.locator("#save-gif").click()
@@ -82,6 +84,10 @@ def test_a_run_is_saved_as_a_gif_and_as_a_page_that_plays_offline(open_at, new_p
     offline = new_page(offline=True)
     offline.goto((tmp_path / "run.html").as_uri())
     expect(offline.locator(".da-state")).to_contain_text("step 4 of 4, 0 masks left")
+    expect(offline.locator("h1")).to_have_text("How a diffusion language model writes")
+    page.keyboard.press("Escape")
+    drop(page, "run.html", (tmp_path / "run.html").read_text(encoding="utf-8"))
+    expect(page.locator("#unmask-status")).to_contain_text("Opened a trace of 5 frames.")
 
 
 def test_a_trace_that_is_dropped_opens_and_a_foreign_file_is_refused_with_the_reason(open_at, trace):
@@ -97,6 +103,7 @@ def test_a_trace_that_is_dropped_opens_and_a_foreign_file_is_refused_with_the_re
 def test_a_link_restores_the_settings_of_the_unmask_tab(open_at, address):
     page = open_at("?tab=unmask&text=One+day%2C+Sam&length=40&steps=8&strategy=random&top_k=5&seed=3&block=8")
     expect(page.get_by_label("Text with holes")).to_have_value("One day, Sam")
+    page.locator("#share").click()
     page.locator("#unmask-link").click()
     box = page.locator("#unmask-link-text textarea")
     expect(box).to_have_value(
@@ -108,10 +115,12 @@ def test_a_link_restores_the_settings_of_the_unmask_tab(open_at, address):
 
 def test_a_link_opens_the_race_tab_with_its_lanes_and_says_what_cannot_be(open_at):
     page = open_at("?tab=race&b=toy-diffuapriel&c=toy-diffutran&length=99999&steps=7", "dark", 390)
+    expect(page.locator("#race-status")).to_contain_text("From the link: length is 99999")
+    expect(page.locator("#race-c input")).to_have_value("none")
+    page = open_at("?tab=race&b=toy-diffuapriel&c=toy-diffutran&steps=7", "dark", 390)
     expect(page.locator("#race-run")).to_be_visible()
     expect(page.locator("#race-c input")).to_have_value("toy-diffutran")
     expect(page.locator("#race-b input")).to_have_value("toy-diffuapriel")
-    expect(page.locator("#race-status")).to_contain_text("From the link: length is 99999")
     page.locator("#race-link").click()
     wanted = r"\?tab=race&a=toy-diffuapriel&b=toy-diffuapriel&c=toy-diffutran&length=128&steps=7&"
     expect(page.locator("#race-link-text textarea")).to_have_value(re.compile(wanted))

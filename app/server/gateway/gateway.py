@@ -40,6 +40,7 @@ from app.server.gateway.origin import Origins
 from app.server.gateway.rates import Caller, Callers, take
 from app.server.gateway.routes import API, Route, find_route
 from app.server.queue import CALLERS, VisitorQueue
+from app.strings.language import texts
 
 if TYPE_CHECKING:
     from gradio.routes import App
@@ -104,6 +105,7 @@ class Gateway:
         if scope["type"] != "http":
             return await send({"type": "websocket.close", "code": 1008})
         path = path_of(scope)
+        texts.follow(cookie_parser(Headers(scope=scope).get("cookie", "")))
 
         async def secured(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -197,7 +199,7 @@ class Gateway:
         """Answer from the cache. Gradio makes the page and its config anew each time, for a tenth of a second."""
         headers, user = exchange.headers, exchange.user
         root = tuple(headers.get(name) for name in ("host", "x-forwarded-host", "x-forwarded-proto"))
-        key = (path_of(exchange.scope), user, self.app.auth is None, *root)
+        key = (path_of(exchange.scope), texts.LANGUAGE, user, self.app.auth is None, *root)
         if key not in self._kept:
             charge(exchange.callers, "requests", MISS_COST)
             start, body = await self._fetch(exchange)
@@ -214,7 +216,7 @@ class Gateway:
         answer = Response(body)
         if "gzip" in headers.get("accept-encoding", ""):
             answer = Response(packed, headers={"Content-Encoding": "gzip"})
-        answer.raw_headers += [*kept, (b"vary", b"accept-encoding"), (b"cache-control", b"no-store")]
+        answer.raw_headers += [*kept, (b"vary", b"accept-encoding, cookie"), (b"cache-control", b"no-store")]
         if exchange.scope["method"] == "HEAD":
             answer.body = b""
         await answer(exchange.scope, exchange.receive, exchange.send)

@@ -13,7 +13,9 @@ from app.arguments import read_options
 from app.strings import language
 from app.strings.language import texts
 from diffuapriel.tales.grammar.parser import REASONS
+from diffuapriel.trace.gif import WORDS as GIF_WORDS
 from diffuapriel.trace.player import read_source
+from diffuapriel.trace.trace import PAGE_WORDS
 
 ROOT = Path(__file__).resolve().parents[3]
 TRANSLATIONS = language.languages()[1:]
@@ -67,12 +69,12 @@ def test_a_translation_has_the_same_holes_and_parts(code):
     for name, text in language.ENGLISH.items():
         if text != {}:  # English is where the words are used
             assert holes(table[name]) == holes(text), name
-    assert holes(table["TALE_REASONS"]) == holes(REASONS)
+    assert holes(table["TALE_REASONS"]) == holes(REASONS) and holes(table["GIF"]) == holes(GIF_WORDS)
 
 
 @pytest.mark.parametrize("code", TRANSLATIONS)
 def test_the_player_is_translated_too(code):
-    words, translated = player_words(), language.table(code)["PLAYER"]
+    words, translated = player_words() | PAGE_WORDS, language.table(code)["PLAYER"]
     assert sorted(set(words) ^ set(translated)) == []
     assert holes(translated) == holes(words)
 
@@ -113,7 +115,8 @@ def test_a_language_without_a_file_is_refused_with_those_that_have_one():
 def test_every_text_that_is_read_exists_and_every_text_is_read():
     """`texts.NAME` is looked up when it is read: no type checker would notice a wrong name."""
     sources = [path.read_text(encoding="utf-8") for path in (ROOT / "app").rglob("*.py")]
-    read = set(re.findall(r"\btexts\.([A-Z][A-Z0-9_]*)", "\n".join(sources))) - {"NAME"}
+    named = r"""\b(?:texts\.|table\[")([A-Z][A-Z0-9_]*)"""
+    read = set(re.findall(named, "\n".join(sources))) - {"NAME"} | {"DECIMAL"}
     assert sorted(read - set(language.ENGLISH)) == []
     assert sorted(set(language.ENGLISH) - read) == []
 
