@@ -39,7 +39,7 @@ def served(every_frame) -> Iterator[tuple[str, HeartModels]]:
     """The tab alone, served on a free port."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     from app.server.limits import Limits
-    from app.ui.theme import STYLE, theme
+    from app.ui.theme import SHEETS, theme
     from app.unmask.tab import UnmaskTab
 
     models = HeartModels()
@@ -52,7 +52,7 @@ def served(every_frame) -> Iterator[tuple[str, HeartModels]]:
         prevent_thread_lock=True,
         quiet=True,
         theme=theme(),
-        css_paths=[STYLE],
+        css_paths=list(SHEETS),
     )
     yield url, models
     models.denoiser.release()

@@ -58,7 +58,9 @@ def test_module_and_messages_speak_the_same_version():
 
 
 def test_the_page_has_a_place_for_everything():
-    assert sorted(set(re.findall(r"<!--(\w+)-->", PAGE))) == ["DATA", "SCRIPT", "STYLE", "TITLE"]
+    assert sorted(set(re.findall(r"<!--(\w+)-->", PAGE))) == sorted(
+        ["DATA", "LANGUAGE", "LEAD", "NO_SCRIPT", "SCRIPT", "SOURCE", "STYLE", "TITLE", "WORDS"]
+    )
 
 
 def test_gradio_gets_plain_strings_without_quoted_words_in_the_sources():
