@@ -60,9 +60,11 @@ class Attention(nn.Module):
         return self.out_proj(y.transpose(1, 2).flatten(2))
 
     def forward_blocks(
-        self, u: Tensor, rotary: Rotary, masks: Masks, cache: AttentionCache
+        self, u: Tensor, rotary: Rotary, masks: Masks, cache: AttentionCache, committed: int | None = None
     ) -> tuple[Tensor, AttentionCache]:
         """As `forward` for a pass over blocks (model/blocks.py); also the keys and values of the clean rows of u.
+
+        committed: of how many tokens, by default all.
 
         Corrupted rows, if there are any, read the clean rows of the pass, not the cache.
         """
@@ -75,7 +77,8 @@ class Attention(nn.Module):
         if len(q) > texts:
             keys, values = (torch.cat([w[:texts], w[texts:]], dim=2) for w in (k, v))
             y = torch.cat([y, self._attend(q[texts:], keys, values, masks[1])])
-        return self.out_proj(y.transpose(1, 2).flatten(2)), own
+        kept = AttentionCache(own.keys[:, :, :committed], own.values[:, :, :committed])
+        return self.out_proj(y.transpose(1, 2).flatten(2)), kept
 
     def _project(self, u: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, (batch, heads, length, headdim) each; the first two normalized and rotated."""

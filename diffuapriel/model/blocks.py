@@ -12,9 +12,15 @@ layer,
 
 so a cache is exact: logits with it equal those of a pass over the whole text. The reverse scan is confined to the block
 (arXiv:2607.02805); a reverse scan over everything would change the past with every new token, and nothing could be
-kept. A finished block is committed by running it once more as it is, with nothing masked; it is then a clean text.
+kept. A finished block is committed by running it once more as it is, with nothing masked; it is then a clean text. That
+need not be a pass of its own: in one over [finished block, next block] each layer has the state after the first when it
+comes to the second.
 
-A `Cache` is never changed. `Denoiser.commit` returns a new one, so that undoing, pausing and branching cost nothing.
+A `Cache` is never changed. A commit returns a new one, so that undoing, pausing and branching cost nothing.
+
+Past the length of the training rows nothing breaks by itself. The scans know no positions. RoPE encodes distances, and
+only distances longer than in training are new to attention; `Cache.last` drops what is that far away. The vector of the
+first position is added once, at the start of the text, and that of the last position at the end of every block.
 """
 
 from __future__ import annotations
@@ -39,7 +45,7 @@ class MambaCache:
 
 @dataclass(frozen=True)
 class AttentionCache:
-    """Keys, normalized and rotated, and values; row r holds `Cache.lengths[r]` of them, and zeros after."""
+    """Keys, normalized and rotated, and values; row r holds `lengths[r] - dropped` of them, and zeros after."""
 
     keys: Tensor  # (batch, heads, capacity, headdim)
     values: Tensor  # (batch, heads, capacity, headdim)
@@ -55,6 +61,7 @@ class Cache:
     layers: tuple[LayerCache, ...]
     lengths: Tensor  # (batch,) int64: finished tokens of each row
     aligned: bool = True  # whether all rows have as many: attention then needs no mask
+    dropped: int = 0  # keys and values that `last` left out, of the start of every row
 
     @classmethod
     def empty(cls, config: ModelConfig, batch: int, *, device: torch.device, dtype: torch.dtype) -> Cache:
@@ -91,13 +98,31 @@ class Cache:
     def rows(self, index: Sequence[int] | Tensor) -> Cache:
         """The cache of these rows, in this order; a row may come more than once, to branch."""
         chosen = torch.as_tensor(index, device=self.lengths.device)
-        layers = tuple(type(layer)(*(tensor[chosen] for tensor in vars(layer).values())) for layer in self.layers)
-        return Cache(layers, self.lengths[chosen], self.aligned)
+        layers = [type(layer)(*(tensor[chosen] for tensor in vars(layer).values())) for layer in self.layers]
+        lengths, aligned = self.lengths[chosen], self.aligned
+        if not aligned:  # the longest of these rows may be shorter
+            longest, aligned = int(lengths.max()) - self.dropped, bool((lengths == lengths[0]).all())
+            layers = [_between(layer, 0, longest) for layer in layers]
+        return Cache(tuple(layers), lengths, aligned, self.dropped)
+
+    def last(self, tokens: int) -> Cache:
+        """The cache with the keys and values of the last `tokens` tokens only: attention within a sliding window.
+
+        The states of Mamba layers still hold the whole text, so a model without attention loses nothing. Raises
+        ValueError for rows of different age, which would lose different tokens.
+        """
+        if not self.aligned:
+            raise ValueError("rows of different age cannot be cut to one window; cut each before they are joined")
+        if not 0 <= tokens < self.capacity:
+            return self
+        layers = tuple(_between(layer, self.capacity - tokens, self.capacity) for layer in self.layers)
+        return Cache(layers, self.lengths, True, self.dropped + self.capacity - tokens)
 
     def extended(self, layers: Sequence[LayerCache], tokens: int) -> Cache:
         """The cache after `tokens` more: the new states, and the new keys and values behind each row's own."""
         after: list[LayerCache] = []
-        where = (self.lengths[:, None] + torch.arange(tokens, device=self.lengths.device))[:, None, :, None]
+        behind = self.lengths[:, None] - self.dropped
+        where = (behind + torch.arange(tokens, device=self.lengths.device))[:, None, :, None]
         for old, new in zip(self.layers, layers, strict=True):
             if isinstance(old, AttentionCache):
                 assert isinstance(new, AttentionCache)
@@ -107,11 +132,16 @@ class Cache:
                     joined.append(room.scatter(2, where.expand_as(added), added))
                 new = AttentionCache(*joined)
             after.append(new)
-        return Cache(tuple(after), self.lengths + tokens, self.aligned)
+        return Cache(tuple(after), self.lengths + tokens, self.aligned, self.dropped)
 
     @classmethod
     def join(cls, caches: Sequence[Cache]) -> Cache:
-        """One batch of the rows of several caches, whose texts may be of different lengths."""
+        """One batch of the rows of several caches, whose texts may be of different lengths.
+
+        Raises ValueError for windows (`last`) that begin at different tokens.
+        """
+        if len({cache.dropped for cache in caches}) > 1:
+            raise ValueError("caches whose windows begin at different tokens cannot be joined")
         layers: list[LayerCache] = []
         for parts in zip(*(cache.layers for cache in caches), strict=True):
             if isinstance(parts[0], AttentionCache):
@@ -122,15 +152,24 @@ class Cache:
                 ]
             layers.append(type(parts[0])(*(torch.cat(v) for v in zip(*(vars(part).values() for part in parts)))))
         lengths = torch.cat([cache.lengths for cache in caches])
-        return cls(tuple(layers), lengths, bool((lengths == lengths[0]).all()))
+        return cls(tuple(layers), lengths, bool((lengths == lengths[0]).all()), caches[0].dropped)
+
+
+def _between(layer: LayerCache, start: int, end: int) -> LayerCache:
+    """The keys and values of some tokens; a Mamba layer as it is."""
+    if isinstance(layer, MambaCache):
+        return layer
+    return AttentionCache(layer.keys[:, :, start:end].clone(), layer.values[:, :, start:end].clone())
 
 
 @dataclass(frozen=True)
 class BlockPass:
-    """The geometry of one pass: rows of whole blocks that follow `lengths` finished tokens.
+    """The geometry of one pass: rows of blocks that follow `lengths` finished tokens. The last block may be shorter.
 
     streams: 1, clean or partly masked rows; 2, the second half of the rows are corrupted copies of the first half, and
     each corrupted block sees the clean blocks before it (training).
+    committed: tokens at the start of clean rows that go into the cache; by default all.
+    dropped: as in `Cache`.
     """
 
     block_length: int
@@ -138,10 +177,18 @@ class BlockPass:
     lengths: Tensor  # (texts,) int64, finished tokens before the pass
     aligned: bool
     streams: int = 1
+    committed: int | None = None
+    dropped: int = 0
 
     @property
     def texts(self) -> int:
         return self.lengths.shape[0]
+
+    @property
+    def parts(self) -> list[slice]:
+        """The tokens that go into the cache and those that do not, without empty parts."""
+        at = self.length if self.committed is None else self.committed
+        return [slice(a, b) for a, b in ((0, at), (at, self.length)) if b > a]
 
     def positions(self) -> Tensor:
         """True position of every token, (rows, length) int64."""
@@ -150,7 +197,8 @@ class BlockPass:
 
     def edges(self) -> tuple[Tensor, Tensor]:
         """Which tokens begin the text and which end a block, two bool (rows, length)."""
-        last = torch.arange(1, self.length + 1, device=self.lengths.device) % self.block_length == 0
+        after = torch.arange(1, self.length + 1, device=self.lengths.device)
+        last = (after % self.block_length == 0) | (after == self.length)
         return self.positions() == 0, last.expand(self.texts * self.streams, -1)
 
     def masks(self, capacity: int) -> tuple[Tensor | None, Tensor | None]:
@@ -163,9 +211,9 @@ class BlockPass:
         noisy = None
         if self.streams == 2:
             noisy = torch.cat([block[:, None] > block, block[:, None] == block], dim=1)
-        if self.aligned and self.length == self.block_length:
+        if self.aligned and self.length <= self.block_length:
             return None, noisy
-        cached = torch.arange(capacity, device=device) < self.lengths[:, None]  # (texts, capacity)
+        cached = torch.arange(capacity, device=device) < self.lengths[:, None] - self.dropped  # (texts, capacity)
         own = block[:, None] >= block  # (length, length)
         shape = (self.texts, 1, self.length)
         clean = torch.cat([cached[:, None, None].expand(*shape, -1), own.expand(*shape, -1)], dim=-1)

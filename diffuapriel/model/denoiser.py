@@ -83,7 +83,7 @@ class Block(nn.Module):
         u = modulate(rms_norm(x, self.mixer_norm_weight), shift, scale)
         if isinstance(self.mixer, Attention):
             assert isinstance(cache, AttentionCache) and rotary is not None
-            y, cache = self.mixer.forward_blocks(u, rotary, masks, cache)
+            y, cache = self.mixer.forward_blocks(u, rotary, masks, cache, over.committed)
         else:
             assert isinstance(cache, MambaCache)
             y, cache = self.mixer.forward_blocks(u, over, cache)
@@ -186,16 +186,20 @@ class Denoiser(nn.Module):
             x, shift, scale, _ = self._over_blocks(ids, sigma, cache, clean, block_length)
         else:
             x, shift, scale = self._residual(ids, sigma, document_ids)
+        logits = self._logits(x, shift, scale, positions)
+        return logits if padded else logits[..., : self.config.vocab_size]
+
+    def _logits(self, x: Tensor, shift: Tensor, scale: Tensor, positions: Tensor | None) -> Tensor:
+        """Logits at `positions` of the residual stream x (batch, length, d_model), by default at all."""
         if positions is not None:
             if positions.dtype == torch.bool:
                 positions = positions.flatten().nonzero()[:, 0]
             # The level of each chosen position: its row of the batch, or the position itself.
-            level = positions // (ids.shape[1] // shift.shape[1])
+            level = positions // (x.shape[1] // shift.shape[1])
             # Not shift[row, 0]: its backward pass adds in an order that varies, so that runs would not repeat exactly.
             shift, scale = (v.flatten(0, 1).index_select(0, level) for v in (shift, scale))
             x = x.flatten(0, 1).index_select(0, positions)  # (chosen, d_model), as shift and scale are
-        logits = self.head(self.final_norm(x, shift, scale))
-        return logits if padded else logits[..., : self.config.vocab_size]
+        return self.head(self.final_norm(x, shift, scale))
 
     def empty_cache(self, batch: int) -> Cache:
         """The cache of `batch` texts before their first block."""
@@ -211,6 +215,30 @@ class Denoiser(nn.Module):
         self._check(ids, sigma, None, None, None, block_length, True)
         layers = self._over_blocks(ids, sigma, cache, None, block_length)[-1]
         return cache.extended(layers, ids.shape[1])
+
+    def commit_and_denoise(
+        self, ids: Tensor, sigma: Tensor, positions: Tensor | None = None, *, cache: Cache, block_length: int
+    ) -> tuple[Tensor, Cache]:
+        """Commit finished blocks and denoise the block behind them, in one pass.
+
+        Equal to `commit` of all tokens but the last block, and a call with the cache that it returns.
+
+        Args:
+            ids: (batch, length) int64, blocks of `block_length` tokens that follow the text in `cache`. The last block,
+                which may be shorter, is denoised; those before it are finished.
+            sigma: (batch,), of the last block. positions: bool, (batch, tokens of the last block), as for a call.
+
+        Returns the logits of the last block and the cache before it. `cache` stays valid.
+        """
+        length = ids.shape[1] if ids.ndim == 2 else 0
+        if block_length < 1 or not length:
+            raise ValueError(f"block_length is {block_length} for ids {tuple(ids.shape)}; it must be 1 or more")
+        committed = (length - 1) // block_length * block_length
+        self._check(ids[:, committed:], sigma, positions, None, over_blocks=True)
+        layers: list[LayerCache]
+        x, shift, scale, layers = self._over_blocks(ids, sigma, cache, None, block_length, committed)
+        logits = self._logits(x, shift, scale, positions)[..., : self.config.vocab_size]
+        return logits, cache.extended(layers, committed) if committed else cache
 
     def hidden(self, ids: Tensor, sigma: Tensor) -> Tensor:
         """The input of the head at every position, (batch, length, d_model). Never waits for the device."""
@@ -244,20 +272,31 @@ class Denoiser(nn.Module):
         return x, shift, scale
 
     def _over_blocks(
-        self, ids: Tensor, sigma: Tensor, cache: Cache | None, clean: Tensor | None, block_length: int | None
+        self,
+        ids: Tensor,
+        sigma: Tensor,
+        cache: Cache | None,
+        clean: Tensor | None,
+        block_length: int | None,
+        committed: int | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, list[LayerCache]]:
-        """As `_residual` for a pass over blocks; also what each layer adds to the cache."""
+        """As `_residual` for a pass over blocks; also what each layer adds to the cache.
+
+        committed: the tokens that it adds, by default all; the residual stream is then that of the others.
+        """
         (texts, length), streams = ids.shape, 1 if clean is None else 2
         block_length = block_length or length
         if clean is not None:  # unmasked rows have the noise level 0
             ids, sigma = torch.cat([clean, ids]), torch.cat([torch.zeros_like(sigma), sigma])
         if not self.config.time_conditioning:
             sigma = torch.zeros_like(sigma[:, 0] if sigma.ndim == 2 else sigma)
+        elif committed:  # finished blocks have the noise level 0
+            sigma = F.pad(sigma[:, None], (committed // block_length, 0))
         cache = cache or self.empty_cache(texts)
-        over = BlockPass(block_length, length, cache.lengths, cache.aligned, streams)
+        over = BlockPass(block_length, length, cache.lengths, cache.aligned, streams, committed, cache.dropped)
         modulations = self.modulation(self.time_embedding(sigma))  # of all layers, (rows, levels, d_model) each
         if sigma.ndim == 2:
-            modulations = [v.repeat_interleave(block_length, dim=1) for v in modulations]
+            modulations = [v.repeat_interleave(block_length, dim=1)[:, :length] for v in modulations]
         rotary, masks = None, (None, None)
         if "attention" in self.config.layer_kinds:
             rotary = rotary_angles(over.positions(), self.config.attention_headdim, ids.device)
@@ -271,6 +310,9 @@ class Denoiser(nn.Module):
             x, layer = block.forward_blocks(x, modulations[6 * i : 6 * i + 6], over, layer, rotary, masks)
             added.append(layer)
         x, shift, scale = (v[-texts:] for v in (x, *modulations[-2:]))
+        if committed:
+            x = x[:, committed:]
+            shift, scale = (v[:, committed:] if v.shape[1] > 1 else v for v in (shift, scale))
         return x, shift, scale, added
 
     def _check(

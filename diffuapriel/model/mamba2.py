@@ -100,17 +100,26 @@ class BidirectionalMamba2(nn.Module):
         return self.out_proj(y.flatten(2))
 
     def forward_blocks(self, u: Tensor, blocks: BlockPass, cache: MambaCache) -> tuple[Tensor, MambaCache]:
-        """As `forward` for a pass over blocks (model/blocks.py); also the cache after the clean rows of u.
+        """As `forward` for a pass over blocks (model/blocks.py); also the cache after the committed tokens of u.
 
         The forward direction continues from the cache, the reverse one is confined to each block.
         """
-        where = {"block_length": blocks.block_length, "streams": blocks.streams}
+        S, streams = blocks.block_length, blocks.streams
         z, xBC, dt = self._split(self.in_proj(u))
-        xBC, history = block_convolution(xBC, self.conv_weight, self.conv_bias, cache.history, **where)
+        xBC, history = block_convolution(
+            xBC, self.conv_weight, self.conv_bias, cache.history, block_length=S, streams=streams,
+            committed=blocks.committed,
+        )  # fmt: skip
         x, B, C, dt, A = self._scan_inputs(F.silu(xBC), dt)
-        y, state = block_scan.scan(x, dt, A, B, C, self.D, cache.state, **where, backend=self.backend)
-        y = rms_norm(y.flatten(3) * F.silu(z), self.norm_weight)
-        return self.out_proj(y.flatten(2)), MambaCache(state, history)
+        y, states = [], [cache.state]
+        for part in blocks.parts:
+            inputs = (x[:, part], dt[:, part], A, B[:, part], C[:, part], self.D, states[-1])
+            S = min(S, part.stop - part.start)
+            out, state = block_scan.scan(*inputs, block_length=S, streams=streams, backend=self.backend)
+            y.append(out)
+            states.append(state)
+        y = rms_norm(torch.cat(y, dim=1).flatten(3) * F.silu(z), self.norm_weight)
+        return self.out_proj(y.flatten(2)), MambaCache(states[1], history)
 
     @torch.no_grad()
     def fold_norm(self) -> None:
@@ -193,13 +202,21 @@ def two_way_convolution(x: Tensor, weight: Tensor, bias: Tensor, document_ids: T
 
 
 def block_convolution(
-    x: Tensor, weight: Tensor, bias: Tensor, history: Tensor, *, block_length: int, streams: int = 1
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    history: Tensor,
+    *,
+    block_length: int,
+    streams: int = 1,
+    committed: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`two_way_convolution` over blocks: the forward half looks back over all, the reverse half ahead in its own.
 
     history (texts, taps - 1, channels): inputs of the forward half before the first token. With 2 streams the second
     half of the rows of x are corrupted copies, whose look back reads corrupted tokens of the own block and clean ones
-    of the blocks before. Returns the result and the history after the clean rows.
+    of the blocks before. Returns the result and the history after the `committed` first tokens of the clean rows, by
+    default all.
     """
     texts, length, taps = history.shape[0], x.shape[1], weight.shape[1]
     back = torch.cat([history.to(x.dtype), x[:texts, :, 0]], dim=1)  # clean inputs, from taps - 1 tokens before
@@ -215,4 +232,5 @@ def block_convolution(
         y[0] = torch.addcmul(y[0], read, weight[0, j].to(x.dtype))
         read = ahead[:, distance : distance + length] * (place + distance < block_length)
         y[1] = torch.addcmul(y[1], read, weight[1, j].to(x.dtype))
-    return torch.stack(y, dim=2), back[:, back.shape[1] - (taps - 1) :]
+    after = length if committed is None else committed
+    return torch.stack(y, dim=2), back[:, after : after + taps - 1]

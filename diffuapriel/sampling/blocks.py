@@ -6,10 +6,14 @@
 The sampler, its strategies and its frames stay as they are. They fill one block after another, so at every step only
 the first block of a row that has a [MASK] matters. `CachedDenoiser` runs the model on that block alone, after a cache
 of the finished ones, and returns logits of 0 at the masked positions behind it, which the sampler does not look at. A
-row's text is therefore the same alone and in any batch, and what lies to the right of the active block is never seen.
+row's text is therefore the same alone and in any batch. What lies to the right of the active block is never seen: a
+hole is filled from the text before it and from that of its own block.
+
+Committing costs no pass. A finished block, or a whole prompt, goes through the model together with the block behind
+it, in the pass that denoises that block for the first time.
 
 Caches are kept by the text that they hold. Undoing or editing a step, pausing and branching find the cache of their
-past, if it is among the last ones, or commit it again in one call; a prompt is committed in one call too.
+past, if it is among the last ones, or commit it again in the next pass.
 """
 
 from __future__ import annotations
@@ -21,13 +25,20 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-KEPT = 64  # caches of earlier texts, beside those of the rows in use
+from diffuapriel.diffusion.schedule import EPS
+
+KEPT_BYTES = 2**28  # of caches of earlier texts; those of the rows in use are kept in any case
 
 
 class BlockCache(Protocol):
     """What a model keeps of finished blocks, for several rows; never changed (`model.blocks.Cache`)."""
 
+    @property
+    def bytes(self) -> int: ...
+
     def rows(self, index: Sequence[int]) -> Self: ...
+
+    def last(self, tokens: int) -> Self: ...
 
     @classmethod
     def join(cls, caches: Sequence[Self]) -> Self: ...
@@ -38,84 +49,109 @@ class BlockModel(Protocol):
 
     config: Any
 
-    def __call__(self, ids: Tensor, sigma: Tensor, positions: Tensor, *, cache: Any) -> Tensor: ...
-
     def empty_cache(self, batch: int) -> BlockCache: ...
 
-    def commit(self, ids: Tensor, cache: Any, block_length: int) -> BlockCache: ...
+    def commit_and_denoise(
+        self, ids: Tensor, sigma: Tensor, positions: Tensor, *, cache: Any, block_length: int
+    ) -> tuple[Tensor, BlockCache]: ...
 
 
 class CachedDenoiser(nn.Module):
     """A `DenoiserFunction` over whole canvases that computes the active block of each row only.
 
+    The last block of a canvas may be shorter than the others.
+
     Attributes:
-        passes: model calls that denoised a block. commits: calls that put finished blocks into a cache.
+        passes: model calls so far. Rows that have as much to commit share one.
+        cache_bytes: memory of the caches of the rows of the last pass.
+
+    Raises ValueError for a model that was not trained in blocks. Any block length can be tried; one that is not among
+    `config.block_lengths` gives poor text.
     """
 
     def __init__(self, model: BlockModel, block_length: int) -> None:
-        allowed = model.config.block_lengths
-        if block_length < 1 or (block_length not in allowed and 0 not in allowed):
+        if block_length < 1 or not model.config.block_lengths:
             raise ValueError(
-                f"block_length is {block_length}; the model was trained for {', '.join(map(str, allowed)) or 'none'}"
+                f"block_length is {block_length}; it must be 1 or more, for a model that was trained in blocks"
             )
         super().__init__()
         self.model, self.config, self.block_length = model, model.config, block_length
-        self.passes = self.commits = 0
+        self.passes = self.cache_bytes = 0
         self._caches: OrderedDict[bytes, BlockCache] = OrderedDict()  # one row each, by its text
-        self._joined: tuple[tuple[bytes, ...], BlockCache] | None = None  # of the last pass
+        self._kept_bytes = 0
+        self._joined: dict[tuple[bytes, ...], BlockCache] = {}  # of the last pass
 
     @torch.no_grad()
     def forward(self, ids: Tensor, sigma: Tensor, positions: Tensor) -> Tensor:
         """Logits (positions.sum(), vocab_size): those of the active blocks, and 0 elsewhere.
 
-        ids (batch, length) int64, sigma (batch,), positions (batch, length) bool. Raises ValueError for a length that
-        is not whole blocks.
+        ids (batch, length) int64, positions (batch, length) bool. sigma (batch,) is not used: the noise level of a
+        block is that of its own masked share, as in training.
         """
         S, (batch, length) = self.block_length, ids.shape
-        if length % S:
-            raise ValueError(f"the canvas has {length} tokens; block_length, {S}, must divide it")
-        blocks = (ids == self.config.mask_id).view(batch, -1, S).any(2).int()
-        first = blocks.argmax(1)  # the active block of each row
-        at = first[:, None] * S + torch.arange(S, device=ids.device)
-        cache = self._cache_of(ids, (first * S).tolist())
-        chosen = positions.gather(1, at)  # (batch, S)
-        active = self.model(ids.gather(1, at), sigma, chosen, cache=cache)
-        self.passes += 1
-        flat = positions.flatten().cumsum(0) - 1  # the row of the result of each position
-        where = (torch.arange(batch, device=ids.device)[:, None] * length + at)[chosen]
-        logits = active.new_zeros(int(positions.sum()), active.shape[1])
-        return logits.index_copy(0, flat[where], active)
+        starts = [int(first) // S * S for first in (ids == self.config.mask_id).int().argmax(1)]
+        texts = [row[:start].tobytes() for row, start in zip(ids.cpu().numpy(), starts)]  # before the active block
+        known = [self._known(text, S * ids.element_size()) // ids.element_size() for text in texts]
+        groups: dict[tuple[int, int], list[int]] = {}  # (tokens to commit, tokens of the active block) -> rows
+        for r, (start, have) in enumerate(zip(starts, known)):
+            groups.setdefault((start - have, min(S, length - start)), []).append(r)
+        rank = positions.flatten().cumsum(0).view(batch, length) - 1  # the row of the result of each position
+        logits, joined = None, {}
+        for (missing, size), rows in groups.items():
+            row = torch.tensor(rows, device=ids.device)[:, None]
+            first = torch.tensor([known[r] for r in rows], device=ids.device)[:, None]
+            at = first + torch.arange(missing + size, device=ids.device)
+            block = ids[row, at]  # (rows, missing + size)
+            masked = (block[:, missing:] == self.config.mask_id).float().mean(1)
+            wanted = positions[row, at[:, missing:]]
+            past = self._past([texts[r][: known[r] * ids.element_size()] for r in rows])
+            found, cache = self.model.commit_and_denoise(
+                block, -torch.log((1 - masked).clamp_min(EPS)), wanted, cache=past, block_length=S
+            )
+            self.passes += 1
+            if logits is None:
+                logits = found.new_zeros(int(positions.sum()), found.shape[1])
+            logits[rank[row, at[:, missing:]][wanted]] = found
+            joined[tuple(texts[r] for r in rows)] = cache
+            if missing:
+                for i, r in enumerate(rows):
+                    self._keep(texts[r], cache.rows([i]))
+        self._joined = joined
+        self.cache_bytes = sum(cache.bytes for cache in joined.values())
+        self._forget(texts)
+        assert logits is not None, "a batch has a row"
+        return logits
 
-    def _cache_of(self, ids: Tensor, lengths: list[int]) -> BlockCache:
-        """The cache of ids[r, : lengths[r]] for every row r; what is missing is committed, equal lengths together."""
-        keys = tuple(row[:n].tobytes() for row, n in zip(ids.cpu().numpy(), lengths, strict=True))
-        if self._joined is not None and self._joined[0] == keys:
-            return self._joined[1]
-        size = self.block_length * ids.element_size()
-        missing: dict[tuple[int, int], list[int]] = {}  # (tokens in a known cache, tokens wanted) -> rows
-        for r, key in enumerate(keys):
-            known = len(key)
-            while known and key[:known] not in self._caches:
-                known -= size
-            if known < len(key):
-                missing.setdefault((known, len(key)), []).append(r)
-        for (known, wanted), rows in sorted(missing.items()):
-            rows = list({keys[r]: r for r in rows}.values())  # rows of one text once
-            start, end = known // ids.element_size(), wanted // ids.element_size()
-            past = [self._caches[keys[r][:known]] for r in rows] if known else [self.model.empty_cache(len(rows))]
-            after = self.model.commit(ids[rows, start:end], _join(past), self.block_length)
-            self.commits += 1
-            for i, r in enumerate(rows):
-                self._caches[keys[r]] = after.rows([i])
-        for key in keys:
-            if key:
-                self._caches.move_to_end(key)
-        while len(self._caches) > len(keys) + KEPT:
-            self._caches.popitem(last=False)
-        cache = _join([self._caches[key] if key else self.model.empty_cache(1) for key in keys])
-        self._joined = keys, cache
-        return cache
+    def _known(self, text: bytes, step: int) -> int:
+        """Bytes of the longest beginning of a text, in blocks of `step` bytes, whose cache is kept."""
+        known = len(text)
+        while known and text[:known] not in self._caches:
+            known -= step
+        return known
+
+    def _past(self, texts: list[bytes]) -> BlockCache:
+        """The caches of these texts in one batch."""
+        if found := self._joined.get(tuple(texts)):
+            return found
+        if not any(texts):
+            return self.model.empty_cache(len(texts))
+        caches = [self._caches[text] if text else self.model.empty_cache(1) for text in texts]
+        return type(caches[0]).join(caches)
+
+    def _keep(self, text: bytes, cache: BlockCache) -> None:
+        if text not in self._caches:
+            self._kept_bytes += cache.bytes
+        self._caches[text] = cache
+
+    def _forget(self, texts: list[bytes]) -> None:
+        """Drop the caches that were used longest ago, beyond KEPT_BYTES."""
+        used = {text for text in texts if text}
+        for text in used:
+            self._caches.move_to_end(text)
+        while self._kept_bytes > KEPT_BYTES and len(self._caches) > len(used):
+            self._kept_bytes -= self._caches.popitem(last=False)[1].bytes
 
 
-def _join(caches: Sequence[BlockCache]) -> BlockCache:
-    return type(caches[0]).join(caches)
+def denoiser_for(model: Any, block_length: int | None) -> Any:
+    """What a sampler with this `block_length` calls: the model, or a model of blocks with its cache."""
+    return CachedDenoiser(model, block_length) if block_length and model.config.block_lengths else model

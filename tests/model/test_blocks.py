@@ -130,6 +130,47 @@ def test_rows_of_different_age_get_what_each_gets_alone(architecture: str) -> No
         caches = [model.commit(clean[r : r + 1, 2 * S :], cache, S) for r, cache in enumerate(caches)]
 
 
+@pytest.mark.parametrize("size", [1, 3, 4])  # of the last block, which may be shorter
+@pytest.mark.parametrize("finished", [0, 1, 2, 20])  # blocks to commit; 20 fill more than a chunk of the scan
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_commit_rides_along_with_the_first_pass_of_the_next_block(
+    architecture: str, finished: int, size: int
+) -> None:
+    model, S = awake(architecture), 4
+    clean, noisy, sigma = texts(finished + 2, S, rows=3)
+    before = Cache.join([model.commit(clean[r : r + 1, : r * S], model.empty_cache(1), S) for r in (1, 2, 2)])
+    done, block = clean[:, : finished * S], noisy[:, -size:]
+    after = model.commit(done, before, S) if finished else before
+    logits, cache = model.commit_and_denoise(torch.cat([done, block], 1), sigma[:, 0], cache=before, block_length=S)
+    assert (logits - model(block, sigma[:, 0], cache=after)).abs().max() < 1e-12
+    assert apart(cache, after) < 1e-12 and cache.lengths.tolist() == after.lengths.tolist()
+    where = block == MASK
+    chosen, _ = model.commit_and_denoise(torch.cat([done, block], 1), sigma[:, 0], where, cache=before, block_length=S)
+    assert (chosen - logits[where]).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_window_keeps_the_last_keys_and_values_and_every_state(architecture: str) -> None:
+    """Without attention nothing changes; with one layer of it, a window is a mask on the keys."""
+    model, S = awake(architecture, depth=1), 4
+    clean, noisy, sigma = texts(6, S)
+    cache = model.commit(clean[:, : 5 * S], model.empty_cache(2), S)
+    window = cache.last(2 * S)
+    logits = model(noisy[:, :S], sigma[:, 0], cache=window)
+    again = model.commit(clean[:, 5 * S :], window, S).last(2 * S)  # goes on, and stays as large
+    assert again.bytes == window.bytes and again.lengths.tolist() == [6 * S] * 2
+    if architecture == "diffuapriel":
+        assert window is cache
+    else:
+        assert window.capacity == 2 * S and window.bytes < cache.bytes
+        # Keys are rotated by their true positions, so what is left out is all that differs.
+        changed = clean.clone()
+        changed[:, : 3 * S] = (changed[:, : 3 * S] + 1) % EOS
+        other = model.commit(changed[:, : 5 * S], model.empty_cache(2), S)
+        assert (model(noisy[:, :S], sigma[:, 0], cache=other.last(2 * S)) - logits).abs().max() < 1e-12
+        assert (model(noisy[:, :S], sigma[:, 0], cache=other) - logits).abs().max() > 1e-6
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_cache_is_never_changed_and_its_rows_can_be_taken(architecture: str) -> None:
     model, S = awake(architecture), 4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor
@@ -74,11 +76,54 @@ def test_a_text_is_the_same_alone_and_in_any_batch(model: Denoiser, strategy: st
         assert torch.equal(generate(filler, CachedDenoiser(model, S), canvas, first_row=row)[0], together[row])
 
 
-def test_a_prompt_is_committed_in_one_call_and_each_block_in_one_more(model: Denoiser) -> None:
-    denoiser = CachedDenoiser(model, S)
-    generate(sampler(), denoiser, canvases("abcdefgh________"))
-    assert denoiser.commits == 2, "the prompt's two blocks together, and the third; the last needs no cache"
+def test_a_prompt_and_finished_blocks_cost_no_pass_of_their_own(model: Denoiser) -> None:
+    """Every pass denoises: with one token per pass, as many as there are holes."""
+    filler, denoiser = sampler(), CachedDenoiser(model, S)
+    generate(filler, denoiser, canvases("abcdefgh________"))
     assert denoiser.passes == 8
+    generate(filler, denoiser, canvases("________________", "abcdefgh________"))
+    assert denoiser.passes == 8 + 16 + 1, "one more where the rows have different amounts to commit"
+
+
+@pytest.mark.parametrize("length", [1, 3, 6, 17])
+def test_the_last_block_may_be_shorter(model: Denoiser, length: int) -> None:
+    """Its end is the end of the text, as in a pass over the text up to there."""
+    filler, denoiser = sampler(), CachedDenoiser(model, S)
+    state = filler.start(canvases("_" * length))
+    while not filler.done(state):
+        ids, sigma, positions = filler.model_inputs(state)
+        start = int(state.masked[0].argmax()) // S * S
+        cache = model.empty_cache(1)
+        cache = model.commit(ids[:, :start], cache, S) if start else cache
+        block = slice(start, start + S)
+        expected = model(ids[:, block], sigma, positions[:, block], cache=cache)
+        assert (denoiser(ids, sigma, positions)[: len(expected)] - expected).abs().max() < 1e-12
+        state = filler.advance(denoiser, state)
+
+
+def test_the_noise_level_is_that_of_the_block(model: Denoiser) -> None:
+    config = dataclasses.replace(model.config, time_conditioning=True)
+    conditioned = Denoiser(config).double()
+    conditioned.load_state_dict(model.state_dict())
+    (canvas,) = canvases("abcda_c_________")
+    positions = canvas.masked[None]
+    logits = CachedDenoiser(conditioned, S)(canvas.ids[None], torch.ones(1), positions)
+    cache = conditioned.commit(canvas.ids[None, :S], conditioned.empty_cache(1))
+    half = -torch.tensor([0.5]).log()
+    expected = conditioned(canvas.ids[None, S : 2 * S], half, positions[:, S : 2 * S], cache=cache)
+    assert (logits[:2] - expected).abs().max() < 1e-12 and not logits[2:].any()
+
+
+def test_caches_beyond_the_limit_are_dropped_and_what_is_in_use_stays(
+    model: Denoiser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    denoiser = CachedDenoiser(model, S)
+    generate(sampler(), denoiser, canvases("_" * 16))
+    assert len(denoiser._caches) == 3 and denoiser._kept_bytes == sum(c.bytes for c in denoiser._caches.values())
+    monkeypatch.setattr(blocks, "KEPT_BYTES", 1)
+    generate(sampler(seed=4), denoiser, canvases("_" * 16))
+    assert len(denoiser._caches) == 1
+    assert denoiser._kept_bytes == denoiser.cache_bytes == next(iter(denoiser._caches.values())).bytes
 
 
 def test_what_lies_behind_the_active_block_is_not_seen(model: Denoiser) -> None:
@@ -91,7 +136,7 @@ def test_what_lies_behind_the_active_block_is_not_seen(model: Denoiser) -> None:
 
 def test_an_edited_text_gets_the_cache_of_its_own_past(model: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when the caches of earlier texts are gone."""
-    monkeypatch.setattr(blocks, "KEPT", 1)
+    monkeypatch.setattr(blocks, "KEPT_BYTES", 1)
     denoiser, filler = CachedDenoiser(model, S), sampler()
     state = filler.start(canvases("_" * 16))
     states = [state]
@@ -103,9 +148,9 @@ def test_an_edited_text_gets_the_cache_of_its_own_past(model: Denoiser, monkeypa
         assert (after.ids == filler.advance(anew(model), earlier).ids).all()
 
 
-def test_a_block_length_that_the_model_does_not_know_is_refused(model: Denoiser) -> None:
+def test_a_model_that_was_not_trained_in_blocks_is_refused(model: Denoiser) -> None:
     full = Denoiser(ModelConfig("diffuapriel", 16, 1, vocab_size=12, d_state=4, headdim=16))
-    with pytest.raises(ValueError, match="block_length is 4; the model was trained for none"):
+    with pytest.raises(ValueError, match="block_length is 4; it must be 1 or more, for a model that was trained in"):
         CachedDenoiser(full, 4)
-    with pytest.raises(ValueError, match="the canvas has 16 tokens; block_length, 5, must divide it"):
-        generate(sampler(block_length=5), CachedDenoiser(model, 5), TEXTS)
+    with pytest.raises(ValueError, match="block_length is 0"):
+        CachedDenoiser(model, 0)
