@@ -6,6 +6,8 @@
     print(pipe("Mia found a [MASK:6]."))
     output = pipe(["", "Once upon a time"], length=64, num_inference_steps=32, seed=1, return_trace=True)
     output.texts, output.traces
+    for piece in pipe.write("Once upon a time"):         # without end, for a model of blocks
+        print(piece, end="")
 
 The arguments have the names of the discrete diffusion pipelines of Hugging Face's diffusers, the defaults are those of
 `diffuapriel sample`, and the same seed gives the same texts as there.
@@ -13,6 +15,7 @@ The arguments have the names of the discrete diffusion pipelines of Hugging Face
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,11 +32,13 @@ from diffuapriel.device import resolve_device
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.options import Option
+from diffuapriel.sampling.blocks import denoiser_for
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.config import MAX_STEPS, SamplerConfig, resolve_block_length
+from diffuapriel.sampling.config import MAX_STEPS, SamplerConfig, resolve_blocks
 from diffuapriel.sampling.frames import StepFrame
 from diffuapriel.sampling.generate import generate
 from diffuapriel.sampling.sampler import Sampler
+from diffuapriel.sampling.writer import WrittenBlock, write_blocks
 from diffuapriel.tokenizer import Tokenizer
 from diffuapriel.trace.trace import Trace
 
@@ -127,7 +132,9 @@ class TextDiffusionPipeline:
             num_inference_steps: maximum number of denoiser calls. Fewer are faster and worse.
             strategy: which masks are filled at each step, one of `sampling.config.STRATEGIES`.
             block_length: tokens per block, filled from left to right; 0: all at once. By default 16 for the
-                default strategy and 0 for the others.
+                default strategy and 0 for the others. A model of blocks keeps finished ones in a cache and takes a
+                block length that it was trained for, by default 16 or its longest; it does not see what lies behind
+                the block that it fills.
             block_start: where the first block begins: at the end of the "prompt", or at position "zero".
             threshold: for strategy "threshold": fill every position at least this confident.
             remask_cap: for remasking: maximum probability per step of returning a token to [MASK].
@@ -141,7 +148,7 @@ class TextDiffusionPipeline:
                 int64, "transfer_index" (length,) bool, the positions filled in this step, "frame", the `StepFrame`,
                 and "index" of the text in the output. Its return value is ignored. If it sets `pipe.interrupt = True`,
                 the call returns at once: unfinished texts still contain [MASK].
-            sampler_options: further options of `SamplerConfig`, such as `confidence`, `factor` or `t_on`.
+            sampler_options: further options of `SamplerConfig`, such as `stop_at_eos`, `confidence` or `factor`.
 
         Raises ValueError or TypeError that names the argument, its value and what is permitted.
         """
@@ -155,8 +162,7 @@ class TextDiffusionPipeline:
         config = SamplerConfig(
             strategy=strategy,
             steps=NUM_STEPS.check(num_inference_steps),
-            block_length=resolve_block_length(strategy, block_length),
-            block_start=block_start,
+            **resolve_blocks(strategy, block_length, block_start, self.model.config.block_lengths),
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
@@ -192,6 +198,38 @@ class TextDiffusionPipeline:
         ]
         return TextDiffusionOutput(results, traces)
 
+    def write(
+        self,
+        prompt: str = "",
+        *,
+        block_length: int | None = None,
+        window: int | None = None,
+        seed: int = 0,
+        schedule: str = "log-linear",
+        **sampler_options: Any,
+    ) -> Iterator[str]:
+        """Continue a prompt without end, in memory that does not grow: yields the text block by block.
+
+        Args:
+            block_length: as for a call. window: tokens that attention reads, by default the context of the model.
+            sampler_options: of `SamplerConfig`; `steps` are those of a block.
+
+        Raises ValueError for a model that was not trained in blocks, or a block length that it does not know.
+        """
+        known = self.model.config.block_lengths
+        strategy = sampler_options.setdefault("strategy", "low_confidence")
+        blocks = resolve_blocks(strategy, block_length, known=known)
+        if not known or blocks["block_length"] is None:
+            raise ValueError(
+                f"{self.name or 'the model'} was trained for block lengths {list(known)}; a text without end needs one "
+                "that is not 0, the whole canvas"
+            )
+        config = SamplerConfig(seed=seed, **{"top_p": 0.9, **sampler_options})
+        sampler = Sampler(config, get_schedule(schedule), self.tokenizer.mask_id)
+        ids = self.tokenizer.encode(prompt)
+        written = write_blocks(self.model, sampler, blocks["block_length"], ids, window=window)
+        return _texts(written, self.tokenizer)
+
     def _generate(self, sampler: Sampler, canvases: list[Canvas]) -> Iterator[list[int]]:
         """The filled ids of every canvas; adjacent canvases of equal length share a batch."""
         row = 0
@@ -199,14 +237,16 @@ class TextDiffusionPipeline:
             equal = list(group)
             for start in range(0, len(equal), BATCH_SIZE):
                 batch = equal[start : start + BATCH_SIZE]
-                filled: Tensor = generate(sampler, self.model, batch, first_row=row)
+                denoiser = denoiser_for(self.model, sampler.config.block_length)
+                filled: Tensor = generate(sampler, denoiser, batch, first_row=row)
                 row += len(batch)
                 yield from filled.tolist()
 
     def _stream(self, sampler: Sampler, canvas: Canvas, index: int, callback: Callback | None) -> list[StepFrame]:
         """The frames of one canvas, with noise stream `index`; only the start if the call was interrupted."""
         frames: list[StepFrame] = []
-        for frame in sampler.stream(self.model, sampler.start(canvas, first_row=index)):
+        denoiser = denoiser_for(self.model, sampler.config.block_length)
+        for frame in sampler.stream(denoiser, sampler.start(canvas, first_row=index)):
             frames.append(frame)
             if callback is not None and frame.step > 0:
                 ids = torch.tensor(frame.ids)
@@ -223,6 +263,14 @@ class TextDiffusionPipeline:
         end = self.tokenizer.eos_id
         parts = [list(run) for is_end, run in groupby(ids, key=lambda id: id == end) if not is_end]
         return "\n\n".join(self.tokenizer.decode(part) for part in parts)
+
+
+def _texts(written: Iterator[WrittenBlock], tokenizer: Tokenizer) -> Iterator[str]:
+    """The text of each block; a character that two blocks share comes with the second."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    for block in written:
+        new = block.ids[block.given :]
+        yield decoder.decode(b"".join(b"\n\n" if i == tokenizer.eos_id else tokenizer.token_bytes(i) for i in new))
 
 
 def pipeline(

@@ -15,6 +15,10 @@ For a corpus other than tales, samples are measured beside validation text of th
 (distinct n-grams, entropy), how soon they repeat 8 words in a row, and how many words in a row they copy from the
 training text. Each --judge, another checkpoint, scores both in bits per byte.
 
+tokens/pass is what a forward pass writes: tokens of the stories or samples, counted with gpt2-4k whatever the model's
+tokenizer, over all passes; <|endoftext|> and padding are no tokens. A model of blocks is scored at every block length
+that it was trained for. --strategy and --block-length may be repeated: samples are drawn with every pair.
+
 With --infilling, only the following is measured: a few tokens within a line of validation code from the standard
 library are hidden and filled in, the most confident first. The report counts restored tokens, restored spans, and how
 often the enclosing function is still valid Python. It is meant for models trained on `--corpus stdlib`.
@@ -23,6 +27,7 @@ examples:
   diffuapriel evaluate tales-diffuapriel                       200 stories, a few minutes
   diffuapriel evaluate tales-diffutran --samples 50 --sequences 64               a quick look
   diffuapriel evaluate tales-diffuapriel --strategy ancestral --top-p 1      from the model's own distribution
+  diffuapriel evaluate runs/blocks --block-length 1 --block-length 16 --strategy threshold --stop-at-eos
   diffuapriel evaluate runs/mine --corpus my_texts/ --samples 0              the likelihood only
   diffuapriel evaluate runs/mine --judge runs/other --judge owner/name       samples, scored by two other models
   diffuapriel evaluate runs/code --corpus stdlib                  bits per byte, compared with xz -9
@@ -47,7 +52,7 @@ from diffuapriel.sampling.config import (
     RENAMED_STRATEGIES,
     STRATEGIES,
     SamplerConfig,
-    resolve_block_length,
+    resolve_blocks,
 )
 
 MOST_SHOWN = 300  # characters of a sample
@@ -70,6 +75,8 @@ class EvaluateOptions:
     strategy: str = option("low_confidence", choices=STRATEGIES, renamed=RENAMED_STRATEGIES, help="sampling strategy")
     steps: int | None = option(None, least=1, help="steps per sample; default: one per token")
     block_length: int | None = option(None, least=0, help=BLOCK_LENGTH_HELP)
+    stop_at_eos: bool = option(False, help=options_of(SamplerConfig)["stop_at_eos"].help)
+    threshold: float = option(0.9, least=0, most=1, help=options_of(SamplerConfig)["threshold"].help)
     temperature: float | None = option(
         None, least=0, most=100, help="sampling temperature; default: 1, and 0 for --infilling"
     )
@@ -94,7 +101,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="a bundled name, the folder of a checkpoint or of a run, or owner/name on the Hugging Face Hub",
     )
     for name, declared in options_of(EvaluateOptions).items():
-        add_argument(parser, declared, **{"metavar": "SPEC"} if name == "corpus" else {})
+        repeated = {"action": "append", "default": None} if name in ("strategy", "block_length") else {}
+        add_argument(parser, declared, **{"metavar": "SPEC"} if name == "corpus" else repeated)
     parser.add_argument(
         "--judge",
         action="append",
@@ -107,7 +115,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    options = EvaluateOptions(**{name: getattr(args, name) for name in options_of(EvaluateOptions)})
+    given = {name: getattr(args, name) for name in options_of(EvaluateOptions)}
+    strategies = given["strategy"] or [options_of(EvaluateOptions)["strategy"].default]
+    block_lengths: list[int | None] = given["block_length"] or [None]
+    pairs = [{"strategy": strategy, "block_length": n} for strategy in strategies for n in block_lengths]
+    options, *more = (EvaluateOptions(**{**given, **pair}) for pair in pairs)
     from diffuapriel.checkpoint import checkpoint_name, inspect_checkpoint, load_checkpoint
     from diffuapriel.data.mixed import MixedCorpus
     from diffuapriel.data.registry import open_corpus
@@ -129,13 +141,14 @@ def run(args: argparse.Namespace) -> int:
         "seed": options.seed,
         "estimator": options.estimator,
     }
-    likelihoods, block_lengths = [], _block_lengths(options, info.config)
-    for block_length in block_lengths:
+    likelihoods, bounds = [], _bounds(block_lengths, info.config)
+    configs = [_sampler(each, info.config, length) for each in (options, *more)]
+    for block_length in bounds:
         with progress("sequences", options.sequences) as advance:
             likelihoods.append(evaluate_nelbo(model, corpus, block_length=block_length, on_batch=advance, **how))
     with progress("sequences of each part", options.sequences) as advance:
-        parts = evaluate_parts(model, corpus, block_length=block_lengths[0], on_batch=advance, **how)
-    samples = _samples(options, model, corpus, judges, length) if options.samples else None
+        parts = evaluate_parts(model, corpus, block_length=bounds[0], on_batch=advance, **how)
+    samples = [_samples(options, model, corpus, judges, length, config) for config in configs if options.samples]
     likelihood, *others = likelihoods
     xz = _compare_with_xz(corpus, likelihood, options.trained_xz)
     corpora = corpus.parts if isinstance(corpus, MixedCorpus) else {}
@@ -149,7 +162,10 @@ def run(args: argparse.Namespace) -> int:
         report["parts"] = {
             name: {"likelihood": part.to_dict(), "xz": part_xz[name]} for name, part in parts.items()
         } or None
-        print(json.dumps({**report, "samples": samples.to_dict() if samples else None}, indent=2))
+        report["samples"] = samples[0].to_dict() if samples else None
+        if len(samples) > 1:
+            report["by_sampler"] = [each.to_dict() for each in samples]
+        print(json.dumps(report, indent=2))
         return 0
     tables = "\n\n".join(each.table() for each in likelihoods)
     print(f"{checkpoint_name(args.checkpoint)} on {spec}, validation split\n{corpus.description}\n\n{tables}")
@@ -159,9 +175,9 @@ def run(args: argparse.Namespace) -> int:
     if parts:
         compared = (f"  xz -9 {_xz_bits(found):.4f}" if found else "" for found in part_xz.values())
         print("\n" + "\n".join(map("".join, zip(parts_table(parts).splitlines(), compared))))
-    if samples:
-        print(f"\n{samples.table()}")
-        for text in getattr(samples, "faults", samples.examples):
+    for each in samples:
+        print(f"\n{each.table()}")
+        for text in getattr(each, "faults", each.examples):
             print(f"  {printable(shorten(text, MOST_SHOWN, placeholder=' ...'))}")
     return 0
 
@@ -179,11 +195,25 @@ def _compare_with_xz(corpus: Any, likelihood: Any, trained: bool) -> dict[str, A
     return {**dataclasses.asdict(xz), "model": xz.verdict(likelihood.bits_per_byte_ci95)} if xz else None
 
 
-def _block_lengths(options: EvaluateOptions, config: Any) -> tuple[int | None, ...]:
-    """The block lengths of the bounds to measure: of a model of blocks all that it knows, unless one is given."""
+def _bounds(block_lengths: list[int | None], config: Any) -> tuple[int | None, ...]:
+    """The block lengths of the bounds to measure: of a model of blocks those given, by default all that it knows."""
     if not config.block_lengths:
         return (None,)
-    return config.block_lengths if options.block_length is None else (options.block_length,)
+    return config.block_lengths if block_lengths == [None] else tuple(block_lengths)
+
+
+def _sampler(options: EvaluateOptions, model: Any, length: int) -> SamplerConfig:
+    """How samples of a model with the `ModelConfig` `model` are drawn."""
+    return SamplerConfig(
+        strategy=options.strategy,
+        steps=options.steps or length,
+        stop_at_eos=options.stop_at_eos,
+        threshold=options.threshold,
+        temperature=1.0 if options.temperature is None else options.temperature,
+        top_p=options.top_p,
+        seed=options.seed,
+        **resolve_blocks(options.strategy, options.block_length, known=model.block_lengths),
+    )
 
 
 def _judges(args: argparse.Namespace, options: EvaluateOptions, spec: str) -> dict[str, Any]:
@@ -206,27 +236,16 @@ def _judges(args: argparse.Namespace, options: EvaluateOptions, spec: str) -> di
     return judges
 
 
-def _samples(options: EvaluateOptions, model: Any, corpus: Any, judges: dict[str, Any], length: int) -> Any:
+def _samples(
+    options: EvaluateOptions, model: Any, corpus: Any, judges: dict[str, Any], length: int, config: SamplerConfig
+) -> Any:
     """The report on generated stories of tales, or on generated free text."""
     from diffuapriel.data.tales import TalesCorpus
     from diffuapriel.evaluation.tales import evaluate_tales
     from diffuapriel.evaluation.text.quality import evaluate_text
-    from diffuapriel.sampling.blocks import CachedDenoiser
+    from diffuapriel.sampling.blocks import denoiser_for
 
-    block_length, block_start = resolve_block_length(options.strategy, options.block_length), "prompt"
-    if known := model.config.block_lengths:
-        block_length = options.block_length if options.block_length is not None else max(known)
-        model, block_start = CachedDenoiser(model, block_length or length), "zero"
-        block_length = block_length or None
-    config = SamplerConfig(
-        strategy=options.strategy,
-        steps=options.steps or length,
-        block_length=block_length,
-        block_start=block_start,
-        temperature=1.0 if options.temperature is None else options.temperature,
-        top_p=options.top_p,
-        seed=options.seed,
-    )
+    model = denoiser_for(model, config.block_length)
     how: dict[str, Any] = {"length": length, "sampler": config, "batch_size": options.batch_size}
     if isinstance(corpus, TalesCorpus):
         with progress("stories", options.samples) as advance:

@@ -8,11 +8,17 @@ A strategy selects the positions to fill at each step. low_confidence, entropy a
 positions first, random and ancestral fill random ones, threshold and factor fill all that are certain enough, and
 first_hitting fills one at a time. The four called remdm may return tokens to [MASK].
 
+A model of blocks writes block after block, with an exact cache of the finished ones, and does not see what lies behind
+the block that it fills. With --endless it continues TEXT without end, in memory that does not grow, until Ctrl-C;
+--steps are then those of a block.
+
 examples:
   diffuapriel sample                                               a story from masks alone
   diffuapriel sample "Mia found a [MASK:6]."                       an infill
   diffuapriel sample "Once upon a time" --length 64 --steps 16     a prompt, with few steps
   diffuapriel sample --samples 5 --seed 7 --temperature 0.7        five texts, reproducible
+  diffuapriel sample --checkpoint runs/blocks --block-length 16 --stop-at-eos      a story, block after block
+  diffuapriel sample --checkpoint runs/blocks --endless "Once upon a time"         until Ctrl-C
   diffuapriel sample --strategy threshold --threshold 0.8 --trace story.html     save a replay that plays offline
 """
 
@@ -22,13 +28,13 @@ import argparse
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from diffuapriel.commands.output import output_file
-from diffuapriel.commands.terminal import LiveCanvas, final_text
+from diffuapriel.commands.terminal import LiveCanvas, final_text, printable
 from diffuapriel.config import DEFAULT_WRITER
 from diffuapriel.options import add_argument, check_least, options_of
-from diffuapriel.sampling.config import BLOCK_LENGTH_HELP, SamplerConfig, resolve_block_length
+from diffuapriel.sampling.config import BLOCK_LENGTH_HELP, SamplerConfig, resolve_blocks
 from diffuapriel.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -52,12 +58,16 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trace", type=output_file, metavar="FILE", help="record the steps to FILE: .json, .html or .gif"
     )
+    parser.add_argument("--endless", action="store_true", help="write without end; for models of blocks")
+    parser.add_argument(
+        "--window", type=int, metavar="N", help="with --endless: tokens that attention reads (default: as in training)"
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or mps")
     holes = parser.add_argument_group("which positions, and when")
     add_argument(holes, option["strategy"])
     add_argument(holes, option["steps"], default=128)
     add_argument(holes, option["block_length"], help=BLOCK_LENGTH_HELP)
-    for name in ("block_start", "confidence", "alg_temp", "threshold", "factor"):
+    for name in ("block_start", "stop_at_eos", "confidence", "alg_temp", "threshold", "factor"):
         add_argument(holes, option[name])
     for name in ("remask_cap", "remask_rescale", "t_on", "t_off", "alpha_on"):
         add_argument(holes, option[name])
@@ -74,15 +84,19 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     from diffuapriel.checkpoint import checkpoint_name, inspect_checkpoint, load_checkpoint
     from diffuapriel.diffusion.schedule import get_schedule
+    from diffuapriel.sampling.blocks import denoiser_for
     from diffuapriel.sampling.canvas import Canvas
     from diffuapriel.sampling.sampler import Sampler
     from diffuapriel.trace.trace import Trace
 
     given = {name: getattr(args, name) for name in options_of(SamplerConfig)}
-    given["block_length"] = resolve_block_length(args.strategy, args.block_length)
+    if args.endless:
+        return _endless(args, given)
+    info = inspect_checkpoint(args.checkpoint)
+    given |= resolve_blocks(args.strategy, args.block_length, args.block_start, info.config.block_lengths)
     config = SamplerConfig(**given)
     model, tokenizer = load_checkpoint(args.checkpoint, device=args.device)
-    length = args.length or (None if args.text else inspect_checkpoint(args.checkpoint).default_length)
+    length = args.length or (None if args.text else info.default_length)
     canvas = Canvas.from_text(args.text, tokenizer, length).to(args.device)
     sampler = Sampler(config, get_schedule(args.schedule), tokenizer.mask_id)
     for row in range(args.samples):
@@ -90,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
             print()
         screen = LiveCanvas(tokenizer) if sys.stdout.isatty() else None
         frames: list[StepFrame] = []
-        for frame in sampler.stream(model, sampler.start(canvas, first_row=row)):
+        for frame in sampler.stream(denoiser_for(model, config.block_length), sampler.start(canvas, first_row=row)):
             frames.append(frame)
             if screen:
                 screen.show(frame)
@@ -111,6 +125,23 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _endless(args: argparse.Namespace, options: dict[str, Any]) -> int:
+    """Print a text until Ctrl-C or the end of the pipe."""
+    from diffuapriel.checkpoint import inspect_checkpoint
+    from diffuapriel.pipelines import pipeline
+
+    info, pipe = inspect_checkpoint(args.checkpoint), pipeline(args.checkpoint, args.device)
+    window = args.window or info.length or None
+    for name in ("block_start", "stop_at_eos"):
+        del options[name]
+    try:
+        for piece in pipe.write(args.text, window=window, schedule=args.schedule, **options):
+            print(printable(piece), end="", flush=True)
+    except KeyboardInterrupt:
+        print()
+    return 0
+
+
 def save_trace(trace: Trace, path: Path) -> None:
     """Write `trace` in the format of the suffix: .json, .html or .gif."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -127,5 +158,11 @@ def _check(args: argparse.Namespace) -> None:
     check_least(samples=args.samples)
     if args.trace and args.samples > 1:
         raise ValueError(f"a trace records one text, not {args.samples}; leave out --samples or --trace")
+    ending = {"trace": args.trace, "length": args.length, "samples": args.samples > 1, "stop-at-eos": args.stop_at_eos}
+    if args.endless and any(ending.values()):
+        given = ", ".join(f"--{flag}" for flag, value in ending.items() if value)
+        raise ValueError(f"--endless writes one text that never ends; leave out {given}")
+    if args.window is not None and (not args.endless or args.window < 1):
+        raise ValueError(f"--window is {args.window}; it must be 1 or more, and goes with --endless")
     if args.trace and args.trace.suffix not in TRACE_KINDS:
         raise ValueError(f"--trace {args.trace}: the name must end in {', '.join(TRACE_KINDS)}")

@@ -10,10 +10,13 @@
                             Without max_gen_toks, or with one as long as the context: what the prompt leaves of
                             the context, 256 at most
 
+A model of blocks that knows blocks of one token has an exact log-likelihood, which is then what both return; it writes
+block after block, with its cache, and a text ends with its first <|endoftext|>.
+
 A prompt that does not fit beside the answer loses its beginning, with a warning.
 
-Unlike a causal model's exact log-likelihood, this is a lower bound, estimated by Monte Carlo for longer answers. Seeds
-are fixed, so the figures repeat, whatever the batch size and --limit.
+Otherwise the log-likelihood, unlike that of a causal model, is a lower bound, estimated by Monte Carlo for longer
+answers. Seeds are fixed, so the figures repeat, whatever the batch size and --limit.
 
 The harness looks models up in a registry that only its own file fills; it has no entry points. So this module must be
 imported before its command line runs, as `diffuapriel harness` does.
@@ -38,8 +41,9 @@ from diffuapriel.data.tales import fill_window
 from diffuapriel.device import resolve_device
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.evaluation.likelihood import AnswerScore, rolling_windows, score_answers
+from diffuapriel.sampling.blocks import denoiser_for
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.config import SamplerConfig
+from diffuapriel.sampling.config import SamplerConfig, resolve_blocks
 from diffuapriel.sampling.generate import generate
 from diffuapriel.sampling.sampler import Sampler
 from diffuapriel.tokenizer import EOS
@@ -64,7 +68,8 @@ class DiffuAprielLM(TemplateLM):
         device: "cuda", "cpu", ...; "auto", the default, is a GPU if there is one.
         max_length: tokens of prompt and answer together; by default the sequence length in training.
         mc_num: Monte Carlo samples per answer (the name is LLaDA's).
-        strategy, steps: of generate_until (see `SamplerConfig`); by default one step per token.
+        strategy, steps, block_length: of generate_until (see `SamplerConfig`); by default one step per token, and for a
+            model of blocks its default block length.
         seed: of masks and samples.
 
     Raises ValueError for a count out of range and for a device that this machine does not have.
@@ -80,6 +85,7 @@ class DiffuAprielLM(TemplateLM):
         mc_num: int = 128,
         strategy: str = "low_confidence",
         steps: int | None = None,
+        block_length: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -93,6 +99,11 @@ class DiffuAprielLM(TemplateLM):
         self.denoiser, self.tokenizer = pretrained
         self.max_length = length if max_length is None else max_length
         self.mc_num, self.strategy, self.steps, self.seed = mc_num, strategy, steps, seed
+        known = getattr(getattr(self.denoiser, "config", None), "block_lengths", ())
+        self.blocks: dict[str, Any] = {}
+        if known or block_length is not None:
+            self.blocks = resolve_blocks(strategy, block_length, known=known)
+            self.blocks["stop_at_eos"] = self.blocks["block_length"] is not None
         for name, value, least in (("max_length", self.max_length, 2), ("mc_num", mc_num, 1)):
             if not isinstance(value, int) or value < least:
                 raise ValueError(f"{name} is {value!r}; it must be a whole number, {least} or more")
@@ -197,7 +208,8 @@ class DiffuAprielLM(TemplateLM):
                 sampler = Sampler(config, get_schedule("log-linear"), self.tokenizer.mask_id)
                 for first in range(0, len(members), self.batch_size):
                     numbers, canvases = zip(*members[first : first + self.batch_size])
-                    drawn = generate(sampler, self.denoiser, list(canvases), first_row=first)
+                    denoiser = denoiser_for(self.denoiser, config.block_length)
+                    drawn = generate(sampler, denoiser, list(canvases), first_row=first)
                     for number, canvas, ids in zip(numbers, canvases, drawn.tolist()):
                         found[number] = self._text(ids, canvas, options[number])
                         self.cache_hook.add_partial("generate_until", arguments[number], found[number])
@@ -232,7 +244,8 @@ class DiffuAprielLM(TemplateLM):
             )
 
     def _sampler(self, tokens: int, sampling: dict[str, Any]) -> SamplerConfig:
-        return SamplerConfig(strategy=self.strategy, steps=self.steps or tokens, seed=self.seed, **sampling)
+        how = {**self.blocks, **sampling}
+        return SamplerConfig(strategy=self.strategy, steps=self.steps or tokens, seed=self.seed, **how)
 
     def _text(self, ids: list[int], canvas: Canvas, options: dict[str, Any]) -> str:
         """What was written, without what the stops cut off."""

@@ -12,6 +12,10 @@ token at a time. Without a prompt it is the NELBO of a text. A uniform distribut
 tokens for 128 samples) is evaluated on every set once, weighted by its probability: the exact expectation, at a lower
 cost.
 
+A model of blocks that was trained for blocks of one token is autoregressive at that block length, so that -log P(answer
+| prompt) is known exactly: the sum over the tokens, each given the clean ones before it, all in one pass. It is then
+what is returned.
+
 As in sampling, the denoiser gets the noise level of the masked share of all tokens, prompt included. It does not
 support padding, so texts in one batch have the same length. The masks of a pair depend only on its tokens and the
 seed, not on the batch size or on other pairs.
@@ -22,7 +26,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -31,7 +35,7 @@ from torch import Tensor
 
 from diffuapriel.data.base import random_stream
 from diffuapriel.diffusion.objective import DenoiserLike
-from diffuapriel.evaluation.masks import draw_masks, masked_log_probs, masked_nats
+from diffuapriel.evaluation.masks import block_logits, draw_masks, masked_log_probs, masked_nats
 from diffuapriel.options import check_least
 
 Pair = tuple[Sequence[int], Sequence[int]]  # the ids of a prompt and of its answer
@@ -39,8 +43,8 @@ Pair = tuple[Sequence[int], Sequence[int]]  # the ids of a prompt and of its ans
 
 @dataclass(frozen=True)
 class AnswerScore:
-    """nats: the bound on -log P(answer | prompt). standard_error: of nats; 0 if every set was evaluated, NaN for a
-    single sample. greedy: whether greedy decoding writes the answer; None if that was not asked."""
+    """nats: -log P(answer | prompt), or the bound on it. standard_error: of nats; 0 if it is exact or every set was
+    evaluated, NaN for a single sample. greedy: whether greedy decoding writes the answer; None if not asked."""
 
     nats: float
     standard_error: float
@@ -73,8 +77,13 @@ def score_answers(
     for group in _groups(pairs):
         texts = _Texts([pairs[number] for number in group], mask_id, device)
         flags: list[bool | None] = [None] * len(group)
+        chunks = [range(i, min(i + batch_size, len(group))) for i in range(0, len(group), batch_size)]
+        if is_autoregressive(denoiser):
+            for chunk in chunks:
+                for place, score in zip(chunk, _exact(denoiser, texts, list(chunk))):
+                    yield group[place], score if greedy else replace(score, greedy=None)
+            continue
         if greedy:
-            chunks = [range(i, min(i + batch_size, len(group))) for i in range(0, len(group), batch_size)]
             flags = [flag for chunk in chunks for flag in _is_greedy(denoiser, texts, list(chunk))]
         terms: list[list[float]] = [[] for _ in group]
         done = 0
@@ -89,6 +98,11 @@ def score_answers(
                 error = 0.0 if exact else _standard_error(terms[done])
                 yield group[done], AnswerScore(math.fsum(terms[done]), error, flags[done])
                 done += 1
+
+
+def is_autoregressive(denoiser: object) -> bool:
+    """Whether a denoiser knows blocks of one token."""
+    return 1 in getattr(getattr(denoiser, "config", None), "block_lengths", ())
 
 
 def rolling_windows(prompt: Sequence[int], answer: Sequence[int], length: int) -> Iterator[Pair]:
@@ -119,6 +133,19 @@ class _Texts:
     def ask(self, denoiser: DenoiserLike, within: list[int], masked: Tensor) -> Tensor:
         """Log-probabilities (masked.sum(), clean tokens) where `masked` (rows, length) hides texts `within`."""
         return masked_log_probs(denoiser, self.ids[within], masked, self.mask_id)
+
+
+def _exact(denoiser: DenoiserLike, texts: _Texts, within: list[int]) -> list[AnswerScore]:
+    """The scores of texts `within`, in blocks of one token. Greedy decoding follows the most probable tokens."""
+    ids = texts.ids[within]
+    starts = torch.tensor([texts.length - texts.answers[place] for place in within], device=ids.device)
+    hidden = torch.arange(texts.length, device=ids.device) >= starts[:, None]  # (rows, length)
+    logits = block_logits(denoiser, ids, hidden, texts.mask_id, 1)
+    nats = F.cross_entropy(logits, ids[hidden], reduction="none").cpu().double()
+    right = (logits.argmax(1) == ids[hidden]).cpu()
+    sizes = hidden.sum(1).tolist()
+    pairs = zip(nats.split(sizes), right.split(sizes))
+    return [AnswerScore(cost.sum().item(), 0.0, bool(fits.all())) for cost, fits in pairs]
 
 
 def _groups(pairs: Sequence[Pair]) -> list[list[int]]:

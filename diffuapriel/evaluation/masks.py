@@ -70,11 +70,17 @@ def block_nats(denoiser: DenoiserLike, ids: Tensor, masked: Tensor, mask_id: int
     rows, length = ids.shape
     if block_length == length:
         return masked_nats(denoiser, ids, masked, mask_id)[:, None]
-    noisy, sigma = ids.masked_fill(masked, mask_id), block_noise_levels(masked, block_length)
-    logits = cast(Callable[..., Tensor], denoiser)(noisy, sigma, masked, clean=ids, block_length=block_length)
-    nats = F.cross_entropy(logits[:, :mask_id].float(), ids[masked], reduction="none").cpu().double()
+    logits = block_logits(denoiser, ids, masked, mask_id, block_length)
+    nats = F.cross_entropy(logits, ids[masked], reduction="none").cpu().double()
     per_token = torch.zeros(rows, length, dtype=torch.float64).masked_scatter(masked.cpu(), nats)
     return per_token.view(rows, -1, block_length).sum(2)
+
+
+def block_logits(denoiser: DenoiserLike, ids: Tensor, masked: Tensor, mask_id: int, block_length: int) -> Tensor:
+    """Float32 logits at the masked positions, (masked.sum(), mask_id); each block is masked by itself."""
+    noisy, sigma = ids.masked_fill(masked, mask_id), block_noise_levels(masked, block_length)
+    logits = cast(Callable[..., Tensor], denoiser)(noisy, sigma, masked, clean=ids, block_length=block_length)
+    return logits[:, :mask_id].float()
 
 
 def noise_level(masked: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ Whole sequences are generated from [MASK]s alone and split at <|endoftext|>, and
     distinct      number of different stories over all stories; low for a model that repeats itself
     distinct-n    number of different n-grams of tokens over all n-grams, n = 1, 2, 3 (samples.py)
     entropy       of single tokens of all stories, in nats
+    tokens/pass   tokens of the stories over denoiser calls, with an interval over sequences (samples.py)
     surprisal     mean of -log p(story) over the consistent ones; equals the grammar's entropy for a perfect model
 
 The <|endoftext|>s at the end of a sequence are padding. An <|endoftext|> in the middle with nothing before it ends an
@@ -26,7 +27,9 @@ from diffuapriel.evaluation.samples import (
     default_sampler,
     distinct_n,
     draw_sequences,
+    speed_row,
     split_at_eos,
+    tokens_per_pass,
     unigram_entropy,
 )
 from diffuapriel.options import check_least
@@ -61,6 +64,8 @@ class TalesReport:
     length: int
     examples: tuple[str, ...]
     faults: tuple[str, ...]  # the first errors found in stories that are not consistent
+    tokens_per_pass: float | None = None  # None where the denoiser calls are not known
+    tokens_per_pass_ci95: tuple[float, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and the model card."""
@@ -79,6 +84,7 @@ class TalesReport:
                 "surprisal",
                 f"{_number(self.surprisal)} nats/story; the grammar's entropy is {self.story_entropy:.2f}",
             ),
+            *speed_row(self.tokens_per_pass, self.tokens_per_pass_ci95),
             ("over", f"{self.stories} stories of level {self.level}, {how}"),
         ]
         return "\n".join(f"{name:<12} {value}" for name, value in rows)
@@ -104,19 +110,26 @@ def evaluate_tales(
     check_least(stories=stories, length=length, batch_size=batch_size)
     config = sampler or default_sampler(length)
     drawn: list[list[int]] = []
-    sequences = 0
+    texts: list[list[str]] = []  # of each sequence
+    calls: list[int] = []
     batches = draw_sequences(denoiser, tokenizer, config, length, batch_size=batch_size, schedule=schedule)
     while len(drawn) < stories:
-        for row in next(batches):
-            drawn += split_at_eos(row, tokenizer.eos_id)
-        sequences += batch_size
+        for ids, passes in next(batches):
+            found = split_at_eos(ids, tokenizer.eos_id)
+            drawn += found
+            texts.append([tokenizer.decode(story) for story in found])
+            calls.append(passes)
         if on_batch:
             on_batch(len(drawn))
         if not drawn:
             raise ValueError(
-                f"{sequences} sequences of {length} tokens hold no story at all; the model writes only padding"
+                f"{len(calls)} sequences of {length} tokens hold no story at all; the model writes only padding"
             )
-    return read_stories(drawn, tokenizer, level, config, length)
+    report = read_stories(drawn, tokenizer, level, config, length)
+    if len(calls) < 2:
+        return report
+    speed, ci95 = tokens_per_pass(texts, calls)
+    return dataclasses.replace(report, tokens_per_pass=speed, tokens_per_pass_ci95=ci95)
 
 
 def read_stories(

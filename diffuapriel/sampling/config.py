@@ -7,6 +7,7 @@ position (`temperature`, `top_k`, `top_p`, `repetition_penalty`).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from diffuapriel.options import check_fields, option
 
@@ -30,13 +31,16 @@ FREE_OF_STEPS = ("threshold", "factor", "first_hitting")  # choose their own num
 BY_CONFIDENCE = ("low_confidence", "threshold", "factor")  # compare what `confidence` says
 RENAMED_STRATEGIES = {"confidence": "low_confidence", "remask": "remdm"}  # older spellings, still accepted
 
-# The strategies that can fill one block after another. At once over the whole canvas, they write fragments far apart
-# that often leave gaps no text fits.
+# The strategies that are usually run in blocks. At once over the whole canvas, they write fragments far apart that
+# often leave gaps no text fits.
 BLOCKWISE = ("low_confidence", "entropy", "margin", "random", "threshold", "factor")
 DEFAULT_BLOCK_LENGTH = 16
 BLOCK_STARTS = ("prompt", "zero")
 CONFIDENCES = ("top", "drawn")
-BLOCK_LENGTH_HELP = "fill blocks of N tokens from left to right, 0: all at once; default: 16 for low_confidence, else 0"
+BLOCK_LENGTH_HELP = (
+    "fill blocks of N tokens from left to right, 0: all at once; default: 16 for low_confidence and models of blocks, "
+    "else 0"
+)
 
 MAX_STEPS = 65_536
 MAX_SEED = 2**63 - 1
@@ -53,7 +57,9 @@ class SamplerConfig:
     `block_length` is LLaDA's semi-autoregressive remasking (arXiv:2502.09992). A block is full before the next one
     begins, and no step crosses a border, so each block needs a step at least: with fewer steps than blocks there is
     one step per block. The first block begins at the end of the prompt, the leading fixed positions (`block_start`
-    "prompt", as in LLaDA), or at position 0 ("zero").
+    "prompt", as in LLaDA), or at position 0 ("zero"). The strategies on the schedule run once over it in each block,
+    in the block's share of the steps. With `stop_at_eos`, the text ends with the first <|endoftext|> of a full block:
+    all that follows becomes <|endoftext|>, too, without a denoiser call, unless text is given there.
 
     `confidence` is what `low_confidence`, `threshold` and `factor` compare: the probability of the most probable token
     ("top"), or of the token drawn there ("drawn"), as in generate.py of LLaDA and Fast-dLLM, which draw a token at
@@ -82,6 +88,7 @@ class SamplerConfig:
         choices=BLOCK_STARTS,
         help="where the first block begins: at the end of the leading given tokens, or at position zero",
     )
+    stop_at_eos: bool = option(False, help="with blocks: end the text with its first <|endoftext|>")
     temperature: float = option(1.0, least=0, most=100, help="0 takes the most probable token")
     top_k: int | None = option(None, least=1, help="draw from the N most probable tokens only")
     top_p: float | None = option(
@@ -115,11 +122,8 @@ class SamplerConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.block_length is not None and self.strategy not in BLOCKWISE:
-            raise ValueError(
-                f"block_length is {self.block_length}, but {self.strategy!r} selects positions regardless of blocks; "
-                f"permitted: None, or one of the strategies {', '.join(BLOCKWISE)}"
-            )
+        if self.stop_at_eos and self.block_length is None:
+            raise ValueError("stop_at_eos is True, but without block_length the whole canvas is filled; give both")
         if self.strategy == "remdm_loop" and self.t_off > self.t_on:
             raise ValueError(f"t_off is {self.t_off}; it must be a number from 0 to {self.t_on}, which is t_on")
 
@@ -133,19 +137,33 @@ class SamplerConfig:
 
         length: of the canvas; by default `masked`. It matters with blocks only, as each takes a call.
         """
-        if self.strategy in ON_SCHEDULE:
-            return self.steps if masked else 0
         if self.strategy in FREE_OF_STEPS:
             return masked
         blocks = -(-(length or masked) // self.block_length) if self.block_length else 1
-        return min(max(self.steps, blocks), masked)
+        calls = max(self.steps, blocks)
+        if self.strategy in ON_SCHEDULE:
+            return calls if masked else 0
+        return min(calls, masked)
 
 
-def resolve_block_length(strategy: str, block_length: int | None) -> int | None:
-    """The `block_length` of `SamplerConfig` from what a user gives: None is the strategy's default, 0 all at once."""
+def resolve_blocks(
+    strategy: str, block_length: int | None, block_start: str = "prompt", known: tuple[int, ...] = ()
+) -> dict[str, Any]:
+    """The `block_length` and `block_start` of `SamplerConfig` from what a user gives.
+
+    block_length: None is the default, 0 all at once. known: `ModelConfig.block_lengths`; a model of blocks fills those
+    that it was trained for, from position 0. Raises ValueError for another one.
+    """
+    if known:
+        if block_length is None:
+            block_length = DEFAULT_BLOCK_LENGTH if DEFAULT_BLOCK_LENGTH in known else max(known)
+        if block_length not in known:
+            trained = ", ".join(str(n) if n else "0 (the whole canvas)" for n in known)
+            raise ValueError(f"block_length is {block_length}; this model was trained for {trained}")
+        return {"block_length": block_length or None, "block_start": "zero"}
     if block_length is None and RENAMED_STRATEGIES.get(strategy, strategy) == "low_confidence":
-        return DEFAULT_BLOCK_LENGTH
-    return block_length or None
+        block_length = DEFAULT_BLOCK_LENGTH
+    return {"block_length": block_length or None, "block_start": block_start}
 
 
 def describe_sampling(

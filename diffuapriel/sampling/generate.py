@@ -87,7 +87,18 @@ def generate(
     canvases: Canvas | Sequence[Canvas] | Tensor,
     first_row: int = 0,
 ) -> Tensor:
-    """Fill one canvas, or several of one length in one batch. Returns (batch, length) int64.
+    """Fill one canvas, or several of one length in one batch. Returns (batch, length) int64; as `generate_counted`."""
+    return generate_counted(sampler, denoiser, canvases, first_row)[0]
+
+
+@torch.no_grad()
+def generate_counted(
+    sampler: Sampler,
+    denoiser: DenoiserFunction,
+    canvases: Canvas | Sequence[Canvas] | Tensor,
+    first_row: int = 0,
+) -> tuple[Tensor, list[int]]:
+    """The filled canvases, (batch, length) int64, and the denoiser calls that each row took part in.
 
     Args:
         canvases: a canvas, several of one length, or ids (batch, length) int64 in which every [MASK] is a hole and
@@ -104,10 +115,11 @@ def generate(
         canvases = [Canvas(ids, ids != sampler.mask_id, sampler.mask_id) for ids in canvases]
     state = sampler.start(canvases, first_row)
     if unsupported_reason(sampler.config, denoiser, state.device) is None:
-        return fill(sampler, cast(DeviceDenoiser, denoiser), state)
+        filled, calls = fill(sampler, cast(DeviceDenoiser, denoiser), state)
+        return filled, [calls] * len(filled)
     while not sampler.done(state):
         state = sampler.advance(denoiser, state)
-    return torch.from_numpy(state.ids.copy()).to(state.device)
+    return torch.from_numpy(state.ids.copy()).to(state.device), state.nfe.tolist()
 
 
 def unsupported_reason(config: SamplerConfig, denoiser: object, device: torch.device) -> str | None:
@@ -116,6 +128,8 @@ def unsupported_reason(config: SamplerConfig, denoiser: object, device: torch.de
         return f"the canvas is on {device.type}; the fast path is for CUDA devices"
     if config.strategy not in FIXED_ORDER + SCORED:
         return f"the number of tokens that {config.strategy!r} reveals is known only after each step, on the host"
+    if config.stop_at_eos:
+        return "whether a text has ended is known only after each step, on the host"
     if not isinstance(denoiser, DeviceDenoiser):
         return "the denoiser is a bare function; the fast path needs its `hidden`, `head` and `config`"
     if config.strategy in SCORED:
@@ -124,19 +138,19 @@ def unsupported_reason(config: SamplerConfig, denoiser: object, device: torch.de
 
 
 @torch.no_grad()
-def fill(sampler: Sampler, denoiser: DeviceDenoiser, state: State) -> Tensor:
-    """The fast path: (batch, length) int64, the canvases of `state`, filled.
+def fill(sampler: Sampler, denoiser: DeviceDenoiser, state: State) -> tuple[Tensor, int]:
+    """The fast path: (batch, length) int64, the canvases of `state`, filled, and the number of denoiser calls.
 
     Raises ValueError for a denoiser with another vocabulary, and for invalid logits as `Sampler.step` does, but only
     at the end: an earlier check would synchronize.
     """
     graph = prepare(sampler, denoiser, state)
     if graph is None:
-        return torch.from_numpy(state.ids.copy()).to(state.device)
+        return torch.from_numpy(state.ids.copy()).to(state.device), 0
     graph.run()
     filled = graph.result()
     _cache[denoiser] = graph
-    return filled
+    return filled, len(graph.plan.steps)
 
 
 # The last graph of each denoiser, for its next batch of that size. `prepare` takes it out while it is in use, so that

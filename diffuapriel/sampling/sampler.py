@@ -13,8 +13,9 @@ The noise level passed to the denoiser. In training, a share 1 - alpha(t) of eac
 receives sigma = -log alpha(t). The sampler therefore passes the sigma whose masked share equals that of the whole
 canvas, given text counted as unmasked: sigma = -log(1 - share). On an all-mask canvas, the strategies on the schedule
 pass exactly schedule.sigma(t) on a grid from t = 1 (uniform, except for `remdm_loop`); with a prompt, the share is that
-of the free positions times the fraction of positions that are free. The strategies that fill by count pass the share
-that is actually masked, and `first_hitting` the one expected at the hitting time that the call decides.
+of the free positions times the fraction of positions that are free. The strategies that fill by count, and all of them
+with blocks, pass the share that is actually masked; without blocks, `first_hitting` passes the one expected at the
+hitting time that the call decides.
 """
 
 from __future__ import annotations
@@ -32,7 +33,15 @@ from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import ON_SCHEDULE, REMDM, SamplerConfig
 from diffuapriel.sampling.frames import StepFrame, frame_of
 from diffuapriel.sampling.state import Bools, Floats, State, masked_share
-from diffuapriel.sampling.strategies import SELECTORS, StrategyInput, hitting_time
+from diffuapriel.sampling.strategies import (
+    SELECTORS,
+    StrategyInput,
+    block_numbers,
+    block_on_grid,
+    count_by_block,
+    ended,
+    hitting_time,
+)
 from diffuapriel.sampling.tokens import Noise, draw_tokens, sample_tokens, token_rank
 
 # (ids (B, L) int64, sigma (B,) float32, positions (B, L) bool) -> logits (positions.sum(), mask_id + 1)
@@ -56,11 +65,10 @@ class Sampler:
         self.config = config
         self.schedule = schedule
         self.mask_id = mask_id
-        self._times = _grid(config, schedule)
-        self._alphas: list[float] = schedule.alpha(torch.from_numpy(self._times)).tolist()
-        self._alphas[-1] = 1.0  # nothing is masked at t = 0, whatever the rounding: the last step reveals all
-        if not 0 < self._alphas[0] < 1:
-            raise ValueError(f"sampler: the schedule's alpha(1) is {self._alphas[0]}; it must lie between 0 and 1")
+        self._loop = _loop_time(config, schedule)
+        self._least_alpha = float(schedule.alpha(torch.ones(1, dtype=torch.float64)))
+        if not 0 < self._least_alpha < 1:
+            raise ValueError(f"sampler: the schedule's alpha(1) is {self._least_alpha}; it must lie between 0 and 1")
 
     def start(self, canvas: Canvas | Sequence[Canvas], first_row: int = 0) -> State:
         """The state before the first step; several canvases of one length make one batch.
@@ -85,7 +93,7 @@ class Sampler:
         ids = torch.stack([c.ids for c in canvases])
         fixed = torch.stack([c.fixed for c in canvases]).cpu().numpy()
         state = State.initial(ids.cpu().numpy(), fixed, self.mask_id, ids.device, first_row)
-        if self.config.strategy in ON_SCHEDULE:
+        if self._is_timed:
             return state
         return state.replace(t=masked_share(state.ids, state.fixed, self.mask_id))
 
@@ -107,15 +115,15 @@ class Sampler:
 
     def level(self, state: State) -> Floats:
         """(B,) the masked share of the free positions that the next step assumes."""
-        if self.config.strategy in ON_SCHEDULE:
-            return np.full(len(state.ids), 1 - self._alphas[-1 - self._steps_left(state)])
-        if self.config.strategy == "first_hitting":
+        if self._is_timed:
+            return 1 - self._on_grid(state)[1][0][:, 0]
+        if self.config.strategy == "first_hitting" and not self.config.block_length:
             return hitting_time(state.t, state.masked, self.noise(state).for_positions)
         return state.t
 
     def sigma(self, level: Floats, fixed: Bools) -> NDArray[np.float32]:
         """(..., B) sigma for masked shares `level` (..., B) of the free positions; `fixed` (B, L) marks given ones."""
-        share = np.minimum(level * (~fixed).mean(1), 1 - self._alphas[0])  # at most that of training
+        share = np.minimum(level * (~fixed).mean(1), 1 - self._least_alpha)  # at most that of training
         return -np.log1p(-share).astype(np.float32)
 
     def noise(self, state: State) -> Noise:
@@ -124,9 +132,8 @@ class Sampler:
 
     def strategy_input(self, state: State, logits: Tensor, u: Floats, drawn: Tensor | None = None) -> StrategyInput:
         """The input of a strategy at the next step of `state`; u (B, L): uniform numbers that select positions."""
-        left = self._steps_left(state)
-        alphas = (self._alphas[-1 - left], self._alphas[-left])
-        return StrategyInput(state, state.masked, logits, u, self.config, float(self._times[-left]), alphas, drawn)
+        s, alphas, active = self._on_grid(state)
+        return StrategyInput(state, state.masked, logits, u, self.config, s, alphas, drawn, active)
 
     def step(self, state: State, logits: Tensor, noise: Noise) -> State:
         """One pure step.
@@ -163,6 +170,11 @@ class Sampler:
         ids[reveal], confidences[reveal], entropies[reveal] = tokens.cpu().numpy(), probability, entropy
         remask = np.zeros_like(reveal) if selection.remask is None else selection.remask
         ids[remask], confidences[remask], entropies[remask] = self.mask_id, np.nan, np.nan
+        kept = np.ones(int(reveal.sum()), dtype=bool)
+        if self.config.stop_at_eos:
+            cut = ended(self.config, ids, state.fixed, self.mask_id)
+            ids[cut], confidences[cut], entropies[cut] = self.mask_id - 1, np.nan, np.nan
+            kept, reveal = ~cut[reveal], reveal & ~cut
         return state.replace(
             ids=ids,
             step=state.step + 1,
@@ -172,9 +184,9 @@ class Sampler:
             entropy=entropies,
             revealed=reveal,
             remasked=remask,
-            top_ids=top_ids,
-            top_probs=top_probs.astype(np.float64),
-            rank=rank,
+            top_ids=top_ids[kept],
+            top_probs=top_probs[kept].astype(np.float64),
+            rank=rank[kept],
             score=np.abs(selection.scores[reveal]).astype(np.float64),
             runner_up=np.where(np.isfinite(best_left), np.abs(best_left), np.nan),
             threshold=selection.threshold,
@@ -229,9 +241,28 @@ class Sampler:
         denoiser_ms = (time.perf_counter() - began) * 1e3
         return self.step(state, logits, noise), denoiser_ms
 
-    def _steps_left(self, state: State) -> int:
-        """Steps left, including the next one; also 1 for a canvas edited after its last step."""
-        return max(1, self.config.steps - state.step)
+    @property
+    def _is_timed(self) -> bool:
+        """Whether the time of a state is that of the schedule; with blocks, each has its own."""
+        return self.config.strategy in ON_SCHEDULE and not self.config.block_length
+
+    def _on_grid(self, state: State) -> tuple[Floats, tuple[Floats, Floats], Bools | None]:
+        """s (B,), a_t and a_s (B, 1) of the next step on the grid of times, and its block (B, L)."""
+        steps, rows = self.config.steps, len(state.ids)
+        # Steps left, including the next one; also 1 for a canvas edited after its last step.
+        left = np.full(rows, max(1, steps - state.step))
+        total, active = np.full(rows, max(steps, left[0])), None
+        if self.config.block_length and self.config.strategy in ON_SCHEDULE:
+            numbers = block_numbers(self.config, state.fixed)
+            counts = (count_by_block(where, numbers) for where in (state.masked, ~state.fixed))
+            current, left, total = block_on_grid(*counts, state.step, steps)
+            active = numbers == current[:, None]
+        t, s = left / total, (left - 1) / total
+        if self._loop is not None:
+            t, s = (np.interp(v, *self._loop) for v in (t, s))
+        a_t, a_s = (self.schedule.alpha(torch.from_numpy(v)).numpy() for v in (t, s))
+        # Nothing is masked at t = 0, whatever the rounding: the last step reveals all.
+        return s, (a_t[:, None], np.where(left == 1, 1.0, a_s)[:, None]), active
 
     def _for_draw(
         self, state: State, at: Bools, noise: Noise, device: torch.device
@@ -258,14 +289,13 @@ class Sampler:
             )
 
 
-def _grid(config: SamplerConfig, schedule: Schedule) -> Floats:
-    """(steps + 1,) times from 1 to 0: uniform, but for `remdm_loop`, which stays at alpha_on from t_on to t_off."""
-    times = np.arange(config.steps, -1, -1) / config.steps
-    if config.strategy == "remdm_loop":
-        low, high = 0.0, 1.0  # bisection: alpha falls
-        for _ in range(60):
-            middle = (low + high) / 2
-            above = float(schedule.alpha(torch.tensor(middle, dtype=torch.float64))) > config.alpha_on
-            low, high = (middle, high) if above else (low, middle)
-        times = np.interp(times, [0, config.t_off, config.t_on, 1], [0, low, low, 1])
-    return times
+def _loop_time(config: SamplerConfig, schedule: Schedule) -> tuple[list[float], list[float]] | None:
+    """For `remdm_loop`, time over the share of the steps left: it stays at alpha_on from t_on to t_off."""
+    if config.strategy != "remdm_loop":
+        return None
+    low, high = 0.0, 1.0  # bisection: alpha falls
+    for _ in range(60):
+        middle = (low + high) / 2
+        above = float(schedule.alpha(torch.tensor(middle, dtype=torch.float64))) > config.alpha_on
+        low, high = (middle, high) if above else (low, middle)
+    return [0, config.t_off, config.t_on, 1], [0, low, low, 1]

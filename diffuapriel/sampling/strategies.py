@@ -39,9 +39,16 @@ class StrategyInput:
     logits: Tensor
     u: Floats
     config: SamplerConfig
-    s: float  # on the grid of times
-    alphas: tuple[float, float]  # a_t and a_s of this step on the grid; a_s is 1 at the last step
+    s: Floats  # (B,) on the grid of times
+    alphas: tuple[Floats, Floats]  # (B, 1) a_t and a_s of this step on the grid; a_s is 1 at the last step
     drawn: Tensor | None = None
+    active: Bools | None = None  # (B, L) the block of this step on the grid; None: the whole canvas
+
+    @property
+    def on_grid(self) -> tuple[Bools, Bools]:
+        """(B, L) each: the masked positions and the revealed ones that a strategy on the schedule may change."""
+        active = np.True_ if self.active is None else self.active
+        return self.masked & active, ~self.masked & ~self.state.fixed & active
 
     def scores(self, score: Callable[[Tensor, int], Tensor]) -> Floats:
         """(B, L) a score from tokens.py at every masked position, -inf elsewhere."""
@@ -89,7 +96,8 @@ def ancestral(step: StrategyInput) -> Selection:
     """
     a_t, a_s = step.alphas
     probability = (a_s - a_t) / (1 - a_t)
-    return Selection(step.masked & (step.u < probability), step.u, t=_after(step), threshold=probability)
+    masked, _ = step.on_grid
+    return Selection(masked & (step.u < probability), step.u, t=_after(step), threshold=float(probability[0, 0]))
 
 
 def remdm(step: StrategyInput) -> Selection:
@@ -101,7 +109,7 @@ def remdm(step: StrategyInput) -> Selection:
     revealed. The four variants are `_ddpm_caching_update` of the reference code, where `remask_cap` and
     `remask_rescale` are eta.
     """
-    return _remask(step, min(step.config.remask_cap, _sigma_max(step)))
+    return _remask(step, np.minimum(step.config.remask_cap, _sigma_max(step)))
 
 
 def remdm_rescale(step: StrategyInput) -> Selection:
@@ -119,7 +127,7 @@ def remdm_conf(step: StrategyInput) -> Selection:
     """
     # Rounded as in a frame: a run that is restored from its trace continues exactly.
     confidence = np.nan_to_num(step.state.confidence.round(DECIMALS))
-    weights = np.where(step.masked | step.state.fixed, 0.0, np.exp(-confidence))
+    weights = np.where(step.on_grid[1], np.exp(-confidence), 0.0)
     sigma = _sigma_max(step) * weights / np.maximum(1e-12, weights.sum(1, keepdims=True))
     return replace(ancestral(step), remask=step.u < sigma)
 
@@ -131,19 +139,20 @@ def remdm_loop(step: StrategyInput) -> Selection:
     tokens return to [MASK] as are revealed. Before and after, sigma is 0. (The reference code caps at 0.02 here.)
     """
     a_t, a_s = step.alphas
-    return _remask(step, min(step.config.remask_cap, _sigma_max(step)) if a_s == a_t else 0.0)
+    return _remask(step, np.where(a_s == a_t, np.minimum(step.config.remask_cap, _sigma_max(step)), 0.0))
 
 
-def _remask(step: StrategyInput, sigma: float) -> Selection:
+def _remask(step: StrategyInput, sigma: Floats) -> Selection:
     a_t, a_s = step.alphas
     probability = (a_s - (1 - sigma) * a_t) / (1 - a_t)
-    remask = ~step.masked & ~step.state.fixed & (step.u < sigma)
-    return Selection(step.masked & (step.u < probability), step.u, remask, _after(step), probability)
+    masked, revealed = step.on_grid
+    threshold = float(probability[0, 0])
+    return Selection(masked & (step.u < probability), step.u, revealed & (step.u < sigma), _after(step), threshold)
 
 
-def _sigma_max(step: StrategyInput) -> float:
+def _sigma_max(step: StrategyInput) -> Floats:
     a_t, a_s = step.alphas
-    return min(1.0, (1 - a_s) / max(a_t, 1e-12))
+    return np.minimum(1.0, (1 - a_s) / np.maximum(a_t, 1e-12))
 
 
 def first_hitting(step: StrategyInput) -> Selection:
@@ -152,11 +161,13 @@ def first_hitting(step: StrategyInput) -> Selection:
     With m masks left the next reveal happens at t * u^(1/m), at a uniformly random masked position. The largest of m
     uniforms is distributed as u^(1/m), and the position that holds it is uniform: each mask draws its own hitting
     time below t, and the first one hit is revealed. The denoiser is called with the noise level of this new time, as
-    in BD3-LM (arXiv:2503.09573). Denoiser calls = number of masks.
+    in BD3-LM (arXiv:2503.09573). Denoiser calls = number of masks. With blocks, the position is one of the first block
+    that has masks, and time is the masked share.
     """
-    u = np.where(step.masked, step.u, -1.0)
-    t = hitting_time(step.state.t, step.masked, step.u)
-    return Selection(_best(u, step.masked.sum(1) > 0), u, t=t)
+    candidates = step.candidates
+    u = np.where(candidates, step.u, -1.0)
+    t = None if step.config.block_length else hitting_time(step.state.t, step.masked, step.u)
+    return Selection(_best(u, candidates.any(1)), u, t=t)
 
 
 def hitting_time(t: Floats, masked: Bools, u: Floats) -> Floats:
@@ -270,6 +281,35 @@ def num_transfer_tokens(masked: Ints, free: Ints, step: int, steps: int) -> Ints
     return -(-here // np.maximum(1, np.where(left > 0, left, share)))
 
 
+def block_on_grid(masked: Ints, free: Ints, step: int, steps: int) -> tuple[Ints, Ints, Ints]:
+    """The block of a strategy on the schedule at `step` of `steps`, and its steps: those left, and all. (B,) each.
+
+    masked, free, and how the steps are divided: as for `num_transfer_tokens`. The block is the one whose steps these
+    are, or an earlier one that has masks again.
+    """
+    ends, blocks = _block_ends(free, steps), masked.shape[1]
+    scheduled = np.minimum((ends <= step).sum(1), blocks - 1)
+    current = np.where((masked > 0).any(1), np.minimum((masked > 0).argmax(1), scheduled), scheduled)
+    rows = np.arange(len(masked))
+    before = np.where(current > 0, ends[rows, np.maximum(0, current - 1)], 0)
+    left = ends[rows, current] - step
+    share = (steps - step) * masked[rows, current] // np.maximum(1, masked.sum(1))
+    left = np.maximum(1, np.where(left > 0, left, share))
+    return current, left, np.maximum(left, ends[rows, current] - before)
+
+
+def ended(config: SamplerConfig, ids: Ints, fixed: Bools, mask_id: int) -> Bools:
+    """(B, L): what follows the first <|endoftext|>, the token before [MASK], that was written in a full block.
+
+    Nothing in rows where text is given behind it.
+    """
+    numbers, eos = block_numbers(config, fixed), ids == mask_id - 1
+    current = np.where(ids == mask_id, numbers, ids.shape[1]).min(1, keepdims=True)  # the first block that has masks
+    written = eos & ~fixed & (numbers < current)
+    behind = written.cumsum(1) - written > 0
+    return behind & ~eos & ~(fixed & behind).any(1, keepdims=True)
+
+
 def _block_ends(free: Ints, steps: int) -> Ints:
     """(B, blocks) the step before which each block is full: increasing over the blocks with free positions."""
     used = free > 0
@@ -296,8 +336,8 @@ def _by_score(step: StrategyInput, scores: Floats) -> Selection:
     return Selection(_best(np.where(candidates, ranking, -np.inf), counts), scores, candidates=candidates)
 
 
-def _after(step: StrategyInput) -> Floats:
-    return np.full_like(step.state.t, step.s)
+def _after(step: StrategyInput) -> Floats | None:
+    return None if step.config.block_length else step.s
 
 
 def _best(scores: Floats, count: Any) -> Bools:

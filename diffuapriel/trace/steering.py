@@ -102,8 +102,9 @@ class SteeredGeneration:
         """One denoiser call and one step. Raises ValueError if no step is left."""
         if self.done:
             raise ValueError("there is no [MASK] left to fill; mask something first")
+        before = self.state.ids
         self.state, frame = self._sampler.advance_with_frame(denoiser, self.state)
-        return self._append(frame)
+        return self._append(frame, np.flatnonzero((self.state.ids != before)[0]).tolist())
 
     # -- edits --
 
@@ -224,9 +225,10 @@ class SteeredGeneration:
         edits = dict(zip(at.tolist(), kinds))
         return self._append(replace(frame_of(self.state), edits=edits, top_k=candidates or {}))
 
-    def _append(self, frame: StepFrame) -> StepFrame:
+    def _append(self, frame: StepFrame, others: Iterable[int] = ()) -> StepFrame:
+        """Keep a frame; others: positions that changed, beside those that it names."""
         frame = replace(frame, step=len(self) + 1)
-        changed = {*frame.revealed, *frame.remasked, *frame.edits}
+        changed = {*frame.revealed, *frame.remasked, *frame.edits, *others}
         self.snapshots.append(Snapshot.of(frame, changed, self.state.step, self.steps))
         return frame
 

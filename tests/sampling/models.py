@@ -7,6 +7,8 @@ import itertools
 import torch
 from torch import Tensor
 
+from diffuapriel.config import ModelConfig
+from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.sampling.config import STRATEGIES
 
 # Every strategy, and the options that change how one of them selects positions.
@@ -19,6 +21,19 @@ VARIANTS = [
     ("remdm_rescale", {"remask_rescale": 0.9}),
     ("remdm_loop", {"remask_cap": 0.9, "t_on": 0.8, "alpha_on": 0.5}),
 ]
+
+
+def block_model(
+    architecture: str, vocab_size: int = 12, block_lengths: tuple[int, ...] = (1, 4, 0), **changes
+) -> Denoiser:
+    """A small model of blocks in float64 with weights drawn at random, also those that begin as 0."""
+    torch.manual_seed(0)
+    shape = {"d_model": 16, "depth": 2, "d_state": 4, "headdim": 16, "attention_headdim": 16, "cond_dim": 8}
+    fields = {"block_lengths": block_lengths, "time_conditioning": False, "edge_embedding": True, **shape, **changes}
+    model = Denoiser(ModelConfig(architecture, vocab_size=vocab_size, **fields))
+    for parameter in model.parameters():
+        parameter.data += 0.5 * torch.randn_like(parameter)
+    return model.double().eval()
 
 
 class Letters:

@@ -14,24 +14,17 @@ from diffuapriel.model import Denoiser
 from diffuapriel.sampling import blocks
 from diffuapriel.sampling.blocks import CachedDenoiser
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.config import BLOCKWISE, SamplerConfig
+from diffuapriel.sampling.config import STRATEGIES, SamplerConfig
 from diffuapriel.sampling.generate import generate
 from diffuapriel.sampling.sampler import Sampler
+from tests.sampling.models import block_model
 
 MASK, S = 11, 4
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def model(request) -> Denoiser:
-    torch.manual_seed(0)
-    shape = {"d_model": 16, "depth": 2, "d_state": 4, "headdim": 16, "attention_headdim": 16, "cond_dim": 8}
-    config = ModelConfig(
-        request.param, vocab_size=12, block_lengths=(1, S, 0), time_conditioning=False, edge_embedding=True, **shape
-    )
-    model = Denoiser(config)
-    for parameter in model.parameters():
-        parameter.data += 0.5 * torch.randn_like(parameter)
-    return model.double().eval()
+    return block_model(request.param)
 
 
 def anew(model: Denoiser):
@@ -61,7 +54,7 @@ def canvases(*texts: str) -> list[Canvas]:
 TEXTS = canvases("_" * 16, "abcdefg_________", "ab_d" + "_" * 12, "abcd____abcd____")
 
 
-@pytest.mark.parametrize("strategy", BLOCKWISE)
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_texts_with_the_cache_are_those_without(model: Denoiser, strategy: str) -> None:
     filler = sampler(strategy)
     assert torch.equal(generate(filler, CachedDenoiser(model, S), TEXTS), generate(filler, anew(model), TEXTS))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffuapriel.sampling.config import MAX_SEED, MAX_STEPS, ON_SCHEDULE, STRATEGIES, SamplerConfig
+from diffuapriel.sampling.config import MAX_SEED, MAX_STEPS, ON_SCHEDULE, STRATEGIES, SamplerConfig, resolve_blocks
 from diffuapriel.sampling.strategies import SELECTORS
 
 WHOLE = {"steps": (1, MAX_STEPS), "block_length": (1, MAX_STEPS), "seed": (0, MAX_SEED), "top_k": (1, None)}
@@ -78,6 +78,24 @@ def test_a_loop_that_ends_before_it_begins_is_refused():
         SamplerConfig("remdm_loop", t_on=0.5, t_off=0.6)
 
 
+def test_a_stop_needs_blocks():
+    with pytest.raises(ValueError, match="stop_at_eos is True, but without block_length the whole canvas is filled"):
+        SamplerConfig(stop_at_eos=True)
+    assert SamplerConfig("ancestral", stop_at_eos=True, block_length=4).stop_at_eos
+
+
+def test_blocks_as_a_user_gives_them():
+    assert resolve_blocks("low_confidence", None) == {"block_length": 16, "block_start": "prompt"}
+    assert resolve_blocks("ancestral", None, "zero") == {"block_length": None, "block_start": "zero"}
+    assert resolve_blocks("confidence", 0)["block_length"] is None
+    known = (1, 4, 16, 64, 0)
+    assert resolve_blocks("ancestral", None, known=known) == {"block_length": 16, "block_start": "zero"}
+    assert resolve_blocks("threshold", None, known=(1, 8))["block_length"] == 8
+    assert resolve_blocks("threshold", 0, known=known)["block_length"] is None
+    with pytest.raises(ValueError, match=r"block_length is 8; this model was trained for 1, 4, 16, 64, 0 \(the whole"):
+        resolve_blocks("threshold", 8, known=known)
+
+
 def test_numpy_values_become_plain_ones():
     config = SamplerConfig(steps=np.int64(4), temperature=np.float32(0.5))
     assert type(config.steps) is int and type(config.temperature) is float
@@ -98,3 +116,4 @@ def test_the_bound_on_denoiser_calls():
     assert SamplerConfig("first_hitting", steps=8).max_calls(100) == 100
     assert all(SamplerConfig(s, steps=8).max_calls(3) == 8 for s in ON_SCHEDULE)
     assert all(SamplerConfig(s).max_calls(0) == 0 for s in STRATEGIES)
+    assert all(SamplerConfig(s, steps=2, block_length=4).max_calls(20) == 5 for s in ("ancestral", "entropy"))

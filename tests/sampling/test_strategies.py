@@ -22,6 +22,7 @@ from diffuapriel.sampling.config import (
     STRATEGIES,
     SamplerConfig,
 )
+from diffuapriel.sampling.generate import generate_counted
 from diffuapriel.sampling.sampler import Sampler
 from diffuapriel.sampling.strategies import num_transfer_tokens
 from tests.sampling.models import Letters, Recorded, fixed_logits, untimed
@@ -57,7 +58,7 @@ def situations(draw):
     config = SamplerConfig(
         strategy=strategy,
         steps=draw(st.integers(1, 14)),
-        block_length=draw(st.none() | st.integers(1, 12)) if strategy in BLOCKWISE else None,
+        block_length=draw(st.none() | st.integers(1, 12)),
         block_start=draw(st.sampled_from(BLOCK_STARTS)),
         temperature=draw(st.sampled_from([0.0, 0.3, 1.0, 100.0])),
         top_k=draw(st.none() | st.integers(1, 8)),
@@ -92,7 +93,8 @@ def test_every_run_ends_without_masks_within_its_bound_and_keeps_what_is_given(s
     assert frames[-1].nfe == len(denoiser.asked) <= config.max_calls(masks, len(canvas))
     assert len(frames) - 1 <= max(config.steps, masks)
     for before, now in itertools.pairwise(frames):
-        assert now.step == before.step + 1 and 0 <= now.t <= before.t <= 1
+        assert now.step == before.step + 1 and 0 <= now.t <= 1
+        assert now.t <= before.t or (config.block_length and now.remasked)  # with blocks, t is the masked share
         assert not set(now.revealed) & set(now.remasked)
         for p, (old, new) in enumerate(zip(before.ids, now.ids)):
             if canvas.fixed[p]:
@@ -122,16 +124,83 @@ def test_the_head_is_asked_for_masked_positions_only(strategy):
 
 @pytest.mark.parametrize(("block_start", "begin"), [("prompt", 2), ("zero", 0)])
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 30])
-@pytest.mark.parametrize("strategy", BLOCKWISE)
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_block_is_full_before_the_next_begins_and_no_step_crosses_a_border(strategy, steps, block_start, begin):
     config = SamplerConfig(strategy, steps=steps, block_length=4, block_start=block_start, threshold=0.5)
     canvas = Canvas.from_text("ab[MASK:9]c", Letters())
     frames = run(config, fixed_logits(12, 8), canvas)
     for before, now in itertools.pairwise(frames):
         masked = [p for p, token in enumerate(before.ids) if token == canvas.mask_id]
-        assert {(p - begin) // 4 for p in now.revealed} == {(masked[0] - begin) // 4}
+        changed = {(p - begin) // 4 for p in (*now.revealed, *now.remasked)}
+        assert not changed if not masked else changed <= {(masked[0] - begin) // 4}
+        assert changed or strategy in ON_SCHEDULE
     if strategy not in FREE_OF_STEPS:
-        assert len(frames) - 1 <= max(steps, 3) and (steps > 9 or len(frames) - 1 == max(steps, 3))
+        assert len(frames) - 1 <= max(steps, 3)
+    if strategy in BLOCKWISE and strategy not in FREE_OF_STEPS:
+        assert steps > 9 or len(frames) - 1 == max(steps, 3)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("strategy", ["ancestral", "remdm"])
+def test_a_strategy_on_the_schedule_runs_once_over_it_in_each_block(strategy, name):
+    """Two blocks and 12 steps: in each block, the masked share after k of its 6 steps is that of the schedule."""
+    schedule, length = get_schedule(name), 400
+    config = SamplerConfig(strategy, steps=12, block_length=length, remask_cap=0.02)
+    frames = run(config, fixed_logits(2 * length, 4), Canvas.masks(2 * length, Letters(2)), schedule)
+    for block in (0, 1):
+        for k in range(1, 7):
+            ids = frames[6 * block + k].ids[block * length : (block + 1) * length]
+            share = 1 - float(schedule.alpha(torch.tensor([1 - k / 6], dtype=torch.float64))) if k < 6 else 0.0
+            assert ids.count(3) / length == pytest.approx(share, abs=4 * math.sqrt(0.25 / length))
+
+
+EOS = 6  # of Letters
+
+
+def ends_at(place: int, length: int = 12) -> Recorded:
+    """A model that is sure of an <|endoftext|> at one position, and of a letter everywhere else."""
+    table = torch.zeros(length, 8)
+    table[torch.arange(length), torch.arange(length) % 6] = 30.0
+    table[place, EOS] = 60.0
+    return Recorded(lambda ids: table.expand(len(ids), -1, -1))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_text_ends_with_its_first_endoftext_and_costs_no_further_call(strategy):
+    config = SamplerConfig(strategy, steps=12, block_length=4, stop_at_eos=True)
+    model = ends_at(5)
+    frames = run(config, model, Canvas.masks(12, Letters()))
+    assert frames[-1].ids == (0, 1, 2, 3, 4, *[EOS] * 7)
+    assert frames[-1].nfe == len(model.asked) <= 8, "none for the third block"
+    assert all(set(frame.revealed) == set(frame.top_k) and max(frame.revealed, default=0) < 8 for frame in frames)
+    assert frames[-1].confidence[5] is not None and frames[-1].confidence[6] is frames[-1].confidence[9] is None
+
+
+def test_a_given_endoftext_or_given_text_behind_it_does_not_end_a_text():
+    config = SamplerConfig("threshold", block_length=4, stop_at_eos=True)
+    ids = torch.tensor([0, EOS, *[7] * 10])
+    assert run(config, ends_at(11), Canvas(ids, ids != 7, 7))[-1].ids[-2:] == (4, EOS)
+    ids = torch.tensor([*[7] * 11, 2])
+    frames = run(config, ends_at(5), Canvas(ids, ids != 7, 7))
+    assert frames[-1].ids == (0, 1, 2, 3, 4, EOS, 0, 1, 2, 3, 4, 2)
+
+
+def test_rows_of_a_batch_end_at_different_blocks_as_they_would_alone():
+    config = SamplerConfig("low_confidence", steps=12, block_length=4, stop_at_eos=True, temperature=0.0)
+
+    def shifted(ids):
+        return torch.stack([ends_at(1 + 4 * int(row[0])).logits_of(row[None])[0] for row in ids])
+
+    canvases = []
+    for first in (0, 1, 2):
+        ids = torch.tensor([first, *[7] * 11])
+        canvases.append(Canvas(ids, ids != 7, 7))
+    sampler = Sampler(config, LOG_LINEAR, 7)
+    texts, calls = generate_counted(sampler, Recorded(shifted), canvases)
+    assert (texts == EOS).sum(1).tolist() == [11, 7, 3] and calls == [3, 7, 11]
+    for row, canvas in enumerate(canvases):
+        alone, passes = generate_counted(sampler, Recorded(shifted), canvas, first_row=row)
+        assert torch.equal(alone[0], texts[row]) and passes == [calls[row]]
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=7).filter(any), st.integers(1, 40), st.integers(0, 2**32))

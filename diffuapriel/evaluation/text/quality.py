@@ -10,6 +10,7 @@ way: no figure is good or bad by itself, it is near that of true text or far fro
     repeats       share of samples that say 8 words in a row twice within a document (compare arXiv:1908.04319), and
                   the words before they do; a sample that never does counts with all its words
     copied        words of the longest run of a sample that stands in a training document (copying.py)
+    tokens/pass   tokens of the generated documents over denoiser calls (samples.py)
     judge         the bound on -log P(sample) under another model (likelihood.py), per byte of text, so that judges
                   with different tokenizers can be compared, and as perplexity per token of the judge. A low one can
                   also mean poor variety: read it beside the entropy
@@ -45,7 +46,9 @@ from diffuapriel.evaluation.samples import (
     default_sampler,
     distinct_n,
     draw_sequences,
+    speed_row,
     split_at_eos,
+    tokens_per_pass,
     unigram_entropy,
 )
 from diffuapriel.evaluation.text.copying import REPEAT_WORDS, longest_copies, words_before_repeat, words_of
@@ -110,6 +113,8 @@ class TextReport:
     temperature: float
     top_p: float | None
     examples: tuple[str, ...]
+    tokens_per_pass: float
+    tokens_per_pass_ci95: Interval
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -120,6 +125,7 @@ class TextReport:
         columns = [_rows(of) for of in (self.generated, self.validation)]
         lines = [f"{'':<13} {'generated':<28} validation text"]
         lines += [f"{name:<13} {a:<28} {b:<28} {unit}" for (name, a, unit), (_, b, _) in zip(*columns)]
+        lines += [f"{name:<13} {value}" for name, value in speed_row(self.tokens_per_pass, self.tokens_per_pass_ci95)]
         how = describe_sampling(self.strategy, self.steps, self.temperature, self.top_p, self.block_length)
         lines.append(f"{'over':<13} {self.num_samples} samples of {self.length} tokens, {how}")
         lines.append(f"{'searched':<13} {self.searched_characters:,} characters of training text")
@@ -157,9 +163,11 @@ def evaluate_text(
         raise ValueError(f"{corpus.name} has no end of training text; evaluate_tales measures samples of tales")
     tokenizer, config = corpus.tokenizer, sampler or default_sampler(length)
     drawn: list[list[int]] = []
+    calls: list[int] = []
     rows = min(batch_size, num_samples)
     for batch in draw_sequences(denoiser, tokenizer, config, length, batch_size=rows, schedule=schedule):
-        drawn = (drawn + batch)[:num_samples]
+        drawn = (drawn + [ids for ids, _ in batch])[:num_samples]
+        calls = (calls + [passes for _, passes in batch])[:num_samples]
         if on_batch:
             on_batch(len(drawn))
         if len(drawn) == num_samples:
@@ -169,6 +177,7 @@ def evaluate_text(
     if not any(sets[0]):
         raise ValueError(f"{num_samples} sequences of {length} tokens hold no text; the model writes only padding")
     texts = [[[tokenizer.decode(ids) for ids in documents] for documents in sequences] for sequences in sets]
+    speed, speed_ci95 = tokens_per_pass(texts[0], calls)
     training = _Counted(corpus.texts("train"))
     copies = longest_copies(texts[0] + texts[1], training)
     scoring = {"num_mc_samples": num_mc_samples, "batch_size": batch_size, "seed": seed}
@@ -193,6 +202,8 @@ def evaluate_text(
         temperature=config.temperature,
         top_p=config.top_p,
         examples=tuple("\n\n".join(documents) for documents in texts[0][:EXAMPLES]),
+        tokens_per_pass=speed,
+        tokens_per_pass_ci95=speed_ci95,
     )
 
 

@@ -1,0 +1,118 @@
+"""Writing without end: block after block, in memory that does not grow.
+
+    for block in write_blocks(model, sampler, 16, prompt_ids):
+        print(tokenizer.decode(block.ids[block.given :]), end="")
+
+Each block is a canvas of its own, which the sampler fills with any of its strategies, `steps` per block. All that is
+left of the text before it is the cache (model/blocks.py). For a model without attention that is the state of its scans,
+which holds the whole text in a constant number of bytes. Keys and values would grow with the text, so attention reads
+the last `window` tokens only: what is written then depends on older text through the states of Mamba layers, or in a
+DiffuTran not at all.
+
+A text may be longer than any that the model was trained on; model/blocks.py says what is new to it then. <|endoftext|>
+is a token as any other: the next document follows it. Two in a row are padding, behind which training has no text: the
+next block then begins a new one, with an empty cache. A repetition penalty sees the tokens of the block.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from diffuapriel.device import device_of
+from diffuapriel.options import check_least
+from diffuapriel.sampling.canvas import Canvas
+from diffuapriel.sampling.sampler import Sampler
+
+if TYPE_CHECKING:
+    from diffuapriel.sampling.blocks import BlockCache, BlockModel
+
+
+@dataclass(frozen=True)
+class WrittenBlock:
+    """A block of an endless text.
+
+    Attributes:
+        ids: its tokens, without padding. given: how many of them, at its start, are the end of the prompt.
+        calls: denoiser calls. cache_bytes: memory of the text before it.
+    """
+
+    ids: tuple[int, ...]
+    given: int
+    calls: int
+    cache_bytes: int
+
+
+def write_blocks(
+    model: BlockModel,
+    sampler: Sampler,
+    block_length: int,
+    prompt: Sequence[int] = (),
+    *,
+    window: int | None = None,
+    first_row: int = 0,
+) -> Iterator[WrittenBlock]:
+    """Continue a text for ever. Close the generator, or stop asking, to end it.
+
+    Args:
+        model: of blocks, on its device. sampler: its `steps` are those of a block; its `block_length` is not used.
+        prompt: ids of the text before; the blocks are counted from its start.
+        window: tokens that attention reads, rounded down to whole blocks; by default `config.context_length`.
+        first_row: noise stream of the first block; each block has the next one.
+
+    Raises ValueError for a [MASK] in the prompt and for a count below 1.
+    """
+    window = model.config.context_length if window is None else window
+    check_least(block_length=block_length, window=window)
+    if sampler.mask_id in prompt:
+        raise ValueError("the prompt of an endless text holds a [MASK]; only what follows it is written")
+    config = replace(sampler.config, block_length=None, block_start="prompt", stop_at_eos=False)
+    inner = Sampler(config, sampler.schedule, sampler.mask_id)
+    window = max(block_length, window // block_length * block_length)
+    return _written(model, inner, block_length, list(prompt), window, first_row)
+
+
+def _written(
+    model: BlockModel, sampler: Sampler, block_length: int, prompt: list[int], window: int, first_row: int
+) -> Iterator[WrittenBlock]:
+    device = device_of(model)
+    eos, last = sampler.mask_id - 1, prompt[-1:]
+    whole = len(prompt) // block_length * block_length
+    finished, given = torch.tensor([prompt[:whole]], dtype=torch.int64, device=device), prompt[whole:]
+    cache = model.empty_cache(1)
+    for row in itertools.count(first_row):
+        ids = torch.tensor([*given, *[sampler.mask_id] * (block_length - len(given))], device=device)
+        block = _Block(model, cache, finished, block_length)
+        state = sampler.start(Canvas(ids, ids != sampler.mask_id, sampler.mask_id), row)
+        while not sampler.done(state):
+            state = sampler.advance(block, state)
+        cache = block.cache.last(window)
+        written, number = state.ids[0].tolist(), len(given)
+        finished, given = torch.from_numpy(state.ids.copy()).to(device), []
+        while [*last, *written][-2:] == [eos, eos] and written:
+            del written[-1]
+            finished = finished[:, :0]
+        yield WrittenBlock(tuple(written), number, int(state.nfe[0]), cache.bytes)
+        if finished.shape[1]:
+            last = written[-1:]
+        else:
+            cache, last = model.empty_cache(1), []
+
+
+class _Block:
+    """The denoiser of one block; its first call also commits the finished tokens (1, length) before it."""
+
+    def __init__(self, model: BlockModel, cache: BlockCache, finished: Tensor, block_length: int) -> None:
+        self.model, self.cache, self.finished, self.block_length = model, cache, finished, block_length
+
+    def __call__(self, ids: Tensor, sigma: Tensor, positions: Tensor) -> Tensor:
+        logits, self.cache = self.model.commit_and_denoise(
+            torch.cat([self.finished, ids], dim=1), sigma, positions, cache=self.cache, block_length=self.block_length
+        )
+        self.finished = self.finished[:, :0]
+        return logits
