@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 
 import pytest
 import torch
@@ -12,9 +13,12 @@ from diffuapriel import cli
 from diffuapriel.checkpoint import save_checkpoint
 from diffuapriel.config import ModelConfig
 from diffuapriel.model.denoiser import Denoiser
-from diffuapriel.pipelines import TextDiffusionPipeline, pipeline
+from diffuapriel.commands.terminal import printable
+from diffuapriel.pipelines import TextDiffusionPipeline, _texts, pipeline
+from diffuapriel.sampling.writer import WrittenBlock, write_blocks
 from diffuapriel.tokenizer import get_tokenizer
 from diffuapriel.trace.trace import Trace
+from tests.sampling.models import block_model
 
 TOKENIZER = get_tokenizer("gpt2-4k")
 STORY = "Mia found a [MASK:4]."
@@ -208,3 +212,65 @@ def test_an_older_name_of_a_strategy_means_the_same_blocks_included(pipe: TextDi
     assert older.texts == now.texts
     assert older.traces[0].meta["block_length"] == now.traces[0].meta["block_length"] == 16
     assert pipe(block_length=0, **ask).traces[0].meta["block_length"] is None
+
+
+@pytest.fixture
+def of_blocks() -> TextDiffusionPipeline:
+    return TextDiffusionPipeline(block_model("diffuapriel", 4098, (1, 4, 0)).float(), TOKENIZER, name="blocks")
+
+
+def test_a_model_of_blocks_writes_in_blocks_that_it_knows(of_blocks: TextDiffusionPipeline) -> None:
+    ask = {"length": 14, "num_samples": 2, "return_trace": True}
+    for block_length, expected in ((None, 4), (1, 1), (0, None)):
+        traces = of_blocks("Mia", block_length=block_length, **ask).traces
+        assert traces[0].meta["block_length"] == expected
+        assert (traces[0].meta["block_start"] == "zero") == (expected is not None)
+    assert of_blocks("Mia", **ask).texts == of_blocks("Mia", length=14, num_samples=2).texts
+    with pytest.raises(ValueError, match="block_length is 8; this model was trained for 1, 4, 0"):
+        of_blocks("Mia", block_length=8)
+
+
+def test_a_text_without_end_comes_block_by_block(of_blocks: TextDiffusionPipeline, pipe) -> None:
+    pieces = list(itertools.islice(of_blocks.write("Once upon a", block_length=4, seed=2), 5))
+    again = list(itertools.islice(of_blocks.write("Once upon a", block_length=4, seed=2), 7))
+    assert pieces == again[:5] and all(isinstance(piece, str) for piece in pieces)
+    with pytest.raises(ValueError, match=r"tiny was trained for block lengths \[\]; a text without end needs one"):
+        pipe.write()
+    with pytest.raises(ValueError, match="needs one that is not 0"):
+        of_blocks.write(block_length=0)
+
+
+def test_a_character_that_two_blocks_share_comes_whole() -> None:
+    ids = [TOKENIZER.encode(text) for text in ("caf\u00e9", " \u2013 \u00e9")]
+    parts = [WrittenBlock((i,), 0, 1, 0) for text in ids for i in text] + [WrittenBlock((TOKENIZER.eos_id,), 0, 1, 0)]
+    assert "".join(_texts(iter(parts), TOKENIZER)) == "caf\u00e9 \u2013 \u00e9\n\n"
+
+
+def test_the_command_writes_without_end_until_it_is_interrupted(tmp_path, capsys, monkeypatch) -> None:
+    of_blocks = block_model("diffuapriel", 4098, (4,), tokenizer="gpt2-4k").float()
+    save_checkpoint(tmp_path / "m", of_blocks, card="# m")
+
+    def three_blocks(*asked, **options):
+        yield from itertools.islice(write_blocks(*asked, **options), 3)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("diffuapriel.pipelines.write_blocks", three_blocks)
+    assert cli.main(["sample", "Once", "--checkpoint", str(tmp_path / "m"), "--endless", "--seed", "2"]) == 0
+    written = capsys.readouterr().out
+    monkeypatch.undo()
+    expected = itertools.islice(pipeline(tmp_path / "m", "cpu").write("Once", seed=2), 3)
+    assert written == printable("".join(expected)) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--endless"], "tales-diffuapriel was trained for block lengths []; a text without end needs one"),
+        (["--endless", "--length", "8", "--samples", "2"], "that never ends; leave out --length, --samples"),
+        (["--window", "8"], "--window is 8; it must be 1 or more, and goes with --endless"),
+        (["--stop-at-eos", "--block-length", "0"], "stop_at_eos is True, but without block_length"),
+    ],
+)
+def test_what_does_not_go_with_a_text_without_end_is_refused(words, message, capsys) -> None:
+    assert cli.main(["sample", *words]) == 1
+    assert message in capsys.readouterr().err

@@ -6,10 +6,13 @@ import itertools
 import math
 
 import pytest
+import torch
 
+from diffuapriel.config import ARCHITECTURES
 from diffuapriel.evaluation.interval import Z
 from diffuapriel.evaluation.likelihood import rolling_windows, score_answers
 from tests.evaluation.known_models import MASK, Lookup, V, even
+from tests.sampling.models import block_model
 
 PROMPT = (2, 0)
 
@@ -129,3 +132,24 @@ def test_a_mask_in_a_text_and_a_window_of_one_token_are_refused():
         scores(even(V + 1), [(PROMPT, (1, MASK))])
     with pytest.raises(ValueError, match="length is 1; windows need 2 tokens or more"):
         list(rolling_windows([1], [1, 2], 1))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_with_blocks_of_one_token_a_likelihood_is_exact(architecture):
+    """The chain rule, token by token with the cache; the probabilities of all answers of one length sum to 1."""
+    model = block_model(architecture, V + 1)
+    cost = {}
+    for answer in ANSWERS:
+        cache, total, greedy = model.commit(torch.tensor([PROMPT]), model.empty_cache(1), 1), 0.0, True
+        for token in answer:
+            logits = model(torch.tensor([[MASK]]), torch.zeros(1), cache=cache)[0, 0, :V]
+            total -= torch.log_softmax(logits, -1)[token].item()
+            greedy &= token == int(logits.argmax())
+            cache = model.commit(torch.tensor([[token]]), cache)
+        cost[answer] = total, greedy
+    found = scores(model, [(PROMPT, answer) for answer in ANSWERS], batch_size=7)
+    assert [s.nats for s in found] == pytest.approx([nats for nats, _ in cost.values()], rel=1e-6)
+    assert [s.greedy for s in found] == [greedy for _, greedy in cost.values()]
+    assert all(s.standard_error == 0 for s in found)
+    assert sum(math.exp(-s.nats) for s in found) == pytest.approx(1, abs=1e-5)
+    assert scores(model, [((), (1,)), (PROMPT, ())], greedy=False)[0].greedy is None

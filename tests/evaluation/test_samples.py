@@ -13,8 +13,10 @@ from diffuapriel.evaluation.samples import (
     distinct_n,
     draw_sequences,
     split_at_eos,
+    tokens_per_pass,
     unigram_entropy,
 )
+from diffuapriel.tokenizer import get_tokenizer
 from tests.evaluation.known_models import Letters, even
 
 EOS = 4
@@ -26,7 +28,18 @@ def test_sequences_do_not_depend_on_the_batch_size():
         batches = draw_sequences(even(6), Letters(), default_sampler(5, seed=1), 5, batch_size=batch_size)
         drawn.append(list(itertools.islice(itertools.chain.from_iterable(batches), 6)))
     assert drawn[0] == drawn[1]
-    assert len({tuple(ids) for ids in drawn[0]}) > 3 and torch.tensor(drawn[0]).shape == (6, 5)
+    ids, calls = zip(*drawn[0])
+    assert len({tuple(row) for row in ids}) > 3 and torch.tensor(ids).shape == (6, 5) and calls == (5,) * 6
+
+
+def test_tokens_per_pass_count_the_text_in_one_tokenizer_and_every_call():
+    story = "Mia found a red ball in the garden."
+    tokens = len(get_tokenizer("gpt2-4k").encode(story))
+    speed, (low, high) = tokens_per_pass([[story], [story, story], []], [4, 5, 1])
+    assert speed == pytest.approx(3 * tokens / 10) and low < speed < high
+    assert tokens_per_pass([[story], [story]], [tokens, tokens]) == (1.0, (1.0, 1.0))
+    with pytest.raises(ValueError, match="sequences is 1; it must be 2 or more"):
+        tokens_per_pass([[story]], [4])
 
 
 def test_a_window_is_split_at_endoftext_and_its_padding_is_no_story():

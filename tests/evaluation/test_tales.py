@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from diffuapriel.evaluation.samples import split_at_eos
 from diffuapriel.evaluation.tales import evaluate_tales, read_stories
 from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.tales import language as tales
@@ -75,6 +76,10 @@ def test_windows_are_drawn_until_there_are_stories_enough():
     assert seen == [6, 12] and report.stories == 12
     assert report.grammatical == report.consistent == 1.0
     assert report.strategy == "first_hitting" and report.distinct <= 0.5
+    stories = sum(len(TOKENIZER.encode(TOKENIZER.decode(ids))) for w in windows for ids in split_at_eos(w, EOS))
+    assert report.tokens_per_pass == pytest.approx(stories / (3 * 40))  # one call for each token, padding included
+    low, high = report.tokens_per_pass_ci95
+    assert low < report.tokens_per_pass < high and "tokens/pass" in report.table()
 
 
 def test_a_model_that_writes_only_padding_is_told_so():

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from diffuapriel.config import ARCHITECTURES
 from diffuapriel.diffusion.schedule import get_schedule
+from diffuapriel.sampling.blocks import CachedDenoiser
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import STRATEGIES, SamplerConfig
 from diffuapriel.sampling.sampler import Sampler
 from diffuapriel.tokenizer import get_tokenizer
 from diffuapriel.trace.steering import SteeredGeneration, replace_text
 from diffuapriel.trace.trace import Trace
+from tests.sampling.models import block_model
 
 SCHEDULE = get_schedule("log-linear")
 TOKENIZER = get_tokenizer("gpt2-4k")
@@ -284,3 +287,48 @@ def test_a_long_run_is_kept_small():
     kept = sum(m.positions.size for m in run.snapshots)
     assert kept == 64
     assert max(len(m.frame.ids) for m in run.snapshots) == 1
+
+
+def same_frames(run: SteeredGeneration, other: SteeredGeneration) -> bool:
+    return [plain(f) for f in run.frames()] == [plain(f) for f in other.frames()]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("strategy", ["threshold", "ancestral"])
+def test_a_run_in_blocks_is_steered_as_any_other(architecture, strategy):
+    """Branch from any step, undo, and edit a token of a finished block: as a model that has seen nothing before."""
+    model = block_model(architecture, TOKENIZER.vocab_size)
+    options = {"block_length": 4, "block_start": "zero", "threshold": 0.05, "stop_at_eos": True}
+    run, cached = steered(14, "Mia", strategy=strategy, **options), CachedDenoiser(model, 4)
+    while not run.done:
+        run.advance(cached)
+    for at in range(0, len(run), 3):  # any block
+        branch = run.branch(at)
+        while not branch.done:
+            branch.advance(cached)
+        assert same_frames(branch, run)
+    for denoiser in (cached, CachedDenoiser(model, 4)):
+        edited = run.branch(len(run))
+        edited.write(1, TOKENIZER.encode(" cat"))
+        edited.mask([2, 9])
+        while not edited.done:
+            edited.advance(denoiser)
+        if denoiser is not cached:
+            assert same_frames(edited, with_what_was_cached)
+        with_what_was_cached = edited
+    assert edited.trace(TOKENIZER).final == Trace.from_json(edited.trace(TOKENIZER).to_json()).final
+    resumed = SteeredGeneration.from_trace(run.branch(3).trace(TOKENIZER), SCHEDULE)
+    while not resumed.done:
+        resumed.advance(CachedDenoiser(model, 4))
+    assert same_frames(resumed, run)
+
+
+def test_what_follows_the_end_of_a_text_is_part_of_its_history():
+    eos = TOKENIZER.eos_id
+    ends = torch.zeros(12, TOKENIZER.vocab_size)
+    ends[torch.arange(12), torch.where(torch.arange(12) == 2, eos, 5)] = 60.0
+    run = steered(strategy="threshold", block_length=4, stop_at_eos=True)
+    while not run.done:
+        run.advance(lambda ids, sigma, positions: ends[positions[0]])
+    assert run.state.ids[0].tolist() == [5, 5, *[eos] * 10] and len(run) == 1
+    assert run.branch(1).state.ids[0].tolist() == run.state.ids[0].tolist() == list(run.trace(TOKENIZER).final)

@@ -56,6 +56,8 @@ def test_the_figures_are_those_of_the_samples():
     assert found.entropy == pytest.approx(sum(map(unigram_entropy, ids)) / 4)
     assert found.repeats == 1 / 4 and found.words_before_repeat == (3 + 4) / 2  # 3, 11, 1 and 4 words
     assert found.most_copied_words == 11
+    assert report.tokens_per_pass == pytest.approx(sum(map(len, ids)) / (4 * 2))  # two steps for each
+    assert report.tokens_per_pass_ci95[0] < report.tokens_per_pass and "tokens/pass" in report.table()
     true = CORPUS.batch(0, split="validation", batch_size=4, length=LENGTH, seed=0).tolist()
     documents = [[TOKENIZER.decode(part) for part in split_at_eos(ids, EOS)] for ids in true]
     assert report.validation.copied_words == statistics.median(longest_copies(documents, BOOKS[:-5])) != 11
