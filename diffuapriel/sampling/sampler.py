@@ -254,12 +254,13 @@ class Sampler:
         total, active = np.full(rows, max(steps, left[0])), None
         if self.config.block_length and self.config.strategy in ON_SCHEDULE:
             numbers = block_numbers(self.config, state.fixed)
-            counts = (count_by_block(where, numbers) for where in (state.masked, ~state.fixed))
-            current, left, total = block_on_grid(*counts, state.step, steps)
+            masked, free = (count_by_block(where, numbers) for where in (state.masked, ~state.fixed))
+            current, left, total = block_on_grid(masked, free, state.step, steps)
             active = numbers == current[:, None]
         t, s = left / total, (left - 1) / total
         if self._loop is not None:
-            t, s = (np.interp(v, *self._loop) for v in (t, s))
+            shares, times = self._loop
+            t, s = (np.interp(v, shares, times) for v in (t, s))
         a_t, a_s = (self.schedule.alpha(torch.from_numpy(v)).numpy() for v in (t, s))
         # Nothing is masked at t = 0, whatever the rounding: the last step reveals all.
         return s, (a_t[:, None], np.where(left == 1, 1.0, a_s)[:, None]), active

@@ -67,14 +67,14 @@ def write_blocks(
 
     Raises ValueError for a [MASK] in the prompt and for a count below 1.
     """
-    window = model.config.context_length if window is None else window
-    check_least(block_length=block_length, window=window)
+    reads: int = model.config.context_length if window is None else window
+    check_least(block_length=block_length, window=reads)
     if sampler.mask_id in prompt:
         raise ValueError("the prompt of an endless text holds a [MASK]; only what follows it is written")
     config = replace(sampler.config, block_length=None, block_start="prompt", stop_at_eos=False)
     inner = Sampler(config, sampler.schedule, sampler.mask_id)
-    window = max(block_length, window // block_length * block_length)
-    return _written(model, inner, block_length, list(prompt), window, first_row)
+    reads = max(block_length, reads // block_length * block_length)
+    return _written(model, inner, block_length, list(prompt), reads, first_row)
 
 
 def _written(

