@@ -237,7 +237,7 @@ class TextDiffusionPipeline:
             equal = list(group)
             for start in range(0, len(equal), BATCH_SIZE):
                 batch = equal[start : start + BATCH_SIZE]
-                denoiser = denoiser_for(self.model, sampler.config.block_length)
+                denoiser = denoiser_for(self.model, sampler.config)
                 filled: Tensor = generate(sampler, denoiser, batch, first_row=row)
                 row += len(batch)
                 yield from filled.tolist()
@@ -245,7 +245,7 @@ class TextDiffusionPipeline:
     def _stream(self, sampler: Sampler, canvas: Canvas, index: int, callback: Callback | None) -> list[StepFrame]:
         """The frames of one canvas, with noise stream `index`; only the start if the call was interrupted."""
         frames: list[StepFrame] = []
-        denoiser = denoiser_for(self.model, sampler.config.block_length)
+        denoiser = denoiser_for(self.model, sampler.config)
         for frame in sampler.stream(denoiser, sampler.start(canvas, first_row=index)):
             frames.append(frame)
             if callback is not None and frame.step > 0:

@@ -103,7 +103,7 @@ def test_the_old_name_of_a_schedule_is_accepted(command: str) -> None:
 @pytest.mark.parametrize("old, new", [("confidence", "low_confidence"), ("remask", "remdm")])
 def test_the_old_name_of_a_strategy_is_accepted(command: str, old: str, new: str) -> None:
     given = [command, "tales-diffuapriel", "--strategy", old]
-    assert cli.build_parser().parse_args(given).strategy == new
+    assert cli.build_parser().parse_args(given).strategy in (new, [new])  # evaluate takes several
 
 
 # Errors and exit codes

@@ -42,6 +42,7 @@ class ModelEntry:
     corpus: str = ""  # what a checkpoint was trained on, e.g. "tales:3"
     architecture: str = ""
     window: int = 0  # tokens of the windows that a checkpoint was trained on; 0: unknown
+    block_lengths: tuple[int, ...] = ()  # of a model of blocks, as in its `ModelConfig`
 
     def __str__(self) -> str:
         return self.label
@@ -69,7 +70,8 @@ class Models:
         for source in dict.fromkeys([*checkpoints, *preferred(bundled())]):
             info = inspect_checkpoint(source)
             label = next(name for name in numbered(info.name) if name not in self._entries)
-            about = (info.config.tokenizer, info.corpus, info.config.architecture, info.length)
+            config = info.config
+            about = (config.tokenizer, info.corpus, config.architecture, info.length, config.block_lengths)
             self._entries[label] = ModelEntry(label, str(source), True, *about)
             self._folders[label], sizes[label] = info.folder, info.bytes
         on_gpu = device.startswith("cuda") and not checkpoints

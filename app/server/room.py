@@ -1,7 +1,8 @@
 """The room: the runs of all visitors who watch a model write, in one pass per step.
 
 A run that has a seat takes part in the passes of its model (diffuapriel/sampling/shared.py) until it ends, pauses or
-is stopped. A pass takes the machine's one turn, so a race has the machine alone: the runs stand still meanwhile.
+is stopped. Runs of a model of blocks share passes, and a cache, with those of the same block length. A pass takes the
+machine's one turn, so a race has the machine alone: the runs stand still meanwhile.
 Visitors beyond `Limits.batch` wait in the queue, which tells them for how long (`Room.seconds_left`).
 """
 
@@ -16,6 +17,8 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from app.server.models import KEPT, ModelEntry, Models
+from diffuapriel.sampling.blocks import denoiser_for
+from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.shared import Seat, SharedDenoiser, Stopped
 
 if TYPE_CHECKING:
@@ -27,19 +30,22 @@ NEWEST = 0.3  # weight of the newest step in the mean of a run's step time
 class RoomSeat:
     """A run's denoiser, which measures its steps. Calls raise Stopped once the visitor has stopped the run.
 
-    Attributes: `steps_left`, what the run has still to do, as it says; `step_seconds`, a mean over its last steps.
+    Attributes: `steps_left`, what the run has still to do, as it says; `step_seconds`, a mean over its last steps;
+    `cache_bytes`, of the text before the block that is being written, 0 without a cache.
     """
 
     def __init__(self) -> None:
         self.steps_left = 0
         self.step_seconds = 0.0
         self.denoiser: Seat | None = None  # None where the run was stopped before its model was there
+        self.cache_bytes = 0
         self._last = 0.0
 
     def __call__(self, ids: Tensor, sigma: Tensor, positions: Tensor) -> Tensor:
         if self.denoiser is None:
             raise Stopped
         logits, now = self.denoiser(ids, sigma, positions), time.monotonic()
+        self.cache_bytes = getattr(self.denoiser.shared.denoiser, "cache_bytes", 0)
         if self._last:
             took = now - self._last
             self.step_seconds += (took - self.step_seconds) * (NEWEST if self.step_seconds else 1.0)
@@ -54,15 +60,17 @@ class Room:
         self.models, self.most = models, most
         self._lock = threading.Lock()
         self.seats: list[RoomSeat] = []
-        self._shared: OrderedDict[str, SharedDenoiser] = OrderedDict()  # by label; of the models used last
+        self._shared: OrderedDict[tuple[str, int | None], SharedDenoiser] = OrderedDict()  # by label and block length
 
     @contextmanager
-    def seat(self, model_entry: ModelEntry, stopped: Event) -> Iterator[RoomSeat]:
-        """A place for a run, for as long as the block lasts; loads the model."""
+    def seat(self, model_entry: ModelEntry, stopped: Event, config: SamplerConfig | None = None) -> Iterator[RoomSeat]:
+        """A place for a run, for as long as the block lasts; loads the model. config: of the run's sampler."""
         seat = RoomSeat()
         with ExitStack() as left:
             with suppress(Stopped):
-                seat.denoiser = left.enter_context(self._open(model_entry, stopped).seat(stopped))
+                seat.denoiser = left.enter_context(
+                    self._open(model_entry, stopped, config or SamplerConfig()).seat(stopped)
+                )
             with self._lock:
                 self.seats.append(seat)
             try:
@@ -71,17 +79,19 @@ class Room:
                 with self._lock:
                     self.seats.remove(seat)
 
-    def _open(self, model_entry: ModelEntry, stopped: Event) -> SharedDenoiser:
+    def _open(self, model_entry: ModelEntry, stopped: Event, config: SamplerConfig) -> SharedDenoiser:
         with self.models.turn(stopped):
-            denoiser = self.models.load(model_entry).denoiser
+            model = self.models.load(model_entry).denoiser
+        key = (model_entry.label, config.block_length if model_entry.block_lengths else None)
         with self._lock:
-            shared = self._shared.get(model_entry.label)
-            if shared is None or shared.denoiser is not denoiser:
-                shared = self._shared[model_entry.label] = SharedDenoiser(denoiser, self.most, self.models.turn)
-            self._shared.move_to_end(model_entry.label)
-            for label in list(self._shared)[:-KEPT]:
-                if not self._shared[label].seats:
-                    del self._shared[label]
+            shared = self._shared.get(key)
+            if shared is None or getattr(shared.denoiser, "model", shared.denoiser) is not model:
+                denoiser = denoiser_for(model, config)
+                shared = self._shared[key] = SharedDenoiser(denoiser, self.most, self.models.turn)
+            self._shared.move_to_end(key)
+            for old in list(self._shared)[:-KEPT]:
+                if not self._shared[old].seats:
+                    del self._shared[old]
             return shared
 
     def seconds_left(self) -> list[float]:

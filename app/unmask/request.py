@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from app.server.models import ModelEntry, Models
 from app.strings.language import texts
 from diffuapriel.options import Option
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.config import BLOCKWISE, MAX_STEPS, SamplerConfig
+from diffuapriel.sampling.config import BLOCKWISE, MAX_STEPS, SamplerConfig, resolve_blocks
 from diffuapriel.tokenizer import Tokenizer
 
 ROOM = 32  # tokens after a text without a hole that is longer than its canvas
@@ -56,11 +57,11 @@ def read_request(models: Models, limits: Limits, *values: Any) -> UnmaskRequest:
     A length that the text does not fit grows, up to the limit; without a hole, the model gets some room after the text.
     """
     asked = read(unmask_settings(models, limits), values)
-    by_blocks = asked["strategy"] in BLOCKWISE
+    known = asked["model"].block_lengths
+    block = known_block_length(asked["block"], known) if known else asked["block"] * (asked["strategy"] in BLOCKWISE)
     config = SamplerConfig(
         strategy=asked["strategy"],
-        block_length=(asked["block"] or None) if by_blocks else None,
-        block_start=asked["block_start"],
+        **resolve_blocks(asked["strategy"], block, asked["block_start"], known),
         steps=asked["steps"],
         temperature=asked["temperature"],
         top_k=asked["top_k"] or None,
@@ -75,6 +76,14 @@ def read_request(models: Models, limits: Limits, *values: Any) -> UnmaskRequest:
     if 0 < length < needed:
         length = needed if "[MASK" in text else min(most, needed + ROOM)
     return UnmaskRequest(text, model, length, config, tokenizer)
+
+
+def known_block_length(block: int, known: tuple[int, ...]) -> int:
+    """Of the block lengths that a model knows, the longest up to `block`; 0 is the whole canvas, longest of all."""
+    lengths = sorted(known, key=lambda length: length or math.inf)
+    return (
+        max((length for length in lengths if length and length <= block), default=lengths[0]) if block else lengths[-1]
+    )
 
 
 def tokens_of(text: str, tokenizer: Tokenizer, length: int) -> int:

@@ -32,6 +32,7 @@ from app.ui.events import AT_ONCE, HIDDEN, SKIP, wire_run
 from app.ui.inputs import slider
 from app.ui.permalink import wire_link
 from app.unmask import export
+from app.unmask.blocks import cache_strip
 from app.unmask.request import Command, UnmaskRequest, read_command, read_request, unmask_settings
 from app.unmask.session import OPENING, UnmaskSession
 from diffuapriel.diffusion.schedule import get_schedule
@@ -266,19 +267,20 @@ class UnmaskTab:
             assert session.model is not None, "a canvas has a model"
         feed: Feed | None = None
         steps_left = 1 if command and command.do == "step" else -1
-        with self.room.seat(session.model, stopped) as seat:
+        config = session.current.config
+        with self.room.seat(session.model, stopped, config) as seat:
             while True:
                 with session.lock:
                     feed, problem = session.apply_waiting(feed)
                     run = session.current
                     if run.done or stopped.is_set() or not steps_left:
                         session.running = False  # edits apply at once from here on
-                        verdict = session.annotate(feed)
+                        verdict = session.annotate(feed) + cache_strip(run, session.model, seat.cache_bytes)
                         return session.trace(), to_text(feed.finish(done=run.done)), verdict
                 if problem:
                     yield SKIP, render.note(problem, bad=True), SKIP, SKIP, SKIP
                 if feed.due:
-                    verdict = session.annotate(feed)
+                    verdict = session.annotate(feed) + cache_strip(run, session.model, seat.cache_bytes)
                     yield to_text(feed.send()), render.note(texts.RUNNING) + verdict, SKIP, SKIP, SKIP
                     feed.extra.pop("other", None)  # once is enough
                 seat.steps_left = run.planned_steps - len(run)

@@ -245,7 +245,7 @@ def _samples(
     from diffuapriel.evaluation.text.quality import evaluate_text
     from diffuapriel.sampling.blocks import denoiser_for
 
-    model = denoiser_for(model, config.block_length)
+    model = denoiser_for(model, config)
     how: dict[str, Any] = {"length": length, "sampler": config, "batch_size": options.batch_size}
     if isinstance(corpus, TalesCorpus):
         with progress("stories", options.samples) as advance:

@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
             print()
         screen = LiveCanvas(tokenizer) if sys.stdout.isatty() else None
         frames: list[StepFrame] = []
-        for frame in sampler.stream(denoiser_for(model, config.block_length), sampler.start(canvas, first_row=row)):
+        for frame in sampler.stream(denoiser_for(model, config), sampler.start(canvas, first_row=row)):
             frames.append(frame)
             if screen:
                 screen.show(frame)

@@ -208,7 +208,7 @@ class DiffuAprielLM(TemplateLM):
                 sampler = Sampler(config, get_schedule("log-linear"), self.tokenizer.mask_id)
                 for first in range(0, len(members), self.batch_size):
                     numbers, canvases = zip(*members[first : first + self.batch_size])
-                    denoiser = denoiser_for(self.denoiser, config.block_length)
+                    denoiser = denoiser_for(self.denoiser, config)
                     drawn = generate(sampler, denoiser, list(canvases), first_row=first)
                     for number, canvas, ids in zip(numbers, canvases, drawn.tolist()):
                         found[number] = self._text(ids, canvas, options[number])

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from diffuapriel.diffusion.schedule import EPS
+from diffuapriel.sampling.config import SamplerConfig
 
 KEPT_BYTES = 2**28  # of caches of earlier texts; those of the rows in use are kept in any case
 
@@ -63,7 +64,7 @@ class CachedDenoiser(nn.Module):
 
     Attributes:
         passes: model calls so far. Rows that have as much to commit share one.
-        cache_bytes: memory of the caches of the rows of the last pass.
+        cache_bytes: memory of the cache of a row, the mean over those of the last pass.
 
     Raises ValueError for a model that was not trained in blocks. Any block length can be tried; one that is not among
     `config.block_lengths` gives poor text.
@@ -117,7 +118,7 @@ class CachedDenoiser(nn.Module):
                 for i, r in enumerate(rows):
                     self._keep(texts[r], cache.rows([i]))
         self._joined = joined
-        self.cache_bytes = sum(cache.bytes for cache in joined.values())
+        self.cache_bytes = sum(cache.bytes for cache in joined.values()) // batch
         self._forget(texts)
         assert logits is not None, "a batch has a row"
         return logits
@@ -152,6 +153,14 @@ class CachedDenoiser(nn.Module):
             self._kept_bytes -= self._caches.popitem(last=False)[1].bytes
 
 
-def denoiser_for(model: Any, block_length: int | None) -> Any:
-    """What a sampler with this `block_length` calls: the model, or a model of blocks with its cache."""
-    return CachedDenoiser(model, block_length) if block_length and model.config.block_lengths else model
+def denoiser_for(model: Any, config: SamplerConfig) -> Any:
+    """What a sampler with these options calls: the model, or a model of blocks with its cache.
+
+    Raises ValueError for blocks that do not begin at position zero, where those of a model begin.
+    """
+    known = getattr(getattr(model, "config", None), "block_lengths", ())
+    if not known or config.block_length is None:
+        return model
+    if config.block_start != "zero":
+        raise ValueError(f"block_start is {config.block_start!r}; the blocks of this model begin at position zero")
+    return CachedDenoiser(model, config.block_length)

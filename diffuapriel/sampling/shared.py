@@ -82,12 +82,12 @@ class Seat:
     """A run's place in a SharedDenoiser: its denoiser. `stopped` ends a call that waits, with `Stopped`."""
 
     def __init__(self, shared: SharedDenoiser, stopped: threading.Event) -> None:
-        self._shared, self._stopped = shared, stopped
+        self.shared, self._stopped = shared, stopped
 
     def __call__(self, ids: Tensor, sigma: Tensor, positions: Tensor) -> Tensor:
         if ids.shape[0] != 1:
             raise ValueError(f"a seat is for one canvas; got {ids.shape[0]}")
-        return self._shared._answer(_Call(ids, sigma, positions), self._stopped)
+        return self.shared._answer(_Call(ids, sigma, positions), self._stopped)
 
 
 class SharedDenoiser:

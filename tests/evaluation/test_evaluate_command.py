@@ -16,6 +16,7 @@ from diffuapriel.config import ModelConfig
 from diffuapriel.data.documents import DocumentCorpus
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.tokenizer import get_tokenizer
+from tests.sampling.models import block_model
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +131,26 @@ def test_tales_have_no_xz(checkpoint, capsys):
     assert json.loads(capsys.readouterr().out)["xz"] is None
     assert main(command) == 0
     assert "xz" not in capsys.readouterr().out
+
+
+def test_a_model_of_blocks_is_measured_at_every_block_length_and_with_every_sampler(tmp_path, capsys):
+    model = block_model("diffuapriel", 4098, (1, 8, 0), tokenizer="gpt2-4k").float()
+    save_checkpoint(tmp_path / "m", model, card="", extra={"recipe": {"corpus": "tales:1", "length": 16}})
+    asked = ["evaluate", str(tmp_path / "m"), "--sequences", "2", "--mc-samples", "1", "--samples", "2", "--json"]
+    assert main([*asked, "--batch-size", "2"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [each["block_length"] for each in report["by_block_length"]] == [1, 8, None]
+    assert report["samples"]["block_length"] == 8 and "by_sampler" not in report
+    low, high = report["samples"]["tokens_per_pass_ci95"]
+    assert low <= report["samples"]["tokens_per_pass"] <= high
+    pairs = ["--strategy", "threshold", "--strategy", "entropy", "--block-length", "1", "--block-length", "0"]
+    assert main([*asked, *pairs, "--batch-size", "2", "--stop-at-eos"]) == 1
+    assert "stop_at_eos is True, but without block_length" in capsys.readouterr().err
+    assert main([*asked, *pairs, "--batch-size", "2"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    found = [(each["strategy"], each["block_length"]) for each in report["by_sampler"]]
+    assert found == [("threshold", 1), ("threshold", None), ("entropy", 1), ("entropy", None)]
+    assert len(report["by_block_length"]) == 2 and report["samples"] == report["by_sampler"][0]
 
 
 def test_infilling_reports_tokens_spans_and_what_parses(checkpoint, code, capsys):

@@ -27,9 +27,11 @@ from diffuapriel.cli import main
 from diffuapriel.data.tales import fill_window
 from diffuapriel.evaluation.harness import DiffuAprielLM
 from diffuapriel.evaluation.likelihood import rolling_windows
+from diffuapriel.evaluation.masks import block_nats
 from diffuapriel.tokenizer import get_tokenizer
 from tests.evaluation.known_models import Knows, Letters, Lookup, even
 from tests.evaluation.test_masks import one_number
+from tests.sampling.models import block_model
 
 TOKENIZER = get_tokenizer("gpt2-4k")
 
@@ -195,6 +197,23 @@ def test_generated_text_ends_at_the_stop_string_or_the_end_of_text(evaluate):
         {"question": "Grass is", "answer": "green"},
     ]
     assert evaluate(adapter(knows), GENERATE, documents)["exact_match,none"] == pytest.approx(2 / 3)
+
+
+def test_a_model_of_blocks_has_exact_likelihoods_and_writes_block_by_block():
+    model, letters = block_model("diffuapriel", Letters.vocab_size), Letters()
+    lm = adapter(model, letters, block_length=4)
+    answers = ["".join(letters) for letters in itertools.product("abcd", repeat=2)]
+    found = ask(lm.loglikelihood, *(("ab", answer) for answer in answers))
+    ids = [letters.encode("ab") + [i, j] for i in range(5) for j in range(5)]
+    masked = torch.tensor([[False, False, True, True]]).expand(25, -1)
+    exact = -block_nats(model, torch.tensor(ids), masked, letters.mask_id, 1).sum(1)
+    assert exact.exp().sum().item() == pytest.approx(1, abs=1e-5)
+    kept = [value for value, row in zip(exact.tolist(), ids) if letters.eos_id not in row]
+    assert [value for value, _ in found] == pytest.approx(kept, abs=1e-5)
+    (written,) = ask(lm.generate_until, ("ab", {"until": [], "max_gen_toks": 9}))
+    assert len(written) <= 9 and set(written) <= set("abcd")
+    with pytest.raises(ValueError, match="block_length is 3; this model was trained for 1, 4, 0"):
+        adapter(model, letters, block_length=3)
 
 
 WORDS = TOKENIZER.encode("one two three four five six seven eight")  # more than eight tokens
