@@ -265,7 +265,7 @@ def test_the_command_writes_without_end_until_it_is_interrupted(tmp_path, capsys
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--endless"], "tales-diffuapriel was trained for block lengths []; a text without end needs one"),
+        (["--endless"], "was trained for block lengths []; a text without end needs one"),
         (["--endless", "--length", "8", "--samples", "2"], "that never ends; leave out --length, --samples"),
         (["--window", "8"], "--window is 8; it must be 1 or more, and goes with --endless"),
         (["--stop-at-eos", "--block-length", "0"], "stop_at_eos is True, but without block_length"),
