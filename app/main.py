@@ -78,12 +78,12 @@ def build_once(models: Models, limits: Limits) -> Page:
 
     with Page(title=texts.TITLE, analytics_enabled=False, delete_cache=(CACHE_SECONDS, CACHE_SECONDS)) as page:
         gr.HTML(
-            f'<header class="da-hero"><h1>{texts.TITLE}</h1><p>{texts.SENTENCE}</p></header>',
+            f'<header class="da-hero"><h1>{texts.HEADLINE}</h1><p>{texts.SENTENCE}</p></header>',
             apply_default_css=False,
         )
         with gr.Tabs():
             with gr.Tab(texts.UNMASK_TAB, id="unmask"):
-                unmask.build(html_component_arguments(words=texts.PLAYER, steer=True))
+                unmask.build(html_component_arguments(words=texts.PLAYER, steer=True, folded=True))
             with gr.Tab(texts.RACE_TAB, id="race"):
                 race.build(html_component_arguments(words=texts.PLAYER))
             with gr.Tab(texts.INSIDE_TAB, id="inside"):

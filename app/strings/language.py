@@ -108,3 +108,9 @@ class Strings:
 
 
 texts = Strings()
+
+
+def counted(what: str, n: int) -> str:
+    """A number with its noun, one of COUNTED: "1 mask", "2 masks"."""
+    one, more = texts.COUNTED[what]
+    return one if n == 1 else more.format(n=n)

@@ -1,5 +1,5 @@
 // A file that is dropped anywhere on the canvas' column is opened as the button beside would: by Gradio's own upload.
-const stage = element.closest(".da-stage") ?? element;
+const stage = document.querySelector(".da-stage") ?? element;
 const holdsFiles = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
 const mark = (on) => stage.classList.toggle("da-dropping", on);
 stage.addEventListener("dragover", (event) => {

@@ -10,15 +10,25 @@ from app.server import limits as check
 from app.server.limits import Limits, Refused, Settings, read, sampler_settings, setting, text_setting
 from app.server.models import ModelEntry, Models
 from app.strings.language import texts
-from diffuapriel.options import Option
+from diffuapriel.options import Option, options_of
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import BLOCKWISE, MAX_STEPS, SamplerConfig, resolve_blocks
 from diffuapriel.tokenizer import Tokenizer
 
-ROOM = 32  # tokens after a text without a hole that is longer than its canvas
+STORY = 96  # tokens of a canvas whose length is left open
+ROOM = 32  # tokens that a text without a hole is continued by, at least
 MOST_WRITTEN = 2_000  # characters that one edit writes
 EDITS = ("mask", "pin", "unpin", "type", "choose")
-COMMANDS = (*EDITS, "undo", "swap", "pause", "go", "step")
+COMMANDS = (*EDITS, "undo", "swap", "pause", "go", "step", "guess")
+
+# The page's three orders of writing: the block length of each. A model of blocks would name its own here.
+ORDERS = {"left": 1, "blocks": 32, "anywhere": 0}
+ORDER_STRATEGY = "threshold"
+# What the page opens with.
+ORDER = "anywhere"
+THRESHOLD = 0.97
+STEPS = 128  # for other strategies: one token per step on canvases of that size
+TOP_P = 0.9  # cuts off the least likely tenth, where most mistakes are
 
 
 @dataclass(frozen=True)
@@ -27,7 +37,7 @@ class UnmaskRequest:
 
     text: str
     model: ModelEntry
-    length: int  # 0: as long as the text
+    length: int  # 0: as long as the text, which is continued if it has no hole
     config: SamplerConfig
     tokenizer: Tokenizer
 
@@ -48,6 +58,7 @@ def unmask_settings(models: Models, limits: Limits) -> Settings:
         "model": models.setting(models.trained),
         "length": setting(Option("length", int, 0, least=0, most=limits.max_tokens)),
         **sampler_settings(limits),
+        "threshold": setting(options_of(SamplerConfig)["threshold"]),
     }
 
 
@@ -66,15 +77,19 @@ def read_request(models: Models, limits: Limits, *values: Any) -> UnmaskRequest:
         temperature=asked["temperature"],
         top_k=asked["top_k"] or None,
         top_p=None if asked["top_p"] == 1.0 else asked["top_p"],
+        threshold=asked["threshold"],
         seed=asked["seed"],
     )
     model, text, length = asked["model"], asked["text"], asked["length"]
     tokenizer = models.tokenizer(model)
-    needed, most = tokens_of(text, tokenizer, length), limits.max_tokens
+    needed, has_hole = measured(text, tokenizer)
+    most = limits.max_tokens
     if needed > most:
         raise Refused(texts.CANVAS_TOO_LONG.format(tokens=needed, most=most))
-    if 0 < length < needed:
-        length = needed if "[MASK" in text else min(most, needed + ROOM)
+    if not has_hole and (not length or length < needed):
+        length = min(most, max(needed + ROOM, STORY if not length else 0))
+    elif 0 < length < needed:
+        length = needed
     return UnmaskRequest(text, model, length, config, tokenizer)
 
 
@@ -86,16 +101,21 @@ def known_block_length(block: int, known: tuple[int, ...]) -> int:
     )
 
 
-def tokens_of(text: str, tokenizer: Tokenizer, length: int) -> int:
-    """The number of tokens that a text with holes takes. Raises Refused for a malformed hole or an empty canvas."""
+def measured(text: str, tokenizer: Tokenizer) -> tuple[int, bool]:
+    """The number of tokens that a text takes, and whether it has a hole. Raises Refused for a malformed hole."""
     if not text:
-        if not length:
-            raise Refused(texts.CANVAS_EMPTY)
-        return 0
+        return 0, False
     try:
-        return len(Canvas.from_text(text, tokenizer))
+        canvas = Canvas.from_text(text, tokenizer)
     except ValueError as error:
         raise Refused(texts.BAD_HOLE) from error
+    return len(canvas), bool(canvas.masked.any())
+
+
+def opening_config() -> SamplerConfig:
+    """The settings that the page opens with."""
+    block = ORDERS[ORDER] or None
+    return SamplerConfig(strategy=ORDER_STRATEGY, steps=STEPS, block_length=block, top_p=TOP_P, threshold=THRESHOLD)
 
 
 @dataclass(frozen=True)

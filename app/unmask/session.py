@@ -13,22 +13,24 @@ import uuid
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from app.server.guard import told
 from app.server.limits import Limits, Refused
 from app.server.models import ModelEntry, Models
 from app.strings.language import texts
 from app.ui.tale_check import judge
+from app.unmask import opening
 from app.unmask.request import Command, UnmaskRequest
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.frames import frame_of
-from diffuapriel.trace.messages import Feed, compact
+from diffuapriel.trace.messages import Feed, compact, guess_message
 from diffuapriel.trace.steering import SteeredGeneration, replace_text
 
 if TYPE_CHECKING:
     from diffuapriel.sampling.frames import StepFrame
+    from diffuapriel.sampling.sampler import DenoiserFunction
     from diffuapriel.tokenizer import Tokenizer
     from diffuapriel.trace.trace import Trace
 
@@ -49,6 +51,7 @@ class UnmaskSession:
         self.turn = 0  # counts the names
         self.content: tuple[str, int, str] | None = None  # of a request that would give the present canvas
         self.next_command: Command | None = None  # what the next run of the model is to do
+        self.seed, self.endings = 0, 0  # of the page at the last start, and the endings drawn with it since
         self.running = False
         self.waiting: deque[Command] = deque()
 
@@ -87,29 +90,49 @@ class UnmaskSession:
         self._set_run(SteeredGeneration(canvas, asked.config, get_schedule("log-linear")), asked.model)
         self.content = asked.content
         self.about = about(asked.model)
+        self.seed, self.endings = asked.config.seed, 0
 
     def begin(self, asked: UnmaskRequest, command: Command | None) -> None:
         """Make the run that a handler is about to play.
 
-        Run (no command) starts from the visitor's canvas, or from the text if they have changed that since; Resume
-        and One step continue the run as the visitor sees it. A run without steps takes the new options.
+        Run (no command) starts from the visitor's canvas, or from the text if they have changed that since. "go" and
+        "step" continue the run as the visitor sees it, with the options on the page. From an earlier step they write
+        another ending, with another seed where the visitor has chosen none.
         """
         if command is not None:
-            run = self._go_back(self.opened(asked, command))
-            if not run.snapshots:
-                self._set_run(SteeredGeneration(run.canvas, asked.config, run.schedule), self.model, self.other)
+            command = self.opened(asked, command)
+            before, run = self._check(command), self._go_back(command)
+            config = replace(asked.config, seed=self._seed(asked.config.seed, another=run is not before))
+            if config != run.config:
+                run = run.reconfigure(config)
+            if asked.model.tokenizer == self.tokenizer.name and asked.model != self.model:
+                self.model = asked.model
+                self.about = about(asked.model)
+            if run is not self.run:
+                self._set_run(run, self.model, self.other)
         elif self.run is None or self.content != asked.content:
             self.compose(asked)
         else:
             self._set_run(self.run.restart(asked.config), asked.model)
             self.about = about(asked.model)
+            self.seed, self.endings = asked.config.seed, 0
         self.running = True
+
+    def _seed(self, chosen: int, *, another: bool) -> int:
+        """The seed of a run that goes on: the one on the page, plus one for each other ending drawn with it."""
+        if chosen != self.seed:
+            self.seed, self.endings = chosen, 0
+        elif another:
+            self.endings += 1
+        return self.seed + self.endings
 
     def opened(self, asked: UnmaskRequest, command: Command) -> Command:
         """The command; one for the canvas that the page opened with gets that canvas first."""
         if self.run is not None or command.run != OPENING:
             return command
-        self.compose(asked)
+        recorded = opening.recording(self.models, asked.model)
+        if recorded is None or not self.resume_trace(recorded):
+            self.compose(asked)
         return replace(command, run=self.name)
 
     def resume_trace(self, trace: Trace) -> bool:
@@ -123,6 +146,7 @@ class UnmaskSession:
             return False
         self._set_run(run, model)
         self.content = None
+        self.seed, self.endings = run.config.seed, 0
         self.about = {key: str(trace.meta.get(key, "")) for key in ("model", "architecture", "created")}
         return True
 
@@ -226,7 +250,7 @@ class UnmaskSession:
     def feed(self) -> Feed:
         """A feed with all frames so far; its first message is whole."""
         run = self.current
-        meta = {**self.about, "tokenizer": self.tokenizer.name, **asdict(run.config)}
+        meta = {**self.about, "tokenizer": self.tokenizer.name, **asdict(run.config), **run.changed_options}
         feed = Feed(run.canvas, self.tokenizer, meta, run=self.name)
         for frame in run.frames():
             feed.take(frame)
@@ -246,6 +270,12 @@ class UnmaskSession:
         judgement = judge(ids, self.tokenizer, self.model.tales_level, fixed)
         feed.extra["remarks"] = {"step": len(run), "at": {str(p): why for p, why in judgement.breaks}}
         return judgement.html
+
+    def guesses(self, command: Command, denoiser: DenoiserFunction) -> dict[str, Any]:
+        """A message that says what the model would put at each mask now."""
+        run = self._check(command)
+        found = run.predict(denoiser)
+        return guess_message(self.name, len(run), found, self.tokenizer, done=run.done)
 
     def trace(self) -> Trace:
         return self.current.trace(self.tokenizer, **self.about)

@@ -12,6 +12,7 @@ skips are still in the trace.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,23 +21,36 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from app.server import limits as check
 from app.server.guard import guarded, guarded_stream, told
-from app.server.limits import Limits
+from app.server.limits import MAX_SEED, Limits, Refused
 from app.server.models import Models
 from app.server.queue import MODEL, ROOM
 from app.server.room import Room
 from app.server.stops import Stops
-from app.strings.language import texts
+from app.strings.language import counted, texts
 from app.ui import render
 from app.ui.events import AT_ONCE, HIDDEN, SKIP, wire_run
 from app.ui.inputs import slider
 from app.ui.permalink import wire_link
-from app.unmask import export
+from app.unmask import controls, export, opening, tour
 from app.unmask.blocks import cache_strip
-from app.unmask.request import Command, UnmaskRequest, read_command, read_request, unmask_settings
+from app.unmask.request import (
+    ORDER,
+    ORDER_STRATEGY,
+    ORDERS,
+    STEPS,
+    THRESHOLD,
+    TOP_P,
+    Command,
+    UnmaskRequest,
+    opening_config,
+    read_command,
+    read_request,
+    unmask_settings,
+)
 from app.unmask.session import OPENING, UnmaskSession
 from diffuapriel.diffusion.schedule import get_schedule
-from diffuapriel.sampling.config import DEFAULT_BLOCK_LENGTH, SamplerConfig
 from diffuapriel.sampling.shared import Stopped
 from diffuapriel.trace.messages import Feed, compact, to_text
 from diffuapriel.trace.steering import SteeredGeneration
@@ -47,8 +61,6 @@ if TYPE_CHECKING:
 Update = tuple[Any, Any, Any, Any, Any]  # player, status and verdict, text, JSON file, HTML file
 Edited = tuple[Any, Any, Any, Any, Any]  # player, status and verdict, text with holes, length, session
 
-STEPS = 128  # one token per step on canvases of that size: tokens revealed together do not depend on each other
-TOP_P = 0.9  # cuts off the least likely tenth, where most mistakes are
 SESSION_SECONDS = 3600.0  # how long a canvas that nobody touches is kept
 
 
@@ -68,6 +80,17 @@ class UnmaskTab:
     def build(self, player: dict[str, Any]) -> None:
         """Build the tab inside the current `gr.Blocks`. `player`: arguments that make a gr.HTML the player."""
         session = gr.State(self.new_session(), time_to_live=SESSION_SECONDS, delete_callback=UnmaskSession.close)
+        gr.HTML(**tour.line())
+        with gr.Column(elem_classes="da-stage"):
+            canvas = gr.HTML(**{**player, "value": self.opening_canvas()}, elem_id="unmask-player")
+            status = gr.HTML(
+                render.note(self.greeting()),
+                elem_id="unmask-status",
+                elem_classes="da-status",
+                apply_default_css=False,
+            )
+            saved, upload, menu = self._files()
+            gr.HTML(**export.drop_zone())
         text = gr.Textbox(
             value=texts.EXAMPLES[0][1],
             label=texts.TEXT_LABEL,
@@ -78,34 +101,37 @@ class UnmaskTab:
             elem_id="unmask-text",
         )
         with gr.Row(elem_classes="da-actions"):
-            run = gr.Button(texts.RUN, variant="primary", scale=0, min_width=130, elem_id="unmask-run")
-            stop = gr.Button(texts.STOP, interactive=False, scale=0, min_width=130, elem_id="unmask-stop")
-            examples = gr.Column(scale=1, min_width=280)
-        with gr.Row():
-            with gr.Column(scale=5, min_width=300, elem_classes="da-stage"):
-                canvas = gr.HTML(**{**player, "value": self.opening_canvas()}, elem_id="unmask-player")
-                status = gr.HTML(
-                    render.note(self.greeting()),
-                    elem_id="unmask-status",
-                    elem_classes="da-status",
-                    apply_default_css=False,
-                )
-                final = gr.Textbox(visible=False, label=texts.FINAL_TEXT)
-                saved, upload, menu = self._files()
-                gr.HTML(**export.drop_zone())
-            with gr.Column(scale=2, min_width=280, elem_classes="da-side"):
-                model, length, *rest = self._side_panel()
+            small: dict[str, Any] = {"scale": 0, "min_width": 140}
+            run = gr.Button(texts.RUN, variant="primary", elem_id="unmask-run", **small)
+            stop = gr.Button(texts.STOP, interactive=False, elem_id="unmask-stop", **small)
+            dice = gr.Button(texts.DICE, elem_id="unmask-dice", **small)
+            hole = gr.Button(texts.MAKE_HOLE, elem_id="unmask-hole", **small)
+            orders = [(label, name) for name, label in texts.ORDERS.items()]
+            order = gr.Radio(
+                orders, value=ORDER, show_label=False, container=False, label=texts.ORDER, elem_id="unmask-order"
+            )
+        gr.HTML(**controls.keys())
+        final = gr.Textbox(visible=False, label=texts.FINAL_TEXT)
+        with gr.Accordion(texts.MORE, open=False, elem_id="unmask-more"):
+            examples = gr.Column()
+            model, length, *rest = self._settings_panel()
         with examples:
-            gr.Examples(
+            chosen = gr.Examples(
                 examples=[[example, tokens] for _, example, tokens in texts.EXAMPLES],
                 inputs=[text, length],
                 example_labels=[name for name, _, _ in texts.EXAMPLES],
                 label=texts.EXAMPLES_LABEL,
                 elem_id="unmask-examples",
                 api_visibility="private",
-            )
+            ).load_input_event
         inputs = [text, model, length, *rest]
+        seed = rest[list(self.settings)[3:].index("seed")]
         asked = canvas.submit(guarded(self.ask), session, session, **AT_ONCE)
+        another = dice.click(lambda: random.randrange(MAX_SEED), None, seed, **AT_ONCE)
+        hole.click(
+            guarded(self.make_hole), [text, model, text], text, js=controls.SELECTION, preprocess=False, **AT_ONCE
+        )
+        controls.wire_order(order, rest[1], rest[6])
         # A state expires and is deleted only once it has been an output.
         run.click(lambda session: session, session, session, **AT_ONCE)
         runs = wire_run(
@@ -117,9 +143,19 @@ class UnmaskTab:
             [canvas, status, final, *saved],
             status=status,
             name="unmask",
-            also=[asked],
+            also=[asked, another, chosen],
             group=MODEL if self.limits.batch == 1 else ROOM,
             at_once=self.limits.batch,
+        )
+        canvas.select(
+            guarded(self.guess),
+            [session, *inputs],
+            [canvas, session],
+            preprocess=False,
+            concurrency_id=MODEL if self.limits.batch == 1 else ROOM,
+            concurrency_limit=self.limits.batch,
+            show_progress="hidden",
+            api_visibility="private",
         )
         self._wire_edits(session, inputs, canvas, status, saved)
         with menu:
@@ -175,34 +211,44 @@ class UnmaskTab:
         share.click(None, None, None, js=export.SHARE_SCRIPT.read_text(encoding="utf-8"), api_visibility="private")
         return [json_file, html_file], upload, menu
 
-    def _side_panel(self) -> list[Any]:
+    def _settings_panel(self) -> list[Any]:
         """The components of the settings, in their order, the text aside."""
         settings = self.settings
-        model = gr.Dropdown(self.models.trained, value=self.models.default, label=texts.MODEL, elem_id="unmask-model")
-        length = slider(settings["length"], texts.EXAMPLES[0][2], texts.LENGTH, texts.LENGTH_INFO)
-        steps = slider(settings["steps"], STEPS, texts.STEPS, texts.STEPS_INFO)
-        strategies = [(label, name) for name, label in texts.STRATEGIES.items()]
-        strategy = gr.Dropdown(strategies, value="low_confidence", label=texts.STRATEGY)
-        block = slider(settings["block"], DEFAULT_BLOCK_LENGTH, texts.BLOCK, texts.BLOCK_INFO, elem_id="unmask-block")
-        with gr.Accordion(texts.MORE, open=False):
+        with gr.Row():
+            model = gr.Dropdown(
+                self.models.trained, value=self.models.default, label=texts.MODEL, elem_id="unmask-model"
+            )
+            length = slider(settings["length"], texts.EXAMPLES[0][2], texts.LENGTH, texts.LENGTH_INFO)
+        with gr.Row():
+            strategies = [(label, name) for name, label in texts.STRATEGIES.items()]
+            strategy = gr.Dropdown(strategies, value=ORDER_STRATEGY, label=texts.STRATEGY, elem_id="unmask-strategy")
+            threshold = slider(settings["threshold"], THRESHOLD, texts.THRESHOLD, texts.THRESHOLD_INFO, step=0.01)
+            steps = slider(settings["steps"], STEPS, texts.STEPS, texts.STEPS_INFO)
+        with gr.Row():
+            block = slider(settings["block"], ORDERS[ORDER], texts.BLOCK, texts.BLOCK_INFO, elem_id="unmask-block")
+            starts = [(label, name) for name, label in texts.BLOCK_STARTS.items()]
+            start = gr.Dropdown(starts, value="prompt", label=texts.BLOCK_START, info=texts.BLOCK_START_INFO)
+        with gr.Row():
             temperature = slider(settings["temperature"], 1.0, texts.TEMPERATURE, texts.TEMPERATURE_INFO, step=0.05)
             top_k = slider(settings["top_k"], 0, texts.TOP_K, texts.TOP_K_INFO)
             top_p = slider(settings["top_p"], TOP_P, texts.TOP_P, texts.TOP_P_INFO, step=0.01)
             seed = gr.Number(0, label=texts.SEED, info=texts.SEED_INFO, precision=0, **settings["seed"].range)
-            starts = [(label, name) for name, label in texts.BLOCK_STARTS.items()]
-            start = gr.Dropdown(starts, value="prompt", label=texts.BLOCK_START, info=texts.BLOCK_START_INFO)
-        return [model, length, steps, strategy, temperature, top_k, top_p, seed, block, start]
+        return [model, length, steps, strategy, temperature, top_k, top_p, seed, block, start, threshold]
 
     def greeting(self) -> str:
         """The status line before the first run."""
         return texts.READY if self.models.find(self.models.default).trained else texts.UNTRAINED
 
     def opening_canvas(self) -> str:
-        """What the player shows before the first run: the first example, all holes still masked."""
+        """What the player shows before the first run: a recorded one, or the first example with its holes."""
         _, text, length = texts.EXAMPLES[0]
         model = self.models.find(self.models.default)
+        recorded = opening.recording(self.models, model)
+        if recorded is not None:
+            aside = {"steer": True, "done": True, "live": False, "play": True}
+            return to_text(compact(recorded.to_dict(), run=OPENING) | aside)
         tokenizer = self.models.tokenizer(model)
-        config = SamplerConfig(steps=STEPS, block_length=DEFAULT_BLOCK_LENGTH, top_p=TOP_P)
+        config = opening_config()
         canvas = UnmaskRequest(text, model, length, config, tokenizer).canvas()
         trace = SteeredGeneration(canvas, config, get_schedule("log-linear")).trace(
             tokenizer, model=model.label, architecture=model.architecture
@@ -224,6 +270,7 @@ class UnmaskTab:
         seed: Any,
         block: Any,
         block_start: Any,
+        threshold: Any,
         request: gr.Request,
         session: UnmaskSession | None = None,
     ) -> Iterator[Update]:
@@ -232,7 +279,7 @@ class UnmaskTab:
         Args:
             text: the text; [MASK:6] is a hole of six tokens, everything else is kept
             model: one of the listed names
-            length: tokens on the canvas, filled up with masks; 0 for the text alone
+            length: tokens on the canvas, filled up with masks; 0 for the text alone, continued if it has no hole
             steps: steps of the sampler; fewer reveal more tokens at once
             strategy: which masks go first
             temperature: of the drawn tokens; 0 always takes the most probable one
@@ -241,10 +288,12 @@ class UnmaskTab:
             seed: same seed, same text
             block: fill blocks of this many tokens from left to right; 0 for the whole canvas at once
             block_start: where the first block begins: prompt, at the end of the text given first, or zero
+            threshold: of the strategy threshold: tokens at least this probable are revealed together
         Returns:
             The player's last message, the verdict, the text, and the trace as JSON and as a web page.
         """
-        asked = self._read(text, model, length, steps, strategy, temperature, top_k, top_p, seed, block, block_start)
+        values = (text, model, length, steps, strategy, temperature, top_k, top_p, seed, block, block_start, threshold)
+        asked = self._read(*values)
         session = session or self.new_session()
         command, session.next_command = session.next_command, None
         try:
@@ -294,7 +343,30 @@ class UnmaskTab:
         session.next_command = read_command(event._data, self.limits)
         return session
 
+    def guess(self, event: gr.EventData, session: UnmaskSession | None, *values: Any) -> tuple[Any, UnmaskSession]:
+        """What the model would put at each mask of the canvas on the screen: one forward pass."""
+        session = session or self.new_session()
+        command = read_command(event._data, self.limits)
+        with session.lock:
+            if session.running:
+                return SKIP, session
+            command = session.opened(self._read(*values), command)
+            assert session.model is not None, "a canvas has a model"
+        with self.room.seat(session.model, Event()) as seat, session.lock:
+            return to_text(session.guesses(command, seat)), session
+
     # -- edits and files --
+
+    def make_hole(self, pieces: Any, model: Any, _: Any) -> str:
+        """The text with its selected part as a hole of as many tokens. `pieces`: the text before, in and after it."""
+        before, inside, after = (check.text("the text", piece, self.limits.max_characters) for piece in pieces)
+        if not inside.strip():
+            raise Refused(texts.NOTHING_SELECTED)
+        tokenizer = self.models.tokenizer(self.models.find(model, self.models.trained))
+        space = before[-1:] == " " or inside[0] == " "
+        tokens = len(tokenizer.encode((" " if space else "") + inside.strip()))
+        end = " " if inside[-1] == " " else ""
+        return f"{before.rstrip(' ')}{' ' if space else ''}[MASK:{tokens}]{end}{after}"
 
     def edit(self, event: gr.EventData, request: gr.Request, session: UnmaskSession | None, *values: Any) -> Edited:
         """The visitor changes the canvas or pauses the model. The status line says what is not possible."""
@@ -323,7 +395,7 @@ class UnmaskTab:
                     return SKIP, SKIP, SKIP, session
                 session.compose(asked)
                 message, _ = shown(session)
-            if asked.length == values[2]:
+            if values[2] in (0, asked.length):  # 0: left open
                 return message, render.note(texts.READY), SKIP, session
             return message, render.note(texts.GROWN.format(length=asked.length)), asked.length, session
         except ValueError as error:
@@ -374,7 +446,7 @@ def shown(session: UnmaskSession) -> tuple[str, str]:
     verdict = session.annotate(feed)
     run = session.current
     masks = int(run.state.masked.sum())
-    line = texts.AT_REST.format(step=len(run), masks=masks) if masks else texts.NOTHING_LEFT
+    line = texts.AT_REST.format(step=len(run), masks=counted("masks", masks)) if masks else texts.NOTHING_LEFT
     return to_text(feed.finish(done=run.done)), render.note(line) + verdict
 
 
@@ -383,14 +455,15 @@ def outcome(trace: Trace) -> str:
     last = trace.frames[-1]
     masks = last.ids.count(trace.mask_id)
     if masks:
-        return render.note(texts.STOPPED.format(step=last.step, masks=masks))
+        return render.note(texts.STOPPED.format(step=last.step, masks=counted("masks", masks)))
     steps = [frame for frame in trace.frames[1:] if not frame.edits]
     tokens = sum(len(frame.revealed) - len(frame.remasked) for frame in steps)
     if not tokens:
         return render.note(texts.NOTHING_MASKED)
     seconds = sum(frame.ms for frame in steps) / 1000
     rate = tokens / max(seconds, 1e-9)
-    return render.note(texts.DONE.format(tokens=tokens, steps=len(steps), seconds=seconds, rate=rate))
+    written, made = counted("tokens", tokens), counted("steps", len(steps))
+    return render.note(texts.DONE.format(tokens=written, steps=made, seconds=seconds, rate=rate))
 
 
 def downloadable(file: str) -> Any:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 MAX_LENGTH = 65_536  # tokens; the longest sequence of the paper's speed figures
 
-_HOLE = re.compile(r"\[MASK(?:\]|:([^\]\n]*)(\])?)")
+# In lower case only with a number: x[mask] is an index in Python.
+_HOLE = re.compile(r"_{3,}|\[MASK(?:\]|:([^\]\n]*)(\])?)|\[(?i:mask):([0-9]+)(\])")
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,10 +69,11 @@ class Canvas:
 
     @classmethod
     def from_text(cls, text: str, tokenizer: Tokenizer, length: int | None = None) -> Canvas:
-        """Parse `text`: "[MASK]" is one hole, "[MASK:8]" eight in a row, and everything else is fixed.
+        """Parse `text`: "[MASK]" is one hole, "[MASK:8]" eight in a row, "___" three, and everything else is fixed.
 
-        With `length`, [MASK]s fill the end up to this number of tokens. The pieces between holes are tokenized
-        separately; a space before a hole belongs to the hole, because a GPT-2 token includes its leading space.
+        Three underscores or more are as many holes, and "[mask:8]" is eight, too. With `length`, [MASK]s fill the end
+        up to this number of tokens. The pieces between holes are tokenized separately; a space before a hole belongs
+        to the hole, because a GPT-2 token includes its leading space.
         Raises ValueError for a malformed hole, an empty canvas and a text that does not fit.
         """
         if not isinstance(text, str):
@@ -130,9 +132,11 @@ def check_length(length: int) -> int:
 
 
 def _hole_size(hole: re.Match[str]) -> int:
-    count, closed = hole.groups()
+    if hole.group()[0] == "_":
+        return len(hole.group())
     if hole.group() == "[MASK]":
         return 1
+    count, closed = hole.group(1) or hole.group(3) or "", hole.group(2) or hole.group(4)
     shown = hole.group() if len(hole.group()) <= 40 else hole.group()[:40] + "..."
     if not closed:
         raise ValueError(f'canvas: "{shown}" has no closing bracket; write [MASK] or [MASK:8]')

@@ -10,7 +10,9 @@ model at twenty redraws per second. A message is a plain dict:
      "live": bool,                      frames are arriving now; else the run is over or waits for the reader
      "total": int,                      the last step of the run, unless the reader intervenes
      "remarks": {"step", "at": {position: text}},                  notes on single tokens at that step
+     "guesses": {"step", "at": {position: [[id, probability], ...]}},   what the model would put at each mask then
      "steer": bool,                     the host accepts commands for this run
+     "play": bool,                      replay the run at once, unless the reader prefers less motion
      "turn": int,                       grows with every new run of a page: a message of a lower turn is ignored
      "other": message | null}           another run of the same length, to compare with
     {"schema": "diffuapriel-race", "version": 3, "lanes": [{"label", "note", "trace"}], "slow": number | null}
@@ -71,6 +73,17 @@ def race_message(lanes: Iterable[dict], *, slow: float | None = None) -> dict:
     if not packed:
         raise ValueError("a race needs at least one lane")
     return {"schema": RACE_SCHEMA, "version": VERSION, "lanes": packed, "slow": slow}
+
+
+def guess_message(
+    run: str, step: int, candidates: dict[int, tuple[tuple[int, float], ...]], tokenizer: Tokenizer, *, done: bool
+) -> dict:
+    """A message for a run at rest that only says what the model would put at each mask after `step`."""
+    ids = sorted({id_ for rows in candidates.values() for id_, _ in rows})
+    vocab = dict(zip(map(str, ids), tokenizer.token_strings(ids), strict=True))
+    at = {str(p): [[id_, _short(probability)] for id_, probability in rows] for p, rows in candidates.items()}
+    guesses = {"step": step, "at": at}
+    return _message(run, [], vocab, header=None, done=done) | {"live": False, "steer": True, "guesses": guesses}
 
 
 def last_ids(message: dict) -> list[int]:

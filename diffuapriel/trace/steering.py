@@ -27,15 +27,18 @@ from numpy.typing import NDArray
 
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import ON_SCHEDULE, SamplerConfig
-from diffuapriel.sampling.frames import StepFrame, frame_of
+from diffuapriel.sampling.frames import DECIMALS, StepFrame, frame_of
 from diffuapriel.sampling.sampler import Sampler
 from diffuapriel.sampling.state import State, masked_share
+from diffuapriel.sampling.tokens import TOP_TOKENS
 from diffuapriel.trace.trace import Trace
 
 if TYPE_CHECKING:
     from diffuapriel.diffusion.schedule import Schedule
     from diffuapriel.sampling.sampler import DenoiserFunction
     from diffuapriel.tokenizer import Tokenizer
+
+Candidates = dict[int, tuple[tuple[int, float], ...]]  # position -> (id, probability), best first
 
 FIXING = ("pin", "type", "choose")  # edits after which the sampler never changes the token
 COLUMNS = ("ids", "confidence", "entropy")  # fields of a frame with one value per position
@@ -79,6 +82,8 @@ class SteeredGeneration:
     def __init__(self, canvas: Canvas, config: SamplerConfig, schedule: Schedule) -> None:
         self.config, self.schedule, self.canvas = config, schedule, canvas
         self.snapshots: list[Snapshot] = []
+        self.options_since = 0  # the change after which `config` holds; earlier ones were made with other options
+        self.predictions: tuple[int, Candidates] = (-1, {})  # of `predict`: changes made so far, candidates
         self.steps = config.steps
         self._sampler = Sampler(config, schedule, canvas.mask_id)
         self.state = self._sampler.start(canvas)
@@ -105,6 +110,18 @@ class SteeredGeneration:
         before = self.state.ids
         self.state, frame = self._sampler.advance_with_frame(denoiser, self.state)
         return self._append(frame, np.flatnonzero((self.state.ids != before)[0]).tolist())
+
+    def predict(self, denoiser: DenoiserFunction) -> Candidates:
+        """What the denoiser would put at each [MASK] of the present canvas: one call, no step."""
+        positions = np.flatnonzero(self.state.masked[0]).tolist()
+        if not positions:
+            raise ValueError("there is no [MASK] to predict; mask something first")
+        with torch.no_grad():
+            logits = denoiser(*self._sampler.model_inputs(self.state))[:, : self.canvas.mask_id]
+            best = torch.softmax(logits.float(), -1).topk(min(TOP_TOKENS, self.canvas.mask_id))
+        rows = zip(positions, best.indices.tolist(), best.values.double().numpy(force=True).round(DECIMALS).tolist())
+        self.predictions = len(self), {p: tuple(zip(ids, probabilities)) for p, ids, probabilities in rows}
+        return self.predictions[1]
 
     # -- edits --
 
@@ -176,7 +193,13 @@ class SteeredGeneration:
         return self._edit(["choose"], at, np.array([token]), sure, {position: candidates})
 
     def candidates(self, position: int) -> tuple[tuple[int, float], ...]:
-        """The most probable (id, probability) when the token at `position` was drawn; empty if it was not drawn."""
+        """The most probable (id, probability) when the token at `position` was drawn; empty if it was not drawn.
+
+        Of a [MASK], those that `predict` found for the present canvas.
+        """
+        if self.state.ids[0, position] == self.canvas.mask_id:
+            changes, found = self.predictions
+            return found.get(position, ()) if changes == len(self) else ()
         for snapshot in reversed(self.snapshots):
             if position in snapshot.frame.top_k:
                 return snapshot.frame.top_k[position]
@@ -197,7 +220,7 @@ class SteeredGeneration:
         at: NDArray[np.int64],
         ids: NDArray[np.int64],
         sure: Mapping[str, Any] | None = None,
-        candidates: dict[int, tuple[tuple[int, float], ...]] | None = None,
+        candidates: Candidates | None = None,
     ) -> StepFrame:
         """Write `ids` at positions `at`, ascending; `sure` holds their confidences and entropies."""
         state, mask_id = self.state, self.canvas.mask_id
@@ -255,6 +278,18 @@ class SteeredGeneration:
             raise ValueError(f"step {at}; permitted: 0 to {len(self)}")
         run = SteeredGeneration(self.canvas, self.config, self.schedule)
         run._restore(self.snapshots[:at])
+        run.options_since = min(at, self.options_since)
+        return run
+
+    def reconfigure(self, config: SamplerConfig) -> SteeredGeneration:
+        """A copy of this run that continues with other options; what has been written stays."""
+        run = SteeredGeneration(self.canvas, config, self.schedule)
+        run._restore(self.snapshots[:])
+        run.options_since = len(self)
+        run._set_steps(max(1, self.state.step))  # then those that the masks need at the new rate
+        run._add_steps(int(run.state.masked.sum()), run.state.step)
+        if config.strategy not in ON_SCHEDULE:
+            run.state = run.state.replace(t=masked_share(run.state.ids, run.state.fixed, self.canvas.mask_id))
         return run
 
     def restart(self, config: SamplerConfig) -> SteeredGeneration:
@@ -294,7 +329,14 @@ class SteeredGeneration:
     def trace(self, tokenizer: Tokenizer, **about: str) -> Trace:
         """The run so far; `about` as in `Trace.of`."""
         about.setdefault("schedule", self.schedule.name)
-        return Trace.of(self.frames(), self.canvas, tokenizer, self.config, **about)
+        trace = Trace.of(self.frames(), self.canvas, tokenizer, self.config, **about)
+        trace.meta.update(self.changed_options)
+        return trace
+
+    @property
+    def changed_options(self) -> dict[str, int]:
+        """For `meta`: since which step its options hold, if not from the start."""
+        return {"options_since": self.options_since} if self.options_since else {}
 
     @classmethod
     def from_trace(cls, trace: Trace, schedule: Schedule, device: torch.device | str = "cpu") -> SteeredGeneration:
@@ -305,6 +347,8 @@ class SteeredGeneration:
         ids = torch.tensor(trace.frames[0].ids, dtype=torch.int64)
         canvas = Canvas(ids, torch.tensor(trace.fixed), trace.mask_id)
         run = cls(canvas.to(device), SamplerConfig(**options), schedule)
+        since = trace.meta.get("options_since", 0)
+        run.options_since = since if isinstance(since, int) else 0
         snapshots, step = [], 0
         for before, frame in zip(trace.frames, trace.frames[1:]):
             step += not frame.edits

@@ -38,6 +38,7 @@ def scrub(page: Page, name: str, value: float) -> None:
 
 
 def test_unmask_type_run_see_the_text_scrub_back_keep_and_open(visit, tmp_path):
+    visit.locator("#unmask-more > button").click()
     visit.get_by_label("Text with holes").fill("Rose has a [MASK:9].")
     type_number(visit, "Length in tokens", 24)
     visit.locator("#unmask-run").click()
@@ -54,7 +55,7 @@ def test_unmask_type_run_see_the_text_scrub_back_keep_and_open(visit, tmp_path):
 
     with visit.expect_download() as download:
         visit.locator("#save-json").click()
-    assert download.value.suggested_filename == "toy-diffuapriel-low-confidence-0.json"
+    assert download.value.suggested_filename == "toy-diffuapriel-threshold-0.json"
     saved = tmp_path / download.value.suggested_filename
     download.value.save_as(saved)
     with visit.expect_file_chooser() as chooser:
@@ -70,9 +71,8 @@ def test_unmask_says_what_is_wrong_and_goes_on(visit):
     expect(visit.locator("#unmask-status")).to_contain_text("is not a hole")
     assert visit.locator("img[src=x]").count() == 0
 
-    visit.get_by_role("button", name="from nothing").click()
-    type_number(visit, "Steps", 8)
-    visit.locator("#unmask-run").click()
+    visit.locator("#unmask-more > button").click()
+    visit.get_by_role("button", name="from nothing").click()  # runs at once
     expect(visit.locator("#unmask-player .da-state")).to_contain_text(", 0 masks left")
 
 

@@ -58,7 +58,7 @@ def trace() -> Trace:
 
 
 def drop(page: Page, name: str, text: str) -> None:
-    expect(page.locator("#open-trace")).to_be_visible()
+    expect(page.locator("#open-trace")).to_be_attached()
     page.locator("#unmask-player").evaluate(DROP, [name, text])
 
 
@@ -74,7 +74,7 @@ def test_a_run_is_saved_as_a_gif_and_as_a_page_that_plays_offline(open_at, new_p
     expect(page.locator("#save-gif")).to_be_visible()
     with page.expect_download() as download:
         page.locator("#save-gif").click()
-    assert download.value.suggested_filename == "toy-diffuapriel-low-confidence-0.gif"
+    assert download.value.suggested_filename == "toy-diffuapriel-threshold-0.gif"
     download.value.save_as(tmp_path / "run.gif")
     with Image.open(tmp_path / "run.gif") as picture:
         assert picture.n_frames == 5
@@ -108,7 +108,7 @@ def test_a_link_restores_the_settings_of_the_unmask_tab(open_at, address):
     box = page.locator("#unmask-link-text textarea")
     expect(box).to_have_value(
         address + "?tab=unmask&text=One+day%2C+Sam&model=toy-diffuapriel&length=40&steps=8&strategy=random"
-        "&temperature=1&top_k=5&top_p=0.9&seed=3&block=8&block_start=prompt"
+        "&temperature=1&top_k=5&top_p=0.9&seed=3&block=8&block_start=prompt&threshold=0.97"
     )
     expect(page).to_have_url(box.input_value())
 

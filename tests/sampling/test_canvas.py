@@ -18,6 +18,13 @@ def test_a_hole_is_one_mask_and_a_numbered_hole_that_many():
     assert torch.equal(canvas.masked, ~canvas.fixed)
 
 
+def test_underscores_and_lower_case_are_holes_too():
+    canvas = Canvas.from_text("ab ___c[mask:2]", LETTERS)
+    assert canvas.ids.tolist() == [0, 1, M, M, M, 2, M, M]
+    with pytest.raises(ValueError, match="not a hole"):
+        Canvas.from_text("ab[mask:0]", LETTERS)
+
+
 def test_a_length_fills_the_end_with_masks():
     assert Canvas.from_text("ab", LETTERS, length=5).ids.tolist() == [0, 1, M, M, M]
     assert Canvas.from_text("ab", LETTERS, length=2).ids.tolist() == [0, 1]
@@ -45,7 +52,7 @@ def test_the_space_before_a_hole_belongs_to_the_hole():
 
 def test_words_that_only_look_like_holes_are_text():
     tokenizer = get_tokenizer("gpt2-4k")
-    for text in ("[MASKED]", "[mask]", "MASK:3]", "[ MASK]", "<|endoftext|>"):
+    for text in ("[MASKED]", "[mask]", "MASK:3]", "[ MASK]", "x[mask]", "x[mask:n]", "__init__", "<|endoftext|>"):
         canvas = Canvas.from_text(text, tokenizer)
         assert canvas.fixed.all() and canvas.text(tokenizer) == text
 

@@ -17,7 +17,8 @@ The value is a message of diffuapriel.trace.messages as JSON text (or "", which 
     a race    to_text(race_message([{"label": ..., "note": ..., "trace": trace.to_dict()}, ...]))
 
 With `steer=True` the reader can edit the canvas and request steps. Each command is an event of the component with the
-command as its data: "submit" if it runs the model (do: "go" or "step"), else "input".
+command as its data: "submit" if it runs the model (do: "go" or "step"), "select" if it asks the model about the masks
+(do: "guess"), else "input".
 
     player.submit(run_on, ...)            # def run_on(..., event: gr.EventData): event._data is {"do": "step", ...}
 
@@ -58,16 +59,17 @@ def html_component_arguments(
     empty: str = "Nothing has run yet.",
     height: str | None = None,
     steer: bool = False,
+    folded: bool = False,
     words: Mapping[str, object] | None = None,
 ) -> dict:
     """Keyword arguments for `gr.HTML`.
 
     `empty` is shown until the first message; `height` is a CSS length above which the canvas scrolls ("none": never);
-    `steer` lets the reader edit runs whose messages say `steer`; `words` are translations, by their names in WORDS of
-    player.js; missing ones stay English.
+    `steer` lets the reader edit runs whose messages say `steer`; `folded` keeps colors, charts and facts of the run
+    under one heading; `words` are translations, by their names in WORDS of player.js; missing ones stay English.
     """
     js, css = read_source("player.js"), read_source("player.css")
-    options: dict[str, object] = {"empty": empty, "steer": steer}
+    options: dict[str, object] = {"empty": empty, "steer": steer, "folded": folded}
     options |= {} if height is None else {"height": height}
     options |= {"words": dict(words), "empty": words.get("empty", empty)} if words else {}
     parts = {

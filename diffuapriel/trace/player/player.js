@@ -63,6 +63,7 @@ const WORDS = {
   stripMasks: "masks left", stripConfidence: "mean confidence", stripRevealed: "revealed in a step", stripEdits: "your edits",
   scaleStep: "step 0", scaleProbability: "probability 0", scaleEntropy: "entropy 0", scaleNats: "{n} nats",
   masked: "masked", blank: "white space", given: "given", yours: "yours", again: "masked again", breaks: "breaks the story", differs: "differs",
+  guesses: "What the model would put here now:", guessing: "Asking the model\u2026", guessHint: "Click to see what the model would put here.",
   where: "position {p}, id {id}", part: "part {n} of {total} of the character", continued: "continues the character", byte: "byte {hex}", giveUp: "This trace cannot be shown: {why}",
   never: "stays", since: "since", theStart: "the start", maskedAgainAt: "masked again at", clearedAt: "cleared by you at",
   typedAt: "written by you at", chosenAt: "chosen by you at", movedAt: "moved by you at", pinned: "pinned", byYou: "by you", atStep: "step {n}",
@@ -85,12 +86,12 @@ const WORDS = {
   name_low_confidence: "confidence", name_entropy: "entropy", name_margin: "margin over the second-best token",
   name_random: "random number", name_threshold: "confidence", name_first_hitting: "hitting time",
   // Steering.
-  model: "The model", resume: "Resume", goOnFrom: "Continue from step {step}", oneStep: "One step", undo: "Undo",
-  pauseModel: "Pause", hint: "Click a token to pin, clear or change it; drag over several to mask them.",
+  model: "The model", resume: "Go on", goOnFrom: "Go on from step {step}", oneStep: "One step", undo: "Undo",
+  hint: "Click a token to pin, clear or change it; drag over several to mask them.",
   branchHint: "An edit here branches off at step {step}; the current ending is kept for comparison.",
   token: "Token {p}", range: "Tokens {first} to {last}", pin: "Pin", unpin: "Unpin", clear: "Clear to [MASK]",
   typeOver: "Type over it", put: "Write", choose: "Use {text}, {p}", editing: "{n} tokens, editable", editingOne: "1 token, editable",
-  help: "Editing and keys", other: "The other ending", otherFrom: "as it was before step {step}", now: "This one",
+  help: "Editing and keys", more: "Colors, speed and keys", other: "The other ending", otherFrom: "as it was before step {step}", now: "This one",
   differ: "{n} of {total} tokens differ", differOne: "1 of {total} tokens differs", same: "no token differs",
   differSoFar: "{n} of {total} tokens differ so far", differSoFarOne: "1 of {total} tokens differs so far", sameSoFar: "no token differs so far",
   swap: "Continue with this one",
@@ -255,6 +256,7 @@ class Recording {
     this.most = 0; // tokens revealed in one step
     this.maxEntropy = 0; // the largest entropy of any token
     this.remarks = { step: -1, at: new Map() }; // notes on single tokens, and the step they apply to
+    this.guesses = { step: -1, at: new Map() }; // what the model would put at each mask, and the step that holds for
   }
 
   learn(vocab = {}) {
@@ -333,7 +335,8 @@ class Recording {
   }
 
   /** Apply the fields of a message other than its frames. */
-  note({ live, total, remarks, done }) {
+  note({ live, total, remarks, done, guesses }) {
+    if (guesses) this.guesses = { step: guesses.step, at: byPosition(guesses.at) };
     if (done !== undefined) this.done = Boolean(done);
     this.live = Boolean(live ?? !this.done);
     if (Number.isInteger(total)) this.planned = total;
@@ -455,8 +458,9 @@ class Recording {
     }
   }
 
-  /** The candidates when the present token at `position` was drawn. */
+  /** The candidates when the present token at `position` was drawn; at a mask, what the model would put there now. */
   alternatives(frame, position) {
+    if (frame.ids[position] === this.maskId) return (this.guesses.step === frame.step && this.guesses.at.get(position)) || [];
     return this.birth(frame, position).topK.get(position) ?? [];
   }
 
@@ -486,7 +490,8 @@ class Recording {
     const birth = this.birth(frame, position);
     const score = birth.why.get(position)?.[1];
     if (typeof score !== "number" || birth.edits.has(position)) return "";
-    const { strategy, alg_temp: algTemp } = this.meta;
+    const { strategy, alg_temp: algTemp, options_since: since = 0 } = this.meta;
+    if (birth.step <= since) return ""; // made with other options, which are not known
     const n = this.compared(birth);
     if (strategy === "ancestral" || strategy.startsWith("remdm")) {
       return say("why_chance", { chance: percent(birth.threshold), score: withDistinctDecimals(score, birth.threshold)[0] });
@@ -735,13 +740,13 @@ class TokenCanvas {
 // ---- the card: why this token, at this step; when opened, also its editor ----------------------------
 
 class Card {
-  /** `act(command)` is called with the reader's command for the token or selection. */
-  constructor(id, act) {
+  /** `act(command)` is called with the reader's command; `canGuess()`: whether the model can be asked about a mask. */
+  constructor(id, act, canGuess) {
     this.root = make("div", "da-card", { id, role: "tooltip", popover: "manual", tabindex: "-1" });
     this.token = null;
     this.isOpen = false;
     this.closing = 0;
-    this.act = act;
+    Object.assign(this, { act, canGuess });
     this.root.addEventListener("pointerenter", () => clearTimeout(this.closing));
     this.root.addEventListener("pointerleave", () => this.hideSoon());
     this.root.addEventListener("keydown", (event) => this.onKey(event));
@@ -768,11 +773,14 @@ class Card {
     const p = selected ? first : active;
     const name = one ? say("token", { p }) : say("range", { first, last });
     const choose = (id) => this.finish({ do: "choose", id, first: p, last: p });
-    const nodes = one ? this.facts(p, recording, frame, choose) : [make("div", "da-card-text", {}, name)];
+    const tell = () => (one ? this.facts(p, recording, token.canvas.frame, choose) : [make("div", "da-card-text", {}, name)]);
+    const told = make("div", "", {}, ...tell());
+    this.retell = () => told.replaceChildren(...tell());
     this.isOpen = true;
     this.root.setAttribute("role", "dialog");
     this.root.setAttribute("aria-label", name);
-    this.fill(token, [...nodes, this.form(recording, frame, first, last, one)]);
+    this.fill(token, [told, this.form(recording, frame, first, last, one)]);
+    if (one && frame.ids[p] === recording.maskId && !recording.alternatives(frame, p).length && this.canGuess()) this.act({ do: "guess" });
     (toField ? this.field : this.root).focus({ preventScroll: true });
     if (toField) this.field.setSelectionRange(/^ */.exec(this.field.value)[0].length, this.field.value.length);
   }
@@ -877,7 +885,9 @@ class Card {
 
   /** After a redraw: update the card. */
   refresh() {
-    if (this.token && !this.isOpen) this.show(this.token);
+    if (!this.token) return;
+    if (!this.isOpen) this.show(this.token);
+    else if (this.token.canvas.frame.ids[this.token.position] === this.token.canvas.recording.maskId) this.retell();
   }
 
   hideSoon() {
@@ -934,7 +944,9 @@ class Card {
     if (remark) nodes.push(make("p", "da-remark", {}, remark));
     const reason = masked ? "" : recording.reason(frame, p);
     if (reason) nodes.push(make("p", "da-why", {}, reason));
-    const rows = masked ? [] : recording.alternatives(frame, p);
+    const rows = recording.alternatives(frame, p);
+    if (masked && rows.length) nodes.push(make("p", "da-why", {}, say("guesses")));
+    else if (masked && this.canGuess()) nodes.push(make("p", "da-why", {}, say(choose ? "guessing" : "guessHint")));
     if (rows.length) nodes.push(this.bars(rows, id, (other) => recording.candidate(frame, p, other), choose));
     return nodes;
   }
@@ -1129,12 +1141,11 @@ class SteeringBar {
       node.addEventListener("click", () => act({ do: command }));
       return node;
     };
-    this.pause = button("pauseModel", "pause", "Space");
     this.go = button("resume", "go", "R");
     this.step = button("oneStep", "step", ".");
     this.undo = button("undo", "undo", "U");
     this.hint = make("span", "da-hint");
-    this.root = make("div", "da-steer", { role: "group", "aria-label": say("model") }, this.pause, this.go, this.step, this.undo, this.hint);
+    this.root = make("div", "da-steer", { role: "group", "aria-label": say("model") }, this.go, this.step, this.undo, this.hint);
     const rows = WORDS.keys.flatMap(([key, what]) => [make("dt", "", {}, make("kbd", "", {}, key)), make("dd", "", {}, what)]);
     this.help = make("details", "da-help", {}, make("summary", "", {}, say("help")), make("dl", "da-keys", {}, ...rows));
   }
@@ -1142,14 +1153,14 @@ class SteeringBar {
   /** Enable the commands that are possible now. */
   show(player, frame) {
     const { recording, steerable } = player;
-    this.root.hidden = this.help.hidden = !steerable;
-    if (!steerable || !frame) return;
+    this.help.hidden = !steerable;
+    this.root.hidden = !steerable || player.playing;
+    if (this.root.hidden || !frame) return;
     const back = player.index < player.newest;
     const live = recording.live;
-    this.pause.hidden = !live;
-    this.go.hidden = this.step.hidden = live;
-    this.go.disabled = this.step.disabled = !frame.masks;
-    this.undo.disabled = back || !recording.frames[player.newest].edits.size;
+    // A run that has not begun is started where the host starts runs.
+    this.go.hidden = this.step.hidden = live || !frame.masks || player.newest === 0;
+    this.undo.hidden = back || !recording.frames[player.newest].edits.size;
     const label = back ? say("goOnFrom", { step: frame.step }) : say("resume");
     if (this.go.textContent !== label) this.go.textContent = label;
     const hint = back ? say("branchHint", { step: frame.step }) : say("hint");
@@ -1183,14 +1194,21 @@ class Player {
 
   build(element) {
     this.canvas = new TokenCanvas();
-    this.card = new Card(`da-card-${this.id}`, (command) => this.steer(command));
+    const canGuess = () => this.steerable && !this.recording.live && this.index === this.newest;
+    this.card = new Card(`da-card-${this.id}`, (command) => this.steer(command), canGuess);
     this.pair = new Pair(this.canvas, () => this.steer({ do: "swap" }));
     this.status = make("div", "da-sr", { role: "status", "aria-live": "polite" });
     this.problem = make("div", "da-problem", { role: "alert", hidden: "" });
     this.root = make("div", "da-player", { role: "group", "aria-label": say("untitled") });
     if (this.options.height) this.root.style.setProperty("--da-height", this.options.height);
     this.empty = make("div", "da-empty", {}, this.options.empty);
-    this.body = [this.buildHead(), this.pair.root, this.buildFoot()]; // attached when there is something to show
+    const head = this.buildHead();
+    const foot = this.buildFoot();
+    this.body = [head, this.pair.root, foot]; // attached when there is something to show
+    if (this.options.folded) {
+      this.body.shift();
+      foot.append(this.fold(head));
+    }
     if (!this.options.controls) this.body = [this.canvas.root];
     this.root.append(this.problem, this.empty, this.card.root, this.status);
     this.setColor(this.colorBy);
@@ -1235,8 +1253,14 @@ class Player {
     return make("div", "da-foot", {}, ...(this.steering ? [this.steering.root] : []), this.strip.root, this.scrubber,
       make("div", "da-bar", {}, make("div", "da-buttons", {}, ...Object.values(this.buttons)), this.speedSelect,
         make("div", "da-state", {}, this.stepText, this.timeText), this.jump),
-      make("div", "da-bar da-legends", {}, this.stripLegend, this.legend),
+      (this.legends = make("div", "da-bar da-legends", {}, this.stripLegend, this.legend)),
       ...(this.steering ? [this.steering.help] : []));
+  }
+
+  /** Everything but the text, the scrubber and the buttons, to be unfolded. */
+  fold(head) {
+    const aside = [head, this.speedSelect, this.strip.root, this.legends, ...(this.steering ? [this.steering.help] : [])];
+    return make("details", "da-help da-fold", {}, make("summary", "", {}, say("more")), ...aside);
   }
 
   listen() {
@@ -1390,7 +1414,7 @@ class Player {
     commands.F2 = commands.Enter;
     const command = commands[key.length === 1 ? key.toLowerCase() : key];
     if (command) command();
-    else if (candidate && frame.ids[one] !== recording.maskId) this.steer({ do: "choose", first: one, last: one, id: candidate[0] });
+    else if (candidate) this.steer({ do: "choose", first: one, last: one, id: candidate[0] });
     else if (key === " " && recording.live) this.steer({ do: "pause" });
     else return false;
     if (command === commands.Delete || key === "p") canvas.select(null);
@@ -1435,6 +1459,7 @@ class Player {
       this.aside(aside);
       this.index = this.follow ? this.newest : this.recording.indexOf(reading);
       this.mark("frame", "strip");
+      if (header && aside.play && !reducedMotion()) this.play();
     });
     return this;
   }
@@ -1628,6 +1653,7 @@ class Player {
     this.stale.clear();
     this.drawControls(frame);
     if (frame) this.options.onDraw?.(this, frame);
+    if (frame) this.root.dispatchEvent(new CustomEvent("da-draw", { bubbles: true, detail: { player: this, frame } }));
   }
 
   drawTokens(frame) {
@@ -1676,7 +1702,7 @@ class Player {
 
   timing(frame) {
     const pieces = this.measures(frame);
-    if (!Number.isNaN(frame.t)) pieces.push(`t = ${fixed(frame.t, 3)}`);
+    if (!Number.isNaN(frame.t) && !this.options.folded) pieces.push(`t = ${fixed(frame.t, 3)}`);
     if (!Number.isNaN(frame.nfe)) pieces.push(count("passes", frame.nfe));
     if (this.recording.elapsed > 0) pieces.push(duration(frame.elapsed));
     return pieces.join(" \u00b7 ");
@@ -1928,8 +1954,9 @@ export function receive(element, options = {}) {
 export function bindGradio({ element, props, watch, trigger }, options = {}) {
   const host = element.querySelector(".da-host") ?? element;
   host.replaceChildren();
-  // Gradio has one queue per event: "submit" runs the model, "input" changes the canvas at once.
-  const steer = options.steer ? (command) => trigger(RUN_COMMANDS.has(command.do) ? "submit" : "input", command) : null;
+  // Gradio has one queue per event: "submit" runs the model, "select" asks it once, "input" changes the canvas at once.
+  const event = (command) => (RUN_COMMANDS.has(command.do) ? "submit" : command.do === "guess" ? "select" : "input");
+  const steer = options.steer ? (command) => trigger(event(command), command) : null;
   const take = receive(host, { ...options, steer });
   const read = () => {
     const value = props.value;

@@ -28,6 +28,7 @@ DOORS = {
         "seed",
         "block",
         "block_start",
+        "threshold",
     ),
     "/open_trace": ("path",),
     "/trace_gif": ("trace",),

@@ -16,7 +16,7 @@ from app.server.stops import Stops
 from diffuapriel.device import resolve_device
 
 ROOT = Path(__file__).resolve().parents[3]
-GOOD = ["Mia found a [MASK:6].", "toy-diffuapriel", 0, 4, "low_confidence", 1.0, 0, 1.0, 0, 0, "prompt"]
+GOOD = ["Mia found a [MASK:6].", "toy-diffuapriel", 0, 4, "low_confidence", 1.0, 0, 1.0, 0, 0, "prompt", 0.9]
 EVIL = "<img src=x onerror=alert(1)>"
 
 

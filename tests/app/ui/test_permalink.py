@@ -18,7 +18,20 @@ from app.ui.permalink import MOST_CHARACTERS, query_of, restored, value_of
 from app.unmask.request import unmask_settings
 
 EVIL = "<img src=x onerror=alert(1)>"
-UNMASK = ["Mia found a [MASK:6] & more.", "toy-diffuapriel", 96, 128, "low_confidence", 0.75, 0, 0.9, 7, 24, "zero"]
+UNMASK = [
+    "Mia found a [MASK:6] & more.",
+    "toy-diffuapriel",
+    96,
+    128,
+    "low_confidence",
+    0.75,
+    0,
+    0.9,
+    7,
+    24,
+    "zero",
+    0.8,
+]
 RACE = ["toy-diffuapriel", "toy-diffutran", "", 128, 32, "low_confidence", 2, 0, 4096]
 INSIDE = ["Ruth had five [MASK].", ["toy-diffuapriel", "toy-diffutran"], 0.25, "gradient"]
 QUALITY = [
@@ -32,7 +45,7 @@ QUALITY = [
     0.9,
     0,
 ]
-NUMBERS = {"length", "steps", "temperature", "top_k", "top_p", "seed", "block", "repeats"}
+NUMBERS = {"length", "steps", "temperature", "top_k", "top_p", "seed", "block", "threshold", "repeats"}
 
 
 @dataclass
@@ -60,7 +73,7 @@ def unmask(models) -> Linked:
     settings = unmask_settings(models, Limits())
     assert list(settings) == [
         *("text", "model", "length", "steps", "strategy"),
-        *("temperature", "top_k", "top_p", "seed", "block", "block_start"),
+        *("temperature", "top_k", "top_p", "seed", "block", "block_start", "threshold"),
     ]
     return Linked(settings, parts(list(settings)))
 

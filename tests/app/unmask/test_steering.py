@@ -18,7 +18,7 @@ from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.trace.trace import Trace
 from tests.app.unmask.toys import IDS, LABEL, LENGTH, OTHERS, TALE, TOKENIZER, HeartModels, sure
 
-SETTINGS = ["", LABEL, LENGTH, LENGTH, "low_confidence", 0.0, 0, 1.0, 0, 0, "prompt"]
+SETTINGS = ["", LABEL, LENGTH, LENGTH, "low_confidence", 0.0, 0, 1.0, 0, 0, "prompt", 0.9]
 RED, BOX, CAT, _ = OTHERS
 MASK = TOKENIZER.mask_id
 
@@ -132,7 +132,48 @@ def test_an_edit_at_an_earlier_step_branches_and_keeps_the_other_ending(tab, vis
     assert ids(visit) == IDS and message["other"]["frames"][-1]["step"] == LENGTH
 
 
-def test_resuming_from_an_earlier_step_repeats_the_run(tab, visitor, visit):
+def test_going_on_from_an_earlier_step_draws_another_ending_each_time(tab, visitor, visit):
+    visitor_settings = [*SETTINGS[:4], "random", 5.0, *SETTINGS[6:]]
+    endings = []
+    for _ in range(3):
+        command = {} if not endings else {"command": event(visit, "go", at=4)}
+        tab.ask(command["command"], visit) if command else None
+        list(tab.run(*visitor_settings, request=visitor, session=visit))
+        endings.append(tuple(ids(visit)))
+    assert len(set(endings)) == 3
+    start = [row[:] for row in ([*f.ids] for f in visit.run.frames())][4]
+    assert all(a in (b, MASK) for a, b in zip(start, endings[0])), "what was written by step 4 stays"
+
+
+def test_going_on_takes_the_settings_on_the_page(tab, visitor, visit):
+    run(tab, visitor, visit)
+    tab.edit(event(visit, "mask", first=0, last=8), visitor, visit, *SETTINGS)
+    tab.ask(event(visit, "go"), visit)
+    settings = [*SETTINGS[:3], 3, *SETTINGS[4:]]
+    message = json.loads(list(tab.run(*settings, request=visitor, session=visit))[-1][0])
+    meta, frames = message["header"]["meta"], message["frames"]
+    assert meta["steps"] == 3 and meta["options_since"] == LENGTH + 1
+    assert len(frames) - 1 - meta["options_since"] == 2, "as many at a time as a whole canvas in three steps"
+
+
+def test_a_mask_says_what_the_model_would_put_there_and_takes_it(tab, visitor, visit):
+    run(tab, visitor, visit)
+    edit(tab, visitor, visit, "mask", first=3, last=4)
+    message = json.loads(tab.guess(event(visit, "guess"), visit, *SETTINGS)[0])
+    assert message["run"] == visit.name and message["frames"] == []
+    guesses = message["guesses"]
+    assert guesses["step"] == LENGTH + 1 and guesses["at"].keys() == {"3", "4"}
+    assert [i for i, _ in guesses["at"]["3"]] == [IDS[3], *OTHERS]
+    assert guesses["at"]["3"][0][1] == pytest.approx(sure(3), abs=1e-3)
+    edit(tab, visitor, visit, "choose", first=3, last=3, id=CAT)
+    assert ids(visit)[3:5] == [CAT, MASK] and visit.run.state.fixed[0, 3]
+    _, status, *_ = edit(tab, visitor, visit, "choose", first=4, last=4, id=CAT)
+    assert "not among the candidates" in status, "the canvas has changed since"
+    with pytest.raises(Refused, match="the canvas has changed"):
+        tab.guess(SimpleNamespace(_data={"run": "nobody", "do": "guess"}), visit, *SETTINGS)
+
+
+def test_a_model_that_is_sure_repeats_its_ending(tab, visitor, visit):
     run(tab, visitor, visit)
     name = visit.name
     message, _ = run(tab, visitor, visit, event(visit, "go", at=4))
@@ -185,7 +226,7 @@ def test_pause_ends_the_run_after_the_step_under_way(tab, visitor, visit):
 def test_the_same_seed_and_the_same_edits_write_the_same_text(tab, visitor):
     def story() -> list[int]:
         visit = tab.new_session()
-        settings = [*SETTINGS[:4], "random", 1.0, 0, 1.0, 7, 0, "prompt"]
+        settings = [*SETTINGS[:4], "random", 1.0, 0, 1.0, 7, 0, "prompt", 0.9]
         tab.edit(event(visit, "type", first=2, last=2, text=" dog"), visitor, visit, *settings)
         for _ in range(4):
             tab.ask(event(visit, "step"), visit)

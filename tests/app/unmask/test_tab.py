@@ -11,8 +11,11 @@ import pytest
 from app.server.guard import guarded, guarded_stream
 from app.server.limits import Limits, Refused
 from app.unmask.tab import UnmaskTab
+from diffuapriel.sampling.canvas import Canvas
+from diffuapriel.tokenizer import get_tokenizer
 from diffuapriel.trace.trace import Trace
 
+TOKENIZER = get_tokenizer("gpt2-4k")
 ASK = {
     "text": "Mia found a [MASK:6].",
     "model": "toy-diffuapriel",
@@ -25,6 +28,7 @@ ASK = {
     "seed": 0,
     "block": 0,
     "block_start": "prompt",
+    "threshold": 0.9,
 }
 
 
@@ -156,7 +160,6 @@ def test_the_message_of_an_error_stays_on_the_page(tab, visitor):
     [
         ({"text": 5}, "the text is 5"),
         ({"text": "a" * 20_001}, "has 20,001 characters"),
-        ({"text": ""}, "the text is empty"),
         ({"text": "[MASK:0]"}, "a hole is written"),
         ({"text": "[MASK:5000]"}, "it may take up to 1,024"),
         ({"model": "../secret"}, "model is '../secret'"),
@@ -211,8 +214,36 @@ def test_a_file_that_is_too_large_or_missing_is_refused(models, tmp_path):
 
 
 def test_a_full_text_says_that_there_is_nothing_to_do(tab, visitor):
-    updates, _ = run(tab, visitor, text="Mia found a cup.")
+    length = len(TOKENIZER.encode("Mia found a cup."))
+    updates, _ = run(tab, visitor, text="Mia found a cup.", length=length)
     assert "nothing to do" in updates[-2][1]
+
+
+def test_a_length_left_open_is_that_of_the_text_or_of_a_story(tab, visitor):
+    for text, length in (("Mia ___ a cup.", None), ("Mia found a cup", 96), ("", 96)):
+        header = messages(run(tab, visitor, text=text)[0])[-1]["header"]
+        assert header["length"] == (length or len(Canvas.from_text(text, TOKENIZER))), text
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text"),
+    [
+        (["Mia found ", "a white bell", "."], "Mia found [MASK:4]."),
+        (["Mia found a", " white ", "bell."], "Mia found a [MASK:1] bell."),
+        (["", "Mia", " found"], "[MASK:2] found"),
+        (["Mia found a white bell", ".", ""], "Mia found a white bell[MASK:1]"),
+    ],
+)
+def test_selected_words_become_a_hole_of_as_many_tokens(tab, pieces, text):
+    assert tab.make_hole(pieces, "toy-diffuapriel", "") == text
+    made, whole = (Canvas.from_text(t, TOKENIZER) for t in (text, "".join(pieces)))
+    assert len(made) == len(whole)
+    assert (made.masked | (made.ids == whole.ids)).all(), "nothing else changes"
+
+
+def test_a_hole_needs_words(tab):
+    with pytest.raises(Refused, match="select words"):
+        tab.make_hole(["Mia ", " ", "found"], "toy-diffuapriel", "")
 
 
 def test_errors_are_escaped():

@@ -227,27 +227,49 @@ def test_what_is_edited_at_an_earlier_step_says_so(page):
     slider.focus()
     for _ in range(3):
         page.keyboard.press("ArrowLeft")
-    expect(page.get_by_role("button", name="Continue from step 5")).to_be_enabled()
+    expect(page.get_by_role("button", name="Go on from step 5")).to_be_enabled()
     expect(page.locator(".da-hint")).to_contain_text("branches off at step 5")
-    expect(page.get_by_role("button", name="Undo")).to_be_disabled()
-    page.get_by_role("button", name="Continue from step 5").click()
+    expect(page.get_by_role("button", name="Undo")).to_be_hidden()
+    page.get_by_role("button", name="Go on from step 5").click()
     page.get_by_role("button", name="One step", exact=True).click()
     token(page, 2).focus()
     page.keyboard.press("Delete")
     assert [(c["do"], c["at"]) for c in sent(page)] == [("go", 5), ("step", 5), ("mask", 5)]
 
 
-def test_the_model_can_be_paused_while_it_writes_and_nothing_else(page):
+def test_a_model_that_writes_is_stopped_with_the_space_bar_and_not_started_again(page):
     data = trace(length=24, steps=8)
     steered(page, data, steps=4, live=True)
-    pause = page.get_by_role("button", name="Pause", exact=True)
-    expect(pause).to_be_visible()
-    expect(page.get_by_role("button", name="Resume")).to_be_hidden()
-    pause.click()
+    expect(page.locator(".da-steer button:visible")).to_have_count(0)
     token(page, 3).focus()
     page.keyboard.press("r")
     page.keyboard.press(" ")
-    assert [c["do"] for c in sent(page)] == ["pause", "pause"]
+    assert [c["do"] for c in sent(page)] == ["pause"]
+
+
+def test_before_the_first_step_there_is_nothing_to_go_on_with(page):
+    steered(page, trace(length=24, steps=8), steps=1)
+    expect(page.locator(".da-hint")).to_be_visible()
+    expect(page.locator(".da-steer button:visible")).to_have_count(0)
+
+
+def test_the_model_is_asked_about_a_mask_once_and_its_answer_can_be_taken(page):
+    steered(page, trace(length=24, steps=8), steps=4)
+    masked = page.locator(".da-mask").first
+    position = masked.evaluate("token => token.position")
+    masked.hover()
+    expect(page.get_by_role("tooltip")).to_contain_text("Click to see what the model would put here")
+    masked.click()
+    expect(page.get_by_role("dialog")).to_contain_text("Asking the model")
+    assert [c["do"] for c in sent(page)] == ["guess"]
+    page.get_by_label("Type over it").fill(" half")
+    answer = {"schema": "diffuapriel-feed", "version": 3, "run": "here", "frames": [], "vocab": {}, "done": False}
+    guesses = {"step": 3, "at": {str(position): [[5, 0.75], [2, 0.125]]}}
+    page.evaluate("message => take(message)", answer | {"live": False, "steer": True, "guesses": guesses})
+    expect(page.get_by_role("button", name="Use box, 75.0 %")).to_be_visible()
+    expect(page.get_by_label("Type over it")).to_have_value(" half")
+    page.get_by_role("button", name="Use box, 75.0 %").click()
+    assert [(c["do"], c["first"], c["id"]) for c in sent(page)] == [("choose", position, 5)]
 
 
 def test_a_canvas_without_a_host_that_steers_is_not_editable(page, tmp_path):

@@ -1,0 +1,63 @@
+"""The recorded run that the page opens with: what it shows, and that the page's own settings made it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from itertools import pairwise
+
+import pytest
+
+from app.server.limits import Limits
+from app.server.models import Models
+from app.strings.language import texts
+from app.unmask import opening
+from app.unmask.request import opening_config
+from app.unmask.tab import UnmaskTab
+from diffuapriel.sampling.canvas import Canvas
+from diffuapriel.tales import language as tales
+from diffuapriel.tokenizer import get_tokenizer
+from diffuapriel.trace.trace import Trace
+
+
+@pytest.fixture(scope="module")
+def models() -> Models:
+    return Models()
+
+
+@pytest.fixture(scope="module")
+def recorded(models) -> Trace:
+    trace = opening.recording(models, models.find(opening.MODEL))
+    assert trace is not None
+    return trace
+
+
+def test_it_was_recorded_from_the_first_example_with_the_settings_of_the_page(recorded):
+    config = dataclasses.asdict(opening_config())
+    assert {name: recorded.meta[name] for name in config} == config
+    tokenizer = get_tokenizer(recorded.meta["tokenizer"])
+    _, text, length = texts.EXAMPLES[0]
+    canvas = Canvas.from_text(text, tokenizer, length or None)
+    assert list(recorded.frames[0].ids) == canvas.ids.tolist()
+
+
+def test_it_is_a_true_story_that_was_not_written_from_left_to_right(recorded):
+    check = tales.check(recorded.text, 3)
+    assert check.grammatical and check.consistent and recorded.text.count("white") == 2
+    steps = recorded.frames[1:]
+    holes = recorded.frames[0].ids.count(recorded.mask_id)
+    assert len(steps) < holes / 2, "many tokens at once"
+    jumps = [p for frame in steps for p in frame.revealed]
+    assert sum(b < a for a, b in pairwise(jumps)) > 5
+
+
+def test_the_page_opens_with_it_and_no_model_is_loaded(models):
+    tab = UnmaskTab(models, Limits())
+    message = json.loads(tab.opening_canvas())
+    assert message["play"] and message["steer"] and len(message["frames"]) > 10
+    assert not models._loaded
+
+
+def test_other_models_open_with_holes(models, recorded):
+    untrained = models.find(models.untrained[0])
+    assert opening.recording(models, untrained) is None
