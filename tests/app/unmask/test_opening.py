@@ -15,6 +15,7 @@ from app.unmask import opening
 from app.unmask.request import opening_config
 from app.unmask.tab import UnmaskTab
 from diffuapriel.sampling.canvas import Canvas
+from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.tales import language as tales
 from diffuapriel.tokenizer import get_tokenizer
 from diffuapriel.trace.trace import Trace
@@ -33,8 +34,8 @@ def recorded(models) -> Trace:
 
 
 def test_it_was_recorded_from_the_first_example_with_the_settings_of_the_page(recorded):
-    config = dataclasses.asdict(opening_config())
-    assert {name: recorded.meta[name] for name in config} == config
+    names = {field.name for field in dataclasses.fields(SamplerConfig)}
+    assert SamplerConfig(**{n: v for n, v in recorded.meta.items() if n in names}) == opening_config()
     tokenizer = get_tokenizer(recorded.meta["tokenizer"])
     _, text, length = texts.EXAMPLES[0]
     canvas = Canvas.from_text(text, tokenizer, length or None)
