@@ -95,7 +95,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--language",
         default="en",
-        help=f"language of the page: {', '.join(languages())} (default: %(default)s)",
+        help=f"language of visitors who have chosen none on the page: {', '.join(languages())} (default: %(default)s)",
     )
     return made
 
