@@ -39,10 +39,12 @@ def main() -> int:
     args = parser.parse_args()
     info = inspect_checkpoint(args.checkpoint)
     model, tokenizer = load_checkpoint(args.checkpoint)
-    blocks = resolve_blocks(args.strategy, args.block_length, known=info.config.block_lengths)
-    if not info.config.block_lengths or blocks["block_length"] is None:
+    try:
+        S = resolve_blocks(args.strategy, args.block_length, known=info.config.block_lengths)["block_length"]
+    except ValueError as error:
+        parser.error(str(error))
+    if not info.config.block_lengths or S is None:
         parser.error(f"{args.checkpoint} knows block lengths {list(info.config.block_lengths)}; one above 0 is needed")
-    S = blocks["block_length"]
     config = SamplerConfig(args.strategy, steps=S, temperature=args.temperature, seed=args.seed)
     sampler = Sampler(config, get_schedule("log-linear"), tokenizer.mask_id)
     ids, calls, sizes, early, began = array("L"), 0, set[int](), 0, time.perf_counter()
