@@ -116,8 +116,8 @@ def read_options(arguments: Sequence[str] | None = None) -> Options:
         raise ValueError("--mcp needs the package mcp, which is not installed: pip install 'gradio[mcp]'")
     table(given.language)
     limits = {name: limit.check(getattr(given, name)) for name, limit in zip(FLAGS, LIMITS)}
-    if limits["max_tokens"] != Limits.max_tokens:  # a chosen limit also caps GPU races
-        limits["max_tokens_on_gpu"] = limits["max_tokens"]
+    if limits["max_tokens"] != Limits.max_tokens:  # a chosen limit also caps races
+        limits |= dict.fromkeys(("max_race_tokens", "max_race_tokens_on_gpu"), limits["max_tokens"])
     return Options(
         tuple(given.checkpoint),
         given.device,

@@ -86,10 +86,10 @@ def build_once(models: Models, limits: Limits) -> Page:
                 unmask.build(html_component_arguments(words=texts.PLAYER, steer=True, folded=True))
             with gr.Tab(texts.RACE_TAB, id="race"):
                 race.build(html_component_arguments(words=texts.PLAYER))
-            with gr.Tab(texts.INSIDE_TAB, id="inside"):
-                inside.build()
+            with gr.Tab(texts.INSIDE_TAB, id="inside") as tab:
+                inside.build(tab)
             with gr.Tab(texts.QUALITY_TAB, id="quality"):
-                quality.build(html_component_arguments(words=texts.PLAYER))
+                quality.build()
     page.on_leave = leave
     page.queue(api_open=False)
     page._queue = VisitorQueue(page, limits.max_waiting, stop, unmask.room.seconds_left)

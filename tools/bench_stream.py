@@ -70,6 +70,9 @@ class FreeModels:
     def find(self, label: Any, permitted: Any = None) -> Any:
         return self._entry
 
+    def choices(self, labels: Any) -> Any:
+        return [(label, label) for label in labels]
+
     def setting(self, permitted: Any = None) -> Any:
         from app.server.limits import Setting
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from app.inside.view import InspectedModel
 from app.strings.language import texts
 from app.ui import render
-from diffuapriel.charts.palette import INK, SERIES, blend, series_styles
-from diffuapriel.charts.plotly import DOTTED, GRID, in_row, layout, series, stacked, token_axis
+from diffuapriel.charts.palette import ARCHITECTURES, INK, OTHERS, SeriesStyle, blend, faded, series_styles
+from diffuapriel.charts.plotly import DOTTED, GRID, in_row, layout, places, series, stacked, token_axis, token_labels
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from app.inside.request import InspectRequest
     from diffuapriel.interpret.half_life import LayerHalfLives
 
-LABELLED = 32  # tokens: a longer axis shows positions, and the hover text the tokens
 HALF_LIFE_TICKS = (1, 10, 100, 1000)
 LEAST_SHARE = 1e-5  # of the influence: smaller ones are rounding errors
 
@@ -30,8 +28,9 @@ def shown(figure: Figure) -> Any:
     return render.chart(figure)
 
 
-def _labels(tokens: Sequence[str]) -> dict[str, Any]:
-    return token_axis(tokens) if len(tokens) <= LABELLED else {}
+def style_of(architecture: str) -> SeriesStyle:
+    """The color and marker of an architecture."""
+    return ARCHITECTURES.get(architecture, OTHERS[0])
 
 
 def _figure(height: int, **more: Any) -> Any:
@@ -57,7 +56,7 @@ def schedule_chart(t: float) -> Figure:
     figure = stacked(2, 400)
     times = torch.linspace(0, 1, 101, dtype=torch.float64)
     now = torch.tensor([t], dtype=torch.float64)
-    colors = [*(style.color for style in SERIES[:4]), INK]
+    colors = [*(style.color for style in OTHERS[:4]), INK]
     looks = zip(colors, ("solid", "dash", "longdash", "dot", "dashdot"), strict=True)
     for name, (color, dash) in zip(SCHEDULES, looks, strict=True):
         schedule, line = get_schedule(name), {"color": color, "width": 2.5, "dash": dash}
@@ -65,7 +64,7 @@ def schedule_chart(t: float) -> Figure:
             trace = {"x": times.tolist(), "y": curve.tolist(), "line": line, **in_row(row, name)}
             figure.add_scatter(**trace, hovertemplate="t = %{x:.2f}: %{y:.2f}")
     used = get_schedule()
-    marker = {"color": SERIES[0].color, "size": 11, "line": {"width": 2, "color": INK}}
+    marker = {"color": OTHERS[0].color, "size": 11, "line": {"width": 2, "color": INK}}
     for row, value in enumerate((1 - used.alpha(now).item(), used.sigma(now).item()), start=1):
         text = texts.SCHEDULE_MARKS[row - 1].format(value=value)
         place = "bottom left" if t > 0.5 else "top right"  # where no curve is
@@ -85,19 +84,22 @@ def influence_chart(models: Sequence[InspectedModel], asked: InspectRequest) -> 
         y = [share if share > LEAST_SHARE else None for share in shares]  # NaN becomes None too
         y[asked.position] = None
         figure.add_scatter(
-            x=list(range(len(y))),
+            x=places(asked.tokens),
             y=y,
             mode="lines+markers",
             name=one.label,
-            hovertemplate="%{y:.3~p}",
+            customdata=token_labels(asked.tokens),
+            hovertemplate="%{customdata}: %{y:.2~p}",
             **series(style, width=1.5, size=7),
         )
     figure.add_vline(x=asked.position, line=DOTTED)
-    figure.update_xaxes(title={"text": texts.INFLUENCE_X}, **_labels(asked.tokens))
+    figure.update_xaxes(title={"text": texts.INFLUENCE_X}, **token_axis(asked.tokens))
     return figure.update_yaxes(title={"text": texts.INFLUENCE_Y}, type="log", tickformat=".2~p", dtick=1)
 
 
-def half_life_chart(layers: Sequence[LayerHalfLives], kinds: Sequence[str], length: int) -> Figure:
+def half_life_chart(
+    layers: Sequence[LayerHalfLives], kinds: Sequence[str], length: int, architecture: str = ""
+) -> Figure:
     """One row per layer, one mark per head: half-lives of forward heads to the left, of reverse heads to the right."""
     figure = _figure(150 + 34 * len(kinds))
     if not layers:
@@ -111,8 +113,8 @@ def half_life_chart(layers: Sequence[LayerHalfLives], kinds: Sequence[str], leng
                 y.append(memory.layer + 1 + 0.62 * ((head + 0.5) / len(half_lives) - 0.5))
                 about = {"layer": memory.layer + 1, "head": head + 1, "tokens": tokens}
                 hover.append(texts.HALF_LIFE_HOVER.format(**about))
-        style = SERIES[direction]
-        marker = {"color": style.color, "symbol": style.symbol, "size": 7, "opacity": 0.85}
+        symbol = ("circle", "circle-open")[direction]
+        marker = {"color": style_of(architecture).color, "symbol": symbol, "size": 7, "opacity": 0.85}
         said = {"text": hover, "hovertemplate": "%{text}<extra></extra>"}
         figure.add_scatter(x=x, y=y, name=name, mode="markers", marker=marker, **said)
     for layer, kind in enumerate(kinds):
@@ -139,31 +141,33 @@ def _decades(tokens: float) -> float:
     return math.log10(1 + tokens)
 
 
-def attention_chart(weights: Tensor | None, tokens: Sequence[str], title: str) -> Figure:
+def attention_chart(weights: Tensor | None, tokens: Sequence[str], title: str, architecture: str = "") -> Figure:
     """Which positions (columns) each position (row) attends to. weights: (length, length), None without attention."""
     figure = _figure(520, title={"text": title, "x": 0, "xref": "paper", "font": {"size": 14}})
     if weights is None:
         return _say(figure, texts.ATTENTION_NONE)
-    labels = [html.escape(token, quote=False) for token in tokens]
+    labels, at, color = token_labels(tokens), places(tokens), style_of(architecture).color
     figure.add_heatmap(
+        x=at,
+        y=at,
         z=weights.tolist(),
         zmin=0,
-        colorscale=[[0, "rgba(21,144,180,0)"], [1, "rgba(21,144,180,1)"]],
+        colorscale=[[0, faded(color, 0)], [1, faded(color, 1)]],
         colorbar={"title": {"text": texts.ATTENTION_WEIGHT}, "thickness": 12, "outlinewidth": 0},
         customdata=[[f"{a} → {b}" for b in labels] for a in labels],
         hovertemplate="%{customdata}: %{z:.2~p}<extra></extra>",
     )
-    figure.update_xaxes(title={"text": texts.ATTENTION_X}, **_labels(tokens))
-    vertical = {**_labels(tokens), "tickangle": 0}
+    figure.update_xaxes(title={"text": texts.ATTENTION_X}, **token_axis(tokens))
+    vertical = {**token_axis(tokens), "tickangle": 0}
     return figure.update_yaxes(title={"text": texts.ATTENTION_Y}, autorange="reversed", **vertical)
 
 
-def modulation_chart(sizes: Tensor, times: Sequence[float], t: float) -> Figure:
+def modulation_chart(sizes: Tensor, times: Sequence[float], t: float, architecture: str = "") -> Figure:
     """Shift, scale and gate over time, one line per layer; `sizes` (layers, 3, times), with a mark at `t`."""
     figure = stacked(3, 560)
     layers = len(sizes)
     for layer in range(layers):
-        color = blend(SERIES[0].color, SERIES[1].color, layer / max(1, layers - 1))
+        color = blend(style_of(architecture).color, INK, layer / max(1, layers - 1))
         name = texts.LAYER.format(layer=layer + 1)
         for kind in range(3):
             place = in_row(kind + 1, name)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from diffuapriel.model.denoiser import Denoiser
 
 TIMES = [n / 40 for n in range(1, 41)]  # of the curves over time
+HYBRID = "diffuapriel-h"
 FIRST, MEAN = 0, 0  # the layer and the head shown by default
 
 
@@ -40,7 +41,9 @@ class CloserPanel:
         """Draw the panel. Returns the chart of the schedule, and a function that makes an event redraw the others."""
         gr.HTML(render.lead(texts.CLOSER_TITLE, texts.CLOSER_LEAD), apply_default_css=False)
         names = opening(self.models)
-        model = gr.Dropdown(names, value=names[0], label=texts.CLOSER_MODEL, elem_id="inside-closer")
+        # The hybrid has both, heads of Mamba and maps of attention.
+        hybrid = next((name for name in names if self.models.find(name).architecture == HYBRID), names[0])
+        model = gr.Dropdown(self.models.choices(names), value=hybrid, label=texts.CLOSER_MODEL, elem_id="inside-closer")
         status = gr.HTML("", elem_id="closer-status", elem_classes="da-status", apply_default_css=False)
         gr.HTML(render.lead(texts.HALF_LIFE_TITLE, texts.HALF_LIFE_LEAD), apply_default_css=False)
         memory = gr.Plot(show_label=False, elem_id="inside-memory", visible=False)
@@ -73,11 +76,17 @@ class CloserPanel:
             shared = {**wiring, "show_progress_on": [status], "api_visibility": visibility}
             event(handler, inputs, outputs, api_name=name, **shared)
 
-        chosen.change(follow, [chosen, model], [model, layer, head], **AT_ONCE)
+        chosen.change(self.follow, [chosen, model], [model, layer, head], **AT_ONCE)
         redraw_on(model.input(lambda: (FIRST, MEAN), None, [layer, head], **AT_ONCE).then, "inside_closer")
         for chooser in (layer, head, part):
             redraw_on(chooser.input)
         return schedule, redraw_on
+
+    def follow(self, chosen: Any, present: Any) -> tuple[Any, int, int]:
+        """The choice is among the models inspected above; the present model stays chosen if it is one of them."""
+        names = [name for name in chosen if name in self.models.everything] if isinstance(chosen, list) else []
+        value = present if present in names else next(iter(names), None)
+        return gr.update(choices=self.models.choices(names), value=value), FIRST, MEAN
 
     def run(self, text: Any, model: Any, position: Any, t: Any, layer: Any, head: Any, part: Any) -> tuple[Any, ...]:
         """Half-lives of all Mamba heads, one attention map, and the modulation over time, of one model.
@@ -120,12 +129,13 @@ def draw(denoiser: Denoiser, asked: InspectRequest, layer: Any, head: Any, part:
         title = f"{texts.LAYER.format(layer=found)}, {of}"
     memory = head_half_lives(denoiser, ids, asked.sigma)
     sizes = modulation_over_time(denoiser, torch.tensor(TIMES), get_schedule())[:, part]
+    kind, shown = denoiser.config.architecture, {"visible": bool(with_attention)}
     return (
-        charts.shown(charts.half_life_chart(memory, denoiser.config.layer_kinds, len(ids))),
-        charts.shown(charts.attention_chart(weights, asked.tokens, title)),
-        charts.shown(charts.modulation_chart(sizes, TIMES, asked.t)),
-        gr.update(choices=_choices(texts.ATTENTION_FIRST, texts.LAYER, "layer", with_attention)),
-        gr.update(choices=_choices(texts.ATTENTION_MEAN, texts.ATTENTION_ONE, "head", range(1, heads + 1))),
+        charts.shown(charts.half_life_chart(memory, denoiser.config.layer_kinds, len(ids), kind)),
+        charts.shown(charts.attention_chart(weights, asked.tokens, title, kind)),
+        charts.shown(charts.modulation_chart(sizes, TIMES, asked.t, kind)),
+        gr.update(choices=_choices(texts.ATTENTION_FIRST, texts.LAYER, "layer", with_attention), **shown),
+        gr.update(choices=_choices(texts.ATTENTION_MEAN, texts.ATTENTION_ONE, "head", range(1, heads + 1)), **shown),
         numbers_of(memory, sizes),
         render.note(summary(memory, len(with_attention))),
     )
@@ -142,13 +152,6 @@ def _one_of(name: str, value: Any, numbers: list[int]) -> int:
 
 def _choices(first: str, each: str, name: str, numbers: Sequence[int]) -> list[tuple[str, int]]:
     return [(first, 0), *((each.format(**{name: number}), number) for number in numbers)]
-
-
-def follow(chosen: Any, present: Any) -> tuple[Any, int, int]:
-    """The choice is among the models inspected above; the present model stays chosen if it is one of them."""
-    names = chosen if isinstance(chosen, list) else []
-    model = gr.update(choices=names, value=present if present in names else next(iter(names), None))
-    return model, FIRST, MEAN
 
 
 def summary(memory: Sequence[LayerHalfLives], attention: int) -> str:

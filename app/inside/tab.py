@@ -27,7 +27,7 @@ from app.inside.request import (
     read_models,
     read_request,
 )
-from app.inside.view import InspectedModel, view_arguments, view_message
+from app.inside.view import InspectedModel, view_message
 from app.server import limits as check
 from app.server.guard import guarded_stream
 from app.server.limits import Limits
@@ -38,6 +38,7 @@ from app.ui import render
 from app.ui.events import AT_ONCE, SKIP, wire_run
 from app.ui.inputs import run_row, slider
 from app.ui.permalink import wire_link
+from app.ui.token_rows import rows_arguments
 from diffuapriel.trace.characters import spread
 
 if TYPE_CHECKING:
@@ -55,14 +56,14 @@ class InsideTab:
         self.stops = Stops()
         self.settings = inside_settings(models, limits)
 
-    def build(self) -> None:
-        """Build the tab inside the current `gr.Blocks`."""
+    def build(self, tab: gr.Tab) -> None:
+        """Build the page inside `tab`. The example is measured when the tab is opened for the first time."""
         gr.HTML(render.lead("", texts.INSIDE_LEAD), apply_default_css=False)
         text, chosen, time, method, position = self._build_settings()
         look, stop, status = run_row(
             "inside", texts.INSIDE_RUN, ready=texts.INSIDE_READY, examples=texts.INSIDE_EXAMPLES, text=text
         )
-        rows = gr.HTML(**view_arguments(), elem_id="inside-rows")
+        rows = gr.HTML(**rows_arguments(), elem_id="inside-rows")
         numbers = gr.JSON(visible=False, label="Influence")
         with gr.Column(elem_classes="da-once-drawn"):
             gr.HTML(render.lead(texts.INFLUENCE_TITLE, texts.INFLUENCE_LEAD), apply_default_css=False)
@@ -71,9 +72,12 @@ class InsideTab:
         # In the page, not on the server: a new text's first mask must be chosen before anyone can press Inspect.
         text.change(None, None, position, js="() => [-1]", **AT_ONCE)
         picked = rows.select(picked_position, None, position, **AT_ONCE)
+        visits = gr.Number(0, visible="hidden")  # changes once: a hidden component sends its changes, too
+        tab.select(lambda: 1, None, visits, **AT_ONCE)
+        opened = visits.change(None, None, None, js="() => []", **AT_ONCE)
         handler = guarded_stream(self.look, lambda message: (*[SKIP] * 4, render.note(message, bad=True)))
         inputs, outputs = [text, chosen, position, time, method], [rows, influence, schedule, numbers, status]
-        shared: dict[str, Any] = {"status": status, "name": "inside", "also": [picked]}
+        shared: dict[str, Any] = {"status": status, "name": "inside", "also": [picked, opened]}
         runs = wire_run(look, stop, self.stops, handler, inputs, outputs, **shared)
         for run in runs:
             redraw_on(run.success)
@@ -92,7 +96,7 @@ class InsideTab:
         )
         with gr.Row():
             chosen = gr.Dropdown(
-                offered(self.models),
+                self.models.choices(offered(self.models)),
                 value=opening(self.models),
                 multiselect=True,
                 max_choices=MOST_MODELS,

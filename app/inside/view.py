@@ -1,22 +1,19 @@
-"""The rows of tokens of the Inside tab, one per model: the message that app/inside/view.js draws."""
+"""The rows of tokens of the Inside tab, one per model, colored by influence."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from app.strings.language import texts
+from app.ui.token_rows import LEVELS, TokenRow, rows_message
 
 if TYPE_CHECKING:
     from app.inside.request import InspectRequest
     from diffuapriel.interpret.influence import Influence
 
-SCRIPT = Path(__file__).with_name("view.js")
-LEVELS = 8  # colors of the player's scale
 DECADES = 2  # the colors start at a hundredth of the strongest influence
 FAR = 16  # tokens: what is farther away counts as far
 
@@ -32,38 +29,20 @@ class InspectedModel:
     architecture: str = ""
 
 
-def view_arguments() -> dict[str, Any]:
-    """Arguments that make a `gr.HTML` into the rows of tokens; it emits `select` with the position as index."""
-    return {
-        "value": "",
-        "html_template": '<div class="da-host"></div>',
-        "css_template": "",
-        "js_on_load": SCRIPT.read_text(encoding="utf-8"),
-        "apply_default_css": False,
-    }
-
-
 def view_message(asked: InspectRequest, mask_id: int, models: Sequence[InspectedModel]) -> str:
-    """The rows as JSON text; `<` is escaped, so that no token can look like a tag."""
+    """The rows of tokens, one per model."""
     masked = (asked.ids == mask_id).tolist()
-    lanes = [
-        {
-            "label": one.label,
-            "note": entry_note(one, asked.position),
-            "levels": levels(one.influence, asked.position),
-            "titles": titles(one.influence, asked.position, asked.tokens, masked),
-        }
+    rows = [
+        TokenRow(
+            one.label,
+            entry_note(one, asked.position),
+            levels(one.influence, asked.position),
+            titles(one.influence, asked.position, asked.tokens, masked),
+        )
         for one in models
     ]
-    message = {
-        "hint": texts.INSIDE_HINT,
-        "scale": texts.INSIDE_SCALE,
-        "chosen": asked.position,
-        "tokens": asked.tokens,
-        "masked": masked,
-        "lanes": lanes,
-    }
-    return json.dumps(message, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+    words = {"hint": texts.INSIDE_HINT, "scale": texts.INSIDE_SCALE}
+    return rows_message(rows, asked.tokens, masked, **words, chosen=asked.position)
 
 
 def levels(influence: Influence, position: int) -> list[int]:

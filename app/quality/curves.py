@@ -12,7 +12,7 @@ from app.server.limits import Limits, Setting, Settings, read, sampler_settings,
 from app.server.models import ModelEntry, Models
 from app.strings.language import texts
 from app.ui import render
-from diffuapriel.charts.palette import SERIES
+from diffuapriel.charts.palette import OTHERS
 from diffuapriel.charts.plotly import DOTTED, error_bars, in_row, series, stacked
 from diffuapriel.options import Option
 
@@ -112,11 +112,11 @@ def quality_chart(points: Sequence[QualityPoint], strategies: Sequence[str], tru
                 mode="lines+markers",
                 hovertemplate=texts.QUALITY_HOVER,
                 **in_row(row, strategy),
-                **series(SERIES[number], width=2),
+                **series(OTHERS[number], width=2),
             )
-    note = {"annotation_text": texts.QUALITY_TRUTH, "annotation_position": "bottom right"}
-    figure.add_hline(y=truth, line=DOTTED, row=3, col=1, **note)
     calls = sorted({round(point.calls) for point in points}) or [1, 128]
+    level = {"x": [calls[0] / SHIFT**2, calls[-1] * SHIFT**2], "y": [truth, truth], "mode": "lines", "line": DOTTED}
+    figure.add_scatter(**level, name=texts.QUALITY_TRUTH, hoverinfo="skip", row=3, col=1)
     figure.update_xaxes(type="log", tickvals=calls, ticktext=[f"{n:,}" for n in calls])
     figure.update_xaxes(title={"text": texts.QUALITY_X}, row=3, col=1)
     for row, title in enumerate(texts.QUALITY_Y, start=1):

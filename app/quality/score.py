@@ -14,8 +14,9 @@ from app.server.models import ModelEntry, Models
 from app.strings.language import texts
 from app.ui import render
 from app.ui.tale_check import judge
-from diffuapriel.charts.palette import INK, SERIES
-from diffuapriel.charts.plotly import GRID, error_bars, layout, token_axis
+from app.ui.token_rows import LEVELS, TokenRow, rows_message
+from diffuapriel.charts.palette import ARCHITECTURES, INK, OTHERS
+from diffuapriel.charts.plotly import GRID, error_bars, layout, places, token_axis, token_labels
 from diffuapriel.options import Option
 from diffuapriel.tokenizer import Tokenizer
 from diffuapriel.trace.characters import spread
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 MAX_LENGTH = 256  # tokens: a score is 64 forward passes
 MAX_ROUNDS = 32
 Z = 1.96
-LABELLED = 40  # tokens: more labels would not fit
 
 
 @dataclass(frozen=True)
@@ -91,35 +91,21 @@ def score_request(
     return ScoreRequest(ids, filling, len(typed.encode()), exact, model_entry, rounds)
 
 
-def player_message(score: TextScore, asked: ScoreRequest, tokenizer: Tokenizer) -> str:
-    """The text on the player: first all masked, then complete and colored by exp(-surprisal)."""
-    from diffuapriel.sampling.frames import StepFrame
-    from diffuapriel.trace.messages import to_text
-    from diffuapriel.trace.trace import Trace, display_strings
-
-    ids, length = tuple(asked.tokens), len(asked.tokens)
-    shared: dict[str, Any] = {
-        "revealed": (),
-        "remasked": (),
-        "ms": 0.0,
-        "nfe": 0,
-    }  # no token stands out as new
-    masks, unknown = (tokenizer.mask_id,) * length, (None,) * length
-    start = StepFrame(step=0, t=1.0, ids=masks, confidence=unknown, entropy=unknown, top_k={}, **shared)
-    end = StepFrame(
-        step=1,
-        t=0.0,
-        ids=ids,
-        confidence=tuple(None if s is None else math.exp(-s) for s in score.surprisal),
-        entropy=tuple(score.entropy),
-        top_k={p: tuple(rows) for p, rows in enumerate(score.alternatives) if rows},
-        **shared,
-    )
-    model = asked.model_entry
-    meta = {"model": texts.SURPRISAL_PLAYER.format(model=model.label), "architecture": model.architecture}
-    vocab = display_strings((start, end), tokenizer)
-    trace = Trace((start, end), (False,) * length, tokenizer.mask_id, tokenizer.eos_id, vocab, meta)
-    return to_text(trace.to_dict())
+def rows_of(score: TextScore, asked: ScoreRequest, tokenizer: Tokenizer) -> str:
+    """The text colored by exp(-surprisal), the probability of each token as a geometric mean over the masks."""
+    tokens = spread(tokenizer.token_strings(asked.tokens))
+    levels, titles = [], []
+    for token, surprisal, guesses in zip(tokens, score.surprisal, score.alternatives):
+        if surprisal is None:
+            levels.append(-1)
+            titles.append(texts.SURPRISAL_UNKNOWN.format(token=token))
+            continue
+        levels.append(min(LEVELS - 1, int(LEVELS * math.exp(-surprisal))))
+        words = [f"{tokenizer.token_strings([i])[0].strip()} {p:.0%}" for i, p in (guesses or ())[:3]]
+        titles.append(texts.SURPRISAL_TITLE.format(token=token, nats=surprisal, guesses=", ".join(words)))
+    row = TokenRow(asked.model_entry.label, texts.SURPRISAL_NOTE, levels, titles)
+    words = {"hint": texts.SURPRISAL_HINT, "scale": texts.SURPRISAL_SCALE}
+    return rows_message([row], tokens, [False] * len(tokens), **words)
 
 
 def figures(score: TextScore, asked: ScoreRequest, tokenizer: Tokenizer) -> str:
@@ -163,22 +149,20 @@ def numbers_of(score: TextScore, asked: ScoreRequest, tokenizer: Tokenizer) -> d
     }
 
 
-def surprisal_chart(score: TextScore, tokens: Sequence[str]) -> Figure:
+def surprisal_chart(score: TextScore, tokens: Sequence[str], architecture: str = "") -> Figure:
     """One bar per token: its surprisal in nats, with the interval of the draws so far."""
     import plotly.graph_objects as go
 
     figure = go.Figure(layout={**layout(320), "showlegend": False, "bargap": 0.15})
     half = [Z * (error or 0.0) for error in score.standard_error]
     below = [min(value or 0.0, bar) for value, bar in zip(score.surprisal, half)]  # never below 0 nats
-    labels = token_axis(tokens)
     figure.add_bar(
-        x=list(range(len(tokens))),
+        x=places(tokens),
         y=score.surprisal,
-        marker={"color": SERIES[0].color},
+        marker={"color": ARCHITECTURES.get(architecture, OTHERS[0]).color},
         error_y=error_bars(below, half, color=INK, width=2),
-        customdata=labels["ticktext"],
+        customdata=token_labels(tokens),
         hovertemplate=texts.SURPRISAL_HOVER,
     )
-    shown = labels if len(tokens) <= LABELLED else {}
-    figure.update_xaxes(title={"text": texts.INFLUENCE_X}, **GRID, **shown)
+    figure.update_xaxes(title={"text": texts.INFLUENCE_X}, **GRID, **token_axis(tokens))
     return figure.update_yaxes(title={"text": texts.SURPRISAL_Y}, rangemode="tozero", **GRID)

@@ -33,6 +33,7 @@ from app.ui import render
 from app.ui.events import SKIP, wire_run
 from app.ui.inputs import run_row, slider
 from app.ui.permalink import wire_link
+from app.ui.token_rows import rows_arguments
 from diffuapriel.trace.characters import spread
 
 TOP_P = 0.9  # as in the Unmask tab
@@ -47,12 +48,12 @@ class QualityTab:
         self.score_stops, self.curve_stops = Stops(), Stops()
         self.settings = scores.score_settings(models, limits) | curve_settings(models, limits)
 
-    def build(self, player: dict[str, Any]) -> None:
-        """Build the tab inside the current `gr.Blocks`. `player`: arguments that make a gr.HTML the player."""
-        score, status = self._build_score(player)
+    def build(self) -> None:
+        """Build the tab inside the current `gr.Blocks`."""
+        score, status = self._build_score()
         wire_link("quality", self.settings, [*score, *self._build_curves()], status)
 
-    def _build_score(self, player: dict[str, Any]) -> tuple[list[Any], Any]:
+    def _build_score(self) -> tuple[list[Any], Any]:
         """Returns [text, model, rounds], and the status line."""
         gr.HTML(render.lead("", texts.SURPRISAL_LEAD), apply_default_css=False)
         text = gr.Textbox(
@@ -65,7 +66,7 @@ class QualityTab:
         )
         with gr.Row():
             model = gr.Dropdown(
-                self.models.trained,
+                self.models.choices(self.models.trained),
                 value=self.models.default,
                 label=texts.MODEL,
                 min_width=260,
@@ -75,7 +76,7 @@ class QualityTab:
             rounds = slider(self.settings["rounds"], 4, *labels, min_width=260)
         run, stop, status = run_row("surprisal", texts.SCORE, examples=texts.SURPRISAL_EXAMPLES, text=text)
         table = gr.HTML("", elem_id="surprisal-figures", apply_default_css=False)
-        shown = gr.HTML(**player, elem_id="surprisal-player", visible=False)
+        shown = gr.HTML(**rows_arguments(), elem_id="surprisal-rows", visible=False)
         chart = gr.Plot(show_label=False, elem_id="surprisal-chart", visible=False)
         numbers = gr.JSON(visible=False, label="Score")
         handler = guarded_stream(self.score, lambda message: (*[SKIP] * 4, render.note(message, bad=True)))
@@ -97,7 +98,7 @@ class QualityTab:
         )
         with gr.Row():
             model = gr.Dropdown(
-                names,
+                self.models.choices(names),
                 value=next((name for name in (self.models.default, *names) if name in names), None),
                 label=texts.MODEL,
                 min_width=220,
@@ -133,7 +134,7 @@ class QualityTab:
         """Score a text: NELBO, bits per byte, and the surprisal of every token, after each round of 16 masks.
 
         text: what is scored. model: one of the listed names. rounds: 1 to 32; four times as many halve the interval.
-        Returns a table, the player's message, a chart, the numbers, and a line of status.
+        Returns a table, the rows of tokens, a chart, the numbers, and a line of status.
         """
         asked = scores.read_score(self.models, self.limits, text, model, rounds)
         with self.score_stops.running(request.session_hash) as stopped:
@@ -152,12 +153,14 @@ class QualityTab:
         stream = score_text(denoiser, asked.ids, tokenizer.mask_id, **options)
         for number, score in enumerate(stream, start=1):
             over = number == asked.rounds or stopped.is_set()
-            done = texts.SURPRISAL_DONE.format(draws=score.num_mc_samples, tokens=len(asked.ids), filling=asked.filling)
+            filled = {"filling": asked.filling, "window": len(asked.ids)}
+            said = texts.SURPRISAL_FILLED if asked.filling else texts.SURPRISAL_DONE
+            done = said.format(draws=score.num_mc_samples, tokens=len(asked.ids), **filled)
             line = texts.SURPRISAL_PROGRESS.format(draws=score.num_mc_samples, total=MASKS * asked.rounds)
             yield (
                 scores.figures(score, asked, tokenizer),
-                gr.update(value=scores.player_message(score, asked, tokenizer), visible=True),
-                render.chart(scores.surprisal_chart(score, tokens)),
+                gr.update(value=scores.rows_of(score, asked, tokenizer), visible=True),
+                render.chart(scores.surprisal_chart(score, tokens, asked.model_entry.architecture)),
                 scores.numbers_of(score, asked, tokenizer),
                 render.note(done) if over else render.progress(number / asked.rounds, line),
             )

@@ -30,13 +30,13 @@ def latency_panel(results: Sequence[SavedResult]) -> Panel:
         for cross in one.sweep.crossovers
         if cross.length is not None and cross.ms is not None
     ]
-    return _panel(texts.CHART_LATENCY, curves, hover="%{y:.3~g} ms", crossings=crossings)
+    return _panel(texts.CHART_LATENCY, curves, hover="%{y:,.3~r} ms", crossings=crossings)
 
 
 def rate_panel(results: Sequence[SavedResult]) -> Panel:
     """Tokens per second of a forward pass over length."""
     curves = _curves(results, lambda point: (point.tokens_per_second,))
-    return _panel(texts.CHART_RATE, curves, hover="%{y:,.4~g} tokens/s")
+    return _panel(texts.CHART_RATE, curves, hover="%{y:,.4~r} tokens/s")
 
 
 def ratio_panel(result: SavedResult) -> Panel | None:

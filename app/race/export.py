@@ -1,4 +1,7 @@
-"""Measured results as files: JSON with everything, CSV with one row per entry or point, and a picture."""
+"""Measured results as files: JSON with everything, CSV with one row per entry or point, and a picture.
+
+The JSON can be opened again, by `read_results`; that of a race holds its recording, so that it can be replayed.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,20 @@ import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from app.race.store import SavedResult
+from app.race.outcome import outcome
+from app.race.store import MOST_RESULTS, SavedResult
+from app.server.limits import Limits, Refused
+from app.strings.language import texts
+from diffuapriel.benchmark.result import EntryFacts, RaceResult, read_record, read_schema
+from diffuapriel.benchmark.sweep import SweepResult
+from diffuapriel.options import shown
+from diffuapriel.storage import parse_json
+from diffuapriel.tokenizer import get_tokenizer
+from diffuapriel.trace.recording import Recording
 
 SCHEMA = "diffuapriel-results"
 VERSION = 1
@@ -34,7 +46,7 @@ def exported(results: Sequence[SavedResult]) -> Iterator[tuple[str, str, str]]:
     with tempfile.TemporaryDirectory(prefix="diffuapriel-") as folder:
         base = Path(folder) / file_name(results)
         json_file, csv_file, png_file = (base.with_suffix(suffix) for suffix in (".json", ".csv", ".png"))
-        text = json.dumps(document(results), indent=1, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(document(results, recordings=True), indent=1, ensure_ascii=False, allow_nan=False)
         json_file.write_text(text + "\n", encoding="utf-8")
         csv_file.write_text(to_csv(results), encoding="utf-8", newline="")
         draw(results, png_file)
@@ -47,18 +59,65 @@ def file_name(results: Sequence[SavedResult]) -> str:
     return f"{results[0].kind if len(results) == 1 else 'results'}-{numbers}"
 
 
-def document(results: Sequence[SavedResult]) -> dict[str, Any]:
-    """Several results as one JSON object."""
-    return {"schema": SCHEMA, "version": VERSION, "results": [to_dict(one) for one in results]}
+def document(results: Sequence[SavedResult], *, recordings: bool = False) -> dict[str, Any]:
+    """Several results as one JSON object; `recordings`: with those of the races that still have one."""
+    return {"schema": SCHEMA, "version": VERSION, "results": [to_dict(one, recordings) for one in results]}
 
 
-def to_dict(saved: SavedResult) -> dict[str, Any]:
+def to_dict(saved: SavedResult, recordings: bool = False) -> dict[str, Any]:
     """Plain values for JSON: the package's own format of the result, its number, time, title and fairness."""
     result = saved.race or saved.sweep
     assert result is not None, "a result is that of a race or of a sweep"
-    about = {name: getattr(saved, name) for name in ("number", "kind", "measured", "title")}
-    facts = {"facts": [asdict(entry) for entry in saved.facts]} if saved.facts else {}
-    return {**about, "result": result.to_dict(), **facts, "fairness": saved.fairness()}
+    about: dict[str, Any] = {name: getattr(saved, name) for name in ("number", "kind", "measured", "title")}
+    about |= {"result": result.to_dict()}
+    if saved.facts:
+        about["facts"] = [asdict(entry) for entry in saved.facts]
+    if saved.race:
+        about["outcome"] = outcome(saved.race)
+        kept = [entry.recording for entry in saved.race.entries]
+        if recordings and all(kept):
+            about["recordings"] = [recording.to_dict() for recording in kept if recording]
+    return {**about, "fairness": saved.fairness()}
+
+
+def read_results(path: Any, limits: Limits) -> list[SavedResult]:
+    """The results in a file that was saved here. Raises Refused, with the reason, for any other file."""
+    if not isinstance(path, str) or not Path(path).is_file():
+        raise Refused(texts.NO_RESULTS_FILE)
+    name, size = Path(path).name, Path(path).stat().st_size
+    if size > limits.max_upload_bytes:
+        raise Refused(texts.RESULTS_TOO_LARGE.format(name=name, size=f"{size:,}", most=f"{limits.max_upload_bytes:,}"))
+    try:
+        values = read_schema(parse_json(Path(path).read_bytes()), SCHEMA, VERSION)["results"]
+        if not isinstance(values, list) or not 1 <= len(values) <= MOST_RESULTS:
+            raise ValueError(f"results must be a list of 1 to {MOST_RESULTS}")
+        found = [from_dict(one) for one in values]
+        to_csv(found)  # what cannot be shown is no result either
+        document(found)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError, ArithmeticError) as error:
+        why = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) and error.args else str(error)
+        raise Refused(texts.NOT_RESULTS.format(name=name, why=why)) from error
+    return found
+
+
+def from_dict(values: Any) -> SavedResult:
+    """The inverse of `to_dict`. Raises one of several errors for values that do not fit."""
+    kind, measured = values["kind"], str(values["measured"])[:40]
+    if kind == "sweep":
+        facts = read_record(tuple[EntryFacts, ...], values["facts"])
+        return SavedResult(measured=measured, sweep=SweepResult.from_dict(values["result"]), facts=facts)
+    if kind != "race":
+        raise ValueError(f"kind is {shown(kind)}; permitted: race, sweep")
+    race = RaceResult.from_dict(values["result"])
+    recordings = [Recording.from_dict(one) for one in values.get("recordings", ())]
+    if recordings:
+        tokenizers = [get_tokenizer(entry.tokenizer) for entry in race.entries]
+        for recording, tokenizer in zip(recordings, tokenizers, strict=True):
+            if (recording.length, recording.mask_id) != (race.length, tokenizer.mask_id):
+                raise ValueError("a recording is of another length or tokenizer than its race")
+        pairs = zip(race.entries, recordings, strict=True)
+        race = replace(race, entries=tuple(replace(entry, recording=recording) for entry, recording in pairs))
+    return SavedResult(measured=measured, race=race)
 
 
 def to_csv(results: Sequence[SavedResult]) -> str:

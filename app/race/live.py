@@ -13,23 +13,25 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from app.race.request import RaceRequest, load_entries, race_settings, read_race
+from app.race.outcome import outcomes
+from app.race.replay import pixels_arguments, replays
+from app.race.request import Opening, RaceRequest, RaceSetting, load_entries, race_settings, read_race
 from app.race.store import ResultStore, SavedResult
 from app.server.guard import guarded, guarded_stream
-from app.server.limits import Limits, Refused
+from app.server.limits import Limits, Refused, Settings
 from app.server.models import Models
 from app.server.stops import Stops
 from app.strings.language import texts
 from app.ui import render
-from app.ui.events import SKIP, wire_run
+from app.ui.events import AT_ONCE, SKIP, wire_run
 from app.ui.inputs import run_row, slider
 
 if TYPE_CHECKING:
     from diffuapriel.benchmark.result import RaceResult
 
 REFRESH_SECONDS = 0.25  # between two updates of a progress bar: short enough for Stop to be quick
-STEPS = 32
-Update = tuple[Any, Any, str]  # message for the player, table, status
+LENGTH, STEPS = 128, 32  # of a caller of the API
+Update = tuple[Any, Any, Any, str]  # the player, the pictures, table, status
 
 
 class RacePart:
@@ -39,26 +41,48 @@ class RacePart:
         self.models, self.limits, self.store = models, limits, store
         self.stops = Stops()
 
-    def build(self, player: dict[str, Any], entries: list[Any]) -> tuple[list[Any], list[Any], Any]:
-        """Draw it. Returns the runs as events, [length, steps, strategy, timed runs, seed], and the status line."""
-        settings = race_settings(self.models, self.limits)
+    def build(
+        self, player: dict[str, Any], entries: list[Any], opening: Opening
+    ) -> tuple[list[Any], list[Any], list[Any], Any]:
+        """Draw it.
+
+        Returns the runs as events, the settings in the order of the endpoint, [player, pictures, table], and the
+        status line.
+        """
+        settings, start = race_settings(self.models, self.limits), opening.long
         with gr.Row():
-            length = slider(settings["length"], 128, texts.LENGTH, min_width=200)
-            steps = slider(settings["steps"], STEPS, texts.STEPS, min_width=200)
+            length = slider(settings["length"], start.length, texts.LENGTH, min_width=200)
+            steps = slider(settings["steps"], start.steps, texts.STEPS, min_width=200)
             repeats = slider(settings["repeats"], 2, texts.REPEATS, min_width=200)
         with gr.Accordion(texts.RACE_MORE, open=False), gr.Row():
             strategies = [(label, name) for name, label in texts.STRATEGIES.items()]
             strategy = gr.Dropdown(strategies, value="low_confidence", label=texts.STRATEGY, min_width=200)
+            block = slider(settings["block"], start.block, texts.BLOCK, texts.BLOCK_INFO, min_width=200)
             seed = gr.Number(0, label=texts.SEED, precision=0, min_width=120, **settings["seed"].range)
-        run, stop, status = run_row("race", texts.RACE)
+        presets = [self._preset(one, settings) for one in (opening.short, opening.long)]
+        run, stop, status = run_row("race", texts.RACE, beside=[button for button, _ in presets])
+        starts = [
+            button.click(lambda values=values: values, None, [length, steps, block], **AT_ONCE)
+            for button, values in presets
+        ]
         replay = gr.HTML(**player, elem_id="race-player", visible=False)
+        pixels = gr.HTML(**pixels_arguments(), elem_id="race-pixels", visible=False)
         table = gr.HTML("", elem_id="race-results", apply_default_css=False)
-        chosen = [length, steps, strategy, repeats, seed]
-        handler = guarded_stream(self.run, lambda message: (SKIP, SKIP, render.note(message, bad=True)))
-        inputs, outputs = [*entries, *chosen], [replay, table, status]
-        runs = wire_run(run, stop, self.stops, handler, inputs, outputs, status=status, name=None)
+        chosen = [length, steps, strategy, repeats, seed, block]
+        handler = guarded_stream(self.run, lambda message: (SKIP, SKIP, SKIP, render.note(message, bad=True)))
+        shown = [replay, pixels, table]
+        inputs, outputs = [*entries, *chosen], [*shown, status]
+        runs = wire_run(run, stop, self.stops, handler, inputs, outputs, status=status, name=None, also=starts)
         gr.api(guarded(self.race), api_name="race", concurrency_id="model", concurrency_limit=1)
-        return runs, chosen, status
+        return runs, chosen, shown, status
+
+    def _preset(self, setting: RaceSetting, settings: Settings) -> tuple[gr.Button, tuple[int, int, int]]:
+        """A button that starts a race at a length, not drawn yet, and its (length, steps, block)."""
+        length = min(setting.length, settings["length"].range["maximum"])
+        steps = min(setting.steps, settings["steps"].range["maximum"])
+        label = texts.RACE_AT.format(length=f"{length:,}")
+        button = gr.Button(label, scale=0, min_width=230, elem_id=f"race-at-{setting.length}", render=False)
+        return button, (length, steps, setting.block)
 
     def run(
         self,
@@ -70,30 +94,32 @@ class RacePart:
         strategy: Any,
         repeats: Any,
         seed: Any,
+        block: Any,
         request: gr.Request,
     ) -> Iterator[Update]:
-        """Race; yields (replay for the player, table, status). The result is kept for the visit."""
-        asked = read_race(self.models, self.limits, a, b, c, length, steps, strategy, repeats, seed)
+        """Race; yields (player, pictures, table, status). The result is kept for the visit."""
+        asked = read_race(self.models, self.limits, a, b, c, length, steps, strategy, repeats, seed, block)
         with self.stops.running(request.session_hash) as stopped:
-            yield SKIP, SKIP, render.note(texts.WAITING)
+            yield SKIP, SKIP, SKIP, render.note(texts.WAITING)
             with self.models.turn():
                 result = yield from self._timed(asked, stopped)
             if result is None:
-                yield SKIP, SKIP, render.note(texts.RACE_STOPPED)
+                yield SKIP, SKIP, SKIP, render.note(texts.RACE_STOPPED)
             else:
+                yield *self.shown(result, request.session_hash), ""
                 self.store.add(request.session_hash, SavedResult(race=result))
-                yield gr.update(value=replay_message(result), visible=True), render.results(result), ""
 
     def race(
         self,
         a: str,
         b: str,
         c: str = "",
-        length: int = 128,
+        length: int = LENGTH,
         steps: int = STEPS,
         strategy: str = "low_confidence",
         repeats: int = 2,
         seed: int = 0,
+        block: int = 0,
         request: gr.Request | None = None,  # Gradio gives it
     ) -> dict:
         """Race two or three masked diffusion language models: which fills a canvas of masks fastest, timed fairly.
@@ -110,12 +136,14 @@ class RacePart:
             strategy: which masks are filled first, e.g. low_confidence, entropy, margin, random or ancestral
             repeats: timed runs of each model
             seed: of the noise, the same for every model
+            block: fill blocks of this many tokens from left to right; 0 for the whole canvas at once
         Returns:
-            Milliseconds per step, tokens/s, forward passes, memory and parameters of each entry, and what was fair.
+            The outcome in a sentence, then milliseconds per step, tokens/s, forward passes, memory and parameters of
+            each entry, and what was fair.
         """
         from app.race.export import to_dict
 
-        asked = read_race(self.models, self.limits, a, b, c, length, steps, strategy, repeats, seed)
+        asked = read_race(self.models, self.limits, a, b, c, length, steps, strategy, repeats, seed, block)
         session = request and request.session_hash
         with self.stops.running(session) as stopped, self.models.turn():
             result = returned(self._timed(asked, stopped))
@@ -123,12 +151,31 @@ class RacePart:
             raise Refused(texts.RACE_STOPPED)
         return to_dict(self.store.add(session, SavedResult(race=result)))
 
+    def shown(self, result: RaceResult, session: str | None) -> tuple[Any, Any, str]:
+        """The updates of the player and of the pictures, and the result with that of other lengths beside it."""
+        earlier = [one.race for one in self.store.of(session) if one.race]
+        hints = [self.clock_hint(result)]
+        if all(one.length == result.length for one in earlier):
+            hints.append(texts.RACE_OTHER_LENGTH)
+        return *replays(result), render.results(result, outcomes(result, earlier), " ".join(filter(None, hints)))
+
+    def clock_hint(self, result: RaceResult) -> str:
+        """Why the texts are not worth reading, in a sentence; "" where they are."""
+        if any(entry.weights == "random" for entry in result.entries):
+            return texts.CLOCK_RANDOM
+        known = [self.models.find(entry.name) for entry in result.entries if entry.name in self.models.everything]
+        window = min((one.window for one in known if one.window), default=result.length)
+        if result.length > window:
+            return texts.CLOCK_WINDOW.format(window=f"{window:,}")
+        return texts.CLOCK_STEPS if 2 * result.steps < result.length else ""
+
     def _timed(self, asked: RaceRequest, stopped: Event) -> Generator[Update, None, RaceResult | None]:
         """Load the entries and race them; None where the visitor pressed Stop."""
         from diffuapriel.benchmark.generation import race_events
 
         entries = load_entries(self.models, asked.model_entries)
         options = {"strategy": asked.strategy, "seed": asked.seed, "repeats": asked.repeats}
+        options["block_length"] = asked.block or None
         shown = 0.0
         for event in race_events(entries, asked.length, asked.steps, **options):
             if stopped.is_set():
@@ -140,7 +187,7 @@ class RacePart:
                 timed = texts.TIMED.format(repeat=event.repeat + 1, repeats=asked.repeats)
                 phase = timed if event.phase == "timed" else texts.WARM_UP
                 line = texts.RACE_PROGRESS.format(phase=phase, entry=event.entry, step=event.step)
-                yield SKIP, SKIP, render.progress(event.fraction, line)
+                yield SKIP, SKIP, SKIP, render.progress(event.fraction, line)
         return None
 
 
@@ -151,15 +198,3 @@ def returned(stream: Generator[Any, None, Any]) -> Any:
             next(stream)
         except StopIteration as end:
             return end.value
-
-
-def replay_message(result: RaceResult) -> str:
-    """The message that makes the player replay all generations on one clock."""
-    from diffuapriel.trace.messages import race_message, to_text
-
-    entries = []
-    for entry in result.entries:
-        assert entry.trace is not None, "a race that was just run holds its traces"
-        note = texts.ENTRY_NOTE.format(ms=entry.ms_per_step, rate=entry.tokens_per_second)
-        entries.append({"label": entry.name, "note": note, "trace": entry.trace.to_dict()})
-    return to_text(race_message(entries))

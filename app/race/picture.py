@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from app.race.charts import latency_panel, rate_panel, ratio_panel
 from app.race.store import SavedResult
 from app.strings.language import texts
+from app.strings.numbers import figure
 from diffuapriel.charts.matplotlib import draw_panel, dress, new_figure, to_png
 from diffuapriel.charts.palette import PRINT_INK, PRINT_QUIET, series_styles
 
@@ -79,7 +80,7 @@ def _draw_race(axes: Axes, race: RaceResult) -> None:
     axes.set_ylim(len(entries) - 0.4, -0.6)
     axes.set_xlim(0, 1.28 * max(time + more for time, more in zip(times, above)))
     for row, entry in enumerate(entries):
-        words = texts.ENTRY_NOTE.format(ms=entry.ms_per_step, rate=entry.tokens_per_second)
+        words = texts.ENTRY_NOTE.format(ms=figure(entry.ms_per_step), rate=entry.tokens_per_second)
         place = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
         axes.annotate(words, (times[row] + above[row], row), size=8, color=PRINT_INK, **place)
     dress(axes, texts.CHART_STEP, "x")

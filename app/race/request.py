@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from app.server.limits import Limits, Refused, Setting, Settings, read, sampler_settings, setting
-from app.server.models import ModelEntry, Models
+from app.server.models import ModelEntry, Models, untrained_label
 from app.strings.language import texts
+from diffuapriel.config import ARCHITECTURES
 from diffuapriel.options import Option
 
 if TYPE_CHECKING:
     from diffuapriel.benchmark.entry import Entry
 
 NO_ENTRY = ""  # what the page sends where no third entry is wanted
+ROOMY = 48 * 10**9  # bytes of GPU memory: three models of 1.3B and their logits at 65,536 tokens
 LENGTHS = (1024, 2048, 4096, 8192, 16384, 32768, 65536)  # offered as the longest of a sweep
 
 
@@ -28,6 +30,25 @@ class RaceRequest:
     strategy: str
     repeats: int
     seed: int
+    block: int = 0
+
+
+@dataclass(frozen=True)
+class RaceSetting:
+    """A length to race at, and what goes with it."""
+
+    length: int
+    steps: int
+    block: int
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What the Race tab opens with: the entries ("" for none), and two lengths, of which the long one is set."""
+
+    entries: tuple[str, str, str]
+    short: RaceSetting
+    long: RaceSetting
 
 
 @dataclass(frozen=True)
@@ -56,7 +77,27 @@ def race_settings(models: Models, limits: Limits) -> Settings:
         "strategy": sampler["strategy"],
         "repeats": setting(repeats, "timed runs"),
         "seed": sampler["seed"],
+        "block": sampler["block"],
     }
+
+
+def opening(models: Models) -> Opening:
+    """Lengths on both sides of the crossover of this device, with models that race there within a minute or two.
+
+    The presets of the paper's comparison with random weights, unless checkpoints were given: a trained model is as
+    fast, and at a long length writes nonsense too.
+    """
+    from diffuapriel.benchmark.memory import available_bytes
+
+    short, long, size = RaceSetting(128, 32, 16), RaceSetting(2048, 8, 0), "nano"
+    if models.device.startswith("cuda"):
+        roomy = available_bytes(models.device) >= ROOMY
+        short, long = RaceSetting(1024, 16, 0), RaceSetting(65_536 if roomy else 16_384, 16, 0)
+        size = "1.3b" if roomy else "small"
+    if models.has_own:
+        return Opening((*models.opening_pair(), NO_ENTRY), short, long)
+    mamba, hybrid, attention = (untrained_label(size, kind) for kind in ARCHITECTURES)
+    return Opening((mamba, attention, hybrid), short, long)
 
 
 def sweep_settings(models: Models, limits: Limits) -> Settings:

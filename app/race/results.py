@@ -9,14 +9,16 @@ from typing import Any
 import gradio as gr
 
 from app.race.charts import latency_panel, rate_panel
-from app.race.export import document, exported
+from app.race.export import document, exported, read_results
+from app.race.live import RacePart
 from app.race.store import MOST_RESULTS, ResultStore, SavedResult
 from app.server import limits as check
 from app.server.guard import guarded_stream
-from app.server.limits import Refused
+from app.server.limits import Limits, Refused
 from app.strings.language import texts
+from app.strings.numbers import figure
 from app.ui import render
-from app.ui.events import HIDDEN, SKIP
+from app.ui.events import AT_ONCE, HIDDEN, SKIP
 
 Compared = tuple[Any, ...]  # table, latency, tokens/s, JSON, CSV, PNG, the clear button
 
@@ -24,11 +26,11 @@ Compared = tuple[Any, ...]  # table, latency, tokens/s, JSON, CSV, PNG, the clea
 class ResultsPart:
     """The handlers, and the part of the page that calls them."""
 
-    def __init__(self, store: ResultStore) -> None:
-        self.store = store
+    def __init__(self, store: ResultStore, limits: Limits) -> None:
+        self.store, self.limits = store, limits
 
-    def build(self, runs: Sequence[Any]) -> None:
-        """Draw it. `runs`: the events after which there may be a new result."""
+    def build(self, runs: Sequence[Any], race: RacePart, shown: list[Any]) -> None:
+        """Draw it. `runs`: the events after which there may be a new result. shown: where `race` shows a result."""
         about = texts.RESULTS_LEAD.format(most=MOST_RESULTS)
         gr.HTML(render.lead(texts.RESULTS_TITLE, about), apply_default_css=False)
         chosen = gr.CheckboxGroup(
@@ -46,12 +48,19 @@ class ResultsPart:
                 for kind, label in zip(("json", "csv", "png"), labels)
             ]
             clear = gr.Button(texts.RESULTS_CLEAR, elem_id="results-clear", **small)
+            upload = gr.UploadButton(
+                texts.RESULTS_OPEN, file_types=[".json"], elem_id="results-open", **{**small, "visible": True}
+            )
+        status = gr.HTML("", elem_id="results-status", apply_default_css=False)
         outputs = [table, latency, rate, *files, clear]
         compare = guarded_stream(self.compare, lambda message: (render.note(message, bad=True), *[SKIP] * 6))
         private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         for run in runs:
             listed = run.then(self.listed, chosen, chosen, queue=False, **private)
             listed.then(compare, chosen, outputs, preprocess=False, **private)
+        opened = upload.upload(self.open, [upload, chosen], [chosen, status, *shown], **AT_ONCE)
+        opened.then(compare, chosen, outputs, preprocess=False, **private)
+        self.race = race
         chosen.input(compare, chosen, outputs, preprocess=False, **private)
         cleared = clear.click(self.clear, None, chosen, queue=False, **private)
         cleared.then(compare, chosen, outputs, preprocess=False, **private)
@@ -69,13 +78,32 @@ class ResultsPart:
         self.store.clear(request.session_hash)
         return gr.update(choices=[], value=[], visible=False)
 
-    def results(self, request: gr.Request) -> dict:
+    def open(self, path: Any, before: list[int] | None, request: gr.Request) -> tuple[Any, ...]:
+        """Results from a file join those of the visit; the newest race of it is replayed.
+
+        A refusal is a line of text: an error would leave Gradio's red mark on the page.
+        """
+        try:
+            found = read_results(path, self.limits)
+        except Refused as refused:
+            return SKIP, render.note(str(refused), bad=True), SKIP, SKIP, SKIP
+        session = request.session_hash
+        races = [one.race for one in found if one.race]
+        seen = self.race.shown(races[-1], session) if races else (SKIP, SKIP, SKIP)
+        numbers = [self.store.add(session, one).number for one in found]
+        return self.listed([*(before or []), *numbers], request), render.note(texts.RESULTS_OPENED), *seen
+
+    def results(self, recordings: bool = False, request: gr.Request | None = None) -> dict:
         """All races and sweeps that this session has measured, oldest first, to be compared.
 
+        Args:
+            recordings: with the recordings of the newest races, a megabyte each: such an answer, saved as a JSON file,
+                can be opened in the Race tab
         Returns:
-            Each result with its number, time, figures and what was fair.
+            Each result with its number, time, figures, outcome and what was fair.
         """
-        return document(self.store.of(request.session_hash))
+        mine = self.store.of(request.session_hash) if request else []
+        return document(mine, recordings=recordings is True)
 
     def compare(self, chosen: Any, request: gr.Request) -> Iterator[Compared]:
         """The chosen results in one table and chart, and as files."""
@@ -103,14 +131,18 @@ def read_numbers(chosen: Any) -> list[int]:
 
 
 def comparison(results: Sequence[SavedResult]) -> str:
-    """One row per entry: milliseconds, tokens/s, and how it compares with the first row."""
+    """One row per entry: milliseconds, tokens/s, and its time against the fastest at the same length and steps."""
     found = [row for one in results for row in measured(one)]
-    first = found[0]["ms"]
+    alike: dict[tuple[Any, ...], list[float]] = {}
+    for row in found:
+        alike.setdefault(row["work"], []).append(row["ms"])
     rows = []
     for row in found:
         name, ms = html.escape(row["entry"]), row["ms"]
         title = f'<th scope="row">{name}<small>{html.escape(row["result"])}</small></th>'
-        cells = (f"{row['length']:,}", row["steps"], f"{ms:.3g}", f"{row['rate']:,.0f}", f"{ms / first:.2f}×")
+        same = alike[row["work"]]
+        times = f"{ms / min(same):.2f}×" if len(same) > 1 else "–"
+        cells = (f"{row['length']:,}", row["steps"], figure(ms), f"{row['rate']:,.0f}", times)
         rows.append(f"<tr>{title}{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     mixed = len({one.kind for one in results}) > 1
     return render.table(texts.RESULTS_COLUMNS, rows) + (render.note(texts.RESULTS_MIXED) if mixed else "")
@@ -120,7 +152,7 @@ def measured(result: SavedResult) -> list[dict[str, Any]]:
     """What the table says of each entry: for a sweep, at its longest length."""
     shared: dict[str, Any] = {"result": texts.RESULTS_KINDS[result.kind].format(number=result.number)}
     if race := result.race:
-        shared |= {"length": race.length, "steps": f"{race.steps}"}
+        shared |= {"length": race.length, "steps": f"{race.steps}", "work": ("race", race.length, race.steps)}
         return [
             {**shared, "entry": entry.name, "ms": entry.ms_per_step, "rate": entry.tokens_per_second}
             for entry in race.entries
@@ -129,4 +161,7 @@ def measured(result: SavedResult) -> list[dict[str, Any]]:
     longest = {point.entry: point for point in sorted(result.sweep.points, key=lambda p: p.length)}
     points = [longest[entry] for entry in result.sweep.entries if entry in longest]
     shared |= {"steps": "–"}
-    return [{**shared, "entry": p.entry, "length": p.length, "ms": p.ms, "rate": p.tokens_per_second} for p in points]
+    return [
+        {**shared, "entry": p.entry, "length": p.length, "ms": p.ms, "rate": p.tokens_per_second, "work": p.length}
+        for p in points
+    ]

@@ -1,18 +1,20 @@
 """The results that a visitor has measured: kept on the server for the visit, a few per visitor.
 
-Only figures are kept, no traces, so that many visitors take a few megabytes. Nothing is written to disk.
+Figures are kept, and the recordings of the newest races of all visitors, so that many visitors take a few megabytes.
+Nothing is written to disk.
 """
 
 from __future__ import annotations
 
 import datetime
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from app.strings.language import texts
+from app.strings.numbers import figure
 
 if TYPE_CHECKING:
     from diffuapriel.benchmark.result import EntryFacts, RaceResult
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 MOST_RESULTS = 12  # per visitor; the oldest goes first
 MOST_VISITORS = 256
+MOST_RECORDED = 8  # races with a recording, of all visitors: up to 2 MB each
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class SavedResult:
     def title(self) -> str:
         """What was measured, in one line."""
         if self.race:
-            entries = " / ".join(f"{entry.name} {entry.ms_per_step:.3g} ms" for entry in self.race.entries)
+            entries = " / ".join(f"{entry.name} {figure(entry.ms_per_step)} ms" for entry in self.race.entries)
             return texts.KEPT_RACE.format(
                 number=self.number, length=self.race.length, steps=self.race.steps, entries=entries
             )
@@ -66,14 +69,18 @@ class ResultStore:
         self._lock = threading.Lock()
         self._visitors: OrderedDict[str | None, list[SavedResult]] = OrderedDict()
         self._count: dict[str | None, int] = {}
+        self._recorded: deque[tuple[str | None, int]] = deque()  # oldest first
 
     def add(self, session: str | None, result: SavedResult) -> SavedResult:
-        """Number and keep a result without its traces. A caller without a session gets it back, but nothing is kept."""
+        """Number and keep a result without its traces. A caller without a session gets it back, but nothing is kept.
+
+        One that was measured before, and read from a file, keeps its time.
+        """
         race = result.race
         if race:
             race = replace(race, entries=tuple(replace(entry, trace=None) for entry in race.entries))
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        result = replace(result, measured=now, race=race)
+        result = replace(result, measured=result.measured or now, race=race)
         if session is None:  # anybody could read it
             return result
         with self._lock:
@@ -86,7 +93,17 @@ class ResultStore:
             while len(self._visitors) > MOST_VISITORS:
                 oldest, _ = self._visitors.popitem(last=False)
                 self._count.pop(oldest, None)
+            if race:
+                self._recorded.append((session, result.number))
+                while len(self._recorded) > MOST_RECORDED:
+                    self._drop_recording(*self._recorded.popleft())
         return result
+
+    def _drop_recording(self, session: str | None, number: int) -> None:
+        mine = self._visitors.get(session, [])
+        for place, one in enumerate(mine):
+            if one.number == number and one.race:
+                mine[place] = replace(one, race=one.race.without_replays())
 
     def of(self, session: str | None, numbers: Sequence[int] | None = None) -> list[SavedResult]:
         """A visitor's results, oldest first; only those of `numbers` where given."""

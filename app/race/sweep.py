@@ -66,12 +66,13 @@ class SweepPart:
             yield SKIP, SKIP, SKIP, SKIP, render.note(texts.WAITING)
             with self.models.turn():
                 result, whole = yield from self._measure(asked, stopped)
-            lines = [*([] if whole else [texts.SWEEP_STOPPED]), *summary(result)]
+            first, *rest = [*([] if whole else [texts.SWEEP_STOPPED]), *summary(result), ""]
             if not result.sweep or not result.sweep.points:
-                yield SKIP, SKIP, SKIP, SKIP, render.notes(lines)
+                yield SKIP, SKIP, SKIP, SKIP, render.notes([first, *rest])
                 return
             result = self.store.add(request.session_hash, result)
-            yield *drawn(result), render.fair(result.fairness(), "sweep"), render.notes([*lines, *paper_notes(result)])
+            below = render.notes([*filter(None, rest), *paper_notes(result)]) + render.fair(result.fairness(), "sweep")
+            yield *drawn(result), below, render.note(first)
 
     def sweep(self, a: str, b: str, c: str = "", longest: int = LONGEST, request: gr.Request | None = None) -> dict:
         """Measure latency and tokens/s of two or three denoisers against sequence length, and where they cross.

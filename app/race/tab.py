@@ -1,7 +1,7 @@
 """The Race tab: two or three models on the same canvas, timed fairly by `diffuapriel.benchmark`.
 
-This file holds the entries and the order of the page; live.py races, sweep.py measures over the length, results.py
-compares and saves.
+This file holds the entries and the order of the page; live.py races, replay.py and pixels.js show a race, outcome.py
+puts it into words, sweep.py measures over the length, results.py compares, saves and opens.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from app.race.live import RacePart
-from app.race.request import NO_ENTRY, race_settings, sweep_settings, where_it_runs
+from app.race.request import NO_ENTRY, opening, race_settings, sweep_settings, where_it_runs
 from app.race.results import ResultsPart
 from app.race.store import ResultStore
 from app.race.sweep import SweepPart
@@ -30,20 +30,21 @@ class RaceTab:
         self.store = ResultStore()
         self.race = RacePart(models, limits, self.store)
         self.sweep = SweepPart(models, limits, self.store)
-        self.results = ResultsPart(self.store)
+        self.results = ResultsPart(self.store, limits)
         self.race_stops, self.sweep_stops = self.race.stops, self.sweep.stops
 
     def build(self, player: dict[str, Any]) -> None:
         """Build the tab inside the current `gr.Blocks`. `player`: arguments that make a gr.HTML the player."""
         about = f"{texts.RACE_LEAD} {where_it_runs(self.models.device)}"
         gr.HTML(render.lead("", about), apply_default_css=False)
-        entries = self._entries()
+        start = opening(self.models)
+        entries = self._entries(start.entries)
         gr.HTML(render.note(texts.RANDOM_WEIGHTS), apply_default_css=False)
-        races, settings, status = self.race.build(player, entries)
+        races, settings, shown, status = self.race.build(player, entries, start)
         sweeps, longest = self.sweep.build(entries)
         linked = race_settings(self.models, self.limits) | sweep_settings(self.models, self.limits)
         wire_link("race", linked, [*entries, *settings, longest], status)
-        self.results.build([*races, *sweeps])
+        self.results.build([*races, *sweeps], self.race, shown)
         gr.api(self.names, api_name="models")
 
     def leave(self, session: str | None) -> None:
@@ -58,15 +59,15 @@ class RaceTab:
         """
         return self.models.everything
 
-    def _entries(self) -> list[gr.Dropdown]:
-        """The three entries, the third one empty."""
-        a, b = self.models.opening_pair()
-        everything = self.models.everything
-        third = [(texts.NO_ENTRY, NO_ENTRY), *((label, label) for label in everything)]
+    def _entries(self, start: tuple[str, str, str]) -> list[gr.Dropdown]:
+        """The three entries; the third one may be empty."""
+        a, b, c = start
+        everything = self.models.choices(self.models.everything)
+        third = [(texts.NO_ENTRY, NO_ENTRY), *everything]
         shared: dict[str, Any] = {"min_width": 240}
         with gr.Row():
             return [
                 gr.Dropdown(everything, value=a, label=texts.ENTRY_A, elem_id="race-a", **shared),
                 gr.Dropdown(everything, value=b, label=texts.ENTRY_B, elem_id="race-b", **shared),
-                gr.Dropdown(third, value=NO_ENTRY, label=texts.ENTRY_C, elem_id="race-c", **shared),
+                gr.Dropdown(third, value=c, label=texts.ENTRY_C, elem_id="race-c", **shared),
             ]

@@ -41,11 +41,12 @@ class Limits:
     max_repeats: int = 8  # timed runs per race
     max_sweep_length: int = 65_536
     max_upload_bytes: int = 10_000_000  # of a trace; a longer one is not read (diffuapriel/trace/format.py)
-    max_tokens_on_gpu: int = 8192  # on a race's canvas: GPU races allow longer canvases
+    max_race_tokens: int = 16_384  # on a race's canvas; longer ones take minutes per step on a CPU
+    max_race_tokens_on_gpu: int = 65_536
 
     def race_tokens(self, device: str) -> int:
         """The longest canvas of a race on `device`."""
-        return self.max_tokens_on_gpu if device.startswith("cuda") else self.max_tokens
+        return self.max_race_tokens_on_gpu if device.startswith("cuda") else self.max_race_tokens
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from app.server.limits import Refused, Setting, choice
 from app.server.turn import Turn
 from app.strings.language import texts
+from app.strings.numbers import count
 from diffuapriel.config import ARCHITECTURES, DEFAULT_CHECKPOINT, DEFAULT_WRITER, PRESETS, preset
 from diffuapriel.sampling.shared import Stopped
 from diffuapriel.tokenizer import Tokenizer, get_tokenizer
@@ -43,6 +44,7 @@ class ModelEntry:
     architecture: str = ""
     window: int = 0  # tokens of the windows that a checkpoint was trained on; 0: unknown
     block_lengths: tuple[int, ...] = ()  # of a model of blocks, as in its `ModelConfig`
+    parameters: int = 0
 
     def __str__(self) -> str:
         return self.label
@@ -62,6 +64,7 @@ class Models:
         from diffuapriel.checkpoint import bundled, inspect_checkpoint
 
         self.device = device
+        self.has_own = bool(checkpoints)  # beside the bundled ones
         self._loaded: OrderedDict[str, Entry] = OrderedDict()
         self._turn = Turn()
         self._entries: dict[str, ModelEntry] = {}
@@ -72,13 +75,14 @@ class Models:
             label = next(name for name in numbered(info.name) if name not in self._entries)
             config = info.config
             about = (config.tokenizer, info.corpus, config.architecture, info.length, config.block_lengths)
+            about = (*about, config.parameters)
             self._entries[label] = ModelEntry(label, str(source), True, *about)
             self._folders[label], sizes[label] = info.folder, info.bytes
         on_gpu = device.startswith("cuda") and not checkpoints
         self._largest = max(sizes, key=lambda label: sizes[label], default="") if on_gpu else ""
         for name in PRESETS:
             for architecture in ARCHITECTURES:
-                label = f"{architecture} {name}, random weights"
+                label = untrained_label(name, architecture)
                 tokenizer = preset(name, architecture).tokenizer
                 self._entries[label] = ModelEntry(
                     label, f"{name}/{architecture}", False, tokenizer, architecture=architecture
@@ -103,6 +107,20 @@ class Models:
     def everything(self) -> list[str]:
         """All labels, checkpoints first."""
         return list(self._entries)
+
+    def choices(self, labels: Sequence[str]) -> list[tuple[str, str]]:
+        """(what a list shows, label): checkpoints with their size, and what the largest one is good for.
+
+        Short enough for a phone: 'tales-diffuapriel-small · 35M, writes best, slow'.
+        """
+        sizes = [self._entries[label].parameters for label in labels if self._entries[label].trained]
+        largest = max(sizes) if len(set(sizes)) > 1 and max(sizes) > 2 * min(sizes) else None
+        shown = []
+        for label in labels:
+            entry = self._entries[label]
+            best = texts.MODEL_BEST if entry.parameters == largest else ""
+            shown.append((f"{label} · {count(entry.parameters)}{best}" if entry.trained else label, label))
+        return shown
 
     def find(self, label: Any, permitted: Sequence[str] | None = None) -> ModelEntry:
         """The model with a label that a visitor sent. Raises Refused for any other value."""
@@ -170,6 +188,11 @@ class Models:
             yield
         finally:
             self._turn.give_back()
+
+
+def untrained_label(preset_name: str, architecture: str) -> str:
+    """'diffuapriel nano, random weights'."""
+    return f"{architecture} {preset_name}, random weights"
 
 
 def numbered(name: str) -> Iterator[str]:

@@ -19,16 +19,24 @@ def slider(setting: Setting, value: float, label: str, info: str | None = None, 
 
 
 def run_row(
-    name: str, label: str, *, ready: str = "", examples: Sequence[tuple[str, str]] = (), text: Any = None
+    name: str,
+    label: str,
+    *,
+    ready: str = "",
+    examples: Sequence[tuple[str, str]] = (),
+    text: Any = None,
+    beside: Sequence[gr.Button] = (),
 ) -> tuple[gr.Button, gr.Button, gr.HTML]:
     """Draw a Run button named `label`, a Stop button and the status line below them; returns the three.
 
     name: begins their ids on the page. ready: the first status. examples: (name, text); a click on one fills the
-    component `text`.
+    component `text`. beside: further buttons, made with `render=False`.
     """
     with gr.Row(elem_classes="da-actions"):
         run = gr.Button(label, variant="primary", scale=0, min_width=130, elem_id=f"{name}-run")
         stop = gr.Button(texts.STOP, interactive=False, scale=0, min_width=130, elem_id=f"{name}-stop")
+        for button in beside:
+            button.render()
         if examples:
             gr.Examples(
                 [[example] for _, example in examples],

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from app.strings.language import texts
+from app.strings.numbers import count, figure
 
 if TYPE_CHECKING:
     from diffuapriel.benchmark.result import RaceResult
@@ -45,34 +46,37 @@ def lead(title: str, text: str) -> str:
     return f'<div class="da-lead">{heading}{html.escape(text)}</div>'
 
 
-def results(result: RaceResult) -> str:
-    """The table of a race, fastest first, and what makes it fair."""
+def results(result: RaceResult, sentence: str, hint: str = "") -> str:
+    """The result of a race in a sentence, with a hint below it, its table, fastest first, and what makes it fair."""
     from diffuapriel.benchmark.memory import format_bytes
+    from diffuapriel.benchmark.verdict import race_ranking
 
-    entries = sorted(result.entries, key=lambda entry: entry.seconds)
     rows = []
-    for place, entry in enumerate(entries):
-        times = "" if place == 0 else texts.RACE_BEHIND.format(ratio=entry.seconds / entries[0].seconds)
-        least, most = entry.ms_ends
-        spread = texts.RACE_SPREAD.format(least=least, most=most)
+    for place, (entry, ratio) in enumerate(race_ranking(result)):
+        times = texts.RACE_TOO_CLOSE if ratio is None else texts.RACE_TIME.format(ratio=ratio) if place else ""
+        least, most = map(figure, entry.ms_ends)
+        spread = texts.RACE_SPREAD.format(least=least, most=most) if result.repeats > 1 else texts.RACE_ONE_RUN
         cells = (
-            f"{texts.number(entry.ms_per_step, '.1f')}<small>{spread}</small>",
+            f"{figure(entry.ms_per_step)}<small>{spread}</small>",
             texts.number(entry.tokens_per_second, ",.0f"),
             f"{entry.forward_passes}",
             html.escape(texts.figures(format_bytes(entry.peak_memory_bytes))),
-            texts.number(entry.parameters, ","),
+            count(entry.parameters),
         )
         best = ' class="da-best"' if place == 0 else ""
         name = f'<th scope="row">{html.escape(entry.name)}<small>{html.escape(times)}</small></th>'
         rows.append(f"<tr>{name}<td{best}>{cells[0]}</td>{''.join(f'<td>{cell}</td>' for cell in cells[1:])}</tr>")
-    return table(texts.COLUMNS, rows) + fair(result.fairness(), "race")
+    more = f"<small>{html.escape(hint)}</small>" if hint else ""
+    said = f'<p class="da-outcome" role="status">{html.escape(sentence)}{more}</p>'
+    return said + table(texts.COLUMNS, rows) + fair(result.fairness(), "race")
 
 
 def table(columns: Sequence[str], rows: Sequence[str]) -> str:
     """A table of results. `rows` are complete <tr> elements, already escaped."""
     head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
+    style = f"--columns: {len(columns) - 1}"
     return (
-        f'<div class="da-scroll" tabindex="0"><table class="da-results"><thead><tr>{head}</tr></thead>'
+        f'<div class="da-scroll" tabindex="0"><table class="da-results" style="{style}"><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 

@@ -24,7 +24,7 @@ import gradio as gr
 from app.server import limits as check
 from app.server.guard import guarded, guarded_stream, told
 from app.server.limits import MAX_SEED, Limits, Refused
-from app.server.models import Models
+from app.server.models import ModelEntry, Models
 from app.server.queue import MODEL, ROOM
 from app.server.room import Room
 from app.server.stops import Stops
@@ -161,7 +161,11 @@ class UnmaskTab:
         with menu:
             wire_link("unmask", self.settings, inputs, status)
         opened = upload.upload(
-            guarded(self.open_trace), [upload, session], [canvas, status, final], api_name="open_trace"
+            guarded(self.open_trace),
+            [upload, session],
+            [canvas, status, final],
+            show_progress="hidden",  # else Gradio's red mark stays on the player after a refusal
+            api_name="open_trace",
         )
         read = opened.then(guarded(self.read_back), session, [text, length], **AT_ONCE)
         self.save_after(read, session, saved)
@@ -215,9 +219,8 @@ class UnmaskTab:
         """The components of the settings, in their order, the text aside."""
         settings = self.settings
         with gr.Row():
-            model = gr.Dropdown(
-                self.models.trained, value=self.models.default, label=texts.MODEL, elem_id="unmask-model"
-            )
+            names = self.models.choices(self.models.trained)
+            model = gr.Dropdown(names, value=self.models.default, label=texts.MODEL, elem_id="unmask-model")
             length = slider(settings["length"], texts.EXAMPLES[0][2], texts.LENGTH, texts.LENGTH_INFO)
         with gr.Row():
             strategies = [(label, name) for name, label in texts.STRATEGIES.items()]
@@ -395,9 +398,11 @@ class UnmaskTab:
                     return SKIP, SKIP, SKIP, session
                 session.compose(asked)
                 message, _ = shown(session)
+            warning = beyond_window(asked.model, asked.length)
             if values[2] in (0, asked.length):  # 0: left open
-                return message, render.note(texts.READY), SKIP, session
-            return message, render.note(texts.GROWN.format(length=asked.length)), asked.length, session
+                return message, render.notes([texts.READY, *warning]), SKIP, session
+            grown = texts.GROWN.format(length=asked.length)
+            return message, render.notes([grown, *warning]), asked.length, session
         except ValueError as error:
             return SKIP, render.note(told(error), bad=True), SKIP, session
 
@@ -448,6 +453,13 @@ def shown(session: UnmaskSession) -> tuple[str, str]:
     masks = int(run.state.masked.sum())
     line = texts.AT_REST.format(step=len(run), masks=counted("masks", masks)) if masks else texts.NOTHING_LEFT
     return to_text(feed.finish(done=run.done)), render.note(line) + verdict
+
+
+def beyond_window(model_entry: ModelEntry, length: int) -> list[str]:
+    """A warning where a canvas is longer than the texts that the model was trained on; else nothing."""
+    if not 0 < model_entry.window < length:
+        return []
+    return [texts.BEYOND_WINDOW.format(model=model_entry.label, window=model_entry.window)]
 
 
 def outcome(trace: Trace) -> str:

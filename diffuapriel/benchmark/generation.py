@@ -3,7 +3,8 @@
 1. All entries get the same canvas length, steps, strategy, temperature and seed.
 2. Each entry warms up at that shape: whole steps of denoiser and sampler, untimed. Peak memory is read then.
 3. Timed runs are interleaved (timing.py), never two at once; figures are medians over the repeats, with their spread.
-4. `_RacingEntry.timed_run` times each step alone: what the caller of `race_events` does between events is excluded.
+4. `_RacingEntry.timed_run` times each step alone: what the caller of `race_events` does between events is excluded,
+   and so is what is recorded for the replay.
 5. Tokens per second counts filled masks; no text is re-encoded.
 """
 
@@ -14,7 +15,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any
 
 import torch
@@ -27,9 +27,13 @@ from diffuapriel.device import device_name
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import SamplerConfig
-from diffuapriel.sampling.frames import StepFrame
+from diffuapriel.sampling.frames import StepFrame, frame_of
 from diffuapriel.sampling.sampler import Sampler
+from diffuapriel.sampling.state import State
+from diffuapriel.trace.recording import Recorder
 from diffuapriel.trace.trace import Trace
+
+TRACED = 1024  # tokens: a longer canvas is recorded without a trace, which would take hundreds of megabytes
 
 
 @dataclass(frozen=True)
@@ -62,19 +66,22 @@ def race_events(
     repeats: int = 4,
     warmup_steps: int = 2,
     text: str = "",
+    block_length: int | None = None,
 ) -> Iterator[RaceEvent]:
     """Race the entries; yields after every step, so that a caller can show progress or stop (close the iterator).
 
     Args:
         length: tokens of the canvas; it starts with `text` (which may have holes), and the rest is masks.
         steps: steps of the sampler.
+        block_length: blocks of this many tokens are filled from left to right; None: the whole canvas at once.
 
     Raises ValueError for options out of range and MemoryError, with the figure, if an entry would not fit.
     """
     check_counts("a race", entries, repeats=repeats, warmup_steps=warmup_steps)
     if len(devices := {str(entry.device) for entry in entries}) > 1:
         raise ValueError(f"the entries are on {', '.join(sorted(devices))}; a fair race has them on one device")
-    config = SamplerConfig(strategy=strategy, steps=steps, temperature=temperature, seed=seed)
+    options = {"temperature": temperature, "seed": seed, "block_length": block_length}
+    config = SamplerConfig(strategy=strategy, steps=steps, **options)
     facts = EntryFacts.of(entries)
     racing = [_RacingEntry(*about, config, length, text) for about in zip(facts, entries, strict=True)]
     total = len(racing) * (warmup_steps + repeats * steps)
@@ -106,6 +113,7 @@ def race_events(
         clock=Clock(entries[0].device).kind,
         memory_method=PeakMemory(entries[0].device).method,
         torch_version=torch.__version__,
+        block_length=block_length,
     )
     yield RaceEvent("done", "", repeats - 1, steps, 1.0, result)
 
@@ -124,7 +132,9 @@ class _RacingEntry:
         self.sampler = Sampler(config, get_schedule("log-linear"), entry.tokenizer.mask_id)
         self.clock = Clock(entry.device)
         self.runs: list[Run] = []
-        self.frames: tuple[StepFrame, ...] = ()
+        self.recorder = Recorder(length, entry.tokenizer.mask_id)
+        self.frames: list[StepFrame] = []  # of the first run, on a short canvas
+        self.passes = 0
         self.peak_memory_bytes = 0
 
     def warm_up(self, steps: int) -> Iterator[int]:
@@ -134,31 +144,35 @@ class _RacingEntry:
         """
         for step in range(1, steps + 1):
             with self._out_of_memory_explained(), PeakMemory(self.entry.device) as memory:
-                stream = self.sampler.stream(self.entry.denoiser, self.canvas)
-                list(islice(stream, 2))  # the start, then one step
+                self.sampler.advance(self.entry.denoiser, self.sampler.start(self.canvas))
             before = self.peak_memory_bytes if self.entry.device.type == "cuda" else 0
             self.peak_memory_bytes = max(before, memory.peak + self.entry.weight_bytes)
             yield step
 
     def timed_run(self, repeat: int, began: float) -> Iterator[int]:
         """One whole generation; yields the number of each step after timing it."""
-        stream = self.sampler.stream(self.entry.denoiser, self.canvas)
-        frames, marks = [next(stream)], []
+        state, marks, denoiser_ms = self.sampler.start(self.canvas), [], []
         started = time.perf_counter() - began
-        while True:
+        self._record(repeat, state, 0.0)
+        while not self.sampler.done(state):
             with self._out_of_memory_explained(), undisturbed():
                 start = self.clock.mark()
-                frame = next(stream, None)
+                state, ms = self.sampler.advance_timed(self.entry.denoiser, state)
                 marks.append((start, self.clock.mark()))
-            if frame is None:
-                break
-            frames.append(frame)
-            yield len(frames) - 1
-        step_ms = tuple(1000.0 * self.clock.seconds(*pair) for pair in marks[:-1])
-        denoiser_ms = sum(frame.denoiser_ms for frame in frames)
+            denoiser_ms.append(ms)
+            self._record(repeat, state, ms)
+            yield len(marks)
+        step_ms = tuple(1000.0 * self.clock.seconds(*pair) for pair in marks)
         ended = time.perf_counter() - began
-        self.runs.append(Run(self.name, repeat, started, ended, step_ms, denoiser_ms))
-        self.frames = self.frames or tuple(frames)
+        self.runs.append(Run(self.name, repeat, started, ended, step_ms, sum(denoiser_ms)))
+        self.passes = int(state.nfe[0])
+
+    def _record(self, repeat: int, state: State, denoiser_ms: float) -> None:
+        """Keep the first run for the replay."""
+        if repeat == 0:
+            self.recorder.add(state.ids[0])
+            if len(self.canvas) <= TRACED:
+                self.frames.append(frame_of(state, denoiser_ms=denoiser_ms))
 
     @contextmanager
     def _out_of_memory_explained(self) -> Iterator[None]:
@@ -173,11 +187,9 @@ class _RacingEntry:
         seconds = Spread.of([sum(run.step_ms) / 1000.0 for run in self.runs])
         step_ms = tuple(map(statistics.median, zip(*(run.step_ms for run in self.runs), strict=True)))
         tokens = int(self.canvas.masked.sum())
-        timed = [replace(frame, ms=ms) for frame, ms in zip(self.frames[1:], step_ms, strict=True)]
-        frames, about = (
-            [self.frames[0], *timed],
-            {"model": self.name, "architecture": self.facts.architecture},
-        )
+        times = (0.0, *step_ms)
+        frames = [replace(frame, ms=ms) for frame, ms in zip(self.frames, times)]
+        about = {"model": self.name, "architecture": self.facts.architecture}
         return EntryResult(
             **vars(self.facts),
             seconds=seconds.median,
@@ -187,8 +199,9 @@ class _RacingEntry:
             ms_per_step=1000.0 * seconds.median / len(step_ms),
             tokens=tokens,
             tokens_per_second=tokens / seconds.median,
-            forward_passes=self.frames[-1].nfe,
+            forward_passes=self.passes,
             denoiser_share=statistics.median(run.denoiser_ms / sum(run.step_ms) for run in self.runs),
             peak_memory_bytes=self.peak_memory_bytes,
-            trace=Trace.of(frames, self.canvas, self.entry.tokenizer, self.sampler.config, **about),
+            trace=Trace.of(frames, self.canvas, self.entry.tokenizer, self.sampler.config, **about) if frames else None,
+            recording=self.recorder.recording(times),
         )

@@ -12,6 +12,8 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from diffuapriel.benchmark.entry import Entry, distinct_names
+from diffuapriel.options import shown
+from diffuapriel.trace.recording import Recording
 from diffuapriel.trace.trace import Trace
 
 SCHEMA = "diffuapriel-race-result"
@@ -62,7 +64,8 @@ class Run:
 class EntryResult(EntryFacts):
     """What one entry did: medians over the repeats.
 
-    `trace` is the first timed run with the median step times, for a replay; it is not written to the JSON.
+    `recording` is the first timed run with the median step times, for a replay; `trace` explains its tokens too, on a
+    canvas of up to 1,024 tokens. Neither is written to the JSON.
     """
 
     seconds: float  # per generation
@@ -76,6 +79,7 @@ class EntryResult(EntryFacts):
     denoiser_share: float  # of the generation's time, 0 to 1
     peak_memory_bytes: int
     trace: Trace | None = field(default=None, repr=False, compare=False)
+    recording: Recording | None = field(default=None, repr=False, compare=False)
 
     @property
     def ms_ends(self) -> tuple[float, float]:
@@ -103,13 +107,17 @@ class RaceResult:
     clock: str
     memory_method: str
     torch_version: str
+    block_length: int | None = None
+
+    def without_replays(self) -> RaceResult:
+        """The figures alone."""
+        return replace(self, entries=tuple(replace(entry, trace=None, recording=None) for entry in self.entries))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, without the traces: each has a file format of its own."""
-        untraced = replace(self, entries=tuple(replace(entry, trace=None) for entry in self.entries))
-        values = dataclasses.asdict(untraced)
+        """Plain values for JSON, without traces and recordings: each has a file format of its own."""
+        values = dataclasses.asdict(self.without_replays())
         for entry in values["entries"]:
-            del entry["trace"]
+            del entry["trace"], entry["recording"]
         return {"schema": SCHEMA, "version": VERSION, **values}
 
     @classmethod
@@ -122,14 +130,16 @@ class RaceResult:
         letters = {entry.name: chr(ord("A") + i) for i, entry in enumerate(self.entries)}
         steps, runs = _plural(self.warmup_steps, "step"), _plural(self.repeats, "run")
         on_gpu = self.entries[0].device.startswith("cuda")
+        blocks = f" in blocks of {self.block_length}" if self.block_length else ""
         return [
             f"Same work: {self.entries[0].tokens} masks on a canvas of {self.length} tokens, {self.steps} steps, "
-            f"strategy {self.strategy}, temperature {self.temperature:g}, seed {self.seed}, one canvas at a time.",
+            f"strategy {self.strategy}{blocks}, temperature {self.temperature:g}, seed {self.seed}, one canvas at a "
+            "time.",
             f"Timed one after the other, never together: {' '.join(letters[name] for name in self.order)} after "
             f"{self.warmup_steps} untimed warm-up {steps} each at this length; figures are medians of "
             f"{self.repeats} {runs}, timed with {self.clock}.",
             matched_parameters(self.entries),
-            what_ran(self.entries) + (" Every step copies its frame to the host, for the replay." if on_gpu else ""),
+            what_ran(self.entries) + (" Every step copies its tokens to the host." if on_gpu else ""),
             f"{machine_facts(self.entries, self.machine, self.threads)}, PyTorch {self.torch_version}.",
             "Tokens are masks filled, not text encoded again. Peak memory: " + self.memory_method + ".",
         ]
@@ -159,6 +169,11 @@ def read_record(kind: Any, value: Any) -> Any:
 
     Raises TypeError or KeyError for a value that does not fit.
     """
+    if kind in (str, int, float, bool):
+        permitted = (int, float) if kind is float else kind
+        if not isinstance(value, permitted) or (isinstance(value, bool) and kind is not bool):
+            raise TypeError(f"a value is {shown(value)}; it must be of type {kind.__name__}")
+        return value
     inner = get_args(kind)
     if get_origin(kind) is UnionType:
         return None if value is None else read_record(inner[0], value)

@@ -11,10 +11,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from diffuapriel.benchmark.result import EntryFacts, machine_facts, matched_parameters, what_ran
+from diffuapriel.benchmark.result import (
+    EntryFacts,
+    EntryResult,
+    RaceResult,
+    machine_facts,
+    matched_parameters,
+    what_ran,
+)
 from diffuapriel.benchmark.sweep import SweepResult
+from diffuapriel.benchmark.timing import MIN_ROUNDS
 
 BASELINE = "diffutran"
+NOISE = 1.1  # a smaller ratio of one or two runs may be the machine's
 V1 = "at 1.3B on long sequences, up to 65K tokens, on an H100"
 V3 = "in the abstract, without a length"
 
@@ -35,6 +44,20 @@ PUBLISHED = (
     Published("diffuapriel", 8.2, "v3", V3),
     Published("diffuapriel-h", 4.3, "v3", V3),
 )
+
+
+def race_ranking(race: RaceResult) -> list[tuple[EntryResult, float | None]]:
+    """The entries, fastest first, each with its time as a multiple of the first's; None where it is too close to call.
+
+    That is: the runs of the two overlap, or there are fewer than three of each and the ratio is below NOISE.
+    """
+    first, *others = sorted(race.entries, key=lambda entry: entry.seconds)
+    ranking: list[tuple[EntryResult, float | None]] = [(first, 1.0)]
+    for other in others:
+        ratio = other.seconds / first.seconds
+        clear = other.seconds_min > first.seconds_max and (race.repeats >= MIN_ROUNDS or ratio >= NOISE)
+        ranking.append((other, ratio if clear else None))
+    return ranking
 
 
 def published_ratios(architectures: set[str] | frozenset[str]) -> list[Published]:

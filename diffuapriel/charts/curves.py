@@ -65,7 +65,7 @@ class Panel:
     x_title: str = "length in tokens"
     log_y: bool = True  # otherwise the axis begins at 0
     unit: str = ""  # behind each tick of the y axis
-    hover: str = "%{y:.4~g}"  # Plotly's template of a value
+    hover: str = "%{y:,.4~r}"  # Plotly's template of a value
     levels: Sequence[Level] = ()
     crossings: Sequence[Crossing] = ()
 

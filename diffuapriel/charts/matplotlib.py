@@ -75,13 +75,25 @@ def draw_panel(axes: Axes, panel: Panel, *, named: bool = True) -> None:
             (0.02 if level.left else 0.98, level.y),
             xycoords=("axes fraction", "data"),
             ha="left" if level.left else "right",
+            xytext=(0, 2.5 if level.above else -2.5),  # off the line
+            textcoords="offset points",
             va="bottom" if level.above else "top",
             size=6.5,
             color=PRINT_QUIET,
             parse_math=False,
         )
-    for crossing in panel.crossings:
+    for number, crossing in enumerate(panel.crossings):
         axes.axvline(crossing.x, color=PRINT_QUIET, linestyle=":", linewidth=1)
+        in_right_half = crossing.x > (panel.lengths[0] * panel.lengths[-1]) ** 0.5
+        axes.annotate(
+            crossing.text,
+            (crossing.x, 0.02 + 0.07 * number),
+            xycoords=("data", "axes fraction"),
+            ha="right" if in_right_half else "left",
+            size=6.5,
+            color=PRINT_QUIET,
+            parse_math=False,
+        )
     dress(axes, panel.title or panel.y_title, "y")
     axes.set_xlabel(panel.x_title, fontsize=8, color=PRINT_QUIET)
     if panel.title:

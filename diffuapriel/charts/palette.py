@@ -1,5 +1,6 @@
 """Colors and markers of all charts. Series differ in both, so that no chart relies on color alone.
 
+An architecture has one color everywhere; series of anything else take other ones, those of OTHERS.
 The colors are readable on white and on near black, and the color-blind can tell the first three apart.
 """
 
@@ -29,7 +30,11 @@ SERIES = (
     SeriesStyle("#a08a1e", "x", "X"),
     SeriesStyle("#6f8296", "star", "*"),
     SeriesStyle("#c8553d", "hexagon", "h"),
+    SeriesStyle("#4a5fb8", "triangle-down", "v"),
+    SeriesStyle("#8d6e63", "pentagon", "p"),
+    SeriesStyle("#00897b", "triangle-right", ">"),
 )
+OTHERS = SERIES[3:]
 ARCHITECTURES = {"diffuapriel": SERIES[0], "diffuapriel-h": SERIES[2], "diffutran": SERIES[1]}
 COLORS = {name: style.color for name, style in ARCHITECTURES.items()}
 
@@ -45,6 +50,12 @@ def series_styles(architectures: Sequence[str]) -> list[SeriesStyle]:
             free = [*free[1:], own]  # after the last free style the first one comes again
         styles.append(own)
     return styles
+
+
+def faded(color: str, alpha: float) -> str:
+    """A color of the form '#rrggbb' with an opacity, as CSS and Plotly read it."""
+    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{alpha:g})"
 
 
 def blend(first: str, last: str, share: float) -> str:

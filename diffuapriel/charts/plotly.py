@@ -64,9 +64,20 @@ def error_bars(below: Sequence[float], above: Sequence[float], **look: Any) -> d
 
 
 def token_axis(tokens: Sequence[str]) -> dict[str, Any]:
-    """The options of an axis with a token at each position. Plotly reads tags and entities: they are escaped."""
-    labels = [html.escape(token.strip() or "␣", quote=False) for token in tokens]
-    return {"tickvals": list(range(len(tokens))), "ticktext": labels, "tickangle": -60, "automargin": True}
+    """The options of an axis of positions that shows tokens, as many as there is room for; x values are `places`."""
+    labels = dict(zip(places(tokens), token_labels(tokens)))
+    shown = {"type": "category", "categoryorder": "array", "categoryarray": list(labels), "labelalias": labels}
+    return {**shown, "tickangle": -60, "automargin": True, "tickfont": {"size": 11}}
+
+
+def places(tokens: Sequence[str]) -> list[str]:
+    """The categories of `token_axis`: positions as text, since a token may occur several times."""
+    return [f"#{position}" for position in range(len(tokens))]
+
+
+def token_labels(tokens: Sequence[str]) -> list[str]:
+    """Tokens as labels. Plotly reads tags and entities: they are escaped."""
+    return [html.escape(token.strip() or "␣", quote=False) for token in tokens]
 
 
 def draw(panel: Panel, height: int = 400) -> Figure:
@@ -87,18 +98,18 @@ def draw(panel: Panel, height: int = 400) -> Figure:
             showarrow=False,
             font={"size": 11, "color": INK},
         )
-    for crossing in panel.crossings:
+    for number, crossing in enumerate(panel.crossings):
         in_right_half = crossing.x > (panel.lengths[0] * panel.lengths[-1]) ** 0.5
         figure.add_vline(x=crossing.x, line=DOTTED)
-        figure.add_scatter(
-            x=[crossing.x],
-            y=[crossing.y],
-            mode="markers+text",
-            text=[crossing.text],
-            textposition="bottom left" if in_right_half else "bottom right",
-            marker={"symbol": "x-thin", "size": 12, "line": {"width": 2, "color": INK}},
-            showlegend=False,
-            hoverinfo="skip",
+        figure.add_annotation(
+            text=crossing.text,
+            x=math.log10(crossing.x),
+            xanchor="right" if in_right_half else "left",
+            yref="y domain",
+            y=0.01 + 0.07 * number,  # each on a line of its own: crossings may be close to each other
+            yanchor="bottom",
+            showarrow=False,
+            font={"size": 11, "color": INK},
         )
     return figure
 

@@ -192,16 +192,15 @@ class Sampler:
             threshold=selection.threshold,
         )
 
-    @torch.no_grad()
     def advance(self, denoiser: DenoiserFunction, state: State) -> State:
         """One denoiser call and one step."""
-        return self._advance(denoiser, state)[0]
+        return self.advance_timed(denoiser, state)[0]
 
     @torch.no_grad()  # not around a yield, which would disable the caller's own gradients
     def advance_with_frame(self, denoiser: DenoiserFunction, state: State) -> tuple[State, StepFrame]:
         """`advance`, and the step as a frame."""
         began = time.perf_counter()
-        state, denoiser_ms = self._advance(denoiser, state)
+        state, denoiser_ms = self.advance_timed(denoiser, state)
         return state, frame_of(state, began, denoiser_ms)
 
     def stream(self, denoiser: DenoiserFunction, canvas: Canvas | State) -> Iterator[StepFrame]:
@@ -224,8 +223,9 @@ class Sampler:
         finally:
             del denoiser, state
 
-    def _advance(self, denoiser: DenoiserFunction, state: State) -> tuple[State, float]:
-        """The next state, and the milliseconds spent in the denoiser."""
+    @torch.no_grad()
+    def advance_timed(self, denoiser: DenoiserFunction, state: State) -> tuple[State, float]:
+        """`advance`, and the milliseconds spent in the denoiser."""
         noise = self.noise(state)
         ids, sigma, positions = self.model_inputs(state)
         busy = state.masked.sum(1) > 0  # rows that still have a [MASK]

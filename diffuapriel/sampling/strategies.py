@@ -19,12 +19,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from diffuapriel.sampling import tokens
 from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.frames import DECIMALS
 from diffuapriel.sampling.state import Bools, Floats, Ints, State
+
+SCORE_ROWS = 8192  # rows of logits scored at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,16 +54,22 @@ class StrategyInput:
         return self.masked & active, ~self.masked & ~self.state.fixed & active
 
     def scores(self, score: Callable[[Tensor, int], Tensor]) -> Floats:
-        """(B, L) a score from tokens.py at every masked position, -inf elsewhere."""
+        """(B, L) a score from tokens.py at every masked position, -inf elsewhere.
+
+        It takes SCORE_ROWS rows at a time: a float32 copy of all rows of a long canvas would not fit on a GPU.
+        """
+        parts = self.logits.split(SCORE_ROWS)
+        return self._scattered(torch.cat([score(rows, self.state.mask_id) for rows in parts]))
+
+    def _scattered(self, values: Tensor) -> Floats:
         scattered = np.full(self.masked.shape, -np.inf)
-        scattered[self.masked] = score(self.logits, self.state.mask_id).cpu().numpy()
+        scattered[self.masked] = values.cpu().numpy()
         return scattered
 
     @property
     def confidence(self) -> Floats:
         """(B, L) the probability of the best token, or of the one drawn, at every masked position, -inf elsewhere."""
-        drawn = self.drawn
-        return self.scores(tokens.top_probability if drawn is None else lambda logits, mask_id: drawn)
+        return self.scores(tokens.top_probability) if self.drawn is None else self._scattered(self.drawn)
 
     @property
     def candidates(self) -> Bools:

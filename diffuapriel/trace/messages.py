@@ -15,7 +15,8 @@ model at twenty redraws per second. A message is a plain dict:
      "play": bool,                      replay the run at once, unless the reader prefers less motion
      "turn": int,                       grows with every new run of a page: a message of a lower turn is ignored
      "other": message | null}           another run of the same length, to compare with
-    {"schema": "diffuapriel-race", "version": 3, "lanes": [{"label", "note", "trace"}], "slow": number | null}
+    {"schema": "diffuapriel-race", "version": 3, "lanes": [{"label", "note", "trace"}], "slow": number | null,
+     "verdict": text shown at the end, instead of the player's own}
 
 The first frame of a run is complete ({"ids", "confidence", "entropy"}), later ones are differences
 ({"changes": [[position, id, confidence, entropy], ...]}). Frames are ordered by their step, so a message that is lost
@@ -62,17 +63,18 @@ def compact(trace: dict, *, run: str | None = None) -> dict:
     return _message(run or uuid.uuid4().hex, frames, trace["vocab"], header=header, done=True)
 
 
-def race_message(lanes: Iterable[dict], *, slow: float | None = None) -> dict:
+def race_message(lanes: Iterable[dict], *, slow: float | None = None, verdict: str = "") -> dict:
     """Lanes to replay side by side: dicts of `label`, `trace` (`Trace.to_dict()`) and optionally `note`.
 
-    `slow`: how many times slower than real time the replay starts; None lets the player choose.
+    `slow`: how many times slower than real time the replay starts; None lets the player choose. `verdict`: the result
+    in words; by default the player's own, the ratios of the times.
     """
     if slow is not None and not slow > 0:
         raise ValueError(f"slow is {slow}; it must be above 0 (2 replays at half the real speed), or None")
     packed = [{"label": lane["label"], "note": lane.get("note", ""), "trace": compact(lane["trace"])} for lane in lanes]
     if not packed:
         raise ValueError("a race needs at least one lane")
-    return {"schema": RACE_SCHEMA, "version": VERSION, "lanes": packed, "slow": slow}
+    return {"schema": RACE_SCHEMA, "version": VERSION, "lanes": packed, "slow": slow, "verdict": verdict}
 
 
 def guess_message(

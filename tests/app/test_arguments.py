@@ -119,7 +119,7 @@ def test_the_limits_of_the_command_line_are_the_ones_that_the_server_checks(chec
     for position, value, said in ((2, 257, "from 0 to 256"), (3, 17, "from 1 to 16")):
         with pytest.raises(Refused, match=said):
             read_request(models, limits, *good[:position], value, *good[position + 1 :])
-    race = ["toy-diffuapriel", "toy-diffutran", "", 256, 16, "low_confidence", 1, 0]
+    race = ["toy-diffuapriel", "toy-diffutran", "", 256, 16, "low_confidence", 1, 0, 0]
     assert read_race(models, limits, *race).length == 256
     with pytest.raises(Refused, match="from 1 to 256"):
         read_race(models, limits, *race[:3], 257, *race[4:])

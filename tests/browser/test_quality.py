@@ -38,11 +38,12 @@ def test_score_a_text_and_see_where_it_surprises(visit):
     table = visit.locator("#surprisal-figures")
     for words in ("NELBO, nats per token", "bits per byte", "known from the grammar", "Consistent"):
         expect(table).to_contain_text(words)
-    expect(visit.locator("#surprisal-player .da-token").first).to_have_text("R")
-    expect(visit.locator("#surprisal-player .da-name").first).to_have_text("Surprisal, toy-diffuapriel")
+    expect(visit.locator("#surprisal-rows .da-token").first).to_have_text("R")
+    expect(visit.locator("#surprisal-rows .da-lane-name")).to_have_text("toy-diffuapriel")
+    expect(visit.locator("#surprisal-rows .da-scrubber")).to_have_count(0)
     expect(visit.locator("#surprisal-status")).to_contain_text("64 random masks")
     expect(visit.locator("#surprisal-chart .main-svg").first).to_be_visible()
-    tokens = visit.locator("#surprisal-player .da-canvas").first.locator(".da-token").count()
+    tokens = visit.locator("#surprisal-rows .da-canvas").first.locator(".da-token").count()
     expect(visit.locator("#surprisal-chart .barlayer .point")).to_have_count(tokens)
 
 
@@ -70,6 +71,6 @@ def test_curves_arrive_point_by_point_stop_when_told_and_what_is_wrong_is_said(v
     visit.locator("#surprisal-text textarea").fill("nuts & <img src=x onerror=alert(1)>")
     visit.locator("#surprisal-run").click()
     expect(visit.locator("#surprisal-figures")).to_contain_text("Not judged")
-    expect(visit.locator("#surprisal-player")).to_contain_text("<img")
+    expect(visit.locator("#surprisal-rows")).to_contain_text("<img")
     assert visit.locator("img[src=x]").count() == 0
     expect(visit.locator("#surprisal-run")).to_be_enabled()

@@ -11,6 +11,7 @@ pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install
 pytest.importorskip("gradio", reason="needs gradio: pip install gradio")
 from playwright.sync_api import Page, expect
 
+from app.race import replay
 from tests.browser.visiting import entered, keep_picture, serving, type_number
 
 pytestmark = pytest.mark.browser
@@ -77,6 +78,46 @@ def test_three_lanes_race_and_are_replayed_in_real_time_and_in_slow_motion(visit
     speed.select_option("1")
     expect(player.locator(".da-verdict")).to_contain_text("times as long")
     expect(player.locator(".da-mask")).to_have_count(0)  # drawn in the frame after the verdict
+
+
+@BOTH
+def test_a_long_race_is_drawn_and_its_words_are_under_the_lens_also_when_opened_again(visit, tmp_path, monkeypatch):
+    monkeypatch.setattr(replay, "READABLE", 8)
+    run_race(visit)
+    pictures = visit.locator("#race-pixels")
+    expect(pictures.locator("canvas")).to_have_count(2)
+    pictures.get_by_role("button", name="To the start").click()
+    expect(pictures.locator(".da-lens-text").first).to_have_text("\u2591" * 8)
+    pictures.get_by_role("button", name="To the end").click()
+    expect(pictures.locator(".da-verdict")).to_contain_text("At 16 tokens")
+    expect(pictures.locator(".da-state")).to_contain_text("in slow motion")
+    frame = pictures.get_by_role("slider").first
+    frame.focus()
+    before = pictures.locator(".da-lens-text mark").first.text_content()
+    frame.press("ArrowDown")
+    expect(pictures.locator(".da-lens-title")).to_contain_text("Token 5 of 16")
+    assert frame.get_attribute("aria-valuetext").startswith("token 5:") and before
+    expect(pictures.locator(".da-unread")).to_have_count(0)
+
+    with visit.expect_download() as download:
+        visit.locator("#results-json").click()
+    download.value.save_as(tmp_path / "race.json")
+    (tmp_path / "wrong.json").write_text('{"schema": "diffuapriel-trace"}', encoding="utf-8")
+    visit.locator("#results-clear").click()
+    expect(visit.locator("#results-choice input[type=checkbox]")).to_have_count(0)
+    visit.locator("#results-open input").set_input_files(tmp_path / "wrong.json")
+    expect(visit.locator("#results-status")).to_contain_text("wrong.json cannot be opened as results of a race")
+    expect(visit.locator(".error:visible")).to_have_count(0)
+    visit.locator("#results-open input").set_input_files(tmp_path / "race.json")
+    expect(visit.locator("#results-choice input[type=checkbox]")).to_have_count(1)
+    expect(pictures.locator("canvas")).to_have_count(2)
+
+
+@WIDE
+def test_a_button_races_at_another_length(visit):
+    visit.locator("#race-at-128").click()
+    expect(visit.locator("#race-results .da-outcome")).to_contain_text("At 128 tokens")
+    expect(visit.locator("#race-player .da-lane")).to_have_count(2)
 
 
 @BOTH

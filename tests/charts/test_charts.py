@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from diffuapriel.charts.curves import Crossing, Curve, Level, Panel, round_values
@@ -23,7 +25,7 @@ def panel(**changes) -> Panel:
 def test_every_architecture_has_a_color_and_every_series_its_own_color_and_marker() -> None:
     assert list(COLORS) == list(ARCHITECTURES) == list(NAMES)
     for part in zip(*SERIES, strict=True):
-        assert len(set(part)) == len(SERIES) == 8
+        assert len(set(part)) == len(SERIES) == 11
 
 
 def test_a_series_looks_like_its_architecture_and_a_second_one_of_it_does_not() -> None:
@@ -31,7 +33,7 @@ def test_a_series_looks_like_its_architecture_and_a_second_one_of_it_does_not() 
     assert (first, third) == (ARCHITECTURES["diffutran"], ARCHITECTURES["diffuapriel"])
     assert len({first, second, third, other}) == 4
     many = series_styles(["diffuapriel"] * 20)
-    assert many[0] == ARCHITECTURES["diffuapriel"] and len(many) == 20 and len(set(many)) == 8
+    assert many[0] == ARCHITECTURES["diffuapriel"] and len(many) == 20 and len(set(many)) == 11
 
 
 def test_ticks_are_round() -> None:
@@ -48,16 +50,35 @@ def test_plotly_draws_the_panel() -> None:
     from diffuapriel.charts.plotly import draw
 
     figure = draw(panel())
-    first, second, crossing = figure.data
+    first, second = figure.data
     assert (first.name, first.line.color, first.marker.symbol) == (MATH, SERIES[0].color, SERIES[0].symbol)
     assert (list(first.error_y.arrayminus), list(first.error_y.array)) == ([1.0, 1.0], [2.0, 0.5])
-    assert (second.mode, second.line.dash, crossing.text) == ("lines", "dot", ("here",))
+    assert (second.mode, second.line.dash) == ("lines", "dot")
     assert figure.layout.xaxis.type == figure.layout.yaxis.type == "log"
     assert list(figure.layout.xaxis.tickvals) == [256, 1024] and "10x" in figure.layout.yaxis.ticktext
     assert [(note.text, note.xanchor, note.yanchor) for note in figure.layout.annotations] == [
-        ("a level", "right", "top")
+        ("a level", "right", "top"),
+        ("here", "left", "bottom"),
     ]
     assert draw(panel(log_y=False)).layout.yaxis.rangemode == "tozero"
+
+
+def test_labels_of_crossings_that_are_close_do_not_overprint() -> None:
+    pytest.importorskip("plotly", reason="needs plotly: pip install plotly")
+    from diffuapriel.charts.plotly import draw
+
+    close = [Crossing(500.0, 3.2, "one"), Crossing(510.0, 3.2, "two"), Crossing(520.0, 3.2, "three")]
+    heights = [note.y for note in draw(Panel("ms", panel().curves, crossings=close)).layout.annotations]
+    assert len(heights) == 3 and all(b - a >= 0.05 for a, b in pairwise(heights))
+
+
+def test_an_axis_of_tokens_shows_words_and_tells_equal_ones_apart() -> None:
+    pytest.importorskip("plotly", reason="needs plotly: pip install plotly")
+    from diffuapriel.charts.plotly import places, token_axis
+
+    axis = token_axis(["the", "<b>&amp;", "the", " "])
+    assert axis["categoryarray"] == places("abcd") == list(axis["labelalias"])
+    assert list(axis["labelalias"].values()) == ["the", "&lt;b&gt;&amp;amp;", "the", "␣"]
 
 
 def test_matplotlib_draws_the_same_panel_and_reads_no_name_as_a_formula() -> None:
@@ -71,6 +92,6 @@ def test_matplotlib_draws_the_same_panel_and_reads_no_name_as_a_formula() -> Non
     assert axes.get_xscale() == axes.get_yscale() == "log"
     assert [label.get_text() for label in axes.get_xticklabels()] == ["256", "1K"]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [MATH, "bound"]
-    assert [text.get_text() for text in axes.texts] == ["a level"]
+    assert [text.get_text() for text in axes.texts] == ["a level", "here"]
     draw_panel(figure.add_subplot(), Panel("ms", []))
     to_png(figure)

@@ -14,7 +14,7 @@
  *   trace  {schema: "diffuapriel-trace", version, meta, length, mask_id, eos_id, fixed, vocab, frames}
  *   feed   {schema: "diffuapriel-feed", version, run, header?, vocab, frames, done, ...}: part of a running trace,
  *          with the state of the run: {turn, live, total, remarks, steer, other}, see diffuapriel.trace.messages
- *   race   {schema: "diffuapriel-race", version, lanes: [{label, note?, trace}], slow?}
+ *   race   {schema: "diffuapriel-race", version, lanes: [{label, note?, trace}], slow?, verdict?}
  * A frame is either complete ({step, ids, confidence, entropy, ...}) or holds only the changes since the previous
  * step ({step, changes: [[position, id, confidence, entropy], ...], ...}). Frames may arrive twice, late or not at
  * all: their step gives their order. A frame with `edits` is an edit by a person.
@@ -51,7 +51,7 @@ const ICONS = {
 const WORDS = {
   decimal: ".", untitled: "Player", race: "Race", lane: "Lane", live: "live", empty: "Nothing has run yet.",
   colorBy: "Color by", confidence: "Confidence", step: "Step", entropy: "Entropy", off: "Off",
-  special: "special tokens", speed: "Speed", realTime: "real time", slower: "{n}\u00d7 slower", faster: "{n}\u00d7 faster",
+  special: "special tokens", speed: "Speed", realTime: "real time", slower: "{n}\u00d7 slower", slowMotion: "in slow motion, {n}\u00d7 slower than it was", faster: "{n}\u00d7 faster",
   timeOf: "{time} of {all}", places: ["first", "second", "third", "fourth"], placed: "{place}, {time}",
   took: "{name} took {time}", won: "{name} finished first; {others}", behind: "{name} took {n} times as long",
   toStart: "To the start", back: "One step back", play: "Play", pause: "Pause", forward: "One step forward",
@@ -1731,7 +1731,7 @@ export function mount(element, options = {}) {
 
 /**
  * Replay runs side by side at true relative speed. `lanes` is a list of {label, note, trace}; the runs'
- * times are the sums of their frames' ms. Options: slow (how many times slower than real time), autoplay, colorBy.
+ * times are the sums of their frames' ms. Options: slow (how many times slower than real time), verdict (text at the end), autoplay, colorBy.
  * Returns {seek(ms), play(), pause(), duration, players, destroy()}.
  */
 export function race(element, lanes, options = {}) {
@@ -1739,7 +1739,8 @@ export function race(element, lanes, options = {}) {
 }
 
 class Race {
-  constructor(element, lanes, { slow = null, autoplay = true, colorBy = "confidence" } = {}) {
+  constructor(element, lanes, { slow = null, verdict = "", autoplay = true, colorBy = "confidence" } = {}) {
+    this.said = verdict;
     this.colorBy = colorBy;
     this.time = 0;
     this.playing = false;
@@ -1782,6 +1783,7 @@ class Race {
     this.speedSelect = select(say("speed"), speeds.map((s) => [`${s}`, name(s)]), this.speed, (value) => {
       this.speed = value;
       this.rewindClock();
+      this.show(this.time);
     });
     this.state = make("div", "da-state");
     this.verdict = make("div", "da-verdict", { role: "status", "aria-live": "polite" });
@@ -1868,7 +1870,8 @@ class Race {
     this.scrubber.style.setProperty("--da-played", `${this.duration ? (100 * ms) / this.duration : 0}%`);
     const elapsed = say("timeOf", { time: duration(ms), all: duration(this.duration) });
     this.scrubber.setAttribute("aria-valuetext", elapsed);
-    this.state.textContent = elapsed;
+    const slower = Math.round(1 / Number(this.speed));
+    this.state.textContent = slower > 1 ? `${elapsed} \u00b7 ${say("slowMotion", { n: slower })}` : elapsed;
     setIcon(this.button, this.playing ? "pause" : "play", say(this.playing ? "pause" : "play"));
     for (const lane of this.lanes) this.showLane(lane, ms);
     const over = ms >= this.duration && this.duration > 0;
@@ -1888,6 +1891,7 @@ class Race {
   }
 
   result() {
+    if (this.said) return this.said;
     const order = [...this.lanes].sort((a, b) => a.player.duration - b.player.duration);
     const [first, ...rest] = order;
     if (!rest.length) return say("took", { name: first.label, time: duration(first.player.duration) });
@@ -1925,7 +1929,7 @@ export function receive(element, options = {}) {
       if (!Array.isArray(message.lanes)) throw new Error("a race needs a list of lanes");
       shown.destroy();
       run = null;
-      shown = race(element, message.lanes, { ...options, slow: message.slow });
+      shown = race(element, message.lanes, { ...options, slow: message.slow, verdict: message.verdict });
     } else if (message.schema === "diffuapriel-feed") {
       check(message);
       const header = message.run !== run ? message.header : null;

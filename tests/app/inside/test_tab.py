@@ -11,15 +11,17 @@ import torch
 
 from app.inside import charts
 from app.inside import request as inside_request
-from app.inside.closer import CloserPanel, follow
+from app.inside.closer import CloserPanel
 from app.inside.request import load_model, offered, opening, read_models, read_request
 from app.inside.tab import InsideTab, picked_position
-from app.inside.view import FAR, LEVELS, InspectedModel, entry_note, levels, titles, view_message
+from app.inside.view import FAR, InspectedModel, entry_note, levels, titles, view_message
 from app.server.guard import guarded_stream
 from app.server.limits import Limits, Refused
 from app.server.models import Models
 from app.strings.language import texts
+from app.ui.token_rows import LEVELS
 from diffuapriel import checkpoint
+from diffuapriel.charts.palette import COLORS, faded
 from diffuapriel.config import SCHEDULES
 from diffuapriel.interpret.half_life import LayerHalfLives
 from diffuapriel.interpret.influence import Influence
@@ -290,11 +292,20 @@ def test_the_influence_chart_leaves_out_the_output_itself_and_what_is_only_round
     assert figure.data[0].y[2] is None and figure.data[0].y[0] is None
     assert figure.data[0].y[1] == pytest.approx(1 / (len(values) - 1))
     assert figure.layout.yaxis.type == "log"
-    assert figure.layout.xaxis.ticktext[0] == "M"
+    assert figure.layout.xaxis.labelalias[figure.data[0].x[0]] == "M"
 
 
-def test_labels_of_charts_show_markup_as_text():
-    assert charts.token_axis(["<b>&amp;"])["ticktext"] == ["&lt;b&gt;&amp;amp;"]
+def test_a_model_has_the_color_of_its_architecture_in_every_chart():
+    found = [InspectedModel("m", influence(*[1.0] * len(question(position=2).ids)), "", architecture="diffutran")]
+    color = COLORS["diffutran"]
+    assert charts.influence_chart(found, question(position=2)).data[0].line.color == color
+    maps = charts.attention_chart(torch.eye(2), ["a", "b"], "", "diffutran")
+    assert maps.data[0].colorscale[1][1] == faded(color, 1)
+    layers = [LayerHalfLives(0, torch.ones(2, 3))]
+    assert {trace.marker.color for trace in charts.half_life_chart(layers, ["mamba"], 9, "diffutran").data} == {color}
+    assert charts.modulation_chart(torch.ones(2, 3, 4), [0.1] * 4, 0.5, "diffutran").data[0].line.color == color
+    others = {trace.line.color for trace in charts.schedule_chart(0.5).data}
+    assert not others & set(COLORS.values())
 
 
 def test_the_hybrid_shows_memory_attention_and_modulation(closer):
@@ -341,8 +352,10 @@ def test_what_cannot_be_shown_from_closer_by_is_refused(closer, changes, names):
     assert not closer.models.busy
 
 
-def test_the_model_from_closer_by_is_one_of_those_looked_at():
-    update, layer, head = follow(["a", "b"], "b")
-    assert (update["choices"], update["value"], layer, head) == (["a", "b"], "b", 0, 0)
-    assert follow(["a"], "b")[0]["value"] == "a"
-    assert follow([], "b")[0]["value"] is None and follow(None, None)[0]["choices"] == []
+def test_the_model_from_closer_by_is_one_of_those_looked_at(closer):
+    follow, a, b = closer.follow, "toy-diffuapriel", "toy-diffutran"
+    update, layer, head = follow([a, b], b)
+    assert ([label for _, label in update["choices"]], update["value"], layer, head) == ([a, b], b, 0, 0)
+    assert follow([a], b)[0]["value"] == a
+    assert follow([], b)[0]["value"] is None and follow(None, None)[0]["choices"] == []
+    assert follow(["nobody"], b)[0]["choices"] == []

@@ -106,16 +106,17 @@ def test_a_text_that_cannot_be_scored_is_refused(model_entry, text, names):
         typed(text, model_entry)
 
 
-def test_the_player_colors_every_token_by_its_surprise(model_entry):
+def test_every_token_is_colored_by_its_surprise_and_says_what_the_model_expected(model_entry):
     asked = typed(STORY, model_entry)
     count = len(asked.tokens)
-    found = score([0.0, math.log(2), *[1.0] * (count - 2)])
-    message = json.loads(scores.player_message(found, asked, TOKENIZER))
-    start, end = message["frames"]
-    assert set(start["ids"]) == {TOKENIZER.mask_id} and end["ids"] == asked.tokens
-    assert end["confidence"][:2] == pytest.approx([1.0, 0.5])
-    assert end["top_k"]["0"] == [[5, 0.5], [6, 0.25]] and end["revealed"] == []
-    assert message["meta"]["model"] == "Surprisal, toy-diffutran"
+    message = json.loads(scores.rows_of(score([0.0, math.log(2), *[5.0] * (count - 2)]), asked, TOKENIZER))
+    (lane,) = message["lanes"]
+    assert lane["label"] == "toy-diffutran"
+    assert lane["levels"][:3] == [7, 4, 0]
+    assert "0.69 nats" in lane["titles"][1] and "50%" in lane["titles"][1]
+    assert "".join(message["tokens"]) == STORY and message["chosen"] is None
+    unknown = json.loads(scores.rows_of(score([None] * count), asked, TOKENIZER))["lanes"][0]
+    assert set(unknown["levels"]) == {-1} and "not masked yet" in unknown["titles"][0]
 
 
 def test_the_table_holds_the_bound_beside_the_exact_value(model_entry):
@@ -132,7 +133,7 @@ def test_markup_in_a_text_stays_text(model_entry):
     asked = typed(EVIL, model_entry)
     page = scores.figures(score([1.0] * len(asked.tokens)), asked, TOKENIZER)
     assert "<script" not in page and "Not judged" in page
-    assert "<" not in scores.player_message(score([1.0] * len(asked.tokens)), asked, TOKENIZER)
+    assert "<" not in scores.rows_of(score([1.0] * len(asked.tokens)), asked, TOKENIZER)
     chart = scores.surprisal_chart(score([1.0, 1.0]), [EVIL, "a"])
     assert list(chart.data[0].customdata) == ["&lt;script&gt;alert(1)&lt;/script&gt;", "a"]
 
@@ -148,11 +149,11 @@ def test_a_score_streams_in_round_by_round(tab, visitor):
     updates = list(tab.score(**SCORE, request=visitor))
     assert len(updates) == 3
     assert "<progress" in updates[1][4] and "16 of 32 masks" in updates[1][4]
-    table, player, chart, numbers, status = updates[-1]
+    table, rows, chart, numbers, status = updates[-1]
     assert numbers["num_mc_samples"] == 32 and len(numbers["surprisal"]) == len(numbers["tokens"])
     assert numbers["nats_per_token"] == pytest.approx(math.log(4097), rel=0.02), "an untrained model knows nothing"
     assert numbers["exact_nats"] == pytest.approx(-tales.log_prob(STORY, 1))
-    assert json.loads(player["value"])["schema"] == "diffuapriel-trace" and player["visible"]
+    assert json.loads(rows["value"])["tokens"] == numbers["tokens"] and rows["visible"]
     assert len(chart["value"].data[0].y) == len(numbers["tokens"])
     assert "NELBO" in table and "32 random masks" in status
     assert not tab.models.busy and len(tab.score_stops) == 0

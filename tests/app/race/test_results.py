@@ -11,8 +11,10 @@ from types import SimpleNamespace
 import pytest
 
 from app.race import export
+from app.race.live import RacePart
 from app.race.results import ResultsPart, comparison, read_numbers
-from app.race.store import MOST_RESULTS, MOST_VISITORS, ResultStore, SavedResult
+from app.race.store import MOST_RECORDED, MOST_RESULTS, MOST_VISITORS, ResultStore, SavedResult
+from app.server.limits import Limits
 from diffuapriel.benchmark.generation import race
 from diffuapriel.benchmark.result import EntryFacts, RaceResult
 from diffuapriel.benchmark.sweep import SweepResult, sweep
@@ -90,6 +92,74 @@ def test_json_holds_the_results_whole_and_what_was_fair(store, raced, swept, ent
     assert first["measured"].endswith("+00:00")
 
 
+def test_times_are_compared_at_one_length_only(raced, entries):
+    short, long = (race(entries[:1], length, 2, repeats=1, warmup_steps=1) for length in (8, 16))
+    store = ResultStore()
+    for one in (short, long):
+        store.add("me", SavedResult(race=one))
+    assert comparison(store.of("me")).count("<td>–</td>") == 2
+    store.add("me", SavedResult(race=short))
+    assert comparison(store.of("me")).count("<td>–</td>") == 1
+
+
+def test_saved_results_open_again_with_their_recordings(store, raced, swept):
+    part, me = opened(store), SimpleNamespace(session_hash="me")
+    with export.exported(store.of("me")) as (json_file, *_):
+        listed, status, player, pixels, table = part.open(json_file, [1], me)
+    assert listed["value"] == [1, 3, 4] and "listed" in status
+    again = store.of("me", [3, 4])
+    assert again[0].race == raced and again[1].sweep == swept
+    assert again[0].measured == store.of("me", [1])[0].measured
+    for old, new in zip(raced.entries, again[0].race.entries):
+        assert [ids.tolist() for ids in new.recording.canvases()] == [list(f.ids) for f in old.trace.frames]
+    lanes = json.loads(player["value"])["lanes"]
+    assert [lane["label"] for lane in lanes] == [entry.name for entry in raced.entries]
+    assert not pixels["visible"] and "tokens" in table
+
+
+def test_a_file_that_holds_no_results_is_refused_by_name_and_nothing_is_kept(store, tmp_path):
+    part, me = opened(store), SimpleNamespace(session_hash="me")
+    with export.exported(store.of("me", [1])) as (json_file, *_):
+        good = json.loads(Path(json_file).read_text(encoding="utf-8"))
+
+    def refusal(change) -> str:
+        values = json.loads(json.dumps(good))
+        change(values)
+        file = tmp_path / "holiday.json"
+        file.write_text(json.dumps(values), encoding="utf-8")
+        before = len(store.of("me"))
+        _, status, *rest = part.open(str(file), [], me)
+        assert "da-bad" in status and "holiday.json" in status and len(store.of("me")) == before
+        return status
+
+    def first(values):
+        return values["results"][0]
+
+    assert "schema" in refusal(lambda v: v.update(schema="diffuapriel-trace"))
+    assert "measured" in refusal(lambda v: first(v).pop("measured"))
+    assert "kind is" in refusal(lambda v: first(v).update(kind="photo"))
+    assert "must be of type float" in refusal(lambda v: first(v)["result"]["entries"][0].update(seconds="<img>"))
+    assert "positions" in refusal(lambda v: first(v)["recordings"][0].update(positions="AAAA"))
+    assert "another length" in refusal(lambda v: first(v)["recordings"][0].update(length=7_000))
+    refusal(lambda v: first(v)["result"].update(entries=[]))
+    refusal(lambda v: v.update(results=[7]))
+    assert "there is no file" in part.open(None, [], me)[1]
+
+
+def test_only_the_newest_races_of_all_visitors_keep_their_recording(raced):
+    store = ResultStore()
+    for visitor in range(MOST_RECORDED + 2):
+        store.add(f"visitor {visitor}", SavedResult(race=raced))
+    kept = [store.of(f"visitor {visitor}")[0].race for visitor in range(MOST_RECORDED + 2)]
+    assert [one.entries[0].recording is not None for one in kept] == [False] * 2 + [True] * MOST_RECORDED
+
+
+def opened(store) -> ResultsPart:
+    part = ResultsPart(store, Limits())
+    part.race = RacePart(SimpleNamespace(everything=[]), Limits(), store)
+    return part
+
+
 def test_csv_has_a_row_for_each_lane_and_point(store, swept):
     rows = list(csv.DictReader(io.StringIO(export.to_csv(store.of("me")))))
     assert len(rows) == 3 + 9
@@ -121,13 +191,14 @@ def test_the_comparison_has_a_row_for_each_lane_against_the_first_and_escapes_na
     page = comparison(store.of("me"))
     assert page.count('<th scope="row">') == 6
     assert "1.00×" in page and "Race 1" in page and "Sweep 2" in page
+    assert "time against the fastest" in page
     assert "<img" not in page
     assert "forward pass at their longest length" in page
     assert "forward pass at their longest length" not in comparison(store.of("me", [1]))
 
 
 def test_after_a_run_the_newest_is_chosen_too(store):
-    part, me = ResultsPart(store), SimpleNamespace(session_hash="me")
+    part, me = ResultsPart(store, Limits()), SimpleNamespace(session_hash="me")
     assert part.listed([], me)["value"] == [2]
     assert part.listed([1], me)["value"] == [1, 2]
     assert [number for _, number in part.listed(None, me)["choices"]] == [1, 2]
@@ -135,7 +206,7 @@ def test_after_a_run_the_newest_is_chosen_too(store):
 
 
 def test_comparing_offers_three_files_and_charts_of_several_sweeps(store, swept, entries):
-    part, me = ResultsPart(store), SimpleNamespace(session_hash="me")
+    part, me = ResultsPart(store, Limits()), SimpleNamespace(session_hash="me")
     ((table, latency, rate, *files, _),) = part.compare([1, 2], me)
     assert "Race 1" in table and latency is None and rate is None  # one sweep is drawn above
     assert [file["value"].rsplit(".", 1)[1] for file in files] == ["json", "csv", "png"]

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import html
 import json
 
 import gradio as gr
 import pytest
 
-from app.race.request import where_it_runs
+from app.race import replay
+from app.race.outcome import outcome
+from app.race.request import opening, where_it_runs
+from app.race.store import SavedResult
 from app.race.tab import RaceTab
 from app.server.guard import guarded_stream
+from app.server.models import ModelEntry
+from app.ui import render
 from diffuapriel.benchmark import memory
 from diffuapriel.benchmark import sweep as throughput
+from diffuapriel.benchmark.result import EntryResult, RaceResult
+from diffuapriel.charts.palette import COLORS
+from diffuapriel.trace.recording import Recording
 
 ASK = {
     "a": "toy-diffuapriel",
@@ -22,6 +31,7 @@ ASK = {
     "strategy": "low_confidence",
     "repeats": 1,
     "seed": 0,
+    "block": 0,
 }
 SWEEP = {"a": "toy-diffuapriel", "b": "toy-diffutran", "c": "", "longest": 256}
 
@@ -38,12 +48,13 @@ def short_lengths(monkeypatch):
 
 
 def test_a_race_ends_with_a_replay_a_table_and_what_was_fair(tab, visitor):
-    *_, (replay, table, status) = tab.race.run(**ASK, request=visitor)
+    *_, (replay, pixels, table, status) = tab.race.run(**ASK, request=visitor)
+    assert not pixels["visible"]
     message = json.loads(replay["value"])
     assert message["schema"] == "diffuapriel-race"
     assert [entry["label"] for entry in message["lanes"]] == ["toy-diffuapriel", "toy-diffutran"]
     assert all(len(entry["trace"]["frames"]) == 5 for entry in message["lanes"])
-    for words in ("ms per step", "tokens/s", "forward passes", "peak memory", "parameters", "2,508,736"):
+    for words in ("ms per step", "tokens/s", "forward passes", "peak memory", "parameters", "2.5M"):
         assert words in table
     assert "Timed one after the other, never together: A B" in table
     assert status == ""
@@ -63,18 +74,119 @@ def test_a_race_holds_the_machine_alone_until_it_ends(tab, visitor):
 def test_stop_measures_nothing(tab, visitor):
     tab.race_stops.arm(visitor.session_hash)
     tab.race_stops.stop(visitor.session_hash)
-    *_, (_, _, status) = tab.race.run(**ASK, request=visitor)
+    *_, (*_, status) = tab.race.run(**ASK, request=visitor)
     assert "nothing was measured" in status
 
 
+def test_a_long_canvas_is_a_picture_with_the_words_that_each_step_wrote(tab, visitor, monkeypatch):
+    monkeypatch.setattr(replay, "READABLE", 8)
+    *_, (player, pixels, table, _) = tab.race.run(**ASK, request=visitor)
+    assert not player["visible"]
+    message = json.loads(pixels["value"])
+    (known,) = message["vocab"].values()
+    for lane in message["lanes"]:
+        recording = Recording.from_dict(lane["recording"])
+        *_, last = recording.canvases()
+        assert recording.counts == (0, 4, 4, 4, 4)
+        assert all(str(token) in known for token in last.tolist())
+    assert [lane["color"] for lane in message["lanes"]] == [COLORS["diffuapriel"], COLORS["diffutran"]]
+    assert message["verdict"] in html.unescape(table)
+
+
+def test_the_result_says_what_was_measured_at_other_lengths_too(tab, visitor):
+    short = tab.store.add(visitor.session_hash, SavedResult(race=raced(length=128, seconds=(3.2, 1.0)))).race
+    long = raced(length=2048, seconds=(1.0, 2.1))
+    *_, table = tab.race.shown(long, visitor.session_hash)
+    assert "At 128 tokens attention wins: Mamba takes 3.2 times as long." in table
+    assert "At 2,048 tokens Mamba wins: attention takes 2.1 times as long." in table
+    assert "another length" not in table
+    assert "another length" in tab.race.shown(short, "somebody else")[-1]
+
+
+def test_overlapping_or_single_runs_are_too_close_to_call(tab):
+    assert outcome(raced(seconds=(1.0, 1.05), repeats=1)).startswith("At 128 tokens it is too close to call")
+    overlapping = raced(seconds=(1.0, 1.5), spread=0.3)
+    assert "between Mamba and attention" in outcome(overlapping)
+    assert "too close to call" in render.results(overlapping, outcome(overlapping))
+    assert outcome(raced(seconds=(1.0, 1.05), repeats=3)).startswith("At 128 tokens Mamba wins")
+
+
+def test_two_models_of_one_kind_are_told_apart_by_their_names(tab):
+    twins = raced(seconds=(1.0, 2.0), kinds=("diffuapriel", "diffuapriel"))
+    assert outcome(twins) == "At 128 tokens diffuapriel 0 wins: diffuapriel 1 takes 2.0 times as long."
+
+
+def test_the_page_says_when_to_read_the_clock_and_not_the_text(tab):
+    assert "random weights" in tab.race.clock_hint(raced(weights="random"))
+    assert "several tokens at once" in tab.race.clock_hint(raced(steps=8))
+    assert tab.race.clock_hint(raced(steps=64)) == ""
+    tab.models._entries["trained"] = ModelEntry("trained", "", True, "gpt2-4k", window=64)
+    assert "texts of 64 tokens" in tab.race.clock_hint(raced(steps=128, names=("trained", "other")))
+
+
+def test_the_tab_opens_with_a_race_that_shows_the_crossover(models, monkeypatch):
+    own = opening(models)
+    assert own.entries == ("toy-diffuapriel", "toy-diffutran", "")  # those that were given
+    models.has_own = False
+    on_cpu = opening(models)
+    assert on_cpu.entries == tuple(
+        f"{kind} nano, random weights" for kind in ("diffuapriel", "diffutran", "diffuapriel-h")
+    )
+    assert (on_cpu.short.length, on_cpu.long.length) == (128, 2048)
+    models.device = "cuda"
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 80 * 10**9)
+    assert opening(models).entries[0] == "diffuapriel 1.3b, random weights" and opening(models).long.length == 65_536
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 8 * 10**9)
+    assert opening(models).entries[0] == "diffuapriel small, random weights"
+
+
+def raced(
+    length=128,
+    steps=32,
+    seconds=(1.0, 2.0),
+    spread=0.0,
+    repeats=2,
+    kinds=("diffuapriel", "diffutran"),
+    weights="trained",
+    names=(),
+):
+    """The result of a race with known times."""
+    entries = tuple(
+        EntryResult(
+            name=names[i] if names else f"{kind} {i}",
+            architecture=kind,
+            tokenizer="gpt2-4k",
+            parameters=1000,
+            weights=weights,
+            dtype="float32",
+            device="cpu",
+            attention="none",
+            seconds=time,
+            seconds_min=time * (1 - spread),
+            seconds_max=time * (1 + spread),
+            step_ms=(1000 * time / steps,) * steps,
+            ms_per_step=1000 * time / steps,
+            tokens=length,
+            tokens_per_second=length / time,
+            forward_passes=steps,
+            denoiser_share=0.9,
+            peak_memory_bytes=0,
+        )
+        for i, (kind, time) in enumerate(zip(kinds, seconds))
+    )
+    order = tuple(entry.name for entry in entries)
+    about = ("low_confidence", 1.0, 0, repeats, 2, order, (), "a machine", 1, "a clock", "not measured", "2.13")
+    return RaceResult(entries, length, steps, *about)
+
+
 def test_a_model_may_race_random_weights(tab, visitor):
-    *_, (_, table, _) = tab.race.run(**(ASK | {"b": "diffutran nano, random weights"}), request=visitor)
+    *_, (*_, table, _) = tab.race.run(**(ASK | {"b": "diffutran nano, random weights"}), request=visitor)
     assert "random" in table
 
 
 def test_three_lanes_race_and_the_third_may_be_left_out(tab, visitor):
     third = {"c": "diffuapriel-h nano, random weights"}
-    *_, (replay, table, _) = tab.race.run(**(ASK | third), request=visitor)
+    *_, (replay, _, table, _) = tab.race.run(**(ASK | third), request=visitor)
     assert len(json.loads(replay["value"])["lanes"]) == 3
     assert table.count("<tr>") == 4
     assert "A B C" in table
@@ -174,6 +286,7 @@ def test_a_race_that_does_not_fit_is_a_message(tab, visitor, monkeypatch):
         ({"strategy": ""}, "strategy is ''"),
         ({"repeats": 100}, "timed runs is 100"),
         ({"seed": -1}, "seed is -1"),
+        ({"block": -1}, "block is -1"),
     ],
 )
 def test_bad_values_of_a_race_are_refused_by_name(tab, visitor, changes, names):
@@ -199,7 +312,7 @@ def test_on_a_gpu_the_tab_names_the_card_and_allows_longer_canvases(limits, monk
 
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
     assert where_it_runs("cuda").startswith("The race runs on NVIDIA H200, in bfloat16")
-    assert (limits.race_tokens("cpu"), limits.race_tokens("cuda")) == (1024, 8192)
+    assert (limits.race_tokens("cpu"), limits.race_tokens("cuda")) == (16_384, 65_536)
 
 
 def test_both_lanes_run_in_their_best_form(tab, visitor, monkeypatch):

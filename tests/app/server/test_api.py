@@ -33,9 +33,9 @@ DOORS = {
     "/open_trace": ("path",),
     "/trace_gif": ("trace",),
     "/models": (),
-    "/race": ("a", "b", "c", "length", "steps", "strategy", "repeats", "seed"),
+    "/race": ("a", "b", "c", "length", "steps", "strategy", "repeats", "seed", "block"),
     "/sweep": ("a", "b", "c", "longest"),
-    "/results": (),
+    "/results": ("recordings",),
 }
 TEXT = {"text": "Mia found a [MASK:3].", "length": 0, "steps": 3, "model": "toy-diffuapriel"}
 LANES = {"a": "toy-diffuapriel", "b": "toy-diffutran"}

@@ -32,7 +32,7 @@ UNMASK = [
     "zero",
     0.8,
 ]
-RACE = ["toy-diffuapriel", "toy-diffutran", "", 128, 32, "low_confidence", 2, 0, 4096]
+RACE = ["toy-diffuapriel", "toy-diffutran", "", 128, 32, "low_confidence", 2, 0, 16, 4096]
 INSIDE = ["Ruth had five [MASK].", ["toy-diffuapriel", "toy-diffutran"], 0.25, "gradient"]
 QUALITY = [
     "One day, Sam",
@@ -142,6 +142,7 @@ def test_a_link_with_the_old_name_of_a_strategy_is_restored(unmask, old, new):
 def test_a_link_can_be_read(race):
     assert race.query("race", RACE) == (
         "?tab=race&a=toy-diffuapriel&b=toy-diffutran&c=&length=128&steps=32&strategy=low_confidence&repeats=2&seed=0"
+        "&block=16"
         "&longest=4096"
     )
 

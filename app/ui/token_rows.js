@@ -1,5 +1,5 @@
-// One row of tokens per model, colored by influence; choosing a token (click, Enter or space) makes it the output that is
-// asked for. `props.value` is JSON text: {hint, scale: [from, to], chosen, tokens: [text], masked: [bool],
+// One row of tokens per model, colored by a value; choosing a token (click, Enter or space) is the event `select`.
+// `props.value` is JSON text: {hint, scale: [from, to], chosen: position or null, tokens: [text], masked: [bool],
 // lanes: [{label, note, levels: [-1..7], titles: [text]}]}. Token text enters by textContent and in no other way.
 const host = element.querySelector(".da-host");
 let active = null; // the token that has the focus: [lane, position]
@@ -54,7 +54,7 @@ function draw() {
     row.setAttribute("role", "listbox");
     row.setAttribute("aria-label", `${lane.label}: ${view.hint}`);
     row.append(...view.tokens.map((_, position) => token(view, lane, position)));
-    row.children[view.chosen].tabIndex = 0;
+    row.children[view.chosen ?? 0].tabIndex = 0;
     listen(row, number);
     const section = make("section", "da-lane");
     section.append(head, row);

@@ -1,0 +1,51 @@
+"""The result of a race in one sentence, and that of the same models at other lengths beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from app.strings.language import texts
+
+if TYPE_CHECKING:
+    from diffuapriel.benchmark.result import EntryFacts, RaceResult
+
+
+def outcome(race: RaceResult) -> str:
+    """'At 2,048 tokens Mamba wins: attention takes 2.1 times as long, the hybrid 1.3 times.'"""
+    from diffuapriel.benchmark.verdict import race_ranking
+
+    (first, _), *others = race_ranking(race)
+    names = entry_names(race.entries)
+    length = f"{race.length:,}"
+    tied = [names[first.name], *(names[entry.name] for entry, ratio in others if ratio is None)]
+    behind = [(names[entry.name], ratio) for entry, ratio in others if ratio is not None]
+    parts = [
+        (texts.RACE_BEHIND if number else texts.RACE_BEHIND_FIRST).format(name=name, ratio=ratio)
+        for number, (name, ratio) in enumerate(behind)
+    ]
+    if len(tied) > 1:
+        return texts.RACE_TIED.format(length=length, names=listed(tied), rest="".join(f"; {part}" for part in parts))
+    if not parts:
+        return texts.RACE_ALONE.format(length=length, name=names[first.name], seconds=first.seconds)
+    return texts.RACE_WON.format(length=length, name=names[first.name], others=", ".join(parts))
+
+
+def outcomes(race: RaceResult, earlier: Sequence[RaceResult]) -> str:
+    """`outcome` of the race, and of the newest earlier ones of the same models at other lengths; shortest first."""
+    entries = sorted(entry.name for entry in race.entries)
+    newest = {one.length: one for one in (*earlier, race) if sorted(entry.name for entry in one.entries) == entries}
+    return " ".join(outcome(newest[length]) for length in sorted(newest))
+
+
+def entry_names(entries: Sequence[EntryFacts]) -> dict[str, str]:
+    """How sentences call the entries: by their kind ('Mamba') where no two are of one, else by their names."""
+    kinds = [entry.architecture for entry in entries]
+    if len(set(kinds)) < len(kinds) or set(kinds) - texts.KINDS.keys():
+        return {entry.name: entry.name for entry in entries}
+    return {entry.name: texts.KINDS[entry.architecture] for entry in entries}
+
+
+def listed(names: Sequence[str]) -> str:
+    """'A, B and C'."""
+    return f"{', '.join(names[:-1])} {texts.AND} {names[-1]}"
