@@ -167,15 +167,15 @@ class RacePart:
         window = min((one.window for one in known if one.window), default=result.length)
         if result.length > window:
             return texts.CLOCK_WINDOW.format(window=f"{window:,}")
-        return texts.CLOCK_STEPS if 2 * result.steps < result.length else ""
+        return "" if result.steps >= result.length and result.block_length else texts.CLOCK_STEPS
 
     def _timed(self, asked: RaceRequest, stopped: Event) -> Generator[Update, None, RaceResult | None]:
         """Load the entries and race them; None where the visitor pressed Stop."""
         from diffuapriel.benchmark.generation import race_events
 
         entries = load_entries(self.models, asked.model_entries)
-        options = {"strategy": asked.strategy, "seed": asked.seed, "repeats": asked.repeats}
-        options["block_length"] = asked.block or None
+        options: dict[str, Any] = {"strategy": asked.strategy, "seed": asked.seed, "repeats": asked.repeats}
+        options |= {"block_length": asked.block or None, "top_p": asked.top_p}
         shown = 0.0
         for event in race_events(entries, asked.length, asked.steps, **options):
             if stopped.is_set():

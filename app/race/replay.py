@@ -47,7 +47,7 @@ def player_message(result: RaceResult) -> str:
     from diffuapriel.tokenizer import get_tokenizer
     from diffuapriel.trace.messages import race_message, to_text
 
-    names = ("strategy", "steps", "temperature", "seed", "block_length")
+    names = ("strategy", "steps", "temperature", "seed", "block_length", "top_p")
     config = SamplerConfig(**{name: getattr(result, name) for name in names})
     entries = []
     for entry in result.entries:

@@ -32,6 +32,11 @@ class RaceRequest:
     seed: int
     block: int = 0
 
+    @property
+    def top_p(self) -> float | None:
+        """Trained models draw as in the Unmask tab, so that their texts can be read."""
+        return 0.9 if all(model_entry.trained for model_entry in self.model_entries) else None
+
 
 @dataclass(frozen=True)
 class RaceSetting:
@@ -95,7 +100,7 @@ def opening(models: Models) -> Opening:
         short, long = RaceSetting(1024, 16, 0), RaceSetting(65_536 if roomy else 16_384, 16, 0)
         size = "1.3b" if roomy else "small"
     if models.has_own:
-        return Opening((*models.opening_pair(), NO_ENTRY), short, long)
+        return Opening((*models.opening_pair(), NO_ENTRY), RaceSetting(128, 128, 16), long)
     mamba, hybrid, attention = (untrained_label(size, kind) for kind in ARCHITECTURES)
     return Opening((mamba, attention, hybrid), short, long)
 

@@ -67,6 +67,7 @@ def race_events(
     warmup_steps: int = 2,
     text: str = "",
     block_length: int | None = None,
+    top_p: float | None = None,
 ) -> Iterator[RaceEvent]:
     """Race the entries; yields after every step, so that a caller can show progress or stop (close the iterator).
 
@@ -74,13 +75,14 @@ def race_events(
         length: tokens of the canvas; it starts with `text` (which may have holes), and the rest is masks.
         steps: steps of the sampler.
         block_length: blocks of this many tokens are filled from left to right; None: the whole canvas at once.
+        top_p: tokens are drawn from the most probable ones with this share; None: from all.
 
     Raises ValueError for options out of range and MemoryError, with the figure, if an entry would not fit.
     """
     check_counts("a race", entries, repeats=repeats, warmup_steps=warmup_steps)
     if len(devices := {str(entry.device) for entry in entries}) > 1:
         raise ValueError(f"the entries are on {', '.join(sorted(devices))}; a fair race has them on one device")
-    options = {"temperature": temperature, "seed": seed, "block_length": block_length}
+    options = {"temperature": temperature, "seed": seed, "block_length": block_length, "top_p": top_p}
     config = SamplerConfig(strategy=strategy, steps=steps, **options)
     facts = EntryFacts.of(entries)
     racing = [_RacingEntry(*about, config, length, text) for about in zip(facts, entries, strict=True)]
@@ -114,6 +116,7 @@ def race_events(
         memory_method=PeakMemory(entries[0].device).method,
         torch_version=torch.__version__,
         block_length=block_length,
+        top_p=top_p,
     )
     yield RaceEvent("done", "", repeats - 1, steps, 1.0, result)
 

@@ -108,6 +108,7 @@ class RaceResult:
     memory_method: str
     torch_version: str
     block_length: int | None = None
+    top_p: float | None = None
 
     def without_replays(self) -> RaceResult:
         """The figures alone."""
@@ -131,10 +132,11 @@ class RaceResult:
         steps, runs = _plural(self.warmup_steps, "step"), _plural(self.repeats, "run")
         on_gpu = self.entries[0].device.startswith("cuda")
         blocks = f" in blocks of {self.block_length}" if self.block_length else ""
+        top_p = f", top-p {self.top_p:g}" if self.top_p else ""
         return [
             f"Same work: {self.entries[0].tokens} masks on a canvas of {self.length} tokens, {self.steps} steps, "
-            f"strategy {self.strategy}{blocks}, temperature {self.temperature:g}, seed {self.seed}, one canvas at a "
-            "time.",
+            f"strategy {self.strategy}{blocks}, temperature {self.temperature:g}{top_p}, seed {self.seed}, one "
+            "canvas at a time.",
             f"Timed one after the other, never together: {' '.join(letters[name] for name in self.order)} after "
             f"{self.warmup_steps} untimed warm-up {steps} each at this length; figures are medians of "
             f"{self.repeats} {runs}, timed with {self.clock}.",

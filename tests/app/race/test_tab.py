@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from dataclasses import replace
 
 import gradio as gr
 import pytest
@@ -118,8 +119,9 @@ def test_two_models_of_one_kind_are_told_apart_by_their_names(tab):
 
 def test_the_page_says_when_to_read_the_clock_and_not_the_text(tab):
     assert "random weights" in tab.race.clock_hint(raced(weights="random"))
-    assert "several tokens at once" in tab.race.clock_hint(raced(steps=8))
-    assert tab.race.clock_hint(raced(steps=64)) == ""
+    assert "as many steps as tokens" in tab.race.clock_hint(raced(steps=8))
+    readable = replace(raced(steps=128), block_length=16)
+    assert tab.race.clock_hint(readable) == ""
     tab.models._entries["trained"] = ModelEntry("trained", "", True, "gpt2-4k", window=64)
     assert "texts of 64 tokens" in tab.race.clock_hint(raced(steps=128, names=("trained", "other")))
 
