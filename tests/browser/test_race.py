@@ -126,8 +126,8 @@ def test_a_sweep_shows_three_charts_whose_the_reference_lines_are_and_when_diffu
     visit.locator("#sweep-run").click()
     for chart in ("#sweep-chart", "#sweep-rate", "#sweep-ratio"):
         expect(visit.locator(f"{chart} .main-svg").first).to_be_visible()
-    expect(visit.locator("#sweep-status")).to_contain_text("wins against")
-    expect(visit.locator("#sweep-status")).to_contain_text("not measured here")
+    expect(visit.locator("#sweep-fair")).to_contain_text("wins against")
+    expect(visit.locator("#sweep-fair")).to_contain_text("not measured here")
     expect(visit.locator("#sweep-ratio")).to_contain_text("the paper, v1: up to 4.4×")
     expect(visit.locator("#sweep-chart .legendtext").first).to_contain_text("slope")
     expect(visit.locator("#sweep-fair")).to_contain_text("Parameters")
