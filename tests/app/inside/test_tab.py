@@ -314,8 +314,8 @@ def test_the_hybrid_shows_memory_attention_and_modulation(closer):
     assert len(memory.data) == 2
     rows = torch.tensor(attention.data[0].z)
     assert torch.allclose(rows.sum(1), torch.ones(len(rows)), atol=1e-4)
-    assert attention.layout.title.text == "layer 6, mean of all heads"
-    assert layers["choices"] == [("first with attention", 0), ("layer 6", 6)]
+    assert attention.layout.title.text == "layer 6, mean of all"
+    assert layers["choices"] == [("first", 0), ("layer 6", 6)]
     assert len(heads["choices"]) == 8
     assert [row["layer"] for row in numbers["half_life_tokens"]] == [1, 2, 3, 4, 5]
     assert len(numbers["modulation"]) == 6 and set(numbers["modulation"][0]) == {"shift", "scale", "gate"}
@@ -331,7 +331,7 @@ def test_what_a_model_does_not_have_is_said(closer):
     assert "no Mamba layer" in transformer[6]
     mamba = closer.run(**(CLOSER | {"model": "toy-diffuapriel", "part": "mlp"}))
     assert mamba[1]["value"].layout.annotations[0].text == texts.ATTENTION_NONE
-    assert mamba[3]["choices"] == [("first with attention", 0)]
+    assert mamba[3]["choices"] == [("first", 0)]
 
 
 @pytest.mark.parametrize(
