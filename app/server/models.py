@@ -109,16 +109,16 @@ class Models:
         return list(self._entries)
 
     def choices(self, labels: Sequence[str]) -> list[tuple[str, str]]:
-        """(what a list shows, label): checkpoints with their size, and what the largest one is good for.
+        """(what a list shows, label): checkpoints with their size, and which bundled one writes the best tales.
 
         Short enough for a phone: 'tales-diffuapriel-small · 35M, writes best, slow'.
         """
-        sizes = [self._entries[label].parameters for label in labels if self._entries[label].trained]
-        largest = max(sizes) if len(set(sizes)) > 1 and max(sizes) > 2 * min(sizes) else None
+        tales = [entry.parameters for entry in self._entries.values() if entry.trained and entry.tales_level]
+        largest = max(tales) if tales and not self.has_own and max(tales) > 2 * min(tales) else None
         shown = []
         for label in labels:
             entry = self._entries[label]
-            best = texts.MODEL_BEST if entry.parameters == largest else ""
+            best = texts.MODEL_BEST if entry.tales_level and entry.parameters == largest else ""
             shown.append((f"{label} · {count(entry.parameters)}{best}" if entry.trained else label, label))
         return shown
 

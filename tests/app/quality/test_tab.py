@@ -18,6 +18,7 @@ from app.server.limits import Limits, Refused
 from app.server.models import Models
 from app.strings.language import texts
 from diffuapriel import checkpoint
+from diffuapriel.charts.palette import COLORS
 from diffuapriel.evaluation.steps_quality import QualityPoint
 from diffuapriel.evaluation.surprisal import TextScore
 from diffuapriel.tales import language as tales
@@ -115,7 +116,8 @@ def test_every_token_is_colored_by_its_surprise_and_says_what_the_model_expected
     assert lane["levels"][:3] == [7, 4, 0]
     assert "0.69 nats" in lane["titles"][1] and "50%" in lane["titles"][1]
     assert "".join(message["tokens"]).startswith(STORY) and message["chosen"] is None
-    unknown = json.loads(scores.rows_of(score([None] * count), asked, TOKENIZER))["lanes"][0]
+    nothing = dataclasses.replace(score([1.0] * count), surprisal=[None] * count)
+    unknown = json.loads(scores.rows_of(nothing, asked, TOKENIZER))["lanes"][0]
     assert set(unknown["levels"]) == {-1} and "not masked yet" in unknown["titles"][0]
 
 
@@ -273,8 +275,9 @@ def test_the_curves_show_intervals_and_the_true_entropy():
     level = figure.data[-1]  # in the legend, so that no marker lies on its name
     assert (set(level.y), level.name) == ({3.7}, "tales of the grammar")
     assert list(figure.layout.xaxis.tickvals) == [8, 32]
-    assert len({trace.line.color for trace in figure.data}) == 2
-    assert len({trace.marker.symbol for trace in figure.data}) == 2
+    curves = figure.data[:-1]
+    assert len({trace.line.color for trace in curves}) == len({trace.marker.symbol for trace in curves}) == 2
+    assert not {trace.line.color for trace in curves} & set(COLORS.values())
 
 
 def test_a_refusal_is_a_message(tab, visitor):

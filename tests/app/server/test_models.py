@@ -131,3 +131,16 @@ def test_a_turn_may_end_on_another_thread(models):
 )
 def test_the_level_of_tales_is_read_from_the_corpus(corpus, level):
     assert ModelEntry("x", "x", True, "gpt2-4k", corpus).tales_level == level
+
+
+def test_a_list_shows_sizes_and_which_bundled_model_writes_best(checkpoints):
+    bundled = Models()
+    shown = {label: text for text, label in bundled.choices(bundled.trained)}
+    assert shown["tales-diffuapriel-small"] == "tales-diffuapriel-small · 35M, writes best, slow"
+    assert shown["tales-diffuapriel-h"] == "tales-diffuapriel-h · 6.7M"
+    own = Models(checkpoints)
+    assert own.choices(["toy-diffutran", "diffutran nano, random weights"]) == [
+        ("toy-diffutran · 2.5M", "toy-diffutran"),
+        ("diffutran nano, random weights", "diffutran nano, random weights"),
+    ]
+    assert not any("best" in text for text, _ in own.choices(own.trained))
