@@ -220,7 +220,8 @@ class PixelRace {
       of: this.length.toLocaleString() })));
     for (const lane of this.lanes) {
       const first = Math.max(0, this.at - WORDS_AROUND);
-      const around = Array.from({ length: Math.min(2 * WORDS_AROUND + 1, lane.length - first) }, (_, i) => first + i);
+      const last = Math.min(lane.length - 1, this.at + WORDS_AROUND);
+      const around = Array.from({ length: last - first + 1 }, (_, i) => first + i);
       const words = around.map((p) => make(p === this.at ? "mark" : "span", lane.ids[p] === lane.mask ? "da-unread" : "", {},
         lane.text(p).replaceAll("\n", "\u21b5")));
       this.lens.append(make("div", "da-lens-row", {}, make("i", "", { style: `background: ${lane.color}` }),

@@ -96,10 +96,10 @@ def sweep(a: dict[int, float], b: dict[int, float]) -> SavedResult:
 
 def test_the_chart_marks_the_crossover():
     figure = draw(latency_panel([sweep({256: 2.0, 512: 2.0}, {256: 1.0, 512: 4.0})]))
-    (mark,) = [trace for trace in figure.data if trace.text]
-    assert "crossover at" in mark.text[0]
-    assert 256 < mark.x[0] < 512
-    assert figure.layout.shapes[0].x0 == mark.x[0]
+    (mark,) = figure.layout.annotations
+    assert "crossover at" in mark.text
+    assert 256 < 10**mark.x < 512
+    assert figure.layout.shapes[0].x0 == pytest.approx(10**mark.x)
 
 
 def test_the_chart_of_curves_that_do_not_cross_has_no_mark():

@@ -21,7 +21,9 @@ from diffuapriel.tokenizer import get_tokenizer
 
 STORIES = {"INSIDE_TEXT", "EXAMPLES", "INSIDE_EXAMPLES", "SURPRISAL_EXAMPLES"}  # told in the models' language
 # Names: of the project, of strategies and options, of file formats and models, and words that are the same in German.
-NAMES = re.compile(r"^(DiffuApriel|[\w.-]*diffu[\w.-]*|ReMDM.*|top.[kp]|json|gif|csv|seed|.{0,3})$", re.IGNORECASE)
+NAMES = re.compile(
+    r"^(DiffuApriel|[\w.-]*diffu[\w.-]*( · [\d.]+[MB])?|ReMDM.*|top.[kp]|json|gif|csv|seed|.{0,3})$", re.IGNORECASE
+)
 
 
 @pytest.fixture(scope="module")
