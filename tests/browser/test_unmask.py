@@ -220,6 +220,7 @@ def test_an_earlier_step_branches_and_both_endings_are_compared(visit):
 def test_a_steered_run_is_saved_opened_and_gone_on_with(visit, tmp_path):
     visit.locator("#unmask-run").click()
     over(visit)
+    token(visit, 3).scroll_into_view_if_needed()
     start, end = (token(visit, p).bounding_box() for p in (3, 5))
     visit.mouse.move(start["x"] + start["width"] - 4, start["y"] + start["height"] / 2)
     visit.mouse.down()
@@ -251,7 +252,7 @@ def test_a_steered_run_is_saved_opened_and_gone_on_with(visit, tmp_path):
 
 def test_everything_with_the_keyboard_alone(visit):
     keys = visit.keyboard
-    visit.get_by_label("Text with holes").focus()
+    visit.locator(".da-tour button").first.focus()
     for _ in range(30):
         if visit.evaluate("document.activeElement.classList.contains('da-token')"):
             break
