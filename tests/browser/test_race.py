@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +45,12 @@ def choose(page: Page, entry: str, name: str) -> None:
     page.locator(f"#race-{entry} input").click()
     page.get_by_role("option", name=name, exact=True).click()
     expect(page.get_by_role("option")).to_have_count(0)
+
+
+def choose_file(page: Page, file: Path) -> None:
+    with page.expect_file_chooser() as chooser:
+        page.locator("#results-open").click()
+    chooser.value.set_files(file)
 
 
 def run_race(page: Page) -> None:
@@ -105,10 +112,10 @@ def test_a_long_race_is_drawn_and_its_words_are_under_the_lens_also_when_opened_
     (tmp_path / "wrong.json").write_text('{"schema": "diffuapriel-trace"}', encoding="utf-8")
     visit.locator("#results-clear").click()
     expect(visit.locator("#results-choice input[type=checkbox]")).to_have_count(0)
-    visit.locator("#results-open input").set_input_files(tmp_path / "wrong.json")
+    choose_file(visit, tmp_path / "wrong.json")
     expect(visit.locator("#results-status")).to_contain_text("wrong.json cannot be opened as results of a race")
     expect(visit.locator(".error:visible")).to_have_count(0)
-    visit.locator("#results-open input").set_input_files(tmp_path / "race.json")
+    choose_file(visit, tmp_path / "race.json")
     expect(visit.locator("#results-choice input[type=checkbox]")).to_have_count(1)
     expect(pictures.locator("canvas")).to_have_count(2)
 
