@@ -87,6 +87,9 @@ class HeartModels:
     def trained(self) -> list[str]:
         return [LABEL]
 
+    def choices(self, labels: list[str]) -> list[tuple[str, str]]:
+        return [(label, label) for label in labels]
+
     @property
     def busy(self) -> bool:
         return self._turn.locked()
