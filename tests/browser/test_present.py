@@ -14,7 +14,7 @@ from tests.browser.visiting import entered, keep_picture, serving
 
 pytestmark = pytest.mark.browser
 STATE = "#unmask-player .da-state"
-LINK = "?tab=unmask&text=Rose+has+a+[MASK:3].&length=16&steps=4"
+LINK = "?tab=unmask&text=Rose+has+a+[MASK:3].&length=16&steps=4&strategy=low_confidence"
 
 
 @pytest.fixture(scope="module")
