@@ -65,6 +65,9 @@ class ModelConfig:
     # Block diffusion: the block lengths that the model is trained for, 0 being the whole window. () is a model of full
     # sequences.
     block_lengths: tuple[int, ...] = ()
+    # Whether Mamba scans in reverse inside a block. Without it only attention looks ahead, and the parameters of the
+    # reverse half, nearly half of a mixer, have no effect; it exists for comparison.
+    block_reverse: bool = option(True)
     document_boundaries: bool = option(False)  # packed documents are kept apart; see model/denoiser.py
 
     def __post_init__(self) -> None:
@@ -75,6 +78,8 @@ class ModelConfig:
         object.__setattr__(self, "block_lengths", check_block_lengths(self.block_lengths))
         if self.block_lengths and self.document_boundaries:
             raise ValueError("document_boundaries and block_lengths exclude each other: blocks cross documents")
+        if not self.block_reverse and not self.block_lengths:
+            raise ValueError("block_reverse is False; that is permitted with block_lengths only")
         if self.vocab_size < 3:
             raise ValueError(f"vocab_size is {self.vocab_size}; it needs one token, <|endoftext|> and [MASK]: 3")
         if self.attention_headdim % 2:

@@ -33,6 +33,7 @@ from diffuapriel.config import ModelConfig
 from diffuapriel.model.blocks import BlockPass, MambaCache
 from diffuapriel.model.layers import EPS, rms_norm
 from diffuapriel.ops import block_scan
+from diffuapriel.ops.recurrent import ScanInputs
 from diffuapriel.ops.ssd import choose_backend, ssd_bidirectional
 from diffuapriel.ops.triton.mixer import mixer as fused_mixer
 
@@ -97,7 +98,7 @@ class BidirectionalMamba2(nn.Module):
             y = mix(projected, *self._mixer_parameters(), groups=c.n_groups, eps=EPS)
         else:
             y = self._plain(projected, backend, document_ids)
-        return self.out_proj(y.flatten(2))
+        return self._project_out(y)
 
     def forward_blocks(self, u: Tensor, blocks: BlockPass, cache: MambaCache) -> tuple[Tensor, MambaCache]:
         """As `forward` for a pass over blocks (model/blocks.py); also the cache after the committed tokens of u.
@@ -113,13 +114,21 @@ class BidirectionalMamba2(nn.Module):
         x, B, C, dt, A = self._scan_inputs(F.silu(xBC), dt)
         y, states = [], [cache.state]
         for part in blocks.parts:
-            inputs = (x[:, part], dt[:, part], A, B[:, part], C[:, part], self.D, states[-1])
-            S = min(S, part.stop - part.start)
-            out, state = block_scan.scan(*inputs, block_length=S, streams=streams, backend=self.backend)
+            inputs = ScanInputs(x, dt, A, B, C, self.D, states[-1])
+            if len(blocks.parts) > 1:
+                inputs = ScanInputs(x[:, part], dt[:, part], A, B[:, part], C[:, part], self.D, states[-1])
+            block_length = min(S, part.stop - part.start)
+            out, state = block_scan.scan(inputs, block_length=block_length, streams=streams, backend=self.backend)
             y.append(out)
             states.append(state)
         y = rms_norm(torch.cat(y, dim=1).flatten(3) * F.silu(z), self.norm_weight)
-        return self.out_proj(y.flatten(2)), MambaCache(states[1], history)
+        return self._project_out(y), MambaCache(states[1], history)
+
+    def _project_out(self, y: Tensor) -> Tensor:
+        """out_proj of y (batch, length, 2, d_inner), or of its forward half where nothing is read in reverse."""
+        if self.config.block_reverse:
+            return self.out_proj(y.flatten(2))
+        return F.linear(y[:, :, 0], self.out_proj.weight[:, : self.config.d_inner])
 
     @torch.no_grad()
     def fold_norm(self) -> None:
@@ -164,7 +173,8 @@ class BidirectionalMamba2(nn.Module):
         scale = torch.rsqrt(squares / self.config.d_inner + EPS)  # (2, batch, length)
         weight = self.out_proj.weight.unflatten(1, (2, -1)).permute(1, 2, 0)  # (2, d_inner, d_model)
         halves = torch.bmm(g.flatten(1, 2), weight).unflatten(1, scale.shape[1:])
-        return (halves * scale[..., None]).sum(0).to(halves.dtype)
+        read = 2 if self.config.block_reverse else 1
+        return (halves * scale[..., None])[:read].sum(0).to(halves.dtype)
 
     def _mixer_parameters(self) -> tuple[Tensor, ...]:
         return self.conv_weight, self.conv_bias, self.dt_bias, self.A_log, self.D, self.norm_weight
@@ -219,18 +229,24 @@ def block_convolution(
     default all.
     """
     texts, length, taps = history.shape[0], x.shape[1], weight.shape[1]
-    back = torch.cat([history.to(x.dtype), x[:texts, :, 0]], dim=1)  # clean inputs, from taps - 1 tokens before
-    noisy = F.pad(x[texts:, :, 0], (0, 0, taps - 1, 0))
-    ahead = F.pad(x[:, :, 1], (0, 0, 0, taps - 1))
+    back, ahead = x.unbind(2)
+    clean, *corrupted = back.split(texts)
+    clean = torch.cat([history.to(x.dtype), clean], dim=1)  # from taps - 1 tokens before
+    noisy = F.pad(corrupted[0], (0, 0, taps - 1, 0)) if streams == 2 else None
+    ahead = F.pad(ahead, (0, 0, 0, taps - 1))
     place = (torch.arange(length, device=x.device) % block_length)[:, None]  # in the block
-    y = [bias[0].to(x.dtype), bias[1].to(x.dtype)]
+    bias, weight = bias.to(x.dtype), weight.to(x.dtype)
+    y_clean, y_noisy, y_ahead = bias[0], bias[0], bias[1]
     for distance in range(taps):  # of what is read from the token
         j = taps - 1 - distance  # the weight of that token, and where its text begins in the padded one
-        read = back[:, j : j + length]
-        if streams == 2:
-            read = torch.cat([read, torch.where(place >= distance, noisy[:, j : j + length], read)])
-        y[0] = torch.addcmul(y[0], read, weight[0, j].to(x.dtype))
-        read = ahead[:, distance : distance + length] * (place + distance < block_length)
-        y[1] = torch.addcmul(y[1], read, weight[1, j].to(x.dtype))
+        inside, outside = weight[0, j] * (place >= distance), weight[0, j] * (place < distance)  # (length, channels)
+        read = clean[:, j : j + length]
+        y_clean = torch.addcmul(y_clean, read, weight[0, j])
+        if noisy is not None:
+            y_noisy = torch.addcmul(y_noisy, noisy[:, j : j + length], inside)
+            y_noisy = torch.addcmul(y_noisy, read, outside) if distance else y_noisy
+        inside = weight[1, j] * (place + distance < block_length)
+        y_ahead = torch.addcmul(y_ahead, ahead[:, distance : distance + length], inside)
+    y_back = y_clean if noisy is None else torch.cat([y_clean, y_noisy])
     after = length if committed is None else committed
-    return torch.stack(y, dim=2), back[:, after : after + taps - 1]
+    return torch.stack([y_back, y_ahead], dim=2), clean[:, after : after + taps - 1]

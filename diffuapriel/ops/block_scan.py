@@ -9,82 +9,62 @@ state that the *clean* blocks before it leave:
 
     h_i = exp(A dt_i) h_{i-1} + dt_i x_i B_i^T,  y_i = h_i C_i + D x_i      with h_{s-1} from the clean row, s its start
 
-`scan` takes both directions as `ssd_bidirectional` does. For long blocks it runs block after block through `ssd`. For
-short ones, where most time would go into starting work, a chunk holds several blocks, and one masked product in it
-serves all of them (arXiv:2405.21060, section 6): a corrupted token reads the clean tokens of earlier blocks of its
-chunk, the corrupted ones of its own block, and the state that enters the chunk. No state is stored per block.
+`scan` takes both directions as `ssd_bidirectional` does. For long blocks the state before each one is carried over
+the text first; then every block, clean or corrupted, is a row of one call of `ssd_bidirectional`. For short ones, where
+most time would go into states, a chunk holds several blocks, and one masked product in it serves all of them
+(arXiv:2405.21060, section 6): a corrupted token reads the clean tokens of earlier blocks of its chunk and the state
+that enters the chunk. What tokens read in their own block is a masked product too, in smaller chunks.
 
-Axes as in ops/recurrent.py, and:   c chunks   q tokens of a chunk (t reads u)
+Axes as in ops/recurrent.py, and:   c chunks   q tokens of a chunk (t reads u)   r heads of a group
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diffuapriel.ops.ssd import ssd
+from diffuapriel.ops.chunked import chunk_length
+from diffuapriel.ops.recurrent import ScanInputs
+from diffuapriel.ops.ssd import ssd, ssd_bidirectional
 
-CHUNK = 64  # tokens of a chunk of short blocks, rounded down to whole blocks
-LONGEST_IN_CHUNK = 128  # tokens of a block that is still called short
+IN_BLOCK = 16  # tokens of a chunk of short blocks, rounded down to whole ones, where tokens read their own block only
 
 
-def scan(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    initial_state: Tensor,
-    *,
-    block_length: int,
-    streams: int = 1,
-    backend: str = "auto",
-) -> tuple[Tensor, Tensor]:
+def scan(inputs: ScanInputs, *, block_length: int, streams: int = 1, backend: str = "auto") -> tuple[Tensor, Tensor]:
     """Forward over the text and in reverse inside each block, for all rows.
 
     Args:
-        x, dt, A, B, C, D: as for `ssd_bidirectional`; direction 0 runs forward, direction 1 in reverse. The length is
-            a multiple of block_length.
-        initial_state: (clean rows, heads, headdim, state), of the forward direction before the first token.
+        inputs: with directions 0, which runs forward, and 1, in reverse. The length is a multiple of block_length.
+            initial_state: (clean rows, heads, headdim, state), of the forward direction before the first token.
         streams: 1 for clean rows only; 2 if the second half of the rows are corrupted copies of the first half.
-        backend: of `ssd`, which runs blocks longer than 128 tokens.
+        backend: of `ssd`, which runs blocks that are longer than a chunk.
 
     Returns y, shaped as x, and the forward state after the last token of the clean rows.
     Raises ValueError for a length that is not whole blocks and for rows that are not whole streams.
     """
-    rows, length = x.shape[:2]
+    rows, length = inputs.x.shape[:2]
     if block_length < 1 or length % block_length:
         raise ValueError(f"the length is {length}; it must be a multiple of block_length, {block_length}")
-    if streams not in (1, 2) or rows != streams * initial_state.shape[0]:
-        raise ValueError(f"{rows} rows are not {streams} streams of {initial_state.shape[0]} texts")
-    inputs = (x, dt, A, B, C, D, initial_state)
-    if block_length > LONGEST_IN_CHUNK:
-        return by_block(*inputs, block_length=block_length, streams=streams, backend=backend)
-    return _in_chunks(*inputs, block_length=block_length, streams=streams)
+    if streams not in (1, 2) or rows != streams * inputs.initial_state.shape[0]:
+        raise ValueError(f"{rows} rows are not {streams} streams of {inputs.initial_state.shape[0]} texts")
+    if block_length > chunk_length(inputs.x.device):
+        return _in_rows(inputs, block_length, streams, backend)
+    return _in_chunks(inputs, block_length)
 
 
 def by_block(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    initial_state: Tensor,
-    *,
-    block_length: int,
-    streams: int = 1,
-    backend: str = "auto",
+    inputs: ScanInputs, *, block_length: int, streams: int = 1, backend: str = "auto"
 ) -> tuple[Tensor, Tensor]:
     """`scan` as a loop over blocks, which defines it. Arguments and result as for `scan`."""
+    x, dt, A, B, C, D, state = inputs
 
     def part(rows: slice, block: slice, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         return x[rows, block, k], dt[rows, block, k], A[k], B[rows, block, k], C[rows, block, k], D[k]
 
-    state, texts, every_row = initial_state, initial_state.shape[0], slice(None)
-    outputs = []
+    texts, every_row, outputs = state.shape[0], slice(None), []
     for start in range(0, x.shape[1], block_length):
         block = slice(start, start + block_length)
         reverse = ssd(*part(every_row, block, 1), reverse=True, backend=backend)
@@ -98,68 +78,117 @@ def by_block(
     return torch.cat(outputs, dim=1), state
 
 
-def _in_chunks(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    initial_state: Tensor,
-    *,
-    block_length: int,
-    streams: int,
-) -> tuple[Tensor, Tensor]:
-    """`scan` for blocks of which a chunk holds one or more. Decays in float32 or float64, products in x's dtype."""
-    length, groups = x.shape[1], B.shape[3]
+class _Direction(NamedTuple):
+    """What one direction of some rows reads and writes, over tokens or in chunks of them."""
+
+    write: Tensor  # dt x: (b, l, g, r, p) or (b, c, g, r, q, p)
+    log_decay: Tensor  # dt A, float32 or float64: (b, l, g, r) or (b, c, g, r, q)
+    B: Tensor  # (b, l, g, n) or (b, c, g, q, n)
+    C: Tensor  # as B
+
+    def streams(self, texts: int) -> list[_Direction]:
+        """The clean rows and, if there are any, the corrupted ones."""
+        return [_Direction(*parts) for parts in zip(*(v.split(texts) for v in self), strict=True)]
+
+    def chunks(self, q: int) -> _Direction:
+        return _Direction(*(_into_chunks(v, q, axis) for v, axis in zip(self, (-2, -1, -2, -2), strict=True)))
+
+
+def _directions(inputs: ScanInputs) -> tuple[_Direction, _Direction]:
+    """The forward and the reverse direction. Decays in float32 or float64, the rest in x's dtype."""
+    x, dt, A, B, C, _, _ = inputs
     exact = torch.float64 if x.dtype == torch.float64 else torch.float32
-    q = block_length * max(1, min(CHUNK, length) // block_length)
-    by_group = (groups, x.shape[3] // groups)
-    write = _into_chunks((x * dt.to(x.dtype)[..., None]).unflatten(3, by_group), q, -2)  # dt x: (b, c, k, g, r, q, p)
-    log_decay = _into_chunks((dt.to(exact) * A.to(exact)).unflatten(3, by_group), q, -1)  # dt A: (b, c, k, g, r, q)
-    B, C = _into_chunks(B, q, -2), _into_chunks(C, q, -2)  # (b, c, k, g, q, n)
-    # Inclusive sums from the block's start. Sums of another block never enter: changing it changes no bit here.
-    local = log_decay.unflatten(-1, (-1, block_length)).cumsum(-1).flatten(-2)
-    block = torch.arange(q, device=x.device) // block_length
-    own, past = block[:, None] == block, block[:, None] > block  # u in t's block; u in an earlier one
+    by_group = (B.shape[3], -1)
+    write = (x * dt.to(x.dtype)[..., None]).unflatten(3, by_group)
+    log_decay = (dt.to(exact) * A.to(exact)).unflatten(3, by_group)
+    # unbind and split: the gradient of an index would be a tensor of zeros as large as what is indexed.
+    forward, reverse = zip(*(v.unbind(2) for v in (write, log_decay, B, C)), strict=True)
+    return _Direction(*forward), _Direction(*reverse)
+
+
+def _in_rows(inputs: ScanInputs, block_length: int, streams: int, backend: str) -> tuple[Tensor, Tensor]:
+    """`scan` for long blocks: carry the clean state from block to block, then scan all blocks side by side."""
+    x, dt, A, B, C, D, start = inputs
+    clean = _directions(inputs)[0].streams(start.shape[0])[0].chunks(block_length)
+    start = start.to(clean.log_decay.dtype).unflatten(1, (B.shape[3], -1))
+    entering, final = _carry(clean, clean.log_decay.cumsum(-1), start)
+    entering = entering.flatten(2, 3).flatten(0, 1).repeat(streams, 1, 1, 1)  # (rows x blocks, h, p, n)
+    states = torch.stack([entering, torch.zeros_like(entering)], dim=1)
+    x, dt, B, C = (v.unflatten(1, (-1, block_length)).flatten(0, 1) for v in (x, dt, B, C))
+    y = ssd_bidirectional(x, dt, A, B, C, D, initial_state=states, backend=backend)
+    assert isinstance(y, Tensor)
+    return y.reshape(inputs.x.shape), final.flatten(1, 2)
+
+
+def _in_chunks(inputs: ScanInputs, block_length: int) -> tuple[Tensor, Tensor]:
+    """`scan` for blocks of which a chunk holds one or more."""
+    x, start = inputs.x, inputs.initial_state
+    forward, reverse = _directions(inputs)
+    clean, *noisy = forward.streams(start.shape[0])
+    y_reverse = _in_block(reverse, block_length, backwards=True)
+
+    # Clean rows: every earlier token of the chunk, and the state that enters it.
+    length = x.shape[1]
+    q = _whole_blocks(chunk_length(x.device), block_length, length)
+    clean = clean.chunks(q)
+    s = clean.log_decay.cumsum(-1)  # inclusive sums from the chunk's start
+    entering, final = _carry(clean, s, start.to(s.dtype).unflatten(1, s.shape[2:4]))
     not_later = torch.ones(q, q, dtype=torch.bool, device=x.device).tril()  # u no later than t
-
-    # Reverse: no state leaves a block. What u writes is decayed by the tokens from t to u - 1.
-    ahead = (local - log_decay)[:, :, 1]
-    decay = _exp(ahead[..., None, :] - ahead[..., :, None], own & not_later.mT)
-    reverse = _weigh(decay, C[:, :, 1], B[:, :, 1], write[:, :, 1])
-
-    # Forward, clean rows: every earlier token of the chunk, and the state that enters it.
-    texts = initial_state.shape[0]
-    clean = slice(0, texts)
-    keys, values, s = B[clean, :, 0], write[clean, :, 0], log_decay[clean, :, 0].cumsum(-1)
-    entering, final = _carry(values, keys, s, initial_state.to(exact).unflatten(1, by_group))
     decay = _exp(s[..., :, None] - s[..., None, :], not_later)
-    y = _weigh(decay, C[clean, :, 0], keys, values)
-    forward = [y + s.exp().to(x.dtype)[..., None] * _read(C[clean, :, 0], entering)]
+    y = _weigh(decay, clean.C, clean.B, clean.write) + _read(clean.C, entering, s)
+    y_forward = [_from_chunks(y, length)]
 
-    if streams == 2:  # corrupted rows: clean tokens of earlier blocks, corrupted ones of the own block
-        noisy, first = slice(texts, 2 * texts), block * block_length
-        local = local[noisy, :, 0]
-        s_noisy = (s - log_decay[clean, :, 0])[..., first] + local  # from the chunk's start, clean and then corrupted
-        queries = C[noisy, :, 0]
-        y = _weigh(_exp(s_noisy[..., :, None] - s[..., None, :], past), queries, keys, values)
-        decay = _exp(local[..., :, None] - local[..., None, :], own & not_later)
-        y = y + _weigh(decay, queries, B[noisy, :, 0], write[noisy, :, 0])
-        forward.append(y + s_noisy.exp().to(x.dtype)[..., None] * _read(queries, entering))
+    if noisy:  # corrupted rows: clean tokens of earlier blocks, corrupted ones of the own block
+        own = noisy[0].chunks(q)
+        block = torch.arange(q, device=x.device) // block_length
+        before = F.pad(s, (1, 0))[..., block * block_length]  # sums up to the block; no own clean token enters
+        s_noisy = before + _sums_in_block(own.log_decay, block_length)
+        decay = _exp(s_noisy[..., :, None] - s[..., None, :], block[:, None] > block)
+        y = _weigh(decay, own.C, clean.B, clean.write) + _read(own.C, entering, s_noisy)
+        y_forward.append(_from_chunks(y, length) + _in_block(noisy[0], block_length, backwards=False))
 
-    y = torch.stack([torch.cat(forward), reverse], dim=2)  # (b, c, k, g, r, q, p)
-    y = y.permute(0, 1, 5, 2, 3, 4, 6).flatten(1, 2)[:, :length].flatten(3, 4)
-    return torch.addcmul(y, x, D.to(x.dtype)[..., None]), final.flatten(1, 2)
+    y = torch.stack([torch.cat(y_forward), y_reverse], dim=2)  # (b, l, k, h, p)
+    return torch.addcmul(y, x, inputs.D.to(x.dtype)[..., None]), final.flatten(1, 2)
+
+
+def _in_block(rows: _Direction, block_length: int, *, backwards: bool) -> Tensor:
+    """What tokens read of their own block, from a state of zero: (b, l, h, p)."""
+    length = rows.write.shape[1]
+    q = _whole_blocks(IN_BLOCK, block_length, length)
+    rows = rows.chunks(q)
+    block = torch.arange(q, device=rows.write.device) // block_length
+    allowed = block[:, None] == block
+    allowed &= torch.ones_like(allowed).triu() if backwards else torch.ones_like(allowed).tril()
+    s = _sums_in_block(rows.log_decay, block_length)
+    if backwards:  # what u writes is decayed by the tokens from t to u - 1
+        s = rows.log_decay - s
+    decay = _exp(s[..., :, None] - s[..., None, :], allowed)
+    return _from_chunks(_weigh(decay, rows.C, rows.B, rows.write), length)
+
+
+def _whole_blocks(tokens: int, block_length: int, length: int) -> int:
+    """The longest chunk of whole blocks that is at most `tokens` long; one block at least."""
+    return block_length * max(1, min(tokens, length) // block_length)
+
+
+def _sums_in_block(log_decay: Tensor, block_length: int) -> Tensor:
+    """Inclusive sums from each block's start. Those of another block never enter: changing it changes no bit here."""
+    return log_decay.unflatten(-1, (-1, block_length)).cumsum(-1).flatten(-2)
 
 
 def _into_chunks(v: Tensor, q: int, axis: int) -> Tensor:
-    """(b, l, k, ...) to (b, c, k, ...) with the q tokens of a chunk at `axis`; the last chunk is filled with zeros.
+    """(b, l, ...) to (b, c, ...) with the q tokens of a chunk at `axis`; the last chunk is filled with zeros.
 
     dt = 0 beyond the end: such a token neither decays the state nor adds to it.
     """
-    v = F.pad(v, (0, 0) * (v.ndim - 2) + (0, -v.shape[1] % q))
+    if missing := -v.shape[1] % q:
+        v = F.pad(v, (0, 0) * (v.ndim - 2) + (0, missing))
     return v.unflatten(1, (-1, q)).movedim(2, axis)
+
+
+def _from_chunks(y: Tensor, length: int) -> Tensor:
+    """(b, c, g, r, q, p) to (b, l, h, p)."""
+    return y.movedim(4, 2).flatten(1, 2)[:, :length].flatten(2, 3)
 
 
 def _exp(exponent: Tensor, where: Tensor) -> Tensor:
@@ -173,23 +202,22 @@ def _weigh(decay: Tensor, C: Tensor, B: Tensor, write: Tensor) -> Tensor:
     return (decay.to(write.dtype) * scores) @ write
 
 
-def _read(C: Tensor, state: Tensor) -> Tensor:
-    """C_t h: (b, c, g, q, n) and (b, c, g, r, p, n) to (b, c, g, r, q, p), all heads of a group in one product."""
-    heads = state.shape[3:5]
+def _read(C: Tensor, state: Tensor, s: Tensor) -> Tensor:
+    """exp(s_t) C_t h: (b, c, g, r, q, p) of a state (b, c, g, r, p, n), all heads of a group in one product."""
     y = C @ state.to(C.dtype).flatten(3, 4).mT  # (b, c, g, q, r p)
-    return y.unflatten(-1, heads).transpose(3, 4)
+    return y.unflatten(-1, state.shape[3:5]).transpose(3, 4) * s.exp().to(C.dtype)[..., None]
 
 
-def _carry(write: Tensor, B: Tensor, s: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+def _carry(clean: _Direction, s: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
     """The state that enters each chunk, (b, c, g, r, p, n), and the one after the last, (b, g, r, p, n).
 
-    write (b, c, g, r, q, p), B (b, c, g, q, n), s (b, c, g, r, q) inclusive sums of dt A, start (b, g, r, p, n).
+    clean: in chunks; s: its inclusive sums of dt A; start (b, g, r, p, n).
     """
     end = s[..., -1:]
-    left = write * (end - s).exp().to(write.dtype)[..., None]
-    added = (left.mT.flatten(3, 4) @ B).unflatten(3, (write.shape[3], -1))  # (b, c, g, r, p, n)
-    state, entering, kept = start, [], end.exp()[..., None]
-    for c in range(write.shape[1]):
+    left = clean.write * (end - s).exp().to(clean.write.dtype)[..., None]
+    added = (left.mT.flatten(3, 4) @ clean.B).unflatten(3, (left.shape[3], -1))  # (b, c, g, r, p, n)
+    state, entering = start, []
+    for added_by_chunk, kept in zip(added.unbind(1), end.exp()[..., None].unbind(1), strict=True):
         entering.append(state)
-        state = torch.addcmul(added[:, c].to(state.dtype), kept[:, c], state)
+        state = torch.addcmul(added_by_chunk.to(state.dtype), kept, state)
     return torch.stack(entering, dim=1), state

@@ -213,6 +213,23 @@ def test_time_conditioning_off_makes_the_cache_and_the_logits_independent_of_the
     assert torch.equal(model(noisy, 3 * sigma, clean=clean, block_length=4), logits)
 
 
+@pytest.mark.parametrize("architecture", ["diffuapriel", "diffuapriel-h"])
+def test_without_the_reverse_scan_mamba_never_looks_ahead(architecture: str) -> None:
+    """Inside a block only attention does; one block is still the full-sequence model."""
+    model = awake(architecture, block_lengths=(1, 6, 0), block_reverse=False)
+    clean, noisy, sigma = texts(2, 6)
+    folded = model(noisy, sigma, clean=clean, block_length=6)
+    assert (folded - one_by_one(model, clean, noisy, sigma, 6)[0]).abs().max() < 1e-12
+    full = model(noisy, sigma[:, 0])
+    assert (model(noisy, sigma[:, 0], cache=model.empty_cache(2)) - full).abs().max() < 1e-12
+    changed = noisy.clone()
+    changed[:, -1] = (changed[:, -1] + 1) % EOS
+    ahead = (model(changed, sigma[:, 0]) - full)[:, :-2].abs().max().item()  # the last position has its own edge
+    assert (ahead == 0) == (architecture == "diffuapriel")
+    with pytest.raises(ValueError, match="block_reverse is False"):
+        ModelConfig(architecture, 32, 2, headdim=16, attention_headdim=16, block_reverse=False)
+
+
 def test_calls_that_do_not_fit_are_refused() -> None:
     model = awake("diffuapriel")
     clean, noisy, sigma = texts(3, 4)
