@@ -31,6 +31,7 @@ def write_card(
     samples: Mapping[str, Any] | None = None,
     ancestral: Mapping[str, Any] | None = None,
     parts: Mapping[str, Mapping[str, Any]] | None = None,
+    blocks: Sequence[Mapping[str, Any]] = (),
     command: str | None = None,
     limits: Sequence[str] = (),
     sources: Sequence[Mapping[str, Any]] = (),
@@ -43,12 +44,16 @@ def write_card(
         evaluation: `NelboEstimate.to_dict()`.
         samples, ancestral: `TalesReport.to_dict()` of stories sampled with the app's defaults, and with `ancestral`.
         parts: of a mixed corpus, by name: `share`, `tokens` and `epochs` as read, and `evaluation` of the part.
+        blocks: of a model of blocks, for each block length (0 for the whole window): `block_length`, `evaluation` and
+            `samples`, a `TalesReport.to_dict()` for each strategy.
         command: reproduces this checkpoint.
         limits: added to the two that hold for every model.
         sources: of the text: `name`, `about`, `license`, and `authors` where the license asks for them.
         picture: file name of the loss curve beside the card.
     """
     shape = {"d_model": config.d_model, "depth": config.depth, "tokenizer": config.tokenizer}
+    if config.block_lengths:
+        shape["block_lengths"] = ", ".join(str(length or "the whole window") for length in config.block_lengths)
     facts = {"architecture": config.architecture, "parameters": parameters, **shape, **recipe}
     sections = [
         _FRONT.format(corpus=str(recipe.get("corpus", "unknown")).split(":")[0]),
@@ -63,6 +68,8 @@ def write_card(
         sections.append("## Evaluation on validation text\n\n" + _table(evaluation))
     if parts:
         sections.append("## Parts of the corpus\n\n" + _parts_table(parts))
+    if blocks:
+        sections.append("## By block length\n\n" + _blocks_table(blocks))
     if samples:
         sections.append("## Samples\n\n" + _table(samples))
         for key, value in samples.items():
@@ -120,6 +127,23 @@ def _parts_table(parts: Mapping[str, Mapping[str, Any]]) -> str:
             for key, interval in (("nats_per_token", "ci95"), ("bits_per_byte", "bits_per_byte_ci95"))
         ]
         lines.append("| " + " | ".join([_format(name), *read, *scores]) + " |")
+    return "\n".join(lines)
+
+
+def _blocks_table(blocks: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of block lengths: the bound, and of each strategy the share of grammatical and of consistent stories."""
+    strategies = list(blocks[0]["samples"])
+    titles = ["block length", "NELBO, nats/token", "excess NELBO"]
+    titles += [f"{strategy}: grammatical, consistent" for strategy in strategies]
+    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
+    for block in blocks:
+        bound = block["evaluation"]
+        excess = "" if bound["excess_nelbo"] is None else _format(bound["excess_nelbo"])
+        figures = [str(block["block_length"] or "whole window"), _format(bound["nats_per_token"]), excess]
+        for strategy in strategies:
+            rates = (block["samples"][strategy][rate] for rate in ("grammatical", "consistent"))
+            figures.append(", ".join(f"{100 * rate:.1f} %" for rate in rates))
+        lines.append("| " + " | ".join(figures) + " |")
     return "\n".join(lines)
 
 

@@ -46,8 +46,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recipe",
         metavar="NAME",
-        help="tales-laptop, tales-gpu, small-tales, small-tales-long, small-stdlib, stories-tiny, stories-small, "
-        "dclm-240m, dclm-0.5b or dclm-1.3b; other options replace the recipe's",
+        help="tales-laptop, tales-gpu, tales-blocks, small-tales, small-tales-long, small-stdlib, stories-tiny, "
+        "stories-small, dclm-240m, dclm-0.5b or dclm-1.3b; other options replace the recipe's",
     )
     parser.add_argument(
         "--out",

@@ -21,7 +21,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from diffuapriel.config import (
     ARCHITECTURES,
@@ -38,6 +38,7 @@ from diffuapriel.options import check_fields, option, options_of
 if TYPE_CHECKING:
     import torch
 
+Number = TypeVar("Number", int, float)
 PRECISIONS = ("float32", "bf16")
 STRATEGIES = ("auto", "ddp", "fsdp")  # see distributed.py
 MIN_LR_RATIO = 0.1
@@ -61,6 +62,8 @@ RENAMED = {
     "final_rate": "min_lr_ratio",
     "validation_windows": "num_validation_sequences",
 }
+
+EXAMPLES = {"block_lengths": "1,4,16,64,0", "mask_rates": "0.3,0.8"}  # of lists of numbers
 
 # preset -> (Mamba and hybrid, Transformer)
 LEARNING_RATES = {
@@ -129,6 +132,11 @@ class TrainConfig:
         help="train a model of blocks: the block lengths to draw from, one for each step, such as 1,4,16,64,0; 0 is "
         "the whole row. Such a model is not told the noise level",
     )
+    mask_rates: str | None = option(
+        None,
+        help="LOW,HIGH: the masked share of each block of a model of blocks, such as 0.3,0.8, where gradients vary "
+        "less; the training loss is then no bound, but the validation loss is",
+    )
     document_boundaries: bool = option(
         False,
         help="keep the documents in a row separate: neither scan nor attention crosses a boundary. A part of the "
@@ -159,6 +167,8 @@ class TrainConfig:
         object.__setattr__(self, "edge_embedding", edge_embedding)
         object.__setattr__(self, "block_lengths", block_lengths)
         object.__setattr__(self, "document_boundaries", self.model_config.document_boundaries)
+        if self.mask_rate_range != (0.0, 1.0) and not block_lengths:
+            raise ValueError(f"mask_rates are {self.mask_rates!r}; they go with block_lengths")
         beta_1, beta_2 = self.betas
         if not (0 <= beta_1 < 1 and 0 <= beta_2 < 1):
             raise ValueError(f"betas are {self.betas}; each must be 0 or more and below 1")
@@ -181,9 +191,17 @@ class TrainConfig:
     def model_config(self) -> ModelConfig:
         changes: dict[str, Any] = {"tokenizer": self.tokenizer, "edge_embedding": self.edge_embedding}
         if self.block_lengths:
-            changes |= {"block_lengths": _numbers(self.block_lengths), "time_conditioning": False}
+            changes |= {"block_lengths": _numbers(self.block_lengths, int, "block_lengths"), "time_conditioning": False}
         shape = self.model or preset(self.preset, self.architecture, **changes)
         return dataclasses.replace(shape, document_boundaries=True) if self.document_boundaries else shape
+
+    @property
+    def mask_rate_range(self) -> tuple[float, float]:
+        """The mask rates that blocks are trained at, by default all."""
+        rates = _numbers(self.mask_rates, float, "mask_rates") if self.mask_rates else (0.0, 1.0)
+        if len(rates) != 2 or not 0 <= rates[0] < rates[1] <= 1:
+            raise ValueError(f"mask_rates are {self.mask_rates!r}; permitted: two rising numbers from 0 to 1")
+        return rates[0], rates[1]
 
     @property
     def peak_learning_rate(self) -> float:
@@ -236,9 +254,9 @@ class TrainConfig:
         }
 
 
-def _numbers(block_lengths: str) -> tuple[int, ...]:
+def _numbers(values: str, kind: type[Number], name: str) -> tuple[Number, ...]:
     """The numbers of a list such as "1,4,16,0". Raises ValueError for anything else."""
     try:
-        return tuple(int(number) for number in block_lengths.split(","))
+        return tuple(kind(number) for number in values.split(","))
     except ValueError:
-        raise ValueError(f"block_lengths are {block_lengths!r}; give numbers such as 1,4,16,64,0") from None
+        raise ValueError(f"{name} are {values!r}; give numbers such as {EXAMPLES[name]}") from None

@@ -61,7 +61,8 @@ def max_masked(config: TrainConfig, rows: int, block_length: int | None = None) 
         return min(tokens, math.ceil(mean + DEVIATIONS * math.sqrt(tokens) / 2))
     block_length = block_length or config.length
     own, of_step = (n * config.length // block_length for n in (rows, config.global_batch_size))
-    ends = (torch.arange(of_step, dtype=torch.float64) + 1) / of_step  # of each block's stratum
+    low, high = config.mask_rate_range
+    ends = low + (high - low) * (torch.arange(of_step, dtype=torch.float64) + 1) / of_step  # of each block's stratum
     counts = (ends * block_length).ceil()  # of its masked tokens; one more where rounding leaves a stratum for the next
     variance = counts.var(correction=0).item() * own * (of_step - own) / max(1, of_step - 1)
     return min(tokens, math.ceil(own * counts.mean().item() + block_length + DEVIATIONS * math.sqrt(variance)))

@@ -225,7 +225,7 @@ def backward(
         t = stratified_t(rows, generator, ids.device)[van_der_corput_order(rows, ids.device)][own]
     else:
         blocks = ids.shape[1] // (block_length or ids.shape[1])
-        t = stratified_blocks(rows, blocks, generator, ids.device)[own]
+        t = stratified_blocks(rows, blocks, generator, ids.device, mask_rates=config.mask_rate_range)[own]
     noise = torch.rand(rows, ids.shape[1], generator=generator, device=ids.device)[own]
     micro_batches = list(zip(*(values.split(config.batch_size) for values in (ids, t, noise))))
     total = torch.zeros((), device=ids.device)

@@ -9,6 +9,8 @@ decay 0.1 on matrices, a linear warm-up and a cosine are the defaults of `TrainC
 
     tales-laptop                `nano`, two CPU cores
     tales-gpu                   the three bundled `tiny` models, one GPU
+    tales-blocks                the same three as models of blocks, one GPU
+    tales-blocks                `tiny` models of blocks of 1, 4, 16, 64 and all 128 tokens, one GPU
     small-tales, small-stdlib   `small`, one GPU
     small-tales-long            the bundled `small`, several GPUs
     stories-tiny, stories-small children's stories in real English, one GPU
@@ -21,7 +23,7 @@ arXiv:2203.15556), and half a million tokens per step; `--tokens` sets another b
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,9 @@ from diffuapriel.evaluation.nelbo import evaluate_nelbo, evaluate_parts, parts_t
 from diffuapriel.evaluation.samples import default_sampler
 from diffuapriel.evaluation.tales import evaluate_tales
 from diffuapriel.model_card import write_card
+from diffuapriel.sampling.blocks import CachedDenoiser
 from diffuapriel.sampling.config import SamplerConfig
+from diffuapriel.sampling.sampler import DenoiserFunction
 from diffuapriel.training.config import TrainConfig
 from diffuapriel.training.distributed import is_main_process
 from diffuapriel.training.logging import progress_bar
@@ -145,6 +149,20 @@ RECIPES = {
         },
         num_mc_samples=16,
     ),
+    "tales-blocks": Recipe(
+        about="tiny on full tales in blocks of 1, 4, 16, 64 and 128 tokens, 180 million tokens, for one GPU",
+        options={
+            "preset": "tiny",
+            "block_lengths": "1,4,16,64,0",
+            "batch_size": 256,
+            "tokens": 5_500 * 256 * 128,
+            "warmup_steps": 300,
+            **TALES,
+            **{**LONG, "validate_every": 1000},
+            **GPU,
+        },
+        num_mc_samples=16,
+    ),
     "small-tales": Recipe(
         about="small on tales:3, 330 million tokens, about 10 minutes on one H100",
         options={**SMALL, **TALES, "batch_size": 128, "tokens": 330_000_000},
@@ -249,7 +267,10 @@ def run_recipe(name: str, architecture: str, out: str | Path, *, progress: bool 
 
 
 def measure(checkpoint: str | Path, recipe: Recipe, config: TrainConfig, *, progress: bool = True) -> dict[str, Any]:
-    """The NELBO of a checkpoint on disk and, for tales, samples of two strategies: arguments of `write_card`."""
+    """The NELBO of a checkpoint on disk and, for tales, samples of two strategies: arguments of `write_card`.
+
+    Of a model of blocks also both at every block length that it was trained for.
+    """
     model, tokenizer = load_checkpoint(checkpoint, device=config.torch_device)
     corpus = open_corpus(config.corpus, tokenizer)
     how: dict[str, Any] = {
@@ -258,33 +279,53 @@ def measure(checkpoint: str | Path, recipe: Recipe, config: TrainConfig, *, prog
         "num_mc_samples": recipe.num_mc_samples,
         "batch_size": recipe.batch_size,
     }
-    with progress_bar("validation", recipe.num_sequences, unit="sequence", enabled=progress) as bar:
-        evaluation = evaluate_nelbo(model, corpus, on_batch=lambda done: bar.update(done - bar.n), **how)
-    print(evaluation.table(), flush=True)
-    reports: dict[str, Any] = {"evaluation": evaluation.to_dict()}
+    block_lengths = model.config.block_lengths
+    bounds = []
+    for block_length in block_lengths or (None,):
+        with progress_bar("validation", recipe.num_sequences, unit="sequence", enabled=progress) as bar:
+            advance = lambda done, bar=bar: bar.update(done - bar.n)  # noqa: E731
+            evaluation = evaluate_nelbo(model, corpus, block_length=block_length, on_batch=advance, **how)
+        print(evaluation.table(), flush=True)
+        bounds.append(evaluation.to_dict())
+    reports: dict[str, Any] = {"evaluation": bounds[0]}
     if parts := evaluate_parts(model, corpus, **how):
         print(parts_table(parts), flush=True)
         reports["parts"] = {name: {"evaluation": part.to_dict()} for name, part in parts.items()}
     if recipe.level is None:
         return reports
-    samplers = {
-        "samples": default_sampler(config.length),
-        "ancestral": SamplerConfig(strategy="ancestral", steps=config.length),
-    }
-    for name, sampler in samplers.items():
+
+    def sample(name: str, denoiser: DenoiserFunction, sampler: SamplerConfig) -> dict[str, Any]:
         with progress_bar(name, recipe.stories, unit="story", enabled=progress) as bar:
             samples = evaluate_tales(
-                model,
+                denoiser,
                 tokenizer,
-                level=recipe.level,
+                level=recipe.level or 3,
                 stories=recipe.stories,
                 length=config.length,
                 sampler=sampler,
                 batch_size=recipe.batch_size,
-                on_batch=lambda done, bar=bar: bar.update(min(done, recipe.stories) - bar.n),
+                on_batch=lambda done: bar.update(min(done, recipe.stories) - bar.n),
             )
         print(samples.table(), flush=True)
-        reports[name] = samples.to_dict()
+        return samples.to_dict()
+
+    samplers = {
+        "samples": default_sampler(config.length),
+        "ancestral": SamplerConfig(strategy="ancestral", steps=config.length),
+    }
+    if not block_lengths:
+        return reports | {name: sample(name, model, sampler) for name, sampler in samplers.items()}
+    samplers["ancestral"] = SamplerConfig(strategy="random", steps=config.length)  # also the model's own distribution
+    samplers["threshold"] = SamplerConfig(strategy="threshold", steps=config.length, temperature=0.5)
+    reports["blocks"] = []
+    for block_length, bound in zip(block_lengths, bounds, strict=True):
+        denoiser = CachedDenoiser(model, block_length or config.length)
+        blocks = {"block_length": block_length or None, "block_start": "zero"}
+        found = {
+            sampler.strategy: sample(f"{sampler.strategy}, S = {block_length}", denoiser, replace(sampler, **blocks))
+            for sampler in samplers.values()
+        }
+        reports["blocks"].append({"block_length": block_length, "evaluation": bound, "samples": found})
     return reports
 
 

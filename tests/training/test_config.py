@@ -132,3 +132,13 @@ def test_block_lengths_that_do_not_fit_are_refused(given, reason):
         TrainConfig(steps=1, length=128, block_lengths=given)
     with pytest.raises(ValueError, match="exclude each other"):
         TrainConfig(steps=1, length=128, block_lengths="4", document_boundaries=True)
+
+
+def test_mask_rates_are_two_rising_numbers_of_a_model_of_blocks():
+    assert TrainConfig(steps=1).mask_rate_range == (0, 1)
+    assert TrainConfig(steps=1, block_lengths="4", mask_rates="0.45,0.95").mask_rate_range == (0.45, 0.95)
+    for rates in ("0.8,0.3", "0.5", "0,1.5", "x,1"):
+        with pytest.raises(ValueError, match="mask_rates are"):
+            TrainConfig(steps=1, block_lengths="4", mask_rates=rates)
+    with pytest.raises(ValueError, match="they go with block_lengths"):
+        TrainConfig(steps=1, mask_rates="0.3,0.8")

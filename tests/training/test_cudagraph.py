@@ -47,15 +47,20 @@ def test_every_stretch_of_an_order_that_is_spread_covers_the_whole(n: int) -> No
             assert abs(part.double().mean().item() - (n - 1) / 2) <= n / len(part), (size, part)
 
 
+@pytest.mark.parametrize("rates", [None, "0.3,0.8"])
 @pytest.mark.parametrize("accumulation", [1, 2, 8])
 @pytest.mark.parametrize("block_length", [1, 3, 4, 16, 48, 0])
-def test_no_part_of_blocks_masks_more_positions_than_there_is_room_for(block_length: int, accumulation: int) -> None:
+def test_no_part_of_blocks_masks_more_positions_than_there_is_room_for(
+    block_length: int, accumulation: int, rates: str | None
+) -> None:
     rows, length = 32 // accumulation, 48
-    config = TrainConfig(length=length, batch_size=rows, gradient_accumulation_steps=accumulation, steps=1)
+    options = {"block_lengths": str(block_length), "mask_rates": rates, "steps": 1}
+    config = TrainConfig(length=length, batch_size=rows, gradient_accumulation_steps=accumulation, **options)
     generator, blocks = torch.Generator().manual_seed(0), length // (block_length or length)
     counts = []
     for _ in range(200 // accumulation):
-        masked = mask_blocks(stratified_blocks(32, blocks, generator), torch.rand(32, length, generator=generator))
+        u = stratified_blocks(32, blocks, generator, mask_rates=config.mask_rate_range)
+        masked = mask_blocks(u, torch.rand(32, length, generator=generator))
         counts += [part.sum().item() for part in masked.split(rows)]
     room = max_masked(config, rows, block_length)
     assert max(counts) <= room <= rows * length

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 
@@ -103,6 +104,19 @@ def test_a_recipe_trains_measures_the_very_file_and_writes_its_card(toy_recipe, 
         assert piece in card
     assert (out / "loss.png").exists()
     assert "NELBO" in capsys.readouterr().out
+
+
+def test_a_recipe_of_blocks_is_measured_at_every_block_length(toy_recipe, tmp_path, tiny_model):
+    model = dataclasses.replace(tiny_model(), block_lengths=(4, 0), time_conditioning=False)
+    out = tmp_path / "toy"
+    run_recipe("toy", "diffuapriel", out, progress=False, folder=str(tmp_path / "run"), model=model)
+    blocks = inspect_checkpoint(out).extra["blocks"]
+    assert [block["block_length"] for block in blocks] == [4, 0]
+    assert [block["evaluation"]["block_length"] for block in blocks] == [4, None]
+    assert blocks[0]["samples"].keys() == {"low_confidence", "random", "threshold"}
+    card = (out / "README.md").read_text()
+    assert "| block lengths | 4, the whole window |" in card and "| whole window | " in card
+    assert "threshold: grammatical, consistent" in card
 
 
 def test_the_command_stops_by_the_clock_and_goes_on(toy_recipe, tmp_path, capsys):
