@@ -7,12 +7,16 @@ follow from the intervals, learning curves (PNG) and the JSON behind them. After
 continues.
 
 Studies: architectures (DiffuApriel, DiffuApriel-H, DiffuTran), placement (where the hybrid's attention blocks are, and
-how many), conditioning (with and without the noise level).
+how many), conditioning (with and without the noise level), blocks (block diffusion: one model for every block length
+against models of one each, the reverse scan inside a block, the noise level).
 
 examples:
   diffuapriel compare --tokens 500000 --sweep-tokens 100000 --seeds 0         a first look, a few minutes
   diffuapriel compare --corpus stdlib --tokens 20000000 --length 256
   diffuapriel compare --study placement --preset tiny --precision bf16 --compile
+  diffuapriel compare --study blocks --preset tiny --factors 1 --precision bf16 --compile
+  diffuapriel compare --study blocks ... --only diffutran,    one part, e.g. one for each of several GPUs; the same
+                                                              command without --only collects them
   diffuapriel compare --corpus book.txt --out assets/results/compare-book
 """
 
@@ -41,6 +45,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seeds", type=int, nargs="+", metavar="N", default=SEEDS, help="seeds; one run for each")
     parser.add_argument(
+        "--only", nargs="+", metavar="TEXT", default=(), help="only the entries whose name contains one of these"
+    )
+    parser.add_argument(
         "--out",
         type=output_folder,
         metavar="PATH",
@@ -53,7 +60,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def plan_of(args: argparse.Namespace) -> StudyPlan:
     fields = {field.name: getattr(args, field.name) for field in dataclasses.fields(StudyPlan)}
-    return StudyPlan(**{**fields, "factors": tuple(args.factors), "seeds": tuple(args.seeds)})
+    return StudyPlan(**{**fields, "factors": tuple(args.factors), "seeds": tuple(args.seeds), "only": tuple(args.only)})
 
 
 def run(args: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
     architectures   DiffuApriel, DiffuApriel-H and DiffuTran, matched in parameters within 2 %
     placement       the hybrid's attention: one block in six or in three, spread, early or late
     conditioning    each architecture with and without the noise level (AdaLN's input)
+    blocks          block diffusion at several block lengths (blocks.py)
 
 An entry is a name and a model configuration. Its learning rate is chosen on a small budget, from factors of the
 architecture's default; then it is trained on the whole budget once per seed. Data, order, noise and the number of
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from diffuapriel.benchmark.learning import blocks
 from diffuapriel.config import ARCHITECTURES, PRESETS, ModelConfig, default_tokenizer, preset
 from diffuapriel.options import check_fields, option
 from diffuapriel.training.config import TrainConfig, default_learning_rate
@@ -67,10 +69,15 @@ def _conditioning(size: str, tokenizer: str) -> list[StudyEntry]:
     ]
 
 
+def _blocks(size: str, tokenizer: str) -> list[StudyEntry]:
+    return [StudyEntry(name, model) for name, model in blocks.models(size, tokenizer).items()]
+
+
 STUDIES: dict[str, Callable[[str, str], list[StudyEntry]]] = {
     "architectures": _architectures,
     "placement": _placement,
     "conditioning": _conditioning,
+    "blocks": _blocks,
 }
 
 
@@ -80,6 +87,8 @@ class StudyPlan:
 
     factors: multiples of each architecture's default learning rate to try; a single one is taken without trying.
     seeds: one run each.
+    only: entries whose name contains one of these, all by default. Processes that share a folder can each run a part;
+    the same plan without `only` then collects all of them.
     """
 
     study: str = option("architectures", choices=tuple(STUDIES), help="what is compared")
@@ -89,6 +98,7 @@ class StudyPlan:
     sweep_tokens: int = option(1_000_000, least=1, help="tokens per trial of a learning rate")
     factors: tuple[float, ...] = FACTORS
     seeds: tuple[int, ...] = SEEDS
+    only: tuple[str, ...] = ()
     length: int = option(128, least=2, help="tokens per sequence")
     batch_size: int = option(32, least=1, help="sequences per step")
     sequences: int = option(512, least=2, flags=("--windows",), help="validation sequences")
@@ -104,11 +114,19 @@ class StudyPlan:
             raise ValueError(f"factors are {self.factors}; give one or more, all different and above 0")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds are {self.seeds}; give one or more, all different")
+        if not self.entries:
+            names = "; ".join(entry.name for entry in self._all_entries)
+            raise ValueError(f"only is {self.only}, which is in no entry's name; entries: {names}")
         self.train_config(self.entries[0], seed=self.seeds[0])  # raises for what training refuses
 
     @property
     def entries(self) -> list[StudyEntry]:
         """In the order of the tables."""
+        chosen = [entry for entry in self._all_entries if any(part in entry.name for part in self.only)]
+        return chosen if self.only else self._all_entries
+
+    @property
+    def _all_entries(self) -> list[StudyEntry]:
         return STUDIES[self.study](self.preset, default_tokenizer(self.corpus, self.preset))
 
     @property

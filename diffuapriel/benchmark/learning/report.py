@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from diffuapriel.benchmark.format import Column, columns_table
+from diffuapriel.benchmark.learning import blocks, blocks_report
 from diffuapriel.benchmark.learning.plan import CURVE_SEQUENCES, StudyPlan
 from diffuapriel.charts.matplotlib import dress, legend, new_figure, to_png
 from diffuapriel.charts.palette import series_styles
@@ -36,13 +37,13 @@ def write_report(result: dict[str, Any], out: str | Path) -> list[Path]:
     paths = [out.with_name(f"{out.name}.{kind}") for kind in ("json", "md", "png")]
     write_json(paths[0], result)
     paths[1].write_text(text(result, picture=paths[2].name), encoding="utf-8")
-    paths[2].write_bytes(draw(result))
+    paths[2].write_bytes(blocks_report.draw(result) if result["plan"]["study"] == "blocks" else draw(result))
     return paths
 
 
 def text(result: dict[str, Any], picture: str = "") -> str:
     """The written result, in Markdown."""
-    plan = result["plan"]
+    plan, of_blocks = result["plan"], result["plan"]["study"] == "blocks"
     if len(plan["factors"]) == 1:
         times = "" if plan["factors"][0] == 1 else f"{plan['factors'][0]:g} times "
         rates = f"Each at {times}its architecture's default learning rate."
@@ -50,32 +51,40 @@ def text(result: dict[str, Any], picture: str = "") -> str:
         factors = ", ".join(f"{factor:g}" for factor in plan["factors"])
         rates = f"Learning rates chosen with {plan['sweep_tokens']:,} tokens from {factors} times the default."
     estimators = sorted(
-        {run["likelihood"].get("estimator", "mdlm") for entry in result["entries"] for run in entry["runs"]}
+        {
+            scores["likelihood"].get("estimator", "mdlm")
+            for entry in result["entries"]
+            for run in entry["runs"]
+            for scores in run.get("by_block_length", [run])
+        }
     )
-    blocks = [
+    paragraphs = [
         f"# {plan['study'].capitalize()} on {plan['corpus']}, {plan['preset']}",
         f"{plan['tokens']:,} tokens per run, sequences of {plan['length']}, batches of {plan['batch_size']}, seeds "
         f"{', '.join(map(str, plan['seeds']))}; the same data, order and noise for all. {rates} "
         f"Validation: {plan['sequences']:,} sequences, {plan['mc_samples']} random masks each "
         f"(estimator: {', '.join(estimators)}). "
         f"Trained on {result['machine']} with PyTorch {result['torch']}.",
-        table(result),
+        blocks_report.table(result) if of_blocks else table(result),
         *sentences(result),
     ]
-    if picture:
-        blocks += [
+    if picture and of_blocks:
+        paragraphs.append(f"![{blocks_report.measure_of(result)} by block length]({picture})")
+    elif picture:
+        paragraphs += [
             f"![Validation NELBO against tokens and seconds]({picture})",
             f"The curves are of {min(CURVE_SEQUENCES, plan['sequences'])} sequences under one mask each and count "
             "all tokens, padding included; the table counts the text's own tokens, of all sequences.",
         ]
-    return "\n\n".join([*blocks, "Made by", f"    {command(plan)}"]) + "\n"
+    return "\n\n".join([*paragraphs, "Made by", f"    {command(plan)}"]) + "\n"
 
 
 def command(plan: dict[str, Any]) -> str:
     """The command line that makes this study again: all that differs from the defaults of `StudyPlan`."""
     words = ["diffuapriel", "compare"]
     for name, default in dataclasses.asdict(StudyPlan()).items():
-        values, defaults = (list(v) if isinstance(v, (list, tuple)) else [v] for v in (plan[name], default))
+        saved = plan.get(name, default)  # a study saved before the option existed
+        values, defaults = (list(v) if isinstance(v, (list, tuple)) else [v] for v in (saved, default))
         if values != defaults:
             words += [f"--{name.replace('_', '-')}", *(str(one) for one in values if one is not True)]
     return " ".join(words)
@@ -126,23 +135,24 @@ def sentences(result: dict[str, Any]) -> list[str]:
             for seed in pair["seeds"]
         )
         verdict = f"**{pair['verdict']}** is ahead" if pair["verdict"] else "not settled"
-        lines.append(f"- {pair['first']} and {pair['second']}: {seeds}: {verdict}")
-    blocks = [
+        where = f" at {blocks.name_of(pair['block_length'])}" if "block_length" in pair else ""
+        lines.append(f"- {pair['first']} and {pair['second']}{where}: {seeds}: {verdict}")
+    paragraphs = [
         "Difference of the first to the second, nats/token, seed by seed with the paired 95 % interval over validation "
         "sequences. The interval does not cover run-to-run variance; the seeds give an idea of it:",
         "\n".join(lines),
     ]
     best = {entry["name"]: past_best(entry) for entry in result["entries"]}
     if worn := [f"{name} (best at {at:,} tokens)" for name, at in best.items() if at]:
-        blocks.append(f"Past their best at the end, by overfitting: {', '.join(worn)}.")
+        paragraphs.append(f"Past their best at the end, by overfitting: {', '.join(worn)}.")
     if edges := [entry["name"] for entry in result["entries"] if _edge(entry)]:
-        blocks.append(f"(*) The best rate was at the end of those tried: {', '.join(edges)}. More might change it.")
+        paragraphs.append(f"(*) The best rate was at the end of those tried: {', '.join(edges)}. More might change it.")
     if result["plan"]["study"] == "architectures":
-        blocks += [
+        paragraphs += [
             "The paper (arXiv:2511.15927, 1.3B parameters, DCLM) against this run:",
             "\n".join(f"- {claim}" for claim in claims(result)),
         ]
-    return blocks
+    return paragraphs
 
 
 def claims(result: dict[str, Any]) -> list[str]:

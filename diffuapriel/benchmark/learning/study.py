@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffuapriel.benchmark.learning import blocks
 from diffuapriel.benchmark.learning.plan import StudyEntry, StudyPlan
 from diffuapriel.benchmark.result import rename_keys
 from diffuapriel.checkpoint import load_checkpoint
@@ -59,10 +60,11 @@ def run_study(plan: StudyPlan, folder: str | Path, *, progress: bool = True) -> 
         entries = [run_entry(plan, entry, Path(folder), progress=progress) for entry in plan.entries]
     except Interrupted:
         return None
-    found = differences(entries)
+    found = block_differences(entries) if plan.study == "blocks" else differences(entries)
     for run in (run for entry in entries for run in entry["runs"]):
-        for name in PER_SEQUENCE:
-            del run[name]
+        for scores in (run, *run.get("by_block_length", ())):
+            for name in PER_SEQUENCE:
+                scores.pop(name, None)
     return {
         "plan": dataclasses.asdict(plan),
         "torch": torch.__version__,
@@ -86,6 +88,7 @@ def run_entry(plan: StudyPlan, entry: StudyEntry, folder: Path, *, progress: boo
         "architecture": entry.model.architecture,
         "parameters": entry.parameters,
         "layers": list(entry.model.layer_kinds),
+        **({"block_lengths": list(entry.model.block_lengths)} if entry.model.block_lengths else {}),
         "rates": [{"factor": factor, "nelbo": nelbo} for factor, nelbo in known.items()],
         "factor": best,
         "learning_rate": plan.train_config(entry, best).peak_learning_rate,
@@ -138,21 +141,33 @@ def run_once(
 
 
 def measure(plan: StudyPlan, checkpoint: Path) -> dict[str, Any]:
-    """NELBO with its interval, the nats of each sequence, and for tales the quality of samples."""
+    """NELBO with its interval, the nats of each sequence, and for tales the quality of samples.
+
+    Of a study of blocks, the NELBO at every block length and no samples.
+    """
     model, tokenizer = load_checkpoint(checkpoint, device=plan.torch_device)
-    scores = score_sequences(
-        model,
-        open_corpus(plan.corpus, tokenizer),
-        length=plan.length,
-        num_sequences=plan.sequences,
-        num_mc_samples=plan.mc_samples,
-        batch_size=plan.batch_size,
-    )
-    found: dict[str, Any] = {
-        "likelihood": estimate(scores, plan.length).to_dict(),
-        "nats": scores.nats.tolist(),
-        "sequence_tokens": scores.tokens.tolist(),
-    }
+    corpus = open_corpus(plan.corpus, tokenizer)
+
+    def score(block_length: int | None) -> dict[str, Any]:
+        scores = score_sequences(
+            model,
+            corpus,
+            length=plan.length,
+            num_sequences=plan.sequences,
+            num_mc_samples=plan.mc_samples,
+            batch_size=plan.batch_size,
+            block_length=block_length,
+        )
+        return {
+            "likelihood": estimate(scores, plan.length).to_dict(),
+            "nats": scores.nats.tolist(),
+            "sequence_tokens": scores.tokens.tolist(),
+        }
+
+    if plan.study == "blocks":
+        found = [{"block_length": block_length, **score(block_length)} for block_length in blocks.LENGTHS]
+        return {"by_block_length": found}
+    found = score(None)
     kind, _, level = plan.corpus.partition(":")
     if kind == "tales" and plan.stories:
         found["samples"] = evaluate_tales(
@@ -204,6 +219,19 @@ def differences(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "verdict": first["name"] if below else second["name"] if above else None,
             }
         )
+    return found
+
+
+def block_differences(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`differences` of the pairs of a study of blocks, each at one `block_length`."""
+    by_name, found = {entry["name"]: entry for entry in entries}, []
+    for first, second, block_length in blocks.pairs(list(by_name)):
+        index = blocks.LENGTHS.index(block_length)
+        at_length = [
+            {"name": name, "runs": [run["by_block_length"][index] for run in by_name[name]["runs"]]}
+            for name in (first, second)
+        ]
+        found += [{**pair, "block_length": block_length} for pair in differences(at_length)]
     return found
 
 

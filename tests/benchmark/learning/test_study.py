@@ -111,6 +111,36 @@ def test_the_paper_s_claims_stand_beside_what_was_found() -> None:
     assert "Here diffutran is ahead: does not agree" in "\n".join(sentences(backwards))
 
 
+def test_parts_of_the_study_of_blocks_run_apart_and_are_collected(tmp_path, monkeypatch) -> None:
+    without_curves(monkeypatch)
+    quick = {**QUICK, "study": "blocks", "length": 64, "factors": (1.0,), "seeds": (0,), "sequences": 2}
+    names = ("diffuapriel-h, mixed", "diffuapriel-h, S = 1", "diffuapriel-h, S = 16, n")
+    parts = [run_study(StudyPlan(**quick, only=(name,)), tmp_path, progress=False) for name in names]
+    assert [[entry["name"] for entry in part["entries"]] for part in parts] == [
+        ["diffuapriel-h, mixed", "diffuapriel-h, mixed, no reverse scan"],
+        ["diffuapriel-h, S = 1", "diffuapriel-h, S = 16", "diffuapriel-h, S = 16, noise level"],
+        ["diffuapriel-h, S = 16, noise level"],
+    ]
+    monkeypatch.setattr(study, "measure", None)  # all scores are on disk
+    whole = run_study(StudyPlan(**quick, only=names), tmp_path, progress=False)
+    pairs = {(pair["first"], pair["second"], pair["block_length"]) for pair in whole["differences"]}
+    mixed = "diffuapriel-h, mixed"
+    assert pairs == {
+        (mixed, "diffuapriel-h, S = 1", 1),
+        (mixed, "diffuapriel-h, S = 16", 16),
+        *((mixed, "diffuapriel-h, mixed, no reverse scan", length) for length in (1, 4, 16, 64, 0)),
+        ("diffuapriel-h, S = 16", "diffuapriel-h, S = 16, noise level", 16),
+    }
+    written = text(whole)
+    (alone,) = (row for row in written.splitlines() if row.startswith("| diffuapriel-h, S = 1 "))
+    assert alone.count("(") == 4 and "excess NELBO" in written.lower().replace("nelbo", "NELBO")
+    assert "and diffuapriel-h, S = 1 at S = 1:" in written and "--study blocks" in written
+    assert write_report(whole, tmp_path / "out")[2].read_bytes().startswith(b"\x89PNG")
+    json.dumps(whole)
+    with pytest.raises(ValueError, match="which is in no entry's name; entries: diffuapriel, mixed;"):
+        StudyPlan(**quick, only=("mamba",))
+
+
 def test_the_report_is_a_table_curves_and_the_command_that_makes_it_again(tmp_path) -> None:
     found = result(*(entry(name, HARD, EASY) for name in ARCHITECTURES))
     rows = table(found).splitlines()
