@@ -274,6 +274,15 @@ def _parts(report: BenchReport) -> Iterator[tuple[str, ...]]:
             f"Not compiled: {', '.join(plain)}." if plain else "",
             columns_table(BACKEND_COLUMNS, shapes_of(report.training)),
         )
+    if report.blocks:
+        row = report.blocks[0]
+        plain = {r.entry.partition(",")[0]: r for r in report.blocks if r.entry.endswith(", plain")}
+        share = Column("of plain tokens/s", lambda r: _over(r, plain[r.entry.partition(",")[0]]))
+        yield (
+            f"Training in blocks of S tokens, {report.preset}",
+            f"Forward and backward of {row.batch} x {row.length} tokens, {len(row.ms)} interleaved rounds.",
+            columns_table([*ROUNDS, share], report.blocks),
+        )
     if report.sampler:
         note = "" if on_cpu else "Final norm and head count as outside."
         title = f"Share of a generation outside the denoiser, {report.sampler[0].entry}"

@@ -15,7 +15,7 @@ import torch
 from diffuapriel.benchmark.roofline import MeasuredPeaks
 
 PARTS = {
-    "cpu": ("scan", "forward", "generation", "training", "memory"),
+    "cpu": ("scan", "forward", "generation", "training", "blocks", "memory"),
     "gpu": ("peaks", "forward", "generation", "mixer", "training", "sampler", "memory"),
 }
 OLD_PARTS = {"ceilings": "peaks"}

@@ -217,6 +217,7 @@ ROWS: dict[str, type[Row]] = {
     "generation": GenerationRow,
     "mixer": MixerRow,
     "training": TrainingRow,
+    "blocks": TrainingRow,
     "sampler": SamplerRow,
     "memory": MemoryRow,
 }
@@ -237,6 +238,7 @@ class BenchReport:
     generation: tuple[GenerationRow, ...] = ()
     mixer: tuple[MixerRow, ...] = ()
     training: tuple[TrainingRow, ...] = ()
+    blocks: tuple[TrainingRow, ...] = ()
     sampler: tuple[SamplerRow, ...] = ()
     memory: tuple[MemoryRow, ...] = ()
     problems: tuple[Problem, ...] = ()

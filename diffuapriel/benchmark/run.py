@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 import diffuapriel
+from diffuapriel.benchmark.cpu.blocks import measure_blocks
 from diffuapriel.benchmark.cpu.memory import measure_memory as measure_cpu_memory
 from diffuapriel.benchmark.cpu.scan import measure_scan
 from diffuapriel.benchmark.cpu.training import measure_training as measure_cpu_training
@@ -142,6 +143,7 @@ PARTS: dict[str, dict[str, Callable[[Bench], Iterator[Any]]]] = {
         "forward": _cpu_forward,
         "generation": _cpu_generation,
         "training": measure_cpu_training,
+        "blocks": measure_blocks,
     },
     "gpu": {
         "peaks": _peaks,

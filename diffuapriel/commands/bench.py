@@ -1,6 +1,6 @@
 """Measure speed and memory of this machine.
 
-Five parts on the CPU, each with its ratio to a baseline measured in the same run:
+Six parts on the CPU, each with its ratio to a baseline measured in the same run:
 
   scan        the chunked bidirectional SSD, forward and backward, against the
               Mamba-2 paper's minimal listing run twice with flips
@@ -8,6 +8,8 @@ Five parts on the CPU, each with its ratio to a baseline measured in the same ru
               16,384 tokens, and where they cross
   generation  the share of a generation's time spent outside the denoiser
   training    the speed of `train` over that of the same model in a plain loop
+  blocks      training a model of blocks: the speed of a folded pass over that of
+              a plain one, for the three architectures and several block lengths
   memory      peak memory of a forward pass, up to 65,536 tokens
 
 With --gpu, on one NVIDIA GPU, preset 1.3b with random weights in bfloat16, lengths 1,024 to 65,536, batch 1 and a

@@ -8,6 +8,7 @@ import pytest
 
 from diffuapriel.benchmark import run
 from diffuapriel.benchmark.cpu import training
+from diffuapriel.benchmark.cpu.blocks import compare_passes
 from diffuapriel.benchmark.cpu.memory import measure_peak
 from diffuapriel.benchmark.cpu.training import compare_training
 from diffuapriel.benchmark.entry import Entry
@@ -47,7 +48,7 @@ def test_a_child_that_takes_too_long_is_given_up() -> None:
 
 
 def test_parts_that_do_not_exist_are_refused() -> None:
-    with pytest.raises(ValueError, match="permitted: scan, forward, generation, training, memory"):
+    with pytest.raises(ValueError, match="permitted: scan, forward, generation, training, blocks, memory"):
         BenchPlan.on("cpu", parts=("speed",))
     with pytest.raises(ValueError, match="repeats is 0"):
         BenchPlan.on("cpu", repeats=0)
@@ -118,6 +119,15 @@ def test_our_training_loop_and_a_plain_one_reach_the_same_losses_and_are_compare
     ours, plain = result
     assert ours.over(plain).median == pytest.approx(plain.median_ms / ours.median_ms)
     assert "a plain loop's time over that of train()" in format_report(report_of(training=(ours, plain)))
+
+
+def test_folded_passes_are_compared_with_the_plain_one_of_their_architecture() -> None:
+    rows = compare_passes("diffutran", batch=1, length=64, repeats=1)
+    assert [row.entry for row in rows] == [
+        f"diffutran, {name}" for name in ("plain", "S = 1", "S = 4", "S = 16", "S = 64")
+    ]
+    shown = format_report(report_of(blocks=tuple(rows)))
+    assert "Training in blocks of S tokens" in shown and shown.count("| diffutran, S = ") == 4
 
 
 def test_loops_that_train_differently_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
