@@ -11,6 +11,7 @@ import importlib.util
 import ipaddress
 import os
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -19,6 +20,8 @@ from app.strings.language import languages, table
 from diffuapriel.options import Option, options_of
 
 AUTH_VARIABLE = "DIFFUAPRIEL_AUTH"
+TEACHER_VARIABLE = "DIFFUAPRIEL_TEACHER_PASSWORD"
+LEAST_TEACHER_PASSWORD = 8
 HERE = "127.0.0.1"
 PORT = Option("--port", int, None, least=1, most=65_535, optional=True)
 FLAGS = {"max_tokens": "--max-tokens", "max_steps": "--max-steps", "max_waiting": "--queue", "batch": "--batch"}
@@ -39,6 +42,7 @@ class Options:
     language: str
     root_path: str = ""
     allowed_hosts: tuple[str, ...] = ()
+    teacher_password: str = ""
 
     @property
     def open_to_others(self) -> bool:
@@ -54,7 +58,8 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="PATH",
-        help="a checkpoint folder, offered before the bundled ones in every tab; may be given several times",
+        help="the folder of a run or of a checkpoint, or an id on the Hugging Face Hub, offered before the "
+        "bundled ones in every tab; may be given several times",
     )
     add("--device", help="cpu, cuda or mps (default: cuda where available, else cpu)")
     add(
@@ -83,6 +88,12 @@ def parser() -> argparse.ArgumentParser:
         help=f"ask for this name and password; safer as {AUTH_VARIABLE}=user:password in the environment, which "
         "keeps it out of the shell history and the process list. Guesses are slowed to one in five seconds per "
         "address; take at least 10 characters",
+    )
+    add(
+        "--teacher-password",
+        metavar="PASSWORD",
+        help=f"serve a page for the teacher at /teacher, behind this password; safer as {TEACHER_VARIABLE} in the "
+        "environment",
     )
     for name, limit in zip(FLAGS, LIMITS):
         about = f"{limit.help} (default: %(default)s)"
@@ -113,7 +124,9 @@ def read_options(arguments: Sequence[str] | None = None) -> Options:
     if given.mcp and auth is not None:  # Gradio's MCP server would let visitors in without it
         raise ValueError("--mcp cannot ask for a password: leave --auth out, and it serves this machine alone")
     if given.mcp and importlib.util.find_spec("mcp") is None:
-        raise ValueError("--mcp needs the package mcp, which is not installed: pip install 'gradio[mcp]'")
+        raise ValueError(
+            f"--mcp needs the package mcp, which is not installed: {sys.executable} -m pip install 'mcp>=1.21,<2'"
+        )
     table(given.language)
     limits = {name: limit.check(getattr(given, name)) for name, limit in zip(FLAGS, LIMITS)}
     if limits["max_tokens"] != Limits.max_tokens:  # a chosen limit also caps races
@@ -129,6 +142,7 @@ def read_options(arguments: Sequence[str] | None = None) -> Options:
         given.language,
         read_root_path(given.root_path),
         tuple(map(read_host, given.allowed_host)),
+        read_teacher_password(given.teacher_password, auth),
     )
 
 
@@ -158,6 +172,17 @@ def read_auth(argument: str | None, variable: str | None) -> tuple[str, str] | N
     if not (user and colon and password):
         raise ValueError(f"{name} is not of the form user:password; both are required, with a colon between them")
     return user, password
+
+
+def read_teacher_password(argument: str | None, auth: tuple[str, str] | None) -> str:
+    """The password of the teacher's page from the argument, else from the environment; "" for neither."""
+    given = os.environ.get(TEACHER_VARIABLE, "") if argument is None else argument
+    if (argument is not None or given) and len(given) < LEAST_TEACHER_PASSWORD:
+        name = TEACHER_VARIABLE if argument is None else "--teacher-password"
+        raise ValueError(f"{name} is too short; it must have at least {LEAST_TEACHER_PASSWORD} characters")
+    if given and auth and given == auth[1]:
+        raise ValueError("the teacher's password is that of the room; visitors know it: take another one")
+    return given
 
 
 def is_loopback(host: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,6 +35,7 @@ from app.arguments import HERE, Options, is_loopback, read_options
 from app.inside.tab import InsideTab
 from app.quality.tab import QualityTab
 from app.race.tab import RaceTab
+from app.server.api import use_json
 from app.server.gateway.app import GatewayApp, watched
 from app.server.gateway.origin import Origins
 from app.server.limits import Limits
@@ -41,7 +43,7 @@ from app.server.models import Models
 from app.server.page import MOST_SESSIONS, Page
 from app.server.queue import VisitorQueue
 from app.strings.language import texts
-from app.ui.theme import SHEETS, head, theme
+from app.ui.theme import ICON, SHEETS, head, theme
 from app.unmask.tab import UnmaskTab
 from diffuapriel.device import resolve_device
 
@@ -81,18 +83,23 @@ def build_once(models: Models, limits: Limits) -> Page:
             f'<header class="da-hero"><h1>{texts.HEADLINE}</h1><p>{texts.SENTENCE}</p></header>',
             apply_default_css=False,
         )
+        page.tabs = []
         with gr.Tabs():
             with gr.Tab(texts.UNMASK_TAB, id="unmask"):
+                page.tabs.append((len(page.fns), texts.UNMASK_TAB))
                 unmask.build(html_component_arguments(words=texts.PLAYER, steer=True, folded=True))
             with gr.Tab(texts.RACE_TAB, id="race"):
+                page.tabs.append((len(page.fns), texts.RACE_TAB))
                 race.build(html_component_arguments(words=texts.PLAYER))
             with gr.Tab(texts.INSIDE_TAB, id="inside") as tab:
+                page.tabs.append((len(page.fns), texts.INSIDE_TAB))
                 inside.build(tab)
             with gr.Tab(texts.QUALITY_TAB, id="quality"):
+                page.tabs.append((len(page.fns), texts.QUALITY_TAB))
                 quality.build()
-    page.on_leave = leave
+    page.on_leave, page.room = leave, unmask.room
     page.queue(api_open=False)
-    page._queue = VisitorQueue(page, limits.max_waiting, stop, unmask.room.seconds_left)
+    page._queue = VisitorQueue(page, limits.max_waiting, stop, page.room.seconds_left)
     return page
 
 
@@ -105,20 +112,26 @@ def launch(
     mcp: bool = False,
     root_path: str = "",
     allowed_hosts: Sequence[str] = (),
+    teacher_password: str = "",
 ) -> str:
     """Serve the page in the background, for this machine only unless `host` says otherwise; returns its address.
 
     auth: (user, password) to ask for. mcp: also offer the named handlers as MCP tools; needs the package mcp.
     root_path: the path below which a proxy serves the app. allowed_hosts: names that it answers to beside this
-    machine's.
+    machine's. teacher_password: of the page /teacher; without one there is none.
     """
     upload = Limits().max_upload_bytes
     origins = Origins((*allowed_hosts, host), look_up=not is_loopback(host))
-    app = GatewayApp(origins, max_upload=upload, folder=Path(os.environ[VARIABLE]), mcp=mcp)
+    app = GatewayApp(
+        origins, max_upload=upload, folder=Path(os.environ[VARIABLE]), mcp=mcp, teacher_password=teacher_password
+    )
+    check_port(host, port)
     _, url, _ = page.launch(
         server_name=host,
         server_port=port,
         auth=auth,
+        auth_message=texts.LOGIN,
+        favicon_path=ICON,
         share=False,
         theme=theme(),
         css_paths=list(SHEETS),
@@ -138,7 +151,24 @@ def launch(
         prevent_thread_lock=True,
         quiet=True,
     )
+    if mcp:
+        use_json(page.mcp_server_obj)
     return url
+
+
+def check_port(host: str, port: int | None) -> None:
+    """Raises OSError where a chosen port is taken. Without one, Gradio takes the first free port from 7860."""
+    if port is None:
+        return
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        if os.name != "nt":  # there it would share the port
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host.strip("[]"), port))
+        except OSError as error:
+            why = f"--port {port} cannot be used on {host}: {error.strerror or error}"
+            raise OSError(f"{why}; name another port, or leave --port out for a free one") from None
 
 
 def greeting(options: Options, url: str) -> list[str]:
@@ -152,6 +182,8 @@ def greeting(options: Options, url: str) -> list[str]:
             f"It listens on {options.host} only: no other machine can open it. "
             "--host 0.0.0.0 --auth user:password lets others in."
         )
+    if options.teacher_password:
+        lines.append(f"The teacher's page is {url}teacher")
     return lines
 
 
@@ -180,6 +212,7 @@ def main(arguments: list[str] | None = None) -> int:
             mcp=options.mcp,
             root_path=options.root_path,
             allowed_hosts=options.allowed_hosts,
+            teacher_password=options.teacher_password,
         )
     except (ValueError, OSError) as error:  # OSError also where the port is taken
         print(f"app: {error}", file=sys.stderr)

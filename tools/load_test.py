@@ -1,5 +1,8 @@
 """Load test with many concurrent visitors: `python -m tools.load_test` starts an app and runs against it.
 
+With --stories each visitor asks for one story at the same moment, first of an app that serves one run after the other
+(--batch 1), then of one whose runs share passes; the report compares how long they waited, and the texts.
+
 Each visitor is a gradio_client session. It requests a text, reads its queue position while it waits, receives the text
 and requests the next one until the time is up; requests still waiting then are allowed to finish. After a few runs the
 visitor leaves and comes back as another session. The report counts finished runs, reported positions and errors, the
@@ -11,22 +14,25 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-START_SECONDS = 120  # for the server to start
+START_SECONDS = 300  # for the server to start
 TIMEOUT_SECONDS = 60  # per response: thirty clients share this process and the two cores
 LAST_SECONDS = 300  # for requests that still wait when the time is up
 RUNS_PER_SESSION = 5
 MOST_GROWTH = 0.05  # of memory, from the end of the warm-up to the end
 TEXT = "Mia found a [MASK:6]."
+STORY, STORY_LENGTH = "One day,", 96
 
 
 class Visitors:
@@ -75,7 +81,7 @@ class Visitors:
                 told = True
                 self.worst_place = max(self.worst_place, place + 1)
             time.sleep(0.2)
-        text = job.result()[2]
+        text = job.result()["text"]
         self._count("runs that finished" if text and "[MASK" not in text else "runs without a text")
         self._count("runs that were told their place" if told else "runs that got their turn at once")
 
@@ -84,14 +90,14 @@ class Visitors:
             self.counts[what] += 1
 
 
-def serve(port: int, folder: str, lines: list[str] | None = None) -> subprocess.Popen[str]:
+def serve(port: int, folder: str, lines: list[str] | None = None, *more: str) -> subprocess.Popen[str]:
     """Start the app as a user would, on 127.0.0.1; returns when it listens. Raises RuntimeError if it does not.
 
-    folder: for its temporary files. lines: receives what it prints from then on.
+    folder: for its temporary files. lines: receives what it prints from then on. more: options of the app.
     """
     environment = {key: value for key, value in os.environ.items() if key != "GRADIO_TEMP_DIR"}
     server = subprocess.Popen(
-        [sys.executable, str(ROOT / "app" / "main.py"), "--port", str(port)],
+        [sys.executable, str(ROOT / "app" / "main.py"), "--port", str(port), *more],
         env={**environment, "TMPDIR": folder},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -110,6 +116,51 @@ def serve(port: int, folder: str, lines: list[str] | None = None) -> subprocess.
     raise RuntimeError("the app did not start; its last output is above")
 
 
+def stories(url: str, visitors: int, steps: int) -> tuple[list[float], list[str]]:
+    """The seconds that every visitor waited for their story, and the stories. All ask at the same moment."""
+    from gradio_client import Client
+
+    options: dict[str, Any] = {"analytics_enabled": False, "httpx_kwargs": {"timeout": None}}
+    begin = threading.Barrier(visitors)
+    asked: dict[str, Any] = {"text": STORY, "length": STORY_LENGTH, "steps": steps}
+
+    def visit(number: int) -> tuple[float, str]:
+        client = Client(url, verbose=False, download_files=False, **options)
+        if number == 0:
+            client.predict(**{**asked, "steps": 1}, api_name="/unmask")  # loads the model
+        begin.wait()
+        began = time.monotonic()
+        answer = client.predict(**asked, seed=number, api_name="/unmask")
+        waited = time.monotonic() - began
+        client.close()
+        return waited, answer["text"]
+
+    with ThreadPoolExecutor(visitors) as threads:
+        waited, texts = zip(*threads.map(visit, range(visitors)), strict=True)
+    return list(waited), list(texts)
+
+
+def compare_stories(visitors: int, port: int, steps: int) -> int:
+    """Print how long visitors wait for a story, one after the other and together. Returns 1 if a text differs."""
+    print(f"{visitors} visitors, each asks for a story of {STORY_LENGTH} tokens in {steps} steps at the same moment")
+    medians, told = [], []
+    for about, more in (("one after the other", ("--batch", "1")), ("sharing passes", ())):
+        folder = tempfile.mkdtemp(prefix="load-test-")
+        server = serve(port, folder, None, *more)
+        try:
+            waited, texts = stories(f"http://127.0.0.1:{port}/", visitors, steps)
+        finally:
+            server.terminate()
+            server.wait()
+            shutil.rmtree(folder, ignore_errors=True)
+        medians.append(statistics.median(waited))
+        told.append(texts)
+        print(f"  {about}: median wait {medians[-1]:.1f} s, shortest {min(waited):.1f}, longest {max(waited):.1f}")
+    same = sum(one == other for one, other in zip(*told, strict=True))
+    print(f"  median wait: {medians[0] / medians[1]:.1f} times shorter; {same} of {visitors} texts are equal")
+    return int(same < visitors)
+
+
 def watch_memory(pid: int, began: float, seen: list[tuple[float, int]], over: threading.Event) -> None:
     """Record (seconds since the start, resident bytes of the server) once per second."""
     import psutil
@@ -125,7 +176,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--visitors", type=int, default=30, help="sessions at once (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=120.0, help="duration (default: %(default)s)")
     parser.add_argument("--port", type=int, default=7890, help="port of the app under load (default: %(default)s)")
+    parser.add_argument("--stories", action="store_true", help="one story for each visitor, served in both ways")
+    parser.add_argument("--steps", type=int, default=128, help="steps of a story (default: %(default)s)")
     options = parser.parse_args(arguments)
+    if options.stories:
+        return compare_stories(options.visitors, options.port, options.steps)
     folder = tempfile.mkdtemp(prefix="load-test-")
     server = serve(options.port, folder)
     seen: list[tuple[float, int]] = []

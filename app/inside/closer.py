@@ -13,9 +13,11 @@ import gradio as gr
 from app.inside import charts
 from app.inside.request import InspectRequest, load_model, offered, opening, read_request
 from app.server import limits as check
+from app.server.api import endpoint
 from app.server.guard import guarded
 from app.server.limits import Limits, Refused
 from app.server.models import Models
+from app.server.queue import MODEL
 from app.strings.language import texts
 from app.ui import render
 from app.ui.events import AT_ONCE
@@ -66,18 +68,23 @@ class CloserPanel:
         inputs = [text, model, position, time, layer, head, part]
         outputs = [memory, attention, modulation, layer, head, numbers, status]
 
-        handler = guarded(self.run)
-        handler.__name__ = "inside_closer"  # what the tool of the MCP server is called
+        wiring: dict[str, Any] = {
+            "preprocess": False,
+            "concurrency_id": MODEL,
+            "concurrency_limit": 1,
+            "show_progress_on": [status],
+            "api_visibility": "private",
+        }
 
-        wiring: dict[str, Any] = {"preprocess": False, "concurrency_id": "model", "concurrency_limit": 1}
+        def redraw_on(event: Any) -> None:
+            event(guarded(self.run), inputs, outputs, **wiring)
 
-        def redraw_on(event: Any, name: str | None = None) -> None:
-            visibility = "public" if name else "private"
-            shared = {**wiring, "show_progress_on": [status], "api_visibility": visibility}
-            event(handler, inputs, outputs, api_name=name, **shared)
+        from diffuapriel.interpret.adaln import SUBLAYERS
 
+        choices = {"model": offered(self.models), "part": SUBLAYERS}
+        endpoint(self.inside_closer, "inside_closer", choices=choices, group=MODEL)
         chosen.change(self.follow, [chosen, model], [model, layer, head], **AT_ONCE)
-        redraw_on(model.input(lambda: (FIRST, MEAN), None, [layer, head], **AT_ONCE).then, "inside_closer")
+        redraw_on(model.input(lambda: (FIRST, MEAN), None, [layer, head], **AT_ONCE).then)
         for chooser in (layer, head, part):
             redraw_on(chooser.input)
         return schedule, redraw_on
@@ -89,12 +96,12 @@ class CloserPanel:
         return gr.update(choices=self.models.choices(names), value=value), FIRST, MEAN
 
     def run(self, text: Any, model: Any, position: Any, t: Any, layer: Any, head: Any, part: Any) -> tuple[Any, ...]:
-        """Half-lives of all Mamba heads, one attention map, and the modulation over time, of one model.
+        """The closer look: three charts, the choices of layer and head, numbers, status."""
+        *drawn, numbers, status = self._look(text, model, position, t, layer, head, part)
+        numbers.pop("attention", None)  # the page has the chart
+        return *drawn, numbers, status
 
-        text, position, t: as for the influence. layer: a layer with attention, from 1 (0: the first). head:
-        from 1 (0: the mean of all). part: mixer or mlp.
-        Returns three charts, the choices of layer and head, the numbers, and a line of status.
-        """
+    def _look(self, text: Any, model: Any, position: Any, t: Any, layer: Any, head: Any, part: Any) -> tuple[Any, ...]:
         from diffuapriel.interpret.adaln import SUBLAYERS
 
         model_entry = self.models.find(model, offered(self.models))
@@ -102,6 +109,31 @@ class CloserPanel:
         number = SUBLAYERS.index(check.choice("part", part, SUBLAYERS))
         with self.models.turn():
             return draw(load_model(self.models, model_entry), asked, layer, head, number)
+
+    def inside_closer(
+        self,
+        text: str,
+        model: str,
+        position: int = -1,
+        t: float = 0.0,
+        layer: int = FIRST,
+        head: int = MEAN,
+        part: str = "mixer",
+    ) -> dict:
+        """Half-lives of all Mamba heads, one attention map, and the modulation over time, of one model.
+
+        Args:
+            text: the text; [MASK:6] is a hole of six tokens
+            model: one of the listed names
+            position: the position to predict, from 0; -1 for the first mask
+            t: the time that the model is told, from 0 to 1; 0 for the share of masks in the text
+            layer: a layer with attention, from 1; 0 for the first
+            head: a head of it, from 1; 0 for the mean of all
+            part: of a block, for the modulation: mixer or mlp
+        Returns:
+            The half-lives of each Mamba layer, the attention map, and the modulation of each layer over time.
+        """
+        return self._look(text, model, position, t, layer, head, part)[5]
 
 
 def draw(denoiser: Denoiser, asked: InspectRequest, layer: Any, head: Any, part: int) -> tuple[Any, ...]:
@@ -129,14 +161,15 @@ def draw(denoiser: Denoiser, asked: InspectRequest, layer: Any, head: Any, part:
         title = f"{texts.LAYER.format(layer=found)}, {of}"
     memory = head_half_lives(denoiser, ids, asked.sigma)
     sizes = modulation_over_time(denoiser, torch.tensor(TIMES), get_schedule())[:, part]
-    kind, shown = denoiser.config.architecture, {"visible": bool(with_attention)}
+    kind = denoiser.config.architecture
+    shown: dict[str, Any] = {"visible": bool(with_attention)}
     return (
         charts.shown(charts.half_life_chart(memory, denoiser.config.layer_kinds, len(ids), kind)),
         charts.shown(charts.attention_chart(weights, asked.tokens, title, kind)),
         charts.shown(charts.modulation_chart(sizes, TIMES, asked.t, kind)),
         gr.update(choices=_choices(texts.ATTENTION_FIRST, texts.LAYER, "layer", with_attention), **shown),
         gr.update(choices=_choices(texts.ATTENTION_MEAN, texts.ATTENTION_ONE, "head", range(1, heads + 1)), **shown),
-        numbers_of(memory, sizes),
+        numbers_of(memory, sizes) | ({} if weights is None else {"attention": weights.round(decimals=4).tolist()}),
         render.note(summary(memory, len(with_attention))),
     )
 

@@ -29,9 +29,11 @@ from app.inside.request import (
 )
 from app.inside.view import InspectedModel, view_message
 from app.server import limits as check
+from app.server.api import asking, endpoint
 from app.server.guard import guarded_stream
 from app.server.limits import Limits
 from app.server.models import ModelEntry, Models
+from app.server.queue import MODEL
 from app.server.stops import Stops
 from app.strings.language import texts
 from app.ui import render
@@ -77,8 +79,9 @@ class InsideTab:
         opened = visits.change(None, None, None, js="() => []", **AT_ONCE)
         handler = guarded_stream(self.look, lambda message: (*[SKIP] * 4, render.note(message, bad=True)))
         inputs, outputs = [text, chosen, position, time, method], [rows, influence, schedule, numbers, status]
-        shared: dict[str, Any] = {"status": status, "name": "inside", "also": [picked, opened]}
-        runs = wire_run(look, stop, self.stops, handler, inputs, outputs, **shared)
+        runs = wire_run(look, stop, self.stops, handler, inputs, outputs, status=status, also=[picked, opened])
+        choices = {"models": offered(self.models), "method": METHODS}
+        endpoint(self.inside, "inside", choices=choices, group=MODEL)
         for run in runs:
             redraw_on(run.success)
         wire_link("inside", self.settings, [text, chosen, time, method], status)
@@ -130,13 +133,7 @@ class InsideTab:
         return text, chosen, time, method, position
 
     def look(self, text: Any, models: Any, position: Any, t: Any, method: Any, request: gr.Request) -> Iterator[Update]:
-        """Influence of every token on one output, for one to three models.
-
-        text: the text; [MASK:6] is a hole of six tokens. models: one to three of the listed names. position: the
-        output to predict (-1: the first mask). t: the time given to the models (0: that of the text's masks).
-        method: gradient or occlusion.
-        Returns rows for the page, two charts, the numbers, and a line of status.
-        """
+        """Influence of every token on one output, for one to three models: rows, two charts, numbers, status."""
         model_entries = read_models(self.models, models)
         asked = read_request(self.limits, self.models.tokenizer(model_entries[0]), text, position, t)
         check.choice("method", method, METHODS)
@@ -145,6 +142,29 @@ class InsideTab:
             yield SKIP, SKIP, schedule, SKIP, render.note(texts.WAITING)
             with self.models.turn():
                 yield from self._measure(model_entries, asked, method, stopped)
+
+    def inside(
+        self,
+        text: str,
+        models: list[str],
+        position: int = -1,
+        t: float = 0.0,
+        method: str = "gradient",
+        request: gr.Request | None = None,
+    ) -> dict:
+        """Measure how much every token of a text influences what a model predicts at one position.
+
+        Args:
+            text: the text; [MASK:6] is a hole of six tokens
+            models: one to three of the listed names
+            position: the position to predict, from 0; -1 for the first mask
+            t: the time that the models are told, from 0 to 1; 0 for the share of masks in the text
+            method: gradient, or occlusion: mask one token after the other
+        Returns:
+            The tokens, and of each model its answer, the probability of it and the influence of every token.
+        """
+        *_, update = self.look(text, models, position, t, method, asking(request))
+        return update[3]
 
     def _measure(
         self, model_entries: list[ModelEntry], asked: InspectRequest, method: str, stopped: Event

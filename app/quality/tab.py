@@ -24,9 +24,11 @@ from app.quality.curves import (
     running,
     writers,
 )
+from app.server.api import asking, endpoint
 from app.server.guard import guarded_stream
 from app.server.limits import Limits
 from app.server.models import Models
+from app.server.queue import MODEL
 from app.server.stops import Stops
 from app.strings.language import texts
 from app.ui import render
@@ -34,6 +36,7 @@ from app.ui.events import SKIP, wire_run
 from app.ui.inputs import run_row, slider
 from app.ui.permalink import wire_link
 from app.ui.token_rows import rows_arguments
+from diffuapriel.sampling.config import STRATEGIES
 from diffuapriel.trace.characters import spread
 
 TOP_P = 0.9  # as in the Unmask tab
@@ -81,13 +84,12 @@ class QualityTab:
         numbers = gr.JSON(visible=False, label="Score")
         handler = guarded_stream(self.score, lambda message: (*[SKIP] * 4, render.note(message, bad=True)))
         inputs, outputs = [text, model, rounds], [table, shown, chart, numbers, status]
-        wire_run(run, stop, self.score_stops, handler, inputs, outputs, status=status, name="surprisal")
+        wire_run(run, stop, self.score_stops, handler, inputs, outputs, status=status)
+        endpoint(self.surprisal, "surprisal", choices={"model": self.models.trained}, group=MODEL)
         return inputs, status
 
     def _build_curves(self) -> list[Any]:
         """Returns [model, strategies, steps, windows, top-p, seed]."""
-        from diffuapriel.sampling.config import STRATEGIES
-
         gr.HTML(render.lead(texts.QUALITY_TITLE, texts.QUALITY_LEAD), apply_default_css=False)
         names = writers(self.models)
         strategies = gr.CheckboxGroup(
@@ -123,7 +125,9 @@ class QualityTab:
         handler = guarded_stream(self.curves, lambda message: (SKIP, SKIP, render.note(message, bad=True)))
         inputs = [model, strategies, steps, windows, top_p, seed]
         outputs = [chart, numbers, status]
-        wire_run(run, stop, self.curve_stops, handler, inputs, outputs, status=status, name="steps_quality")
+        wire_run(run, stop, self.curve_stops, handler, inputs, outputs, status=status)
+        choices = {"writer": names, "strategies": STRATEGIES}
+        endpoint(self.steps_quality, "steps_quality", choices=choices, group=MODEL)
         return inputs
 
     # ---- the score of a text ------------------------------------------------------------------------
@@ -131,16 +135,26 @@ class QualityTab:
     def score(
         self, text: Any, model: Any, rounds: Any, request: gr.Request
     ) -> Iterator[tuple[Any, Any, Any, Any, str]]:
-        """Score a text: NELBO, bits per byte, and the surprisal of every token, after each round of 16 masks.
-
-        text: what is scored. model: one of the listed names. rounds: 1 to 32; four times as many halve the interval.
-        Returns a table, the rows of tokens, a chart, the numbers, and a line of status.
-        """
+        """Score a text; updates after each round of masks: a table, rows of tokens, a chart, numbers, status."""
         asked = scores.read_score(self.models, self.limits, text, model, rounds)
         with self.score_stops.running(request.session_hash) as stopped:
             yield SKIP, SKIP, SKIP, SKIP, render.note(texts.WAITING)
             with self.models.turn():
                 yield from self._score(asked, stopped)
+
+    def surprisal(self, text: str, model: str, rounds: int = 4, request: gr.Request | None = None) -> dict:
+        """Score a text: the bound on its negative log-likelihood, bits per byte, and the surprisal of every token.
+
+        Args:
+            text: what is scored
+            model: one of the listed names
+            rounds: of 16 masks each, 1 to 32; four times as many halve the interval
+        Returns:
+            Nats per token with their 95 % interval, bits per byte, and for every token its surprisal in nats. For a
+            story of the grammar also the exact value.
+        """
+        *_, update = self.score(text, model, rounds, asking(request))
+        return update[3]
 
     def _score(self, asked: scores.ScoreRequest, stopped: Event) -> Iterator[tuple[Any, Any, Any, Any, str]]:
         from diffuapriel.evaluation.surprisal import MASKS, score_text
@@ -179,17 +193,38 @@ class QualityTab:
         seed: Any,
         request: gr.Request,
     ) -> Iterator[tuple[Any, Any, str]]:
-        """Sample stories with several numbers of steps and strategies, and check them with the grammar.
-
-        model: a model of tales. strategies, steps: lists of one to eight. windows: windows sampled per point. top_p
-        (1: all tokens), seed: options of the sampler.
-        Returns a chart, the points with their 95 % intervals, and a line of status.
-        """
+        """Quality against steps; updates after each point: a chart, the points so far, status."""
         asked = read_curves(self.models, self.limits, model, strategies, steps, windows, top_p, seed)
         with self.curve_stops.running(request.session_hash) as stopped:
             yield SKIP, SKIP, render.note(texts.WAITING)
             with self.models.turn():
                 yield from self._measure(asked, stopped)
+
+    def steps_quality(
+        self,
+        writer: str,
+        strategies: list[str],
+        steps: list[int],
+        windows: int = 8,
+        top_p: float = TOP_P,
+        seed: int = 0,
+        request: gr.Request | None = None,
+    ) -> dict:
+        """Sample stories with several numbers of steps and strategies, and check them with the grammar.
+
+        Args:
+            writer: one of the listed models, which write tales
+            strategies: one to eight, which masks go first
+            steps: one to eight numbers of steps of the sampler
+            windows: windows of text sampled per point, 4 to 64
+            top_p: draw from the most probable tokens that make up this share; 1 for all
+            seed: same seed, same texts
+        Returns:
+            A point for every strategy and number of steps: shares of stories that are grammatical and consistent, and
+            entropy, each with its 95 % interval.
+        """
+        *_, update = self.curves(writer, strategies, steps, windows, top_p, seed, asking(request))
+        return {"points": update[1]}
 
     def _measure(self, asked: CurveRequest, stopped: Event) -> Iterator[tuple[Any, Any, str]]:
         from diffuapriel.evaluation.steps_quality import quality_events, true_entropy

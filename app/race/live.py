@@ -17,14 +17,17 @@ from app.race.outcome import outcomes
 from app.race.replay import pixels_arguments, replays
 from app.race.request import Opening, RaceRequest, RaceSetting, load_entries, race_settings, read_race
 from app.race.store import ResultStore, SavedResult
-from app.server.guard import guarded, guarded_stream
+from app.server.api import endpoint
+from app.server.guard import guarded_stream
 from app.server.limits import Limits, Refused, Settings
 from app.server.models import Models
+from app.server.queue import MODEL
 from app.server.stops import Stops
 from app.strings.language import texts
 from app.ui import render
-from app.ui.events import AT_ONCE, SKIP, wire_run
+from app.ui.events import AT_ONCE, SKIP, returned, wire_run
 from app.ui.inputs import run_row, slider
+from diffuapriel.sampling.config import STRATEGIES
 
 if TYPE_CHECKING:
     from diffuapriel.benchmark.result import RaceResult
@@ -72,8 +75,8 @@ class RacePart:
         handler = guarded_stream(self.run, lambda message: (SKIP, SKIP, SKIP, render.note(message, bad=True)))
         shown = [replay, pixels, table]
         inputs, outputs = [*entries, *chosen], [*shown, status]
-        runs = wire_run(run, stop, self.stops, handler, inputs, outputs, status=status, name=None, also=starts)
-        gr.api(guarded(self.race), api_name="race", concurrency_id="model", concurrency_limit=1)
+        runs = wire_run(run, stop, self.stops, handler, inputs, outputs, status=status, also=starts)
+        endpoint(self.race, "race", choices={"strategy": STRATEGIES}, group=MODEL)
         return runs, chosen, shown, status
 
     def _preset(self, setting: RaceSetting, settings: Settings) -> tuple[gr.Button, tuple[int, int, int]]:
@@ -189,12 +192,3 @@ class RacePart:
                 line = texts.RACE_PROGRESS.format(phase=phase, entry=event.entry, step=event.step)
                 yield SKIP, SKIP, SKIP, render.progress(event.fraction, line)
         return None
-
-
-def returned(stream: Generator[Any, None, Any]) -> Any:
-    """What a generator returns, without what it yields: callers of the API see no progress bar."""
-    while True:
-        try:
-            next(stream)
-        except StopIteration as end:
-            return end.value

@@ -13,6 +13,7 @@ from app.race.export import document, exported, read_results
 from app.race.live import RacePart
 from app.race.store import MOST_RESULTS, ResultStore, SavedResult
 from app.server import limits as check
+from app.server.api import endpoint
 from app.server.guard import guarded_stream
 from app.server.limits import Limits, Refused
 from app.strings.language import texts
@@ -64,7 +65,7 @@ class ResultsPart:
         chosen.input(compare, chosen, outputs, preprocess=False, **private)
         cleared = clear.click(self.clear, None, chosen, queue=False, **private)
         cleared.then(compare, chosen, outputs, preprocess=False, **private)
-        gr.api(self.results, api_name="results")
+        endpoint(self.results, "results")
 
     def listed(self, before: list[int] | None, request: gr.Request) -> Any:
         """The choice after a run: what was chosen stays chosen, and the newest result is chosen too."""

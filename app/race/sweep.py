@@ -13,16 +13,18 @@ from typing import Any
 import gradio as gr
 
 from app.race.charts import latency_panel, rate_panel, ratio_panel
-from app.race.live import REFRESH_SECONDS, returned
+from app.race.live import REFRESH_SECONDS
 from app.race.request import LENGTHS, SweepRequest, load_entries, read_sweep
 from app.race.store import ResultStore, SavedResult
-from app.server.guard import guarded, guarded_stream
+from app.server.api import endpoint
+from app.server.guard import guarded_stream
 from app.server.limits import Limits
 from app.server.models import Models
+from app.server.queue import MODEL
 from app.server.stops import Stops
 from app.strings.language import texts
 from app.ui import render
-from app.ui.events import HIDDEN, SKIP, wire_run
+from app.ui.events import HIDDEN, SKIP, returned, wire_run
 from app.ui.inputs import run_row
 
 LONGEST = 4096
@@ -55,8 +57,8 @@ class SweepPart:
         fair = gr.HTML("", elem_id="sweep-fair", apply_default_css=False)
         handler = guarded_stream(self.run, lambda message: (*[SKIP] * 4, render.note(message, bad=True)))
         inputs, outputs = [*entries, longest], [latency, rate, ratio, fair, status]
-        runs = wire_run(run, stop, self.stops, handler, inputs, outputs, status=status, name=None)
-        gr.api(guarded(self.sweep), api_name="sweep", concurrency_id="model", concurrency_limit=1)
+        runs = wire_run(run, stop, self.stops, handler, inputs, outputs, status=status)
+        endpoint(self.sweep, "sweep", group=MODEL)
         return runs, longest
 
     def run(self, a: Any, b: Any, c: Any, longest: Any, request: gr.Request) -> Iterator[Update]:

@@ -15,6 +15,7 @@ from app.race.request import NO_ENTRY, opening, race_settings, sweep_settings, w
 from app.race.results import ResultsPart
 from app.race.store import ResultStore
 from app.race.sweep import SweepPart
+from app.server.api import endpoint
 from app.server.limits import Limits
 from app.server.models import Models
 from app.strings.language import texts
@@ -45,7 +46,7 @@ class RaceTab:
         linked = race_settings(self.models, self.limits) | sweep_settings(self.models, self.limits)
         wire_link("race", linked, [*entries, *settings, longest], status)
         self.results.build([*races, *sweeps], self.race, shown)
-        gr.api(self.names, api_name="models")
+        endpoint(self.names, "models")
 
     def leave(self, session: str | None) -> None:
         """The visitor has closed the page."""

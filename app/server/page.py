@@ -13,6 +13,7 @@ from gradio.context import Context
 from gradio.state_holder import SessionState, StateHolder
 
 from app.server.guard import told
+from app.server.room import Room
 from app.strings.language import TABLES, texts
 
 log = logging.getLogger("diffuapriel.app")
@@ -22,9 +23,11 @@ MOST_MESSAGE = 400  # characters
 
 
 class Page(gr.Blocks):
-    """`on_leave` is called once with the session of a visitor who has closed the page."""
+    """`on_leave` is called once with the session of a visitor who has closed the page; `room` holds their runs."""
 
     on_leave: Callable[[str | None], None]
+    room: Room
+    tabs: list[tuple[int, str]]  # the first handler of each tab and the tab's name, in order
     translations: Mapping[str, list[dict[str, Any]]] = {}  # components of the page in other languages
 
     @property
@@ -57,6 +60,10 @@ class Page(gr.Blocks):
                 raise RuntimeError(f"the page in {language!r} has other components than in {present!r}")
         Context.id = next_id
         self.translations = found
+
+    def tab_of(self, handler: int) -> str:
+        """The name of the tab that a handler belongs to, "" for a page on which nothing was done."""
+        return next((name for first, name in reversed(self.tabs) if handler >= first), "")
 
     async def process_api(self, *args: Any, **kwargs: Any) -> Any:
         """Gradio's. What it cannot read raises gr.Error, which the visitor sees, and leaves no traceback in the log."""

@@ -94,19 +94,26 @@ class VisitorQueue(Queue):
         return await super().push(body, request, username)
 
     def _check_model_event(self, session: str | None, callers: list[Caller]) -> None:
+        """Several seats may be free (room.py): runs in progress count as well, so that nobody takes them all."""
         waiting = [e for e in self.waiting() if e.concurrency_id in OF_MODELS]
         if len(waiting) >= self.max_waiting:
             raise HTTPException(503, texts.QUEUE_FULL)
-        if any(e.session_hash == session for e in waiting):
+        runs = [*waiting, *(e for e in self.running() if e.concurrency_id in OF_MODELS and e.alive)]
+        of_session = [e for e in runs if e.session_hash == session]
+        if len(of_session) > 1 or any(e in waiting for e in of_session):
             raise HTTPException(429, texts.RUN_WAITS)
         for caller in callers:
-            theirs = sum(caller in e.request.scope.get(CALLERS, []) for e in waiting)
+            theirs = sum(caller in e.request.scope.get(CALLERS, []) for e in runs)
             if theirs >= caller.bounds.waiting:
                 raise HTTPException(429, texts.RUNS_WAIT.format(runs=theirs))
 
     def waiting(self) -> list[Event]:
         """All events that wait, of every group."""
         return [event for group in self.event_queue_per_concurrency_id.values() for event in group.queue]
+
+    def running(self) -> list[Event]:
+        """All events in progress."""
+        return [event for job in self.active_jobs if job for event in job]
 
     async def end_waiting(self, session: str | None) -> None:
         """Let the run that a session has waiting begin at once; its flag is set, so that it ends without a step."""
@@ -204,8 +211,7 @@ class VisitorQueue(Queue):
     async def drop_unheard(self) -> None:
         """End the events that nobody listens to, and forget answers that nobody fetched."""
         now = time.monotonic()
-        running = [event for job in self.active_jobs if job for event in job]
-        for event in [*self.waiting(), *running]:
+        for event in [*self.waiting(), *self.running()]:
             if self.is_unheard(event.session_hash, event.enqueue_time, now):
                 await self.clean_events(event_id=event._id)
                 self.on_unheard(event.session_hash)

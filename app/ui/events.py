@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import gradio as gr
@@ -17,6 +17,15 @@ HIDDEN = gr.update(visible=False)
 AT_ONCE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 
+def returned(stream: Generator[Any, None, Any]) -> Any:
+    """What a generator returns, without what it yields: callers of the API see no progress bar."""
+    while True:
+        try:
+            next(stream)
+        except StopIteration as end:
+            return end.value
+
+
 def wire_run(
     run: gr.Button,
     stop: gr.Button,
@@ -26,15 +35,14 @@ def wire_run(
     outputs: list[Any],
     *,
     status: Any,
-    name: str | None,
     also: Sequence[Any] = (),
     group: str = MODEL,
     at_once: int = 1,
 ) -> list[Any]:
     """Wire a Run and a Stop button: Run arms the flag and queues the handler, Stop sets the flag.
 
-    name: of the public endpoint; None makes the run private to the page. also: events that start a run as well; a
-    run in progress then ends at once. Returns the runs as events, for what follows them.
+    also: events that start a run as well; a run in progress then ends at once. Returns the runs as events, for what
+    follows them. They are no endpoints: programs call those of app/server/api.py.
 
     The buttons are reset after the run, also after an error. Values reach the handler as the page sent them
     (`preprocess=False`), since it checks them itself. Handlers of one `group` share a queue, from which `at_once` of
@@ -60,12 +68,10 @@ def wire_run(
     def reset_after_error() -> tuple[Any, Any]:
         return gr.update(interactive=True), gr.update(interactive=False)
 
-    if name is not None:
-        handler.__name__ = name  # what a tool of the MCP server is called
     starts = [run.click(press_run, None, [run, stop], **AT_ONCE)]
     starts += [event.then(press_run, None, [run, stop], **AT_ONCE) for event in also]
     runs = []
-    for number, pressed in enumerate(starts):
+    for pressed in starts:
         done = pressed.then(
             handler,
             inputs,
@@ -76,8 +82,7 @@ def wire_run(
             trigger_mode="multiple",
             show_progress="full",
             show_progress_on=[status],
-            api_name=name if number == 0 else None,
-            api_visibility="public" if name and number == 0 else "private",
+            api_visibility="private",
         )
         runs.append(done)
         done.then(reset, None, [run, stop], **AT_ONCE)

@@ -13,6 +13,7 @@ from app.strings.language import COOKIE, TABLES, texts
 
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif")
 FOLDER = Path(__file__).parent
+ICON = FOLDER / "icon.png"
 SHEETS = [FOLDER / "style.css", FOLDER / "present.css"]
 SCRIPTS = ("page.js", "turn.js", "keep.js", "present.js")  # in this order: the first one chooses the language
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")

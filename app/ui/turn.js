@@ -26,10 +26,22 @@
     if (line.textContent !== words) line.textContent = words; // a screen reader hears a change once
   };
 
+  // What the teacher says to all, above the page.
+  const notice = document.createElement("div");
+  notice.id = "da-notice";
+  notice.setAttribute("role", "status");
+  const ask = async () => {
+    const answer = await fetch("notice").catch(() => null); // the app has ended, or a login is missing
+    const text = answer?.ok ? (await answer.json()).message : "";
+    if (notice.textContent !== text) notice.textContent = text;
+  };
+
   const begin = () => {
     document.documentElement.lang = language;
     document.body.append(line);
+    document.body.prepend(notice);
     setInterval(say, 400);
+    if (window.gradio_config?.auth_required !== true) ask(), setInterval(ask, 5000);
   };
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", begin);
   else begin(); // Gradio adds what belongs into the head when the page is there

@@ -77,24 +77,18 @@ class GifExport:
         picture = gr.DownloadButton(visible="hidden", elem_id="gif-file")
         gif.click(lambda: gr.update(value=texts.GIF_DRAWING, interactive=False), None, gif, **AT_ONCE)
         made = gif.click(
-            guarded_stream(self.trace_gif, lambda message: SKIP),
+            guarded_stream(self.draw_gif, lambda message: SKIP),
             json_file,
             picture,
             show_progress_on=[gif],
-            api_name="trace_gif",
+            api_visibility="private",
         )
         made.success(None, None, None, js="() => document.querySelector('#gif-file').click()", api_visibility="private")
         for ended in (made.success, made.failure):
             ended(lambda: gr.update(value=texts.SAVE_GIF, interactive=True), None, gif, **AT_ONCE)
 
-    def trace_gif(self, trace: str | None) -> Iterator[Any]:
-        """Draw a recorded run of the sampler as an animated GIF: the canvas of tokens, step by step.
-
-        Args:
-            trace: a trace saved as JSON, by this app or by Trace.to_json in a notebook
-        Returns:
-            The GIF file.
-        """
+    def draw_gif(self, trace: str | None) -> Iterator[Any]:
+        """Draw a trace, saved as JSON, as an animated GIF; yields the file."""
         recorded = read_trace(trace, self.limits)
         with tempfile.TemporaryDirectory(prefix="diffuapriel-") as folder:
             path = (Path(folder) / file_name(recorded)).with_suffix(".gif")

@@ -35,6 +35,7 @@ from app.ui.inputs import slider
 from app.ui.permalink import wire_link
 from app.unmask import controls, export, opening, tour
 from app.unmask.blocks import cache_strip
+from app.unmask.endpoints import UnmaskEndpoints
 from app.unmask.request import (
     ORDER,
     ORDER_STRATEGY,
@@ -126,6 +127,7 @@ class UnmaskTab:
             ).load_input_event
         inputs = [text, model, length, *rest]
         seed = rest[list(self.settings)[3:].index("seed")]
+        group = MODEL if self.limits.batch == 1 else ROOM
         asked = canvas.submit(guarded(self.ask), session, session, **AT_ONCE)
         another = dice.click(lambda: random.randrange(MAX_SEED), None, seed, **AT_ONCE)
         hole.click(
@@ -142,9 +144,8 @@ class UnmaskTab:
             [*inputs, session],
             [canvas, status, final, *saved],
             status=status,
-            name="unmask",
             also=[asked, another, chosen],
-            group=MODEL if self.limits.batch == 1 else ROOM,
+            group=group,
             at_once=self.limits.batch,
         )
         canvas.select(
@@ -152,20 +153,21 @@ class UnmaskTab:
             [session, *inputs],
             [canvas, session],
             preprocess=False,
-            concurrency_id=MODEL if self.limits.batch == 1 else ROOM,
+            concurrency_id=group,
             concurrency_limit=self.limits.batch,
             show_progress="hidden",
             api_visibility="private",
         )
+        UnmaskEndpoints(self.models, self.limits, self.stops, self.play).build(group)
         self._wire_edits(session, inputs, canvas, status, saved)
         with menu:
             wire_link("unmask", self.settings, inputs, status)
         opened = upload.upload(
-            guarded(self.open_trace),
+            guarded(self.show_trace),
             [upload, session],
             [canvas, status, final],
             show_progress="hidden",  # else Gradio's red mark stays on the player after a refusal
-            api_name="open_trace",
+            api_visibility="private",
         )
         read = opened.then(guarded(self.read_back), session, [text, length], **AT_ONCE)
         self.save_after(read, session, saved)
@@ -277,24 +279,7 @@ class UnmaskTab:
         request: gr.Request,
         session: UnmaskSession | None = None,
     ) -> Iterator[Update]:
-        """Fill the holes of a text with a masked diffusion language model, streaming the steps.
-
-        Args:
-            text: the text; [MASK:6] is a hole of six tokens, everything else is kept
-            model: one of the listed names
-            length: tokens on the canvas, filled up with masks; 0 for the text alone, continued if it has no hole
-            steps: steps of the sampler; fewer reveal more tokens at once
-            strategy: which masks go first
-            temperature: of the drawn tokens; 0 always takes the most probable one
-            top_k: draw from the k most probable tokens; 0 for all
-            top_p: draw from the most probable tokens that make up this share; 1 for all
-            seed: same seed, same text
-            block: fill blocks of this many tokens from left to right; 0 for the whole canvas at once
-            block_start: where the first block begins: prompt, at the end of the text given first, or zero
-            threshold: of the strategy threshold: tokens at least this probable are revealed together
-        Returns:
-            The player's last message, the verdict, the text, and the trace as JSON and as a web page.
-        """
+        """Fill the holes of a text, and show every step. Values as the page sent them (`unmask_settings`)."""
         values = (text, model, length, steps, strategy, temperature, top_k, top_p, seed, block, block_start, threshold)
         asked = self._read(*values)
         session = session or self.new_session()
@@ -302,7 +287,7 @@ class UnmaskTab:
         try:
             with self.stops.running(request.session_hash) as stopped:
                 yield SKIP, render.note(texts.WAITING), "", HIDDEN, HIDDEN
-                trace, message, verdict = yield from self._play(session, asked, command, stopped)
+                trace, message, verdict = yield from self.play(session, asked, command, stopped)
         finally:
             session.running = False
         shown = (message, outcome(trace) + verdict, trace.text)
@@ -310,7 +295,7 @@ class UnmaskTab:
         with export.saved(trace) as files:  # the last update is the answer to callers of the API
             yield *shown, *map(downloadable, files)
 
-    def _play(
+    def play(
         self, session: UnmaskSession, asked: UnmaskRequest, command: Command | None, stopped: Event
     ) -> Generator[Update, None, tuple[Trace, str, str]]:
         """Load, run and show; returns the trace with every step, the player's last message and the verdict."""
@@ -406,14 +391,8 @@ class UnmaskTab:
         except ValueError as error:
             return SKIP, render.note(told(error), bad=True), SKIP, session
 
-    def open_trace(self, path: Any, session: UnmaskSession | None = None) -> tuple[str, str, str]:
-        """Read a recorded run that was saved as JSON or as a web page, and show it.
-
-        Args:
-            path: the trace, a file of this app or of a notebook
-        Returns:
-            The message for the player, a line of status, and the text.
-        """
+    def show_trace(self, path: Any, session: UnmaskSession | None = None) -> tuple[str, str, str]:
+        """Read a recorded run that was saved as JSON or as a web page, and show it: message, status, text."""
         trace = export.read_trace(path, self.limits)
         kept = Path(str(path)).stem == export.KEPT
         status = render.note(texts.KEPT if kept else texts.LOADED.format(frames=len(trace.frames)))

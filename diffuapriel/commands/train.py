@@ -28,6 +28,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+from pathlib import Path
 from typing import Any
 
 from diffuapriel.commands.output import output_folder
@@ -97,7 +98,7 @@ def _train(args: argparse.Namespace, given: dict[str, Any]) -> bool:
     _print(result.validation.table())
     if result.parts:
         _print(f"\n{use_table(result.uses)}\n\nvalidation\n{parts_table(result.parts)}")
-    _print(f"\ndiffuapriel sample --checkpoint {result.checkpoint}")
+    _print(how_to_use(result.checkpoint))
     return result.finished
 
 
@@ -114,8 +115,17 @@ def _by_recipe(args: argparse.Namespace, given: dict[str, Any]) -> bool:
         changes["tokens"] = None  # the recipe's own length
     written = run_recipe(args.recipe, architecture, out, progress=not args.quiet, **changes)
     if written:
-        _print(f"\ndiffuapriel sample --checkpoint {written}")
+        _print(how_to_use(written))
     return written is not None
+
+
+def how_to_use(checkpoint: str | Path) -> str:
+    """The last lines of a training: the commands that write with the model. A run is named by its folder."""
+    from diffuapriel.checkpoint import OF_A_RUN
+
+    folder = Path(checkpoint)
+    name = folder.parent if folder.name == OF_A_RUN else folder
+    return f"\ndiffuapriel sample --checkpoint {name}\npython app/main.py --checkpoint {name}    (the app)"
 
 
 def _print(text: str) -> None:

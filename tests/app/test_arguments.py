@@ -99,7 +99,7 @@ def test_what_is_no_path_or_name_is_refused(argument, value):
 
 def test_mcp_that_is_not_installed_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"pip install 'gradio\[mcp\]'"):
+    with pytest.raises(ValueError, match=r"-m pip install 'mcp>=1.21,<2'"):
         read_options(["--mcp"])
 
 
@@ -114,7 +114,7 @@ def test_the_limits_of_the_command_line_are_the_ones_that_the_server_checks(chec
     models = Models(checkpoints)
     limits = read_options(["--max-tokens", "256", "--max-steps", "16", "--queue", "3"]).limits
     assert limits.max_waiting == 3
-    good = ["", "toy-diffuapriel", 256, 16, "low_confidence", 1.0, 0, 1.0, 0, 0, "prompt"]
+    good = ["", "toy-diffuapriel", 256, 16, "low_confidence", 1.0, 0, 1.0, 0, 0, "prompt", 0.9]
     assert read_request(models, limits, *good).length == 256
     for position, value, said in ((2, 257, "from 0 to 256"), (3, 17, "from 1 to 16")):
         with pytest.raises(Refused, match=said):

@@ -14,6 +14,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 import httpx
 from playwright.sync_api import Page, expect
 
+from app.server.limits import Limits
 from tests.app.toys import toy_checkpoints
 from tests.browser.visiting import PATIENCE_MS
 
@@ -44,7 +45,7 @@ def join(served: SimpleNamespace, session: str) -> int:
     """Somebody else asks for a text; the answer is not read. Returns the HTTP status."""
     handlers = httpx.get(f"{served.url}config").json()["dependencies"]
     number = next(handler["id"] for handler in handlers if handler["api_name"] == "unmask")
-    data = ["", "toy-diffuapriel", 8, 2, "low_confidence", 1.0, 0, 1.0, 0, 0, "prompt", None]
+    data = ["", "toy-diffuapriel", 8, 2, "low_confidence", 1.0, 0, 1.0, 0, 0, "prompt", 0.9]
     body = {"session_hash": session, "fn_index": number, "data": data}
     return httpx.post(f"{served.url}gradio_api/queue/join", json=body).status_code
 
@@ -58,15 +59,24 @@ def opened(page: Page, url: str) -> Page:
 
 
 def test_a_visitor_sees_the_place_in_the_queue_and_then_gets_a_turn(serve, page):
-    served = serve()
+    served = serve(Limits(batch=1))
     opened(page, served.url)
     with served.models.turn():
         assert [join(served, name) for name in ("ada", "bob")] == [200, 200]
         page.locator("#unmask-run").click()
-        expect(page.locator("#da-turn")).to_have_text("Your place in the queue: 2 of 2. One model runs at a time.")
+        expect(page.locator("#da-turn")).to_have_text("Your place in the queue: 2 of 2.")
         expect(page.locator("#da-turn")).to_be_in_viewport()
     expect(page.locator("#da-turn")).to_be_empty()
     expect(page.locator("#unmask-player .da-state")).to_contain_text(", 0 masks left")
+
+
+def test_a_message_of_the_teacher_appears_on_the_page(serve, page):
+    served = serve(teacher_password="chalk and cheese")
+    opened(page, served.url)
+    said = {"data": {"message": "Look up, <b>please</b>"}, "auth": ("teacher", "chalk and cheese")}
+    assert httpx.post(f"{served.url}teacher", **said).status_code == 303
+    expect(page.locator("#da-notice")).to_have_text("Look up, <b>please</b>")
+    expect(page.locator("#da-notice b")).to_have_count(0)
 
 
 def test_the_page_and_its_player_speak_german(serve, page):

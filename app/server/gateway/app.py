@@ -8,7 +8,6 @@ import logging
 import time
 import weakref
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 from fastapi import Request
@@ -38,12 +37,13 @@ MALFORMED = (LookupError, ValueError, TypeError, AttributeError, AssertionError,
 class GatewayApp(App):
     """Gradio's app; every request passes the gateway first."""
 
-    def __init__(self, origins: Origins, *, max_upload: int, folder: Path, mcp: bool) -> None:
+    def __init__(self, origins: Origins, **options: Any) -> None:
+        """options: of the gateway."""
         handlers: dict[Any, Any] = dict.fromkeys((*MALFORMED, ClientDisconnect), malformed)
         handlers[RequestValidationError] = invalid
         super().__init__(default_response_class=ORJSONResponse, exception_handlers=handlers, openapi_url=None)
         self.state_holder = VisitorStates()
-        self._options: dict[str, Any] = {"max_upload": max_upload, "folder": folder, "mcp": mcp}
+        self._options = options
         self._origins = origins
         self.gateway: Gateway | None = None
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from gradio.server_messages import UnexpectedErrorMessage
 from starlette.datastructures import Headers, MutableHeaders, QueryParams
 from starlette.requests import cookie_parser
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.server.gateway.bodies import (
@@ -38,7 +38,8 @@ from app.server.gateway.bodies import (
 from app.server.gateway.headers import secure
 from app.server.gateway.origin import Origins
 from app.server.gateway.rates import Caller, Callers, take
-from app.server.gateway.routes import API, Route, find_route
+from app.server.gateway.routes import API, SMALL_BODY, Route, find_route
+from app.server.gateway.teacher import Teacher
 from app.server.queue import CALLERS, VisitorQueue
 from app.strings.language import texts
 
@@ -77,10 +78,21 @@ class Exchange:
 class Gateway:
     """`folder` holds the uploads; `folder_bytes` is its size as last seen."""
 
-    def __init__(self, inner: ASGIApp, app: App, origins: Origins, *, max_upload: int, folder: Path, mcp: bool) -> None:
+    def __init__(
+        self,
+        inner: ASGIApp,
+        app: App,
+        origins: Origins,
+        *,
+        max_upload: int,
+        folder: Path,
+        mcp: bool,
+        teacher_password: str = "",
+    ) -> None:
         self.inner, self.app, self.origins = inner, app, origins
         self.max_upload, self.folder, self.mcp = max_upload, folder, mcp
         self.callers = Callers()
+        self.teacher = Teacher(teacher_password)
         self.open = 0
         self.folder_bytes = 0
         self.pages: Counter[str] = Counter()  # heartbeats by session
@@ -168,6 +180,9 @@ class Gateway:
             "login": self._login,
             "logout": self._logout,
             "upload": self._upload,
+            "teacher": self._teacher,
+            "lesson": self._lesson,
+            "notice": self._notice,
         }
         if route.kind == "upload":
             return await self._upload(exchange)
@@ -254,6 +269,42 @@ class Gateway:
             answer.delete_cookie(f"{name}-{self.app.cookie_id}")
         await answer(exchange.scope, exchange.receive, exchange.send)
 
+    # -- the teacher --
+
+    async def _teacher(self, exchange: Exchange) -> None:
+        self._check_teacher()
+        charge(exchange.callers, "guesses", 1)
+        if not self.teacher.permits(exchange.headers.get("authorization", "")):
+            ask = {"WWW-Authenticate": 'Basic realm="DiffuApriel", charset="UTF-8"'}
+            answer: Response = JSONResponse({"detail": "the teacher's password, please"}, 401, ask)
+        else:
+            for caller in exchange.callers:
+                caller.buckets["guesses"].give_back(1)
+            if exchange.scope["method"] == "POST":
+                self.teacher.say(await read_body(exchange.receive, SMALL_BODY))
+                answer = RedirectResponse("teacher", status_code=303)
+            elif path_of(exchange.scope).endswith("/list"):
+                answer = HTMLResponse(self.teacher.list(list(self.pages), self.queue, self.page.tab_of))
+            else:
+                answer = HTMLResponse(self.teacher.page())
+        answer.headers["Cache-Control"] = "no-store"
+        await answer(exchange.scope, exchange.receive, exchange.send)
+
+    async def _lesson(self, exchange: Exchange) -> None:
+        """A student's notebook reports a check."""
+        self._check_teacher()
+        self.teacher.take(read_event(await read_body(exchange.receive, SMALL_BODY)))
+        await JSONResponse({"detail": "thank you"})(exchange.scope, exchange.receive, exchange.send)
+
+    async def _notice(self, exchange: Exchange) -> None:
+        """The message to all; pages ask for it every few seconds."""
+        answer = JSONResponse({"message": self.teacher.message}, headers={"Cache-Control": "no-store"})
+        await answer(exchange.scope, exchange.receive, exchange.send)
+
+    def _check_teacher(self) -> None:
+        if not self.teacher.password:
+            raise HTTPRefusal(404, "no such page")
+
     # -- events --
 
     def _check_event(self, exchange: Exchange, body: bytes) -> None:
@@ -266,6 +317,8 @@ class Gateway:
         session = event.get("session_hash")
         if session is None or session not in self.app.state_holder:
             charge(exchange.callers, "sessions", 1)
+        if session is not None and type(event.get("fn_index")) is int:
+            self.teacher.note(session, event["fn_index"])
 
     async def _listen(self, exchange: Exchange, session: str) -> None:
         """Pass on a session's messages, and note that somebody listens."""

@@ -34,7 +34,7 @@ class Bounds:
     guesses: Rate  # logins that fail
     upload_bytes: Rate
     open: int  # requests under way, streams included
-    waiting: int  # runs of a model in the queue
+    waiting: int  # runs of a model, in the queue or in progress
 
 
 HOUR = 3600.0

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffuapriel.lessons.check.reports import report
+
 COLORS = {"right": "#2e8b57", "wrong": "#c77700", "open": "#888888"}
 
 
@@ -55,6 +57,11 @@ def checker(cases: Callable[..., None]) -> Callable[..., Verdict]:
 
     @functools.wraps(cases)
     def check(*answers: Any) -> Verdict:
+        verdict = judged(*answers)
+        report(cases.__name__, verdict.state)
+        return verdict
+
+    def judged(*answers: Any) -> Verdict:
         if any(answer is None or answer is ... for answer in answers):
             return OPEN
         try:

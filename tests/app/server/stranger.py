@@ -16,7 +16,10 @@ T = TypeVar("T")
 HEADERS = {"Content-Type": "application/json"}
 CLIENT = httpx.Client(timeout=120, verify=False)  # one for all calls: making one takes longer than a call
 # What each parameter is sent when another one is tried: small enough that what is accepted is done at once.
-SMALL = {
+SMALL: dict[str, Any] = {
+    "model": "toy-diffuapriel",
+    "models": ["toy-diffuapriel"],
+    "writer": "toy-diffuapriel",
     "a": "toy-diffuapriel",
     "b": "toy-diffutran",
     "longest": 128,
@@ -66,8 +69,8 @@ def small_values(name: str, parameters: list[dict[str, Any]]) -> list[Any]:
 
 
 def takes_file(parameter: dict[str, Any]) -> bool:
-    """Whether a parameter is an uploaded file: what is none, Gradio refuses before the app sees it."""
-    return "FileData" in str(parameter["type"])
+    """Whether a parameter is a file: an upload, or the link to an answer's file."""
+    return parameter["parameter_name"] == "trace"
 
 
 def call(url: str, name: str, data: Any) -> Answer:

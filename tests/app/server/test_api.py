@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("gradio_client", reason="needs gradio_client: pip install gradio")
+import httpx
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
@@ -30,7 +29,7 @@ DOORS = {
         "block_start",
         "threshold",
     ),
-    "/open_trace": ("path",),
+    "/open_trace": ("trace",),
     "/trace_gif": ("trace",),
     "/models": (),
     "/race": ("a", "b", "c", "length", "steps", "strategy", "repeats", "seed", "block"),
@@ -53,11 +52,6 @@ def doors(client) -> dict:
     return client.view_api(return_format="dict")["named_endpoints"]
 
 
-def path_of(value) -> str:
-    """A file's path: of an endpoint that also shows its button, in an update."""
-    return value["value"] if isinstance(value, dict) else value
-
-
 @pytest.mark.parametrize("door", DOORS)
 def test_every_endpoint_says_what_it_does_and_types_what_it_takes(doors, door):
     parameters = doors[door]["parameters"]
@@ -67,40 +61,41 @@ def test_every_endpoint_says_what_it_does_and_types_what_it_takes(doors, door):
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_every_parameter_is_described_to_a_tool(door, models, limits):
-    from gradio.utils import get_function_description
-
-    from app.race.tab import RaceTab
-    from app.unmask.export import GifExport
-    from app.unmask.tab import UnmaskTab
-
-    race, unmask = RaceTab(models, limits), UnmaskTab(models, limits)
-    handlers = {
-        "/unmask": unmask.run,
-        "/open_trace": unmask.open_trace,
-        "/trace_gif": GifExport(limits).trace_gif,
-        "/models": race.names,
-        "/race": race.race.race,
-        "/sweep": race.sweep.sweep,
-        "/results": race.results.results,
-    }
-    text, parameters, returns = get_function_description(handlers[door])
-    assert text and returns
-    assert all(parameters[name] for name in DOORS[door])
+def test_every_parameter_and_the_answer_have_a_name_and_a_description(doors, door):
+    assert all(p["python_type"]["description"] for p in doors[door]["parameters"])
+    assert [answer["label"] for answer in doors[door]["returns"]] == ["answer"]
 
 
-def test_unmask_writes_a_text_and_its_trace_opens_again_and_becomes_a_gif(client):
-    *_, text, json_file, html_file = client.predict(**TEXT, api_name="/unmask")
-    assert text.startswith("Mia found a ")
-    saved = Path(path_of(json_file)).read_bytes()
-    assert Trace.from_json(saved).text == text
-    assert "diffuapriel-trace" in Path(path_of(html_file)).read_text(encoding="utf-8")
-    sent = handle_file(path_of(json_file))
-    message, status, again = client.predict(path=sent, api_name="/open_trace")
-    assert again == text and "Opened a trace of 4 frames" in status
-    assert json.loads(message)["schema"] == "diffuapriel-feed"
-    gif = client.predict(trace=sent, api_name="/trace_gif")
-    assert Path(path_of(gif)).read_bytes()[:6] == b"GIF89a"
+def test_what_can_be_chosen_is_listed_and_numbers_are_numbers(doors):
+    types = {p["parameter_name"]: p["type"] for p in doors["/unmask"]["parameters"]}
+    assert types["model"]["enum"] == ["toy-diffuapriel", "toy-diffutran", *types["model"]["enum"][2:]]
+    closer = {p["parameter_name"]: p["type"] for p in doors["/inside_closer"]["parameters"]}
+    assert closer["layer"]["type"] == closer["head"]["type"] == "integer"
+    quality = {p["parameter_name"]: p["type"] for p in doors["/steps_quality"]["parameters"]}
+    assert quality["steps"]["items"]["type"] == "integer"
+
+
+def test_unmask_writes_a_text_and_its_trace_opens_again_and_becomes_a_gif(client, tmp_path):
+    answer = client.predict(**TEXT, api_name="/unmask")
+    assert answer["text"].startswith("Mia found a ") and answer["masks_left"] == 0
+    assert [set(story) for story in answer["stories"]] == [
+        {"story", "complete", "fits_the_story_grammar", "consistent", "reason"}
+    ]
+    saved = httpx.get(answer["trace"]).content
+    assert Trace.from_json(saved).text == answer["text"]
+    assert "diffuapriel-trace" in httpx.get(answer["page"]).text
+    (tmp_path / "trace.json").write_bytes(saved)
+    for trace in (answer["trace"], handle_file(str(tmp_path / "trace.json"))):
+        opened = client.predict(trace=trace, api_name="/open_trace")
+        assert opened["text"] == answer["text"] and opened["frames"] == 4
+        gif = client.predict(trace=trace, api_name="/trace_gif")["gif"]
+        assert httpx.get(gif).content[:6] == b"GIF89a"
+
+
+def test_a_refusal_is_plain_text(client):
+    with pytest.raises(AppError) as refused:
+        client.predict(**(TEXT | {"model": "<gpt>"}), api_name="/unmask")
+    assert str(refused.value).startswith("model is '‹gpt›'; permitted: toy-diffuapriel")
 
 
 def test_a_race_and_a_sweep_answer_with_figures_and_are_kept_for_the_session(client, monkeypatch):

@@ -37,10 +37,12 @@ def test_the_page_and_its_files_are_found_below_the_path(below):
 
 def test_an_event_runs_and_its_files_come_back(below, tmp_path):
     client = Client(below, verbose=False, download_files=str(tmp_path))
-    text = client.predict(text="A [MASK:2] b.", length=8, steps=1, model="toy-diffuapriel", api_name="/unmask")
-    saved = text[-2]["value"]
-    again = client.predict(path=handle_file(saved), api_name="/open_trace")
-    assert again[2] == text[2]
+    answer = client.predict(text="A [MASK:2] b.", length=8, steps=1, model="toy-diffuapriel", api_name="/unmask")
+    assert answer["trace"].startswith(below)
+    saved = tmp_path / "trace.json"
+    saved.write_bytes(httpx.get(answer["trace"]).content)
+    for trace in (answer["trace"], handle_file(str(saved))):
+        assert client.predict(trace=trace, api_name="/open_trace")["text"] == answer["text"]
     client.close()
 
 

@@ -71,6 +71,19 @@ def test_a_login_has_a_few_runs_waiting_and_its_room_more(queue):
     join(queue, "neighbor", (room, neighbor))
 
 
+def test_runs_in_progress_count_since_several_seats_may_be_free(queue):
+    mine = Caller(PERSON, time.monotonic)
+    group = queue.event_queue_per_concurrency_id
+    queue.active_jobs = []
+    for _ in range(2):
+        join(queue, "eager", (mine,))
+        queue.active_jobs.append([group[MODEL].queue.pop()])
+    assert refused(queue, "eager", (mine,)) == 429
+    for n in range(PERSON.waiting - 2):
+        join(queue, f"other{n}", (mine,))
+    assert refused(queue, "more", (mine,)) == 429
+
+
 def test_calls_without_a_session_are_bounded_by_their_caller(queue):
     mine = Caller(PERSON, time.monotonic)
     for _ in range(PERSON.waiting):

@@ -37,10 +37,15 @@ def call(served, name: str, data: list) -> tuple[str, list | str]:
     return event, payload
 
 
+def run_of_the_page(config: dict) -> int:
+    """The number of the handler behind the Run button of the Unmask tab: its settings and the visitor's state."""
+    return next(d["id"] for d in config["dependencies"] if d["queue"] and len(d["inputs"]) == len(GOOD) + 1)
+
+
 def test_the_endpoint_writes_a_text(served):
     event, data = call(served, "unmask", GOOD)
     assert event == "complete"
-    assert data[2].startswith("Mia found a ")
+    assert data[0]["text"].startswith("Mia found a ")
 
 
 @pytest.mark.parametrize(
@@ -97,18 +102,18 @@ def test_after_all_that_it_still_writes(served):
 
 def test_a_visitor_who_leaves_frees_the_model(served):
     config = httpx.get(f"{served.url}config").json()
-    number = next(d["id"] for d in config["dependencies"] if d["api_name"] == "unmask")
+    number = run_of_the_page(config)
     # None: the page's own state
-    data = ["", "toy-diffuapriel", 512, 256, "low_confidence", 1.0, 0, 1.0, 0, 0, "prompt", None]
+    data = ["", "toy-diffuapriel", 512, 256, "low_confidence", 1.0, 0, 1.0, 0, 0, "prompt", 0.9, None]
     session = {"session_hash": "leaver", "fn_index": number, "data": data}
     assert httpx.post(f"{served.url}gradio_api/queue/join", json=session).status_code == 200
     with httpx.stream("GET", f"{served.url}gradio_api/queue/data?session_hash=leaver", timeout=30) as stream:
         for line in stream.iter_lines():
             if "diffuapriel-feed" in line:
                 break
-        assert served.models.busy
+        assert served.page.room.seats
     deadline = time.monotonic() + 20
-    while served.models.busy and time.monotonic() < deadline:
+    while served.page.room.seats and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not served.models.busy
 
@@ -129,10 +134,8 @@ def test_a_visitor_who_closes_the_page_frees_the_model_within_one_step(served, m
     with heartbeat as beats, hook:
         alive = beats.iter_raw()  # closes the stream when it is collected
         next(alive)
-        number = next(
-            d["id"] for d in httpx.get(f"{served.url}config").json()["dependencies"] if d["api_name"] == "unmask"
-        )
-        data = ["", "toy-diffuapriel", 1024, 256, "low_confidence", 1.0, 0, 1.0, 0, 0, "prompt", None]
+        number = run_of_the_page(httpx.get(f"{served.url}config").json())
+        data = ["", "toy-diffuapriel", 1024, 256, "low_confidence", 1.0, 0, 1.0, 0, 0, "prompt", 0.9, None]
         body = {"session_hash": "closer", "fn_index": number, "data": data}
         assert httpx.post(f"{served.url}gradio_api/queue/join", json=body).status_code == 200
         url = f"{served.url}gradio_api/queue/data?session_hash=closer"
@@ -140,7 +143,7 @@ def test_a_visitor_who_closes_the_page_frees_the_model_within_one_step(served, m
             next(line for line in stream.iter_lines() if "diffuapriel-feed" in line)
         beats.close()
         deadline = time.monotonic() + 60
-        while (served.models.busy or not told) and time.monotonic() < deadline:
+        while (served.page.room.seats or not told) and time.monotonic() < deadline:
             time.sleep(0.02)
         assert not served.models.busy
         assert told, "the app was never told that the visitor left"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import os
 import re
 import tempfile
@@ -181,7 +180,8 @@ def test_the_refusals_name_the_value_and_what_is_permitted(served):
     values = small_values("race", doors_["race"])
     values[0] = EVIL
     answer = call(served.url, "race", values)
-    assert answer.refusal.startswith(html.escape(f"model is {EVIL!r}; permitted: toy-diffuapriel"))
+    assert answer.refusal.startswith("model is '‹img")
+    assert "; permitted: toy-diffuapriel" in answer.refusal
 
 
 @pytest.mark.parametrize("path", PATHS, ids=repr)

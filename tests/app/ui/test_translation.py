@@ -48,7 +48,8 @@ def labels_of(component) -> dict[str, str]:
     found = {key: props.get(key) for key in keys}
     found |= {f"choice {value}": label for label, value in props.get("choices") or [] if label != value}
     said = {key: text for key, text in found.items() if isinstance(text, str) and not text.startswith("{")}
-    return said if props.get("visible", True) is True else {}
+    is_drawn = props.get("visible", True) is True and component["type"] != "api"  # that is a parameter for programs
+    return said if is_drawn else {}
 
 
 def english_texts() -> set[str]:

@@ -50,7 +50,7 @@ def test_the_page_plays_offline_with_the_trace_in_it(trace):
 def test_a_trace_becomes_a_gif_with_every_step(trace, saved):
     from PIL import Image
 
-    for path in GifExport(Limits()).trace_gif(str(saved)):
+    for path in GifExport(Limits()).draw_gif(str(saved)):
         with Image.open(path) as picture:
             assert picture.format == "GIF"
             assert picture.n_frames == len(trace.frames)
@@ -74,15 +74,15 @@ def test_a_strangers_file_is_refused_with_the_reason(tmp_path, content, said):
     path = tmp_path / "evil.json"
     path.write_bytes(content)
     with pytest.raises(Refused, match=said):
-        list(GifExport(Limits()).trace_gif(str(path)))
+        list(GifExport(Limits()).draw_gif(str(path)))
 
 
 def test_a_file_that_is_too_large_is_refused_with_the_figure(saved):
     with pytest.raises(Refused, match="a trace may have up to 10"):
-        list(GifExport(Limits(max_upload_bytes=10)).trace_gif(str(saved)))
+        list(GifExport(Limits(max_upload_bytes=10)).draw_gif(str(saved)))
 
 
 @pytest.mark.parametrize("path", [None, "", "/nowhere", 3, ["/etc/passwd"], "/etc"])
 def test_what_is_no_file_is_refused(path):
     with pytest.raises(Refused, match="there is no file"):
-        list(GifExport(Limits()).trace_gif(path))
+        list(GifExport(Limits()).draw_gif(path))

@@ -280,7 +280,7 @@ def test_a_saved_trace_is_opened_and_gone_on_with(tab, visitor, visit, tmp_path)
     file.write_text(files[0], encoding="utf-8")
     assert "<script" in files[1]
     other = tab.new_session()
-    message, status, _ = tab.open_trace(str(file), other)
+    message, status, _ = tab.show_trace(str(file), other)
     assert json.loads(message)["steer"] and f"{LENGTH + 2} frames" in status
     assert tab.read_back(other) == ("", LENGTH)
     run(tab, visitor, other, event(other, "go"))
@@ -294,7 +294,7 @@ def test_a_trace_of_another_tokenizer_is_shown_but_not_steered(tab, visitor, vis
     file = tmp_path / "trace.json"
     file.write_text(json.dumps(data))
     fresh = tab.new_session()
-    message, _, _ = tab.open_trace(str(file), fresh)
+    message, _, _ = tab.show_trace(str(file), fresh)
     assert "steer" not in json.loads(message) and fresh.run is None
 
 

@@ -85,7 +85,7 @@ def test_the_saved_trace_opens_again_and_the_page_stands_alone(tab, visitor, tmp
     updates, (saved, page) = run(tab, visitor)
     file = tmp_path / "trace.json"
     file.write_text(saved, encoding="utf-8")
-    message, status, text = tab.open_trace(str(file))
+    message, status, text = tab.show_trace(str(file))
     assert json.loads(message)["header"]["meta"]["strategy"] == "low_confidence"
     assert "7 frames" in status
     assert text == updates[-2][2]
@@ -199,7 +199,7 @@ def test_a_file_that_is_no_trace_is_refused(tab, tmp_path, content, names):
     file = tmp_path / "x.json"
     file.write_text(content, encoding="latin-1")
     with pytest.raises(Refused, match=names):
-        tab.open_trace(str(file))
+        tab.show_trace(str(file))
 
 
 def test_a_file_that_is_too_large_or_missing_is_refused(models, tmp_path):
@@ -207,10 +207,10 @@ def test_a_file_that_is_too_large_or_missing_is_refused(models, tmp_path):
     file = tmp_path / "x.json"
     file.write_text("a" * 11)
     with pytest.raises(Refused, match="11 bytes; a trace may have up to 10"):
-        tab.open_trace(str(file))
+        tab.show_trace(str(file))
     for nothing in (None, str(tmp_path), str(tmp_path / "none"), 5):
         with pytest.raises(Refused, match="there is no file"):
-            tab.open_trace(nothing)
+            tab.show_trace(nothing)
 
 
 def test_a_full_text_says_that_there_is_nothing_to_do(tab, visitor):

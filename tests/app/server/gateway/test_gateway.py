@@ -26,7 +26,7 @@ from tests.app.server.stranger import call, finished
 
 API = "gradio_api/"
 JSON = {"content-type": "application/json"}
-SMALL = ["A [MASK:2] b.", "toy-diffuapriel", 8, 1, "low_confidence", 1.0, 0, 0.9, 0, 0, "prompt"]
+SMALL = ["A [MASK:2] b.", "toy-diffuapriel", 8, 1, "low_confidence", 1.0, 0, 0.9, 0, 0, "prompt", 0.9]
 BAD_NAMES = ["", "a" * 65, "a b", "ä", "a/b", "a\n", "\ud800", 7, True, [], {}, ["a"]]
 CLOSED = (
     *("vibe-edit", "undo-vibe-edit", "vibe-code", "vibe-starter-queries", "process_recording", "component_server"),
@@ -109,7 +109,7 @@ def test_three_requests_do_not_stop_the_queue(served):
     """The third once ended the queue's loop for everybody."""
     unmask = number_of(served, "unmask")
     for session, status in (("one", 200), ("two", 200), ("", 400)):
-        body = {"session_hash": session, "fn_index": unmask, "data": [*SMALL, None]}
+        body = {"session_hash": session, "fn_index": unmask, "data": SMALL}
         assert send(served, "queue/join", body).status_code == status
     assert call(served.url, "unmask", SMALL).event == "complete"
 
@@ -300,7 +300,7 @@ def test_what_one_caller_without_a_session_writes_no_other_reads(served):
 
 def test_one_session_has_one_run_waiting(served):
     unmask = number_of(served, "unmask")
-    body = {"session_hash": "eager", "fn_index": unmask, "data": [*SMALL, None]}
+    body = {"session_hash": "eager", "fn_index": unmask, "data": SMALL}
     with served.models.turn():
         answers = [send(served, "queue/join", body) for _ in range(1)]
         assert until(lambda: not served.page._queue.waiting())  # it runs, and waits for the model
