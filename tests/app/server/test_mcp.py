@@ -57,7 +57,9 @@ def test_tools_are_named_as_described_and_their_schemas_can_be_fulfilled(url):
 
 
 def test_a_text_is_answered_as_json_and_its_link_becomes_a_gif(url):
-    _, [text] = calls(url, ("unmask", {"text": "Mia found a [MASK:3].", "model": TOY, "length": 0, "steps": 2}))
+    _, [text] = calls(
+        url, ("unmask", {"text": "Mia found a [MASK:3].", "model": TOY, "length": 0, "steps": 2, "strategy": "random"})
+    )
     answer = json.loads(text)
     assert answer["text"].startswith("Mia found a ") and answer["steps"] == 2 and len(text) < 2000
     link = {"trace": answer["trace"]}
