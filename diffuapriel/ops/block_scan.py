@@ -30,6 +30,7 @@ from diffuapriel.ops.chunked import chunk_length
 from diffuapriel.ops.recurrent import ScanInputs
 from diffuapriel.ops.ssd import ssd, ssd_bidirectional
 
+LONGEST_IN_CHUNK = 128  # tokens of a block that is still called short
 IN_BLOCK = 16  # tokens of a chunk of short blocks, rounded down to whole ones, where tokens read their own block only
 
 
@@ -40,7 +41,7 @@ def scan(inputs: ScanInputs, *, block_length: int, streams: int = 1, backend: st
         inputs: with directions 0, which runs forward, and 1, in reverse. The length is a multiple of block_length.
             initial_state: (clean rows, heads, headdim, state), of the forward direction before the first token.
         streams: 1 for clean rows only; 2 if the second half of the rows are corrupted copies of the first half.
-        backend: of `ssd`, which runs blocks that are longer than a chunk.
+        backend: of `ssd`, which runs blocks longer than 128 tokens.
 
     Returns y, shaped as x, and the forward state after the last token of the clean rows.
     Raises ValueError for a length that is not whole blocks and for rows that are not whole streams.
@@ -50,7 +51,7 @@ def scan(inputs: ScanInputs, *, block_length: int, streams: int = 1, backend: st
         raise ValueError(f"the length is {length}; it must be a multiple of block_length, {block_length}")
     if streams not in (1, 2) or rows != streams * inputs.initial_state.shape[0]:
         raise ValueError(f"{rows} rows are not {streams} streams of {inputs.initial_state.shape[0]} texts")
-    if block_length > chunk_length(inputs.x.device):
+    if block_length > LONGEST_IN_CHUNK:
         return _in_rows(inputs, block_length, streams, backend)
     return _in_chunks(inputs, block_length)
 
