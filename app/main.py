@@ -97,6 +97,7 @@ def build_once(models: Models, limits: Limits) -> Page:
             with gr.Tab(texts.QUALITY_TAB, id="quality"):
                 page.tabs.append((len(page.fns), texts.QUALITY_TAB))
                 quality.build()
+        page.tabs.append((len(page.fns), ""))  # handlers after this belong to no tab
     page.on_leave, page.room = leave, unmask.room
     page.queue(api_open=False)
     page._queue = VisitorQueue(page, limits.max_waiting, stop, page.room.seconds_left)

@@ -104,7 +104,7 @@ class ResultsPart:
             Each result with its number, time, figures, outcome and what was fair.
         """
         mine = self.store.of(request.session_hash) if request else []
-        return document(mine, recordings=recordings is True)
+        return document(mine, recordings=check.switch("recordings", recordings))
 
     def compare(self, chosen: Any, request: gr.Request) -> Iterator[Compared]:
         """The chosen results in one table and chart, and as files."""

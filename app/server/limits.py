@@ -131,6 +131,13 @@ def choice(name: str, value: Any, permitted: Sequence[str]) -> str:
     return value
 
 
+def switch(name: str, value: Any) -> bool:
+    """`value` as true or false."""
+    if not isinstance(value, bool):
+        raise Refused(texts.NOT_PERMITTED.format(name=name, value=shown(value), permitted="true, false"))
+    return value
+
+
 def several(name: str, values: Any, most: int, check: Callable[[Any], Any]) -> list[Any]:
     """A list of one to `most` values, each checked."""
     if not isinstance(values, list | tuple) or not 1 <= len(values) <= most:

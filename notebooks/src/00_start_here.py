@@ -313,7 +313,7 @@ guess_2.reveal(
 # things like a kite or a lamp.
 #
 # <details><summary>Hint 1</summary>Put the text in quotation marks: <code>return "..."</code>. Write the hole in
-# capital letters and square brackets, with a colon before the number, as in the cells above.</details>
+# square brackets, with a colon before the number, as in the cells above.</details>
 # <details><summary>Hint 2</summary>Take a sentence, <code>"Anna ate six plums at school."</code>, and replace two or
 # three words in the middle.</details>
 

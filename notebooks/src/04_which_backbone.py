@@ -665,7 +665,7 @@ from diffuapriel.evaluation import NelboEstimate
 
 for name in bundled():
     info = inspect_checkpoint(name)
-    if "evaluation" in info.extra:
+    if info.corpus == "tales:3":
         recipe, found = info.extra["recipe"], NelboEstimate.from_dict(info.extra["evaluation"])
         low, high = found.ci95
         print(

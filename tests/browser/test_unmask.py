@@ -170,9 +170,8 @@ def test_pause_look_change_step_and_go_on(visit, heart):
     ask(visit, f"Use cat, {20 * (1 - sure(ORDER[0])):.1f} %")
     heart.denoiser.permit(1)
     expect(token(visit, ORDER[0])).to_have_text(" cat")
-    expect(status(visit)).to_contain_text("does not fit here")
-    expect(token(visit, ORDER[0])).to_have_accessible_name("cat, yours, breaks the story: 'cat' does not fit here")
-    expect(visit.locator(".da-breaks.da-mine")).to_have_count(1)
+    expect(status(visit)).to_contain_text("Not judged: your words are from no story")  # none has a cat
+    expect(token(visit, ORDER[0])).to_have_accessible_name("cat, yours")
 
     visit.locator("#unmask-stop").click()
     heart.denoiser.permit(1)

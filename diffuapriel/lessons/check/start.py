@@ -63,20 +63,21 @@ def canvas_text(answer: Callable[[], str]) -> None:
     text = run(answer)
     require(isinstance(text, str), f"Return a text in quotation marks, not {type(text).__name__}.")
     try:
-        canvas = Canvas.from_text(text, get_tokenizer("gpt2-4k"))
+        canvas = Canvas.from_text(text, tokenizer := get_tokenizer("gpt2-4k"))
     except ValueError as error:
         raise Wrong(f"The canvas cannot be read. {str(error).removeprefix('canvas: ')}") from error
     masked = canvas.masked.tolist()
     require(
         any(masked),
-        "There is no hole in this text. A hole is written in square brackets with capital letters: [MASK:4].",
+        "There is no hole in this text. A hole is written in square brackets: [MASK:4].",
     )
     starts = sum(now and not before for before, now in zip([False, *masked], masked))
     require(starts == 1, f"There are {starts} holes in this text. Leave only one.")
     require(sum(masked) > 1, "The hole has one mask. Make it two or more, with a colon and a number.")
     require(not masked[0], "Nothing is given before the hole. Begin the text with a word of your own.")
     require(not masked[-1], "Nothing is given after the hole. Add some text after it.")
-    before, after = text[: text.index("[MASK")], text[text.rindex("]") + 1 :]
+    first, ids = masked.index(True), canvas.ids.tolist()
+    before, after = tokenizer.decode(ids[:first]), tokenizer.decode(ids[first + sum(masked) :])
     require(
         any(c.isalpha() for c in before) and any(c.isalpha() for c in after),
         "Give at least one word on each side of the hole, so that the model has something to fit.",

@@ -141,7 +141,7 @@ def test_an_exception_in_a_strategy_is_a_message(served, monkeypatch, caplog):
         answer = run(served, "unmask", strategy="margin")
     assert answer.event == "error"
     assert answer.data["title"] == "Something went wrong"
-    assert "ZeroDivisionError: &lt;b&gt;no scores&lt;/b&gt;. The app is still running" in answer.refusal
+    assert "ZeroDivisionError: ‹b›no scores‹/b›. The app is still running" in answer.refusal
     assert "no scores" in caplog.text
     assert it_goes_on(served)
     assert run(served, "unmask", strategy="margin").event == "complete"

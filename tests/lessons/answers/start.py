@@ -57,6 +57,7 @@ RIGHT = {
         text("Mia found a [MASK:6] at school."),
         text("One day, Tom went to the [MASK:2] with Anna.\nHe was happy."),
         text("Sara was [MASK][MASK][MASK] sad"),
+        text("Mia found a [mask:6] at school."),
     ],
 }
 WRONG = {
@@ -70,7 +71,7 @@ WRONG = {
     ],
     "canvas_text": [
         text("Mia found a kite."),
-        text("Mia found a [mask:6] at school."),
+        text("Mia found a (MASK:6) at school."),
         text("Mia found a [MASK:six] at school."),
         text("Mia found a [MASK:6 at school."),
         text("Mia found a [MASK] at school."),
