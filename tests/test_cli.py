@@ -137,7 +137,7 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_2(run: Run, argv: list[s
         (["evaluate", "--samples", "-1"], "samples is -1; it must be a whole number, 0 or more"),
         (["race", "random:nano"], "write random:PRESET:ARCHITECTURE"),
         (["race", "random:nano:lstm"], "permitted: diffuapriel, diffuapriel-h, diffutran"),
-        (["bench", "speed"], "permitted: scan, forward, generation, training, memory"),
+        (["bench", "speed"], "permitted: scan, forward, generation, training, blocks, memory"),
         (["bench", "--repeats", "0"], "repeats is 0; it must be 1 or more"),
         (["params", "huge"], "preset is 'huge'; permitted: nano"),
         (["tokenize", "tales", "--out", "nowhere"], "tales never ends: give a number of tokens"),
@@ -287,8 +287,12 @@ def test_every_option_reaches_the_sampler(run: Run, checkpoint: str, tmp_path: P
         "t_off": 0.1,
         "alpha_on": 0.8,
         "seed": 5,
+        "stop_at_eos": True,
     }
-    options = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    flags = {name: f"--{name.replace('_', '-')}" for name in given}
+    options = [
+        w for name, value in given.items() for w in ([flags[name]] if value is True else [flags[name], str(value)])
+    ]
     code, out, _ = run("sample", "--checkpoint", checkpoint, "--length", "8", "--trace", str(path), *options)
     assert code == 0
     trace = Trace.from_json(path.read_text())

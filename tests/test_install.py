@@ -409,7 +409,7 @@ def test_an_installed_wheel_writes_a_story_away_from_the_clone(tmp_path: Path) -
     source.mkdir()
     empty.mkdir()
     clone(source)
-    for name in (*TABLES, "checkpoints/tales-diffuapriel"):
+    for name in (*TABLES, "checkpoints/tales-diffuapriel", "checkpoints/stories-diffuapriel"):
         kept, copy = ROOT / "assets" / name, source / "assets" / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         (shutil.copytree if kept.is_dir() else shutil.copy)(kept, copy)

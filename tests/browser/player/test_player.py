@@ -29,12 +29,14 @@ LOAD = """async (source) => {
 
 @pytest.fixture
 def exported(tmp_path):
-    """Writes the exported page of a trace and opens it."""
+    """Writes the exported page of a trace, opens it and ends the replay that it begins with."""
 
     def open_export(page, data):
         path = tmp_path / "trace.html"
         path.write_text(page_of(data), encoding="utf-8")
         page.goto(path.as_uri())
+        slider = page.get_by_role("slider", name="Step")
+        slider.evaluate("(slider) => { slider.value = slider.max; slider.dispatchEvent(new Event('input')); }")
         return page
 
     return open_export

@@ -218,7 +218,7 @@ def test_a_mask_is_typed_over_with_the_space_that_a_word_needs(page):
     page.keyboard.press("Enter")
     page.keyboard.type("red")
     page.keyboard.press("Enter")
-    assert [c["text"] for c in sent(page)] == [" red"]
+    assert [c["text"] for c in sent(page) if "text" in c] == [" red"]
 
 
 def test_what_is_edited_at_an_earlier_step_says_so(page):
