@@ -181,7 +181,6 @@ def test_the_callback_can_stop_the_call_and_what_is_unfinished_keeps_its_masks(
         ({"num_inference_steps": 2.5}, "num_inference_steps is 2.5; it must be a whole number"),
         ({"num_samples": 0}, "num_samples is 0; it must be a whole number, 1 or more"),
         ({"strategy": "magic"}, "strategy is 'magic'; permitted: ancestral"),
-        ({"strategy": "ancestral", "block_length": 4}, "block_length is 4, but 'ancestral'"),
         ({"temperature": -1}, "temperature is -1.0; "),
         ({"block_start": "middle"}, "block_start is 'middle'; permitted: prompt, zero"),
         ({"factor": -1}, "factor is -1.0; "),

@@ -37,7 +37,7 @@ def written(model: Denoiser, blocks: int, prompt=(), how: Sampler | None = None,
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_each_block_is_what_the_model_writes_behind_the_text_so_far(model: Denoiser, strategy: str) -> None:
-    """The logits at temperature 0 are those of a canvas that ends with the block. Padding is cut, then a text begins."""
+    """The logits at temperature 0 are those of a canvas that ends with the block. A text ends where padding begins."""
     how = sampler(strategy, temperature=0.0)
     ids: list[int] = []
     for number, block in enumerate(written(model, 5, how=how)):

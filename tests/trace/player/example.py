@@ -8,6 +8,7 @@ import random
 from typing import Any
 
 from diffuapriel.trace.player import read_source
+from diffuapriel.trace.trace import PAGE_WORDS
 
 MASK, EOS = 999, 998
 STORY = " Mia_ found_ a_ small_ green_ box_ under_ the_ table_._ She_ opened_ it_ and_ laugh_ed_._\n_ Tom_ came_ too"
@@ -101,14 +102,16 @@ def _frame(step, steps, ids, revealed, remasked, confidence, entropy, top_k, ms)
 
 def page_of(data: dict, title: str = "a trace") -> str:
     """The exported page of a trace, put together as `Trace.to_html` does, but of any data."""
+    about = [str(data["meta"].get(name, "")) for name in ("model", "architecture", "created")]
+    source = " · ".join(part for part in dict.fromkeys([*about[:2], about[2][:10], "DiffuApriel"]) if part)
     parts = {
         "TITLE": html.escape(title),
         "STYLE": read_source("player.css"),
         "SCRIPT": read_source("player.js"),
         "LANGUAGE": "en",
-        "LEAD": "",
-        "SOURCE": "",
-        "NO_SCRIPT": "",
+        "LEAD": html.escape(PAGE_WORDS["pageLead"]),
+        "SOURCE": html.escape(source),
+        "NO_SCRIPT": html.escape(PAGE_WORDS["pageNoScript"]),
         "WORDS": "{}",
         "DATA": json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
     }
