@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 from gradio.context import Context
 
-from app.server.queue import MODEL
+from app.server.queue import MODEL, VisitorQueue
 from app.server.stops import Stops
 
 SKIP = gr.skip()  # leaves a component as it is
@@ -58,7 +58,8 @@ def wire_run(
 
     async def press_stop(request: gr.Request) -> Any:
         stops.stop(request.session_hash)
-        await page._queue.end_waiting(request.session_hash)
+        if isinstance(page._queue, VisitorQueue):
+            await page._queue.end_waiting(request.session_hash)
         return gr.update(interactive=False)
 
     def reset(request: gr.Request) -> tuple[Any, Any]:

@@ -15,8 +15,7 @@ examples:
   diffuapriel compare --corpus stdlib --tokens 20000000 --length 256
   diffuapriel compare --study placement --preset tiny --precision bf16 --compile
   diffuapriel compare --study blocks --preset tiny --factors 1 --precision bf16 --compile
-  diffuapriel compare --study blocks ... --only diffutran,    one part, e.g. one for each of several GPUs; the same
-                                                              command without --only collects them
+  diffuapriel compare --study blocks --preset tiny --only diffutran,             one part, e.g. one for each GPU
   diffuapriel compare --corpus book.txt --out assets/results/compare-book
 """
 

@@ -45,7 +45,7 @@ def test_unmask_type_run_see_the_text_scrub_back_keep_and_open(visit, tmp_path):
     player = visit.locator("#unmask-player")
     expect(player.locator(".da-state")).to_contain_text(", 0 masks left")
     expect(visit.locator("#unmask-status")).to_contain_text("tokens/s")
-    expect(visit.locator("#unmask-status")).to_contain_text("Does not fit the story grammar")
+    expect(visit.locator("#unmask-status")).to_contain_text("Not judged: your words are from no story")
     expect(player.locator(".da-token").first).to_have_text("R")
     expect(player.locator(".da-mask")).to_have_count(0)
 
@@ -53,6 +53,7 @@ def test_unmask_type_run_see_the_text_scrub_back_keep_and_open(visit, tmp_path):
     expect(player.locator(".da-state")).to_contain_text("step 0 of")
     expect(player.locator(".da-canvas .da-mask").last).to_be_visible()
 
+    visit.locator("#share").click()
     with visit.expect_download() as download:
         visit.locator("#save-json").click()
     assert download.value.suggested_filename == "toy-diffuapriel-threshold-0.json"

@@ -23,6 +23,7 @@ def test_a_run_below_a_path_writes_its_text_and_its_file_is_saved(new_page, tmp_
     with proxied(launch(served, root_path="/lab"), "/lab") as address:
         page = entered(new_page, address, "light", 1200)
         page.locator("#unmask-run").click()
+        page.locator("#share").click()
         expect(page.locator("#save-json")).to_be_visible()
         assert page.url.startswith(address)
         with page.expect_download() as download:

@@ -229,6 +229,7 @@ def test_a_steered_run_is_saved_opened_and_gone_on_with(visit, tmp_path):
     expect(status(visit)).to_contain_text("3 masks left")
     saved = tmp_path / "trace.json"
     for _ in range(100):  # the file follows the edit
+        visit.locator("#share").click()
         with visit.expect_download() as download:
             visit.locator("#save-json").click()
         download.value.save_as(saved)
