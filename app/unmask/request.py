@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,7 +109,8 @@ def measured(text: str, tokenizer: Tokenizer) -> tuple[int, bool]:
     try:
         canvas = Canvas.from_text(text, tokenizer)
     except ValueError as error:
-        raise Refused(texts.BAD_HOLE) from error
+        hole = re.search('"(.*)" is not a hole', str(error), re.S)
+        raise Refused(texts.BAD_HOLE.format(hole=hole[1]) if hole else str(error)) from error
     return len(canvas), bool(canvas.masked.any())
 
 

@@ -59,6 +59,7 @@ def test_unmask_type_run_see_the_text_scrub_back_keep_and_open(visit, tmp_path):
     assert download.value.suggested_filename == "toy-diffuapriel-threshold-0.json"
     saved = tmp_path / download.value.suggested_filename
     download.value.save_as(saved)
+    visit.keyboard.press("Escape")  # closes the menu
     with visit.expect_file_chooser() as chooser:
         visit.locator("#open-trace").click()
     chooser.value.set_files(saved)

@@ -160,7 +160,7 @@ def test_the_message_of_an_error_stays_on_the_page(tab, visitor):
     [
         ({"text": 5}, "the text is 5"),
         ({"text": "a" * 20_001}, "has 20,001 characters"),
-        ({"text": "[MASK:0]"}, "a hole is written"),
+        ({"text": "[MASK:0]"}, "is not a hole"),
         ({"text": "[MASK:5000]"}, "it may take up to 1,024"),
         ({"model": "../secret"}, "model is '../secret'"),
         ({"model": "diffutran nano, random weights"}, "permitted: toy-diffuapriel"),
