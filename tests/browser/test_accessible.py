@@ -21,7 +21,7 @@ TABS = {  # name -> what runs it, what shows that it has run
     "Unmask": ("#unmask-run", "#unmask-status .da-note >> text=tokens/s"),
     "Race": ("#race-run", "#race-results table"),
     "Inside": ("#inside-run", "#closer-status .da-note >> text=Layers"),
-    "Quality": ("#surprisal-run", "#surprisal-player .da-token"),
+    "Quality": ("#surprisal-run", "#surprisal-rows .da-token"),
 }
 
 
