@@ -12,6 +12,7 @@ from app.race.outcome import outcome
 from app.strings.language import texts
 from app.strings.numbers import figure
 from app.ui.events import HIDDEN
+from app.ui.inputs import scripted
 from diffuapriel.charts.palette import series_styles
 
 if TYPE_CHECKING:
@@ -23,13 +24,7 @@ READABLE = 1024  # tokens: a longer text is drawn as a picture
 
 def pixels_arguments() -> dict[str, Any]:
     """Arguments that make a `gr.HTML` the pictures; its value is a message of `pixels_message`."""
-    return {
-        "value": "",
-        "html_template": '<div class="da-host"></div>',
-        "css_template": "",
-        "js_on_load": SCRIPT.read_text(encoding="utf-8"),
-        "apply_default_css": False,
-    }
+    return scripted(SCRIPT)
 
 
 def replays(result: RaceResult) -> tuple[Any, Any]:

@@ -1,8 +1,9 @@
-"""Components that several tabs share: a slider for a setting, and the row that runs and stops a measurement."""
+"""Components that several tabs share: a slider for a setting, the row that runs and stops a measurement, scripts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -16,6 +17,17 @@ def slider(setting: Setting, value: float, label: str, info: str | None = None, 
     """A slider over the range of a setting, in steps of 1; it starts at `value`, or at the end of a shorter range."""
     value = min(value, setting.range["maximum"])
     return gr.Slider(value=value, label=label, info=info, **{"step": 1, **setting.range, **more})
+
+
+def scripted(script: Path, template: str = '<div class="da-host"></div>', value: str = "") -> dict[str, Any]:
+    """Arguments that make a `gr.HTML` run the JavaScript of a file, which draws into `template`."""
+    return {
+        "value": value,
+        "html_template": template,
+        "css_template": "",
+        "js_on_load": script.read_text(encoding="utf-8"),
+        "apply_default_css": False,
+    }
 
 
 def run_row(

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from app.ui.inputs import scripted
+
 SCRIPT = Path(__file__).with_name("token_rows.js")
 LEVELS = 8  # colors of the scale
 
@@ -24,13 +26,7 @@ class TokenRow:
 
 def rows_arguments() -> dict[str, Any]:
     """Arguments that make a `gr.HTML` into rows of tokens; it emits `select` with the position as index."""
-    return {
-        "value": "",
-        "html_template": '<div class="da-host"></div>',
-        "css_template": "",
-        "js_on_load": SCRIPT.read_text(encoding="utf-8"),
-        "apply_default_css": False,
-    }
+    return scripted(SCRIPT)
 
 
 def rows_message(

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from app.ui.events import AT_ONCE
+from app.ui.inputs import scripted
 from app.unmask.request import ORDER_STRATEGY, ORDERS
 
 KEYS = Path(__file__).with_name("keys.js")
@@ -26,8 +27,7 @@ SELECTION = """(text, model) => {
 
 def keys() -> dict[str, Any]:
     """Arguments of a `gr.HTML` that gives the text box its keys: Ctrl+Enter runs, Ctrl+M makes a hole."""
-    script = KEYS.read_text(encoding="utf-8")
-    return {"value": "", "html_template": "", "css_template": "", "js_on_load": script, "apply_default_css": False}
+    return scripted(KEYS, "")
 
 
 def wire_order(order: gr.Radio, strategy: gr.Dropdown, block: gr.Slider) -> None:

@@ -19,6 +19,7 @@ from app.server.guard import guarded_stream
 from app.server.limits import Limits, Refused
 from app.strings.language import texts
 from app.ui.events import AT_ONCE, SKIP
+from app.ui.inputs import scripted
 from diffuapriel.trace.gif import write_gif
 from diffuapriel.trace.trace import Trace
 
@@ -98,10 +99,4 @@ class GifExport:
 
 def drop_zone() -> dict[str, Any]:
     """Arguments that make a `gr.HTML` a drop zone: files dropped on its column go to #open-trace."""
-    return {
-        "value": texts.DROP,
-        "html_template": '<p class="da-drop">${value}</p>',
-        "css_template": "",
-        "js_on_load": DROP_SCRIPT.read_text(encoding="utf-8"),
-        "apply_default_css": False,
-    }
+    return scripted(DROP_SCRIPT, '<p class="da-drop">${value}</p>', texts.DROP)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from app.strings.language import texts
+from app.ui.inputs import scripted
 from app.unmask.request import ORDERS
 
 SCRIPT = Path(__file__).with_name("tour.js")
@@ -18,11 +19,5 @@ SCRIPT = Path(__file__).with_name("tour.js")
 def line() -> dict[str, Any]:
     """Arguments of a `gr.HTML` that is the tour's line."""
     words = texts.TOUR | {"race": texts.RACE_TAB, "one": ORDERS["left"]}
-    return {
-        "value": json.dumps(words, ensure_ascii=False).replace("<", "\\u003c"),
-        "html_template": '<div class="da-tour" role="region"></div>',
-        "css_template": "",
-        "js_on_load": SCRIPT.read_text(encoding="utf-8"),
-        "apply_default_css": False,
-        "elem_id": "unmask-tour",
-    }
+    value = json.dumps(words, ensure_ascii=False).replace("<", "\\u003c")
+    return {**scripted(SCRIPT, '<div class="da-tour" role="region"></div>', value), "elem_id": "unmask-tour"}
