@@ -122,7 +122,7 @@ def stories(url: str, visitors: int, steps: int) -> tuple[list[float], list[str]
 
     options: dict[str, Any] = {"analytics_enabled": False, "httpx_kwargs": {"timeout": None}}
     begin = threading.Barrier(visitors)
-    asked: dict[str, Any] = {"text": STORY, "length": STORY_LENGTH, "steps": steps}
+    asked: dict[str, Any] = {"text": STORY, "length": STORY_LENGTH, "steps": steps, "strategy": "low_confidence"}
 
     def visit(number: int) -> tuple[float, str]:
         client = Client(url, verbose=False, download_files=False, **options)
