@@ -9,10 +9,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
 
 import numpy as np
+
+from tools.chromium import NoBrowser, find, open_tab
 
 MASK_ID = 50_257
 PAGE = '<!doctype html><body><div id="race"><div class="da-host"></div></div></body>'
@@ -56,23 +57,16 @@ def main(arguments: list[str] | None = None) -> int:
         parser.add_argument(name, type=int, default=value)
     options = parser.parse_args(arguments)
     try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        print("bench_pixels: needs playwright: pip install playwright", file=sys.stderr)
-        return 2
-    browser_path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    if browser_path is None:
-        print("bench_pixels: no Chromium on the path (Debian: apt-get install chromium)", file=sys.stderr)
+        browser = find()
+    except NoBrowser as error:
+        print(f"bench_pixels: {error}", file=sys.stderr)
         return 2
     from app.race.replay import SCRIPT
 
     sent = message(options.tokens, options.steps, options.lanes)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
+    with open_tab(browser) as page:
         page.set_content(PAGE)
         opened, drawn, *left = page.evaluate(CLOCK, [SCRIPT.read_text(encoding="utf-8"), sent])
-        browser.close()
     assert not any(left), f"masks are left on the pictures: {left}"
     print(
         f"{options.lanes} pictures of {options.tokens:,} tokens, {options.steps} frames, {len(sent) / 1e6:.1f} MB: "

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import statistics
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
+
+from tools.chromium import NoBrowser, find, open_tab
 
 CASES = ((256, 64, 1.0), (1024, 256, 5.0))  # tokens, steps, target in seconds
 MODEL = "precomputed logits"
@@ -128,20 +129,14 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        print("bench_stream: needs playwright: pip install playwright", file=sys.stderr)
-        return 2
-    browser_path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    if browser_path is None:
-        print("bench_stream: no Chromium on the path (Debian: apt-get install chromium)", file=sys.stderr)
+        browser = find()
+    except NoBrowser as error:
+        print(f"bench_stream: {error}", file=sys.stderr)
         return 2
     page, url = serve()
     missed = False
     print(f"{len(os.sched_getaffinity(0))} cores, median of {options.repeats} runs")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"])
-        tab = browser.new_page(viewport={"width": 1280, "height": 900})
+    with open_tab(browser) as tab:
         tab.set_default_timeout(TIMEOUT_MS)
         tab.goto(url)
         tab.wait_for_selector("#unmask-player .da-token")
@@ -154,7 +149,6 @@ def main(arguments: list[str] | None = None) -> int:
                 f"{tokens:>5,} tokens x {steps:>3} steps  {median:.2f} s ({spread}), target {target:.0f} s",
                 flush=True,
             )
-        browser.close()
     page.close(verbose=False)
     return int(missed)
 
