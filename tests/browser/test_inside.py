@@ -11,7 +11,7 @@ pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install
 pytest.importorskip("gradio", reason="needs gradio: pip install gradio")
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.visiting import entered, keep_picture, serving
+from tests.browser.visiting import choose, entered, keep_picture, serving
 
 pytestmark = pytest.mark.browser
 HYBRID = "diffuapriel-h nano, random weights"
@@ -44,11 +44,6 @@ def token(page: Page, entry: int, position: int) -> Locator:
     return page.locator("#inside-rows .da-canvas").nth(entry).locator(".da-token").nth(position)
 
 
-def choose(page: Page, dropdown: str, option: str) -> None:
-    page.locator(f"{dropdown} input").click()
-    page.get_by_role("option", name=option, exact=True).click()
-
-
 def test_look_choose_a_token_and_look_closer(visit):
     look(visit, "Mia found a [MASK:2] and a nut.")
     expect(visit.locator("#inside-rows .da-lane")).to_have_count(3)
@@ -63,7 +58,7 @@ def test_look_choose_a_token_and_look_closer(visit):
     for chart in ("memory", "attention", "schedule", "modulation"):
         expect(visit.locator(f"#inside-{chart} .main-svg").first).to_be_visible()
     expect(visit.locator("#inside-schedule")).to_contain_text("% masked")
-    expect(visit.locator("#inside-attention")).to_contain_text("no attention layer")
+    expect(visit.locator("#inside-attention")).to_contain_text("layer 6, mean of all")
 
     token(visit, 1, 2).click()
     expect(visit.locator("#inside-position input")).to_have_value("2")
@@ -77,10 +72,12 @@ def test_look_choose_a_token_and_look_closer(visit):
     expect(token(visit, 1, 3)).to_be_focused()
     expect(visit.locator("#inside-run")).to_be_enabled()
 
+    choose(visit, "#inside-closer", "toy-diffuapriel")
+    expect(visit.locator("#inside-attention")).to_contain_text("no attention layer")
     choose(visit, "#inside-closer", HYBRID)
     expect(visit.locator("#closer-status")).to_contain_text("5 Mamba, 1 attention")
     expect(visit.locator("#inside-attention .heatmaplayer").first).to_be_attached()
-    expect(visit.locator("#inside-attention")).to_contain_text("layer 6, mean of all heads")
+    expect(visit.locator("#inside-attention")).to_contain_text("layer 6, mean of all")
     choose(visit, "#inside-head", "head 2")
     expect(visit.locator("#inside-attention")).to_contain_text("layer 6, head 2")
     visit.get_by_label("MLP").check()

@@ -14,7 +14,7 @@ pytest.importorskip("gradio", reason="needs gradio: pip install gradio")
 from playwright.sync_api import Page, expect
 
 from app.race import replay
-from tests.browser.visiting import entered, keep_picture, serving, type_number
+from tests.browser.visiting import choose, entered, keep_picture, serving, type_number
 
 pytestmark = pytest.mark.browser
 HYBRID = "diffuapriel-h nano, random weights"
@@ -42,12 +42,6 @@ def visit(request, new_page, address) -> Iterator[Page]:
     keep_picture(page, f"{request.node.originalname}-{scheme}-{width}")
 
 
-def choose(page: Page, entry: str, name: str) -> None:
-    page.locator(f"#race-{entry} input").click()
-    page.get_by_role("option", name=name, exact=True).click()
-    expect(page.get_by_role("option")).to_have_count(0)
-
-
 def choose_file(page: Page, file: Path) -> None:
     with page.expect_file_chooser() as chooser:
         page.locator("#results-open").click()
@@ -70,7 +64,7 @@ BOTH = pytest.mark.parametrize(
 
 @NARROW
 def test_three_lanes_race_and_are_replayed_in_real_time_and_in_slow_motion(visit):
-    choose(visit, "c", HYBRID)
+    choose(visit, "#race-c", HYBRID)
     run_race(visit)
     expect(visit.locator("#race-results table tbody tr")).to_have_count(3)
     expect(visit.locator("#race-results")).to_contain_text("A B C after 2 untimed warm-up steps")
@@ -169,16 +163,16 @@ def test_results_are_kept_compared_saved_and_forgotten(visit, tmp_path):
 
 @WIDE
 def test_a_race_that_cannot_be_says_why_and_the_next_one_runs(visit):
-    choose(visit, "b", "diffutran 1.3b, random weights")
-    choose(visit, "c", "diffuapriel 1.3b, random weights")
+    choose(visit, "#race-b", "diffutran 1.3b, random weights")
+    choose(visit, "#race-c", "diffuapriel 1.3b, random weights")
     import diffuapriel.benchmark.memory as memory
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "available_bytes", lambda device: 8_000_000_000)
         run_race(visit)
         expect(visit.locator("#race-status")).to_contain_text("8.0 GB is available here")
-    choose(visit, "b", "toy-diffutran")
-    choose(visit, "c", "none")
+    choose(visit, "#race-b", "toy-diffutran")
+    choose(visit, "#race-c", "none")
     visit.locator("#race-run").click()
     expect(visit.locator("#race-results table tbody tr")).to_have_count(2)
 

@@ -90,7 +90,7 @@ def test_the_page_and_its_player_speak_german(serve, page):
     opened(page, served.url)
     for name in ("Aufdecken", "Rennen", "Innen", "Güte"):
         expect(page.get_by_role("tab", name=name)).to_be_visible()
-    expect(page.locator("#unmask-player")).to_contain_text("verbleibende Masken")
+    expect(page.locator("#unmask-player")).to_contain_text("Masken")
     expect(page.get_by_label("Text mit Lücken")).to_be_visible()
     expect(page.locator("html")).to_have_attribute("lang", "de")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +54,13 @@ def keep_picture(page: Page, name: str) -> None:
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
         f"{name}: the page is wider than the window"
     )
+
+
+def choose(page: Page, dropdown: str, name: str) -> None:
+    """Choose an entry of an open tab's list; a trained model's size may stand behind its name."""
+    page.locator(f"{dropdown} input").click()
+    page.get_by_role("option", name=re.compile(rf"^{re.escape(name)}( · |$)")).click()
+    expect(page.locator("li[role=option]")).to_have_count(0)  # tokens of a player are options too
 
 
 def type_number(page: Page, label: str, value: int) -> None:

@@ -36,7 +36,8 @@ def exported(tmp_path):
         path.write_text(page_of(data), encoding="utf-8")
         page.goto(path.as_uri())
         slider = page.get_by_role("slider", name="Step")
-        slider.evaluate("(slider) => { slider.value = slider.max; slider.dispatchEvent(new Event('input')); }")
+        if slider.count():  # a trace that is refused has none
+            slider.evaluate("(slider) => { slider.value = slider.max; slider.dispatchEvent(new Event('input')); }")
         return page
 
     return open_export
@@ -75,8 +76,7 @@ def test_a_trace_opens_on_its_last_frame(page, exported):
 
 def test_the_tokens_read_as_text(page, exported):
     exported(page, trace(length=len(WORDS) + 2, given=2))
-    shown = page.locator(".da-canvas").text_content()
-    assert shown == "".join(WORDS).replace("\n", "↵\n") + "<|endoftext|>" * 2
+    expect(page.locator(".da-canvas")).to_have_text("".join(WORDS).replace("\n", "↵\n") + "<|endoftext|>" * 2)
 
 
 def test_scrubbing_back_shows_masks_and_forward_again_the_text(page, exported):
