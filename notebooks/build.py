@@ -8,7 +8,8 @@ The notebooks are committed without outputs, and a test fails if they are stale.
 same bytes: a cell's id is computed from its text.
 
 `{{measured}}` in a source becomes the run time of the whole lesson, read from minutes.json, which `make lessons`
-writes. The table between two comments in TEACHING.md is made from the same file.
+writes. `![words](diagrams/NAME.svg)` shows a diagram; drawing/ draws them all. The table between two comments in
+TEACHING.md is made from the same file.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import jupytext
 import nbformat
+from drawing import ALL as DIAGRAMS
 from nbformat import NotebookNode
 
 NOTEBOOKS = Path(__file__).resolve().parent
@@ -50,6 +52,8 @@ def make_notebook(source: Path, version: str) -> NotebookNode:
     told = measured(source.stem)
     for cell in notebook.cells:
         cell.source = cell.source.replace("{{measured}}", told)
+        if version == "solution":  # one folder below the student's version
+            cell.source = cell.source.replace("](diagrams/", "](../diagrams/")
         cell.metadata.pop("lines_to_next_cell", None)  # layout of the source file
         cell.id = _new_id(cell.source, taken)
     nbformat.validate(notebook)
@@ -103,7 +107,10 @@ def _new_id(text: str, taken: set[str]) -> str:
 
 
 def main() -> None:
-    """Write every version of every lesson and print the paths."""
+    """Write every diagram and every version of every lesson, and print the paths of the lessons."""
+    (NOTEBOOKS / "diagrams").mkdir(exist_ok=True)
+    for name, picture in DIAGRAMS.items():
+        (NOTEBOOKS / "diagrams" / f"{name}.svg").write_text(picture.render(), encoding="utf-8")
     for source in sources():
         for version in LEFT_OUT:
             path = target(source, version)

@@ -5,11 +5,13 @@ QUICK                         True when a test runs the lesson: every cell runs,
 guess = predict("A", "B")     buttons; later `guess.reveal("A", "why")`
 show(figure)                  a Plotly figure, and a static picture where Plotly cannot draw
 check.reveal_chance(mine)     runs hidden cases on an exercise and answers with a hint, never the solution
+f = use(mine, check.name)      the reader's function if it is right, else ours
 """
 
 from diffuapriel.lessons import check
 from diffuapriel.lessons.figure import show
 from diffuapriel.lessons.predict import predict
 from diffuapriel.lessons.session import QUICK, prepare
+from diffuapriel.lessons.use import use
 
-__all__ = ["QUICK", "check", "predict", "prepare", "show"]
+__all__ = ["QUICK", "check", "predict", "prepare", "show", "use"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import re
+from pathlib import Path
 
 from latex2mathml.converter import convert
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
@@ -16,6 +18,8 @@ PARTS = re.compile(
     re.S,
 )
 FUNCTION = re.compile(r"(?<!<msub>)(?<!<msup>)(<mi>(?:log|ln|exp|max|min|sin|cos)</mi>)(?=<m(?!o))")
+DIAGRAMS = Path(__file__).resolve().parents[1] / "diagrams"
+DIAGRAM = re.compile(r"(?:\.\./)?diagrams/(\w+\.svg)")
 LESSON = re.compile(r"(?:\./)?(\d\d_\w+)\.ipynb(#.*)?")
 
 
@@ -52,6 +56,14 @@ class _Renderer(IPythonRenderer):
     def link(self, text: str, url: str, title: str | None = None) -> str:
         """A link to another lesson's notebook becomes a link to its page."""
         return super().link(text, LESSON.sub(r"\1.html\2", url), title)
+
+    def image(self, text: str, url: str, title: str | None = None) -> str:
+        """A diagram is carried in the page."""
+        found = DIAGRAM.fullmatch(url)
+        if not found or self._escape:
+            return super().image(text, url, title)
+        data = base64.b64encode((DIAGRAMS / found[1]).read_bytes()).decode()
+        return f'<img class="lesson-diagram" alt="{html.escape(text)}" src="data:image/svg+xml;base64,{data}">'
 
 
 def _formula(part: re.Match[str]) -> str:

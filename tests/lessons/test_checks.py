@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("ipywidgets", reason="needs ipywidgets: pip install ipywidgets")
 from diffuapriel.lessons import check
 
-MODULES = [module.__name__.rpartition(".")[2] for module in check.MODULES]
+MODULES = {module.__name__.rpartition(".")[2]: module for module in check.MODULES}
 
 
 def answers(module: str) -> ModuleType:
@@ -35,7 +35,7 @@ def verdict(name: str, answer: object):
 @pytest.mark.parametrize("module", MODULES)
 def test_every_checker_has_two_right_answers_and_three_wrong_ones(module: str) -> None:
     given = answers(module)
-    names = importlib.import_module(f"diffuapriel.lessons.check.{module}").__all__
+    names = MODULES[module].__all__  # pyright: ignore[reportAttributeAccessIssue]
     assert names, "a lesson has exercises"
     assert set(given.RIGHT) == set(given.WRONG) == set(names)
     assert all(len(given.RIGHT[name]) >= 2 and len(given.WRONG[name]) >= 3 for name in names)

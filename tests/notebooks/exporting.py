@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import ipywidgets
 import nbformat
 import plotly.graph_objects as go
@@ -14,12 +12,11 @@ from diffuapriel.lessons.figure import HIDDEN
 from diffuapriel.lessons.predict import predict
 from diffuapriel.trace.messages import compact
 from diffuapriel.trace.player.widget import Player, snapshot
-from tests.notebooks.test_lessons import NOTEBOOKS, load
+from tests.notebooks.test_lessons import load
 from tests.trace.player.example import trace
 
 load("build")
 load("execute")
-sys.path.append(str(NOTEBOOKS))  # for the folder page/
 export = load("export")
 
 HOSTILE = "<script>window.harmed = 1</script></script><img src=x onerror='window.harmed = 1'>"

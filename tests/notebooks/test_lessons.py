@@ -34,6 +34,7 @@ def load(name: str) -> ModuleType:
     return sys.modules[name]
 
 
+sys.path.append(str(NOTEBOOKS))  # for the folders drawing/ and page/
 build = load("build")
 execute = load("execute")
 LESSONS = [(source, version) for source in build.sources() for version in build.LEFT_OUT]

@@ -15,6 +15,8 @@ from diffuapriel.lessons.check import (
     start,
     unmasking,
 )
+from diffuapriel.lessons.check.advanced import blocks
+from diffuapriel.lessons.check.advanced.blocks import *  # noqa: F403
 from diffuapriel.lessons.check.denoising import *  # noqa: F403
 from diffuapriel.lessons.check.learning import *  # noqa: F403
 from diffuapriel.lessons.check.likelihood import *  # noqa: F403
@@ -25,5 +27,5 @@ from diffuapriel.lessons.check.speed import *  # noqa: F403
 from diffuapriel.lessons.check.start import *  # noqa: F403
 from diffuapriel.lessons.check.unmasking import *  # noqa: F403
 
-MODULES = (start, masking, scanning, denoising, learning, unmasking, speed, likelihood, own_text)
+MODULES = (start, masking, scanning, denoising, learning, unmasking, speed, likelihood, own_text, blocks)
 __all__ = [name for module in MODULES for name in module.__all__]  # pyright: ignore[reportUnsupportedDunderAll]

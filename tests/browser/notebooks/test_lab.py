@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -24,7 +25,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from tests.browser.notebooks.jupyterlab import end_kernels, serving_notebooks
 from tests.browser.visiting import ARTIFACTS
 from tests.browser.visitor import Visitor
-from tests.notebooks.test_lessons import build
+from tests.notebooks.test_lessons import NOTEBOOKS, build
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -51,15 +52,15 @@ class Lab:
 
     def open(self, notebook: NotebookNode, name: str) -> Page:
         """The page, with the notebook as nobody has run it."""
-        (self.folder / f"{name}.ipynb").write_text(build.to_text(notebook), encoding="utf-8")
+        (self.folder / "solutions" / f"{name}.ipynb").write_text(build.to_text(notebook), encoding="utf-8")
         if self.page is None:
             self.page = self.visitor.open(viewport={"width": WIDTH, "height": HEIGHT})
             self.page.set_default_timeout(PATIENCE_MS)
-            self.page.goto(f"{self.address}/doc/tree/{name}.ipynb")
+            self.page.goto(f"{self.address}/doc/tree/solutions/{name}.ipynb")
         else:
             self.page.evaluate(
                 "async path => { await jupyterapp.commands.execute('docmanager:open', {path}); }",
-                f"{name}.ipynb",
+                f"solutions/{name}.ipynb",
             )
         return self.page
 
@@ -75,6 +76,8 @@ class Lab:
 def lab(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """One for all lessons."""
     notebooks = tmp_path_factory.mktemp("notebooks")
+    (notebooks / "solutions").mkdir()
+    shutil.copytree(NOTEBOOKS / "diagrams", notebooks / "diagrams")
     with (
         serving_notebooks(notebooks, tmp_path_factory.mktemp("lab")) as address,
         closing(Visitor(browser)) as visitor,
