@@ -65,7 +65,7 @@ def drop(page: Page, name: str, text: str) -> None:
 def test_a_run_is_saved_as_a_gif_and_as_a_page_that_plays_offline(open_at, new_page, tmp_path):
     from PIL import Image
 
-    page = open_at("?tab=unmask&text=Rose+has+a+[MASK:3].&length=16&steps=4")
+    page = open_at("?tab=unmask&text=Rose+has+a+[MASK:3].&length=16&steps=4&strategy=random")
     expect(page.get_by_label("Text with holes")).to_have_value("Rose has a [MASK:3].")
     expect(page.locator("#save-gif")).to_be_hidden()
     page.locator("#unmask-run").click()
@@ -74,7 +74,7 @@ def test_a_run_is_saved_as_a_gif_and_as_a_page_that_plays_offline(open_at, new_p
     expect(page.locator("#save-gif")).to_be_visible()
     with page.expect_download() as download:
         page.locator("#save-gif").click()
-    assert download.value.suggested_filename == "toy-diffuapriel-threshold-0.gif"
+    assert download.value.suggested_filename == "toy-diffuapriel-random-0.gif"
     download.value.save_as(tmp_path / "run.gif")
     with Image.open(tmp_path / "run.gif") as picture:
         assert picture.n_frames == 5

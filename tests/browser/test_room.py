@@ -80,13 +80,10 @@ def test_a_message_of_the_teacher_appears_on_the_page(serve, page):
 
 
 def test_the_page_and_its_player_speak_german(serve, page):
-    from app.strings.language import texts
+    from app.strings.language import COOKIE
 
-    texts.use("de")
-    try:
-        served = serve()
-    finally:
-        texts.use("en")
+    served = serve()
+    page.context.add_cookies([{"name": COOKIE, "value": "de", "url": served.url}])
     opened(page, served.url)
     for name in ("Aufdecken", "Rennen", "Innen", "Güte"):
         expect(page.get_by_role("tab", name=name)).to_be_visible()
