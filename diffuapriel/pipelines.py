@@ -148,7 +148,7 @@ class TextDiffusionPipeline:
                 int64, "transfer_index" (length,) bool, the positions filled in this step, "frame", the `StepFrame`,
                 and "index" of the text in the output. Its return value is ignored. If it sets `pipe.interrupt = True`,
                 the call returns at once: unfinished texts still contain [MASK].
-            sampler_options: further options of `SamplerConfig`, such as `stop_at_eos`, `confidence` or `factor`.
+            sampler_options: further options of `SamplerConfig`, such as `stop_at_eos`, `factor` or `entropy_bound`.
 
         Raises ValueError or TypeError that names the argument, its value and what is permitted.
         """

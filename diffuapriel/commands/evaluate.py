@@ -48,6 +48,7 @@ from diffuapriel.commands.terminal import printable, progress
 from diffuapriel.config import DEFAULT_CHECKPOINT, ESTIMATORS
 from diffuapriel.options import add_argument, check_fields, option, options_of
 from diffuapriel.sampling.config import (
+    ADAPTIVE,
     BLOCK_LENGTH_HELP,
     RENAMED_STRATEGIES,
     STRATEGIES,
@@ -77,6 +78,8 @@ class EvaluateOptions:
     block_length: int | None = option(None, least=0, help=BLOCK_LENGTH_HELP)
     stop_at_eos: bool = option(False, help=options_of(SamplerConfig)["stop_at_eos"].help)
     threshold: float = option(0.9, least=0, most=1, help=options_of(SamplerConfig)["threshold"].help)
+    factor: float = option(1.0, least=0, most=100, help=options_of(SamplerConfig)["factor"].help)
+    entropy_bound: float = option(0.1, least=0, most=100, help=options_of(SamplerConfig)["entropy_bound"].help)
     temperature: float | None = option(
         None, least=0, most=100, help="sampling temperature; default: 1, and 0 for --infilling"
     )
@@ -208,7 +211,7 @@ def _sampler(options: EvaluateOptions, model: Any, length: int) -> SamplerConfig
         strategy=options.strategy,
         steps=options.steps or length,
         stop_at_eos=options.stop_at_eos,
-        threshold=options.threshold,
+        **{name: getattr(options, name) for name in ADAPTIVE},
         temperature=1.0 if options.temperature is None else options.temperature,
         top_p=options.top_p,
         seed=options.seed,

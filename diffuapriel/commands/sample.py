@@ -5,8 +5,8 @@ fill the rest of the canvas: 128 tokens without TEXT, or fewer if the model was 
 the text is redrawn at every step; in a pipe only the result is printed.
 
 A strategy selects the positions to fill at each step. low_confidence, entropy and margin fill the most certain
-positions first, random and ancestral fill random ones, threshold and factor fill all that are certain enough, and
-first_hitting fills one at a time. The four called remdm may return tokens to [MASK].
+positions first, random and ancestral fill random ones, threshold, factor and entropy_bound fill all that are certain
+enough, and first_hitting fills one at a time. The four called remdm may return tokens to [MASK].
 
 A model of blocks writes block after block, with an exact cache of the finished ones, and does not see what lies behind
 the block that it fills. With --endless it continues TEXT without end, in memory that does not grow, until Ctrl-C;
@@ -34,7 +34,7 @@ from diffuapriel.commands.output import output_file
 from diffuapriel.commands.terminal import LiveCanvas, final_text, printable
 from diffuapriel.config import DEFAULT_WRITER
 from diffuapriel.options import add_argument, check_least, options_of
-from diffuapriel.sampling.config import BLOCK_LENGTH_HELP, SamplerConfig, resolve_blocks
+from diffuapriel.sampling.config import ADAPTIVE, BLOCK_LENGTH_HELP, SamplerConfig, resolve_blocks
 from diffuapriel.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_argument(holes, option["strategy"])
     add_argument(holes, option["steps"], default=128)
     add_argument(holes, option["block_length"], help=BLOCK_LENGTH_HELP)
-    for name in ("block_start", "stop_at_eos", "confidence", "alg_temp", "threshold", "factor"):
+    for name in ("block_start", "stop_at_eos", "confidence", "alg_temp", *ADAPTIVE):
         add_argument(holes, option[name])
     for name in ("remask_cap", "remask_rescale", "t_on", "t_off", "alpha_on"):
         add_argument(holes, option[name])

@@ -19,6 +19,7 @@ STRATEGIES = (
     "random",
     "threshold",
     "factor",
+    "entropy_bound",
     "remdm",
     "remdm_rescale",
     "remdm_conf",
@@ -27,13 +28,14 @@ STRATEGIES = (
 )
 REMDM = ("remdm", "remdm_rescale", "remdm_conf", "remdm_loop")  # may return tokens to [MASK]
 ON_SCHEDULE = ("ancestral", *REMDM)  # time is the schedule's, not the masked share
-FREE_OF_STEPS = ("threshold", "factor", "first_hitting")  # choose their own number of denoiser calls
+ADAPTIVE = ("threshold", "factor", "entropy_bound")  # reveal all that is certain enough, by the option of their name
+FREE_OF_STEPS = (*ADAPTIVE, "first_hitting")  # choose their own number of denoiser calls
 BY_CONFIDENCE = ("low_confidence", "threshold", "factor")  # compare what `confidence` says
 RENAMED_STRATEGIES = {"confidence": "low_confidence", "remask": "remdm"}  # older spellings, still accepted
 
 # The strategies that are usually run in blocks. At once over the whole canvas, they write fragments far apart that
 # often leave gaps no text fits.
-BLOCKWISE = ("low_confidence", "entropy", "margin", "random", "threshold", "factor")
+BLOCKWISE = ("low_confidence", "entropy", "margin", "random", *ADAPTIVE)
 DEFAULT_BLOCK_LENGTH = 16
 BLOCK_STARTS = ("prompt", "zero")
 CONFIDENCES = ("top", "drawn")
@@ -50,9 +52,9 @@ MAX_SEED = 2**63 - 1
 class SamplerConfig:
     """How a canvas is filled.
 
-    The strategies are described in strategies.py. `threshold` and `factor` make as many denoiser calls as they need and
-    `first_hitting` exactly one per masked position; they ignore `steps`. Same seed, same options and same denoiser
-    give the same trace.
+    The strategies are described in strategies.py. `threshold`, `factor` and `entropy_bound` make as many denoiser calls
+    as they need and `first_hitting` exactly one per masked position; they ignore `steps`. Same seed, same options and
+    same denoiser give the same trace.
 
     `block_length` is LLaDA's semi-autoregressive remasking (arXiv:2502.09992). A block is full before the next one
     begins, and no step crosses a border, so each block needs a step at least: with fewer steps than blocks there is
@@ -108,6 +110,12 @@ class SamplerConfig:
     threshold: float = option(0.9, least=0, most=1, help="threshold: reveal every position at least this confident")
     factor: float = option(
         1.0, least=0, most=100, help="factor: reveal the n surest positions while (n + 1) (1 - confidence) is below X"
+    )
+    entropy_bound: float = option(
+        0.1,
+        least=0,
+        most=100,
+        help="entropy_bound: reveal while the sum of entropies but the largest, in nats, is up to X",
     )
     remask_cap: float = option(
         0.04, least=0, most=1, help="remdm, remdm_loop: maximum probability per step of returning a token to [MASK]"

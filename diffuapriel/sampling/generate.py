@@ -6,9 +6,9 @@ CUDA graph and replayed. No tensor of size batch x length x vocabulary is made: 
 tile by tile, and logits are computed for the selected positions only, HEAD_ROWS rows at a time.
 
 What the graph reads is planned on the host before the first denoiser call. Which token is revealed depends on the
-denoiser; how many are revealed at each step does not (except for `threshold`, `factor` and `remdm_conf`, which
-therefore stay on the eager path), so every noise level is known. For strategies that select positions at random, the
-positions are known too:
+denoiser; how many are revealed at each step does not (except for `threshold`, `factor`, `entropy_bound` and
+`remdm_conf`, which therefore stay on the eager path), so every noise level is known. For strategies that select
+positions at random, the positions are known too:
 
     FIXED_ORDER    ancestral, random, first_hitting, remdm, remdm_rescale, remdm_loop
                    indices and uniform numbers of every step

@@ -237,11 +237,27 @@ def factor(step: StrategyInput) -> Selection:
     return Selection(_best(scores, count), scores, candidates=candidates)
 
 
+def entropy_bound(step: StrategyInput) -> Selection:
+    """EB-Sampler (Ben-Hamu et al., arXiv:2505.24857): the positions of lowest entropy whose joint error is bounded.
+
+    Reveals the n positions of lowest entropy, for the largest n with H_1 + ... + H_n - max H <= entropy_bound; at least
+    one. The left side, in nats, bounds what the n tokens tell about one another, which is lost when they are drawn
+    independently. The paper's error proxy is the entropy here; it is the denoiser's, before temperature and filters.
+    """
+    candidates = step.candidates
+    scores = np.where(candidates, step.scores(lambda logits, mask_id: -tokens.entropy(logits, mask_id)), -np.inf)
+    ranked = np.sort(-scores, axis=1)  # ascending entropies: the largest is the last; infinity elsewhere
+    known = np.isfinite(ranked)
+    smaller = np.cumsum(np.where(known, ranked, 0.0), axis=1) - np.where(known, ranked, 0.0)
+    count = (known & (smaller <= step.config.entropy_bound)).sum(1)
+    return Selection(_best(scores, count), scores, candidates=candidates)
+
+
 SELECTORS: dict[str, Callable[[StrategyInput], Selection]] = {
     select.__name__: select
     for select in (
         *(ancestral, remdm, remdm_rescale, remdm_conf, remdm_loop, first_hitting),
-        *(low_confidence, entropy, margin, random, threshold, factor),
+        *(low_confidence, entropy, margin, random, threshold, factor, entropy_bound),
     )
 }
 

@@ -478,7 +478,7 @@ guess_2.reveal("A")
 # %% [markdown]
 # ## 6. The package's sampler, and the player
 #
-# The package has this sampler too: it is the strategy `low_confidence`, one of twelve. Tokens are drawn at random, so
+# The package has this sampler too: it is the strategy `low_confidence`, one of 13. Tokens are drawn at random, so
 # two runs differ. But if both samplers always take the best token, every token must agree. We let both repair the same
 # damaged stories.
 

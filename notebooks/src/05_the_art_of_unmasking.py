@@ -121,8 +121,9 @@ _ = model.eval()
 
 # %% [markdown]
 # At each step a *strategy* looks at the masked positions and chooses which of them to fill now. The token itself is
-# drawn afterwards, from the model's probabilities at that position. These are eight of the package's twelve strategies;
-# the others are relatives of `threshold` (`factor`) and of `remdm` (`remdm_rescale`, `remdm_conf`, `remdm_loop`).
+# drawn afterwards, from the model's probabilities at that position. These are eight of the package's 13 strategies; the
+# others are relatives of `threshold` (`factor`, `entropy_bound`) and of `remdm` (`remdm_rescale`, `remdm_conf`,
+# `remdm_loop`).
 #
 # | strategy | which masked positions are filled now |
 # |---|---|

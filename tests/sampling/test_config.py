@@ -16,6 +16,7 @@ NUMBERS = {
     "alg_temp": (0, 100),
     "threshold": (0, 1),
     "factor": (0, 100),
+    "entropy_bound": (0, 100),
     "remask_cap": (0, 1),
     "remask_rescale": (0, 1),
     "t_on": (0, 1),
@@ -113,6 +114,7 @@ def test_the_bound_on_denoiser_calls():
     assert SamplerConfig("ancestral", steps=8).max_calls(3) == 8
     assert SamplerConfig("threshold", steps=8).max_calls(100) == 100
     assert SamplerConfig("factor", steps=8).max_calls(100) == 100
+    assert SamplerConfig("entropy_bound", steps=8).max_calls(100) == 100
     assert SamplerConfig("first_hitting", steps=8).max_calls(100) == 100
     assert all(SamplerConfig(s, steps=8).max_calls(3) == 8 for s in ON_SCHEDULE)
     assert all(SamplerConfig(s).max_calls(0) == 0 for s in STRATEGIES)

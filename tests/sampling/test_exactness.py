@@ -24,6 +24,7 @@ ONE_AT_A_TIME = [
     ("low_confidence", {}),
     ("threshold", {"threshold": 1.0}),
     ("factor", {"factor": 0.0}),
+    ("entropy_bound", {"entropy_bound": 0.0}),
     ("entropy", {"alg_temp": 0.2}),
     ("low_confidence", {"alg_temp": 0.2, "block_length": 2}),
 ]

@@ -234,7 +234,7 @@ def test_why_the_plain_path_is_taken_is_one_line():
     assert "bare function" in unsupported_reason(config, lambda ids, sigma, positions: None, cuda)
     for strategy in STRATEGIES:
         assert (unsupported_reason(SamplerConfig(strategy), denoiser, cuda) is None) == (strategy in FAST)
-    assert set(STRATEGIES) - set(FAST) == {"threshold", "factor", "remdm_conf"}
+    assert set(STRATEGIES) - set(FAST) == {"threshold", "factor", "entropy_bound", "remdm_conf"}
 
 
 @pytest.mark.parametrize("strategy", FAST)

@@ -1,4 +1,4 @@
-"""Each rule against the reference code of its paper, transcribed: LLaDA, Fast-dLLM, Dream and ReMDM."""
+"""Each rule against the reference code of its paper, transcribed: LLaDA, Fast-dLLM, EB-Sampler, Dream and ReMDM."""
 
 import itertools
 import math
@@ -121,6 +121,53 @@ def test_factor_fills_what_fast_dllm_fills_but_for_a_last_one_that_fails(thousan
     if n > 1 and len(expected) == n and edges[-1] > 0:  # only the last one fails: the code fills it all the same
         expected.remove(confidence.index(min(confidence)))
     assert list(frames[1].revealed) == expected
+
+
+def get_transfer_index(confidence: torch.Tensor, threshold: float) -> list[int]:
+    """Fast-dLLM's generate.py, for one row of the confidences of the masked positions."""
+    _, select_index = torch.topk(confidence, k=len(confidence))
+    chosen = [True] * len(confidence)
+    for k in range(1, len(confidence)):
+        if confidence[select_index[k]] < threshold:
+            chosen[select_index[k]] = False
+    return [position for position, taken in enumerate(chosen) if taken]
+
+
+def eb_sampler_step(log_p: torch.Tensor, gamma: float) -> list[int]:
+    """The EB-Sampler (arXiv:2505.24857) with its error proxy "entropy": the rows of log_p (n, V) to unmask."""
+    entropy = torch.distributions.Categorical(logits=log_p).entropy()
+    ids_sorted = entropy.argsort()
+    entropy_sorted = entropy[ids_sorted]
+    acc_entropy = entropy_sorted.cumsum(0)
+    cummax_entropy = entropy_sorted.cummax(0).values
+    k = int((acc_entropy - cummax_entropy <= gamma).sum())
+    return sorted(ids_sorted[: max(1, k)].tolist())
+
+
+@pytest.mark.parametrize("block_length", [None, 1, 3, 5, 8])
+@pytest.mark.parametrize("value", [0.02, 0.3, 0.6, 1.5])
+@pytest.mark.parametrize("rule", ["threshold", "entropy_bound"])
+def test_step_by_step_each_rule_fills_the_open_block_as_its_reference_does(rule, value, block_length):
+    mask_id, length = 7, 8
+    weight = torch.randn(length, 8, length, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def logits(ids: torch.Tensor) -> torch.Tensor:  # every answer depends on every token
+        return torch.einsum("blk,lkme->bme", torch.nn.functional.one_hot(ids, 8).double(), weight)
+
+    value = min(value, 1.0) if rule == "threshold" else value
+    config = SamplerConfig(rule, block_length=block_length, **{rule: value})
+    ids = torch.full((length,), mask_id)
+    canvas = Canvas(ids, ids != mask_id, mask_id)
+    frames = list(Sampler(config, LOG_LINEAR, mask_id).stream(Recorded(logits), canvas))
+    for before, now in itertools.pairwise(frames):
+        masked = [p for p, token in enumerate(before.ids) if token == mask_id]
+        masked = [p for p in masked if p // (block_length or length) == masked[0] // (block_length or length)]
+        log_p = logits(torch.tensor(before.ids)[None])[0, masked, :mask_id].log_softmax(-1)
+        if rule == "threshold":
+            chosen = get_transfer_index(log_p.exp().amax(-1), value)
+        else:
+            chosen = eb_sampler_step(log_p, value)
+        assert list(now.revealed) == [masked[i] for i in chosen]
 
 
 def dream(full_confidence: torch.Tensor, alg_temp: float, number: int) -> dict[tuple[int, ...], float]:

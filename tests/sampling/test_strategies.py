@@ -27,7 +27,7 @@ from diffuapriel.sampling.sampler import Sampler
 from diffuapriel.sampling.strategies import num_transfer_tokens
 from tests.sampling.models import Letters, Recorded, fixed_logits, untimed
 
-DETERMINISTIC = ("low_confidence", "entropy", "margin", "threshold", "factor")
+DETERMINISTIC = ("low_confidence", "entropy", "margin", "threshold", "factor", "entropy_bound")
 LOG_LINEAR = get_schedule("log-linear")
 
 
@@ -68,6 +68,7 @@ def situations(draw):
         alg_temp=draw(st.sampled_from([0.0, 1e-300, 0.3, 100.0])),
         threshold=draw(st.sampled_from([0.0, 0.5, 1.0])),
         factor=draw(st.sampled_from([0.0, 1.0, 100.0])),
+        entropy_bound=draw(st.sampled_from([0.0, 0.5, 100.0])),
         remask_cap=draw(st.sampled_from([0.0, 0.3, 1.0])),
         remask_rescale=draw(st.sampled_from([0.0, 0.3, 1.0])),
         t_on=draw(st.sampled_from([0.5, 0.55, 1.0])),
@@ -306,6 +307,22 @@ def test_factor_reveals_more_the_surer_they_are_and_always_the_best():
     assert revealed(0.0) == [(0,), (2,), (3,), (1,)]
     assert revealed(1.3) == [(0, 2, 3), (1,)]
     assert revealed(2.1) == [(0, 1, 2, 3)]
+
+
+def test_entropy_bound_counts_all_but_the_largest_entropy_and_always_reveals_the_surest():
+    # entropies in nats: 0.199, 0.673, 0.254, 0.611; in ascending order, their sums without the last: 0, 0.2, 0.45, 1.06
+    denoiser = known([0.95, 0.05], [0.6, 0.4], [0.93, 0.07], [0.7, 0.3])
+    canvas = Canvas(torch.full((4,), 2), torch.zeros(4, dtype=torch.bool), 2)
+
+    def revealed(bound: float, **options: int) -> list[tuple[int, ...]]:
+        config = SamplerConfig("entropy_bound", entropy_bound=bound, **options)
+        return [frame.revealed for frame in run(config, denoiser, canvas)[1:]]
+
+    assert revealed(0.0) == [(0,), (2,), (3,), (1,)]
+    assert revealed(0.3) == [(0, 2), (3,), (1,)]
+    assert revealed(0.5) == [(0, 2, 3), (1,)]
+    assert revealed(1.1) == [(0, 1, 2, 3)]
+    assert revealed(0.3, block_length=3) == [(0, 2), (1,), (3,)]
 
 
 @pytest.mark.parametrize("strategy", DETERMINISTIC)

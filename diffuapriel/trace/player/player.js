@@ -496,10 +496,10 @@ class Recording {
     if (strategy === "ancestral" || strategy.startsWith("remdm")) {
       return say("why_chance", { chance: percent(birth.threshold), score: withDistinctDecimals(score, birth.threshold)[0] });
     }
-    const rule = strategy === "factor" ? "low_confidence" : strategy;
+    const rule = { factor: "low_confidence", entropy_bound: "entropy" }[strategy] ?? strategy;
     if (!WORDS[`name_${rule}`]) return "";
     const scores = [...birth.why.values()].map((pair) => pair[1]);
-    const better = scores.filter((other) => (strategy === "entropy" ? other < score : other > score)).length;
+    const better = scores.filter((other) => (rule === "entropy" ? other < score : other > score)).length;
     const runnerUp = Number.isNaN(birth.runnerUp) ? null : birth.runnerUp;
     const [shown, next] = withDistinctDecimals(score, runnerUp);
     const block = this.meta.block_length;

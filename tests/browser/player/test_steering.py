@@ -324,6 +324,7 @@ def test_the_card_says_what_the_strategy_compared(page):
     assert "a chance of 100 %" in why(page, one, position, "ancestral")
     assert "a chance of 100 %" in why(page, one, position, "remdm_conf")
     assert "was the highest of 6" in why(page, one, position, "factor")
+    assert "was the lowest of 6" in why(page, one, position, "entropy_bound")
     one["meta"]["alg_temp"] = 0.5
     assert "drawn among 6 masked positions, weighted by entropy" in why(page, one, position, "entropy")
     one["meta"]["alg_temp"] = 0.0
