@@ -18,6 +18,7 @@ before a model is built.
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from diffuapriel import assets, hub
 from diffuapriel.config import ModelConfig
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.options import shown
+from diffuapriel.sampling.config import ADAPTIVE, SamplerConfig, resolve_options
 from diffuapriel.storage import (
     PICKLE_SUFFIXES,
     PICKLED,
@@ -54,6 +56,7 @@ CONFIG_KEYS = {"model_type", "format_version", "model", "files", "extra"}
 OF_A_RUN = "checkpoint"  # name of the checkpoint in the folder of a training run
 DEFAULT_LENGTH = 128  # tokens of a text, where neither text nor length is given
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+TOKENS_PER_PASS, FRONTIER = "## Tokens per pass", "frontier.png"  # of the card
 MAX_BESIDE = 16_000_000  # bytes of the card or of a picture
 WEIGHT_FILE = r"[\w-][\w.-]{,100}\.safetensors"
 
@@ -85,6 +88,25 @@ class CheckpointInfo:
         """What the file of `mix:FILE` held in training; None for other corpora."""
         found = self.extra.get("mix")
         return found if isinstance(found, dict) else None
+
+    @property
+    def generation(self) -> dict[str, Any]:
+        """The rule that `diffuapriel tune` found: strategy, its value and block_length (0: the whole canvas), or {}.
+
+        Raises ValueError for a record that `SamplerConfig` or the model's blocks refuse.
+        """
+        found = self.extra.get("generation") or {}
+        try:
+            permitted = {"strategy", "block_length", found.get("strategy")}
+            if found and (found["strategy"] not in ADAPTIVE or set(found) != permitted):
+                raise ValueError(f"the keys are {sorted(found)} and the strategy is {shown(found['strategy'])}")
+            SamplerConfig(**resolve_options(found, self.config.block_lengths))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{self.folder / 'config.json'}: extra.generation is {shown(found)}; it must hold strategy, one of "
+                f"{', '.join(ADAPTIVE)}, a value of that name, and block_length: {error}"
+            ) from None
+        return dict(found)
 
     @property
     def length(self) -> int:
@@ -153,6 +175,32 @@ def save_checkpoint(
             (path / name).write_bytes(data)
 
     replace_folder(folder, write)
+
+
+def record_generation(info: CheckpointInfo, generation: Mapping[str, Any], *, card: str, picture: bytes) -> None:
+    """Record in a checkpoint's config.json and card the rule that it writes with by default; see `generation`.
+
+    card: the Markdown of the card's section "Tokens per pass", which replaces an older one. picture: a PNG for it.
+    """
+    file, readme = info.folder / "config.json", info.folder / "README.md"
+    document = read_json(file)
+    document["extra"] = {**info.extra, "generation": dict(generation)}
+    section = f"{TOKENS_PER_PASS}\n\n![Quality against tokens per pass]({FRONTIER})\n\n{card}\n\n"
+    text = readme.read_text(encoding="utf-8") if readme.exists() else ""
+    text = re.sub(rf"^{TOKENS_PER_PASS}\n.*?(?=^## |\Z)", "", text, flags=re.M | re.S)
+    before, limits, rest = text.partition("## Limits\n")
+
+    def write(folder: Path) -> None:
+        for path in info.folder.iterdir():
+            shutil.copyfile(path, folder / path.name)
+        for path in (folder / "config.json", folder / "README.md", folder / FRONTIER):
+            path.unlink(missing_ok=True)
+        write_json(folder / "config.json", document)
+        (folder / "README.md").write_text(before + section + limits + rest, encoding="utf-8")
+        (folder / FRONTIER).write_bytes(picture)
+
+    refuse_to_replace(info.folder)
+    replace_folder(info.folder, write)
 
 
 def load_checkpoint(name_or_path: str | Path, *, device: str | torch.device = "cpu") -> tuple[Denoiser, Tokenizer]:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from diffuapriel import __version__
-from diffuapriel.commands import bench, compare, evaluate, harness, params, race, sample, tasks, tokenize, train
+from diffuapriel.commands import bench, compare, evaluate, harness, params, race, sample, tasks, tokenize, train, tune
 from diffuapriel.commands.terminal import printable
 from diffuapriel.options import check_utf8
 
@@ -41,6 +41,7 @@ COMMANDS = {
     "train": train,
     "sample": sample,
     "evaluate": evaluate,
+    "tune": tune,
     "harness": harness,
     "tasks": tasks,
     "compare": compare,

@@ -16,7 +16,7 @@ The arguments have the names of the discrete diffusion pipelines of Hugging Face
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
@@ -34,7 +34,7 @@ from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.options import Option
 from diffuapriel.sampling.blocks import denoiser_for
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.config import MAX_STEPS, SamplerConfig, resolve_blocks
+from diffuapriel.sampling.config import MAX_STEPS, SamplerConfig, resolve_options
 from diffuapriel.sampling.frames import StepFrame
 from diffuapriel.sampling.generate import generate
 from diffuapriel.sampling.sampler import Sampler
@@ -68,13 +68,21 @@ class TextDiffusionPipeline:
         model, tokenizer: a denoiser in evaluation mode and its tokenizer.
         name: of the model, for traces.
         default_length: tokens of a text from [MASK]s alone: 128, or fewer if the rows in training were shorter.
+        generation: the rule that `diffuapriel tune` recorded, the default of strategy, its value and block_length.
         interrupt: a callback sets it to True to end the call after the current step.
     """
 
     def __init__(
-        self, model: Denoiser, tokenizer: Tokenizer, *, name: str = "", default_length: int = DEFAULT_LENGTH
+        self,
+        model: Denoiser,
+        tokenizer: Tokenizer,
+        *,
+        name: str = "",
+        default_length: int = DEFAULT_LENGTH,
+        generation: Mapping[str, Any] | None = None,
     ) -> None:
         self.model, self.tokenizer, self.name, self.default_length = model, tokenizer, name, default_length
+        self.generation = dict(generation or {})
         self.interrupt = False
 
     @classmethod
@@ -83,8 +91,8 @@ class TextDiffusionPipeline:
     ) -> TextDiffusionPipeline:
         """The pipeline of a bundled checkpoint, a folder or a model on the Hub; see `pipeline`."""
         model, tokenizer = load_checkpoint(name_or_folder, device=resolve_device(device))
-        length = inspect_checkpoint(name_or_folder).default_length
-        return cls(model, tokenizer, name=checkpoint_name(name_or_folder), default_length=length)
+        info, name = inspect_checkpoint(name_or_folder), checkpoint_name(name_or_folder)
+        return cls(model, tokenizer, name=name, default_length=info.default_length, generation=info.generation)
 
     @property
     def device(self) -> torch.device:
@@ -106,10 +114,10 @@ class TextDiffusionPipeline:
         length: int | None = None,
         num_samples: int = 1,
         num_inference_steps: int = 128,
-        strategy: str = "low_confidence",
+        strategy: str | None = None,
         block_length: int | None = None,
         block_start: str = "prompt",
-        threshold: float = 0.9,
+        threshold: float | None = None,
         remask_cap: float = 0.04,
         temperature: float = 1.0,
         top_k: int | None = None,
@@ -130,13 +138,14 @@ class TextDiffusionPipeline:
                 defaults to `default_length`.
             num_samples: texts to write for each text given.
             num_inference_steps: maximum number of denoiser calls. Fewer are faster and worse.
-            strategy: which masks are filled at each step, one of `sampling.config.STRATEGIES`.
+            strategy: which masks are filled at each step, one of `sampling.config.STRATEGIES`; by default the rule in
+                `generation`, or "low_confidence".
             block_length: tokens per block, filled from left to right; 0: all at once. By default 16 for the
-                default strategy and 0 for the others. A model of blocks keeps finished ones in a cache and takes a
+                "low_confidence" and 0 for the others. A model of blocks keeps finished ones in a cache and takes a
                 block length that it was trained for, by default 16 or its longest; it does not see what lies behind
                 the block that it fills.
             block_start: where the first block begins: at the end of the "prompt", or at position "zero".
-            threshold: for strategy "threshold": fill every position at least this confident.
+            threshold: for strategy "threshold": fill every position at least this confident; 0.9 by default.
             remask_cap: for remasking: maximum probability per step of returning a token to [MASK].
             temperature, top_k, top_p, repetition_penalty: how tokens are drawn; see `SamplerConfig`.
             schedule: noise schedule.
@@ -159,18 +168,16 @@ class TextDiffusionPipeline:
             raise ValueError(f"seed is {seed} and a generator is given; give one of the two")
         if generator is not None:
             seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
+        rule = {"strategy": strategy, "threshold": threshold, "block_length": block_length, "block_start": block_start}
         config = SamplerConfig(
-            strategy=strategy,
             steps=NUM_STEPS.check(num_inference_steps),
-            **resolve_blocks(strategy, block_length, block_start, self.model.config.block_lengths),
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
             repetition_penalty=repetition_penalty,
-            threshold=threshold,
             remask_cap=remask_cap,
             seed=0 if seed is None else seed,
-            **sampler_options,
+            **resolve_options({**sampler_options, **rule}, self.model.config.block_lengths, self.generation),
         )
         sampler = Sampler(config, get_schedule(schedule), self.tokenizer.mask_id)
         repeats = NUM_SAMPLES.check(num_samples)
@@ -217,17 +224,18 @@ class TextDiffusionPipeline:
         Raises ValueError for a model that was not trained in blocks, or a block length that it does not know.
         """
         known = self.model.config.block_lengths
-        strategy = sampler_options.setdefault("strategy", "low_confidence")
-        blocks = resolve_blocks(strategy, block_length, known=known)
-        if not known or blocks["block_length"] is None:
+        options = resolve_options({**sampler_options, "block_length": block_length}, known, self.generation)
+        length = options.pop("block_length")
+        if not known or length is None:
             raise ValueError(
                 f"{self.name or 'the model'} was trained for block lengths {list(known)}; a text without end needs one "
                 "that is not 0, the whole canvas"
             )
-        config = SamplerConfig(seed=seed, **{"top_p": 0.9, **sampler_options})
+        del options["block_start"]
+        config = SamplerConfig(seed=seed, **{"top_p": 0.9, **options})
         sampler = Sampler(config, get_schedule(schedule), self.tokenizer.mask_id)
         ids = self.tokenizer.encode(prompt)
-        written = write_blocks(self.model, sampler, blocks["block_length"], ids, window=window)
+        written = write_blocks(self.model, sampler, length, ids, window=window)
         return _texts(written, self.tokenizer)
 
     def _generate(self, sampler: Sampler, canvases: list[Canvas]) -> Iterator[list[int]]:

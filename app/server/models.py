@@ -10,9 +10,9 @@ from __future__ import annotations
 import itertools
 import math
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,7 @@ class ModelEntry:
     window: int = 0  # tokens of the windows that a checkpoint was trained on; 0: unknown
     block_lengths: tuple[int, ...] = ()  # of a model of blocks, as in its `ModelConfig`
     parameters: int = 0
+    generation: Mapping[str, Any] = field(default_factory=dict, compare=False)  # as in `CheckpointInfo`
 
     def __str__(self) -> str:
         return self.label
@@ -75,7 +76,7 @@ class Models:
             label = next(name for name in numbered(info.name) if name not in self._entries)
             config = info.config
             about = (config.tokenizer, info.corpus, config.architecture, info.length, config.block_lengths)
-            about = (*about, config.parameters)
+            about = (*about, config.parameters, info.generation)
             self._entries[label] = ModelEntry(label, str(source), True, *about)
             self._folders[label], sizes[label] = info.folder, info.bytes
         on_gpu = device.startswith("cuda") and not checkpoints

@@ -13,7 +13,7 @@ from app.server.models import ModelEntry, Models
 from app.strings.language import texts
 from diffuapriel.options import Option, options_of
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.config import BLOCKWISE, MAX_STEPS, SamplerConfig, resolve_blocks
+from diffuapriel.sampling.config import BLOCKWISE, MAX_STEPS, SamplerConfig, resolve_blocks, resolve_options
 from diffuapriel.tokenizer import Tokenizer
 
 STORY = 96  # tokens of a canvas whose length is left open
@@ -78,8 +78,8 @@ def read_request(models: Models, limits: Limits, *values: Any) -> UnmaskRequest:
         temperature=asked["temperature"],
         top_k=asked["top_k"] or None,
         top_p=None if asked["top_p"] == 1.0 else asked["top_p"],
-        threshold=asked["threshold"],
         seed=asked["seed"],
+        **{**_rule(asked["model"], asked["strategy"]), "threshold": asked["threshold"]},
     )
     model, text, length = asked["model"], asked["text"], asked["length"]
     tokenizer = models.tokenizer(model)
@@ -114,10 +114,26 @@ def measured(text: str, tokenizer: Tokenizer) -> tuple[int, bool]:
     return len(canvas), bool(canvas.masked.any())
 
 
-def opening_config() -> SamplerConfig:
-    """The settings that the page opens with."""
-    block = ORDERS[ORDER] or None
-    return SamplerConfig(strategy=ORDER_STRATEGY, steps=STEPS, block_length=block, top_p=TOP_P, threshold=THRESHOLD)
+def _rule(model: ModelEntry, strategy: str) -> dict[str, Any]:
+    """The value that the model's card records for this strategy, which has no slider of its own, or nothing."""
+    return {strategy: model.generation[strategy]} if strategy in model.generation else {}
+
+
+def first_settings(model: ModelEntry) -> tuple[str, int, float]:
+    """Strategy, block length and threshold that the page proposes: those of the model's card, or the page's own."""
+    rule = model.generation
+    own = {"strategy": ORDER_STRATEGY, "block_length": ORDERS[ORDER]}
+    proposed = {"threshold": THRESHOLD, **(rule or own)}
+    return proposed["strategy"], proposed["block_length"], proposed["threshold"]
+
+
+def opening_config(model: ModelEntry | None = None) -> SamplerConfig:
+    """The settings that the page opens with, with this model."""
+    if model is None or not model.generation:
+        block = ORDERS[ORDER] or None
+        return SamplerConfig(strategy=ORDER_STRATEGY, steps=STEPS, block_length=block, top_p=TOP_P, threshold=THRESHOLD)
+    rule = resolve_options(model.generation, model.block_lengths)
+    return SamplerConfig(steps=STEPS, top_p=TOP_P, **rule)
 
 
 @dataclass(frozen=True)

@@ -38,13 +38,11 @@ from app.unmask.blocks import cache_strip
 from app.unmask.endpoints import UnmaskEndpoints
 from app.unmask.request import (
     ORDER,
-    ORDER_STRATEGY,
-    ORDERS,
     STEPS,
-    THRESHOLD,
     TOP_P,
     Command,
     UnmaskRequest,
+    first_settings,
     opening_config,
     read_command,
     read_request,
@@ -220,17 +218,18 @@ class UnmaskTab:
     def _settings_panel(self) -> list[Any]:
         """The components of the settings, in their order, the text aside."""
         settings = self.settings
+        rule, size, least = first_settings(self.models.find(self.models.default))
         with gr.Row():
             names = self.models.choices(self.models.trained)
             model = gr.Dropdown(names, value=self.models.default, label=texts.MODEL, elem_id="unmask-model")
             length = slider(settings["length"], texts.EXAMPLES[0][2], texts.LENGTH, texts.LENGTH_INFO)
         with gr.Row():
             strategies = [(label, name) for name, label in texts.STRATEGIES.items()]
-            strategy = gr.Dropdown(strategies, value=ORDER_STRATEGY, label=texts.STRATEGY, elem_id="unmask-strategy")
-            threshold = slider(settings["threshold"], THRESHOLD, texts.THRESHOLD, texts.THRESHOLD_INFO, step=0.01)
+            strategy = gr.Dropdown(strategies, value=rule, label=texts.STRATEGY, elem_id="unmask-strategy")
+            threshold = slider(settings["threshold"], least, texts.THRESHOLD, texts.THRESHOLD_INFO, step=0.01)
             steps = slider(settings["steps"], STEPS, texts.STEPS, texts.STEPS_INFO)
         with gr.Row():
-            block = slider(settings["block"], ORDERS[ORDER], texts.BLOCK, texts.BLOCK_INFO, elem_id="unmask-block")
+            block = slider(settings["block"], size, texts.BLOCK, texts.BLOCK_INFO, elem_id="unmask-block")
             starts = [(label, name) for name, label in texts.BLOCK_STARTS.items()]
             start = gr.Dropdown(starts, value="prompt", label=texts.BLOCK_START, info=texts.BLOCK_START_INFO)
         with gr.Row():
@@ -238,7 +237,13 @@ class UnmaskTab:
             top_k = slider(settings["top_k"], 0, texts.TOP_K, texts.TOP_K_INFO)
             top_p = slider(settings["top_p"], TOP_P, texts.TOP_P, texts.TOP_P_INFO, step=0.01)
             seed = gr.Number(0, label=texts.SEED, info=texts.SEED_INFO, precision=0, **settings["seed"].range)
+        model.input(guarded(self.propose), model, [strategy, block, threshold], **AT_ONCE)
         return [model, length, steps, strategy, temperature, top_k, top_p, seed, block, start, threshold]
+
+    def propose(self, label: str) -> tuple[Any, Any, Any]:
+        """Strategy, block length and threshold of the model's card; without them the settings stay as they are."""
+        model = self.models.find(label, self.models.trained)
+        return first_settings(model) if model.generation else (SKIP, SKIP, SKIP)
 
     def greeting(self) -> str:
         """The status line before the first run."""
@@ -253,7 +258,7 @@ class UnmaskTab:
             aside = {"steer": True, "done": True, "live": False, "play": True}
             return to_text(compact(recorded.to_dict(), run=OPENING) | aside)
         tokenizer = self.models.tokenizer(model)
-        config = opening_config()
+        config = opening_config(model)
         canvas = UnmaskRequest(text, model, length, config, tokenizer).canvas()
         trace = SteeredGeneration(canvas, config, get_schedule("log-linear")).trace(
             tokenizer, model=model.label, architecture=model.architecture

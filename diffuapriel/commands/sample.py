@@ -6,7 +6,8 @@ the text is redrawn at every step; in a pipe only the result is printed.
 
 A strategy selects the positions to fill at each step. low_confidence, entropy and margin fill the most certain
 positions first, random and ancestral fill random ones, threshold, factor and entropy_bound fill all that are certain
-enough, and first_hitting fills one at a time. The four called remdm may return tokens to [MASK].
+enough, and first_hitting fills one at a time. The four called remdm may return tokens to [MASK]. Without
+--strategy, a checkpoint's own rule is used where `diffuapriel tune` has recorded one.
 
 A model of blocks writes block after block, with an exact cache of the finished ones, and does not see what lies behind
 the block that it fills. With --endless it continues TEXT without end, in memory that does not grow, until Ctrl-C;
@@ -34,7 +35,7 @@ from diffuapriel.commands.output import output_file
 from diffuapriel.commands.terminal import LiveCanvas, final_text, printable
 from diffuapriel.config import DEFAULT_WRITER
 from diffuapriel.options import add_argument, check_least, options_of
-from diffuapriel.sampling.config import ADAPTIVE, BLOCK_LENGTH_HELP, SamplerConfig, resolve_blocks
+from diffuapriel.sampling.config import ADAPTIVE, BLOCK_LENGTH_HELP, SamplerConfig, resolve_options
 from diffuapriel.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -64,11 +65,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or mps")
     holes = parser.add_argument_group("which positions, and when")
-    add_argument(holes, option["strategy"])
+    add_argument(holes, option["strategy"], default=None)
     add_argument(holes, option["steps"], default=128)
     add_argument(holes, option["block_length"], help=BLOCK_LENGTH_HELP)
-    for name in ("block_start", "stop_at_eos", "confidence", "alg_temp", *ADAPTIVE):
+    for name in ("block_start", "stop_at_eos", "confidence", "alg_temp"):
         add_argument(holes, option[name])
+    for name in ADAPTIVE:
+        add_argument(holes, option[name], default=None)
     for name in ("remask_cap", "remask_rescale", "t_on", "t_off", "alpha_on"):
         add_argument(holes, option[name])
     add_argument(holes, options_of(TrainConfig)["schedule"])
@@ -93,8 +96,7 @@ def run(args: argparse.Namespace) -> int:
     if args.endless:
         return _endless(args, given)
     info = inspect_checkpoint(args.checkpoint)
-    given |= resolve_blocks(args.strategy, args.block_length, args.block_start, info.config.block_lengths)
-    config = SamplerConfig(**given)
+    config = SamplerConfig(**resolve_options(given, info.config.block_lengths, info.generation))
     model, tokenizer = load_checkpoint(args.checkpoint, device=args.device)
     length = args.length or (None if args.text else info.default_length)
     canvas = Canvas.from_text(args.text, tokenizer, length).to(args.device)

@@ -6,6 +6,7 @@ position (`temperature`, `top_k`, `top_p`, `repetition_penalty`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,6 +173,23 @@ def resolve_blocks(
     if block_length is None and RENAMED_STRATEGIES.get(strategy, strategy) == "low_confidence":
         block_length = DEFAULT_BLOCK_LENGTH
     return {"block_length": block_length or None, "block_start": block_start}
+
+
+def resolve_options(
+    given: Mapping[str, Any], known: tuple[int, ...] = (), generation: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The options of `SamplerConfig` from what a user gives, where None means the default.
+
+    generation: the rule that a checkpoint records (`CheckpointInfo.generation`). It is the default, with its value and
+    block length, unless the user names another strategy. known: as for `resolve_blocks`, which this calls.
+    """
+    asked = {name: value for name, value in given.items() if value is not None}
+    rule = dict(generation or {})
+    if RENAMED_STRATEGIES.get(strategy := asked.get("strategy"), strategy) not in (None, rule.get("strategy")):
+        rule = {}
+    options = {"strategy": SamplerConfig.strategy, **rule, **asked}
+    block_length, block_start = options.pop("block_length", None), options.pop("block_start", SamplerConfig.block_start)
+    return options | resolve_blocks(options["strategy"], block_length, block_start, known)
 
 
 def describe_sampling(

@@ -33,6 +33,7 @@ OUTPUTS = [  # every option that names what is written
     ("train", "--run-folder"),
     ("compare", "--out"),
     ("compare", "--folder"),
+    ("tune", "--out"),
 ]
 FILES = [(command, option) for command, option in OUTPUTS if option in ("--json", "--chart", "--trace")]
 

@@ -1,0 +1,108 @@
+"""Find the sampling rule that writes most tokens per pass at no loss of quality, and record it in the model card.
+
+A forward pass may reveal several tokens. Three rules decide how many: threshold, factor and entropy_bound, each in
+blocks or over the whole canvas. For each, values are tried from cautious to bold until the quality falls by more than
+--tolerance below that of one token per pass. Quality is, for tales, the share of consistent, grammatical and different
+stories; for other text, the likelihood of what was written under the model's own distribution of one token per pass,
+and the share of different triples of tokens. tokens/pass counts every pass, and no padding.
+
+The points are written to FOLDER/frontier.json and FOLDER/frontier.png. If CHECKPOINT is a folder, the choice is
+recorded in its config.json and README.md; `sample`, the pipeline and the app then use it unless they are told
+otherwise. A bundled model or one of the Hub is not changed.
+
+examples:
+  diffuapriel tune runs/mine                                        128 samples per point
+  diffuapriel tune tales-diffuapriel --samples 64 --rule threshold  a quick look
+  diffuapriel tune runs/blocks --block-length 16 --block-length 64 --samples 500 --device cuda
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from diffuapriel.commands.output import output_folder, write_figures
+from diffuapriel.commands.terminal import status
+from diffuapriel.config import DEFAULT_CHECKPOINT
+from diffuapriel.options import Option, add_argument, options_of
+from diffuapriel.sampling.config import ADAPTIVE, SamplerConfig
+
+OPTIONS = {
+    "samples": Option("samples", int, 128, least=8, help="stories or sequences per point"),
+    "length": Option("length", int, None, least=2, optional=True, help="tokens per sequence; default: as in training"),
+    "tolerance": Option("tolerance", float, 0.02, least=0, most=1, help="loss of quality that is accepted, as a share"),
+    "batch_size": Option("batch_size", int, 16, least=1, help="sequences per batch"),
+}
+BLOCK_LENGTHS = (32, 0)  # of a model that was not trained in blocks
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    sampling = options_of(SamplerConfig)
+    parser.add_argument(
+        "checkpoint", nargs="?", default=DEFAULT_CHECKPOINT, metavar="CHECKPOINT", help="as for evaluate"
+    )
+    parser.add_argument("--corpus", metavar="SPEC", help="default: the training corpus of the model")
+    parser.add_argument("--rule", action="append", choices=ADAPTIVE, help="may be repeated; default: all three")
+    parser.add_argument(
+        "--block-length",
+        action="append",
+        type=int,
+        metavar="N",
+        help="may be repeated, 0 is the whole canvas; default: 32 and 0, or all that a model of blocks knows but 1",
+    )
+    for declared in OPTIONS.values():
+        add_argument(parser, declared)
+    add_argument(parser, sampling["temperature"])
+    add_argument(parser, sampling["top_p"], default=0.9)
+    add_argument(parser, sampling["seed"])
+    parser.add_argument(
+        "--out", type=output_folder, metavar="FOLDER", help="folder of the figures; default: runs/tune/NAME"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or mps")
+
+
+def run(args: argparse.Namespace) -> int:
+    given: dict[str, Any] = {name: declared.check(getattr(args, name)) for name, declared in OPTIONS.items()}
+    from diffuapriel.checkpoint import bundled, checkpoint_name, inspect_checkpoint, load_checkpoint, record_generation
+    from diffuapriel.data.registry import open_corpus
+    from diffuapriel.evaluation.tuning import TunePoint, tune
+
+    info, name = inspect_checkpoint(args.checkpoint), checkpoint_name(args.checkpoint)
+    model, tokenizer = load_checkpoint(args.checkpoint, device=args.device)
+    corpus = open_corpus(args.corpus or info.corpus or "tales", tokenizer, mix=None if args.corpus else info.mix)
+    known = tuple(n for n in info.config.block_lengths if n != 1)
+    done = 0
+
+    def on_point(point: TunePoint) -> None:
+        nonlocal done
+        done += 1
+        status(f"{done} points; {point.name}: {point.tokens_per_pass:.2f} tokens per pass")
+
+    frontier = tune(
+        model,
+        corpus,
+        **{**given, "length": given["length"] or info.length or info.default_length},
+        block_lengths=args.block_length or known or BLOCK_LENGTHS,
+        rules=args.rule or ADAPTIVE,
+        temperature=args.temperature,
+        top_p=args.top_p,
+        seed=args.seed,
+        on_point=on_point,
+    )
+    status("")
+    print(frontier.table())
+    out = Path(args.out or f"runs/tune/{name}")
+    write_figures(out / "frontier.json", {"checkpoint": name, "corpus": corpus.name, **frontier.to_dict()})
+    picture = frontier.png()
+    (out / "frontier.png").write_bytes(picture)
+    print(f"\nwritten to {out}")
+    choice = frontier.choice
+    if choice is None:
+        print("no rule writes more tokens per pass without loss; the card is unchanged")
+    elif args.checkpoint in bundled() or info.repository:
+        print(f"chosen: {choice.name}. {name} is not a folder of yours, so its card is unchanged")
+    else:
+        record_generation(info, choice.generation, card=frontier.card(), picture=picture)
+        print(f"chosen: {choice.name}; recorded in {info.folder}")
+    return 0

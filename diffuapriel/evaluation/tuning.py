@@ -1,0 +1,304 @@
+"""How many tokens a pass can reveal at no loss of quality: the measurement of `diffuapriel tune`.
+
+Each rule of ADAPTIVE has one value, which trades passes for quality. For each rule and block length the values of
+VALUES are measured from cautious to bold, until one loses quality: bolder ones lose more. The reference reveals one
+token per pass, most confident first (`default_sampler`).
+
+    tokens/pass   tokens of gpt2-4k of the texts, over all passes; <|endoftext|> and padding are no tokens (samples.py)
+    quality       tales: share of consistent, of grammatical and of different stories. Other text: nats/token of what
+                  was written under the model's own distribution of one token per pass (`written_nats`), and distinct-3
+    loss          a figure that is worse than the reference's by more than `tolerance`, as a share of the latter
+
+Intervals are 95 %: of a rate Wilson's, of a ratio over sequences. A choice among many points is optimistic: measure the
+chosen one again, with another seed, before its figures are published.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from diffuapriel.charts.matplotlib import dress, legend, new_figure, to_png
+from diffuapriel.charts.palette import OTHERS, PRINT_QUIET
+from diffuapriel.data.base import Corpus
+from diffuapriel.data.tales import TalesCorpus
+from diffuapriel.device import device_of
+from diffuapriel.diffusion.schedule import get_schedule
+from diffuapriel.evaluation.interval import Interval, ratio_interval
+from diffuapriel.evaluation.samples import distinct_n, draw_sequences, split_at_eos, tokens_per_pass
+from diffuapriel.evaluation.tales import evaluate_tales
+from diffuapriel.options import check_least
+from diffuapriel.sampling.blocks import denoiser_for
+from diffuapriel.sampling.canvas import Canvas
+from diffuapriel.sampling.config import ADAPTIVE, SamplerConfig, resolve_blocks
+from diffuapriel.sampling.sampler import DenoiserFunction, Sampler
+from diffuapriel.tokenizer import Tokenizer
+
+VALUES = {  # of each rule, from cautious to bold
+    "threshold": (0.99, 0.97, 0.95, 0.9, 0.8, 0.7, 0.5),
+    "factor": (0.05, 0.1, 0.25, 0.5, 1.0, 2.0),
+    "entropy_bound": (0.01, 0.03, 0.1, 0.2, 0.4, 0.8, 1.6),
+}
+LEAST_SAMPLES = 8
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A figure of quality and its interval, where it has one."""
+
+    name: str
+    value: float
+    ci95: Interval | None = None
+    higher_is_better: bool = True
+
+    def is_worse(self, reference: Measure, tolerance: float) -> bool:
+        """Whether this figure is worse than the reference by more than a share `tolerance` of it."""
+        loss = reference.value - self.value if self.higher_is_better else self.value - reference.value
+        return loss > tolerance * abs(reference.value)
+
+
+@dataclass(frozen=True)
+class TunePoint:
+    """What one way of sampling costs and gives. `value` belongs to the rule; None for the reference."""
+
+    strategy: str
+    value: float | None
+    block_length: int | None
+    tokens_per_pass: float
+    tokens_per_pass_ci95: Interval
+    quality: tuple[Measure, ...]  # the first is drawn
+    loses: bool = False
+
+    @property
+    def generation(self) -> dict[str, Any]:
+        """The options that a checkpoint records: a rule, its value, and the block length (0: the whole canvas)."""
+        return {"strategy": self.strategy, self.strategy: self.value, "block_length": self.block_length or 0}
+
+    @property
+    def name(self) -> str:
+        """E.g. "threshold 0.97, blocks of 32"."""
+        value = "" if self.value is None else f" {self.value:g}"
+        return f"{self.strategy}{value}" + (f", blocks of {self.block_length}" if self.block_length else "")
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """The points that were measured, and how. Rates and ratios have 95 % intervals."""
+
+    reference: TunePoint
+    points: tuple[TunePoint, ...]
+    samples: int  # stories, or sequences of other text
+    length: int
+    temperature: float
+    top_p: float | None
+    tolerance: float
+    seed: int
+
+    @property
+    def choice(self) -> TunePoint | None:
+        """The point with most tokens per pass of those that lose no quality; None where none beats the reference."""
+        kept = [p for p in self.points if not p.loses and p.tokens_per_pass > self.reference.tokens_per_pass]
+        return max(kept, key=lambda point: point.tokens_per_pass, default=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return dataclasses.asdict(self) | {"choice": self.choice.generation if self.choice else None}
+
+    def table(self) -> str:
+        """Lines for a terminal: the reference, then every point, those that lose quality in brackets."""
+        chosen = self.choice
+        rows = [("", "tokens/pass", *(measure.name for measure in self.reference.quality), "")]
+        for point in (self.reference, *self.points):
+            mark = "one token per pass" if point is self.reference else "chosen" if point is chosen else ""
+            figures = [_figure(point.tokens_per_pass, point.tokens_per_pass_ci95)]
+            figures += [_figure(measure.value, measure.ci95) for measure in point.quality]
+            rows.append((point.name, *figures, "loses quality" if point.loses else mark))
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+
+    def card(self) -> str:
+        """The section of the model card: the choice beside the reference."""
+        assert self.choice is not None, "without a choice there is nothing to write"
+        titles = ["", "tokens/pass", *(measure.name for measure in self.reference.quality)]
+        lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
+        for point in (self.choice, self.reference):
+            figures = [_figure(point.tokens_per_pass, point.tokens_per_pass_ci95)]
+            figures += [_figure(measure.value, measure.ci95) for measure in point.quality]
+            lines.append("| " + " | ".join([point.name, *figures]) + " |")
+        narrowed = "" if self.top_p is None else f", top-p {self.top_p:g}"
+        how = (
+            f"{self.samples} samples of {self.length} tokens per point, temperature {self.temperature:g}{narrowed}, "
+            f"seed {self.seed}, tolerance {self.tolerance:g}. Found by `diffuapriel tune`."
+        )
+        return "\n".join(lines) + f"\n\n{how}"
+
+    def png(self) -> bytes:
+        """Quality over tokens per pass, a line for each rule and block length. Needs matplotlib, else ImportError."""
+        figure = new_figure(5.2, 3.4)
+        axes = figure.add_subplot()
+        keys = list(dict.fromkeys((point.strategy, point.block_length) for point in self.points))
+        for number, key in enumerate(keys):
+            points = [point for point in self.points if (point.strategy, point.block_length) == key]
+            style = OTHERS[number % len(OTHERS)]
+            label = f"{key[0]}, " + (f"blocks of {key[1]}" if key[1] else "whole canvas")
+            _draw(axes, points, color=style.color, marker=style.marker, linewidth=1, markersize=4, label=label)
+        _draw(axes, [self.reference], color=PRINT_QUIET, marker="*", markersize=8, label="one token per pass")
+        if chosen := self.choice:
+            at = chosen.tokens_per_pass, chosen.quality[0].value
+            axes.plot(*at, "o", markersize=12, markerfacecolor="none", color=PRINT_QUIET, label="chosen")
+        dress(axes, f"{self.reference.quality[0].name} against tokens per pass")
+        axes.set_xlabel("tokens per pass, every pass counted", fontsize=8, color=PRINT_QUIET)
+        legend(axes)
+        return to_png(figure, bbox_inches="tight")
+
+
+def _draw(axes: Any, points: Sequence[TunePoint], **style: Any) -> None:
+    shown = [point.quality[0] for point in points]
+    upwards = np.abs([[(m.ci95 or (m.value, m.value))[i] - m.value for m in shown] for i in (0, 1)])
+    sideways = np.abs([[p.tokens_per_pass_ci95[i] - p.tokens_per_pass for p in points] for i in (0, 1)])
+    x = [point.tokens_per_pass for point in points]
+    axes.errorbar(x, [measure.value for measure in shown], yerr=upwards, xerr=sideways, capsize=2, **style)
+
+
+def tune(
+    model: DenoiserFunction,
+    corpus: Corpus,
+    *,
+    length: int,
+    samples: int = 128,
+    block_lengths: Sequence[int] = (0,),
+    rules: Sequence[str] = ADAPTIVE,
+    temperature: float = 1.0,
+    top_p: float | None = 0.9,
+    tolerance: float = 0.02,
+    batch_size: int = 16,
+    seed: int = 0,
+    on_point: Callable[[TunePoint], None] | None = None,
+) -> Frontier:
+    """Measure every rule with every block length on `samples` samples each.
+
+    Args:
+        model: a denoiser, or a model of blocks.
+        samples: stories of tales, or sequences of `length` tokens of other text.
+        block_lengths: 0 is the whole canvas; of a model of blocks those that it was trained for.
+        on_point: called with each point, the reference first.
+
+    Raises ValueError for fewer than LEAST_SAMPLES samples and for a block length that the model does not know.
+    """
+    check_least(LEAST_SAMPLES, samples=samples)
+    known = getattr(getattr(model, "config", None), "block_lengths", ())
+    how = {"steps": length, "temperature": temperature, "top_p": top_p, "seed": seed}
+    careful = SamplerConfig(**how, **resolve_blocks("low_confidence", None, known=known))
+
+    def measure(config: SamplerConfig, value: float | None, reference: TunePoint | None) -> TunePoint:
+        speed, ci95, quality = _measure(model, corpus, config, careful, length, samples, batch_size)
+        pairs = zip(quality, reference.quality) if reference else ()
+        loses = any(now.is_worse(before, tolerance) for now, before in pairs)
+        point = TunePoint(config.strategy, value, config.block_length, speed, ci95, quality, loses)
+        if on_point:
+            on_point(point)
+        return point
+
+    reference = measure(careful, None, None)
+    points: list[TunePoint] = []
+    for rule, block_length in itertools.product(rules, block_lengths):
+        blocks = resolve_blocks(rule, block_length, known=known)
+        for value in VALUES[rule]:
+            points.append(measure(SamplerConfig(rule, **{rule: value}, **how, **blocks), value, reference))
+            if points[-1].loses:
+                break
+    return Frontier(reference, tuple(points), samples, length, temperature, top_p, tolerance, seed)
+
+
+def _measure(
+    model: DenoiserFunction,
+    corpus: Corpus,
+    config: SamplerConfig,
+    careful: SamplerConfig,
+    length: int,
+    samples: int,
+    batch_size: int,
+) -> tuple[float, Interval, tuple[Measure, ...]]:
+    """Tokens per pass, their interval, and the quality of samples."""
+    denoiser = denoiser_for(model, config)
+    rows = min(batch_size, samples)
+    if isinstance(corpus, TalesCorpus):
+        tales = evaluate_tales(
+            denoiser,
+            corpus.tokenizer,
+            level=corpus.level,
+            stories=samples,
+            length=length,
+            sampler=config,
+            batch_size=rows,
+        )
+        if tales.tokens_per_pass is None or tales.tokens_per_pass_ci95 is None:
+            raise ValueError(f"{samples} samples fit into one sequence of {length} tokens; give more")
+        quality = (
+            Measure("consistent", tales.consistent, tales.consistent_ci95),
+            Measure("grammatical", tales.grammatical, tales.grammatical_ci95),
+            Measure("distinct", tales.distinct),
+        )
+        return tales.tokens_per_pass, tales.tokens_per_pass_ci95, quality
+    tokenizer = corpus.tokenizer
+    batches = draw_sequences(denoiser, tokenizer, config, length, batch_size=rows)
+    drawn = list(itertools.islice(itertools.chain.from_iterable(batches), samples))
+    sets = [split_at_eos(ids, tokenizer.eos_id) for ids, _ in drawn]
+    texts = [[tokenizer.decode(document) for document in documents] for documents in sets]
+    speed, ci95 = tokens_per_pass(texts, [calls for _, calls in drawn])
+    nats: list[float] = []
+    tokens: list[int] = []
+    for start in range(0, samples, rows):
+        ids = np.array([row for row, _ in drawn[start : start + rows]], dtype=np.int64)
+        found = written_nats(denoiser_for(model, careful), tokenizer, careful, ids)
+        nats += found[0]
+        tokens += found[1]
+    mean, mean_ci95 = ratio_interval(torch.tensor(nats).double(), torch.tensor(tokens).double())
+    documents = [document for each in sets for document in each]
+    quality = (
+        Measure("nats/token", mean, mean_ci95, higher_is_better=False),
+        Measure("distinct-3", distinct_n(documents, 3)),
+    )
+    return speed, ci95, quality
+
+
+@torch.no_grad()
+def written_nats(
+    denoiser: DenoiserFunction, tokenizer: Tokenizer, config: SamplerConfig, ids: np.ndarray[Any, Any]
+) -> tuple[list[float], list[int]]:
+    """-log p of texts `ids` (batch, length) under a strategy that reveals one token per pass, and the tokens counted.
+
+    The strategy chooses positions by what is on the canvas, never by the token that is drawn, so the product of the
+    probabilities of the tokens, each given those revealed before, is a distribution over texts. It is that of the
+    denoiser, before temperature and filters. The padding behind the first <|endoftext|> at the end is not counted.
+    """
+    sampler = Sampler(config, get_schedule("log-linear"), tokenizer.mask_id)
+    rows, length = ids.shape
+    state = sampler.start([Canvas.masks(length, tokenizer).to(device_of(denoiser))] * rows)
+    sets = [split_at_eos(row, tokenizer.eos_id) for row in ids.tolist()]
+    ends = np.array([sum(map(len, documents)) + len(documents) for documents in sets])  # an <|endoftext|> for each
+    counted = np.arange(length) < ends[:, None]
+    nats = np.zeros(rows)
+    while not sampler.done(state):
+        masked = state.masked
+        logits = denoiser(*sampler.model_inputs(state))
+        after = sampler.step(state, logits, sampler.noise(state))
+        log_p = np.zeros(ids.shape)
+        kept = logits[:, : tokenizer.mask_id].double().log_softmax(-1).cpu()
+        log_p[masked] = kept.gather(1, torch.from_numpy(ids[masked])[:, None])[:, 0].numpy()
+        nats -= np.where(after.revealed & counted, log_p, 0.0).sum(1)
+        state = after.replace(ids=np.where(after.revealed, ids, state.ids))
+    return nats.tolist(), counted.sum(1).tolist()
+
+
+def _figure(value: float, ci95: Interval | None) -> str:
+    if not math.isfinite(value):
+        return "unknown"
+    return f"{value:.3f}" + (f" [{ci95[0]:.3f}, {ci95[1]:.3f}]" if ci95 else "")
