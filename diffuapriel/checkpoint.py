@@ -90,6 +90,13 @@ class CheckpointInfo:
         return found if isinstance(found, dict) else None
 
     @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the texts that the card credits; () without a record."""
+        found = self.extra.get("sources")
+        names = (one.get("name") for one in found if isinstance(one, dict)) if isinstance(found, list) else ()
+        return tuple(name for name in names if isinstance(name, str))
+
+    @property
     def generation(self) -> dict[str, Any]:
         """The rule that `diffuapriel tune` found: strategy, its value and block_length (0: the whole canvas), or {}.
 

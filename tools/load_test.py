@@ -1,7 +1,8 @@
 """Load test with many concurrent visitors: `python -m tools.load_test` starts an app and runs against it.
 
 With --stories each visitor asks for one story at the same moment, first of an app that serves one run after the other
-(--batch 1), then of one whose runs share passes; the report compares how long they waited, and the texts.
+(--batch 1), then of one whose runs share passes, then of that one by the page's default rule instead of fixed steps.
+The report compares how long they waited, and the texts of the first two.
 
 Each visitor is a gradio_client session. It requests a text, reads its queue position while it waits, receives the text
 and requests the next one until the time is up; requests still waiting then are allowed to finish. After a few runs the
@@ -116,18 +117,18 @@ def serve(port: int, folder: str, lines: list[str] | None = None, *more: str) ->
     raise RuntimeError("the app did not start; its last output is above")
 
 
-def stories(url: str, visitors: int, steps: int) -> tuple[list[float], list[str]]:
+def stories(url: str, visitors: int, rule: dict[str, Any]) -> tuple[list[float], list[str]]:
     """The seconds that every visitor waited for their story, and the stories. All ask at the same moment."""
     from gradio_client import Client
 
     options: dict[str, Any] = {"analytics_enabled": False, "httpx_kwargs": {"timeout": None}}
     begin = threading.Barrier(visitors)
-    asked: dict[str, Any] = {"text": STORY, "length": STORY_LENGTH, "steps": steps, "strategy": "low_confidence"}
+    asked: dict[str, Any] = {"text": STORY, "length": STORY_LENGTH, **rule}
 
     def visit(number: int) -> tuple[float, str]:
         client = Client(url, verbose=False, download_files=False, **options)
         if number == 0:
-            client.predict(**{**asked, "steps": 1}, api_name="/unmask")  # loads the model
+            client.predict(**{**asked, "steps": 1, "strategy": "low_confidence"}, api_name="/unmask")  # loads the model
         begin.wait()
         began = time.monotonic()
         answer = client.predict(**asked, seed=number, api_name="/unmask")
@@ -142,13 +143,18 @@ def stories(url: str, visitors: int, steps: int) -> tuple[list[float], list[str]
 
 def compare_stories(visitors: int, port: int, steps: int) -> int:
     """Print how long visitors wait for a story, one after the other and together. Returns 1 if a text differs."""
-    print(f"{visitors} visitors, each asks for a story of {STORY_LENGTH} tokens in {steps} steps at the same moment")
+    print(f"{visitors} visitors, each asks for a story of {STORY_LENGTH} tokens at the same moment")
     medians, told = [], []
-    for about, more in (("one after the other", ("--batch", "1")), ("sharing passes", ())):
+    fixed = {"steps": steps, "strategy": "low_confidence"}
+    for about, more, rule in (
+        (f"{steps} steps, one after the other", ("--batch", "1"), fixed),
+        (f"{steps} steps, sharing passes", (), fixed),
+        ("the page's default rule, sharing passes", (), {}),
+    ):
         folder = tempfile.mkdtemp(prefix="load-test-")
         server = serve(port, folder, None, *more)
         try:
-            waited, texts = stories(f"http://127.0.0.1:{port}/", visitors, steps)
+            waited, texts = stories(f"http://127.0.0.1:{port}/", visitors, rule)
         finally:
             server.terminate()
             server.wait()
@@ -156,8 +162,10 @@ def compare_stories(visitors: int, port: int, steps: int) -> int:
         medians.append(statistics.median(waited))
         told.append(texts)
         print(f"  {about}: median wait {medians[-1]:.1f} s, shortest {min(waited):.1f}, longest {max(waited):.1f}")
-    same = sum(one == other for one, other in zip(*told, strict=True))
-    print(f"  median wait: {medians[0] / medians[1]:.1f} times shorter; {same} of {visitors} texts are equal")
+    same = sum(one == other for one, other in zip(told[0], told[1], strict=True))
+    shared, ruled = (medians[0] / median for median in medians[1:])
+    print(f"  median wait: {shared:.1f} times shorter by sharing, {ruled:.1f} times with the default rule as well")
+    print(f"  {same} of {visitors} texts of the first two are equal")
     return int(same < visitors)
 
 

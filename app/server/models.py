@@ -46,6 +46,7 @@ class ModelEntry:
     block_lengths: tuple[int, ...] = ()  # of a model of blocks, as in its `ModelConfig`
     parameters: int = 0
     generation: Mapping[str, Any] = field(default_factory=dict, compare=False)  # as in `CheckpointInfo`
+    sources: tuple[str, ...] = ()  # names of the texts of a mix, as on its card
 
     def __str__(self) -> str:
         return self.label
@@ -55,6 +56,16 @@ class ModelEntry:
         """The level of the tales grammar that this model writes, None for any other text."""
         name, _, level = self.corpus.partition(":")
         return int(level or 3) if name == "tales" and (level or "3").isdigit() else None
+
+    @property
+    def reading(self) -> str:
+        """What the model has read, in a sentence."""
+        if not self.trained:
+            return texts.READ_NOTHING
+        if self.tales_level is not None:
+            return texts.READ_TALES
+        read = ", ".join(name.replace("_", " ") for name in self.sources) or self.corpus
+        return texts.READ_TEXTS.format(texts=read) if read else ""
 
 
 class Models:
@@ -76,7 +87,7 @@ class Models:
             label = next(name for name in numbered(info.name) if name not in self._entries)
             config = info.config
             about = (config.tokenizer, info.corpus, config.architecture, info.length, config.block_lengths)
-            about = (*about, config.parameters, info.generation)
+            about = (*about, config.parameters, info.generation, info.sources)
             self._entries[label] = ModelEntry(label, str(source), True, *about)
             self._folders[label], sizes[label] = info.folder, info.bytes
         on_gpu = device.startswith("cuda") and not checkpoints

@@ -221,7 +221,10 @@ class UnmaskTab:
         rule, size, least = first_settings(self.models.find(self.models.default))
         with gr.Row():
             names = self.models.choices(self.models.trained)
-            model = gr.Dropdown(names, value=self.models.default, label=texts.MODEL, elem_id="unmask-model")
+            reading = self.models.find(self.models.default).reading
+            model = gr.Dropdown(
+                names, value=self.models.default, label=texts.MODEL, info=reading, elem_id="unmask-model"
+            )
             length = slider(settings["length"], texts.EXAMPLES[0][2], texts.LENGTH, texts.LENGTH_INFO)
         with gr.Row():
             strategies = [(label, name) for name, label in texts.STRATEGIES.items()]
@@ -237,13 +240,17 @@ class UnmaskTab:
             top_k = slider(settings["top_k"], 0, texts.TOP_K, texts.TOP_K_INFO)
             top_p = slider(settings["top_p"], TOP_P, texts.TOP_P, texts.TOP_P_INFO, step=0.01)
             seed = gr.Number(0, label=texts.SEED, info=texts.SEED_INFO, precision=0, **settings["seed"].range)
-        model.input(guarded(self.propose), model, [strategy, block, threshold], **AT_ONCE)
+        model.input(guarded(self.propose), model, [strategy, block, threshold, model], **AT_ONCE)
         return [model, length, steps, strategy, temperature, top_k, top_p, seed, block, start, threshold]
 
-    def propose(self, label: str) -> tuple[Any, Any, Any]:
-        """Strategy, block length and threshold of the model's card; without them the settings stay as they are."""
+    def propose(self, label: str) -> tuple[Any, Any, Any, Any]:
+        """Strategy, block length and threshold of the model's card, and what it has read.
+
+        Without a rule on the card the settings stay as they are.
+        """
         model = self.models.find(label, self.models.trained)
-        return first_settings(model) if model.generation else (SKIP, SKIP, SKIP)
+        rule = first_settings(model) if model.generation else (SKIP, SKIP, SKIP)
+        return *rule, gr.update(info=model.reading)
 
     def greeting(self) -> str:
         """The status line before the first run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from app.server import models as registry
 from app.server.limits import Refused
 from app.server.models import ModelEntry, Models, preferred
+from app.strings.language import texts
 from diffuapriel import checkpoint
 from diffuapriel.benchmark import memory
 
@@ -31,6 +33,20 @@ def test_without_a_checkpoint_untrained_models_stand_in(monkeypatch):
 def test_tales_and_stories_are_offered_first_then_the_other_architectures():
     names = ["tales-diffutran", "tales-diffuapriel-small", "stories-diffuapriel", "tales-diffuapriel-h"]
     assert preferred([*names, "tales-diffuapriel"]) == ["tales-diffuapriel", names[2], names[3], names[0], names[1]]
+
+
+def test_a_model_says_what_it_has_read():
+    models = Models()
+    assert models.find("tales-diffuapriel").reading == texts.READ_TALES
+    read = "tinystories, storybooks, fairytales, childrens books"
+    assert models.find("stories-diffuapriel").reading == f"Has read {read}, and nothing else."
+    assert models.find(models.untrained[0]).reading == texts.READ_NOTHING
+
+
+@pytest.mark.parametrize("damage", [7, [7], [{}], [{"name": 7}], {"name": "x"}])
+def test_a_damaged_list_of_sources_is_no_list_of_sources(checkpoints, damage):
+    info = checkpoint.inspect_checkpoint(checkpoints[0])
+    assert dataclasses.replace(info, extra={"sources": damage}).sources == ()
 
 
 def test_a_gpu_opens_with_the_largest_bundled_checkpoint_and_races_two_of_a_size(checkpoints):

@@ -24,8 +24,8 @@ def test_the_page_proposes_the_rule_of_the_card_and_leaves_the_settings_of_other
     plain, tuned = (tab.models.find(name) for name in rules)
 
     assert first_settings(plain) == ("threshold", 0, THRESHOLD) and opening_config(plain) == opening_config()
-    assert tab.propose("tuned") == first_settings(tuned) == ("factor", 8, THRESHOLD)
-    assert tab.propose("plain") == (SKIP, SKIP, SKIP)
+    assert tab.propose("tuned")[:3] == first_settings(tuned) == ("factor", 8, THRESHOLD)
+    assert tab.propose("plain")[:3] == (SKIP, SKIP, SKIP)
     assert opening_config(tuned) == SamplerConfig("factor", steps=128, block_length=8, top_p=0.9, factor=0.5)
     for label, value in (("tuned", 0.5), ("plain", 1.0)):
         rest = (8, 4, "factor", 1.0, 0, 0.9, 0, 8, "prompt", 0.97)  # length, steps, strategy, ..., threshold
