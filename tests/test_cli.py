@@ -282,6 +282,7 @@ def test_every_option_reaches_the_sampler(run: Run, checkpoint: str, tmp_path: P
         "threshold": 0.7,
         "factor": 1.5,
         "entropy_bound": 0.6,
+        "remask_below": 0.3,
         "remask_cap": 0.2,
         "remask_rescale": 0.3,
         "t_on": 0.6,

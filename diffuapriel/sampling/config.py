@@ -69,6 +69,10 @@ class SamplerConfig:
     every masked position first. Both are the denoiser's, before temperature and filters. At temperature 0 they are the
     same. Above it, "drawn" favors positions whose draw happened to be probable, which lowers the effective temperature.
 
+    `remask_below` mends what was revealed too early: when a block (or the canvas) is full, its tokens that had a lower
+    probability when they were revealed return to [MASK], each at most once, and are filled again, now with the rest of
+    the block in sight. These passes count like all others. Only `threshold`, `factor` and `entropy_bound` do so.
+
     `alg_temp` is Dream's (arXiv:2508.15487): above 0, `low_confidence`, `entropy` and `margin` draw the positions
     without replacement, in proportion to exp(score / alg_temp), instead of taking the best.
 
@@ -118,6 +122,12 @@ class SamplerConfig:
         most=100,
         help="entropy_bound: reveal while the sum of entropies but the largest, in nats, is up to X",
     )
+    remask_below: float = option(
+        0.0,
+        least=0,
+        most=1,
+        help="threshold, factor, entropy_bound: mask tokens less probable than X once again when their block is full",
+    )
     remask_cap: float = option(
         0.04, least=0, most=1, help="remdm, remdm_loop: maximum probability per step of returning a token to [MASK]"
     )
@@ -141,13 +151,18 @@ class SamplerConfig:
         """Whether a token is drawn at every masked position before the strategy selects positions."""
         return self.confidence == "drawn" and self.strategy in BY_CONFIDENCE
 
+    @property
+    def mends(self) -> bool:
+        """Whether tokens of a full block may return to [MASK]."""
+        return self.remask_below > 0 and self.strategy in ADAPTIVE
+
     def max_calls(self, masked: int, length: int | None = None) -> int:
         """The maximum number of denoiser calls for `masked` positions: the end of a progress bar.
 
         length: of the canvas; by default `masked`. It matters with blocks only, as each takes a call.
         """
         if self.strategy in FREE_OF_STEPS:
-            return masked
+            return masked * (2 if self.mends else 1)
         blocks = -(-(length or masked) // self.block_length) if self.block_length else 1
         calls = max(self.steps, blocks)
         if self.strategy in ON_SCHEDULE:

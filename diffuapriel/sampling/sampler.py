@@ -41,6 +41,7 @@ from diffuapriel.sampling.strategies import (
     count_by_block,
     ended,
     hitting_time,
+    uncertain,
 )
 from diffuapriel.sampling.tokens import Noise, draw_tokens, sample_tokens, token_rank
 
@@ -168,7 +169,9 @@ class Sampler:
 
         ids, confidences, entropies = state.ids.copy(), state.confidence.copy(), state.entropy.copy()
         ids[reveal], confidences[reveal], entropies[reveal] = tokens.cpu().numpy(), probability, entropy
-        remask = np.zeros_like(reveal) if selection.remask is None else selection.remask
+        remask = selection.remask
+        if remask is None:
+            remask = uncertain(self.config, state, ids, confidences, reveal)
         ids[remask], confidences[remask], entropies[remask] = self.mask_id, np.nan, np.nan
         kept = np.ones(int(reveal.sum()), dtype=bool)
         if self.config.stop_at_eos:
@@ -184,6 +187,7 @@ class Sampler:
             entropy=entropies,
             revealed=reveal,
             remasked=remask,
+            mended=state.mended | remask,
             top_ids=top_ids[kept],
             top_probs=top_probs[kept].astype(np.float64),
             rank=rank[kept],

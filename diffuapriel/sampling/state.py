@@ -34,6 +34,7 @@ class State:
         confidence, entropy: (B, L) float64: probability of the token at the step that revealed it, and entropy (nats)
             of the distribution then; NaN where masked or given.
         revealed, remasked: (B, L) bool: the positions that the last step changed.
+        mended: (B, L) bool: the positions that any step returned to [MASK].
         top_ids int64, top_probs float64: (k, up to 5): the most probable tokens at the revealed positions.
         rank: (k,) int64: rank of the revealed token in the denoiser's distribution, from 1.
         score: (k,) float64: what the strategy compared there; runner_up: (B,): the best score among the positions
@@ -53,6 +54,7 @@ class State:
     entropy: Floats
     revealed: Bools
     remasked: Bools
+    mended: Bools
     top_ids: Ints
     top_probs: Floats
     rank: Ints
@@ -81,6 +83,7 @@ class State:
             entropy=np.full(ids.shape, np.nan),
             revealed=np.zeros_like(fixed),
             remasked=np.zeros_like(fixed),
+            mended=np.zeros_like(fixed),
             top_ids=np.empty((0, 0), dtype=np.int64),
             top_probs=np.empty((0, 0)),
             rank=np.empty(0, dtype=np.int64),

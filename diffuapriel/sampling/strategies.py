@@ -335,6 +335,22 @@ def ended(config: SamplerConfig, ids: Ints, fixed: Bools, mask_id: int) -> Bools
     return behind & ~eos & ~(fixed & behind).any(1, keepdims=True)
 
 
+def uncertain(config: SamplerConfig, before: State, ids: Ints, confidence: Floats, revealed: Bools) -> Bools:
+    """(B, L): what returns to [MASK] after a step that filled a block: see `SamplerConfig.remask_below`.
+
+    before: the state before the step; ids, confidence, revealed (B, L): after it. Tokens of this very step wait for
+    the next one.
+    """
+    if not config.mends:
+        return np.zeros_like(revealed)
+    numbers = block_numbers(config, before.fixed)
+    open_block = np.where(before.masked, numbers, ids.shape[1]).min(1, keepdims=True)
+    full = (numbers == open_block) & ~((ids == before.mask_id) & (numbers == open_block)).any(1, keepdims=True)
+    # Rounded as in a frame: a run that is restored from its trace continues exactly.
+    weak = confidence.round(DECIMALS) < config.remask_below  # False where it is unknown
+    return full & weak & ~revealed & ~before.fixed & ~before.mended
+
+
 def _block_ends(free: Ints, steps: int) -> Ints:
     """(B, blocks) the step before which each block is full: increasing over the blocks with free positions."""
     used = free > 0

@@ -304,11 +304,12 @@ class SteeredGeneration:
         if not snapshots:
             return
         start, newest = self.state, snapshots[-1]
-        new = {name: getattr(start, name).copy() for name in (*COLUMNS, "fixed")}
+        new = {name: getattr(start, name).copy() for name in (*COLUMNS, "fixed", "mended")}
         for snapshot in snapshots:
             for name in COLUMNS:
                 values = np.array(getattr(snapshot.frame, name), dtype=new[name].dtype)  # None becomes NaN
                 new[name][0, snapshot.positions] = values
+            new["mended"][0, list(snapshot.frame.remasked)] = True
             for position, kind in snapshot.frame.edits.items():
                 new["fixed"][0, position] = kind in FIXING
         counts = {"t": np.array([newest.frame.t]), "nfe": np.array([newest.frame.nfe])}

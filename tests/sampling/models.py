@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diffuapriel.config import ModelConfig
 from diffuapriel.model.denoiser import Denoiser
-from diffuapriel.sampling.config import STRATEGIES
+from diffuapriel.sampling.config import ADAPTIVE, STRATEGIES
 
 # Every strategy, and the options that change how one of them selects positions.
 VARIANTS = [
@@ -17,6 +17,7 @@ VARIANTS = [
     *((strategy, {"confidence": "drawn", "threshold": 0.3}) for strategy in ("low_confidence", "threshold", "factor")),
     *((strategy, {"alg_temp": 0.3}) for strategy in ("low_confidence", "entropy", "margin")),
     ("low_confidence", {"confidence": "drawn", "alg_temp": 0.3}),
+    *((strategy, {"threshold": 0.3, "remask_below": 0.6}) for strategy in ADAPTIVE),
     ("remdm", {"remask_cap": 0.9}),
     ("remdm_rescale", {"remask_rescale": 0.9}),
     ("remdm_loop", {"remask_cap": 0.9, "t_on": 0.8, "alpha_on": 0.5}),

@@ -17,6 +17,7 @@ NUMBERS = {
     "threshold": (0, 1),
     "factor": (0, 100),
     "entropy_bound": (0, 100),
+    "remask_below": (0, 1),
     "remask_cap": (0, 1),
     "remask_rescale": (0, 1),
     "t_on": (0, 1),

@@ -69,6 +69,7 @@ def situations(draw):
         threshold=draw(st.sampled_from([0.0, 0.5, 1.0])),
         factor=draw(st.sampled_from([0.0, 1.0, 100.0])),
         entropy_bound=draw(st.sampled_from([0.0, 0.5, 100.0])),
+        remask_below=draw(st.sampled_from([0.0, 0.5, 1.0])),
         remask_cap=draw(st.sampled_from([0.0, 0.3, 1.0])),
         remask_rescale=draw(st.sampled_from([0.0, 0.3, 1.0])),
         t_on=draw(st.sampled_from([0.5, 0.55, 1.0])),
@@ -92,10 +93,10 @@ def test_every_run_ends_without_masks_within_its_bound_and_keeps_what_is_given(s
 
     assert mask_id not in frames[-1].ids
     assert frames[-1].nfe == len(denoiser.asked) <= config.max_calls(masks, len(canvas))
-    assert len(frames) - 1 <= max(config.steps, masks)
+    assert len(frames) - 1 <= max(config.steps, masks * (2 if config.mends else 1))
     for before, now in itertools.pairwise(frames):
         assert now.step == before.step + 1 and 0 <= now.t <= 1
-        assert now.t <= before.t or (config.block_length and now.remasked)  # with blocks, t is the masked share
+        assert now.t <= before.t or ((config.block_length or config.mends) and now.remasked)  # t is the masked share
         assert not set(now.revealed) & set(now.remasked)
         for p, (old, new) in enumerate(zip(before.ids, now.ids)):
             if canvas.fixed[p]:
@@ -104,7 +105,7 @@ def test_every_run_ends_without_masks_within_its_bound_and_keeps_what_is_given(s
                 assert old == mask_id != new and logits[0, p, new] > -math.inf
                 assert now.confidence[p] is not None and now.entropy[p] is not None and p in now.top_k
             elif p in now.remasked:
-                assert config.strategy in REMDM and old != mask_id == new
+                assert (config.strategy in REMDM or config.mends) and old != mask_id == new
                 assert now.confidence[p] is None and now.entropy[p] is None
             else:
                 assert old == new and now.confidence[p] == before.confidence[p]
@@ -323,6 +324,26 @@ def test_entropy_bound_counts_all_but_the_largest_entropy_and_always_reveals_the
     assert revealed(0.5) == [(0, 2, 3), (1,)]
     assert revealed(1.1) == [(0, 1, 2, 3)]
     assert revealed(0.3, block_length=3) == [(0, 2), (1,), (3,)]
+
+
+@pytest.mark.parametrize("block_length", [None, 2])
+def test_tokens_revealed_with_a_low_probability_are_reconsidered_once_when_their_block_is_full(block_length):
+    """Position 0 alone prefers token 0; with position 1 known, token 1. The mistake is mended, at two more passes."""
+
+    def logits(ids):
+        p = torch.full((1, 4, 2), 0.5).index_fill_(2, torch.tensor([0]), 0.5)
+        p[0, :, 0] = torch.tensor([0.6 if ids[0, 1] == 2 else 0.02, 0.55, 0.97, 0.97])
+        p[..., 1] = 1 - p[..., 0]
+        return torch.cat([p.log(), torch.zeros(1, 4, 1)], -1)
+
+    ids = torch.full((4,), 2)
+    options = {"threshold": 0.9, "temperature": 0.0, "block_length": block_length}
+    canvas = Canvas(ids, ids != 2, 2)
+    plain = run(SamplerConfig("threshold", **options), Recorded(logits), canvas)
+    mended = run(SamplerConfig("threshold", **options, remask_below=0.7), Recorded(logits), canvas)
+    assert plain[-1].ids == (0, 0, 0, 0) and mended[-1].ids == (1, 0, 0, 0)
+    assert [set(frame.remasked) for frame in mended if frame.remasked] == [{0}, {1}], "each of the two once"
+    assert mended[-1].nfe == plain[-1].nfe + 2
 
 
 @pytest.mark.parametrize("strategy", DETERMINISTIC)
