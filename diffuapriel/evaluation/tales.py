@@ -8,6 +8,7 @@ Whole sequences are generated from [MASK]s alone and split at <|endoftext|>, and
     distinct-n    number of different n-grams of tokens over all n-grams, n = 1, 2, 3 (samples.py)
     entropy       of single tokens of all stories, in nats
     tokens/pass   tokens of the stories over denoiser calls, with an interval over sequences (samples.py)
+    plots, names  chi-square tests against the grammar's own probabilities, where there are enough stories (fidelity.py)
     surprisal     mean of -log p(story) over the consistent ones; equals the grammar's entropy for a perfect model
 
 The <|endoftext|>s at the end of a sequence are padding. An <|endoftext|> in the middle with nothing before it ends an
@@ -22,6 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from diffuapriel.evaluation.fidelity import plots_and_names
 from diffuapriel.evaluation.interval import wilson_interval
 from diffuapriel.evaluation.samples import (
     default_sampler,
@@ -66,6 +68,10 @@ class TalesReport:
     faults: tuple[str, ...]  # the first errors found in stories that are not consistent
     tokens_per_pass: float | None = None  # None where the denoiser calls are not known
     tokens_per_pass_ci95: tuple[float, float] | None = None
+    plots_chi2: float | None = None  # against the grammar; None with too few stories
+    plots_p: float | None = None
+    names_chi2: float | None = None
+    names_p: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and the model card."""
@@ -84,10 +90,18 @@ class TalesReport:
                 "surprisal",
                 f"{_number(self.surprisal)} nats/story; the grammar's entropy is {self.story_entropy:.2f}",
             ),
+            *self._fidelity(),
             *speed_row(self.tokens_per_pass, self.tokens_per_pass_ci95),
             ("over", f"{self.stories} stories of level {self.level}, {how}"),
         ]
         return "\n".join(f"{name:<12} {value}" for name, value in rows)
+
+    def _fidelity(self) -> list[tuple[str, str]]:
+        """The lines of the chi-square tests that could be made."""
+        tests = (("plots", self.plots_chi2, self.plots_p), ("names", self.names_chi2, self.names_p))
+        return [
+            (name, f"chi2 {chi2:.1f}, p = {p:.2g}") for name, chi2, p in tests if chi2 is not None and p is not None
+        ]
 
 
 def evaluate_tales(
@@ -137,6 +151,7 @@ def read_stories(
 ) -> TalesReport:
     """Check stories given as token ids, and sum up the results."""
     texts = [tokenizer.decode(ids) for ids in drawn]
+    plots, names = plots_and_names(texts, level)
     checks = [tales.check(text, level) for text in texts]
     grammatical = sum(check.grammatical for check in checks)
     consistent = sum(check.grammatical and check.consistent for check in checks)
@@ -162,6 +177,10 @@ def read_stories(
         length=length,
         examples=tuple(texts[:EXAMPLES]),
         faults=tuple(faults[:EXAMPLES]),
+        plots_chi2=plots and plots.statistic,
+        plots_p=plots and plots.p,
+        names_chi2=names and names.statistic,
+        names_p=names and names.p,
     )
 
 

@@ -114,7 +114,7 @@ class Frontier:
     def table(self) -> str:
         """Lines for a terminal: the reference, then every point, those that lose quality in brackets."""
         chosen = self.choice
-        rows = [("", "tokens/pass", *(measure.name for measure in self.reference.quality), "")]
+        rows: list[tuple[str, ...]] = [("", "tokens/pass", *(measure.name for measure in self.reference.quality), "")]
         for point in (self.reference, *self.points):
             mark = "one token per pass" if point is self.reference else "chosen" if point is chosen else ""
             figures = [_figure(point.tokens_per_pass, point.tokens_per_pass_ci95)]
