@@ -16,11 +16,16 @@ the losses do not depend on the number of processes, and a run may continue with
     torchrun --nproc-per-node 8 -m diffuapriel train --recipe dclm-240m --gradient-accumulation-steps 8
     torchrun --nproc-per-node 8 -m diffuapriel train --recipe dclm-1.3b --strategy fsdp
 
+With --teacher, a copy of a trained model learns to write in fewer passes, from texts that the teacher writes itself
+(diffuapriel/training/distillation.py). --method certainty learns the teacher's trajectories and to be sure of them,
+sdtt in one pass what the teacher thinks after several.
+
 examples:
   diffuapriel train --corpus tales:1 --minutes 3                    a model that writes, in three minutes
   diffuapriel train --preset nano --architecture diffuapriel --corpus tales --minutes 20
   diffuapriel train --corpus my_texts/ --minutes 30 --out runs/mine
   diffuapriel train --recipe tales-laptop                           a committed recipe
+  diffuapriel train --teacher tales-diffuapriel --steps 4000 --out runs/fast        distillation to few passes
 """
 
 from __future__ import annotations
@@ -33,7 +38,7 @@ from typing import Any
 
 from diffuapriel.commands.output import output_folder
 from diffuapriel.options import add_argument, options_of
-from diffuapriel.training.config import TrainConfig
+from diffuapriel.training.config import DistillConfig, TrainConfig
 
 WHAT = (
     *("architecture", "preset", "corpus", "tokenizer", "length"),
@@ -50,6 +55,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="tales-laptop, tales-gpu, tales-blocks, small-tales, small-tales-long, small-stdlib, stories-tiny, "
         "stories-small, dclm-240m, dclm-0.5b or dclm-1.3b; other options replace the recipe's",
     )
+    parser.add_argument("--teacher", metavar="CHECKPOINT", help="distill this model; --out names the student")
     parser.add_argument(
         "--out",
         dest="folder",
@@ -70,18 +76,39 @@ def add(parser: argparse.ArgumentParser) -> None:
         group = parser.add_argument_group(title)
         for name in names:
             add_argument(group, declared[name], default=None)
+    group = parser.add_argument_group("distillation, with --teacher")
+    for name, option in options_of(DistillConfig).items():
+        if name not in declared:
+            add_argument(group, option, default=None)
 
 
 def run(args: argparse.Namespace) -> int:
     """Train, or continue training; progress is shown on standard error."""
     fields = options_of(TrainConfig)
     given = {name: value for name, value in vars(args).items() if name in fields and value is not None}
+    distilling = {n: getattr(args, n) for n in options_of(DistillConfig) if getattr(args, n) is not None}
+    if args.teacher:
+        return _distill(args, distilling, given)
+    if alone := set(distilling) - set(fields):
+        raise ValueError(f"--{min(alone).replace('_', '-')} goes with --teacher CHECKPOINT, the model to distill")
     finished = _by_recipe(args, given) if args.recipe else _train(args, given)
     if finished:
         return 0
     _print("stopped before the end; run the same command again to continue")
     launched = "TORCHELASTIC_RUN_ID" in os.environ  # torchrun treats any code but 0 as a failure
     return 0 if args.stop_after_minutes or launched else 130
+
+
+def _distill(args: argparse.Namespace, options: dict[str, Any], given: dict[str, Any]) -> int:
+    from diffuapriel.training.distillation import distill
+
+    others = set(given) - set(options) - {"folder", "device"}
+    if others or args.recipe or args.run_folder:
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(others)) or "--recipe and --run-folder"
+        raise ValueError(f"{named} cannot be combined with --teacher; the student has the teacher's shape and corpus")
+    place = {"folder": args.folder or f"runs/distilled-{Path(args.teacher).name}", "device": args.device or "cpu"}
+    print(how_to_use(distill(DistillConfig(args.teacher, **place, **options), progress=not args.quiet)))
+    return 0
 
 
 def _train(args: argparse.Namespace, given: dict[str, Any]) -> bool:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 Number = TypeVar("Number", int, float)
 PRECISIONS = ("float32", "bf16")
 STRATEGIES = ("auto", "ddp", "fsdp")  # see distributed.py
+DISTILLATIONS = ("certainty", "sdtt")  # see distillation.py
 MIN_LR_RATIO = 0.1
 # Options that may change when a run continues: they affect where and how fast it runs, not what it computes.
 FREE_ON_RESUME = (
@@ -252,6 +253,33 @@ class TrainConfig:
             for name, value in self.to_dict().items()
             if name not in FREE_ON_RESUME and began[name] != value
         }
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """One distillation (distillation.py). Raises ValueError or TypeError that names the option and its range."""
+
+    teacher: str
+    folder: str
+    method: str = option("certainty", choices=DISTILLATIONS, help="what is learned from the teacher; see above")
+    sequences: int = option(2048, least=1, help="texts that the teacher writes")
+    steps: int = option(2000, least=1, most=10**9, help="optimizer steps")
+    batch_size: int = option(16, least=1, help="texts per step")
+    length: int | None = option(None, least=2, help="tokens per text; default: as the teacher was trained")
+    learning_rate: float = option(3e-4, least=1e-8, most=1.0, help="peak learning rate")
+    temperature: float = option(1.0, least=0, most=100, help="of the teacher's texts")
+    top_p: float = option(1.0, least=0, most=1, above=True, help="of the teacher's texts; 1 keeps its distribution")
+    certainty_weight: float = option(1.0, least=0, most=100, help="certainty: weight of the entropies")
+    window: int = option(16, least=1, help="certainty: how many passes ahead the student learns")
+    stride: float = option(
+        0.125, least=0.001, most=1, help="sdtt: share of the text that a pass of the student reveals"
+    )
+    teacher_steps: int = option(4, least=2, help="sdtt: passes of the teacher for it")
+    seed: int = option(0, least=0, most=2**63 - 1, help="of the texts, the order and the masks")
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 def _numbers(values: str, kind: type[Number], name: str) -> tuple[Number, ...]:
