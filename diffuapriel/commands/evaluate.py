@@ -80,6 +80,7 @@ class EvaluateOptions:
     threshold: float = option(0.9, least=0, most=1, help=options_of(SamplerConfig)["threshold"].help)
     factor: float = option(1.0, least=0, most=100, help=options_of(SamplerConfig)["factor"].help)
     entropy_bound: float = option(0.1, least=0, most=100, help=options_of(SamplerConfig)["entropy_bound"].help)
+    remask_below: float = option(0.0, least=0, most=1, help=options_of(SamplerConfig)["remask_below"].help)
     temperature: float | None = option(
         None, least=0, most=100, help="sampling temperature; default: 1, and 0 for --infilling"
     )
@@ -211,7 +212,7 @@ def _sampler(options: EvaluateOptions, model: Any, length: int) -> SamplerConfig
         strategy=options.strategy,
         steps=options.steps or length,
         stop_at_eos=options.stop_at_eos,
-        **{name: getattr(options, name) for name in ADAPTIVE},
+        **{name: getattr(options, name) for name in (*ADAPTIVE, "remask_below")},
         temperature=1.0 if options.temperature is None else options.temperature,
         top_p=options.top_p,
         seed=options.seed,

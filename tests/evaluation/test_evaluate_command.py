@@ -146,7 +146,7 @@ def test_a_model_of_blocks_is_measured_at_every_block_length_and_with_every_samp
     pairs = ["--strategy", "threshold", "--strategy", "entropy", "--block-length", "1", "--block-length", "0"]
     assert main([*asked, *pairs, "--batch-size", "2", "--stop-at-eos"]) == 1
     assert "stop_at_eos is True, but without block_length" in capsys.readouterr().err
-    assert main([*asked, *pairs, "--batch-size", "2"]) == 0
+    assert main([*asked, *pairs, "--batch-size", "2", "--remask-below", "0.5"]) == 0
     report = json.loads(capsys.readouterr().out)
     found = [(each["strategy"], each["block_length"]) for each in report["by_sampler"]]
     assert found == [("threshold", 1), ("threshold", None), ("entropy", 1), ("entropy", None)]

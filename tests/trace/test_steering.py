@@ -187,6 +187,17 @@ def test_a_steered_trace_is_saved_loaded_and_gone_on_with():
     assert (finish(taken_up).state.ids == finish(run).state.ids).all()
 
 
+def test_a_run_that_is_taken_up_knows_which_tokens_were_reconsidered():
+    run = steered(strategy="threshold", threshold=0.9, remask_below=0.99)
+    while not run.state.remasked.any():
+        run.advance(denoiser)
+    run.advance(denoiser)
+    taken_up = SteeredGeneration.from_trace(Trace.from_json(run.trace(TOKENIZER, model="toy").to_json()), SCHEDULE)
+    assert [plain(f) for f in finish(taken_up).frames()] == [plain(f) for f in finish(run).frames()]
+    remasked = [p for frame in run.frames() for p in frame.remasked]
+    assert remasked and len(remasked) == len(set(remasked)), "each at most once"
+
+
 def test_a_trace_from_before_block_start_goes_on_in_blocks_from_zero():
     run = steered(strategy="low_confidence", text="Mia", block_length=4)
     run.advance(denoiser)
