@@ -224,7 +224,8 @@ class TextDiffusionPipeline:
         Raises ValueError for a model that was not trained in blocks, or a block length that it does not know.
         """
         known = self.model.config.block_lengths
-        options = resolve_options({**sampler_options, "block_length": block_length}, known, self.generation)
+        rule = self.generation if self.generation.get("block_length") else {}  # not one for the whole canvas
+        options = resolve_options({**sampler_options, "block_length": block_length}, known, rule)
         length = options.pop("block_length")
         if not known or length is None:
             raise ValueError(

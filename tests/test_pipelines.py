@@ -237,6 +237,10 @@ def test_a_text_without_end_comes_block_by_block(of_blocks: TextDiffusionPipelin
         pipe.write()
     with pytest.raises(ValueError, match="needs one that is not 0"):
         of_blocks.write(block_length=0)
+    rule = {"strategy": "threshold", "threshold": 0.5, "block_length": 0}
+    tuned = TextDiffusionPipeline(of_blocks.model, of_blocks.tokenizer, generation=rule)
+    untuned = next(of_blocks.write("Once upon a", seed=2))
+    assert next(tuned.write("Once upon a", seed=2)) == untuned, "a rule for the whole canvas is none for blocks"
 
 
 def test_a_character_that_two_blocks_share_comes_whole() -> None:

@@ -199,8 +199,8 @@ def resolve_options(
     block length, unless the user names another strategy. known: as for `resolve_blocks`, which this calls.
     """
     asked = {name: value for name, value in given.items() if value is not None}
-    rule = dict(generation or {})
-    if RENAMED_STRATEGIES.get(strategy := asked.get("strategy"), strategy) not in (None, rule.get("strategy")):
+    named, rule = asked.get("strategy"), dict(generation or {})
+    if named is not None and RENAMED_STRATEGIES.get(named, named) != rule.get("strategy"):
         rule = {}
     options = {"strategy": SamplerConfig.strategy, **rule, **asked}
     block_length, block_start = options.pop("block_length", None), options.pop("block_start", SamplerConfig.block_start)

@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffuapriel.sampling.config import MAX_SEED, MAX_STEPS, ON_SCHEDULE, STRATEGIES, SamplerConfig, resolve_blocks
+from diffuapriel.sampling.config import (
+    MAX_SEED,
+    MAX_STEPS,
+    ON_SCHEDULE,
+    STRATEGIES,
+    SamplerConfig,
+    resolve_blocks,
+    resolve_options,
+)
 from diffuapriel.sampling.strategies import SELECTORS
 
 WHOLE = {"steps": (1, MAX_STEPS), "block_length": (1, MAX_STEPS), "seed": (0, MAX_SEED), "top_k": (1, None)}
@@ -120,3 +128,15 @@ def test_the_bound_on_denoiser_calls():
     assert all(SamplerConfig(s, steps=8).max_calls(3) == 8 for s in ON_SCHEDULE)
     assert all(SamplerConfig(s).max_calls(0) == 0 for s in STRATEGIES)
     assert all(SamplerConfig(s, steps=2, block_length=4).max_calls(20) == 5 for s in ("ancestral", "entropy"))
+
+
+def test_the_rule_of_a_checkpoint_holds_until_another_strategy_is_named():
+    rule = {"strategy": "factor", "factor": 0.5, "block_length": 8}
+    at_prompt = {"block_start": "prompt"}
+    assert resolve_options({"strategy": None, "factor": None}, generation=rule) == rule | at_prompt
+    assert resolve_options({"factor": 2.0, "block_length": 0}, generation=rule)["block_length"] is None
+    assert resolve_options({"strategy": "factor", "factor": 2.0}, generation=rule) == rule | {"factor": 2.0} | at_prompt
+    blocks = {"block_length": 16, **at_prompt}
+    assert resolve_options({"strategy": "confidence"}, generation=rule) == {"strategy": "confidence", **blocks}
+    assert resolve_options({}) == {"strategy": "low_confidence", **blocks}
+    assert resolve_options({}, (1, 8), rule)["block_start"] == "zero"
