@@ -71,7 +71,8 @@ class SamplerConfig:
 
     `remask_below` mends what was revealed too early: when a block (or the canvas) is full, its tokens that had a lower
     probability when they were revealed return to [MASK], each at most once, and are filled again, now with the rest of
-    the block in sight. These passes count like all others. Only `threshold`, `factor` and `entropy_bound` do so.
+    the block in sight. Tokens of the pass that filled it stay, or follow in the next round. All passes count. Only
+    `threshold`, `factor` and `entropy_bound` do so.
 
     `alg_temp` is Dream's (arXiv:2508.15487): above 0, `low_confidence`, `entropy` and `margin` draw the positions
     without replacement, in proportion to exp(score / alg_temp), instead of taking the best.

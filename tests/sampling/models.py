@@ -17,7 +17,7 @@ VARIANTS = [
     *((strategy, {"confidence": "drawn", "threshold": 0.3}) for strategy in ("low_confidence", "threshold", "factor")),
     *((strategy, {"alg_temp": 0.3}) for strategy in ("low_confidence", "entropy", "margin")),
     ("low_confidence", {"confidence": "drawn", "alg_temp": 0.3}),
-    *((strategy, {"threshold": 0.3, "remask_below": 0.6}) for strategy in ADAPTIVE),
+    *((strategy, {"threshold": 0.9, "remask_below": 0.6}) for strategy in ADAPTIVE),
     ("remdm", {"remask_cap": 0.9}),
     ("remdm_rescale", {"remask_rescale": 0.9}),
     ("remdm_loop", {"remask_cap": 0.9, "t_on": 0.8, "alpha_on": 0.5}),
