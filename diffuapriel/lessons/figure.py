@@ -4,8 +4,11 @@ A saved notebook, an exported page or a viewer without scripts cannot draw a Plo
 outputs: the figure, and the same traces drawn by matplotlib. Where the figure is drawn, a style rule hides the
 picture.
 
-The picture knows scatter (lines, markers), bar and heatmap traces; titles, ranges and log axes; the lines of
-`add_hline` and `add_vline`, and annotations.
+The picture knows scatter (lines, markers), bar and heatmap traces with their error bars; titles, ranges and log axes;
+the lines of `add_hline` and `add_vline`, and annotations.
+
+All figures share one look: an architecture has its own color and marker everywhere, other curves take other colors, and
+a logarithmic axis has its ticks where something was measured.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+from collections.abc import Sequence
 from typing import Any
 
 try:
@@ -26,10 +30,24 @@ except ImportError as error:  # the notebooks' extra
     raise ImportError("the lessons need plotly and matplotlib: pip install plotly matplotlib") from error
 
 from diffuapriel.charts.matplotlib import DASHES, new_figure, to_png
+from diffuapriel.charts.palette import ARCHITECTURES, OTHERS
 
 HEIGHT = 400  # pixels, where a figure does not say
 HIDDEN = ".jp-OutputArea:has(.js-plotly-plot) .plain-picture { display: none }"
 JUPYTER = "plotly_mimetype"  # Plotly's renderer in JupyterLab
+MOST_TICKS = 10  # of a logarithmic axis, at what was measured
+
+
+def error_bars(values: Sequence[float], intervals: Sequence[tuple[float, float]], scale: float = 1.0) -> dict:
+    """`error_y` of a trace: the bars from each interval's lower end to its upper end; both times `scale`."""
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [max(0.0, scale * high - value) for value, (_, high) in zip(values, intervals)],
+        "arrayminus": [max(0.0, value - scale * low) for value, (low, _) in zip(values, intervals)],
+        "thickness": 1.2,
+        "width": 3,
+    }
 
 
 def show(figure: go.Figure, alt: str = "") -> None:
@@ -44,6 +62,7 @@ def show(figure: go.Figure, alt: str = "") -> None:
         figure.update_layout(height=HEIGHT)
     if layout.margin.t is None:
         figure.update_layout(margin_t=60 if _text(layout.title) else 30)  # no room for a missing title
+    _dress_alike(figure)
     png = base64.b64encode(picture(figure)).decode()
     words = html.escape(alt or describe(figure), quote=True)
     if plotly.io.renderers.default == JUPYTER:
@@ -53,6 +72,24 @@ def show(figure: go.Figure, alt: str = "") -> None:
         display(figure)
     image = f'<img class="plain-picture" alt="{words}" src="data:image/png;base64,{png}">'
     display(HTML(f"<style>{HIDDEN}</style>{image}"))
+
+
+def _dress_alike(figure: go.Figure) -> None:
+    """The common look, where the figure does not say otherwise."""
+    figure.update_layout(colorway=[style.color for style in OTHERS])
+    curves = [trace for trace in figure.data if trace.type in ("scatter", "scattergl", "bar")]
+    for trace in curves:
+        style = ARCHITECTURES.get((trace.name or "").split(",")[0])
+        if style is None:
+            continue
+        if trace.marker.color is None and (trace.type == "bar" or trace.line.color is None):
+            trace.update(marker_color=style.color)
+            if trace.type != "bar":
+                trace.update(line_color=style.color, marker_symbol=style.symbol)
+    layout: Any = figure.layout
+    measured = sorted({x for trace in curves if trace.x is not None for x in trace.x if isinstance(x, (int, float))})
+    if layout.xaxis.type == "log" and layout.xaxis.tickvals is None and 2 <= len(measured) <= MOST_TICKS:
+        figure.update_xaxes(tickvals=measured, ticktext=[f"{x:,g}" if x < 1e6 else f"{x:.0e}" for x in measured])
 
 
 def describe(figure: go.Figure) -> str:
@@ -91,7 +128,7 @@ def _draw(axes: Axes, trace: Any, bars: int) -> None:
     if trace.type == "bar":
         rank, width = sum(len(container) > 0 for container in axes.containers), 0.8 / bars
         left = [i + width * (rank - (bars - 1) / 2) for i in range(len(trace.y))]
-        axes.bar(left, list(trace.y), width=width, label=trace.name)
+        axes.bar(left, list(trace.y), width=width, label=trace.name, color=trace.marker.color, yerr=_errors(trace))
         axes.set_xticks(range(len(trace.x)), [str(x) for x in trace.x])
     elif trace.type == "heatmap":
         scale = trace.colorscale or plotly.colors.get_colorscale("Plasma")
@@ -106,16 +143,27 @@ def _draw(axes: Axes, trace: Any, bars: int) -> None:
         axes.tick_params(axis="x", labelrotation=90 if trace.x is not None and len(trace.x) > 10 else 0)
     elif trace.type in ("scatter", "scattergl"):
         mode = trace.mode or "lines"
-        axes.plot(
-            list(range(len(trace.y)) if trace.x is None else trace.x),
-            list(trace.y),
+        x, y = list(range(len(trace.y)) if trace.x is None else trace.x), list(trace.y)
+        (line,) = axes.plot(
+            x,
+            y,
             marker="o" if "markers" in mode else None,
             linestyle=DASHES.get(trace.line.dash or "solid", "-") if "lines" in mode else "none",
             color=trace.line.color or trace.marker.color or None,
             label=trace.name,
         )
+        if (errors := _errors(trace)) is not None:
+            axes.errorbar(x, y, yerr=errors, fmt="none", color=line.get_color(), linewidth=1)
     else:
         raise ValueError(f"a picture of a {trace.type!r} trace is not known; use scatter, bar or heatmap")
+
+
+def _errors(trace: Any) -> list[list[float]] | None:
+    """The error bars of a trace, below and above, or None."""
+    bars = trace.error_y
+    if bars.array is None:
+        return None
+    return [list(bars.array if bars.arrayminus is None else bars.arrayminus), list(bars.array)]
 
 
 def _color(color: str) -> Any:
@@ -138,6 +186,10 @@ def _dress(axes: Axes, figure: go.Figure) -> None:
             scale("log")
         if axis.autorange == "reversed":
             invert()
+        if logarithmic and axis.tickvals is not None:
+            which = axes.xaxis if axis is layout.xaxis else axes.yaxis
+            which.set_ticks(list(axis.tickvals), labels=list(axis.ticktext or map(str, axis.tickvals)))
+            which.set_ticks([], minor=True)
         if axis.range is not None:
             limit(*([10**end for end in axis.range] if logarithmic else axis.range))
     for note in layout.annotations:

@@ -1,9 +1,11 @@
 """Predict, then run: a row of buttons before the cell that shows the answer.
 
-    guess = predict("A", "B", "C")        the question itself is in the text above
-    guess.reveal("C", "because ...")      after the result: the guess, the right answer, and why
+    guess = predict("A", "B", "C", name="01.2")     the question itself is in the text above
+    guess.reveal()                                   after the result: the guess, the right answer, and why
+    guess.reveal("B", "Here it was 12 %.")           where the reader's own run decides
 
-In a saved, exported or printed notebook, a line with the choices replaces the buttons.
+The answers are in answers.py, so that they do not stand under the question. In a saved, exported or printed notebook,
+a line with the choices replaces the buttons.
 """
 
 from __future__ import annotations
@@ -16,12 +18,15 @@ try:
 except ImportError as error:  # the notebooks' extra
     raise ImportError("the lessons need ipywidgets: pip install ipywidgets") from error
 
+from diffuapriel.lessons.answers import ANSWERS
+from diffuapriel.lessons.progress import note
+
 
 class Prediction:
     """One question with its buttons; `guess` is the chosen option, or None."""
 
-    def __init__(self, options: tuple[str, ...]) -> None:
-        self.options = options
+    def __init__(self, options: tuple[str, ...], name: str = "") -> None:
+        self.options, self.name = options, name
         self.buttons = ipywidgets.ToggleButtons(options=options, value=None, description="Your guess:")
 
     @property
@@ -29,11 +34,22 @@ class Prediction:
 
         return self.buttons.value
 
-    def reveal(self, right: str, why: str = "") -> Answer:
-        """The answer beside the guess. Raises ValueError if `right` is not one of the options."""
+    def reveal(self, right: str = "", seen: str = "") -> Answer:
+        """The answer beside the guess, and why.
+
+        Args:
+            right: the letter that this run has measured; by default the one that answers.py knows.
+            seen: a sentence with the number that decided.
+
+        Raises ValueError if there is no answer, or if it is not one of the options.
+        """
+        known, why = ANSWERS.get(self.name, ("", ""))
+        right = right or known
         if right not in self.options:
             raise ValueError(f"the answer is {right!r}; the options are {', '.join(self.options)}")
-        return Answer(self.guess, right, why)
+        if self.name:
+            note("guesses", self.name, [self.guess, right])
+        return Answer(self.guess, right, " ".join(filter(None, (seen, why))))
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         made: Any = self.buttons._repr_mimebundle_(**kwargs)  # with or without metadata
@@ -61,11 +77,13 @@ class Answer:
         )
 
 
-def predict(*options: str) -> Prediction:
-    """Buttons for a guess, displayed as the last line of a cell.
+def predict(*options: str, name: str = "") -> Prediction:
+    """Buttons for a guess, displayed as the last line of a cell; `name` finds the answer, as in "01.2".
 
-    Raises ValueError for fewer than two options, or for equal ones.
+    Raises ValueError for fewer than two options, for equal ones, and for a name without an answer.
     """
     if len(options) < 2 or len(set(options)) < len(options):
         raise ValueError(f"the options are {options}; give two or more, all different")
-    return Prediction(options)
+    if name and name not in ANSWERS:
+        raise ValueError(f"answers.py has no question {name!r}; it has {', '.join(ANSWERS)}")
+    return Prediction(options, name)

@@ -1,8 +1,8 @@
 """Later cells run the reader's function where it is right, and ours where it is not yet.
 
-    read = use(read_block, check.read_block)
+    read = use(check.read_block, read_block)
 
-Our functions are those that the checkers compare with: `OURS` in the checker's module.
+Our functions are in ours.py, and in OURS of a checker's module where it has one.
 """
 
 from __future__ import annotations
@@ -12,17 +12,18 @@ from collections.abc import Callable
 from typing import Any
 
 from diffuapriel.lessons.check.verdict import Verdict
+from diffuapriel.lessons.ours import OURS
 
 
-def use(mine: Callable[..., Any], check: Callable[..., Verdict]) -> Callable[..., Any]:
-    """`mine` if `check` finds it right, else the package's function; prints whose code runs.
+def use(check: Callable[..., Verdict], yours: Callable[..., Any]) -> Callable[..., Any]:
+    """`yours` if `check` finds it right, else our function; prints whose code runs.
 
-    Raises KeyError for a checker whose module has no function of its own.
+    Raises KeyError for a checker without a function of ours.
     """
-    ours: dict[str, Callable[..., Any]] = sys.modules[check.__module__].OURS
     name = check.__name__
-    if check(mine):
-        print(f"{name}: from here on your function runs.")
-        return mine
-    print(f"{name}: yours is not right yet, so the package's function runs.")
+    ours: dict[str, Callable[..., Any]] = {**OURS, **getattr(sys.modules[check.__module__], "OURS", {})}
+    if check(yours):
+        print(f"From here on your {name} runs.")
+        return yours
+    print(f"From here on ours runs in place of {name}, until yours is right.")
     return ours[name]

@@ -29,7 +29,7 @@
 # | 3. What can this machine do? | 3 |
 # | 4. Watch a model write | 6 |
 # | 5. Texts with holes | 10 |
-# | 6. How the course works | 4 |
+# | 6. How the course works | 10 |
 #
 # {{measured}}
 
@@ -108,7 +108,7 @@ import psutil
 import torch
 
 from diffuapriel.checkpoint import bundled
-from diffuapriel.lessons import QUICK, check, predict, prepare
+from diffuapriel.lessons import QUICK, check, predict, prepare, quiz, score, use
 
 prepare()
 
@@ -181,9 +181,9 @@ else:
 # ## 4. Watch a model write
 #
 # The model was trained on *tales*, short stories made for this project. We give it a row of 64 tokens: a name, *Mia*,
-# which is two tokens long, and 62 blanks. A blank is a special token called `[MASK]`.
+# which is two tokens long, and 62 masks. A mask is a special token called `[MASK]`.
 #
-# **Predict, then run.** In which order will the model fill the blanks? The next cell shows the letters as buttons. Run
+# **Predict, then run.** In which order will the model fill the masks? The next cell shows the letters as buttons. Run
 # it and click one of them before you run the cells after it.
 #
 # - **A** · from left to right, as you read and write
@@ -191,7 +191,7 @@ else:
 # - **C** · here and there, in no simple order
 
 # %%
-guess_1 = predict("A", "B", "C")
+guess_1 = predict("A", "B", "C", name="00.1")
 guess_1
 
 # %%
@@ -200,7 +200,7 @@ from diffuapriel.trace.player.widget import Player
 
 
 def make_writer(steps, seed=0):
-    """A sampler: it asks the model what belongs in the blanks and fills in a few at each step."""
+    """A sampler: it asks the model what belongs in the masks and fills in a few at each step."""
     options = SamplerConfig(strategy="low_confidence", steps=steps, top_p=0.9, seed=seed)
     return Sampler(options, get_schedule("log-linear"), tokenizer.mask_id)
 
@@ -210,8 +210,8 @@ writer = make_writer(steps=4 if QUICK else 64)
 trace = Player().record(writer, model, canvas, tokenizer, model="tales-diffuapriel")
 
 # %% [markdown]
-# Press play to see it again. Drag the slider. Point at a token to see what else the model considered at that moment. If
-# you see `<|endoftext|>`: that token means *the story ends here*.
+# It takes 64 steps, some seconds. Press play to see it again. Drag the slider. Point at a token to see what else the
+# model considered at that moment. If you see `<|endoftext|>`: that token means *the story ends here*.
 #
 # Now the answer. We list the positions in the order in which they were filled.
 
@@ -222,7 +222,7 @@ if len(trace.frames) == 2:  # the start, and one step
     answer = "B"
 else:
     answer = "A" if order == sorted(order) else "C"
-guess_1.reveal(answer, "It fills the blanks it is surest of, and sees both sides of each.")
+guess_1.reveal(answer)
 
 # %% [markdown]
 # Look at the first numbers. Did it begin at the end of the row? Often the model is surest that nothing comes after the
@@ -246,16 +246,20 @@ print(tokenizer.decode(filled.tolist()))
 # %% [markdown]
 # ### Exercise 1: count the masks
 #
+# *Must · easy · 4 minutes*
+#
 # This is your first exercise. Write a function that counts the masked tokens of a canvas. `canvas.ids` holds the
 # canvas's tokens as numbers (their *ids*), and `canvas.mask_id` is the id of `[MASK]`.
 #
 # Replace `return None` with your line. Run the cell, then run the next one: it tries your function on canvases that you
 # have not seen. If you are stuck, click a hint.
 #
-# <details><summary>Hint 1</summary>Compare the two: <code>canvas.ids == canvas.mask_id</code> is a row of True and
-# False. Try it in a cell of your own (the + button above adds one).</details>
-# <details><summary>Hint 2</summary>True counts as 1 and False as 0, and <code>.sum()</code> adds up a row of them. Do
-# not forget <code>return</code>.</details>
+# <details><summary>Hint 1: the idea</summary>Compare every token with the id of <code>[MASK]</code>, and count where
+# they are equal.</details>
+# <details><summary>Hint 2: the shape</summary><code>canvas.ids == canvas.mask_id</code> is a row of True and False.
+# Try it in a cell of your own (the + button above adds one). True counts as 1 and False as 0.</details>
+# <details><summary>Hint 3: the code</summary><code>.sum()</code> adds up such a row. Do not forget
+# <code>return</code>.</details>
 
 
 # %% tags=["exercise"]
@@ -284,7 +288,7 @@ check.count_masks(count_masks)
 # - **C** · hardly ever
 
 # %%
-guess_2 = predict("A", "B", "C")
+guess_2 = predict("A", "B", "C", name="00.2")
 guess_2
 
 # %%
@@ -298,24 +302,25 @@ girls, boys = (sum(name in group for name in names) for group in (GIRLS, BOYS))
 print(", ".join(names))
 print(f"\n{girls} girls, {boys} boys")
 share = girls / TIMES
-guess_2.reveal(
-    "B" if share > 0.75 else "C" if share < 0.25 else "A",
-    "The model reads the whole row, so it sees 'her' before it writes the name.",
-)
+guess_2.reveal("B" if share > 0.75 else "C" if share < 0.25 else "A")
 
 # %% [markdown]
 # A model that writes from left to right cannot do that. Put *his* and *He* in the cell above and run it again.
 #
 # ### Exercise 2: a canvas of your own
 #
+# *Must · easy · 4 minutes*
+#
 # Write a text with three parts: a beginning of your own, **one** hole of two masks or more, and an ending of your own.
 # It could be about what somebody found, lost or ate. The model knows only its short stories: names like Mia and Tom,
 # things like a kite or a lamp.
 #
-# <details><summary>Hint 1</summary>Put the text in quotation marks: <code>return "..."</code>. Write the hole in
-# square brackets, with a colon before the number, as in the cells above.</details>
-# <details><summary>Hint 2</summary>Take a sentence, <code>"Anna ate six plums at school."</code>, and replace two or
-# three words in the middle.</details>
+# <details><summary>Hint 1: the idea</summary>Take a sentence, "Anna ate six plums at school.", and replace two or
+# three words in the middle by a hole.</details>
+# <details><summary>Hint 2: the shape</summary>The text is in quotation marks: <code>return "..."</code>. The hole is
+# in square brackets, with a colon before the number of masks, as in the cells above.</details>
+# <details><summary>Hint 3: the code</summary><code>return "Anna ate [MASK:3] at school."</code>, but with your own
+# words.</details>
 
 
 # %% tags=["exercise"]
@@ -334,22 +339,27 @@ def my_text():
 check.canvas_text(my_text)
 
 # %% [markdown]
-# Now the model fills your hole five times. (If you wrote no text, it takes one of ours.) If the result looks odd,
-# change the number of masks: the model must fill every one of them with a token.
+# Now the model fills your hole five times, one mask per step; `count_masks` of exercise 1 says how many steps that are.
+# (Where you have no answer yet, one of ours is taken.) If the result looks odd, change the number of masks: the model
+# must fill every one of them with a token.
 
 # %%
-text = my_text() if check.canvas_text(my_text) else "Mia had a [MASK:3], but she lost it."
+count = use(check.count_masks, count_masks)
+text = use(check.canvas_text, my_text)()
 canvas = Canvas.from_text(text, tokenizer)
 for seed in range(5):
-    filled = generate(make_writer(steps=32, seed=seed), model, canvas)[0]
+    filled = generate(make_writer(steps=count(canvas), seed=seed), model, canvas)[0]
     print(tokenizer.decode(filled.tolist()))
 
 # %% [markdown]
 # ## 6. How the course works
 #
-# - **Predict, then run.** Guess before you look. Nobody counts wrong guesses, and a wrong guess teaches more than none.
-# - **Exercises** have hints and a checker. The folder `solutions` has every lesson with its exercises solved. Try
+# - **Predict, then run.** Guess before you look. A wrong guess teaches more than none.
+# - **Exercises** have three hints (the idea, the shape, the code), a difficulty and the minutes they take. *Must*:
+#   later lessons build on it. *May*: do it if you like. A checker says *Right* or gives a hint, and later cells run
+#   your code if it is right, otherwise ours. The folder `solutions` has every lesson with its exercises solved. Try
 #   first.
+# - **Your score** is told at the end of each lesson and kept on this machine, in `runs/lessons`.
 # - **Minutes** in the header of a lesson are for reading, thinking and waiting. Slow cells show a progress bar.
 #
 # | lesson | what happens there |
@@ -365,6 +375,18 @@ for seed in range(5):
 #
 # Begin with 01. After that, take 02 to 08 in order. For a short course, 01, 05 and 06 go well together.
 #
+# ### Ten questions before you begin
+#
+# Answer them now, and again after the last lesson: the difference is what you have learned. Do not worry if you know
+# none of it. The answers are told the second time: change "before" to "after" then.
+
+# %%
+quiz("before")
+
+# %%
+score()
+
+# %% [markdown]
 # There is also an **app** that does all this with buttons. In a terminal, in the project's folder, type `make demo` (on
 # Windows: `python start.py demo`). These lessons open with `make lab` (on Windows: `python start.py lab`).
 

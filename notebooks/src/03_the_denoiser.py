@@ -18,7 +18,8 @@
 #
 # - show, with exact numbers, what a denoiser loses when it reads in one direction only;
 # - write a bidirectional Mamba-2, first with flips, then packed without flips;
-# - explain AdaLN: how the noise level steers every block, and why a fresh block does nothing;
+# - explain AdaLN: how the noise level can steer every block, how far a trained model lets it, and why a fresh block
+#   does nothing;
 # - count the parameters of a block, and assemble the three architectures from their parts.
 #
 # **You need** lesson 01 (masks, loss, noise level) and lesson 02 (the scan, with its step size dt, A, B, C and D).
@@ -26,17 +27,18 @@
 # | part | minutes |
 # |---|---|
 # | 1. One direction is not enough | 14 (1 to 2 of them waiting) |
-# | 2. Forward plus reverse | 6 |
-# | 3. Packed: nothing is flipped | 10 |
+# | 2. Forward plus reverse | 8 |
+# | 3. Packed: nothing is flipped | 12 |
 # | 4. The token that counts twice | 5 |
-# | 5. AdaLN: telling the noise level | 13 |
+# | 5. AdaLN: telling the noise level | 14 |
 # | 6. The hybrid, and what order attention knows | 7 |
-# | 7. How many parameters? | 7 |
-# | 8. Assemble it | 6 |
+# | 7. How many parameters? | 8 |
+# | 8. Assemble it | 10 |
 #
 # {{measured}}
 #
-# At three positions you **predict, then run**. Three **exercises** check your answer.
+# Three times you **predict, then run**. Five **exercises** check your answer, and the lesson then runs *your* code;
+# where you have none, ours takes its place.
 
 # %% [markdown]
 # The next cell only prepares things. `nn` holds PyTorch's layers, `F` its functions. Run it.
@@ -53,7 +55,7 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm.auto import tqdm
 
-from diffuapriel.lessons import QUICK, check, predict, prepare, show
+from diffuapriel.lessons import QUICK, check, predict, prepare, score, show, use
 
 prepare()
 
@@ -119,6 +121,8 @@ def look_back(x, weight, bias):
 class Mamba2(nn.Module):
     """Reads from left to right. Input and output: (batch, length, d_model)."""
 
+    convolve, reverse = staticmethod(look_back), False  # section 3 exchanges both
+
     def __init__(self, config):
         super().__init__()
         self.config = c = config
@@ -136,11 +140,12 @@ class Mamba2(nn.Module):
     def forward(self, u, document_ids=None):  # document_ids: for packed rows; we have none
         c = self.config
         z, xBC, dt = self.in_proj(u).split(self.sizes, dim=-1)
-        xBC = F.silu(look_back(xBC, self.conv_weight, self.conv_bias))
+        xBC = F.silu(self.convolve(xBC, self.conv_weight, self.conv_bias))
         x, B, C = xBC.split([c.d_inner, c.d_state, c.d_state], dim=-1)
         x = x.unflatten(-1, (c.n_heads, c.headdim))  # (batch, length, heads, headdim)
         dt, A = F.softplus(dt + self.dt_bias), -self.A_log.exp()
-        y = ssd(x, dt, A, B[:, :, None], C[:, :, None], self.D)  # B, C: one group for all heads
+        B, C = B[:, :, None], C[:, :, None]  # one group: all heads share B and C
+        y = ssd(x, dt, A, B, C, self.D, reverse=self.reverse)
         return self.out_proj(rms_norm(y.flatten(2) * F.silu(z), self.norm_weight))
 
 
@@ -176,7 +181,7 @@ for name, model in (("one direction", one), ("both directions", both)):
 # - **C** · a word that is not a name: it cannot know what belongs at the beginning
 
 # %%
-guess_1 = predict("A", "B", "C")
+guess_1 = predict("A", "B", "C", name="03.1")
 guess_1
 
 # %% [markdown]
@@ -226,7 +231,7 @@ for label, model in (("one direction", one), ("both directions", both)):
 show(figure)
 for label, p in answers.items():
     print(f"{label:16} girls {sum(p[:4]):.2f}   boys {sum(p[4:]):.2f}")
-guess_1.reveal("B", "When it reads the first position, it has seen nothing yet.")
+guess_1.reveal()
 
 # %% [markdown]
 # It has learned as much of the language as it can see. It knows that a name comes first, because it can count positions
@@ -273,23 +278,24 @@ def at_masks(cost):
 
 figure = go.Figure(layout={"xaxis_title": "position", "yaxis_title": "nats at a mask, t = 0.5"})
 print(f"{'':24}", *(f"{part:>8}" for part in PARTS))
-for label, model, color in (("one direction", one, "peru"), ("both directions", both, "teal")):
+for label, model, color in (
+    ("one direction", one, "#d9730d"),
+    ("both directions", both, "#1590b4"),
+):
     reached = at_masks(cost_of(model, rows, hidden, 0.5))
     best = at_masks(least_cost(rows, hidden, one_way=model is one))
-    figure.add_scatter(
-        x=PARTS, y=best, name=f"{label}, at best", line={"dash": "dash", "color": color}
-    )
-    figure.add_scatter(
-        x=PARTS, y=reached, name=label, mode="markers", marker={"color": color, "size": 9}
-    )
+    figure.add_bar(x=PARTS, y=best, name=f"{label}, at best", marker_color=color, opacity=0.4)
+    figure.add_scatter(x=PARTS, y=reached, name=label, mode="markers")
+    figure.data[-1].marker = {"color": color, "size": 11}
     for what, values in (("reached", reached), ("at best", best)):
         print(f"{label:16}{what:8}", *(f"{value:8.3f}" for value in values))
 show(figure)
 
 # %% [markdown]
-# The markers lie on the dashed lines: **both models are as good as they can be**, and more training does not help the
-# one-directional one. It pays at the beginning, for the name and the verb, because the words that determine them come
-# later. At the end, both pay the same.
+# The dots are what the models reached, the bars the best possible. Compare the printed lines: if *reached* and *at
+# best* agree, a model is as good as it can be, and more training does not help it. The one-directional model pays at
+# the beginning, for the name and the verb, because the words that determine them come later. At the end, both pay the
+# same.
 #
 # We can also see the wiring itself. `gradient_influence` measures how much a small change at each input position moves
 # the answer at a chosen position. Row by row: which positions does each answer depend on?
@@ -311,6 +317,7 @@ for label, model in (("one direction", one), ("both directions", both)):
         }
     )
     figure.add_heatmap(z=table.tolist(), x=PARTS, y=PARTS, zmin=0, zmax=1, colorscale="Blues")
+    figure.update_yaxes(autorange="reversed")
     show(figure, alt=f"{label}: the share of each input position in each answer")
     from_right = table.triu(1).sum() / table.sum()
     print(f"{label}: {from_right:.0%} of the influence comes from the right\n")
@@ -322,9 +329,39 @@ for label, model in (("one direction", one), ("both directions", both)):
 # The solution is simple. Take **two** Mamba-2 layers, each with its own parameters. One reads the row as it is. The
 # other reads the reversed row, and its output is reversed back, so that position *i* is position *i* again. Add the
 # two.
+#
+# ### Exercise 1: both ways
+#
+# *Must · easy · 4 minutes*
+#
+# Write it, for any two layers that map (batch, length, d_model) to the same shape.
+#
+# <details><summary>Hint 1: the idea</summary>Reverse, apply, reverse back: only for the second layer.</details>
+# <details><summary>Hint 2: the shape</summary><code>u.flip(1)</code> reverses the axis of the length; axis 0 counts
+# the texts, axis 2 the channels.</details>
+# <details><summary>Hint 3: the code</summary><code>ahead(u)</code> plus <code>back(u.flip(1))</code>, flipped once
+# more.</details>
+
+
+# %% tags=["exercise"]
+def both_ways(u, ahead, back):
+    """u (batch, length, d_model), ahead and back: layers. Returns (batch, length, d_model)."""
+    return None  # your line here
+
+
+# %% tags=["solution"]
+def both_ways(u, ahead, back):
+    """u (batch, length, d_model), ahead and back: layers. Returns (batch, length, d_model)."""
+    return ahead(u) + back(u.flip(1)).flip(1)  # dim 1 is the length
 
 
 # %%
+check.both_ways(both_ways)
+
+# %%
+add_both = use(check.both_ways, both_ways)
+
+
 class BothWays(nn.Module):
     """Two independent Mamba-2 layers, forward and reverse; their outputs are added."""
 
@@ -334,7 +371,7 @@ class BothWays(nn.Module):
         self.back = Mamba2(config)
 
     def forward(self, u):
-        return self.ahead(u) + self.back(u.flip(1)).flip(1)  # dim 1 is the length
+        return add_both(u, self.ahead, self.back)
 
 
 # %% [markdown]
@@ -370,16 +407,21 @@ assert moved.all()
 # - The scan can start at the end. `ssd(..., reverse=True)` needs no flip: it sums from the other side.
 # - The convolution of the reverse half must look **ahead**. You write that one.
 #
-# ### Exercise 1: look ahead
+# ### Exercise 2: look ahead
+#
+# *Must · medium · 6 minutes*
 #
 # Write the convolution of the reverse direction. It must give the same as flipping the row, applying `look_back`, and
 # flipping back. Tap *j* of K looks K − 1 − *j* positions **ahead**; beyond the end there are zeros. Try it without
 # `flip`.
 #
-# <details><summary>Hint 1</summary>Where must the K − 1 rows of zeros go now? <code>F.pad(x, (0, 0, before,
-# after))</code>. And which tap looks at the token itself?</details>
-# <details><summary>Hint 2</summary>With zeros after the end, <code>padded[:, s : s + length]</code> gives, for all
-# tokens at once, the token <code>s</code> positions ahead. For tap j, s is K − 1 − j.</details>
+# <details><summary>Hint 1: the idea</summary>Where must the K − 1 rows of zeros go now? And which tap looks at the
+# token itself?</details>
+# <details><summary>Hint 2: the shape</summary><code>F.pad(x, (0, 0, before, after))</code> adds rows of zeros. With
+# zeros after the end, <code>padded[:, s : s + length]</code> holds, for all tokens at once, the token <code>s</code>
+# positions ahead.</details>
+# <details><summary>Hint 3: the code</summary>As in <code>look_back</code>: the bias plus a sum over j of
+# <code>weight[j]</code> times the slice that begins at s = K − 1 − j.</details>
 
 
 # %% tags=["exercise"]
@@ -398,6 +440,26 @@ def look_ahead(x, weight, bias):
 
 # %%
 check.look_ahead(look_ahead)
+
+# %% [markdown]
+# With that convolution and a scan that starts at the end, the second layer reads backwards without any flip:
+
+# %%
+convolve_ahead = use(check.look_ahead, look_ahead)
+
+
+class Backwards(Mamba2):
+    """Reads from right to left; nothing is flipped."""
+
+    convolve, reverse = staticmethod(convolve_ahead), True
+
+
+unflipped = Backwards(nano)
+unflipped.load_state_dict(by_hand.back.state_dict())
+with torch.no_grad():
+    u = torch.randn(2, 31, nano.d_model)
+    torch.testing.assert_close(unflipped(u), by_hand.back(u.flip(1)).flip(1), rtol=1e-4, atol=1e-5)
+print("the same as flip, layer, flip")
 
 # %% [markdown]
 # The package's `BidirectionalMamba2` is the packed form. We give it the weights of the version by hand: most are
@@ -456,7 +518,7 @@ for name, times in milliseconds.items():
 # - **C** · twice as much as in one scan
 
 # %%
-guess_2 = predict("A", "B", "C")
+guess_2 = predict("A", "B", "C", name="03.2")
 guess_2
 
 # %%
@@ -491,7 +553,7 @@ for name, M in matrices.items():
 once = dt[0, :, 0] * (C[0, :, 0] * B[0, :, 0]).sum(-1)  # dt_t (C_t . B_t)
 torch.testing.assert_close(matrices["forward"].diag(), once)
 torch.testing.assert_close(matrices["sum"].diag(), 2 * once)
-guess_2.reveal("C", "Each scan includes the current token, so the sum counts it twice.")
+guess_2.reveal()
 
 # %% [markdown]
 # **The sum counts the current token twice**: dt (C · B) from each scan, and D x from each as well. It does no harm,
@@ -508,8 +570,8 @@ guess_2.reveal("C", "Each scan includes the current token, so the sum counts it 
 # the network is told the noise level, **sigma** = −log alpha(t): 0 for a clean text, larger when more is hidden. How
 # can one number steer a network? In three steps, called **adaptive layer norm**, or AdaLN.
 #
-# 1. sigma becomes 256 *features*: its cosines and sines at 128 frequencies from fast to slow. The aim is to show small
-#    and large differences, which are hard to read from a single number.
+# 1. sigma becomes 256 *features*: its cosines and sines at 128 frequencies from fast to slow, so that small and large
+#    differences can be seen. (Can they? The cell below counts how many features move at all.)
 # 2. Two linear layers turn the features into an embedding, *c*.
 # 3. In every block a linear layer turns *c* into six vectors: **shift**, **scale** and **gate** for the mixer (the part
 #    that mixes tokens, here Mamba), and the same three for the MLP (the two linear layers after it).
@@ -534,21 +596,31 @@ embedding = TimeEmbedding(cond_dim=32)  # the package's
 sigma = schedule.sigma(torch.tensor([0.0, 0.1, 0.5, 0.9]))
 mine = my_embedding(sigma, embedding.up, embedding.out)
 torch.testing.assert_close(mine, embedding(sigma))
+turns = 6.9 * 10_000.0 ** -(torch.arange(128) / 128) / (2 * torch.pi)  # sigma goes from 0 to 6.9
+print(
+    f"of 128 frequencies {int((turns >= 1).sum())} turn at least once over all noise levels,",
+    end=" ",
+)
+print(f"and {int((turns < 0.1 / (2 * torch.pi)).sum())} move by less than a tenth of a radian")
 print("sigma    ", *(f"{abs(s):.3f}" for s in sigma))
 print("c, first ", *(f"{value:.3f}" for value in mine[:, 0]))
 
 # %% [markdown]
-# ### Exercise 2: modulate and gate
+# ### Exercise 3: modulate and gate
+#
+# *Must · medium · 6 minutes*
 #
 # The values that pass from block to block are called the *residual stream*. Half a block does this to the stream `x`:
 # norm, **times (1 + scale), plus shift**; then the branch (the mixer or the MLP); then **times gate**; the result is
 # added to `x`. Write it. `rms_norm(x)` is the norm. Watch the shapes: each text of the batch has its own three vectors,
 # the same for all its tokens.
 #
-# <details><summary>Hint 1</summary>A tensor of shape (batch, d_model) must combine with one of shape (batch, length,
-# d_model). <code>scale[:, None]</code> has the shape (batch, 1, d_model).</details>
-# <details><summary>Hint 2</summary>First <code>v = rms_norm(x) * (1 + scale[:, None]) + shift[:, None]</code>. Then add
-# the gate times the branch of v to x.</details>
+# <details><summary>Hint 1: the idea</summary>First the norm, scaled and shifted; then the branch; then the gate. At
+# the end add x itself, not its norm.</details>
+# <details><summary>Hint 2: the shape</summary>A tensor of shape (batch, d_model) must combine with one of shape
+# (batch, length, d_model): <code>scale[:, None]</code> has the shape (batch, 1, d_model).</details>
+# <details><summary>Hint 3: the code</summary><code>v = rms_norm(x) * (1 + scale[:, None]) + shift[:, None]</code>.
+# Then add <code>gate[:, None] * branch(v)</code> to x.</details>
 
 
 # %% tags=["exercise"]
@@ -567,6 +639,9 @@ def half_block(x, branch, shift, scale, gate):
 # %%
 check.half_block(half_block)
 
+# %%
+half = use(check.half_block, half_block)
+
 # %% [markdown]
 # The linear layer that makes the six vectors starts at **zero**, weight and bias. So shift, scale and gate are all
 # zero at the start of training.
@@ -579,7 +654,7 @@ check.half_block(half_block)
 # - **C** · on none at all
 
 # %%
-guess_3 = predict("A", "B", "C")
+guess_3 = predict("A", "B", "C", name="03.3")
 guess_3
 
 # %% [markdown]
@@ -602,7 +677,7 @@ for label, values in share.items():
     print(f"{label:16}", *(f"{value:8.3f}" for value in values))
 assert share["as initialized"].nonzero().flatten().tolist() == [position]
 assert (share["gates opened"] > 0).all()
-guess_3.reveal("B", "Every gate is zero: each block passes its input on, token by token.")
+guess_3.reveal()
 
 # %% [markdown]
 # **A fresh block is the identity.** However deep the network is, training starts with one that only passes its input
@@ -610,7 +685,7 @@ guess_3.reveal("B", "Every gate is zero: each block passes its input on, token b
 #
 # How does a trained model use this? The package comes with one, trained on stories. `modulation_over_time` runs the
 # model and measures the size (root mean square) of each shift, scale and gate. We draw the gates of the mixers over
-# time.
+# time, and print by what factor each kind changes: 1 means that it does not depend on the noise level.
 
 # %%
 from diffuapriel import load_checkpoint
@@ -631,47 +706,68 @@ for number, kind in enumerate(("shift", "scale", "gate")):
 
 # %% [markdown]
 # Is the noise level of any use? We hide a known share of new stories and **tell the model a different share**. If it
-# listens, it should be cheapest near the truth.
+# listens, it should be cheapest near the truth. We score the tokens of the stories only: the padding after them costs
+# nothing at any level, and would make the effect look smaller than it is.
 
 # %%
+from diffuapriel.evaluation.interval import mean_interval
+from diffuapriel.lessons.figure import error_bars
 from diffuapriel.tales import language as tales
 
 rng, texts = random.Random(3), []
-while len(texts) < (2 if QUICK else 16):
+while len(texts) < (4 if QUICK else 16):
     ids = tokenizer.encode(tales.generate(3, rng))[:128]
     texts.append(ids + [tokenizer.eos_id] * (128 - len(ids)))
 texts = torch.tensor(texts)
 
+
+@torch.no_grad()
+def cost_when_told(t, hide):
+    """Mean cost of the hidden story tokens of each text, (texts,), if the model is told t."""
+    sigma = schedule.sigma(torch.full((len(texts),), t))
+    logits = trained(texts.masked_fill(hide, tokenizer.mask_id), sigma, hide)
+    cost = torch.zeros(texts.shape)
+    cost[hide] = F.cross_entropy(logits[:, : tokenizer.mask_id], texts[hide], reduction="none")
+    return cost.sum(1) / hide.sum(1)
+
+
+# %%
 told = [0.1, 0.9] if QUICK else [0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99]
-figure = go.Figure(layout={"xaxis_title": "told t", "yaxis_title": "nats above the lowest"})
+figure = go.Figure(layout={"xaxis_title": "told t", "yaxis_title": "nats per mask above the truth"})
+largest = 0.0
 for truth in tqdm([0.2, 0.8]):
     hide = torch.rand(texts.shape, generator=torch.Generator().manual_seed(7)) < truth
-    costs = []
-    for t in told:
-        sigma = schedule.sigma(torch.full((len(texts),), t))
-        with torch.no_grad():
-            logits = trained(texts.masked_fill(hide, tokenizer.mask_id), sigma, hide)
-        costs.append(F.cross_entropy(logits[:, : tokenizer.mask_id], texts[hide]).item())
-    worse = [cost - min(costs) for cost in costs]
-    print(
-        f"{truth:.0%} hidden: at best {min(costs):.3f} nats per mask, told t = {told[worse.index(0)]}"
+    hide &= texts != tokenizer.eos_id
+    right = cost_when_told(truth, hide)
+    found = [mean_interval((cost_when_told(t, hide) - right).tolist()) for t in told]
+    means, intervals = [mean for mean, _ in found], [interval for _, interval in found]
+    worst = max(range(len(told)), key=means.__getitem__)
+    low, high = intervals[worst]
+    largest = max(largest, means[worst])
+    print(f"{truth:.0%} hidden: told the truth it pays {right.mean():.3f} nats per mask;", end=" ")
+    print(f"told t = {told[worst]}, {means[worst]:+.3f}, from {low:+.3f} to {high:+.3f}")
+    bars = error_bars(means, intervals)
+    figure.add_scatter(
+        x=told, y=means, error_y=bars, mode="lines+markers", name=f"{truth:.0%} hidden"
     )
-    figure.add_scatter(x=told, y=worse, mode="lines+markers", name=f"{truth:.0%} hidden")
 show(figure)
+listens = "hardly listens" if largest < 0.05 else "listens"
+print(f"The worst lie costs {largest:.3f} nats per mask: this model {listens} to the noise level.")
 
 # %% [markdown]
-# Look at the scale of the vertical axis too: is the effect large? Where a curve is flat, the printed best *t* means
-# little. The model can see the share of masks in the text itself, so it can do without being told. How much does it
-# cost this model to be told a very wrong level? (`time_conditioning=False` switches the noise level off.)
+# **The masks themselves tell the time**: the model can count them, so it can do without being told. And most features
+# hardly move, as the count above showed: with sigma between 0 and 7, the frequencies were made for numbers a hundred
+# times larger. (`time_conditioning=False` switches the noise level off, and diffusion models for text are often trained
+# so.) The part of AdaLN that surely matters here is the gate that starts at zero.
 
 # %% [markdown]
 # ## 6. The hybrid, and what order attention knows
 #
-# A Mamba state has a fixed size. It can carry the gist of a long text, but not every word of it. **Attention** keeps
-# every word and can look each one up, at a cost that grows with the square of the length. The hybrid, DiffuApriel-H,
-# uses a little attention: one block in six has it, the last of the six. If the depth is not a multiple of six, the
-# number of attention blocks is rounded down, and they are spaced about evenly. `layer_kinds` says which blocks they
-# are.
+# A Mamba state has a fixed size, so there must be a length from which on it cannot hold every word of a text. (Lesson
+# 11 measures how many it holds.) **Attention** keeps every word and can look each one up, at a cost that grows with the
+# square of the length. The hybrid, DiffuApriel-H, uses a little attention: one block in six has it, the last of the
+# six. If the depth is not a multiple of six, the number of attention blocks is rounded down, and they are spaced about
+# evenly. `layer_kinds` says which blocks they are.
 
 # %%
 from diffuapriel import preset
@@ -727,16 +823,21 @@ assert moved["attention, no RoPE"][0, 0].abs().max() < 1e-5
 # **A DiffuApriel block** is the exercise. Inside, each direction has 2d channels (`expand=2`), and the MLP is 2 times
 # as wide as the stream.
 #
-# ### Exercise 3: count a bidirectional Mamba block
+# ### Exercise 4: count a bidirectional Mamba block
+#
+# *May · medium · 6 minutes*
 #
 # Count the entries of all **matrices** of one block: the packed `in_proj`, the packed `out_proj`, and the MLP's two. N
 # is the state size (B and C have N numbers each, in each direction), H the number of heads of one direction (each has
 # one dt). Leave out the small parts: convolution, biases, norms, A, D.
 #
-# <details><summary>Hint 1</summary>For one direction <code>in_proj</code> computes z (2d), x (2d), B (N), C (N) and dt
-# (H) from d numbers. There are two directions.</details>
-# <details><summary>Hint 2</summary>A matrix that computes m numbers from n has n m entries. <code>out_proj</code>
-# computes d numbers from the 2d channels of both directions. The MLP goes from d to 2d and back.</details>
+# <details><summary>Hint 1: the idea</summary>A matrix that computes m numbers from n has n m entries. Count each of
+# the four matrices alone.</details>
+# <details><summary>Hint 2: the shape</summary>For one direction <code>in_proj</code> computes z (2d), x (2d), B (N), C
+# (N) and dt (H) from d numbers. There are two directions. <code>out_proj</code> computes d numbers from the 2d
+# channels of both directions, and the MLP goes from d to 2d and back.</details>
+# <details><summary>Hint 3: the code</summary><code>in_proj</code> is <code>d * 2 * (4 * d + 2 * N + H)</code>,
+# <code>out_proj</code> is <code>4 * d * d</code>. Add the two matrices of the MLP, 2d² each.</details>
 
 
 # %% tags=["exercise"]
@@ -765,6 +866,7 @@ check.mamba_block_parameters(mamba_block_parameters)
 from diffuapriel.config import PRESETS
 from diffuapriel.model.denoiser import Block
 
+count = use(check.mamba_block_parameters, mamba_block_parameters)
 for d_model in (128, 512, 2048):
     counts = []
     for architecture, kind in (("diffuapriel", "mamba"), ("diffutran", "attention")):
@@ -772,6 +874,9 @@ for d_model in (128, 512, 2048):
             block = Block(ModelConfig(architecture, d_model=d_model, depth=1), kind)
         matrices = [m.weight for m in block.modules() if isinstance(m, nn.Linear)]
         counts.append(sum(matrix.numel() for matrix in matrices) / d_model**2)
+        if kind == "mamba":
+            N, H = block.mixer.config.d_state, block.mixer.config.n_heads
+            assert count(d_model, N, H) == counts[0] * d_model**2
     print(
         f"d = {d_model:5}: a Mamba block has {counts[0]:.2f} d², a Transformer block {counts[1]:.2f} d²"
     )
@@ -789,13 +894,49 @@ for size in PRESETS:
 # %% [markdown]
 # ## 8. Assemble it
 #
-# You now have all the parts. A **block** is two half blocks, as in exercise 2. The **denoiser** embeds the ids, runs
-# the blocks, normalizes and modulates once more, and its *head*, a matrix, gives a logit for every token of the
-# vocabulary. The names are the package's, so that its weights can be loaded.
+# You now have all the parts. A **block** is two half blocks, one with the mixer and one with the MLP.
+#
+# ### Exercise 5: the block
+#
+# *Must · easy · 4 minutes*
+#
+# Write it with your half block: `half` is the function of exercise 3. `six` holds shift, scale and gate for the mixer,
+# then shift, scale and gate for the MLP.
+#
+# <details><summary>Hint 1: the idea</summary>The output of the first half is the input of the second.</details>
+# <details><summary>Hint 2: the shape</summary><code>six[:3]</code> are the three vectors of the first half, each
+# (batch, d_model), and <code>six[3:]</code> those of the second. A star hands them over one by one:
+# <code>*six[:3]</code>.</details>
+# <details><summary>Hint 3: the code</summary><code>x = half(x, mixer, *six[:3])</code>, and then the same with the
+# MLP.</details>
+
+
+# %% tags=["exercise"]
+def my_block(x, mixer, mlp, six):
+    """x (batch, length, d_model); mixer, mlp: functions of such a tensor; six vectors (batch, d_model)."""
+    return None  # your lines here
+
+
+# %% tags=["solution"]
+def my_block(x, mixer, mlp, six):
+    """x (batch, length, d_model); mixer, mlp: functions of such a tensor; six vectors (batch, d_model)."""
+    x = half(x, mixer, *six[:3])
+    return half(x, mlp, *six[3:])
+
+
+# %%
+check.block(my_block)
+
+# %% [markdown]
+# In the package the norm has weights *w* of its own, one per channel. They can be folded into the scale: w (1 + scale)
+# is 1 + (w (1 + scale) − 1). So your block also does for the package's weights. The names are the package's, so that
+# its weights can be loaded.
 
 # %%
 from diffuapriel.model.denoiser import MLP
 from diffuapriel.model.layers import Modulation, modulate
+
+run_block = use(check.block, my_block)
 
 
 class MyBlock(nn.Module):
@@ -808,10 +949,16 @@ class MyBlock(nn.Module):
         self.mlp_norm_weight = nn.Parameter(torch.ones(config.d_model))
 
     def forward(self, x, six, rotary):
-        v = modulate(rms_norm(x, self.mixer_norm_weight), six[0], six[1])
-        x = x + six[2] * (self.mixer(v, rotary) if self.attends else self.mixer(v))
-        v = modulate(rms_norm(x, self.mlp_norm_weight), six[3], six[4])
-        return x + six[5] * self.mlp(v)
+        mixer = (lambda v: self.mixer(v, rotary)) if self.attends else self.mixer
+        six = [vector[:, 0] for vector in six]  # (batch, d_model) each
+        for i, weight in ((1, self.mixer_norm_weight), (4, self.mlp_norm_weight)):
+            six[i] = weight * (1 + six[i]) - 1
+        return run_block(x, mixer, self.mlp, six)
+
+
+# %% [markdown]
+# The **denoiser** embeds the ids, runs the blocks, normalizes and modulates once more, and its *output matrix* gives a
+# logit for every token of the vocabulary. (It is often called the head, like much else.)
 
 
 # %%
@@ -870,6 +1017,9 @@ options = SamplerConfig(strategy="low_confidence", steps=4 if QUICK else 96, top
 sampler = Sampler(options, schedule, tokenizer.mask_id)
 canvas = Canvas.from_text("Tom had a [MASK:3].", tokenizer, length=96)
 trace = Player().record(sampler, mine, canvas, tokenizer, model="my denoiser")
+
+# %%
+score()
 
 # %% [markdown]
 # ## What you built

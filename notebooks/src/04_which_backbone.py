@@ -26,7 +26,7 @@
 # | part | minutes |
 # |---|---|
 # | 1. Equal parameters | 10 |
-# | 2. Equal tokens, in the same order | 10 |
+# | 2. Equal tokens, in the same order | 12 |
 # | 3. A learning rate for each | 12 (about 3 of them waiting) |
 # | 4. The race: tokens, seconds and the entropy | 10 (1 of them waiting) |
 # | 5. A difference, or noise? | 12 |
@@ -36,7 +36,7 @@
 # {{measured}}
 #
 # Where you read **predict, then run**, click a letter before you run the next cell. Three **exercises** check your
-# answer.
+# answer, and the lesson then runs *your* code; where you have none, ours takes its place.
 
 # %% [markdown]
 # The next cell only prepares things. Run it. `QUICK` is True only when the project's tests run the lesson.
@@ -54,7 +54,8 @@ from tqdm.auto import tqdm
 
 from diffuapriel import Denoiser, get_schedule, get_tokenizer, preset
 from diffuapriel.charts.palette import COLORS
-from diffuapriel.lessons import QUICK, check, predict, prepare, show
+from diffuapriel.lessons import QUICK, check, predict, prepare, score, show, use
+from diffuapriel.lessons.figure import error_bars
 
 prepare()
 tokenizer, schedule = get_tokenizer("gpt2-4k"), get_schedule("log-linear")
@@ -84,12 +85,18 @@ for name in COLORS:
 # %% [markdown]
 # ### Exercise 1: match a budget
 #
+# *Must · easy · 4 minutes*
+#
 # A *shape* is a pair (d_model, depth). You are given a function that counts the parameters of a shape, a target, and a
 # list of shapes. Find the shape whose count is closest to the target.
 #
-# <details><summary>Hint 1</summary>The closest count may be a little above the target or a little below it.</details>
-# <details><summary>Hint 2</summary><code>min(shapes, key=...)</code> takes a function that gives each shape a number,
-# and returns the shape with the smallest number. Which number is small for a good shape?</details>
+# <details><summary>Hint 1: the idea</summary>The closest count may be a little above the target or a little below it.
+# Which number is small for a good shape?</details>
+# <details><summary>Hint 2: the shape</summary><code>min(shapes, key=...)</code> takes a function that gives each shape
+# a number, and returns the shape with the smallest number. A shape is a pair, and <code>count(*shape)</code> is its
+# count.</details>
+# <details><summary>Hint 3: the code</summary>The number is <code>abs(count(*shape) - target)</code>; <code>lambda
+# shape: ...</code> makes a function of it.</details>
 
 
 # %% tags=["exercise"]
@@ -111,16 +118,27 @@ check.closest_shape(closest_shape)
 # The models of this lesson must learn within a minute, so they are smaller than *nano*. Most parameters of such a small
 # model are in its two tables: the embedding (one row per input token) and the head (one row per output token). Both
 # grow with the width, `d_model`. So we use the same width for all: the tables are equal, and only the blocks have to
-# match. The hybrid's attention block is smaller than its Mamba blocks; to make up for it, its Mamba blocks get a larger
-# state.
+# match. The depth of DiffuTran comes from exercise 1. The hybrid's attention block is smaller than its Mamba blocks; to
+# make up for it, its Mamba blocks get a larger state.
 
 # %%
 small = {"d_model": 64, "depth": 3, "expand": 1, "headdim": 16}
 CONFIGS = {
     "diffuapriel": preset("nano", "diffuapriel", d_state=32, **small),
     "diffuapriel-h": preset("nano", "diffuapriel-h", d_state=64, **small),
-    "diffutran": preset("nano", "diffutran", d_model=64, depth=3),
 }
+pick = use(check.closest_shape, closest_shape)
+target = CONFIGS["diffuapriel"].parameters
+
+
+def parameters_of(d_model, depth):
+    """Parameters of a DiffuTran of this shape."""
+    return preset("nano", "diffutran", d_model=d_model, depth=depth).parameters
+
+
+d_model, depth = pick(parameters_of, target, [(64, depth) for depth in range(1, 9)])
+CONFIGS["diffutran"] = preset("nano", "diffutran", d_model=d_model, depth=depth)
+print(f"DiffuTran gets {depth} blocks")
 counts = {name: config.parameters for name, config in CONFIGS.items()}
 tables = 2 * 64 * CONFIGS["diffutran"].padded_vocab_size
 for name, config in CONFIGS.items():
@@ -175,14 +193,19 @@ print(tokenizer.decode(tales_batch(0)[0].tolist()).replace("<|endoftext|>", " ·
 # %% [markdown]
 # ### Exercise 2: warm-up and cosine
 #
+# *Must · medium · 6 minutes*
+#
 # Write the schedule. Steps count from 0. In the warm-up, step 0 has the rate peak/warmup, and the last step of the
 # warm-up (step warmup − 1) has the peak. From step `warmup` on, the rate follows half a cosine wave: at step `warmup`
 # it is the peak, and at step `total` it would be a tenth of the peak.
 #
-# <details><summary>Hint 1</summary>Write the two parts separately. For the second, first compute how much of the way
-# from <code>warmup</code> to <code>total</code> is done, a number from 0 to 1.</details>
-# <details><summary>Hint 2</summary><code>0.5 * (1 + math.cos(math.pi * done))</code> falls from 1 to 0. Rescale it so
-# that it falls from 1 to 0.1, and multiply by the peak.</details>
+# <details><summary>Hint 1: the idea</summary>Write the two parts separately: a line up, then half a wave
+# down.</details>
+# <details><summary>Hint 2: the shape</summary>For the second part, first compute how much of the way from
+# <code>warmup</code> to <code>total</code> is done, a number from 0 to 1. <code>0.5 * (1 + math.cos(math.pi *
+# done))</code> falls from 1 to 0.</details>
+# <details><summary>Hint 3: the code</summary>The line is <code>peak * (step + 1) / warmup</code>. The wave, times 0.9
+# and plus 0.1, falls from 1 to 0.1; multiply it by the peak.</details>
 
 
 # %% tags=["exercise"]
@@ -204,8 +227,8 @@ def my_rate(step, peak, warmup, total):
 check.warmup_cosine(my_rate)
 
 # %% [markdown]
-# The package has this schedule as `learning_rate`, and `make_optimizer` returns AdamW as the package uses it for all
-# training. `noise_seed` turns the number of a step into the seed of its noise.
+# The package has the same schedule (`learning_rate` in `diffuapriel.training.optimizer`), and `make_optimizer` returns
+# AdamW as the package uses it for all training. `noise_seed` turns the number of a step into the seed of its noise.
 #
 # Now the loop. It takes several **runs**, each a model with its own peak rate, and trains them **interleaved**: one
 # step of the first, one step of the second, and so on, all on the same batch. So the loop itself guarantees equal
@@ -214,7 +237,9 @@ check.warmup_cosine(my_rate)
 # %%
 from diffuapriel.diffusion.objective import nelbo
 from diffuapriel.training.loop import noise_seed
-from diffuapriel.training.optimizer import learning_rate, make_optimizer
+from diffuapriel.training.optimizer import make_optimizer
+
+rate_of = use(check.warmup_cosine, my_rate)
 
 
 @dataclass
@@ -239,7 +264,7 @@ class Run:
 def one_step(run, ids, step, total):
     """One training step of one run on the batch `ids`; records its loss and its seconds."""
     began = time.perf_counter()
-    rate = learning_rate(step, peak=run.peak, warmup_steps=max(1, total // 10), total_steps=total)
+    rate = rate_of(step, run.peak, max(1, total // 10), total)
     for group in run.optimizer.param_groups:
         group["lr"] = rate
     noise = torch.Generator().manual_seed(noise_seed(0, step))  # the same for every run
@@ -288,7 +313,7 @@ for one, other in zip(first, second):
 # - **C** · it even changes who wins
 
 # %%
-guess_1 = predict("A", "B", "C")
+guess_1 = predict("A", "B", "C", name="04.1")
 guess_1
 
 # %% [markdown]
@@ -301,7 +326,7 @@ guess_1
 # - **C** · DiffuTran
 
 # %%
-guess_2 = predict("A", "B", "C")
+guess_2 = predict("A", "B", "C", name="04.2")
 guess_2
 
 # %%
@@ -316,16 +341,16 @@ train_side_by_side(sweep, tales_batch, STEPS, f"{len(sweep)} runs")
 
 # %%
 tail = max(1, STEPS // 10)
-score = {
+final = {
     (run.name, run.peak): LENGTH * sum(run.losses[-tail:]) / tail for run in sweep
 }  # nats per story
-best = {name: min(RATES, key=lambda rate: score[name, rate]) for name in CONFIGS}
+best = {name: min(RATES, key=lambda rate: final[name, rate]) for name in CONFIGS}
 
 figure = go.Figure(
     layout={"xaxis_title": "peak learning rate", "yaxis_title": "nats per story", "height": 400}
 )
 for name, color in COLORS.items():
-    curve = [score[name, rate] for rate in RATES]
+    curve = [final[name, rate] for rate in RATES]
     rates = [f"{rate:g}" for rate in RATES]
     figure.add_scatter(x=rates, y=curve, name=name, line_color=color, mode="lines+markers")
 figure.update_xaxes(type="category")
@@ -338,8 +363,8 @@ for name, rate in best.items():
 # Now the comparison at each shared rate, and the fair one, each model at its own best rate:
 
 # %%
-shared = {rate: score["diffutran", rate] - score["diffuapriel", rate] for rate in RATES}
-fair = score["diffutran", best["diffutran"]] - score["diffuapriel", best["diffuapriel"]]
+shared = {rate: final["diffutran", rate] - final["diffuapriel", rate] for rate in RATES}
+fair = final["diffutran", best["diffutran"]] - final["diffuapriel", best["diffuapriel"]]
 for rate, ahead in shared.items():
     print(f"both at {rate:<7g}  DiffuApriel is ahead by {ahead:6.1f} nats per story")
 print(f"each at its best DiffuApriel is ahead by {fair:6.1f} nats per story")
@@ -413,7 +438,7 @@ for name, nats in early.items():
     print(f"{name:14} {nats:5.1f} nats per story after {tokens[quarter]:,} tokens")
 letter = dict(zip(CONFIGS, "ABC"))
 first = min(early, key=early.get)
-guess_2.reveal(letter[first], "All three saw the same stories in the same order.")
+guess_2.reveal(letter[first])
 
 # %% [markdown]
 # If a Mamba model starts faster, a likely reason is this. From the first step, a Mamba layer sees mostly the neighbors
@@ -428,7 +453,7 @@ guess_2.reveal(letter[first], "All three saw the same stories in the same order.
 # - **B** · DiffuTran, thanks to its faster steps
 
 # %%
-guess_3 = predict("A", "B")
+guess_3 = predict("A", "B", name="04.3")
 guess_3
 
 # %%
@@ -502,13 +527,17 @@ for (name, seed), values in nats.items():
 # %% [markdown]
 # ### Exercise 3: a paired interval
 #
+# *Must · medium · 6 minutes*
+#
 # Given the scores of two models on the same stories, compute the mean of the difference *a* − *b* and its 95 %
 # interval.
 #
-# <details><summary>Hint 1</summary>Forget that there are two models: work with <code>a - b</code>, one number per
-# story.</details>
-# <details><summary>Hint 2</summary>The standard error is <code>(a - b).std() / len(a) ** 0.5</code>. The interval
-# reaches 1.96 of it to either side.</details>
+# <details><summary>Hint 1: the idea</summary>Forget that there are two models: work with <code>a - b</code>, one
+# number per story.</details>
+# <details><summary>Hint 2: the shape</summary>The mean and the standard error are one number each. The interval
+# reaches 1.96 standard errors to either side.</details>
+# <details><summary>Hint 3: the code</summary>The standard error is <code>(a - b).std() / len(a) ** 0.5</code>. Return
+# mean, mean − 1.96 of it, mean + 1.96 of it.</details>
 
 
 # %% tags=["exercise"]
@@ -529,16 +558,18 @@ def paired(a, b):
 check.paired(paired)
 
 # %% [markdown]
-# From here on we use the package's `mean_interval`, which does the same (and is a little wider for few values). First,
-# the benefit of pairing:
+# The package's `mean_interval` does the same, and is a little wider for few values. First, the benefit of pairing:
 
 # %%
 from diffuapriel.evaluation.interval import mean_interval
 
+paired_of = use(check.paired, paired)
+
 
 def compare(one, other):
     """Mean difference in nats per story between two runs, paired, and its interval."""
-    return mean_interval((nats[one] - nats[other]).tolist())
+    mean, low, high = paired_of(nats[one], nats[other])
+    return mean, (low, high)
 
 
 a, b = nats["diffuapriel", 0], nats["diffuapriel-h", 0]
@@ -562,6 +593,16 @@ for (one, other), (mean, (low, high)) in zip(pairs, results):
     verdict = "cannot tell" if low < 0 < high else "a difference"
     names = f"{one[0]} (seed {one[1]}) - {other[0]} (seed {other[1]})"
     print(f"{names:44} {mean:+6.2f}, from {low:+6.2f} to {high:+6.2f}   {verdict}")
+
+figure = go.Figure(layout={"yaxis_title": "difference in nats per story"})
+labels = [
+    f"{one[0]} − {other[0]}" if one[0] != other[0] else f"{one[0]}, seeds" for one, other in pairs
+]
+means, intervals = [mean for mean, _ in results], [interval for _, interval in results]
+bars = error_bars(means, intervals)
+figure.add_scatter(x=labels, y=means, mode="markers", error_y=bars, marker_size=9)
+figure.add_hline(y=0, line_dash="dash")
+show(figure)
 
 by_seed = max(abs(mean) for mean, _ in results[3:])
 difference = abs(results[2][0])
@@ -634,23 +675,32 @@ figure.add_hline(y=frequencies, line_dash="dot", annotation_text="frequencies on
 show(figure)
 
 # %% [markdown]
-# Now the verdict on sequences from the validation split, scored by the function of section 5: the cost of each model,
-# and its paired difference from DiffuApriel.
+# Now the verdict on sequences from the validation split, scored by the function of section 5. First each model against
+# the yardstick. Only a model that is clearly below it has learned anything about the order of tokens, and only such
+# models can be compared.
 
 # %%
 cost = {run.name: nats_of_rows(run.model, validation) / REAL_LENGTH for run in tqdm(real)}
+by_row = -share[validation].log().mean(1)  # the yardstick, for each sequence
+learned = []
 for name, values in cost.items():
-    mean, (low, high) = mean_interval(values.tolist())
-    print(f"{name:14} {mean:.2f} nats/token, from {low:.2f} to {high:.2f}")
-    if name != "diffuapriel":
-        mean, (low, high) = mean_interval((values - cost["diffuapriel"]).tolist())
-        print(f"{'':14} {mean:+.2f} relative to DiffuApriel, from {low:+.2f} to {high:+.2f}")
-print(f"{'frequencies':14} {frequencies:.2f} nats/token")
+    mean, (low, high) = mean_interval((values - by_row).tolist())
+    told = "has left the yardstick" if high < 0 else "has NOT left the yardstick"
+    learned += [name] if high < 0 else []
+    print(f"{name:14} {values.mean():.2f} nats/token; {mean:+.2f} from the frequencies", end="")
+    print(f" [{low:+.2f}, {high:+.2f}]: {told}")
+print(f"{'frequencies':14} {frequencies:.2f} nats/token\n")
+for name in learned[1:]:
+    mean, (low, high) = mean_interval((cost[name] - cost[learned[0]]).tolist())
+    print(f"{name} − {learned[0]}: {mean:+.2f}, from {low:+.2f} to {high:+.2f}")
+if len(learned) < len(cost):
+    print(
+        "A model that has not left it says nothing about its backbone: it needs more steps, or its own rate."
+    )
 
 # %% [markdown]
-# Compare the widths of the intervals: sequences of code and of English cost very different amounts, and pairing removes
-# that. A model whose cost is not clearly below that of the frequencies has not learned much yet. And since we do not
-# know the entropy, we cannot say how much there is left to learn.
+# Pairing removes that sequences of code and of English cost very different amounts. And since nobody knows the entropy
+# of this text, nobody can say how much there is left to learn: the yardstick is all we have.
 
 # %% [markdown]
 # ## 7. What this can and cannot tell
@@ -697,6 +747,10 @@ for name in bundled():
 # tokens are, and so how to weight them. But if all tokens are [MASK]s, any weighted mean of them is the same. Until the
 # first word is there, the model does not know where the text begins. A scan does: its memory is empty at the edge. This
 # matters at few noise levels, so the loss hardly shows it, but every text that is written from nothing begins there.
+# The remedy is small: a learned vector at both ends of the text (`edge_embedding`). New models have it, those of
+# sections 3 to 6 too; the bundled ones were trained without it. In one experiment of the project
+# (`docs/results.md`, *Where a text begins*) a DiffuTran wrote 90 % grammatical stories with it, and 29 % without. So
+# this is a fault of that model, and not of Transformers.
 #
 # - **It can tell** which model learns faster at the start, on short rows, at this size, and how to find that out
 #   properly.
@@ -706,6 +760,9 @@ for name in bundled():
 # DiffuTran, each trained on the amount of text that suits its size. Perplexity is the exponential of the nats per
 # token. (Since its third version the paper calls its models DiffuMamba.) Neither learning rates nor rankings need to
 # carry over from one size to another, so a small experiment like yours cannot confirm or refute such a result.
+
+# %%
+score()
 
 # %% [markdown]
 # ## What you learned

@@ -32,14 +32,15 @@
 # | 5. Counting multiply-adds | 12 |
 # | 6. The roofline of this machine | 8 |
 # | 7. What a generation costs | 8 |
-# | 8. Memory | 4 |
-# | 9. A race to watch | 6 |
+# | 8. Memory | 5 |
+# | 9. A race to watch | 8 |
 # | 10. On a GPU | 5 |
 #
 # {{measured}}
 #
-# At three places you **predict, then run**. Three **exercises** check your answer. **Close other programs** and plug in
-# your laptop: on a busy or power-saving machine you measure the machine, not the models.
+# Three times you **predict, then run**. Three **exercises** check your answer, and the lesson then runs *your* code;
+# where you have none, ours takes its place. **Close other programs** and plug in your laptop: on a busy or power-saving
+# machine you measure the machine, not the models.
 
 # %% [markdown]
 # The next cell only prepares things. `F` holds PyTorch's functions, `statistics` the median. Run it.
@@ -57,7 +58,7 @@ from IPython.display import display
 from tqdm.auto import tqdm
 
 from diffuapriel.charts.palette import COLORS
-from diffuapriel.lessons import QUICK, check, predict, prepare, show
+from diffuapriel.lessons import QUICK, check, predict, prepare, score, show, use
 
 prepare()
 print(f"{torch.get_num_threads()} threads")
@@ -130,7 +131,7 @@ print(f"min {min(times[1:]):.1f}, max {max(times[1:]):.1f} ms")
 # - **C** · neither; medians take care of the disturbance
 
 # %%
-guess_1 = predict("A", "B", "C")
+guess_1 = predict("A", "B", "C", name="06.1")
 guess_1
 
 
@@ -163,7 +164,7 @@ for label, medians in (("one after the other", sequential), ("interleaved", alte
 
 ratio = sequential["B"] / sequential["A"]
 right = "A" if ratio > 1.15 else "B" if ratio < 1 / 1.15 else "C"
-guess_1.reveal(right, "The clock measures the machine as well as the model.")
+guess_1.reveal(right, f"Here B / A was {ratio:.2f}.")
 
 # %% [markdown]
 # - **Interleaved runs.** If the runs alternate (A B, B A, A B, ...), whatever happens to the machine happens to both
@@ -268,7 +269,7 @@ show(log_log(curves, "ms for one forward pass"))
 # - **C** · more than 3.5 times
 
 # %%
-guess_2 = predict("A", "B", "C")
+guess_2 = predict("A", "B", "C", name="06.2")
 guess_2
 
 # %% [markdown]
@@ -286,7 +287,7 @@ for name, curve in curves.items():
     last = factors[-1]  # after the loop: DiffuTran's, the last of the three
 guess_2.reveal(
     "A" if last < 2.5 else "B" if last <= 3.5 else "C",
-    f"Measured here: {last:.2f} times. Only the quadratic part takes 4 times as long.",
+    f"Measured here: {last:.2f} times.",
 )
 
 # %% [markdown]
@@ -296,13 +297,17 @@ guess_2.reveal(
 #
 # ### Exercise 1: fit an exponent
 #
+# *Must · medium · 5 minutes*
+#
 # Fit one slope to several points: **least squares on log axes**. With x = log(length) and y = log(ms), the slope of
 # the best line is the sum of (x − mean x)(y − mean y), divided by the sum of (x − mean x)².
 #
-# <details><summary>Hint 1</summary>Take logarithms of both lists first. The base does not matter, as long as it is the
-# same for both.</details>
-# <details><summary>Hint 2</summary>With tensors: <code>x = torch.tensor(lengths).double().log()</code>, the same for y,
-# then <code>x - x.mean()</code>, and the two sums.</details>
+# <details><summary>Hint 1: the idea</summary>Take logarithms of both lists first. The base does not matter, as long as
+# it is the same for both. Then subtract both means.</details>
+# <details><summary>Hint 2: the shape</summary>With tensors: <code>x = torch.tensor(lengths).double().log()</code>,
+# (points,), and the same for y. The result is one number.</details>
+# <details><summary>Hint 3: the code</summary><code>x = x - x.mean()</code>, the same for y, then <code>(x * y).sum() /
+# (x * x).sum()</code>, as a number: <code>.item()</code>.</details>
 
 
 # %% tags=["exercise"]
@@ -324,17 +329,18 @@ def exponent(lengths, ms):
 check.exponent(exponent)
 
 # %% [markdown]
-# The package's version is `fit_exponent`. By default it uses the last four lengths.
+# The package's version is `fit_exponent`. By default it uses the last four lengths; yours uses all that it gets.
 
 # %%
 from diffuapriel.benchmark.sweep import fit_exponent
 
+slope = use(check.exponent, exponent)
 for name, curve in curves.items():
     ns, ms = list(curve), list(curve.values())
-    fitted, whole = fit_exponent(ns, ms), fit_exponent(ns, ms, tail=len(ns))
-    print(f"{name:14} exponent {fitted:.2f} over the last four lengths, {whole:.2f} over all")
-    if exponent(ns, ms) is not None:  # yours, once you have written it
-        assert math.isclose(exponent(ns, ms), whole, rel_tol=1e-4)
+    print(f"{name:14} exponent {slope(ns[-4:], ms[-4:]):.2f} over the last four lengths,", end=" ")
+    print(
+        f"{slope(ns, ms):.2f} over all; the package: {fit_exponent(ns, ms):.2f} over the last four"
+    )
 
 # %% [markdown]
 # ## 4. Where the curves cross
@@ -344,14 +350,18 @@ for name, curve in curves.items():
 #
 # ### Exercise 2: the crossover
 #
+# *Must · hard · 7 minutes*
+#
 # At each length let *g* = log(a / b), where a and b are the two times. If g is negative, a is faster; if it is
 # positive, b is. Find the two neighboring lengths between which g changes its sign. Draw a straight line between them,
 # over log(length), and return the length at which it crosses zero.
 #
-# <details><summary>Hint 1</summary>On the way from g₁ (at length n₁) to g₂ (at n₂), the line reaches zero after the
-# share s = g₁ / (g₁ − g₂).</details>
-# <details><summary>Hint 2</summary>The share is measured on the log axis: log n = log n₁ + s (log n₂ − log n₁). Return
-# <code>math.exp</code> of it.</details>
+# <details><summary>Hint 1: the idea</summary>Find the neighbors between which g changes its sign. On the way from g₁
+# (at length n₁) to g₂ (at n₂), the line reaches zero after the share s = g₁ / (g₁ − g₂).</details>
+# <details><summary>Hint 2: the shape</summary>The share is measured on the log axis: log n = log n₁ + s (log n₂ − log
+# n₁).</details>
+# <details><summary>Hint 3: the code</summary><code>g = [math.log(x / y) for x, y in zip(a, b)]</code>. Where
+# <code>g[i] * g[i + 1] &lt; 0</code>, return <code>math.exp</code> of that log n.</details>
 
 
 # %% tags=["exercise"]
@@ -381,6 +391,11 @@ check.crossing(crossing)
 # %%
 from diffuapriel.benchmark.sweep import crossover
 
+cross_of = use(check.crossing, crossing)
+measured = list(curves["diffutran"])  # the lengths
+times = {name: [curves[name][n] for n in measured if n in curves[name]] for name in curves}
+mine = cross_of(measured, times["diffuapriel"], times["diffutran"])
+print(f"yours: {f'{mine:,.0f} tokens' if mine else 'these curves do not cross'}")
 for name in ("diffuapriel", "diffuapriel-h"):
     cross = crossover(name, curves[name], "diffutran", curves["diffutran"])
     print(cross.message)
@@ -429,15 +444,18 @@ for n in (128, 4096):
 # %% [markdown]
 # ### Exercise 3: count an attention block
 #
+# *May · medium · 5 minutes*
+#
 # How many multiply-adds does **one token** cost in a Transformer block of width d, in a text of L tokens? Count the
 # matrices (queries, keys, values, output, and an MLP that is 4 times as wide inside) and the attention itself: the
 # token's query is multiplied by every key, then all values are summed. All heads together are d wide. Leave out norms
 # and the softmax.
 #
-# <details><summary>Hint 1</summary>The matrices have 4 d² + 8 d² entries. For the rest, think of one token and one
-# other token: what gets multiplied?</details>
-# <details><summary>Hint 2</summary>Query times key is d multiply-adds over all heads. How many is weight times value?
-# And for how many tokens does this happen?</details>
+# <details><summary>Hint 1: the idea</summary>The matrices have 4 d² + 8 d² entries. For the rest, think of one token
+# and one other token: what gets multiplied?</details>
+# <details><summary>Hint 2: the shape</summary>Query times key is d multiply-adds over all heads, and so is weight
+# times value. Both happen once for each of the L tokens.</details>
+# <details><summary>Hint 3: the code</summary>12 d² for the matrices, plus L times 2 d.</details>
 
 
 # %% tags=["exercise"]
@@ -456,16 +474,20 @@ def attention_multiply_adds(d, L):
 check.attention_multiply_adds(attention_multiply_adds)
 
 # %% [markdown]
-# From here on the package counts. The next figure contains no measured times. It is pure arithmetic, and it already
-# shows the crossing.
+# The next figure contains no measured times. DiffuTran's line comes from exercise 3, the others from the package's
+# count. It is pure arithmetic, and it already shows the crossing.
 
 # %%
-counts = {}
+attention_of, counts = use(check.attention_multiply_adds, attention_multiply_adds), {}
 for name, entry in entries.items():
     counts[name] = {}
     for n in lengths:
         work = backbone_work(entry.config, n)
         counts[name][n] = (work.product_flops + work.attention_flops + work.scan_flops) / 2 / n
+        if name == "diffutran":
+            by_hand = entry.config.depth * attention_of(entry.config.d_model, n)
+            assert math.isclose(by_hand, counts[name][n], rel_tol=0.01)
+            counts[name][n] = by_hand
 show(log_log(counts, "multiply-adds per token, all blocks"))
 cross = crossover("diffuapriel", counts["diffuapriel"], "diffutran", counts["diffutran"])
 print(f"by counting:   {cross.message}")
@@ -518,7 +540,7 @@ print(f"{rate / bandwidth:.1f} multiply-adds take as long as moving one byte")
 # - **C** · less than 30 %: most of the time goes elsewhere
 
 # %%
-guess_3 = predict("A", "B", "C")
+guess_3 = predict("A", "B", "C", name="06.3")
 guess_3
 
 # %%
@@ -670,37 +692,53 @@ n = lengths[-1]
 print(f"At {n:,} tokens the tables of one attention layer would be {naive[n]:,.0f} MB.")
 for name, curve in peaks.items():
     print(f"{name:14} took {curve[max(curve)]:,.0f} MB at {max(curve):,} tokens")
-print(f"How it was measured: {result.memory_method}.")
+print(f"How it was measured: {result.memory_method}.\n")
+per_token = {}
+for name, curve in peaks.items():
+    short, long = sorted(curve)[-2:]
+    per_token[name] = 1000 * (curve[long] - curve[short]) / (long - short)
+    print(f"{name:14} {per_token[name]:6.1f} kB for each further token")
+ratio = (
+    per_token["diffuapriel"] / per_token["diffutran"] if per_token["diffutran"] > 0 else math.nan
+)
+print(f"DiffuApriel takes {ratio:.1f} times DiffuTran's memory per token")
 
 # %% [markdown]
 # PyTorch's attention works through the table piece by piece and never stores it (the idea of FlashAttention). So **the
-# memory** of both backbones grows linearly; only the time of attention grows with the square. But compare the printed
-# megabytes too, not only the slopes: a Mamba layer keeps more numbers per token, because `in_proj` makes z, x, B, C and
-# dt for both directions. At the left, the height of the lines is the weights.
+# memory** of both backbones grows linearly; only the time of attention grows with the square. On log axes two linear
+# curves look parallel, whatever their factor, so look at the last lines printed: kilobytes for each further token. A
+# Mamba layer keeps more numbers per token, because `in_proj` makes z, x, B, C and dt for both directions: 2 (4 d + 2 N
+# + H) numbers, beside 3 d for attention's queries, keys and values. At the left, the height of the lines is the
+# weights.
 
 # %% [markdown]
 # ## 9. A race to watch
 #
-# Numbers are one thing, watching is another. Two trained models that come with the project write the same length in the
-# same number of steps, in interleaved runs as above. `race_events` yields after each step, so that we can draw a
-# progress bar; the drawing is not timed. (The models were trained on rows of 128 tokens and fill 32 tokens per step
-# here, so do not expect sense from the texts. This race is about time.)
+# Numbers are one thing, watching is another. Two trained models that come with the project write at the length that
+# they were trained on, 128 tokens, in the same number of steps and in interleaved runs as above. `race_events` yields
+# after each step, so that we can draw a progress bar; the drawing is not timed.
 
 # %%
 from diffuapriel.benchmark.generation import race_events
 
-racing = [Entry.from_checkpoint(name) for name in ("tales-diffuapriel", "tales-diffutran")]
-length, steps_ = (64, 2) if QUICK else (512, 16)
-bar = tqdm(total=100)
-for event in race_events(racing, length, steps_, repeats=2):
-    bar.update(round(100 * event.fraction) - bar.n)
-    outcome = event.result
-bar.close()
+
+def race(racing, length, steps, **options):
+    """The outcome of a race, with a progress bar."""
+    bar = tqdm(total=100, desc=f"{length:,} tokens")
+    for event in race_events(racing, length, steps, repeats=2, warmup_steps=1, **options):
+        bar.update(round(100 * event.fraction) - bar.n)
+        outcome = event.result
+    bar.close()
+    return outcome
+
+
+trained = [Entry.from_checkpoint(name) for name in ("tales-diffuapriel", "tales-diffutran")]
+outcome = race(trained, 128, 8 if QUICK else 64, block_length=16, top_p=0.9)
 for entry in outcome.entries:
     print(
-        f"{entry.name:20} {entry.seconds:6.2f} s, {entry.tokens_per_second:6.0f} tokens/s, ", end=""
+        f"{entry.name:20} {entry.seconds:6.2f} s, {entry.tokens_per_second:6.0f} tokens/s", end=""
     )
-    print(f"{entry.denoiser_share:.0%} of it in the denoiser")
+    print(f", {entry.denoiser_share:.0%} of it in the denoiser")
 print()
 print(*outcome.fairness(), sep="\n")
 
@@ -715,9 +753,30 @@ for entry in outcome.entries:
     display(Player.from_trace(entry.trace, height="14em"))
 
 # %% [markdown]
-# Which model should have won at this length, according to section 4? These models are larger than *nano* (wider and
-# deeper), and a wider model spends more time on its matrices, so its crossing is at a greater length. Set `length` to
-# 128 and to 2,048 and race again.
+# Which model should have won at this length, according to section 4? Now the clock alone, for texts that these models
+# were not trained to write: the untrained *nano* models, whose words do not matter. Three races show the crossing
+# again, this time of whole generations.
+
+# %%
+distances = (64, 128, 256) if QUICK else (256, 1024, 4096)
+clock = {"diffuapriel": {}, "diffutran": {}}
+for n in distances:
+    outcome = race([entries[name] for name in clock], n, 2)
+    for name, entry in zip(clock, outcome.entries):
+        clock[name][n] = 1000 * entry.seconds / 2
+show(log_log(clock, "ms per step of a race"))
+for n in distances:
+    print(
+        f"{n:6,} tokens: DiffuTran takes {clock['diffutran'][n] / clock['diffuapriel'][n]:.2f}",
+        end=" ",
+    )
+    print("times as long as DiffuApriel")
+mine = cross_of(list(distances), *(list(curve.values()) for curve in clock.values()))
+print(f"the races cross at {f'{mine:,.0f} tokens' if mine else 'no length between these'}")
+
+# %% [markdown]
+# The trained models are wider and deeper than *nano*. A wider model spends more time on its matrices, so its crossing
+# is at a greater length.
 
 # %% [markdown]
 # ## 10. On a GPU
@@ -756,6 +815,9 @@ for said in PUBLISHED:
 n = max(curves["diffutran"])
 ours = curves["diffutran"][n] / curves["diffuapriel"][n]
 print(f"\nhere, diffuapriel at {n:,} tokens: {ours:.1f} times DiffuTran's speed")
+
+# %%
+score()
 
 # %% [markdown]
 # Two ratios can be compared only if length, model size, machine, batch size and attention kernel are known for both.

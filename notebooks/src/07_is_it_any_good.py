@@ -25,7 +25,7 @@
 #
 # | part | minutes |
 # |---|---|
-# | 1. One text, one number, and its spread | 14 |
+# | 1. One text, one number, and its spread | 18 |
 # | 2. The bound and the truth | 12 |
 # | 3. How much is the model's error? | 6 |
 # | 4. Nats, bits, perplexity, and xz | 10 |
@@ -34,7 +34,8 @@
 #
 # {{measured}}
 #
-# Now and then you are asked to **predict, then run**. Three **exercises** check your answer.
+# Now and then you are asked to **predict, then run**. Four **exercises** check your answer, and the lesson then runs
+# *your* code; where you have none, ours takes its place.
 
 # %% [markdown]
 # The next cell only prepares things. Run it. `QUICK` is True only when the project's tests run the lesson.
@@ -53,7 +54,8 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from diffuapriel import get_schedule, load_checkpoint
-from diffuapriel.lessons import QUICK, check, predict, prepare, show
+from diffuapriel.lessons import QUICK, check, predict, prepare, score, show, use
+from diffuapriel.lessons.figure import error_bars
 from diffuapriel.tales import language as tales
 
 prepare()
@@ -167,6 +169,46 @@ for size, free, spaced in zip(sizes, *spread.values()):
 # An estimate is worth little without its **interval**. The usual one is mean ± 1.96 *s*/√*n*, where *s* is the standard
 # deviation of the *n* draws. It should contain the truth 95 times out of 100.
 #
+# ### Exercise 1: an interval
+#
+# *Must · easy · 4 minutes*
+#
+# Write it. The rest of this lesson puts it beside its numbers.
+#
+# <details><summary>Hint 1: the idea</summary>The spread of a mean is smaller than that of the values: by the square
+# root of their number.</details>
+# <details><summary>Hint 2: the shape</summary>Three numbers: the mean, the mean minus half the width, the mean plus
+# half the width.</details>
+# <details><summary>Hint 3: the code</summary>Half the width is <code>1.96 * values.std() / len(values) ** 0.5</code>.
+# <code>.item()</code> makes a number of a tensor.</details>
+
+
+# %% tags=["exercise"]
+def my_interval(values):
+    """values (n,), a tensor. Returns three numbers: the mean, and the ends of its 95 % interval."""
+    return None  # your lines here
+
+
+# %% tags=["solution"]
+def my_interval(values):
+    """values (n,), a tensor. Returns three numbers: the mean, and the ends of its 95 % interval."""
+    mean, error = values.mean().item(), values.std().item() / len(values) ** 0.5
+    return mean, mean - 1.96 * error, mean + 1.96 * error
+
+
+# %%
+check.interval(my_interval)
+
+# %%
+interval_of = use(check.interval, my_interval)
+for size in sizes[1:]:
+    mean, low, high = interval_of(choose(size, False, repeats=1)[0])
+    inside = "contains" if low <= bound <= high else "misses"
+    print(
+        f"{size:3} draws: {mean:6.1f}, from {low:6.1f} to {high:6.1f}: {inside} the bound, {bound:.1f}"
+    )
+
+# %% [markdown]
 # **Predict, then run.** How often does it with *n* = 4 independent draws?
 #
 # - **A** · 95 times out of 100, as it should
@@ -174,7 +216,7 @@ for size, free, spaced in zip(sizes, *spread.values()):
 # - **C** · less than 70
 
 # %%
-guess_1 = predict("A", "B", "C")
+guess_1 = predict("A", "B", "C", name="07.1")
 guess_1
 
 # %%
@@ -187,13 +229,19 @@ def coverage(draws, factor):
     return ((draws.mean(1) - bound).abs() <= half).double().mean().item()
 
 
+def coverage_of_yours(draws):
+    """The same for your interval."""
+    ends = [interval_of(row)[1:] for row in draws]
+    return sum(low <= bound <= high for low, high in ends) / len(ends)
+
+
 print("draws   independent   Student   stratified")
 for size in sizes[1:]:
-    usual = coverage(choose(size, False), 1.96)
+    usual = coverage_of_yours(choose(size, False, repeats=2000))
     student = coverage(choose(size, False), student_quantile(size - 1))
     spaced = coverage(choose(size, True), 1.96)
     print(f"{size:5}   {usual:11.0%}   {student:7.0%}   {spaced:10.0%}")
-found = coverage(choose(4, False), 1.96)
+found = coverage_of_yours(choose(4, False, repeats=2000))
 guess_1.reveal("A" if found >= 0.93 else "B" if found >= 0.7 else "C", f"Here it was {found:.0%}.")
 
 # %% [markdown]
@@ -253,7 +301,7 @@ for name, costs in zip(names, by_order):
 # - **C** · more than 1
 
 # %%
-guess_2 = predict("A", "B", "C")
+guess_2 = predict("A", "B", "C", name="07.2")
 guess_2
 
 # %%
@@ -268,7 +316,7 @@ figure = go.Figure(layout={"yaxis_title": "nats", "barmode": "group"})
 figure.add_bar(x=names, y=truth.tolist(), name="true cost")
 figure.add_bar(x=names, y=bounds.tolist(), name="NELBO")
 show(figure)
-guess_2.reveal("B", "Every text is charged at least its true cost, so some probability is lost.")
+guess_2.reveal()
 
 # %% [markdown]
 # The mean of the logarithms is never above the logarithm of the mean (Jensen's inequality). That is why the bound is a
@@ -387,14 +435,19 @@ for name in results:
 # equally likely tokens. It depends on how the text was cut into tokens, so it cannot compare two models with different
 # tokenizers. **Bits per byte** can: the cost of the whole text in bits, divided by its number of bytes.
 #
-# ### Exercise 1: units
+# ### Exercise 2: units
+#
+# *Must · easy · 4 minutes*
 #
 # You are given the nats per token that a text costs a model, its number of tokens and its number of bytes. Return its
 # perplexity and its bits per byte.
 #
-# <details><summary>Hint 1</summary>For bits per byte, first find the nats of the whole text.</details>
-# <details><summary>Hint 2</summary>A fair coin costs 0.693 nats, which is one bit. So <i>n</i> nats are <i>n</i> /
-# 0.693 bits, <code>n / math.log(2)</code>.</details>
+# <details><summary>Hint 1: the idea</summary>For bits per byte, first find the nats of the whole text. Then change the
+# unit, then divide among all bytes.</details>
+# <details><summary>Hint 2: the shape</summary>Two numbers. A fair coin costs 0.693 nats, which is one bit: a text has
+# more bits than nats.</details>
+# <details><summary>Hint 3: the code</summary><code>nats_per_token * tokens / math.log(2)</code> are the bits of the
+# text; perplexity is <code>math.exp(nats_per_token)</code>.</details>
 
 
 # %% tags=["exercise"]
@@ -475,7 +528,8 @@ nats = nats_of(model, rows).sum().item()
 packed = lzma.compress(code, preset=9 | lzma.PRESET_EXTREME)
 print(f"{len(code):,} bytes of Python")
 print(f"xz                 {8 * len(packed) / len(code):6.2f} bits per byte")
-print(f"tales-diffuapriel  {nats / math.log(2) / len(code):6.2f} bits per byte, about")
+perplexity, bits_per_byte = use(check.units, units)(nats / rows.numel(), rows.numel(), len(code))
+print(f"tales-diffuapriel  {bits_per_byte:6.2f} bits per byte, perplexity {perplexity:,.0f}")
 
 # %% [markdown]
 # A bound near the entropy for one kind of text says nothing about another kind.
@@ -488,14 +542,18 @@ print(f"tales-diffuapriel  {nats / math.log(2) / len(code):6.2f} bits per byte, 
 # scored. LLaDA's rule: let *L* be the number of tokens of the ending. Draw a number *l* from 1 to *L* and hide exactly
 # *l* of them. Their costs, times *L*/*l*, estimate the cost of the ending. Then average over several draws.
 #
-# ### Exercise 2: the cost of an ending
+# ### Exercise 3: the cost of an ending
+#
+# *Must · medium · 6 minutes*
 #
 # You are given the costs −log p of all *L* tokens in each draw, and which tokens were hidden. Only hidden tokens count.
 #
-# <details><summary>Hint 1</summary>First compute one number for each draw (each row). If 2 of 6 tokens were hidden and
-# cost 3 nats together, what would all 6 cost?</details>
-# <details><summary>Hint 2</summary><code>torch.where(hidden, costs, 0).sum(1)</code> adds up each row;
-# <code>hidden.sum(1)</code> is its <i>l</i>. The mean over rows comes last.</details>
+# <details><summary>Hint 1: the idea</summary>First compute one number for each draw (each row). If 2 of 6 tokens were
+# hidden and cost 3 nats together, what would all 6 cost? The mean over rows comes last.</details>
+# <details><summary>Hint 2: the shape</summary><code>torch.where(hidden, costs, 0).sum(1)</code> adds up each row,
+# (draws,). <code>hidden.sum(1)</code> is its <i>l</i>, and <code>costs.shape[1]</code> is <i>L</i>.</details>
+# <details><summary>Hint 3: the code</summary>The sum of each row, times <code>costs.shape[1] / hidden.sum(1)</code>,
+# and then <code>.mean()</code>.</details>
 
 
 # %% tags=["exercise"]
@@ -577,28 +635,41 @@ def costs_of_ending(model, prompt, ending, hidden):
 # %%
 from diffuapriel.evaluation.interval import wilson_interval
 
-NUM_MC_SAMPLES, right_ones, mistakes = 4, 0, []
+ending_of, NUM_MC_SAMPLES, points, mistakes = use(check.ending_nats, ending_nats), 4, [], []
+
+
+def point(good, bad):
+    """1 if the right ending is cheaper, 0 if the wrong one is, and one half for a tie."""
+    return 1.0 if good < bad else 0.5 if good == bad else 0.0
+
+
+alone = []  # the points if each draw decided by itself
 for prompt, right, wrong in tqdm(questions):
     hidden = draw_hidden(len(tokenizer.encode(right)), NUM_MC_SAMPLES, generator)
-    shares = hidden / hidden.sum(1, keepdim=True)  # each row: a mean over its hidden tokens
-    length = hidden.shape[1]
-    good, bad = (
-        (costs_of_ending(model, prompt, ending, hidden) * shares).sum(1).mean().item() * length
-        for ending in (right, wrong)
-    )
-    right_ones += good < bad
-    if good >= bad:
+    costs = [costs_of_ending(model, prompt, ending, hidden) for ending in (right, wrong)]
+    good, bad = (float(ending_of(cost, hidden)) for cost in costs)
+    points.append(point(good, bad))
+    for i in range(NUM_MC_SAMPLES):
+        alone.append(
+            point(*(float(ending_of(cost[i : i + 1], hidden[i : i + 1])) for cost in costs))
+        )
+    if good > bad:
         mistakes.append((prompt, right, wrong, good, bad))
 
-low, high = wilson_interval(right_ones, len(questions))
-print(f"{right_ones} of {len(questions)} right: {right_ones / len(questions):.0%}", end=" ")
+low, high = wilson_interval(sum(points), len(points))
+print(f"{sum(points):g} of {len(points)} right: {sum(points) / len(points):.0%}", end=" ")
 print(f"[{low:.0%}, {high:.0%}]; a coin flip has 50%")
+print(
+    f"{points.count(0.5)} ties, one half each; with one draw instead of {NUM_MC_SAMPLES}:", end=" "
+)
+print(f"{sum(alone) / len(alone):.0%} right, {alone.count(0.5) / len(alone):.0%} ties")
 for prompt, right, wrong, good, bad in mistakes[:2]:
     print(f"\n{prompt}\n   right, {good:.1f} nats: {right}\n   wrong, {bad:.1f} nats: {wrong}")
 
 # %% [markdown]
 # The interval (Wilson's) is wide: fifty questions cannot tell 90 % from 95 %. That is why benchmarks have thousands of
-# questions. (If both endings cost the same, we count a mistake. With four draws the changed word may never be hidden.)
+# questions. A tie is a draw in which the changed word, and the words that contradict it, were never hidden: with few
+# draws it happens often, as the last line says, so count it as one half and use more draws.
 #
 # *Where* does a wrong ending cost more? `score_text` hides many sets of tokens and returns for each token its mean
 # cost, called its *surprisal*. Red is surprisal, in nats.
@@ -641,15 +712,15 @@ for ending in (right, wrong):
 # Now we let models write. How good are their texts? A common measure is **generative perplexity**: another model, the
 # *judge*, scores the samples. If the judge finds them likely, they are good. Or are they?
 #
-# Our judge is the Mamba model. A third model writes, the hybrid `tales-diffuapriel-h`: eight stories each at
+# Our judge is the Mamba model. A third model writes, the hybrid `tales-diffuapriel-h`: 24 stories each at
 # temperature 1 and 0.5. It writes in blocks of 16 tokens from left to right, and in each block it fills the surest
-# token first, one per step. First watch it write at temperature 0, where it always takes the best token.
+# tokens first. First watch it write at temperature 0, where it always takes the best token.
 
 # %%
 from diffuapriel import Canvas, Sampler, SamplerConfig, generate
 from diffuapriel.trace.player.widget import Player
 
-STEPS, STORIES = (2, 2) if QUICK else (LENGTH, 8)
+STEPS, STORIES = (2, 3) if QUICK else (LENGTH // 2, 24)
 hybrid, _ = load_checkpoint("tales-diffuapriel-h")
 
 
@@ -664,16 +735,17 @@ trace = Player().record(writer(0), hybrid, blank, tokenizer, model="tales-diffua
 
 # %% [markdown]
 # Two more writers compete. The *true* writer takes stories from the grammar as they come. The *dull* writer looks
-# through 2,000 true stories and submits only the eight that are the least surprising per token.
+# through 2,000 true stories and submits only the 24 that are the least surprising per token.
 #
 # **Predict, then run.** Which one gets the best (lowest) generative perplexity?
 #
 # - **A** · the true writer: nothing can be better than the truth
 # - **B** · the hybrid at temperature 0.5
 # - **C** · the dull writer
+# - **D** · the best two cannot be told apart: their 95 % intervals overlap
 
 # %%
-guess_3 = predict("A", "B", "C")
+guess_3 = predict("A", "B", "C", "D", name="07.3")
 guess_3
 
 # %%
@@ -686,6 +758,8 @@ table = {
     "true": torch.stack([row_of(text) for text in many[:STORIES]]),
     "dull": torch.stack([row_of(text) for text in dull]),
 }
+from diffuapriel.evaluation.interval import ratio_interval
+
 for temperature in tqdm([1.0, 0.5]):
     masks = torch.full((STORIES, LENGTH), MASK)
     table[f"T = {temperature}"] = generate(writer(temperature), hybrid, masks)
@@ -702,17 +776,24 @@ def pieces_of(row):
     return ids
 
 
-def judged(rows, draws=1 if QUICK else 6):
-    """Generative perplexity: exp(nats/token) according to the judge."""
-    tokens = sum(len(pieces_of(row)) + 1 for row in rows)  # each story and one end of text
-    return math.exp(min(nats_of(model, rows, draws).sum().item() / tokens, 700))
+def judged(rows, draws=1 if QUICK else 4):
+    """Generative perplexity: exp(nats/token) according to the judge, and its interval."""
+    tokens = torch.tensor([len(pieces_of(row)) + 1.0 for row in rows])  # with one end of text
+    ratio, ends = ratio_interval(nats_of(model, rows, draws), tokens)
+    return math.exp(ratio), tuple(math.exp(end) for end in ends)
 
 
 perplexity = {name: judged(rows) for name, rows in tqdm(table.items())}
-for name, value in perplexity.items():
-    print(f"{name:12} generative perplexity {value:.2f}")
 letters = {"true": "A", "T = 0.5": "B", "dull": "C"}
-guess_3.reveal(letters[min(letters, key=perplexity.get)], "The judge prefers what it expects.")
+figure = go.Figure(layout={"yaxis_title": "generative perplexity"})
+values, ends = [value for value, _ in perplexity.values()], [end for _, end in perplexity.values()]
+figure.add_bar(x=list(perplexity), y=values, error_y=error_bars(values, ends))
+show(figure)
+for name, (value, (low, high)) in perplexity.items():
+    print(f"{name:12} generative perplexity {value:.2f}, from {low:.2f} to {high:.2f}")
+first, second = sorted(letters, key=lambda name: perplexity[name][0])[:2]
+apart = perplexity[first][1][1] < perplexity[second][1][0]
+guess_3.reveal(letters[first] if apart else "D", f"The lowest two here: {first}, then {second}.")
 
 # %%
 for text in dull[:3]:
@@ -720,19 +801,24 @@ for text in dull[:3]:
 
 # %% [markdown]
 # Each of the dull stories is faultless, but they all tell nearly the same. At a low temperature a model does the same
-# without being told to. Compare *T* = 0.5 with *dull*: eight stories are too few to tell such close values apart. A
-# sample that scores *better than the truth* is a warning, not a success. Real text contains surprises: that is its
-# entropy. Text that avoids them pleases every judge. So we must measure variety as well.
+# without being told to. Look at the intervals before you rank two writers. ("T = 0" and "one for all" repeat one story,
+# so their intervals only show the judge's own chance.) A sample that scores *better than the truth* is a warning, not a
+# success. Real text contains surprises: that is its entropy. Text that avoids them pleases every judge. So we must
+# measure variety as well.
 #
-# ### Exercise 3: distinct-n
+# ### Exercise 4: distinct-n
+#
+# *Must · easy · 5 minutes*
 #
 # An *n-gram* is a sequence of *n* consecutive tokens. **Distinct-n** is the number of *different* n-grams in all texts,
 # divided by the number of all n-grams. No n-gram crosses the end of a text.
 #
-# <details><summary>Hint 1</summary>A row of 5 tokens has 4 pairs: they start at positions 0, 1, 2, 3. A
-# <code>set</code> keeps each of them only once.</details>
-# <details><summary>Hint 2</summary>Lists cannot be in a set, tuples can: <code>tuple(row[i : i + n])</code>, for
-# <code>i</code> in <code>range(len(row) - n + 1)</code>, for every row.</details>
+# <details><summary>Hint 1: the idea</summary>List all n-grams of all rows, then count the different ones. A
+# <code>set</code> keeps each only once.</details>
+# <details><summary>Hint 2: the shape</summary>A row of 5 tokens has 4 pairs: they start at positions 0, 1, 2, 3. In
+# general <code>range(len(row) - n + 1)</code>.</details>
+# <details><summary>Hint 3: the code</summary>Lists cannot be in a set, tuples can: <code>tuple(row[i : i + n])</code>,
+# for every i and every row.</details>
 
 
 # %% tags=["exercise"]
@@ -752,20 +838,18 @@ def distinct(rows, n):
 check.distinct(distinct)
 
 # %%
-from collections import Counter
-
 from diffuapriel.evaluation.samples import unigram_entropy
 
+variety_of = use(check.distinct, distinct)
 print("            perplexity  grammatical  distinct-2  entropy")
 for name, rows in table.items():
     pieces = [pieces_of(row) for row in rows]
     texts = [tokenizer.decode(ids) for ids in pieces]
     grammatical = sum(tales.check(text, 3).grammatical for text in texts) / len(texts)
-    pairs = Counter(pair for ids in pieces for pair in itertools.pairwise(ids))
-    variety = len(pairs) / max(1, pairs.total())
+    variety = variety_of(pieces, 2) if any(len(ids) > 1 for ids in pieces) else 0.0
     entropy = unigram_entropy(token for ids in pieces for token in ids) if any(pieces) else 0.0
     print(
-        f"{name:12}{perplexity[name]:10.2f}  {grammatical:11.0%}  {variety:10.2f}  {entropy:7.2f}"
+        f"{name:12}{perplexity[name][0]:10.2f}  {grammatical:11.0%}  {variety:10.2f}  {entropy:7.2f}"
     )
 print("\nAt temperature 0:", tokenizer.decode(pieces_of(table["T = 0"][0])))
 
@@ -776,16 +860,27 @@ print("\nAt temperature 0:", tokenizer.decode(pieces_of(table["T = 0"][0])))
 # that is good on one side only.**
 #
 # For tales we can do even better. `tales.log_prob` is the exact log-probability of a story: on average, a good writer's
-# stories cost as much as the grammar's entropy. Not more, and *not less*. (With eight stories per writer, the mean is
-# still several nats uncertain.)
+# stories cost as much as the grammar's entropy. Not more, and *not less*. With your interval, we can say which writers
+# are told apart from it.
 
 # %%
-for name, rows in table.items():
-    costs = [-tales.log_prob(tokenizer.decode(pieces_of(row)), 3) for row in rows]
-    correct = [cost for cost in costs if cost < math.inf]
-    mean = f"{sum(correct) / len(correct):.1f} nats" if correct else "none is correct"
-    print(f"{name:12} {len(correct)} of {len(costs)} correct; their exact cost: {mean}")
-print(f"the grammar's entropy: {tales.entropy(3):.1f} nats per story")
+entropy = tales.entropy(3)
+for name in ("true", "dull", "T = 1.0", "T = 0.5"):
+    costs = [-tales.log_prob(tokenizer.decode(pieces_of(row)), 3) for row in table[name]]
+    correct = torch.tensor([cost for cost in costs if cost < math.inf])
+    print(f"{name:12} {len(correct)} of {len(costs)} correct", end="")
+    if len(correct) > 1:
+        mean, low, high = interval_of(correct)
+        side = "below" if high < entropy else "above" if low > entropy else "not told apart from"
+        print(
+            f"; exact cost {mean:.1f} nats, from {low:.1f} to {high:.1f}: {side} the entropy",
+            end="",
+        )
+    print()
+print(f"the grammar's entropy: {entropy:.1f} nats per story")
+
+# %%
+score()
 
 # %% [markdown]
 # ## What you learned

@@ -26,7 +26,7 @@
 # |---|---|
 # | 1. Choose a text | 5 |
 # | 2. Look before you train | 7 |
-# | 3. A validation split without a leak | 12 |
+# | 3. A validation split without a leak | 13 |
 # | 4. Train, stop, resume | 10 (up to 4 of them waiting) |
 # | 5. What has it learned? | 8 |
 # | 6. Infill | 8 |
@@ -37,13 +37,13 @@
 # {{measured}}
 #
 # Where you read **predict, then run**, click a letter before you run the next cell. Three **exercises** check your
-# answer.
+# answer, and the lesson then runs *your* code; where you have none, ours takes its place.
 
 # %% [markdown]
 # ## 1. Choose a text
 #
 # Between the quotes, write the path of a folder that contains text files, or of a single file. For the built-in text
-# leave it empty, at least the first time.
+# leave it empty, at least the first time: Aesop's fables, 281 of them. "code pages" is another built-in text.
 
 # %%
 FOLDER = ""  # for example "/home/me/my_poems"
@@ -61,7 +61,8 @@ import torch
 from tqdm.auto import tqdm
 
 from diffuapriel import Denoiser, get_schedule, get_tokenizer, preset
-from diffuapriel.lessons import QUICK, check, predict, prepare, show
+from diffuapriel.lessons import QUICK, check, predict, prepare, score, show, use
+from diffuapriel.lessons.figure import error_bars
 
 prepare()
 tokenizer, schedule = get_tokenizer("gpt2-4k"), get_schedule("log-linear")
@@ -69,13 +70,14 @@ scratch = tempfile.TemporaryDirectory()  # deleted when the notebook ends
 WORK = Path(scratch.name)
 
 # %% [markdown]
-# **Which text can a small model learn in three minutes?** Not English. A language is rich: it has thousands of words,
-# and every sentence is new. In such a short time, a model as small as ours would learn common words and endings, and
-# write nonsense. It needs a *narrow* text, whose few patterns occur again and again.
+# **What can a small model learn from a small text in three minutes?** Not English. The fables have 200 kB: a few
+# thousand words, and every sentence is new. In such a short time, a model as small as ours learns spelling, common
+# words, and which word likes which neighbor. That is enough to ask the questions of this lesson: what has it learned,
+# does it carry over to fables it has not seen, and does it copy?
 #
-# Every Python comes with one. Before all alphabets shared one common table, each region had its own tables: 256 numbers
-# for 256 characters. Python still knows dozens of these *code pages*, and it knows the name of each character. So the
-# built-in text has one file per table and one line per character: the upper half of the table, in order.
+# The built-in text has one fable more than the book: a **draft**, an earlier version of one of them, as any folder of
+# essays has. Keep it in mind. If you write "code pages" above, you get a much narrower text: tables of the names of
+# characters, which Python itself contains. They are full of near copies.
 
 # %%
 import encodings  # the code pages, one module each
@@ -94,6 +96,20 @@ def code_pages():
             if len(names) >= 64:  # some have few single-byte characters
                 texts[module.name] = "\n".join(names) + "\n"
     return texts
+
+
+# %%
+from diffuapriel import assets
+
+
+def fables():
+    """{title: text} of Aesop's fables, one sentence per line, and a draft of one of them."""
+    blocks = assets.path("fables.txt").read_text(encoding="utf-8").strip().split("\n\n")
+    found = dict(block.split("\n", 1) for block in blocks)
+    longest = max(found, key=lambda title: found[title].count("\n"))
+    lines = found[longest].splitlines()
+    found[f"{longest} (draft)"] = "\n".join(line for i, line in enumerate(lines) if i % 5 != 3)
+    return {title: text + "\n" for title, text in found.items()}
 
 
 # %% [markdown]
@@ -131,7 +147,8 @@ def folder_texts(folder):
     return {f"{i:05}-{start}": text for i, (start, text) in enumerate(zip(words, documents))}
 
 
-texts = folder_texts(FOLDER) if FOLDER else code_pages()
+builtin = {"": fables, "code pages": code_pages}
+texts = builtin[FOLDER]() if FOLDER in builtin else folder_texts(FOLDER)
 print(f"{len(texts)} documents, {sum(map(len, texts.values())):,} characters")
 
 # %% [markdown]
@@ -223,15 +240,18 @@ for names in groups[:8]:
 # %% [markdown]
 # ### Exercise 1: a split that does not leak
 #
+# *Must · medium · 6 minutes*
+#
 # Write the split. You are given the groups and the share of the files to hold out. Do not split a group: hold it out
 # completely or not at all. Take the smallest groups first, and stop as soon as the held-out files are at least this
 # share of all files.
 #
-# <details><summary>Hint 1</summary>Go through the groups from the smallest to the largest. For each group, decide by
-# the number of files held out so far.</details>
-# <details><summary>Hint 2</summary><code>sorted(groups, key=len)</code> returns them in this order. Groups are held out
-# as long as the held-out files are fewer than the share of <b>all</b> files; the remaining groups go to
-# training.</details>
+# <details><summary>Hint 1: the idea</summary>Go through the groups from the smallest to the largest. For each group,
+# decide by the number of files held out so far.</details>
+# <details><summary>Hint 2: the shape</summary>Two lists of names. <code>sorted(groups, key=len)</code> returns the
+# groups in the right order; <code>total = sum(map(len, groups))</code> is the number of all files.</details>
+# <details><summary>Hint 3: the code</summary><code>if len(validation) &lt; share * total:
+# validation.extend(names)</code>, otherwise <code>train.extend(names)</code>.</details>
 
 
 # %% tags=["exercise"]
@@ -257,21 +277,25 @@ check.split_by_group(split_by_group)
 # %% [markdown]
 # In this lesson we deliberately hold out two different kinds of files:
 #
-# - the **strangers**: the smallest groups, complete. None of their relatives is in the training text.
-# - a **twin**: a single file from a large group, whose relatives stay in the training text. It makes the leak visible.
+# - the **strangers**: what your split holds out, a tenth of the files. None of their relatives is in the training text.
+# - a **twin**: a single file from a group whose other files stay in the training text. It makes the leak visible. Among
+#   the fables, it is the one whose draft is in the training text.
 #
-# If your folder has no groups of three or more files, all the better: then the twin is just another held-out file.
+# If your folder has no groups, all the better: then the twin is just another held-out file.
 
 # %%
-few = min(max(2, len(groups) // 10), len(groups) - 1)
-strangers = [name for names in groups[-few:] for name in names]
-families = [names for names in groups[:-few] if len(names) > 2] or groups[:-few]
-twin = random.Random(8).choice(families[min(1, len(families) - 1)])
-train_names = [name for names in groups[:-few] for name in names if name != twin]
-print(f"{len(train_names)} files to train on\nstrangers: {', '.join(strangers)[:90]}\ntwin: {twin}")
+split = use(check.split_by_group, split_by_group)
+train_names, strangers = split(groups, 0.1)
+families = [names for names in groups if len(names) > 1 and set(names) <= set(train_names)]
+twin = max(random.Random(8).choice(families or [train_names]), key=lambda name: len(texts[name]))
+train_names = [name for name in train_names if name != twin]
+print(
+    f"{len(train_names)} files to train on\n{len(strangers)} strangers: {', '.join(strangers)[:90]} ..."
+)
+print(f"twin: {twin}")
 
-for name in train_names:  # what the training loop reads
-    file = WORK / "train" / f"{name}.txt"
+for number, name in enumerate(train_names):  # what the training loop reads
+    file = WORK / "train" / f"{number:05}.txt"
     file.parent.mkdir(exist_ok=True)
     file.write_text(texts[name], encoding="utf-8")
 
@@ -377,7 +401,7 @@ show(figure)
 # - **C** · the training text much better than both
 
 # %%
-guess_1 = predict("A", "B", "C")
+guess_1 = predict("A", "B", "C", name="08.1")
 guess_1
 
 # %%
@@ -387,7 +411,7 @@ from diffuapriel.evaluation.nelbo import evaluate_nelbo
 parts = {"training": train_names, "twin": [twin], "strangers": strangers}
 seen = "".join(texts[name] for name in train_names)
 num_sequences, num_mc_samples = (4, 1) if QUICK else (48, 8)
-scores = {}
+scores, intervals = {}, {}
 for part, names in tqdm(parts.items()):
     chosen = [texts[name] for name in names]
     corpus = DocumentCorpus(part, tokenizer, train=chosen, validation=chosen)
@@ -396,35 +420,53 @@ for part, names in tqdm(parts.items()):
         "num_sequences": num_sequences,
         "num_mc_samples": num_mc_samples,
     }
-    before = evaluate_nelbo(untrained, corpus, **how).bits_per_byte
-    after = evaluate_nelbo(model, corpus, **how).bits_per_byte
+    found = [evaluate_nelbo(its_model, corpus, **how) for its_model in (untrained, model)]
     text = "".join(chosen)
     primed = (packed_bits(seen + text) - packed_bits(seen)) / len(text.encode())
-    scores[part] = [before, after, primed]
+    scores[part] = [*(one.bits_per_byte for one in found), primed]
+    unit = found[1].bits_per_byte / found[1].nats_per_token  # bits per byte of one nat/token
+    intervals[part] = tuple(unit * end for end in found[1].ci95)
 
 # %%
 kinds = ["untrained", "trained", "xz after the training text"]
 figure = go.Figure(layout={"yaxis_title": "bits per byte", "height": 400})
 for i, kind in enumerate(kinds):
-    figure.add_bar(x=list(parts), y=[scores[part][i] for part in parts], name=kind)
-figure.update_yaxes(range=[0, 6])
+    y = [scores[part][i] for part in parts]
+    bars = error_bars(y, list(intervals.values())) if kind == "trained" else None
+    figure.add_bar(x=list(parts), y=y, name=kind, error_y=bars)
 show(figure)
 for part in parts:
     line = ", ".join(f"{kind} {value:.2f}" for kind, value in zip(kinds, scores[part]))
-    print(f"{part:10} {line}")
+    low, high = intervals[part]
+    print(f"{part:10} {line}; trained from {low:.2f} to {high:.2f}")
 of_train, of_twin, of_strangers = (scores[part][1] for part in parts)
+carried = scores["strangers"][0] - of_strangers
+print(f"On the strangers, training has gained {carried:.2f} bits per byte: ", end="")
+print(
+    "what it learned carries over"
+    if intervals["strangers"][1] < scores["strangers"][0]
+    else "nothing"
+)
+seen_apart = intervals["twin"][1] < intervals["strangers"][0]
+print(f"The leak {'shows' if seen_apart else 'does not show yet'}: twin {of_twin:.2f},", end=" ")
+print(
+    f"strangers {of_strangers:.2f}; xz, which forgets nothing: {scores['twin'][2]:.2f} and", end=" "
+)
+print(f"{scores['strangers'][2]:.2f}")
 near = of_twin < (of_train * of_strangers) ** 0.5
 answer = "A" if of_strangers < 1.5 * of_train else "B" if near else "C"
 guess_1.reveal(answer, "Look at the bars of the trained model.")
 
 # %% [markdown]
-# The twin's score says nothing about new text: its relatives were in the training text. With a random split, *this*
-# would have been our result, and it would have been wrong. The strangers' score is the honest one. Compare it with the
-# untrained model: if it is hardly better, the model has learned little that carries over to new files.
+# **The strangers' score is the honest one.** The twin's says nothing about new text: its relatives were in the training
+# text. How far the two are apart depends on how much the model remembers. After three minutes on the fables it has seen
+# each sentence about a dozen times, and has learned more of the language than of the sentences. Train ten times as
+# long, or on "code pages", and the twin's score falls far below the strangers': with a random split, *that* would have
+# been your result, and it would have been wrong. `xz` shows the leak at once, because a compressor has a perfect
+# memory.
 #
-# `xz` after the training text is hard to beat: a compressor has a perfect memory, and text that it has seen costs it
-# almost nothing. It also has an advantage on the strangers: it keeps learning while it reads them, and soon knows
-# *their* words. The model has stopped learning, and sees one sequence at a time. But `xz` cannot write.
+# `xz` is hard to beat: it also keeps learning while it reads the strangers, and soon knows *their* words. The model has
+# stopped learning, and sees one sequence at a time. But `xz` cannot write.
 
 # %% [markdown]
 # ## 6. Infill
@@ -435,14 +477,18 @@ guess_1.reveal(answer, "Look at the bars of the trained model.")
 # %% [markdown]
 # ### Exercise 2: dig a hole
 #
+# *Must · medium · 6 minutes*
+#
 # Write a function that replaces a word by a hole of the right size. There is one trap: a token usually includes the
 # space before it. In `a red kite` the word *red* is the token ` red`, with the space, and the package knows that one
 # space before a hole belongs to the hole. So count the tokens of the word *with* the space before it, if there is one.
 #
-# <details><summary>Hint 1</summary>Find the word with <code>text.index(word)</code>. Which character comes before
-# it?</details>
-# <details><summary>Hint 2</summary>If <code>text[start - 1] == " "</code>, count <code>encode(" " + word)</code>,
-# otherwise <code>encode(word)</code>. The space itself stays in the text.</details>
+# <details><summary>Hint 1: the idea</summary>Find the word, look at the character before it, and count the tokens of
+# what the hole replaces.</details>
+# <details><summary>Hint 2: the shape</summary><code>start = text.index(word)</code> is a number. If <code>text[start -
+# 1] == " "</code>, the tokens are <code>encode(" " + word)</code>, otherwise <code>encode(word)</code>.</details>
+# <details><summary>Hint 3: the code</summary>The text before <code>start</code>, then <code>[MASK:n]</code>, then the
+# text from <code>start + len(word)</code> on. The space itself stays in the text.</details>
 
 
 # %% tags=["exercise"]
@@ -531,14 +577,15 @@ for part in parts:
     print(f"{part:10} {hits} of {asked} words restored")
 
 # %% [markdown]
-# Now your turn. Write a text of the same kind, with holes, and run the cell again. If a word may have several tokens,
-# try several sizes.
+# Now your turn. Write a text of the same kind, name a word, and `dig` makes the hole. Run the cell again with other
+# words, and try other sizes of the hole.
 
 # %%
-MY_TEXT = """greek small letter alpha
-greek small letter [MASK:2]
-greek small letter gamma
-"""
+MY_TEXT, MY_WORD = "A Fox once saw a bunch of grapes and was very hungry.", "grapes"
+if FOLDER == "code pages":
+    MY_TEXT, MY_WORD = "greek small letter alpha\ngreek small letter beta\n", "beta"
+MY_TEXT = use(check.dig, dig)(MY_TEXT, MY_WORD, tokenizer.encode)
+print(MY_TEXT)
 canvas = Canvas.from_text(MY_TEXT, tokenizer)
 options_of_mine = SamplerConfig(strategy="low_confidence", steps=32, top_p=0.9, seed=1)
 sampler = Sampler(options_of_mine, schedule, tokenizer.mask_id)
@@ -551,23 +598,41 @@ mine = Player().record(sampler, model, canvas, tokenizer, model="my model")
 # other token and ask again. If the prediction changes a lot, this token mattered. We measure the change in nats (the
 # Kullback-Leibler divergence of the two predictions); the method is called **occlusion**.
 #
-# **Predict, then run.** The position is the first token of the word that was taken out above. Which tokens matter most
-# for it?
+# It makes sense only where the model is sure of something. So we look through many holes and take the one whose first
+# token it predicts with the highest probability.
+#
+# **Predict, then run.** Which tokens matter most for it, *per token*?
 #
 # - **A** · the tokens of its own line
 # - **B** · the tokens of the lines above and below
 # - **C** · all about the same
 
 # %%
-guess_2 = predict("A", "B", "C")
+guess_2 = predict("A", "B", "C", name="08.2")
 guess_2
 
 # %%
 from diffuapriel.interpret.adaln import time_of_text
 from diffuapriel.interpret.influence import occlusion_influence
 
-before, word, after = with_hole(lines_of(twin))
-canvas = Canvas.from_text(f"{before} [MASK:{len(tokenizer.encode(' ' + word))}]{after}", tokenizer)
+
+@torch.no_grad()
+def sure_of(name, first):
+    """How sure the model is of the first token of a hole, and the hole: (probability, canvas, word)."""
+    before, word, after = with_hole(lines_of(name, first))
+    holes = max(1, len(tokenizer.encode(" " + word)))
+    canvas = Canvas.from_text(f"{before} [MASK:{holes}]{after}", tokenizer)
+    where = canvas.masked[None].clone()
+    sigma = schedule.sigma(torch.tensor([time_of_text(canvas.ids, tokenizer.mask_id)]))
+    p = model(canvas.ids[None], sigma, where)[0, : tokenizer.mask_id].softmax(-1)
+    return p.max().item(), canvas, word
+
+
+# %%
+rng, candidates = random.Random(9), []
+for name in rng.choices(strangers, k=2 if QUICK else 40):
+    candidates.append(sure_of(name, rng.randrange(len(texts[name].splitlines()))))
+probability, canvas, word = max(candidates, key=lambda found: found[0])
 ids = canvas.ids
 position = int(canvas.masked.nonzero()[0])  # the first token of the hole
 level = schedule.sigma(torch.tensor(time_of_text(ids, tokenizer.mask_id))).item()
@@ -579,8 +644,11 @@ figure = go.Figure(layout={"xaxis_title": "token", "yaxis_title": "nats", "heigh
 figure.add_scatter(y=values.tolist(), mode="lines+markers", name="occlusion", hovertext=label)
 figure.add_vline(x=position, line_dash="dash")
 show(figure)
-for i in values.topk(min(6, len(ids) - 1)).indices.tolist():
+shown = [i for i in values.topk(min(6, len(ids) - 1)).indices.tolist() if values[i] >= 0.05]
+for i in shown:
     print(f"{values[i]:6.3f} nats   {label[i]}, at distance {i - position:+}")
+if not shown:
+    print("no token changes the prediction by 0.05 nats or more: nothing to interpret here")
 predicted = tokenizer.token_strings([found.token])[0]
 print(
     f"the model predicts {predicted!r} with probability {found.probability:.2f}; the word is {word!r}"
@@ -590,12 +658,16 @@ print(
 breaks = [i for i, text in enumerate(tokenizer.token_strings(ids.tolist())) if "\n" in text]
 start = max([i + 1 for i in breaks if i < position], default=0)
 end = min([i for i in breaks if i > position], default=len(ids))
-own = values[start:end].sum().item() / (values.sum().item() or 1.0)
+inside = torch.zeros(len(ids), dtype=torch.bool)
+inside[start:end] = True
 visible = ~canvas.masked
-fair = (visible[start:end].sum() / visible.sum()).item()  # if all tokens mattered equally
-print(f"{own:.0%} of the influence comes from its own line, which has {fair:.0%} of the tokens")
-answer = "C" if abs(own - fair) < 0.1 else "A" if own > 0.5 else "B"
-guess_2.reveal(answer, "The curve shows which tokens matter. Look at its scale too.")
+own, others = (
+    values[visible & side].mean().item() if (visible & side).any() else 0.0
+    for side in (inside, ~inside)
+)
+print(f"a token of its own line matters {own:.4f} nats on average, a token elsewhere {others:.4f}")
+answer = "A" if own > 1.5 * others else "B" if others > 1.5 * own else "C"
+guess_2.reveal(answer)
 
 # %% [markdown]
 # The tab *Inside* of the app shows this for any token, and more. Try another position: change `position` above.
@@ -621,33 +693,36 @@ print(f"{len(written)} whole lines written, {copied} of them are in the training
 
 # %% [markdown]
 # A copied line is no fault if the text itself repeats its lines all the time. What about the other lines? For each,
-# find the nearest training line. And for the built-in text there is an oracle: `unicodedata.lookup` knows whether a
-# character with this name exists. If a name was not in the training text and does exist, the model has *invented it
-# correctly*.
+# find the nearest training line, and look at its words. A word that occurs in none of the training files is either
+# *invented* or learned from its pieces: does it occur in the files that were held out?
 
 # %%
 import difflib  # compares texts
 
 
-def exists(line):
-    """Whether a character with this name exists."""
-    try:
-        return bool(unicodedata.lookup(line.upper()))
-    except KeyError:
-        return False
+def words_of(names):
+    """The words of some files, in small letters."""
+    return {word for name in names for word in re.findall(r"[a-z]+", texts[name].lower())}
 
 
 new = [line for line in dict.fromkeys(written) if line not in known]
+trained_words, held_out_words = words_of(train_names), words_of([twin, *strangers])
 for line in new[:8]:
     near = difflib.get_close_matches(line, sorted(known)[:5000], n=1, cutoff=0.0)[0]
-    note = "" if FOLDER else ("   exists" if exists(line) else "   does not exist")
-    print(f"{line!r}{note}\n    nearest: {near!r}")
-if not FOLDER:
-    print(f"\n{len(new)} different new lines, {sum(map(exists, new))} of them exist")
+    print(f"{line!r}\n    nearest: {near!r}")
+written_words = {word for line in new for word in re.findall(r"[a-z]+", line.lower())}
+unseen = sorted(written_words - trained_words)
+print(
+    f"\n{len(new)} different new lines of {len(written_words)} words; {len(unseen)} words are not in the",
+    end=" ",
+)
+print(f"training text, of which {len(set(unseen) & held_out_words)} occur in the held-out files")
+print(", ".join(unseen[:12]))
 
 # %% [markdown]
-# Look at the new lines. Their parts are plausible: a script, a size, a mark, a direction. Whether the combination
-# exists is another question. The model has learned what a name *looks* like. Which names exist it can only copy.
+# Look at the new lines. Their pieces are plausible: beginnings of sentences, animals, quotation marks. Whether a line
+# makes sense is another question, and the words that no file contains show how far the model has got: it knows what a
+# word *looks* like.
 #
 # Lines are short, and a copy may span many of them. The measure for that is the **longest common run**: the longest
 # piece of a sample that occurs, token for token, in the training text.
@@ -655,14 +730,17 @@ if not FOLDER:
 # %% [markdown]
 # ### Exercise 3: the longest common run
 #
+# *May · hard · 8 minutes*
+#
 # Given two lists of token ids, find the length of the longest contiguous piece of the first that also occurs in the
 # second.
 #
-# <details><summary>Hint 1</summary>If a run ends at position i of one list and at position j of the other, then a run
-# that is one shorter ends at i − 1 and j − 1.</details>
-# <details><summary>Hint 2</summary>For each j, keep the length of the run that ends there: if <code>sample[i] ==
-# training[j]</code>, it is 1 + the length at j − 1 from the previous i, otherwise 0. The answer is the largest length
-# that occurs.</details>
+# <details><summary>Hint 1: the idea</summary>If a run ends at position i of one list and at position j of the other,
+# then a run that is one shorter ends at i − 1 and j − 1.</details>
+# <details><summary>Hint 2: the shape</summary>For each position j of <code>training</code>, keep the length of the run
+# that ends there: a list that you make anew for each i, from the one of i − 1.</details>
+# <details><summary>Hint 3: the code</summary>If <code>sample[i] == training[j]</code>, the length is 1 + the previous
+# list's value at j − 1, otherwise 0. The answer is the largest length that occurs.</details>
 
 
 # %% tags=["exercise"]
@@ -688,8 +766,9 @@ def longest_run(sample, training):
 check.longest_run(longest_run)
 
 # %% [markdown]
-# Python's `difflib` can do this too, and faster. How long must a run be to be *suspicious*? Again the held-out text
-# answers: if new text by people shares runs of this length with the training text, a model's text may share them too.
+# Yours measures the samples. For the other rows we take Python's `difflib`, which does the same and is faster; on the
+# first sample the two must agree. How long must a run be to be *suspicious*? Again the held-out text answers: if new
+# text by people shares runs of this length with the training text, a model's text may share them too.
 
 # %%
 training_ids = tokenizer.encode(seen)
@@ -707,17 +786,24 @@ def sequences_of(names):
     return corpus.batch(0, split="train", batch_size=ROWS, length=LENGTH, seed=5).tolist()
 
 
+run_by_hand = use(check.longest_run, longest_run)
+assert run_by_hand(drawn[0], training_ids[:20_000]) == (
+    difflib.SequenceMatcher(None, training_ids[:20_000], drawn[0], autojunk=False)
+    .find_longest_match()
+    .size
+)
 rows = {"samples": drawn, **{part: sequences_of(names) for part, names in parts.items()}}
 for kind, table in rows.items():
-    runs = sorted(run_of(ids) for ids in tqdm(table, desc=kind))
+    measure = (lambda ids: run_by_hand(ids, training_ids)) if kind == "samples" else run_of
+    runs = sorted(measure(ids) for ids in tqdm(table, desc=kind))
     print(f"{kind:10} median {runs[len(runs) // 2]} of {LENGTH} tokens, longest {runs[-1]}")
 
 # %% [markdown]
-# How to read this: *training* sequences are copies, so their run is the whole sequence. The *twin* comes close,
-# although we did not train on it. The *strangers* show what two texts share without any copying: set phrases, or a list
-# that both have in the same order. Where are the samples? The closer they are to the training sequences, the more the
-# model repeats from memory. If your text contains something private, look at the longest run before you give the model
-# to anybody.
+# How to read this: *training* sequences are copies, so their run is the whole sequence. The *twin* comes close
+# where a relative is in the training text, although we did not train on it. The *strangers* show what two texts share
+# without any copying: set phrases, or a list that both have in the same order. Where are the samples? The closer they
+# are to the training sequences, the more the model repeats from memory. If your text contains something private, look
+# at the longest run before you give the model to anybody.
 #
 # More training steps on a small text push the samples towards copies, and the loss on the training text keeps falling
 # while the loss on the strangers rises again. This is called *overfitting*. The loop's validation curve shows it only
@@ -732,8 +818,6 @@ for kind, table in rows.items():
 
 # %%
 import shutil
-
-from diffuapriel import assets
 
 HOME = WORK / "home" if QUICK else assets.root().parent / "runs" / "my-text"
 HOME.mkdir(parents=True, exist_ok=True)
@@ -753,6 +837,18 @@ print('or:          make demo ARGS="--checkpoint runs/my-text/checkpoint"')
 #
 # `diffuapriel train --corpus my_texts/ --minutes 30 --out runs/mine`
 
+# %%
+score()
+
+# %% [markdown]
+# That was the last lesson of the course's main path. Answer the ten questions of lesson 00 again, with
+# `quiz("after")`: then the answers are told.
+
+# %%
+from diffuapriel.lessons import quiz
+
+quiz("after")
+
 # %% [markdown]
 # ## What you learned
 #
@@ -765,6 +861,7 @@ print('or:          make demo ARGS="--checkpoint runs/my-text/checkpoint"')
 #
 # - Set `FOLDER` to a folder of your own. Three minutes are short for prose: set `STEPS = 5000` and come back in half an
 #   hour. Which of the three scores still falls?
+# - Write "code pages" for the folder. How far apart are the twin and the strangers now?
 # - Train on the three smallest files only, for as many steps. When do the samples become copies?
 # - Train `diffutran` on the same text, with its own learning rate (lesson 04). Does it copy more?
 #

@@ -149,7 +149,7 @@ check.read_block(read_block)
 # Now a text of 48 tokens, in blocks of different lengths. The whole text at once is the reference.
 
 # %%
-read = use(read_block, check.read_block)
+read = use(check.read_block, read_block)
 draw = torch.Generator().manual_seed(0)
 P, N, TOKENS = 8, 16, 48
 x, B, C = (torch.randn(TOKENS, n, generator=draw, dtype=torch.float64) for n in (P, N, N))
@@ -245,7 +245,7 @@ def reverse_in_blocks(x, dt, A, B, C, S):
 check.reverse_in_blocks(reverse_in_blocks)
 
 # %%
-backwards = use(reverse_in_blocks, check.reverse_in_blocks)
+backwards = use(check.reverse_in_blocks, reverse_in_blocks)
 before, after = (backwards(text, dt, A, B, C, 16) for text in (x, edited))
 same = (before == after).all(1)
 print(f"token 47 changed; outputs that are the same bit for bit: {int(same.sum())} of {TOKENS}")
@@ -351,7 +351,7 @@ check.block_bound(block_bound)
 # reads its past. All blocks are trained in one pass.
 
 # %%
-bound_of = use(block_bound, check.block_bound)
+bound_of = use(check.block_bound, block_bound)
 
 
 def nats(model, ids, S, generator):
@@ -593,7 +593,7 @@ check.kv_bytes(kv_bytes)
 # Your formula against the package's caches, for three models of equal size. The hybrid has both kinds of layers.
 
 # %%
-weigh = use(kv_bytes, check.kv_bytes)
+weigh = use(check.kv_bytes, kv_bytes)
 lengths = [16, 64, 256] if QUICK else [16, 64, 256, 1024, 2048]
 figure = go.Figure(layout={"xaxis_title": "tokens in the cache", "yaxis_title": "bytes"})
 for name, color in COLORS.items():

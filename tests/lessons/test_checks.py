@@ -8,7 +8,8 @@ from types import ModuleType
 import pytest
 
 pytest.importorskip("ipywidgets", reason="needs ipywidgets: pip install ipywidgets")
-from diffuapriel.lessons import check
+from diffuapriel.lessons import check, use
+from diffuapriel.lessons.ours import OURS
 
 MODULES = {module.__name__.rpartition(".")[2]: module for module in check.MODULES}
 
@@ -61,3 +62,23 @@ def test_an_open_exercise_is_not_done_and_stops_nothing(name: str) -> None:
 
 def test_names_are_unique() -> None:
     assert len(set(check.__all__)) == len(check.__all__)
+
+
+def ours(name: str):
+    """Our function for an exercise: what `use` gives to a reader without an answer."""
+    return use(getattr(check, name), lambda *given: None)
+
+
+@pytest.mark.parametrize("name", check.__all__)
+def test_ours_is_right(name: str) -> None:
+    found = verdict(name, ours(name))
+    assert found.state == "right", found.text
+
+
+def test_a_lesson_goes_on_with_the_reader_s_code_where_it_is_right_and_says_so(capsys) -> None:
+    mine = answers("masking").RIGHT["reveal_chance"][1]
+    assert use(check.reveal_chance, mine) is mine
+    assert "your reveal_chance runs" in capsys.readouterr().out
+    for wrong in (lambda t, s: t - s, lambda t, s: None):
+        assert use(check.reveal_chance, wrong) is OURS["reveal_chance"]
+        assert "ours runs in place of reveal_chance" in capsys.readouterr().out

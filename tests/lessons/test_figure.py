@@ -12,8 +12,9 @@ go = pytest.importorskip("plotly.graph_objects", reason="needs plotly: pip insta
 pytest.importorskip("matplotlib", reason="needs matplotlib: pip install matplotlib")
 from PIL import Image  # noqa: E402
 
+from diffuapriel.charts.palette import COLORS  # noqa: E402
 from diffuapriel.lessons import show  # noqa: E402
-from diffuapriel.lessons.figure import JUPYTER, describe, picture, redrawn  # noqa: E402
+from diffuapriel.lessons.figure import JUPYTER, describe, error_bars, picture, redrawn  # noqa: E402
 
 
 def curves() -> object:
@@ -106,3 +107,25 @@ def test_show_gives_the_figure_and_a_picture_with_words(monkeypatch) -> None:
     show(figure, 'a "b" c')
     assert shown[0] is figure and figure.layout.height == 400
     assert 'alt="a &quot;b&quot; c"' in shown[1].data and "data:image/png;base64," in shown[1].data
+
+
+def test_intervals_are_drawn_from_their_lower_to_their_upper_end() -> None:
+    bars = error_bars([50, 0], [(0.4, 0.61), (0.0, 0.04)], scale=100)
+    assert bars["arrayminus"] == pytest.approx([10, 0]) and bars["array"] == pytest.approx([11, 4])
+    figure = go.Figure().add_scatter(x=[1, 2], y=[50, 0], error_y=bars, mode="markers")
+    (drawn,) = redrawn(figure).axes[0].containers
+    lower, upper = drawn.lines[2][0].get_segments()[0][:, 1]
+    assert (lower, upper) == pytest.approx((40, 61))
+
+
+def test_an_architecture_has_its_color_and_a_log_axis_the_measured_lengths(monkeypatch) -> None:
+    monkeypatch.setattr("IPython.display.display", lambda *_, **__: None)
+    figure = go.Figure()
+    figure.add_scatter(x=[128, 512, 2048], y=[1, 2, 3], name="diffutran, seed 1", mode="lines+markers")
+    figure.add_scatter(x=[128, 512, 2048], y=[1, 2, 3], name="mine", line_color="silver")
+    figure.update_xaxes(type="log")
+    show(figure)
+    assert figure.data[0].line.color == COLORS["diffutran"] and figure.data[1].line.color == "silver"
+    assert list(figure.layout.xaxis.ticktext) == ["128", "512", "2,048"]
+    ticks = redrawn(figure).axes[0].get_xticklabels()
+    assert [tick.get_text() for tick in ticks] == ["128", "512", "2,048"]

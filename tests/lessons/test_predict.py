@@ -6,6 +6,7 @@ import pytest
 
 pytest.importorskip("ipywidgets", reason="needs ipywidgets: pip install ipywidgets")
 from diffuapriel.lessons import predict
+from diffuapriel.lessons.answers import ANSWERS
 
 
 def test_the_answer_is_told_beside_the_guess() -> None:
@@ -34,3 +35,18 @@ def test_a_question_has_two_different_options(options) -> None:
 def test_an_answer_is_one_of_the_options() -> None:
     with pytest.raises(ValueError, match="the options are A, B"):
         predict("A", "B").reveal("C")
+
+
+def test_the_answer_and_its_reason_are_kept_elsewhere() -> None:
+    guess = predict("A", "B", "C", "D", name="01.1")
+    right, why = ANSWERS["01.1"]
+    assert repr(guess.reveal()) == f"You had no guess. The answer is: {right}. {why}"
+    measured = predict("A", "B", name="05.2").reveal("B", "Seen here.")
+    assert repr(measured).startswith("You had no guess. The answer is: B. Seen here. ")
+
+
+def test_a_question_without_an_answer_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"no question '99.1'"):
+        predict("A", "B", name="99.1")
+    with pytest.raises(ValueError, match="the answer is ''"):
+        predict("A", "B", "C", name="00.1").reveal()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import re
@@ -17,7 +18,10 @@ nbformat = pytest.importorskip("nbformat", reason="needs nbformat: pip install j
 pytest.importorskip("ipykernel.kernelspec", reason="needs ipykernel: pip install jupyterlab")
 pytest.importorskip("jupytext", reason="needs jupytext: pip install jupytext")
 pytest.importorskip("nbclient", reason="needs nbclient: pip install nbclient")
+pytest.importorskip("ipywidgets", reason="needs ipywidgets: pip install ipywidgets")
 from jupyter_client.manager import KernelManager  # noqa: E402
+
+from diffuapriel.lessons.answers import ANSWERS  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ROOT / "notebooks"
@@ -84,7 +88,7 @@ def test_both_versions_have_every_exercise(source: Path) -> None:
         for version in build.LEFT_OUT
     }
     assert set(tags["student"]) == {"exercise"} and set(tags["solution"]) == {"solution"}
-    assert 2 <= len(tags["student"]) == len(tags["solution"]) <= 4
+    assert 2 <= len(tags["student"]) == len(tags["solution"]) <= 5
 
 
 @each_source
@@ -95,6 +99,104 @@ def test_an_exercise_has_two_hints_and_is_checked(source: Path) -> None:
             assert cells[place - 1].source.count("<summary>Hint") >= 2, cell.source
             assert "return None  # your line" in cell.source
             assert any(c.source.startswith("check.") for c in cells[place + 1 : place + 3]), cell.source
+
+
+# What the reader builds
+
+MAIN_PATH = build.sources()[:9]
+each_of_the_main_path = pytest.mark.parametrize("source", MAIN_PATH, ids=[path.stem for path in MAIN_PATH])
+EFFORT = re.compile(r"^\*(Must|May) · (easy|medium|hard) · \d+ minutes\*$", re.M)
+# The computation that lessons 01 to 05 give beside what the reader writes, from text to loss and from masks to text.
+SPINE = {
+    "01": ("my_times", "my_sampler"),
+    "02": ("my_memory", "my_decay", "my_quadratic", "my_chunked", "all_at_once"),
+    "03": ("look_back", "Mamba2", "BothWays", "Backwards", "MyBlock", "MyDenoiser"),
+    "04": ("Run", "one_step", "train_side_by_side"),
+    "05": ("confidence", "margin", "certainty", "my_writer", "describe", "measure"),
+}
+
+
+def exercises(source: Path) -> list[tuple[int, str]]:
+    """The place of each exercise among the cells, and the name of its function."""
+    found = []
+    for place, cell in enumerate(made(source, "student")):
+        if "exercise" in cell.metadata.get("tags", []):
+            (name,) = re.findall(r"^def (\w+)\(", cell.source, re.M)
+            found.append((place, name))
+    return found
+
+
+def later_use(source: Path, place: int, name: str) -> str | None:
+    """The name under which later cells run the reader's function, or None."""
+    later = [cell.source for cell in made(source, "student")[place + 2 :] if cell.cell_type == "code"]
+    uses = [re.search(rf"use\(check\.\w+, {name}\)", code) for code in later]
+    return name if any(uses) else None
+
+
+@each_of_the_main_path
+def test_an_exercise_says_whether_to_do_it_how_hard_it_is_and_how_long_it_takes(source: Path) -> None:
+    text = "\n".join(cell.source for cell in made(source, "student") if cell.cell_type == "markdown")
+    asked = text.split("### Exercise ")[1:]
+    assert len(asked) == len(exercises(source))
+    for number, part in enumerate(asked, 1):
+        assert part.startswith(f"{number}: ") and EFFORT.search(part), part[:80]
+        kinds = re.findall(r"<summary>Hint \d: the (\w+)</summary>", " ".join(part.split()))
+        assert kinds == ["idea", "shape", "code"], part[:80]
+
+
+@each_of_the_main_path
+def test_answers_to_predictions_stand_in_no_cell(source: Path) -> None:
+    code = "\n".join(cell.source for cell in made(source, "student") if cell.cell_type == "code")
+    assert not re.findall(r"\.reveal\(\s*[\"'][A-D][\"']\s*[,)]", code)
+    names = re.findall(r"= predict\(.*name=\"([^\"]+)\"", code)
+    assert names == [f"{source.stem[:2]}.{n}" for n in range(1, len(names) + 1)]
+    assert len(names) == code.count("= predict(") and set(names) <= set(ANSWERS)
+    for name in names:
+        if not ANSWERS[name][0]:  # then the run decides
+            assert re.search(rf"guess_{name[-1]}\.reveal\(\s*[^)\s]", code), name
+    assert re.search(r"^score\(\)$", code, re.M)
+
+
+def test_answers_to_exercises_are_what_later_cells_run() -> None:
+    given = [(source, *exercise) for source in MAIN_PATH for exercise in exercises(source)]
+    used = [name for source, place, name in given if later_use(source, place, name)]
+    assert len(given) >= 30 and len(used) >= 20
+    assert len(used) == len(given), "the others: " + ", ".join({name for *_, name in given} - set(used))
+
+
+def lines_of(node: ast.stmt, code: str) -> int:
+    """The lines of a function or class that compute: no docstring, no comment, no declaration of parameters."""
+    assert isinstance(node, (ast.FunctionDef, ast.ClassDef))
+    count = 0
+    for part in node.body:
+        if isinstance(part, (ast.FunctionDef, ast.ClassDef)):
+            count += 0 if part.name in ("__init__", "__post_init__") else lines_of(part, code)
+        elif not (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant)):
+            text = code.splitlines()[part.lineno - 1 : part.end_lineno]
+            count += sum(bool(line.strip()) and not line.strip().startswith("#") for line in text)
+    return count
+
+
+def test_the_reader_writes_at_least_a_third_of_the_spine() -> None:
+    by_reader = given = 0
+    for source in MAIN_PATH[1:6]:
+        own = others = 0
+        names = set(SPINE[source.stem[:2]])
+        for cell in made(source, "solution"):
+            if cell.cell_type != "code":
+                continue
+            for node in ast.parse(re.sub(r"^%.*$", "", cell.source, flags=re.M)).body:
+                if not isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                    continue
+                if "solution" in cell.metadata.get("tags", []):
+                    own += lines_of(node, cell.source)
+                elif node.name in names:
+                    names.remove(node.name)
+                    others += lines_of(node, cell.source)
+        assert not names, f"{source.stem} has no {names}"
+        assert own / (own + others) >= 0.25, source.stem
+        by_reader, given = by_reader + own, given + others
+    assert by_reader / (by_reader + given) >= 1 / 3
 
 
 @each_source

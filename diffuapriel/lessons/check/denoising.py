@@ -11,7 +11,7 @@ from torch import Tensor
 from diffuapriel.lessons.check.verdict import checker, close, number, require, run, tensor
 from diffuapriel.model.layers import rms_norm
 
-__all__ = ["half_block", "look_ahead", "mamba_block_parameters"]
+__all__ = ["block", "both_ways", "half_block", "look_ahead", "mamba_block_parameters"]
 
 
 def _random(*shape: int, seed: int) -> Tensor:
@@ -60,6 +60,33 @@ def look_ahead(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
         )
 
 
+@checker
+def both_ways(answer: Callable[..., Tensor]) -> None:
+    """`answer(u, ahead, back)`: both layers' outputs added, the second one's on the reversed row, reversed back."""
+    batch, length, d_model = 4, 4, 3  # batch = length: a flip of the wrong axis raises no error
+    u = _random(batch, length, d_model, seed=8)
+
+    def ahead(v: Tensor) -> Tensor:
+        return v.cumsum(1)
+
+    def back(v: Tensor) -> Tensor:
+        return (v * torch.arange(1.0, length + 1)[:, None]).cumsum(1).tanh()
+
+    out = tensor(run(answer, u, ahead, back), (batch, length, d_model))
+    right = back(u.flip(1)).flip(1)
+    require(
+        not close(out, ahead(u) + back(u.flip(1))),
+        "The second output is still reversed. Flip it back, so that position i is position i again.",
+    )
+    require(not close(out, ahead(u) + back(u)), "Both layers read from left to right. Reverse the row for `back`.")
+    require(
+        not close(out, ahead(u) + back(u.flip(0)).flip(0)) and not close(out, ahead(u) + back(u.flip(2)).flip(2)),
+        "You flip the wrong axis. The length is axis 1; axis 0 counts the texts.",
+    )
+    require(not close(out, (ahead(u) + right) / 2), "The two outputs are added, not averaged.")
+    require(close(out, ahead(u) + right), "It must be ahead of the row, plus back of the reversed row, reversed back.")
+
+
 def _half_block(x: Tensor, branch: Callable[[Tensor], Tensor], shift: Tensor, scale: Tensor, gate: Tensor) -> Tensor:
     return x + gate[:, None] * branch(rms_norm(x) * (1 + scale[:, None]) + shift[:, None])
 
@@ -104,6 +131,45 @@ def half_block(answer: Callable[..., Tensor]) -> None:
     require(
         close(out(shift, scale, gate), _half_block(x, branch, shift, scale, gate), abs=1e-5),
         "The gate multiplies the output of the branch and nothing else; text i has gate[i].",
+    )
+
+
+@checker
+def block(answer: Callable[..., Tensor]) -> None:
+    """`answer(x, mixer, mlp, six)`: a half block with the mixer, then one with the MLP."""
+    batch, length, d_model = 3, 3, 8
+
+    def mixer(v: Tensor) -> Tensor:
+        return torch.tanh(v.roll(1, 1) + 0.5 * v)
+
+    def mlp(v: Tensor) -> Tensor:
+        return torch.relu(v) - 0.3
+
+    x = 2 * _random(batch, length, d_model, seed=9)
+    six = [_random(batch, d_model, seed=10 + i) for i in range(6)]
+    none = torch.zeros(batch, d_model)
+    out = tensor(run(answer, x, mixer, mlp, [none] * 6), (batch, length, d_model))
+    require(close(out, x, abs=1e-6), "With all six vectors zero, a block must return x unchanged.")
+    first = _half_block(x, mixer, *six[:3])
+    out = tensor(run(answer, x, mixer, mlp, list(six)), (batch, length, d_model))
+    second = _half_block(first, mlp, *six[3:])
+    require(not close(out, first, abs=1e-5), "The second half, with the MLP and the last three vectors, is missing.")
+    require(
+        not close(out, _half_block(_half_block(x, mlp, *six[:3]), mixer, *six[3:]), abs=1e-5),
+        "The mixer comes first, then the MLP.",
+    )
+    require(
+        not close(out, first + _half_block(x, mlp, *six[3:]) - x, abs=1e-5),
+        "The MLP gets x from before the mixer. It must get what the first half returns.",
+    )
+    require(
+        not close(out, _half_block(first, mlp, *six[:3]), abs=1e-5),
+        "Both halves use the first three vectors. The MLP has its own: the last three.",
+    )
+    require(
+        close(out, second, abs=1e-5),
+        "A block is two half blocks: the mixer with the first three vectors (shift, scale, gate), the MLP with the "
+        "last three.",
     )
 
 

@@ -10,7 +10,39 @@ from torch import Tensor
 
 from diffuapriel.lessons.check.verdict import checker, close, number, require, run
 
-__all__ = ["distinct", "ending_nats", "units"]
+__all__ = ["distinct", "ending_nats", "interval", "units"]
+
+
+@checker
+def interval(answer: Callable[[Tensor], tuple[float, float, float]]) -> None:
+    """`answer(values)`: (mean, low, high), the mean and its 95 % interval, mean ± 1.96 s / sqrt(n)."""
+    for count, shift in ((400, 3.0), (25, -1.0)):
+        values = shift + 2 * torch.randn(count, generator=torch.Generator().manual_seed(count), dtype=torch.float64)
+        got = run(answer, values)
+        got = got.tolist() if isinstance(got, Tensor) else got
+        require(isinstance(got, (tuple, list)) and len(got) == 3, "Return three numbers: mean, low, high.")
+        mean, low, high = (number(v, what) for v, what in zip(got, ("The mean", "The lower end", "The upper end")))
+        require(close(mean, values.mean()), f"The mean is {values.mean():.3f}; yours is {mean:.3f}.")
+        require(low <= mean <= high, "The lower end must be below the mean, and the upper end above it.")
+        half, s = (high - low) / 2, values.std().item()
+        require(abs((low + high) / 2 - mean) < 1e-3 * s, "The mean must lie in the middle of the interval.")
+        require(
+            abs(half / (1.96 * s) - 1) > 0.03,
+            "That is where single values lie. The mean of n values varies less, by the square root of n.",
+        )
+        require(
+            abs(half * count**0.5 / s - 1) > 0.03,
+            "That is one standard error to either side, which covers the truth in 68 of 100 cases. How many for 95?",
+        )
+        require(
+            abs(half * count / (1.96 * s) - 1) > 0.03,
+            "You divide by n. The spread of a mean falls with the square root of n.",
+        )
+        require(
+            abs(half * count**0.5 / (1.96 * s) - 1) < 0.03,
+            f"For {count} values with s = {s:.3f} the interval should reach {1.96 * s / count**0.5:.3f} to either "
+            f"side; yours reaches {half:.3f}.",
+        )
 
 
 @checker

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffuapriel.lessons.check.verdict import checker, close, number, require, run, tensor
 
-__all__ = ["carry", "half_life", "one_step", "reverse_decay"]
+__all__ = ["carry", "chunk", "half_life", "one_step", "reverse_decay"]
 
 P, N = 3, 5  # headdim and d_state of the cases: different, so that swapped axes are noticed
 
@@ -173,3 +173,69 @@ def carry(answer: Callable[[Tensor, Tensor], Tensor]) -> None:
     )
     one = tensor(run(answer, writes[:1], decays[:1]), (1, P, N))
     require(not one.any(), "With a single chunk, the entering state must be zero.")
+
+
+@checker
+def chunk(answer: Callable[..., tuple[Tensor, Tensor]]) -> None:
+    """`answer(H, x, dt, A, B, C, D)`: the outputs (q, P) of one chunk, and the state (P, N) that leaves it."""
+    q = 6
+    x, B, C, H = _random(q, P, seed=1), _random(q, N, seed=2), _random(q, N, seed=3), _random(P, N, seed=4)
+    dt, A, D = _random(q, seed=5).abs() + 0.1, _number(-0.6), _number(1.3)
+    none = torch.zeros_like(H)
+
+    def scanned(H: Tensor, x: Tensor, D: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = []
+        for t in range(len(x)):
+            H = torch.exp(dt[t] * A) * H + dt[t] * torch.outer(x[t], B[t])
+            outputs.append(H @ C[t] + D * x[t])
+        return torch.stack(outputs), H
+
+    def got(H: Tensor, x: Tensor, D: Tensor) -> tuple[Tensor, Tensor]:
+        value = run(answer, H, x, dt[: len(x)], A, B[: len(x)], C[: len(x)], D)
+        require(
+            isinstance(value, (tuple, list)) and len(value) == 2,
+            "Return two things: the outputs of the chunk and the state that leaves it.",
+        )
+        outputs = tensor(value[0], (len(x), P), "The outputs")
+        return outputs, tensor(value[1], (P, N), "The state that leaves")
+
+    zero = _number(0.0)
+    outputs, _ = got(none, x, zero)
+    require(
+        close(outputs, scanned(none, x, zero)[0]),
+        "With an empty state the outputs are the quadratic form of section 4, within the chunk.",
+    )
+    outputs, _ = got(H, torch.zeros_like(x), zero)
+    require(
+        not close(outputs, C @ H.T),
+        "What was in the state before the chunk has faded when token t reads it: by exp(s_t).",
+    )
+    require(
+        close(outputs, scanned(H, torch.zeros_like(x), zero)[0]),
+        "With x = 0 the output of token t is the state that entered, faded by exp(s_t) and read by C_t.",
+    )
+    outputs, _ = got(H, x, zero)
+    require(close(outputs, scanned(H, x, zero)[0]), "Both parts are right alone. Add them.")
+    outputs, left = got(H, x, D)
+    require(close(outputs, scanned(H, x, D)[0]), "D is missing: it lets x bypass the memory.")
+    wanted = scanned(H, x, D)[1]
+    s = torch.cumsum(dt * A, 0)
+    require(
+        not close(left, torch.exp(s[-1]) * H + (dt[:, None] * x).T @ B),
+        "The old state has faded correctly. But what token t writes fades too, from t to the end of the chunk.",
+    )
+    _, faded = got(H, torch.zeros_like(x), D)
+    require(
+        close(faded, torch.exp(s[-1]) * H),
+        "With x = 0, the state that leaves is the state that entered, faded by all steps of the chunk.",
+    )
+    require(
+        close(left, wanted),
+        "The state that leaves is not what the recurrence leaves: the faded old state, plus each write, faded "
+        "from its token to the end of the chunk.",
+    )
+    alone, after = got(H, x[:1], D)
+    require(
+        close(alone, scanned(H, x[:1], D)[0]) and close(after, scanned(H, x[:1], D)[1]),
+        "A chunk of one token must be one step of the recurrence.",
+    )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from diffuapriel.lessons.check.verdict import checker, close, require, run, tensor
+from diffuapriel.lessons.check.verdict import checker, close, number, require, run, tensor
+from diffuapriel.tales import language as tales
 
-__all__ = ["keep_top_p", "reveal_counts", "threshold_choice"]
+__all__ = ["keep_top_p", "quality", "reveal_counts", "selection", "threshold_choice"]
 
 
 @checker
@@ -65,6 +67,96 @@ def threshold_choice(answer: Callable[[Tensor, float], Tensor]) -> None:
             got == wanted,
             f"Confidences {confidence}, threshold {threshold}: you fill the masks {sorted(got) or 'none'}. {hint}",
         )
+
+
+INVENTED = (  # probabilities of five masks; each rule has its own order
+    [0.55, 0.45, 0.00, 0.00, 0.00, 0.00],
+    [0.50, 0.10, 0.10, 0.10, 0.10, 0.10],
+    [0.60, 0.30, 0.04, 0.03, 0.02, 0.01],
+    [0.20, 0.20, 0.20, 0.20, 0.10, 0.10],
+    [0.40, 0.30, 0.30, 0.00, 0.00, 0.00],
+)
+ORDERS = {  # the masks, the surest first
+    "low_confidence": [2, 0, 1, 4, 3],
+    "margin": [1, 2, 0, 4, 3],
+    "entropy": [0, 2, 4, 1, 3],
+    "random": [3, 0, 4, 2, 1],
+}
+
+
+@checker
+def selection(answer: Callable[..., Tensor]) -> None:
+    """`answer(rule, p, u, count, steps_left)`: which of the masks of one row are filled now, (masked,) bool."""
+    p = torch.tensor(INVENTED, dtype=torch.float64)
+    u = torch.tensor([0.60, 0.05, 0.30, 0.90, 0.45], dtype=torch.float64)
+
+    def got(rule: str, count: int, steps_left: int) -> set[int]:
+        out = run(answer, rule, p, u, count, steps_left)
+        require(
+            isinstance(out, Tensor) and out.dtype == torch.bool,
+            "Return a tensor of True and False, one per mask.",
+        )
+        return set(tensor(out, (len(p),)).nonzero().flatten().tolist())
+
+    for rule, order in ORDERS.items():
+        for count in (1, 3, 0, 5):
+            found = got(rule, count, 4)
+            require(
+                len(found) == count,
+                f"{rule} with count = {count} must fill exactly {count} masks; yours fills {len(found)}.",
+            )
+            wanted = sorted(order[:count])
+            require(
+                sorted(found) == wanted,
+                f"{rule} with count = {count} should fill the masks {wanted}; yours fills {sorted(found)}. "
+                "It takes the largest scores.",
+            )
+    for steps_left, wanted in ((1, {0, 1, 2, 3, 4}), (2, {1, 2, 4}), (4, {1}), (100, set())):
+        found = got("ancestral", 2, steps_left)
+        require(
+            found == wanted,
+            f"ancestral with {steps_left} steps left fills each mask whose u is below 1 / steps_left, whatever count "
+            f"is: {sorted(wanted) or 'none'} for u = {u.tolist()}. Yours fills {sorted(found) or 'none'}.",
+        )
+
+
+@checker
+def quality(answer: Callable[[list[str]], Sequence[float]]) -> None:
+    """`answer(texts)`: per cent of tales that are grammatical, that are consistent, and that are different."""
+    texts = [tales.generate(1, random.Random(seed)) for seed in (1, 2)]
+    cases = [
+        (texts, (100, 100, 100), "Two correct stories."),
+        ([texts[0]] * 4, (100, 100, 25), "The same correct story four times: one of four is different."),
+        (["a b c", texts[0]], (50, 50, 100), "One text that is no story, and one story."),
+        ([texts[0], texts[1], texts[1], "no"], (75, 75, 75), "Three stories, two of them equal, and no story."),
+    ]
+    broken = _inconsistent()
+    cases.append(([broken, texts[0]], (100, 50, 100), f"{broken!r} is grammatical, but not consistent."))
+    for given, wanted, what in cases:
+        value = run(answer, list(given))
+        value = value.tolist() if isinstance(value, Tensor) else value
+        require(
+            isinstance(value, (tuple, list)) and len(value) == 3,
+            "Return three numbers: per cent grammatical, consistent, different.",
+        )
+        for name, one, right in zip(("grammatical", "consistent", "different"), value, wanted):
+            found = number(one, f"Per cent {name}")
+            require(
+                abs(found * 100 - right) > 1e-6 or right == 0,
+                f"{what} You have {found:g} {name}: that is a share. Per cent is 100 times as much.",
+            )
+            require(abs(found - right) < 1e-6, f"{what} {right} % are {name}; yours is {found:g}.")
+
+
+def _inconsistent() -> str:
+    """A text of level 1 that is grammatical but not consistent: somebody's pronoun is exchanged."""
+    rng = random.Random(0)
+    while True:
+        story = tales.generate(1, rng)
+        for pronoun, instead in ((" his ", " her "), (" her ", " his ")):
+            found = tales.check(changed := story.replace(pronoun, instead), 1)
+            if found.grammatical and not found.consistent:
+                return changed
 
 
 @checker

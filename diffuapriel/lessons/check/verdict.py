@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from diffuapriel.lessons.check.reports import report
+from diffuapriel.lessons.progress import note
 
 COLORS = {"right": "#2e8b57", "wrong": "#c77700", "open": "#888888"}
 
@@ -59,6 +60,7 @@ def checker(cases: Callable[..., None]) -> Callable[..., Verdict]:
     def check(*answers: Any) -> Verdict:
         verdict = judged(*answers)
         report(cases.__name__, verdict.state)
+        note("checks", cases.__name__, verdict.state)
         return verdict
 
     def judged(*answers: Any) -> Verdict:
@@ -134,5 +136,7 @@ def _short(value: Any) -> str:
     """A short description of a value, for a hint."""
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, torch.Generator):
+        return "a generator of random numbers"
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

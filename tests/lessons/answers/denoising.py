@@ -120,12 +120,51 @@ def part_by_part(d, N, H):
     return 2 * one + 4 * d * d
 
 
+# block
+
+
+def half(x, branch, shift, scale, gate):
+    norm = x / (x.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt()
+    return x + gate.unsqueeze(1) * branch(norm * (1 + scale.unsqueeze(1)) + shift.unsqueeze(1))
+
+
+def two_halves(x, mixer, mlp, six):
+    x = half(x, mixer, six[0], six[1], six[2])
+    return half(x, mlp, six[3], six[4], six[5])
+
+
+def by_loop(x, mixer, mlp, six):
+    for i, branch in enumerate((mixer, mlp)):
+        x = half(x, branch, *six[3 * i : 3 * i + 3])
+    return x
+
+
 RIGHT = {
+    "both_ways": [
+        lambda u, ahead, back: ahead(u) + back(u.flip(1)).flip(1),
+        lambda u, ahead, back: torch.flip(back(torch.flip(u, [1])), [1]) + ahead(u),
+    ],
+    "block": [two_halves, by_loop],
     "look_ahead": [by_flips, by_shifts, by_conv1d],
     "half_block": [in_two_lines, by_unsqueeze],
     "mamba_block_parameters": [part_by_part, lambda d, N, H: 16 * d**2 + 4 * d * N + 2 * d * H],
 }
 WRONG = {
+    "both_ways": [
+        lambda u, ahead, back: ahead(u) + back(u.flip(1)),
+        lambda u, ahead, back: ahead(u) + back(u),
+        lambda u, ahead, back: ahead(u) + back(u.flip(0)).flip(0),
+        lambda u, ahead, back: (ahead(u) + back(u.flip(1)).flip(1)) / 2,
+        lambda u, ahead, back: ahead(u) + ahead(u.flip(1)).flip(1),
+        lambda u, ahead, back: back(ahead(u).flip(1)).flip(1),
+    ],
+    "block": [
+        lambda x, mixer, mlp, six: half(x, mixer, *six[:3]),
+        lambda x, mixer, mlp, six: half(half(x, mlp, *six[:3]), mixer, *six[3:]),
+        lambda x, mixer, mlp, six: half(x, mixer, *six[:3]) + half(x, mlp, *six[3:]) - x,
+        lambda x, mixer, mlp, six: half(half(x, mixer, *six[:3]), mlp, *six[:3]),
+        lambda x, mixer, mlp, six: half(half(x, mixer, *six[3:]), mlp, *six[:3]),
+    ],
     "look_ahead": [
         look_back,
         taps_not_turned,

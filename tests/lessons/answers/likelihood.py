@@ -110,12 +110,40 @@ def a_count(rows, n):
     return len({tuple(row[i : i + n]) for row in rows for i in range(len(row) - n + 1)})
 
 
+# interval
+
+
+def interval_of(reach):
+    def interval(values):
+        mean = values.mean().item()
+        return mean, mean - reach(values).item(), mean + reach(values).item()
+
+    return interval
+
+
+def interval_by_numbers(values):
+    numbers = values.tolist()
+    mean = sum(numbers) / len(numbers)
+    spread = (sum((x - mean) ** 2 for x in numbers) / (len(numbers) - 1)) ** 0.5
+    half = 1.96 * spread / math.sqrt(len(numbers))
+    return torch.tensor([mean, mean - half, mean + half], dtype=torch.float64)
+
+
 RIGHT = {
+    "interval": [interval_of(lambda v: 1.96 * v.std() / len(v) ** 0.5), interval_by_numbers],
     "units": [by_exp, by_powers],
     "ending_nats": [by_rows, by_means],
     "distinct": [by_sets, by_zip],
 }
 WRONG = {
+    "interval": [
+        interval_of(lambda v: 1.96 * v.std()),
+        interval_of(lambda v: v.std() / len(v) ** 0.5),
+        interval_of(lambda v: 1.96 * v.std() / len(v)),
+        interval_of(lambda v: 1.96 * v.var() / len(v) ** 0.5),
+        interval_of(lambda v: -1.96 * v.std() / len(v) ** 0.5),
+        lambda v: (v.median().item(), 0.0, 6.0),
+    ],
     "units": [
         lambda nats, tokens, byte_count: (2**nats, nats * tokens / math.log(2) / byte_count),
         lambda nats, tokens, byte_count: (math.exp(nats), nats * tokens / byte_count),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
 MASK = 4_097
 
@@ -83,12 +84,109 @@ def with_repeats(ids, count, generator):
     return ids.scatter(1, places, MASK)
 
 
+# loss
+
+
+def loss_of(weight, count=None, columns=MASK, sigma=None, positions=None):
+    """The loss with one part of it replaced."""
+
+    def loss(model, ids, t, generator):
+        noisy = by_alpha(ids, t, generator)
+        hidden = noisy == MASK
+        where = hidden if positions is None else positions(hidden)
+        level = -torch.log(1 - 0.999 * t) if sigma is None else sigma(t)
+        logits = model(noisy, level, where)[:, :columns]
+        cost = F.cross_entropy(logits, ids[where], reduction="none")
+        by_row = weight(t)[:, None].expand(ids.shape)[where]
+        return (by_row * cost).sum() / (ids.numel() if count is None else count(hidden))
+
+    return loss
+
+
+def loss_by_rows(model, ids, t, generator):
+    noisy = by_bernoulli(ids, t, generator)
+    hidden = noisy == MASK
+    log_p = model(noisy, -(1 - 0.999 * t).log(), hidden)[:, :MASK].log_softmax(-1)
+    cost = torch.zeros(ids.shape)
+    cost[hidden] = -log_p.gather(1, ids[hidden][:, None])[:, 0]
+    return (cost.sum(1) / t).sum() / (ids.shape[0] * ids.shape[1])
+
+
+def uncorrupted(model, ids, t, generator):
+    everywhere = torch.ones(ids.shape, dtype=torch.bool)
+    return F.cross_entropy(model(ids, t, everywhere)[:, :MASK], ids.flatten())
+
+
+# turn
+
+
+def by_topk(ids, p, count, greedy):
+    row = torch.arange(len(ids))[:, None]
+    positions = p.amax(-1).topk(count).indices
+    chosen = p[row, positions].flatten(0, 1)
+    tokens = chosen.argmax(-1) if greedy else torch.multinomial(chosen, 1)
+    out = ids.clone()
+    out[row, positions] = tokens.view(positions.shape)
+    return out
+
+
+def by_loop(ids, p, count, greedy):
+    best, token = p.max(-1)
+    if not greedy:
+        token = torch.stack([torch.multinomial(row + 1e-12, 1)[:, 0] for row in p])
+    surest = best.argsort(1, descending=True)[:, :count]
+    return ids.scatter(1, surest, token.gather(1, surest))
+
+
+def left_to_right(ids, p, count, greedy):
+    masked = (ids == MASK).float()
+    positions = (masked + 1e-3 * torch.arange(ids.shape[1], 0, -1)).topk(count).indices
+    return ids.scatter(1, positions, p.argmax(-1).gather(1, positions))
+
+
+def always_best(ids, p, count, greedy):
+    return by_topk(ids, p, count, True)
+
+
+def one_too_many(ids, p, count, greedy):
+    return by_topk(ids, p, count + 1, greedy)
+
+
+def same_for_all(ids, p, count, greedy):
+    positions = p.amax(-1)[0].topk(count).indices
+    out = ids.clone()
+    out[:, positions] = p.argmax(-1)[:, positions]
+    return out
+
+
+def any_of_the_kept(ids, p, count, greedy):
+    return by_topk(ids, p if greedy else (p > 0).float() * p.amax(-1, keepdim=True), count, greedy)
+
+
+def fills_in_place(ids, p, count, greedy):
+    ids[:] = by_topk(ids, p, count, greedy)
+    return ids
+
+
 RIGHT = {
+    "loss": [loss_of(lambda t: 1 / t), loss_by_rows],
+    "turn": [by_topk, by_loop],
     "corruption": [by_alpha, by_bernoulli],
     "mask_exactly": [smallest_scores, ranks_below],
     "reveal_chance": [lambda t, s: (t - s) / t, lambda t, s: 1 - s / t],
 }
 WRONG = {
+    "loss": [
+        loss_of(lambda t: torch.ones_like(t)),
+        loss_of(lambda t: 1 / t, count=lambda hidden: hidden.sum()),
+        loss_of(lambda t: 1 / t, columns=MASK + 1),
+        loss_of(lambda t: 1 / t, sigma=lambda t: t),
+        loss_of(lambda t: 1 / t, positions=lambda hidden: ~hidden),
+        loss_of(lambda t: 1 / t, count=lambda hidden: 1),
+        loss_of(lambda t: t),
+        uncorrupted,
+    ],
+    "turn": [left_to_right, always_best, one_too_many, same_for_all, any_of_the_kept, fills_in_place],
     "corruption": [
         keeps_instead_of_hides,
         one_draw_for_a_row,

@@ -228,13 +228,51 @@ def last_state_alone(writes, decays):
     return into_a_table(writes, decays)[-1]
 
 
+# chunk
+
+
+def chunk_by_steps(H, x, dt, A, B, C, D):
+    outputs = []
+    for t in range(len(x)):
+        H = torch.exp(dt[t] * A) * H + dt[t] * torch.outer(x[t], B[t])
+        outputs.append(H @ C[t] + D * x[t])
+    return torch.stack(outputs), H
+
+
+def chunk_of(before=True, fade=True, written_fade=True, old_fade=True, skip=True):
+    """The matrix form of a chunk, with one part of it left out."""
+
+    def chunk(H, x, dt, A, B, C, D):
+        s = torch.cumsum(dt * A, 0)
+        future = torch.ones(len(x), len(x), dtype=torch.bool).triu(1)
+        L = torch.exp((s[:, None] - s[None, :]).masked_fill(future, -math.inf))
+        written = dt[:, None] * x
+        y = (L * (C @ B.T)) @ written
+        y = y + (torch.exp(s)[:, None] if fade else 1) * (C @ H.T) * before
+        left = torch.exp(s[-1] - s)[:, None] if written_fade else 1
+        state = (torch.exp(s[-1]) if old_fade else 1) * H + (left * written).T @ B
+        return y + D * x * skip, state
+
+    return chunk
+
+
 RIGHT = {
+    "chunk": [chunk_of(), chunk_by_steps],
     "half_life": [from_the_mean_rate, from_one_half, by_trying],
     "one_step": [as_it_is_written, by_axes, by_einsum],
     "reverse_decay": [turned_round_and_back, by_sums_from_the_end, row_by_row],
     "carry": [in_a_loop, into_a_table, as_a_matrix],
 }
 WRONG = {
+    "chunk": [
+        chunk_of(before=False),
+        chunk_of(fade=False),
+        chunk_of(written_fade=False),
+        chunk_of(old_fade=False),
+        chunk_of(skip=False),
+        lambda H, x, dt, A, B, C, D: chunk_of()(H, x, dt, A, B, C, D)[0],
+        lambda H, x, dt, A, B, C, D: (chunk_of()(H, x, dt, A, B, C, D)[0], H),
+    ],
     "half_life": [to_one_part_in_e, without_the_rate, of_the_wrong_sign, mean_of_the_half_lives, median_step],
     "one_step": [
         reads_the_old_state,

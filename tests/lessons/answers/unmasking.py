@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from diffuapriel.tales import language as tales
+
 # reveal_counts
 
 
@@ -138,12 +140,102 @@ def min_p_instead(p, share):
     return kept / kept.sum()
 
 
+# selection
+
+
+def by_rules(rule, p, u, count, steps_left):
+    if rule == "ancestral":
+        return u < 1 / steps_left
+    best, second = p.topk(2).values.unbind(-1)
+    spread = torch.special.entr(p).sum(-1)
+    scores = {"low_confidence": best, "margin": best - second, "entropy": -spread, "random": u}[rule]
+    return torch.isin(torch.arange(len(p)), scores.topk(count).indices)
+
+
+def by_ranks(rule, p, u, count, steps_left):
+    ordered = p.sort(descending=True).values
+    scores = {
+        "low_confidence": ordered[:, 0],
+        "margin": ordered[:, 0] - ordered[:, 1],
+        "entropy": (p * (p + 1e-12).log()).sum(1),
+        "random": u,
+        "ancestral": -u,
+    }[rule]
+    if rule == "ancestral":
+        return scores > -1 / steps_left
+    return scores.argsort(descending=True).argsort() < count
+
+
+def selection_with(**scores):
+    """The right rules, but for those given."""
+
+    def choose(rule, p, u, count, steps_left):
+        if rule not in scores:
+            return by_rules(rule, p, u, count, steps_left)
+        order = scores[rule](p, u).argsort(descending=True)
+        return torch.isin(torch.arange(len(p)), order[:count])
+
+    return choose
+
+
+def ancestral_upside_down(rule, p, u, count, steps_left):
+    return u > 1 / steps_left if rule == "ancestral" else by_rules(rule, p, u, count, steps_left)
+
+
+# quality
+
+
+def by_lists(texts):
+    found = [tales.check(text, 1) for text in texts]
+    share = 100 / len(texts)
+    return (
+        share * sum(c.grammatical for c in found),
+        share * sum(c.consistent for c in found),
+        share * len(set(texts)),
+    )
+
+
+def by_tensors(texts):
+    found = [tales.check(text, 1) for text in texts]
+    rates = [[c.grammatical, c.consistent, text not in texts[:i]] for i, (c, text) in enumerate(zip(found, texts))]
+    return 100 * torch.tensor(rates, dtype=torch.float64).mean(0)
+
+
+def shares(texts):
+    return tuple(value / 100 for value in by_lists(texts))
+
+
+def counts(texts):
+    return tuple(value * len(texts) / 100 for value in by_lists(texts))
+
+
+def of_the_different(texts):
+    grammatical, consistent, _ = by_lists(list(set(texts)))
+    return grammatical, consistent, 100.0
+
+
+def swapped(texts):
+    grammatical, consistent, different = by_lists(texts)
+    return consistent, grammatical, different
+
+
 RIGHT = {
+    "selection": [by_rules, by_ranks],
+    "quality": [by_lists, by_tensors],
     "reveal_counts": [by_remainder, by_steps_left],
     "threshold_choice": [with_or, with_a_lower_bar],
     "keep_top_p": [by_sorting, by_a_loop],
 }
 WRONG = {
+    "selection": [
+        selection_with(margin=lambda p, u: p.amax(-1)),
+        selection_with(entropy=lambda p, u: torch.special.entr(p).sum(-1)),
+        selection_with(random=lambda p, u: -u),
+        selection_with(low_confidence=lambda p, u: -p.amax(-1)),
+        ancestral_upside_down,
+        lambda rule, p, u, count, steps_left: p.amax(-1).topk(count).indices,
+    ],
+    "quality": [shares, counts, of_the_different, swapped, lambda texts: by_lists(texts)[:2]],
     "reveal_counts": [
         remainder_late,
         remainder_in_the_first_step,

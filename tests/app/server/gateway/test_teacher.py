@@ -80,6 +80,7 @@ def test_reports_are_checked_kept_within_bounds_and_escaped():
 
 def test_a_lesson_reports_only_to_an_address_that_the_student_gave(url, monkeypatch):
     sent = []
+    monkeypatch.setattr("diffuapriel.lessons.progress.QUICK", True)  # keeps nothing among the reader's own results
     monkeypatch.setattr(reports.urllib.request, "urlopen", lambda *call, **_: sent.append(call) or httpx.Response(200))
 
     @checker

@@ -1,0 +1,101 @@
+"""What the lessons say about their own results holds in the last full run (`make lessons`), where there is one.
+
+A lesson prints the numbers; its text says what they show. Each claim here is a pattern of printed text and what must be
+true of the numbers in it. Timings are nobody's claim: they are the machine's.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from diffuapriel import Denoiser, load_checkpoint
+from diffuapriel.interpret.half_life import step_sizes
+from diffuapriel.tales import language as tales
+from tests.notebooks.test_lessons import build, execute
+
+Claim = tuple[str, str, Callable[..., bool], str]  # lesson, pattern, what holds of its numbers, the sentence
+CLAIMS: tuple[Claim, ...] = (
+    ("01", r"of 100 stories, \d+ are grammatical and (\d+)", lambda n: n >= 50, "most of its stories are correct"),
+    ("01", r"excess +([\d.]+) nats per story", lambda n: 0 < n < 4, "close to the entropy, and not below it"),
+    ("01", r"\n 1 steps: +(\d+) % grammatical", lambda n: n < 10, "in a single step almost none"),
+    ("01", r"([\d.]+)% of the tokens agree with the package", lambda n: n > 95, "both samplers agree"),
+    ("01", r"\n(\d+) end-of-text tokens before any word", lambda n: n >= 1, "the end is settled first"),
+    ("02", r"largest loss .*keeps (\d+)% .* and (\d+)% elsewhere", lambda a, b: b - a >= 10, "a head that forgets"),
+    ("02", r"largest factor .*keeps (\d+)% .* and (\d+)% elsewhere", lambda a, b: b - a < 10, "the ratio is a trap"),
+    (
+        "03",
+        r"one direction +girls ([\d.]+) +boys ([\d.]+)",
+        lambda g, b: abs(g - b) < 0.2,
+        "either name, equally likely",
+    ),
+    ("03", r"both directions +girls ([\d.]+)", lambda g: g > 0.95, "both directions know the name"),
+    ("03", r"The worst lie costs ([\d.]+) nats per mask: this model hardly", lambda n: n < 0.05, "it hardly listens"),
+    (
+        "03",
+        r"of 128 frequencies (\d+) turn .* and (\d+) move",
+        lambda a, b: a < 5 and b > 50,
+        "most features hardly move",
+    ),
+    ("05", r"mistake planted +0 % before, +(\d+) % after", lambda n: n >= 50, "the rounds mend the mistake"),
+    ("05", r"control +100 % before, +(\d+) % after", lambda n: n >= 60, "and break little else"),
+    ("05", r"\n100 stories, (\d+) different", lambda n: n == 1, "at temperature 0 there is one story"),
+    ("05", r"at 1,000 steps, float32: ([\d.]+)% rare", lambda n: n < 10, "float32 cuts rare tokens"),
+    ("07", r"exp\(-NELBO\) sums to +([\d.]+)", lambda n: n < 1, "some probability is lost"),
+    ("07", r"dull .*exact cost .*: (below) the entropy", lambda word: word == "below", "the dull writer is dull"),
+    (
+        "08",
+        r"training has gained ([\d.]+) bits per byte: what it learned carries",
+        lambda n: n > 0.3,
+        "it carries over",
+    ),
+)
+
+
+def printed(lesson: str) -> str:
+    """Everything that the last full run of a lesson printed; skips the test where there is none."""
+    (source,) = [source for source in build.sources() if source.stem.startswith(lesson)]
+    run = execute.executed(source)
+    if run is None or run.metadata.get("shortened"):
+        pytest.skip(f"lesson {lesson} has not been run whole: `make lessons ARGS={lesson}`")
+    outputs = [output for cell in run.cells for output in cell.get("outputs", [])]
+    return "\n" + "".join(output.get("text", "") for output in outputs)
+
+
+@pytest.mark.parametrize(("lesson", "pattern", "holds", "claim"), CLAIMS, ids=[f"{c[0]}: {c[3]}" for c in CLAIMS])
+def test_the_run_bears_out(lesson: str, pattern: str, holds: Callable[..., bool], claim: str) -> None:
+    found = re.search(pattern, printed(lesson))
+    assert found, f"{claim}: nothing printed matches {pattern}"
+    values = [float(value) if re.fullmatch(r"[\d.]+", value) else value for value in found.groups()]
+    assert holds(*values), f"{claim}: {found.group()}"
+
+
+def survival(model: Denoiser, ids: torch.Tensor) -> torch.Tensor:
+    """The share of its memory that each forward head keeps at each token of ids (length,): (layers, length, heads)."""
+    steps: list[torch.Tensor] = []
+    mixers = [block.mixer for block in model.blocks]
+    hooks = [
+        mixer.register_forward_pre_hook(lambda mixer, given: steps.append(step_sizes(mixer, given[0])[0]))
+        for mixer in mixers
+    ]
+    with torch.no_grad():
+        model.hidden(ids[None], torch.zeros(1))
+    for hook in hooks:
+        hook.remove()
+    rates = torch.stack([-mixer.A_log.detach().exp() for mixer in mixers])[:, None, 0]
+    return torch.exp(torch.stack(steps)[:, :, 0] * rates)
+
+
+def test_a_head_of_the_bundled_model_forgets_at_full_stops() -> None:
+    """Lesson 02 shows the forward head that loses the largest share of its memory there, and it does lose it."""
+    model, tokenizer = load_checkpoint("tales-diffuapriel")
+    rng = random.Random(3)
+    stories = [torch.tensor(tokenizer.encode(tales.generate(3, rng))) for _ in range(3)]
+    survives = torch.cat([survival(model, story) for story in stories], dim=1)
+    stop = torch.cat(stories) == tokenizer.encode(".")[0]
+    lost = survives[:, ~stop].mean(1) - survives[:, stop].mean(1)
+    assert lost.max() > 0.1
