@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from diffuapriel import assets, hub
-from diffuapriel.config import ModelConfig
+from diffuapriel.config import DEFAULT_CHECKPOINT, WRITERS, ModelConfig
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.options import shown
 from diffuapriel.sampling.config import ADAPTIVE, SamplerConfig, resolve_options
@@ -346,6 +346,11 @@ def bundled() -> list[str]:
     """Names of the checkpoints that ship with the project."""
     folders = assets.root() / "checkpoints"
     return sorted(file.parent.name for file in folders.glob("[!.]*/config.json"))
+
+
+def default_writer() -> str:
+    """The bundled model that `diffuapriel sample` uses: the best in a clone, the one of the wheel elsewhere."""
+    return next((name for name in WRITERS if name in bundled()), DEFAULT_CHECKPOINT)
 
 
 def _locate(name_or_path: str | Path) -> Path | None:

@@ -32,7 +32,7 @@ ESTIMATORS = ("counts", "mdlm")  # of the NELBO, in evaluation/nelbo.py
 RENAMED_SCHEDULES = {"squared": "quadratic"}  # old name -> name; still accepted
 MAX_PARAMETERS = 10**11
 DEFAULT_CHECKPOINT = "tales-diffuapriel"  # the bundled model that is used unless another one is named
-DEFAULT_WRITER = "stories-diffuapriel"  # the same for `diffuapriel sample`: it has read real English
+WRITERS = ("stories-diffuapriel-small", "stories-diffuapriel")  # have read real English; the better one comes first
 TOKENIZER_SIZES = {"gpt2": 50_258, "gpt2-4k": 4_098, "tales-words": 1_018}  # ranks + <|endoftext|> + [MASK]
 
 

@@ -20,9 +20,11 @@ from diffuapriel.cli import build_parser
 from diffuapriel.config import ARCHITECTURES
 from diffuapriel.model_card import write_card
 from diffuapriel.training.recipes import RECIPES
+from tools import continuations
 
 ROOT = Path(diffuapriel.__file__).resolve().parent.parent
 README = ROOT / "README.md"
+RESULTS = ROOT / "docs" / "results.md"
 PAGES = sorted([README, ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 MOST_README_LINES = 120
 SERVED = "Client("  # a block that needs the app running is compiled, not run
@@ -137,15 +139,14 @@ def test_the_readme_s_figures_are_those_of_the_results() -> None:
     mixer = {(r["entry"], r["length"], r["batch"]): r["median_ms"] for r in report["mixer"] if not r["gradient"]}
     ratios = [mixer["mamba_ssm", n, b] / ms for (who, n, b), ms in mixer.items() if who == "triton" and n >= 8192]
     assert f"**{min(ratios):.2f}x**" in text
-    card = (ROOT / "assets" / "checkpoints" / "tales-diffuapriel-small" / "README.md").read_text(encoding="utf-8")
-    samples = card.partition("## Samples")[2]
-    share = re.search(r"^\| grammatical \| ([\d.]+) \|$", samples, re.M)
-    assert share and f"**{100 * float(share[1]):.1f} %**" in text
-    assert re.search(r"^\| temperature \| 1 \|$", samples, re.M)
+    row = re.search(
+        r"^\| `small` \| tinystories \| ([\d.]+) .* \| ([\d.]+) \|$", RESULTS.read_text(encoding="utf-8"), re.M
+    )
+    assert row and f"**{row[1]}**" in text and f"needs {row[2]} (" in text
 
 
 def test_the_likelihoods_on_the_results_page_are_those_of_the_file() -> None:
-    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    text = RESULTS.read_text(encoding="utf-8")
     file = ROOT / "assets" / "results" / "likelihood.json"
     models = json.loads(file.read_text(encoding="utf-8"))["models"]
     rows = {"| NELBO, nats/token |": ("counts", "nats_per_token", "ci95")}
@@ -158,13 +159,13 @@ def test_the_likelihoods_on_the_results_page_are_those_of_the_file() -> None:
             low, high = found[interval]
             cells.append(f"{found[value]:.3f} ({low:.3f} to {high:.3f})")
         assert f"{start} {' | '.join(cells)} |" in text
-    small = models["tales-diffuapriel-small"]["counts"]
+    small = json.loads((file.parent / "tales-small.json").read_text(encoding="utf-8"))["evaluation"]
     low, high = small["excess_nelbo_ci95"]
     assert f"{small['excess_nelbo']:.3f} nats/token ({low:.3f} to {high:.3f})" in text
 
 
 def test_the_tables_of_edges_and_tokenizers_are_those_of_the_files() -> None:
-    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    text = RESULTS.read_text(encoding="utf-8")
     for name in ("edges", "tokenizers"):
         runs = json.loads((ROOT / "assets" / "results" / f"{name}.json").read_text(encoding="utf-8"))["runs"]
         rows = []
@@ -214,7 +215,7 @@ def test_the_api_page_is_made_from_the_docstrings() -> None:
 
 
 def test_the_table_of_the_stories_is_that_of_the_file() -> None:
-    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    text = RESULTS.read_text(encoding="utf-8")
     found = json.loads((ROOT / "assets" / "results" / "stories.json").read_text(encoding="utf-8"))
     runs = {(run["preset"], run["architecture"]): run for run in found["runs"] if run["seed"] == 0}
 
@@ -257,3 +258,10 @@ def test_the_table_of_the_stories_is_that_of_the_file() -> None:
         samples = runs["small", architecture]["samples"]["generated"]
         low, high = samples["copied_words_ci95"]
         assert f"{samples['copied_words']:g} ({low:g} to {high:g})" in text and high < 12
+
+
+def test_the_page_of_continuations_is_that_of_its_tool() -> None:
+    text = (ROOT / "docs" / "continuations.md").read_text(encoding="utf-8")
+    given = re.findall(r"^\d+\. \*\*(.*?)\*\* \S", text, re.M)
+    assert given == list(continuations.SENTENCES) and len(given) == 20
+    assert text.startswith(continuations.page_of(continuations.MODEL, given).partition("1. **")[0])

@@ -21,7 +21,7 @@ from app.server.limits import Refused, Setting, choice
 from app.server.turn import Turn
 from app.strings.language import texts
 from app.strings.numbers import count
-from diffuapriel.config import ARCHITECTURES, DEFAULT_CHECKPOINT, DEFAULT_WRITER, PRESETS, preset
+from diffuapriel.config import ARCHITECTURES, DEFAULT_CHECKPOINT, PRESETS, WRITERS, preset
 from diffuapriel.sampling.shared import Stopped
 from diffuapriel.tokenizer import Tokenizer, get_tokenizer
 
@@ -81,7 +81,6 @@ class Models:
         self._turn = Turn()
         self._entries: dict[str, ModelEntry] = {}
         self._folders: dict[str, Path] = {}  # of the checkpoints, by label
-        sizes = {}
         for source in dict.fromkeys([*checkpoints, *preferred(bundled())]):
             info = inspect_checkpoint(source)
             label = next(name for name in numbered(info.name) if name not in self._entries)
@@ -89,9 +88,7 @@ class Models:
             about = (config.tokenizer, info.corpus, config.architecture, info.length, config.block_lengths)
             about = (*about, config.parameters, info.generation, info.sources)
             self._entries[label] = ModelEntry(label, str(source), True, *about)
-            self._folders[label], sizes[label] = info.folder, info.bytes
-        on_gpu = device.startswith("cuda") and not checkpoints
-        self._largest = max(sizes, key=lambda label: sizes[label], default="") if on_gpu else ""
+            self._folders[label] = info.folder
         for name in PRESETS:
             for architecture in ARCHITECTURES:
                 label = untrained_label(name, architecture)
@@ -107,8 +104,8 @@ class Models:
 
     @property
     def default(self) -> str:
-        """What the page opens with: the first checkpoint; on a GPU, unless checkpoints were given, the largest one."""
-        return self._largest or self.trained[0]
+        """What the page opens with: the first checkpoint."""
+        return self.trained[0]
 
     @property
     def untrained(self) -> list[str]:
@@ -121,16 +118,16 @@ class Models:
         return list(self._entries)
 
     def choices(self, labels: Sequence[str]) -> list[tuple[str, str]]:
-        """(what a list shows, label): checkpoints with their size, and which bundled one writes the best tales.
+        """(what a list shows, label): checkpoints with their size, and which bundled one writes best of its corpus.
 
-        Short enough for a phone: 'tales-diffuapriel-small · 35M, writes best, slow'.
+        Short enough for a phone: 'stories-diffuapriel-small · 35M, writes best, slow'.
         """
-        tales = [entry.parameters for entry in self._entries.values() if entry.trained and entry.tales_level]
-        largest = max(tales) if tales and not self.has_own and max(tales) > 2 * min(tales) else None
         shown = []
         for label in labels:
             entry = self._entries[label]
-            best = texts.MODEL_BEST if entry.tales_level and entry.parameters == largest else ""
+            alike = [e.parameters for e in self._entries.values() if e.trained and e.corpus == entry.corpus]
+            largest = not self.has_own and entry.parameters == max(alike, default=0) > 2 * min(alike, default=0)
+            best = texts.MODEL_BEST if largest else ""
             shown.append((f"{label} · {count(entry.parameters)}{best}" if entry.trained else label, label))
         return shown
 
@@ -214,9 +211,9 @@ def numbered(name: str) -> Iterator[str]:
 
 
 def preferred(names: Sequence[str]) -> list[str]:
-    """Bundled checkpoints: the default and the one that has read English, then by architecture, the baseline last; then
+    """Bundled checkpoints: the default, those that have read English, then by architecture, the baseline last; then
     larger ones."""
-    first = (DEFAULT_CHECKPOINT, DEFAULT_WRITER)
+    first = (DEFAULT_CHECKPOINT, *WRITERS)
 
     def rank(name: str) -> tuple[int, int, str]:
         architecture = next((i for i in reversed(range(len(ARCHITECTURES))) if name.endswith(ARCHITECTURES[i])), 9)

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffuapriel.commands.output import output_file
 from diffuapriel.commands.terminal import LiveCanvas, final_text, printable
-from diffuapriel.config import DEFAULT_WRITER
+from diffuapriel.config import WRITERS
 from diffuapriel.options import add_argument, check_least, options_of
 from diffuapriel.sampling.config import ADAPTIVE, BLOCK_LENGTH_HELP, SamplerConfig, resolve_options
 from diffuapriel.training.config import TrainConfig
@@ -50,9 +50,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("text", nargs="?", default="", metavar="TEXT", help="given text, with [MASK:n] for n masks")
     parser.add_argument(
         "--checkpoint",
-        default=DEFAULT_WRITER,
         metavar="NAME",
-        help="a bundled name, the folder of a checkpoint or of a run, or a Hub id",
+        help="a bundled name, the folder of a checkpoint or of a run, or a Hub id "
+        f"(default: {WRITERS[0]}, or {WRITERS[1]} where only the wheel is installed)",
     )
     parser.add_argument("--length", type=int, metavar="N", help="total tokens; masks fill the end of the canvas")
     parser.add_argument("--samples", type=int, default=1, metavar="N", help="number of texts")
@@ -85,13 +85,14 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     _check(args)
-    from diffuapriel.checkpoint import checkpoint_name, inspect_checkpoint, load_checkpoint
+    from diffuapriel.checkpoint import checkpoint_name, default_writer, inspect_checkpoint, load_checkpoint
     from diffuapriel.diffusion.schedule import get_schedule
     from diffuapriel.sampling.blocks import denoiser_for
     from diffuapriel.sampling.canvas import Canvas
     from diffuapriel.sampling.sampler import Sampler
     from diffuapriel.trace.trace import Trace
 
+    args.checkpoint = args.checkpoint or default_writer()
     given = {name: getattr(args, name) for name in options_of(SamplerConfig)}
     if args.endless:
         return _endless(args, given)

@@ -122,7 +122,7 @@ def test_a_link_opens_the_race_tab_with_its_lanes_and_says_what_cannot_be(open_a
     expect(page.locator("#race-c input")).to_have_value(re.compile("^toy-diffutran · "))
     expect(page.locator("#race-b input")).to_have_value(re.compile("^toy-diffuapriel · "))
     page.locator("#race-link").click()
-    wanted = r"\?tab=race&a=toy-diffuapriel&b=toy-diffuapriel&c=toy-diffutran&length=128&steps=7&"
+    wanted = r"\?tab=race&a=toy-diffuapriel&b=toy-diffuapriel&c=toy-diffutran&length=2048&steps=7&"
     expect(page.locator("#race-link-text textarea")).to_have_value(re.compile(wanted))
 
 

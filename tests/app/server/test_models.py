@@ -31,8 +31,8 @@ def test_without_a_checkpoint_untrained_models_stand_in(monkeypatch):
 
 
 def test_tales_and_stories_are_offered_first_then_the_other_architectures():
-    names = ["tales-diffutran", "tales-diffuapriel-small", "stories-diffuapriel", "tales-diffuapriel-h"]
-    assert preferred([*names, "tales-diffuapriel"]) == ["tales-diffuapriel", names[2], names[3], names[0], names[1]]
+    names = ["tales-diffutran", "stories-diffuapriel", "stories-diffuapriel-small", "tales-diffuapriel-h"]
+    assert preferred([*names, "tales-diffuapriel"]) == ["tales-diffuapriel", names[2], names[1], names[3], names[0]]
 
 
 def test_a_model_says_what_it_has_read():
@@ -49,11 +49,10 @@ def test_a_damaged_list_of_sources_is_no_list_of_sources(checkpoints, damage):
     assert dataclasses.replace(info, extra={"sources": damage}).sources == ()
 
 
-def test_a_gpu_opens_with_the_largest_bundled_checkpoint_and_races_two_of_a_size(checkpoints):
+def test_the_page_opens_with_the_first_checkpoint_and_races_two_of_a_size(checkpoints):
     assert Models().default == "tales-diffuapriel"
-    assert Models(device="cuda").default == "tales-diffuapriel-small"
-    assert Models(checkpoints, device="cuda").default == "toy-diffuapriel"
-    assert Models(device="cuda").opening_pair() == ("tales-diffuapriel", "tales-diffutran")
+    assert Models(checkpoints).default == "toy-diffuapriel"
+    assert Models().opening_pair() == ("tales-diffuapriel", "tales-diffutran")
 
 
 def test_nothing_is_loaded_before_it_is_asked_for_and_then_once(models):
@@ -152,7 +151,7 @@ def test_the_level_of_tales_is_read_from_the_corpus(corpus, level):
 def test_a_list_shows_sizes_and_which_bundled_model_writes_best(checkpoints):
     bundled = Models()
     shown = {label: text for text, label in bundled.choices(bundled.trained)}
-    assert shown["tales-diffuapriel-small"] == "tales-diffuapriel-small · 35M, writes best, slow"
+    assert shown["stories-diffuapriel-small"] == "stories-diffuapriel-small · 35M, writes best, slow"
     assert shown["tales-diffuapriel-h"] == "tales-diffuapriel-h · 6.7M"
     own = Models(checkpoints)
     assert own.choices(["toy-diffutran", "diffutran nano, random weights"]) == [

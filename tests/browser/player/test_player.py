@@ -38,6 +38,7 @@ def exported(tmp_path):
         slider = page.get_by_role("slider", name="Step")
         if slider.count():  # a trace that is refused has none
             slider.evaluate("(slider) => { slider.value = slider.max; slider.dispatchEvent(new Event('input')); }")
+            page.evaluate("new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
         return page
 
     return open_export
