@@ -7,8 +7,8 @@ picture.
 The picture knows scatter (lines, markers), bar and heatmap traces with their error bars; titles, ranges and log axes;
 the lines of `add_hline` and `add_vline`, and annotations.
 
-All figures share one look: an architecture has its own color and marker everywhere, other curves take other colors, and
-a logarithmic axis has its ticks where something was measured.
+All figures share one look: an architecture has its own color and marker everywhere, other curves take other colors; a
+logarithmic axis has its ticks where something was measured; curves that end apart are labeled where they end.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from __future__ import annotations
 import base64
 import html
 import json
+import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 try:
@@ -25,6 +27,7 @@ try:
     import plotly.io
     from matplotlib.axes import Axes
     from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.container import BarContainer
     from matplotlib.figure import Figure
 except ImportError as error:  # the notebooks' extra
     raise ImportError("the lessons need plotly and matplotlib: pip install plotly matplotlib") from error
@@ -36,6 +39,7 @@ HEIGHT = 400  # pixels, where a figure does not say
 HIDDEN = ".jp-OutputArea:has(.js-plotly-plot) .plain-picture { display: none }"
 JUPYTER = "plotly_mimetype"  # Plotly's renderer in JupyterLab
 MOST_TICKS = 10  # of a logarithmic axis, at what was measured
+APART = 0.07  # of the axis: curves whose ends are that far apart are labeled there
 
 
 def error_bars(values: Sequence[float], intervals: Sequence[tuple[float, float]], scale: float = 1.0) -> dict:
@@ -91,6 +95,38 @@ def _dress_alike(figure: go.Figure) -> None:
     if layout.xaxis.type == "log" and layout.xaxis.tickvals is None and 2 <= len(measured) <= MOST_TICKS:
         figure.update_xaxes(tickvals=measured, ticktext=[f"{x:,g}" if x < 1e6 else f"{x:.0e}" for x in measured])
 
+    for note in layout.annotations:  # Plotly places lines by their value, but their texts by its logarithm
+        if note.yref == "y" and layout.yaxis.type == "log" and note.y is not None and note.y > 0:
+            note.y = math.log10(note.y)
+    _label_ends(figure)
+
+
+def _label_ends(figure: go.Figure) -> None:
+    """Labels at the right ends of curves instead of a legend, where all traces are curves whose ends are apart."""
+    layout: Any = figure.layout
+    curves = [trace for trace in figure.data if trace.name and trace.type == "scatter" and trace.x is not None]
+    if not 2 <= len(curves) <= 6 or len(curves) < len(figure.data) or layout.showlegend is not None:
+        return
+    if any(len(trace.y) < 2 or "lines" not in (trace.mode or "lines") for trace in curves):
+        return
+    if any(isinstance(trace.x[-1], str) for trace in curves):
+        return
+    logs = [axis.type == "log" for axis in (layout.xaxis, layout.yaxis)]
+    values = [value for trace in curves for value in trace.y if value is not None]
+    if (logs[1] and min(values) <= 0) or min(values) == max(values):
+        return
+    scaled = (lambda value: math.log10(value)) if logs[1] else float
+    span = scaled(max(values)) - scaled(min(values))
+    heights = sorted(scaled(trace.y[-1]) for trace in curves)
+    if any(upper - lower < APART * span for lower, upper in pairwise(heights)):
+        return
+    for trace in curves:
+        x = math.log10(trace.x[-1]) if logs[0] else trace.x[-1]
+        color = {"color": trace.line.color} if trace.line.color else {}
+        style = {"showarrow": False, "xanchor": "left", "xshift": 6, "font": color}
+        figure.add_annotation(x=x, y=scaled(trace.y[-1]), text=trace.name, **style)
+    figure.update_layout(showlegend=False, margin_r=130)
+
 
 def describe(figure: go.Figure) -> str:
     """The axes and the names of the curves, for a reader who does not see them."""
@@ -110,6 +146,9 @@ def redrawn(figure: go.Figure) -> Figure:
     layout: Any = figure.layout
     drawn = new_figure((layout.width or 770) / 110, (layout.height or HEIGHT) / 110, dpi=90)
     axes = drawn.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    if layout.colorway:
+        axes.set_prop_cycle(color=list(layout.colorway))
     bars = sum(trace.type == "bar" for trace in figure.data)
     for trace in figure.data:
         _draw(axes, trace, bars)
@@ -126,7 +165,7 @@ def redrawn(figure: go.Figure) -> Figure:
 def _draw(axes: Axes, trace: Any, bars: int) -> None:
     """One trace; `bars`: how many bar traces share each position."""
     if trace.type == "bar":
-        rank, width = sum(len(container) > 0 for container in axes.containers), 0.8 / bars
+        rank, width = sum(isinstance(drawn, BarContainer) for drawn in axes.containers), 0.8 / bars
         left = [i + width * (rank - (bars - 1) / 2) for i in range(len(trace.y))]
         axes.bar(left, list(trace.y), width=width, label=trace.name, color=trace.marker.color, yerr=_errors(trace))
         axes.set_xticks(range(len(trace.x)), [str(x) for x in trace.x])
@@ -193,10 +232,17 @@ def _dress(axes: Axes, figure: go.Figure) -> None:
         if axis.range is not None:
             limit(*([10**end for end in axis.range] if logarithmic else axis.range))
     for note in layout.annotations:
-        if note.text and note.yref == "y" and note.y is not None:
+        if not note.text or note.y is None or note.yref not in (None, "y"):
+            continue
+        y = 10**note.y if layout.yaxis.type == "log" else note.y
+        if note.xref in (None, "x"):  # at the end of a curve
+            x = 10**note.x if layout.xaxis.type == "log" else note.x
+            near = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "annotation_clip": False}
+            axes.annotate(note.text, (x, y), color=note.font.color or "black", **near)
+        else:
             place = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
-            axes.annotate(note.text, (0.99, note.y), **place)
-    if any(trace.name and trace.type != "heatmap" for trace in figure.data):
+            axes.annotate(note.text, (0.99, y), **place)
+    if layout.showlegend is not False and any(trace.name and trace.type != "heatmap" for trace in figure.data):
         axes.legend()
 
 

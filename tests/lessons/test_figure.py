@@ -79,7 +79,8 @@ def test_a_trace_that_the_picture_does_not_know_is_refused() -> None:
 def test_no_bar_hides_another() -> None:
     figure = bars()
     for name in "cdef":
-        figure.add_bar(x=["1", "2"], y=[1, 2], name=name)
+        errors = error_bars([1, 2], [(0, 2), (1, 3)]) if name == "c" else None
+        figure.add_bar(x=["1", "2"], y=[1, 2], name=name, error_y=errors)
     edges = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for bar in redrawn(figure).axes[0].patches)
     assert len(edges) == 12
     assert all(end <= start + 1e-9 for (_, end), (start, _) in pairwise(edges))
@@ -129,3 +130,27 @@ def test_an_architecture_has_its_color_and_a_log_axis_the_measured_lengths(monke
     assert list(figure.layout.xaxis.ticktext) == ["128", "512", "2,048"]
     ticks = redrawn(figure).axes[0].get_xticklabels()
     assert [tick.get_text() for tick in ticks] == ["128", "512", "2,048"]
+
+
+def test_curves_that_end_apart_are_labeled_where_they_end(monkeypatch) -> None:
+    monkeypatch.setattr("IPython.display.display", lambda *_, **__: None)
+    apart, close = go.Figure(), go.Figure()
+    for figure, last in ((apart, 1000), (close, 110)):
+        figure.add_scatter(x=[10, 100], y=[1, 100], name="one", mode="lines")
+        figure.add_scatter(x=[10, 100], y=[1, last], name="other", mode="lines")
+        figure.update_xaxes(type="log").update_yaxes(type="log")
+        show(figure)
+    assert [(note.text, note.x, note.y) for note in apart.layout.annotations] == [("one", 2, 2), ("other", 2, 3)]
+    assert apart.layout.showlegend is False and not close.layout.annotations and close.layout.showlegend is None
+    assert [text.get_text() for text in redrawn(apart).axes[0].texts] == ["one", "other"]
+
+
+def test_the_text_of_a_line_lies_on_the_line_on_a_log_axis_too(monkeypatch) -> None:
+    monkeypatch.setattr("IPython.display.display", lambda *_, **__: None)
+    figure = go.Figure().add_scatter(x=[1, 2], y=[10, 1000], name="one")
+    figure.add_hline(y=100, annotation_text="entropy")
+    figure.update_yaxes(type="log")
+    show(figure)
+    assert figure.layout.annotations[0].y == 2 and figure.layout.shapes[0].y0 == 100
+    (text,) = redrawn(figure).axes[0].texts
+    assert text.xy[1] == pytest.approx(100)
