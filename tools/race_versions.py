@@ -2,7 +2,8 @@
 
 The older version is unpacked from git into a temporary folder. Each version runs in a process of its own, with its own
 code and its own bundled model, and writes the same number of tokens with `diffuapriel sample`. The two take turns, and
-the order is reversed every round. Loading the model is not timed: each process loads it before the first round. --now
+the order is reversed every round. Loading the model is not timed: each process loads it before the first round. Beside
+the time on the clock, the processor time is given, which other work on the machine hardly changes. --now
 and --then add options to one of the two, e.g. the rule that `diffuapriel tune` found.
 
     python -m tools.race_versions 353f8a7 --now "--strategy threshold --threshold 0.97 --block-length 32"
@@ -20,12 +21,13 @@ import sys
 import tarfile
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 from diffuapriel.benchmark.timing import Spread
 from diffuapriel.config import DEFAULT_CHECKPOINT
 
 ROOT = Path(__file__).resolve().parent.parent
-# Reads the arguments of a command per line and answers with the seconds that it took.
+# Reads the arguments of a command per line and answers with the seconds that it took, on the clock and of processors.
 WORKER = """
 import contextlib, functools, io, json, sys, time
 answers, sys.stdout = sys.stdout, sys.stderr
@@ -35,11 +37,19 @@ checkpoint.load_checkpoint = functools.cache(checkpoint.load_checkpoint)
 from diffuapriel.cli import main
 torch.set_num_threads(int(sys.argv[1]))
 for line in sys.stdin:
-    began = time.perf_counter()
+    began = time.perf_counter(), time.process_time()
     with contextlib.redirect_stdout(io.StringIO()) as text:
         code = main(json.loads(line))
-    print(json.dumps([time.perf_counter() - began, code, text.getvalue()]), file=answers, flush=True)
+    took = time.perf_counter() - began[0], time.process_time() - began[1]
+    print(json.dumps([took, code, text.getvalue()]), file=answers, flush=True)
 """
+
+
+class Seconds(NamedTuple):
+    """The time of a command on the clock, and that of all processors that worked for it."""
+
+    clock: float
+    processor: float
 
 
 class Version:
@@ -51,16 +61,16 @@ class Version:
         argv = [sys.executable, "-c", WORKER, str(threads)]
         self.process = subprocess.Popen(argv, cwd=folder, env=environment, **pipes)
 
-    def run(self, command: list[str]) -> tuple[float, str]:
+    def run(self, command: list[str]) -> tuple[Seconds, str]:
         """The seconds that a command took, and what it printed. Raises RuntimeError if it fails."""
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.write(json.dumps(command) + "\n")
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
-        seconds, code, text = json.loads(answer) if answer else (0.0, 1, "")
+        (clock, processor), code, text = json.loads(answer) if answer else ((0.0, 0.0), 1, "")
         if code:
             raise RuntimeError(f"{shlex.join(command)} failed in {self.process.args}; see above")
-        return seconds, text
+        return Seconds(clock, processor), text
 
     def close(self) -> None:
         """End the process."""
@@ -76,10 +86,12 @@ def unpack(revision: str, folder: Path) -> None:
         files.extractall(folder, filter="data")
 
 
-def race(folders: dict[str, Path], commands: dict[str, list[str]], rounds: int, threads: int) -> dict[str, list[float]]:
+def race(
+    folders: dict[str, Path], commands: dict[str, list[str]], rounds: int, threads: int
+) -> dict[str, list[Seconds]]:
     """The seconds of each round by version; a first round, untimed, loads the models and prints what they write."""
     versions = {name: Version(folder, threads) for name, folder in folders.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in folders}
+    seconds: dict[str, list[Seconds]] = {name: [] for name in folders}
     try:
         for number in range(rounds + 1):
             for name in list(folders)[:: 1 if number % 2 else -1]:
@@ -114,13 +126,12 @@ def main(argv: list[str] | None = None) -> int:
             "this version": [*command, *shlex.split(args.now)],
         }
         seconds = race(folders, commands, args.rounds, args.threads)
-    spreads = {name: Spread.of(values) for name, values in seconds.items()}
-    for name, spread in spreads.items():
-        print(f"{name:<14} {spread.text(' s')}")
-    now, then = seconds["this version"], seconds[args.version]
-    ratios = Spread.of([a / b for a, b in zip(then, now, strict=True)])
-    how = f"{args.length} tokens, {args.threads} threads, {args.rounds} rounds"
-    print(f"this version is {ratios.text('x')} as fast; {how}")
+    print(f"{args.length} tokens, {args.threads} threads, {args.rounds} rounds")
+    for kind in Seconds._fields:
+        times = {name: [getattr(each, kind) for each in rounds] for name, rounds in seconds.items()}
+        ratios = [then / now for then, now in zip(times[args.version], times["this version"], strict=True)]
+        shown = ", ".join(f"{name} {Spread.of(values).text(' s')}" for name, values in times.items())
+        print(f"{kind:<10} {shown}: this version is {Spread.of(ratios).text('x')} as fast")
     return 0
 
 
