@@ -39,6 +39,7 @@ from app.unmask.endpoints import UnmaskEndpoints
 from app.unmask.request import (
     ORDER,
     STEPS,
+    TEXT_TEMPERATURE,
     TOP_P,
     Command,
     UnmaskRequest,
@@ -240,17 +241,17 @@ class UnmaskTab:
             top_k = slider(settings["top_k"], 0, texts.TOP_K, texts.TOP_K_INFO)
             top_p = slider(settings["top_p"], TOP_P, texts.TOP_P, texts.TOP_P_INFO, step=0.01)
             seed = gr.Number(0, label=texts.SEED, info=texts.SEED_INFO, precision=0, **settings["seed"].range)
-        model.input(guarded(self.propose), model, [strategy, block, threshold, model], **AT_ONCE)
+        model.input(guarded(self.propose), model, [strategy, block, threshold, temperature, model], **AT_ONCE)
         return [model, length, steps, strategy, temperature, top_k, top_p, seed, block, start, threshold]
 
-    def propose(self, label: str) -> tuple[Any, Any, Any, Any]:
-        """Strategy, block length and threshold of the model's card, and what it has read.
+    def propose(self, label: str) -> tuple[Any, Any, Any, Any, Any]:
+        """Strategy, block length and threshold of the model's card, a temperature, and what the model has read.
 
-        Without a rule on the card the settings stay as they are.
+        Without a rule on the card the first three stay as they are.
         """
         model = self.models.find(label, self.models.trained)
         rule = first_settings(model) if model.generation else (SKIP, SKIP, SKIP)
-        return *rule, gr.update(info=model.reading)
+        return *rule, 1.0 if model.tales_level is not None else TEXT_TEMPERATURE, gr.update(info=model.reading)
 
     def greeting(self) -> str:
         """The status line before the first run."""

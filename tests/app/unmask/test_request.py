@@ -6,7 +6,7 @@ import torch
 
 from app.server.limits import Limits
 from app.server.models import Models
-from app.unmask.request import THRESHOLD, first_settings, opening_config, read_request
+from app.unmask.request import TEXT_TEMPERATURE, THRESHOLD, first_settings, opening_config, read_request
 from app.unmask.tab import SKIP, UnmaskTab
 from diffuapriel.checkpoint import save_checkpoint
 from diffuapriel.config import ModelConfig
@@ -26,6 +26,7 @@ def test_the_page_proposes_the_rule_of_the_card_and_leaves_the_settings_of_other
     assert first_settings(plain) == ("threshold", 0, THRESHOLD) and opening_config(plain) == opening_config()
     assert tab.propose("tuned")[:3] == first_settings(tuned) == ("factor", 8, THRESHOLD)
     assert tab.propose("plain")[:3] == (SKIP, SKIP, SKIP)
+    assert tab.propose("tales-diffuapriel")[3] == 1 and tab.propose("stories-diffuapriel")[3] == TEXT_TEMPERATURE
     assert opening_config(tuned) == SamplerConfig("factor", steps=128, block_length=8, top_p=0.9, factor=0.5)
     for label, value in (("tuned", 0.5), ("plain", 1.0)):
         rest = (8, 4, "factor", 1.0, 0, 0.9, 0, 8, "prompt", 0.97)  # length, steps, strategy, ..., threshold
