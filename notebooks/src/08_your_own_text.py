@@ -43,7 +43,7 @@
 # ## 1. Choose a text
 #
 # Between the quotes, write the path of a folder that contains text files, or of a single file. For the built-in text
-# leave it empty, at least the first time: Aesop's fables, 281 of them. "code pages" is another built-in text.
+# leave it empty, at least the first time: Aesop's fables, 280 of them. "code pages" is another built-in text.
 
 # %%
 FOLDER = ""  # for example "/home/me/my_poems"
@@ -459,11 +459,10 @@ guess_1.reveal(answer, "Look at the bars of the trained model.")
 
 # %% [markdown]
 # **The strangers' score is the honest one.** The twin's says nothing about new text: its relatives were in the training
-# text. How far the two are apart depends on how much the model remembers. After three minutes on the fables it has seen
-# each sentence about a dozen times, and has learned more of the language than of the sentences. Train ten times as
-# long, or on "code pages", and the twin's score falls far below the strangers': with a random split, *that* would have
-# been your result, and it would have been wrong. `xz` shows the leak at once, because a compressor has a perfect
-# memory.
+# text. How far the two are apart depends on how much the model remembers: three minutes on the fables show it each
+# sentence some fifteen times. On "code pages", whose files repeat each other, the gap is wide: with a random split, the
+# twin's score would have been your result, and it would have been wrong. `xz` shows the leak at once, because a
+# compressor has a perfect memory.
 #
 # `xz` is hard to beat: it also keeps learning while it reads the strangers, and soon knows *their* words. The model has
 # stopped learning, and sees one sequence at a time. But `xz` cannot write.

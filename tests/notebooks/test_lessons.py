@@ -276,6 +276,11 @@ def test_the_measured_minutes_stand_in_the_head_and_in_the_teacher_s_table(tmp_p
     assert table.startswith("before ") and table.endswith(" after")
 
 
+def test_a_lesson_takes_at_most_eight_minutes_of_machine_time() -> None:
+    minutes = build.read_minutes()[1]
+    assert minutes and {name: value for name, value in minutes.items() if value > 8} == {}
+
+
 def test_the_teacher_s_table_is_fresh() -> None:
     text = build.TEACHING.read_text(encoding="utf-8")
     assert build.teaching(text) == text, "notebooks/TEACHING.md is stale: run `make notebooks`"

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diffuapriel import assets
 from diffuapriel.tokenizer import get_tokenizer
 
 SOURCE = Path(__file__).resolve().parents[2] / "notebooks" / "src" / "08_your_own_text.py"
@@ -105,3 +106,10 @@ def test_a_hole_is_dug_into_any_text(texts, first):
     for name in LESSON["texts"]:
         before, word, after = LESSON["with_hole"](LESSON["lines_of"](name, first=first))
         assert len(word) <= 40 and len(before) <= 32 and len(after) <= 32
+
+
+def test_the_fables_are_280_each_with_a_title_and_the_license_names_them():
+    blocks = assets.path("fables.txt").read_text(encoding="utf-8").strip().split("\n\n")
+    titles = [block.split("\n", 1)[0] for block in blocks]
+    assert len(blocks) == len(set(titles)) == 280 and all("\n" in block for block in blocks)
+    assert "assets/fables.txt" in (SOURCE.parents[2] / "LICENSE").read_text(encoding="utf-8")
