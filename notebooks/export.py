@@ -2,6 +2,7 @@
 
     lessons-html/index.html      all lessons
     lessons-html/NN_name.html    one lesson, solved and run, with working players and interactive figures
+    lessons-html/slides.html     the diagrams as slides (slides.py)
     lessons-html/plotly.min.js   draws the figures of all pages
 
 Uses the saved runs of `make lessons`; a lesson without a run, or whose code has changed since, is run first. Text
@@ -19,6 +20,7 @@ from pathlib import Path
 import build
 import execute
 import plotly
+import slides
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 from page.export import PLOTLY, lesson_page
@@ -46,6 +48,7 @@ p {{ margin: 4px 0; }}
 <ul>
 {items}
 </ul>
+<p><a href="slides.html">The diagrams as slides</a></p>
 </main>
 </body>
 </html>
@@ -108,6 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
             except CellExecutionError as error:
                 print(f"error: {source.stem} failed\n{error}", file=sys.stderr)
                 return 1
+    (PAGES / "slides.html").write_text(slides.page(), encoding="utf-8")
     (PAGES / "index.html").write_text(index(PAGES), encoding="utf-8")
     print((PAGES / "index.html").relative_to(execute.ROOT))
     return 0

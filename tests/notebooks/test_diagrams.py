@@ -105,6 +105,15 @@ def test_a_text_lies_within_a_box_or_outside_it(name: str) -> None:
             assert inside or not overlap((left, top, right, bottom), box), (text.text, box)
 
 
+def test_the_slides_show_every_diagram_and_need_nothing_else() -> None:
+    import slides
+
+    page = slides.page()
+    assert set(slides.SLIDES) == set(build.DIAGRAMS)
+    assert page.count("<section") == page.count("data:image/svg+xml;base64,") == len(slides.SLIDES)
+    assert "http" not in page and "url(" not in page
+
+
 @pytest.mark.parametrize("theme", THEMES)
 def test_texts_and_shapes_stand_out_in_both_themes(theme: str) -> None:
     colors = THEMES[theme]

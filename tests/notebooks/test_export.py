@@ -141,7 +141,7 @@ def test_a_lesson_is_run_once_and_its_text_is_the_newest(one_lesson, tmp_path, c
     assert len(execute.ran) == 1
     folder = tmp_path / "lessons-html"
     names = {path.name for path in folder.iterdir()}
-    assert names == {"01_masked_diffusion.html", "index.html", "plotly.min.js"}
+    assert names == {"01_masked_diffusion.html", "index.html", "plotly.min.js", "slides.html"}
     page = (folder / "01_masked_diffusion.html").read_text(encoding="utf-8")
     assert "a printed line" in page and "as it was then" not in page and "You will be able to" in page
     index = BeautifulSoup((folder / "index.html").read_text(encoding="utf-8"), "html.parser")
