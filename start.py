@@ -27,6 +27,8 @@ PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / ".installed"  # the requirements that are installed, one per line
 GPU_TRIED = VENV / ".gpu-tried"
 WHEELS = ROOT / "wheels"
+# Files of notebooks/ that JupyterLab does not list.
+NOT_LESSONS = ("__pycache__", "*.py", "*.json", "diagrams", "drawing", "page", "src", "TEACHING.md")
 CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
 
 # The extras of pyproject.toml that each target needs, beside the dependencies.
@@ -104,7 +106,8 @@ def run_target(target: str, arguments: list[str]) -> None:
     elif target == "lab":
         # A lesson may load PyTorch before the package, which sets this otherwise: how long idle threads spin.
         os.environ["GOMP_SPINCOUNT"] = "20000"
-        become("-m", "jupyter", "lab", "notebooks", *arguments)
+        hidden = [f"--ContentsManager.hide_globs={name}" for name in NOT_LESSONS]
+        become("-m", "jupyter", "lab", "notebooks/00_start_here.ipynb", *hidden, *arguments)
     elif target == "test":
         lint()
         os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")

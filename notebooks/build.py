@@ -21,6 +21,7 @@ from pathlib import Path
 
 import jupytext
 import nbformat
+import paths
 from drawing import ALL as DIAGRAMS
 from nbformat import NotebookNode
 
@@ -52,12 +53,25 @@ def make_notebook(source: Path, version: str) -> NotebookNode:
     told = measured(source.stem)
     for cell in notebook.cells:
         cell.source = cell.source.replace("{{measured}}", told)
+        if cell.cell_type == "markdown":
+            cell.source = linked(cell.source, source.stem)
         if version == "solution":  # one folder below the student's version
             cell.source = cell.source.replace("](diagrams/", "](../diagrams/")
         cell.metadata.pop("lines_to_next_cell", None)  # layout of the source file
         cell.id = _new_id(cell.source, taken)
     nbformat.validate(notebook)
     return notebook
+
+
+def linked(text: str, lesson: str) -> str:
+    """Markdown in which each mention of another lesson, such as "lesson 02", leads to it; HTML stays as it is."""
+    names = {source.stem[:2]: source.stem for source in sources()}
+
+    def link(found: re.Match[str]) -> str:
+        name = names.get(found[2] or "")
+        return f"[{found[0]}]({name}.ipynb)" if name and name != lesson else found[0]
+
+    return re.sub(r"(<details>.*?</details>|\[[^\]]*\]\([^)]*\))|\b[Ll]esson (\d\d)\b", link, text, flags=re.S)
 
 
 def read_minutes() -> tuple[str, dict[str, float]]:
@@ -77,19 +91,28 @@ def measured(lesson: str) -> str:
 
 
 def teaching(text: str) -> str:
-    """TEACHING.md with its table of minutes: class time from the lessons' headers, and measured run time."""
+    """TEACHING.md with its table of minutes (class time from the lessons' heads, measured run time) and its paths."""
     machine, minutes = read_minutes()
     lines = [
         f"| lesson | minutes in class | run time in minutes, on {machine or 'no machine yet'} |",
         "|---|---|---|",
     ]
     for source in sources():
-        head = jupytext.read(source).cells[0].source
-        title = head.splitlines()[0].removeprefix("# ")
-        planned = sum(map(int, re.findall(r"^\| \d+\. .*? \| (\d+)", head, re.M)))
+        title, sections = head_of(source)
+        planned = sum(sections.values())
         lines.append(f"| {title} | {planned} | {minutes.get(source.stem, 'not measured')} |")
     table = "<!-- minutes -->\n" + "\n".join(lines) + "\n<!-- end of the minutes -->"
-    return re.sub(r"<!-- minutes -->.*?<!-- end of the minutes -->", lambda _: table, text, flags=re.S)
+    text = re.sub(r"<!-- minutes -->.*?<!-- end of the minutes -->", lambda _: table, text, flags=re.S)
+    chosen = paths.table({source.stem[:2]: head_of(source)[1] for source in sources()})
+    block = f"<!-- paths -->\n{chosen}\n<!-- end of the paths -->"
+    return re.sub(r"<!-- paths -->.*?<!-- end of the paths -->", lambda _: block, text, flags=re.S)
+
+
+def head_of(source: Path) -> tuple[str, dict[str, int]]:
+    """The title of a lesson, and the minutes in class of its sections, by their numbers."""
+    head = jupytext.read(source).cells[0].source
+    rows = re.findall(r"^\| (\d+)\. .*? \| (\d+)", head, re.M)
+    return head.splitlines()[0].removeprefix("# "), {number: int(minutes) for number, minutes in rows}
 
 
 def to_text(notebook: NotebookNode) -> str:

@@ -15,7 +15,7 @@ from drawing.svg import THEMES
 
 PAGES = Path(__file__).resolve().parents[1] / "lessons-html"
 SLIDES = {  # diagram: what to say, in the order of the course
-    "course": ["Nine lessons are the base, five more are to choose from.", "Predict first, then run."],
+    "course": ["Nine lessons are the base, four more are to choose from.", "Predict first, then run."],
     "process": ["Which token does the model fill first?", "The last row is all that the model starts from."],
     "weight": ["Why 1/t? Every token counts once, on average.", "Without it, the loss bounds nothing."],
     "mamba_block": [

@@ -404,7 +404,7 @@ def train(block_lengths, steps):
 
 
 TRAINED = (1, 4, 12)
-mixed = train(TRAINED, steps=5 if QUICK else 600)
+mixed = train(TRAINED, steps=5 if QUICK else 450)
 
 # %% [markdown]
 # ## 6. From autoregression to diffusion
@@ -512,7 +512,7 @@ trace = Player().record(sampler, CachedDenoiser(mixed, 4), canvas, tokenizer, mo
 # %% [markdown]
 # ## 7. A block length that it never saw
 #
-# A second model sees blocks of 4 only, for half as many steps. At S = 4 it is about as good. Then we ask it for blocks
+# A second model sees blocks of 4 only, for fewer steps in all. At S = 4 it is about as good. Then we ask it for blocks
 # of 12, as if it were the mixed model.
 #
 # **Predict, then run.** How many nats per story will it need at S = 12? (True stories cost 12.8; the mixed model's
@@ -527,7 +527,7 @@ guess_3 = predict("A", "B", "C")
 guess_3
 
 # %%
-narrow = train((4,), steps=5 if QUICK else 300)
+narrow = train((4,), steps=5 if QUICK else 240)
 
 # %%
 everywhere = [1, 2, 3, 4, 6, 12]

@@ -303,3 +303,30 @@ def test_a_kept_run_of_other_cells_is_not_taken(tmp_path, monkeypatch) -> None:
 def test_a_lesson_that_is_not_there_is_refused_with_those_that_are(capsys) -> None:
     assert execute.main(["99"]) == 2
     assert "no lesson begins with 99; the lessons are 0" in capsys.readouterr().err
+
+
+def test_a_mention_of_another_lesson_leads_to_it() -> None:
+    name = build.sources()[2].stem
+    made = build.linked("Lesson 02, [lesson 02](there), <details>lesson 02</details>, lesson 01, lesson 99.", "01_own")
+    assert made.count("(") == 3 and f"[Lesson 02]({name}.ipynb), [lesson 02](there), <details>lesson 02<" in made
+    assert "lesson 99." in made and "[lesson 99]" not in made
+    assert build.linked("lesson 02", name) == "lesson 02"
+
+
+# The paths
+
+
+def test_the_sections_of_each_path_fit_into_its_time() -> None:
+    minutes = {source.stem[:2]: build.head_of(source)[1] for source in build.sources()}
+    for name, (limit, other, parts) in build.paths.PATHS.items():
+        taken = [minutes[lesson][number] for lesson, own in parts.items() for number in own.split() or minutes[lesson]]
+        assert 0.7 * limit <= other + sum(taken) <= limit, (name, other + sum(taken))
+
+
+def test_the_script_of_three_hours_runs_forward_and_names_the_sections_of_its_path() -> None:
+    text = build.TEACHING.read_text(encoding="utf-8")
+    script = text.partition("## Three hours, minute by minute")[2].partition("\n## ")[0]
+    times = [int(hour) * 60 + int(minute) for hour, minute in re.findall(r"^\| (\d):(\d\d) \|", script, re.M)]
+    assert times == sorted(times) and times[0] == 0 and times[-1] == build.paths.PATHS["Three hours"][0]
+    for lesson in build.paths.PATHS["Three hours"][2]:
+        assert f"**{lesson}**" in script

@@ -15,8 +15,11 @@ from diffuapriel.lessons.check import (
     start,
     unmasking,
 )
-from diffuapriel.lessons.check.advanced import blocks
+from diffuapriel.lessons.check.advanced import baseline, blocks, recall, verifier
+from diffuapriel.lessons.check.advanced.baseline import *  # noqa: F403
 from diffuapriel.lessons.check.advanced.blocks import *  # noqa: F403
+from diffuapriel.lessons.check.advanced.recall import *  # noqa: F403
+from diffuapriel.lessons.check.advanced.verifier import *  # noqa: F403
 from diffuapriel.lessons.check.denoising import *  # noqa: F403
 from diffuapriel.lessons.check.learning import *  # noqa: F403
 from diffuapriel.lessons.check.likelihood import *  # noqa: F403
@@ -27,5 +30,19 @@ from diffuapriel.lessons.check.speed import *  # noqa: F403
 from diffuapriel.lessons.check.start import *  # noqa: F403
 from diffuapriel.lessons.check.unmasking import *  # noqa: F403
 
-MODULES = (start, masking, scanning, denoising, learning, unmasking, speed, likelihood, own_text, blocks)
+MODULES = (
+    start,
+    masking,
+    scanning,
+    denoising,
+    learning,
+    unmasking,
+    speed,
+    likelihood,
+    own_text,
+    blocks,
+    baseline,
+    recall,
+    verifier,
+)
 __all__ = [name for module in MODULES for name in module.__all__]  # pyright: ignore[reportUnsupportedDunderAll]
