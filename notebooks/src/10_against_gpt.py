@@ -438,7 +438,8 @@ show(figure)
 #
 # Good text is scarce. So train both on 100 stories only, again and again, and test on new stories.
 #
-# **Predict, then run.** After more than a hundred passes over the same hundred stories, which model is better on *new* stories?
+# **Predict, then run.** After more than a hundred passes over the same hundred stories, which model is better on *new*
+# stories?
 #
 # - **A** · left to right, as above
 # - **B** · diffusion
