@@ -150,6 +150,7 @@ def recalled(pairs, N, seed):
     return ((H @ keys.T).argmax(0) == right).float().mean().item()
 
 
+# %%
 counts = [2, 4, 8, 16, 32, 64]
 shades = [style.color for style in OTHERS]
 figure = go.Figure(layout={"xaxis_title": "pairs", "yaxis_title": "% recalled"})
@@ -257,6 +258,7 @@ class Reader(nn.Module):
         return self.head(rms_norm(x, one))
 
 
+# %%
 def train(reader, pairs=16, steps=4 if QUICK else 300):
     """Train on rows with this many pairs."""
     optimizer = torch.optim.AdamW(reader.parameters(), weight_decay=0.01)

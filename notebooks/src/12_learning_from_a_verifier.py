@@ -100,6 +100,7 @@ def story_nats(model, ids, noisy, hidden):
     return LENGTH / hidden.sum(1) * nll.sum(1)
 
 
+# %%
 torch.manual_seed(0)
 options = {"d_model": 128, "depth": 2, "expand": 1, "d_state": 32, "headdim": 64}
 options |= {"tokenizer": "tales-words", "time_conditioning": False}

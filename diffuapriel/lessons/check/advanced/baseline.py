@@ -52,7 +52,7 @@ def paired_interval(answer: Callable[[Tensor, Tensor], tuple[float, float, float
     require(isinstance(got, tuple | list) and len(got) == 3, "Return three numbers: mean, lower end, upper end.")
     mean, low, high = (number(value) for value in got)
     wanted, wanted_low, wanted_high = _paired_interval(a, b)
-    require(not close(mean, -wanted), "This is b - a.")
+    require(not close(mean, -wanted), "This is b - a; the question is by how much a is larger.")
     require(close(mean, wanted), "The first number is the mean of the differences.")
     require(low < high, "The second number is the lower end, the third the upper end.")
     width, right = high - low, wanted_high - wanted_low
