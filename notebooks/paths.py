@@ -6,7 +6,7 @@ ALL = ""  # every section of a lesson
 
 # name: (minutes in all, minutes for breaks, slides and talk, {lesson: its sections})
 PATHS: dict[str, tuple[int, int, dict[str, str]]] = {
-    "Three hours": (180, 40, {"00": "4 5", "01": "1 2 3 4 5", "03": "1 2", "06": "2 4", "05": "1 3 8"}),
+    "Three hours": (180, 35, {"00": "4 5", "01": "1 2 3 4 5", "03": "1 2", "06": "2 4", "05": "1 3 8"}),
     "Six hours": (
         360,
         45,

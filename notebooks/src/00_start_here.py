@@ -354,6 +354,8 @@ for seed in range(5):
 # %% [markdown]
 # ## 6. How the course works
 #
+# ![The lessons as boxes, with arrows to those that need them](diagrams/course.svg)
+#
 # - **Predict, then run.** Guess before you look. A wrong guess teaches more than none.
 # - **Exercises** have three hints (the idea, the shape, the code), a difficulty and the minutes they take. *Must*:
 #   later lessons build on it. *May*: do it if you like. A checker says *Right* or gives a hint, and later cells run

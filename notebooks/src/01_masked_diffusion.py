@@ -93,6 +93,8 @@ if trace:
 # %% [markdown]
 # ## 2. The forward process: adding noise
 #
+# ![Five rows of a sentence, from no masks to masks only](diagrams/process.svg)
+#
 # We train our own model on the simplest tales, of one sentence each.
 
 # %%
@@ -239,6 +241,8 @@ check.mask_exactly(mask_exactly)
 
 # %% [markdown]
 # ## 3. The loss, and why 1/t
+#
+# ![Rows with 2, 4 and 8 masks; masks times weight is always 8](diagrams/weight.svg)
 #
 # The model's job is to undo the noise. It is given a corrupted story, and for each hidden position it answers with a
 # probability for every token it knows. If it gave the right token the probability *p*, we charge it **−log p**. This is

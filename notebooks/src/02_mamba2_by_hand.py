@@ -334,6 +334,8 @@ show(figure)
 # %% [markdown]
 # ## 4. The same as attention
 #
+# ![A lower triangle that fades, both triangles, and attention's full square](diagrams/staircase.svg)
+#
 # Substitute the recurrence into itself until no state is left. Token $u$ writes $dt_u\, x_u B_u^T$. This fades at each
 # later token up to $t$, and then $C_t$ reads it:
 #
@@ -509,6 +511,8 @@ print(f"\nequal operations at about {equal:.0f} tokens (P = N = 64)")
 
 # %% [markdown]
 # ## 6. The chunked scan
+#
+# ![Four chunks; a state is handed on from one to the next](diagrams/chunks.svg)
 #
 # Cut the text into **chunks** of $q$ tokens. Let $H$ be the state that enters a chunk, and $s_t$ the running sum of
 # $dt\,A$ *from the start of the chunk*; $s_{end}$ is its last value. Two things reach token $t$:

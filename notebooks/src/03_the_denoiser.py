@@ -326,6 +326,8 @@ for label, model in (("one direction", one), ("both directions", both)):
 # %% [markdown]
 # ## 2. Forward plus reverse
 #
+# ![A scan in each direction over one row, and the packed form](diagrams/two_scans.svg)
+#
 # The solution is simple. Take **two** Mamba-2 layers, each with its own parameters. One reads the row as it is. The
 # other reads the reversed row, and its output is reversed back, so that position *i* is position *i* again. Add the
 # two.
@@ -566,6 +568,8 @@ guess_2.reveal()
 # %% [markdown]
 # ## 5. AdaLN: telling the noise level
 #
+# ![The noise level sets shift, scale and gate around the mixer](diagrams/adaln.svg)
+#
 # With 90 % hidden, a good denoiser can only answer with rough frequencies. With 10 % hidden, it can use the details. So
 # the network is told the noise level, **sigma** = −log alpha(t): 0 for a clean text, larger when more is hidden. How
 # can one number steer a network? In three steps, called **adaptive layer norm**, or AdaLN.
@@ -763,6 +767,8 @@ print(f"The worst lie costs {largest:.3f} nats per mask: this model {listens} to
 # %% [markdown]
 # ## 6. The hybrid, and what order attention knows
 #
+# ![Three stacks: Mamba only, one attention block in six, attention only](diagrams/hybrid.svg)
+#
 # A Mamba state has a fixed size, so there must be a length from which on it cannot hold every word of a text. (Lesson
 # 11 measures how many it holds.) **Attention** keeps every word and can look each one up, at a cost that grows with the
 # square of the length. The hybrid, DiffuApriel-H, uses a little attention: one block in six has it, the last of the
@@ -893,6 +899,8 @@ for size in PRESETS:
 
 # %% [markdown]
 # ## 8. Assemble it
+#
+# ![in_proj, convolution, scan, gate, norm and out_proj](diagrams/mamba_block.svg)
 #
 # You now have all the parts. A **block** is two half blocks, one with the mixer and one with the MLP.
 #

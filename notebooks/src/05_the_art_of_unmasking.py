@@ -71,6 +71,8 @@ prepare()
 # %% [markdown]
 # ## 1. A model, and eight strategies
 #
+# ![Eight samplers, by whether they look at the probabilities](diagrams/samplers.svg)
+#
 # We use the model of lesson 01: tales of level 1, one sentence each, in rows of 18 tokens. It is small, so a hundred
 # stories take seconds. And the grammar can check what it writes, so we can *measure* how good a sampler is.
 

@@ -501,6 +501,8 @@ if measured_crossing:
 # %% [markdown]
 # ## 6. The roofline of this machine
 #
+# ![A rising line limited by memory, a flat one limited by arithmetic](diagrams/roofline.svg)
+#
 # Two numbers bound every computation. The **matrix rate** is the highest number of multiply-adds per second, measured
 # on one large product. The **bandwidth** is the number of bytes per second that move to and from memory, measured on
 # one large copy.
@@ -780,6 +782,8 @@ print(f"the races cross at {f'{mine:,.0f} tokens' if mine else 'no length betwee
 
 # %% [markdown]
 # ## 10. On a GPU
+#
+# ![A program loads a chunk, scans it, gates it, and stores it once](diagrams/kernel.svg)
 #
 # On a GPU the picture is the same, with larger numbers and two differences. The matrix rate is so high that a kernel on
 # a short text is done before the next one has been launched: at short lengths you measure the launches, and all curves

@@ -379,6 +379,8 @@ torch.testing.assert_close(same.mean(1), -joint.flatten().log())
 # %% [markdown]
 # ## 3. How much is the model's error?
 #
+# ![A bar in three parts: entropy, the model's error, looseness](diagrams/nelbo.svg)
+#
 # A number such as "0.5 nats/token" means nothing by itself: part of it is chance that no model can predict. For tales
 # that part is known. The grammar gives `tales.log_prob`, the exact log-probability of a story. So we know the smallest
 # possible cost of **these very stories**, their **entropy** for short. What the model pays above it is the **excess**:
