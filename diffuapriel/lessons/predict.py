@@ -47,7 +47,7 @@ class Prediction:
         right = right or known
         if right not in self.options:
             raise ValueError(f"the answer is {right!r}; the options are {', '.join(self.options)}")
-        if self.name:
+        if self.name and self.guess is not None:  # who runs a lesson again without guessing keeps the first guess
             note("guesses", self.name, [self.guess, right])
         return Answer(self.guess, right, " ".join(filter(None, (seen, why))))
 

@@ -58,7 +58,7 @@ class Score:
     def __init__(self) -> None:
         course = kept()
         parts = [_told(_session, "In this lesson"), _told(course, "In the course so far")]
-        wrong = [name for name, (guess, right) in sorted(_session["guesses"].items()) if guess and guess != right]
+        wrong = [name for name, (guess, right) in sorted(_session["guesses"].items()) if guess != right]
         if wrong:
             parts.insert(1, f"Worth another look: the predictions {', '.join(wrong)}.")
         self.text = "\n".join(parts)
@@ -77,7 +77,7 @@ def score() -> Score:
 
 
 def _told(results: dict[str, dict[str, Any]], where: str) -> str:
-    guesses = [pair for pair in results["guesses"].values() if pair[0]]
+    guesses = results["guesses"].values()
     hits = sum(guess == right for guess, right in guesses)
     solved = sum(state == "right" for state in results["checks"].values())
     return (

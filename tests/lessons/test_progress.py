@@ -34,6 +34,13 @@ def test_the_score_of_a_lesson_and_of_the_course(monkeypatch) -> None:
     assert json.loads((progress.folder() / "progress.json").read_text())["guesses"]["01.2"] == ["B", "A"]
 
 
+def test_a_lesson_run_again_without_guesses_keeps_those_made_before(monkeypatch) -> None:
+    guess("01.2", "A", "A")
+    monkeypatch.setattr(progress, "_session", {kind: {} for kind in progress.KINDS})
+    predict("A", "B", name="01.2").reveal()
+    assert score().text.endswith("In the course so far: 1 of 1 predictions right, 0 of 0 exercises solved.")
+
+
 def test_a_file_that_cannot_be_read_or_written_stops_nobody(monkeypatch, tmp_path) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(progress, "folder", lambda: tmp_path / "file")  # no folder
