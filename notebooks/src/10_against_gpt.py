@@ -284,9 +284,9 @@ letter = "C" if low < 0 < high else "B" if mean > 0 else "A"
 guess_1.reveal(letter, "Left to right is one order of filling; diffusion learns all of them.")
 
 # %% [markdown]
-# Part of this is not a worse model: the number of the diffusion model is a *bound*, the mean over all orders in which
-# the tokens can be revealed. Most orders are harder than left to right. But it is also a harder task for the same
-# network: to predict any token from any set of others.
+# Where diffusion needs more nats, part of it is not a worse model: its number is a *bound*, the mean over all orders
+# in which the tokens can be revealed. Most orders are harder than left to right. But it is also a harder task for the
+# same network: to predict any token from any set of others.
 #
 # ## 4. A hole with text on both sides
 #
@@ -487,16 +487,17 @@ guess_3.reveal(
 
 # %% [markdown]
 # A story of 12 tokens can be masked in 4,095 ways, and read from left to right in one. So the diffusion model sees a
-# new exercise at each pass over the same hundred stories, and learns them by heart later. This is *data augmentation*
-# that comes with the objective. Published studies at large scale find the same when data is repeated many times.
+# new exercise at each pass over the same hundred stories: *data augmentation* that comes with the objective.
+# Published studies at large scale find diffusion ahead when data is repeated many times. Whether it shows here, the
+# interval says.
 #
 # ## What you learned
 #
 # - An autoregressive twin is the same model with **blocks of one token**; the comparison is then about the objective.
-# - In nats per new story, left to right is ahead, partly because the other number is a bound.
+# - In nats per new story a diffusion model is charged a **bound**: the mean over all orders of filling.
 # - With **text on both sides** diffusion answers in one call what costs a twin one call per candidate.
 # - Diffusion has a curve of **quality against calls**; a twin has one point.
-# - With **scarce text** diffusion memorizes later.
+# - With **scarce text** each masking of a story is a new exercise; from left to right there is one.
 #
 # ## Going further
 #

@@ -385,13 +385,21 @@ excess_before = drift("imitation", base, before)
 excess_after = drift("rewarded", free, after)
 mean, (low, high) = mean_interval((excess_after - excess_before).tolist())
 print(f"the reward costs {mean:+.1f} nats per true story [{low:+.1f}, {high:+.1f}]")
+verdict = (
+    "less probable"
+    if low > 0
+    else "more probable"
+    if high < 0
+    else "neither more nor less probable"
+)
+print(f"true stories have become {verdict} for it")
 
 # %% [markdown]
-# Read the last line. The model writes more right stories, and at the same time true stories have become *less* probable
-# for it: it has moved its probability to those that it can write. Both are measured on the same model, and neither is
-# wrong. Samples ask what a model does; likelihood asks what it still knows.
+# Read the last two lines beside the gain of section 4. Both are measured on the same model, and neither is wrong.
+# Samples ask what a model does; likelihood asks what it still knows. A model can move its probability to the stories
+# that it writes well, and so gain on the first and lose on the second.
 #
-# Which kinds has it given up? Compare the first verbs.
+# Has it given up some kinds of stories? Compare the verbs.
 
 # %%
 kinds = ["found", "lost", "gave", "had", "took", "saw"]
@@ -429,15 +437,16 @@ figure.update_yaxes(range=[0, 105])
 show(figure)
 
 # %% [markdown]
-# More leash, less drift, less reward. There is no right setting: it says how much of the old model you want to keep.
-# Which is why a result of such a training needs three numbers: the reward, the variety, and a likelihood.
+# The leash trades drift for reward; how much of each, the cells above print. There is no right setting: it says how
+# much of the old model you want to keep. Which is why a result of such a training needs three numbers: the reward,
+# the variety, and a likelihood.
 #
 # ## What you learned
 #
 # - A **verifier** gives a reward without a target text.
 # - **Advantages** compare a story with its group; a group that is all right or all wrong teaches nothing.
 # - A diffusion model uses its **bound** in place of log p.
-# - The reward rises while the likelihood of true stories gets worse: **reward is not knowledge**.
+# - Reward, variety and the likelihood of true stories are three questions: **reward is not knowledge**.
 # - A **leash** trades the one for the other.
 #
 # ## Going further
