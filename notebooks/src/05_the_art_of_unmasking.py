@@ -559,7 +559,7 @@ for strategy in compared:
 # row. A rule that fills the surest positions first fills them early, two or three per call, and the words that must
 # agree are left for the last calls, together. Is that so? We test it in two ways, at nine calls. First, the rows get
 # the true **length** of a story: the tail is given, only the words are masked. Second, **blocks** (`block_length`): the
-# sampler fills the row in blocks from left to right, so the tail cannot come first. Blocks are the default of the app.
+# sampler fills the row in blocks from left to right, so the tail cannot come first.
 
 
 # %%
@@ -599,9 +599,11 @@ for name, m in tail.items():
     print(f"  {told}" if name != "no blocks" else "")
 
 # %% [markdown]
-# Where the tail is out of the way, the calls are spent on words. That is one reason to write in blocks; the other is
-# that a full block can be kept and never read again. `threshold` takes another way: it fills many tokens where it is
-# sure, and one at a time where it is not. Section 8 compares them at about eleven calls.
+# If the row with the length given is far ahead, the tail is what costs: without it, all nine calls are spent on words.
+# Blocks put the tail last too, but in so short a row they are no remedy: every block gets the same share of the calls,
+# those of the tail as well, and neighbors, which must agree the most, are filled together. Blocks are made for long
+# texts (lesson 09). `threshold` takes another way: it fills many tokens where it is sure, and one at a time where it is
+# not. Section 8 compares them at about eleven calls.
 #
 # Does the quality cost variety? Here is the exact cost of the correct stories.
 
@@ -1079,7 +1081,7 @@ score()
 #
 # - A **strategy** chooses the positions; temperature, top-k and top-p shape what is drawn there.
 # - Tokens filled in one call do not know about each other. **Calls buy agreement**. A fixed number per call may spend
-#   many of them on the end of a row; blocks prevent it.
+#   many of them on the end of a row: a row of known length needs fewer.
 # - Quality alone can be bought with sameness. **Look at variety with every figure.**
 # - A finished story with a mistake can be mended: hide a little, fill again. `remdm` does so while it writes, for more
 #   calls.

@@ -19,6 +19,7 @@ from diffuapriel.tales import language as tales
 from tests.notebooks.test_lessons import build, execute
 
 Claim = tuple[str, str, Callable[..., bool], str]  # lesson, pattern, what holds of its numbers, the sentence
+TAIL = r"no blocks +[\d.]+ calls +(\d+) %.*\nlength given +[\d.]+ calls +(\d+) %"
 CLAIMS: tuple[Claim, ...] = (
     ("01", r"of 100 stories, \d+ are grammatical and (\d+)", lambda n: n >= 50, "most of its stories are correct"),
     ("01", r"excess +([\d.]+) nats per story", lambda n: 0 < n < 4, "close to the entropy, and not below it"),
@@ -42,6 +43,7 @@ CLAIMS: tuple[Claim, ...] = (
         "most features hardly move",
     ),
     ("05", r"mistake planted +0 % before, +(\d+) % after", lambda n: n >= 50, "the rounds mend the mistake"),
+    ("05", TAIL, lambda without, given: given > without + 15, "the tail of a row costs calls"),
     ("05", r"control +100 % before, +(\d+) % after", lambda n: n >= 60, "and break little else"),
     ("05", r"\n100 stories, (\d+) different", lambda n: n == 1, "at temperature 0 there is one story"),
     ("05", r"at 1,000 steps, float32: ([\d.]+)% rare", lambda n: n < 10, "float32 cuts rare tokens"),
