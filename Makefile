@@ -8,10 +8,10 @@ GPU_WORKERS ?= 8
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test test-gpu lint bench gpu lessons lessons-html notebooks install wheels clean
+.PHONY: help demo lab test test-gpu lint bench page gpu lessons lessons-html notebooks install wheels clean
 
 test: DEFAULTS = -n $(WORKERS)
 test-gpu: DEFAULTS = -n $(GPU_WORKERS)
 
-help demo lab test test-gpu lint bench gpu lessons lessons-html notebooks install wheels clean:
+help demo lab test test-gpu lint bench page gpu lessons lessons-html notebooks install wheels clean:
 	@$(PYTHON) start.py $@ $(DEFAULTS) $(ARGS)

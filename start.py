@@ -40,6 +40,7 @@ EXTRAS = {
     "lessons-html": ("notebooks",),
     "notebooks": ("notebooks",),
     "bench": ("app",),
+    "page": ("onnx",),
     "gpu": ("app",),
     "test": EVERYTHING,
     "test-gpu": EVERYTHING,
@@ -52,6 +53,7 @@ HELP = {
     "test-gpu": "run the tests that need a GPU, after `gpu`",
     "lint": "ruff (check and format) and pyright",
     "bench": "print the speed and memory tables of this machine",
+    "page": "build the page that runs a model in the browser",
     "gpu": "add the CUDA kernels (NVIDIA only)",
     "lessons": "run the lessons whole and measure the minutes (01 04: only these)",
     "lessons-html": "export the lessons, run, as web pages that open offline",
@@ -60,6 +62,7 @@ HELP = {
     "wheels": "only download what the targets that follow need, into wheels/ (default: demo lab)",
     "clean": "remove .venv and everything that was generated",
 }
+PAGE_MODELS = ("tales-diffuapriel", "tales-diffutran")  # the first one writes, both race
 REPORT = (
     "import torch; from diffuapriel.ops.ssd import report; "
     'print(*report(torch.empty(0, device="cuda", dtype=torch.bfloat16)), sep="\\n")'
@@ -121,6 +124,8 @@ def run_target(target: str, arguments: list[str]) -> None:
         add_kernels()
     elif target == "bench":
         become("-m", "diffuapriel", "bench", *arguments)
+    elif target == "page":
+        become("-m", "diffuapriel", "export", *PAGE_MODELS, "--page", *arguments)
     else:
         script = {"notebooks": "build", "lessons": "execute", "lessons-html": "export"}[target]
         become(f"notebooks/{script}.py", *arguments)

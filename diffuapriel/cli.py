@@ -17,8 +17,21 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from diffuapriel import __version__
-from diffuapriel.commands import bench, compare, evaluate, harness, params, race, sample, tasks, tokenize, train, tune
-from diffuapriel.commands.terminal import printable
+from diffuapriel.commands import (
+    bench,
+    compare,
+    evaluate,
+    export,
+    harness,
+    params,
+    race,
+    sample,
+    tasks,
+    tokenize,
+    train,
+    tune,
+)
+from diffuapriel.commands.console.terminal import printable
 from diffuapriel.options import check_utf8
 
 DESCRIPTION = """\
@@ -47,6 +60,7 @@ COMMANDS = {
     "compare": compare,
     "race": race,
     "bench": bench,
+    "export": export,
     "params": params,
     "tokenize": tokenize,
 }

@@ -17,7 +17,8 @@ import torch
 import diffuapriel
 from diffuapriel import cli
 from diffuapriel.checkpoint import save_checkpoint
-from diffuapriel.commands import sample, terminal
+from diffuapriel.commands import sample
+from diffuapriel.commands.console import terminal
 from diffuapriel.config import ARCHITECTURES, PRESETS, SCHEDULES, ModelConfig
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.model.denoiser import Denoiser

@@ -11,7 +11,7 @@ import torch
 import diffuapriel
 from diffuapriel import cli
 from diffuapriel.checkpoint import save_checkpoint
-from diffuapriel.commands.terminal import printable
+from diffuapriel.commands.console.terminal import printable
 from diffuapriel.config import ModelConfig
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.pipelines import TextDiffusionPipeline, _texts, pipeline

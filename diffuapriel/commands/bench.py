@@ -49,7 +49,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffuapriel.commands.output import output_file, printed_unless_written
+from diffuapriel.commands.console.output import output_file, printed_unless_written
 from diffuapriel.config import PRESETS
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ import dataclasses
 from pathlib import Path
 
 from diffuapriel.benchmark.learning.plan import FACTORS, SEEDS, StudyPlan
-from diffuapriel.commands.output import output_folder, printed_unless_written
+from diffuapriel.commands.console.output import output_folder, printed_unless_written
 from diffuapriel.options import add_argument, options_of
 
 

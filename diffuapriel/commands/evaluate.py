@@ -44,7 +44,7 @@ from dataclasses import dataclass
 from textwrap import shorten
 from typing import Any
 
-from diffuapriel.commands.terminal import printable, progress
+from diffuapriel.commands.console.terminal import printable, progress
 from diffuapriel.config import DEFAULT_CHECKPOINT, ESTIMATORS
 from diffuapriel.options import add_argument, check_fields, option, options_of
 from diffuapriel.sampling.config import (

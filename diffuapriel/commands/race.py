@@ -18,8 +18,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from diffuapriel.commands.output import output_file, write_figures
-from diffuapriel.commands.terminal import status
+from diffuapriel.commands.console.output import output_file, write_figures
+from diffuapriel.commands.console.terminal import status
 from diffuapriel.options import add_argument, options_of
 from diffuapriel.sampling.config import SamplerConfig
 

@@ -31,8 +31,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffuapriel.commands.output import output_file
-from diffuapriel.commands.terminal import LiveCanvas, final_text, printable
+from diffuapriel.commands.console.output import output_file
+from diffuapriel.commands.console.terminal import LiveCanvas, final_text, printable
 from diffuapriel.config import WRITERS
 from diffuapriel.options import add_argument, check_least, options_of
 from diffuapriel.sampling.config import ADAPTIVE, BLOCK_LENGTH_HELP, SamplerConfig, resolve_options

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 
-from diffuapriel.commands.output import output_folder
+from diffuapriel.commands.console.output import output_folder
 from diffuapriel.config import TOKENIZER_SIZES
 
 

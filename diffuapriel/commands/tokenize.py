@@ -26,7 +26,7 @@ import argparse
 from contextlib import ExitStack
 from typing import Any
 
-from diffuapriel.commands.output import output_folder
+from diffuapriel.commands.console.output import output_folder
 from diffuapriel.config import TOKENIZER_SIZES
 
 

@@ -36,7 +36,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from diffuapriel.commands.output import output_folder
+from diffuapriel.commands.console.output import output_folder
 from diffuapriel.options import add_argument, options_of
 from diffuapriel.training.config import DistillConfig, TrainConfig
 

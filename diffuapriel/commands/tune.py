@@ -22,8 +22,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from diffuapriel.commands.output import output_folder, write_figures
-from diffuapriel.commands.terminal import status
+from diffuapriel.commands.console.output import output_folder, write_figures
+from diffuapriel.commands.console.terminal import status
 from diffuapriel.config import DEFAULT_CHECKPOINT
 from diffuapriel.options import Option, add_argument, options_of
 from diffuapriel.sampling.config import ADAPTIVE, SamplerConfig

@@ -74,7 +74,7 @@ class Attention(nn.Module):
         keys = torch.cat([cache.keys.to(k.dtype), own.keys], dim=2)
         values = torch.cat([cache.values.to(v.dtype), own.values], dim=2)
         y = self._attend(q[:texts], keys, values, masks[0])
-        if len(q) > texts:
+        if q.shape[0] > texts:
             keys, values = (torch.cat([w[:texts], w[texts:]], dim=2) for w in (k, v))
             y = torch.cat([y, self._attend(q[texts:], keys, values, masks[1])])
         kept = AttentionCache(own.keys[:, :, :committed], own.values[:, :, :committed])
@@ -108,7 +108,7 @@ def rotary_angles(positions: int | Tensor, headdim: int, device: torch.device) -
 
     positions: (..., length) int64, or a number for that many from 0.
     """
-    if isinstance(positions, int):
+    if not isinstance(positions, Tensor):  # a number, which is symbolic while the model is exported
         positions = torch.arange(positions, device=device)
     frequency = ROPE_BASE ** -(torch.arange(0, headdim, 2, device=device, dtype=torch.float32) / headdim)
     angle = (positions.float()[..., None] * frequency)[..., None, :]

@@ -198,7 +198,9 @@ class BlockPass:
     def edges(self) -> tuple[Tensor, Tensor]:
         """Which tokens begin the text and which end a block, two bool (rows, length)."""
         after = torch.arange(1, self.length + 1, device=self.lengths.device)
-        last = (after % self.block_length == 0) | (after == self.length)
+        last = after == self.length
+        if self.block_length < self.length:
+            last = last | (after % self.block_length == 0)
         return self.positions() == 0, last.expand(self.texts * self.streams, -1)
 
     def masks(self, capacity: int) -> tuple[Tensor | None, Tensor | None]:
@@ -206,12 +208,14 @@ class BlockPass:
 
         (texts, 1, length, capacity + length) and (length, 2 length) bool; None where everything may be read.
         """
-        device = self.lengths.device
+        device, alone = self.lengths.device, self.aligned and self.length <= self.block_length
+        if alone and self.streams == 1:
+            return None, None
         block = torch.arange(self.length, device=device) // self.block_length
         noisy = None
         if self.streams == 2:
             noisy = torch.cat([block[:, None] > block, block[:, None] == block], dim=1)
-        if self.aligned and self.length <= self.block_length:
+        if alone:
             return None, noisy
         cached = torch.arange(capacity, device=device) < self.lengths[:, None] - self.dropped  # (texts, capacity)
         own = block[:, None] >= block  # (length, length)

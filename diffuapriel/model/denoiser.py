@@ -240,6 +240,15 @@ class Denoiser(nn.Module):
         logits = self._logits(x, shift, scale, positions)[..., : self.config.vocab_size]
         return logits, cache.extended(layers, committed) if committed else cache
 
+    def block_pass(self, ids: Tensor, sigma: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
+        """Logits of the next block of each row, and the cache behind it as it is: the pass that is exported to ONNX.
+
+        Denoising takes the logits, a commit the cache; ids (batch, length) and sigma (batch,) as for a call.
+        """
+        x, shift, scale, layers = self._over_blocks(ids, sigma, cache, None, None)
+        logits = self._logits(x, shift, scale, None)[..., : self.config.vocab_size]
+        return logits, cache.extended(layers, ids.shape[1])
+
     def hidden(self, ids: Tensor, sigma: Tensor) -> Tensor:
         """The input of the head at every position, (batch, length, d_model). Never waits for the device."""
         return self.final_norm(*self._residual(ids, sigma))

@@ -230,11 +230,12 @@ def block_convolution(
     """
     texts, length, taps = history.shape[0], x.shape[1], weight.shape[1]
     back, ahead = x.unbind(2)
-    clean, *corrupted = back.split(texts)
+    clean, *corrupted = back.split(texts) if streams == 2 else (back,)
     clean = torch.cat([history.to(x.dtype), clean], dim=1)  # from taps - 1 tokens before
     noisy = F.pad(corrupted[0], (0, 0, taps - 1, 0)) if streams == 2 else None
     ahead = F.pad(ahead, (0, 0, 0, taps - 1))
-    place = (torch.arange(length, device=x.device) % block_length)[:, None]  # in the block
+    place = torch.arange(length, device=x.device)[:, None]
+    place = place % block_length if block_length < length else place  # in the block
     bias, weight = bias.to(x.dtype), weight.to(x.dtype)
     y_clean, y_noisy, y_ahead = bias[0], bias[0], bias[1]
     for distance in range(taps):  # of what is read from the token

@@ -4,6 +4,7 @@
 
     recurrent   the recurrence, any dtype; the oracle that the tests compare every backend with, gradients included
     chunked     plain PyTorch, batched matrix products; any device
+    minimal     matrix products alone, without a loop or a branch: for export to ONNX
     mamba_ssm   the kernels of the library of that name; NVIDIA
     triton      our own kernels, both directions in one launch; NVIDIA
 
@@ -22,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffuapriel.ops import chunked, recurrent
+from diffuapriel.ops import chunked, minimal, recurrent
 from diffuapriel.ops.document_ids import check_document_ids, number_runs
 from diffuapriel.ops.recurrent import ScanInputs
 from diffuapriel.ops.triton import launch
@@ -46,6 +47,7 @@ def _triton(*call: Any) -> tuple[Tensor, Tensor]:
 BACKENDS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
     "recurrent": recurrent.scan,
     "chunked": chunked.scan,
+    "minimal": minimal.scan,
     "mamba_ssm": _mamba_ssm,
     "triton": _triton,
 }
@@ -128,7 +130,7 @@ def choose_backend(backend: str, x: Tensor, headdim: int, state: int, *, packed:
     name = RENAMED_BACKENDS.get(name, name)
     if name != "auto" and name not in BACKENDS:
         raise ValueError(f"SSD backend is {name!r}; permitted: auto, {', '.join(BACKENDS)}")
-    if name in ("recurrent", "chunked"):
+    if name in ("recurrent", "chunked", "minimal"):
         return name
     if name == "auto" and (x.device.type != "cuda" or x.dtype == torch.float64):
         return "chunked"

@@ -20,7 +20,8 @@
 # - let a model write a text, and fill the holes in yours;
 # - use the questions, the exercises and their checkers.
 #
-# **You need** nothing. A little Python helps.
+# **You need** nothing. A little Python helps. On a laptop where nothing may be installed, open `diffuapriel.html` in a
+# browser instead (your teacher has it, or `make page` writes it): the same model writes there.
 #
 # | part | minutes |
 # |---|---|

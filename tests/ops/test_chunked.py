@@ -10,7 +10,7 @@ from diffuapriel.ops.chunked import scan as chunked_scan
 from diffuapriel.ops.recurrent import ScanInputs
 from diffuapriel.ops.ssd import BACKENDS, ssd, ssd_bidirectional
 
-FAST_BACKENDS = ("chunked",)  # on any machine, in float64; the others have their own tests
+FAST_BACKENDS = ("chunked", "minimal")  # on any machine, in float64; the others have their own tests
 ANYWHERE = ("recurrent", *FAST_BACKENDS)
 # (batch, length, heads, groups, headdim, state): length 1, odd lengths, more than one chunk, several heads and groups
 SHAPES = [

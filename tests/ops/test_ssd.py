@@ -48,8 +48,8 @@ def machine_with(monkeypatch: pytest.MonkeyPatch, *runs: str) -> None:
     monkeypatch.setattr(mamba_ssm, "unsupported_reason", say("mamba_ssm"))
 
 
-def test_the_four_backends_have_their_names() -> None:
-    assert list(BACKENDS) == ["recurrent", "chunked", "mamba_ssm", "triton"]
+def test_the_five_backends_have_their_names() -> None:
+    assert list(BACKENDS) == ["recurrent", "chunked", "minimal", "mamba_ssm", "triton"]
 
 
 @pytest.mark.parametrize("device", ["cpu", "mps", "meta"])
@@ -157,6 +157,7 @@ def test_the_report_has_a_line_for_every_backend(monkeypatch: pytest.MonkeyPatch
     assert dispatch.report(CPU) == [
         "SSD backend recurrent  runs",
         "SSD backend chunked    runs",
+        "SSD backend minimal    runs",
         "SSD backend mamba_ssm  mamba_ssm is not installed (make gpu)",
         "SSD backend triton     runs",
     ]

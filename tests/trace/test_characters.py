@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffuapriel.commands.terminal import pieces
+from diffuapriel.commands.console.terminal import pieces
 from diffuapriel.tokenizer import VOCABULARIES, get_tokenizer
 from diffuapriel.trace.characters import PENDING, spread
 

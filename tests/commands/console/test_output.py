@@ -17,7 +17,7 @@ import pytest
 from diffuapriel import cli
 from diffuapriel.checkpoint import save_checkpoint
 from diffuapriel.commands import race, sample
-from diffuapriel.commands.output import output_file, output_folder, write_figures
+from diffuapriel.commands.console.output import output_file, output_folder, write_figures
 from diffuapriel.config import ModelConfig
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.trace.trace import Trace
@@ -34,8 +34,12 @@ OUTPUTS = [  # every option that names what is written
     ("compare", "--out"),
     ("compare", "--folder"),
     ("tune", "--out"),
+    ("export", "--onnx"),
+    ("export", "--page"),
 ]
-FILES = [(command, option) for command, option in OUTPUTS if option in ("--json", "--chart", "--trace")]
+FILES = [
+    (command, option) for command, option in OUTPUTS if option in ("--json", "--chart", "--trace", "--onnx", "--page")
+]
 
 
 def actions() -> Iterator[tuple[str, argparse.Action]]:
@@ -50,11 +54,11 @@ def test_every_option_that_names_an_output_is_checked_when_it_is_parsed() -> Non
     checked = {option for option, type in found.items() if type in (output_file, output_folder)}
     assert checked == set(OUTPUTS)
     unchecked = {option for option, type in found.items() if type is Path}
-    assert unchecked == {("bench", "--from")}, "an input"
+    assert unchecked == {("bench", "--from"), ("export", "--runtime")}, "inputs"
 
 
 def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    words = [*argv, *(["tales:1"] if argv[0] in ("tokenize", "tasks") else [])]
+    words = [*argv, *(["tales:1"] if argv[0] in ("tokenize", "tasks", "export") else [])]
     assert cli.main(words) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and len(err) < 600

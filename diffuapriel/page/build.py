@@ -1,0 +1,124 @@
+"""Puts the page together: sources, models, tables and onnxruntime-web become one HTML file, without a network.
+
+Large parts are gzip in base64, each in a <script type="text/plain"> at the end of the file, behind the script of the
+page: the recorded opening plays while the browser still reads them.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import html
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from diffuapriel import assets
+from diffuapriel.checkpoint import load_checkpoint
+from diffuapriel.page import read_source, runtime
+from diffuapriel.page.export import export_onnx
+from diffuapriel.page.grammar import grammar_values
+from diffuapriel.page.scripts import script
+from diffuapriel.sampling.config import STRATEGIES, SamplerConfig
+from diffuapriel.tales import language as tales
+from diffuapriel.tokenizer import VOCABULARIES, Tokenizer
+from diffuapriel.trace.player import read_source as read_player
+from diffuapriel.trace.trace import embeddable
+
+LABELS = {"diffuapriel": "DiffuApriel", "diffuapriel-h": "DiffuApriel-H", "diffutran": "DiffuTran"}
+LEVEL = 3  # of the stories that the checker knows
+LENGTH = 96  # tokens of a story, at first
+OPENING = "opening.json"  # the recording that plays first
+
+
+def build_page(path: Path, *, models: Sequence[str], weights: str = "int8", runtime_folder: Path | None = None) -> Path:
+    """Write the page and return its path.
+
+    models: checkpoints of full sequences with one tokenizer; the first one writes. weights: as of `export_onnx`.
+    runtime_folder: with the files of onnxruntime-web; by default the cache, filled from the registry if need be.
+    Raises ValueError for models that the page cannot run, and as `fetch_runtime` does.
+    """
+    folder = runtime.find_runtime(runtime_folder) if runtime_folder else runtime.fetch_runtime()
+    if folder is None:
+        names = ", ".join(name for build in runtime.BUILDS.values() for name in build)
+        raise ValueError(f"{runtime_folder} lacks files of onnxruntime-web {runtime.VERSION}; it must hold {names}")
+    packed, tokenizer = _models(models, weights)
+    parts = {
+        "tokenizer": pack_json(tokenizer_values(tokenizer)),
+        "grammar": pack_json(grammar_values(tales.grammar(LEVEL))),
+        **{f"graph-{i}": pack(file.read_bytes()) for i, (_, file) in enumerate(packed)},
+        **{
+            f"{backend}-{kind}": pack((folder / name).read_bytes())
+            for backend, build in runtime.BUILDS.items()
+            for kind, name in zip(("script", "binary"), build)
+        },
+    }
+    settings = {
+        "models": [values for values, _ in packed],
+        "runtimes": list(runtime.BUILDS),
+        "defaults": asdict(SamplerConfig(top_p=0.9, steps=LENGTH, block_length=16)),
+        "strategies": STRATEGIES,
+        "length": LENGTH,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page(settings, parts), encoding="utf-8")
+    return path
+
+
+def page(settings: dict[str, Any], parts: dict[str, str]) -> str:
+    """The HTML of the page. parts: base64 by name."""
+    opening = assets.root() / OPENING
+    pieces = {
+        "STYLE": read_player("player.css") + read_source("page.css"),
+        "LICENSE": html.escape(runtime.LICENSE),
+        "OPENING": embeddable(opening.read_text(encoding="utf-8")) if opening.exists() else "null",
+        "SETTINGS": embeddable(json.dumps(settings)),
+        "WORKER": embeddable(json.dumps(script("worker"))),
+        "SCRIPT": script("page"),
+        "PARTS": "\n".join(
+            f'<script type="text/plain" id="part-{name}">{text}</script>' for name, text in parts.items()
+        ),
+    }
+    return re.sub("<!--([A-Z]+)-->", lambda hole: pieces[hole[1]], read_source("page.html"))
+
+
+def pack(data: bytes) -> str:
+    """Bytes as base64 of gzip; the same bytes give the same text."""
+    return base64.b64encode(gzip.compress(data, compresslevel=9, mtime=0)).decode()
+
+
+def pack_json(values: Any) -> str:
+    return pack(json.dumps(values, separators=(",", ":")).encode())
+
+
+def tokenizer_values(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Name and ranks of a tokenizer, as tokenizer.js reads them."""
+    ranks = [base64.b64encode(tokenizer.token_bytes(i)).decode() for i in range(VOCABULARIES[tokenizer.name])]
+    return {"name": tokenizer.name, "ranks": ranks}
+
+
+def _models(names: Sequence[str], weights: str) -> tuple[list[tuple[dict[str, str], Path]], Tokenizer]:
+    """What the page is told of each model, with its graph from the cache; and their tokenizer."""
+    found, tokenizers = [], {}
+    for name in names:
+        model, tokenizer = load_checkpoint(name)
+        tokenizers[tokenizer.name] = tokenizer
+        if model.config.block_lengths:
+            raise ValueError(f"{name} is a model of blocks; the page runs models of full sequences")
+        digest = hashlib.sha256()
+        for tensor in model.state_dict().values():
+            digest.update(tensor.numpy().tobytes())
+        file = runtime.cache_folder() / f"{Path(name).name}-{weights}-{digest.hexdigest()[:16]}.onnx"
+        if not file.exists():
+            export_onnx(model, file, weights)
+        architecture = model.config.architecture
+        found.append(({"name": name, "architecture": architecture, "label": LABELS[architecture]}, file))
+    if len(tokenizers) != 1:
+        raise ValueError(
+            f"models with the tokenizers {', '.join(tokenizers) or 'of none'}; give models of one tokenizer"
+        )
+    return found, tokenizers.popitem()[1]

@@ -1,0 +1,169 @@
+"""Export a denoiser to ONNX, for onnxruntime and for a page that runs it (build.py).
+
+    export_onnx(denoiser, "denoise.onnx", weights="int8")
+
+A model of full sequences is one graph:
+
+    ids (1, length) int64, sigma (1,) float32   ->   logits (1, length, vocab_size) float32
+
+A model of blocks is a pass over the next block, with the cache of the finished ones (model/blocks.py) as tensors:
+
+    ids, sigma, finished (1,) int64, cache.0 ...   ->   logits, next.0 ...
+
+`finished` counts the tokens before the block. To denoise, take the logits; to commit a finished block, run it as it is
+with sigma 0 and give next.0, next.1, ... as the next cache. `empty_cache` has their first shapes and `length` is that
+of the block.
+
+The graph consists of plain tensor operations of opset 18, and the scan of matrix products (ops/minimal.py), so that one
+graph serves every length and onnxruntime-web runs it. Weights are float32, or matrices are float16 or 8-bit integers
+with one scale per output channel; the graph turns these into float32, which onnxruntime does once when it loads them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from diffuapriel.model.blocks import AttentionCache, Cache, LayerCache, MambaCache
+from diffuapriel.model.denoiser import Denoiser
+from diffuapriel.model.mamba2 import BidirectionalMamba2
+from diffuapriel.ops.minimal import CHUNK
+
+WEIGHTS = ("float32", "float16", "int8")
+OPSET = 18
+SMALLEST_MATRIX = 1024  # entries; smaller tensors stay float32
+EXTERNAL_BYTES = 2**31 - 2**24  # a file of protocol buffers holds less than 2 GiB
+
+
+def export_onnx(denoiser: Denoiser, path: str | Path, weights: str = "float32") -> Path:
+    """Write the graph of a denoiser, and return the path.
+
+    Raises ValueError for another `weights`, and ImportError, with the command to install it, without onnx.
+    """
+    if weights not in WEIGHTS:
+        raise ValueError(f"weights are {weights!r}; permitted: {', '.join(WEIGHTS)}")
+    try:
+        import onnx
+        import onnxscript  # noqa: F401  (torch.onnx needs it)
+    except ImportError as error:
+        raise ImportError("the export needs onnx and onnxscript: pip install 'diffuapriel[onnx]'") from error
+    model = to_onnx(denoiser)
+    if weights != "float32":
+        _pack_weights(model, weights)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    large = model.ByteSize() > EXTERNAL_BYTES
+    onnx.save_model(model, path, save_as_external_data=large, location=f"{path.name}.data" if large else None)
+    return path
+
+
+def to_onnx(denoiser: Denoiser) -> Any:
+    """The graph of a denoiser, an `onnx.ModelProto` with float32 weights."""
+    denoiser = copy.deepcopy(denoiser).float().cpu().eval()
+    for module in denoiser.modules():
+        if isinstance(module, BidirectionalMamba2):
+            module.backend = "minimal"
+    # Traced with several chunks, since tracing would take the size 1 for a constant. The graph does not depend on it.
+    length = torch.export.Dim("length", min=CHUNK + 1, max=2**20)
+    arguments: tuple[Any, ...] = (torch.zeros(1, 2 * CHUNK + 2, dtype=torch.int64), torch.ones(1))
+    shapes: tuple[Any, ...] = ({1: length}, {})
+    names, outputs, module = ["ids", "sigma"], ["logits"], nn.Module()
+    if denoiser.config.block_lengths:
+        past = torch.export.Dim("past", min=2, max=2**20)
+        empty = cache_tensors(denoiser.empty_cache(1))
+        cache = [_with_past(state) for state in empty]
+        arguments += (torch.full((1,), 5), cache)
+        shapes += ({}, [{2: past} if grows(state) else {} for state in empty])
+        names += ["finished", *(f"cache.{i}" for i in range(len(cache)))]
+        outputs += [f"next.{i}" for i in range(len(cache))]
+        module = _BlockPass(denoiser)
+    else:
+        module = denoiser
+    with torch.no_grad():
+        traced = torch.export.export(
+            module, arguments, dynamic_shapes=shapes, strict=False, prefer_deferred_runtime_asserts_over_guards=True
+        )
+        program = torch.onnx.export(
+            traced, dynamo=True, input_names=names, output_names=outputs, opset_version=OPSET, verbose=False
+        )
+    assert program is not None
+    return program.model_proto
+
+
+class _BlockPass(nn.Module):
+    """`Denoiser.block_pass` with tensors in place of a `Cache`."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(self, ids: Tensor, sigma: Tensor, finished: Tensor, cache: list[Tensor]) -> tuple[Tensor, ...]:
+        kinds = self.denoiser.config.layer_kinds
+        pairs = zip(kinds, cache[::2], cache[1::2], strict=True)
+        layers: list[LayerCache] = [
+            MambaCache(one, two) if kind == "mamba" else AttentionCache(one, two) for kind, one, two in pairs
+        ]
+        logits, after = self.denoiser.block_pass(ids, sigma, Cache(tuple(layers), finished))
+        return logits, *cache_tensors(after)
+
+
+def cache_tensors(cache: Cache) -> list[Tensor]:
+    """The tensors of a cache in the order of the graph's inputs: two of each layer."""
+    return [tensor for layer in cache.layers for tensor in vars(layer).values()]
+
+
+def grows(state: Tensor) -> bool:
+    """Whether a tensor of an empty cache grows with the text: keys and values do."""
+    return state.ndim == 4 and state.shape[2] == 0
+
+
+def _with_past(state: Tensor) -> Tensor:
+    """A tensor of an empty cache; keys and values with room for 5 tokens, since tracing would take 0 for a constant."""
+    return state.new_zeros(*state.shape[:2], 5, state.shape[3]) if grows(state) else state
+
+
+def _pack_weights(model: Any, weights: str) -> None:
+    """Replace the matrices of a graph by float16 ones or 8-bit integers, and add what turns them into float32."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = model.graph
+    axes = _channel_axes(graph)
+    kept, added = [], []
+    for tensor in graph.initializer:
+        matrix = tensor.data_type == TensorProto.FLOAT and tensor.name in axes
+        if not matrix or np.prod(tensor.dims) < SMALLEST_MATRIX:
+            kept.append(tensor)
+            continue
+        values, packed = numpy_helper.to_array(tensor), f"{tensor.name}.packed"
+        if weights == "float16":
+            kept.append(numpy_helper.from_array(values.astype(np.float16), packed))
+            added.append(helper.make_node("Cast", [packed], [tensor.name], to=TensorProto.FLOAT))
+            continue
+        scale = np.abs(values).max(axis=1 - axes[tensor.name], keepdims=True) / 127
+        integers = np.rint(values / np.where(scale == 0, 1, scale)).astype(np.int8)
+        kept += [numpy_helper.from_array(integers, packed), numpy_helper.from_array(scale, f"{tensor.name}.scale")]
+        added.append(helper.make_node("Cast", [packed], [f"{tensor.name}.wide"], to=TensorProto.FLOAT))
+        added.append(helper.make_node("Mul", [f"{tensor.name}.wide", f"{tensor.name}.scale"], [tensor.name]))
+    nodes: Sequence[Any] = [*added, *graph.node]
+    del graph.initializer[:], graph.node[:]
+    graph.initializer.extend(kept)
+    graph.node.extend(nodes)
+
+
+def _channel_axes(graph: Any) -> dict[str, int]:
+    """The axis of the output channels of every matrix: the rows of an embedding, the columns of a product's factor."""
+    axes: dict[str, int] = {}
+    for node in graph.node:
+        transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+        if node.op_type == "Gather":
+            axes[node.input[0]] = 0
+        elif node.op_type in ("MatMul", "Gemm"):
+            axes[node.input[1]] = 0 if transposed else 1
+    matrices = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 2}
+    return {name: axis for name, axis in axes.items() if name in matrices}

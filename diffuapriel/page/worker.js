@@ -1,0 +1,282 @@
+/**
+ * The live model: a worker that unpacks the models, fills canvases and tells the page about each step, so that the page
+ * never waits. Messages in: {do: "load" | "write" | "race" | "stop" | a command of the player, ...}. Messages out:
+ * {progress}, {ready}, {feed}, {verdict}, {race}, {idle}, {problem}.
+ */
+
+import { Run, stories, VERSION, vocabularyOf } from "./run.js";
+import { maskedPositions } from "./sampler.js";
+import { Checker } from "./tales.js";
+import { Tokenizer } from "./tokenizer.js";
+
+const WARM_UP = 2; // passes before a timed one
+const CLOSE = 0.05; // logits of the GPU must be this close to those of WebAssembly
+
+let parts; // the packed parts that the page hands over
+let tokenizer, checker;
+const models = new Map(); // name -> a denoiser, (ids, sigma) -> logits
+let run = null;
+let other = null; // the ending that a branch left behind
+let content = ""; // of the text that would give the present canvas
+let name = "";
+let turn = 0;
+let busy = false;
+let stopping = false;
+let waiting = []; // commands until the present step is over
+
+const send = (message) => self.postMessage(message);
+const pause = () => new Promise((resolve) => {
+  const channel = new MessageChannel();
+  channel.port1.onmessage = resolve;
+  channel.port2.postMessage(null);
+}); // lets the page's messages in; a timer would wait for 4 ms
+
+// ---- unpacking ---------------------------------------------------------------------------------------
+
+/** Base64 of gzip to bytes. */
+export async function unpack(text) {
+  const packed = Uint8Array.fromBase64 ? Uint8Array.fromBase64(text) : Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  return new Uint8Array(await new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer());
+}
+
+const unpackText = async (text) => new TextDecoder().decode(await unpack(text));
+
+/** onnxruntime-web from one of its builds: {script, binary}. */
+async function openRuntime({ script, binary }) {
+  const url = URL.createObjectURL(new Blob([await unpack(script)], { type: "text/javascript" }));
+  const runtime = await import(url);
+  URL.revokeObjectURL(url);
+  runtime.env.wasm.numThreads = 1; // more would need headers that no file has
+  runtime.env.wasm.wasmBinary = (await unpack(binary)).buffer;
+  runtime.env.logLevel = "error";
+  return runtime;
+}
+
+async function denoiserOf(runtime, bytes, provider) {
+  const session = await runtime.InferenceSession.create(bytes, { executionProviders: [provider], logSeverityLevel: 3 });
+  const denoiser = async (ids, sigma) => {
+    const feeds = {
+      ids: new runtime.Tensor("int64", BigInt64Array.from(ids, BigInt), [1, ids.length]),
+      sigma: new runtime.Tensor("float32", [sigma], [1]),
+    };
+    const { logits } = await session.run(feeds);
+    const values = logits.data;
+    logits.dispose();
+    return values;
+  };
+  return Object.assign(denoiser, { release: () => session.release() });
+}
+
+let wasm = null;
+async function modelNamed(wanted) {
+  if (!models.has(wanted)) models.set(wanted, await denoiserOf(wasm, await unpack(parts.models[wanted].graph), "wasm"));
+  return models.get(wanted);
+}
+
+async function load(packed) {
+  parts = packed;
+  const report = (share, what) => send({ progress: share, what });
+  report(0.05, "the tokenizer and the grammar");
+  tokenizer = new Tokenizer(JSON.parse(await unpackText(parts.tokenizer)));
+  checker = new Checker(JSON.parse(await unpackText(parts.grammar)));
+  report(0.15, "onnxruntime");
+  wasm = await openRuntime(parts.runtimes.wasm);
+  report(0.5, "the model");
+  const denoiser = await modelNamed(parts.first);
+  report(0.9, "the model");
+  const canvas = new Int32Array(parts.length).fill(tokenizer.maskId);
+  await denoiser(canvas, 1);
+  send({ ready: true, provider: "WebAssembly" });
+  tryGpu(canvas).catch(() => {}); // the page then stays with WebAssembly
+}
+
+/** Move the model to WebGPU where that is faster and computes the same. */
+async function tryGpu(canvas) {
+  if (!parts.runtimes.webgpu || !(await self.navigator.gpu?.requestAdapter())) return;
+  const runtime = await openRuntime(parts.runtimes.webgpu);
+  const onGpu = await denoiserOf(runtime, await unpack(parts.models[parts.first].graph), "webgpu");
+  const onCpu = await modelNamed(parts.first);
+  const seconds = [];
+  const logits = [];
+  for (const denoiser of [onCpu, onGpu]) {
+    for (let i = 0; i < WARM_UP; i += 1) await denoiser(canvas, 1);
+    const began = performance.now();
+    logits.push((await denoiser(canvas, 1)).slice());
+    seconds.push(performance.now() - began);
+  }
+  const same = logits[0].every((value, i) => i % (tokenizer.maskId + 1) === tokenizer.maskId || Math.abs(value - logits[1][i]) < CLOSE);
+  if (!same || seconds[1] > seconds[0] || busy) return;
+  models.set(parts.first, onGpu);
+  send({ ready: true, provider: "WebGPU" });
+}
+
+// ---- the run on the page -----------------------------------------------------------------------------
+
+function adopt(fresh, left = null) {
+  [run, other] = [fresh, left];
+  turn += 1;
+  name = `live-${turn}`;
+}
+
+const about = (model) => ({ model, architecture: parts.models[model].architecture, tokenizer: tokenizer.name, created: "" });
+
+/** Tell the page about the changes from number `from` on. */
+function tell({ from = 0, live = false } = {}) {
+  const frames = run.frames(from);
+  const message = {
+    schema: "diffuapriel-feed", version: VERSION, run: name, vocab: vocabularyOf(frames, tokenizer), frames, done: !live && run.done,
+    live, total: run.planned, steer: true, turn,
+  };
+  if (from === 0) {
+    message.header = run.header(about(parts.first), tokenizer.eosId);
+    message.other = other && other.canvas.ids.length === run.canvas.ids.length ? traceOf(other, parts.first) : null;
+  }
+  const judged = judge();
+  message.remarks = { step: run.length, at: Object.fromEntries(judged.filter(({ at }) => at !== null).map(({ at, message: why }) => [at, why])) };
+  send({ feed: message });
+  send({ verdict: judged, masks: maskedPositions(run.state).length });
+}
+
+/** The verdict on each story that is complete. */
+function judge() {
+  const { ids } = run.state;
+  const finished = !ids.includes(tokenizer.maskId);
+  return stories(ids, tokenizer.maskId, tokenizer.eosId, finished).map((story) => {
+    const text = tokenizer.decode(story.ids);
+    const found = checker.check(text);
+    let at = null;
+    if (found.position !== null) {
+      let offset = found.position;
+      at = story.ids.findIndex((id) => (offset -= tokenizer.decode([id]).length) < 0);
+      at = story.first + (at < 0 ? story.ids.length - 1 : at);
+    }
+    return { text, ...found, at };
+  });
+}
+
+async function play(steps = Infinity) {
+  busy = true;
+  stopping = false;
+  const denoiser = await modelNamed(parts.first);
+  for (let made = 0; made < steps && !run.done && !stopping; made += 1) {
+    const current = run;
+    await current.advance(denoiser);
+    if (current === run) tell({ from: run.length, live: made + 1 < steps && !run.done });
+    await pause();
+    for (const command of waiting.splice(0)) attempt(() => edit(command));
+  }
+  busy = false;
+  tell();
+  send({ idle: true });
+}
+
+function write({ text, length, config }) {
+  const asked = JSON.stringify([text, length]);
+  adopt(run && asked === content ? run.restart(config) : new Run(tokenizer.canvas(text, length), config, tokenizer.maskId));
+  content = asked;
+  tell();
+  return play();
+}
+
+/** The run as the reader sees it: the newest state, or a branch from the step on the screen. */
+function goBack(command) {
+  if (command.run !== name) throw new Error("the canvas has changed; try again");
+  if (command.at === null || command.at === undefined || command.at >= run.length) return;
+  adopt(run.branch(command.at), run);
+}
+
+/** An edit, an undo or a swap of endings. */
+function edit(command) {
+  const { first, last } = command;
+  if (command.do === "pause") {
+    stopping = true;
+    return;
+  }
+  if (command.do === "undo") {
+    if (!Object.keys(run.last.edits).length) throw new Error("there is no edit to undo");
+    adopt(run.branch(run.length - 1), other);
+  } else if (command.do === "swap") {
+    if (other) adopt(other, run);
+  } else {
+    goBack(command);
+    if (!run.length) adopt(run, other); // the start itself changes
+    if (command.do === "mask") run.mask(first, last);
+    else if (command.do === "choose") run.choose(first, command.id);
+    else if (command.do === "type") run.write(first, last, tokenizer.canvas(command.text).ids, tokenizer.eosId);
+    else run.pin(first, last, command.do === "pin");
+  }
+  tell();
+}
+
+function attempt(action) {
+  try {
+    return action();
+  } catch (error) {
+    send({ problem: error.message });
+    return null;
+  }
+}
+
+async function command(message) {
+  if (!run) return;
+  if (busy) waiting.push(message);
+  else if (message.do === "go" || message.do === "step") {
+    const before = run;
+    goBack(message);
+    if (run !== before) run = Object.assign(run, { config: { ...run.config, seed: run.config.seed + turn } });
+    if (!run.done) await play(message.do === "step" ? 1 : Infinity);
+  } else if (message.do === "guess") {
+    const at = await run.predict(await modelNamed(parts.first));
+    const vocab = Object.fromEntries(Object.values(at).flat().map(([id]) => [id, tokenizer.display(id)]));
+    send({
+      feed: {
+        schema: "diffuapriel-feed", version: VERSION, run: name, vocab, frames: [], done: run.done, live: false, steer: true, turn,
+        guesses: { step: run.length, at },
+      },
+    });
+  } else edit(message);
+}
+
+// ---- the race ----------------------------------------------------------------------------------------
+
+function traceOf(finished, model) {
+  const frames = finished.frames();
+  const header = finished.header(about(model), tokenizer.eosId);
+  return { schema: "diffuapriel-trace", version: VERSION, ...header, vocab: vocabularyOf(frames, tokenizer), frames };
+}
+
+/** Every model fills the same empty canvas, one after another; steps alternate, so that a busy moment hits all. */
+async function race({ length, config }) {
+  busy = true;
+  stopping = false;
+  const canvas = { ids: new Array(length).fill(tokenizer.maskId), fixed: new Array(length).fill(false) };
+  const lanes = [];
+  for (const model of Object.keys(parts.models)) {
+    const denoiser = await modelNamed(model);
+    await denoiser(Int32Array.from(canvas.ids), 1);
+    lanes.push({ model, denoiser, run: new Run(canvas, config, tokenizer.maskId) });
+  }
+  for (let made = 0; !stopping && lanes.some((lane) => !lane.run.done); made += 1) {
+    for (const lane of made % 2 ? [...lanes].reverse() : lanes) if (!lane.run.done) await lane.run.advance(lane.denoiser);
+    send({ progress: (made + 1) / config.steps, what: "the race" });
+    await pause();
+  }
+  busy = false;
+  if (!stopping) {
+    const shown = lanes.map((lane) => ({ label: parts.models[lane.model].label, note: lane.model, trace: traceOf(lane.run, lane.model) }));
+    send({ race: { schema: "diffuapriel-race", version: VERSION, lanes: shown, slow: null, verdict: "" } });
+  }
+  send({ idle: true });
+}
+
+const ACTIONS = { load, write, race, stop: () => { stopping = true; } };
+self.onmessage = async ({ data }) => {
+  try {
+    if ((data.do === "write" || data.do === "race") && busy) return;
+    await (ACTIONS[data.do] ?? command)(data);
+  } catch (error) {
+    busy = false;
+    send({ problem: error.message });
+    send({ idle: true });
+  }
+};

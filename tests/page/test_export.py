@@ -1,0 +1,107 @@
+"""The exported graph computes what PyTorch computes, at every length, also from block to block with its cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from diffuapriel.config import ModelConfig
+from diffuapriel.model.denoiser import Denoiser
+from diffuapriel.page.export import SMALLEST_MATRIX, _pack_weights, cache_tensors, export_onnx, to_onnx
+
+onnx = pytest.importorskip("onnx", reason="needs onnx: pip install onnx onnxscript onnxruntime")
+pytest.importorskip("onnxscript", reason="needs onnxscript: pip install onnx onnxscript onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install onnx onnxscript onnxruntime")
+
+# One Mamba block and one attention block: the two mixers that the three architectures consist of.
+HYBRID = ModelConfig(
+    "diffuapriel-h", 32, 2, vocab_size=300, d_state=8, headdim=16, attention_headdim=16, cond_dim=8, edge_embedding=True
+)
+
+
+def randomized(config: ModelConfig) -> Denoiser:
+    """An untrained model whose gates are open."""
+    torch.manual_seed(0)
+    denoiser = Denoiser(config).eval()
+    for parameter in denoiser.modulation.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return denoiser
+
+
+def session(model) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(model.SerializeToString())
+
+
+@pytest.fixture(scope="module")
+def hybrid() -> Iterator[tuple]:
+    denoiser = randomized(HYBRID)
+    with torch.no_grad():
+        yield denoiser, to_onnx(denoiser)
+
+
+def call(denoiser: Denoiser, run, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """The logits of PyTorch and of the graph for random ids and noise levels."""
+    ids, sigma = torch.randint(0, denoiser.config.vocab_size, (1, length)), 5 * torch.rand(1)
+    (got,) = run.run(None, {"ids": ids.numpy(), "sigma": sigma.numpy()})
+    return got, denoiser(ids, sigma).numpy()
+
+
+def test_the_graph_computes_the_logits_at_every_length(hybrid) -> None:
+    denoiser, model = hybrid
+    run = session(model)
+    for length in (*range(1, 129), 300):
+        got, expected = call(denoiser, run, length)
+        assert got.shape == expected.shape == (1, length, 300)
+        assert np.abs(got - expected).max() < 1e-4, length
+
+
+@pytest.mark.parametrize(("weights", "share", "error"), [("float16", 0.6, 2e-3), ("int8", 0.5, 5e-2)])
+def test_smaller_weights_make_a_smaller_file_and_almost_the_same_logits(hybrid, weights, share, error) -> None:
+    denoiser, model = hybrid
+    packed = onnx.ModelProto()
+    packed.CopyFrom(model)
+    _pack_weights(packed, weights)
+    whole, small = (
+        sum(np.prod(t.dims) * onnx.helper.tensor_dtype_to_np_dtype(t.data_type).itemsize for t in m.graph.initializer)
+        for m in (model, packed)
+    )
+    assert small < share * whole
+    got, expected = call(denoiser, session(packed), 40)
+    assert 0 < np.abs(got - expected).max() < error * np.abs(expected).max()
+
+
+def test_every_matrix_has_one_scale_per_output_channel(hybrid) -> None:
+    packed = onnx.ModelProto()
+    packed.CopyFrom(hybrid[1])
+    _pack_weights(packed, "int8")
+    scales = {t.name.removesuffix(".scale"): list(t.dims) for t in packed.graph.initializer if "scale" in t.name}
+    large = [p for p in hybrid[0].parameters() if p.ndim == 2 and p.numel() >= SMALLEST_MATRIX]
+    channels = sorted(max(scale) for scale in scales.values())
+    assert channels == sorted(p.shape[0] for p in large), "rows of nn.Linear and of the embedding"
+    assert all(min(scale) == 1 for scale in scales.values())
+
+
+def test_the_graph_of_a_model_of_blocks_denoises_and_commits() -> None:
+    denoiser = randomized(ModelConfig.from_dict({**HYBRID.to_dict(), "block_lengths": [16, 0]}))
+    run, cache, finished = session(to_onnx(denoiser)), denoiser.empty_cache(1), 0
+    given = {f"cache.{i}": tensor.numpy() for i, tensor in enumerate(cache_tensors(cache))}
+    with torch.no_grad():
+        for length in (16, 16, 1, 70, 16):
+            ids, sigma = torch.randint(0, 300, (1, length)), torch.rand(1)
+            feeds = {"ids": ids.numpy(), "finished": np.array([finished]), **given}
+            logits, *_ = run.run(None, {**feeds, "sigma": sigma.numpy()})
+            assert np.abs(logits - denoiser(ids, sigma, cache=cache).numpy()).max() < 1e-4
+            _, *after = run.run(None, {**feeds, "sigma": np.zeros(1, np.float32)})
+            cache, finished = denoiser.commit(ids, cache), finished + length
+            for mine, theirs in zip(after, cache_tensors(cache), strict=True):
+                assert np.abs(mine - theirs.numpy()).max() < 1e-4
+            given = {f"cache.{i}": state for i, state in enumerate(after)}
+
+
+def test_an_unknown_kind_of_weights_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'int4'; permitted: float32, float16, int8"):
+        export_onnx(randomized(HYBRID), tmp_path / "model.onnx", "int4")

@@ -1,0 +1,144 @@
+"""Measures the live page in headless Chromium: `python -m tools.page.bench dist/diffuapriel.html`.
+
+Prints when the opening first moves, when the live model writes its first token, how long a story takes beside the same
+story of the package on the same cores, the memory of the tab after one story and after the last, what the page asked
+of other addresses and what it wrote to the console. `--texts N` compares N texts of the page with those of the package
+instead (build the page with `--weights float32`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diffuapriel.checkpoint import load_checkpoint
+from diffuapriel.diffusion.schedule import get_schedule
+from diffuapriel.sampling.canvas import Canvas
+from diffuapriel.sampling.config import SamplerConfig
+from diffuapriel.sampling.sampler import Sampler
+from tools.chromium import NoBrowser, find, open_tab
+
+# Notes the times of the first frames and keeps the newest one.
+WATCH = """addEventListener("da-draw", ({ detail: { player, frame } }) => {
+  const live = String(player.run).startsWith("live-");
+  globalThis.newest = [...frame.ids];
+  if (!live && frame.step > 0) globalThis.moved ??= performance.now();
+  if (live && frame.revealed.length) globalThis.first ??= performance.now();
+}, true);"""
+IDLE = "() => !document.querySelector('#write').disabled"
+RUNS = 3  # of a timed story
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the figures. Returns 2 without a browser, 1 if the page is faulty or a text differs."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("page", type=Path)
+    parser.add_argument("--stories", type=int, default=10, help="stories of 96 tokens for the memory")
+    parser.add_argument("--texts", type=int, default=0, help="texts to compare with those of the package")
+    parser.add_argument("--length", type=int, default=32, help="tokens of such a text")
+    parser.add_argument("--threads", type=int, default=2, help="of PyTorch")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    try:
+        browser = find()
+    except NoBrowser as error:
+        print(error, file=sys.stderr)
+        return 2
+    asked: list[str] = []
+    said: list[str] = []
+    with open_tab(browser) as tab:
+        tab.on("request", lambda request: asked.append(request.url))
+        tab.on("console", lambda message: said.append(message.text))
+        tab.on("pageerror", lambda error: said.append(str(error)))
+        tab.add_init_script(WATCH)
+        tab.goto(options.page.resolve().as_uri(), wait_until="commit")
+        tab.wait_for_selector("html[data-ready]", timeout=600_000)
+        settings = json.loads(tab.evaluate("document.querySelector('#settings').textContent"))
+        faults = compare(tab, settings, options) if options.texts else measure(tab, settings, options.stories)
+    others = [url for url in asked if not url.startswith(("file:", "blob:", "data:"))]
+    print(f"requests off the page {others or 'none'}; console {said or 'empty'}")
+    return int(bool(faults or others or said))
+
+
+def write(tab: Any) -> list[int]:
+    """Press Write, wait for the end and return the ids."""
+    tab.click("#write")
+    tab.wait_for_function(IDLE, timeout=3_600_000)
+    return tab.evaluate("newest")
+
+
+def package_text(settings: dict[str, Any], length: int, **options: Any) -> tuple[list[int], float]:
+    """The ids that the package writes on an empty canvas, and the seconds."""
+    name = settings["models"][0]["name"]
+    model, tokenizer = load_checkpoint(name)
+    sampler = Sampler(SamplerConfig(**{**settings["defaults"], **options}), get_schedule(), tokenizer.mask_id)
+    sampler.advance(model, sampler.start(Canvas.masks(length, tokenizer)))  # warm up
+    state, began = sampler.start(Canvas.masks(length, tokenizer)), time.perf_counter()
+    while not sampler.done(state):
+        state = sampler.advance(model, state)
+    return state.ids[0].tolist(), time.perf_counter() - began
+
+
+def measure(tab: Any, settings: dict[str, Any], stories: int) -> int:
+    """Times and memory, with the settings that the page opens with and an empty text."""
+    tab.fill("#text", "")
+    write(tab)
+    print(f"first movement {tab.evaluate('moved') / 1e3:.2f} s, first token {tab.evaluate('first') / 1e3:.2f} s")
+    page, package, memory = [], [], [megabytes(tab)]
+    for _ in range(RUNS):  # one beside the other
+        began = time.perf_counter()
+        write(tab)
+        page.append(time.perf_counter() - began)
+        package.append(package_text(settings, settings["length"])[1])
+    for _ in range(stories - RUNS - 1):
+        write(tab)
+    memory.append(megabytes(tab))
+    mine, theirs = statistics.median(page), statistics.median(package)
+    print(
+        f"a story of {settings['length']} tokens: page {mine:.2f} s, package {theirs:.2f} s, {mine / theirs:.2f} times"
+    )
+    print(f"memory of the tab: {memory[0]:.0f} MB after a story, {memory[1]:.0f} MB after {stories}")
+    return 0
+
+
+def megabytes(tab: Any) -> float:
+    """Private memory of the browser's largest process, the tab's."""
+    import psutil
+
+    processes = [p for p in psutil.process_iter(["cmdline"]) if "--type=renderer" in (p.info["cmdline"] or [])]
+    return max((p.memory_info().rss - p.memory_info().shared for p in processes), default=0) / 2**20
+
+
+def compare(tab: Any, settings: dict[str, Any], options: argparse.Namespace) -> int:
+    """Texts of the page and of the package with the seeds 0, 1, ...; returns how many differ."""
+    name = settings["models"][0]["name"]
+    model, tokenizer = load_checkpoint(name)
+    tab.fill("#text", "")
+    tab.select_option("#strategy", "threshold")
+    tab.evaluate(f"document.querySelector('#length').value = {options.length}")
+    config, different = {**settings["defaults"], "strategy": "threshold"}, 0
+    for seed in range(options.texts):
+        tab.fill("#seed", str(seed))
+        got = write(tab)
+        sampler = Sampler(SamplerConfig(**{**config, "seed": seed}), get_schedule(), tokenizer.mask_id)
+        state = sampler.start(Canvas.masks(options.length, tokenizer))
+        while not sampler.done(state):
+            state = sampler.advance(model, state)
+        if got != state.ids[0].tolist():
+            different += 1
+            print(f"seed {seed}: {tokenizer.decode(got)!r}, not {tokenizer.decode(state.ids[0].tolist())!r}")
+        if (seed + 1) % 10 == 0:
+            print(f"{seed + 1} texts, {different} different", flush=True)
+    print(f"{options.texts - different} of {options.texts} texts are those of the package")
+    return different
+
+
+if __name__ == "__main__":
+    sys.exit(main())
