@@ -15,11 +15,10 @@ from diffuapriel.lessons.check import (
     start,
     unmasking,
 )
-from diffuapriel.lessons.check.advanced import baseline, blocks, recall, verifier
+from diffuapriel.lessons.check.advanced import baseline, blocks, recall
 from diffuapriel.lessons.check.advanced.baseline import *  # noqa: F403
 from diffuapriel.lessons.check.advanced.blocks import *  # noqa: F403
 from diffuapriel.lessons.check.advanced.recall import *  # noqa: F403
-from diffuapriel.lessons.check.advanced.verifier import *  # noqa: F403
 from diffuapriel.lessons.check.denoising import *  # noqa: F403
 from diffuapriel.lessons.check.learning import *  # noqa: F403
 from diffuapriel.lessons.check.likelihood import *  # noqa: F403
@@ -43,6 +42,5 @@ MODULES = (
     blocks,
     baseline,
     recall,
-    verifier,
 )
 __all__ = [name for module in MODULES for name in module.__all__]  # pyright: ignore[reportUnsupportedDunderAll]
