@@ -164,6 +164,19 @@ def test_the_likelihoods_on_the_results_page_are_those_of_the_file() -> None:
     assert f"{small['excess_nelbo']:.3f} nats/token ({low:.3f} to {high:.3f})" in text
 
 
+def test_the_zero_shot_table_is_that_of_the_file() -> None:
+    text = RESULTS.read_text(encoding="utf-8")
+    models = json.loads((ROOT / "assets" / "results" / "zeroshot.json").read_text(encoding="utf-8"))["models"]
+    rows = {"last word": "last_word_acc", "endings, per byte": "endings_acc_norm", "endings": "endings_acc"}
+    for label, name in rows.items():
+        cells = []
+        for model in ("stories-diffuapriel", "stories-diffuapriel-h", "stories-diffutran"):
+            found = models[model][name]
+            low, high = (100 * bound for bound in found["ci95"])
+            cells.append(f"{100 * found['accuracy']:.1f} % ({low:.1f} to {high:.1f})")
+        assert f"| {label} | {' | '.join(cells)} |" in text
+
+
 def test_the_tables_of_edges_and_tokenizers_are_those_of_the_files() -> None:
     text = RESULTS.read_text(encoding="utf-8")
     for name in ("edges", "tokenizers"):
