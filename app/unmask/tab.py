@@ -250,8 +250,9 @@ class UnmaskTab:
         Without a rule on the card the first three stay as they are.
         """
         model = self.models.find(label, self.models.trained)
-        rule = first_settings(model) if model.generation else (SKIP, SKIP, SKIP)
-        return *rule, 1.0 if model.tales_level is not None else TEXT_TEMPERATURE, gr.update(info=model.reading)
+        rule, block, threshold = first_settings(model) if model.generation else (SKIP, SKIP, SKIP)
+        temperature = 1.0 if model.tales_level is not None else TEXT_TEMPERATURE
+        return rule, block, threshold, temperature, gr.update(info=model.reading)
 
     def greeting(self) -> str:
         """The status line before the first run."""
