@@ -23,6 +23,7 @@ from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.sampler import Sampler
+from diffuapriel.tokenizer import get_tokenizer
 from tools.chromium import NoBrowser, find, open_tab
 
 # Notes the times of the first frames and keeps the newest one.
@@ -32,7 +33,9 @@ WATCH = """addEventListener("da-draw", ({ detail: { player, frame } }) => {
   if (!live && frame.step > 0) globalThis.moved ??= performance.now();
   if (live && frame.revealed.length) globalThis.first ??= performance.now();
 }, true);"""
-IDLE = "() => !document.querySelector('#write').disabled"
+# The last frame may be drawn after the run, so masks must be gone from the screen, too.
+IDLE = "mask => !document.querySelector('#write').disabled && !newest.includes(mask)"
+TOKENIZER = "gpt2-4k"  # of the bundled models that the page holds
 RUNS = 3  # of a timed story
 
 
@@ -70,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
 def write(tab: Any) -> list[int]:
     """Press Write, wait for the end and return the ids."""
     tab.click("#write")
-    tab.wait_for_function(IDLE, timeout=3_600_000)
+    tab.wait_for_function(IDLE, arg=get_tokenizer(TOKENIZER).mask_id, timeout=3_600_000)
     return tab.evaluate("newest")
 
 

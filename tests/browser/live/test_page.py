@@ -48,9 +48,12 @@ def test_the_page_writes_the_package_s_text_from_a_folder(new_page, tmp_path, mo
     page.evaluate("document.querySelector('#length').value = 32; document.querySelector('#steps').value = 12")
     page.fill("#seed", "3")
     page.keyboard.press("Enter")
-    page.wait_for_function("() => shown.live && !document.querySelector('#write').disabled", timeout=60_000)
-
     tokenizer = get_tokenizer("gpt2-4k")
+    filled = (
+        f"() => shown.live && !shown.ids.includes({tokenizer.mask_id}) && !document.querySelector('#write').disabled"
+    )
+    page.wait_for_function(filled, timeout=60_000)  # the last frame may be drawn after the run
+
     config = SamplerConfig(top_p=0.9, block_length=16, steps=12, seed=3)
     sampler = Sampler(config, get_schedule(), tokenizer.mask_id)
     state = sampler.start(Canvas.from_text("Mia found a [MASK:4].", tokenizer, 32))
@@ -62,7 +65,7 @@ def test_the_page_writes_the_package_s_text_from_a_folder(new_page, tmp_path, mo
     page.locator("#player .da-token").nth(9).press("Delete")  # steered: masked, and filled again
     page.wait_for_function(f"() => shown.ids[9] === {tokenizer.mask_id}")
     page.locator("#player .da-token").nth(9).press("r")
-    page.wait_for_function(f"() => !shown.ids.includes({tokenizer.mask_id})")
+    page.wait_for_function(filled)
 
     page.click("#race")
     page.wait_for_selector("#race-player .da-lane", timeout=60_000)
