@@ -414,6 +414,8 @@ figure.add_scatter(
     line_color=COLORS["diffuapriel"],
     mode="lines+markers",
 )
+for steps, (rate, low, high) in zip(calls, rates):
+    print(f"{'diffusion':25} {steps:2} calls: {rate:3.0f} % consistent [{low:.0f}, {high:.0f}]")
 
 
 # %%
@@ -435,8 +437,6 @@ for name, color in (("Mamba", COLORS["diffuapriel-h"]), ("attention", COLORS["di
         x=[12], y=[rate], error_y=bars, name=label, marker_color=color, mode="markers"
     )
     print(f"{label:25} 12 calls: {rate:3.0f} % consistent [{ends[0]:.0f}, {ends[1]:.0f}]")
-for steps, (rate, low, high) in zip(calls, rates):
-    print(f"{'diffusion':25} {steps:2} calls: {rate:3.0f} % consistent [{low:.0f}, {high:.0f}]")
 figure.update_yaxes(range=[0, 105]).update_xaxes(tickvals=calls)
 show(figure)
 

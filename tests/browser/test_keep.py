@@ -133,7 +133,7 @@ def test_links_of_inside_and_quality_restore_their_lists(open_at, address):
     expect(page.locator("#inside-link-text textarea")).to_have_value(
         address + "?tab=inside&text=Ruth+had+%5BMASK%5D.&models=toy-diffutran&t=0.5&method=occlusion"
     )
-    page.goto(address + "?tab=quality&strategies=random&strategies=entropy&steps=4&steps=16")
+    page = open_at("?tab=quality&strategies=random&strategies=entropy&steps=4&steps=16")
     expect(page.get_by_role("checkbox", name="entropy", exact=True)).to_be_checked()
     expect(page.get_by_role("checkbox", name="low_confidence", exact=True)).not_to_be_checked()
     page.locator("#quality-link").click()
