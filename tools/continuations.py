@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 from diffuapriel import pipeline
+from diffuapriel.tokenizer import EOS
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "continuations.md"
 MODEL = "stories-diffuapriel-small"
@@ -45,7 +46,7 @@ Twenty sentences that are in no training text, each continued once by `{model}` 
 {length} tokens, one token per step, {settings}, seed 0. The end of the canvas cuts the text. Written by
 
 ```bash
-.venv/bin/python -m tools.continuations
+.venv/bin/python -m tools.continuations {model}
 ```
 
 """
@@ -54,7 +55,7 @@ Twenty sentences that are in no training text, each continued once by `{model}` 
 def continued(model: str, device: str | None) -> list[str]:
     """The sentences with their continuations."""
     output = pipeline(model, device)(list(SENTENCES), length=LENGTH, num_inference_steps=LENGTH, seed=0, **SETTINGS)
-    return [text.partition("<|endoftext|>")[0] for text in output.texts]
+    return [text.partition(EOS)[0] for text in output.texts]
 
 
 def page_of(model: str, texts: list[str]) -> str:

@@ -1,4 +1,7 @@
-"""Our solution of each exercise, under the name of its check, for readers who go on without their own (use.py)."""
+"""Our solution of each exercise, under the name of its check, for readers who go on without their own (use.py).
+
+Those of the lessons from 09 on stand beside their checks, which compare with them.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from diffuapriel.lessons.check.advanced import baseline, blocks, recall
 from diffuapriel.lessons.check.masking import MASK
 from diffuapriel.model.layers import rms_norm
 from diffuapriel.tales import language as tales
@@ -267,3 +271,4 @@ OURS: dict[str, Callable[..., Any]] = {
         *(split_by_group, dig, longest_run),
     )
 }
+OURS |= blocks.OURS | baseline.OURS | recall.OURS

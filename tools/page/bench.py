@@ -13,6 +13,7 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from diffuapriel.checkpoint import load_checkpoint
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import SamplerConfig
+from diffuapriel.sampling.generate import generate
 from diffuapriel.sampling.sampler import Sampler
 from diffuapriel.tokenizer import get_tokenizer
 from tools.chromium import NoBrowser, find, open_tab
@@ -77,16 +79,15 @@ def write(tab: Any) -> list[int]:
     return tab.evaluate("newest")
 
 
-def package_text(settings: dict[str, Any], length: int, **options: Any) -> tuple[list[int], float]:
-    """The ids that the package writes on an empty canvas, and the seconds."""
-    name = settings["models"][0]["name"]
-    model, tokenizer = load_checkpoint(name)
-    sampler = Sampler(SamplerConfig(**{**settings["defaults"], **options}), get_schedule(), tokenizer.mask_id)
-    sampler.advance(model, sampler.start(Canvas.masks(length, tokenizer)))  # warm up
-    state, began = sampler.start(Canvas.masks(length, tokenizer)), time.perf_counter()
-    while not sampler.done(state):
-        state = sampler.advance(model, state)
-    return state.ids[0].tolist(), time.perf_counter() - began
+def package_writer(settings: dict[str, Any]) -> Callable[..., list[int]]:
+    """A function of a length and options of the sampler: the ids that the package writes on an empty canvas."""
+    model, tokenizer = load_checkpoint(settings["models"][0]["name"])
+
+    def text(length: int, **options: Any) -> list[int]:
+        sampler = Sampler(SamplerConfig(**{**settings["defaults"], **options}), get_schedule(), tokenizer.mask_id)
+        return generate(sampler, model, Canvas.masks(length, tokenizer))[0].tolist()
+
+    return text
 
 
 def measure(tab: Any, settings: dict[str, Any], stories: int) -> int:
@@ -94,12 +95,13 @@ def measure(tab: Any, settings: dict[str, Any], stories: int) -> int:
     tab.fill("#text", "")
     write(tab)
     print(f"first movement {tab.evaluate('moved') / 1e3:.2f} s, first token {tab.evaluate('first') / 1e3:.2f} s")
-    page, package, memory = [], [], [megabytes(tab)]
+    package_text, page, package, memory = package_writer(settings), [], [], [megabytes(tab)]
+    package_text(settings["length"])  # warm up
     for _ in range(RUNS):  # one beside the other
-        began = time.perf_counter()
-        write(tab)
-        page.append(time.perf_counter() - began)
-        package.append(package_text(settings, settings["length"])[1])
+        for seconds, one in ((page, lambda: write(tab)), (package, lambda: package_text(settings["length"]))):
+            began = time.perf_counter()
+            one()
+            seconds.append(time.perf_counter() - began)
     for _ in range(stories - RUNS - 1):
         write(tab)
     memory.append(megabytes(tab))
@@ -121,22 +123,17 @@ def megabytes(tab: Any) -> float:
 
 def compare(tab: Any, settings: dict[str, Any], options: argparse.Namespace) -> int:
     """Texts of the page and of the package with the seeds 0, 1, ...; returns how many differ."""
-    name = settings["models"][0]["name"]
-    model, tokenizer = load_checkpoint(name)
+    package_text, tokenizer, different = package_writer(settings), get_tokenizer(TOKENIZER), 0
     tab.fill("#text", "")
     tab.select_option("#strategy", "threshold")
     tab.evaluate(f"document.querySelector('#length').value = {options.length}")
-    config, different = {**settings["defaults"], "strategy": "threshold"}, 0
     for seed in range(options.texts):
         tab.fill("#seed", str(seed))
         got = write(tab)
-        sampler = Sampler(SamplerConfig(**{**config, "seed": seed}), get_schedule(), tokenizer.mask_id)
-        state = sampler.start(Canvas.masks(options.length, tokenizer))
-        while not sampler.done(state):
-            state = sampler.advance(model, state)
-        if got != state.ids[0].tolist():
+        expected = package_text(options.length, strategy="threshold", seed=seed)
+        if got != expected:
             different += 1
-            print(f"seed {seed}: {tokenizer.decode(got)!r}, not {tokenizer.decode(state.ids[0].tolist())!r}")
+            print(f"seed {seed}: {tokenizer.decode(got)!r}, not {tokenizer.decode(expected)!r}")
         if (seed + 1) % 10 == 0:
             print(f"{seed + 1} texts, {different} different", flush=True)
     print(f"{options.texts - different} of {options.texts} texts are those of the package")
