@@ -18,7 +18,7 @@ ROOT = Path(diffuapriel.__file__).resolve().parent.parent
 FOLDERS = ("diffuapriel", "app")
 FILES = sorted(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py"))
 CODE = sorted([*FILES, *(ROOT / "tools").rglob("*.py"), *(ROOT / "tests").rglob("*.py")])
-MOST_LINES = 39_000  # of Python in the package and the app together
+MOST_LINES = 40_000  # of Python in the package and the app together
 MOST_FILES = 14  # in one folder
 MOST_OF_ONE_PREFIX = 2  # files of one folder whose names begin with the same word
 
