@@ -15,7 +15,15 @@ import gradio as gr
 
 from app.race.outcome import outcomes
 from app.race.replay import pixels_arguments, replays
-from app.race.request import Opening, RaceRequest, RaceSetting, load_entries, race_settings, read_race
+from app.race.request import (
+    Opening,
+    RaceRequest,
+    RaceSetting,
+    load_entries,
+    race_settings,
+    racing_models,
+    read_race,
+)
 from app.race.store import ResultStore, SavedResult
 from app.server.api import endpoint
 from app.server.guard import guarded_stream
@@ -139,10 +147,11 @@ class RacePart:
             strategy: which masks are filled first, e.g. low_confidence, entropy, margin, random or ancestral
             repeats: timed runs of each model
             seed: of the noise, the same for every model
-            block: fill blocks of this many tokens from left to right; 0 for the whole canvas at once
+            block: fill blocks of this many tokens from left to right; 0 for the whole canvas at once. A model of blocks
+                takes the block length in its name, and runs with its context cache
         Returns:
-            The outcome in a sentence, then milliseconds per step, tokens/s, forward passes, memory and parameters of
-            each entry, and what was fair.
+            The outcome in a sentence, then milliseconds per step, tokens/s, forward passes, memory, parameters, block
+            length and bytes of the context cache of each entry, and what was fair.
         """
         from app.race.export import to_dict
 
@@ -166,17 +175,20 @@ class RacePart:
         """Why the texts are not worth reading, in a sentence; "" where they are."""
         if any(entry.weights == "random" for entry in result.entries):
             return texts.CLOCK_RANDOM
-        known = [self.models.find(entry.name) for entry in result.entries if entry.name in self.models.everything]
+        found = racing_models(self.models)
+        known = [found[entry.name].model_entry for entry in result.entries if entry.name in found]
         window = min((one.window for one in known if one.window), default=result.length)
         if result.length > window:
             return texts.CLOCK_WINDOW.format(window=f"{window:,}")
-        return "" if result.steps >= result.length and result.block_length else texts.CLOCK_STEPS
+        blocks = [result.block_length if one.block_length is None else one.block_length for one in result.entries]
+        passes = min(max(one.forward_passes, result.steps) for one in result.entries)
+        return "" if all(blocks) and passes >= result.length else texts.CLOCK_STEPS
 
     def _timed(self, asked: RaceRequest, stopped: Event) -> Generator[Update, None, RaceResult | None]:
         """Load the entries and race them; None where the visitor pressed Stop."""
         from diffuapriel.benchmark.generation import race_events
 
-        entries = load_entries(self.models, asked.model_entries)
+        entries = load_entries(self.models, asked.entries)
         options: dict[str, Any] = {"strategy": asked.strategy, "seed": asked.seed, "repeats": asked.repeats}
         options |= {"block_length": asked.block or None, "top_p": asked.top_p}
         shown = 0.0

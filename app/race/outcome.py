@@ -39,9 +39,13 @@ def outcomes(race: RaceResult, earlier: Sequence[RaceResult]) -> str:
 
 
 def entry_names(entries: Sequence[EntryFacts]) -> dict[str, str]:
-    """How sentences call the entries: by their kind ('Mamba') where no two are of one, else by their names."""
+    """How sentences call the entries: by their kind ('Mamba') where that says it all, else by their names.
+
+    It does not where two are of one kind, and for models of blocks, whose block length is in the name.
+    """
     kinds = [entry.architecture for entry in entries]
-    if len(set(kinds)) < len(kinds) or set(kinds) - texts.KINDS.keys():
+    in_blocks = any(entry.block_length is not None for entry in entries)
+    if in_blocks or len(set(kinds)) < len(kinds) or set(kinds) - texts.KINDS.keys():
         return {entry.name: entry.name for entry in entries}
     return {entry.name: texts.KINDS[entry.architecture] for entry in entries}
 

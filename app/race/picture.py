@@ -66,13 +66,17 @@ def _block(figure: Figure, result: SavedResult, lines: list[str], top: float, in
 
 
 def _draw_race(axes: Axes, race: RaceResult) -> None:
-    """Bars of milliseconds per step, fastest first, with the least and the most of the runs."""
+    """Bars of milliseconds per step, or per generation where steps differ, fastest first, with their range."""
     styles = series_styles([entry.architecture for entry in race.entries])
     ranked = sorted(zip(race.entries, styles), key=lambda pair: pair[0].seconds)
     entries = [entry for entry, _ in ranked]
-    times = [entry.ms_per_step for entry in entries]
-    below = [max(0.0, entry.ms_per_step - entry.ms_ends[0]) for entry in entries]
-    above = [max(0.0, entry.ms_ends[1] - entry.ms_per_step) for entry in entries]
+    steps = [len(entry.step_ms) if race.equal_steps else 1 for entry in entries]
+    times, least, most = (
+        [1000 * getattr(entry, name) / count for entry, count in zip(entries, steps)]
+        for name in ("seconds", "seconds_min", "seconds_max")
+    )
+    below = [max(0.0, time - end) for time, end in zip(times, least)]
+    above = [max(0.0, end - time) for time, end in zip(times, most)]
     rows = list(range(len(entries)))
     colors = [style.color for _, style in ranked]
     axes.barh(rows, times, xerr=[below, above], height=0.55, color=colors, ecolor=PRINT_INK)
@@ -83,4 +87,4 @@ def _draw_race(axes: Axes, race: RaceResult) -> None:
         words = texts.ENTRY_NOTE.format(ms=figure(entry.ms_per_step), rate=entry.tokens_per_second)
         place = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
         axes.annotate(words, (times[row] + above[row], row), size=8, color=PRINT_INK, **place)
-    dress(axes, texts.CHART_STEP, "x")
+    dress(axes, texts.CHART_STEP if race.equal_steps else texts.CHART_GENERATION, "x")

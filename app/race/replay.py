@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import gradio as gr
 from app.race.outcome import outcome
 from app.strings.language import texts
 from app.strings.numbers import figure
+from app.ui import render
 from app.ui.events import HIDDEN
 from app.ui.inputs import scripted
 from diffuapriel.charts.palette import series_styles
@@ -50,7 +52,10 @@ def player_message(result: RaceResult) -> str:
         if trace is None:  # read from a file
             assert entry.recording is not None, "only a race that was recorded is replayed"
             about = {"model": entry.name, "architecture": entry.architecture}
-            trace = entry.recording.trace(get_tokenizer(entry.tokenizer), config, **about)
+            own = config
+            if entry.block_length is not None:
+                own = replace(config, block_length=entry.block_length or None, block_start="zero")
+            trace = entry.recording.trace(get_tokenizer(entry.tokenizer), own, **about)
         entries.append({"label": entry.name, "note": note(entry), "trace": trace.to_dict()})
     return to_text(race_message(entries, verdict=outcome(result)))
 
@@ -77,5 +82,6 @@ def pixels_message(result: RaceResult) -> str:
 
 
 def note(entry: EntryResult) -> str:
-    """The speed of an entry, in a few words."""
-    return texts.ENTRY_NOTE.format(ms=figure(entry.ms_per_step), rate=entry.tokens_per_second)
+    """The speed of an entry, in a few words, and the size of its context cache."""
+    speed = texts.ENTRY_NOTE.format(ms=figure(entry.ms_per_step), rate=entry.tokens_per_second)
+    return ", ".join(filter(None, (speed, render.cache_note(entry))))

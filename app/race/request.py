@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from app.server.limits import Limits, Refused, Setting, Settings, read, sampler_settings, setting
+from app.server.limits import Limits, Refused, Setting, Settings, choice, read, sampler_settings, setting
 from app.server.models import ModelEntry, Models, untrained_label
 from app.strings.language import texts
 from diffuapriel.config import ARCHITECTURES
 from diffuapriel.options import Option
+from diffuapriel.sampling.config import resolve_options
 
 if TYPE_CHECKING:
     from diffuapriel.benchmark.entry import Entry
@@ -21,10 +22,25 @@ LENGTHS = (1024, 2048, 4096, 8192, 16384, 32768, 65536)  # offered as the longes
 
 
 @dataclass(frozen=True)
+class RacingModel:
+    """One choice of the Race tab: a model, and the block length at which a model of blocks races."""
+
+    model_entry: ModelEntry
+    block_length: int | None = None  # None for any other model
+
+    def __str__(self) -> str:
+        if self.block_length is None:
+            return self.model_entry.label
+        from diffuapriel.benchmark.entry import block_suffix
+
+        return self.model_entry.label + block_suffix(self.block_length)
+
+
+@dataclass(frozen=True)
 class RaceRequest:
     """A race that may start."""
 
-    model_entries: tuple[ModelEntry, ...]  # two or three
+    entries: tuple[RacingModel, ...]  # two or three
     length: int
     steps: int
     strategy: str
@@ -35,7 +51,7 @@ class RaceRequest:
     @property
     def top_p(self) -> float | None:
         """Trained models draw as in the Unmask tab, so that their texts can be read."""
-        return 0.9 if all(model_entry.trained for model_entry in self.model_entries) else None
+        return 0.9 if all(entry.model_entry.trained for entry in self.entries) else None
 
 
 @dataclass(frozen=True)
@@ -60,14 +76,42 @@ class Opening:
 class SweepRequest:
     """A sweep that may start."""
 
-    model_entries: tuple[ModelEntry, ...]
+    entries: tuple[RacingModel, ...]
     lengths: tuple[int, ...]
+
+
+def racing_models(models: Models) -> dict[str, RacingModel]:
+    """All that can race, by name: a model of blocks comes once with its default block length, then with the others."""
+    found: list[RacingModel] = []
+    for label in models.everything:
+        entry = models.find(label)
+        if known := entry.block_lengths:
+            first = resolve_options(entry.generation, known)["block_length"] or 0
+            found += [RacingModel(entry, size) for size in dict.fromkeys((first, *known))]
+        else:
+            found.append(RacingModel(entry))
+    return {str(one): one for one in found}
+
+
+def racing_choices(models: Models) -> list[tuple[str, str]]:
+    """(what a list shows, name): as `Models.choices`, with the block length behind the model."""
+    found = racing_models(models)
+    shown = models.choices([one.model_entry.label for one in found.values()])
+    return [
+        (words + name.removeprefix(one.model_entry.label), name)
+        for (words, _), (name, one) in zip(shown, found.items(), strict=True)
+    ]
 
 
 def entry_settings(models: Models) -> Settings:
     """Two or three models; the third may be left out ("" or None)."""
-    third = Setting(lambda label: None if label in (NO_ENTRY, None) else models.find(label))
-    return {"a": models.setting(), "b": models.setting(), "c": third}
+    found = racing_models(models)
+
+    def find(name: Any) -> RacingModel:
+        return found[choice("model", name, list(found))]
+
+    third = Setting(lambda name: None if name in (NO_ENTRY, None) else find(name))
+    return {"a": Setting(find), "b": Setting(find), "c": third}
 
 
 def race_settings(models: Models, limits: Limits) -> Settings:
@@ -100,7 +144,9 @@ def opening(models: Models) -> Opening:
         short, long = RaceSetting(1024, 16, 0), RaceSetting(65_536 if roomy else 16_384, 16, 0)
         size = "1.3b" if roomy else "small"
     if models.has_own:
-        return Opening((*models.opening_pair(), NO_ENTRY), RaceSetting(128, 128, 16), long)
+        found = racing_models(models)
+        a, b = (next(n for n, one in found.items() if str(one.model_entry) == name) for name in models.opening_pair())
+        return Opening((a, b, NO_ENTRY), RaceSetting(128, 128, 16), long)
     mamba, hybrid, attention = (untrained_label(size, kind) for kind in ARCHITECTURES)
     return Opening((mamba, attention, hybrid), short, long)
 
@@ -127,13 +173,15 @@ def read_sweep(models: Models, limits: Limits, *values: Any) -> SweepRequest:
     return SweepRequest(entries_of(asked), tuple(n for n in MEASURED if n <= asked["longest"]))
 
 
-def entries_of(asked: dict[str, Any]) -> tuple[ModelEntry, ...]:
+def entries_of(asked: dict[str, Any]) -> tuple[RacingModel, ...]:
     """Takes the two or three entries out of the checked values."""
     return tuple(entry for entry in (asked.pop("a"), asked.pop("b"), asked.pop("c")) if entry is not None)
 
 
-def load_entries(models: Models, model_entries: Sequence[ModelEntry]) -> list[Entry]:
+def load_entries(models: Models, racing: Sequence[RacingModel], *, whole: bool = False) -> list[Entry]:
     """The models of a race or sweep in the form that runs fastest here.
+
+    whole: for passes over whole canvases, without the caches of models of blocks.
 
     Raises Refused, with the figure, where the random weights of all of them together do not fit in memory: checked
     before any is made, since building two large models only to refuse the third would take minutes.
@@ -141,12 +189,13 @@ def load_entries(models: Models, model_entries: Sequence[ModelEntry]) -> list[En
     from diffuapriel.benchmark.memory import refusal
     from diffuapriel.config import preset
 
-    random = [model_entry for model_entry in model_entries if not model_entry.trained]
+    random = [one.model_entry for one in racing if not one.model_entry.trained]
     needed = sum(4 * preset(*model_entry.source.split("/")).parameters for model_entry in random)
     what = f"loading {' and '.join(map(str, random))}"
     if needed and (problem := refusal(needed, models.device, what, "a smaller preset")):
         raise Refused(problem)
-    return [models.load(model_entry).tuned() for model_entry in model_entries]
+    loaded = [(models.load(one.model_entry), None if whole else one.block_length) for one in racing]
+    return [(entry if size is None else entry.in_blocks(size)).tuned() for entry, size in loaded]
 
 
 def where_it_runs(device: str) -> str:

@@ -136,13 +136,13 @@ def comparison(results: Sequence[SavedResult]) -> str:
     found = [row for one in results for row in measured(one)]
     alike: dict[tuple[Any, ...], list[float]] = {}
     for row in found:
-        alike.setdefault(row["work"], []).append(row["ms"])
+        alike.setdefault(row["work"], []).append(row["time"])
     rows = []
     for row in found:
         name, ms = html.escape(row["entry"]), row["ms"]
         title = f'<th scope="row">{name}<small>{html.escape(row["result"])}</small></th>'
         same = alike[row["work"]]
-        times = f"{ms / min(same):.2f}×" if len(same) > 1 else "–"
+        times = f"{row['time'] / min(same):.2f}×" if len(same) > 1 else "–"
         cells = (f"{row['length']:,}", row["steps"], figure(ms), f"{row['rate']:,.0f}", times)
         rows.append(f"<tr>{title}{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     mixed = len({one.kind for one in results}) > 1
@@ -150,19 +150,23 @@ def comparison(results: Sequence[SavedResult]) -> str:
 
 
 def measured(result: SavedResult) -> list[dict[str, Any]]:
-    """What the table says of each entry: for a sweep, at its longest length."""
+    """What the table says of each entry, for a sweep at its longest length. `time`: of a generation, or of a pass."""
     shared: dict[str, Any] = {"result": texts.RESULTS_KINDS[result.kind].format(number=result.number)}
     if race := result.race:
         shared |= {"length": race.length, "steps": f"{race.steps}", "work": ("race", race.length, race.steps)}
         return [
-            {**shared, "entry": entry.name, "ms": entry.ms_per_step, "rate": entry.tokens_per_second}
-            for entry in race.entries
+            {**shared, "entry": e.name, "ms": e.ms_per_step, "rate": e.tokens_per_second, "time": e.seconds}
+            for e in race.entries
         ]
     assert result.sweep is not None, "a result is that of a race or of a sweep"
     longest = {point.entry: point for point in sorted(result.sweep.points, key=lambda p: p.length)}
     points = [longest[entry] for entry in result.sweep.entries if entry in longest]
     shared |= {"steps": "–"}
     return [
-        {**shared, "entry": p.entry, "length": p.length, "ms": p.ms, "rate": p.tokens_per_second, "work": p.length}
+        {
+            **shared,
+            **{"entry": p.entry, "length": p.length, "ms": p.ms, "rate": p.tokens_per_second},
+            **{"work": p.length, "time": p.ms},
+        }
         for p in points
     ]

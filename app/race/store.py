@@ -44,7 +44,11 @@ class SavedResult:
     def title(self) -> str:
         """What was measured, in one line."""
         if self.race:
-            entries = " / ".join(f"{entry.name} {figure(entry.ms_per_step)} ms" for entry in self.race.entries)
+            times = [
+                f"{figure(entry.ms_per_step)} ms" if self.race.equal_steps else f"{figure(entry.seconds)} s"
+                for entry in self.race.entries
+            ]
+            entries = " / ".join(f"{entry.name} {time}" for entry, time in zip(self.race.entries, times))
             return texts.KEPT_RACE.format(
                 number=self.number, length=self.race.length, steps=self.race.steps, entries=entries
             )

@@ -73,6 +73,8 @@ class SweepPart:
                 yield SKIP, SKIP, SKIP, SKIP, render.notes([first, *rest])
                 return
             result = self.store.add(request.session_hash, result)
+            if any(one.block_length is not None for one in asked.entries):
+                rest.append(texts.SWEEP_OF_BLOCKS)
             below = render.notes([*filter(None, rest), *paper_notes(result)]) + render.fair(result.fairness(), "sweep")
             yield *drawn(result), below, render.note(first)
 
@@ -80,7 +82,8 @@ class SweepPart:
         """Measure latency and tokens/s of two or three denoisers against sequence length, and where they cross.
 
         One forward pass at 256, 512, ... tokens up to the longest. Lengths that do not fit in memory are refused
-        with the figure. Says at which lengths the Transformer (DiffuTran) wins.
+        with the figure. Says at which lengths the Transformer (DiffuTran) wins. A model of blocks is measured in a pass
+        over the whole canvas, whatever the block length in its name.
 
         Args:
             a: name of the first model, one of those that `models` lists
@@ -105,7 +108,7 @@ class SweepPart:
         from diffuapriel.benchmark.result import EntryFacts
         from diffuapriel.benchmark.sweep import sweep_events
 
-        entries = load_entries(self.models, asked.model_entries)
+        entries = load_entries(self.models, asked.entries, whole=True)
         facts = EntryFacts.of(entries)
         points, shown = 0, 0.0
         event = None

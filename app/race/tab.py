@@ -11,7 +11,15 @@ from typing import Any
 import gradio as gr
 
 from app.race.live import RacePart
-from app.race.request import NO_ENTRY, opening, race_settings, sweep_settings, where_it_runs
+from app.race.request import (
+    NO_ENTRY,
+    opening,
+    race_settings,
+    racing_choices,
+    racing_models,
+    sweep_settings,
+    where_it_runs,
+)
 from app.race.results import ResultsPart
 from app.race.store import ResultStore
 from app.race.sweep import SweepPart
@@ -40,7 +48,9 @@ class RaceTab:
         gr.HTML(render.lead("", about), apply_default_css=False)
         start = opening(self.models)
         entries = self._entries(start.entries)
-        gr.HTML(render.note(texts.RANDOM_WEIGHTS), apply_default_css=False)
+        in_blocks = any(one.block_length is not None for one in racing_models(self.models).values())
+        notes = [texts.RANDOM_WEIGHTS, *([texts.RACE_OF_BLOCKS] if in_blocks else [])]
+        gr.HTML(render.notes(notes), apply_default_css=False)
         races, settings, shown, status = self.race.build(player, entries, start)
         sweeps, longest = self.sweep.build(entries)
         linked = race_settings(self.models, self.limits) | sweep_settings(self.models, self.limits)
@@ -55,15 +65,17 @@ class RaceTab:
     def names(self) -> list[str]:
         """List the names of all models that can be raced or measured: checkpoints first, then random weights.
 
+        A model of blocks is listed once for each block length that it knows; at block length 1 it is autoregressive.
+
         Returns:
             The names, as race and sweep take them.
         """
-        return self.models.everything
+        return list(racing_models(self.models))
 
     def _entries(self, start: tuple[str, str, str]) -> list[gr.Dropdown]:
         """The three entries; the third one may be empty."""
         a, b, c = start
-        everything = self.models.choices(self.models.everything)
+        everything = racing_choices(self.models)
         third = [(texts.NO_ENTRY, NO_ENTRY), *everything]
         shared: dict[str, Any] = {"min_width": 240}
         with gr.Row():

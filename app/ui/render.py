@@ -10,7 +10,7 @@ from app.strings.language import texts
 from app.strings.numbers import count, figure
 
 if TYPE_CHECKING:
-    from diffuapriel.benchmark.result import RaceResult
+    from diffuapriel.benchmark.result import EntryResult, RaceResult
 
 
 def note(text: str, *, bad: bool = False) -> str:
@@ -64,11 +64,19 @@ def results(result: RaceResult, sentence: str, hint: str = "") -> str:
             count(entry.parameters),
         )
         best = ' class="da-best"' if place == 0 else ""
-        name = f'<th scope="row">{html.escape(entry.name)}<small>{html.escape(times)}</small></th>'
+        below = "; ".join(filter(None, (times, cache_note(entry))))
+        name = f'<th scope="row">{html.escape(entry.name)}<small>{html.escape(below)}</small></th>'
         rows.append(f"<tr>{name}<td{best}>{cells[0]}</td>{''.join(f'<td>{cell}</td>' for cell in cells[1:])}</tr>")
     more = f"<small>{html.escape(hint)}</small>" if hint else ""
     said = f'<p class="da-outcome" role="status">{html.escape(sentence)}{more}</p>'
     return said + table(texts.COLUMNS, rows) + fair(result.fairness(), "race")
+
+
+def cache_note(entry: EntryResult) -> str:
+    """'context cache 271 kB' for an entry of a model of blocks; "" for one without a cache."""
+    from diffuapriel.benchmark.memory import format_bytes
+
+    return texts.ENTRY_CACHE.format(size=texts.figures(format_bytes(entry.cache_bytes))) if entry.block_length else ""
 
 
 def table(columns: Sequence[str], rows: Sequence[str]) -> str:

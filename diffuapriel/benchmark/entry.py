@@ -19,8 +19,9 @@ from diffuapriel.config import ModelConfig, preset
 from diffuapriel.device import resolve_device
 from diffuapriel.model.attention import FASTEST_FIRST
 from diffuapriel.model.denoiser import Denoiser
-from diffuapriel.model.engine import compile_denoiser
+from diffuapriel.model.engine import cast_matrices, compile_denoiser
 from diffuapriel.ops.ssd import choose_backend
+from diffuapriel.sampling.config import resolve_blocks
 from diffuapriel.sampling.sampler import DenoiserFunction
 from diffuapriel.tokenizer import Tokenizer, get_tokenizer
 
@@ -44,6 +45,7 @@ class Entry:
     scan: str = "none"  # which backend of the scan
     config: ModelConfig | None = None  # None for a denoiser of another package
     form: str = "plain PyTorch"  # how the denoiser runs, in words
+    block_length: int | None = None  # that a model of blocks races at (`in_blocks`); 0: the whole canvas at once
 
     @classmethod
     def of_model(cls, name: str, model: Denoiser, tokenizer: Tokenizer, *, weights: str = "trained") -> Entry:
@@ -68,11 +70,25 @@ class Entry:
         model, tokenizer = random_denoiser(config, device=device, seed=seed), get_tokenizer(config.tokenizer)
         return cls.of_model(f"{architecture} {preset_name}, random weights", model, tokenizer, weights="random")
 
+    def in_blocks(self, block_length: int | None = None) -> Entry:
+        """This entry of a model of blocks as it races: with its context cache, in blocks of so many tokens.
+
+        block_length: 1 is autoregressive; 0 is the whole canvas at once, without a cache; None the model's default. The
+        entry's name says it. Raises ValueError for a model that was not trained at this block length.
+        """
+        known = self.config.block_lengths if self.config else ()
+        if not known:
+            raise ValueError(f"{self.name} is not a model of blocks; it has no block length of its own")
+        size = resolve_blocks("", block_length, known=known)["block_length"] or 0
+        name = self.name if self.block_length is None else self.name.removesuffix(block_suffix(self.block_length))
+        return replace(self, name=name + block_suffix(size), block_length=size)
+
     def tuned(self, dtype: str | None = None) -> Entry:
         """This entry in the fastest form for its device: on CUDA a copy of its model in the engine (model/engine.py).
 
         dtype: "float32" or "bfloat16", of the matrices; None means bfloat16 on CUDA and float32 elsewhere. Blocks are
-        compiled at the first call, in the warm-up of a race or sweep. Raises ValueError for another dtype, and for
+        compiled at the first call, in the warm-up of a race or sweep. One with a context cache is cast, not compiled:
+        the engine records passes of one shape over whole canvases. Raises ValueError for another dtype, and for
         an entry whose denoiser is not a `Denoiser`.
         """
         if dtype is not None and dtype not in DTYPES:
@@ -83,6 +99,9 @@ class Entry:
             return self
         if not isinstance(self.denoiser, Denoiser):
             raise ValueError(f"{self.name} is not a Denoiser of this package; only those can be tuned")
+        if self.block_length:
+            model = cast_matrices(copy.deepcopy(self.denoiser), getattr(torch, dtype))
+            return replace(self, denoiser=model, **_in_dtype(model, self.device, getattr(torch, dtype)))
         engine = compile_denoiser(copy.deepcopy(self.denoiser), dtype=getattr(torch, dtype))
         form = "compiled blocks, one CUDA graph per shape" if on_gpu else self.form
         facts = _in_dtype(engine.model, self.device, getattr(torch, dtype))
@@ -91,7 +110,13 @@ class Entry:
     def needed_bytes(self, length: int, batch: int = 1) -> int:
         """Bytes that one call needs beside the weights, by arithmetic; 0 for a denoiser of another package."""
         size = 2 if self.dtype in ("bfloat16", "float16") else 4
-        return estimate_bytes(self.config, length, batch=batch, bytes_per_value=size) if self.config else 0
+        if not self.config:
+            return 0
+        kept = 0
+        if self.block_length:  # keys and values, and their copy while a block is added
+            kept = 4 * self.config.layer_kinds.count("attention") * self.config.d_model * length * batch * size
+            length = min(length, 2 * self.block_length)
+        return kept + estimate_bytes(self.config, length, batch=batch, bytes_per_value=size)
 
     def clear_cache(self) -> None:
         """Release the memory that an engine keeps for the shapes it has run; a plain model keeps none."""
@@ -108,6 +133,12 @@ def _in_dtype(model: Denoiser, device: torch.device, dtype: torch.dtype) -> dict
         "attention": attention_kernel(model.config, device, dtype),
         "scan": scan_backend(model.config, device, dtype),
     }
+
+
+def block_suffix(block_length: int) -> str:
+    """How the name of an entry ends that races in blocks: ', block length 16'."""
+    note = {0: " (whole canvas)", 1: " (autoregressive)"}.get(block_length, "")
+    return f", block length {block_length}{note}"
 
 
 def count_bytes(model: Denoiser) -> int:

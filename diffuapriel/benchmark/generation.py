@@ -6,6 +6,9 @@
 4. `_RacingEntry.timed_run` times each step alone: what the caller of `race_events` does between events is excluded,
    and so is what is recorded for the replay.
 5. Tokens per second counts filled masks; no text is re-encoded.
+
+A model of blocks races with its context cache, at its own block length (`Entry.in_blocks`). Each run begins with an
+empty cache, and finished blocks are committed within the timed steps.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from diffuapriel.benchmark.result import EntryFacts, EntryResult, RaceResult, Ru
 from diffuapriel.benchmark.timing import Clock, Spread, interleaved, undisturbed
 from diffuapriel.device import device_name
 from diffuapriel.diffusion.schedule import get_schedule
+from diffuapriel.sampling.blocks import CachedDenoiser, denoiser_for
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.frames import StepFrame, frame_of
@@ -33,6 +37,7 @@ from diffuapriel.sampling.state import State
 from diffuapriel.trace.recording import Recorder
 from diffuapriel.trace.trace import Trace
 
+COMMITS = 8  # passes that fill the cache before memory is read, an eighth of the canvas each
 TRACED = 1024  # tokens: a longer canvas is recorded without a trace, which would take hundreds of megabytes
 
 
@@ -74,7 +79,8 @@ def race_events(
     Args:
         length: tokens of the canvas; it starts with `text` (which may have holes), and the rest is masks.
         steps: steps of the sampler.
-        block_length: blocks of this many tokens are filled from left to right; None: the whole canvas at once.
+        block_length: blocks of this many tokens are filled from left to right; None: the whole canvas at once. A model
+            of blocks takes it if it knows it and no other was chosen by `Entry.in_blocks`.
         top_p: tokens are drawn from the most probable ones with this share; None: from all.
 
     Raises ValueError for options out of range and MemoryError, with the figure, if an entry would not fit.
@@ -82,6 +88,7 @@ def race_events(
     check_counts("a race", entries, repeats=repeats, warmup_steps=warmup_steps)
     if len(devices := {str(entry.device) for entry in entries}) > 1:
         raise ValueError(f"the entries are on {', '.join(sorted(devices))}; a fair race has them on one device")
+    entries = [_racing(entry, block_length) for entry in entries]
     options = {"temperature": temperature, "seed": seed, "block_length": block_length, "top_p": top_p}
     config = SamplerConfig(strategy=strategy, steps=steps, **options)
     facts = EntryFacts.of(entries)
@@ -121,6 +128,14 @@ def race_events(
     yield RaceEvent("done", "", repeats - 1, steps, 1.0, result)
 
 
+def _racing(entry: Entry, block_length: int | None) -> Entry:
+    """The entry; one of a model of blocks at the given block length, or at its default."""
+    known = entry.config.block_lengths if entry.config else ()
+    if not known or entry.block_length is not None:
+        return entry
+    return entry.in_blocks(block_length if block_length in known else None)
+
+
 class _RacingEntry:
     """One entry on its canvas: warms up, runs, and keeps what the runs took."""
 
@@ -132,35 +147,61 @@ class _RacingEntry:
         if not canvas.masked.any():
             raise ValueError("the text has no [MASK] and fills the canvas: there is nothing to race for")
         self.canvas = canvas.to(entry.device)
+        if facts.block_length is not None:
+            config = replace(config, block_length=facts.block_length or None, block_start="zero")
         self.sampler = Sampler(config, get_schedule("log-linear"), entry.tokenizer.mask_id)
         self.clock = Clock(entry.device)
         self.runs: list[Run] = []
         self.recorder = Recorder(length, entry.tokenizer.mask_id)
         self.frames: list[StepFrame] = []  # of the first run, on a short canvas
         self.passes = 0
-        self.peak_memory_bytes = 0
+        self.peak_memory_bytes = self.cache_bytes = 0
 
     def warm_up(self, steps: int) -> Iterator[int]:
         """Whole untimed steps. Memory is read over the last one, after everything that is built once.
 
-        On CUDA it is read over all of them: a CUDA graph recorded in the first step allocates there.
+        With a cache that is the first step of the last block, when the cache is largest and a block is committed. On
+        CUDA it is read over all of them: a CUDA graph recorded in the first step allocates there.
         """
         for step in range(1, steps + 1):
-            with self._out_of_memory_explained(), PeakMemory(self.entry.device) as memory:
-                self.sampler.advance(self.entry.denoiser, self.sampler.start(self.canvas))
+            with self._out_of_memory_explained():
+                denoiser = self._new_denoiser()
+                state = self.sampler.start(self.canvas)
+                if step == steps and isinstance(denoiser, CachedDenoiser):
+                    state = self._last_block(denoiser)
+                held = getattr(denoiser, "cache_bytes", 0) + self.entry.weight_bytes
+                with PeakMemory(self.entry.device) as memory:
+                    self.sampler.advance(denoiser, state)
             before = self.peak_memory_bytes if self.entry.device.type == "cuda" else 0
-            self.peak_memory_bytes = max(before, memory.peak + self.entry.weight_bytes)
+            self.peak_memory_bytes = max(before, memory.peak + held)
             yield step
+
+    def _new_denoiser(self) -> Any:
+        """What a run calls: the entry's denoiser, of a model of blocks with an empty cache that holds one text."""
+        return denoiser_for(self.entry.denoiser, self.sampler.config, kept_bytes=0)
+
+    def _last_block(self, denoiser: CachedDenoiser) -> State:
+        """The state in which only the last block is masked; all blocks but the one before it are in the cache."""
+        size, length = denoiser.block_length, len(self.canvas)
+        last = (length - 1) // size  # number of the last block
+        ends = sorted({part * (last - 1) // COMMITS for part in range(1, COMMITS + 1)} | {last})
+        state = self.sampler.start(self.canvas)
+        for end in (end * size for end in ends if end > 0):
+            ids = self.canvas.ids.where(torch.arange(length, device=self.entry.device) >= end, self.canvas.mask_id - 1)
+            state = self.sampler.start(replace(self.canvas, ids=ids))
+            if end < last * size:
+                denoiser(*self.sampler.model_inputs(state))
+        return state
 
     def timed_run(self, repeat: int, began: float) -> Iterator[int]:
         """One whole generation; yields the number of each step after timing it."""
-        state, marks, denoiser_ms = self.sampler.start(self.canvas), [], []
+        state, marks, denoiser_ms, denoiser = self.sampler.start(self.canvas), [], [], self._new_denoiser()
         started = time.perf_counter() - began
         self._record(repeat, state, 0.0)
         while not self.sampler.done(state):
             with self._out_of_memory_explained(), undisturbed():
                 start = self.clock.mark()
-                state, ms = self.sampler.advance_timed(self.entry.denoiser, state)
+                state, ms = self.sampler.advance_timed(denoiser, state)
                 marks.append((start, self.clock.mark()))
             denoiser_ms.append(ms)
             self._record(repeat, state, ms)
@@ -168,7 +209,7 @@ class _RacingEntry:
         step_ms = tuple(1000.0 * self.clock.seconds(*pair) for pair in marks)
         ended = time.perf_counter() - began
         self.runs.append(Run(self.name, repeat, started, ended, step_ms, sum(denoiser_ms)))
-        self.passes = int(state.nfe[0])
+        self.passes, self.cache_bytes = int(state.nfe[0]), getattr(denoiser, "cache_bytes", 0)
 
     def _record(self, repeat: int, state: State, denoiser_ms: float) -> None:
         """Keep the first run for the replay."""
@@ -205,6 +246,7 @@ class _RacingEntry:
             forward_passes=self.passes,
             denoiser_share=statistics.median(run.denoiser_ms / sum(run.step_ms) for run in self.runs),
             peak_memory_bytes=self.peak_memory_bytes,
+            cache_bytes=self.cache_bytes,
             trace=Trace.of(frames, self.canvas, self.entry.tokenizer, self.sampler.config, **about) if frames else None,
             recording=self.recorder.recording(times),
         )

@@ -36,6 +36,7 @@ class EntryFacts:
     attention: str
     scan: str = "none"
     form: str = ""  # how the denoiser ran, in words
+    block_length: int | None = None  # of a model of blocks with its context cache; 0: the whole canvas at once
 
     @classmethod
     def of(cls, entries: Sequence[Entry]) -> tuple[EntryFacts, ...]:
@@ -78,6 +79,7 @@ class EntryResult(EntryFacts):
     forward_passes: int
     denoiser_share: float  # of the generation's time, 0 to 1
     peak_memory_bytes: int
+    cache_bytes: int = 0  # the context cache of the text before the last block
     trace: Trace | None = field(default=None, repr=False, compare=False)
     recording: Recording | None = field(default=None, repr=False, compare=False)
 
@@ -110,6 +112,11 @@ class RaceResult:
     block_length: int | None = None
     top_p: float | None = None
 
+    @property
+    def equal_steps(self) -> bool:
+        """Whether all entries took as many steps, so that milliseconds per step can be compared."""
+        return len({len(entry.step_ms) for entry in self.entries}) == 1
+
     def without_replays(self) -> RaceResult:
         """The figures alone."""
         return replace(self, entries=tuple(replace(entry, trace=None, recording=None) for entry in self.entries))
@@ -131,12 +138,13 @@ class RaceResult:
         letters = {entry.name: chr(ord("A") + i) for i, entry in enumerate(self.entries)}
         steps, runs = _plural(self.warmup_steps, "step"), _plural(self.repeats, "run")
         on_gpu = self.entries[0].device.startswith("cuda")
-        blocks = f" in blocks of {self.block_length}" if self.block_length else ""
+        own = [entry for entry in self.entries if entry.block_length is not None]
+        blocks = f" in blocks of {self.block_length}" if self.block_length and len(own) < len(self.entries) else ""
         top_p = f", top-p {self.top_p:g}" if self.top_p else ""
         return [
             f"Same work: {self.entries[0].tokens} masks on a canvas of {self.length} tokens, {self.steps} steps, "
             f"strategy {self.strategy}{blocks}, temperature {self.temperature:g}{top_p}, seed {self.seed}, one "
-            "canvas at a time.",
+            "canvas at a time." + block_lengths_used(own, letters),
             f"Timed one after the other, never together: {' '.join(letters[name] for name in self.order)} after "
             f"{self.warmup_steps} untimed warm-up {steps} each at this length; figures are medians of "
             f"{self.repeats} {runs}, timed with {self.clock}.",
@@ -229,6 +237,17 @@ def machine_facts(entries: Sequence[EntryFacts], machine: str, threads: int) -> 
     dtypes = " and ".join(sorted({entry.dtype for entry in entries}))
     counted = "" if device.startswith("cuda") else f", {threads} {_plural(threads, 'thread')}"
     return f"{dtypes} on {device} ({machine}{counted})"
+
+
+def block_lengths_used(entries: Sequence[EntryFacts], letters: Mapping[str, str]) -> str:
+    """The block lengths of models of blocks, and what that means for their steps; "" without any."""
+    if not entries:
+        return ""
+    sizes = [f"{letters[e.name]} {e.block_length or 'the whole canvas, without a cache'}" for e in entries]
+    return (
+        f" Block lengths: {', '.join(sizes)}. A block takes a step at least. The context cache is exact and begins "
+        "empty in each run; committing to it is on the clock."
+    )
 
 
 def _plural(count: int, word: str) -> str:

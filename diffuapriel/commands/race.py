@@ -1,7 +1,8 @@
 """Race models: same canvas, same steps, one after the other.
 
 An entry is a bundled checkpoint, the folder of a checkpoint or of a run, or random weights:
-random:PRESET:ARCHITECTURE (they write nonsense at the speed of a trained model). All entries warm up and are then timed
+random:PRESET:ARCHITECTURE (they write nonsense at the speed of a trained model). A model of blocks races with its
+context cache; ENTRY@N is its block length, ENTRY@1 the autoregressive model. All entries warm up and are then timed
 in interleaved runs; figures are medians. The lines below the table say what was fair and what was not. On a GPU all
 entries are compiled and recorded as CUDA graphs before they are timed: the first warm-up step may take half a minute.
 
@@ -10,6 +11,7 @@ examples:
   diffuapriel race tales-diffuapriel runs/mine --length 512       a model of your own
   diffuapriel race random:tiny:diffuapriel random:tiny:diffutran --length 4096 --steps 8
   diffuapriel race random:1.3b:diffuapriel random:1.3b:diffutran --device cuda --length 8192
+  diffuapriel race runs/blocks@16 runs/blocks@1                   a model of blocks against itself, one token at a time
   diffuapriel race --json race.json                               save the figures
 """
 
@@ -75,6 +77,9 @@ def open_entry(name: str, device: str) -> Entry:
     """The entry of a name on the command line. Raises ValueError or FileNotFoundError for one that cannot be opened."""
     from diffuapriel.benchmark.entry import Entry
 
+    source, _, size = name.rpartition("@")
+    if source and size.isdecimal():
+        return open_entry(source, device).in_blocks(int(size))
     kind, _, rest = name.partition(":")
     if kind != "random":
         return Entry.from_checkpoint(name, device=device)

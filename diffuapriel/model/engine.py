@@ -30,14 +30,20 @@ def compile_denoiser(model: Denoiser, *, dtype: torch.dtype | None = torch.bfloa
         if isinstance(module, BidirectionalMamba2):
             module.fold_norm()
     if dtype is not None:
-        for module in model.modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                module.to(dtype)
+        cast_matrices(model, dtype)
     if next(model.parameters()).is_cuda:
         for block in model.blocks:
             block.compile(dynamic=True)
         model.final_norm = torch.compile(model.final_norm, dynamic=True)
     return Engine(model)
+
+
+def cast_matrices(model: Denoiser, dtype: torch.dtype) -> Denoiser:
+    """The model itself, its linear layers and its embedding in `dtype`."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            module.to(dtype)
+    return model
 
 
 class Engine:

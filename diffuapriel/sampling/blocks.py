@@ -67,17 +67,17 @@ class CachedDenoiser(nn.Module):
         cache_bytes: memory of the cache of a row, the mean over those of the last pass.
 
     Raises ValueError for a model that was not trained in blocks. Any block length can be tried; one that is not among
-    `config.block_lengths` gives poor text.
+    `config.block_lengths` gives poor text. kept_bytes: of caches of earlier texts, for undoing and branching.
     """
 
-    def __init__(self, model: BlockModel, block_length: int) -> None:
+    def __init__(self, model: BlockModel, block_length: int, kept_bytes: int = KEPT_BYTES) -> None:
         if block_length < 1 or not model.config.block_lengths:
             raise ValueError(
                 f"block_length is {block_length}; it must be 1 or more, for a model that was trained in blocks"
             )
         super().__init__()
         self.model, self.config, self.block_length = model, model.config, block_length
-        self.passes = self.cache_bytes = 0
+        self.passes, self.cache_bytes, self.most_kept = 0, 0, kept_bytes
         self._caches: OrderedDict[bytes, BlockCache] = OrderedDict()  # one row each, by its text
         self._kept_bytes = 0
         self._joined: dict[tuple[bytes, ...], BlockCache] = {}  # of the last pass
@@ -145,16 +145,16 @@ class CachedDenoiser(nn.Module):
         self._caches[text] = cache
 
     def _forget(self, texts: list[bytes]) -> None:
-        """Drop the caches that were used longest ago, beyond KEPT_BYTES."""
+        """Drop the caches that were used longest ago, beyond `most_kept` bytes."""
         used = {text for text in texts if text}
         for text in used:
             self._caches.move_to_end(text)
-        while self._kept_bytes > KEPT_BYTES and len(self._caches) > len(used):
+        while self._kept_bytes > self.most_kept and len(self._caches) > len(used):
             self._kept_bytes -= self._caches.popitem(last=False)[1].bytes
 
 
-def denoiser_for(model: Any, config: SamplerConfig) -> Any:
-    """What a sampler with these options calls: the model, or a model of blocks with its cache.
+def denoiser_for(model: Any, config: SamplerConfig, kept_bytes: int = KEPT_BYTES) -> Any:
+    """What a sampler with these options calls: the model, or a model of blocks with its cache (`CachedDenoiser`).
 
     Raises ValueError for blocks that do not begin at position zero, where those of a model begin.
     """
@@ -163,4 +163,4 @@ def denoiser_for(model: Any, config: SamplerConfig) -> Any:
         return model
     if config.block_start != "zero":
         raise ValueError(f"block_start is {config.block_start!r}; the blocks of this model begin at position zero")
-    return CachedDenoiser(model, config.block_length)
+    return CachedDenoiser(model, config.block_length, kept_bytes)

@@ -1,4 +1,4 @@
-"""Two small untrained checkpoints that say they were trained on tales: all that the app needs to run."""
+"""Small untrained checkpoints that say they were trained on tales: all that the app needs to run."""
 
 from __future__ import annotations
 
@@ -20,3 +20,11 @@ def toy_checkpoints(shelf: Path) -> list[str]:
         folders.append(str(shelf / f"toy-{architecture}"))
         save_checkpoint(folders[-1], model, card="A test.", extra={"corpus": "tales:1"})
     return folders
+
+
+def toy_blocks(shelf: Path, architecture: str = "diffuapriel", corpus: str = "tales:1") -> str:
+    """The folder `toy-blocks` of a small untrained model of blocks of 1, 4 and 16 tokens, or of the whole canvas."""
+    torch.manual_seed(0)
+    model = Denoiser(preset("nano", architecture, block_lengths=(1, 4, 16, 0), time_conditioning=False))
+    save_checkpoint(shelf / "toy-blocks", model, card="A test.", extra={"corpus": corpus})
+    return str(shelf / "toy-blocks")

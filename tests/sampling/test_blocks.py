@@ -11,7 +11,6 @@ from torch import Tensor
 from diffuapriel.config import ARCHITECTURES, ModelConfig
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.model import Denoiser
-from diffuapriel.sampling import blocks
 from diffuapriel.sampling.blocks import CachedDenoiser
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import STRATEGIES, SamplerConfig
@@ -107,13 +106,11 @@ def test_the_noise_level_is_that_of_the_block(model: Denoiser) -> None:
     assert (logits[:2] - expected).abs().max() < 1e-12 and not logits[2:].any()
 
 
-def test_caches_beyond_the_limit_are_dropped_and_what_is_in_use_stays(
-    model: Denoiser, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_caches_beyond_the_limit_are_dropped_and_what_is_in_use_stays(model: Denoiser) -> None:
     denoiser = CachedDenoiser(model, S)
     generate(sampler(), denoiser, canvases("_" * 16))
     assert len(denoiser._caches) == 3 and denoiser._kept_bytes == sum(c.bytes for c in denoiser._caches.values())
-    monkeypatch.setattr(blocks, "KEPT_BYTES", 1)
+    denoiser.most_kept = 1
     generate(sampler(seed=4), denoiser, canvases("_" * 16))
     assert len(denoiser._caches) == 1
     assert denoiser._kept_bytes == denoiser.cache_bytes == next(iter(denoiser._caches.values())).bytes
@@ -127,10 +124,9 @@ def test_what_lies_behind_the_active_block_is_not_seen(model: Denoiser) -> None:
     assert torch.equal(first, second)
 
 
-def test_an_edited_text_gets_the_cache_of_its_own_past(model: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_edited_text_gets_the_cache_of_its_own_past(model: Denoiser) -> None:
     """Also when the caches of earlier texts are gone."""
-    monkeypatch.setattr(blocks, "KEPT_BYTES", 1)
-    denoiser, filler = CachedDenoiser(model, S), sampler()
+    denoiser, filler = CachedDenoiser(model, S, kept_bytes=1), sampler()
     state = filler.start(canvases("_" * 16))
     states = [state]
     while not filler.done(state):
