@@ -9,17 +9,22 @@ same bytes: a cell's id is computed from its text.
 
 `{{measured}}` in a source becomes the run time of the whole lesson, read from minutes.json, which `make lessons`
 writes. `![words](diagrams/NAME.svg)` shows a diagram; drawing/ draws them all. The table between two comments in
-TEACHING.md is made from the same file.
+TEACHING.md is made from the same file. Code is written at its whole length (lengths.py), except by
+
+    python notebooks/build.py --shortened FOLDER      the student versions as the tests run them, in seconds
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import re
+import shutil
 from pathlib import Path
 
 import jupytext
+import lengths
 import nbformat
 import paths
 from drawing import ALL as DIAGRAMS
@@ -42,7 +47,7 @@ def target(source: Path, version: str) -> Path:
     return FOLDERS[version] / f"{source.stem}.ipynb"
 
 
-def make_notebook(source: Path, version: str) -> NotebookNode:
+def make_notebook(source: Path, version: str, *, shortened: bool = False) -> NotebookNode:
     """One version of a lesson, without outputs. Raises KeyError for an unknown version."""
     notebook = jupytext.read(source)
     notebook.metadata = nbformat.from_dict({"kernelspec": notebook.metadata["kernelspec"]})
@@ -55,6 +60,8 @@ def make_notebook(source: Path, version: str) -> NotebookNode:
         cell.source = cell.source.replace("{{measured}}", told)
         if cell.cell_type == "markdown":
             cell.source = linked(cell.source, source.stem)
+        elif not shortened:
+            cell.source = lengths.whole(cell.source)
         if version == "solution":  # one folder below the student's version
             cell.source = cell.source.replace("](diagrams/", "](../diagrams/")
         cell.metadata.pop("lines_to_next_cell", None)  # layout of the source file
@@ -129,6 +136,14 @@ def _new_id(text: str, taken: set[str]) -> str:
     return id_
 
 
+def write_shortened(folder: Path) -> None:
+    """The student versions, shortened, in a folder of their own."""
+    shutil.copytree(NOTEBOOKS / "diagrams", folder / "diagrams", dirs_exist_ok=True)
+    for source in sources():
+        notebook = make_notebook(source, "student", shortened=True)
+        (folder / f"{source.stem}.ipynb").write_text(to_text(notebook), encoding="utf-8")
+
+
 def main() -> None:
     """Write every diagram and every version of every lesson, and print the paths of the lessons."""
     (NOTEBOOKS / "diagrams").mkdir(exist_ok=True)
@@ -144,4 +159,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(prog="make notebooks", description="Make the notebooks from their sources.")
+    parser.add_argument("--shortened", metavar="FOLDER", type=Path, help="only the shortened lessons, into FOLDER")
+    given = parser.parse_args().shortened
+    write_shortened(given) if given else main()

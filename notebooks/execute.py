@@ -76,7 +76,7 @@ def executed(source: Path) -> NotebookNode | None:
     if not path.exists():
         return None
     kept = nbformat.read(path, as_version=4)
-    now = build.make_notebook(source, "solution")
+    now = build.make_notebook(source, "solution", shortened=kept.metadata.get("shortened", False))
     code = [[cell.source for cell in made.cells if cell.cell_type == "code"] for made in (kept, now)]
     return kept if code[0] == code[1] and kept.metadata.get("shortened", False) <= shortened() else None
 
@@ -99,7 +99,7 @@ def machine() -> str:
 
 def run(source: Path) -> float:
     """Execute the solved version of a lesson, save it, and return the minutes."""
-    notebook = build.make_notebook(source, "solution")
+    notebook = build.make_notebook(source, "solution", shortened=shortened())
     notebook.metadata["shortened"] = shortened()
     minutes = execute(notebook, build.FOLDERS["solution"])
     KEPT.mkdir(parents=True, exist_ok=True)

@@ -98,8 +98,7 @@ else:
 
 # %% [markdown]
 # Nearly every lesson begins with a cell like the next one. It loads what the lesson needs, which may take a few
-# seconds, and fixes the random numbers so that everybody gets the same ones. `QUICK` is True only when the project's
-# tests run the lesson.
+# seconds, and fixes the random numbers so that everybody gets the same ones.
 
 # %%
 import os

@@ -39,7 +39,7 @@
 # lesson then runs *your* code. Where you have none, ours takes its place, so you can always go on.
 
 # %% [markdown]
-# The next cell only prepares things. Run it. `QUICK` is True only when the project's tests run the lesson.
+# The next cell only prepares things. Run it.
 
 # %%
 import math

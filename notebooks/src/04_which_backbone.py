@@ -39,7 +39,7 @@
 # answer, and the lesson then runs *your* code; where you have none, ours takes its place.
 
 # %% [markdown]
-# The next cell only prepares things. Run it. `QUICK` is True only when the project's tests run the lesson.
+# The next cell only prepares things. Run it.
 
 # %%
 import math

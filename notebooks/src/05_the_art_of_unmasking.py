@@ -40,7 +40,7 @@
 # *your* code; where you have none, ours takes its place.
 
 # %% [markdown]
-# The next cell only prepares things. Run it. `QUICK` is True only when the project's tests run the lesson.
+# The next cell only prepares things. Run it.
 
 # %%
 import math

@@ -38,7 +38,7 @@
 # *your* code; where you have none, ours takes its place.
 
 # %% [markdown]
-# The next cell only prepares things. Run it. `QUICK` is True only when the project's tests run the lesson.
+# The next cell only prepares things. Run it.
 
 # %%
 import html
@@ -751,7 +751,8 @@ guess_3 = predict("A", "B", "C", "D", name="07.3")
 guess_3
 
 # %%
-pool_of_stories = many[: 20 if QUICK else 2_000]
+pool_size = 20 if QUICK else 2_000
+pool_of_stories = many[:pool_size]
 dullness = {
     text: -tales.log_prob(text, 3) / len(tokenizer.encode(text)) for text in pool_of_stories
 }

@@ -49,7 +49,7 @@
 FOLDER = ""  # for example "/home/me/my_poems"
 
 # %% [markdown]
-# The next cell only prepares things. Run it. `QUICK` is True only when the project's tests run the lesson.
+# The next cell only prepares things. Run it.
 
 # %%
 import random

@@ -38,7 +38,7 @@
 # functions; where one is not right yet, they run the package's and say so.
 
 # %% [markdown]
-# The next cell only prepares things. Run it. `QUICK` is True only when the project's tests run the lesson.
+# The next cell only prepares things. Run it.
 
 # %%
 import random

@@ -38,6 +38,7 @@ def look(page: Page, text: str, outcome: str | re.Pattern = "the models are told
     page.locator("#inside-text textarea").fill(text)
     page.locator("#inside-run").click()
     expect(page.locator("#inside-status")).to_contain_text(outcome)
+    expect(page.locator("#inside-run")).to_be_enabled()  # a third question of a visitor who waits is refused
 
 
 def token(page: Page, entry: int, position: int) -> Locator:
@@ -55,6 +56,7 @@ def test_look_choose_a_token_and_look_closer(visit):
     except AssertionError:
         visit.locator("#inside-run").click()
         expect(influence).to_be_visible()
+        expect(visit.locator("#inside-run")).to_be_enabled()
     for chart in ("memory", "attention", "schedule", "modulation"):
         expect(visit.locator(f"#inside-{chart} .main-svg").first).to_be_visible()
     expect(visit.locator("#inside-schedule")).to_contain_text("% masked")

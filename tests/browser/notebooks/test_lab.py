@@ -95,7 +95,7 @@ def opened(lab: Lab) -> Iterator[Callable[[NotebookNode, str], Page]]:
 @pytest.mark.parametrize("source", LESSONS, ids=[source.stem for source in LESSONS])
 def test_a_lesson_runs_and_shows_everything(opened, source: Path) -> None:
     expect.set_options(timeout=PATIENCE_MS)
-    notebook = build.make_notebook(source, "solution")
+    notebook = build.make_notebook(source, "solution", shortened=True)
     page = opened(notebook, source.stem)
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     run_all(page, len(code))
