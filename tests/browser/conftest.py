@@ -33,13 +33,13 @@ ARGUMENTS = [
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A browser on two busy cores now and then loses a race that has nothing to do with the page: one more try.
+    """A browser on two busy cores now and then loses a race that has nothing to do with the page: two more tries.
 
-    What fails twice fails. The summary counts the second tries ("rerun").
+    What fails three times fails. The summary counts the further tries ("rerun"), and `-rR` names their tests.
     """
     for item in items:
         if item.get_closest_marker("browser"):
-            item.add_marker(pytest.mark.flaky(reruns=1))
+            item.add_marker(pytest.mark.flaky(reruns=2))
 
 
 def chromium_path() -> str | None:
