@@ -35,6 +35,7 @@ from diffuapriel.model.layers import EPS, rms_norm
 from diffuapriel.ops import block_scan
 from diffuapriel.ops.recurrent import ScanInputs
 from diffuapriel.ops.ssd import choose_backend, ssd_bidirectional
+from diffuapriel.ops.triton.mixer import block_mixer
 from diffuapriel.ops.triton.mixer import mixer as fused_mixer
 
 DT_MIN, DT_MAX = 1e-3, 1e-1  # range of the initial step sizes
@@ -105,8 +106,12 @@ class BidirectionalMamba2(nn.Module):
 
         The forward direction continues from the cache, the reverse one is confined to each block.
         """
-        S, streams = blocks.block_length, blocks.streams
-        z, xBC, dt = self._split(self.in_proj(u))
+        S, streams, c = blocks.block_length, blocks.streams, self.config
+        projected = self.in_proj(u)
+        trains = streams > 1 or projected.requires_grad or cache.state.requires_grad
+        if not trains and choose_backend(self.backend, projected, c.headdim, c.d_state) == "triton":
+            return self._fused_blocks(projected, blocks, cache)
+        z, xBC, dt = self._split(projected)
         xBC, history = block_convolution(
             xBC, self.conv_weight, self.conv_bias, cache.history, block_length=S, streams=streams,
             committed=blocks.committed,
@@ -123,6 +128,28 @@ class BidirectionalMamba2(nn.Module):
             states.append(state)
         y = rms_norm(torch.cat(y, dim=1).flatten(3) * F.silu(z), self.norm_weight)
         return self._project_out(y), MambaCache(states[1], history)
+
+    def _fused_blocks(self, projected: Tensor, blocks: BlockPass, cache: MambaCache) -> tuple[Tensor, MambaCache]:
+        """`forward_blocks` by our kernels, after in_proj."""
+        *parameters, norm_weight = self._mixer_parameters()
+        _, xBC, _ = self._split(projected)
+        caches, gated, sums = [cache], [], []
+        for part in blocks.parts:
+            state, history = caches[-1].state, caches[-1].history
+            g, squares, state = block_mixer(
+                projected[:, part],
+                *parameters,
+                norm_weight=None if self.norm_is_folded else norm_weight,
+                state=state,
+                history=history,
+                block_length=blocks.block_length,
+                groups=self.config.n_groups,
+            )
+            gated.append(g)
+            sums.append(squares)
+            caches.append(MambaCache(state, following(history, xBC[:, part, 0])))
+        g, squares = (torch.cat(v, 2) if len(v) > 1 else v[0] for v in (gated, sums))
+        return self._project_gated_out(g, squares), caches[1]
 
     def _project_out(self, y: Tensor) -> Tensor:
         """out_proj of y (batch, length, 2, d_inner), or of its forward half where nothing is read in reverse."""
@@ -164,12 +191,16 @@ class BidirectionalMamba2(nn.Module):
         return x.unflatten(-1, (c.n_heads, c.headdim)), B, C, dt, -torch.exp(self.A_log.to(exact))
 
     def _fused(self, projected: Tensor) -> Tensor:
-        """Our kernels and out_proj. The norm's division, by one number per token and direction, follows the product."""
+        """Our kernels and out_proj."""
         *parameters, norm_weight = self._mixer_parameters()
         folded = self.norm_is_folded and not torch.is_grad_enabled()
         g, squares = fused_mixer(
             projected, *parameters, norm_weight=None if folded else norm_weight, groups=self.config.n_groups
         )
+        return self._project_gated_out(g, squares)
+
+    def _project_gated_out(self, g: Tensor, squares: Tensor) -> Tensor:
+        """out_proj of g (2, batch, length, d_inner), then the division by the norm of each token and direction."""
         scale = torch.rsqrt(squares / self.config.d_inner + EPS)  # (2, batch, length)
         weight = self.out_proj.weight.unflatten(1, (2, -1)).permute(1, 2, 0)  # (2, d_inner, d_model)
         halves = torch.bmm(g.flatten(1, 2), weight).unflatten(1, scale.shape[1:])
@@ -209,6 +240,12 @@ def two_way_convolution(x: Tensor, weight: Tensor, bias: Tensor, document_ids: T
                 read = read * (padded_ids[:, start : start + length] == document_ids)[..., None]
             y[k] = torch.addcmul(y[k], read, weight[k, j].to(x.dtype))
     return torch.stack(y, dim=2)
+
+
+def following(history: Tensor, x: Tensor) -> Tensor:
+    """The history after x (batch, length, channels), which follow `history` (batch, taps - 1, channels)."""
+    taps = history.shape[1]
+    return torch.cat([history.to(x.dtype), x[:, max(0, x.shape[1] - taps) :]], dim=1)[:, -taps:] if taps else history
 
 
 def block_convolution(

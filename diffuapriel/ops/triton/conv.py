@@ -56,13 +56,15 @@ def scan_order(bk, row, length, REVERSE: tl.constexpr, DIRECTIONS: tl.constexpr)
 
 
 @triton.jit
-def load_conv_silu(source, row_stride, weight, bias, channels, k, begin, within, columns, length, TAPS: tl.constexpr):
+def load_conv_silu(
+    source, row_stride, weight, bias, channels, k, begin, within, columns, length, TAPS: tl.constexpr, history=None
+):
     """SiLU of the convolution, (rows, columns) float32; zero in rows at and beyond `length`.
 
     source: the raw channels of direction k at scan-order row 0; row_stride: to the next scan-order row, negative in a
-    reverse direction; weight (directions, taps, channels) and bias (directions, channels); rows are begin + within,
-    those below 0 read as zero; length: the number of rows. Offsets from row `begin` fit 32 bits; only that row's
-    address needs 64.
+    reverse direction; weight (directions, taps, channels) and bias (directions, channels); rows are begin + within;
+    length: the number of rows. Rows below 0 are those of history (taps - 1, channels) in direction 0, else zero.
+    Offsets from row `begin` fit 32 bits; only that row's address needs 64.
     """
     weight += k * TAPS * channels
     bias += k * channels
@@ -75,6 +77,10 @@ def load_conv_silu(source, row_stride, weight, bias, channels, k, begin, within,
         inside = (row >= 0) & (row < length)
         raw = tl.load(source + back.to(tl.int64) * row_stride + at, mask=inside[:, None], other=0.0)
         raw = raw.to(tl.float32)
+        if history is not None:  # noqa: SIM102, a branch of the program inside one of the compiler
+            if back < tl.where(k == 0, 0, -TAPS):
+                before = history + (row + TAPS - 1)[:, None] * channels + columns[None, :]
+                raw += tl.load(before, mask=(row < 0)[:, None], other=0.0).to(tl.float32)
         total += raw * tl.load(weight + j * channels + columns).to(tl.float32)[None, :]
     x = silu(total, source.dtype.element_ty != tl.float32)
     return tl.where((begin + within < length)[:, None], x, 0.0)

@@ -12,6 +12,8 @@ d_model numbers instead of 2 d_inner.
     squares    (2, b, l)                    float32
 
 For torch.compile the mixer is one opaque operator, so everything that needs Triton is imported at the call.
+
+`block_mixer` is the mixer of a pass over blocks (block.py), without gradients.
 """
 
 from __future__ import annotations
@@ -141,3 +143,93 @@ def _gradients(ctx: Any, dg: Tensor, dsquares: Tensor, *kept: Tensor | None) -> 
 
 
 _mixer.register_autograd(_gradients, setup_context=_keep)
+
+
+def block_mixer(
+    projected: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    norm_weight: Tensor | None,
+    *,
+    state: Tensor,
+    history: Tensor,
+    block_length: int,
+    groups: int = 1,
+    commit: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """g and squares as `mixer`, and the forward state after the last token, of whole blocks; forward only.
+
+    The forward direction goes on from state (b, heads, headdim, d_state) float32 and history (b, taps - 1, channels),
+    the inputs of its convolution; the reverse one is confined to each block of `block_length` tokens. commit (b,) bool:
+    projected is one block, and in the rows where it is True the new state is written to `state` itself.
+    """
+    parameters = [v.float() for v in (conv_weight, conv_bias, dt_bias, A_log, D)]
+    norm_weight = None if norm_weight is None else norm_weight.float()
+    arguments = projected.contiguous(), *parameters, norm_weight, history.contiguous()
+    if commit is None:
+        g, squares, state = _block_mixer(*arguments, state.float().contiguous(), block_length, groups)
+    else:
+        g, squares = _block_mixer_in_place(*arguments, state, commit, groups)
+    return g, squares.sum(2).transpose(0, 1), state
+
+
+@torch.library.custom_op("diffuapriel::block_mixer", mutates_args=())
+def _block_mixer(
+    projected: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    norm_weight: Tensor | None,
+    history: Tensor,
+    state: Tensor,
+    block_length: int,
+    groups: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """g, squares (b, 2, heads, l) and the final state."""
+    from diffuapriel.ops.triton.block import Weights, mix_blocks
+
+    weights = Weights(conv_weight, conv_bias, dt_bias, A_log, D, norm_weight)
+    return mix_blocks(projected.unflatten(2, (2, -1)), weights, history, state, block_length, groups)
+
+
+@torch.library.custom_op("diffuapriel::block_mixer_in_place", mutates_args=("state",))
+def _block_mixer_in_place(
+    projected: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    norm_weight: Tensor | None,
+    history: Tensor,
+    state: Tensor,
+    commit: Tensor,
+    groups: int,
+) -> tuple[Tensor, Tensor]:
+    """g and squares (b, 2, heads, l)."""
+    from diffuapriel.ops.triton.block import Weights, mix_blocks
+
+    weights, both = Weights(conv_weight, conv_bias, dt_bias, A_log, D, norm_weight), projected.unflatten(2, (2, -1))
+    return mix_blocks(both, weights, history, state, both.shape[1], groups, commit=commit)[:2]
+
+
+def _block_shapes(projected: Tensor, conv_bias: Tensor, A_log: Tensor) -> tuple[Tensor, Tensor]:
+    heads, headdim, _ = _sizes(projected, conv_bias, A_log)
+    batch, length = projected.shape[:2]
+    g = projected.new_empty(2, batch, length, heads * headdim)
+    return g, projected.new_empty(batch, 2, heads, length, dtype=torch.float32)
+
+
+@_block_mixer.register_fake
+def _(projected, conv_weight, conv_bias, dt_bias, A_log, D, norm_weight, history, state, block_length, groups):
+    return *_block_shapes(projected, conv_bias, A_log), torch.empty_like(state)
+
+
+@_block_mixer_in_place.register_fake
+def _(projected, conv_weight, conv_bias, dt_bias, A_log, D, norm_weight, history, state, commit, groups):
+    return _block_shapes(projected, conv_bias, A_log)

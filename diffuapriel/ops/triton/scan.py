@@ -69,6 +69,7 @@ def states_kernel(
     A,
     weight,  # of the convolution, (k, taps, channels); unused without CONV
     bias,
+    history,  # (b, taps - 1, channels): what direction 0 convolves before its first token, or None: zero
     start,  # (b, k, h, p, n) float32, or None: zero
     states,  # (b, k, h, parts, n, p), or None
     final,  # (b, k, h, splits, n, p) float32, or None
@@ -102,6 +103,8 @@ def states_kernel(
     key += ((b * length + first) * DIRECTIONS + k) * GROUPS * N + group * N
     dt += (bk * heads + head) * length + first
     decay_rate = tl.load(A + k * heads + head)
+    if history is not None:
+        history += b * (TAPS - 1) * conv_channels
 
     here = bk * heads + head
     H = tl.zeros((N, P), tl.float32)
@@ -127,7 +130,9 @@ def states_kernel(
         s_end = tl.sum(step * decay_rate, 0)
         if CONV:
             row, columns, first_row = sign * value_row, head * P + p, c * CHUNK
-            v = load_conv_silu(value, row, weight, bias, conv_channels, k, first_row, within, columns, length, TAPS)
+            v = load_conv_silu(
+                value, row, weight, bias, conv_channels, k, first_row, within, columns, length, TAPS, history
+            )
         else:
             at = (sign * rows).to(tl.int64)[:, None] * value_row + (head * P + p)[None, :]
             v = tl.load(value + at, mask=inside[:, None], other=0.0).to(tl.float32)
@@ -181,17 +186,19 @@ def split_states(
     chunks_per_split: int,
     splits: int,
     conv: tuple[Tensor, Tensor] | None = None,
+    history: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """What each of the first `splits` splits adds to a state of zero, (b, k, h, splits, n, p) float32, and its sum of
     dt A, (b, k, h, splits): a split turns a state H into exp(sum) H + added.
 
-    conv: weight (k, taps, channels) and bias (k, channels), if value holds the channels before convolution.
+    conv: weight (k, taps, channels) and bias (k, channels), if value holds the channels before convolution; history
+    (b, taps - 1, channels) precedes them in direction 0.
     """
     batch, _, count, heads, headdim = value.shape
     added = key.new_empty((batch, count, heads, splits, key.shape[-1], headdim), dtype=torch.float32)
     totals = key.new_empty((batch, count, heads, splits), dtype=torch.float32)
     results = None, None, added, totals
-    _launch(value, key, dt, A, results, chunks_per_split, splits=splits, reverse=reverse, conv=conv)
+    _launch(value, key, dt, A, results, chunks_per_split, splits=splits, reverse=reverse, conv=conv, history=history)
     return added, totals
 
 
@@ -207,10 +214,11 @@ def _launch(
     reverse: tuple[bool, ...],
     backward: bool = False,
     conv: tuple[Tensor, Tensor] | None = None,
+    history: Tensor | None = None,
 ) -> None:
     batch, length, count, heads, headdim = value.shape
     weight, bias = conv or (A, A)
-    inputs = value, key, dt, A, weight, bias
+    inputs = value, key, dt, A, weight, bias, history
     sizes = length, chunks_per_split, heads, *value.stride()[:3], bias.shape[-1]
     state = key.shape[-1]
     options: dict[str, Any] = {
@@ -233,6 +241,7 @@ def prepare_kernel(
     weight,  # (k, taps, channels) at the B channels
     bias,  # (k, channels) at the B channels
     dt_bias,  # (k, h)
+    history,  # (b, taps - 1, channels) at the B channels, before the text in direction 0, or None: zero
     B,
     C,
     dt,
@@ -260,11 +269,13 @@ def prepare_kernel(
     tokens = first + sign * rows
     inside = rows < length
     start = b.to(tl.int64) * batch_stride + k * direction_stride
+    if history is not None:
+        history += b.to(tl.int64) * (TAPS - 1) * conv_channels
     if tile < 2 * GN // CHANNELS:
         columns = tile * CHANNELS + tl.arange(0, CHANNELS)
         raw_row, projected_first = sign * row_stride, projected + start + first * row_stride
         convolved = load_conv_silu(
-            projected_first, raw_row, weight, bias, conv_channels, k, begin, within, columns, length, TAPS
+            projected_first, raw_row, weight, bias, conv_channels, k, begin, within, columns, length, TAPS, history
         )
         out = ((b * length + tokens) * DIRECTIONS + k)[:, None] * GN + (columns % GN)[None, :]
         if tile * CHANNELS < GN:
@@ -291,10 +302,13 @@ def prepare(
     headdim: int,
     groups: int,
     state: int,
+    reverse: tuple[bool, ...] = BOTH,
+    history: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """B and C (b, l, k, g, n) and dt (b, k, h, l) from `projected` (b, l, k, z x B C dt), contiguous.
+    """B and C (b, l, k, g, n) and dt (b, k, h, l) from `projected` (b, l, k, z x B C dt), last axis contiguous.
 
-    conv_weight (k, taps, channels of x B C), conv_bias (k, channels), dt_bias (k, heads), float32.
+    conv_weight (k, taps, channels of x B C), conv_bias (k, channels), dt_bias (k, heads), float32. history
+    (b, taps - 1, channels): the channels before the first token, for direction 0.
     """
     batch, length, count, _ = projected.shape
     inner, keys = heads * headdim, groups * state
@@ -304,12 +318,32 @@ def prepare(
     channels = min(TILE_CHANNELS, keys)
     at_B, at_dt = projected[..., 2 * inner :], projected[..., 2 * inner + 2 * keys :]
     grid = (triton.cdiv(length, TILE_ROWS), 2 * keys // channels + 1, batch * count)
-    inputs = at_B, at_dt, conv_weight[..., inner:], conv_bias[..., inner:], dt_bias
+    before = None if history is None else history[..., inner:]
+    inputs = at_B, at_dt, conv_weight[..., inner:], conv_bias[..., inner:], dt_bias, before
     sizes = length, heads, *projected.stride()[:3], conv_bias.shape[-1]
     options = {"GN": keys, "HEADS": triton.next_power_of_2(heads), "TAPS": conv_weight.shape[1]}
-    options |= {"ROWS": TILE_ROWS, "CHANNELS": channels, **directions(BOTH)}
+    options |= {"ROWS": TILE_ROWS, "CHANNELS": channels, **directions(reverse)}
     prepare_kernel[grid](*inputs, B, C, dt, *sizes, **options, num_warps=4)
     return B, C, dt
+
+
+@triton.jit
+def state_at(
+    b,
+    k,
+    head,
+    heads,
+    HALF: tl.constexpr,
+    P: tl.constexpr,
+    N: tl.constexpr,
+    DIRECTIONS: tl.constexpr,
+    FORWARD_STATE: tl.constexpr,
+):
+    """Where the lower half of a head's state is, (HALF, P), and how many rows it has: with FORWARD_STATE, N in
+    direction 0, and none in direction 1."""
+    here = (b * heads if FORWARD_STATE else (b * DIRECTIONS + k) * heads) + head
+    at = here * P * N + tl.arange(0, P)[None, :] * N + tl.arange(0, HALF)[:, None]
+    return at, tl.where(k == 0, N, 0) if FORWARD_STATE else N
 
 
 class Tuning(NamedTuple):
@@ -347,6 +381,8 @@ def scan_kernel(
     weight,  # of the convolution, (k, taps, channels); unused without CONV
     bias,
     norm_weight,  # (k, h p), or None: folded into out_proj
+    history,  # (b, taps - 1, channels): what direction 0 convolves before its first token, or None: zero
+    commit,  # (b,) bool: whether `final` is written, or None: always
     start,  # (b, k, h, p, n) float32, or None: zero
     added,  # by each piece of all splits but the last, (b, k, h, pieces, n, p) float32; unused with one split
     totals,  # (b, k, h, pieces)
@@ -368,6 +404,8 @@ def scan_kernel(
     HALF: tl.constexpr,  # of the state; at least 16, so that with N = 16 the second half is empty
     CONV: tl.constexpr,
     TAPS: tl.constexpr,
+    FORWARD_STATE: tl.constexpr,  # `start` and `final` are of direction 0 alone, (b, h, p, n)
+    LOG_A: tl.constexpr,  # A is the logarithm of -A
     REVERSE: tl.constexpr,
     DIRECTIONS: tl.constexpr,
     CHUNK: tl.constexpr,
@@ -392,22 +430,27 @@ def scan_kernel(
     B += key
     C += key
     dt += here * length + first
-    decay_rate = tl.load(A + k * heads + head) * LOG2E
+    decay_rate = tl.load(A + k * heads + head)
+    if LOG_A:
+        decay_rate = -tl.exp(decay_rate)
+    decay_rate *= LOG2E
     skip = tl.load(D + k * heads + head)
+    if history is not None:
+        history += b * (TAPS - 1) * conv_channels
 
     H0 = tl.zeros((HALF, P), tl.float32)
     H1 = tl.zeros((HALF, P), tl.float32)
     if start is not None:
-        state_at = here * P * N + tl.arange(0, P)[None, :] * N + lower[:, None]
-        H0 = tl.load(start + state_at)
-        H1 = tl.load(start + state_at + HALF, mask=HALF + lower[:, None] < N, other=0.0)
+        start_at, states = state_at(b, k, head, heads, HALF, P, N, DIRECTIONS, FORWARD_STATE)
+        H0 = tl.load(start + start_at, mask=lower[:, None] < states, other=0.0)
+        H1 = tl.load(start + start_at + HALF, mask=HALF + lower[:, None] < states, other=0.0)
     pieces = (tl.num_programs(2) - 1) * pieces_per_split
     for j in range(0, split * pieces_per_split):
         before = here * pieces + j
         decay = tl.exp(tl.load(totals + before))
-        state_at = before * N * P + lower[:, None] * P + tl.arange(0, P)[None, :]
-        H0 = H0 * decay + tl.load(added + state_at)
-        H1 = H1 * decay + tl.load(added + state_at + HALF * P, mask=HALF + lower[:, None] < N, other=0.0)
+        added_at = before * N * P + lower[:, None] * P + tl.arange(0, P)[None, :]
+        H0 = H0 * decay + tl.load(added + added_at)
+        H1 = H1 * decay + tl.load(added + added_at + HALF * P, mask=HALF + lower[:, None] < N, other=0.0)
 
     begin = split * chunks_per_split
     end = tl.minimum(begin + chunks_per_split, tl.cdiv(length, CHUNK))
@@ -428,7 +471,7 @@ def scan_kernel(
         Q1 = tl.load(C + far * key_row + HALF + key_at, mask=upper, other=0.0)
         if CONV:
             v = load_conv_silu(
-                x, sign * x_row, weight, bias, conv_channels, k, c * CHUNK, within, columns, length, TAPS
+                x, sign * x_row, weight, bias, conv_channels, k, c * CHUNK, within, columns, length, TAPS, history
             )
         else:
             v = tl.load(x + far * (sign * x_row) + x_at, mask=inside[:, None], other=0.0).to(tl.float32)
@@ -466,9 +509,11 @@ def scan_kernel(
             tl.store(to, g.to(gated.dtype.element_ty), mask=inside[:, None])
 
     if final is not None and end * CHUNK >= length:
-        state_at = here * P * N + tl.arange(0, P)[None, :] * N + lower[:, None]
-        tl.store(final + state_at, H0)
-        tl.store(final + state_at + HALF, H1, mask=HALF + lower[:, None] < N)
+        final_at, states = state_at(b, k, head, heads, HALF, P, N, DIRECTIONS, FORWARD_STATE)
+        if commit is not None:
+            states = tl.where(tl.load(commit + b) != 0, states, 0)
+        tl.store(final + final_at, H0, mask=lower[:, None] < states)
+        tl.store(final + final_at + HALF, H1, mask=HALF + lower[:, None] < states)
 
 
 class Scanned(NamedTuple):
@@ -477,7 +522,7 @@ class Scanned(NamedTuple):
     y: Tensor | None  # (b, l, k, h, p)
     gated: Tensor | None  # (k, b, l, h p)
     squares: Tensor | None  # (b, k, h, l) float32
-    final: Tensor | None  # (b, k, h, p, n) float32
+    final: Tensor | None  # (b, k, h, p, n) float32, or (b, h, p, n) of direction 0
 
 
 def scan_chunks(
@@ -494,20 +539,30 @@ def scan_chunks(
     gate: tuple[Tensor, Tensor | None] | None = None,
     want_y: bool = True,
     want_final: bool = False,
+    history: Tensor | None = None,
+    into: Tensor | None = None,
+    commit: Tensor | None = None,
+    log_A: bool = False,
 ) -> Scanned:
     """The scan of every direction, all results in one pass.
 
     x (b, l, k, h, p), with the last two axes contiguous; B and C (b, l, k, g, n) contiguous; dt (b, k, h, l), A and
     D (k, h), start (b, k, h, p, n), float32. conv: weight (k, taps, channels) and bias (k, channels), if x holds the
     channels before convolution. gate: z, with the shape and strides of x, and the norm's weight (k, h p), or None if
-    it is folded into out_proj.
+    it is folded into out_proj. history (b, taps - 1, channels) precedes the text of direction 0; log_A: A is log(-A).
+
+    With a start or `into` of (b, h, p, n), without a k, only direction 0 has a state. `into`, which may be `start`
+    itself, receives the final state of the rows b where commit (b,) bool is True.
     """
     batch, length, count, heads, headdim = x.shape
     state = B.shape[-1]
     chunk, warps, stages = tuning(x.dtype)
     chunks = triton.cdiv(length, chunk)
     programs = batch * count * heads
-    splits = choose_splits(x.device, programs, chunks)
+    # A split may still read `start` when the last one writes `into`.
+    splits = 1 if into is not None else choose_splits(x.device, programs, chunks)
+    if splits > 1 and log_A:
+        A, log_A = -torch.exp(A), False
     chunks_per_split, pieces = triton.cdiv(chunks, splits), 1
     added, totals = A, A
     if splits > 1:
@@ -518,14 +573,17 @@ def scan_chunks(
         splits = triton.cdiv(chunks, chunks_per_split)
         per_piece = chunks_per_split // pieces * chunk // CHUNK
         if splits > 1:
-            added, totals = split_states(x, B, dt, A, reverse, per_piece, (splits - 1) * pieces, conv)
+            parts = (splits - 1) * pieces
+            added, totals = split_states(x, B, dt, A, reverse, per_piece, parts, conv, history)
     y = x.new_empty(x.shape) if want_y else None
     gated = x.new_empty((count, batch, length, heads * headdim)) if gate else None
     squares = dt.new_empty((batch, count, heads, length)) if gate else None
-    final = dt.new_empty((batch, count, heads, headdim, state)) if want_final else None
+    final, forward_state = into, 4 in (v.ndim for v in (start, into) if v is not None)
+    if want_final:
+        final = dt.new_empty((batch, *(() if forward_state else (count,)), heads, headdim, state))
     z, norm_weight = gate or (None, None)
     weight, bias = conv or (A, A)
-    inputs = x, z, B, C, dt, A, D, weight, bias, norm_weight, start, added, totals
+    inputs = x, z, B, C, dt, A, D, weight, bias, norm_weight, history, commit, start, added, totals
     sizes = length, chunks_per_split, pieces, *x.stride()[:3], bias.shape[-1], heads
     results = Scanned(y, gated, squares, final)
     options: dict[str, Any] = {
@@ -535,6 +593,7 @@ def scan_chunks(
         "HALF": max(MIN_TILE, state // 2),
     }
     options |= {"CONV": conv is not None, "TAPS": weight.shape[1], "CHUNK": chunk, "STAGES": stages}
+    options |= {"FORWARD_STATE": forward_state, "LOG_A": log_A}
     options |= {"PRECISION": precision(x.dtype, state), "num_warps": warps, **directions(reverse)}
     scan_kernel[(heads, batch * count, splits)](*inputs, *results, *sizes, **options)
     return results

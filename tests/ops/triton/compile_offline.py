@@ -31,6 +31,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from diffuapriel.ops.triton.autograd import mixer_gradients
+from diffuapriel.ops.triton.block import Weights, mix_blocks
 from diffuapriel.ops.triton.scan import prepare, scan_chunks
 
 CAPABILITIES = (90, 80)
@@ -63,6 +64,23 @@ def forward_scan() -> None:
     scan_chunks(x, B, B, wide(1, 2, HEADS, LENGTH), A, A, BOTH, start=start, want_final=True)
 
 
+def forward_block(length: int, commit: bool) -> None:
+    """One block; it replaces its state in place, as in an engine, or not, and then the norm's weight is kept too."""
+    A = wide(2, HEADS)
+    norm_weight = None if commit else wide(2, INNER)
+    weights = Weights(wide(2, TAPS, CHANNELS), wide(2, CHANNELS), A, A, A, norm_weight)
+    history, state = half(1, TAPS - 1, CHANNELS), wide(1, HEADS, HEADDIM, STATE)
+    projected, rows = half(1, length, 2, INNER + CHANNELS + HEADS), torch.ones(1, dtype=torch.bool)
+    mix_blocks(projected, weights, history, state, length, GROUPS, commit=rows if commit else None)
+
+
+def forward_prompt() -> None:
+    A = wide(2, HEADS)
+    weights = Weights(wide(2, TAPS, CHANNELS), wide(2, CHANNELS), A, A, A, None)
+    history, state = half(1, TAPS - 1, CHANNELS), wide(1, HEADS, HEADDIM, STATE)
+    mix_blocks(half(1, 2 * LENGTH, 2, INNER + CHANNELS + HEADS), weights, history, state, 256, GROUPS)
+
+
 def backward_mixer(length: int) -> None:
     y, B, A = half(1, length, 2, HEADS, HEADDIM), half(1, length, 2, GROUPS, STATE), wide(2, HEADS)
     projected = half(1, length, 2, INNER + CHANNELS + HEADS)
@@ -75,6 +93,11 @@ CALLS: dict[str, Callable[[], None]] = {
     "forward mixer": lambda: forward_mixer(keep=False),
     "forward mixer, kept": lambda: forward_mixer(keep=True),
     "forward scan": forward_scan,
+    "forward block, 16": lambda: forward_block(16, commit=True),
+    "forward block, 64": lambda: forward_block(64, commit=True),
+    "forward block, 64, kept": lambda: forward_block(64, commit=False),
+    "forward block, 256": lambda: forward_block(256, commit=True),
+    "forward prompt": forward_prompt,
     "backward mixer": lambda: backward_mixer(LENGTH),
     "backward mixer, short": lambda: backward_mixer(128),
 }
