@@ -62,3 +62,15 @@ def test_a_number_is_a_number(value, part) -> None:
 
     assert part in check(value).text
     assert check(torch.tensor(2.0)).state == "right"
+
+
+def test_a_cell_with_a_syntax_error_does_not_pass_with_the_function_before_it(monkeypatch) -> None:
+    shell = pytest.importorskip("IPython.core.interactiveshell").InteractiveShell()
+    monkeypatch.setattr("IPython.core.getipython.get_ipython", lambda: shell)
+    is_two = checker(lambda answer: require(answer == 2, "It is 2."))
+    shell.run_cell("answer = 2")
+    assert is_two(2).state == "right"
+    shell.run_cell("answer = 2\nanswer = (")
+    assert is_two(2).state == "wrong" and "was not run: SyntaxError in line 2" in is_two(2).text
+    shell.run_cell("answer = 2")
+    assert is_two(2).state == "right"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import html
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -66,6 +67,8 @@ def checker(cases: Callable[..., None]) -> Callable[..., Verdict]:
     def judged(*answers: Any) -> Verdict:
         if any(answer is None or answer is ... for answer in answers):
             return OPEN
+        if fault := _unread_cell():
+            return Verdict("wrong", f"Not yet. The cell before this one was not run: {fault}\nMend it and run both again.")
         try:
             cases(*answers)
         except NotDone:
@@ -75,6 +78,17 @@ def checker(cases: Callable[..., None]) -> Callable[..., Verdict]:
         return RIGHT
 
     return check
+
+
+def _unread_cell() -> str:
+    """The SyntaxError that kept the last cell from being run, so that an older function is still in place; or ""."""
+    if "IPython" not in sys.modules:
+        return ""
+    from IPython.core.getipython import get_ipython
+
+    last = getattr(get_ipython(), "last_execution_result", None)
+    error = last and last.error_before_exec
+    return f"SyntaxError in line {error.lineno}, {error.msg}." if isinstance(error, SyntaxError) else ""
 
 
 def require(condition: object, hint: str) -> None:
