@@ -121,7 +121,8 @@ def figures(score: TextScore, asked: ScoreRequest, tokenizer: Tokenizer) -> str:
     rows = []
     for name, spec, values in estimates:
         value, *ends = (texts.number(one, spec) for one in values)
-        rows.append((name, value, texts.FIGURE_RANGE.format(low=ends[0], high=ends[1])))
+        interval = texts.FIGURE_RANGE.format(low=ends[0], high=ends[1])
+        rows.append((name, value, texts.FIGURE_AUTOREGRESSIVE if score.block_length == 1 else interval))
     if asked.exact is not None:
         rows.append((texts.FIGURE_EXACT, texts.number(asked.exact, ".1f"), texts.FIGURE_EXACT_NOTE))
         gap = score.nats - asked.exact
@@ -143,6 +144,7 @@ def numbers_of(score: TextScore, asked: ScoreRequest, tokenizer: Tokenizer) -> d
         "nats": score.nats,
         "exact_nats": asked.exact,
         "num_mc_samples": score.num_mc_samples,
+        "block_length": score.block_length,
         "tokens": spread(tokenizer.token_strings(asked.tokens)),
         "surprisal": score.surprisal,
         "standard_error": score.standard_error,

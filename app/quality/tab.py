@@ -145,31 +145,36 @@ class QualityTab:
     def surprisal(self, text: str, model: str, rounds: int = 4, request: gr.Request | None = None) -> dict:
         """Score a text: the bound on its negative log-likelihood, bits per byte, and the surprisal of every token.
 
+        A model of blocks is scored at its shortest block length. At 1 it is autoregressive: the score is exact.
+
         Args:
             text: what is scored
             model: one of the listed names
             rounds: of 16 masks each, 1 to 32; four times as many halve the interval
         Returns:
             Nats per token with their 95 % interval, bits per byte, and for every token its surprisal in nats. For a
-            story of the grammar also the exact value.
+            story of the grammar also the exact value. The block length, if there is one.
         """
         *_, update = self.score(text, model, rounds, asking(request))
         return update[3]
 
     def _score(self, asked: scores.ScoreRequest, stopped: Event) -> Iterator[tuple[Any, Any, Any, Any, str]]:
-        from diffuapriel.evaluation.surprisal import MASKS, score_text
+        from diffuapriel.evaluation.surprisal import MASKS, score_text, tightest_block_length
 
         entry = self.models.load(asked.model_entry)
         tokenizer = entry.tokenizer
         tokens = spread(tokenizer.token_strings(asked.tokens))
-        options = {"filling": asked.filling, "rounds": asked.rounds, "device": entry.device}
+        size = tightest_block_length(asked.model_entry.block_lengths)
+        options = {"filling": asked.filling, "rounds": asked.rounds, "device": entry.device, "block_length": size}
         denoiser: Any = entry.denoiser
         stream = score_text(denoiser, asked.ids, tokenizer.mask_id, **options)
         for number, score in enumerate(stream, start=1):
-            over = number == asked.rounds or stopped.is_set()
+            over = number == asked.rounds or stopped.is_set() or size == 1
             filled = {"filling": asked.filling, "window": len(asked.ids)}
             said = texts.SURPRISAL_FILLED if asked.filling else texts.SURPRISAL_DONE
             done = said.format(draws=score.num_mc_samples, tokens=len(asked.ids), **filled)
+            if size:
+                done = texts.SURPRISAL_EXACT if size == 1 else f"{done} {texts.SURPRISAL_IN_BLOCKS.format(size=size)}"
             line = texts.SURPRISAL_PROGRESS.format(draws=score.num_mc_samples, total=MASKS * asked.rounds)
             yield (
                 scores.figures(score, asked, tokenizer),

@@ -22,9 +22,9 @@ def toy_checkpoints(shelf: Path) -> list[str]:
     return folders
 
 
-def toy_blocks(shelf: Path, architecture: str = "diffuapriel", corpus: str = "tales:1") -> str:
-    """The folder `toy-blocks` of a small untrained model of blocks of 1, 4 and 16 tokens, or of the whole canvas."""
+def toy_blocks(shelf: Path, block_lengths: tuple[int, ...] = (1, 4, 16, 0)) -> str:
+    """The folder `toy-blocks` of a small untrained model of blocks."""
     torch.manual_seed(0)
-    model = Denoiser(preset("nano", architecture, block_lengths=(1, 4, 16, 0), time_conditioning=False))
-    save_checkpoint(shelf / "toy-blocks", model, card="A test.", extra={"corpus": corpus})
+    model = Denoiser(preset("nano", "diffuapriel", block_lengths=block_lengths, time_conditioning=False))
+    save_checkpoint(shelf / "toy-blocks", model, card="A test.", extra={"corpus": "tales:1"})
     return str(shelf / "toy-blocks")

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffuapriel.evaluation.surprisal import MASKS, score_text
+from diffuapriel.evaluation.surprisal import MASKS, score_text, tightest_block_length
+from tests.sampling.models import block_model
 
 V, MASK = 4, 5  # letters; the tokens are the letters, <|endoftext|> and [MASK]
 N = 5  # letters of a word
@@ -137,3 +138,62 @@ def test_the_denoiser_is_told_the_noise_level_of_what_is_masked():
 def test_what_cannot_be_scored_is_refused(ids, options, names):
     with pytest.raises(ValueError, match=names):
         next(score_text(uniform, ids, MASK, **options))
+
+
+@pytest.mark.parametrize("architecture", ["diffuapriel", "diffuapriel-h", "diffutran"])
+def test_at_block_length_1_the_score_of_every_token_is_exact(architecture):
+    """Each token's logits are those behind the cache of the tokens before it."""
+    model, ids = block_model(architecture, depth=6), [3, 1, 4, 1, 5, 9, 2]
+    (found,) = score_text(model, ids, 11, block_length=1, rounds=4)
+    cache, expected = model.empty_cache(1), []
+    for i in ids:
+        logits = model(torch.tensor([[11]]), torch.full((1,), 9.0), cache=cache)[0, 0, :11]
+        expected.append(-torch.log_softmax(logits, -1)[i].item())
+        cache = model.commit(torch.tensor([[i]]), cache)
+    assert found.surprisal == pytest.approx(expected, abs=1e-5)
+    assert found.nats == pytest.approx(sum(expected), abs=1e-5)
+    assert found.ci95 == (found.nats_per_token,) * 2 and found.standard_error == pytest.approx([0.0] * 7, abs=1e-3)
+    assert (found.num_mc_samples, found.block_length) == (1, 1)
+
+
+def enumerated(model, ids: list[int], size: int) -> list[float]:
+    """Every set of every size in each block, weighed as the definition says: nats per token."""
+    nats = []
+    for start in range(0, len(ids), size):
+        block = ids[start : start + size]
+        past = torch.tensor([ids[:start]])
+        cache = model.commit(past, model.empty_cache(1), size) if start else model.empty_cache(1)
+        for position in range(len(block)):
+            total = 0.0
+            for count in range(1, len(block) + 1):
+                sets = [held for held in itertools.combinations(range(len(block)), count) if position in held]
+                for held in sets:
+                    row = torch.tensor([[11 if i in held else x for i, x in enumerate(block)]])
+                    logits = model(row, torch.zeros(1), cache=cache)[0, position, :11]
+                    total -= torch.log_softmax(logits, -1)[block[position]].item() / (len(block) * len(sets))
+            nats.append(total)
+    return nats
+
+
+@pytest.mark.parametrize("length", [3, 8, 10])
+def test_in_blocks_a_score_is_the_mean_over_the_sets_of_each_block(length):
+    """Whole blocks, a shorter one behind them, and a text shorter than a block."""
+    model, ids = block_model("diffuapriel-h", depth=6), [3, 1, 4, 1, 5, 9, 2, 6, 5, 3][:length]
+    expected = enumerated(model, ids, 4)
+    found = last(score_text(model, ids, 11, block_length=4, rounds=12, batch_size=32, seed=1))
+    low, high = found.ci95
+    assert found.nats_per_token == pytest.approx(sum(expected) / length, abs=high - low)  # twice the 95 % interval
+    assert high - low < 0.1 * sum(expected)
+    for surprisal, error, truth in zip(found.surprisal, found.standard_error, expected):
+        assert surprisal == pytest.approx(truth, abs=4 * error + 1e-9)
+
+
+def test_one_block_as_long_as_the_text_is_the_score_of_the_full_sequence():
+    model, ids = block_model("diffuapriel"), [3, 1, 4, 1, 5]
+    whole, block = (last(score_text(model, ids, 11, block_length=size, rounds=2)) for size in (None, 5))
+    assert block.surprisal == pytest.approx(whole.surprisal, abs=1e-5)
+    assert block.ci95 == pytest.approx(whole.ci95, abs=1e-6)
+
+
+def test_the_shortest_block_length_is_the_tightest():
+    assert [tightest_block_length(known) for known in ((4, 1, 0), (16, 4), (0,), ())] == [1, 4, None, None]

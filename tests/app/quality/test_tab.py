@@ -23,6 +23,7 @@ from diffuapriel.evaluation.steps_quality import QualityPoint
 from diffuapriel.evaluation.surprisal import TextScore
 from diffuapriel.tales import language as tales
 from diffuapriel.tokenizer import get_tokenizer
+from tests.app.toys import toy_blocks
 
 TOKENIZER = get_tokenizer("gpt2-4k")
 STORY = tales.generate(1, random.Random(0))
@@ -283,3 +284,23 @@ def test_the_curves_show_intervals_and_the_true_entropy():
 def test_a_refusal_is_a_message(tab, visitor):
     with pytest.raises(gr.Error, match="windows is 3"):
         list(guarded_stream(tab.curves, str)(**(CURVES | {"windows": 3}), request=visitor))
+
+
+# A model of blocks
+
+
+def test_a_model_of_blocks_is_scored_exactly_token_after_token(tmp_path, visitor):
+    tab = QualityTab(Models([toy_blocks(tmp_path)]), Limits(max_tokens=40))
+    *_, (table, rows, _, numbers, status) = tab.score(STORY, "toy-blocks", 4, visitor)
+    assert numbers["block_length"] == 1 and numbers["num_mc_samples"] == 1
+    assert sum(numbers["surprisal"]) <= numbers["nats"] + 1e-6  # the filling is scored too
+    assert all(error < 1e-3 for error in numbers["standard_error"])
+    assert "Exact, in one pass" in status and table.count("one token after the other") == 3
+    assert rows["visible"]
+
+
+def test_without_block_length_1_it_is_bounded_in_its_shortest_blocks(tmp_path, visitor):
+    tab = QualityTab(Models([toy_blocks(tmp_path, block_lengths=(4, 0))]), Limits(max_tokens=40))
+    *_, (table, _, _, numbers, status) = tab.score(STORY, "toy-blocks", 1, visitor)
+    assert (numbers["block_length"], numbers["num_mc_samples"]) == (4, 16)
+    assert "In blocks of 4:" in status and "one token after the other" not in table
