@@ -20,6 +20,7 @@ from diffuapriel.device import resolve_device
 from diffuapriel.model.attention import FASTEST_FIRST
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.model.engine import cast_matrices, compile_denoiser
+from diffuapriel.ops import flash_attention
 from diffuapriel.ops.ssd import choose_backend
 from diffuapriel.sampling.config import resolve_blocks
 from diffuapriel.sampling.sampler import DenoiserFunction
@@ -177,11 +178,13 @@ def half_masked(
 
 
 def attention_kernel(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> str:
-    """The kernel that `scaled_dot_product_attention` picks for this model's heads; 'none' without attention."""
+    """The kernel that attention runs with this model's heads; 'none' without attention."""
     if "attention" not in config.layer_kinds:
         return "none"
     heads, headdim = config.d_model // config.attention_headdim, config.attention_headdim
     query = torch.empty(1, heads, config.context_length, headdim, device=device, dtype=dtype)
+    if flash_attention.takes(query, None):
+        return "flash attention 3"
     order = sdpa_kernel(list(FASTEST_FIRST), set_priority=True) if device.type == "cuda" else nullcontext()
     with torch.inference_mode(), order:
         choice = torch._fused_sdp_choice(query, query, query)

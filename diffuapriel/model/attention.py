@@ -10,8 +10,9 @@ attention would not know the order of tokens; without QK-norm it would not toler
 compete on a laptop. RoPE encodes relative positions only: on an all-mask canvas the output is the same
 at every position, unless the input marks the edges of the text (`EdgeEmbedding` in denoiser.py).
 
-On CUDA the fastest kernel that accepts the call runs: cuDNN's first (1.7 to 2.3 times as fast as FlashAttention-2 on
-Hopper), then FlashAttention-2. PyTorch's default order is the reverse.
+On CUDA the fastest kernel that accepts the call runs: FlashAttention-3 where it is installed (ops/flash_attention.py),
+then cuDNN's (1.7 to 2.3 times as fast as FlashAttention-2 on Hopper), then FlashAttention-2. PyTorch's default order is
+the reverse.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from diffuapriel.config import ModelConfig
 from diffuapriel.model.blocks import AttentionCache
 from diffuapriel.model.layers import rms_norm
+from diffuapriel.ops import flash_attention
 
 ROPE_BASE = 10_000.0
 Rotary = tuple[Tensor, Tensor]  # cosine and sine, each (length, 1, headdim / 2), or one for each row
@@ -39,7 +41,8 @@ FASTEST_FIRST = (
 class Attention(nn.Module):
     """Multi-head self-attention: (batch, length, d_model) to the same shape.
 
-    `kernels` is the order in which CUDA kernels are tried; a benchmark can set a single one.
+    `kernels` is the order in which PyTorch's CUDA kernels are tried; a benchmark can set a single one. FlashAttention-3
+    comes before the default order.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -89,6 +92,8 @@ class Attention(nn.Module):
         return q.transpose(1, 2), k.transpose(1, 2), v.to(q.dtype).transpose(1, 2)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        if self.kernels is FASTEST_FIRST and flash_attention.takes(q, mask):
+            return flash_attention.attend(q, k, v)
         if not q.is_cuda:
             return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         with sdpa_kernel(list(self.kernels), set_priority=True):

@@ -29,6 +29,7 @@ COMPILATIONS = 64  # that one process may keep: four entries, two kinds of block
 # A part of a kernel's name, and its name in the report. The first match counts.
 KERNELS = (
     ("cudnn", "cuDNN attention"),
+    ("flashattnfwdsm90", "FlashAttention-3"),
     ("pytorch_flash", "FlashAttention-2"),
     ("flash_fwd", "FlashAttention-2"),
     ("fmha_cutlass", "memory-efficient attention"),

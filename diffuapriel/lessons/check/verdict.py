@@ -68,7 +68,9 @@ def checker(cases: Callable[..., None]) -> Callable[..., Verdict]:
         if any(answer is None or answer is ... for answer in answers):
             return OPEN
         if fault := _unread_cell():
-            return Verdict("wrong", f"Not yet. The cell before this one was not run: {fault}\nMend it and run both again.")
+            return Verdict(
+                "wrong", f"Not yet. The cell before this one was not run: {fault}\nMend it and run both again."
+            )
         try:
             cases(*answers)
         except NotDone:
