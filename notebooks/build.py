@@ -33,7 +33,8 @@ from nbformat import NotebookNode
 NOTEBOOKS = Path(__file__).resolve().parent
 LEFT_OUT = {"student": "solution", "solution": "exercise"}  # version: the tag of the cells it omits
 FOLDERS = {"student": NOTEBOOKS, "solution": NOTEBOOKS / "solutions"}
-MINUTES = NOTEBOOKS / "minutes.json"  # {"machine": ..., "minutes": {lesson: whole minutes and tenths}}
+# {"machine": ..., "minutes": {lesson: whole minutes and tenths}, "elsewhere": {lesson: machine, if another one}}
+MINUTES = NOTEBOOKS / "minutes.json"
 TEACHING = NOTEBOOKS / "TEACHING.md"
 
 
@@ -89,9 +90,15 @@ def read_minutes() -> tuple[str, dict[str, float]]:
     return document["machine"], document["minutes"]
 
 
+def elsewhere() -> dict[str, str]:
+    """The machines of the lessons that were measured on another one than the others."""
+    return json.loads(MINUTES.read_text(encoding="utf-8")).get("elsewhere", {}) if MINUTES.exists() else {}
+
+
 def measured(lesson: str) -> str:
     """The sentence in a lesson's header that gives its run time."""
     machine, minutes = read_minutes()
+    machine = elsewhere().get(lesson, machine)
     if lesson not in minutes:
         return "The run time of this lesson has not been measured yet."
     return f"Run time from top to bottom: {minutes[lesson]:.1f} minutes on {machine}."
@@ -107,7 +114,8 @@ def teaching(text: str) -> str:
     for source in sources():
         title, sections = head_of(source)
         planned = sum(sections.values())
-        lines.append(f"| {title} | {planned} | {minutes.get(source.stem, 'not measured')} |")
+        other = f" (on {name})" if (name := elsewhere().get(source.stem)) else ""
+        lines.append(f"| {title} | {planned} | {minutes.get(source.stem, 'not measured')}{other} |")
     table = "<!-- minutes -->\n" + "\n".join(lines) + "\n<!-- end of the minutes -->"
     text = re.sub(r"<!-- minutes -->.*?<!-- end of the minutes -->", lambda _: table, text, flags=re.S)
     chosen = paths.table({source.stem[:2]: head_of(source)[1] for source in sources()})

@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import build
 import nbclient
@@ -124,7 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = choose("make lessons", "Run lessons whole and measure the minutes.", arguments)
     if not chosen:
         return 2
-    minutes = build.read_minutes()[1]
+    before, minutes = build.read_minutes()
     with kernel():
         for source in chosen:
             try:
@@ -135,7 +136,11 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{source.stem:24} {took:5.1f} minutes", flush=True)
             minutes[source.stem] = round(took, 1)
     if not shortened():
-        document = {"machine": machine(), "minutes": dict(sorted(minutes.items()))}
+        document: dict[str, Any] = {"machine": machine(), "minutes": dict(sorted(minutes.items()))}
+        if len(chosen) < len(build.sources()):  # the others keep the machine that they were measured on
+            document["machine"] = before or machine()
+            others = build.elsewhere() | {source.stem: machine() for source in chosen}
+            document["elsewhere"] = {name: where for name, where in sorted(others.items()) if where != before}
         build.MINUTES.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
         build.main()
     return 0

@@ -58,4 +58,7 @@ ANSWERS: dict[str, tuple[str, str]] = {
     "07.3": ("", "A judge prefers what it expects, and knows nothing of variety."),
     "08.1": ("", "A text whose relatives were in the training text is not new to the model."),
     "08.2": ("", "Count per token: there are more tokens elsewhere than in its own line."),
+    "12.1": ("", "A program knows no texts: it reads what stands at an address, without an error."),
+    "12.2": ("", "torch.flip makes a copy: what is flipped is read and written once more."),
+    "12.3": ("", "Every intermediate tensor is written, and read again by the next operation."),
 }

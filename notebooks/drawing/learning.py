@@ -55,6 +55,7 @@ LESSONS = (
     ("00 Start", 40, 70), ("01 Diffusion", 40, 150), ("02 Mamba-2", 240, 70), ("03 Denoiser", 240, 150),
     ("04 Backbones", 440, 70), ("05 Unmasking", 40, 230), ("06 Speed", 440, 150), ("07 Quality", 240, 230),
     ("08 Your text", 440, 230), ("09 Blocks", 620, 70), ("10 GPT", 620, 126), ("11 Recall", 620, 182),
+    ("12 Kernel", 620, 238),
 )  # fmt: skip
 
 
@@ -63,7 +64,7 @@ def course() -> Picture:
         "course",
         "The course",
         "Lessons 00 to 08 are the base: 01 leads to 03, 05 and 07, 02 leads to 03 and 06, 03 leads to 04. Lessons 09 "
-        "to 11 each need 01, and 09 and 11 also need 02.",
+        "and 10 need 01; 09, 11 and 12 need 02.",
         360,
     )
     for name, x, y in LESSONS:

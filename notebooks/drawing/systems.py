@@ -1,4 +1,4 @@
-"""Diagrams of speed and memory: blocks and their cache, the roofline, the tiles of a kernel."""
+"""Diagrams of speed and memory: blocks and their cache, the roofline, a kernel and its grid."""
 
 from __future__ import annotations
 
@@ -87,4 +87,30 @@ def kernel() -> Picture:
     return picture
 
 
-DIAGRAMS = (blocks, roofline, kernel)
+def tiles() -> Picture:
+    picture = Picture(
+        "tiles",
+        "A grid of programs, and the tiles that each one walks",
+        "Four programs read one text of 40 tokens: two heads, each ahead and backwards. Each walks three chunks of 16 "
+        "tokens in its own order. Of the third chunk only eight tokens exist; the other eight are masked.",
+        370,
+    )
+    for column in range(4):
+        x, backwards = 120 + 135 * column, column % 2 == 1
+        color = "hybrid" if backwards else "mamba"
+        picture.text(x + 55, 66, f"head {column // 2}", SMALL, at="middle", bold=True)
+        picture.text(x + 55, 86, "backwards" if backwards else "ahead", SMALL, at="middle", quiet=True)
+        parts = [(130, 64, "1"), (194, 64, "2"), (258, 32, "3"), (290, 32, "")]
+        for top, height, number in parts:
+            y = 420 - top - height if backwards else top
+            picture.box(x, y, 110, height, number, color if number else "plain", dashed=not number, size=SMALL)
+        begin, end = (288, 132) if backwards else (132, 288)
+        picture.arrow((x + 122, begin), (x + 122, end), color=color)
+    picture.text(104, 142, "token 0", SMALL, at="end")
+    picture.text(104, 290, "token 39", SMALL, at="end")
+    picture.text(666, 160, "one column:\none program,\nits state H\nstays on chip", SMALL)
+    picture.text(120, 350, "Dashed: beyond the text. A mask keeps the program from reading there.", SMALL, quiet=True)
+    return picture
+
+
+DIAGRAMS = (blocks, roofline, kernel, tiles)

@@ -55,6 +55,8 @@ CLAIMS: tuple[Claim, ...] = (
         lambda n: n > 0.3,
         "it carries over",
     ),
+    ("12", r"with flips: [\d,]+, ([\d.]+) times", lambda n: n == 3, "flips treble the bytes of a scan"),
+    ("12", r"PyTorch [\d.]+ MB: ([\d.]+) times", lambda n: 5 < n < 15, "PyTorch moves about nine times the bytes"),
 )
 
 
@@ -101,3 +103,13 @@ def test_a_head_of_the_bundled_model_forgets_at_full_stops() -> None:
     stop = torch.cat(stories) == tokenizer.encode(".")[0]
     lost = survives[:, ~stop].mean(1) - survives[:, stop].mean(1)
     assert lost.max() > 0.1
+
+
+def test_the_lines_that_lesson_12_quotes_are_those_of_the_package_s_kernel() -> None:
+    (source,) = [source for source in build.sources() if source.stem.startswith("12")]
+    text = source.read_text(encoding="utf-8").partition("| yours | the package's |")[2].partition("\n#\n")[0]
+    rows = [row.split("|") for row in text.splitlines()[2:]]
+    kernel = (build.NOTEBOOKS.parent / "diffuapriel" / "ops" / "triton" / "scan.py").read_text(encoding="utf-8")
+    assert len(rows) >= 8
+    for _, _, quoted, *_ in rows:
+        assert quoted.strip().strip("`") in kernel, quoted

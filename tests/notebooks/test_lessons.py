@@ -277,6 +277,27 @@ def test_the_measured_minutes_stand_in_the_head_and_in_the_teacher_s_table(tmp_p
     assert table.startswith("before ") and table.endswith(" after")
 
 
+def test_a_lesson_that_was_measured_on_another_machine_says_so(tmp_path, monkeypatch) -> None:
+    first, second = (source.stem for source in build.sources()[:2])
+    document = {
+        "machine": "3 cores (Abacus)",
+        "minutes": {first: 1, second: 2},
+        "elsewhere": {second: "1 core (Quipu)"},
+    }
+    monkeypatch.setattr(build, "MINUTES", tmp_path / "minutes.json")
+    (tmp_path / "minutes.json").write_text(json.dumps(document), encoding="utf-8")
+    assert "on 3 cores (Abacus)" in build.measured(first) and "on 1 core (Quipu)" in build.measured(second)
+    table = build.teaching("<!-- minutes -->old<!-- end of the minutes -->")
+    assert "| 1 |" in table and "| 2 (on 1 core (Quipu)) |" in table
+    monkeypatch.setattr(execute, "run", lambda source: 3)
+    monkeypatch.setattr(execute, "machine", lambda: "5 cores (Napier)")
+    monkeypatch.setattr(build, "main", lambda: None)
+    monkeypatch.setattr(execute, "shortened", lambda: False)
+    assert execute.main([first[:2]]) == 0
+    assert build.measured(first).endswith("3.0 minutes on 5 cores (Napier).") and "Quipu" in build.measured(second)
+    assert build.read_minutes()[0] == "3 cores (Abacus)"
+
+
 def test_a_lesson_takes_at_most_eight_minutes_of_machine_time() -> None:
     minutes = build.read_minutes()[1]
     assert minutes and {name: value for name, value in minutes.items() if value > 8} == {}

@@ -15,9 +15,10 @@ from diffuapriel.lessons.check import (
     start,
     unmasking,
 )
-from diffuapriel.lessons.check.advanced import baseline, blocks, recall
+from diffuapriel.lessons.check.advanced import baseline, blocks, kernels, recall
 from diffuapriel.lessons.check.advanced.baseline import *  # noqa: F403
 from diffuapriel.lessons.check.advanced.blocks import *  # noqa: F403
+from diffuapriel.lessons.check.advanced.kernels import *  # noqa: F403
 from diffuapriel.lessons.check.advanced.recall import *  # noqa: F403
 from diffuapriel.lessons.check.denoising import *  # noqa: F403
 from diffuapriel.lessons.check.learning import *  # noqa: F403
@@ -42,5 +43,6 @@ MODULES = (
     blocks,
     baseline,
     recall,
+    kernels,
 )
 __all__ = [name for module in MODULES for name in module.__all__]  # pyright: ignore[reportUnsupportedDunderAll]
