@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from diffuapriel.config import ModelConfig
-from diffuapriel.model.blocks import AttentionCache
+from diffuapriel.model.blocks import AttentionCache, BlockPass
 from diffuapriel.model.layers import rms_norm
 from diffuapriel.ops import flash_attention
 
@@ -63,16 +63,19 @@ class Attention(nn.Module):
         return self.out_proj(y.transpose(1, 2).flatten(2))
 
     def forward_blocks(
-        self, u: Tensor, rotary: Rotary, masks: Masks, cache: AttentionCache, committed: int | None = None
+        self, u: Tensor, rotary: Rotary, masks: Masks, cache: AttentionCache, over: BlockPass
     ) -> tuple[Tensor, AttentionCache]:
-        """As `forward` for a pass over blocks (model/blocks.py); also the keys and values of the clean rows of u.
-
-        committed: of how many tokens, by default all.
+        """As `forward` for a pass over blocks (model/blocks.py); also the keys and values of the committed tokens of u.
 
         Corrupted rows, if there are any, read the clean rows of the pass, not the cache.
         """
         q, k, v = self._project(u, rotary)
         texts = cache.keys.shape[0]
+        if over.commit is not None:
+            at = over.positions()[:, None, :, None].expand_as(k)
+            keys, values = cache.keys.scatter_(2, at, k), cache.values.scatter_(2, at, v)
+            y = self._attend(q, keys, values, masks[0])
+            return self.out_proj(y.transpose(1, 2).flatten(2)), cache
         own = AttentionCache(k[:texts], v[:texts])
         keys = torch.cat([cache.keys.to(k.dtype), own.keys], dim=2)
         values = torch.cat([cache.values.to(v.dtype), own.values], dim=2)
@@ -80,7 +83,7 @@ class Attention(nn.Module):
         if q.shape[0] > texts:
             keys, values = (torch.cat([w[:texts], w[texts:]], dim=2) for w in (k, v))
             y = torch.cat([y, self._attend(q[texts:], keys, values, masks[1])])
-        kept = AttentionCache(own.keys[:, :, :committed], own.values[:, :, :committed])
+        kept = AttentionCache(own.keys[:, :, : over.committed], own.values[:, :, : over.committed])
         return self.out_proj(y.transpose(1, 2).flatten(2)), kept
 
     def _project(self, u: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor, Tensor]:

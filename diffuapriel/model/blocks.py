@@ -16,7 +16,9 @@ kept. A finished block is committed by running it once more as it is, with nothi
 need not be a pass of its own: in one over [finished block, next block] each layer has the state after the first when it
 comes to the second.
 
-A `Cache` is never changed. A commit returns a new one, so that undoing, pausing and branching cost nothing.
+A `Cache` is never changed. A commit returns a new one, so that undoing, pausing and branching cost nothing. The one
+exception is the cache that a recorded pass works on (`Denoiser.hidden_in_place`), whose tensors have fixed addresses:
+it has room for all keys and values to come, and in the rows that a pass commits, its block joins them in place.
 
 Past the length of the training rows nothing breaks by itself. The scans know no positions. RoPE encodes distances, and
 only distances longer than in training are new to attention; `Cache.last` drops what is that far away. The vector of the
@@ -64,8 +66,10 @@ class Cache:
     dropped: int = 0  # keys and values that `last` left out, of the start of every row
 
     @classmethod
-    def empty(cls, config: ModelConfig, batch: int, *, device: torch.device, dtype: torch.dtype) -> Cache:
-        """The cache before the first block: no token, states of zero."""
+    def empty(
+        cls, config: ModelConfig, batch: int, *, device: torch.device, dtype: torch.dtype, capacity: int = 0
+    ) -> Cache:
+        """The cache before the first block: no token, states of zero, room for keys of `capacity` tokens."""
         exact = torch.float64 if dtype == torch.float64 else torch.float32
         channels = config.d_inner + 2 * config.n_groups * config.d_state
         layers: list[LayerCache] = []
@@ -76,8 +80,8 @@ class Cache:
                 layers.append(MambaCache(state, state.new_zeros((batch, config.d_conv - 1, channels), dtype=dtype)))
             else:
                 heads = config.d_model // config.attention_headdim
-                none = torch.zeros((batch, heads, 0, config.attention_headdim), device=device, dtype=dtype)
-                layers.append(AttentionCache(none, none))
+                none = torch.zeros((batch, heads, capacity, config.attention_headdim), device=device, dtype=dtype)
+                layers.append(AttentionCache(none, none.clone()))
         return cls(tuple(layers), torch.zeros(batch, dtype=torch.int64, device=device))
 
     @property
@@ -134,6 +138,18 @@ class Cache:
             after.append(new)
         return Cache(tuple(after), self.lengths + tokens, self.aligned, self.dropped)
 
+    def room(self, tokens: int) -> Cache:
+        """The same tensors with the first `tokens` keys and values only, for a pass that needs no more."""
+        layers = [_between(layer, 0, tokens, copy=False) for layer in self.layers]
+        return Cache(tuple(layers), self.lengths, self.aligned, self.dropped)
+
+    def set_rows(self, rows: Tensor, cache: Cache) -> None:
+        """Overwrite `rows` (n,) int64 of this cache, in place, with the rows of one of at most its capacity."""
+        for own, given in zip(self.layers, cache.layers, strict=True):
+            for into, tensor in zip(vars(own).values(), vars(given).values(), strict=True):
+                into[rows, :, : tensor.shape[2]] = tensor.to(into.dtype)
+        self.lengths[rows] = cache.lengths
+
     @classmethod
     def join(cls, caches: Sequence[Cache]) -> Cache:
         """One batch of the rows of several caches, whose texts may be of different lengths.
@@ -155,11 +171,12 @@ class Cache:
         return cls(tuple(layers), lengths, bool((lengths == lengths[0]).all()), caches[0].dropped)
 
 
-def _between(layer: LayerCache, start: int, end: int) -> LayerCache:
+def _between(layer: LayerCache, start: int, end: int, *, copy: bool = True) -> LayerCache:
     """The keys and values of some tokens; a Mamba layer as it is."""
     if isinstance(layer, MambaCache):
         return layer
-    return AttentionCache(layer.keys[:, :, start:end].clone(), layer.values[:, :, start:end].clone())
+    parts = (v[:, :, start:end] for v in (layer.keys, layer.values))
+    return AttentionCache(*(v.clone() if copy else v for v in parts))
 
 
 @dataclass(frozen=True)
@@ -170,6 +187,9 @@ class BlockPass:
     each corrupted block sees the clean blocks before it (training).
     committed: tokens at the start of clean rows that go into the cache; by default all.
     dropped: as in `Cache`.
+    commit: (texts,) bool. The pass is one block and changes the cache in place: the states of the rows where it is
+    True, and the keys and values behind `lengths` of every row, which a later pass overwrites in the other rows.
+    `aligned` then says that they fill the capacity, so that attention needs no mask.
     """
 
     block_length: int
@@ -179,6 +199,7 @@ class BlockPass:
     streams: int = 1
     committed: int | None = None
     dropped: int = 0
+    commit: Tensor | None = None
 
     @property
     def texts(self) -> int:
@@ -206,8 +227,12 @@ class BlockPass:
     def masks(self, capacity: int) -> tuple[Tensor | None, Tensor | None]:
         """What a query may read: of [cached, own] keys in the first stream, of [clean, corrupted] ones in the second.
 
-        (texts, 1, length, capacity + length) and (length, 2 length) bool; None where everything may be read.
+        (texts, 1, length, capacity + length) and (length, 2 length) bool; None where everything may be read. In place,
+        of the keys in the cache, own ones included: (texts, 1, 1, capacity).
         """
+        if self.commit is not None:
+            read = torch.arange(capacity, device=self.lengths.device) < self.lengths[:, None] + self.length
+            return None if self.aligned else read[:, None, None], None
         device, alone = self.lengths.device, self.aligned and self.length <= self.block_length
         if alone and self.streams == 1:
             return None, None

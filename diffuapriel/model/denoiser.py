@@ -83,7 +83,7 @@ class Block(nn.Module):
         u = modulate(rms_norm(x, self.mixer_norm_weight), shift, scale)
         if isinstance(self.mixer, Attention):
             assert isinstance(cache, AttentionCache) and rotary is not None
-            y, cache = self.mixer.forward_blocks(u, rotary, masks, cache, over.committed)
+            y, cache = self.mixer.forward_blocks(u, rotary, masks, cache, over)
         else:
             assert isinstance(cache, MambaCache)
             y, cache = self.mixer.forward_blocks(u, over, cache)
@@ -201,10 +201,11 @@ class Denoiser(nn.Module):
             x = x.flatten(0, 1).index_select(0, positions)  # (chosen, d_model), as shift and scale are
         return self.head(self.final_norm(x, shift, scale))
 
-    def empty_cache(self, batch: int) -> Cache:
-        """The cache of `batch` texts before their first block."""
+    def empty_cache(self, batch: int, capacity: int = 0) -> Cache:
+        """The cache of `batch` texts before their first block; with room for `capacity` tokens, if it is for
+        `hidden_in_place`."""
         weight = self.embedding.weight
-        return Cache.empty(self.config, batch, device=weight.device, dtype=weight.dtype)
+        return Cache.empty(self.config, batch, device=weight.device, dtype=weight.dtype, capacity=capacity)
 
     def commit(self, ids: Tensor, cache: Cache, block_length: int | None = None) -> Cache:
         """The cache after whole blocks more: ids (batch, length) int64 without [MASK]s.
@@ -253,6 +254,22 @@ class Denoiser(nn.Module):
         """The input of the head at every position, (batch, length, d_model). Never waits for the device."""
         return self.final_norm(*self._residual(ids, sigma))
 
+    def hidden_in_place(
+        self, ids: Tensor, sigma: Tensor, cache: Cache, commit: Tensor, capacity: int | None = None
+    ) -> Tensor:
+        """The input of the head for the next block of each row, (batch, length, d_model), for a pass that is recorded.
+
+        Where commit (batch,) is True the block, which must be clean there, joins the cache in place; `cache` is from
+        `empty_cache` with room for it. Never waits for the device.
+        capacity: of the cache, as far as this pass reads it: at least each row's length and the block. None says that
+        these are equal in every row and fill the cache, which saves attention its mask.
+        """
+        fills = capacity is None
+        cache = cache if capacity is None else cache.room(capacity)
+        x, shift, scale, _ = self._over_blocks(ids, sigma, cache, None, None, commit=commit, aligned=fills)
+        cache.lengths.add_(commit * ids.shape[1])
+        return self.final_norm(x, shift, scale)
+
     def final_norm(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
         """The modulated final norm of the residual stream x, the input of the head."""
         return modulate(rms_norm(x, self.final_norm_weight), shift, scale)
@@ -288,10 +305,13 @@ class Denoiser(nn.Module):
         clean: Tensor | None,
         block_length: int | None,
         committed: int | None = None,
+        commit: Tensor | None = None,
+        aligned: bool | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, list[LayerCache]]:
         """As `_residual` for a pass over blocks; also what each layer adds to the cache.
 
         committed: the tokens that it adds, by default all; the residual stream is then that of the others.
+        commit, aligned: as in `BlockPass`; aligned is by default the cache's.
         """
         (texts, length), streams = ids.shape, 1 if clean is None else 2
         block_length = block_length or length
@@ -302,7 +322,8 @@ class Denoiser(nn.Module):
         elif committed:  # finished blocks have the noise level 0
             sigma = F.pad(sigma[:, None], (committed // block_length, 0))
         cache = cache or self.empty_cache(texts)
-        over = BlockPass(block_length, length, cache.lengths, cache.aligned, streams, committed, cache.dropped)
+        aligned = cache.aligned if aligned is None else aligned
+        over = BlockPass(block_length, length, cache.lengths, aligned, streams, committed, cache.dropped, commit)
         modulations = self.modulation(self.time_embedding(sigma))  # of all layers, (rows, levels, d_model) each
         if sigma.ndim == 2:
             modulations = [v.repeat_interleave(block_length, dim=1)[:, :length] for v in modulations]

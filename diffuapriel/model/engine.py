@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from diffuapriel.model.denoiser import Denoiser
+from diffuapriel.model.denoiser import Block, Denoiser
 from diffuapriel.model.mamba2 import BidirectionalMamba2
 from diffuapriel.ops.cudagraph import record
 
@@ -33,7 +33,10 @@ def compile_denoiser(model: Denoiser, *, dtype: torch.dtype | None = torch.bfloa
         cast_matrices(model, dtype)
     if next(model.parameters()).is_cuda:
         for block in model.blocks:
+            assert isinstance(block, Block)
             block.compile(dynamic=True)
+            if model.config.block_lengths:  # an attention block serves every number of cached tokens
+                block.forward_blocks = torch.compile(block.forward_blocks, dynamic=block.attends)
         model.final_norm = torch.compile(model.final_norm, dynamic=True)
     return Engine(model)
 
@@ -53,6 +56,9 @@ class Engine:
         self.model = model
         self.config = model.config
         self.head = model.head
+        # Of a model of blocks; a pass in place is launched kernel by kernel, for a caller that records it.
+        self.empty_cache, self.hidden_in_place = model.empty_cache, model.hidden_in_place
+        self.commit, self.commit_and_denoise = model.commit, model.commit_and_denoise
         self._graphs: dict[tuple[int, ...], tuple[Tensor, Tensor, Callable[[], None], Tensor]] = {}  # by shape
 
     @torch.inference_mode()

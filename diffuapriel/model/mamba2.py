@@ -127,7 +127,8 @@ class BidirectionalMamba2(nn.Module):
             y.append(out)
             states.append(state)
         y = rms_norm(torch.cat(y, dim=1).flatten(3) * F.silu(z), self.norm_weight)
-        return self._project_out(y), MambaCache(states[1], history)
+        after = MambaCache(states[1], history)
+        return self._project_out(y), after if blocks.commit is None else _committed(cache, after, blocks.commit)
 
     def _fused_blocks(self, projected: Tensor, blocks: BlockPass, cache: MambaCache) -> tuple[Tensor, MambaCache]:
         """`forward_blocks` by our kernels, after in_proj."""
@@ -144,12 +145,14 @@ class BidirectionalMamba2(nn.Module):
                 history=history,
                 block_length=blocks.block_length,
                 groups=self.config.n_groups,
+                commit=blocks.commit,
             )
             gated.append(g)
             sums.append(squares)
             caches.append(MambaCache(state, following(history, xBC[:, part, 0])))
         g, squares = (torch.cat(v, 2) if len(v) > 1 else v[0] for v in (gated, sums))
-        return self._project_gated_out(g, squares), caches[1]
+        after = caches[1] if blocks.commit is None else _committed(cache, caches[1], blocks.commit)
+        return self._project_gated_out(g, squares), after
 
     def _project_out(self, y: Tensor) -> Tensor:
         """out_proj of y (batch, length, 2, d_inner), or of its forward half where nothing is read in reverse."""
@@ -240,6 +243,14 @@ def two_way_convolution(x: Tensor, weight: Tensor, bias: Tensor, document_ids: T
                 read = read * (padded_ids[:, start : start + length] == document_ids)[..., None]
             y[k] = torch.addcmul(y[k], read, weight[k, j].to(x.dtype))
     return torch.stack(y, dim=2)
+
+
+def _committed(cache: MambaCache, after: MambaCache, commit: Tensor) -> MambaCache:
+    """`cache`, changed in place to what is `after` the pass in the rows where commit (batch,) is True."""
+    for own, new in ((cache.state, after.state), (cache.history, after.history)):
+        if new is not own:  # our kernels have written the state already
+            own.copy_(torch.where(commit.view(-1, *[1] * (own.ndim - 1)), new, own))
+    return cache
 
 
 def following(history: Tensor, x: Tensor) -> Tensor:

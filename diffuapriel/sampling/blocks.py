@@ -12,6 +12,8 @@ hole is filled from the text before it and from that of its own block.
 Committing costs no pass. A finished block, or a whole prompt, goes through the model together with the block behind
 it, in the pass that denoises that block for the first time.
 
+On a GPU, `generate` lets whole generations run there without the host (graphs/blocks.py).
+
 Caches are kept by the text that they hold. Undoing or editing a step, pausing and branching find the cache of their
 past, if it is among the last ones, or commit it again in the next pass.
 """
@@ -27,6 +29,9 @@ from torch import Tensor, nn
 
 from diffuapriel.diffusion.schedule import EPS
 from diffuapriel.sampling.config import SamplerConfig
+from diffuapriel.sampling.graphs import blocks as graphs
+from diffuapriel.sampling.sampler import Sampler
+from diffuapriel.sampling.state import State
 
 KEPT_BYTES = 2**28  # of caches of earlier texts; those of the rows in use are kept in any case
 
@@ -122,6 +127,22 @@ class CachedDenoiser(nn.Module):
         self._forget(texts)
         assert logits is not None, "a batch has a row"
         return logits
+
+    def unsupported_reason(self, config: SamplerConfig, state: State) -> str | None:
+        """Why `generate` fills these canvases step by step on the host; None if it calls `fill`."""
+        if state.device.type != "cuda":
+            return f"the canvas is on {state.device.type}; recorded passes are for CUDA devices"
+        return graphs.unsupported_reason(config, self.model, state, self.block_length)
+
+    def fill(self, sampler: Sampler, state: State) -> tuple[Tensor, list[int]]:
+        """The filled canvases of `state`, (batch, length) int64, and each row's calls, by recorded passes.
+
+        Commits have passes of their own here; they count in `passes` and not as calls. No cache is kept.
+        """
+        graph, calls = graphs.fill(sampler, self.model, state, self.block_length)  # type: ignore[arg-type]
+        self.passes += graph.passes
+        self.cache_bytes = graph.cache.bytes // graph.batch
+        return graph.canvas.clone(), calls
 
     def _known(self, text: bytes, step: int) -> int:
         """Bytes of the longest beginning of a text, in blocks of `step` bytes, whose cache is kept."""

@@ -80,6 +80,15 @@ class DeviceDenoiser(Protocol):
     def hidden(self, ids: Tensor, sigma: Tensor) -> Tensor: ...
 
 
+@runtime_checkable
+class BlockFiller(Protocol):
+    """A denoiser that fills canvases block after block on the device (`sampling.blocks.CachedDenoiser`)."""
+
+    def unsupported_reason(self, config: SamplerConfig, state: State) -> str | None: ...
+
+    def fill(self, sampler: Sampler, state: State) -> tuple[Tensor, list[int]]: ...
+
+
 @torch.no_grad()
 def generate(
     sampler: Sampler,
@@ -107,7 +116,7 @@ def generate_counted(
 
     Finished rows leave the denoiser's batch. On a GPU, a `DeviceDenoiser` takes the fast path with the strategies of
     FIXED_ORDER and SCORED. Its CUDA graph is kept for the denoiser's next batch of the same size; `clear_cache` drops
-    it.
+    it. A `CachedDenoiser` takes that of graphs/blocks.py, which has a `clear_cache` of its own.
     """
     if isinstance(canvases, Tensor):
         if canvases.dim() != 2:
@@ -117,8 +126,10 @@ def generate_counted(
     if unsupported_reason(sampler.config, denoiser, state.device) is None:
         filled, calls = fill(sampler, cast(DeviceDenoiser, denoiser), state)
         return filled, [calls] * len(filled)
+    if isinstance(denoiser, BlockFiller) and denoiser.unsupported_reason(sampler.config, state) is None:
+        return denoiser.fill(sampler, state)
     while not sampler.done(state):
-        state = sampler.advance(denoiser, state)
+        state = sampler.advance(cast("DenoiserFunction", denoiser), state)
     return torch.from_numpy(state.ids.copy()).to(state.device), state.nfe.tolist()
 
 
@@ -500,7 +511,7 @@ class HostBuffer:
         self._buffers = [torch.empty(target.shape, dtype=target.dtype, pin_memory=pinned) for _ in range(2)]
         self._copied = [torch.cuda.Event() for _ in range(2)] if pinned else []
 
-    def send(self, values: NDArray[np.float64]) -> None:
+    def send(self, values: Array) -> None:
         """Make `values`, of the target's shape, visible to everything launched from now on."""
         turn = self._sent % 2
         if self._copied:

@@ -61,6 +61,14 @@ class Noise:
         return cls(uniforms)
 
 
+def block_uniforms(seed: int, length: int, row: int, step: int, start: int, count: int) -> NDArray[np.float64]:
+    """`Noise.draw(seed, row, 1, step, length).for_tokens[0, start : start + count]`, without drawing the rest."""
+    skipped, rest = divmod(length + start, 4)  # a counter gives four numbers
+    counter = np.array([skipped, 0, 0, step], dtype=np.uint64)
+    philox = np.random.Philox(key=np.array([seed, row], dtype=np.uint64), counter=counter)
+    return np.random.Generator(philox).random(rest + count)[rest:]
+
+
 LOG2E = math.log2(math.e)
 CDF_BLOCK = 256  # tokens per block of the two-level cumulative sum
 TOP_TOKENS = 5  # alternatives kept per revealed position

@@ -1,0 +1,1 @@
+"""Generations whose steps never wait for the host."""

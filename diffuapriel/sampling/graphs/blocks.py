@@ -1,0 +1,281 @@
+"""Block after block on the device: one recorded step, replayed until every text is full.
+
+A step is a pass over the active block of each row, in place (`Denoiser.hidden_in_place`), and everything the sampler
+does with it. Its kind is decided per row and on the device:
+
+    the block has masks     reveal what the strategy selects
+    the block is full       commit: its states, keys and values join the cache, and the next block is active
+
+so rows need not keep step, and the host launches passes without looking at what the last one did. For a strategy whose
+counts are known in advance it never looks. For `threshold` it reads how many masks are left while the next pass is
+already running; where that turns out to be the commit, nothing is lost, and after the last block of all one pass is.
+
+The graph of a model without attention serves every block. With attention a pass reads the first `room` keys and values,
+a mask hides those that a row does not have yet, and there is a graph per room, at most an eighth larger than needed on
+average.
+
+A row's text is the one that `CachedDenoiser` and the sampler give it on the host, with the same seed: its own step and
+block select its noise. Without a GPU the steps run unrecorded, which is how they are tested.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from diffuapriel.diffusion.schedule import EPS
+from diffuapriel.ops.cudagraph import record
+from diffuapriel.sampling import scores as head_scores
+from diffuapriel.sampling.config import SamplerConfig
+from diffuapriel.sampling.generate import HEAD_ROWS, SCORED, HostBuffer, plan_generation, rounded
+from diffuapriel.sampling.sampler import Sampler
+from diffuapriel.sampling.state import State
+from diffuapriel.sampling.tokens import block_uniforms, centered, invalid_logits, pick, weights_
+
+STRATEGIES = (*SCORED, "threshold")
+
+
+class InPlaceModel(Protocol):
+    """A model of blocks whose passes can be recorded (`model.denoiser.Denoiser`, `model.engine.Engine`)."""
+
+    config: Any
+    head: nn.Linear
+
+    def empty_cache(self, batch: int, capacity: int = 0) -> Any: ...
+
+    def commit(self, ids: Tensor, cache: Any, block_length: int | None = None) -> Any: ...
+
+    def hidden_in_place(
+        self, ids: Tensor, sigma: Tensor, cache: Any, commit: Tensor, capacity: int | None = None
+    ) -> Tensor: ...
+
+
+def unsupported_reason(config: SamplerConfig, model: object, state: State, block_length: int) -> str | None:
+    """Why these texts cannot be written on the device alone, in one line; None if they can."""
+    length = state.ids.shape[1]
+    if config.strategy not in STRATEGIES:
+        return f"the strategy is {config.strategy!r}; on the device there are {', '.join(STRATEGIES)}"
+    if length % block_length:
+        return f"the canvas has {length} tokens, which are not whole blocks of {block_length}"
+    for name, off in (("stop_at_eos", False), ("confidence", "top"), ("alg_temp", 0), ("repetition_penalty", 1)):
+        if (value := getattr(config, name)) != off:
+            return f"{name} is {value!r}; on the device it must be {off!r}"
+    if config.mends:
+        return f"remask_below is {config.remask_below}; on the device it must be 0"
+    if not hasattr(model, "hidden_in_place"):
+        return "the model has no hidden_in_place, the pass that is recorded"
+    return head_scores.unsupported_reason(model.head.weight)  # type: ignore[attr-defined]
+
+
+class Progress(NamedTuple):
+    """The active block of each row and its masks, (B,) int64 each."""
+
+    block: NDArray[np.int64]
+    left: NDArray[np.int64]
+
+
+# The last graph of each model, for its next batch of that size; taken out while it is in use.
+_kept: MutableMapping[Any, BlockGraph] = WeakKeyDictionary()
+
+
+def clear_cache(model: object) -> None:
+    """Release the memory of the graph that is kept for this model, if any."""
+    _kept.pop(model, None)
+
+
+def fill(sampler: Sampler, model: InPlaceModel, state: State, block_length: int) -> tuple[BlockGraph, list[int]]:
+    """The graph that has filled the canvases of `state`, and the denoiser calls of each row, commits not counted.
+
+    Arguments as for `unsupported_reason`. Raises ValueError for logits that are not a distribution, at the end.
+    """
+    counts = None  # (calls, B): to reveal at each call, if that is known
+    if sampler.config.strategy in SCORED:
+        counts = plan_generation(sampler, state).tables["num_transfer_tokens"]
+    most = block_length if counts is None else min(block_length, rounded(int(counts.max(initial=1))))
+    config, weight = sampler.config, model.head.weight
+    options = (config.strategy, config.threshold, config.temperature, config.top_k, config.top_p)
+    size = (*options, state.ids.shape, state.mask_id, block_length, most, state.device, weight.data_ptr(), weight.dtype)
+    graph = _kept.pop(model, None)
+    if graph is None or graph.size != size:
+        graph = None  # releases its memory before the next one is made
+        graph = BlockGraph(config, model, state, block_length, most, size)
+    graph.start(config, model, state, counts)
+    calls = graph.run(model)
+    _kept[model] = graph
+    return graph, calls
+
+
+class BlockGraph:
+    """The steps of a generation, over tensors at fixed addresses. Make one with `fill`.
+
+    Attributes:
+        canvas: (B, L) int64. cache: the model's. passes: how many this generation has launched.
+    """
+
+    def __init__(
+        self, config: SamplerConfig, model: InPlaceModel, state: State, block_length: int, most: int, size: tuple
+    ) -> None:
+        self.config, self.block_length, self.size = config, block_length, size
+        self.weight, self.mask_id, self.device = model.head.weight, state.mask_id, state.device
+        self.records = self.device.type == "cuda"
+        self.batch, length = state.ids.shape
+        self.blocks = length // block_length
+        self.attends = "attention" in model.config.layer_kinds
+        self.cache = model.empty_cache(self.batch, length if self.attends else 0)
+        new = partial(torch.zeros, device=self.device, dtype=torch.int64)
+        self.canvas, self.status, self.bad_rows = new(self.batch, length), new(2, self.batch), new(())
+        self.count, self.all_rows = new(self.batch), new(1).fill_(self.batch * block_length)
+        self.places, self.ranks = (torch.arange(n, device=self.device) for n in (block_length, most))
+        self.enabled = torch.ones((), dtype=torch.bool, device=self.device)
+        self.uniform = torch.zeros(self.batch, block_length, dtype=torch.float64, device=self.device)
+        self.buffers = HostBuffer(self.count), HostBuffer(self.uniform)
+        pinned = self.device.type == "cuda"
+        self.read = [torch.empty(2, self.batch, dtype=torch.int64, pin_memory=pinned) for _ in range(2)]
+        self.copied = [torch.cuda.Event() for _ in range(2)] if pinned else []
+        self.graphs: dict[int, Callable[[], None]] = {}  # by room
+
+    @torch.no_grad()
+    def start(self, config: SamplerConfig, model: InPlaceModel, state: State, counts: NDArray[np.int64] | None) -> None:
+        """Send the canvas, and commit the full blocks before each row's first one with masks."""
+        self.config, self.state, self.counts, self.passes = config, state, counts, 0
+        self.masks = state.masked.reshape(self.batch, self.blocks, self.block_length).sum(2)  # (B, blocks)
+        self.canvas.copy_(torch.from_numpy(state.ids.copy()))
+        self.bad_rows.zero_()
+        self.cache.set_rows(torch.arange(self.batch, device=self.device), model.empty_cache(self.batch))
+        empty = self.masks.sum(1) == 0
+        block = np.where(empty, self.blocks - 1, (self.masks > 0).argmax(1))
+        self.first = Progress(block, self.masks[np.arange(self.batch), block])
+        for number in np.unique(block[~empty & (block > 0)]).tolist():
+            rows = torch.from_numpy(np.flatnonzero(~empty & (block == number))).to(self.device)
+            text = self.canvas[rows, : number * self.block_length]
+            prompt = model.commit(text, model.empty_cache(len(rows)), self.block_length)
+            self.cache.set_rows(rows, prompt)
+        self.status.copy_(torch.from_numpy(np.stack(self.first)))
+
+    @torch.no_grad()
+    def run(self, model: InPlaceModel) -> list[int]:
+        """Every pass; the denoiser calls of each row."""
+        coming, calls = self.first, np.zeros(self.batch, dtype=np.int64)
+        while not self._done(coming):
+            before = coming
+            self._launch(model, coming, calls)
+            if self.counts is None and self.passes > 1:
+                before = self._read(self.passes - 1)  # while this pass runs
+                if self._done(before):
+                    break
+            busy = before.left > 0
+            coming = self._after(before, calls)
+            calls += busy
+        if bad := int(self.bad_rows):
+            raise ValueError(invalid_logits(bad, int(self.state.masked.sum())))
+        return calls.tolist()
+
+    def _done(self, progress: Progress) -> bool:
+        return bool(((progress.block == self.blocks - 1) & (progress.left == 0)).all())
+
+    def _after(self, before: Progress, calls: NDArray[np.int64]) -> Progress:
+        """After one more pass. Where the count is not known, one mask less: then `left` is what is left at most."""
+        rows, busy = np.arange(self.batch), before.left > 0
+        count = 1 if self.counts is None else self.counts[np.minimum(calls, len(self.counts) - 1), rows]
+        block = np.where(busy, before.block, np.minimum(before.block + 1, self.blocks - 1))
+        moved = block > before.block
+        return Progress(block, np.where(busy, before.left - count, np.where(moved, self.masks[rows, block], 0)))
+
+    def _launch(self, model: InPlaceModel, progress: Progress, calls: NDArray[np.int64]) -> None:
+        """Send the inputs of the next pass and launch it. It may commit a row of which a mask was expected."""
+        rows, S = range(self.batch), self.block_length
+        count, uniform = self.buffers
+        if self.counts is not None:
+            count.send(self.counts[np.minimum(calls, len(self.counts) - 1), rows])
+        if self.config.temperature > 0:
+            which = (self.config.seed, self.canvas.shape[1])
+            first = self.state.first_row
+            starts = (progress.block * S).tolist()
+            uniform.send(np.stack([block_uniforms(*which, first + r, calls[r], starts[r], S) for r in rows]))
+        room = _room((int(progress.block.max()) + 1) * S, self.canvas.shape[1]) if self.attends else 0
+        if not self.records:
+            self.step(model, room)
+        else:
+            if room not in self.graphs:
+                self.graphs[room] = self._record(model, room)
+            self.graphs[room]()
+        turn = self.passes % 2
+        self.read[turn].copy_(self.status, non_blocking=True)
+        if self.copied:
+            self.copied[turn].record(torch.cuda.current_stream(self.device))
+        self.passes += 1
+
+    def _read(self, number: int) -> Progress:
+        """After pass `number`, counted from 1; waits for it."""
+        turn = (number - 1) % 2
+        if self.copied:
+            self.copied[turn].synchronize()
+        block, left = self.read[turn].numpy().copy()
+        return Progress(block, left)
+
+    def _record(self, model: InPlaceModel, room: int) -> Callable[[], None]:
+        """The step as a CUDA graph. Its warm-ups commit nothing, and what they write on the canvas is taken back."""
+        kept = [(v, v.clone()) for v in (self.canvas, self.status, self.bad_rows)]
+        self.enabled.fill_(False)
+        replay, _ = record(partial(self.step, model, room), self.device)
+        self.enabled.fill_(True)
+        for tensor, before in kept:
+            tensor.copy_(before)
+        return replay
+
+    def step(self, model: InPlaceModel, room: int) -> None:
+        """One pass over the active blocks."""
+        block = self.status[0]
+        at = (block * self.block_length)[:, None] + self.places  # (B, S)
+        ids = self.canvas.gather(1, at)
+        masked = ids == self.mask_id
+        commit = ~masked.any(1) & (block < self.blocks - 1) & self.enabled
+        # In float32 as in blocks.py; the model may ignore it.
+        sigma = -torch.log((1 - masked.float().mean(1)).clamp_min(EPS))
+        x = model.hidden_in_place(ids, sigma, self.cache, commit, room)
+        tokens, chosen = self._choose(x.flatten(0, 1).to(self.weight.dtype), masked)
+        self.canvas.scatter_(1, at, torch.where(chosen, tokens, ids))
+        block = block + commit
+        now = self.canvas.gather(1, (block * self.block_length)[:, None] + self.places)
+        self.status.copy_(torch.stack([block, (now == self.mask_id).sum(1)]))
+
+    def _choose(self, x: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens and whether they are revealed now, (B, S) each, from the head's inputs x (B S, d_model)."""
+        found = head_scores.head_scores(x, self.weight, self.mask_id, self.all_rows)
+        by = {"entropy": -found.entropy, "margin": found.margin}.get(self.config.strategy, found.probability)
+        score = by.double().view_as(masked).masked_fill(~masked, -torch.inf)
+        self.bad_rows += (~by.isfinite().view_as(masked) & masked).sum()
+        count = self.count
+        if self.counts is None:
+            count = (score >= self.config.threshold).sum(1).clamp(min=1)
+        order = score.sort(dim=1, descending=True, stable=True).indices[:, : len(self.ranks)]
+        wanted = (self.ranks < count[:, None]) & masked.gather(1, order)
+        if self.config.temperature == 0:
+            tokens = found.best.view_as(masked).gather(1, order)
+        else:
+            rows = x.unflatten(0, masked.shape).gather(1, order[..., None].expand(-1, -1, x.shape[1])).flatten(0, 1)
+            tokens = self._draw(rows, self.uniform.gather(1, order).flatten()).view_as(order)
+        empty = torch.zeros_like(masked, dtype=torch.int64)
+        return empty.scatter(1, order, tokens), torch.zeros_like(masked).scatter(1, order, wanted)
+
+    def _draw(self, rows: Tensor, uniform: Tensor) -> Tensor:
+        tokens = []
+        for row, u in zip(rows.split(HEAD_ROWS), uniform.split(HEAD_ROWS), strict=True):
+            x, _ = centered(F.linear(row, self.weight), self.mask_id)
+            w = weights_(x.clone() if self.config.temperature != 1 else x)
+            tokens.append(pick(x, w, u, self.config, None))
+        return torch.cat(tokens)
+
+
+def _room(tokens: int, most: int) -> int:
+    """`tokens` rounded up to a quarter of a power of two, at most `most`."""
+    step = 1 << max(0, tokens.bit_length() - 3)
+    return min(most, -(-tokens // step) * step)
