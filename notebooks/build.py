@@ -8,8 +8,8 @@ The notebooks are committed without outputs, and a test fails if they are stale.
 same bytes: a cell's id is computed from its text.
 
 `{{measured}}` in a source becomes the run time of the whole lesson, read from minutes.json, which `make lessons`
-writes. `![words](diagrams/NAME.svg)` shows a diagram; drawing/ draws them all. The table between two comments in
-TEACHING.md is made from the same file. Code is written at its whole length (lengths.py), except by
+writes. `![words](diagrams/NAME.svg)` shows a diagram; drawing/ draws them all. crosslinks.py writes the last cell. The
+table between two comments in TEACHING.md is made from the same file. Code is written at its whole length (lengths.py), except by
 
     python notebooks/build.py --shortened FOLDER      the student versions as the tests run them, in seconds
 """
@@ -17,12 +17,14 @@ TEACHING.md is made from the same file. Code is written at its whole length (len
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
 import re
 import shutil
 from pathlib import Path
 
+import crosslinks
 import jupytext
 import lengths
 import nbformat
@@ -55,6 +57,8 @@ def make_notebook(source: Path, version: str, *, shortened: bool = False) -> Not
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     tag = LEFT_OUT[version]
     notebook.cells = [cell for cell in notebook.cells if tag not in cell.metadata.get("tags", [])]
+    titles = {other.stem: head_of(other)[0] for other in sources()}
+    end = crosslinks.footer(source.stem, titles, version=version, shortened=shortened)
     taken: set[str] = set()
     told = measured(source.stem)
     for cell in notebook.cells:
@@ -67,6 +71,7 @@ def make_notebook(source: Path, version: str, *, shortened: bool = False) -> Not
             cell.source = cell.source.replace("](diagrams/", "](../diagrams/")
         cell.metadata.pop("lines_to_next_cell", None)  # layout of the source file
         cell.id = _new_id(cell.source, taken)
+    notebook.cells.append(nbformat.v4.new_markdown_cell(end, id=_new_id(end, taken)))
     nbformat.validate(notebook)
     return notebook
 
@@ -123,6 +128,7 @@ def teaching(text: str) -> str:
     return re.sub(r"<!-- paths -->.*?<!-- end of the paths -->", lambda _: block, text, flags=re.S)
 
 
+@functools.cache
 def head_of(source: Path) -> tuple[str, dict[str, int]]:
     """The title of a lesson, and the minutes in class of its sections, by their numbers."""
     head = jupytext.read(source).cells[0].source

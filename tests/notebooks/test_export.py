@@ -69,6 +69,16 @@ def test_a_formula_that_cannot_be_read_stays_tex() -> None:
     assert r"<code>x^</code>" in to_html("See $x^$.", trusted=True)
 
 
+def test_a_link_to_a_file_of_the_project_becomes_its_name() -> None:
+    from page.text import to_html
+
+    made = BeautifulSoup(
+        to_html("[docs/blocks.md](../../docs/blocks.md), [next](02_b.ipynb#3.-C)", trusted=True), "html.parser"
+    )
+    assert made.find("code").get_text() == "docs/blocks.md"
+    assert [a["href"] for a in made.find_all("a")] == ["02_b.html#3.-C"]
+
+
 @pytest.mark.parametrize("source", build.sources(), ids=[source.stem for source in build.sources()])
 def test_every_formula_of_the_lessons_can_be_read(source: Path) -> None:
     from page.text import to_html

@@ -335,6 +335,28 @@ def test_a_mention_of_another_lesson_leads_to_it() -> None:
     assert build.linked("lesson 02", name) == "lesson 02"
 
 
+@each_lesson
+def test_its_last_cell_leads_to_its_neighbors_the_map_the_code_and_the_app(source: Path, version: str) -> None:
+    names = [other.stem for other in build.sources()]
+    place, end = names.index(source.stem), made(source, version)[-1].source
+    links = re.findall(r"\]\(([^)#]+)", end)
+    for link in links:
+        assert (build.target(source, version).parent / link).resolve().exists(), link
+    wanted = {f"{name}.ipynb" for name in (*names[:place][-1:], *names[place + 1 :][:1], "00_start_here")}
+    assert wanted <= set(links)
+    assert any(link.startswith("../") for link in links), f"crosslinks.py names no file for {source.stem}"
+    (anchor,) = re.findall(r"#([^)]+)\)", end)
+    assert f"## {anchor.replace('-', ' ')}" in build.sources()[0].read_text(encoding="utf-8")
+    labels = json.loads((ROOT / "app" / "strings" / "en.json").read_text(encoding="utf-8"))
+    for tab in re.findall(r"\*(\w+)\*", end):
+        assert tab in [labels[name] for name in labels if name.endswith("_TAB")]
+
+
+def test_shortened_lessons_find_the_project_two_folders_up() -> None:
+    end = build.make_notebook(build.sources()[1], "student", shortened=True).cells[-1].source
+    assert "](../../diffuapriel/" in end and "solutions/" not in end
+
+
 # The paths
 
 
