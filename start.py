@@ -28,7 +28,7 @@ STAMP = VENV / ".installed"  # the requirements that are installed, one per line
 GPU_TRIED = VENV / ".gpu-tried"
 WHEELS = ROOT / "wheels"
 # Files of notebooks/ that JupyterLab does not list.
-NOT_LESSONS = ("__pycache__", "*.py", "*.json", "diagrams", "drawing", "page", "src", "TEACHING.md")
+NOT_LESSONS = ("__pycache__", "*.py", "*.json", "diagrams", "drawing", "page", "settings", "src", "TEACHING.md")
 CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
 
 # The extras of pyproject.toml that each target needs, beside the dependencies.
@@ -114,7 +114,9 @@ def run_target(target: str, arguments: list[str]) -> None:
         if os.environ.get("DIFFUAPRIEL_QUICK") == "1":
             folder = "runs/shortened"
             python("notebooks/build.py", "--shortened", folder)
-        become("-m", "jupyter", "lab", f"{folder}/00_start_here.ipynb", *hidden, *arguments)
+        # The whole project can be opened, so that links to its code work; the list shows the lessons alone.
+        options = [f"--ServerApp.root_dir={ROOT}", f"--LabApp.app_settings_dir={ROOT / 'notebooks' / 'settings'}"]
+        become("-m", "jupyter", "lab", f"{folder}/00_start_here.ipynb", *options, *hidden, *arguments)
     elif target == "test":
         lint()
         os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")

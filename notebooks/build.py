@@ -9,7 +9,8 @@ same bytes: a cell's id is computed from its text.
 
 `{{measured}}` in a source becomes the run time of the whole lesson, read from minutes.json, which `make lessons`
 writes. `![words](diagrams/NAME.svg)` shows a diagram; drawing/ draws them all. crosslinks.py writes the last cell. The
-table between two comments in TEACHING.md is made from the same file. Code is written at its whole length (lengths.py), except by
+table between two comments in TEACHING.md is made from the minutes. Code is written at its whole length (lengths.py),
+except by
 
     python notebooks/build.py --shortened FOLDER      the student versions as the tests run them, in seconds
 """

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import fnmatch
 import importlib.metadata
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -342,6 +344,25 @@ def repack(folder: Path, name: str) -> None:
         for file in files:
             if file.name not in ("INSTALLER", "REQUESTED"):
                 wheel.write(file.locate(), file.as_posix())
+
+
+def test_the_lessons_open_at_the_first_with_the_project_s_code_in_reach_and_no_question_about_news(
+    start, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.delenv("DIFFUAPRIEL_QUICK", raising=False)
+    monkeypatch.setattr(start, "install", lambda *targets: None)
+    monkeypatch.setattr(start, "become", lambda *command: start.calls.append(command))
+    start.main(["lab"])
+    (command,) = start.calls
+    assert command[:4] == ("-m", "jupyter", "lab", "notebooks/00_start_here.ipynb")
+    given = dict(option.removeprefix("--").split("=", 1) for option in command[4:])
+    assert Path(given["ServerApp.root_dir"]) == tmp_path
+    settings = ROOT / Path(given["LabApp.app_settings_dir"]).relative_to(tmp_path)
+    overrides = json.loads((settings / "overrides.json").read_text(encoding="utf-8"))
+    assert overrides["@jupyterlab/apputils-extension:notification"]["fetchNews"] == "false"  # "none" asks
+    listed = {path.name for path in (ROOT / "notebooks").iterdir() if not path.name.startswith(".")}
+    listed = {name for name in listed if not any(fnmatch.fnmatch(name, glob) for glob in start.NOT_LESSONS)}
+    assert {name for name in listed if not name.endswith(".ipynb")} == {"solutions", "HANDOUT.md"}
 
 
 @pytest.mark.slow

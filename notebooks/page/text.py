@@ -54,7 +54,7 @@ class _Renderer(IPythonRenderer):
         return super().block_html(html if self._escape else PARTS.sub(_formula, html))
 
     def link(self, text: str, url: str, title: str | None = None) -> str:
-        """A link to another lesson's notebook becomes one to its page; one to a file of the project becomes its name."""
+        """A link to another lesson leads to its page; a file of the project, which is not beside it, is named only."""
         if url.startswith("../"):
             return f"<code>{html.escape(url.lstrip('./'))}</code>"
         return super().link(text, LESSON.sub(r"\1.html\2", url), title)
