@@ -22,6 +22,7 @@ from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.model.engine import cast_matrices, compile_denoiser
 from diffuapriel.ops import flash_attention
 from diffuapriel.ops.ssd import choose_backend
+from diffuapriel.sampling import generate
 from diffuapriel.sampling.config import resolve_blocks
 from diffuapriel.sampling.sampler import DenoiserFunction
 from diffuapriel.tokenizer import Tokenizer, get_tokenizer
@@ -120,7 +121,9 @@ class Entry:
         return kept + estimate_bytes(self.config, length, batch=batch, bytes_per_value=size)
 
     def clear_cache(self) -> None:
-        """Release the memory that an engine keeps for the shapes it has run; a plain model keeps none."""
+        """Release the memory that an engine and a recorded generation keep; a plain model on a CPU keeps none."""
+        if isinstance(self.denoiser, generate.DeviceDenoiser):
+            generate.clear_cache(self.denoiser)
         if clear := getattr(self.denoiser, "clear_cache", None):
             clear()
 

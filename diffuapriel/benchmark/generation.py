@@ -4,7 +4,8 @@
 2. Each entry warms up at that shape: whole steps of denoiser and sampler, untimed. Peak memory is read then.
 3. Timed runs are interleaved (timing.py), never two at once; figures are medians over the repeats, with their spread.
 4. `_RacingEntry.timed_run` times each step alone: what the caller of `race_events` does between events is excluded,
-   and so is what is recorded for the replay.
+   and so is what is recorded for the replay. Where the whole step runs on a GPU (sampling/generate.py), canvases are
+   gathered there and read after the run, so that the host is never waited for.
 5. Tokens per second counts filled masks; no text is re-encoded.
 
 A model of blocks races with its context cache, at its own block length (`Entry.in_blocks`). Each run begins with an
@@ -16,28 +17,33 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from diffuapriel.benchmark.entry import Entry, check_counts
 from diffuapriel.benchmark.memory import PeakMemory, out_of_memory, refusal
 from diffuapriel.benchmark.result import EntryFacts, EntryResult, RaceResult, Run
-from diffuapriel.benchmark.timing import Clock, Spread, interleaved, undisturbed
+from diffuapriel.benchmark.timing import Clock, Spread, interleaved, time_interleaved, undisturbed
 from diffuapriel.device import device_name
 from diffuapriel.diffusion.schedule import get_schedule
+from diffuapriel.ops.cudagraph import record
 from diffuapriel.sampling.blocks import CachedDenoiser, denoiser_for
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.frames import StepFrame, frame_of
+from diffuapriel.sampling.generate import SCORED, DeviceDenoiser, fill_steps, unsupported_reason
 from diffuapriel.sampling.sampler import Sampler
 from diffuapriel.sampling.state import State
 from diffuapriel.trace.recording import Recorder
 from diffuapriel.trace.trace import Trace
 
 COMMITS = 8  # passes that fill the cache before memory is read, an eighth of the canvas each
+MOST_GATHERED = 2**24  # tokens of canvases that stay on the device before they are read
 TRACED = 1024  # tokens: a longer canvas is recorded without a trace, which would take hundreds of megabytes
 
 
@@ -154,8 +160,11 @@ class _RacingEntry:
         self.runs: list[Run] = []
         self.recorder = Recorder(length, entry.tokenizer.mask_id)
         self.frames: list[StepFrame] = []  # of the first run, on a short canvas
-        self.passes = 0
+        self.passes, self.pass_ms = 0, 0.0
         self.peak_memory_bytes = self.cache_bytes = 0
+        plain = facts.block_length is None and unsupported_reason(config, entry.denoiser, entry.device) is None
+        # The trace of a short canvas has a frame per step of the host, which may be a call that reveals nothing.
+        self.on_device = plain and (config.strategy in SCORED or length > TRACED)
 
     def warm_up(self, steps: int) -> Iterator[int]:
         """Whole untimed steps. Memory is read over the last one, after everything that is built once.
@@ -165,16 +174,35 @@ class _RacingEntry:
         """
         for step in range(1, steps + 1):
             with self._out_of_memory_explained():
-                denoiser = self._new_denoiser()
-                state = self.sampler.start(self.canvas)
-                if step == steps and isinstance(denoiser, CachedDenoiser):
-                    state = self._last_block(denoiser)
-                held = getattr(denoiser, "cache_bytes", 0) + self.entry.weight_bytes
-                with PeakMemory(self.entry.device) as memory:
-                    self.sampler.advance(denoiser, state)
-            before = self.peak_memory_bytes if self.entry.device.type == "cuda" else 0
-            self.peak_memory_bytes = max(before, memory.peak + held)
+                if self.on_device:
+                    self._warm_up_on_device()
+                else:
+                    self._warm_up_step(last=step == steps)
             yield step
+
+    def _warm_up_step(self, last: bool) -> None:
+        denoiser = self._new_denoiser()
+        state = self.sampler.start(self.canvas)
+        if last and isinstance(denoiser, CachedDenoiser):
+            state = self._last_block(denoiser)
+        held = getattr(denoiser, "cache_bytes", 0) + self.entry.weight_bytes
+        with PeakMemory(self.entry.device) as memory:
+            self.sampler.advance(denoiser, state)
+        before = self.peak_memory_bytes if self.entry.device.type == "cuda" else 0
+        self.peak_memory_bytes = max(before, memory.peak + held)
+
+    def _warm_up_on_device(self) -> None:
+        """The first step, which records the graph; then the denoiser alone is timed, without its head."""
+        denoiser, device = cast(DeviceDenoiser, self.entry.denoiser), self.entry.device
+        state = self.sampler.start(self.canvas)
+        with PeakMemory(device) as memory, closing(fill_steps(self.sampler, denoiser, state)) as steps:
+            next(steps)
+        self.peak_memory_bytes = max(self.peak_memory_bytes, memory.peak + self.entry.weight_bytes)
+        ids, sigma, _ = self.sampler.model_inputs(state)
+        with torch.no_grad():
+            alone = partial(denoiser.hidden, ids, sigma)
+            replay = record(alone, device)[0] if device.type == "cuda" else alone
+            self.pass_ms = statistics.median(time_interleaved({"": replay}, repeats=3, device=device)[""])
 
     def _new_denoiser(self) -> Any:
         """What a run calls: the entry's denoiser, of a model of blocks with an empty cache that holds one text."""
@@ -195,28 +223,60 @@ class _RacingEntry:
 
     def timed_run(self, repeat: int, began: float) -> Iterator[int]:
         """One whole generation; yields the number of each step after timing it."""
-        state, marks, denoiser_ms, denoiser = self.sampler.start(self.canvas), [], [], self._new_denoiser()
-        started = time.perf_counter() - began
-        self._record(repeat, state, 0.0)
-        while not self.sampler.done(state):
+        marks: list[tuple[Any, Any]] = []
+        started, denoiser_ms = time.perf_counter() - began, 0.0
+        for ms in (self._steps_on_device if self.on_device else self._steps)(marks, keep=repeat == 0):
+            denoiser_ms += ms
+            yield len(marks)
+        step_ms = tuple(1000.0 * self.clock.seconds(*pair) for pair in marks)
+        ended = time.perf_counter() - began
+        self.runs.append(Run(self.name, repeat, started, ended, step_ms, denoiser_ms))
+
+    def _steps(self, marks: list[tuple[Any, Any]], keep: bool) -> Iterator[float]:
+        """A generation; appends the marks of each step and yields the denoiser's ms. keep: for the replay."""
+        state, denoiser, ms = self.sampler.start(self.canvas), self._new_denoiser(), 0.0
+        while True:
+            if keep:
+                self.recorder.add(state.ids[0])
+                if len(self.canvas) <= TRACED:
+                    self.frames.append(frame_of(state, denoiser_ms=ms))
+            if self.sampler.done(state):
+                break
             with self._out_of_memory_explained(), undisturbed():
                 start = self.clock.mark()
                 state, ms = self.sampler.advance_timed(denoiser, state)
                 marks.append((start, self.clock.mark()))
-            denoiser_ms.append(ms)
-            self._record(repeat, state, ms)
-            yield len(marks)
-        step_ms = tuple(1000.0 * self.clock.seconds(*pair) for pair in marks)
-        ended = time.perf_counter() - began
-        self.runs.append(Run(self.name, repeat, started, ended, step_ms, sum(denoiser_ms)))
+            yield ms
         self.passes, self.cache_bytes = int(state.nfe[0]), getattr(denoiser, "cache_bytes", 0)
 
-    def _record(self, repeat: int, state: State, denoiser_ms: float) -> None:
-        """Keep the first run for the replay."""
-        if repeat == 0:
-            self.recorder.add(state.ids[0])
+    def _steps_on_device(self, marks: list[tuple[Any, Any]], keep: bool) -> Iterator[float]:
+        """As `_steps`, without waiting for the device. The canvases for the replay are read at the end."""
+        denoiser, state = cast(DeviceDenoiser, self.entry.denoiser), self.sampler.start(self.canvas)
+        canvases = [self.canvas.ids.to(torch.int32)]
+        with closing(fill_steps(self.sampler, denoiser, state)) as steps:
+            while True:
+                with self._out_of_memory_explained(), undisturbed():
+                    start = self.clock.mark()
+                    ids = next(steps, None)
+                    if ids is None:
+                        break
+                    marks.append((start, self.clock.mark()))
+                if keep:
+                    canvases.append(ids[0].to(torch.int32))  # a copy
+                    if len(canvases) * len(self.canvas) > MOST_GATHERED:
+                        self._read(canvases)
+                yield self.pass_ms
+        self.passes = len(marks)
+        if keep:
+            self._read(canvases)
             if len(self.canvas) <= TRACED:
-                self.frames.append(frame_of(state, denoiser_ms=denoiser_ms))
+                self.frames.extend(self.sampler.stream(self._new_denoiser(), self.canvas))
+
+    def _read(self, canvases: list[Tensor]) -> None:
+        """Move canvases from the device into the recording."""
+        for ids in torch.stack(canvases).cpu().numpy():
+            self.recorder.add(ids)
+        canvases.clear()
 
     @contextmanager
     def _out_of_memory_explained(self) -> Iterator[None]:
@@ -244,7 +304,7 @@ class _RacingEntry:
             tokens=tokens,
             tokens_per_second=tokens / seconds.median,
             forward_passes=self.passes,
-            denoiser_share=statistics.median(run.denoiser_ms / sum(run.step_ms) for run in self.runs),
+            denoiser_share=min(1.0, statistics.median(run.denoiser_ms / sum(run.step_ms) for run in self.runs)),
             peak_memory_bytes=self.peak_memory_bytes,
             cache_bytes=self.cache_bytes,
             trace=Trace.of(frames, self.canvas, self.entry.tokenizer, self.sampler.config, **about) if frames else None,

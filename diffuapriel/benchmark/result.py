@@ -77,7 +77,7 @@ class EntryResult(EntryFacts):
     tokens: int  # masks filled
     tokens_per_second: float
     forward_passes: int
-    denoiser_share: float  # of the generation's time, 0 to 1
+    denoiser_share: float  # of the generation's time, 0 to 1; without the head where the whole step ran on a GPU
     peak_memory_bytes: int
     cache_bytes: int = 0  # the context cache of the text before the last block
     trace: Trace | None = field(default=None, repr=False, compare=False)

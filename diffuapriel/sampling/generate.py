@@ -28,7 +28,7 @@ Without a GPU the steps run uncaptured, which is how they are tested.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Generator, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 from weakref import WeakKeyDictionary, ref
@@ -148,20 +148,34 @@ def unsupported_reason(config: SamplerConfig, denoiser: object, device: torch.de
     return None
 
 
-@torch.no_grad()
 def fill(sampler: Sampler, denoiser: DeviceDenoiser, state: State) -> tuple[Tensor, int]:
     """The fast path: (batch, length) int64, the canvases of `state`, filled, and the number of denoiser calls.
+
+    Raises as `fill_steps`.
+    """
+    filled, calls = torch.from_numpy(state.ids.copy()).to(state.device), 0
+    for ids in fill_steps(sampler, denoiser, state):
+        filled, calls = ids, calls + 1
+    return filled.clone(), calls
+
+
+@torch.no_grad()
+def fill_steps(sampler: Sampler, denoiser: DeviceDenoiser, state: State) -> Generator[Tensor, None, None]:
+    """`fill`, step by step: yields the canvases (batch, length) int64 after each denoiser call.
+
+    They are the graph's own tensor: it is overwritten by the next step, and nothing has waited for the device yet.
 
     Raises ValueError for a denoiser with another vocabulary, and for invalid logits as `Sampler.step` does, but only
     at the end: an earlier check would synchronize.
     """
     graph = prepare(sampler, denoiser, state)
     if graph is None:
-        return torch.from_numpy(state.ids.copy()).to(state.device), 0
-    graph.run()
-    filled = graph.result()
-    _cache[denoiser] = graph
-    return filled, len(graph.plan.steps)
+        return
+    try:
+        yield from graph.run()
+        graph.check()
+    finally:
+        _cache[denoiser] = graph
 
 
 # The last graph of each denoiser, for its next batch of that size. `prepare` takes it out while it is in use, so that
@@ -337,8 +351,8 @@ class GenerationGraph:
             self.replay, _ = record(self.step, self.device)
             self._reset()
 
-    def run(self) -> None:
-        """All steps. Nothing here synchronizes with the device."""
+    def run(self) -> Iterator[Tensor]:
+        """All steps; yields the canvases (batch, length) after each. Nothing here synchronizes with the device."""
         advance = self.replay or self.step
         for call, step in enumerate(self.plan.steps):
             for name, target in self.inputs.items():
@@ -347,13 +361,12 @@ class GenerationGraph:
                 noise = Noise.draw(self.config.seed, self.state.first_row, self.batch, step, self.length)
                 self.noise_buffer.send(self.numbers(noise))
             advance()
+            yield self.ids
 
-    def result(self) -> Tensor:
-        """(batch, length). Synchronizes. Raises ValueError if the denoiser's logits were not a distribution."""
-        bad = int(self.bad_rows)
-        if bad:
+    def check(self) -> None:
+        """Raises ValueError if the denoiser's logits were not a distribution. Synchronizes."""
+        if bad := int(self.bad_rows):
             raise ValueError(invalid_logits(bad, int((self.state.ids == self.mask_id).sum())))
-        return self.ids.clone()
 
     def step(self) -> None:
         """One denoiser call, and the tokens that it reveals."""

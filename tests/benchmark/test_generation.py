@@ -10,10 +10,14 @@ from itertools import pairwise
 import pytest
 import torch
 
+from diffuapriel.benchmark import generation
 from diffuapriel.benchmark.entry import Entry
 from diffuapriel.benchmark.generation import race, race_events
 from diffuapriel.benchmark.result import RaceResult
 from diffuapriel.benchmark.timing import interleaved
+from diffuapriel.config import preset
+from diffuapriel.model.denoiser import Denoiser
+from diffuapriel.tokenizer import get_tokenizer
 from tests.benchmark.fakes import TOKENIZER, sleeping_entry
 
 FAST, SLOW = 0.004, 0.012
@@ -205,3 +209,40 @@ def test_real_models_race():
     assert abs(mamba.parameters / attention.parameters - 1) < 0.02
     assert mamba.peak_memory_bytes >= 4 * mamba.parameters
     assert mamba.dtype == "float32"
+
+
+def toy_entry() -> Entry:
+    torch.manual_seed(0)
+    model = Denoiser(preset("nano", "diffuapriel", d_model=32, depth=1, tokenizer="tales-words"))
+    with torch.no_grad():
+        for parameter in model.parameters():  # at first, blocks change nothing and all masks are alike
+            parameter.add_(torch.randn(parameter.shape), alpha=0.2)
+    return Entry.of_model("toy", model.eval(), get_tokenizer("tales-words"))
+
+
+@pytest.mark.parametrize("strategy", ["low_confidence", "random"])
+def test_steps_that_stay_on_the_device_write_the_same_text(monkeypatch, strategy):
+    monkeypatch.setattr(generation, "TRACED", 8)
+    monkeypatch.setattr(generation, "MOST_GATHERED", 40)  # read after every third step
+    options = {"length": 12, "steps": 6, "strategy": strategy, "repeats": 2}
+    plain = race([toy_entry()], **options).entries[0]
+    monkeypatch.setattr(generation, "unsupported_reason", lambda *about: None)
+    ours = race([toy_entry()], **options).entries[0]
+    assert ours.recording.to_dict() | {"ms": []} == plain.recording.to_dict() | {"ms": []}
+    assert ours.forward_passes == plain.forward_passes == 6
+    assert len(ours.step_ms) == 6 and 0 < ours.denoiser_share <= 1
+
+
+def test_the_trace_of_a_short_race_on_the_device_has_its_times(monkeypatch):
+    monkeypatch.setattr(generation, "unsupported_reason", lambda *about: None)
+    events = race_events([toy_entry()], 12, 4, repeats=1, warmup_steps=1)
+    assert [event.phase for event in events if event.result is None] == ["warm-up"] + ["timed"] * 4
+    entry = race([toy_entry()], 12, 4, repeats=1).entries[0]
+    assert tuple(frame.ms for frame in entry.trace.frames) == (0.0, *entry.step_ms)
+    assert entry.trace.final == tuple(list(entry.recording.canvases())[-1].tolist())
+
+
+def test_a_strategy_whose_calls_may_reveal_nothing_has_frames_of_the_host(monkeypatch):
+    monkeypatch.setattr(generation, "unsupported_reason", lambda *about: None)
+    monkeypatch.setattr(generation, "fill_steps", None)
+    assert race([toy_entry()], 12, 4, strategy="ancestral", repeats=1).entries[0].trace is not None

@@ -129,7 +129,7 @@ def test_equals_are_revealed_from_the_left():
         s = of(strategy, steps=9, temperature=0.0)
         graph = prepare(s, denoiser, s.start(canvases(torch.full((1, 9), M))))
         graph.plan.steps[3:] = []
-        graph.run()
+        list(graph.run())
         assert (graph.ids[0] == M).tolist() == [False] * 3 + [True] * 6
 
 
@@ -211,7 +211,7 @@ def test_no_operation_of_a_step_waits_and_none_makes_a_tensor_of_batch_by_length
     state = s.start(canvases(torch.full((rows, length), tokens), tokens))
     graph = prepare(s, denoiser, state)
     with torch.no_grad(), Watch() as watch:
-        graph.run()
+        list(graph.run())
     assert not watch.names & WAITING
     assert watch.largest <= rows * length * tokens / 4
 
