@@ -156,9 +156,9 @@ def test_a_stopped_seat_leaves_while_it_waits_and_the_others_go_on():
         time.sleep(0.05)
         stopped.set()
         with pytest.raises(Stopped):
-            waits.result(timeout=10)
+            waits.result(timeout=120)
         busy.release()
-        assert not goes_on.result(timeout=10).masked.any()
+        assert not goes_on.result(timeout=120).masked.any()
 
 
 def test_a_seat_is_for_one_canvas():

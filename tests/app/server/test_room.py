@@ -18,7 +18,7 @@ from tests.app.unmask.toys import HeartModels
 
 
 def wait_for(condition) -> None:
-    for _ in range(1000):
+    for _ in range(12_000):
         if condition():
             return
         time.sleep(0.01)

@@ -24,7 +24,7 @@ def call(served, name: str, data: list) -> tuple[str, list | str]:
     """Call an endpoint and read its stream to the end: ("complete" or "error", the last data)."""
     url = f"{served.url}gradio_api/call/{name}"
     body = json.dumps({"data": data})  # NaN stays NaN, which is not even JSON
-    started = httpx.post(url, content=body, headers={"Content-Type": "application/json"}, timeout=20)
+    started = httpx.post(url, content=body, headers={"Content-Type": "application/json"}, timeout=60)
     if started.status_code != 200:
         return "error", started.text
     event = payload = ""
@@ -107,12 +107,12 @@ def test_a_visitor_who_leaves_frees_the_model(served):
     data = ["", "toy-diffuapriel", 512, 256, "low_confidence", 1.0, 0, 1.0, 0, 0, "prompt", 0.9, None]
     session = {"session_hash": "leaver", "fn_index": number, "data": data}
     assert httpx.post(f"{served.url}gradio_api/queue/join", json=session).status_code == 200
-    with httpx.stream("GET", f"{served.url}gradio_api/queue/data?session_hash=leaver", timeout=30) as stream:
+    with httpx.stream("GET", f"{served.url}gradio_api/queue/data?session_hash=leaver", timeout=60) as stream:
         for line in stream.iter_lines():
             if "diffuapriel-feed" in line:
                 break
         assert served.page.room.seats
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while served.page.room.seats and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not served.models.busy
@@ -142,7 +142,7 @@ def test_a_visitor_who_closes_the_page_frees_the_model_within_one_step(served, m
         with httpx.stream("GET", url, timeout=60) as stream:
             next(line for line in stream.iter_lines() if "diffuapriel-feed" in line)
         beats.close()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while (served.page.room.seats or not told) and time.monotonic() < deadline:
             time.sleep(0.02)
         assert not served.models.busy
