@@ -45,7 +45,7 @@ def run_of_the_page(config: dict) -> int:
 def test_the_endpoint_writes_a_text(served):
     event, data = call(served, "unmask", GOOD)
     assert event == "complete"
-    assert data[0]["text"].startswith("Mia found a ")
+    assert data[0]["text"].startswith("Mia found a")
 
 
 @pytest.mark.parametrize(
