@@ -245,7 +245,7 @@ def test_a_text_without_end_comes_block_by_block(of_blocks: TextDiffusionPipelin
 
 def test_a_character_that_two_blocks_share_comes_whole() -> None:
     ids = [TOKENIZER.encode(text) for text in ("caf\u00e9", " \u2013 \u00e9")]
-    parts = [WrittenBlock((i,), 0, 1, 0) for text in ids for i in text] + [WrittenBlock((TOKENIZER.eos_id,), 0, 1, 0)]
+    parts = [WrittenBlock((i,), 0, 1, 0, None) for i in (*itertools.chain(*ids), TOKENIZER.eos_id)]
     assert "".join(_texts(iter(parts), TOKENIZER)) == "caf\u00e9 \u2013 \u00e9\n\n"
 
 

@@ -21,6 +21,7 @@ from app.server.models import ModelEntry, Models
 from app.strings.language import texts
 from app.ui.tale_check import judge
 from app.unmask import opening
+from app.unmask.endless.text import EndlessText
 from app.unmask.request import Command, UnmaskRequest
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.sampling.canvas import Canvas
@@ -54,6 +55,7 @@ class UnmaskSession:
         self.seed, self.endings = 0, 0  # of the page at the last start, and the endings drawn with it since
         self.running = False
         self.waiting: deque[Command] = deque()
+        self.endless: EndlessText | None = None
 
     def __deepcopy__(self, memo: object) -> UnmaskSession:
         """Gradio copies the state's first value for every visitor: an empty session, since a lock has no copy."""
@@ -79,6 +81,8 @@ class UnmaskSession:
     def close(self) -> None:
         """The visitor has left."""
         self.waiting.clear()
+        if self.endless:
+            self.endless.close()
         if not self.running:
             self.run = self.other = None
 

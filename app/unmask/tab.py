@@ -35,6 +35,7 @@ from app.ui.inputs import slider
 from app.ui.permalink import wire_link
 from app.unmask import controls, export, opening, tour
 from app.unmask.blocks import cache_strip
+from app.unmask.endless.part import EndlessPart
 from app.unmask.endpoints import UnmaskEndpoints
 from app.unmask.request import (
     ORDER,
@@ -72,6 +73,7 @@ class UnmaskTab:
         self.settings = unmask_settings(models, limits)
         self.stops = Stops()
         self.room = Room(models, limits.batch)
+        self.endless = EndlessPart(models, limits, self.stops)
 
     def new_session(self) -> UnmaskSession:
         """An empty session, also for a caller of the API, who has none."""
@@ -105,12 +107,14 @@ class UnmaskTab:
             run = gr.Button(texts.RUN, variant="primary", elem_id="unmask-run", **small)
             stop = gr.Button(texts.STOP, interactive=False, elem_id="unmask-stop", **small)
             dice = gr.Button(texts.DICE, elem_id="unmask-dice", **small)
+            endless = self.endless.button() if self.endless.is_offered else None
             hole = gr.Button(texts.MAKE_HOLE, elem_id="unmask-hole", **small)
             orders = [(label, name) for name, label in texts.ORDERS.items()]
             order = gr.Radio(
                 orders, value=ORDER, show_label=False, container=False, label=texts.ORDER, elem_id="unmask-order"
             )
         gr.HTML(**controls.keys())
+        below = gr.Column()
         final = gr.Textbox(visible=False, label=texts.FINAL_TEXT)
         with gr.Accordion(texts.MORE, open=False, elem_id="unmask-more"):
             examples = gr.Column()
@@ -157,6 +161,9 @@ class UnmaskTab:
             show_progress="hidden",
             api_visibility="private",
         )
+        if endless:
+            with below:
+                self.endless.build((endless, stop, status), inputs, session, group)
         UnmaskEndpoints(self.models, self.limits, self.stops, self.play).build(group)
         self._wire_edits(session, inputs, canvas, status, saved)
         with menu:

@@ -246,7 +246,7 @@ def block_lengths_used(entries: Sequence[EntryFacts], letters: Mapping[str, str]
     sizes = [f"{letters[e.name]} {e.block_length or 'the whole canvas, without a cache'}" for e in entries]
     return (
         f" Block lengths: {', '.join(sizes)}. A block takes a step at least. The context cache is exact and begins "
-        "empty in each run; committing to it is on the clock."
+        "empty in each run; committing to it is on the clock. Peak memory is that of the last block, cache included."
     )
 
 

@@ -16,9 +16,8 @@ next block then begins a new one, with an empty cache. A repetition penalty sees
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -34,18 +33,30 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class TextSoFar:
+    """What a text without end needs to go on; of a constant size, as the cache is."""
+
+    cache: BlockCache
+    finished: Tensor  # (1, tokens), behind the cache and not committed yet
+    given: tuple[int, ...]  # of the next block
+    last: tuple[int, ...]  # the token before the next block, none where a text begins
+    row: int  # noise stream of the next block
+
+
+@dataclass(frozen=True)
 class WrittenBlock:
     """A block of an endless text.
 
     Attributes:
         ids: its tokens, without padding. given: how many of them, at its start, are the end of the prompt.
-        calls: denoiser calls. cache_bytes: memory of the text before it.
+        calls: denoiser calls. cache_bytes: memory of the text before it. so_far: the text with it (`write_blocks`).
     """
 
     ids: tuple[int, ...]
     given: int
     calls: int
     cache_bytes: int
+    so_far: TextSoFar = field(repr=False, compare=False)
 
 
 def write_blocks(
@@ -56,6 +67,7 @@ def write_blocks(
     *,
     window: int | None = None,
     first_row: int = 0,
+    after: TextSoFar | None = None,
 ) -> Iterator[WrittenBlock]:
     """Continue a text for ever. Close the generator, or stop asking, to end it.
 
@@ -64,6 +76,8 @@ def write_blocks(
         prompt: ids of the text before; the blocks are counted from its start.
         window: tokens that attention reads, rounded down to whole blocks; by default `config.context_length`.
         first_row: noise stream of the first block; each block has the next one.
+        after: goes on behind a block of an earlier call with the same arguments, as if that had not ended; the prompt
+            is then not used.
 
     Raises ValueError for a [MASK] in the prompt and for a count below 1.
     """
@@ -74,34 +88,34 @@ def write_blocks(
     config = replace(sampler.config, block_length=None, block_start="prompt", stop_at_eos=False)
     inner = Sampler(config, sampler.schedule, sampler.mask_id)
     reads = max(block_length, reads // block_length * block_length)
-    return _written(model, inner, block_length, list(prompt), reads, first_row)
+    if after is None:
+        whole = len(prompt) // block_length * block_length
+        finished = torch.tensor([prompt[:whole]], dtype=torch.int64, device=device_of(model))
+        after = TextSoFar(model.empty_cache(1), finished, tuple(prompt[whole:]), tuple(prompt[-1:]), first_row)
+    return _written(model, inner, block_length, after, reads)
 
 
 def _written(
-    model: BlockModel, sampler: Sampler, block_length: int, prompt: list[int], window: int, first_row: int
+    model: BlockModel, sampler: Sampler, block_length: int, so_far: TextSoFar, window: int
 ) -> Iterator[WrittenBlock]:
-    device = device_of(model)
-    eos, last = sampler.mask_id - 1, prompt[-1:]
-    whole = len(prompt) // block_length * block_length
-    finished, given = torch.tensor([prompt[:whole]], dtype=torch.int64, device=device), prompt[whole:]
-    cache = model.empty_cache(1)
-    for row in itertools.count(first_row):
+    device, eos = device_of(model), sampler.mask_id - 1
+    while True:
+        given = so_far.given
         ids = torch.tensor([*given, *[sampler.mask_id] * (block_length - len(given))], device=device)
-        block = _Block(model, cache, finished, block_length)
-        state = sampler.start(Canvas(ids, ids != sampler.mask_id, sampler.mask_id), row)
+        block = _Block(model, so_far.cache, so_far.finished, block_length)
+        state = sampler.start(Canvas(ids, ids != sampler.mask_id, sampler.mask_id), so_far.row)
         while not sampler.done(state):
             state = sampler.advance(block, state)
-        cache = block.cache.last(window)
-        written, number = state.ids[0].tolist(), len(given)
-        finished, given = torch.from_numpy(state.ids.copy()).to(device), []
-        while [*last, *written][-2:] == [eos, eos] and written:
+        cache, finished = block.cache.last(window), torch.from_numpy(state.ids.copy()).to(device)
+        size, written = cache.bytes, state.ids[0].tolist()
+        while [*so_far.last, *written][-2:] == [eos, eos] and written:
             del written[-1]
             finished = finished[:, :0]
-        yield WrittenBlock(tuple(written), number, int(state.nfe[0]), cache.bytes)
-        if finished.shape[1]:
-            last = written[-1:]
-        else:
+        last = written[-1:]
+        if not finished.shape[1]:  # a new text begins
             cache, last = model.empty_cache(1), []
+        so_far = TextSoFar(cache, finished, (), tuple(last), so_far.row + 1)
+        yield WrittenBlock(tuple(written), len(given), int(state.nfe[0]), size, so_far)
 
 
 class _Block:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.app.toys import toy_checkpoints
+from tests.app.toys import toy_blocks, toy_checkpoints
 
 if TYPE_CHECKING:
     from app.server.limits import Limits
@@ -22,8 +22,11 @@ ARTIFACTS = Path(__file__).resolve().parents[2] / "test-artifacts"
 
 
 @contextmanager
-def serving(folder: Path, limits: Limits | None = None, *, bundled: bool = True) -> Iterator[str]:
-    """The address of the app on two untrained nano checkpoints and, unless told otherwise, the bundled ones."""
+def serving(folder: Path, limits: Limits | None = None, *, bundled: bool = True, blocks: bool = False) -> Iterator[str]:
+    """The address of the app on two untrained nano checkpoints and, unless told otherwise, the bundled ones.
+
+    blocks: an untrained model of blocks comes first.
+    """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     from app.main import build, launch
     from app.server.models import Models
@@ -32,7 +35,8 @@ def serving(folder: Path, limits: Limits | None = None, *, bundled: bool = True)
     with pytest.MonkeyPatch.context() as patch:
         if not bundled:
             patch.setattr(checkpoint, "bundled", lambda: [])
-        page = build(Models(toy_checkpoints(folder)), limits)
+        first = [toy_blocks(folder)] if blocks else []
+        page = build(Models([*first, *toy_checkpoints(folder)]), limits)
     yield launch(page)
     page.close(verbose=False)
 

@@ -135,3 +135,10 @@ def test_what_cannot_be_continued_is_refused_at_once(model: Denoiser) -> None:
         write_blocks(model, sampler(), S, window=0)
     with pytest.raises(ValueError, match="block_length is 0"):
         write_blocks(model, sampler(), 0)
+
+
+def test_a_text_that_was_left_goes_on_as_if_it_had_not_been(model: Denoiser) -> None:
+    whole = written(model, 8, [3, 1, 4, 1, 5])
+    left = written(model, 3, [3, 1, 4, 1, 5])[-1].so_far
+    assert written(model, 5, after=left) == whole[3:]
+    assert written(model, 5, after=left) == whole[3:]  # nothing of it is used up

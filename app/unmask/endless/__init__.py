@@ -1,0 +1,1 @@
+"""Keep writing: a text without end by a model of blocks."""
