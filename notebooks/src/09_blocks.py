@@ -63,7 +63,7 @@ from diffuapriel import (
 )
 from diffuapriel.charts.palette import COLORS
 from diffuapriel.evaluation.interval import mean_interval
-from diffuapriel.lessons import QUICK, check, predict, prepare, show, use
+from diffuapriel.lessons import QUICK, check, predict, prepare, score, show, use
 from diffuapriel.sampling.blocks import CachedDenoiser
 from diffuapriel.tales import language as tales
 from diffuapriel.trace.player.widget import Player
@@ -111,6 +111,8 @@ for S in (1, 4, 12):
 #
 # ### Exercise 1: read one block
 #
+# *Must · easy · 5 minutes*
+#
 # Write the scan of one block that begins with a given state. It is the recurrence of lesson 02, which you know:
 #
 # $$h_t = e^{dt_t A}\, h_{t-1} + dt_t\, x_t B_t^T \qquad y_t = h_t C_t$$
@@ -118,11 +120,11 @@ for S in (1, 4, 12):
 # It returns the outputs **and** the state after the block, for the next one. Do not change the state you were given:
 # whoever pauses, undoes or branches still needs it.
 #
-# <details><summary>Hint 1 (idea)</summary>The only difference from a scan over a whole text is where it starts: at H
+# <details><summary>Hint 1: the idea</summary>The only difference from a scan over a whole text is where it starts: at H
 # and not at zeros.</details>
-# <details><summary>Hint 2 (shape)</summary>H is (P, N). The write of token t is the outer product of x[t] (P,) and
+# <details><summary>Hint 2: the shape</summary>H is (P, N). The write of token t is the outer product of x[t] (P,) and
 # B[t] (N,); its output H @ C[t] is (P,). Stack the outputs to (S, P).</details>
-# <details><summary>Hint 3 (code)</summary>In the loop: <code>H = torch.exp(dt[t] * A) * H + dt[t] * torch.outer(x[t],
+# <details><summary>Hint 3: the code</summary>In the loop: <code>H = torch.exp(dt[t] * A) * H + dt[t] * torch.outer(x[t],
 # B[t])</code>. This makes a new tensor; <code>H *= ...</code> would change the old one.</details>
 
 
@@ -184,7 +186,7 @@ for S in (1, 4, 16, 48):
 # - **C** · all 16
 
 # %%
-guess_1 = predict("A", "B", "C")
+guess_1 = predict("A", "B", "C", name="09.1")
 guess_1
 
 
@@ -205,9 +207,7 @@ print(
     f"by {(before - after).abs()[:16].max():.3f} at most; outputs are about {before.abs().mean():.1f}"
 )
 letter = "A" if changed == 0 else "C" if changed == 16 else "B"
-guess_1.reveal(
-    letter, "What was written at token 47 fades on its way to the left, but reaches every token."
-)
+guess_1.reveal(letter)
 
 # %% [markdown]
 # So every block that is finished would have to be computed again for each new token. And the next layer reads those
@@ -218,13 +218,15 @@ guess_1.reveal(
 #
 # ### Exercise 2: the reverse scan in blocks
 #
+# *Must · medium · 5 minutes*
+#
 # Write it with your `read_block`, or with the one that the package lends you as `read`.
 #
-# <details><summary>Hint 1 (idea)</summary>Within a block, do what <code>full_reverse</code> does with the whole
+# <details><summary>Hint 1: the idea</summary>Within a block, do what <code>full_reverse</code> does with the whole
 # text.</details>
-# <details><summary>Hint 2 (shape)</summary>A block is the slice from i to i + S. Its outputs are (S, P); at the end,
+# <details><summary>Hint 2: the shape</summary>A block is the slice from i to i + S. Its outputs are (S, P); at the end,
 # join all blocks to (length, P).</details>
-# <details><summary>Hint 3 (code)</summary>A list of <code>full_reverse(x[b], dt[b], A, B[b], C[b])</code> for the
+# <details><summary>Hint 3: the code</summary>A list of <code>full_reverse(x[b], dt[b], A, B[b], C[b])</code> for the
 # slices b, and <code>torch.cat</code>.</details>
 
 
@@ -317,10 +319,12 @@ assert not moved[:8].any() and moved[8:].any()
 #
 # ### Exercise 3: weigh the blocks
 #
-# <details><summary>Hint 1 (idea)</summary>Each block has its own number of masks, so its own weight. Weigh the sums of
+# *Must · medium · 5 minutes*
+#
+# <details><summary>Hint 1: the idea</summary>Each block has its own number of masks, so its own weight. Weigh the sums of
 # the blocks, then add them up.</details>
-# <details><summary>Hint 2 (shape)</summary>Sums over the last axis are (rows, blocks). The result is (rows,).</details>
-# <details><summary>Hint 3 (code)</summary>S is <code>nll.shape[2]</code>, and the masks of each block are
+# <details><summary>Hint 2: the shape</summary>Sums over the last axis are (rows, blocks). The result is (rows,).</details>
+# <details><summary>Hint 3: the code</summary>S is <code>nll.shape[2]</code>, and the masks of each block are
 # <code>masked.sum(2)</code>.</details>
 
 
@@ -417,7 +421,7 @@ mixed = train(TRAINED, steps=5 if QUICK else 450)
 # - **C** · the same at all three, within the intervals
 
 # %%
-guess_2 = predict("A", "B", "C")
+guess_2 = predict("A", "B", "C", name="09.2")
 guess_2
 
 # %%
@@ -447,9 +451,7 @@ for S, (mean, (low, high)) in excess.items():
 lowest = min(excess, key=lambda S: excess[S][0])
 apart = all(excess[lowest][1][1] < excess[S][1][0] for S in TRAINED if lowest != S)
 letter = {12: "A", 1: "B"}.get(lowest, "C") if apart else "C"
-guess_2.reveal(
-    letter, "Few masks at a time leave a tight bound; with many, their order is averaged over."
-)
+guess_2.reveal(letter)
 
 # %% [markdown]
 # Be careful with this number. At S = 1 the bound is the likelihood itself. At S = 12 it contains the mean over all
@@ -523,7 +525,7 @@ trace = Player().record(sampler, CachedDenoiser(mixed, 4), canvas, tokenizer, mo
 # - **C** · above 25: worse than a model that knows only how often each word occurs
 
 # %%
-guess_3 = predict("A", "B", "C")
+guess_3 = predict("A", "B", "C", name="09.3")
 guess_3
 
 # %%
@@ -567,11 +569,13 @@ for S in (4, 12):
 #
 # ### Exercise 4: bytes of a KV cache
 #
-# <details><summary>Hint 1 (idea)</summary>Two vectors are kept for each token in each layer: its key and its
+# *May · easy · 3 minutes*
+#
+# <details><summary>Hint 1: the idea</summary>Two vectors are kept for each token in each layer: its key and its
 # value.</details>
-# <details><summary>Hint 2 (shape)</summary>A key has as many numbers as the model is wide, all heads
+# <details><summary>Hint 2: the shape</summary>A key has as many numbers as the model is wide, all heads
 # together.</details>
-# <details><summary>Hint 3 (code)</summary>2 × layers × tokens × d_model numbers, each of so many bytes.</details>
+# <details><summary>Hint 3: the code</summary>2 × layers × tokens × d_model numbers, each of so many bytes.</details>
 
 
 # %% tags=["exercise"]
@@ -629,7 +633,11 @@ print(f"equal at {state_bytes / weigh(1, transformer.depth, transformer.d_model,
 # %% [markdown]
 # The states have one more advantage: their size is fixed, so a program for the GPU can be recorded once and used for
 # every block. And one drawback, which lesson 11 measures: a state of fixed size cannot hold everything.
-#
+
+# %%
+score()
+
+# %% [markdown]
 # ## What you learned
 #
 # - **Block diffusion** is autoregressive between blocks and diffusion inside them. The block length is a slider.

@@ -59,7 +59,7 @@ from diffuapriel import (
 from diffuapriel.charts.palette import COLORS
 from diffuapriel.diffusion.blocks import block_nelbo
 from diffuapriel.evaluation.interval import wilson_interval
-from diffuapriel.lessons import QUICK, check, predict, prepare, show, use
+from diffuapriel.lessons import QUICK, check, predict, prepare, score, show, use
 from diffuapriel.tales import language as tales
 
 prepare()
@@ -146,13 +146,15 @@ twin = models["left to right, Mamba"]
 # %% [markdown]
 # ### Exercise 1: the exact likelihood
 #
+# *Must · easy · 4 minutes*
+#
 # For a twin there is no bound and nothing is drawn. Add up the costs of the tokens that are really there.
 #
-# <details><summary>Hint 1 (idea)</summary>Of the V numbers at each position, only one matters: that of the token which
+# <details><summary>Hint 1: the idea</summary>Of the V numbers at each position, only one matters: that of the token which
 # stands there.</details>
-# <details><summary>Hint 2 (shape)</summary>Pick one entry along the last axis: (rows, length, V) becomes (rows,
+# <details><summary>Hint 2: the shape</summary>Pick one entry along the last axis: (rows, length, V) becomes (rows,
 # length). Then sum over the length.</details>
-# <details><summary>Hint 3 (code)</summary><code>logp.gather(2, ids[..., None])</code> picks them; the last axis then
+# <details><summary>Hint 3: the code</summary><code>logp.gather(2, ids[..., None])</code> picks them; the last axis then
 # has size 1.</details>
 
 
@@ -220,12 +222,14 @@ for model in models.values():
 #
 # ### Exercise 2: a paired interval
 #
+# *Must · easy · 4 minutes*
+#
 # Return the mean of the differences a − b, and a 95 % interval: the mean ± 1.96 standard errors. The standard error is
 # the standard deviation of the differences over √n.
 #
-# <details><summary>Hint 1 (idea)</summary>First subtract, story by story. Then forget a and b.</details>
-# <details><summary>Hint 2 (shape)</summary>Three numbers: mean, lower end, upper end.</details>
-# <details><summary>Hint 3 (code)</summary><code>d = a - b</code>, and <code>1.96 * d.std() / len(d) ** 0.5</code> is
+# <details><summary>Hint 1: the idea</summary>First subtract, story by story. Then forget a and b.</details>
+# <details><summary>Hint 2: the shape</summary>Three numbers: mean, lower end, upper end.</details>
+# <details><summary>Hint 3: the code</summary><code>d = a - b</code>, and <code>1.96 * d.std() / len(d) ** 0.5</code> is
 # half the interval.</details>
 
 
@@ -254,7 +258,7 @@ check.paired_interval(paired_interval)
 # - **C** · they cannot be told apart
 
 # %%
-guess_1 = predict("A", "B", "C")
+guess_1 = predict("A", "B", "C", name="10.1")
 guess_1
 
 # %%
@@ -281,7 +285,7 @@ for name, nats in costs.items():
 mean, low, high = compare(costs["diffusion"], costs["left to right, Mamba"])
 print(f"diffusion minus its twin: {mean:+.2f} [{low:+.2f}, {high:+.2f}]")
 letter = "C" if low < 0 < high else "B" if mean > 0 else "A"
-guess_1.reveal(letter, "Left to right is one order of filling; diffusion learns all of them.")
+guess_1.reveal(letter)
 
 # %% [markdown]
 # Where diffusion needs more nats, part of it is not a worse model: its number is a *bound*, the mean over all orders
@@ -300,7 +304,7 @@ guess_1.reveal(letter, "Left to right is one order of filling; diffusion learns 
 # - **C** · more than 95
 
 # %%
-guess_2 = predict("A", "B", "C")
+guess_2 = predict("A", "B", "C", name="10.2")
 guess_2
 
 # %%
@@ -343,10 +347,12 @@ guess_2.reveal("A" if rate < 65 else "B" if rate < 90 else "C", f"Here it was {r
 #
 # ### Exercise 3: from whole stories to a hole
 #
-# <details><summary>Hint 1 (idea)</summary>Nats are −log p of the whole story. The sum below the fraction makes the
+# *May · medium · 5 minutes*
+#
+# <details><summary>Hint 1: the idea</summary>Nats are −log p of the whole story. The sum below the fraction makes the
 # probabilities of a row add up to 1.</details>
-# <details><summary>Hint 2 (shape)</summary>(rows, names) in, (rows, names) out; each row sums to 1.</details>
-# <details><summary>Hint 3 (code)</summary>It is the softmax of minus the nats. With <code>exp</code> and a division,
+# <details><summary>Hint 2: the shape</summary>(rows, names) in, (rows, names) out; each row sums to 1.</details>
+# <details><summary>Hint 3: the code</summary>It is the softmax of minus the nats. With <code>exp</code> and a division,
 # very unlikely stories would become 0 / 0.</details>
 
 
@@ -456,7 +462,7 @@ show(figure)
 # - **C** · they cannot be told apart
 
 # %%
-guess_3 = predict("A", "B", "C")
+guess_3 = predict("A", "B", "C", name="10.3")
 guess_3
 
 # %%
@@ -481,16 +487,18 @@ again = {name: cost(model, held_out, 2 if QUICK else 16) for name, model in scar
 mean, low, high = compare(again["diffusion"], again["left to right, Mamba"])
 print(f"diffusion minus its twin, on new stories: {mean:+.1f} nats [{low:+.1f}, {high:+.1f}]")
 letter = "C" if low < 0 < high else "A" if mean > 0 else "B"
-guess_3.reveal(
-    letter, "Each masking of a story is a new exercise; from left to right there is only one."
-)
+guess_3.reveal(letter)
 
 # %% [markdown]
 # A story of 12 tokens can be masked in 4,095 ways, and read from left to right in one. So the diffusion model sees a
 # new exercise at each pass over the same hundred stories: *data augmentation* that comes with the objective.
 # Published studies at large scale find diffusion ahead when data is repeated many times. Whether it shows here, the
 # interval says.
-#
+
+# %%
+score()
+
+# %% [markdown]
 # ## What you learned
 #
 # - An autoregressive twin is the same model with **blocks of one token**; the comparison is then about the objective.

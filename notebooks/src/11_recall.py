@@ -49,7 +49,7 @@ from tqdm.auto import tqdm
 from diffuapriel.charts.palette import COLORS, OTHERS
 from diffuapriel.config import ModelConfig
 from diffuapriel.evaluation.interval import mean_interval
-from diffuapriel.lessons import QUICK, check, predict, prepare, show, use
+from diffuapriel.lessons import QUICK, check, predict, prepare, score, show, use
 from diffuapriel.model.attention import Attention
 from diffuapriel.model.layers import rms_norm
 from diffuapriel.model.mamba2 import BidirectionalMamba2
@@ -96,10 +96,12 @@ print("answers:", answers[0].tolist(), "  by luck: one in", VALUES)
 #
 # ### Exercise 1: write all pairs into a state
 #
-# <details><summary>Hint 1 (idea)</summary>Start with zeros, and add one outer product for each pair.</details>
-# <details><summary>Hint 2 (shape)</summary>value (P,) times key (N,) is (P, N). The sum over all pairs is one matrix
+# *Must · easy · 4 minutes*
+#
+# <details><summary>Hint 1: the idea</summary>Start with zeros, and add one outer product for each pair.</details>
+# <details><summary>Hint 2: the shape</summary>value (P,) times key (N,) is (P, N). The sum over all pairs is one matrix
 # product.</details>
-# <details><summary>Hint 3 (code)</summary><code>values.T @ keys</code> does all pairs at once.</details>
+# <details><summary>Hint 3: the code</summary><code>values.T @ keys</code> does all pairs at once.</details>
 
 
 # %% tags=["exercise"]
@@ -128,7 +130,7 @@ check.remember(remember)
 # - **C** · nearly all
 
 # %%
-guess_1 = predict("A", "B", "C")
+guess_1 = predict("A", "B", "C", name="11.1")
 guess_1
 
 # %%
@@ -172,7 +174,7 @@ show(figure)
 rate = by_hand[16][-1]
 print(f"N = 16, 64 pairs: {rate:.0f} % recalled")
 letter = min({"A": 25, "B": 50, "C": 95}.items(), key=lambda item: abs(item[1] - rate))[0]
-guess_1.reveal(letter, "Nothing is lost all at once: every pair disturbs every other one a little.")
+guess_1.reveal(letter)
 
 # %% [markdown]
 # A state is no shelf with $N$ places. All pairs are spread over all of it, and with each new pair all answers get a
@@ -187,11 +189,13 @@ guess_1.reveal(letter, "Nothing is lost all at once: every pair disturbs every o
 #
 # ### Exercise 2: look it up
 #
-# <details><summary>Hint 1 (idea)</summary>Similarities first, then weights, then the weighted mean of the
+# *Must · easy · 4 minutes*
+#
+# <details><summary>Hint 1: the idea</summary>Similarities first, then weights, then the weighted mean of the
 # values.</details>
-# <details><summary>Hint 2 (shape)</summary>questions (q, N) and keys (pairs, N) give (q, pairs); weights times values
+# <details><summary>Hint 2: the shape</summary>questions (q, N) and keys (pairs, N) give (q, pairs); weights times values
 # (pairs, P) give (q, P).</details>
-# <details><summary>Hint 3 (code)</summary><code>(beta * questions @ keys.T).softmax(-1) @ values</code></details>
+# <details><summary>Hint 3: the code</summary><code>(beta * questions @ keys.T).softmax(-1) @ values</code></details>
 
 
 # %% tags=["exercise"]
@@ -284,14 +288,16 @@ def train(reader, pairs=16, steps=4 if QUICK else 300):
 #
 # ### Exercise 3: one rate per row
 #
+# *Must · easy · 4 minutes*
+#
 # For an interval we need independent units. The 16 answers of a row are not independent: they come from one state, with
 # the same keys. Rows are. So return **one rate per row**.
 #
-# <details><summary>Hint 1 (idea)</summary>For each answer ask whether the most probable value is the right one. Then
+# <details><summary>Hint 1: the idea</summary>For each answer ask whether the most probable value is the right one. Then
 # take the mean within the row only.</details>
-# <details><summary>Hint 2 (shape)</summary>logits (rows, asked, VALUES) to the best value (rows, asked), to right or
+# <details><summary>Hint 2: the shape</summary>logits (rows, asked, VALUES) to the best value (rows, asked), to right or
 # wrong (rows, asked), to (rows,).</details>
-# <details><summary>Hint 3 (code)</summary><code>(logits.argmax(-1) == answers).float()</code>, then a mean over axis
+# <details><summary>Hint 3: the code</summary><code>(logits.argmax(-1) == answers).float()</code>, then a mean over axis
 # 1.</details>
 
 
@@ -319,7 +325,7 @@ check.row_rates(row_rates)
 # - **C** · beside attention
 
 # %%
-guess_2 = predict("A", "B", "C")
+guess_2 = predict("A", "B", "C", name="11.2")
 guess_2
 
 # %%
@@ -346,9 +352,7 @@ for name, (mean, (low, high)) in at_16.items():
     print(f"{name:14} {mean:5.1f} % recalled  [{low:.1f}, {high:.1f}]")
 small, hybrid, top = (at_16[name][0] for name in ("Mamba, N = 4", "hybrid, N = 4", "attention"))
 share = (hybrid - small) / (top - small) if top != small else 0.0
-guess_2.reveal(
-    "A" if share < 0.2 else "B" if share < 0.9 else "C", "One layer that looks back is enough."
-)
+guess_2.reveal("A" if share < 0.2 else "B" if share < 0.9 else "C")
 
 # %% [markdown]
 # Two intervals that are far apart need no test: between the smallest state and attention lies more than chance. A
@@ -390,7 +394,11 @@ show(figure)
 # So this is no miracle: attention recalls everything because it keeps everything. The hybrid pays that price in one
 # layer of six, and gets exact look-up for it. Where a text has little to look up, as our tales do, the pure model needs
 # no attention: lesson 04 measured both.
-#
+
+# %%
+score()
+
+# %% [markdown]
 # ## What you learned
 #
 # - **Recall** is measured with pairs and questions; the values are new in each row.

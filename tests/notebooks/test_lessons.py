@@ -104,7 +104,6 @@ def test_an_exercise_has_two_hints_and_is_checked(source: Path) -> None:
 # What the reader builds
 
 MAIN_PATH = build.sources()[:9]
-each_of_the_main_path = pytest.mark.parametrize("source", MAIN_PATH, ids=[path.stem for path in MAIN_PATH])
 EFFORT = re.compile(r"^\*(Must|May) · (easy|medium|hard) · \d+ minutes\*$", re.M)
 # The computation that lessons 01 to 05 give beside what the reader writes, from text to loss and from masks to text.
 SPINE = {
@@ -133,7 +132,7 @@ def later_use(source: Path, place: int, name: str) -> str | None:
     return name if any(uses) else None
 
 
-@each_of_the_main_path
+@each_source
 def test_an_exercise_says_whether_to_do_it_how_hard_it_is_and_how_long_it_takes(source: Path) -> None:
     text = "\n".join(cell.source for cell in made(source, "student") if cell.cell_type == "markdown")
     asked = text.split("### Exercise ")[1:]
@@ -144,7 +143,7 @@ def test_an_exercise_says_whether_to_do_it_how_hard_it_is_and_how_long_it_takes(
         assert kinds == ["idea", "shape", "code"], part[:80]
 
 
-@each_of_the_main_path
+@each_source
 def test_answers_to_predictions_stand_in_no_cell(source: Path) -> None:
     code = "\n".join(cell.source for cell in made(source, "student") if cell.cell_type == "code")
     assert not re.findall(r"\.reveal\(\s*[\"'][A-D][\"']\s*[,)]", code)
@@ -158,7 +157,7 @@ def test_answers_to_predictions_stand_in_no_cell(source: Path) -> None:
 
 
 def test_answers_to_exercises_are_what_later_cells_run() -> None:
-    given = [(source, *exercise) for source in MAIN_PATH for exercise in exercises(source)]
+    given = [(source, *exercise) for source in build.sources() for exercise in exercises(source)]
     used = [name for source, place, name in given if later_use(source, place, name)]
     assert len(given) >= 30 and len(used) >= 20
     assert len(used) == len(given), "the others: " + ", ".join({name for *_, name in given} - set(used))
