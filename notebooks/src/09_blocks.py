@@ -120,12 +120,12 @@ for S in (1, 4, 12):
 # It returns the outputs **and** the state after the block, for the next one. Do not change the state you were given:
 # whoever pauses, undoes or branches still needs it.
 #
-# <details><summary>Hint 1: the idea</summary>The only difference from a scan over a whole text is where it starts: at H
-# and not at zeros.</details>
+# <details><summary>Hint 1: the idea</summary>The only difference from a scan over a whole text is where it starts: at
+# H and not at zeros.</details>
 # <details><summary>Hint 2: the shape</summary>H is (P, N). The write of token t is the outer product of x[t] (P,) and
 # B[t] (N,); its output H @ C[t] is (P,). Stack the outputs to (S, P).</details>
-# <details><summary>Hint 3: the code</summary>In the loop: <code>H = torch.exp(dt[t] * A) * H + dt[t] * torch.outer(x[t],
-# B[t])</code>. This makes a new tensor; <code>H *= ...</code> would change the old one.</details>
+# <details><summary>Hint 3: the code</summary>In the loop: <code>H = torch.exp(dt[t] * A) * H + dt[t] *
+# torch.outer(x[t], B[t])</code>. This makes a new tensor; <code>H *= ...</code> would change the old one.</details>
 
 
 # %% tags=["exercise"]
@@ -224,8 +224,8 @@ guess_1.reveal(letter)
 #
 # <details><summary>Hint 1: the idea</summary>Within a block, do what <code>full_reverse</code> does with the whole
 # text.</details>
-# <details><summary>Hint 2: the shape</summary>A block is the slice from i to i + S. Its outputs are (S, P); at the end,
-# join all blocks to (length, P).</details>
+# <details><summary>Hint 2: the shape</summary>A block is the slice from i to i + S. Its outputs are (S, P); at the
+# end, join all blocks to (length, P).</details>
 # <details><summary>Hint 3: the code</summary>A list of <code>full_reverse(x[b], dt[b], A, B[b], C[b])</code> for the
 # slices b, and <code>torch.cat</code>.</details>
 
@@ -321,9 +321,10 @@ assert not moved[:8].any() and moved[8:].any()
 #
 # *Must · medium · 5 minutes*
 #
-# <details><summary>Hint 1: the idea</summary>Each block has its own number of masks, so its own weight. Weigh the sums of
-# the blocks, then add them up.</details>
-# <details><summary>Hint 2: the shape</summary>Sums over the last axis are (rows, blocks). The result is (rows,).</details>
+# <details><summary>Hint 1: the idea</summary>Each block has its own number of masks, so its own weight. Weigh the sums
+# of the blocks, then add them up.</details>
+# <details><summary>Hint 2: the shape</summary>Sums over the last axis are (rows, blocks). The result is
+# (rows,).</details>
 # <details><summary>Hint 3: the code</summary>S is <code>nll.shape[2]</code>, and the masks of each block are
 # <code>masked.sum(2)</code>.</details>
 

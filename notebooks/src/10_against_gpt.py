@@ -150,12 +150,12 @@ twin = models["left to right, Mamba"]
 #
 # For a twin there is no bound and nothing is drawn. Add up the costs of the tokens that are really there.
 #
-# <details><summary>Hint 1: the idea</summary>Of the V numbers at each position, only one matters: that of the token which
-# stands there.</details>
+# <details><summary>Hint 1: the idea</summary>Of the V numbers at each position, only one matters: that of the token
+# which stands there.</details>
 # <details><summary>Hint 2: the shape</summary>Pick one entry along the last axis: (rows, length, V) becomes (rows,
 # length). Then sum over the length.</details>
-# <details><summary>Hint 3: the code</summary><code>logp.gather(2, ids[..., None])</code> picks them; the last axis then
-# has size 1.</details>
+# <details><summary>Hint 3: the code</summary><code>logp.gather(2, ids[..., None])</code> picks them; the last axis
+# then has size 1.</details>
 
 
 # %% tags=["exercise"]
@@ -229,8 +229,8 @@ for model in models.values():
 #
 # <details><summary>Hint 1: the idea</summary>First subtract, story by story. Then forget a and b.</details>
 # <details><summary>Hint 2: the shape</summary>Three numbers: mean, lower end, upper end.</details>
-# <details><summary>Hint 3: the code</summary><code>d = a - b</code>, and <code>1.96 * d.std() / len(d) ** 0.5</code> is
-# half the interval.</details>
+# <details><summary>Hint 3: the code</summary><code>d = a - b</code>, and <code>1.96 * d.std() / len(d) ** 0.5</code>
+# is half the interval.</details>
 
 
 # %% tags=["exercise"]
@@ -352,8 +352,8 @@ guess_2.reveal("A" if rate < 65 else "B" if rate < 90 else "C", f"Here it was {r
 # <details><summary>Hint 1: the idea</summary>Nats are −log p of the whole story. The sum below the fraction makes the
 # probabilities of a row add up to 1.</details>
 # <details><summary>Hint 2: the shape</summary>(rows, names) in, (rows, names) out; each row sums to 1.</details>
-# <details><summary>Hint 3: the code</summary>It is the softmax of minus the nats. With <code>exp</code> and a division,
-# very unlikely stories would become 0 / 0.</details>
+# <details><summary>Hint 3: the code</summary>It is the softmax of minus the nats. With <code>exp</code> and a
+# division, very unlikely stories would become 0 / 0.</details>
 
 
 # %% tags=["exercise"]

@@ -99,8 +99,8 @@ print("answers:", answers[0].tolist(), "  by luck: one in", VALUES)
 # *Must · easy · 4 minutes*
 #
 # <details><summary>Hint 1: the idea</summary>Start with zeros, and add one outer product for each pair.</details>
-# <details><summary>Hint 2: the shape</summary>value (P,) times key (N,) is (P, N). The sum over all pairs is one matrix
-# product.</details>
+# <details><summary>Hint 2: the shape</summary>value (P,) times key (N,) is (P, N). The sum over all pairs is one
+# matrix product.</details>
 # <details><summary>Hint 3: the code</summary><code>values.T @ keys</code> does all pairs at once.</details>
 
 
@@ -193,8 +193,8 @@ guess_1.reveal(letter)
 #
 # <details><summary>Hint 1: the idea</summary>Similarities first, then weights, then the weighted mean of the
 # values.</details>
-# <details><summary>Hint 2: the shape</summary>questions (q, N) and keys (pairs, N) give (q, pairs); weights times values
-# (pairs, P) give (q, P).</details>
+# <details><summary>Hint 2: the shape</summary>questions (q, N) and keys (pairs, N) give (q, pairs); weights times
+# values (pairs, P) give (q, P).</details>
 # <details><summary>Hint 3: the code</summary><code>(beta * questions @ keys.T).softmax(-1) @ values</code></details>
 
 
@@ -293,12 +293,12 @@ def train(reader, pairs=16, steps=4 if QUICK else 300):
 # For an interval we need independent units. The 16 answers of a row are not independent: they come from one state, with
 # the same keys. Rows are. So return **one rate per row**.
 #
-# <details><summary>Hint 1: the idea</summary>For each answer ask whether the most probable value is the right one. Then
-# take the mean within the row only.</details>
-# <details><summary>Hint 2: the shape</summary>logits (rows, asked, VALUES) to the best value (rows, asked), to right or
-# wrong (rows, asked), to (rows,).</details>
-# <details><summary>Hint 3: the code</summary><code>(logits.argmax(-1) == answers).float()</code>, then a mean over axis
-# 1.</details>
+# <details><summary>Hint 1: the idea</summary>For each answer ask whether the most probable value is the right one.
+# Then take the mean within the row only.</details>
+# <details><summary>Hint 2: the shape</summary>logits (rows, asked, VALUES) to the best value (rows, asked), to right
+# or wrong (rows, asked), to (rows,).</details>
+# <details><summary>Hint 3: the code</summary><code>(logits.argmax(-1) == answers).float()</code>, then a mean over
+# axis 1.</details>
 
 
 # %% tags=["exercise"]

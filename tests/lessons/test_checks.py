@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections import Counter
 from types import ModuleType
 
 import pytest
@@ -53,6 +54,18 @@ def test_a_wrong_answer_is_refused_with_a_hint(name: str, answer: object) -> Non
     found = verdict(name, answer)
     assert found.state == "wrong"
     assert len(found.text.removeprefix("Not yet. ")) > 15, "a hint says more than no"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_three_wrong_answers_to_an_exercise_get_the_same_hint(module: str) -> None:
+    for name, given in answers(module).WRONG.items():
+        found = Counter(verdict(name, answer).text for answer in given)
+        assert max(found.values()) <= 2, (name, found.most_common(1))
+
+
+def test_a_right_answer_that_flips_is_told_that_one_can_do_without() -> None:
+    flips, shifts = answers("denoising").RIGHT["look_ahead"][:2]
+    assert "It flips the row" in check.look_ahead(flips).text and check.look_ahead(shifts).text == "Right."
 
 
 @pytest.mark.parametrize("name", check.__all__)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from diffuapriel.lessons.check.verdict import checker, close, number, require, run, tensor
 from diffuapriel.model.layers import rms_norm
@@ -26,13 +28,19 @@ def _ahead(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 @checker
-def look_ahead(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+def look_ahead(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> str | None:
     """`answer(x, weight, bias)`: depthwise convolution that looks ahead, zeros beyond the end."""
     for length, taps, channels in ((9, 4, 3), (1, 4, 2), (6, 2, 5), (7, 7, 1), (3, 5, 4)):
         x = _random(2, length, channels, seed=1)
         weight, bias = _random(taps, channels, seed=2), _random(channels, seed=3)
         out = tensor(run(answer, x, weight, bias), (2, length, channels))
+        back = _ahead(x.flip(1), weight, bias).flip(1)  # what look_back makes of the row
         if taps > 1 and length > 1:
+            require(not close(out, back, abs=1e-5), "This is the convolution that looks back.")
+            require(
+                not close(out, _ahead(x, weight, bias).flip(1), abs=1e-5),
+                "The row was flipped, but the result was not flipped back.",
+            )
             pushed = x.clone()
             pushed[:, -1] += 1
             moved = run(answer, pushed, weight, bias) - out
@@ -48,6 +56,7 @@ def look_ahead(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
                 "When the first token changes, outputs after it change too. No output may look back.",
             )
         alone = run(answer, x[:, -1:], weight, bias)  # a row of one token: the last tap and the bias
+        require(not close(alone, x[:, -1:] * weight[-1], abs=1e-5), "The bias of each channel is missing.")
         require(
             close(alone, x[:, -1:] * weight[-1] + bias, abs=1e-5),
             f"In a row of one token, only the tap that looks 0 positions ahead counts: j = K - 1, here {taps - 1}. "
@@ -58,6 +67,19 @@ def look_ahead(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
             f"With K = {taps}, tap j must multiply the token K - 1 - j positions ahead, zero beyond the end. "
             "Compare with look_back of the flipped row, flipped back.",
         )
+    with _Flips() as flips:
+        run(answer, _random(2, 9, 3, seed=1), _random(4, 3, seed=2), _random(3, seed=3))
+    return "It flips the row, which copies it; shifts alone do the same." if flips.seen else None
+
+
+class _Flips(TorchFunctionMode):
+    """Notes whether a tensor is flipped."""
+
+    seen = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen |= getattr(func, "__name__", "").startswith("flip")
+        return func(*args, **(kwargs or {}))
 
 
 @checker
@@ -106,8 +128,14 @@ def half_block(answer: Callable[..., Tensor]) -> None:
     def out(*vectors: Tensor) -> Tensor:
         return tensor(run(answer, x, branch, *vectors), (batch, length, d_model))
 
+    closed = out(shift, scale, none)
+    require(not close(closed, 0 * x, abs=1e-6), "The gate is for the branch alone: with a gate of zero x is left.")
     require(
-        close(out(shift, scale, none), x, abs=1e-6),
+        not close(closed, _half_block(x, branch, shift, scale, one), abs=1e-5),
+        "With a gate of zero your branch still counts fully. The branch is multiplied by gate, not by 1 + gate.",
+    )
+    require(
+        close(closed, x, abs=1e-6),
         "With a gate of zero the half block must be the identity: it must return x unchanged.",
     )
     require(

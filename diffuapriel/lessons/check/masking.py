@@ -89,6 +89,19 @@ def reveal_chance(answer: Callable[[float, float], float]) -> None:
     """`answer(t, s)`: probability that a token hidden at time t is revealed by the earlier time s."""
     asked = [(0.5, 0.0), (0.5, 0.5), (1.0, 0.7), (0.7, 0.2), (0.8, 0.4)]
     got = {(t, s): number(run(answer, t, s)) for t, s in asked}
+    for wrong, hint in (
+        (
+            lambda t, s: t - s,
+            "t - s is the share of all tokens that appears. What share is it of those hidden at t?",
+        ),
+        (lambda t, s: s / t, "s / t is the probability that a hidden token stays hidden."),
+        (lambda t, s: 1 - s, "1 - s is the share that is visible at s; most of it may have been visible at t already."),
+        (
+            lambda t, s: (t - s) / (1 - s),
+            "You divide by the share visible at s. Only tokens hidden at t can appear.",
+        ),
+    ):
+        require(any(abs(got[t, s] - wrong(t, s)) > 1e-6 for t, s in asked), hint)
     require(abs(got[0.5, 0.0] - 1) < 1e-6, "At time 0 no token may be hidden.")
     require(abs(got[0.5, 0.5]) < 1e-6, "If s equals t, nothing is revealed.")
     for t, s in asked[2:]:

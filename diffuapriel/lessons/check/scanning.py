@@ -101,6 +101,10 @@ def reverse_decay(answer: Callable[[Tensor, Tensor], Tensor]) -> None:
     dt, A = _random(7, seed=5).abs() + 0.1, _number(-0.4)
     L = tensor(run(answer, dt, A), (7, 7), "The matrix")
     above = torch.ones(7, 7, dtype=torch.bool).triu()
+    wanted = _wanted_reverse(dt, A)
+    forward = _wanted_reverse(dt.flip(0), A).flip(0, 1)
+    require(not close(L, forward), "This is the matrix of the scan from the first token to the last.")
+    require(not L.all(), "Your matrix has no zeros: every token would know every other one.")
     require(
         not L[~above].any(),
         "In a scan from the last token to the first, output t knows only the tokens u from t on. "
@@ -110,8 +114,6 @@ def reverse_decay(answer: Callable[[Tensor, Tensor], Tensor]) -> None:
         close(L.diagonal(), torch.ones(7)),
         "A token that has just been written has not faded yet: the diagonal must be 1.",
     )
-    wanted = _wanted_reverse(dt, A)
-    forward = _wanted_reverse(dt.flip(0), A).flip(0, 1)
     require(
         not close(L, forward.T),
         "This is the transposed forward matrix. On the way from token u back to token t the state takes other "
@@ -162,6 +164,8 @@ def carry(answer: Callable[[Tensor, Tensor], Tensor]) -> None:
         close(got[1], writes[0]),
         "The second chunk must get exactly what the first chunk wrote.",
     )
+    require(not close(got[2], writes[1]), "What the first chunk wrote is still there after the second one: add it.")
+    require(not close(got[2], writes[0] + writes[1]), "Nothing fades in yours. Each chunk multiplies by its decay.")
     require(
         close(got[2], decays[1] * writes[0] + writes[1]),
         "Look at the state that enters the third chunk. The first chunk's write has passed through the second chunk "

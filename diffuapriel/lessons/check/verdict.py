@@ -54,8 +54,8 @@ class NotDone(Exception):
     """The reader's function returned None."""
 
 
-def checker(cases: Callable[..., None]) -> Callable[..., Verdict]:
-    """Turn a function that raises `Wrong` into one that returns a `Verdict`."""
+def checker(cases: Callable[..., str | None]) -> Callable[..., Verdict]:
+    """Turn a function that raises `Wrong` into one that returns a `Verdict`; what it returns is said after "Right."."""
 
     @functools.wraps(cases)
     def check(*answers: Any) -> Verdict:
@@ -72,12 +72,12 @@ def checker(cases: Callable[..., None]) -> Callable[..., Verdict]:
                 "wrong", f"Not yet. The cell before this one was not run: {fault}\nMend it and run both again."
             )
         try:
-            cases(*answers)
+            remark = cases(*answers)
         except NotDone:
             return OPEN
         except Wrong as hint:
             return Verdict("wrong", f"Not yet. {hint}")
-        return RIGHT
+        return Verdict("right", f"Right. {remark}") if remark else RIGHT
 
     return check
 
