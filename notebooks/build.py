@@ -30,6 +30,7 @@ import jupytext
 import lengths
 import nbformat
 import paths
+import seen
 from drawing import ALL as DIAGRAMS
 from nbformat import NotebookNode
 
@@ -111,7 +112,7 @@ def measured(lesson: str) -> str:
 
 
 def teaching(text: str) -> str:
-    """TEACHING.md with its table of minutes (class time from the lessons' heads, measured run time) and its paths."""
+    """TEACHING.md with its tables: minutes (class time from the lessons' heads, measured run time), paths, numbers."""
     machine, minutes = read_minutes()
     lines = [
         f"| lesson | minutes in class | run time in minutes, on {machine or 'no machine yet'} |",
@@ -126,7 +127,9 @@ def teaching(text: str) -> str:
     text = re.sub(r"<!-- minutes -->.*?<!-- end of the minutes -->", lambda _: table, text, flags=re.S)
     chosen = paths.table({source.stem[:2]: head_of(source)[1] for source in sources()})
     block = f"<!-- paths -->\n{chosen}\n<!-- end of the paths -->"
-    return re.sub(r"<!-- paths -->.*?<!-- end of the paths -->", lambda _: block, text, flags=re.S)
+    text = re.sub(r"<!-- paths -->.*?<!-- end of the paths -->", lambda _: block, text, flags=re.S)
+    numbers = f"<!-- seen -->\n{seen.table()}\n<!-- end of what is seen -->"
+    return re.sub(r"<!-- seen -->.*?<!-- end of what is seen -->", lambda _: numbers, text, flags=re.S)
 
 
 @functools.cache

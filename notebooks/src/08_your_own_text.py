@@ -827,14 +827,13 @@ shutil.copytree(result.checkpoint, HOME / "checkpoint", dirs_exist_ok=True)
 print(f"{page.name}: {page.stat().st_size / 1e3:.0f} kB, opens with a double click")
 asks = any(word in page.read_text(encoding="utf-8") for word in ('src="http', "@import"))
 print(f"does it load anything from the network? {'yes' if asks else 'no'}")
-print("in the app:  .venv/bin/python app/main.py --checkpoint runs/my-text/checkpoint")
-print('or:          make demo ARGS="--checkpoint runs/my-text/checkpoint"')
+print("in the app, on any system:\n    python start.py demo --checkpoint runs/my-text/checkpoint")
 
 # %% [markdown]
 # Started this way, the app lists your model: write with it, race it, look inside it. On the command line, the same
-# training is one line. Run it again and it resumes where it stopped:
+# training is one line. Run it again and it resumes where it stopped (on Windows: `.venv\Scripts\diffuapriel`):
 #
-# `diffuapriel train --corpus my_texts/ --minutes 30 --out runs/mine`
+# `.venv/bin/diffuapriel train --corpus my_texts/ --minutes 30 --out runs/mine`
 
 # %%
 score()

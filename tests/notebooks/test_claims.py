@@ -78,6 +78,18 @@ def test_the_run_bears_out(lesson: str, pattern: str, holds: Callable[..., bool]
     assert holds(*values), f"{claim}: {found.group()}"
 
 
+@pytest.mark.parametrize("number", build.seen.SEEN, ids=[f"{n.lesson}: {n.what}" for n in build.seen.SEEN])
+def test_the_teacher_s_table_holds_in_the_run(number) -> None:
+    found = build.seen.value(number, printed(number.lesson))
+    assert number.low <= found <= number.high, f"{number.what} is {found}"
+
+
+def test_a_number_that_is_not_printed_is_missed() -> None:
+    with pytest.raises(ValueError, match="lesson 01 prints nothing that matches excess"):
+        build.seen.value(build.seen.SEEN[0], "no number")
+    assert build.seen.value(build.seen.SEEN[0], "\nexcess 1.25 nats per story") == 1.25
+
+
 def survival(model: Denoiser, ids: torch.Tensor) -> torch.Tensor:
     """The share of its memory that each forward head keeps at each token of ids (length,): (layers, length, heads)."""
     steps: list[torch.Tensor] = []

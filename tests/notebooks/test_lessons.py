@@ -356,6 +356,25 @@ def test_shortened_lessons_find_the_project_two_folders_up() -> None:
     assert "](../../diffuapriel/" in end and "solutions/" not in end
 
 
+PAGES = [
+    *build.sources(),
+    build.TEACHING,
+    NOTEBOOKS / "HANDOUT.md",
+    ROOT / "README.md",
+    ROOT / "docs" / "quickstart.md",
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+def test_commands_are_told_for_windows_too(page: Path) -> None:
+    """A page that names a command of Linux and macOS names that of Windows, or says how the two differ."""
+    text = page.read_text(encoding="utf-8")
+    if re.search(r"\bmake (lab|demo|page|lessons|test)\b", text):
+        assert "python start.py" in text
+    if ".venv/bin/" in text:
+        assert ".venv\\Scripts\\" in text
+
+
 # The paths
 
 

@@ -1,0 +1,59 @@
+"""What a teacher should see: numbers that the lessons print, with the range in which a full run of them lies.
+
+`build.py` writes them as a table into TEACHING.md; tests/notebooks/test_claims.py holds them to the last full run. The
+ranges lie around one full run (01: several) and are wide enough for another processor.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+
+class Number(NamedTuple):
+    """A number of a lesson: where it is printed, and between which ends it should be."""
+
+    lesson: str
+    what: str
+    pattern: str  # its first group is the number; the first match in what the lesson prints
+    low: float
+    high: float
+
+
+SEEN = (
+    Number("01", "nats per story above the entropy, after training", r"excess +([\d.]+) nats per story", 1.2, 1.8),
+    Number("02", "largest difference of the four views", r"largest difference (\S+)", 0, 1e-10),
+    Number("03", "probability of a girl's name, one direction", r"one direction +girls ([\d.]+)", 0.4, 0.6),
+    Number("03", "the same, both directions", r"both directions +girls ([\d.]+)", 0.97, 1),
+    Number("03", "nats for the name, one direction (2.08 at best)", r"one direction +reached +([\d.]+)", 2.06, 2.2),
+    Number("03", "the same, both directions (1.74 at best)", r"both directions +reached +([\d.]+)", 1.73, 1.85),
+    Number("03", "cost of the worst lie about t, nats per mask", r"The worst lie costs ([\d.]+)", 0, 0.05),
+    Number("09", "nats above the stories' own, S = 1", r"S =  1: +([\d.]+) nats above", 0.1, 0.35),
+    Number("09", "the same, S = 12", r"S = 12: +([\d.]+) nats above", 0.6, 1.4),
+    Number("09", "% consistent, S = 1", r"\n +1 +[\d.]+ +[\d.]+ +(\d+) %", 78, 97),
+    Number("09", "% consistent, trained for S = 4, written with 12", r"written with S = 12: +(\d+) %", 0, 5),
+    Number("09", "tokens at which cache and state weigh the same", r"equal at (\d+) tokens", 175, 175),
+    Number("11", "% recalled by hand, N = 16, 64 pairs", r"N = 16, 64 pairs: (\d+) % recalled", 50, 66),
+    Number("11", "% recalled, trained, Mamba with N = 4", r"Mamba, N = 4 +([\d.]+) % recalled", 12, 26),
+    Number("11", "% recalled, trained, Mamba with N = 64", r"Mamba, N = 64 +([\d.]+) % recalled", 95, 100),
+    Number("11", "% recalled, trained, hybrid with N = 4", r"hybrid, N = 4 +([\d.]+) % recalled", 98, 100),
+    Number("12", "largest difference of the kernel from float64", r"largest difference (\S+) of", 0, 1e-5),
+    Number("12", "bytes with flips, against strides", r"with flips: [\d,]+, ([\d.]+) times", 3, 3),
+    Number("12", "bytes of PyTorch, against the kernel", r"PyTorch [\d.]+ MB: ([\d.]+) times", 8, 10),
+)
+
+
+def value(number: Number, printed: str) -> float:
+    """The number in what a lesson printed. Raises ValueError where it is not printed."""
+    if not (found := re.search(number.pattern, printed)):
+        raise ValueError(f"lesson {number.lesson} prints nothing that matches {number.pattern}")
+    return float(found[1].replace(",", ""))
+
+
+def table() -> str:
+    """The numbers as Markdown."""
+    lines = ["| lesson | number | range |", "|---|---|---|"]
+    for lesson, what, _, low, high in SEEN:
+        ends = f"{low:g}" if low == high else f"below {high:g}" if low == 0 else f"{low:g} to {high:g}"
+        lines.append(f"| {lesson} | {what} | {ends} |")
+    return "\n".join(lines)
