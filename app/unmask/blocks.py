@@ -11,14 +11,16 @@ from diffuapriel.trace.steering import SteeredGeneration
 MOST_DRAWN = 64  # blocks of a strip; of more, every so many are one
 
 
-def cache_strip(run: SteeredGeneration, model: ModelEntry | None, cache_bytes: int) -> str:
-    """The strip of a run and the size of its cache, as HTML; nothing for a run without a cache."""
+def cache_strip(run: SteeredGeneration, model: ModelEntry | None, cache_bytes: int | None = None) -> str:
+    """The strip of a run and the size of its cache, where known, as HTML; nothing for a run without a cache."""
     size = run.config.block_length
     if model is None or not model.block_lengths or size is None:
         return ""
     masked, total = run.state.masked[0], -(-len(run.canvas) // size)
     done = int(masked.argmax()) // size if masked.any() else total
-    said = texts.CACHE.format(done=done, blocks=total, kilobytes=cache_bytes / 1000)
+    said = texts.CACHE_BLOCKS.format(done=done, blocks=total)
+    if cache_bytes is not None:
+        said = texts.CACHE.format(done=done, blocks=total, kilobytes=cache_bytes / 1000)
     step = -(-total // MOST_DRAWN)
     kinds = ["done" if b < done else "now" if b == done else "later" for b in range(0, total, step)]
     drawn = "".join(f'<i class="da-block-{kind}"></i>' for kind in kinds)

@@ -452,7 +452,8 @@ def shown(session: UnmaskSession) -> tuple[str, str]:
     run = session.current
     masks = int(run.state.masked.sum())
     line = texts.AT_REST.format(step=len(run), masks=counted("masks", masks)) if masks else texts.NOTHING_LEFT
-    return to_text(feed.finish(done=run.done)), render.note(line) + verdict
+    strip = cache_strip(run, session.model) if run.snapshots else ""  # an edit unsettles the blocks behind it
+    return to_text(feed.finish(done=run.done)), render.note(line) + verdict + strip
 
 
 def beyond_window(model_entry: ModelEntry, length: int) -> list[str]:

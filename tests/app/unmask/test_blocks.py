@@ -7,10 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from app.server.limits import Limits
 from app.server.models import ModelEntry
 from app.server.room import Room
 from app.unmask.blocks import MOST_DRAWN, cache_strip
-from app.unmask.request import known_block_length
+from app.unmask.request import Command, known_block_length
+from app.unmask.session import UnmaskSession
+from app.unmask.tab import shown
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import SamplerConfig
@@ -61,3 +64,17 @@ def test_finished_blocks_are_drawn_as_settled() -> None:
 def test_a_long_text_has_a_short_strip_and_a_full_sequence_model_none() -> None:
     assert cache_strip(run_of(4000), OF_BLOCKS, 0).count("<i ") <= MOST_DRAWN
     assert not cache_strip(run_of(8), ModelEntry("m", "m", True, "gpt2-4k"), 0)
+
+
+def test_an_edit_of_an_earlier_block_unsettles_the_blocks_behind_it() -> None:
+    models = HeartModels()
+    session, run = UnmaskSession(models, Limits()), run_of(14)
+    while not run.done:
+        run.advance(block_model("diffuapriel", TOKENIZER.vocab_size))
+    session._set_run(run, OF_BLOCKS)
+    models.tokenizer = lambda entry: TOKENIZER
+    assert "Context cache: 4 of 4 blocks settled<" in shown(session)[1]
+    session.apply(Command(session.name, "mask", None, 5, 5))
+    assert "Context cache: 1 of 4 blocks settled<" in shown(session)[1]
+    session.apply(Command(session.name, "undo"))
+    assert "Context cache: 4 of 4 blocks settled<" in shown(session)[1]
