@@ -8,7 +8,8 @@ The picture knows scatter (lines, markers), bar and heatmap traces with their er
 the lines of `add_hline` and `add_vline`, and annotations.
 
 All figures share one look: an architecture has its own color and marker everywhere, other curves take other colors; a
-logarithmic axis has its ticks where something was measured; curves that end apart are labeled where they end.
+logarithmic axis has its ticks where something was measured; curves that end apart are labeled where they end; a matrix
+has its first row at the top; a percentage goes from 0 to 100.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ HEIGHT = 400  # pixels, where a figure does not say
 HIDDEN = ".jp-OutputArea:has(.js-plotly-plot) .plain-picture { display: none }"
 JUPYTER = "plotly_mimetype"  # Plotly's renderer in JupyterLab
 MOST_TICKS = 10  # of a logarithmic axis, at what was measured
+LABELS = 60  # characters below all bars of a picture, from which on they are slanted
 APART = 0.07  # of the axis: curves whose ends are that far apart are labeled there
 
 
@@ -91,6 +93,10 @@ def _dress_alike(figure: go.Figure) -> None:
             if trace.type != "bar":
                 trace.update(line_color=style.color, marker_symbol=style.symbol)
     layout: Any = figure.layout
+    if any(trace.type == "heatmap" for trace in figure.data) and layout.yaxis.autorange is None:
+        figure.update_yaxes(autorange="reversed")
+    if _text(layout.yaxis.title).startswith("% ") and layout.yaxis.range is None:
+        figure.update_yaxes(range=[-3, 105])
     measured = sorted({x for trace in curves if trace.x is not None for x in trace.x if isinstance(x, (int, float))})
     if layout.xaxis.type == "log" and layout.xaxis.tickvals is None and 2 <= len(measured) <= MOST_TICKS:
         figure.update_xaxes(tickvals=measured, ticktext=[f"{x:,g}" if x < 1e6 else f"{x:.0e}" for x in measured])
@@ -168,7 +174,9 @@ def _draw(axes: Axes, trace: Any, bars: int) -> None:
         rank, width = sum(isinstance(drawn, BarContainer) for drawn in axes.containers), 0.8 / bars
         left = [i + width * (rank - (bars - 1) / 2) for i in range(len(trace.y))]
         axes.bar(left, list(trace.y), width=width, label=trace.name, color=trace.marker.color, yerr=_errors(trace))
-        axes.set_xticks(range(len(trace.x)), [str(x) for x in trace.x])
+        labels = [str(x) for x in trace.x]
+        slanted = {"rotation": 25, "ha": "right"} if sum(map(len, labels)) > LABELS else {}
+        axes.set_xticks(range(len(labels)), labels, **slanted)
     elif trace.type == "heatmap":
         scale = trace.colorscale or plotly.colors.get_colorscale("Plasma")
         stops = [(share, _color(color)) for share, color in scale]
@@ -241,7 +249,8 @@ def _dress(axes: Axes, figure: go.Figure) -> None:
             axes.annotate(note.text, (x, y), color=note.font.color or "black", **near)
         else:
             place = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
-            axes.annotate(note.text, (0.99, y), **place)
+            ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
+            axes.annotate(note.text, (0.99, y), bbox=ground, **place)
     if layout.showlegend is not False and any(trace.name and trace.type != "heatmap" for trace in figure.data):
         axes.legend()
 

@@ -180,8 +180,9 @@ else:
 # %% [markdown]
 # ## 4. Watch a model write
 #
-# The model was trained on *tales*, short stories made for this project. We give it a row of 64 tokens: a name, *Mia*,
-# which is two tokens long, and 62 masks. A mask is a special token called `[MASK]`.
+# The model was trained on *tales*, short stories made for this project. We give it a row of 64 tokens (32 on a very
+# slow machine): a name, *Mia*, which is two tokens long, and otherwise masks. A mask is a special token called
+# `[MASK]`. It writes one token per step, which takes some seconds.
 #
 # **Predict, then run.** In which order will the model fill the masks? The next cell shows the letters as buttons. Run
 # it and click one of them before you run the cells after it.
@@ -205,12 +206,13 @@ def make_writer(steps, seed=0):
     return Sampler(options, get_schedule("log-linear"), tokenizer.mask_id)
 
 
-canvas = Canvas.from_text("Mia", tokenizer, length=64)
-writer = make_writer(steps=4 if QUICK else 64)
+length = 64 if factor <= 4 else 32
+canvas = Canvas.from_text("Mia", tokenizer, length=length)
+writer = make_writer(steps=4 if QUICK else length)
 trace = Player().record(writer, model, canvas, tokenizer, model="tales-diffuapriel")
 
 # %% [markdown]
-# It takes 64 steps, some seconds. Press play to see it again. Drag the slider. Point at a token to see what else the
+# Press play to see it again. Drag the slider. Point at a token to see what else the
 # model considered at that moment. If you see `<|endoftext|>`: that token means *the story ends here*.
 #
 # Now the answer. We list the positions in the order in which they were filled.
@@ -370,7 +372,7 @@ for seed in range(5):
 # | 02 · Mamba-2 by hand | A fading memory turns out to be attention, and you compute it in four ways. |
 # | 03 · The DiffuApriel denoiser | You combine two directions into the model of this project. |
 # | 04 · Which backbone learns? | A Mamba, a Transformer and a hybrid learn side by side, on equal terms. |
-# | 05 · The art of unmasking | Which blanks come first, and how many at once? Quality against steps. |
+# | 05 · The art of unmasking | Which masks are filled first, and how many at once? Quality against steps. |
 # | 06 · Speed | Where the Transformer is faster, where Mamba is faster, and why. |
 # | 07 · Is it any good? | How to measure a model, and how measures can mislead. |
 # | 08 · Your own text | You train a model on your own text, and take its writing home. |

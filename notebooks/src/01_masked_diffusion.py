@@ -59,8 +59,8 @@ prepare()
 # ## 1. Watch one write
 #
 # This project comes with a trained model. Its training texts are *tales*, short stories made for the project. Here we
-# give it a name, followed only by masks. A mask is a special token called `[MASK]`. At every step the model looks at
-# the whole row and turns one mask into text. Press play, drag the slider, and point at a token to see what else the
+# give it *Ben lost his* and then only masks. A mask is a special token called `[MASK]`. At every step the model looks
+# at the whole row and turns one mask into text. Press play, drag the slider, and point at a token to see what else the
 # model considered.
 
 # %%
@@ -73,7 +73,7 @@ if name in bundled():
     trained, its_tokenizer = load_checkpoint(name)
     options = SamplerConfig(strategy="low_confidence", steps=4 if QUICK else 64, top_p=0.9)
     writer = Sampler(options, get_schedule("log-linear"), its_tokenizer.mask_id)
-    canvas = Canvas.from_text("Mia", its_tokenizer, length=64)
+    canvas = Canvas.from_text("Ben lost his", its_tokenizer, length=64)
     trace = Player().record(writer, trained, canvas, its_tokenizer, model=name)
 else:
     trace = None
@@ -265,6 +265,13 @@ check.mask_exactly(mask_exactly)
 #
 # The name stands for *negative evidence lower bound*. It is a bound because it charges the average over all orders of
 # writing, while the model may write the same story in any of them: the true cost is at most this much.
+#
+# <details><summary>For those who want it exactly</summary>Step 3 is more than a rule of thumb. If every token is hidden
+# with probability t, exactly m of L are hidden with probability C(L, m) t<sup>m</sup> (1 − t)<sup>L−m</sup>. Times 1/t
+# and averaged over t, that is the integral of C(L, m) t<sup>m−1</sup> (1 − t)<sup>L−m</sup> from 0 to 1, which is 1/m:
+# the weight of step 1. For another schedule alpha(t) the weight is −alpha′(t) / (1 − alpha(t)), and the bound is the
+# same; only its chance error differs. The derivations, D3PM and SEDD beside them, and a program that compares the
+# package's schedules are in <code>docs/mathematics.md</code> (linked at the end).</details>
 #
 # We divide by the number of **all** tokens, hidden or not. Then the unit is nats per token, or nats/token.
 

@@ -410,7 +410,7 @@ def heatmap(matrix, title):
     most = matrix.abs().max().item()
     signed = {"colorscale": "RdBu", "zmin": -most, "zmax": most}  # white is zero
     scale = signed if matrix.min() < 0 else {"colorscale": "Viridis"}
-    squares = go.Heatmap(z=matrix.flip(0).tolist(), x=labels, y=labels[::-1], **scale)
+    squares = go.Heatmap(z=matrix.tolist(), x=labels, y=labels, **scale)
     figure = go.Figure(squares, layout={"title": title, "height": 430, "width": 560})
     figure.update_layout(xaxis_title="written by token u", yaxis_title="read by token t")
     show(figure)
@@ -879,7 +879,7 @@ show(
 
 # %% [markdown]
 # The long memory hardly changes. The short one loses most of what it knows every few tokens. Compare the two rows at
-# the top at each full stop: one dims there, the other does not.
+# the bottom at each full stop: one dims there, the other does not.
 #
 # Be careful with such findings. We searched many heads for one that does what we had in mind, and among many heads one
 # will always seem to. What it is *for* is a harder question.

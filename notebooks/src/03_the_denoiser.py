@@ -317,7 +317,6 @@ for label, model in (("one direction", one), ("both directions", both)):
         }
     )
     figure.add_heatmap(z=table.tolist(), x=PARTS, y=PARTS, zmin=0, zmax=1, colorscale="Blues")
-    figure.update_yaxes(autorange="reversed")
     show(figure, alt=f"{label}: the share of each input position in each answer")
     from_right = table.triu(1).sum() / table.sum()
     print(f"{label}: {from_right:.0%} of the influence comes from the right\n")
@@ -537,6 +536,8 @@ matrices = {
     for name, reverse in (("forward", False), ("reverse", True))
 }
 matrices["sum"] = matrices["forward"] + matrices["reverse"]
+
+# %%
 top = matrices["sum"].max().item()
 for name, M in matrices.items():
     figure = go.Figure(
@@ -549,7 +550,6 @@ for name, M in matrices.items():
         }
     )
     figure.add_heatmap(z=M.tolist(), zmin=0, zmax=top, colorscale="Blues")
-    figure.update_yaxes(autorange="reversed")
     show(figure, alt=f"the matrix of the scan, {name}")
 
 once = dt[0, :, 0] * (C[0, :, 0] * B[0, :, 0]).sum(-1)  # dt_t (C_t . B_t)

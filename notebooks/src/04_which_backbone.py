@@ -424,6 +424,7 @@ def draw_curves(runs, x_of, x_title, y_title, scale):
     return figure
 
 
+# %%
 figure = draw_curves(race, lambda run: tokens, "tokens", "nats per story", LENGTH)
 figure.add_hline(y=entropy, line_dash="dash", annotation_text=f"entropy: {entropy:.2f}")
 figure.update_yaxes(range=[0.5 * entropy, 6 * entropy])
@@ -594,6 +595,7 @@ for (one, other), (mean, (low, high)) in zip(pairs, results):
     names = f"{one[0]} (seed {one[1]}) - {other[0]} (seed {other[1]})"
     print(f"{names:44} {mean:+6.2f}, from {low:+6.2f} to {high:+6.2f}   {verdict}")
 
+# %%
 figure = go.Figure(layout={"yaxis_title": "difference in nats per story"})
 labels = [
     f"{one[0]} − {other[0]}" if one[0] != other[0] else f"{one[0]}, seeds" for one, other in pairs

@@ -582,6 +582,8 @@ tail = {
     "length given": measure(STORIES, known, **surest),
     **{f"blocks of {n}": measure(STORIES, block_length=n, **surest) for n in (9, 6, 3, 2)},
 }
+
+# %%
 figure = go.Figure(layout={"yaxis_title": "% consistent at nine calls"})
 bars = error_bars(
     [m["consistent"] for m in tail.values()], [m["interval"] for m in tail.values()], 100
@@ -981,6 +983,8 @@ def rare_share(steps, bits, seed=0):
 
 counts = [2, 10, 30, 100, 200, 400, 1000]
 shares = {bits: [rare_share(steps, bits) for steps in counts] for bits in (24, 53)}
+
+# %%
 figure = go.Figure(
     layout={"xaxis_title": "steps", "yaxis_title": "share of rare tokens", "xaxis_type": "log"}
 )
@@ -1083,8 +1087,8 @@ score()
 # - Tokens filled in one call do not know about each other. **Calls buy agreement**. A fixed number per call may spend
 #   many of them on the end of a row: a row of known length needs fewer.
 # - Quality alone can be bought with sameness. **Look at variety with every figure.**
-# - A finished story with a mistake can be mended: hide a little, fill again. `remdm` does so while it writes, for more
-#   calls.
+# - A finished story with a mistake can be corrected: hide a little, fill again. `remdm` does so while it writes, for
+#   more calls.
 # - **32-bit random numbers** cut off rare tokens, which works like a hidden low temperature.
 #
 # ## Going further

@@ -576,7 +576,8 @@ for S in (4, 12):
 # value.</details>
 # <details><summary>Hint 2: the shape</summary>A key has as many numbers as the model is wide, all heads
 # together.</details>
-# <details><summary>Hint 3: the code</summary>2 × layers × tokens × d_model numbers, each of so many bytes.</details>
+# <details><summary>Hint 3: the code</summary>2 × layers × tokens × d_model numbers, each of
+# <code>bytes_each</code> bytes.</details>
 
 
 # %% tags=["exercise"]

@@ -511,7 +511,7 @@ score()
 #
 # - How many nats does the bound lose? Measure the twin of lesson 09, the mixed model, at S = 1 and S = 12.
 # - Hide two words that must agree, the name and the pronoun. How many calls would Bayes need?
-# - Repeat section 6 with 30 and with 1,000 stories. At how many does the order turn round?
+# - Repeat section 6 with 30 and with 1,000 stories. With how many are the two models equal?
 # - In the app's tab *Race*, let a block model run with block length 1 beside the whole canvas.
 #
 # **Papers.** Masked diffusion and its bound: [arXiv:2406.07524](https://arxiv.org/abs/2406.07524). Blocks between the

@@ -67,6 +67,27 @@ def test_a_heatmap_keeps_its_colors_and_its_direction() -> None:
     assert axes.yaxis_inverted() and not axes.xaxis_inverted()
 
 
+def test_a_matrix_has_its_first_row_at_the_top_and_a_percentage_its_whole_range(capsys) -> None:
+    matrix = squares()
+    show(matrix)
+    assert matrix.layout.yaxis.autorange == "reversed"
+    rates = go.Figure(layout={"yaxis_title": "% consistent"})
+    rates.add_scatter(y=[40, 60])
+    show(rates)
+    low, high = rates.layout.yaxis.range
+    assert low <= 0 and high >= 100
+
+
+def test_long_names_of_bars_do_not_run_into_each_other() -> None:
+    figure = go.Figure()
+    figure.add_bar(x=[f"a compressor, {n},000 kB" for n in range(5)], y=[1, 2, 3, 4, 5])
+    drawn = redrawn(figure)
+    drawn.canvas.draw()
+    labels = drawn.axes[0].get_xticklabels()
+    assert all(label.get_rotation() > 0 for label in labels)
+    assert all(label.get_rotation() == 0 for label in redrawn(bars()).axes[0].get_xticklabels())
+
+
 def test_it_is_described_in_words() -> None:
     assert describe(curves()) == "ms against length: one, other"
 

@@ -375,6 +375,38 @@ def test_commands_are_told_for_windows_too(page: Path) -> None:
         assert ".venv\\Scripts\\" in text
 
 
+# The handout and the style
+
+
+def test_the_papers_of_the_handout_are_those_that_the_lessons_cite() -> None:
+    text = (NOTEBOOKS / "HANDOUT.md").read_text(encoding="utf-8").partition("## Papers")[2]
+    rows = re.findall(r"^\| (\d\d) \| ([\d, ]+) \| (.*) \|$", text, re.M)
+    assert len(rows) > 20
+    for lesson, sections, papers in rows:
+        (source,) = [source for source in build.sources() if source.stem.startswith(lesson)]
+        assert set(sections.split(", ")) <= set(build.head_of(source)[1]), (lesson, sections)
+        cited = source.read_text(encoding="utf-8")
+        for paper in re.findall(r"\d{4}\.\d{4,5}", papers):
+            assert f"arXiv:{paper}" in cited, (lesson, paper)
+
+
+def test_the_projects_begin_where_something_is() -> None:
+    text = build.TEACHING.read_text(encoding="utf-8").partition("### Other projects")[2].partition("\n## ")[0]
+    files = re.findall(r"`((?:\w+/)*\w+\.(?:py|md))`", text)
+    assert len(files) >= 5 and all((ROOT / file).exists() for file in files)
+    for file, title in re.findall(r"`(docs/\w+\.md)`, \*(.*?)\*", text):
+        assert f"# {title}\n" in (ROOT / file).read_text(encoding="utf-8")
+
+
+@each_source
+def test_the_english_is_plain(source: Path) -> None:
+    """Rates are "per", and no turn of phrase that a reader of English as a second language stumbles over."""
+    text = " ".join(source.read_text(encoding="utf-8").replace("\n# ", " ").split())
+    rate = r"\b(?:nats|bits|bytes) an? (?:story|token|mask|byte)\b"
+    idiom = r"\bso many\b|\bshall\b|look the part|gives? it away|turns? round|once a step|\bbe they\b"
+    assert not re.findall(f"{rate}|{idiom}", text)
+
+
 # The paths
 
 
