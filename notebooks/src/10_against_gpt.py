@@ -388,7 +388,8 @@ for name, (rate, low, high) in results.items():
 # %% [markdown]
 # So a left-to-right model *knows* which name fits. It cannot say so in one call. With one hidden word the price is one
 # call per candidate; with two holes it would be one for every pair. Diffusion answers in one call, because it was
-# trained for this very question.
+# trained for this very question. Is it as reliable as the twin with all its calls? Compare the two intervals: after a
+# training this short, it is not.
 #
 # ## 5. Calls per story
 #
@@ -447,8 +448,10 @@ figure.update_yaxes(range=[0, 105]).update_xaxes(tickvals=calls)
 show(figure)
 
 # %% [markdown]
-# Read the intervals before you name a winner. What is certain: a twin has one point, and diffusion has a *curve*. It
-# can trade quality for calls, and a twin cannot.
+# Read the intervals before you name a winner, and compare at equal calls: at 12, which model is ahead? What is certain:
+# a twin has one point, and diffusion has a *curve*. It can trade quality for calls, and a twin cannot. The curve need
+# not rise at every point: what counts is also *which* tokens fall into one call. Three calls take four tokens each,
+# four calls take three, and words that must agree may be drawn together in one case and not in the other.
 #
 # ## 6. The same few stories again
 #
@@ -503,7 +506,8 @@ score()
 #
 # - An autoregressive twin is the same model with **blocks of one token**; the comparison is then about the objective.
 # - In nats per new story a diffusion model is charged a **bound**: the mean over all orders of filling.
-# - With **text on both sides** diffusion answers in one call what costs a twin one call per candidate.
+# - With **text on both sides** diffusion answers in one call what costs a twin one call per candidate; the twin's
+#   answer may still be the better one.
 # - Diffusion has a curve of **quality against calls**; a twin has one point.
 # - With **scarce text** each masking of a story is a new exercise; from left to right there is one.
 #

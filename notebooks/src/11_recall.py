@@ -11,7 +11,7 @@
 #
 # A Mamba state has a fixed size. That is its strength: lesson 06 measured the speed, lesson 09 the cache. Here you
 # measure the price. The task is the simplest one that needs an exact memory: pairs of a key and a value, and then
-# questions. It shows in minutes why the hybrid has one attention layer in six.
+# questions. It shows in minutes why the hybrid has attention layers at all.
 #
 # **You will be able to**
 #
