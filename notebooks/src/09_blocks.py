@@ -503,9 +503,9 @@ show(figure)
 # %% [markdown]
 # From left to right the figure leads from GPT to full diffusion, with one set of weights. Time follows the passes, and
 # blocks of 4 need fewer of both than single tokens. A larger block need not save more, probably because at the start of
-# a block of 12 the model is sure of little, and few masks reach the threshold. The bound rises from left to right. Look at the last
-# column of the table, too: with a hundred stories, it is off by up to ten points. Where to stop is a choice, and the
-# model does not have to be trained again for it.
+# a block of 12 the model is sure of little, and few masks reach the threshold. The bound rises from left to right. Look
+# at the last column of the table, too: with a hundred stories, it is off by up to ten points. Where to stop is a
+# choice, and the model does not have to be trained again for it.
 #
 # Watch one story with S = 4. A finished block is committed, and never changes again.
 
