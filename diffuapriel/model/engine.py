@@ -21,6 +21,9 @@ from diffuapriel.model.denoiser import Block, Denoiser
 from diffuapriel.model.mamba2 import BidirectionalMamba2
 from diffuapriel.ops.cudagraph import record
 
+# As in training/parallelize.py: the mixer's operator would copy rows that the compiler pads.
+OPTIONS = {"comprehensive_padding": False}
+
 
 def compile_denoiser(model: Denoiser, *, dtype: torch.dtype | None = torch.bfloat16) -> Engine:
     """An engine around `model`, which is changed: put in evaluation mode, its matrices cast to `dtype` (None keeps
@@ -36,7 +39,8 @@ def compile_denoiser(model: Denoiser, *, dtype: torch.dtype | None = torch.bfloa
             assert isinstance(block, Block)
             block.compile(dynamic=True)
             if model.config.block_lengths:  # an attention block serves every number of cached tokens
-                block.forward_blocks = torch.compile(block.forward_blocks, dynamic=block.attends)
+                dynamic = True if block.attends else None
+                block.forward_blocks = torch.compile(block.forward_blocks, dynamic=dynamic, options={**OPTIONS})
         model.final_norm = torch.compile(model.final_norm, dynamic=True)
     return Engine(model)
 
