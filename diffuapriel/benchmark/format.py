@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from diffuapriel.benchmark.memory import format_bytes
-from diffuapriel.benchmark.plan import BACKENDS, DIFFUTRAN, DIFFUTRAN_FLASH_2, ENTRIES, HYBRID, PURE
+from diffuapriel.benchmark.plan import BACKENDS, DIFFUTRAN, DIFFUTRAN_FLASH_2, ENTRIES, FULL, HYBRID, PURE
 from diffuapriel.benchmark.report import BenchReport, RooflineRow, Row
 from diffuapriel.benchmark.sweep import SweepResult
 from diffuapriel.benchmark.targets import faster_from, targets
@@ -181,6 +181,24 @@ TARGETS = (
     Column("measured", lambda target: target.measured),
     Column("", lambda target: target.verdict),
 )
+IN_BLOCKS = (PURE, HYBRID, DIFFUTRAN)
+OVER_DIFFUTRAN = (
+    _ratio(DIFFUTRAN, PURE, "pure, over DiffuTran", _over),
+    _ratio(DIFFUTRAN, HYBRID, "hybrid, over DiffuTran", _over),
+)
+BLOCK_PASSES = (
+    SHAPE._replace(title="ms"),
+    *(_ms(name, LABELS[name], _milliseconds) for name in IN_BLOCKS),
+    *OVER_DIFFUTRAN,
+    *(_ms(name + FULL, f"{LABELS[name]}, full", lambda row: f"{row.median_ms:,.1f}") for name in IN_BLOCKS),
+    *(_ms(name, f"{LABELS[name]}, cache", lambda row: format_bytes(row.cache_bytes)) for name in IN_BLOCKS),
+)
+BLOCK_GENERATIONS = (
+    SHAPE,
+    Column("passes", lambda shape: f"{next(iter(shape.rows.values())).passes:,}"),
+    *(_ms(name, f"{LABELS[name]}, ms/pass", lambda row: f"{row.ms_per_pass:,.3f}") for name in IN_BLOCKS),
+    *OVER_DIFFUTRAN,
+)
 ROUNDS = (
     Column("", lambda row: row.entry),
     Column("median ms", lambda row: f"{row.median_ms:,.0f}"),
@@ -287,9 +305,37 @@ def _parts(report: BenchReport) -> Iterator[tuple[str, ...]]:
         note = "" if on_cpu else "Final norm and head count as outside."
         title = f"Share of a generation outside the denoiser, {report.sampler[0].entry}"
         yield title, note, columns_table(SAMPLER, report.sampler)
+    yield from _blocks(report)
     if report.memory:
         how = "The whole process, one process per pass." if on_cpu else "Bytes allocated, weights included."
         yield "Peak memory of a forward pass, batch 1", how, columns_table(MEMORY, report.memory)
+
+
+def _blocks(report: BenchReport) -> Iterator[tuple[str, ...]]:
+    """The blocks part of a GPU."""
+    if report.block_passes:
+        S = min(row.block_length for row in report.block_passes)
+        yield (
+            f"One pass over a block of {S} tokens, after a context",
+            "In brackets the share of the roofline; full: the pass of the same model over a text of that length.",
+            columns_table(BLOCK_PASSES, shapes_of(report.block_passes)),
+        )
+    if report.block_generations:
+        rows = []
+        for row in report.block_generations:
+            full = report.find("block_passes", row.entry + FULL, row.length, row.batch)
+            passes = row.steps, row.steps * row.block_length // row.length
+            ratios = [f"{n * full.median_ms / row.median_ms:,.1f}x" if full else "not run" for n in passes]
+            rows.append([LABELS[row.entry], f"{row.length:,}", f"{passes[1]}", *ratios])
+        header = ["", "length", "calls per block", "equal tokens per pass", "equal passes"]
+        yield (
+            "Whole generation in blocks",
+            "Commits, head and sampler included. Full sequences take the measured pass times the calls, without a "
+            "head: as many calls as all blocks together (equal tokens per pass), or as one block (equal passes).",
+            columns_table(BLOCK_GENERATIONS, shapes_of(report.block_generations)),
+            "Full sequences over blocks:",
+            table(header, rows),
+        )
 
 
 def _sweep(report: BenchReport, result: SweepResult) -> Iterator[tuple[str, ...]]:

@@ -16,13 +16,15 @@ from diffuapriel.benchmark.roofline import MeasuredPeaks
 
 PARTS = {
     "cpu": ("scan", "forward", "generation", "training", "blocks", "memory"),
-    "gpu": ("peaks", "forward", "generation", "mixer", "training", "sampler", "memory"),
+    "gpu": ("peaks", "forward", "generation", "mixer", "training", "sampler", "memory", "blocks"),
 }
 OLD_PARTS = {"ceilings": "peaks"}
 LENGTHS = (1024, 2048, 4096, 8192, 16_384, 32_768, 65_536)
+CONTEXTS = (1024, 4096, 16_384, 65_536, 262_144)  # of models of blocks
 CPU_LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16_384)
 
 PURE, HYBRID, DIFFUTRAN = "diffuapriel", "diffuapriel-h", "diffutran"
+FULL = ", full sequence"  # ends the name of an entry of the blocks part that runs without blocks
 DIFFUTRAN_FLASH_2 = "diffutran, FlashAttention-2"
 ENTRIES = (PURE, HYBRID, DIFFUTRAN, DIFFUTRAN_FLASH_2)
 BACKENDS = ("triton", "mamba_ssm", "chunked")
@@ -57,6 +59,12 @@ class BenchPlan:
     backends: tuple[str, ...] = BACKENDS
     training_lengths: tuple[int, ...] = (1024, 8192)
     training_tokens: int = 8192
+    contexts: tuple[int, ...] = ()  # tokens before a block, and of its generations
+    block_length: int = 256
+    block_batch: int = 16  # that fills the card, up to `full_contexts` tokens each
+    full_contexts: int = 16_384
+    full_most: int = 65_536  # the longest text of a full-sequence pass beside the blocks
+    block_calls: int = 16  # of a block in a generation of up to 16K tokens; fewer in a longer one, at least 2
 
     @classmethod
     def on(cls, device: str, **changes: Any) -> BenchPlan:
@@ -65,6 +73,8 @@ class BenchPlan:
             "cpu": {"preset": "nano", "lengths": CPU_LENGTHS, "repeats": 7, "dtype": "float32"},
             "gpu": {"preset": "1.3b", "lengths": LENGTHS, "repeats": 15, "dtype": "bfloat16"},
         }
+        if device == "gpu":  # given lengths are contexts too
+            kinds[device]["contexts"] = tuple(sorted(set(changes.get("lengths", CONTEXTS))))
         return cls(device, **{"parts": PARTS[device], **kinds[device], **changes})
 
     def __post_init__(self) -> None:
@@ -84,7 +94,8 @@ class BenchPlan:
         """The same parts in a fraction of the time: fewer repeats, fewer or shorter lengths."""
         if self.device == "gpu":
             least = {"repeats": min(self.repeats, 5), "seconds": min(self.seconds, 1.0)}
-            return replace(self, **least, steps=min(self.steps, 16), lengths=self.few_lengths())
+            few = {"lengths": self.few_lengths(), "contexts": (self.contexts[0], self.contexts[-1])}
+            return replace(self, **least, **few, steps=min(self.steps, 16))
         return replace(
             self,
             repeats=min(self.repeats, 3),
@@ -119,6 +130,20 @@ class BenchPlan:
     def ends(self) -> tuple[int, ...]:
         """The shortest and the longest length."""
         return tuple(sorted({min(self.lengths), max(self.lengths)}))
+
+    @property
+    def shortest_block(self) -> int:
+        """`block_length`, or the shortest context if that is less."""
+        return min(self.block_length, *self.contexts)
+
+    def block_shapes(self) -> list[tuple[int, int]]:
+        """(context, batch) of each pass over blocks."""
+        few = [n for n in self.contexts if n <= self.full_contexts]
+        return [(n, 1) for n in self.contexts] + [(n, self.block_batch) for n in few]
+
+    def calls_of(self, context: int) -> int:
+        """Denoiser calls per block of a generation of that many tokens."""
+        return max(2, min(self.block_calls, self.block_calls * self.full_contexts // context))
 
     def steps_of(self, length: int, batch: int) -> int:
         """Steps of a generation of `batch` texts of `length` tokens on a GPU."""

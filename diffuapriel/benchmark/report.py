@@ -36,7 +36,7 @@ OLD_KEYS = {  # of version 1
 }
 OLD_ENTRIES = {"official": "mamba_ssm"}
 ROW_VALUES = ("median_ms", "min_ms", "max_ms", "tokens_per_second")
-DERIVED = (*ROW_VALUES, "roofline_share", "ms_per_step", "outside_share")  # what follows from a row
+DERIVED = (*ROW_VALUES, "roofline_share", "ms_per_step", "ms_per_pass", "outside_share")  # what follows from a row
 
 
 @dataclass(frozen=True)
@@ -173,6 +173,27 @@ class MixerRow(RooflineRow):
 
 
 @dataclass(frozen=True)
+class BlockRow(RooflineRow):
+    """One pass over a block after `length` tokens in the cache, or over a full sequence of `length` tokens."""
+
+    block_length: int
+    cache_bytes: int  # of all rows; 0 without a cache
+
+
+@dataclass(frozen=True)
+class BlockGenerationRow(GenerationRow):
+    """A text of `length` tokens, block after block: `steps` denoiser calls in `passes` passes, commits included."""
+
+    passes: int
+    block_length: int
+    cache_bytes: int
+
+    @property
+    def ms_per_pass(self) -> float:
+        return self.median_ms / self.passes
+
+
+@dataclass(frozen=True)
 class TrainingRow(Row):
     """One training step: forward, backward, clipping, optimizer."""
 
@@ -220,6 +241,8 @@ ROWS: dict[str, type[Row]] = {
     "blocks": TrainingRow,
     "sampler": SamplerRow,
     "memory": MemoryRow,
+    "block_passes": BlockRow,
+    "block_generations": BlockGenerationRow,
 }
 
 
@@ -241,6 +264,8 @@ class BenchReport:
     blocks: tuple[TrainingRow, ...] = ()
     sampler: tuple[SamplerRow, ...] = ()
     memory: tuple[MemoryRow, ...] = ()
+    block_passes: tuple[BlockRow, ...] = ()
+    block_generations: tuple[BlockGenerationRow, ...] = ()
     problems: tuple[Problem, ...] = ()
     measured: dict[str, Measured] = field(default_factory=dict)
 

@@ -79,10 +79,10 @@ class Work:
         return Work(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
 
 
-def backbone_work(config: ModelConfig, length: int, batch: int = 1) -> Work:
-    """The work of all blocks of `config` on `batch` texts of `length` tokens."""
+def backbone_work(config: ModelConfig, length: int, batch: int = 1, context: int = 0) -> Work:
+    """The work of all blocks of `config` on `batch` texts of `length` tokens, which attend to `context` more."""
     total, tokens = Work(), length * batch
-    mixers = {"attention": _attention(config, length, tokens), "mamba": _mamba(config, tokens)}
+    mixers = {"attention": _attention(config, context + length, tokens), "mamba": _mamba(config, tokens)}
     for kind in config.layer_kinds:
         total += mixers[kind] + _mlp_and_stream(config, tokens)
     return total
@@ -96,6 +96,23 @@ def roofline_seconds(
     products = max(work.product_flops / peaks.flops, work.weight_bytes / peaks.bandwidth)
     attention = work.attention_flops / (peaks.flops * attention_share)
     return products + attention + work.scan_flops / peaks.flops + work.pass_bytes / peaks.bandwidth
+
+
+def block_roofline_seconds(
+    config: ModelConfig, block_length: int, context: int, batch: int, peaks: Peaks, *, bytes_per_value: int = BYTES
+) -> float:
+    """Least seconds of a pass over one block of each of `batch` texts, after `context` tokens in the cache.
+
+    As `roofline_seconds`, with the cache read once: keys and values while attention computes, or as long as reading
+    them takes; the states of the forward scans, float32, beside the other passes.
+    """
+    work = backbone_work(config, block_length, batch, context)
+    attends = config.layer_kinds.count("attention")
+    keys_and_values = 2 * config.d_model * context * attends * batch * bytes_per_value
+    states = 4 * config.d_inner * config.d_state * (len(config.layer_kinds) - attends) * batch
+    products = max(work.product_flops / peaks.flops, work.weight_bytes / peaks.bandwidth)
+    attention = max(work.attention_flops / (peaks.flops * BEST_ATTENTION), keys_and_values / peaks.bandwidth)
+    return products + attention + work.scan_flops / peaks.flops + (work.pass_bytes + states) / peaks.bandwidth
 
 
 def mixer_bytes(config: ModelConfig, length: int, batch: int = 1, *, backward: bool = False) -> int:

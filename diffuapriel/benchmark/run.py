@@ -25,6 +25,7 @@ from diffuapriel.benchmark.cpu.scan import measure_scan
 from diffuapriel.benchmark.cpu.training import measure_training as measure_cpu_training
 from diffuapriel.benchmark.entry import Entry
 from diffuapriel.benchmark.generation import race
+from diffuapriel.benchmark.gpu.blocks import measure_blocks as measure_gpu_blocks
 from diffuapriel.benchmark.gpu.mixer import measure_mixer
 from diffuapriel.benchmark.gpu.models import strict_compilation
 from diffuapriel.benchmark.gpu.passes import (
@@ -41,7 +42,7 @@ from diffuapriel.benchmark.sweep import SweepResult, sweep
 from diffuapriel.checkpoint import bundled
 from diffuapriel.device import device_name
 
-NEED_PEAKS = {"forward", "mixer"}  # on a GPU: their figures are compared with the peaks of the same run
+NEED_PEAKS = {"forward", "mixer", "blocks"}  # on a GPU: their figures are compared with the peaks of the same run
 FIELDS = {("cpu", "generation"): "sampler"}  # where a part's rows go, if not to the field of its name
 MEASURED_CODE = ("config.py", "diffusion", "model", "sampling", "ops", "training")
 CHECKPOINT = "tales-diffuapriel"
@@ -83,8 +84,11 @@ def run_bench(
                 continue
             began = time.perf_counter()
             for found in measure(bench):
+                field = FIELDS.get((plan.device, part), part)
+                if isinstance(found, tuple):  # a part with rows of several kinds says where they go
+                    field, found = found
                 if isinstance(found, list):
-                    report = report.with_rows(FIELDS.get((plan.device, part), part), found)
+                    report = report.with_rows(field, found)
                 else:
                     name = "sweep" if isinstance(found, SweepResult) else "peaks"
                     report = dataclasses.replace(report, **{name: found})
@@ -153,6 +157,7 @@ PARTS: dict[str, dict[str, Callable[[Bench], Iterator[Any]]]] = {
         "training": measure_training,
         "sampler": measure_sampler,
         "memory": measure_memory,
+        "blocks": measure_gpu_blocks,
     },
 }
 

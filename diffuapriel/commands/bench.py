@@ -23,6 +23,9 @@ batch that fills the card:
   training    one training step with each of these three
   sampler     the share of a generation spent in sampler and head
   memory      peak memory at the longest length
+  blocks      models of blocks of 256 tokens with their caches, at contexts of 1,024
+              to 262,144 tokens: one pass beside that of the full sequence, and
+              whole generations, commits included; bytes of the caches
 
 On a GPU each shape is written to the JSON as soon as it is measured, and a later run with the same --json adds to it if
 card, versions and preset are the same: parts can be measured one by one. The report also compares the figures with the
@@ -36,6 +39,7 @@ examples:
   diffuapriel bench scan generation --json bench.json  two parts, and save the figures
   diffuapriel bench --gpu --save                       everything on the GPU, into assets/results/
   diffuapriel bench --gpu forward mixer --lengths 1024,65536 --json gpu.json
+  diffuapriel bench --gpu blocks --save
   diffuapriel bench --gpu --from gpu.json --chart gpu.html --chart gpu.png
   diffuapriel bench --gpu --from gpu.json --docs       write the GPU tables of docs/benchmarks.md
 """

@@ -8,6 +8,7 @@ from diffuapriel.benchmark.roofline import (
     FLASH_ATTENTION_2,
     Peaks,
     backbone_work,
+    block_roofline_seconds,
     mixer_bytes,
     roofline_seconds,
 )
@@ -50,6 +51,21 @@ def test_the_three_backbones_of_the_promise_have_equal_parameters() -> None:
 def test_pure_over_diffutran_is_what_the_targets_were_set_by(length: int, promised: float, with_flash_2: float) -> None:
     assert ratio(PURE, length) == pytest.approx(promised, rel=0.02)
     assert ratio(PURE, length, FLASH_ATTENTION_2) == pytest.approx(with_flash_2, rel=0.04)
+
+
+def test_a_block_costs_the_same_after_any_context_without_attention() -> None:
+    """The figures of the 1.3b presets on an H200: weights, matrices, states and, with attention, keys and values."""
+    peaks = Peaks(774e12, 4.25e12)
+    pure, hybrid, tran = (preset("1.3b", architecture) for architecture in ARCHITECTURES)
+    after = {c.architecture: [block_roofline_seconds(c, 256, n, 1, peaks) for n in (0, 65_536)] for c in (pure, tran)}
+    states = 4 * pure.d_inner * pure.d_state * pure.depth / peaks.bandwidth
+    assert after["diffuapriel"][0] == after["diffuapriel"][1]
+    assert after["diffuapriel"][0] == pytest.approx(roofline_seconds(pure, 256, 1, peaks) + states)
+    assert after["diffutran"][0] == pytest.approx(roofline_seconds(tran, 256, 1, peaks))
+    one = [block_roofline_seconds(c, 1, 65_536, 1, peaks) for c in (hybrid, tran)]
+    keys = 2 * 2 * tran.d_model * tran.depth * 65_536 / peaks.bandwidth
+    assert one[1] == pytest.approx(roofline_seconds(tran, 1, 1, peaks) + keys, rel=0.01), "bound by reading them"
+    assert one[0] < one[1]
 
 
 def test_the_hybrid_too() -> None:

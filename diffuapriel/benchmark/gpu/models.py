@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch.nn.attention import SDPBackend
@@ -55,10 +55,10 @@ class EngineEntry:
         recordings.clear_cache(self.engine)
 
 
-def build_entry(name: str, bench: Bench) -> EngineEntry:
-    """The entry of a name in plan.ENTRIES; DIFFUTRAN_FLASH_2 has the weights of DIFFUTRAN."""
+def build_entry(name: str, bench: Bench, **changes: Any) -> EngineEntry:
+    """The entry of a name in plan.ENTRIES; DIFFUTRAN_FLASH_2 has the weights of DIFFUTRAN. changes: of the preset."""
     architecture = DIFFUTRAN if name == DIFFUTRAN_FLASH_2 else name
-    model = random_denoiser(preset(bench.plan.preset, architecture), device=bench.device)
+    model = random_denoiser(preset(bench.plan.preset, architecture, **changes), device=bench.device)
     if name == DIFFUTRAN_FLASH_2:
         for module in model.modules():
             if isinstance(module, Attention):

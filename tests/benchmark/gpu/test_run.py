@@ -10,6 +10,7 @@ import torch
 
 from diffuapriel.benchmark import run as bench_run
 from diffuapriel.benchmark.entry import half_masked
+from diffuapriel.benchmark.format import format_report
 from diffuapriel.benchmark.gpu import mixer as gpu_mixer
 from diffuapriel.benchmark.gpu import mixer as gpu_mixers
 from diffuapriel.benchmark.gpu import models as gpu_models
@@ -18,6 +19,7 @@ from diffuapriel.benchmark.plan import (
     DIFFUTRAN,
     DIFFUTRAN_FLASH_2,
     ENTRIES,
+    FULL,
     LENGTHS,
     PARTS,
     PURE,
@@ -43,6 +45,9 @@ TOY = BenchPlan.on(
     training_lengths=(16,),
     training_tokens=32,
     backends=("chunked", "absent"),
+    block_length=8,
+    block_batch=2,
+    block_calls=3,
 )
 BENCH = Bench(TOY, torch.device("cpu"), lambda line: None)
 
@@ -86,6 +91,27 @@ def test_every_entry_runs_at_every_shape(report):
     assert {r.entry for r in report.generation} == {PURE, DIFFUTRAN}
     assert {r.length for r in report.sampler} == {16, 32}
     assert [r.entry for r in report.memory] == [n for n in ENTRIES if n != DIFFUTRAN_FLASH_2]
+
+
+def test_models_of_blocks_run_at_every_context_beside_full_sequences(report):
+    three = [n for n in ENTRIES if n != DIFFUTRAN_FLASH_2]
+    shapes = {(16, 1): three + [n + FULL for n in three], (16, 2): three}
+    shapes |= {(32, batch): names for (_, batch), names in shapes.items()}
+    found = {shape: [r.entry for r in report.block_passes if (r.length, r.batch) == shape] for shape in shapes}
+    assert found == shapes
+    for row in report.block_passes:
+        assert row.roofline_share > 0 and row.block_length == (row.length if row.entry.endswith(FULL) else 8)
+    sizes = {r.entry: {} for r in report.block_passes}
+    for row in report.block_passes:
+        if row.batch == 1:
+            sizes[row.entry][row.length] = row.cache_bytes
+    assert sizes[PURE][16] == sizes[PURE][32] > 0
+    assert sizes[DIFFUTRAN][32] * 24 == sizes[DIFFUTRAN][16] * 40, "the block itself has room in the cache"
+    assert [(r.entry, r.length, r.steps, r.passes) for r in report.block_generations] == [
+        (name, length, length // 8 * 3, length // 8 * 4 - 1) for length in (16, 32) for name in three
+    ]
+    shown = format_report(report)
+    assert "One pass over a block of 8 tokens" in shown and "equal tokens per pass" in shown
 
 
 def test_the_kernels_are_read_off_the_run(report):
@@ -202,6 +228,10 @@ def test_the_plan_is_what_was_promised():
     assert {(n, 1) for n in LENGTHS} <= set(plan.generation_shapes())
     assert plan.generation_shapes() == [(1024, 1), (1024, 64), *((n, 1) for n in LENGTHS[1:])]
     assert plan.quick().lengths == plan.few_lengths() == (1024, 8192, 65_536)
+    assert plan.contexts == (1024, 4096, 16_384, 65_536, 262_144) and plan.block_length == 256
+    assert [plan.calls_of(n) for n in plan.contexts] == [16, 16, 16, 4, 2]
+    assert plan.block_shapes()[-3:] == [(n, 16) for n in (1024, 4096, 16_384)]
+    assert BenchPlan.on("gpu", lengths=(512, 64)).contexts == (64, 512)
 
 
 @pytest.mark.parametrize(
