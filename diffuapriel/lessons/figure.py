@@ -56,6 +56,20 @@ def error_bars(values: Sequence[float], intervals: Sequence[tuple[float, float]]
     }
 
 
+def side_by_side(
+    matrices: dict[str, Sequence[Sequence[float]]], rows: Sequence, columns: Sequence, **how: Any
+) -> go.Figure:
+    """Matrices of the same size beside each other, each below its name; `how` goes to the heatmap."""
+    width = len(columns) + 1  # with a gap
+    z = [[value for part in matrices.values() for value in (*part[r], math.nan)][:-1] for r in range(len(rows))]
+    figure = go.Figure(go.Heatmap(z=z, y=[str(row) for row in rows], **how))
+    at = [i for i in range(len(z[0])) if i % width < len(columns)]
+    figure.update_xaxes(tickvals=at, ticktext=[str(columns[i % width]) for i in at])
+    for i, name in enumerate(matrices):
+        figure.add_annotation(x=i * width - 0.5, y=-0.75, text=name, showarrow=False, xanchor="left")
+    return figure
+
+
 def show(figure: go.Figure, alt: str = "") -> None:
     """Display `figure` and its plain picture; `alt` describes it for readers who see neither.
 
@@ -233,7 +247,7 @@ def _dress(axes: Axes, figure: go.Figure) -> None:
             scale("log")
         if axis.autorange == "reversed":
             invert()
-        if logarithmic and axis.tickvals is not None:
+        if axis.tickvals is not None and (logarithmic or axis.ticktext):
             which = axes.xaxis if axis is layout.xaxis else axes.yaxis
             which.set_ticks(list(axis.tickvals), labels=list(axis.ticktext or map(str, axis.tickvals)))
             which.set_ticks([], minor=True)

@@ -56,6 +56,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from diffuapriel.lessons import QUICK, check, predict, prepare, score, show, use
+from diffuapriel.lessons.figure import side_by_side
 
 prepare()
 
@@ -304,23 +305,18 @@ show(figure)
 from diffuapriel.interpret.influence import gradient_influence
 
 sentence = torch.tensor([WORDS.index(w) for w in ("Mia", "flew", "her", "red", "kite")])
+tables = {}
 for label, model in (("one direction", one), ("both directions", both)):
     table = torch.stack(
         [gradient_influence(model, sentence, position, sigma.item()).share for position in range(5)]
     )
-    figure = go.Figure(
-        layout={
-            "title": label,
-            "xaxis_title": "input position",
-            "yaxis_title": "answer",
-            "height": 320,
-        }
-    )
-    figure.add_heatmap(z=table.tolist(), x=PARTS, y=PARTS, zmin=0, zmax=1, colorscale="Blues")
-    show(figure, alt=f"{label}: the share of each input position in each answer")
+    tables[label] = table.tolist()
     from_right = table.triu(1).sum() / table.sum()
-    print(f"{label}: {from_right:.0%} of the influence comes from the right\n")
+    print(f"{label}: {from_right:.0%} of the influence comes from the right")
     assert (from_right == 0) == (model is one)
+figure = side_by_side(tables, PARTS, PARTS, zmin=0, zmax=1, colorscale="Blues")
+figure.update_layout(xaxis_title="input position", yaxis_title="answer", height=340)
+show(figure, alt="the share of each input position in each answer, one direction and both")
 
 # %% [markdown]
 # ## 2. Forward plus reverse
@@ -539,18 +535,10 @@ matrices["sum"] = matrices["forward"] + matrices["reverse"]
 
 # %%
 top = matrices["sum"].max().item()
-for name, M in matrices.items():
-    figure = go.Figure(
-        layout={
-            "title": name,
-            "xaxis_title": "u, input",
-            "yaxis_title": "t, output",
-            "height": 380,
-            "width": 460,
-        }
-    )
-    figure.add_heatmap(z=M.tolist(), zmin=0, zmax=top, colorscale="Blues")
-    show(figure, alt=f"the matrix of the scan, {name}")
+tables = {name: M.tolist() for name, M in matrices.items()}
+figure = side_by_side(tables, range(L), range(L), zmin=0, zmax=top, colorscale="Blues")
+figure.update_layout(xaxis_title="u, input", yaxis_title="t, output", height=340)
+show(figure, alt="the matrices of the forward scan, of the reverse scan, and their sum")
 
 once = dt[0, :, 0] * (C[0, :, 0] * B[0, :, 0]).sum(-1)  # dt_t (C_t . B_t)
 torch.testing.assert_close(matrices["forward"].diag(), once)

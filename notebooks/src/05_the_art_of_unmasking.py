@@ -62,7 +62,7 @@ from diffuapriel import (
 )
 from diffuapriel.evaluation.interval import mean_interval, wilson_interval
 from diffuapriel.lessons import QUICK, check, predict, prepare, score, show, use
-from diffuapriel.lessons.figure import error_bars
+from diffuapriel.lessons.figure import error_bars, side_by_side
 from diffuapriel.tales import language as tales
 from diffuapriel.trace.player.widget import Player
 
@@ -415,10 +415,12 @@ for i, verb in enumerate(verbs):
     two_calls[i] = chance * answers(known)[0, columns]
 
 # %%
-for name, table in (("one call", one_call), ("two calls", two_calls)):
-    figure = go.Figure(layout={"title": name, "height": 250})
-    figure.add_heatmap(z=table.tolist(), x=articles, y=verbs, zmin=0, zmax=0.6, colorscale="Blues")
-    show(figure)
+tables = {"one call": one_call, "two calls": two_calls}
+squares = {name: table.tolist() for name, table in tables.items()}
+figure = side_by_side(squares, verbs, articles, zmin=0, zmax=0.6, colorscale="Blues")
+figure.update_layout(height=250)
+show(figure)
+for name, table in tables.items():
     agree = table[0, 0] + table[1, 1]
     print(f"{name}: 'found a' or 'lost her' with probability {agree:.0%}")
 

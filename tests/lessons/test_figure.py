@@ -14,7 +14,7 @@ from PIL import Image  # noqa: E402
 
 from diffuapriel.charts.palette import COLORS  # noqa: E402
 from diffuapriel.lessons import show  # noqa: E402
-from diffuapriel.lessons.figure import JUPYTER, describe, error_bars, picture, redrawn  # noqa: E402
+from diffuapriel.lessons.figure import JUPYTER, describe, error_bars, picture, redrawn, side_by_side  # noqa: E402
 
 
 def curves() -> object:
@@ -76,6 +76,15 @@ def test_a_matrix_has_its_first_row_at_the_top_and_a_percentage_its_whole_range(
     show(rates)
     low, high = rates.layout.yaxis.range
     assert low <= 0 and high >= 100
+
+
+def test_matrices_stand_beside_each_other_with_their_names() -> None:
+    made = side_by_side({"left": [[1, 2], [3, 4]], "right": [[5, 6], [7, 8]]}, ["a", "b"], ["x", "y"])
+    assert [made.data[0].z[0][i] for i in (0, 1, 3, 4)] == [1, 2, 5, 6] and made.data[0].z[0][2] != made.data[0].z[0][2]
+    assert list(made.layout.xaxis.tickvals) == [0, 1, 3, 4] and list(made.layout.xaxis.ticktext) == ["x", "y"] * 2
+    axes = redrawn(made).axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["x", "y"] * 2
+    assert [text.get_text() for text in axes.texts] == ["left", "right"]
 
 
 def test_long_names_of_bars_do_not_run_into_each_other() -> None:
