@@ -40,7 +40,7 @@ HEIGHT = 400  # pixels, where a figure does not say
 HIDDEN = ".jp-OutputArea:has(.js-plotly-plot) .plain-picture { display: none }"
 JUPYTER = "plotly_mimetype"  # Plotly's renderer in JupyterLab
 MOST_TICKS = 10  # of a logarithmic axis, at what was measured
-LABELS = 60  # characters below all bars of a picture, from which on they are slanted
+LABELS = 45  # characters below a picture, from which on they are slanted
 APART = 0.07  # of the axis: curves whose ends are that far apart are labeled there
 
 
@@ -64,7 +64,8 @@ def side_by_side(
     z = [[value for part in matrices.values() for value in (*part[r], math.nan)][:-1] for r in range(len(rows))]
     figure = go.Figure(go.Heatmap(z=z, y=[str(row) for row in rows], **how))
     at = [i for i in range(len(z[0])) if i % width < len(columns)]
-    figure.update_xaxes(tickvals=at, ticktext=[str(columns[i % width]) for i in at])
+    figure.update_xaxes(tickvals=at, ticktext=[str(columns[i % width]) for i in at], showgrid=False)
+    figure.update_yaxes(showgrid=False).update_layout(plot_bgcolor="rgba(0,0,0,0)")
     for i, name in enumerate(matrices):
         figure.add_annotation(x=i * width - 0.5, y=-0.75, text=name, showarrow=False, xanchor="left")
     return figure
@@ -251,6 +252,8 @@ def _dress(axes: Axes, figure: go.Figure) -> None:
             which = axes.xaxis if axis is layout.xaxis else axes.yaxis
             which.set_ticks(list(axis.tickvals), labels=list(axis.ticktext or map(str, axis.tickvals)))
             which.set_ticks([], minor=True)
+            if not logarithmic and sum(map(len, axis.ticktext)) > LABELS:
+                axes.tick_params(axis="x", labelrotation=25)
         if axis.range is not None:
             limit(*([10**end for end in axis.range] if logarithmic else axis.range))
     for note in layout.annotations:
