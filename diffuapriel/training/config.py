@@ -9,8 +9,7 @@ The length of a run is given in exactly one way:
 
 `stop_after_minutes` is a hard time limit instead: the run is saved when it is reached, and the same call continues it.
 
-Peak learning rates: Mamba wants about three times the Transformer's (an independent reproduction at 130M found 1e-3
-against 3e-4), and QK-normed attention tolerates 2e-3 at laptop size. They fall as the model grows. At `tiny`, 250 steps
+Peak learning rates: each architecture has its own, and they fall as the model grows. At `tiny`, 250 steps
 of 65,536 tokens of tales were best at 6e-3 (of 1.5e-3, 3e-3 and 6e-3) for both Mamba models and at 4e-3 (of 1e-3, 2e-3
 and 4e-3) for DiffuTran, the largest tried in each case; long runs want less, so all three use 3e-3. `small` uses 2e-3,
 at which DiffuApriel reaches 0.564 nats/token after 32 million tokens of tales; `tiny` reaches 0.623.
