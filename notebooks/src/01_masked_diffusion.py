@@ -60,8 +60,8 @@ prepare()
 #
 # This project comes with a trained model. Its training texts are *tales*, short stories made for the project. Here we
 # give it *Ben lost his* and then only masks. A mask is a special token called `[MASK]`. At every step the model looks
-# at the whole row and turns one mask into text. Press play, drag the slider, and point at a token to see what else the
-# model considered.
+# at the whole row and turns one mask into text; all steps together take some seconds. Press play, drag the slider, and
+# point at a token to see what else the model considered.
 
 # %%
 from diffuapriel import Canvas, Sampler, SamplerConfig, generate, get_schedule, load_checkpoint
