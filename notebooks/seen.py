@@ -1,7 +1,7 @@
 """What a teacher should see: numbers that the lessons print, with the range in which a full run of them lies.
 
 `build.py` writes them as a table into TEACHING.md; tests/notebooks/test_claims.py holds them to the last full run. The
-ranges lie around one full run (01: several) and are wide enough for another processor.
+ranges lie around one full run (01 and 13: several) and are wide enough for another processor.
 """
 
 from __future__ import annotations
@@ -45,6 +45,17 @@ SEEN = (
     Number("12", "largest difference of the kernel from float64", r"largest difference (\S+) of", 0, 1e-5),
     Number("12", "bytes with flips, against strides", r"with flips: [\d,]+, ([\d.]+) times", 3, 3),
     Number("12", "bytes of PyTorch, against the kernel", r"PyTorch [\d.]+ MB: ([\d.]+) times", 8, 10),
+    Number("13", "% consistent, half-trained", r"\nimitation +(\d+)% consistent", 25, 42),
+    Number("13", "% consistent, rewarded", r"\nrewarded +(\d+)% consistent", 85, 100),
+    Number("13", "nats of true stories above their exact cost, half-trained", r"\nimitation +true .*? \+([\d.]+)", 1, 1.8),
+    Number("13", "the same, rewarded", r"\nrewarded +true .*? \+([\d.]+)", 18, 33),
+    Number("13", "nats of the first word (true: 3.66), rewarded", r"\nrewarded .*first word ([\d.]+)", 1.8, 3.3),
+    Number("13", "% consistent, leash 0.3", r"\nleash 0.3 +(\d+)% consistent", 53, 72),
+    Number("13", "nats of true stories, leash 0.3", r"\nleash 0.3 +true .*? \+([\d.]+)", 3.8, 7),
+    Number("13", "% consistent, leash 1.0", r"\nleash 1.0 +(\d+)% consistent", 40, 60),
+    Number("13", "nats of true stories, leash 1.0", r"\nleash 1.0 +true .*? \+([\d.]+)", 1.7, 3),
+    Number("13", "% consistent, right only", r"\nright only +(\d+)% consistent", 92, 100),
+    Number("13", "nats of true stories, right only", r"\nright only +true .*? \+([\d.]+)", 7.5, 12),
 )
 
 

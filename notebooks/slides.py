@@ -15,7 +15,7 @@ from drawing.svg import THEMES
 
 PAGES = Path(__file__).resolve().parents[1] / "lessons-html"
 SLIDES = {  # diagram: what to say, in the order of the course
-    "course": ["Nine lessons are the base, four more are to choose from.", "Predict first, then run."],
+    "course": ["Nine lessons are the base, five more are to choose from.", "Predict first, then run."],
     "process": ["Which token does the model fill first?", "The last row is all that the model starts from."],
     "weight": ["Why 1/t? Every token counts once, on average.", "Without it, the loss bounds nothing."],
     "mamba_block": [
@@ -41,6 +41,7 @@ SLIDES = {  # diagram: what to say, in the order of the course
     "recall": ["How many pairs fit into a state?", "Attention looks back; what does it pay?"],
     "tiles": ["Which numbers do two programs share?", "Where would a program read without its mask?"],
     "kernel": ["Every number is read once and written once.", "The reverse scan is the same program."],
+    "verifier": ["The reward says right or wrong, never how.", "A higher reward: what did it cost?"],
 }
 STYLE = f"""
 :root {{ color-scheme: light dark; --card: {THEMES["light"]["card"]}; --ink: {THEMES["light"]["ink"]};

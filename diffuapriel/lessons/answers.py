@@ -69,4 +69,7 @@ ANSWERS: dict[str, tuple[str, str]] = {
     "12.1": ("", "A program knows no texts: it reads what stands at an address, without an error."),
     "12.2": ("", "torch.flip makes a copy: what is flipped is read and written once more."),
     "12.3": ("", "Every intermediate tensor is written, and read again by the next operation."),
+    "13.1": ("B", "A rare success counts much, and each of many failures a little. Together they are 0."),
+    "13.2": ("", "It writes right stories now and then, by itself. The reward makes them more frequent."),
+    "13.3": ("", "The reward never asks for a story that the model does not write."),
 }

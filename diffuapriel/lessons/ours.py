@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from diffuapriel.lessons.check.advanced import baseline, blocks, kernels, recall
+from diffuapriel.lessons.check.advanced import baseline, blocks, kernels, recall, verifier
 from diffuapriel.lessons.check.masking import MASK
 from diffuapriel.model.layers import rms_norm
 from diffuapriel.tales import language as tales
@@ -271,4 +271,4 @@ OURS: dict[str, Callable[..., Any]] = {
         *(split_by_group, dig, longest_run),
     )
 }
-OURS |= blocks.OURS | baseline.OURS | recall.OURS | kernels.OURS
+OURS |= blocks.OURS | baseline.OURS | recall.OURS | kernels.OURS | verifier.OURS

@@ -1,4 +1,4 @@
-"""Diagrams of the later lessons: GPT beside diffusion, recall, the map of the course."""
+"""Diagrams of the later lessons: GPT beside diffusion, recall, learning from a verifier, the map of the course."""
 
 from __future__ import annotations
 
@@ -51,11 +51,34 @@ def recall() -> Picture:
     return picture
 
 
+def verifier() -> Picture:
+    picture = Picture(
+        "verifier",
+        "Learning from a verifier",
+        "The model writes a group of stories; tales.check gives each one a reward of 0 or 1; the advantage is the "
+        "reward minus the group's mean; right stories become more probable and wrong ones less, a little per turn. The "
+        "leash holds the model near the base model.",
+        280,
+    )
+    picture.box(40, 90, 130, 60, "model", "mamba")
+    picture.arrow((172, 120), (228, 120))
+    picture.box(230, 90, 140, 60, "a group of\nstories", "plain", size=SMALL)
+    picture.arrow((372, 120), (428, 120))
+    picture.box(430, 90, 150, 60, "tales.check:\n0 or 1", "good", size=SMALL)
+    picture.arrow((582, 120), (628, 120))
+    picture.box(630, 90, 140, 60, "reward − mean\n= advantage", "noise", size=SMALL)
+    picture.arrow((700, 152), (700, 200), (105, 200), (105, 152))
+    picture.text(400, 192, "right: more probable, wrong: less; a little per turn", SMALL, at="middle")
+    picture.box(40, 222, 130, 40, "base model", "plain", size=SMALL)
+    picture.text(184, 248, "the leash: the divergence from it costs", SMALL, quiet=True)
+    return picture
+
+
 LESSONS = (
     ("00 Start", 40, 70), ("01 Diffusion", 40, 150), ("02 Mamba-2", 240, 70), ("03 Denoiser", 240, 150),
     ("04 Backbones", 440, 70), ("05 Unmasking", 40, 230), ("06 Speed", 440, 150), ("07 Quality", 240, 230),
     ("08 Your text", 440, 230), ("09 Blocks", 620, 70), ("10 GPT", 620, 126), ("11 Recall", 620, 182),
-    ("12 Kernel", 620, 238),
+    ("12 Kernel", 620, 238), ("13 Verifier", 620, 294),
 )  # fmt: skip
 
 
@@ -63,8 +86,8 @@ def course() -> Picture:
     picture = Picture(
         "course",
         "The course",
-        "Lessons 00 to 08 are the base: 01 leads to 03, 05 and 07, 02 leads to 03 and 06, 03 leads to 04. Lessons 09 "
-        "and 10 need 01; 09, 11 and 12 need 02.",
+        "Lessons 00 to 08 are the base: 01 leads to 03, 05 and 07, 02 leads to 03 and 06, 03 leads to 04. Lessons 09, "
+        "10 and 13 need 01; 09, 11 and 12 need 02.",
         360,
     )
     for name, x, y in LESSONS:
@@ -80,4 +103,4 @@ def course() -> Picture:
     return picture
 
 
-DIAGRAMS = (gpt, recall, course)
+DIAGRAMS = (gpt, recall, verifier, course)

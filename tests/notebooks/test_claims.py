@@ -19,6 +19,8 @@ from diffuapriel.tales import language as tales
 from tests.notebooks.test_lessons import build, execute
 
 Claim = tuple[str, str, Callable[..., bool], str]  # lesson, pattern, what holds of its numbers, the sentence
+NAMES = r"\ntrue stories .*\[([\d.]+), [\d.]+\](?s:.*?)\nrewarded .*first word .*, ([\d.]+)\]"
+LEASH = r"{} +gain \+(\d+) percentage points, apart from imitation; .* \[\+([\d.]+),"
 TAIL = r"no blocks +[\d.]+ calls +(\d+) %.*\nlength given +[\d.]+ calls +(\d+) %"
 CLAIMS: tuple[Claim, ...] = (
     ("01", r"of 100 stories, \d+ are grammatical and (\d+)", lambda n: n >= 50, "most of its stories are correct"),
@@ -72,6 +74,29 @@ CLAIMS: tuple[Claim, ...] = (
     ("11", r"Mamba, N = 4 .*, ([\d.]+)\](?s:.*)\nhybrid.*\[([\d.]+),", lambda a, b: a < b, "attention closes the gap"),
     ("12", r"with flips: [\d,]+, ([\d.]+) times", lambda n: n == 3, "flips treble the bytes of a scan"),
     ("12", r"PyTorch [\d.]+ MB: ([\d.]+) times", lambda n: 5 < n < 15, "PyTorch moves about nine times the bytes"),
+    ("13", r"\nimitation +(\d+)% consistent", lambda n: 20 <= n <= 50, "something is left to learn"),
+    (
+        "13",
+        r"\ngain \+(\d+) percentage points; the intervals are apart",
+        lambda n: n > 20,
+        "the reward raises the share",
+    ),
+    ("13", r"the drift: \+[\d.]+ nats per true story \[\+([\d.]+)", lambda n: n > 3, "true stories cost more"),
+    ("13", NAMES, lambda true, rewarded: rewarded < true, "it gives up names"),
+    ("13", LEASH.format("0.3"), lambda n, low: n > 10 and low > 0, "a leash keeps some of the gain, and saves nats"),
+    ("13", LEASH.format("1.0"), lambda n, low: n > 5 and low > 0, "a tighter leash gains, too"),
+    (
+        "13",
+        r"\ngain \+(\d+) (?s:.*)\nleash 0.3 +gain \+(\d+) (?s:.*)\nleash 1.0 +gain \+(\d+) ",
+        lambda free, loose, tight: free > loose > tight,
+        "the tighter the leash, the smaller the gain",
+    ),
+    (
+        "13",
+        r"\nleash 0.3 +true stories \+([\d.]+) (?s:.*)\nleash 1.0 +true stories \+([\d.]+) ",
+        lambda loose, tight: loose > tight,
+        "the tighter the leash, the smaller the drift",
+    ),
 )
 
 

@@ -15,11 +15,12 @@ from diffuapriel.lessons.check import (
     start,
     unmasking,
 )
-from diffuapriel.lessons.check.advanced import baseline, blocks, kernels, recall
+from diffuapriel.lessons.check.advanced import baseline, blocks, kernels, recall, verifier
 from diffuapriel.lessons.check.advanced.baseline import *  # noqa: F403
 from diffuapriel.lessons.check.advanced.blocks import *  # noqa: F403
 from diffuapriel.lessons.check.advanced.kernels import *  # noqa: F403
 from diffuapriel.lessons.check.advanced.recall import *  # noqa: F403
+from diffuapriel.lessons.check.advanced.verifier import *  # noqa: F403
 from diffuapriel.lessons.check.denoising import *  # noqa: F403
 from diffuapriel.lessons.check.learning import *  # noqa: F403
 from diffuapriel.lessons.check.likelihood import *  # noqa: F403
@@ -44,5 +45,6 @@ MODULES = (
     baseline,
     recall,
     kernels,
+    verifier,
 )
 __all__ = [name for module in MODULES for name in module.__all__]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -1,1 +1,1 @@
-"""The checkers of lessons 09 to 11, one module per lesson."""
+"""The checkers of lessons 09 to 13, one module per lesson."""
