@@ -462,7 +462,7 @@ guess_3.reveal(
 # What has it given up? Compare the verbs.
 
 # %%
-kinds = ["found", "lost", "gave", "had", "took", "saw"]
+kinds = ["found", "lost", "gave", "had", "took"]
 figure = go.Figure(layout={"yaxis_title": "% of the stories", "barmode": "group"})
 groups = {"true": (true_rows, "#8a929b"), "imitation": (before, COLORS["diffutran"])}
 groups["rewarded"] = (after, COLORS["diffuapriel"])
