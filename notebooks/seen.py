@@ -47,7 +47,9 @@ SEEN = (
     Number("12", "bytes of PyTorch, against the kernel", r"PyTorch [\d.]+ MB: ([\d.]+) times", 8, 10),
     Number("13", "% consistent, half-trained", r"\nimitation +(\d+)% consistent", 25, 42),
     Number("13", "% consistent, rewarded", r"\nrewarded +(\d+)% consistent", 85, 100),
-    Number("13", "nats of true stories above their exact cost, half-trained", r"\nimitation +true .*? \+([\d.]+)", 1, 1.8),
+    Number(
+        "13", "nats of true stories above their exact cost, half-trained", r"\nimitation +true .*? \+([\d.]+)", 1, 1.8
+    ),
     Number("13", "the same, rewarded", r"\nrewarded +true .*? \+([\d.]+)", 18, 33),
     Number("13", "nats of the first word (true: 3.66), rewarded", r"\nrewarded .*first word ([\d.]+)", 1.8, 3.3),
     Number("13", "% consistent, leash 0.3", r"\nleash 0.3 +(\d+)% consistent", 53, 72),
