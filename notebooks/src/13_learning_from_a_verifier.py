@@ -444,6 +444,7 @@ def excess_of(name, model, draws=2 if QUICK else 24):
     return excess
 
 
+# %%
 true_rows = draw_stories(N, random.Random(3))
 variety("true stories", true_rows)
 variety_before, variety_after = variety("imitation", before), variety("rewarded", after)
