@@ -23,6 +23,7 @@ from app.strings.language import texts
 from app.strings.numbers import count
 from diffuapriel.config import ARCHITECTURES, DEFAULT_CHECKPOINT, PRESETS, WRITERS, preset
 from diffuapriel.sampling.shared import Stopped
+from diffuapriel.tales.language import level_of
 from diffuapriel.tokenizer import Tokenizer, get_tokenizer
 
 if TYPE_CHECKING:
@@ -54,8 +55,7 @@ class ModelEntry:
     @property
     def tales_level(self) -> int | None:
         """The level of the tales grammar that this model writes, None for any other text."""
-        name, _, level = self.corpus.partition(":")
-        return int(level or 3) if name == "tales" and (level or "3").isdigit() else None
+        return level_of(self.corpus)
 
     @property
     def reading(self) -> str:

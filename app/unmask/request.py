@@ -29,7 +29,6 @@ ORDER_STRATEGY = "threshold"
 ORDER = "anywhere"
 THRESHOLD = 0.97
 STEPS = 128  # for other strategies: one token per step on canvases of that size
-TEXT_TEMPERATURE = 0.7  # of any text but tales: at 1 the sentences of small models fall apart
 TOP_P = 0.9  # cuts off the least likely tenth, where most mistakes are
 
 

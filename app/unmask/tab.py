@@ -40,7 +40,6 @@ from app.unmask.endpoints import UnmaskEndpoints
 from app.unmask.request import (
     ORDER,
     STEPS,
-    TEXT_TEMPERATURE,
     TOP_P,
     Command,
     UnmaskRequest,
@@ -52,6 +51,7 @@ from app.unmask.request import (
 )
 from app.unmask.session import OPENING, UnmaskSession
 from diffuapriel.diffusion.schedule import get_schedule
+from diffuapriel.sampling.config import TEXT_TEMPERATURE
 from diffuapriel.sampling.shared import Stopped
 from diffuapriel.trace.messages import Feed, compact, to_text
 from diffuapriel.trace.steering import SteeredGeneration

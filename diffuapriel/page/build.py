@@ -18,20 +18,23 @@ from pathlib import Path
 from typing import Any
 
 from diffuapriel import assets
-from diffuapriel.checkpoint import load_checkpoint
+from diffuapriel.checkpoint import CheckpointInfo, fetch_checkpoint, load_weights
+from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.page import read_source, runtime
 from diffuapriel.page.export import export_onnx
 from diffuapriel.page.grammar import grammar_values
 from diffuapriel.page.scripts import script
-from diffuapriel.sampling.config import STRATEGIES, SamplerConfig
+from diffuapriel.sampling.config import STRATEGIES, TEXT_TEMPERATURE, SamplerConfig, resolve_options
 from diffuapriel.tales import language as tales
-from diffuapriel.tokenizer import VOCABULARIES, Tokenizer
+from diffuapriel.tales.language import level_of
+from diffuapriel.tokenizer import VOCABULARIES, Tokenizer, get_tokenizer
 from diffuapriel.trace.player import read_source as read_player
 from diffuapriel.trace.trace import embeddable
 
 LABELS = {"diffuapriel": "DiffuApriel", "diffuapriel-h": "DiffuApriel-H", "diffutran": "DiffuTran"}
-LEVEL = 3  # of the stories that the checker knows
 LENGTH = 96  # tokens of a story, at first
+TOP_P = 0.9
+BLOCK_LENGTHS = (0, 1, 2, 4, 8, 16, 32, 64)  # of the slider, for models of full sequences; 0: the whole canvas at once
 OPENING = "opening.json"  # the recording that plays first
 
 
@@ -46,10 +49,12 @@ def build_page(path: Path, *, models: Sequence[str], weights: str = "int8", runt
     if folder is None:
         names = ", ".join(name for build in runtime.BUILDS.values() for name in build)
         raise ValueError(f"{runtime_folder} lacks files of onnxruntime-web {runtime.VERSION}; it must hold {names}")
-    packed, tokenizer = _models(models, weights)
+    infos = [fetch_checkpoint(name) for name in models]
+    packed, tokenizer = _models(infos, weights)
+    level = level_of(infos[0].corpus)
     parts = {
         "tokenizer": pack_json(tokenizer_values(tokenizer)),
-        "grammar": pack_json(grammar_values(tales.grammar(LEVEL))),
+        "grammar": "" if level is None else pack_json(grammar_values(tales.grammar(level))),
         **{f"graph-{i}": pack(file.read_bytes()) for i, (_, file) in enumerate(packed)},
         **{
             f"{backend}-{kind}": pack((folder / name).read_bytes())
@@ -57,10 +62,12 @@ def build_page(path: Path, *, models: Sequence[str], weights: str = "int8", runt
             for kind, name in zip(("script", "binary"), build)
         },
     }
+    defaults = default_options(infos[0])
     settings = {
         "models": [values for values, _ in packed],
         "runtimes": list(runtime.BUILDS),
-        "defaults": asdict(SamplerConfig(top_p=0.9, steps=LENGTH, block_length=16)),
+        "defaults": asdict(defaults),
+        "blocks": sorted({*BLOCK_LENGTHS, defaults.block_length or 0}),
         "strategies": STRATEGIES,
         "length": LENGTH,
     }
@@ -101,22 +108,30 @@ def tokenizer_values(tokenizer: Tokenizer) -> dict[str, Any]:
     return {"name": tokenizer.name, "ranks": ranks}
 
 
-def _models(names: Sequence[str], weights: str) -> tuple[list[tuple[dict[str, str], Path]], Tokenizer]:
+def default_options(info: CheckpointInfo) -> SamplerConfig:
+    """The options that the page proposes: by the rule that the checkpoint records, else the page's own."""
+    temperature = 1.0 if level_of(info.corpus) else TEXT_TEMPERATURE
+    rule = resolve_options({}, info.config.block_lengths, info.generation)
+    return SamplerConfig(steps=LENGTH, temperature=temperature, top_p=TOP_P, **rule)
+
+
+def _models(infos: Sequence[CheckpointInfo], weights: str) -> tuple[list[tuple[dict[str, str], Path]], Tokenizer]:
     """What the page is told of each model, with its graph from the cache; and their tokenizer."""
     found, tokenizers = [], {}
-    for name in names:
-        model, tokenizer = load_checkpoint(name)
+    for info in infos:
+        if info.config.block_lengths:
+            raise ValueError(f"{info.name} is a model of blocks; the page runs models of full sequences")
+        model, tokenizer = Denoiser(info.config), get_tokenizer(info.config.tokenizer)
+        load_weights(model, info)
         tokenizers[tokenizer.name] = tokenizer
-        if model.config.block_lengths:
-            raise ValueError(f"{name} is a model of blocks; the page runs models of full sequences")
         digest = hashlib.sha256()
         for tensor in model.state_dict().values():
             digest.update(tensor.numpy().tobytes())
-        file = runtime.cache_folder() / f"{Path(name).name}-{weights}-{digest.hexdigest()[:16]}.onnx"
+        file = runtime.cache_folder() / f"{info.name}-{weights}-{digest.hexdigest()[:16]}.onnx"
         if not file.exists():
             export_onnx(model, file, weights)
         architecture = model.config.architecture
-        found.append(({"name": name, "architecture": architecture, "label": LABELS[architecture]}, file))
+        found.append(({"name": info.name, "architecture": architecture, "label": LABELS[architecture]}, file))
     if len(tokenizers) != 1:
         raise ValueError(
             f"models with the tokenizers {', '.join(tokenizers) or 'of none'}; give models of one tokenizer"

@@ -2,13 +2,14 @@
 
 import { receive } from "./player.js";
 
-const BLOCKS = [null, 1, 2, 4, 8, 16, 32, 64]; // of the slider; null: the whole canvas at once
+const VALUES = { threshold: ["Threshold", 1], factor: ["Factor", 4], entropy_bound: ["Entropy bound", 4] }; // name and most
 const SEEDS = 1e6;
 
 const find = (id) => document.getElementById(id);
 const json = (id) => JSON.parse(find(id).textContent);
 const settings = json("settings");
 const { defaults } = settings;
+const BLOCKS = settings.blocks.map((length) => length || null); // of the slider; null: the whole canvas at once
 let worker = null;
 let running = false;
 
@@ -24,12 +25,16 @@ find("strategy").value = defaults.strategy;
 find("temperature").value = defaults.temperature;
 find("length").value = settings.length;
 find("steps").value = defaults.steps;
+find("block").max = BLOCKS.length - 1;
 find("block").value = BLOCKS.indexOf(defaults.block_length);
+find("strategy").addEventListener("input", showValue);
+showValue();
 
 const number = (id) => Number(find(id).value);
 const blockLength = () => BLOCKS[number("block")];
 const shown = {
   length: () => `${number("length")} tokens`, steps: () => number("steps"), temperature: () => number("temperature").toFixed(2),
+  value: () => Number(number("value").toFixed(3)),
   block: () => (blockLength() === null ? "the whole canvas at once" : `${blockLength()} tokens`),
   "race-length": () => `${number("race-length")} tokens`, "race-steps": () => number("race-steps"),
 };
@@ -39,9 +44,25 @@ for (const [id, text] of Object.entries(shown)) {
   write();
 }
 
+/** The slider of the strategy's value, which replaces that of the steps. */
+function showValue() {
+  const strategy = find("strategy").value;
+  const value = find("value");
+  find("value-label").hidden = !(strategy in VALUES);
+  find("steps-label").hidden = strategy in VALUES;
+  if (!(strategy in VALUES)) return;
+  const [name, most] = VALUES[strategy];
+  find("value-name").textContent = name;
+  value.max = Math.max(most, defaults[strategy]);
+  value.value = defaults[strategy];
+  value.dispatchEvent(new Event("input"));
+}
+
 function options(steps) {
+  const strategy = find("strategy").value;
+  const value = strategy in VALUES ? { [strategy]: number("value") } : {};
   return {
-    ...defaults, steps, strategy: find("strategy").value, block_length: blockLength(), temperature: number("temperature"),
+    ...defaults, ...value, steps, strategy, block_length: blockLength(), temperature: number("temperature"),
     seed: Math.min(SEEDS - 1, Math.max(0, Math.trunc(number("seed")) || 0)),
   };
 }

@@ -13,7 +13,8 @@ const WARM_UP = 2; // passes before a timed one
 const CLOSE = 0.05; // logits of the GPU must be this close to those of WebAssembly
 
 let parts; // the packed parts that the page hands over
-let tokenizer, checker;
+let tokenizer;
+let checker = null;
 const models = new Map(); // name -> a denoiser, (ids, sigma) -> logits
 let run = null;
 let other = null; // the ending that a branch left behind
@@ -78,7 +79,7 @@ async function load(packed) {
   const report = (share, what) => send({ progress: share, what });
   report(0.05, "the tokenizer and the grammar");
   tokenizer = new Tokenizer(JSON.parse(await unpackText(parts.tokenizer)));
-  checker = new Checker(JSON.parse(await unpackText(parts.grammar)));
+  if (parts.grammar) checker = new Checker(JSON.parse(await unpackText(parts.grammar)));
   report(0.15, "onnxruntime");
   wasm = await openRuntime(parts.runtimes.wasm);
   report(0.5, "the model");
@@ -139,6 +140,7 @@ function tell({ from = 0, live = false } = {}) {
 
 /** The verdict on each story that is complete. */
 function judge() {
+  if (!checker) return []; // a model of other texts than tales
   const { ids } = run.state;
   const finished = !ids.includes(tokenizer.maskId);
   return stories(ids, tokenizer.maskId, tokenizer.eosId, finished).map((story) => {

@@ -38,6 +38,7 @@ RENAMED_STRATEGIES = {"confidence": "low_confidence", "remask": "remdm"}  # olde
 # often leave gaps no text fits.
 BLOCKWISE = ("low_confidence", "entropy", "margin", "random", *ADAPTIVE)
 DEFAULT_BLOCK_LENGTH = 16
+TEXT_TEMPERATURE = 0.7  # proposed for any text but tales: at 1 the sentences of small models fall apart
 BLOCK_STARTS = ("prompt", "zero")
 CONFIDENCES = ("top", "drawn")
 BLOCK_LENGTH_HELP = (

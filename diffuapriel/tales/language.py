@@ -46,6 +46,12 @@ class Check:
     failure: parser.Failure | None = field(default=None, compare=False, repr=False)
 
 
+def level_of(corpus: str) -> int | None:
+    """The level of a corpus that consists of tales, e.g. 3 for "tales:3" and "tales"; None for any other text."""
+    name, _, level = corpus.partition(":")
+    return int(level or 3) if name == "tales" and (level or "3").isdigit() else None
+
+
 @lru_cache(maxsize=None, typed=True)
 def grammar(level: int) -> Grammar:
     """The compiled grammar of a level."""

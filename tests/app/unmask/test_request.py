@@ -6,7 +6,7 @@ import torch
 
 from app.server.limits import Limits
 from app.server.models import Models
-from app.unmask.request import TEXT_TEMPERATURE, THRESHOLD, first_settings, opening_config, read_request
+from app.unmask.request import THRESHOLD, first_settings, opening_config, read_request
 from app.unmask.tab import SKIP, UnmaskTab
 from diffuapriel.checkpoint import save_checkpoint
 from diffuapriel.config import ModelConfig

@@ -36,7 +36,8 @@ def test_the_page_writes_the_package_s_text_from_a_folder(new_page, tmp_path, mo
     torch.manual_seed(0)
     model = Denoiser(SMALL).eval()
     torch.nn.init.normal_(model.head.weight, std=0.5)
-    save_checkpoint(tmp_path / "model", model, card="")
+    rule = {"strategy": "threshold", "threshold": 0.123, "block_length": 24}
+    save_checkpoint(tmp_path / "model", model, card="", extra={"corpus": "tales:3", "generation": rule})
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # for the graph
     path = build_page(tmp_path / "page.html", models=[str(tmp_path / "model")], weights="float32", runtime_folder=found)
 
@@ -45,7 +46,7 @@ def test_the_page_writes_the_package_s_text_from_a_folder(new_page, tmp_path, mo
     page.goto(path.as_uri())
     page.wait_for_selector("html[data-ready]", timeout=120_000)
     page.fill("#text", "Mia found a [MASK:4].")
-    page.evaluate("document.querySelector('#length').value = 32; document.querySelector('#steps').value = 12")
+    page.evaluate("document.querySelector('#length').value = 32")
     page.fill("#seed", "3")
     page.keyboard.press("Enter")
     tokenizer = get_tokenizer("gpt2-4k")
@@ -54,7 +55,7 @@ def test_the_page_writes_the_package_s_text_from_a_folder(new_page, tmp_path, mo
     )
     page.wait_for_function(filled, timeout=60_000)  # the last frame may be drawn after the run
 
-    config = SamplerConfig(top_p=0.9, block_length=16, steps=12, seed=3)
+    config = SamplerConfig(strategy="threshold", threshold=0.123, block_length=24, top_p=0.9, seed=3)
     sampler = Sampler(config, get_schedule(), tokenizer.mask_id)
     state = sampler.start(Canvas.from_text("Mia found a [MASK:4].", tokenizer, 32))
     while not sampler.done(state):
