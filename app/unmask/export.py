@@ -1,7 +1,7 @@
 """Traces as files: what a visitor saves (JSON, a web page, a GIF) and opens again.
 
-JSON and web page are made after every run. A GIF takes a moment to draw, so it is made on request, from the JSON
-file that the page already holds.
+JSON and web page are made after every run. A GIF takes a moment to draw, and a web page with the live model in it is
+large, so they are made on request, from the JSON file that the page already holds.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from typing import Any
 import gradio as gr
 
 from app.server.guard import guarded_stream
-from app.server.limits import Limits, Refused
+from app.server.limits import Limits, Refused, text
+from app.server.models import Models
 from app.strings.language import texts
 from app.ui.events import AT_ONCE, SKIP
 from app.ui.inputs import scripted
+from diffuapriel.page import runtime
+from diffuapriel.page.build import build_page, size_of_page
 from diffuapriel.trace.gif import write_gif
 from diffuapriel.trace.trace import Trace
 
@@ -95,6 +98,52 @@ class GifExport:
             path = (Path(folder) / file_name(recorded)).with_suffix(".gif")
             write_gif(recorded, path, words=texts.GIF)
             yield str(path)
+
+
+class LivePageExport:
+    """A web page that plays the run and holds the chosen model, which goes on writing there."""
+
+    def __init__(self, models: Models, limits: Limits) -> None:
+        self.models, self.limits = models, limits
+
+    def build(self, json_file: Any, prompt: Any, model: Any) -> None:
+        """Draw it inside the row of file buttons; prompt and model: the components of the settings."""
+        label = self.label(self.models.default)
+        live = gr.Button(label, elem_id="save-live", size="sm", scale=0, min_width=160)
+        page = gr.DownloadButton(visible="hidden", elem_id="live-file")
+        model.change(self.label, model, live, **AT_ONCE)
+        live.click(lambda: gr.update(value=texts.LIVE_BUILDING, interactive=False), None, live, **AT_ONCE)
+        made = live.click(
+            guarded_stream(self.write, lambda message: SKIP),
+            [json_file, prompt, model],
+            page,
+            show_progress_on=[live],
+            api_visibility="private",
+        )
+        made.success(
+            None, None, None, js="() => document.querySelector('#live-file').click()", api_visibility="private"
+        )
+        for ended in (made.success, made.failure):
+            ended(lambda model: gr.update(value=self.label(model), interactive=True), model, live, **AT_ONCE)
+
+    def label(self, model: Any) -> str:
+        """What the button says: how large the page with this model is."""
+        size = size_of_page(self.models.find(model).parameters)
+        return texts.SAVE_LIVE.format(megabytes=round(size / 1e6))
+
+    def write(self, trace: str | None, prompt: Any, model: Any) -> Iterator[Any]:
+        """Build the page with a trace, saved as JSON, if there is one; yields the file."""
+        entry = self.models.find(model, self.models.trained)
+        folder = runtime.find_runtime()
+        if folder is None:
+            raise Refused(texts.NO_RUNTIME.format(version=runtime.VERSION, folder=runtime.cache_folder()))
+        written = text("the text", prompt, self.limits.max_characters)
+        opening = read_trace(trace, self.limits).to_json() if trace else None
+        with tempfile.TemporaryDirectory(prefix="diffuapriel-") as made:
+            name = re.sub(r"[^A-Za-z0-9]+", "-", entry.label).strip("-") or "model"
+            page = Path(made) / f"{name}-live.html"
+            build_page(page, models=[entry.source], runtime_folder=folder, opening=opening, text=written)
+            yield str(page)
 
 
 def drop_zone() -> dict[str, Any]:

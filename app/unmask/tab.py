@@ -167,6 +167,7 @@ class UnmaskTab:
         UnmaskEndpoints(self.models, self.limits, self.stops, self.play).build(group)
         self._wire_edits(session, inputs, canvas, status, saved)
         with menu:
+            export.LivePageExport(self.models, self.limits).build(saved[0], text, model)
             wire_link("unmask", self.settings, inputs, status)
         opened = upload.upload(
             guarded(self.show_trace),

@@ -1,8 +1,8 @@
 """Export models to run without PyTorch: as an ONNX graph, or inside a web page.
 
---onnx writes a graph that serves every length: ids and the noise level sigma in, logits out. That of a model of blocks
-is a pass over the next block and also takes and returns the cache of the finished ones; diffuapriel/page/export.py
-describes its inputs.
+--onnx writes a graph that serves every length: ids, the noise level sigma and positions in, logits there out. That of a
+model of blocks is a pass over the next blocks and also takes and returns the cache of the finished ones;
+diffuapriel/page/export.py describes its inputs.
 
 --page writes one HTML file with the player, the models, their tokenizer, the checker of stories and onnxruntime-web,
 to open by a double click, without a network. The first model writes; the others race with it. onnxruntime-web is

@@ -132,6 +132,9 @@ class Cache:
                 assert isinstance(new, AttentionCache)
                 joined = []
                 for before, added in ((old.keys, new.keys), (old.values, new.values)):
+                    if self.aligned:
+                        joined.append(torch.cat([before.to(added.dtype), added], dim=2))
+                        continue
                     room = torch.cat([before.to(added.dtype), torch.zeros_like(added)], dim=2)
                     joined.append(room.scatter(2, where.expand_as(added), added))
                 new = AttentionCache(*joined)
@@ -169,6 +172,15 @@ class Cache:
             layers.append(type(parts[0])(*(torch.cat(v) for v in zip(*(vars(part).values() for part in parts)))))
         lengths = torch.cat([cache.lengths for cache in caches])
         return cls(tuple(layers), lengths, bool((lengths == lengths[0]).all()), caches[0].dropped)
+
+
+def place_in_blocks(length: int, block_length: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """The number of each token's block and its place there, (length,) int64, and the block length as a tensor.
+
+    As a tensor, since ONNX has no remainder by a number that is symbolic while the model is exported.
+    """
+    at, size = torch.arange(length, device=device), torch.full((), block_length, device=device)
+    return at // size, at % size, size
 
 
 def _between(layer: LayerCache, start: int, end: int, *, copy: bool = True) -> LayerCache:
@@ -218,10 +230,10 @@ class BlockPass:
 
     def edges(self) -> tuple[Tensor, Tensor]:
         """Which tokens begin the text and which end a block, two bool (rows, length)."""
-        after = torch.arange(1, self.length + 1, device=self.lengths.device)
-        last = after == self.length
-        if self.block_length < self.length:
-            last = last | (after % self.block_length == 0)
+        _, place, size = place_in_blocks(self.length, self.block_length, self.lengths.device)
+        last = place == size - 1
+        if self.length % self.block_length:  # a shorter block at the end
+            last = last | (torch.arange(1, self.length + 1, device=last.device) == self.length)
         return self.positions() == 0, last.expand(self.texts * self.streams, -1)
 
     def masks(self, capacity: int) -> tuple[Tensor | None, Tensor | None]:
@@ -236,7 +248,7 @@ class BlockPass:
         device, alone = self.lengths.device, self.aligned and self.length <= self.block_length
         if alone and self.streams == 1:
             return None, None
-        block = torch.arange(self.length, device=device) // self.block_length
+        block = place_in_blocks(self.length, self.block_length, device)[0]
         noisy = None
         if self.streams == 2:
             noisy = torch.cat([block[:, None] > block, block[:, None] == block], dim=1)

@@ -241,14 +241,15 @@ class Denoiser(nn.Module):
         logits = self._logits(x, shift, scale, positions)[..., : self.config.vocab_size]
         return logits, cache.extended(layers, committed) if committed else cache
 
-    def block_pass(self, ids: Tensor, sigma: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
-        """Logits of the next block of each row, and the cache behind it as it is: the pass that is exported to ONNX.
+    def block_pass(self, ids: Tensor, sigma: Tensor, positions: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
+        """Logits of the next blocks of one text, and the cache behind them as they are: the pass exported to ONNX.
 
-        Denoising takes the logits, a commit the cache; ids (batch, length) and sigma (batch,) as for a call.
+        Denoising takes the logits of one block, a commit the cache after any number; ids (blocks, block length) int64,
+        sigma (1,), positions (chosen,) int64 over all of ids.
         """
-        x, shift, scale, layers = self._over_blocks(ids, sigma, cache, None, None)
-        logits = self._logits(x, shift, scale, None)[..., : self.config.vocab_size]
-        return logits, cache.extended(layers, ids.shape[1])
+        x, shift, scale, layers = self._over_blocks(ids.flatten()[None], sigma, cache, None, ids.shape[1])
+        logits = self._logits(x, shift, scale, positions)[..., : self.config.vocab_size]
+        return logits, cache.extended(layers, ids.numel())
 
     def hidden(self, ids: Tensor, sigma: Tensor) -> Tensor:
         """The input of the head at every position, (batch, length, d_model). Never waits for the device."""

@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffuapriel.config import ModelConfig
-from diffuapriel.model.blocks import BlockPass, MambaCache
+from diffuapriel.model.blocks import BlockPass, MambaCache, place_in_blocks
 from diffuapriel.model.layers import EPS, rms_norm
 from diffuapriel.ops import block_scan
 from diffuapriel.ops.recurrent import ScanInputs
@@ -282,8 +282,8 @@ def block_convolution(
     clean = torch.cat([history.to(x.dtype), clean], dim=1)  # from taps - 1 tokens before
     noisy = F.pad(corrupted[0], (0, 0, taps - 1, 0)) if streams == 2 else None
     ahead = F.pad(ahead, (0, 0, 0, taps - 1))
-    place = torch.arange(length, device=x.device)[:, None]
-    place = place % block_length if block_length < length else place  # in the block
+    _, place, size = place_in_blocks(length, block_length, x.device)
+    place = place[:, None]
     bias, weight = bias.to(x.dtype), weight.to(x.dtype)
     y_clean, y_noisy, y_ahead = bias[0], bias[0], bias[1]
     for distance in range(taps):  # of what is read from the token
@@ -294,7 +294,7 @@ def block_convolution(
         if noisy is not None:
             y_noisy = torch.addcmul(y_noisy, noisy[:, j : j + length], inside)
             y_noisy = torch.addcmul(y_noisy, read, outside) if distance else y_noisy
-        inside = weight[1, j] * (place + distance < block_length)
+        inside = weight[1, j] * (place + distance < size)
         y_ahead = torch.addcmul(y_ahead, ahead[:, distance : distance + length], inside)
     y_back = y_clean if noisy is None else torch.cat([y_clean, y_noisy])
     after = length if committed is None else committed

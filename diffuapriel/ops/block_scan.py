@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diffuapriel.ops import minimal
 from diffuapriel.ops.chunked import chunk_length
 from diffuapriel.ops.recurrent import ScanInputs
 from diffuapriel.ops.ssd import ssd, ssd_bidirectional
@@ -41,7 +42,7 @@ def scan(inputs: ScanInputs, *, block_length: int, streams: int = 1, backend: st
         inputs: with directions 0, which runs forward, and 1, in reverse. The length is a multiple of block_length.
             initial_state: (clean rows, heads, headdim, state), of the forward direction before the first token.
         streams: 1 for clean rows only; 2 if the second half of the rows are corrupted copies of the first half.
-        backend: of `ssd`, which runs blocks longer than 128 tokens; "minimal" runs one block of any length.
+        backend: of `ssd`, which runs blocks longer than 128 tokens; "minimal" runs blocks of any length.
 
     Returns y, shaped as x, and the forward state after the last token of the clean rows.
     Raises ValueError for a length that is not whole blocks and for rows that are not whole streams.
@@ -53,7 +54,7 @@ def scan(inputs: ScanInputs, *, block_length: int, streams: int = 1, backend: st
         raise ValueError(f"{rows} rows are not {streams} streams of {inputs.initial_state.shape[0]} texts")
     if backend == "minimal":
         states = torch.stack([inputs.initial_state, torch.zeros_like(inputs.initial_state)], dim=1)
-        y, final = ssd_bidirectional(*inputs[:-1], initial_state=states, return_final_state=True, backend=backend)
+        y, final = minimal.scan(ScanInputs(*inputs[:-1], states), (False, True), block_length=block_length)
         return y, final[:, 0]
     if block_length > LONGEST_IN_CHUNK:
         return _in_rows(inputs, block_length, streams, backend)

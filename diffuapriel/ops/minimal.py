@@ -7,7 +7,7 @@ order, and E_i the sum of dt A up to and including chunk i:
     H_i = sum_j exp(E_{i-1} - E_j) (what chunk j writes)  +  exp(E_{i-1}) H_start        the state entering chunk i
 
 A graph of these products has no loop and no branch, so one graph serves every length. The products between chunks grow
-with the square of their number, which stays small: 16 chunks for 1,024 tokens. Differentiable by PyTorch; for training
+with the square of their number, which stays small: 32 chunks for 1,024 tokens. Differentiable by PyTorch; for training
 `chunked` is faster.
 
 Axes as in ops/recurrent.py, and c chunks of q tokens (t reads u).
@@ -23,20 +23,31 @@ from torch import Tensor
 
 from diffuapriel.ops.recurrent import ScanInputs
 
-CHUNK = 64  # tokens
+CHUNK = 32  # tokens; longer chunks waste more on a short text, shorter ones cost more between chunks
 
 
-def scan(inputs: ScanInputs, reverse: tuple[bool, ...], document_ids: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def scan(
+    inputs: ScanInputs,
+    reverse: tuple[bool, ...],
+    document_ids: Tensor | None = None,
+    *,
+    block_length: int | None = None,
+) -> tuple[Tensor, Tensor]:
     """The scan of every direction; shapes in `ScanInputs`.
 
-    Products run in x's dtype; sums of dt A and the state run in float32, or float64 for float64 input.
+    Products run in x's dtype; sums of dt A and the state run in float32, or float64 for float64 input. With
+    `block_length`, which divides the length, chunks are blocks, and reverse directions carry nothing from one to the
+    next (block_scan.py).
     """
     x, dt, A, B, C, D, start = inputs
     exact = torch.float64 if x.dtype == torch.float64 else torch.float32
     length, per_group = x.shape[1], x.shape[3] // B.shape[3]
     dt = dt.to(exact)
-    x, log_decay = _into_chunks(x * dt.to(x.dtype)[..., None]), _into_chunks(dt * A.to(exact))  # (b, k, h, c, q, ...)
-    B, C = (_into_chunks(v).repeat_interleave(per_group, dim=2) for v in (B, C))  # (b, k, h, c, q, n)
+    written = (x * dt.to(x.dtype)[..., None], dt * A.to(exact), B, C)
+    x, log_decay, B, C = (_into_chunks(v, block_length) for v in written)  # (b, k, h or g, c, q, ...)
+    scores = C @ B.mT  # of a group
+    if B.shape[2] > 1:  # a single group serves all heads as it is
+        scores, B, C = (v.repeat_interleave(per_group, dim=2) for v in (scores, B, C))
     start = start.to(exact).transpose(-1, -2)  # (b, k, h, n, p)
 
     # Inside a chunk.
@@ -50,6 +61,9 @@ def scan(inputs: ScanInputs, reverse: tuple[bool, ...], document_ids: Tensor | N
     across = _exp(E - end, E, 1 - no_later)  # (b, k, h, i, j): all of chunk j comes before chunk i
     first_to, to_final, first_to_final = torch.exp(E - end), torch.exp(total - E), torch.exp(total)
 
+    if block_length is not None:
+        carries = torch.tensor([not backwards for backwards in reverse], device=across.device)[:, None, None]
+        across, first_to = across * carries[..., None], first_to * carries
     if document_ids is not None:
         kept = _OneDocument.of(document_ids, reverse)
         within, to_end, from_start = within * kept.within, to_end * kept.to_end, from_start * kept.from_start
@@ -61,13 +75,15 @@ def scan(inputs: ScanInputs, reverse: tuple[bool, ...], document_ids: Tensor | N
     final_state = (to_final[..., None, :] @ writes)[..., 0, :].unflatten(3, start.shape[3:])
     final_state = final_state + first_to_final[..., None] * start
 
-    y = (within.to(x.dtype) * (C @ B.mT)) @ x + from_start[..., None].to(x.dtype) * (C @ states.to(x.dtype))
+    y = (within.to(x.dtype) * scores) @ x + from_start[..., None].to(x.dtype) * (C @ states.to(x.dtype))
     y = y.permute(0, 3, 4, 1, 2, 5).flatten(1, 2)[:, :length]  # (b, l, k, h, p)
     return y + inputs.x * D.to(x.dtype)[..., None], final_state.transpose(-1, -2)
 
 
-def _into_chunks(v: Tensor) -> Tensor:
+def _into_chunks(v: Tensor, block_length: int | None = None) -> Tensor:
     """(b, l, k, h, ...) to (b, k, h, c, q, ...), filled up with zeros: dt = 0 changes no state."""
+    if block_length is not None:
+        return v.unflatten(1, (-1, block_length)).movedim((1, 2), (3, 4))
     chunks = (v.shape[1] + CHUNK - 1) // CHUNK
     v = F.pad(v, (0, 0) * (v.ndim - 2) + (0, chunks * CHUNK - v.shape[1]))
     return v.reshape(v.shape[0], chunks, CHUNK, *v.shape[2:]).movedim((1, 2), (3, 4))

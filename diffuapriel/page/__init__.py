@@ -4,8 +4,8 @@
 
 Python       export.py exports models to ONNX, runtime.py fetches onnxruntime-web, grammar.py writes the grammar,
              scripts.py joins the JavaScript files, build.py puts the page together
-JavaScript   noise.js, sampler.js, run.js, tokenizer.js and tales.js are twins of the package's modules, which they
-             name; worker.js runs them beside the model; page.js is the page
+JavaScript   noise.js, sampler.js, blocks.js, run.js, tokenizer.js and tales.js are twins of the package's modules,
+             which they name; worker.js runs them beside the model; page.js is the page
 """
 
 from __future__ import annotations

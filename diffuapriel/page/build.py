@@ -21,7 +21,7 @@ from diffuapriel import assets
 from diffuapriel.checkpoint import CheckpointInfo, fetch_checkpoint, load_weights
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.page import read_source, runtime
-from diffuapriel.page.export import export_onnx
+from diffuapriel.page.export import GRAPH, cache_tensors, export_onnx
 from diffuapriel.page.grammar import grammar_values
 from diffuapriel.page.scripts import script
 from diffuapriel.sampling.config import STRATEGIES, TEXT_TEMPERATURE, SamplerConfig, resolve_options
@@ -36,13 +36,25 @@ LENGTH = 96  # tokens of a story, at first
 TOP_P = 0.9
 BLOCK_LENGTHS = (0, 1, 2, 4, 8, 16, 32, 64)  # of the slider, for models of full sequences; 0: the whole canvas at once
 OPENING = "opening.json"  # the recording that plays first
+RUNTIME_BYTES = 10_700_000  # of a page without a model
+BYTES_PER_PARAMETER = 1.23  # in base64 of gzip
 
 
-def build_page(path: Path, *, models: Sequence[str], weights: str = "int8", runtime_folder: Path | None = None) -> Path:
+def build_page(
+    path: Path,
+    *,
+    models: Sequence[str],
+    weights: str = "int8",
+    runtime_folder: Path | None = None,
+    opening: str | None = None,
+    text: str | None = None,
+) -> Path:
     """Write the page and return its path.
 
-    models: checkpoints of full sequences with one tokenizer; the first one writes. weights: as of `export_onnx`.
+    models: checkpoints with one tokenizer and the same block lengths; the first one writes.
+    weights: as of `export_onnx`.
     runtime_folder: with the files of onnxruntime-web; by default the cache, filled from the registry if need be.
+    opening: the trace that plays first, as JSON, and text: what the text box holds; by default the page's own.
     Raises ValueError for models that the page cannot run, and as `fetch_runtime` does.
     """
     folder = runtime.find_runtime(runtime_folder) if runtime_folder else runtime.fetch_runtime()
@@ -67,22 +79,30 @@ def build_page(path: Path, *, models: Sequence[str], weights: str = "int8", runt
         "models": [values for values, _ in packed],
         "runtimes": list(runtime.BUILDS),
         "defaults": asdict(defaults),
-        "blocks": sorted({*BLOCK_LENGTHS, defaults.block_length or 0}),
+        "blocks": sorted(infos[0].config.block_lengths or {*BLOCK_LENGTHS, defaults.block_length or 0}),
         "strategies": STRATEGIES,
         "length": LENGTH,
+        "text": text,
     }
+    recorded = assets.root() / OPENING
+    if opening is None and recorded.exists():
+        opening = recorded.read_text(encoding="utf-8")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(settings, parts), encoding="utf-8")
+    path.write_text(page(settings, parts, opening or "null"), encoding="utf-8")
     return path
 
 
-def page(settings: dict[str, Any], parts: dict[str, str]) -> str:
-    """The HTML of the page. parts: base64 by name."""
-    opening = assets.root() / OPENING
+def size_of_page(parameters: int) -> int:
+    """About how many bytes the page of one model has, with weights in 8 bits."""
+    return RUNTIME_BYTES + round(BYTES_PER_PARAMETER * parameters)
+
+
+def page(settings: dict[str, Any], parts: dict[str, str], opening: str) -> str:
+    """The HTML of the page. parts: base64 by name. opening: JSON."""
     pieces = {
         "STYLE": read_player("player.css") + read_source("page.css"),
         "LICENSE": html.escape(runtime.LICENSE),
-        "OPENING": embeddable(opening.read_text(encoding="utf-8")) if opening.exists() else "null",
+        "OPENING": embeddable(opening),
         "SETTINGS": embeddable(json.dumps(settings)),
         "WORKER": embeddable(json.dumps(script("worker"))),
         "SCRIPT": script("page"),
@@ -115,23 +135,28 @@ def default_options(info: CheckpointInfo) -> SamplerConfig:
     return SamplerConfig(steps=LENGTH, temperature=temperature, top_p=TOP_P, **rule)
 
 
-def _models(infos: Sequence[CheckpointInfo], weights: str) -> tuple[list[tuple[dict[str, str], Path]], Tokenizer]:
+def _models(infos: Sequence[CheckpointInfo], weights: str) -> tuple[list[tuple[dict[str, Any], Path]], Tokenizer]:
     """What the page is told of each model, with its graph from the cache; and their tokenizer."""
     found, tokenizers = [], {}
     for info in infos:
-        if info.config.block_lengths:
-            raise ValueError(f"{info.name} is a model of blocks; the page runs models of full sequences")
+        if info.config.block_lengths != infos[0].config.block_lengths:
+            known = " and ".join(str(list(one.config.block_lengths)) for one in (infos[0], info))
+            raise ValueError(f"models of the block lengths {known}; give models of the same ones")
         model, tokenizer = Denoiser(info.config), get_tokenizer(info.config.tokenizer)
         load_weights(model, info)
         tokenizers[tokenizer.name] = tokenizer
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(GRAPH.encode())
         for tensor in model.state_dict().values():
             digest.update(tensor.numpy().tobytes())
         file = runtime.cache_folder() / f"{info.name}-{weights}-{digest.hexdigest()[:16]}.onnx"
         if not file.exists():
             export_onnx(model, file, weights)
         architecture = model.config.architecture
-        found.append(({"name": info.name, "architecture": architecture, "label": LABELS[architecture]}, file))
+        values = {"name": info.name, "architecture": architecture, "label": LABELS[architecture]}
+        if info.config.block_lengths:
+            values["cache"] = [list(state.shape) for state in cache_tensors(model.empty_cache(1))]
+            values["window"] = info.config.context_length
+        found.append((values, file))
     if len(tokenizers) != 1:
         raise ValueError(
             f"models with the tokenizers {', '.join(tokenizers) or 'of none'}; give models of one tokenizer"

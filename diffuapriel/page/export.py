@@ -4,15 +4,16 @@
 
 A model of full sequences is one graph:
 
-    ids (1, length) int64, sigma (1,) float32   ->   logits (1, length, vocab_size) float32
+    ids (1, length) int64, sigma (1,) float32, positions (chosen,) int64  ->  logits (chosen, vocab_size) float32
 
-A model of blocks is a pass over the next block, with the cache of the finished ones (model/blocks.py) as tensors:
+`positions` are those whose logits are wanted, e.g. of the [MASK]s. A model of blocks is a pass over the next blocks of
+a text, with the cache of the finished ones (model/blocks.py) as tensors:
 
-    ids, sigma, finished (1,) int64, cache.0 ...   ->   logits, next.0 ...
+    ids (blocks, block length), sigma, positions, finished (1,) int64, cache.0 ...   ->   logits, next.0 ...
 
-`finished` counts the tokens before the block. To denoise, take the logits; to commit a finished block, run it as it is
-with sigma 0 and give next.0, next.1, ... as the next cache. `empty_cache` has their first shapes and `length` is that
-of the block.
+`finished` counts the tokens before. To denoise, give one block and take the logits. To commit finished blocks, a prompt
+for example, give them as they are, with sigma 0, and give next.0, next.1, ... as the next cache. `empty_cache` has
+their first shapes.
 
 The graph consists of plain tensor operations of opset 18, and the scan of matrix products (ops/minimal.py), so that one
 graph serves every length and onnxruntime-web runs it. Weights are float32, or matrices are float16 or 8-bit integers
@@ -37,6 +38,7 @@ from diffuapriel.ops.minimal import CHUNK
 
 WEIGHTS = ("float32", "float16", "int8")
 OPSET = 18
+GRAPH = "2"  # raised when exported graphs change, so that older ones in a cache are not used
 SMALLEST_MATRIX = 1024  # entries; smaller tensors stay float32
 EXTERNAL_BYTES = 2**31 - 2**24  # a file of protocol buffers holds less than 2 GiB
 
@@ -69,22 +71,27 @@ def to_onnx(denoiser: Denoiser) -> Any:
     for module in denoiser.modules():
         if isinstance(module, BidirectionalMamba2):
             module.backend = "minimal"
-    # Traced with several chunks, since tracing would take the size 1 for a constant. The graph does not depend on it.
-    length = torch.export.Dim("length", min=CHUNK + 1, max=2**20)
-    arguments: tuple[Any, ...] = (torch.zeros(1, 2 * CHUNK + 2, dtype=torch.int64), torch.ones(1))
-    shapes: tuple[Any, ...] = ({1: length}, {})
-    names, outputs, module = ["ids", "sigma"], ["logits"], nn.Module()
+    # Traced with several chunks or blocks, since tracing would take the size 1 for a constant. The graph does not
+    # depend on it.
+    chosen = torch.export.Dim("chosen", min=2, max=2**20)
+    names, outputs = ["ids", "sigma", "positions"], ["logits"]
     if denoiser.config.block_lengths:
+        module: nn.Module = _BlockPass(denoiser)
+        ids = torch.zeros(3, 5, dtype=torch.int64)
+        size = {0: torch.export.Dim("blocks", min=2, max=2**20), 1: torch.export.Dim("size", min=2, max=2**20)}
         past = torch.export.Dim("past", min=2, max=2**20)
         empty = cache_tensors(denoiser.empty_cache(1))
         cache = [_with_past(state) for state in empty]
-        arguments += (torch.full((1,), 5), cache)
-        shapes += ({}, [{2: past} if grows(state) else {} for state in empty])
+        more: tuple[Any, ...] = (torch.full((1,), 5), cache)
+        shapes: tuple[Any, ...] = ({}, [{2: past} if grows(state) else {} for state in empty])
         names += ["finished", *(f"cache.{i}" for i in range(len(cache)))]
         outputs += [f"next.{i}" for i in range(len(cache))]
-        module = _BlockPass(denoiser)
     else:
-        module = denoiser
+        module, more, shapes = denoiser, (), ()
+        ids = torch.zeros(1, 2 * CHUNK + 2, dtype=torch.int64)
+        size = {1: torch.export.Dim("length", min=CHUNK + 1, max=2**20)}
+    arguments = (ids, torch.ones(1), torch.arange(3), *more)
+    shapes = (size, {}, {0: chosen}, *shapes)
     with torch.no_grad():
         traced = torch.export.export(
             module, arguments, dynamic_shapes=shapes, strict=False, prefer_deferred_runtime_asserts_over_guards=True
@@ -103,13 +110,15 @@ class _BlockPass(nn.Module):
         super().__init__()
         self.denoiser = denoiser
 
-    def forward(self, ids: Tensor, sigma: Tensor, finished: Tensor, cache: list[Tensor]) -> tuple[Tensor, ...]:
+    def forward(
+        self, ids: Tensor, sigma: Tensor, positions: Tensor, finished: Tensor, cache: list[Tensor]
+    ) -> tuple[Tensor, ...]:
         kinds = self.denoiser.config.layer_kinds
         pairs = zip(kinds, cache[::2], cache[1::2], strict=True)
         layers: list[LayerCache] = [
             MambaCache(one, two) if kind == "mamba" else AttentionCache(one, two) for kind, one, two in pairs
         ]
-        logits, after = self.denoiser.block_pass(ids, sigma, Cache(tuple(layers), finished))
+        logits, after = self.denoiser.block_pass(ids, sigma, positions, Cache(tuple(layers), finished))
         return logits, *cache_tensors(after)
 
 

@@ -24,6 +24,8 @@ for (const name of settings.strategies) find("strategy").append(new Option(name.
 find("strategy").value = defaults.strategy;
 find("temperature").value = defaults.temperature;
 find("length").value = settings.length;
+if (settings.text !== null) find("text").value = settings.text;
+find("race-part").hidden = settings.models.length < 2;
 find("steps").value = defaults.steps;
 find("block").max = BLOCKS.length - 1;
 find("block").value = BLOCKS.indexOf(defaults.block_length);
@@ -75,21 +77,23 @@ function ask(message) {
 
 function setRunning(now) {
   running = now;
-  find("write").disabled = find("race").disabled = running || !worker?.ready;
+  for (const id of ["write", "keep", "race"]) find(id).disabled = running || !worker?.ready;
   find("stop").disabled = !running;
 }
 
-function write() {
+function write(what = "write") {
   if (running || !worker?.ready) return;
   setRunning(true);
   say("");
-  ask({ do: "write", text: find("text").value, length: number("length"), config: options(number("steps")) });
+  ask({ do: what, text: find("text").value, length: number("length"), config: options(number("steps")) });
 }
 
 find("controls").addEventListener("submit", (event) => {
   event.preventDefault();
   write();
 });
+find("keep").hidden = !settings.models[0].cache;
+find("keep").addEventListener("click", () => write("keep"));
 find("stop").addEventListener("click", () => ask({ do: "stop" }));
 find("dice").addEventListener("click", () => {
   find("seed").value = Math.floor(Math.random() * SEEDS);
@@ -98,7 +102,7 @@ find("dice").addEventListener("click", () => {
 find("race-controls").addEventListener("submit", (event) => {
   event.preventDefault();
   setRunning(true);
-  const plain = { ...defaults, strategy: "random", block_length: null, steps: number("race-steps"), seed: options(1).seed };
+  const plain = { ...defaults, strategy: "random", block_length: settings.models[0].cache ? blockLength() : null, steps: number("race-steps"), seed: options(1).seed };
   ask({ do: "race", length: number("race-length"), config: plain });
 });
 
@@ -136,6 +140,9 @@ const HANDLERS = {
   },
   feed: (message) => show(message),
   verdict: (stories, { masks }) => showVerdict(stories, masks),
+  kept: ({ tokens, stories, right }, { checked }) => {
+    say(`${tokens} tokens written${checked ? `; ${right} of ${stories} stories are grammatical and consistent` : ""}`);
+  },
   race: (message) => {
     find("race-status").textContent = "";
     showRace(message);
@@ -163,7 +170,7 @@ function begin() {
     settings.runtimes.map((name) => [name, { script: part(`${name}-script`), binary: part(`${name}-binary`) }]),
   );
   const first = settings.models[0].name;
-  worker.postMessage({ do: "load", models, runtimes, first, length: settings.length, tokenizer: part("tokenizer"), grammar: part("grammar") });
+  worker.postMessage({ do: "load", models, runtimes, first, defaults, length: settings.length, tokenizer: part("tokenizer"), grammar: part("grammar") });
   for (const node of document.querySelectorAll('script[id^="part-"]')) node.remove(); // the worker has its copy
 }
 

@@ -3,16 +3,17 @@
  * every state, so that undoing and branching cost nothing. A change is a step of the sampler or an edit.
  */
 
-import { frameOf, guesses, isDone, isOnSchedule, maskedPositions, maskedShare, maxCalls, sigmaOf, start, step } from "./sampler.js";
+import { frameOf, guesses, isDone, isOnSchedule, maskedPositions, maskedShare, maxCalls, sigmaOf, start, step, wanted } from "./sampler.js";
 
 export const VERSION = 3; // of the player's messages
 const FIXING = ["pin", "type", "choose"];
 
 export class Run {
-  constructor(canvas, config, maskId, changes = []) {
+  /** row: of the noise. */
+  constructor(canvas, config, maskId, changes = [], row = 0) {
     Object.assign(this, { canvas, config, maskId });
     // A change: {state, ms, edits, steps}, steps being those that the sampler has in total.
-    this.changes = changes.length ? changes : [{ state: start(canvas, config, maskId), ms: 0, edits: {}, steps: config.steps }];
+    this.changes = changes.length ? changes : [{ state: start(canvas, config, maskId, row), ms: 0, edits: {}, steps: config.steps }];
   }
 
   get last() {
@@ -45,13 +46,17 @@ export class Run {
   async advance(denoiser) {
     const began = performance.now();
     const asked = this.state.ids.includes(this.maskId); // `remdm` may have steps left on a full canvas
-    const logits = asked ? await denoiser(this.state.ids, sigmaOf(this.state, this.options)) : null;
+    const logits = asked ? await this.ask(denoiser, wanted(this.state, this.options)) : null;
     const state = step(this.state, this.options, logits);
     this.changes.push({ state, ms: performance.now() - began, edits: {}, steps: this.last.steps });
   }
 
+  ask(denoiser, positions) {
+    return denoiser(this.state.ids, sigmaOf(this.state, this.options), positions);
+  }
+
   async predict(denoiser) {
-    const found = guesses(this.state, await denoiser(this.state.ids, sigmaOf(this.state, this.options)));
+    const found = guesses(this.state, await this.ask(denoiser, maskedPositions(this.state)));
     this.predictions = { length: this.length, found };
     return found;
   }

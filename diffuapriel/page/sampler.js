@@ -1,7 +1,7 @@
 /**
  * The sampler: the twin of diffuapriel/sampling (tokens.py, strategies.py, sampler.py) for one canvas and the schedule
- * log-linear. Options have the names and defaults of `SamplerConfig`; logits are those of the whole canvas, one
- * Float32Array (length * vocabulary). Where Python computes in float32, so does this: a tie there is one here.
+ * log-linear. Options have the names and defaults of `SamplerConfig`; logits are {positions, values}, the values one
+ * Float32Array (positions * vocabulary). Where Python computes in float32, so does this: a tie there is one here.
  */
 
 import { drawNoise } from "./noise.js";
@@ -22,8 +22,8 @@ const round6 = (value) => (Number.isNaN(value) ? null : Math.round(value * 1e6) 
 // ---- distributions: tokens.py -----------------------------------------------------------------------
 
 /** The distribution of one row of logits without [MASK]: {x, w, total, entropy}, x relative to the best token. */
-function distribution(logits, position, maskId) {
-  const row = logits.subarray(position * (maskId + 1), position * (maskId + 1) + maskId);
+function distribution({ values }, index, maskId) {
+  const row = values.subarray(index * (maskId + 1), index * (maskId + 1) + maskId);
   let top = -Infinity;
   for (const value of row) if (!(value <= top)) top = value;
   if (!Number.isFinite(top)) throw new Error("the denoiser's logits hold NaN or infinity");
@@ -143,9 +143,10 @@ function topTokens({ w, total }, count = TOP_TOKENS) {
 // ---- the state ---------------------------------------------------------------------------------------
 
 /** The state before the first step of a canvas {ids, fixed}. */
-export function start(canvas, config, maskId) {
+export function start(canvas, config, maskId, row = 0) {
   const length = canvas.ids.length;
   const state = {
+    row, // of the noise
     ids: Int32Array.from(canvas.ids), fixed: Uint8Array.from(canvas.fixed), maskId, step: 0, t: 1, nfe: 0,
     confidence: new Float64Array(length).fill(NaN), entropy: new Float64Array(length).fill(NaN),
     revealed: [], remasked: [], topK: {}, why: {}, runnerUp: NaN, threshold: null,
@@ -173,7 +174,7 @@ export function maxCalls(config, masked, length) {
   return isOnSchedule(config) ? (masked ? calls : 0) : Math.min(calls, masked);
 }
 
-const noiseOf = (state, config) => drawNoise(config.seed, 0, state.step, state.ids.length);
+const noiseOf = (state, config) => drawNoise(config.seed, state.row, state.step, state.ids.length);
 
 /** The noise level that the next denoiser call gets. */
 export function sigmaOf(state, config) {
@@ -295,15 +296,24 @@ function candidatesOf(state, config, masked) {
   return masked.filter((p) => numbers[p] === first);
 }
 
+/** The positions whose logits the next step reads. */
+export function wanted(state, config) {
+  const masked = maskedPositions(state);
+  if (!isOnSchedule(config)) return candidatesOf(state, config, masked);
+  const { active } = onGrid(state, config);
+  const hidden = active ? masked.filter((p) => active[p]) : masked;
+  return hidden.length ? hidden : masked.slice(0, 1);
+}
+
 function select(state, config, masked, scoreOf, drawn, u) {
   const { strategy } = config;
-  const scores = new Float64Array(state.ids.length).fill(-Infinity);
-  const fill = (score) => masked.forEach((p) => { scores[p] = score(p); });
-  const confidence = () => fill((p) => (drawn ? drawn.get(p).probability : topProbability(scoreOf(p))));
   if (isOnSchedule(config)) return onSchedule(state, config, masked, u);
   const candidates = candidatesOf(state, config, masked);
+  const scores = new Float64Array(state.ids.length).fill(-Infinity);
+  const fill = (score) => candidates.forEach((p) => { scores[p] = score(p); });
+  const confidence = () => fill((p) => (drawn ? drawn.get(p).probability : topProbability(scoreOf(p))));
   if (strategy === "first_hitting") {
-    fill((p) => (candidates.includes(p) ? u[p] : -1));
+    masked.forEach((p) => { scores[p] = candidates.includes(p) ? u[p] : -1; });
     return { reveal: best(candidates, scores, 1), scores, t: config.block_length ? null : hittingTime(state, u) };
   }
   if (strategy === "threshold") {
@@ -359,14 +369,14 @@ function onSchedule(state, config, masked, u) {
 
 // ---- one step ----------------------------------------------------------------------------------------
 
-/** The state after one step; logits (length * vocabulary) of the whole canvas. Nothing is changed in place. */
+/** The state after one step; logits as above, of the positions `wanted` or more. Nothing is changed in place. */
 export function step(state, config, logits) {
   const { maskId } = state;
   const masked = maskedPositions(state);
   const noise = noiseOf(state, config);
   const known = new Map();
   const scoreOf = (p) => {
-    if (!known.has(p)) known.set(p, distribution(logits, p, maskId));
+    if (!known.has(p)) known.set(p, distribution(logits, logits.positions.indexOf(p), maskId));
     return known.get(p);
   };
   const present = new Set(state.ids);
@@ -377,7 +387,7 @@ export function step(state, config, logits) {
     return { token, probability: f32(row.w[token] / row.total) };
   };
   const drawsFirst = config.confidence === "drawn" && BY_CONFIDENCE.includes(config.strategy);
-  const drawn = drawsFirst ? new Map(masked.map((p) => [p, draw(p)])) : null;
+  const drawn = drawsFirst ? new Map(wanted(state, config).map((p) => [p, draw(p)])) : null;
   const selection = select(state, config, masked, scoreOf, drawn, noise.positions);
   const { scores, remask = [] } = selection;
 
@@ -421,9 +431,9 @@ function ended(config, state) {
   return behind.some((p) => fixed[p]) ? [] : behind.filter((p) => ids[p] !== maskId - 1);
 }
 
-/** What the denoiser would put at each [MASK]: {position: [[id, probability], ...]}. */
+/** What the denoiser would put at the positions of its logits: {position: [[id, probability], ...]}. */
 export const guesses = (state, logits) =>
-  Object.fromEntries(maskedPositions(state).map((p) => [p, topTokens(distribution(logits, p, state.maskId))]));
+  Object.fromEntries(logits.positions.map((p, i) => [p, topTokens(distribution(logits, i, state.maskId))]));
 
 /** The state as a frame of the player (diffuapriel/sampling/frames.py). */
 export function frameOf(state, number, ms = 0, edits = {}) {

@@ -12,7 +12,7 @@ from diffuapriel.page import read_source
 from diffuapriel.trace.player import read_source as read_player
 
 _IMPORT = re.compile(r'^import \{ (.+) \} from "\./(\w+)\.js";$', re.M)
-_EXPORT = re.compile(r"^export (?=(?:async )?(?:function|const|class) (\w+))", re.M)
+_EXPORT = re.compile(r"^export (?=(?:async )?(?:function\*?|const|class) (\w+))", re.M)
 _DEFAULT = re.compile(r"^export default .*$", re.M)
 
 

@@ -1,26 +1,29 @@
 /**
  * The live model: a worker that unpacks the models, fills canvases and tells the page about each step, so that the page
- * never waits. Messages in: {do: "load" | "write" | "race" | "stop" | a command of the player, ...}. Messages out:
- * {progress}, {ready}, {feed}, {verdict}, {race}, {idle}, {problem}.
+ * never waits. Messages in: {do: "load" | "write" | "keep" | "race" | "stop" | a command of the player, ...}. Messages
+ * out: {progress}, {ready}, {feed}, {verdict}, {kept}, {race}, {idle}, {problem}.
  */
 
+import { cachedDenoiser, writeBlocks } from "./blocks.js";
 import { Run, stories, VERSION, vocabularyOf } from "./run.js";
 import { maskedPositions } from "./sampler.js";
 import { Checker } from "./tales.js";
 import { Tokenizer } from "./tokenizer.js";
 
 const WARM_UP = 2; // passes before a timed one
+const MOST_TOKENS = 1024; // of a story without end that is kept to be checked
 const CLOSE = 0.05; // logits of the GPU must be this close to those of WebAssembly
 
 let parts; // the packed parts that the page hands over
 let tokenizer;
 let checker = null;
-const models = new Map(); // name -> a denoiser, (ids, sigma) -> logits
+const models = new Map(); // by name
 let run = null;
 let other = null; // the ending that a branch left behind
-let content = ""; // of the text that would give the present canvas
+let content = "[]"; // text and length that would give the present canvas
 let name = "";
 let turn = 0;
+let cut = false; // whether the canvas begins within a text
 let busy = false;
 let stopping = false;
 let waiting = []; // commands until the present step is over
@@ -53,24 +56,51 @@ async function openRuntime({ script, binary }) {
   return runtime;
 }
 
-async function denoiserOf(runtime, bytes, provider) {
-  const session = await runtime.InferenceSession.create(bytes, { executionProviders: [provider], logSeverityLevel: 3 });
-  const denoiser = async (ids, sigma) => {
-    const feeds = {
-      ids: new runtime.Tensor("int64", BigInt64Array.from(ids, BigInt), [1, ids.length]),
-      sigma: new runtime.Tensor("float32", [sigma], [1]),
-    };
-    const { logits } = await session.run(feeds);
-    const values = logits.data;
-    logits.dispose();
-    return values;
+/** A model: {maskId, window, release, denoise} and, of blocks, what blocks.js describes. */
+async function openModel(runtime, { graph, cache, window }, provider) {
+  const session = await runtime.InferenceSession.create(await unpack(graph), { executionProviders: [provider], logSeverityLevel: 3 });
+  const integers = (values, dims) => new runtime.Tensor("int64", BigInt64Array.from(values, BigInt), dims);
+  const run = async (ids, dims, sigma, positions, more, fetches) => {
+    const feeds = { ids: integers(ids, dims), sigma: new runtime.Tensor("float32", [sigma], [1]), positions: integers(positions, [positions.length]) };
+    const found = await session.run({ ...feeds, ...more }, fetches);
+    return fetches.map((name) => {
+      const { data, dims: shape } = found[name];
+      found[name].dispose();
+      return { data, dims: shape };
+    });
   };
-  return Object.assign(denoiser, { release: () => session.release() });
+  const model = { maskId: tokenizer.maskId, window, release: () => session.release() };
+  if (!cache) {
+    model.denoise = async (ids, sigma, positions) => {
+      const [{ data }] = await run(ids, [1, ids.length], sigma, positions, {}, ["logits"]);
+      return { positions, values: data };
+    };
+    return model;
+  }
+  model.empty = cache.map((dims) => ({ data: new Float32Array(dims.reduce((a, b) => a * b)), dims, grows: dims.length === 4 && dims[2] === 0 }));
+  model.pass = async ({ ids, size, sigma, positions, finished, cache: past }, commits = false) => {
+    const states = Object.fromEntries(past.map(({ data, dims }, i) => [`cache.${i}`, new runtime.Tensor("float32", data, dims)]));
+    const fetches = commits ? past.map((_, i) => `next.${i}`) : ["logits"];
+    const found = await run(ids, [ids.length / size, size], sigma, positions, { ...states, finished: integers([finished], [1]) }, fetches);
+    return commits ? found.map((state, i) => ({ ...state, grows: past[i].grows })) : found[0].data;
+  };
+  model.denoise = async (ids, sigma, positions) => {
+    const values = await model.pass({ ids, size: ids.length, sigma, positions, finished: 0, cache: model.empty });
+    return { positions, values };
+  };
+  return model;
+}
+
+/** What a run with these options calls: (ids, sigma, positions) -> {positions, values}. */
+function denoiserFor(model, { block_length: size }) {
+  if (!model.pass || size === null) return model.denoise;
+  if (model.cached?.size !== size) model.cached = { size, denoiser: cachedDenoiser(model, size) };
+  return model.cached.denoiser;
 }
 
 let wasm = null;
 async function modelNamed(wanted) {
-  if (!models.has(wanted)) models.set(wanted, await denoiserOf(wasm, await unpack(parts.models[wanted].graph), "wasm"));
+  if (!models.has(wanted)) models.set(wanted, await openModel(wasm, parts.models[wanted], "wasm"));
   return models.get(wanted);
 }
 
@@ -83,26 +113,27 @@ async function load(packed) {
   report(0.15, "onnxruntime");
   wasm = await openRuntime(parts.runtimes.wasm);
   report(0.5, "the model");
-  const denoiser = await modelNamed(parts.first);
+  const model = await modelNamed(parts.first);
   report(0.9, "the model");
   const canvas = new Int32Array(parts.length).fill(tokenizer.maskId);
-  await denoiser(canvas, 1);
+  await denoiserFor(model, parts.defaults)(canvas, 1, [0]);
   send({ ready: true, provider: "WebAssembly" });
   tryGpu(canvas).catch(() => {}); // the page then stays with WebAssembly
 }
 
 /** Move the model to WebGPU where that is faster and computes the same. */
 async function tryGpu(canvas) {
-  if (!parts.runtimes.webgpu || !(await self.navigator.gpu?.requestAdapter())) return;
+  if (parts.models[parts.first].cache || !parts.runtimes.webgpu || !(await self.navigator.gpu?.requestAdapter())) return;
   const runtime = await openRuntime(parts.runtimes.webgpu);
-  const onGpu = await denoiserOf(runtime, await unpack(parts.models[parts.first].graph), "webgpu");
+  const onGpu = await openModel(runtime, parts.models[parts.first], "webgpu");
   const onCpu = await modelNamed(parts.first);
   const seconds = [];
   const logits = [];
-  for (const denoiser of [onCpu, onGpu]) {
-    for (let i = 0; i < WARM_UP; i += 1) await denoiser(canvas, 1);
+  const everywhere = [...canvas.keys()];
+  for (const { denoise } of [onCpu, onGpu]) {
+    for (let i = 0; i < WARM_UP; i += 1) await denoise(canvas, 1, everywhere);
     const began = performance.now();
-    logits.push((await denoiser(canvas, 1)).slice());
+    logits.push((await denoise(canvas, 1, everywhere)).values.slice());
     seconds.push(performance.now() - began);
   }
   const same = logits[0].every((value, i) => i % (tokenizer.maskId + 1) === tokenizer.maskId || Math.abs(value - logits[1][i]) < CLOSE);
@@ -143,7 +174,7 @@ function judge() {
   if (!checker) return []; // a model of other texts than tales
   const { ids } = run.state;
   const finished = !ids.includes(tokenizer.maskId);
-  return stories(ids, tokenizer.maskId, tokenizer.eosId, finished).map((story) => {
+  return stories(ids, tokenizer.maskId, tokenizer.eosId, finished).filter(({ first }) => first || !cut).map((story) => {
     const text = tokenizer.decode(story.ids);
     const found = checker.check(text);
     let at = null;
@@ -159,7 +190,7 @@ function judge() {
 async function play(steps = Infinity) {
   busy = true;
   stopping = false;
-  const denoiser = await modelNamed(parts.first);
+  const denoiser = denoiserFor(await modelNamed(parts.first), run.config);
   for (let made = 0; made < steps && !run.done && !stopping; made += 1) {
     const current = run;
     await current.advance(denoiser);
@@ -176,6 +207,7 @@ function write({ text, length, config }) {
   const asked = JSON.stringify([text, length]);
   adopt(run && asked === content ? run.restart(config) : new Run(tokenizer.canvas(text, length), config, tokenizer.maskId));
   content = asked;
+  cut = false;
   tell();
   return play();
 }
@@ -228,7 +260,7 @@ async function command(message) {
     if (run !== before) run = Object.assign(run, { config: { ...run.config, seed: run.config.seed + turn } });
     if (!run.done) await play(message.do === "step" ? 1 : Infinity);
   } else if (message.do === "guess") {
-    const at = await run.predict(await modelNamed(parts.first));
+    const at = await run.predict(denoiserFor(await modelNamed(parts.first), run.config));
     const vocab = Object.fromEntries(Object.values(at).flat().map(([id]) => [id, tokenizer.display(id)]));
     send({
       feed: {
@@ -237,6 +269,75 @@ async function command(message) {
       },
     });
   } else edit(message);
+}
+
+// ---- a text without end ------------------------------------------------------------------------------
+
+/** Write on behind the text on the canvas up to its first hole, or behind that of the text box if it has changed. */
+async function keep({ text, config }) {
+  busy = true;
+  stopping = false;
+  const { maskId, eosId } = tokenizer;
+  const same = run && JSON.parse(content)[0] === text;
+  const prompt = same ? Array.from(run.state.ids) : text ? tokenizer.canvas(text).ids : [];
+  if (prompt.includes(maskId)) prompt.length = prompt.indexOf(maskId);
+  while (prompt.at(-1) === eosId && prompt.at(-2) === eosId) prompt.pop();
+  const size = config.block_length ?? parts.length;
+  const most = Math.max(1, Math.floor(parts.length / size)) * size; // tokens before the block that are shown
+  let shown = prompt.slice(0, Math.floor(prompt.length / size) * size).slice(-most);
+  let story = prompt.slice(prompt.lastIndexOf(eosId) + 1); // since the last <|endoftext|>
+  const told = { tokens: 0, stories: 0, right: 0 };
+  content = JSON.stringify([text, null]);
+  let current = null;
+  for await (const { run: block, written, ended } of writeBlocks(await modelNamed(parts.first), config, size, prompt)) {
+    const fresh = current !== block;
+    if (fresh) [turn, name] = [turn + 1, `live-${turn + 1}`];
+    current = block;
+    tellBlock(shown, block, fresh);
+    await pause();
+    if (waiting.splice(0).some((command) => command.do === "pause") || stopping) break;
+    if (!written) continue;
+    const given = block.canvas.fixed.filter(Boolean).length;
+    told.tokens += written.length - given;
+    for (const id of [...written.slice(given), ...(ended ? [eosId] : [])]) {
+      if (id !== eosId) story.push(id);
+      else if (story.length) {
+        told.stories += 1;
+        told.right += checker?.check(tokenizer.decode(story)).consistent ? 1 : 0;
+        story = [];
+      }
+      if (story.length > MOST_TOKENS) story.shift(); // nothing that ends; then it is no story anyway
+    }
+    shown = ended ? [] : [...shown, ...written].slice(-most);
+    send({ kept: told, checked: Boolean(checker) });
+  }
+  const { ids } = current.state;
+  const canvas = [...shown, ...ids];
+  busy = false;
+  adopt(new Run({ ids: canvas, fixed: canvas.map(() => false) }, config, maskId));
+  cut = prompt.length + told.tokens > shown.length;
+  tell();
+  send({ idle: true });
+}
+
+/** Tell the page about the newest frame of a block, or of all that it has, behind the tokens that are shown before it. */
+function tellBlock(shown, block, whole) {
+  const by = shown.length;
+  const moved = (values) => Object.fromEntries(Object.entries(values).map(([p, value]) => [Number(p) + by, value]));
+  const unknown = new Array(by).fill(null);
+  const frames = block.frames(whole ? 0 : block.length).map((frame) => ({
+    ...frame, ids: [...shown, ...frame.ids], confidence: [...unknown, ...frame.confidence], entropy: [...unknown, ...frame.entropy],
+    revealed: frame.revealed.map((p) => p + by), remasked: frame.remasked.map((p) => p + by), top_k: moved(frame.top_k), why: moved(frame.why),
+  }));
+  const message = {
+    schema: "diffuapriel-feed", version: VERSION, run: name, vocab: vocabularyOf(frames, tokenizer), frames, done: false, live: true,
+    total: block.planned, steer: false, turn,
+  };
+  if (whole) {
+    const header = block.header(about(parts.first), tokenizer.eosId);
+    message.header = { ...header, length: by + header.length, fixed: [...shown.map(() => false), ...header.fixed] };
+  }
+  send({ feed: message });
 }
 
 // ---- the race ----------------------------------------------------------------------------------------
@@ -254,13 +355,13 @@ async function race({ length, config }) {
   const canvas = { ids: new Array(length).fill(tokenizer.maskId), fixed: new Array(length).fill(false) };
   const lanes = [];
   for (const model of Object.keys(parts.models)) {
-    const denoiser = await modelNamed(model);
-    await denoiser(Int32Array.from(canvas.ids), 1);
+    const denoiser = denoiserFor(await modelNamed(model), config);
+    await denoiser(Int32Array.from(canvas.ids), 1, [0]);
     lanes.push({ model, denoiser, run: new Run(canvas, config, tokenizer.maskId) });
   }
   for (let made = 0; !stopping && lanes.some((lane) => !lane.run.done); made += 1) {
     for (const lane of made % 2 ? [...lanes].reverse() : lanes) if (!lane.run.done) await lane.run.advance(lane.denoiser);
-    send({ progress: (made + 1) / config.steps, what: "the race" });
+    send({ progress: (made + 1) / Math.max(...lanes.map((lane) => lane.run.planned)), what: "the race" });
     await pause();
   }
   busy = false;
@@ -271,10 +372,10 @@ async function race({ length, config }) {
   send({ idle: true });
 }
 
-const ACTIONS = { load, write, race, stop: () => { stopping = true; } };
+const ACTIONS = { load, write, keep, race, stop: () => { stopping = true; } };
 self.onmessage = async ({ data }) => {
   try {
-    if ((data.do === "write" || data.do === "race") && busy) return;
+    if (["write", "keep", "race"].includes(data.do) && busy) return;
     await (ACTIONS[data.do] ?? command)(data);
   } catch (error) {
     busy = false;

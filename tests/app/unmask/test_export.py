@@ -86,3 +86,31 @@ def test_a_file_that_is_too_large_is_refused_with_the_figure(saved):
 def test_what_is_no_file_is_refused(path):
     with pytest.raises(Refused, match="there is no file"):
         list(GifExport(Limits()).draw_gif(path))
+
+
+def test_a_page_with_the_live_model_says_its_size_and_what_is_missing(saved, tmp_path, monkeypatch):
+    """The page begins with the run and the visitor's text; without onnxruntime-web it says where that comes from."""
+    from app.server.models import Models
+    from diffuapriel.page import runtime
+
+    live = export.LivePageExport(Models(), Limits())
+    assert live.label("tales-diffuapriel") == "Save with the live model (19 MB)"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(Refused, match=r"onnxruntime-web .* is not in .*; `make page` fetches it once"):
+        list(live.write(str(saved), "Mia [MASK:2]", "tales-diffuapriel"))
+    folder = runtime.cache_folder() / f"onnxruntime-web-{runtime.VERSION}"
+    folder.mkdir(parents=True)
+    for name in {name for build in runtime.BUILDS.values() for name in build}:
+        (folder / name).write_bytes(b"")
+    graphs = []
+    monkeypatch.setattr(
+        "diffuapriel.page.build.export_onnx", lambda model, file, weights: graphs.append(file.write_bytes(b"graph"))
+    )
+    for path in live.write(str(saved), "Mia [MASK:2]", "tales-diffuapriel"):
+        page = Path(path).read_text(encoding="utf-8")
+        assert Path(path).name == "tales-diffuapriel-live.html" and graphs
+    assert '"text": "Mia [MASK:2]"' in page and '"tales-diffuapriel"' in page
+    opening = page.partition('<script id="opening" type="application/json">')[2].partition("</script>")[0]
+    assert Trace.from_json(opening).text == Trace.from_json(saved.read_text(encoding="utf-8")).text
+    with pytest.raises(Refused, match="model"):
+        list(live.write(None, "", "tiny / DiffuApriel"))

@@ -11,7 +11,7 @@ from app.unmask.tab import SKIP, UnmaskTab
 from diffuapriel.checkpoint import save_checkpoint
 from diffuapriel.config import ModelConfig
 from diffuapriel.model.denoiser import Denoiser
-from diffuapriel.sampling.config import SamplerConfig
+from diffuapriel.sampling.config import TEXT_TEMPERATURE, SamplerConfig
 
 
 def test_the_page_proposes_the_rule_of_the_card_and_leaves_the_settings_of_other_models(tmp_path):

@@ -11,9 +11,11 @@ from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.page import runtime
 from diffuapriel.page.build import build_page
+from diffuapriel.sampling.blocks import CachedDenoiser
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.sampler import Sampler
+from diffuapriel.sampling.writer import write_blocks
 from diffuapriel.tokenizer import get_tokenizer
 
 pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
@@ -29,31 +31,46 @@ WATCH = """addEventListener("da-draw", ({ detail: { player, frame } }) => {
 }, true);"""
 
 
-def test_the_page_writes_the_package_s_text_from_a_folder(new_page, tmp_path, monkeypatch) -> None:
+FILLED = "() => shown.live && !shown.ids.includes(4097) && !document.querySelector('#write').disabled"
+
+
+@pytest.fixture
+def build(tmp_path, monkeypatch):
+    """A function that builds the page of a model, which it saves with a rule."""
     found = runtime.find_runtime()
     if found is None:
         pytest.skip(f"onnxruntime-web {runtime.VERSION} is not in {runtime.cache_folder()}; `make page` fetches it")
-    torch.manual_seed(0)
-    model = Denoiser(SMALL).eval()
-    torch.nn.init.normal_(model.head.weight, std=0.5)
-    rule = {"strategy": "threshold", "threshold": 0.123, "block_length": 24}
-    save_checkpoint(tmp_path / "model", model, card="", extra={"corpus": "tales:3", "generation": rule})
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # for the graph
-    path = build_page(tmp_path / "page.html", models=[str(tmp_path / "model")], weights="float32", runtime_folder=found)
 
+    def build(model: Denoiser, rule: dict) -> str:
+        folder = tmp_path / "model"
+        save_checkpoint(folder, model, card="", extra={"corpus": "tales:3", "generation": rule})
+        page = build_page(tmp_path / "page.html", models=[str(folder)], weights="float32", runtime_folder=found)
+        return page.as_uri()
+
+    return build
+
+
+def randomized(config: ModelConfig) -> Denoiser:
+    torch.manual_seed(0)
+    model = Denoiser(config).eval()
+    torch.nn.init.normal_(model.head.weight, std=0.5)
+    return model
+
+
+def test_the_page_writes_the_package_s_text_from_a_folder(new_page, build) -> None:
+    model = randomized(SMALL)
+    address = build(model, {"strategy": "threshold", "threshold": 0.123, "block_length": 24})
     page = new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
     page.add_init_script(WATCH)
-    page.goto(path.as_uri())
+    page.goto(address)
     page.wait_for_selector("html[data-ready]", timeout=120_000)
     page.fill("#text", "Mia found a [MASK:4].")
     page.evaluate("document.querySelector('#length').value = 32")
     page.fill("#seed", "3")
     page.keyboard.press("Enter")
     tokenizer = get_tokenizer("gpt2-4k")
-    filled = (
-        f"() => shown.live && !shown.ids.includes({tokenizer.mask_id}) && !document.querySelector('#write').disabled"
-    )
-    page.wait_for_function(filled, timeout=60_000)  # the last frame may be drawn after the run
+    page.wait_for_function(FILLED, timeout=60_000)  # the last frame may be drawn after the run
 
     config = SamplerConfig(strategy="threshold", threshold=0.123, block_length=24, top_p=0.9, seed=3)
     sampler = Sampler(config, get_schedule(), tokenizer.mask_id)
@@ -66,7 +83,7 @@ def test_the_page_writes_the_package_s_text_from_a_folder(new_page, tmp_path, mo
     page.locator("#player .da-token").nth(9).press("Delete")  # steered: masked, and filled again
     page.wait_for_function(f"() => shown.ids[9] === {tokenizer.mask_id}")
     page.locator("#player .da-token").nth(9).press("r")
-    page.wait_for_function(filled)
+    page.wait_for_function(FILLED)
 
     page.click("#race")
     page.wait_for_selector("#race-player .da-lane", timeout=60_000)
@@ -78,6 +95,47 @@ def test_the_page_writes_the_package_s_text_from_a_folder(new_page, tmp_path, mo
         for node in violation["nodes"]
     ]
     assert serious == []
+
+
+def test_a_model_of_blocks_fills_holes_and_writes_on_without_end(new_page, build) -> None:
+    """As the package does, with its cache; what is kept of the endless text does not grow."""
+    config = ModelConfig("diffuapriel-h", 16, 2, 4098, "gpt2-4k", d_state=4, headdim=8, attention_headdim=8, cond_dim=8,
+                         edge_embedding=True, block_lengths=(4, 16, 0), context_length=32)  # fmt: skip
+    model, tokenizer = randomized(config), get_tokenizer("gpt2-4k")
+    address = build(model, {"strategy": "threshold", "threshold": 0.123, "block_length": 4})
+    page = new_page()
+    page.add_init_script(WATCH)
+    page.goto(address)
+    page.wait_for_selector("html[data-ready]", timeout=120_000)
+    text = "Mia found a small red ball in the garden and [MASK:3] with it."
+    page.fill("#text", text)
+    page.evaluate("document.querySelector('#length').value = 32")
+    assert page.inner_text("#block-shown") == "4 tokens"
+    page.click("#write")
+    page.wait_for_function(FILLED, timeout=60_000)
+    options = SamplerConfig("threshold", threshold=0.123, block_length=4, block_start="zero", top_p=0.9, steps=96)
+    sampler = Sampler(options, get_schedule(), tokenizer.mask_id)
+    state, denoiser = sampler.start(Canvas.from_text(text, tokenizer, 32)), CachedDenoiser(model, 4)
+    while not sampler.done(state):
+        state = sampler.advance(denoiser, state)
+    canvas = state.ids[0].tolist()
+    assert page.evaluate("shown.ids") == canvas
+
+    page.click("#keep")
+    page.wait_for_function("() => parseInt(document.querySelector('#status').textContent) > 120", timeout=60_000)
+    page.click("#stop")
+    page.wait_for_selector("#write:enabled")
+    page.wait_for_function("() => shown.step === 0")
+    got = page.evaluate("shown.ids")
+    got = got[: got.index(tokenizer.mask_id)] if tokenizer.mask_id in got else got
+    assert 96 <= len(got) <= 100, "the last tokens of the text and those of the block so far"
+    expected = list(canvas)
+    for block in write_blocks(model, sampler, 4, canvas):
+        expected += block.ids
+        ends = range(len(expected) - 3, len(expected) + 1)  # the page may have stopped within this block
+        if any(expected[end - len(got) : end] == got for end in ends):
+            break
+        assert len(expected) < 3000, "the page shows a part of the text"
 
 
 def test_a_folder_without_the_runtime_is_refused_by_name(tmp_path) -> None:

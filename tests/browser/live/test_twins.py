@@ -147,10 +147,11 @@ class Recorded:
 PLAY = """async ({ canvas, config, edits, maskId }) => {
   const run = new $run.Run(canvas, config, maskId), sigmas = [];
   const size = canvas.ids.length * (maskId + 1);
-  const denoiser = (ids, sigma) => {
-    const call = sigmas.length % (recorded.length / size);
+  const denoiser = (ids, sigma, positions) => {
+    const first = (sigmas.length % (recorded.length / size)) * canvas.ids.length;
     sigmas.push(sigma);
-    return recorded.subarray(call * size, (call + 1) * size);
+    const rows = positions.map((p) => recorded.subarray((first + p) * (maskId + 1), (first + p + 1) * (maskId + 1)));
+    return { positions, values: Float32Array.from(rows.flatMap((row) => [...row])) };
   };
   while (!run.done && sigmas.length < 60) {
     await run.advance(denoiser);
