@@ -152,7 +152,7 @@ def _models(infos: Sequence[CheckpointInfo], weights: str) -> tuple[list[tuple[d
         if not file.exists():
             export_onnx(model, file, weights)
         architecture = model.config.architecture
-        values = {"name": info.name, "architecture": architecture, "label": LABELS[architecture]}
+        values: dict[str, Any] = {"name": info.name, "architecture": architecture, "label": LABELS[architecture]}
         if info.config.block_lengths:
             values["cache"] = [list(state.shape) for state in cache_tensors(model.empty_cache(1))]
             values["window"] = info.config.context_length

@@ -85,7 +85,8 @@ function write(what = "write") {
   if (running || !worker?.ready) return;
   setRunning(true);
   say("");
-  ask({ do: what, text: find("text").value, length: number("length"), config: options(number("steps")) });
+  const share = what === "keep" && blockLength() ? blockLength() / number("length") : 1; // without end, the steps are those of a block
+  ask({ do: what, text: find("text").value, length: number("length"), config: options(Math.ceil(share * number("steps"))) });
 }
 
 find("controls").addEventListener("submit", (event) => {
