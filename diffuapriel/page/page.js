@@ -142,7 +142,7 @@ const HANDLERS = {
   feed: (message) => show(message),
   verdict: (stories, { masks }) => showVerdict(stories, masks),
   kept: ({ tokens, stories, right }, { checked }) => {
-    say(`${tokens} tokens written${checked ? `; ${right} of ${stories} stories are grammatical and consistent` : ""}`);
+    say(`${tokens} tokens written${checked && stories ? `; ${right} of ${stories} stories are grammatical and consistent` : ""}`);
   },
   race: (message) => {
     find("race-status").textContent = "";
