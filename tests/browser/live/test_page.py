@@ -22,6 +22,7 @@ pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install
 axe_playwright = pytest.importorskip(
     "axe_playwright_python.sync_playwright", reason="needs axe-playwright-python: pip install axe-playwright-python"
 )
+expect = pytest.importorskip("playwright.sync_api").expect
 pytest.importorskip("onnxscript", reason="needs onnxscript: pip install onnx onnxscript")
 
 pytestmark = pytest.mark.browser
@@ -85,6 +86,8 @@ def test_the_page_writes_the_package_s_text_from_a_folder(new_page, build) -> No
     page.locator("#player .da-token").nth(9).press("r")
     page.wait_for_function(FILLED)
 
+    expect(page.locator("#race-part")).to_be_hidden()  # a page of one model has no race
+    page.evaluate("document.querySelector('#race-part').hidden = false")
     page.click("#race")
     page.wait_for_selector("#race-player .da-lane", timeout=60_000)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
