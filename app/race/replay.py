@@ -40,6 +40,7 @@ def replays(result: RaceResult) -> tuple[Any, Any]:
 
 def player_message(result: RaceResult) -> str:
     """The message that makes the player replay all generations on one clock."""
+    from diffuapriel.benchmark.verdict import race_ranking
     from diffuapriel.sampling.config import SamplerConfig
     from diffuapriel.tokenizer import get_tokenizer
     from diffuapriel.trace.messages import race_message, to_text
@@ -57,7 +58,8 @@ def player_message(result: RaceResult) -> str:
                 own = replace(config, block_length=entry.block_length or None, block_start="zero")
             trace = entry.recording.trace(get_tokenizer(entry.tokenizer), own, **about)
         entries.append({"label": entry.name, "note": note(entry), "trace": trace.to_dict()})
-    return to_text(race_message(entries, verdict=outcome(result)))
+    tied = any(ratio is None for _, ratio in race_ranking(result)[1:])
+    return to_text(race_message(entries, verdict=outcome(result), tied=tied))
 
 
 def pixels_message(result: RaceResult) -> str:

@@ -170,7 +170,7 @@ class UnmaskTab:
             export.LivePageExport(self.models, self.limits).build(saved[0], text, model)
             wire_link("unmask", self.settings, inputs, status)
         opened = upload.upload(
-            guarded(self.show_trace),
+            self.open_file,
             [upload, session],
             [canvas, status, final],
             show_progress="hidden",  # else Gradio's red mark stays on the player after a refusal
@@ -312,7 +312,9 @@ class UnmaskTab:
                 trace, message, verdict = yield from self.play(session, asked, command, stopped)
         finally:
             session.running = False
-        shown = (message, outcome(trace) + verdict, trace.text)
+        warning = beyond_window(asked.model, asked.length)
+        status = outcome(trace) + (render.notes(warning) if warning else "") + verdict
+        shown = (message, status, trace.text)
         yield *shown, SKIP, SKIP
         with export.saved(trace) as files:  # the last update is the answer to callers of the API
             yield *shown, *map(downloadable, files)
@@ -401,11 +403,11 @@ class UnmaskTab:
         try:
             with session.lock:
                 asked = self._read(*values)
+                warning = beyond_window(asked.model, asked.length)
                 if session.running or session.content == asked.content:
-                    return SKIP, SKIP, SKIP, session
+                    return SKIP, render.notes(warning) if warning and not session.running else SKIP, SKIP, session
                 session.compose(asked)
                 message, _ = shown(session)
-            warning = beyond_window(asked.model, asked.length)
             if values[2] in (0, asked.length):  # 0: left open
                 return message, render.notes([texts.READY, *warning]), SKIP, session
             grown = texts.GROWN.format(length=asked.length)
@@ -413,11 +415,18 @@ class UnmaskTab:
         except ValueError as error:
             return SKIP, render.note(told(error), bad=True), SKIP, session
 
+    def open_file(self, path: Any, session: UnmaskSession | None) -> tuple[Any, str, Any]:
+        """`show_trace`; a refusal is a line of text, which stays."""
+        try:
+            return self.show_trace(path, session)
+        except Refused as refused:
+            return SKIP, render.note(str(refused), bad=True), SKIP
+
     def show_trace(self, path: Any, session: UnmaskSession | None = None) -> tuple[str, str, str]:
         """Read a recorded run that was saved as JSON or as a web page, and show it: message, status, text."""
         trace = export.read_trace(path, self.limits)
         kept = Path(str(path)).stem == export.KEPT
-        status = render.note(texts.KEPT if kept else texts.LOADED.format(frames=len(trace.frames)))
+        status = render.note(texts.KEPT if kept else texts.LOADED.format(frames=counted("frames", len(trace.frames))))
         session = session or self.new_session()
         with session.lock:
             if not session.resume_trace(trace):

@@ -176,7 +176,7 @@ def first_hitting(step: StrategyInput) -> Selection:
     candidates = step.candidates
     u = np.where(candidates, step.u, -1.0)
     t = None if step.config.block_length else hitting_time(step.state.t, step.masked, step.u)
-    return Selection(_best(u, candidates.any(1)), u, t=t)
+    return Selection(_best(u, candidates.any(1)), u, t=t, candidates=candidates)
 
 
 def hitting_time(t: Floats, masked: Bools, u: Floats) -> Floats:

@@ -35,6 +35,7 @@ SCALE = ("#bfa9c5", "#bfb8d2", "#b7c5d6", "#b0d0d6", "#abdcd2", "#bae7c7", "#daf
 WORDS = {
     "step": "step {step} of {total}",
     "masks": "{n} masks left",
+    "masksOne": "1 mask left",
     "source": "written by a diffusion language model, DiffuApriel",
 }
 # The first one that has a character draws it; DejaVu, Pillow's own font and those of common systems.
@@ -226,7 +227,7 @@ def _draw(picture: Image, trace: Trace, one: Picture, boxes: list[Box], words: M
     draw.text((MARGIN, MARGIN + 18), title[:60], fill=INK, font=_font(FONTS[0], TEXT_SIZE), anchor="ls")
     masks = frame.ids.count(trace.mask_id)
     step = words["step"].format(step=frame.step, total=steps)
-    line = f"{step}   {words['masks'].format(n=masks)}"
+    line = f"{step}   {words['masksOne' if masks == 1 else 'masks'].format(n=masks)}"
     bottom = picture.height - 18
     draw.text((MARGIN, bottom), line, fill=FAINT, font=small, anchor="ls")
     if picture.width >= 3 * small.getlength(words["source"]) / 2:

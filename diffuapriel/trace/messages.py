@@ -63,18 +63,18 @@ def compact(trace: dict, *, run: str | None = None) -> dict:
     return _message(run or uuid.uuid4().hex, frames, trace["vocab"], header=header, done=True)
 
 
-def race_message(lanes: Iterable[dict], *, slow: float | None = None, verdict: str = "") -> dict:
+def race_message(lanes: Iterable[dict], *, slow: float | None = None, verdict: str = "", tied: bool = False) -> dict:
     """Lanes to replay side by side: dicts of `label`, `trace` (`Trace.to_dict()`) and optionally `note`.
 
     `slow`: how many times slower than real time the replay starts; None lets the player choose. `verdict`: the result
-    in words; by default the player's own, the ratios of the times.
+    in words; by default the player's own, the ratios of the times. `tied`: no lane is called first or second.
     """
     if slow is not None and not slow > 0:
         raise ValueError(f"slow is {slow}; it must be above 0 (2 replays at half the real speed), or None")
     packed = [{"label": lane["label"], "note": lane.get("note", ""), "trace": compact(lane["trace"])} for lane in lanes]
     if not packed:
         raise ValueError("a race needs at least one lane")
-    return {"schema": RACE_SCHEMA, "version": VERSION, "lanes": packed, "slow": slow, "verdict": verdict}
+    return {"schema": RACE_SCHEMA, "version": VERSION, "lanes": packed, "slow": slow, "verdict": verdict, "tied": tied}
 
 
 def guess_message(

@@ -64,13 +64,13 @@ def test_look_choose_a_token_and_look_closer(visit):
 
     token(visit, 1, 2).click()
     expect(visit.locator("#inside-position input")).to_have_value("2")
-    expect(visit.locator("#inside-status")).to_contain_text("Output position 2,")
+    expect(visit.locator("#inside-status")).to_contain_text("Token 2 is predicted")
     expect(token(visit, 0, 2)).to_have_attribute("aria-selected", "true")
     expect(token(visit, 1, 2)).to_be_focused()
     visit.keyboard.press("ArrowRight")
     expect(token(visit, 1, 3)).to_be_focused()
     visit.keyboard.press("Enter")
-    expect(visit.locator("#inside-status")).to_contain_text("Output position 3,")
+    expect(visit.locator("#inside-status")).to_contain_text("Token 3 is predicted")
     expect(token(visit, 1, 3)).to_be_focused()
     expect(visit.locator("#inside-run")).to_be_enabled()
 
@@ -95,7 +95,7 @@ ONE_SCREEN = pytest.mark.parametrize("visit", [("light", 1280)], ids=["light-wid
 def test_occlusion_runs_to_its_end_and_stops_when_told(visit):
     visit.get_by_label("occlusion").check()
     look(visit, "a [MASK] b")
-    expect(token(visit, 0, 1)).to_have_attribute("aria-label", re.compile("the chosen output"))
+    expect(token(visit, 0, 1)).to_have_attribute("aria-label", re.compile("the token that is predicted"))
     expect(token(visit, 0, 0)).to_have_attribute("aria-label", re.compile("of the influence"))
 
     visit.locator("#inside-text textarea").fill("nut " * 120)

@@ -83,6 +83,13 @@ def test_every_revealed_token_has_its_reason_and_the_last_one_no_rival(strategy)
     assert frames[-1].runner_up is None
 
 
+def test_the_last_mask_of_a_block_has_no_rival_outside_of_it():
+    sampler = Sampler(SamplerConfig("first_hitting", steps=8, block_length=4), get_schedule("log-linear"), MASK)
+    canvas = Canvas(torch.full((8,), MASK), torch.zeros(8, dtype=torch.bool), MASK)
+    _, *frames = sampler.stream(denoiser, canvas)
+    assert [frame.runner_up is None for frame in frames] == 2 * [False, False, False, True]
+
+
 def test_the_rank_is_one_for_the_best_and_equals_share_a_place():
     logits = torch.tensor([[0.0, 2.0, 1.0, 1.0, 9.0]])  # the last column is [MASK]
     ranks = [draw.token_rank(logits, 4, torch.tensor([token])).item() for token in range(4)]

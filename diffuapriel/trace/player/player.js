@@ -14,7 +14,7 @@
  *   trace  {schema: "diffuapriel-trace", version, meta, length, mask_id, eos_id, fixed, vocab, frames}
  *   feed   {schema: "diffuapriel-feed", version, run, header?, vocab, frames, done, ...}: part of a running trace,
  *          with the state of the run: {turn, live, total, remarks, steer, other}, see diffuapriel.trace.messages
- *   race   {schema: "diffuapriel-race", version, lanes: [{label, note?, trace}], slow?, verdict?}
+ *   race   {schema: "diffuapriel-race", version, lanes: [{label, note?, trace}], slow?, verdict?, tied?}
  * A frame is either complete ({step, ids, confidence, entropy, ...}) or holds only the changes since the previous
  * step ({step, changes: [[position, id, confidence, entropy], ...], ...}). Frames may arrive twice, late or not at
  * all: their step gives their order. A frame with `edits` is an edit by a person.
@@ -1731,7 +1731,7 @@ export function mount(element, options = {}) {
 
 /**
  * Replay runs side by side at true relative speed. `lanes` is a list of {label, note, trace}; the runs'
- * times are the sums of their frames' ms. Options: slow (how many times slower than real time), verdict (text at the end), autoplay, colorBy.
+ * times are the sums of their frames' ms. Options: slow (how many times slower than real time), verdict (text at the end), tied (no places), autoplay, colorBy.
  * Returns {seek(ms), play(), pause(), duration, players, destroy()}.
  */
 export function race(element, lanes, options = {}) {
@@ -1739,8 +1739,9 @@ export function race(element, lanes, options = {}) {
 }
 
 class Race {
-  constructor(element, lanes, { slow = null, verdict = "", autoplay = true, colorBy = "confidence" } = {}) {
+  constructor(element, lanes, { slow = null, verdict = "", tied = false, autoplay = true, colorBy = "confidence" } = {}) {
     this.said = verdict;
+    this.tied = tied; // too close to call: no lane is first
     this.colorBy = colorBy;
     this.time = 0;
     this.playing = false;
@@ -1887,7 +1888,8 @@ class Race {
     const ordinal = WORDS.places[place] ?? `${place + 1}`;
     lane.root.classList.toggle("da-done", done);
     lane.bar.style.width = `${player.duration ? (100 * Math.min(ms, player.duration)) / player.duration : 0}%`;
-    lane.clock.textContent = done ? say("placed", { place: ordinal, time: duration(player.duration) }) : duration(ms);
+    const time = duration(Math.min(ms, player.duration));
+    lane.clock.textContent = done && !this.tied ? say("placed", { place: ordinal, time }) : time;
   }
 
   result() {
@@ -1929,7 +1931,7 @@ export function receive(element, options = {}) {
       if (!Array.isArray(message.lanes)) throw new Error("a race needs a list of lanes");
       shown.destroy();
       run = null;
-      shown = race(element, message.lanes, { ...options, slow: message.slow, verdict: message.verdict });
+      shown = race(element, message.lanes, { ...options, slow: message.slow, verdict: message.verdict, tied: message.tied });
     } else if (message.schema === "diffuapriel-feed") {
       check(message);
       const header = message.run !== run ? message.header : null;

@@ -162,7 +162,7 @@ def test_every_model_s_row_arrives_and_the_last_update_holds_the_numbers(tab, vi
     assert len(numbers["models"][1]["influence"]) == len(numbers["tokens"])
     assert all(value > 0 for value in numbers["models"][1]["influence"])
     assert sum(value > 0 for value in numbers["models"][0]["influence"]) == 1, "its gates are shut"
-    assert f"Output position {numbers['position']}, t = 0." in status
+    assert f"Token {numbers['position']} is predicted at t = 0." in status
     assert not tab.models.busy and len(tab.stops) == 0
 
 
@@ -246,7 +246,7 @@ def test_a_token_says_its_share_and_a_mask_that_it_is_one():
     found = titles(influence(1.0, 3.0, float("nan")), 1, ["a", "b", "c"], [False, True, True])
     assert found == [
         "“a”, position 0: 25.00% of the influence",
-        "position 1: the chosen output",
+        "position 1: the token that is predicted",
         "a mask, position 2: not measured",
     ]
 

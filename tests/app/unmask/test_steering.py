@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -265,6 +266,14 @@ def test_the_length_grows_with_the_text_and_the_page_says_so(tab, visit, text, r
     assert f"the length is now {length} tokens" in status
     again, *_ = tab.compose(visit, text, SETTINGS[1], length, *SETTINGS[3:])
     assert not isinstance(again, str), "the slider follows, and nothing changes"
+
+
+def test_a_model_that_does_not_know_the_length_says_so_also_for_the_same_text(tab, visit, monkeypatch):
+    entry = tab.models.find(SETTINGS[1])
+    tab.compose(visit, "Ruth had", *SETTINGS[1:])
+    monkeypatch.setattr(tab.models, "find", lambda name: replace(entry, window=4))
+    message, status, *_ = tab.compose(visit, "Ruth had", *SETTINGS[1:])
+    assert not isinstance(message, str) and "was trained on texts of 4 tokens" in status
 
 
 def test_a_text_beyond_the_limit_is_refused_and_the_reason_stays(tab, visit):

@@ -10,6 +10,7 @@ import pytest
 
 from app.server.guard import guarded, guarded_stream
 from app.server.limits import Limits, Refused
+from app.ui.events import SKIP
 from app.unmask.tab import UnmaskTab
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.tokenizer import get_tokenizer
@@ -200,6 +201,13 @@ def test_a_file_that_is_no_trace_is_refused(tab, tmp_path, content, names):
     file.write_text(content, encoding="latin-1")
     with pytest.raises(Refused, match=names):
         tab.show_trace(str(file))
+
+
+def test_the_reason_of_a_refused_file_stays_in_the_line(tab, tmp_path):
+    file = tmp_path / "x.json"
+    file.write_text("no trace")
+    canvas, status, text = tab.open_file(str(file), None)
+    assert canvas == text == SKIP and "this is not JSON" in status
 
 
 def test_a_file_that_is_too_large_or_missing_is_refused(models, tmp_path):

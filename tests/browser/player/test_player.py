@@ -565,6 +565,16 @@ def test_the_race_says_who_finished_when(page):
     expect(page.locator(".da-verdict")).to_have_text("Fast finished first; Slow took 3.00 times as long")
 
 
+def test_a_race_that_is_too_close_to_call_has_no_first_lane(page):
+    entries = [{"label": name, "trace": trace(length=24, steps=10, ms=ms)} for name, ms in (("A", 100), ("B", 101))]
+    message = wire.race_message(entries, verdict="too close to call", tied=True)
+    with_module(page)
+    page.evaluate("m => { window.race = api.race(here, m.lanes, { ...m, autoplay: false }); }", message)
+    page.evaluate("race.seek(5000)")
+    expect(page.locator(".da-clock")).to_have_text(["1.00 s", "1.01 s"])
+    expect(page.locator(".da-verdict")).to_have_text("too close to call")
+
+
 def test_a_race_plays_to_its_end(page):
     race_of(with_module(page), slow=0.1, autoplay=True)
     expect(page.locator(".da-verdict")).to_contain_text("Fast finished first")
