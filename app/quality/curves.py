@@ -80,7 +80,7 @@ def writers(models: Models) -> list[str]:
 
 def drawn(event: QualityEvent, names: Sequence[str], truth: float) -> Any:
     """The chart's update: hidden until there is a point."""
-    return gr.update(value=quality_chart(event.points, names, truth), visible=bool(event.points))
+    return gr.update(value=render.localized(quality_chart(event.points, names, truth)), visible=bool(event.points))
 
 
 def running(event: QualityEvent, seconds: float) -> str:

@@ -86,7 +86,7 @@ def read_results(path: Any, limits: Limits) -> list[SavedResult]:
         raise Refused(texts.NO_RESULTS_FILE)
     name, size = Path(path).name, Path(path).stat().st_size
     if size > limits.max_upload_bytes:
-        raise Refused(texts.RESULTS_TOO_LARGE.format(name=name, size=f"{size:,}", most=f"{limits.max_upload_bytes:,}"))
+        raise Refused(texts.RESULTS_TOO_LARGE.format(name=name, size=size, most=limits.max_upload_bytes))
     try:
         values = read_schema(parse_json(Path(path).read_bytes()), SCHEMA, VERSION)["results"]
         if not isinstance(values, list) or not 1 <= len(values) <= MOST_RESULTS:

@@ -91,7 +91,7 @@ class RacePart:
         """A button that starts a race at a length, not drawn yet, and its (length, steps, block)."""
         length = min(setting.length, settings["length"].range["maximum"])
         steps = min(setting.steps, settings["steps"].range["maximum"])
-        label = texts.RACE_AT.format(length=f"{length:,}")
+        label = texts.RACE_AT.format(length=length)
         button = gr.Button(label, scale=0, min_width=230, elem_id=f"race-at-{setting.length}", render=False)
         return button, (length, steps, setting.block)
 
@@ -179,7 +179,7 @@ class RacePart:
         known = [found[entry.name].model_entry for entry in result.entries if entry.name in found]
         window = min((one.window for one in known if one.window), default=result.length)
         if result.length > window:
-            return texts.CLOCK_WINDOW.format(window=f"{window:,}")
+            return texts.CLOCK_WINDOW.format(window=window)
         blocks = [result.block_length if one.block_length is None else one.block_length for one in result.entries]
         passes = min(max(one.forward_passes, result.steps) for one in result.entries)
         return "" if all(blocks) and passes >= result.length else texts.CLOCK_STEPS

@@ -17,7 +17,7 @@ def outcome(race: RaceResult) -> str:
 
     (first, _), *others = race_ranking(race)
     names = entry_names(race.entries)
-    length = f"{race.length:,}"
+    length = race.length
     tied = [names[first.name], *(names[entry.name] for entry, ratio in others if ratio is None)]
     behind = [(names[entry.name], ratio) for entry, ratio in others if ratio is not None]
     parts = [

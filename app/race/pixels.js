@@ -11,6 +11,7 @@ const TINTS = 8; // shades of a lane's color, so that different tokens look diff
 const ICONS = { play: "M8 5v14l11-7z", pause: "M7 5h4v14H7zM13 5h4v14h-4z", start: "M6 6h2v12H6zM18 6l-8.5 6 8.5 6z",
   end: "M16 6h2v12h-2zM6 6l8.5 6L6 18z" };
 let race = null;
+let written = null; // numbers in the language of the page: whole ones, and ones with a decimal
 
 const make = (tag, className = "", attributes = {}, ...children) => {
   const node = document.createElement(tag);
@@ -32,7 +33,7 @@ const icon = (name) => {
 
 const uint32 = (text) => new Uint32Array(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
 const fill = (text, values) => text.replace(/\{(\w+)\}/g, (hole, name) => `${values[name] ?? hole}`);
-const seconds = (ms) => (ms < 1000 ? `${Math.round(ms)} ms` : ms < 60000 ? `${(ms / 1000).toFixed(1)} s`
+const seconds = (ms) => (ms < 1000 ? `${Math.round(ms)} ms` : ms < 60000 ? `${written.tenths.format(ms / 1000)} s`
   : `${Math.floor(ms / 60000)} min ${Math.floor((ms % 60000) / 1000)} s`);
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 const rgb = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
@@ -216,8 +217,8 @@ class PixelRace {
     const seen = [this.at, ...this.lanes.map((lane) => lane.shown)].join();
     if (seen === this.seen) return;
     this.seen = seen;
-    this.lens.replaceChildren(make("div", "da-lens-title", {}, fill(this.words.lens, { n: (this.at + 1).toLocaleString(),
-      of: this.length.toLocaleString() })));
+    this.lens.replaceChildren(make("div", "da-lens-title", {}, fill(this.words.lens, { n: written.whole.format(this.at + 1),
+      of: written.whole.format(this.length) })));
     for (const lane of this.lanes) {
       const first = Math.max(0, this.at - WORDS_AROUND);
       const last = Math.min(lane.length - 1, this.at + WORDS_AROUND);
@@ -296,14 +297,18 @@ class PixelRace {
     lane.root.classList.toggle("da-done", done);
     lane.bar.style.width = `${(100 * Math.min(ms, lane.duration)) / Math.max(1, lane.duration)}%`;
     lane.clock.textContent = seconds(Math.min(ms, lane.duration));
-    const values = { step: Math.max(0, lane.shown), steps: lane.times.length - 1, left: lane.left.toLocaleString() };
+    const values = { step: Math.max(0, lane.shown), steps: lane.times.length - 1, left: written.whole.format(lane.left) };
     lane.state.textContent = fill(this.words.state, values);
   }
 }
 
 function draw() {
   if (race) race.playing = false;
-  race = props.value ? new PixelRace(JSON.parse(props.value)) : null;
+  const message = props.value ? JSON.parse(props.value) : null;
+  const digits = { minimumFractionDigits: 1, maximumFractionDigits: 1 };
+  written = message && { whole: new Intl.NumberFormat(message.language),
+    tenths: new Intl.NumberFormat(message.language, digits) };
+  race = message ? new PixelRace(message) : null;
   if (!race) host.replaceChildren();
   element.pixelRace = race; // for measurements
 }

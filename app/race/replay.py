@@ -65,7 +65,7 @@ def player_message(result: RaceResult) -> str:
 def pixels_message(result: RaceResult) -> str:
     """The message of pixels.js; `<` is escaped, so that no token can look like a tag.
 
-    {"words", "verdict", "vocab": {tokenizer: {id: text}}, "lanes": [{"label", "note", "color", "tokenizer",
+    {"words", "language", "verdict", "vocab": {tokenizer: {id: text}}, "lanes": [{"label", "note", "color", "tokenizer",
     "recording"}]}, where a recording is as in diffuapriel/trace/recording.py.
     """
     from diffuapriel.tokenizer import get_tokenizer
@@ -78,7 +78,13 @@ def pixels_message(result: RaceResult) -> str:
         known |= entry.recording.vocabulary(get_tokenizer(entry.tokenizer))
         about = {"label": entry.name, "note": note(entry), "color": style.color, "tokenizer": entry.tokenizer}
         lanes.append({**about, "recording": entry.recording.to_dict()})
-    message = {"words": texts.PIXELS, "verdict": outcome(result), "vocab": vocab, "lanes": lanes}
+    message = {
+        "words": texts.PIXELS,
+        "language": texts.LANGUAGE,
+        "verdict": outcome(result),
+        "vocab": vocab,
+        "lanes": lanes,
+    }
     text = json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c")
 

@@ -118,7 +118,7 @@ class ResultsPart:
             return
         charts: list[Any] = [None, None]
         if len(sweeps := [one for one in kept if one.sweep]) > 1:  # one alone is drawn above
-            charts = [draw(latency_panel(sweeps)), draw(rate_panel(sweeps))]
+            charts = [render.localized(draw(panel(sweeps))) for panel in (latency_panel, rate_panel)]
         with exported(kept) as files:  # Gradio takes its copies while the handler waits here
             json_file, csv_file, png_file = (gr.update(value=file, visible=True) for file in files)
             yield comparison(kept), *charts, json_file, csv_file, png_file, clear
@@ -142,8 +142,9 @@ def comparison(results: Sequence[SavedResult]) -> str:
         name, ms = html.escape(row["entry"]), row["ms"]
         title = f'<th scope="row">{name}<small>{html.escape(row["result"])}</small></th>'
         same = alike[row["work"]]
-        times = f"{row['time'] / min(same):.2f}×" if len(same) > 1 else "–"
-        cells = (f"{row['length']:,}", row["steps"], figure(ms), f"{row['rate']:,.0f}", times)
+        times = texts.number(row["time"] / min(same), ".2f") + "×" if len(same) > 1 else "–"
+        length, rate = texts.number(row["length"], ","), texts.number(row["rate"], ",.0f")
+        cells = (length, row["steps"], figure(ms), rate, times)
         rows.append(f"<tr>{title}{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     mixed = len({one.kind for one in results}) > 1
     return render.table(texts.RESULTS_COLUMNS, rows) + (render.note(texts.RESULTS_MIXED) if mixed else "")

@@ -42,7 +42,7 @@ class SweepPart:
         """Draw it. Returns the runs as events, and the choice of the longest length."""
         gr.HTML(render.lead(texts.SWEEP_TITLE, texts.SWEEP_LEAD), apply_default_css=False)
         longest = gr.Radio(
-            [(f"{n:,}", n) for n in LENGTHS if n <= self.limits.max_sweep_length],
+            [(texts.number(n, ","), n) for n in LENGTHS if n <= self.limits.max_sweep_length],
             value=LONGEST,
             label=texts.LONGEST,
             info=texts.LONGEST_INFO,
@@ -136,8 +136,9 @@ def drawn(result: SavedResult) -> tuple[Any, Any, Any]:
     from diffuapriel.charts.plotly import draw
 
     ratio = ratio_panel(result)
-    third = gr.update(value=draw(ratio), visible=True) if ratio else HIDDEN
-    return draw(latency_panel([result])), draw(rate_panel([result])), third
+    third = render.chart(draw(ratio)) if ratio else HIDDEN
+    latency, rate = (render.localized(draw(panel([result]))) for panel in (latency_panel, rate_panel))
+    return latency, rate, third
 
 
 def summary(result: SavedResult) -> list[str]:

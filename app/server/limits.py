@@ -120,7 +120,7 @@ def number(name: str, value: Any, low: float, high: float) -> float:
     """`value` as a finite float from `low` to `high`."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not low <= value <= high:  # NaN is in no range
-        raise Refused(texts.NOT_A_NUMBER.format(name=name, value=shown(value), low=f"{low:g}", high=f"{high:g}"))
+        raise Refused(texts.NOT_A_NUMBER.format(name=name, value=shown(value), low=low, high=high))
     return float(value)
 
 

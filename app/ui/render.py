@@ -36,8 +36,16 @@ def chart(figure: Any) -> Any:
     """The update that shows a figure, with its numbers as the page's language writes them."""
     import gradio as gr
 
-    separators = ",." if texts.DECIMAL == "," else ".,"
-    return gr.update(value=figure.update_layout(separators=separators), visible=True)
+    return gr.update(value=localized(figure), visible=True)
+
+
+def localized(figure: Any) -> Any:
+    """The figure, its numbers as the page's language writes them: those that Plotly writes, and labels of ticks."""
+    if texts.DECIMAL == ",":
+        figure.update_layout(separators=",.")
+        for each in (figure.for_each_xaxis, figure.for_each_yaxis):
+            each(lambda axis: axis.update(ticktext=axis.ticktext and [texts.figures(text) for text in axis.ticktext]))
+    return figure
 
 
 def lead(title: str, text: str) -> str:

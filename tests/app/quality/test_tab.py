@@ -6,12 +6,13 @@ import dataclasses
 import json
 import math
 import random
+from types import SimpleNamespace
 
 import gradio as gr
 import pytest
 
 from app.quality import score as scores
-from app.quality.curves import quality_chart, read_curves, writers
+from app.quality.curves import drawn, quality_chart, read_curves, writers
 from app.quality.tab import QualityTab
 from app.server.guard import guarded_stream
 from app.server.limits import Limits, Refused
@@ -263,6 +264,14 @@ def test_without_a_checkpoint_there_is_nothing_to_draw_curves_of(monkeypatch, vi
 def point(strategy: str, calls: float, rate: float | None) -> QualityPoint:
     span = None if rate is None else (max(0.0, rate - 0.2), min(1.0, rate + 0.2))
     return QualityPoint(strategy, int(calls), calls, 8, 9, rate, span, rate, span, 3.5, (3.4, 3.6))
+
+
+def test_the_curves_have_german_numbers_on_the_german_page():
+    event = SimpleNamespace(points=[point("random", 8, 0.5), point("random", 1024, 1.0)])
+    assert list(drawn(event, ["random"], 3.7)["value"].layout.xaxis.ticktext) == ["8", "1,024"]
+    with texts.speaking("de"):
+        layout = drawn(event, ["random"], 3.7)["value"].layout
+    assert list(layout.xaxis.ticktext) == ["8", "1.024"] and layout.separators == ",."
 
 
 def test_the_curves_show_intervals_and_the_true_entropy():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +16,9 @@ from app.race import export
 from app.race.live import RacePart
 from app.race.results import ResultsPart, comparison, read_numbers
 from app.race.store import MOST_RECORDED, MOST_RESULTS, MOST_VISITORS, ResultStore, SavedResult
+from app.race.sweep import drawn
 from app.server.limits import Limits
+from app.strings.language import texts
 from diffuapriel.benchmark.generation import race
 from diffuapriel.benchmark.result import EntryFacts, RaceResult
 from diffuapriel.benchmark.sweep import SweepResult, sweep
@@ -195,6 +199,29 @@ def test_the_comparison_has_a_row_for_each_lane_against_the_first_and_escapes_na
     assert "<img" not in page
     assert "forward pass at their longest length" in page
     assert "forward pass at their longest length" not in comparison(store.of("me", [1]))
+
+
+def test_the_comparison_writes_german_numbers_on_the_german_page(raced):
+    long = dataclasses.replace(raced, length=2048)
+    with texts.speaking("de"):
+        page = comparison([SavedResult(1, race=long)])
+    assert page.count("<td>2.048</td>") == 3 and "2,048" not in page
+    assert "1,00×" in page and not re.search(r"\d\.\d+×", page)
+
+
+def test_charts_write_german_numbers_on_the_german_page(swept, entries):
+    points = tuple(dataclasses.replace(point, length=128 * point.length) for point in swept.points)
+    long = SavedResult(sweep=dataclasses.replace(swept, points=points), facts=EntryFacts.of(entries))
+    store, me = ResultStore(), SimpleNamespace(session_hash="me")
+    with texts.speaking("de"):
+        latency, rate, ratio = drawn(long)
+        for _ in range(2):
+            store.add("me", long)
+        ((_, *compared, _, _, _, _),) = ResultsPart(store, Limits()).compare([1, 2], me)
+    for figure in (latency, rate, ratio["value"], *compared):
+        assert figure.layout.separators == ",."
+        assert list(figure.layout.xaxis.ticktext) == ["1.024", "2.048", "4.096"]
+    assert drawn(long)[0].layout.xaxis.ticktext[0] == "1,024"
 
 
 def test_after_a_run_the_newest_is_chosen_too(store):

@@ -16,6 +16,7 @@ from app.race.store import SavedResult
 from app.race.tab import RaceTab
 from app.server.guard import guarded_stream
 from app.server.models import ModelEntry
+from app.strings.language import texts
 from app.ui import render
 from diffuapriel.benchmark import memory
 from diffuapriel.benchmark import sweep as throughput
@@ -110,6 +111,14 @@ def test_overlapping_or_single_runs_are_too_close_to_call(tab):
     assert "between Mamba and attention" in outcome(overlapping)
     assert "too close to call" in render.results(overlapping, outcome(overlapping))
     assert outcome(raced(seconds=(1.0, 1.05), repeats=3)).startswith("At 128 tokens Mamba wins")
+
+
+def test_numbers_of_a_race_are_german_on_the_german_page(tab):
+    tab.models._entries["trained"] = ModelEntry("trained", "", True, "gpt2-4k", window=1024)
+    with texts.speaking("de"):
+        assert outcome(raced(length=2048, seconds=(1.0, 2.1))).startswith("Bei 2.048 Tokens gewinnt Mamba")
+        assert "Bei 2.048 Tokens ist es zu knapp" in outcome(raced(length=2048, seconds=(1.0, 1.01)))
+        assert "Texten von 1.024 Tokens" in tab.race.clock_hint(raced(length=2048, names=("trained", "other")))
 
 
 def test_two_models_of_one_kind_are_told_apart_by_their_names(tab):

@@ -110,6 +110,12 @@ def test_numbers_are_written_as_the_language_writes_them():
             whole_number("length", 5000, 1, 1024)
 
 
+def test_lengths_on_the_german_page_have_a_point(page):
+    with texts.speaking("de"):
+        shown = list(strings(page.config["components"]))
+    assert "Rennen über 2.048 Tokens" in shown and "65.536" in shown and "65,536" not in shown
+
+
 def test_the_verdict_says_why_in_german():
     tokenizer = get_tokenizer("gpt2-4k")
     ids = [*tokenizer.encode("Ruth had five nuts, ate three and kept nine."), tokenizer.eos_id]
