@@ -179,7 +179,7 @@ def _one_of(name: str, value: Any, numbers: list[int]) -> int:
     found = check.whole_number(name, value, 0, max(numbers, default=0))
     if found and found not in numbers:
         permitted = ", ".join(map(str, [0, *numbers]))
-        raise Refused(texts.NOT_PERMITTED.format(name=name, value=found, permitted=permitted))
+        raise Refused(texts.NOT_PERMITTED.format(name=check.named(name), value=found, permitted=permitted))
     return found
 
 

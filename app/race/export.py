@@ -96,7 +96,7 @@ def read_results(path: Any, limits: Limits) -> list[SavedResult]:
         document(found)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError, ArithmeticError) as error:
         why = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) and error.args else str(error)
-        raise Refused(texts.NOT_RESULTS.format(name=name, why=why)) from error
+        raise Refused(texts.NOT_RESULTS.format(name=name, why=f": {why}" if texts.LANGUAGE == "en" else "")) from error
     return found
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.server.limits import Limits, Refused, Setting, Settings, choice, read, sampler_settings, setting
 from app.server.models import ModelEntry, Models, untrained_label
-from app.strings.language import texts
+from app.strings.language import texts, translated
 from diffuapriel.config import ARCHITECTURES
 from diffuapriel.options import Option
 from diffuapriel.sampling.config import resolve_options
@@ -191,9 +191,9 @@ def load_entries(models: Models, racing: Sequence[RacingModel], *, whole: bool =
 
     random = [one.model_entry for one in racing if not one.model_entry.trained]
     needed = sum(4 * preset(*model_entry.source.split("/")).parameters for model_entry in random)
-    what = f"loading {' and '.join(map(str, random))}"
+    what = f"loading {f' {texts.AND} '.join(map(str, random))}"
     if needed and (problem := refusal(needed, models.device, what, "a smaller preset")):
-        raise Refused(problem)
+        raise Refused(translated(problem) or texts.NOT_ENOUGH_MEMORY)
     loaded = [(models.load(one.model_entry), None if whole else one.block_length) for one in racing]
     return [(entry if size is None else entry.in_blocks(size)).tuned() for entry, size in loaded]
 

@@ -22,7 +22,7 @@ from app.server.limits import Limits
 from app.server.models import Models
 from app.server.queue import MODEL
 from app.server.stops import Stops
-from app.strings.language import texts
+from app.strings.language import texts, translated
 from app.ui import render
 from app.ui.events import HIDDEN, SKIP, returned, wire_run
 from app.ui.inputs import run_row
@@ -146,10 +146,9 @@ def summary(result: SavedResult) -> list[str]:
     from diffuapriel.benchmark.verdict import verdicts
 
     assert result.sweep is not None, "only a sweep has a summary"
-    if texts.LANGUAGE != "en":  # the package's sentences are English; the chart marks the crossovers
-        return [texts.NOT_RUN_LENGTHS] if result.sweep.refusals else []
-    refusals = dict.fromkeys(refused.message for refused in result.sweep.refusals)
-    return [*verdicts(result.sweep, result.facts), *(f"{texts.NOT_RUN}: {why}." for why in refusals)]
+    sentences = filter(None, map(translated, verdicts(result.sweep, result.facts)))
+    reasons = dict.fromkeys(translated(refused.message) for refused in result.sweep.refusals)
+    return [*sentences, *(f"{texts.NOT_RUN}: {why}." if why else texts.NOT_RUN_LENGTHS for why in reasons)]
 
 
 def paper_notes(result: SavedResult) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 import gradio as gr
 
 from app.server.limits import Refused
-from app.strings.language import texts
+from app.strings.language import texts, translated
 
 log = logging.getLogger("diffuapriel.app")
 FOLDERS = re.compile(r"""(?<![^\s'"(=])(?:[A-Za-z]:)?[\\/](?:[^\\/\s:'"]+[\\/])+""")  # of an absolute path
@@ -44,12 +44,12 @@ def told(error: BaseException) -> str:
     """What the visitor reads of an error, in their language.
 
     The package's own messages are English: a page in another language says what it has a translation for
-    (LIBRARY_ERRORS), and otherwise only that it is not possible.
+    (`translated`), and otherwise only that it is not possible.
     """
     if isinstance(error, Refused):
         return str(error)
     text = FOLDERS.sub("", str(error))
-    return text if texts.LANGUAGE == "en" else texts.LIBRARY_ERRORS.get(text, texts.NOT_POSSIBLE)
+    return text if texts.LANGUAGE == "en" else translated(text) or texts.NOT_POSSIBLE
 
 
 def is_out_of_memory(error: BaseException) -> bool:

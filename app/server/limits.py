@@ -107,12 +107,17 @@ def read(settings: Settings, values: Sequence[Any]) -> dict[str, Any]:
     return {name: setting.check(value) for (name, setting), value in pairs}
 
 
+def named(name: str) -> str:
+    """A parameter as messages name it."""
+    return texts.PARAMETERS.get(name, name)
+
+
 def whole_number(name: str, value: Any, low: int, high: int) -> int:
     """`value` as an int from `low` to `high`. 8.0 is whole; True, NaN, "8" and 8.5 are not."""
     is_whole = isinstance(value, int) and not isinstance(value, bool)
     is_whole = is_whole or (isinstance(value, float) and math.isfinite(value) and value.is_integer())
     if not is_whole or not low <= value <= high:
-        raise Refused(texts.NOT_WHOLE.format(name=name, value=shown(value), low=low, high=high))
+        raise Refused(texts.NOT_WHOLE.format(name=named(name), value=shown(value), low=low, high=high))
     return int(value)
 
 
@@ -120,28 +125,28 @@ def number(name: str, value: Any, low: float, high: float) -> float:
     """`value` as a finite float from `low` to `high`."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not low <= value <= high:  # NaN is in no range
-        raise Refused(texts.NOT_A_NUMBER.format(name=name, value=shown(value), low=low, high=high))
+        raise Refused(texts.NOT_A_NUMBER.format(name=named(name), value=shown(value), low=low, high=high))
     return float(value)
 
 
 def choice(name: str, value: Any, permitted: Sequence[str]) -> str:
     """`value` where it is one of `permitted`."""
     if not isinstance(value, str) or value not in permitted:
-        raise Refused(texts.NOT_PERMITTED.format(name=name, value=shown(value), permitted=", ".join(permitted)))
+        raise Refused(texts.NOT_PERMITTED.format(name=named(name), value=shown(value), permitted=", ".join(permitted)))
     return value
 
 
 def switch(name: str, value: Any) -> bool:
     """`value` as true or false."""
     if not isinstance(value, bool):
-        raise Refused(texts.NOT_PERMITTED.format(name=name, value=shown(value), permitted="true, false"))
+        raise Refused(texts.NOT_PERMITTED.format(name=named(name), value=shown(value), permitted="true, false"))
     return value
 
 
 def several(name: str, values: Any, most: int, check: Callable[[Any], Any]) -> list[Any]:
     """A list of one to `most` values, each checked."""
     if not isinstance(values, list | tuple) or not 1 <= len(values) <= most:
-        raise Refused(texts.NOT_A_LIST.format(name=name, value=shown(values), most=most))
+        raise Refused(texts.NOT_A_LIST.format(name=named(name), value=shown(values), most=most))
     return [check(value) for value in values]
 
 
@@ -150,7 +155,7 @@ def text(name: str, value: Any, max_characters: int) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise Refused(texts.NOT_TEXT.format(name=name, value=shown(value)))
+        raise Refused(texts.NOT_TEXT.format(name=named(name), value=shown(value)))
     if len(value) > max_characters:
-        raise Refused(texts.TOO_LONG.format(name=name, length=len(value), most=max_characters))
+        raise Refused(texts.TOO_LONG.format(name=named(name), length=len(value), most=max_characters))
     return value.encode("utf-8", errors="replace").decode("utf-8")  # a lone surrogate becomes "?"

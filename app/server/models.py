@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.server.limits import Refused, Setting, choice
 from app.server.turn import Turn
-from app.strings.language import texts
+from app.strings.language import texts, translated
 from app.strings.numbers import count
 from diffuapriel.config import ARCHITECTURES, DEFAULT_CHECKPOINT, PRESETS, WRITERS, preset
 from diffuapriel.sampling.shared import Stopped
@@ -160,7 +160,7 @@ class Models:
             weights = 4 * preset(name, architecture).parameters
             what = f"loading {model_entry.label}"
             if problem := refusal(weights, self.device, what, "a smaller preset"):
-                raise Refused(problem)
+                raise Refused(translated(problem) or texts.NOT_ENOUGH_MEMORY)
             return Entry.random(name, architecture, device=self.device)
         if model_entry.label not in self._loaded:
             self._loaded[model_entry.label] = self._open(model_entry)
@@ -177,7 +177,7 @@ class Models:
             return Entry.from_checkpoint(model_entry.source, device=self.device, name=model_entry.label)
         except (OSError, ValueError) as error:
             told = str(error).replace(str(self._folders[model_entry.label]), model_entry.label)
-            raise Refused(told) from error
+            raise Refused(translated(told) or texts.NOT_LOADED.format(model=model_entry.label)) from error
 
     @property
     def busy(self) -> bool:

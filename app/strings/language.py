@@ -3,7 +3,8 @@
 A language is one file, LANGUAGE.json. To add a text, write it in en.json under an upper-case name, with a {placeholder}
 for each value; read it as `texts.NAME` inside a function, never when a module is imported (the language is chosen
 later); and add the same name, with the same placeholders, to every other file. A translation also holds what is English
-elsewhere: the player's words (PLAYER), and what the package says (TALE_REASONS, LIBRARY_ERRORS, FAIRNESS).
+elsewhere: the player's words (PLAYER), the names of parameters (PARAMETERS), and what the package says (TALE_REASONS,
+LIBRARY_ERRORS, LIBRARY_PATTERNS, FAIRNESS).
 tests/app/ui/test_language.py reports what is missing.
 
 A page is in the language of the visitor's cookie, else in that of `--language`: the gateway reads it for each request,
@@ -13,6 +14,7 @@ the page for each event. `texts.NAME.format(n=1024)` writes numbers as the langu
 from __future__ import annotations
 
 import json
+import re
 import string
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -108,6 +110,27 @@ class Strings:
 
 
 texts = Strings()
+
+
+def translated(message: str) -> str:
+    """A message of the package in the language of the page; "" where it has no translation.
+
+    Groups of a pattern: a, b are names, kept as they are; rest is translated too; all others hold numbers.
+    """
+    if texts.LANGUAGE == "en" or message in texts.LIBRARY_ERRORS:
+        return texts.LIBRARY_ERRORS.get(message, message)
+    for pattern, text in texts.LIBRARY_PATTERNS.items():
+        if not (found := re.fullmatch(pattern, message, re.DOTALL)):
+            continue
+        parts = found.groupdict()
+        for name, part in parts.items():
+            if name == "rest":
+                parts[name] = translated(part)
+            elif name not in ("a", "b"):
+                numbers = re.sub(r"[.,](?=\d)", lambda mark: texts.figures(mark[0]), part)
+                parts[name] = numbers.replace(" and ", f" {texts.AND} ")
+        return text.format(**parts) if all(parts.values()) else ""
+    return ""
 
 
 def counted(what: str, n: int) -> str:

@@ -17,7 +17,7 @@ import gradio as gr
 from gradio.context import Context
 
 from app.server.guard import guarded, told
-from app.server.limits import Refused, Settings, read, several, shown
+from app.server.limits import Refused, Settings, named, read, several, shown
 from app.strings.language import texts
 from app.ui import render
 from app.ui.events import AT_ONCE
@@ -124,7 +124,7 @@ def offered(name: str, value: Any, component: Any) -> Any:
     for one in value if isinstance(value, list) else [value]:
         if one not in permitted:
             values = ", ".join(map(str, permitted))
-            raise Refused(texts.NOT_PERMITTED.format(name=name, value=shown(one), permitted=values))
+            raise Refused(texts.NOT_PERMITTED.format(name=named(name), value=shown(one), permitted=values))
     if not isinstance(value, list):
         return value
     return list(dict.fromkeys(several(name, value, len(permitted), lambda one: one)))

@@ -10,7 +10,7 @@ from typing import Any
 from app.server import limits as check
 from app.server.limits import Limits, Refused, Settings, read, sampler_settings, setting, text_setting
 from app.server.models import ModelEntry, Models
-from app.strings.language import texts
+from app.strings.language import texts, translated
 from diffuapriel.options import Option, options_of
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import BLOCKWISE, MAX_STEPS, SamplerConfig, resolve_blocks, resolve_options
@@ -110,7 +110,9 @@ def measured(text: str, tokenizer: Tokenizer) -> tuple[int, bool]:
         canvas = Canvas.from_text(text, tokenizer)
     except ValueError as error:
         hole = re.search('"(.*)" is not a hole', str(error), re.S)
-        raise Refused(texts.BAD_HOLE.format(hole=hole[1]) if hole else str(error)) from error
+        raise Refused(
+            texts.BAD_HOLE.format(hole=hole[1]) if hole else translated(str(error)) or texts.NOT_POSSIBLE
+        ) from error
     return len(canvas), bool(canvas.masked.any())
 
 

@@ -16,12 +16,13 @@ from app.race import export
 from app.race.live import RacePart
 from app.race.results import ResultsPart, comparison, read_numbers
 from app.race.store import MOST_RECORDED, MOST_RESULTS, MOST_VISITORS, ResultStore, SavedResult
-from app.race.sweep import drawn
+from app.race.sweep import drawn, summary
 from app.server.limits import Limits
 from app.strings.language import texts
 from diffuapriel.benchmark.generation import race
+from diffuapriel.benchmark.memory import refusal
 from diffuapriel.benchmark.result import EntryFacts, RaceResult
-from diffuapriel.benchmark.sweep import SweepResult, sweep
+from diffuapriel.benchmark.sweep import Refusal, SweepResult, sweep
 from tests.benchmark.fakes import sleeping_entry
 
 EVIL = "=cmd|'/c calc'!A1"
@@ -148,6 +149,27 @@ def test_a_file_that_holds_no_results_is_refused_by_name_and_nothing_is_kept(sto
     refusal(lambda v: first(v)["result"].update(entries=[]))
     refusal(lambda v: v.update(results=[7]))
     assert "there is no file" in part.open(None, [], me)[1]
+
+
+def test_a_file_that_holds_no_results_is_refused_in_german_on_the_german_page(store, tmp_path):
+    file = tmp_path / "holiday.json"
+    file.write_text("{}", encoding="utf-8")
+    with texts.speaking("de"):
+        _, status, *_ = opened(store).open(str(file), [], SimpleNamespace(session_hash="me"))
+    assert "holiday.json lässt sich nicht als Ergebnis eines Rennens öffnen</div>" in status
+
+
+def test_a_sweep_is_summed_up_in_german_on_the_german_page(swept, entries):
+    why = refusal(9e15, "cpu", "slow at 2,048 tokens")
+    result = dataclasses.replace(swept, refusals=(Refusal("slow", 2048, why),))
+    saved = SavedResult(sweep=result, facts=EntryFacts.of(entries))
+    english = summary(saved)
+    with texts.speaking("de"):
+        german = summary(saved)
+    assert len(german) == len(english) and not set(german) & set(english)
+    assert any(line.startswith("quick gegen slow: ") for line in german)
+    assert any(line.startswith("slow gewinnt gegen quick bei ") for line in german)
+    assert german[-1].startswith("Nicht gelaufen: slow braucht bei 2.048 Tokens etwa")
 
 
 def test_only_the_newest_races_of_all_visitors_keep_their_recording(raced):

@@ -11,12 +11,17 @@ from types import SimpleNamespace
 import pytest
 
 from app.main import build
+from app.quality.curves import curve_settings
+from app.race.request import race_settings, sweep_settings
 from app.server.guard import as_message
 from app.server.limits import Refused, whole_number
 from app.server.models import Models
-from app.strings.language import COOKIE, ENGLISH, texts
+from app.strings.language import COOKIE, ENGLISH, TABLES, texts, translated
 from app.ui import render
 from app.ui.tale_check import judge
+from app.unmask.request import unmask_settings
+from diffuapriel.benchmark.memory import out_of_memory, refusal
+from diffuapriel.benchmark.sweep import crossover
 from diffuapriel.tokenizer import get_tokenizer
 
 STORIES = {"INSIDE_TEXT", "EXAMPLES", "INSIDE_EXAMPLES", "SURPRISAL_EXAMPLES"}  # told in the models' language
@@ -131,6 +136,44 @@ def test_messages_of_the_package_are_translated_or_left_out():
         assert as_message(error).message == "das ist schon maskiert"
         assert as_message(ValueError("an inner matter")).message == texts.NOT_POSSIBLE
         assert "fairness in English" not in render.fair(["fairness in English"], "race")
+
+
+NARROW = "canvas: the text takes 1,025 tokens or more; permitted: 1 to 1,024; shorten the text"
+
+
+@pytest.mark.parametrize(
+    ("message", "german"),
+    [
+        (crossover("A.1", {256: 1.0, 1024: 9.0}, "B.2", {256: 2.0, 1024: 2.0}).message, "A.1"),
+        (crossover("A.1", {256: 1.0, 1024: 1.0}, "B.2", {256: 2.0, 1024: 2.0}).message, "von 256 bis 1.024; die"),
+        (crossover("A.1", {256: 1.0}, "B.2", {256: 2.0}).message, "A.1 ist bei der einzigen gemessenen Länge"),
+        (crossover("A.1", {256: 1.0}, "B.2", {256: 1.0}).message, "A.1 und B.2 sind bei jeder"),
+        ("A.1 against B.2: B.2 is faster from about 1,234 tokens on; below, A.1 wins.", "A.1 gegen B.2: Ab etwa 1.234"),
+        (refusal(9e15, "cpu", "A.1 at 2,048 tokens"), "A.1 braucht bei 2.048 Tokens etwa 9000000 GB Speicher"),
+        (refusal(9e15, "cpu", "loading A.1 und B.2", "a smaller preset"), "A.1 und B.2 zu laden braucht etwa"),
+        (out_of_memory("cpu", "A.1 at 2,048 tokens"), "für A.1 reichte der Speicher bei 2.048 Tokens nicht"),
+        ("A.1 at 2,048 tokens ran out of GPU memory: it held 1.2 GB of 9 GB", "belegt waren 1,2 GB von 9 GB"),
+        ("A at 2,048 tokens would take about 1,200 s for one forward pass; the limit is 60 s", "etwa 1.200 s für"),
+        ('canvas: "[MASK:x]" is not a hole; write [MASK]', "„[MASK:x]“ ist keine Lücke"),
+        ('canvas: "[MASK:8" has no closing bracket; write [MASK]', "in „[MASK:8“ fehlt die schließende Klammer"),
+        (NARROW, "der Text braucht 1.025 Tokens oder mehr; höchstens 1.024 sind erlaubt"),
+    ],
+)
+def test_messages_of_the_package_with_values_are_translated(message, german):
+    assert translated(message) == message
+    with texts.speaking("de"):
+        assert german in translated(message)
+        assert translated(f"unheard of: {message}"[:20]) == ""
+
+
+def test_parameters_have_german_names(models, limits):
+    asked = (race_settings, sweep_settings, unmask_settings, curve_settings)
+    for setting in (setting for settings in asked for setting in settings(models, limits).values()):
+        for bad in (-1e9, []):
+            with texts.speaking("de"), pytest.raises(Refused) as caught:
+                setting.check(bad)
+            name = re.split(" ist | hat ", str(caught.value))[0]
+            assert name in strings(TABLES["de"]["PARAMETERS"]), str(caught.value)
 
 
 def test_the_two_pages_have_the_same_components(page):
