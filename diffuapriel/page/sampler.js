@@ -314,7 +314,8 @@ function select(state, config, masked, scoreOf, drawn, u) {
   const confidence = () => fill((p) => (drawn ? drawn.get(p).probability : topProbability(scoreOf(p))));
   if (strategy === "first_hitting") {
     masked.forEach((p) => { scores[p] = candidates.includes(p) ? u[p] : -1; });
-    return { reveal: best(candidates, scores, 1), scores, t: config.block_length ? null : hittingTime(state, u) };
+    const t = config.block_length ? null : hittingTime(state, u);
+    return { reveal: best(candidates, scores, 1), scores, t, candidates };
   }
   if (strategy === "threshold") {
     confidence();
