@@ -1,6 +1,6 @@
 """The two lengths of a lesson: whole, and shortened, where every cell runs in seconds and nothing is learned.
 
-A source holds both, as `900 if QUICK else 12`, the shortened one first. Readers get the whole one: `whole` takes the
+A source holds both, as `12 if QUICK else 900`, the shortened one first. Readers get the whole one: `whole` takes the
 other branch and leaves no trace of `QUICK`. The tests, and `DIFFUAPRIEL_QUICK=1 make lab`, run the cells as they are.
 """
 

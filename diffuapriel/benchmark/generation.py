@@ -175,7 +175,7 @@ class _RacingEntry:
         for step in range(1, steps + 1):
             with self._out_of_memory_explained():
                 if self.on_device:
-                    self._warm_up_on_device()
+                    self._warm_up_on_device(last=step == steps)
                 else:
                     self._warm_up_step(last=step == steps)
             yield step
@@ -191,13 +191,15 @@ class _RacingEntry:
         before = self.peak_memory_bytes if self.entry.device.type == "cuda" else 0
         self.peak_memory_bytes = max(before, memory.peak + held)
 
-    def _warm_up_on_device(self) -> None:
-        """The first step, which records the graph; then the denoiser alone is timed, without its head."""
+    def _warm_up_on_device(self, last: bool) -> None:
+        """The first step, which records the graph; at last the denoiser alone is timed, without its head."""
         denoiser, device = cast(DeviceDenoiser, self.entry.denoiser), self.entry.device
         state = self.sampler.start(self.canvas)
         with PeakMemory(device) as memory, closing(fill_steps(self.sampler, denoiser, state)) as steps:
             next(steps)
         self.peak_memory_bytes = max(self.peak_memory_bytes, memory.peak + self.entry.weight_bytes)
+        if not last:
+            return
         ids, sigma, _ = self.sampler.model_inputs(state)
         with torch.no_grad():
             alone = partial(denoiser.hidden, ids, sigma)
