@@ -53,7 +53,7 @@ body {{ margin: 0; background: var(--card); color: var(--ink); font: 2.2vh/1.4 s
 section {{ display: none; height: 100vh; padding: 4vh 6vw; flex-direction: column; justify-content: center; }}
 section.now {{ display: flex; }}
 img {{ width: 100%; max-height: 66vh; object-fit: contain; }}
-h2, ul {{ margin: 2vh auto 0; padding: 0 0 0 1em; font-size: 3.4vh; max-width: 62vw; }}
+h2, ul {{ margin: 2vh auto 0; padding: 0 0 0 1em; font-size: 3.4vh; max-width: 84vw; }}
 h2 {{ position: absolute; left: -100vw; }}
 li {{ margin: 1vh 0; }}
 nav {{ position: fixed; right: 2vw; bottom: 2vh; color: var(--quiet); }}

@@ -82,10 +82,10 @@ def hybrid() -> Picture:
         x = 40 + 256 * column
         picture.text(x, 72, name, bold=True)
         for i, kind in enumerate(kinds):
-            picture.box(x, 320 - 21 * i, 170, 17, "", kind, solid=0.45)
+            picture.box(x, 320 - 21 * i, 150, 17, "", kind, solid=0.45)
         picture.text(x, 364, note, SMALL, quiet=True)
     for y, kind in ((102, "attention"), (165, "Mamba"), (229, "attention"), (291, "Mamba")):
-        picture.text(474, y, kind, SMALL)
+        picture.text(454, y, kind, SMALL)
     return picture
 
 

@@ -76,7 +76,7 @@ def samplers() -> Picture:
     picture.text(460, 70, "fill where the model is sure", SMALL, quiet=True)
     picture.line((440, 58), (440, 250), dashed=True)
     picture.line((30, 262), (770, 262), dashed=True)
-    picture.text(460, 288, "above the line: a filled position stays", SMALL, quiet=True)
+    picture.text(460, 288, "above this line: what is filled stays", SMALL, quiet=True)
     for name, (x, y, color) in SAMPLERS.items():
         wide = 150
         picture.box(x, y, wide, 40, name, color, size=SMALL)

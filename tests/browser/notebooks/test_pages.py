@@ -82,3 +82,19 @@ def test_without_scripts_the_pictures_stand_in(new_page, folder) -> None:
     page.goto((folder / "09_made_up.html").as_uri())
     expect(page.locator(".plain-picture")).to_be_visible()
     expect(page.locator("[id^=da-snapshot]")).to_contain_text("24 tokens, 8 steps")
+
+
+def test_every_slide_fits_a_projector_and_no_point_breaks_into_two_lines(new_page, tmp_path) -> None:
+    (tmp_path / "slides.html").write_text(export.slides.page(), encoding="utf-8")
+    page = new_page(viewport={"width": 1920, "height": 1080})
+    page.goto((tmp_path / "slides.html").as_uri())
+    for name, points in export.slides.SLIDES.items():
+        slide = page.locator(f"#{name}")
+        expect(slide).to_be_visible()
+        assert slide.evaluate("slide => slide.scrollHeight") <= 1080, name
+        picture, text = (slide.locator(part).bounding_box() for part in ("img", "ul"))
+        assert picture["y"] >= 0 and picture["y"] + picture["height"] <= text["y"] + 1, name
+        assert text["y"] + text["height"] <= page.locator("nav").bounding_box()["y"], name
+        heights = [point.bounding_box()["height"] for point in slide.locator("li").all()]
+        assert len(heights) == len(points) and max(heights) < 70, (name, heights)
+        page.keyboard.press("ArrowRight")
