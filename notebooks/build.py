@@ -9,8 +9,8 @@ same bytes: a cell's id is computed from its text.
 
 `{{measured}}` in a source becomes the run time of the whole lesson, read from minutes.json, which `make lessons`
 writes. `![words](diagrams/NAME.svg)` shows a diagram; drawing/ draws them all. crosslinks.py writes the last cell. The
-table between two comments in TEACHING.md is made from the minutes. Code is written at its whole length (lengths.py),
-except by
+tables between two comments in TEACHING.md and docs/lessons.md are made from the minutes and from the lessons' heads.
+Code is written at its whole length (lengths.py), except by
 
     python notebooks/build.py --shortened FOLDER      the student versions as the tests run them, in seconds
 """
@@ -40,6 +40,7 @@ FOLDERS = {"student": NOTEBOOKS, "solution": NOTEBOOKS / "solutions"}
 # {"machine": ..., "minutes": {lesson: whole minutes and tenths}, "elsewhere": {lesson: machine, if another one}}
 MINUTES = NOTEBOOKS / "minutes.json"
 TEACHING = NOTEBOOKS / "TEACHING.md"
+LESSONS = NOTEBOOKS.parent / "docs" / "lessons.md"
 
 
 def sources() -> list[Path]:
@@ -123,13 +124,31 @@ def teaching(text: str) -> str:
         planned = sum(sections.values())
         other = f" (on {name})" if (name := elsewhere().get(source.stem)) else ""
         lines.append(f"| {title} | {planned} | {minutes.get(source.stem, 'not measured')}{other} |")
-    table = "<!-- minutes -->\n" + "\n".join(lines) + "\n<!-- end of the minutes -->"
-    text = re.sub(r"<!-- minutes -->.*?<!-- end of the minutes -->", lambda _: table, text, flags=re.S)
+    text = _fill(text, "<!-- minutes -->", "\n".join(lines), "<!-- end of the minutes -->")
     chosen = paths.table({source.stem[:2]: head_of(source)[1] for source in sources()})
-    block = f"<!-- paths -->\n{chosen}\n<!-- end of the paths -->"
-    text = re.sub(r"<!-- paths -->.*?<!-- end of the paths -->", lambda _: block, text, flags=re.S)
-    numbers = f"<!-- seen -->\n{seen.table()}\n<!-- end of what is seen -->"
-    return re.sub(r"<!-- seen -->.*?<!-- end of what is seen -->", lambda _: numbers, text, flags=re.S)
+    text = _fill(text, "<!-- paths -->", chosen, "<!-- end of the paths -->")
+    return _fill(text, "<!-- seen -->", seen.table(), "<!-- end of what is seen -->")
+
+
+def lessons(text: str) -> str:
+    """docs/lessons.md with its table: both versions of each lesson, minutes in class, what it needs."""
+    lines = ["| lesson | solved | minutes | you need |", "|---|---|---|---|"]
+    for source in sources():
+        title, sections = head_of(source)
+        address, solved = f"../notebooks/{source.stem}.ipynb", f"../notebooks/solutions/{source.stem}.ipynb"
+        lines.append(f"| [{title}]({address}) | [solved]({solved}) | {sum(sections.values())} | {needed(source)} |")
+    return _fill(text, "<!-- lessons -->", "\n".join(lines), "<!-- end of the lessons -->")
+
+
+def _fill(text: str, begin: str, made: str, end: str) -> str:
+    """The text with `made` between two comments. A text without them stays as it is."""
+    return re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n{made}\n{end}", text, flags=re.S)
+
+
+def needed(source: Path) -> str:
+    """What a lesson's head says that you need, as one line of Markdown: its first two sentences."""
+    words = jupytext.read(source).cells[0].source.partition("**You need**")[2].partition("\n\n")[0]
+    return " ".join(re.split(r"(?<=\.)\s", " ".join(words.split()))[:2])
 
 
 @functools.cache
@@ -173,7 +192,8 @@ def main() -> None:
             path.parent.mkdir(exist_ok=True)
             path.write_text(to_text(make_notebook(source, version)), encoding="utf-8")
             print(path.relative_to(NOTEBOOKS.parent))
-    TEACHING.write_text(teaching(TEACHING.read_text(encoding="utf-8")), encoding="utf-8")
+    for page, made in ((TEACHING, teaching), (LESSONS, lessons)):
+        page.write_text(made(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -548,3 +548,6 @@ def test_the_workflows_call_the_same_targets() -> None:
     commands = re.findall(r"run: (.*)", text)
     assert commands == ["make lint", "make test", "python start.py test"]
     assert all(system in text for system in ("ubuntu-latest", "macos-latest", "windows-latest"))
+    publishing = (ROOT / ".github" / "workflows" / "lessons.yml").read_text(encoding="utf-8")
+    assert re.findall(r"run: (.*)", publishing) == ["make lessons-html"]
+    assert re.findall(r"path: (.*)", publishing)[-1] == "lessons-html"

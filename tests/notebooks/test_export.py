@@ -158,6 +158,7 @@ def test_a_lesson_is_run_once_and_its_text_is_the_newest(one_lesson, tmp_path, c
     assert index.find("a")["href"] == "01_masked_diffusion.html"
     assert index.find("a").get_text() == "01 · Masked diffusion from nothing"
     assert index.find("p").get_text().startswith("Most language models")
+    assert index.find("small").get_text().startswith("73 minutes in class. You need Python, a little PyTorch")
     assert "running it first" in capsys.readouterr().out
 
 

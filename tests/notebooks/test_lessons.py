@@ -303,9 +303,19 @@ def test_a_lesson_takes_at_most_eight_minutes_of_machine_time() -> None:
     assert minutes and {name: value for name, value in minutes.items() if value > 8} == {}
 
 
-def test_the_teacher_s_table_is_fresh() -> None:
-    text = build.TEACHING.read_text(encoding="utf-8")
-    assert build.teaching(text) == text, "notebooks/TEACHING.md is stale: run `make notebooks`"
+def test_the_teacher_s_tables_and_that_of_the_docs_are_fresh() -> None:
+    for page, made_of in ((build.TEACHING, build.teaching), (build.LESSONS, build.lessons)):
+        text = page.read_text(encoding="utf-8")
+        assert made_of(text) == text, f"{page} is stale: run `make notebooks`"
+
+
+def test_the_page_of_the_docs_lists_every_lesson_with_its_minutes_and_needs() -> None:
+    rows = re.findall(
+        r"^\| \[(\d\d) .*\| \[solved\]\(\S+\) \| (\d+) \| (.+) \|$", build.LESSONS.read_text("utf-8"), re.M
+    )
+    assert [lesson for lesson, *_ in rows] == [source.stem[:2] for source in build.sources()]
+    for (lesson, minutes, needs), source in zip(rows, build.sources(), strict=True):
+        assert int(minutes) == sum(build.head_of(source)[1].values()) > 20 and needs.endswith("."), lesson
 
 
 def test_a_kept_run_of_other_cells_is_not_taken(tmp_path, monkeypatch) -> None:
@@ -363,6 +373,7 @@ PAGES = [
     NOTEBOOKS / "HANDOUT.md",
     ROOT / "README.md",
     ROOT / "docs" / "quickstart.md",
+    build.LESSONS,
 ]
 
 
