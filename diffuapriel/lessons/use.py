@@ -17,9 +17,10 @@ def use(check: Callable[..., Verdict], yours: Callable[..., Any]) -> Callable[..
 
     Raises KeyError for a checker without a function of ours.
     """
-    name = check.__name__
+    name = getattr(yours, "__name__", "")
+    name = name if name.isidentifier() else check.__name__  # a lambda has no name of its own
     if check(yours):
         print(f"From here on your {name} runs.")
         return yours
-    print(f"From here on ours runs in place of {name}, until yours is right.")
-    return OURS[name]
+    print(f"From here on ours runs in place of {name}. When yours is right, run this cell again.")
+    return OURS[check.__name__]

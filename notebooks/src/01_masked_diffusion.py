@@ -27,7 +27,7 @@
 # | 1. Watch one write | 4 |
 # | 2. The forward process: adding noise | 13 |
 # | 3. The loss, and why 1/t | 18 |
-# | 4. Training | 8 (about 3 of them waiting) |
+# | 4. Training | 8 (up to 3 of them waiting) |
 # | 5. A sampler by hand | 16 |
 # | 6. The package's sampler, and the player | 10 |
 # | 7. Filling holes | 4 |
@@ -106,9 +106,9 @@ for _ in range(5):
 print(f"\nThere are {tales.count(1):,} different stories.")
 
 # %% [markdown]
-# A model sees numbers. A *tokenizer* cuts a text into tokens and gives each its number. Two tokens are special: one
-# marks the end of a text, the other is `[MASK]`. To make all rows equally long, we repeat the end-of-text token after
-# each story.
+# A model sees numbers. A *tokenizer* cuts a text into tokens, words or pieces of words (*Mark* is *M* and *ark*), and
+# gives each its number. Two tokens are special: one marks the end of a text, the other is `[MASK]`. To make all rows
+# equally long, we repeat the end-of-text token after each story.
 
 # %%
 from diffuapriel import get_tokenizer
@@ -406,8 +406,8 @@ print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} million parameter
 
 # %% [markdown]
 # The loop is the usual one: draw stories, corrupt, predict, improve. The learning rate rises, then falls to nearly zero
-# (`OneCycleLR`). Each step draws new stories, so the model can hardly learn any of them by heart. This cell takes about
-# three minutes. Meanwhile, think about this: how small can the loss become?
+# (`OneCycleLR`). Each step draws new stories, so the model can hardly learn any of them by heart. This cell takes one
+# to three minutes. Meanwhile, think about this: how small can the loss become?
 
 # %%
 STEPS, ROWS = (12 if QUICK else 900), 64
@@ -475,8 +475,8 @@ for name, nats in lines.items():
     print(f"the mean is below from step {below:,}" if below else "the mean stays above")
 
 # %% [markdown]
-# The printed steps say when your model knew more than each of these. What is left between the third line and the
-# entropy is what must agree over a distance. A single batch is noisy, so we score new stories, many times each:
+# The printed steps say when your model knew more than each of these. What is left between *which token follows which*
+# and the entropy is what must agree over a distance. A single batch is noisy, so we score new stories, many times each:
 
 # %%
 with torch.no_grad():
@@ -794,7 +794,7 @@ sampler = Sampler(SamplerConfig(strategy="low_confidence", steps=LENGTH), schedu
 trace = Player().record(sampler, model, canvas, tokenizer, model="my model")
 
 # %% [markdown]
-# The name at the front fits *her*, which comes after it. Change the text in the cell above and try your own holes.
+# Does the name at the front fit *her*, which comes after it? Change the text in the cell above and try your own holes.
 
 # %% [markdown]
 # How did it go?

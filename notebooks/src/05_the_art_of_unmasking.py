@@ -494,7 +494,12 @@ def describe(table):
 
 
 true = describe(draw_stories(N, random.Random(99)))
-print({name: value for name, value in true.items() if name != "texts"}, "true stories")
+shares = ", ".join(
+    f"{true[name]:.0f} % {name}" for name in ("grammatical", "consistent", "different")
+)
+mean, (low, high) = true["cost"]
+print(f"true stories: {shares}; entropy of the tokens {true['entropy']:.2f} nats")
+print(f"they cost {mean:.2f} nats each, from {low:.2f} to {high:.2f}")
 
 # %% [markdown]
 # Now your own sampler, from your parts: how many per step, which positions, and later which tokens.
@@ -852,9 +857,9 @@ show(figure)
 print(f"the planted word is still there in {survives[-1]:.0%} of {len(bad)} stories")
 
 # %% [markdown]
-# Does the upper curve rise towards the control, and does the planted word survive where the story is right again? Then
-# the model changed the *other* side: *Tom* became *Ana*, and *her* is no mistake any more. The model cannot know which
-# of the two was meant.
+# Does the share of right stories rise towards the control? And is the planted word still there in more stories than are
+# wrong now? Then the model changed the *other* side of some: *Tom* became *Ana*, and *her* is no mistake any more. The
+# model cannot know which of the two was meant.
 #
 # `remdm` does this while it writes: at every step a filled position may be masked again, with a small probability, at
 # most `remask_cap`. Then the model predicts it again, from all that is written by then. The price is more steps. Is it

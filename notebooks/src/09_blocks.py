@@ -264,7 +264,9 @@ assert same[:32].all() and not same[32:].all()
 # last three inputs of its short convolution, and per attention layer keys and values. `commit` reads a finished block
 # and returns a *new* cache.
 #
-# We take a fresh model with random weights, in 64-bit numbers, and compare two ways to get the logits of block 3.
+# We take a fresh model with random weights, in 64-bit numbers, and compare two ways to get the logits of block 3: with
+# the cache of the two blocks before it, and without a cache. Without one, the model is also given the `clean` text,
+# from which each block reads its past.
 
 # %%
 tokenizer = get_tokenizer("tales-words")  # a vocabulary of whole words
@@ -320,6 +322,9 @@ assert not moved[:8].any() and moved[8:].any()
 # ### Exercise 3: weigh the blocks
 #
 # *Must · medium · 5 minutes*
+#
+# You get the nats of the masked tokens of some rows, cut into blocks, and where the masks are. Return the right side of
+# the formula for each row, with the one draw of $l$ that each block got: no mean is needed.
 #
 # <details><summary>Hint 1: the idea</summary>Each block has its own number of masks, so its own weight. Weigh the sums
 # of the blocks, then add them up.</details>
@@ -488,7 +493,7 @@ for S, (passes, ms, good) in written.items():
     print(f"{S:12}   {passes:6.1f}   {ms:12.1f}   {good:8.0f} %")
 
 # %%
-figure = go.Figure(layout={"xaxis_title": "block length", "yaxis_title": "at S = 1: 100"})
+figure = go.Figure(layout={"xaxis_title": "block length", "yaxis_title": "% of the value at S = 1"})
 curves = {
     "nats per story": [exact.mean().item() + excess[S][0] for S in TRAINED],
     "passes per story": [written[S][0] for S in TRAINED],
@@ -521,8 +526,8 @@ trace = Player().record(sampler, CachedDenoiser(mixed, 4), canvas, tokenizer, mo
 # A second model sees blocks of 4 only, for fewer steps in all. At S = 4 it is about as good. Then we ask it for blocks
 # of 12, as if it were the mixed model.
 #
-# **Predict, then run.** How many nats per story will it need at S = 12? (True stories cost 12.8; the mixed model's
-# bound is printed above.)
+# **Predict, then run.** How many nats per story will it need at S = 12? (True stories cost 12.8; what the mixed
+# model needs above that is printed in section 6.)
 #
 # - **A** · below 16: it has learned the stories, whatever the block
 # - **B** · from 16 to 25
@@ -554,9 +559,9 @@ letter = "A" if y[-1] < 16 else "B" if y[-1] <= 25 else "C"
 guess_3.reveal(letter, f"It needs {y[-1]:.1f} nats at S = 12.")
 
 # %% [markdown]
-# Such a model has never seen a row in which more than four tokens were masked, and never a block that begins elsewhere.
-# The mixed model holds at its three block lengths, and pays little between them. So check which block lengths a
-# model was trained for: `model.config.block_lengths`. The sampler lets you choose any, and does not warn.
+# Such a model has never seen a block in which more than four tokens were masked, and none that begins elsewhere than at
+# token 0, 4 or 8. The mixed model holds at its three block lengths, and pays little between them. So check which block
+# lengths a model was trained for: `model.config.block_lengths`. The sampler lets you choose any, and does not warn.
 
 # %%
 for S in (4, 12):
@@ -574,6 +579,8 @@ for S in (4, 12):
 # ### Exercise 4: bytes of a KV cache
 #
 # *May · easy · 3 minutes*
+#
+# How many bytes do the keys and values of a text take, in all layers together, if each number has `bytes_each` bytes?
 #
 # <details><summary>Hint 1: the idea</summary>Two vectors are kept for each token in each layer: its key and its
 # value.</details>
@@ -628,7 +635,7 @@ show(figure)
 # %%
 pure, transformer = (preset("1.3b", name) for name in ("diffuapriel", "diffutran"))
 state_bytes = 4 * pure.depth * pure.d_inner * pure.d_state
-for tokens in (512, 1024, 65_536, 262_144):
+for tokens in (64, 256, 1024, 65_536, 262_144):
     kv = weigh(tokens, transformer.depth, transformer.d_model, 2)
     print(
         f"{tokens:8,} tokens: states {state_bytes / 1e6:6.1f} MB, keys and values {kv / 1e6:9,.1f} MB"
@@ -657,7 +664,8 @@ score()
 #   at S = 1?
 # - Set the threshold to 0.5 and to 0.95. Draw *consistent* against *passes* for S = 4 and S = 12.
 # - Write without end: `pipe.write(block_length=4)` of `examples/blocks.py`. Does the process grow?
-# - In the app, choose a block model in the tab *Unmask*, and move the slider of the block length.
+# - Open the model that `examples/blocks.py` trains in the app, and move the slider of the block length in the tab
+#   *Unmask*: `python start.py demo --checkpoint runs/blocks/checkpoint`.
 #
 # **Papers.** Block diffusion: [arXiv:2503.09573](https://arxiv.org/abs/2503.09573). The reverse scan confined to the
 # block: [arXiv:2607.02805](https://arxiv.org/abs/2607.02805). Counting instead of times:

@@ -68,6 +68,18 @@ def test_a_right_answer_that_flips_is_told_that_one_can_do_without() -> None:
     assert "It flips the row" in check.look_ahead(flips).text and check.look_ahead(shifts).text == "Right."
 
 
+def test_noise_that_cannot_be_repeated_is_right_and_is_told_so() -> None:
+    def unseeded(ids, t, generator):
+        return answers("masking").by_alpha(ids, t, None)
+
+    assert check.corruption(unseeded).text.startswith("Right. But it does not use generator")
+    assert check.corruption(answers("masking").by_bernoulli).text == "Right."
+
+
+def test_a_loss_without_a_gradient_is_refused_before_training_fails() -> None:
+    assert "without .item()" in check.loss(answers("masking").without_gradient).text
+
+
 @pytest.mark.parametrize("name", check.__all__)
 def test_an_open_exercise_is_not_done_and_stops_nothing(name: str) -> None:
     assert verdict(name, None).state == "open"
@@ -95,3 +107,6 @@ def test_a_lesson_goes_on_with_the_reader_s_code_where_it_is_right_and_says_so(c
     for wrong in (lambda t, s: t - s, lambda t, s: None):
         assert use(check.reveal_chance, wrong) is OURS["reveal_chance"]
         assert "ours runs in place of reveal_chance" in capsys.readouterr().out
+    by_alpha = answers("masking").by_alpha
+    assert use(check.corruption, by_alpha) is by_alpha
+    assert "your by_alpha runs" in capsys.readouterr().out, "the reader's name, not the checker's"

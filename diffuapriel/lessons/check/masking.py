@@ -14,6 +14,7 @@ __all__ = ["corruption", "loss", "mask_exactly", "reveal_chance", "turn"]
 
 MASK = 4_097  # [MASK] of gpt2-4k, the tokenizer of the lesson
 ROWS, LENGTH = 4_000, 18
+IDS_WANTED = "Yours says which tokens are hidden. Return the ids, with MASK in place of the hidden ones."
 
 
 def _ids(rows: int = ROWS, length: int = LENGTH) -> Tensor:
@@ -25,11 +26,12 @@ def _generator() -> torch.Generator:
 
 
 @checker
-def corruption(answer: Callable[[Tensor, Tensor, torch.Generator], Tensor]) -> None:
+def corruption(answer: Callable[[Tensor, Tensor, torch.Generator], Tensor]) -> str | None:
     """`answer(ids, t, generator)` hides each token of row i with probability t[i], independently."""
     ids = _ids()
     for t in (0.0, 0.1, 0.5, 0.9):
         out = tensor(run(answer, ids, torch.full((ROWS,), t), _generator()), (ROWS, LENGTH))
+        require(out.dtype != torch.bool, IDS_WANTED)
         hidden = out == MASK
         require(torch.equal(out[~hidden], ids[~hidden]), "Tokens that are not hidden must not change.")
         share = hidden.float().mean().item()
@@ -50,6 +52,8 @@ def corruption(answer: Callable[[Tensor, Tensor, torch.Generator], Tensor]) -> N
         not hidden[0::2].any() and hidden[1::2].float().mean() > 0.99,
         "Each row has its own time: row i must use t[i].",
     )
+    repeated = torch.equal(*(run(answer, ids, times / 2, _generator()) for _ in range(2)))
+    return None if repeated else "But it does not use generator: pass it to torch.rand, so that a run can be repeated."
 
 
 @checker
@@ -58,6 +62,7 @@ def mask_exactly(answer: Callable[[Tensor, int, torch.Generator], Tensor]) -> No
     ids = _ids()
     for count in (0, 1, 7, LENGTH):
         out = tensor(run(answer, ids, count, _generator()), (ROWS, LENGTH))
+        require(out.dtype != torch.bool, IDS_WANTED)
         hidden = out == MASK
         wrong = (hidden.sum(1) != count).nonzero().flatten().tolist()
         require(
@@ -122,7 +127,7 @@ def loss(answer: Callable[..., Tensor]) -> None:
         asked.append((ids, sigma, positions))
         wave = torch.sin(torch.arange(MASK + 1) * (1 + positions.nonzero()[:, 1])[:, None].float())
         wave[:, MASK] = 50.0  # [MASK] is no answer
-        return wave
+        return wave.requires_grad_()
 
     ids, t = _ids(6, 5), torch.tensor([1.0, 0.9, 0.75, 0.6, 0.5, 0.8])
     got = tensor(run(answer, model, ids, t, _generator()), (), "The loss")
@@ -152,6 +157,11 @@ def loss(answer: Callable[..., Tensor]) -> None:
     )
     require(not close(got, cost.sum() / ids.numel(), rel=1e-3), "The weight 1/t of each row is missing.")
     require(
+        not close(got, cost.mean(), rel=1e-3),
+        "That is the plain mean over the hidden tokens. Weight each by 1/t of its row, and divide by the number of "
+        "all tokens.",
+    )
+    require(
         not close(got, (weight * cost).mean(), rel=1e-3),
         "You divide by the number of hidden tokens. Divide by the number of all tokens, ids.numel().",
     )
@@ -160,6 +170,9 @@ def loss(answer: Callable[..., Tensor]) -> None:
         close(got, wanted, rel=1e-3),
         f"For one small batch the loss should be {wanted:.3f}; yours is {got:.3f}. Each hidden token costs "
         "-log p of the right token, times 1/t of its own row.",
+    )
+    require(
+        got.requires_grad, "The number is right, but training needs its gradient: return a tensor, without .item()."
     )
 
 

@@ -113,7 +113,7 @@ def run(answer: Callable[..., Any], *given: Any, **options: Any) -> Any:
         raise NotDone
     for value, old in zip(given, before):
         if old is not None and not torch.equal(value, old):
-            raise Wrong(f"{name} changed the tensor it was given. Work on a copy: x.clone().")
+            raise Wrong(f"{name} changed a tensor it was given. Work on a copy: .clone() makes one.")
     return result
 
 

@@ -112,6 +112,16 @@ def loss_by_rows(model, ids, t, generator):
     return (cost.sum(1) / t).sum() / (ids.shape[0] * ids.shape[1])
 
 
+def without_gradient(model, ids, t, generator):
+    return loss_by_rows(model, ids, t, generator).item()
+
+
+def plain_mean(model, ids, t, generator):
+    noisy = by_alpha(ids, t, generator)
+    hidden = noisy == MASK
+    return F.cross_entropy(model(noisy, -torch.log(1 - 0.999 * t), hidden)[:, :MASK], ids[hidden])
+
+
 def uncorrupted(model, ids, t, generator):
     everywhere = torch.ones(ids.shape, dtype=torch.bool)
     return F.cross_entropy(model(ids, t, everywhere)[:, :MASK], ids.flatten())
@@ -185,6 +195,8 @@ WRONG = {
         loss_of(lambda t: 1 / t, count=lambda hidden: 1),
         loss_of(lambda t: t),
         uncorrupted,
+        without_gradient,
+        plain_mean,
     ],
     "turn": [left_to_right, always_best, one_too_many, same_for_all, any_of_the_kept, fills_in_place],
     "corruption": [
@@ -194,6 +206,7 @@ WRONG = {
         exactly_so_many,
         in_place,
         lambda ids, t, generator: ids,
+        lambda ids, t, generator: torch.rand(ids.shape, generator=generator) < t[:, None],
     ],
     "mask_exactly": [about_so_many, the_first_ones, a_run, same_places_everywhere, with_repeats],
     "reveal_chance": [
