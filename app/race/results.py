@@ -57,27 +57,36 @@ class ResultsPart:
         compare = guarded_stream(self.compare, lambda message: (render.note(message, bad=True), *[SKIP] * 6))
         private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         for run in runs:
-            listed = run.then(self.listed, chosen, chosen, queue=False, **private)
+            listed = run.then(self.listed, chosen, [chosen, table], queue=False, **private)
             listed.then(compare, chosen, outputs, preprocess=False, **private)
-        opened = upload.upload(self.open, [upload, chosen], [chosen, status, *shown], **AT_ONCE)
+        opened = upload.upload(self.open, [upload, chosen], [chosen, table, status, *shown], **AT_ONCE)
         opened.then(compare, chosen, outputs, preprocess=False, **private)
         self.race = race
         chosen.input(compare, chosen, outputs, preprocess=False, **private)
-        cleared = clear.click(self.clear, None, chosen, queue=False, **private)
+        cleared = clear.click(self.clear, None, [chosen, table], queue=False, **private)
         cleared.then(compare, chosen, outputs, preprocess=False, **private)
         endpoint(self.results, "results")
 
-    def listed(self, before: list[int] | None, request: gr.Request) -> Any:
-        """The choice after a run: what was chosen stays chosen, and the newest result is chosen too."""
+    def listed(self, before: list[int] | None, request: gr.Request) -> tuple[Any, str]:
+        """The choice after a run, and its table: what was chosen stays chosen, and the newest result is chosen too.
+
+        The table comes with the list: `compare` brings charts and files a second later.
+        """
         kept = self.store.of(request.session_hash)
         chosen = [one.number for one in kept if one.number in (before or []) or one is kept[-1]]
         choices = [(one.title, one.number) for one in kept]
-        return gr.update(choices=choices, value=chosen, visible=bool(kept))
+        return gr.update(choices=choices, value=chosen, visible=bool(kept)), self.table(request.session_hash, chosen)
 
-    def clear(self, request: gr.Request) -> Any:
+    def table(self, session: str | None, chosen: Sequence[int]) -> str:
+        """The chosen results as a table, or a line that says why there is none."""
+        if kept := self.store.of(session, chosen):
+            return comparison(kept)
+        return render.note(texts.RESULTS_UNCHOSEN if self.store.of(session) else texts.RESULTS_NONE)
+
+    def clear(self, request: gr.Request) -> tuple[Any, str]:
         """Drop all results of the visit."""
         self.store.clear(request.session_hash)
-        return gr.update(choices=[], value=[], visible=False)
+        return self.listed(None, request)
 
     def open(self, path: Any, before: list[int] | None, request: gr.Request) -> tuple[Any, ...]:
         """Results from a file join those of the visit; the newest race of it is replayed.
@@ -87,12 +96,12 @@ class ResultsPart:
         try:
             found = read_results(path, self.limits)
         except Refused as refused:
-            return SKIP, render.note(str(refused), bad=True), SKIP, SKIP, SKIP
+            return SKIP, SKIP, render.note(str(refused), bad=True), SKIP, SKIP, SKIP
         session = request.session_hash
         races = [one.race for one in found if one.race]
         seen = self.race.shown(races[-1], session) if races else (SKIP, SKIP, SKIP)
         numbers = [self.store.add(session, one).number for one in found]
-        return self.listed([*(before or []), *numbers], request), render.note(texts.RESULTS_OPENED), *seen
+        return *self.listed([*(before or []), *numbers], request), render.note(texts.RESULTS_OPENED), *seen
 
     def results(self, recordings: bool = False, request: gr.Request | None = None) -> dict:
         """All races and sweeps that this session has measured, oldest first, to be compared.
@@ -111,17 +120,17 @@ class ResultsPart:
         from diffuapriel.charts.plotly import draw
 
         numbers = read_numbers(chosen)
-        kept = self.store.of(request.session_hash, numbers)
+        kept, table = self.store.of(request.session_hash, numbers), self.table(request.session_hash, numbers)
         clear = gr.update(visible=bool(self.store.of(request.session_hash)))
         if not kept:
-            yield render.note(texts.RESULTS_NONE), None, None, HIDDEN, HIDDEN, HIDDEN, clear
+            yield table, None, None, HIDDEN, HIDDEN, HIDDEN, clear
             return
         charts: list[Any] = [None, None]
         if len(sweeps := [one for one in kept if one.sweep]) > 1:  # one alone is drawn above
             charts = [render.localized(draw(panel(sweeps))) for panel in (latency_panel, rate_panel)]
         with exported(kept) as files:  # Gradio takes its copies while the handler waits here
             json_file, csv_file, png_file = (gr.update(value=file, visible=True) for file in files)
-            yield comparison(kept), *charts, json_file, csv_file, png_file, clear
+            yield table, *charts, json_file, csv_file, png_file, clear
 
 
 def read_numbers(chosen: Any) -> list[int]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -13,8 +15,9 @@ pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install
 pytest.importorskip("gradio", reason="needs gradio: pip install gradio")
 from playwright.sync_api import Page, expect
 
-from app.race import replay
-from tests.browser.visiting import choose, entered, keep_picture, serving, type_number
+from app.race import replay, results
+from app.strings.language import TABLES
+from tests.browser.visiting import PATIENCE_MS, choose, entered, in_language, keep_picture, serving, type_number
 
 pytestmark = pytest.mark.browser
 HYBRID = "diffuapriel-h nano, random weights"
@@ -159,6 +162,33 @@ def test_results_are_kept_compared_saved_and_forgotten(visit, tmp_path):
     visit.locator("#results-clear").click()
     expect(visit.locator("#results-table")).to_contain_text("Nothing has been measured yet.")
     expect(listed).to_have_count(0)
+
+
+@pytest.mark.parametrize("language", TABLES)
+def test_a_race_that_is_listed_has_its_figures_while_its_files_are_drawn(new_page, address, language, monkeypatch):
+    may_draw, usual = Event(), results.exported
+
+    @contextmanager
+    def held(kept) -> Iterator[tuple[str, str, str]]:
+        may_draw.wait(2 * PATIENCE_MS / 1000)
+        with usual(kept) as files:
+            yield files
+
+    monkeypatch.setattr(results, "exported", held)
+    page, words = entered(new_page, address, "light", 1280, **in_language(language)), TABLES[language]
+    try:
+        page.goto(f"{address}?tab=race&length=16&steps=4&repeats=1")
+        expect(page.locator("#results-table")).to_have_text(words["RESULTS_NONE"])
+        page.locator("#race-run").click()
+        expect(page.locator("#results-choice input[type=checkbox]")).to_have_count(1)
+        expect(page.locator("#results-table tbody tr")).to_have_count(2)
+        expect(page.locator("#results-table")).not_to_contain_text(words["RESULTS_NONE"])
+        expect(page.locator("#results-png")).to_be_hidden()
+    finally:
+        may_draw.set()
+    expect(page.locator("#results-png")).to_be_visible()
+    page.locator("#results-choice input[type=checkbox]").uncheck()
+    expect(page.locator("#results-table")).to_contain_text(words["RESULTS_UNCHOSEN"])
 
 
 @WIDE

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import Page, expect
 
+from app.strings.language import COOKIE
 from tests.app.toys import toy_blocks, toy_checkpoints
 
 if TYPE_CHECKING:
@@ -49,6 +50,13 @@ def entered(new_page, address: str, scheme: str, width: int, **context) -> Page:
     expect(page.locator("#unmask-player .da-token").first).to_be_visible()
     page.set_default_timeout(PATIENCE_MS)
     return page
+
+
+def in_language(code: str) -> dict:
+    """Options of `entered` with which the page is in a language."""
+    cookie = {"name": COOKIE, "value": code, "domain": "127.0.0.1", "path": "/", "expires": -1, "sameSite": "Lax"}
+    cookie |= {"httpOnly": False, "secure": False}
+    return {"storage_state": {"cookies": [cookie], "origins": []}}
 
 
 def keep_picture(page: Page, name: str) -> None:

@@ -110,8 +110,8 @@ def test_times_are_compared_at_one_length_only(raced, entries):
 def test_saved_results_open_again_with_their_recordings(store, raced, swept):
     part, me = opened(store), SimpleNamespace(session_hash="me")
     with export.exported(store.of("me")) as (json_file, *_):
-        listed, status, player, pixels, table = part.open(json_file, [1], me)
-    assert listed["value"] == [1, 3, 4] and "listed" in status
+        listed, compared, status, player, pixels, table = part.open(json_file, [1], me)
+    assert listed["value"] == [1, 3, 4] and "listed" in status and compared == comparison(store.of("me", [1, 3, 4]))
     again = store.of("me", [3, 4])
     assert again[0].race == raced and again[1].sweep == swept
     assert again[0].measured == store.of("me", [1])[0].measured
@@ -133,7 +133,7 @@ def test_a_file_that_holds_no_results_is_refused_by_name_and_nothing_is_kept(sto
         file = tmp_path / "holiday.json"
         file.write_text(json.dumps(values), encoding="utf-8")
         before = len(store.of("me"))
-        _, status, *rest = part.open(str(file), [], me)
+        *_, status, _, _, _ = part.open(str(file), [], me)
         assert "da-bad" in status and "holiday.json" in status and len(store.of("me")) == before
         return status
 
@@ -148,14 +148,14 @@ def test_a_file_that_holds_no_results_is_refused_by_name_and_nothing_is_kept(sto
     assert "another length" in refusal(lambda v: first(v)["recordings"][0].update(length=7_000))
     refusal(lambda v: first(v)["result"].update(entries=[]))
     refusal(lambda v: v.update(results=[7]))
-    assert "there is no file" in part.open(None, [], me)[1]
+    assert "there is no file" in part.open(None, [], me)[2]
 
 
 def test_a_file_that_holds_no_results_is_refused_in_german_on_the_german_page(store, tmp_path):
     file = tmp_path / "holiday.json"
     file.write_text("{}", encoding="utf-8")
     with texts.speaking("de"):
-        _, status, *_ = opened(store).open(str(file), [], SimpleNamespace(session_hash="me"))
+        _, _, status, *_ = opened(store).open(str(file), [], SimpleNamespace(session_hash="me"))
     assert "holiday.json lässt sich nicht als Ergebnis eines Rennens öffnen</div>" in status
 
 
@@ -248,10 +248,12 @@ def test_charts_write_german_numbers_on_the_german_page(swept, entries):
 
 def test_after_a_run_the_newest_is_chosen_too(store):
     part, me = ResultsPart(store, Limits()), SimpleNamespace(session_hash="me")
-    assert part.listed([], me)["value"] == [2]
-    assert part.listed([1], me)["value"] == [1, 2]
-    assert [number for _, number in part.listed(None, me)["choices"]] == [1, 2]
-    assert part.clear(me)["choices"] == []
+    assert part.listed([], me)[0]["value"] == [2]
+    both, table = part.listed([1], me)
+    assert both["value"] == [1, 2] and table == comparison(store.of("me"))
+    assert [number for _, number in part.listed(None, me)[0]["choices"]] == [1, 2]
+    nothing, table = part.clear(me)
+    assert nothing["choices"] == [] and texts.RESULTS_NONE in table
 
 
 def test_comparing_offers_three_files_and_charts_of_several_sweeps(store, swept, entries):
@@ -266,7 +268,7 @@ def test_comparing_offers_three_files_and_charts_of_several_sweeps(store, swept,
     ]
     assert {trace.line.dash for trace in rate.data} == {"solid", "dash"}
     ((note, *_, forget),) = part.compare([], me)
-    assert "Nothing has been measured" in note and forget["visible"]
+    assert "No result is chosen" in note and forget["visible"]
 
 
 @pytest.mark.parametrize("chosen", ["1", {"a": 1}, [1.5], [None], ["<img>"], [1] * 13, [float("nan")], [10**30]])
