@@ -1,11 +1,12 @@
-"""The result of a race in one sentence, and that of the same models at other lengths beside it."""
+"""The result of a race in one sentence, with that of the same models at other lengths beside it; a sweep in some."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from app.strings.language import texts
+from app.race.store import SavedResult
+from app.strings.language import texts, translated
 
 if TYPE_CHECKING:
     from diffuapriel.benchmark.result import EntryFacts, RaceResult
@@ -53,3 +54,13 @@ def entry_names(entries: Sequence[EntryFacts]) -> dict[str, str]:
 def listed(names: Sequence[str]) -> str:
     """'A, B and C'."""
     return f"{', '.join(names[:-1])} {texts.AND} {names[-1]}"
+
+
+def summary(result: SavedResult) -> list[str]:
+    """The crossovers in words, where DiffuTran wins, and what was not run and why."""
+    from diffuapriel.benchmark.verdict import verdicts
+
+    assert result.sweep is not None, "only a sweep has a summary"
+    sentences = filter(None, map(translated, verdicts(result.sweep, result.facts)))
+    reasons = dict.fromkeys(translated(refused.message) for refused in result.sweep.refusals)
+    return [*sentences, *(f"{texts.NOT_RUN}: {why}." if why else texts.NOT_RUN_LENGTHS for why in reasons)]

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.race.charts import latency_panel, rate_panel, ratio_panel
+from app.race.outcome import summary
 from app.race.store import SavedResult
 from app.strings.language import texts
-from app.strings.numbers import figure
+from app.strings.numbers import count, figure
 from diffuapriel.charts.matplotlib import draw_panel, dress, new_figure, to_png
 from diffuapriel.charts.palette import PRINT_INK, PRINT_QUIET, series_styles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
     from diffuapriel.benchmark.result import RaceResult
@@ -39,10 +41,16 @@ def draw(results: Sequence[SavedResult], path: str | Path) -> None:
 
 
 def _small_print(result: SavedResult) -> list[str]:
-    from diffuapriel.benchmark.verdict import verdicts
-
-    found = verdicts(result.sweep, result.facts) if result.sweep else []
-    sentences = [*found, *result.fairness(), result.measured]
+    sentences = summary(result) if result.sweep else []
+    if always := texts.FAIRNESS.get(result.kind):  # a translation, without the facts of this result
+        measured = result.race or result.sweep
+        assert measured is not None, "a result is that of a race or of a sweep"
+        entries = result.race.entries if result.race else result.facts
+        counts = ", ".join(f"{entry.name} {count(entry.parameters)}" for entry in entries)
+        sentences += [*always, texts.PICTURE_FACTS.format(counts=counts, machine=measured.machine)]
+    else:
+        sentences += result.fairness()
+    sentences.append(result.measured)
     return [line for sentence in sentences for line in textwrap.wrap(sentence, CHARACTERS)]
 
 
@@ -61,6 +69,7 @@ def _block(figure: Figure, result: SavedResult, lines: list[str], top: float, in
         for i, panel in enumerate(panels):
             axes = figure.add_axes((0.06 + i * (width + 0.07), bottom, width, height))
             draw_panel(axes, panel, named=i == 0)
+            _localize(axes.yaxis)
     place = (0.02, top - (PLOT + 0.45) * inch)
     figure.text(*place, "\n".join(lines), size=7.5, color=PRINT_QUIET, linespacing=1.35, **shared)
 
@@ -88,3 +97,13 @@ def _draw_race(axes: Axes, race: RaceResult) -> None:
         place = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
         axes.annotate(words, (times[row] + above[row], row), size=8, color=PRINT_INK, **place)
     dress(axes, texts.CHART_STEP if race.equal_steps else texts.CHART_GENERATION, "x")
+    _localize(axes.xaxis)
+
+
+def _localize(axis: Axis) -> None:
+    """Write the numbers of an axis as the page's language does."""
+    low, high = axis.get_view_interval()
+    values = list(axis.get_majorticklocs())
+    ticks = zip(values, axis.get_major_formatter().format_ticks(values))
+    inside = [(value, texts.figures(label)) for value, label in ticks if low <= value <= high]
+    axis.set_ticks([value for value, _ in inside], [label for _, label in inside])

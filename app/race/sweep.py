@@ -14,6 +14,7 @@ import gradio as gr
 
 from app.race.charts import latency_panel, rate_panel, ratio_panel
 from app.race.live import REFRESH_SECONDS
+from app.race.outcome import summary
 from app.race.request import LENGTHS, SweepRequest, load_entries, read_sweep
 from app.race.store import ResultStore, SavedResult
 from app.server.api import endpoint
@@ -22,7 +23,7 @@ from app.server.limits import Limits
 from app.server.models import Models
 from app.server.queue import MODEL
 from app.server.stops import Stops
-from app.strings.language import texts, translated
+from app.strings.language import texts
 from app.ui import render
 from app.ui.events import HIDDEN, SKIP, returned, wire_run
 from app.ui.inputs import run_row
@@ -139,16 +140,6 @@ def drawn(result: SavedResult) -> tuple[Any, Any, Any]:
     third = render.chart(draw(ratio)) if ratio else HIDDEN
     latency, rate = (render.localized(draw(panel([result]))) for panel in (latency_panel, rate_panel))
     return latency, rate, third
-
-
-def summary(result: SavedResult) -> list[str]:
-    """The crossovers in words, where DiffuTran wins, and what was not run and why."""
-    from diffuapriel.benchmark.verdict import verdicts
-
-    assert result.sweep is not None, "only a sweep has a summary"
-    sentences = filter(None, map(translated, verdicts(result.sweep, result.facts)))
-    reasons = dict.fromkeys(translated(refused.message) for refused in result.sweep.refusals)
-    return [*sentences, *(f"{texts.NOT_RUN}: {why}." if why else texts.NOT_RUN_LENGTHS for why in reasons)]
 
 
 def paper_notes(result: SavedResult) -> list[str]:

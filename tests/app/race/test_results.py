@@ -12,11 +12,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from app.race import export
+from app.race import export, picture
 from app.race.live import RacePart
+from app.race.outcome import summary
 from app.race.results import ResultsPart, comparison, read_numbers
 from app.race.store import MOST_RECORDED, MOST_RESULTS, MOST_VISITORS, ResultStore, SavedResult
-from app.race.sweep import drawn, summary
+from app.race.sweep import drawn
 from app.server.limits import Limits
 from app.strings.language import texts
 from diffuapriel.benchmark.generation import race
@@ -211,6 +212,28 @@ def test_the_picture_is_a_png_whatever_the_names_are(store):
     with export.exported(store.of("me", [1])) as (*_, png_file), Image.open(png_file) as picture:
         assert picture.height < both
         assert len(picture.convert("RGB").getcolors(1 << 24)) > 50  # something is drawn
+
+
+def test_the_picture_is_in_german_on_the_german_page(store, swept, entries, monkeypatch, tmp_path):
+    from matplotlib.text import Text
+
+    def drawn_texts() -> set[str]:
+        figures = []
+        monkeypatch.setattr(picture, "to_png", lambda figure: figures.append(figure) or b"")
+        picture.draw(store.of("me"), tmp_path / "results.png")
+        return {line for text in figures[0].findobj(Text) for line in text.get_text().splitlines()}
+
+    thousandfold = [dataclasses.replace(p, tokens_per_second=1234.5) for p in swept.points]
+    fast = dataclasses.replace(swept, points=tuple(thousandfold))
+    store.add("me", SavedResult(sweep=fast, facts=EntryFacts.of(entries)))
+    english = drawn_texts()
+    with texts.speaking("de"):
+        german = drawn_texts()
+    same = {line for line in english & german if re.search("[a-z]{3}", line) and MATH[-10:] not in line}
+    assert same <= {"quick", "slow", MATH[:22]}
+    assert {"1.000", "ms je Schritt, vom schnellsten zum langsamsten Lauf"} <= german
+    assert not any(re.match(r"\d\.\d\b|\d,\d{3}\b", line) for line in german)
+    assert any(line.startswith("Parameter: quick 1.000, slow 1.000, ") for line in german)
 
 
 def test_the_comparison_has_a_row_for_each_lane_against_the_first_and_escapes_names(store):
