@@ -56,26 +56,29 @@ class ResultsPart:
         outputs = [table, latency, rate, *files, clear]
         compare = guarded_stream(self.compare, lambda message: (render.note(message, bad=True), *[SKIP] * 6))
         private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        newest = {**private, "preprocess": False, "trigger_mode": "always_last"}  # none is left out while one draws
+        listing = [chosen, table, *files]
         for run in runs:
-            listed = run.then(self.listed, chosen, [chosen, table], queue=False, **private)
-            listed.then(compare, chosen, outputs, preprocess=False, **private)
-        opened = upload.upload(self.open, [upload, chosen], [chosen, table, status, *shown], **AT_ONCE)
-        opened.then(compare, chosen, outputs, preprocess=False, **private)
+            listed = run.then(self.listed, chosen, listing, queue=False, **private)
+            listed.then(compare, chosen, outputs, **newest)
+        opened = upload.upload(self.open, [upload, chosen], [status, *shown, *listing], **AT_ONCE)
+        opened.then(compare, chosen, outputs, **newest)
         self.race = race
-        chosen.input(compare, chosen, outputs, preprocess=False, **private)
-        cleared = clear.click(self.clear, None, [chosen, table], queue=False, **private)
-        cleared.then(compare, chosen, outputs, preprocess=False, **private)
+        chosen.input(compare, chosen, outputs, **newest)
+        cleared = clear.click(self.clear, None, listing, queue=False, **private)
+        cleared.then(compare, chosen, outputs, **newest)
         endpoint(self.results, "results")
 
-    def listed(self, before: list[int] | None, request: gr.Request) -> tuple[Any, str]:
-        """The choice after a run, and its table: what was chosen stays chosen, and the newest result is chosen too.
+    def listed(self, before: list[int] | None, request: gr.Request) -> tuple[Any, ...]:
+        """The choice after a run: what was chosen stays chosen, and the newest result is chosen too; and its table.
 
-        The table comes with the list: `compare` brings charts and files a second later.
+        The table comes with the list. `compare` brings charts and files later; those of another choice are hidden.
         """
         kept = self.store.of(request.session_hash)
         chosen = [one.number for one in kept if one.number in (before or []) or one is kept[-1]]
         choices = [(one.title, one.number) for one in kept]
-        return gr.update(choices=choices, value=chosen, visible=bool(kept)), self.table(request.session_hash, chosen)
+        choice = gr.update(choices=choices, value=chosen, visible=bool(kept))
+        return choice, self.table(request.session_hash, chosen), HIDDEN, HIDDEN, HIDDEN
 
     def table(self, session: str | None, chosen: Sequence[int]) -> str:
         """The chosen results as a table, or a line that says why there is none."""
@@ -83,7 +86,7 @@ class ResultsPart:
             return comparison(kept)
         return render.note(texts.RESULTS_UNCHOSEN if self.store.of(session) else texts.RESULTS_NONE)
 
-    def clear(self, request: gr.Request) -> tuple[Any, str]:
+    def clear(self, request: gr.Request) -> tuple[Any, ...]:
         """Drop all results of the visit."""
         self.store.clear(request.session_hash)
         return self.listed(None, request)
@@ -96,12 +99,12 @@ class ResultsPart:
         try:
             found = read_results(path, self.limits)
         except Refused as refused:
-            return SKIP, SKIP, render.note(str(refused), bad=True), SKIP, SKIP, SKIP
+            return render.note(str(refused), bad=True), *[SKIP] * 8
         session = request.session_hash
         races = [one.race for one in found if one.race]
         seen = self.race.shown(races[-1], session) if races else (SKIP, SKIP, SKIP)
         numbers = [self.store.add(session, one).number for one in found]
-        return *self.listed([*(before or []), *numbers], request), render.note(texts.RESULTS_OPENED), *seen
+        return render.note(texts.RESULTS_OPENED), *seen, *self.listed([*(before or []), *numbers], request)
 
     def results(self, recordings: bool = False, request: gr.Request | None = None) -> dict:
         """All races and sweeps that this session has measured, oldest first, to be compared.

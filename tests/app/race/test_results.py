@@ -111,7 +111,7 @@ def test_times_are_compared_at_one_length_only(raced, entries):
 def test_saved_results_open_again_with_their_recordings(store, raced, swept):
     part, me = opened(store), SimpleNamespace(session_hash="me")
     with export.exported(store.of("me")) as (json_file, *_):
-        listed, compared, status, player, pixels, table = part.open(json_file, [1], me)
+        status, player, pixels, table, listed, compared, *_ = part.open(json_file, [1], me)
     assert listed["value"] == [1, 3, 4] and "listed" in status and compared == comparison(store.of("me", [1, 3, 4]))
     again = store.of("me", [3, 4])
     assert again[0].race == raced and again[1].sweep == swept
@@ -134,7 +134,7 @@ def test_a_file_that_holds_no_results_is_refused_by_name_and_nothing_is_kept(sto
         file = tmp_path / "holiday.json"
         file.write_text(json.dumps(values), encoding="utf-8")
         before = len(store.of("me"))
-        *_, status, _, _, _ = part.open(str(file), [], me)
+        status, *_ = part.open(str(file), [], me)
         assert "da-bad" in status and "holiday.json" in status and len(store.of("me")) == before
         return status
 
@@ -149,14 +149,14 @@ def test_a_file_that_holds_no_results_is_refused_by_name_and_nothing_is_kept(sto
     assert "another length" in refusal(lambda v: first(v)["recordings"][0].update(length=7_000))
     refusal(lambda v: first(v)["result"].update(entries=[]))
     refusal(lambda v: v.update(results=[7]))
-    assert "there is no file" in part.open(None, [], me)[2]
+    assert "there is no file" in part.open(None, [], me)[0]
 
 
 def test_a_file_that_holds_no_results_is_refused_in_german_on_the_german_page(store, tmp_path):
     file = tmp_path / "holiday.json"
     file.write_text("{}", encoding="utf-8")
     with texts.speaking("de"):
-        _, _, status, *_ = opened(store).open(str(file), [], SimpleNamespace(session_hash="me"))
+        status, *_ = opened(store).open(str(file), [], SimpleNamespace(session_hash="me"))
     assert "holiday.json lässt sich nicht als Ergebnis eines Rennens öffnen</div>" in status
 
 
@@ -272,10 +272,11 @@ def test_charts_write_german_numbers_on_the_german_page(swept, entries):
 def test_after_a_run_the_newest_is_chosen_too(store):
     part, me = ResultsPart(store, Limits()), SimpleNamespace(session_hash="me")
     assert part.listed([], me)[0]["value"] == [2]
-    both, table = part.listed([1], me)
+    both, table, *files = part.listed([1], me)
     assert both["value"] == [1, 2] and table == comparison(store.of("me"))
+    assert not any(file["visible"] for file in files)  # those of another choice
     assert [number for _, number in part.listed(None, me)[0]["choices"]] == [1, 2]
-    nothing, table = part.clear(me)
+    nothing, table, *_ = part.clear(me)
     assert nothing["choices"] == [] and texts.RESULTS_NONE in table
 
 
