@@ -12,7 +12,7 @@ at every position, unless the input marks the edges of the text (`EdgeEmbedding`
 
 On CUDA the fastest kernel that accepts the call runs: FlashAttention-3 where it is installed (ops/flash_attention.py),
 then cuDNN's (1.7 to 2.3 times as fast as FlashAttention-2 on Hopper), then FlashAttention-2. PyTorch's default order is
-the reverse.
+the reverse. Recorded passes over blocks have a kernel of our own (ops/cached_attention.py).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from diffuapriel.config import ModelConfig
 from diffuapriel.model.blocks import AttentionCache, BlockPass
 from diffuapriel.model.layers import rms_norm
-from diffuapriel.ops import flash_attention
+from diffuapriel.ops import cached_attention, flash_attention
 
 ROPE_BASE = 10_000.0
 Rotary = tuple[Tensor, Tensor]  # cosine and sine, each (length, 1, headdim / 2), or one for each row
@@ -74,6 +74,8 @@ class Attention(nn.Module):
         if over.commit is not None:
             at = over.positions()[:, None, :, None].expand_as(k)
             keys, values = cache.keys.scatter_(2, at, k), cache.values.scatter_(2, at, v)
+            if self.kernels is FASTEST_FIRST and cached_attention.takes(q):
+                return self.out_proj(cached_attention.attend(q, keys, values, over.lengths).flatten(2)), cache
             y = self._attend(q, keys, values, masks[0])
             return self.out_proj(y.transpose(1, 2).flatten(2)), cache
         own = AttentionCache(k[:texts], v[:texts])

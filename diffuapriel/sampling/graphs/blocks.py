@@ -10,9 +10,9 @@ so rows need not keep step, and the host launches passes without looking at what
 counts are known in advance it never looks. For `threshold` it reads how many masks are left while the next pass is
 already running; where that turns out to be the commit, nothing is lost, and after the last block of all one pass is.
 
-The graph of a model without attention serves every block. With attention a pass reads the first `room` keys and values,
-a mask hides those that a row does not have yet, and there is a graph per room, at most an eighth larger than needed on
-average.
+One graph serves every block: a Mamba layer's state has a fixed size, and our attention kernel reads the number of keys
+from the device. Where PyTorch's kernels run instead, a pass reads the first `room` keys and values, a mask hides those
+that a row does not have yet, and there is a graph per room, at most an eighth larger than needed on average.
 
 A row's text is the one that `CachedDenoiser` and the sampler give it on the host, with the same seed: its own step and
 block select its noise. Without a GPU the steps run unrecorded, which is how they are tested.
@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from diffuapriel.diffusion.schedule import EPS
+from diffuapriel.ops import cached_attention
 from diffuapriel.ops.cudagraph import record
 from diffuapriel.sampling import scores as head_scores
 from diffuapriel.sampling.config import SamplerConfig
@@ -128,8 +129,10 @@ class BlockGraph:
         self.records = self.device.type == "cuda"
         self.batch, length = state.ids.shape
         self.blocks = length // block_length
-        self.attends = "attention" in model.config.layer_kinds
-        self.cache = model.empty_cache(self.batch, length if self.attends else 0)
+        self.capacity = length if "attention" in model.config.layer_kinds else 0
+        like = self.weight.new_empty(1, 1, 1, model.config.attention_headdim)
+        self.has_rooms = bool(self.capacity) and not cached_attention.takes(like)
+        self.cache = model.empty_cache(self.batch, self.capacity)
         new = partial(torch.zeros, device=self.device, dtype=torch.int64)
         self.canvas, self.status, self.bad_rows = new(self.batch, length), new(2, self.batch), new(())
         self.count, self.all_rows = new(self.batch), new(1).fill_(self.batch * block_length)
@@ -200,7 +203,7 @@ class BlockGraph:
             first = self.state.first_row
             starts = (progress.block * S).tolist()
             uniform.send(np.stack([block_uniforms(*which, first + r, calls[r], starts[r], S) for r in rows]))
-        room = _room((int(progress.block.max()) + 1) * S, self.canvas.shape[1]) if self.attends else 0
+        room = _room((int(progress.block.max()) + 1) * S, self.capacity) if self.has_rooms else self.capacity
         if not self.records:
             self.step(model, room)
         else:

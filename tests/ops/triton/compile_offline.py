@@ -30,6 +30,7 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
+from diffuapriel.ops.triton.attention import attend
 from diffuapriel.ops.triton.autograd import mixer_gradients
 from diffuapriel.ops.triton.block import Weights, mix_blocks
 from diffuapriel.ops.triton.scan import prepare, scan_chunks
@@ -89,6 +90,11 @@ def backward_mixer(length: int) -> None:
     mixer_gradients(half(2, 1, length, INNER), wide(2, 1, length), projected, kept, parameters)
 
 
+def forward_attention(queries: int) -> None:
+    keys, q = half(1, 16, 4096, 128), half(1, queries, 16, 128).transpose(1, 2)
+    attend(q, keys, keys, torch.zeros(1, dtype=torch.int64))
+
+
 CALLS: dict[str, Callable[[], None]] = {
     "forward mixer": lambda: forward_mixer(keep=False),
     "forward mixer, kept": lambda: forward_mixer(keep=True),
@@ -98,6 +104,8 @@ CALLS: dict[str, Callable[[], None]] = {
     "forward block, 64, kept": lambda: forward_block(64, commit=False),
     "forward block, 256": lambda: forward_block(256, commit=True),
     "forward prompt": forward_prompt,
+    "forward attention, 16": lambda: forward_attention(16),
+    "forward attention, 256": lambda: forward_attention(256),
     "backward mixer": lambda: backward_mixer(LENGTH),
     "backward mixer, short": lambda: backward_mixer(128),
 }

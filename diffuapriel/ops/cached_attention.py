@@ -1,0 +1,36 @@
+"""Attention of a block over a cache of fixed capacity: a kernel of our own, for passes that are recorded.
+
+PyTorch's kernels take the number of keys from a shape, which a recorded pass cannot change; with a mask they read the
+whole capacity, and a program per tile of queries leaves most of the device idle. The kernel is in triton/attention.py.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from diffuapriel.ops.triton import launch
+
+HEADDIMS = (16, 32, 64, 128, 256)
+
+
+def takes(q: Tensor) -> bool:
+    """Whether `attend` can run: q (batch, heads, length, headdim)."""
+    return launch.installed() and q.shape[-1] in HEADDIMS and launch.unsupported_tensor(q, "the kernel") is None
+
+
+@torch.library.custom_op("diffuapriel::attend_cached", mutates_args=())
+def attend(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(headdim)) v, forward only: (batch, length, heads, headdim).
+
+    k, v (batch, heads, capacity, headdim); row r reads its first lengths[r] + length keys, lengths (batch,) int64.
+    """
+    from diffuapriel.ops.triton.attention import attend as kernels
+
+    return kernels(q, k, v, lengths)
+
+
+@attend.register_fake
+def _(q, k, v, lengths):
+    batch, heads, length, headdim = q.shape
+    return q.new_empty(batch, length, heads, headdim)

@@ -1,0 +1,141 @@
+"""Attention of one block over a cache of keys, whose length is a tensor: softmax(q k^T / sqrt(d)) v, forward only.
+
+A block has few queries and a long context, so a program per tile of queries would leave most of the device idle. Each
+row's keys are therefore cut into splits, as in flash-decoding, and a second launch joins them:
+
+    partial  for each split  o_s = sum_u exp(q k_u - lse_s) v_u    and    lse_s = log sum_u exp(q k_u)
+    join     y = sum_s w_s o_s,  w_s = exp(lse_s - log sum_s exp(lse_s))
+
+Only keys that a row has are read, so one recorded pass serves every length up to the capacity.
+
+    q  (b, h, s, d)    k, v  (b, h, capacity, d)    lengths  (b,) int64: keys before the block's own s
+
+Plain twin: `F.scaled_dot_product_attention` with the mask of `BlockPass.masks`.
+"""
+
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportOperatorIssue=false, reportArgumentType=false
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from diffuapriel.ops.triton.launch import MIN_TILE, multiprocessors, precision
+from diffuapriel.ops.triton.scan import LOG2E
+
+TILE_QUERIES, TILE_KEYS = 128, 64
+MOST_SPLITS = 64
+
+
+@triton.jit
+def partial_kernel(
+    q,
+    k,
+    v,
+    lengths,
+    partial,  # (splits, b, h, s, d) float32
+    lse,  # (splits, b, h, s) float32, in powers of two
+    queries,
+    capacity,
+    heads: tl.constexpr,
+    scale,
+    batch_stride,
+    head_stride,
+    row_stride: tl.constexpr,
+    D: tl.constexpr,
+    TILE_QUERIES: tl.constexpr,
+    TILE_KEYS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Program (tile of queries, split, batch and head)."""
+    tile, split, bh = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    b = bh // heads
+    rows, columns = tile * TILE_QUERIES + tl.arange(0, TILE_QUERIES), tl.arange(0, D)
+    inside = (rows < queries)[:, None]
+    q += b * batch_stride + bh % heads * head_stride
+    Q = tl.load(q + rows[:, None] * row_stride + columns[None, :], mask=inside, other=0.0)
+    scale *= LOG2E
+
+    length = tl.load(lengths + b).to(tl.int32) + queries
+    share = tl.cdiv(tl.cdiv(length, TILE_KEYS), tl.num_programs(1)) * TILE_KEYS
+    start = split * share
+    end = tl.minimum(start + share, length)
+    most = tl.full((TILE_QUERIES,), float("-inf"), tl.float32)
+    total = tl.zeros((TILE_QUERIES,), tl.float32)
+    out = tl.zeros((TILE_QUERIES, D), tl.float32)
+    k += bh * capacity * D
+    v += bh * capacity * D
+    for at in range(start, end, TILE_KEYS):
+        keys = at + tl.arange(0, TILE_KEYS)
+        K = tl.load(k + keys[:, None] * D + columns[None, :], mask=(keys < end)[:, None], other=0.0)
+        scores = scale * tl.dot(Q, tl.trans(K), input_precision=PRECISION)
+        scores = tl.where((keys < end)[None, :], scores, float("-inf"))
+        before, most = most, tl.maximum(most, tl.max(scores, 1))
+        weights = tl.exp2(scores - most[:, None])
+        kept = tl.exp2(before - most)
+        total = total * kept + tl.sum(weights, 1)
+        V = tl.load(v + keys[:, None] * D + columns[None, :], mask=(keys < end)[:, None], other=0.0)
+        out = tl.dot(weights.to(V.dtype), V, out * kept[:, None], input_precision=PRECISION)
+
+    at = (split * tl.num_programs(2) + bh) * queries + rows
+    some = tl.where(total > 0, total, 1.0)  # a split beyond the end has no keys
+    tl.store(lse + at, most + tl.log2(some), mask=rows < queries)
+    tl.store(partial + at[:, None] * D + columns[None, :], out / some[:, None], mask=inside)
+
+
+@triton.jit
+def join_kernel(
+    partial,
+    lse,
+    y,  # (b, s, h, d)
+    queries,
+    heads: tl.constexpr,
+    D: tl.constexpr,
+    TILE: tl.constexpr,
+    SPLITS: tl.constexpr,
+):
+    """Program (tile of queries, batch and head)."""
+    tile, bh = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    rows, columns = tile * TILE + tl.arange(0, TILE), tl.arange(0, D)
+    inside = rows < queries
+    most = tl.full((TILE,), float("-inf"), tl.float32)
+    total = tl.zeros((TILE,), tl.float32)
+    out = tl.zeros((TILE, D), tl.float32)
+    for split in tl.static_range(SPLITS):
+        at = (split * tl.num_programs(1) + bh) * queries + rows
+        one = tl.load(lse + at, mask=inside, other=0.0)
+        before, most = most, tl.maximum(most, one)  # the first split always has a key
+        kept, weight = tl.exp2(before - most), tl.exp2(one - most)
+        part = tl.load(partial + at[:, None] * D + columns[None, :], mask=inside[:, None], other=0.0)
+        out = out * kept[:, None] + part * weight[:, None]
+        total = total * kept + weight
+    to = ((bh // heads * queries + rows) * heads + bh % heads)[:, None] * D + columns[None, :]
+    tl.store(y + to, (out / total[:, None]).to(y.dtype.element_ty), mask=inside[:, None])
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor) -> Tensor:
+    """(b, s, h, d), in q's dtype: row r over its first lengths[r] + s keys, at most the capacity.
+
+    Of q the last axis is contiguous; k and v may be the first keys of a longer, contiguous cache.
+    """
+    (batch, heads, queries, headdim), most, exact = q.shape, k.shape[2], q.dtype == torch.float32
+    tile = min(TILE_QUERIES // (4 if exact else 1), max(MIN_TILE, triton.next_power_of_2(queries)))
+    programs = triton.cdiv(queries, tile) * batch * heads
+    splits = max(1, min(MOST_SPLITS, multiprocessors(q.device) // programs, triton.cdiv(most, TILE_KEYS)))
+    partial = q.new_empty((splits, batch, heads, queries, headdim), dtype=torch.float32)
+    lse = partial.new_empty(partial.shape[:-1])
+    y = q.new_empty((batch, queries, heads, headdim))
+    sizes = queries, k.stride(1) // headdim, heads, headdim**-0.5, *q.stride()[:3]
+    options = {"D": headdim, "TILE_QUERIES": tile, "TILE_KEYS": TILE_KEYS}
+    options["PRECISION"] = precision(q.dtype, min(tile, headdim))
+    stages = 1 if exact else 3 if headdim <= 128 else 2  # more would not fit into shared memory
+    partial_kernel[(triton.cdiv(queries, tile), splits, batch * heads)](
+        q, k, v, lengths, partial, lse, *sizes, **options, num_warps=8 if tile == TILE_QUERIES else 4, num_stages=stages
+    )
+    rows = min(tile, 32)
+    join_kernel[(triton.cdiv(queries, rows), batch * heads)](
+        partial, lse, y, queries, heads=heads, D=headdim, TILE=rows, SPLITS=splits, num_warps=4
+    )
+    return y
