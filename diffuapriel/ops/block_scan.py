@@ -20,6 +20,7 @@ Axes as in ops/recurrent.py, and:   c chunks   q tokens of a chunk (t reads u)  
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -29,9 +30,11 @@ from torch import Tensor
 from diffuapriel.ops import minimal
 from diffuapriel.ops.chunked import chunk_length
 from diffuapriel.ops.recurrent import ScanInputs
-from diffuapriel.ops.ssd import ssd, ssd_bidirectional
+from diffuapriel.ops.ssd import choose_backend, ssd, ssd_bidirectional
+from diffuapriel.ops.triton.masked_product import LONGEST, masked_product
 
 LONGEST_IN_CHUNK = 128  # tokens of a block that is still called short
+Product = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, str, int], Tensor]
 IN_BLOCK = 16  # tokens of a chunk of short blocks, rounded down to whole ones, where tokens read their own block only
 
 
@@ -42,7 +45,8 @@ def scan(inputs: ScanInputs, *, block_length: int, streams: int = 1, backend: st
         inputs: with directions 0, which runs forward, and 1, in reverse. The length is a multiple of block_length.
             initial_state: (clean rows, heads, headdim, state), of the forward direction before the first token.
         streams: 1 for clean rows only; 2 if the second half of the rows are corrupted copies of the first half.
-        backend: of `ssd`, which runs blocks longer than 128 tokens; "minimal" runs blocks of any length.
+        backend: of `ssd`, which runs blocks longer than 128 tokens; with "triton" its kernels also compute the masked
+            products of blocks of up to 64. "minimal" runs blocks of any length.
 
     Returns y, shaped as x, and the forward state after the last token of the clean rows.
     Raises ValueError for a length that is not whole blocks and for rows that are not whole streams.
@@ -58,7 +62,9 @@ def scan(inputs: ScanInputs, *, block_length: int, streams: int = 1, backend: st
         return y, final[:, 0]
     if block_length > LONGEST_IN_CHUNK:
         return _in_rows(inputs, block_length, streams, backend)
-    return _in_chunks(inputs, block_length)
+    headdim, state = inputs.initial_state.shape[2:]
+    fused = block_length <= LONGEST and choose_backend(backend, inputs.x, headdim, state) == "triton"
+    return _in_chunks(inputs, block_length, masked_product if fused else _weigh)
 
 
 def by_block(
@@ -126,12 +132,12 @@ def _in_rows(inputs: ScanInputs, block_length: int, streams: int, backend: str) 
     return y.reshape(inputs.x.shape), final.flatten(1, 2)
 
 
-def _in_chunks(inputs: ScanInputs, block_length: int) -> tuple[Tensor, Tensor]:
-    """`scan` for blocks of which a chunk holds one or more."""
+def _in_chunks(inputs: ScanInputs, block_length: int, weigh: Product) -> tuple[Tensor, Tensor]:
+    """`scan` for blocks of which a chunk holds one or more; `weigh` computes the masked products."""
     x, start = inputs.x, inputs.initial_state
     forward, reverse = _directions(inputs)
     clean, *noisy = forward.streams(start.shape[0])
-    y_reverse = _in_block(reverse, block_length, backwards=True)
+    y_reverse = _in_block(reverse, block_length, weigh, backwards=True)
 
     # Clean rows: every earlier token of the chunk, and the state that enters it.
     length = x.shape[1]
@@ -139,9 +145,7 @@ def _in_chunks(inputs: ScanInputs, block_length: int) -> tuple[Tensor, Tensor]:
     clean = clean.chunks(q)
     s = clean.log_decay.cumsum(-1)  # inclusive sums from the chunk's start
     entering, final = _carry(clean, s, start.to(s.dtype).unflatten(1, s.shape[2:4]))
-    not_later = torch.ones(q, q, dtype=torch.bool, device=x.device).tril()  # u no later than t
-    decay = _exp(s[..., :, None] - s[..., None, :], not_later)
-    y = _weigh(decay, clean.C, clean.B, clean.write) + _read(clean.C, entering, s)
+    y = weigh(clean.C, clean.B, clean.write, s, s, "causal", block_length) + _read(clean.C, entering, s)
     y_forward = [_from_chunks(y, length)]
 
     if noisy:  # corrupted rows: clean tokens of earlier blocks, corrupted ones of the own block
@@ -149,27 +153,23 @@ def _in_chunks(inputs: ScanInputs, block_length: int) -> tuple[Tensor, Tensor]:
         block = torch.arange(q, device=x.device) // block_length
         before = F.pad(s, (1, 0))[..., block * block_length]  # sums up to the block; no own clean token enters
         s_noisy = before + _sums_in_block(own.log_decay, block_length)
-        decay = _exp(s_noisy[..., :, None] - s[..., None, :], block[:, None] > block)
-        y = _weigh(decay, own.C, clean.B, clean.write) + _read(own.C, entering, s_noisy)
-        y_forward.append(_from_chunks(y, length) + _in_block(noisy[0], block_length, backwards=False))
+        y = weigh(own.C, clean.B, clean.write, s_noisy, s, "earlier blocks", block_length)
+        y = y + _read(own.C, entering, s_noisy)
+        y_forward.append(_from_chunks(y, length) + _in_block(noisy[0], block_length, weigh, backwards=False))
 
     y = torch.stack([torch.cat(y_forward), y_reverse], dim=2)  # (b, l, k, h, p)
     return torch.addcmul(y, x, inputs.D.to(x.dtype)[..., None]), final.flatten(1, 2)
 
 
-def _in_block(rows: _Direction, block_length: int, *, backwards: bool) -> Tensor:
+def _in_block(rows: _Direction, block_length: int, weigh: Product, *, backwards: bool) -> Tensor:
     """What tokens read of their own block, from a state of zero: (b, l, h, p)."""
     length = rows.write.shape[1]
-    q = _whole_blocks(IN_BLOCK, block_length, length)
-    rows = rows.chunks(q)
-    block = torch.arange(q, device=rows.write.device) // block_length
-    allowed = block[:, None] == block
-    allowed &= torch.ones_like(allowed).triu() if backwards else torch.ones_like(allowed).tril()
+    rows = rows.chunks(_whole_blocks(IN_BLOCK if weigh is _weigh else LONGEST, block_length, length))
     s = _sums_in_block(rows.log_decay, block_length)
     if backwards:  # what u writes is decayed by the tokens from t to u - 1
         s = rows.log_decay - s
-    decay = _exp(s[..., :, None] - s[..., None, :], allowed)
-    return _from_chunks(_weigh(decay, rows.C, rows.B, rows.write), length)
+    mask = "ahead in block" if backwards else "causal in block"
+    return _from_chunks(weigh(rows.C, rows.B, rows.write, s, s, mask, block_length), length)
 
 
 def _whole_blocks(tokens: int, block_length: int, length: int) -> int:
@@ -197,13 +197,17 @@ def _from_chunks(y: Tensor, length: int) -> Tensor:
     return y.movedim(4, 2).flatten(1, 2)[:, :length].flatten(2, 3)
 
 
-def _exp(exponent: Tensor, where: Tensor) -> Tensor:
-    """exp(exponent) where the mask (q, q) allows, 0 elsewhere; minus infinity first, so that nothing overflows."""
-    return exponent.masked_fill(~where, float("-inf")).exp()
+def _weigh(C: Tensor, B: Tensor, write: Tensor, r: Tensor, s: Tensor, mask: str, block_length: int) -> Tensor:
+    """sum_u m(t, u) exp(r_t - s_u) (C_t . B_u) write_u: (b, c, g, h, q, p). C B^T is computed once for a group's heads.
 
-
-def _weigh(decay: Tensor, C: Tensor, B: Tensor, write: Tensor) -> Tensor:
-    """sum_u decay_tu (C_t . B_u) write_u: (b, c, g, r, q, p). C B^T is computed once for the heads of a group."""
+    The plain twin of `masked_product`, which says what the masks m are.
+    """
+    at = torch.arange(write.shape[4], device=write.device)
+    t, u, same = at[:, None], at, at[:, None] // block_length == at // block_length
+    allowed = {"causal": u <= t, "causal in block": same & (u <= t), "ahead in block": same & (u >= t)}
+    where = allowed.get(mask, (u <= t) & ~same)  # "earlier blocks"
+    exponent = r[..., :, None] - s[..., None, :]
+    decay = exponent.masked_fill(~where, float("-inf")).exp()  # minus infinity first, so that nothing overflows
     scores = (C @ B.mT)[:, :, :, None]  # (b, c, g, 1, q, q)
     return (decay.to(write.dtype) * scores) @ write
 

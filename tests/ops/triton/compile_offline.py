@@ -30,6 +30,7 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
+from diffuapriel.ops.triton import chunk
 from diffuapriel.ops.triton.attention import attend
 from diffuapriel.ops.triton.autograd import mixer_gradients
 from diffuapriel.ops.triton.block import Weights, mix_blocks
@@ -95,6 +96,18 @@ def forward_attention(queries: int) -> None:
     attend(q, keys, keys, torch.zeros(1, dtype=torch.int64))
 
 
+def chunk_products(backward: bool) -> None:
+    """One chunk of one group with all its heads, read from rows that hold x, B and C of both directions."""
+    rows = half(1, 1, 64, 2, CHANNELS)[:, :, :, 0]
+    w, B, C = rows.split([INNER, GROUPS * STATE, GROUPS * STATE], dim=-1)
+    B, C = (v.unflatten(-1, (GROUPS, STATE)).movedim(2, 3) for v in (B, C))
+    w, r = w.unflatten(-1, (GROUPS, HEADS, HEADDIM)).movedim(2, 4), wide(1, 1, GROUPS, HEADS, 64)
+    if not backward:
+        chunk.forward(C, B, w, r, r, 1, 16)
+        return
+    chunk.backward(half(1, 1, 64, GROUPS, HEADS, HEADDIM), C, B, w, r, r, 1, 16)
+
+
 CALLS: dict[str, Callable[[], None]] = {
     "forward mixer": lambda: forward_mixer(keep=False),
     "forward mixer, kept": lambda: forward_mixer(keep=True),
@@ -106,6 +119,8 @@ CALLS: dict[str, Callable[[], None]] = {
     "forward prompt": forward_prompt,
     "forward attention, 16": lambda: forward_attention(16),
     "forward attention, 256": lambda: forward_attention(256),
+    "forward chunk": lambda: chunk_products(backward=False),
+    "backward chunk": lambda: chunk_products(backward=True),
     "backward mixer": lambda: backward_mixer(LENGTH),
     "backward mixer, short": lambda: backward_mixer(128),
 }
