@@ -1,4 +1,5 @@
-"""Blocks on CUDA: the mixer goes on from a state as the recurrence does, and recorded passes are the passes themselves.
+"""Blocks on CUDA: mixer and attention go on from a cache as they should, the folded pass has the gradients of the plain
+one, and recorded passes are the passes themselves.
 
 Times are not tested here; they are measured by `diffuapriel bench --gpu blocks`.
 """
@@ -17,6 +18,7 @@ from diffuapriel.model.blocks import BlockPass, MambaCache
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.model.engine import compile_denoiser
 from diffuapriel.model.mamba2 import BidirectionalMamba2
+from diffuapriel.ops import cached_attention
 from diffuapriel.ops.ssd import unsupported_reason
 from diffuapriel.sampling.blocks import CachedDenoiser
 from diffuapriel.sampling.canvas import Canvas
@@ -24,7 +26,7 @@ from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.generate import generate_counted
 from diffuapriel.sampling.graphs import blocks as graphs
 from diffuapriel.sampling.sampler import Sampler
-from tests.gpu.parity import TOLERANCE, poison, relative_error
+from tests.gpu.parity import TOLERANCE, outer_gradient, poison, relative_error
 
 # (rows, d_model, headdim, state, groups): the large preset's heads, and small ones in two groups
 SHAPES = [(1, 2048, 64, 128, 1), (3, 128, 32, 16, 2)]
@@ -66,6 +68,70 @@ def test_the_mixer_goes_on_from_a_state_as_the_recurrence_does(shape, blocks, dt
     record(f"triton blocks {str(dtype).removeprefix('torch.')}", f"{shape} {blocks}", errors)
     # In bf16 the projection before the mixer and the one after it are rounded too.
     assert max(errors.values()) <= TOLERANCE[dtype] * (3 if dtype == torch.bfloat16 else 1)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("block_length", [1, 3, 16, 17, 63, 64])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_folded_pass_and_its_gradients_are_those_of_the_plain_mixer(
+    shape, block_length, dtype, device, record
+) -> None:
+    """Clean rows and their corrupted copies, from a state that is not zero, over more than one chunk."""
+    rows, d_model, headdim, state, groups = shape
+    length = -(-150 // block_length) * block_length
+    config = ModelConfig("diffuapriel", d_model, depth=1, headdim=headdim, d_state=state, n_groups=groups)
+    torch.manual_seed(block_length)
+    mixer = BidirectionalMamba2(config, backend="triton").to(device)
+    for weight in (mixer.D, mixer.norm_weight, mixer.conv_bias):
+        weight.data.normal_()
+    exact = copy.deepcopy(mixer).double()
+    exact.backend = "recurrent"
+    mixer.in_proj.to(dtype)
+    mixer.out_proj.to(dtype)
+    channels = config.d_inner + 2 * groups * state
+    shapes = (rows, config.n_heads, headdim, state), (rows, 3, channels), (2 * rows, length, d_model)
+    start, history, u = (torch.randn(size, device=device) for size in shapes)
+    given = [start, history.to(dtype), u.to(dtype)]
+    wide = [v.double() for v in given]
+    over = BlockPass(block_length, length, torch.zeros(rows, dtype=torch.int64, device=device), True, streams=2)
+    results = []
+    for one, (start, history, u) in ((exact, wide), (mixer, given)):
+        inputs = [v.requires_grad_() for v in (start, history, u)]
+        y, after = one.forward_blocks(u, over, MambaCache(start, history))
+        if not results:
+            dy, dstate = outer_gradient(y.detach(), torch.float64), torch.randn_like(after.state)
+            poison([y.detach(), after.state.detach()])
+        parameters = dict(one.named_parameters())
+        loss = (y * dy.to(y.dtype)).sum() + (after.state * dstate.to(after.state.dtype)).sum()
+        gradients = torch.autograd.grad(loss, [*inputs, *parameters.values()])
+        names = ["state", "history", "u", *parameters]
+        results.append({"y": y, "final": after.state} | {f"gradient of {n}": g for n, g in zip(names, gradients)})
+    errors = {name: relative_error(results[1][name], truth) for name, truth in results[0].items()}
+    record(f"triton folded {str(dtype).removeprefix('torch.')}", f"{shape} {block_length}", errors)
+    assert max(errors.values()) <= TOLERANCE[dtype] * (4 if dtype == torch.bfloat16 else 1)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize(
+    "queries, capacity, lengths", [(1, 70, (0, 69)), (16, 4096, (0, 4000)), (256, 9000, (8000, 5))]
+)
+@pytest.mark.parametrize("heads, headdim", [(3, 32), (15, 128), (2, 256)])
+def test_attention_reads_the_keys_that_a_row_has(
+    heads, headdim, queries, capacity, lengths, dtype, device, record
+) -> None:
+    torch.manual_seed(queries)
+    q = torch.randn(2, queries, heads, headdim, device=device).to(dtype).transpose(1, 2)
+    k, v = (torch.randn(2, heads, capacity + 8, headdim, device=device).to(dtype)[:, :, :capacity] for _ in range(2))
+    ages = torch.tensor(lengths, device=device)
+    for row, age in enumerate(lengths):
+        k[row, :, age + queries :] = v[row, :, age + queries :] = torch.nan
+    read = (torch.arange(capacity, device=device) < ages[:, None] + queries)[:, None, None]
+    exact = (x.double().nan_to_num() for x in (q, k, v))
+    truth = torch.nn.functional.scaled_dot_product_attention(*exact, attn_mask=read).transpose(1, 2)
+    found = cached_attention.attend(q, k, v, ages)
+    errors = {"y": relative_error(found, truth)}
+    record(f"attention {str(dtype).removeprefix('torch.')}", f"{queries} of {capacity}, {heads} x {headdim}", errors)
+    assert errors["y"] <= TOLERANCE[dtype]
 
 
 def model_of(architecture: str, device: torch.device) -> Denoiser:
