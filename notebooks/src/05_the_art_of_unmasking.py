@@ -620,12 +620,17 @@ for name, m in tail.items():
 entropy = tales.entropy(1)
 figure = go.Figure(layout={"xaxis_title": "model calls", "yaxis_title": "nats per correct story"})
 for strategy, points in curves.items():
-    points = [m for m in points if m["cost"][0] == m["cost"][0]]  # where two stories are correct
+    points = [m for m in points if m["cost"][0] == m["cost"][0]]  # where three are correct
     y, intervals = [m["cost"][0] for m in points], [m["cost"][1] for m in points]
     bars = error_bars(y, intervals)
     x = [m["calls"] for m in points]
     figure.add_scatter(x=x, y=y, name=strategy, mode="lines+markers", error_y=bars)
-figure.add_hline(y=entropy, line_dash="dash", annotation_text=f"true stories: {entropy:.2f}")
+figure.add_hline(
+    y=entropy,
+    line_dash="dash",
+    annotation_text=f"true stories: {entropy:.2f}",
+    annotation_position="bottom left",
+)
 show(figure)
 for strategy in curves:
     last = curves[strategy][-1]
@@ -638,7 +643,8 @@ for strategy in curves:
 
 # %% [markdown]
 # If the intervals contain the dashed line, no loss of variety is seen: at temperature 1, as here, none is to be
-# expected. At one call, only the simplest stories come out right, which lowers the cost.
+# expected. With few calls hardly any story is correct: the intervals are wide, and where fewer than three are correct
+# there is no point.
 
 # %% [markdown]
 # ## 4. Temperature, top-k, top-p
@@ -885,6 +891,9 @@ sampler, blank = Sampler(options, schedule, MASK), Canvas.masks(LENGTH, tokenize
 trace = Player().record(sampler, model, blank, tokenizer, model="my model")
 
 # %% [markdown]
+# Compare `remdm` with `ancestral`, which it resembles: are its further calls worth anything? Then with
+# `low_confidence`, which made a quarter of these calls.
+#
 # Press play, and watch tokens disappear and come back. Early on there is little text that could correct a token, so
 # what comes back may begin another story. Late, when nearly everything is there, few tokens are hidden at once, and
 # what comes back must fit.

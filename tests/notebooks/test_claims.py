@@ -47,6 +47,12 @@ CLAIMS: tuple[Claim, ...] = (
     ("05", r"mistake planted +0 % before, +(\d+) % after", lambda n: n >= 50, "the rounds mend the mistake"),
     ("05", TAIL, lambda without, given: given > without + 15, "the tail of a row costs calls"),
     ("05", r"control +100 % before, +(\d+) % after", lambda n: n >= 60, "and break little else"),
+    (
+        "05",
+        r"\nancestral +17.*, (\d+)%\]\n(?:.*\n)+?remdm +[67]\d\.\d calls.*\[(\d+)%,",
+        lambda ancestral, remdm: remdm > ancestral,
+        "the further calls of remdm are worth something",
+    ),
     ("05", r"\n100 stories, (\d+) different", lambda n: n == 1, "at temperature 0 there is one story"),
     ("05", r"at 1,000 steps, float32: ([\d.]+)% rare", lambda n: n < 10, "float32 cuts rare tokens"),
     ("07", r"exp\(-NELBO\) sums to +([\d.]+)", lambda n: n < 1, "some probability is lost"),
