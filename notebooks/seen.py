@@ -1,7 +1,7 @@
 """What a teacher should see: numbers that the lessons print, with the range in which a full run of them lies.
 
 `build.py` writes them as a table into TEACHING.md; tests/notebooks/test_claims.py holds them to the last full run. The
-ranges lie around one full run (01 and 13: several) and are wide enough for another processor.
+ranges lie around one full run (01 and 13: several) and are wide enough for another processor. No number is a time.
 """
 
 from __future__ import annotations
@@ -44,6 +44,20 @@ SEEN = (
     Number("05", "% mended of the planted mistakes", r"mistake planted +0 % before, +(\d+) % after", 72, 97),
     Number("05", "% of rare tokens, float32, 1,000 steps (50 is right)", r"float32: ([\d.]+)% rare", 1.7, 2.5),
     Number("05", "% consistent, threshold 0.5 and top-p 0.9", r"(\d+) % .* threshold 0.5, top_p 0.9\n", 40, 75),
+    Number(
+        "06", "tokens at which both count the same multiply-adds", r"by counting: .* about ([\d,]+) tokens", 223, 223
+    ),
+    Number("06", "MB of one layer's attention tables at 8,192 tokens, if stored", r"would be ([\d,]+) MB", 1879, 1879),
+    Number("06", "memory per token, DiffuApriel, in DiffuTran's", r"takes ([\d.]+) times DiffuTran's memory", 1.3, 2.8),
+    Number("08", "bits per byte, xz on all fables together", r"\nall +together ([\d.]+)", 2.55, 2.65),
+    Number(
+        "08", "bits per byte after training, training text", r"\ntraining +untrained .*, trained ([\d.]+), xz", 1.8, 2.1
+    ),
+    Number("08", "the same, twin", r"\ntwin +untrained .*, trained ([\d.]+), xz", 1.8, 2.15),
+    Number("08", "the same, strangers", r"\nstrangers +untrained .*, trained ([\d.]+), xz", 2.05, 2.3),
+    Number("08", "xz on the strangers, after the training text", r"\nstrangers .* training text ([\d.]+)", 2.3, 2.45),
+    Number("08", "tokens of the longest copied run, samples, median", r"\nsamples +median (\d+)", 3, 7),
+    Number("08", "the same, strangers", r"\nstrangers +median (\d+)", 4, 7),
     Number("09", "nats above the stories' own, S = 1", r"S =  1: +([\d.]+) nats above", 0.1, 0.35),
     Number("09", "the same, S = 12", r"S = 12: +([\d.]+) nats above", 0.6, 1.4),
     Number("09", "% consistent, S = 1", r"\n +1 +[\d.]+ +[\d.]+ +(\d+) %", 78, 97),

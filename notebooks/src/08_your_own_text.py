@@ -464,8 +464,8 @@ guess_1.reveal(answer, "Look at the bars of the trained model.")
 # twin's score would have been your result, and it would have been wrong. `xz` shows the leak at once, because a
 # compressor has a perfect memory.
 #
-# `xz` is hard to beat: it also keeps learning while it reads the strangers, and soon knows *their* words. The model has
-# stopped learning, and sees one sequence at a time. But `xz` cannot write.
+# On the strangers, compare the model with `xz`. `xz` keeps learning while it reads them, and soon knows *their* words.
+# The model has stopped learning, and sees one sequence at a time. And `xz` cannot write.
 
 # %% [markdown]
 # ## 6. Infill
