@@ -72,8 +72,8 @@ class Attention(nn.Module):
         q, k, v = self._project(u, rotary)
         texts = cache.keys.shape[0]
         if over.commit is not None:
-            at = over.positions()[:, None, :, None].expand_as(k)
-            keys, values = cache.keys.scatter_(2, at, k), cache.values.scatter_(2, at, v)
+            keys, values = cache.keys, cache.values
+            cached_attention.append(keys, values, k, v, over.lengths)
             if self.kernels is FASTEST_FIRST and cached_attention.takes(q):
                 return self.out_proj(cached_attention.attend(q, keys, values, over.lengths).flatten(2)), cache
             y = self._attend(q, keys, values, masks[0])

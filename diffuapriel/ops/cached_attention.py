@@ -1,7 +1,10 @@
-"""Attention of a block over a cache of fixed capacity: a kernel of our own, for passes that are recorded.
+"""Attention of a block over a cache of fixed capacity, for passes that are recorded.
 
 PyTorch's kernels take the number of keys from a shape, which a recorded pass cannot change; with a mask they read the
-whole capacity, and a program per tile of queries leaves most of the device idle. The kernel is in triton/attention.py.
+whole capacity, and a program per tile of queries leaves most of the device idle. `attend` is a kernel of our own
+(triton/attention.py).
+
+For torch.compile both are opaque: of a scatter that it sees it makes a copy of all keys, there and back.
 """
 
 from __future__ import annotations
@@ -17,6 +20,19 @@ HEADDIMS = (16, 32, 64, 128, 256)
 def takes(q: Tensor) -> bool:
     """Whether `attend` can run: q (batch, heads, length, headdim)."""
     return launch.installed() and q.shape[-1] in HEADDIMS and launch.unsupported_tensor(q, "the kernel") is None
+
+
+@torch.library.custom_op("diffuapriel::append_to_cache", mutates_args=("keys", "values"))
+def append(keys: Tensor, values: Tensor, k: Tensor, v: Tensor, lengths: Tensor) -> None:
+    """Write k and v (batch, heads, length, headdim) behind the first lengths[r] keys and values of row r, in place."""
+    at = (lengths[:, None] + torch.arange(k.shape[2], device=k.device))[:, None, :, None].expand_as(k)
+    keys.scatter_(2, at, k)
+    values.scatter_(2, at, v)
+
+
+@append.register_fake
+def _(keys, values, k, v, lengths):
+    return None
 
 
 @torch.library.custom_op("diffuapriel::attend_cached", mutates_args=())

@@ -65,3 +65,22 @@ def test_a_norm_that_is_folded_into_the_product_after_it_changes_nothing() -> No
         mixer.load_state_dict(kept)  # with a weight of its own, which is folded in its turn
         assert mixer.norm_is_folded and (mixer.norm_weight == 1).all()
         torch.testing.assert_close(mixer(u), expected)
+
+
+@pytest.mark.slow
+def test_a_compiled_pass_in_place_makes_no_copy_of_its_keys() -> None:
+    """Else each pass of a long text would move all of them there and back."""
+    from torch._inductor.utils import run_and_get_code
+
+    shape = {"d_model": 32, "depth": 1, "headdim": 16, "d_state": 16, "attention_headdim": 16, "cond_dim": 8}
+    model = Denoiser(ModelConfig("diffutran", vocab_size=20, block_lengths=(4,), **shape)).eval().requires_grad_(False)
+    ids, sigma, commit, capacity = torch.randint(19, (1, 4)), torch.zeros(1), torch.tensor([True]), 773
+    cache, plain = (model.empty_cache(1, capacity) for _ in range(2))
+    expected = model.hidden_in_place(ids, sigma, plain, commit, capacity)
+    block = model.blocks[0]
+    block.forward_blocks = torch.compile(block.forward_blocks, dynamic=False)
+    found, sources = run_and_get_code(model.hidden_in_place, ids, sigma, cache, commit, capacity)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(cache.layers[0].keys, plain.layers[0].keys)
+    made = [line for code in sources for line in code.splitlines() if "= empty_" in line]
+    assert made and not [line for line in made if f"(1, 2, {capacity}, 16)" in line]
