@@ -120,6 +120,7 @@ def test_a_long_race_is_drawn_and_its_words_are_under_the_lens_also_when_opened_
 
 @WIDE
 def test_a_button_races_at_another_length(visit):
+    type_number(visit, "Timed runs each", 1)
     visit.locator("#race-at-128").click()
     expect(visit.locator("#race-results .da-outcome")).to_contain_text("At 128 tokens")
     expect(visit.locator("#race-player .da-lane")).to_have_count(2)

@@ -70,8 +70,8 @@ def wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
 
 def end_kernels(address: str) -> None:
     """Give the memory of the kernels back."""
-    with urllib.request.urlopen(f"{address}/api/sessions", timeout=30) as answer:
-        sessions = json.load(answer)
-    for session in sessions:
-        request = urllib.request.Request(f"{address}/api/sessions/{session['id']}", method="DELETE")
+    with urllib.request.urlopen(f"{address}/api/kernels", timeout=30) as answer:
+        kernels = json.load(answer)
+    for kernel in kernels:
+        request = urllib.request.Request(f"{address}/api/kernels/{kernel['id']}", method="DELETE")
         urllib.request.urlopen(request, timeout=30).close()

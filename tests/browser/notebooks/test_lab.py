@@ -43,12 +43,27 @@ COUNT = """() => {
 }"""
 
 
+# Closes the notebook and leaves neither names nor widgets in its kernel; null if that is still busy.
+EMPTY = """async () => {
+  const { currentWidget } = jupyterapp.shell, { kernel } = currentWidget.sessionContext.session;
+  const code = "%reset -f\\nimport ipywidgets\\nipywidgets.Widget.close_all()\\n%reset -f";
+  const idle = kernel.status === "idle";
+  if (idle) await kernel.requestExecute({ code, store_history: false }).done;
+  currentWidget.dispose();
+  return idle ? { id: kernel.id, name: kernel.name } : null;
+}"""
+
+
 class Lab:
-    """A JupyterLab and the page it is open in. Both are slow to start, so the page opens one notebook after another."""
+    """A JupyterLab and the page it is open in. Both are slow to start, so the page opens one notebook after another.
+
+    All run in one kernel, emptied between them: importing PyTorch is paid for once.
+    """
 
     def __init__(self, address: str, folder: Path, visitor: Visitor) -> None:
         self.address, self.folder, self.visitor = address, folder, visitor
         self.page: Page | None = None
+        self.kernel: dict[str, str] | None = None
 
     def open(self, notebook: NotebookNode, name: str) -> Page:
         """The page, with the notebook as nobody has run it."""
@@ -59,16 +74,16 @@ class Lab:
             self.page.goto(f"{self.address}/doc/tree/solutions/{name}.ipynb")
         else:
             self.page.evaluate(
-                "async path => { await jupyterapp.commands.execute('docmanager:open', {path}); }",
-                f"solutions/{name}.ipynb",
+                "async given => { await jupyterapp.commands.execute('docmanager:open', given); }",
+                {"path": f"solutions/{name}.ipynb", "kernel": self.kernel},
             )
         return self.page
 
     def close(self) -> None:
-        """Close the notebook and end its kernel; fail for what the page did wrong meanwhile."""
-        if self.page:
-            self.page.evaluate("jupyterapp.shell.currentWidget.dispose()")
-        end_kernels(self.address)
+        """Close the notebook and empty its kernel; fail for what the page did wrong meanwhile."""
+        self.kernel = self.page.evaluate(EMPTY) if self.page else None
+        if self.kernel is None:
+            end_kernels(self.address)
         self.visitor.complain()
 
 
