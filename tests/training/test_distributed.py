@@ -20,6 +20,8 @@ from diffuapriel.training.loop import train
 from tests.training.conftest import tiny_run
 
 STEPS = 24
+# Six rows: three for each of two ranks, in parts of two and one.
+RUN = {"steps": STEPS, "batch_size": 2, "gradient_accumulation_steps": 3}
 SHARED = ("ddp", "fsdp")
 ROOT = Path(__file__).parents[2]
 
@@ -41,7 +43,7 @@ def agree(one, other) -> None:
 def alone(tmp_path_factory) -> str:
     """The folder of the run in one process that others are held against."""
     folder = tmp_path_factory.mktemp("alone")
-    config = tiny_run("diffuapriel-h", folder=folder, steps=STEPS, batch_size=2, gradient_accumulation_steps=3)
+    config = tiny_run("diffuapriel-h", folder=folder, **RUN)
     train(config, progress=False)
     return config.folder
 
@@ -50,9 +52,7 @@ def alone(tmp_path_factory) -> str:
 def test_two_processes_train_to_the_losses_of_one(crew, options, alone, tmp_path, strategy, replayed):
     config = options(
         "diffuapriel-h",
-        steps=STEPS,
-        batch_size=2,
-        gradient_accumulation_steps=3,  # six rows: three for each rank, in parts of two and one
+        **RUN,
         strategy=strategy,
         checkpoint_activations=strategy == "fsdp",
         save_seconds=1e6,
@@ -74,14 +74,7 @@ def test_two_processes_train_a_model_of_blocks_to_the_losses_of_one(crew, option
 
 def test_a_run_goes_on_with_other_numbers_of_ranks_and_strategies(crew, options, alone, tmp_path):
     def config(strategy):
-        return options(
-            "diffuapriel-h",
-            steps=STEPS,
-            batch_size=2,
-            gradient_accumulation_steps=3,
-            strategy=strategy,
-            folder=str(tmp_path / "moved"),
-        )
+        return options("diffuapriel-h", **RUN, strategy=strategy, folder=str(tmp_path / "moved"))
 
     sessions = (("fsdp", 2, 1), ("auto", 1, 0), ("ddp", 3, 2), ("fsdp", 2, 0))
     for strategy, ranks, signalled in sessions:
@@ -93,14 +86,7 @@ def test_a_run_goes_on_with_other_numbers_of_ranks_and_strategies(crew, options,
 
 
 def test_a_rank_that_is_killed_leaves_a_whole_state(crew, options, alone, tmp_path):
-    config = options(
-        "diffuapriel-h",
-        steps=STEPS,
-        batch_size=2,
-        gradient_accumulation_steps=3,
-        strategy="fsdp",
-        folder=str(tmp_path / "killed"),
-    )
+    config = options("diffuapriel-h", **RUN, strategy="fsdp", folder=str(tmp_path / "killed"))
     assert crew.stop(config, signal.SIGKILL, ranks=2, rank=1, wait=0.05) == [-signal.SIGKILL] * 2
     crew.run(config, 2)
     agree(alone, config.folder)

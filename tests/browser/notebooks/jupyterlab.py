@@ -66,12 +66,3 @@ def wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
         except OSError:
             assert server.poll() is None and time.monotonic() < deadline, log.read_text()[-2000:]
             time.sleep(0.2)
-
-
-def end_kernels(address: str) -> None:
-    """Give the memory of the kernels back."""
-    with urllib.request.urlopen(f"{address}/api/kernels", timeout=30) as answer:
-        kernels = json.load(answer)
-    for kernel in kernels:
-        request = urllib.request.Request(f"{address}/api/kernels/{kernel['id']}", method="DELETE")
-        urllib.request.urlopen(request, timeout=30).close()

@@ -22,7 +22,7 @@ pytest.importorskip("anywidget", reason="needs anywidget: pip install anywidget"
 from nbformat import NotebookNode
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.browser.notebooks.jupyterlab import end_kernels, serving_notebooks
+from tests.browser.notebooks.jupyterlab import serving_notebooks
 from tests.browser.visiting import ARTIFACTS
 from tests.browser.visitor import Visitor
 from tests.notebooks.test_lessons import NOTEBOOKS, build
@@ -42,23 +42,19 @@ COUNT = """() => {
   return [prompts.filter((p) => /\\d/.test(p)).length, prompts.filter((p) => p.includes("*")).length, failed];
 }"""
 
-
-# Closes the notebook and leaves neither names nor widgets in its kernel; null if that is still busy.
+# Closes the notebook and leaves no names and widgets in its kernel; ends a kernel that is busy, and returns null.
 EMPTY = """async () => {
   const { currentWidget } = jupyterapp.shell, { kernel } = currentWidget.sessionContext.session;
   const code = "%reset -f\\nimport ipywidgets\\nipywidgets.Widget.close_all()\\n%reset -f";
   const idle = kernel.status === "idle";
-  if (idle) await kernel.requestExecute({ code, store_history: false }).done;
+  await (idle ? kernel.requestExecute({ code, store_history: false }).done : kernel.shutdown());
   currentWidget.dispose();
   return idle ? { id: kernel.id, name: kernel.name } : null;
 }"""
 
 
 class Lab:
-    """A JupyterLab and the page it is open in. Both are slow to start, so the page opens one notebook after another.
-
-    All run in one kernel, emptied between them: importing PyTorch is paid for once.
-    """
+    """A JupyterLab, the page it is open in and a kernel, all slow to start: notebooks have them one after another."""
 
     def __init__(self, address: str, folder: Path, visitor: Visitor) -> None:
         self.address, self.folder, self.visitor = address, folder, visitor
@@ -77,13 +73,13 @@ class Lab:
                 "async given => { await jupyterapp.commands.execute('docmanager:open', given); }",
                 {"path": f"solutions/{name}.ipynb", "kernel": self.kernel},
             )
+            self.kernel = None
         return self.page
 
     def close(self) -> None:
         """Close the notebook and empty its kernel; fail for what the page did wrong meanwhile."""
-        self.kernel = self.page.evaluate(EMPTY) if self.page else None
-        if self.kernel is None:
-            end_kernels(self.address)
+        if self.page:
+            self.kernel = self.page.evaluate(EMPTY)
         self.visitor.complain()
 
 
