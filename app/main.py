@@ -126,7 +126,6 @@ def launch(
     app = GatewayApp(
         origins, max_upload=upload, folder=Path(os.environ[VARIABLE]), mcp=mcp, teacher_password=teacher_password
     )
-    check_port(host, port)
     _, url, _ = page.launch(
         server_name=host,
         server_port=port,
@@ -201,6 +200,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Read the command line and serve until stopped. Returns 2 for bad arguments."""
     try:
         options = read_options(arguments)
+        check_port(options.host, options.port)  # before models and page are built, which takes seconds
         raise_file_limit()
         texts.use(options.language)
         models = Models(options.checkpoints, str(resolve_device(options.device)))

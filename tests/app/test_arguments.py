@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 
 import pytest
 
-from app import arguments
+from app import arguments, main
 from app.arguments import AUTH_VARIABLE, is_loopback, read_options
 from app.main import greeting
 from app.race.request import read_race
@@ -131,3 +132,13 @@ def test_the_queue_is_as_long_as_asked_for(checkpoints):
 
     page = build(Models(checkpoints), Limits(max_waiting=3, max_tokens=128, max_steps=8))
     assert page._queue.max_waiting == 3
+
+
+def test_a_taken_port_is_named_with_the_way_out_before_anything_is_built(monkeypatch, capsys):
+    monkeypatch.setattr(main, "build", lambda *_: pytest.fail("the page was built first"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main.main(["--port", f"{port}"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"app: --port {port} cannot be used on 127.0.0.1: ") and said.count("\n") == 1
+    assert "name another port, or leave --port out for a free one" in said

@@ -58,6 +58,7 @@ MOST_DISK = 2_000_000_000  # bytes of uploads and downloads together
 MULTIPART = 65_536  # bytes around the file of an upload
 DROPPED = (b"origin", b"x-gradio-server")  # Gradio answers the first with CORS headers, and trusts the second
 API_INFO = re.compile(rb"window\.gradio_api_info = .*?;</script>", re.DOTALL)
+HEAD = '<head><title>{title}</title><link rel="icon" type="image/png" href="favicon.ico" />'
 NO_API_INFO = b'window.gradio_api_info = {"named_endpoints":{},"unnamed_endpoints":{}};</script>'
 
 
@@ -222,6 +223,8 @@ class Gateway:
                 return await Response(body, start["status"])(exchange.scope, exchange.receive, exchange.send)
             if self.app.auth is not None and user is None:
                 body = API_INFO.sub(NO_API_INFO, body)
+            if key[0] == "/":  # Gradio's scripts give a title to pages of the app only
+                body = body.replace(b"<head>", HEAD.format(title=texts.TITLE).encode(), 1)
             kept = [pair for pair in start["headers"] if pair[0] != b"content-length"]
             self._kept[key] = (kept, body, await asyncio.to_thread(gzip.compress, body, 5))
             if len(self._kept) > MOST_KEPT:

@@ -21,6 +21,7 @@ from app.server.gateway import bodies
 from app.server.gateway import gateway as module
 from app.server.gateway.app import SILENT_SECONDS, close_silent
 from app.server.models import Models
+from app.ui.theme import ICON
 from tests.app.conftest import Served
 from tests.app.server.stranger import call, finished
 
@@ -375,6 +376,18 @@ def test_without_a_login_only_the_login_page_is_shown(locked):
     assert page.status_code == 200 and "auth_required" in page.text
     assert httpx.get(f"{locked.url}theme.css").text == ""
     assert "/unmask" not in page.text and "toy-diffuapriel" not in page.text
+
+
+@pytest.mark.parametrize("which", ["served", "locked"])
+def test_every_page_has_its_title_and_a_served_icon_also_the_login_page(request, which):
+    url = request.getfixturevalue(which).url
+    head = httpx.get(url).text.partition("</head>")[0]
+    assert head.count("<title>DiffuApriel</title>") == 1
+    link = re.search(r'<link rel="icon" type="image/png" href="([^"]+)"', head)[1]
+    assert not link.startswith("/"), "a proxy may serve the app below a path"
+    icon = httpx.get(url + link)
+    assert icon.status_code == 200 and icon.headers["content-type"] == "image/png"
+    assert icon.content == ICON.read_bytes()
 
 
 def test_guesses_are_slowed_and_a_login_is_not_counted_as_one(locked):
