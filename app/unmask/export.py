@@ -79,11 +79,13 @@ class GifExport:
         """Draw it inside the row of file buttons. `json_file`: the download button that holds the trace as JSON."""
         gif = gr.Button(texts.SAVE_GIF, elem_id="save-gif", size="sm", scale=0, min_width=160)
         picture = gr.DownloadButton(visible="hidden", elem_id="gif-file")
+        dark = gr.Checkbox(visible=False)
         gif.click(lambda: gr.update(value=texts.GIF_DRAWING, interactive=False), None, gif, **AT_ONCE)
         made = gif.click(
             guarded_stream(self.draw_gif, lambda message: SKIP),
-            json_file,
+            [json_file, dark],
             picture,
+            js="(file) => [file, document.body.classList.contains('dark')]",
             show_progress_on=[gif],
             api_visibility="private",
         )
@@ -91,12 +93,12 @@ class GifExport:
         for ended in (made.success, made.failure):
             ended(lambda: gr.update(value=texts.SAVE_GIF, interactive=True), None, gif, **AT_ONCE)
 
-    def draw_gif(self, trace: str | None) -> Iterator[Any]:
-        """Draw a trace, saved as JSON, as an animated GIF; yields the file."""
+    def draw_gif(self, trace: str | None, dark: bool = False) -> Iterator[Any]:
+        """Draw a trace, saved as JSON, as an animated GIF in the page's colors; yields the file."""
         recorded = read_trace(trace, self.limits)
         with tempfile.TemporaryDirectory(prefix="diffuapriel-") as folder:
             path = (Path(folder) / file_name(recorded)).with_suffix(".gif")
-            write_gif(recorded, path, words=texts.GIF)
+            write_gif(recorded, path, words=texts.GIF, dark=dark)
             yield str(path)
 
 

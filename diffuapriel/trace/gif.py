@@ -29,9 +29,27 @@ HEAD, FOOT = 44, 40
 TEXT_SIZE, SMALL = 20, 14
 LEAST, PART = 12, 5  # widths of a mask and of a token that only continues a character
 
-# Of player.css, on white paper.
-PAPER, INK, FAINT, MASK, ACCENT = "#ffffff", "#1f2328", "#5c6470", "#e6e9ee", "#0b6e8a"
-SCALE = ("#bfa9c5", "#bfb8d2", "#b7c5d6", "#b0d0d6", "#abdcd2", "#bae7c7", "#daf1b1", "#fef5a8")  # by confidence
+
+@dataclass(frozen=True)
+class Colors:
+    """Those of player.css; `scale` is by confidence."""
+
+    paper: str
+    ink: str
+    faint: str
+    mask: str
+    accent: str
+    scale: tuple[str, ...]
+
+
+LIGHT = Colors(
+    *("#ffffff", "#1f2328", "#5c6470", "#e6e9ee", "#0b6e8a"),
+    ("#bfa9c5", "#bfb8d2", "#b7c5d6", "#b0d0d6", "#abdcd2", "#bae7c7", "#daf1b1", "#fef5a8"),
+)
+DARK = Colors(
+    *("#16191f", "#e9ebef", "#a2abb8", "#2b313c", "#5cc8e4"),
+    ("#2d0d3a", "#2d254d", "#253852", "#1d4650", "#1a524b", "#2b5c3e", "#4a6229", "#696321"),
+)
 WORDS = {
     "step": "step {step} of {total}",
     "masks": "{n} masks left",
@@ -65,13 +83,19 @@ class Picture:
 
 
 def write_gif(
-    trace: Trace, path: str | Path, *, width: int = 900, seconds: float = 6.0, words: Mapping[str, str] | None = None
+    trace: Trace,
+    path: str | Path,
+    *,
+    width: int = 900,
+    seconds: float = 6.0,
+    words: Mapping[str, str] | None = None,
+    dark: bool = False,
 ) -> None:
     """Write the trace to `path`.
 
     Args: width of the picture in pixels, 200 to 4,000; duration of the run in seconds, 0.5 to 600 (the last picture
-    is shown for two more); words: translations of WORDS. Raises ValueError outside these and for more than 2,048
-    tokens, ImportError without Pillow.
+    is shown for two more); words: translations of WORDS; dark: the player's dark colors. Raises ValueError outside
+    these and for more than 2,048 tokens, ImportError without Pillow.
     """
     if not 200 <= width <= 4000:
         raise ValueError(f"gif: width is {width}; permitted: 200 to 4,000 pixels")
@@ -83,14 +107,14 @@ def write_gif(
         import PIL.Image
     except ImportError as error:
         raise ImportError("write_gif needs Pillow: pip install pillow") from error
-    said = WORDS | dict(words or {})
+    said, colors = WORDS | dict(words or {}), DARK if dark else LIGHT
     shown = [Picture(frame, tuple(_texts(frame, trace))) for frame in _some_frames(trace)]
     boxes = _layout(trace, shown, width)
     height = max(box[3] for box in boxes) + FOOT + MARGIN
     pictures: list[Image] = []
     for one in shown:
-        picture = PIL.Image.new("RGB", (width, height), PAPER)
-        _draw(picture, trace, one, boxes, said)
+        picture = PIL.Image.new("RGB", (width, height), colors.paper)
+        _draw(picture, trace, one, boxes, said, colors)
         pictures.append(picture.quantize(colors=64, dither=PIL.Image.Dither.NONE))
     pause = round(1000 * seconds / max(1, len(pictures) - 1))
     durations = [max(20, pause)] * (len(pictures) - 1) + [max(20, pause) + 2000]
@@ -201,7 +225,9 @@ def _direction(text: str | None) -> str:
     return next(("L" if kind == "L" else "R" for kind in kinds if kind in ("L", "R", "AL")), "")
 
 
-def _draw(picture: Image, trace: Trace, one: Picture, boxes: list[Box], words: Mapping[str, str]) -> None:
+def _draw(
+    picture: Image, trace: Trace, one: Picture, boxes: list[Box], words: Mapping[str, str], colors: Colors
+) -> None:
     from PIL import ImageDraw
 
     draw = ImageDraw.Draw(picture)
@@ -209,31 +235,31 @@ def _draw(picture: Image, trace: Trace, one: Picture, boxes: list[Box], words: M
     just_now = set(frame.revealed)
     for position, (text, box) in enumerate(zip(one.texts, boxes)):
         if text is None:
-            draw.rounded_rectangle((box[0], box[1], box[2] - 1, box[3]), radius=4, fill=MASK)
+            draw.rounded_rectangle((box[0], box[1], box[2] - 1, box[3]), radius=4, fill=colors.mask)
             continue
         confidence = frame.confidence[position]
         if confidence is not None:
-            outline = ACCENT if position in just_now else None
-            level = min(len(SCALE) - 1, int(confidence * len(SCALE)))
-            draw.rounded_rectangle(box, radius=4, fill=SCALE[level], outline=outline)
+            outline = colors.accent if position in just_now else None
+            level = min(len(colors.scale) - 1, int(confidence * len(colors.scale)))
+            draw.rounded_rectangle(box, radius=4, fill=colors.scale[level], outline=outline)
         left = box[0] + PADDING
         for name, piece in _pieces(_line(text)):
             font = _font(name, TEXT_SIZE)
-            ink = FAINT if frame.ids[position] == trace.eos_id else INK
+            ink = colors.faint if frame.ids[position] == trace.eos_id else colors.ink
             draw.text((left, box[3] - 8), piece, fill=ink, font=font, anchor="ls")
             left += font.getlength(piece)
     small, steps = _font(FONTS[0], SMALL), trace.frames[-1].step
     title = str(trace.meta.get("model") or "DiffuApriel")
-    draw.text((MARGIN, MARGIN + 18), title[:60], fill=INK, font=_font(FONTS[0], TEXT_SIZE), anchor="ls")
+    draw.text((MARGIN, MARGIN + 18), title[:60], fill=colors.ink, font=_font(FONTS[0], TEXT_SIZE), anchor="ls")
     masks = frame.ids.count(trace.mask_id)
     step = words["step"].format(step=frame.step, total=steps)
     line = f"{step}   {words['masksOne' if masks == 1 else 'masks'].format(n=masks)}"
     bottom = picture.height - 18
-    draw.text((MARGIN, bottom), line, fill=FAINT, font=small, anchor="ls")
+    draw.text((MARGIN, bottom), line, fill=colors.faint, font=small, anchor="ls")
     if picture.width >= 3 * small.getlength(words["source"]) / 2:
-        draw.text((picture.width - MARGIN, bottom), words["source"], fill=FAINT, font=small, anchor="rs")
+        draw.text((picture.width - MARGIN, bottom), words["source"], fill=colors.faint, font=small, anchor="rs")
     done = 1 - masks / max(1, trace.frames[0].ids.count(trace.mask_id))
-    draw.rectangle((0, picture.height - 4, round(picture.width * done), picture.height), fill=ACCENT)
+    draw.rectangle((0, picture.height - 4, round(picture.width * done), picture.height), fill=colors.accent)
 
 
 def _line(text: str) -> str:

@@ -78,6 +78,26 @@ def test_unmask_says_what_is_wrong_and_goes_on(visit):
     expect(visit.locator("#unmask-player .da-state")).to_contain_text(", 0 masks left")
 
 
+@pytest.mark.parametrize("visit", [("light", 1280)], ids=["light-wide"], indirect=True)
+def test_the_keyboard_reaches_the_dice_and_each_throw_is_another_story(visit):
+    visit.locator("#unmask-more > button").click()
+    stories, seeds = set(), set()
+    visit.locator("#unmask-run").focus()
+    visit.keyboard.press("Tab")
+    for _ in range(3):
+        expect(visit.get_by_role("button", name="Another story")).to_be_focused()
+        seed = visit.get_by_label("Seed").first
+        before = seed.input_value()
+        visit.keyboard.press("Enter")
+        expect(seed).not_to_have_value(before)
+        expect(visit.locator("#unmask-run")).to_be_disabled()
+        expect(visit.locator("#unmask-run")).to_be_enabled()
+        expect(visit.locator("#unmask-status")).to_contain_text("tokens/s")
+        seeds.add(seed.input_value())
+        stories.add(visit.locator("#unmask-player .da-canvas").inner_text())
+    assert len(seeds) == len(stories) == 3
+
+
 @pytest.mark.parametrize("visit", [("light", 1280)], ids=["light-wide"], indirect=True)  # more: test_race.py
 def test_race_run_see_who_won_scrub_back_and_find_the_crossover(visit):
     visit.get_by_role("tab", name="Race").click()

@@ -72,12 +72,23 @@ def test_a_run_is_saved_as_a_gif_and_as_a_page_that_plays_offline(open_at, new_p
     expect(page.locator("#unmask-status")).to_contain_text("tokens/s")
     page.locator("#share").click()
     expect(page.locator("#save-gif")).to_be_visible()
-    with page.expect_download() as download:
-        page.locator("#save-gif").click()
-    assert download.value.suggested_filename == "toy-diffuapriel-random-0.gif"
-    download.value.save_as(tmp_path / "run.gif")
-    with Image.open(tmp_path / "run.gif") as picture:
-        assert picture.n_frames == 5
+    papers = set()
+    for theme in ("Dark", "Light"):  # the page's own colors in both
+        page.get_by_role("button", name=theme, exact=True).evaluate("button => button.click()")
+        expect(page.get_by_role("button", name=theme, exact=True)).to_have_count(0)
+        with page.expect_download() as download:
+            page.locator("#save-gif").click()
+        assert download.value.suggested_filename == "toy-diffuapriel-random-0.gif"
+        download.value.save_as(tmp_path / "run.gif")
+        paper = page.locator("#unmask-player .da-player").first.evaluate(
+            "root => getComputedStyle(root).backgroundColor"
+        )
+        with Image.open(tmp_path / "run.gif") as picture:
+            assert picture.n_frames == 5
+            assert paper == "rgb({}, {}, {})".format(*picture.convert("RGB").getpixel((1, 1)))
+        papers.add(paper)
+        expect(page.locator("#save-gif")).to_be_enabled()
+    assert len(papers) == 2
     with page.expect_download() as download:
         page.locator("#save-html").click()
     download.value.save_as(tmp_path / "run.html")

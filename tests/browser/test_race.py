@@ -132,6 +132,9 @@ def test_a_sweep_shows_three_charts_whose_the_reference_lines_are_and_when_diffu
     visit.locator("#sweep-run").click()
     for chart in ("#sweep-chart", "#sweep-rate", "#sweep-ratio"):
         expect(visit.locator(f"{chart} .main-svg").first).to_be_visible()
+    assert visit.locator(".modebar").count() >= 3, "Plotly's tool bars, which the style sheet hides"
+    visit.locator("#sweep-chart").hover()
+    expect(visit.locator(".modebar:visible")).to_have_count(0)
     expect(visit.locator("#sweep-fair")).to_contain_text("wins against")
     expect(visit.locator("#sweep-fair")).to_contain_text("not measured here")
     expect(visit.locator("#sweep-ratio")).to_contain_text("the paper, v1: up to 4.4×")

@@ -60,12 +60,13 @@ def in_language(code: str) -> dict:
 
 
 def keep_picture(page: Page, name: str) -> None:
-    """A picture of the whole page in test-artifacts; no page is wider than its window."""
+    """A picture of the whole page in test-artifacts; no page is wider than its window, no chart has a tool bar."""
     ARTIFACTS.mkdir(exist_ok=True)
     page.screenshot(path=ARTIFACTS / f"{name}.png", full_page=True)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
         f"{name}: the page is wider than the window"
     )
+    expect(page.locator(".modebar:visible")).to_have_count(0)
 
 
 def choose(page: Page, dropdown: str, name: str) -> None:

@@ -1,10 +1,12 @@
 """The animated picture of a trace."""
 
 import dataclasses
+import re
 
 import pytest
 
 from diffuapriel.trace.gif import MAX_PICTURES, MAX_TOKENS, Picture, _layout, _texts, write_gif
+from diffuapriel.trace.player import read_source
 from diffuapriel.trace.trace import Trace
 from tests.trace.test_trace import record
 
@@ -102,3 +104,19 @@ def test_the_picture_has_the_words_it_is_given(tmp_path):
     write_gif(trace, tmp_path / "en.gif")
     write_gif(trace, tmp_path / "de.gif", words={"step": "Schritt {step} von {total}"})
     assert (tmp_path / "en.gif").read_bytes() != (tmp_path / "de.gif").read_bytes()
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_the_colors_are_the_players_own(tmp_path, dark):
+    css = dict(re.findall(r"--da-([\w-]+): light-dark\((#\w{6}, #\w{6})\)", read_source("player.css")))
+    own = {name: pair.split(", ")[dark] for name, pair in css.items()}
+    scale = [own[f"v{level}"] for level in range(8)]
+    trace = record("Mia found a[MASK:8].", "low_confidence", steps=8)
+    sure = tuple((level + 0.5) / 8 for level in range(8))
+    known = [[c and sure[p % 8] for p, c in enumerate(frame.confidence)] for frame in trace.frames]
+    frames = [dataclasses.replace(frame, confidence=tuple(row)) for frame, row in zip(trace.frames, known)]
+    write_gif(dataclasses.replace(trace, frames=tuple(frames)), tmp_path / "a.gif", dark=dark)
+    shown = [image for _, _, image in pictures(tmp_path / "a.gif")]
+    found = {f"#{bytes(color).hex()}" for image in (shown[0], shown[-1]) for _, color in image.getcolors(1 << 24)}
+    assert {own[name] for name in ("paper", "ink", "quiet", "mask", "accent")} | set(scale) <= found
+    assert f"#{bytes(shown[0].getpixel((1, 1))).hex()}" == own["paper"]
