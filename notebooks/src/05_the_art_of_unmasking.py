@@ -230,13 +230,13 @@ with torch.no_grad():
     logits = model(*sampler.model_inputs(state)).double()  # (masked, V + 1)
 p = logits[:, :MASK].softmax(-1)
 
-print(" pos.  best token     p     second       p     margin  entropy")
+print(" pos.   best token           p   second         p  margin entropy")
 for position, row in zip(canvas.masked.nonzero().flatten().tolist(), p):
     best, second = row.topk(2).indices.tolist()
     words = [repr(word) for word in tokenizer.token_strings([best, second])]
     numbers = f"{margin(row[None]).item():6.3f}  {-certainty(row[None]).item():6.3f}"
     print(
-        f"{position:4}   {words[0]:12} {row[best]:.3f}   {words[1]:10} {row[second]:.3f}   {numbers}"
+        f"{position:5}   {words[0]:16} {row[best]:.3f}   {words[1]:10} {row[second]:.3f}  {numbers}"
     )
 
 # %% [markdown]
@@ -249,8 +249,8 @@ for position, row in zip(canvas.masked.nonzero().flatten().tolist(), p):
 #
 # *Must · medium · 8 minutes*
 #
-# Write them, for the masks of one row. The first four fill the `count` masks with the largest score; `ancestral`
-# ignores `count`.
+# Write them, for the masks of one row. `strategy` is the name of one: `low_confidence`, `margin`, `entropy`, `random`
+# or `ancestral`. The first four fill the `count` masks with the largest score; `ancestral` ignores `count`.
 #
 # <details><summary>Hint 1: the idea</summary>Four rules differ only in their score. The fifth is one comparison, and
 # needs no score.</details>

@@ -63,9 +63,10 @@ def threshold_choice(answer: Callable[[Tensor, float], Tensor]) -> None:
             "Return a tensor of True and False, one per mask.",
         )
         got = set(tensor(out, (len(confidence),)).nonzero().flatten().tolist())
+        filled = f"the masks {sorted(got)}" if got else "no mask"
         require(
             got == wanted,
-            f"Confidences {confidence}, threshold {threshold}: you fill the masks {sorted(got) or 'none'}. {hint}",
+            f"Confidences {confidence}, threshold {threshold}: you fill {filled}. {hint}",
         )
 
 
@@ -115,7 +116,7 @@ def selection(answer: Callable[..., Tensor]) -> None:
         found = got("ancestral", 2, steps_left)
         require(
             found == wanted,
-            f"ancestral with {steps_left} steps left fills each mask whose u is below 1 / steps_left, whatever count "
+            f"ancestral with steps_left = {steps_left} fills each mask whose u is below 1 / steps_left, whatever count "
             f"is: {sorted(wanted) or 'none'} for u = {u.tolist()}. Yours fills {sorted(found) or 'none'}.",
         )
 
@@ -174,7 +175,7 @@ def keep_top_p(answer: Callable[[Tensor, float], Tensor]) -> None:
         p = torch.tensor(values)
         out = tensor(run(answer, p, share), (len(values),))
         kept = set((out != 0).nonzero().flatten().tolist())
-        asked = f"Of {values} with share {share} you keep the indices {sorted(kept) or 'none'}."
+        asked = f"Of {values} with share {share} you keep {f'the indices {sorted(kept)}' if kept else 'no index'}."
         total = sum(values[i] for i in kept)
         require(kept, f"{asked} The best token must always stay.")
         require(total >= share, f"{asked} They add up to {total}, which is less than {share}.")
