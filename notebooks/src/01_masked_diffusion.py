@@ -693,7 +693,7 @@ order = [
 print(" |".join(order))
 late = [text.strip() for text in order if text.strip() not in ("·", ".")][-4:]
 found = tales.check(text := text_of(torch.tensor(trace.final)), 1)
-print(f"the last four words: {', '.join(late)}\n{text!r}: {found.message or 'everything agrees'}")
+print(f"the last four tokens: {', '.join(late)}\n{text!r}: {found.message or 'everything agrees'}")
 guess_3.reveal()
 
 # %% [markdown]
