@@ -1,7 +1,7 @@
 """What a teacher should see: numbers that the lessons print, with the range in which a full run of them lies.
 
 `build.py` writes them as a table into TEACHING.md; tests/notebooks/test_claims.py holds them to the last full run. The
-ranges lie around one full run (01 and 13: several) and are wide enough for another processor. No number is a time.
+ranges lie around one full run (01, 05 and 13: several) and are wide enough for another processor. No number is a time.
 """
 
 from __future__ import annotations
@@ -49,6 +49,14 @@ SEEN = (
     ),
     Number("06", "MB of one layer's attention tables at 8,192 tokens, if stored", r"would be ([\d,]+) MB", 1879, 1879),
     Number("06", "memory per token, DiffuApriel, in DiffuTran's", r"takes ([\d.]+) times DiffuTran's memory", 1.3, 2.8),
+    Number("07", "% of intervals of 4 draws that contain the bound", r"\n +4 +(\d+)% ", 50, 70),
+    Number("07", "sum of exp(-NELBO) over the toy texts", r"exp\(-NELBO\) sums to +([\d.]+)", 0.56, 0.58),
+    Number("07", "nats/token, tales-diffuapriel", r"tales-diffuapriel\nNELBO +([\d.]+)", 0.33, 0.52),
+    Number("07", "bits per byte, tales-diffuapriel", r"\ndiffuapriel +([\d.]+) bits per byte", 0.15, 0.24),
+    Number("07", "the same, xz, 1,398 kB", r"\nxz, 1,398 kB +([\d.]+)", 1.05, 1.12),
+    Number("07", "right endings of 50", r"\n(\d+) of 50 right", 41, 50),
+    Number("07", "distinct-2, temperature 0", r"\nT = 0 +[\d.]+ +\d+% +([\d.]+)", 0.01, 0.08),
+    Number("07", "nats of the dull writer's stories (entropy: 34.6)", r"\ndull .* exact cost ([\d.]+)", 28, 33),
     Number("08", "bits per byte, xz on all fables together", r"\nall +together ([\d.]+)", 2.55, 2.65),
     Number(
         "08", "bits per byte after training, training text", r"\ntraining +untrained .*, trained ([\d.]+), xz", 1.8, 2.1
