@@ -20,7 +20,9 @@ from app.strings.language import texts
 from app.strings.numbers import figure
 from app.ui import render
 from app.ui.events import AT_ONCE, HIDDEN, SKIP
+from diffuapriel import assets
 
+RECORDED = "race.json"  # in assets: the answer of tools/race_gpu.py on a GPU
 Compared = tuple[Any, ...]  # table, latency, tokens/s, JSON, CSV, PNG, the clear button
 
 
@@ -30,8 +32,11 @@ class ResultsPart:
     def __init__(self, store: ResultStore, limits: Limits) -> None:
         self.store, self.limits = store, limits
 
-    def build(self, runs: Sequence[Any], race: RacePart, shown: list[Any]) -> None:
-        """Draw it. `runs`: the events after which there may be a new result. shown: where `race` shows a result."""
+    def build(self, runs: Sequence[Any], race: RacePart, shown: list[Any], watch: gr.Button) -> None:
+        """Draw it. `runs`: the events after which there may be a new result. shown: where `race` shows a result.
+
+        watch: opens the bundled race.
+        """
         about = texts.RESULTS_LEAD.format(most=MOST_RESULTS)
         gr.HTML(render.lead(texts.RESULTS_TITLE, about), apply_default_css=False)
         chosen = gr.CheckboxGroup(
@@ -62,7 +67,9 @@ class ResultsPart:
             listed = run.then(self.listed, chosen, listing, queue=False, **private)
             listed.then(compare, chosen, outputs, **newest)
         opened = upload.upload(self.open, [upload, chosen], [status, *shown, *listing], **AT_ONCE)
-        opened.then(compare, chosen, outputs, **newest)
+        watched = watch.click(self.watch, chosen, [status, *shown, *listing], **AT_ONCE)
+        for event in (opened, watched):
+            event.then(compare, chosen, outputs, **newest)
         self.race = race
         chosen.input(compare, chosen, outputs, **newest)
         cleared = clear.click(self.clear, None, listing, queue=False, **private)
@@ -105,6 +112,10 @@ class ResultsPart:
         seen = self.race.shown(races[-1], session) if races else (SKIP, SKIP, SKIP)
         numbers = [self.store.add(session, one).number for one in found]
         return render.note(texts.RESULTS_OPENED), *seen, *self.listed([*(before or []), *numbers], request)
+
+    def watch(self, before: list[int] | None, request: gr.Request) -> tuple[Any, ...]:
+        """The bundled race, as if its file had been opened."""
+        return self.open(str(assets.path(RECORDED)), before, request)
 
     def results(self, recordings: bool = False, request: gr.Request | None = None) -> dict:
         """All races and sweeps that this session has measured, oldest first, to be compared.

@@ -20,7 +20,7 @@ from app.race.request import (
     sweep_settings,
     where_it_runs,
 )
-from app.race.results import ResultsPart
+from app.race.results import RECORDED, ResultsPart
 from app.race.store import ResultStore
 from app.race.sweep import SweepPart
 from app.server.api import endpoint
@@ -29,6 +29,7 @@ from app.server.models import Models
 from app.strings.language import texts
 from app.ui import render
 from app.ui.permalink import wire_link
+from diffuapriel import assets
 
 
 class RaceTab:
@@ -51,11 +52,13 @@ class RaceTab:
         in_blocks = any(one.block_length is not None for one in racing_models(self.models).values())
         notes = [texts.RANDOM_WEIGHTS, *([texts.RACE_OF_BLOCKS] if in_blocks else [])]
         gr.HTML(render.notes(notes), apply_default_css=False)
+        recorded = (assets.root() / RECORDED).is_file()
+        watch = gr.Button(texts.RACE_WATCH, visible=recorded, scale=0, min_width=230, elem_id="race-watch")
         races, settings, shown, status = self.race.build(player, entries, start)
         sweeps, longest = self.sweep.build(entries)
         linked = race_settings(self.models, self.limits) | sweep_settings(self.models, self.limits)
         wire_link("race", linked, [*entries, *settings, longest], status)
-        self.results.build([*races, *sweeps], self.race, shown)
+        self.results.build([*races, *sweeps], self.race, shown, watch)
         endpoint(self.names, "models")
 
     def leave(self, session: str | None) -> None:

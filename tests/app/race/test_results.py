@@ -303,3 +303,22 @@ def test_a_bad_choice_is_refused(chosen):
 
 def test_a_title_says_what_it_was(raced):
     assert SavedResult(3, race=raced).title.startswith("Race 3, 8 tokens × 2 steps: quick ")
+
+
+def test_the_bundled_race_is_what_its_button_says_and_is_listed(tmp_path, monkeypatch) -> None:
+    """Mamba ahead of attention at 65,536 tokens; sampler, head and frames at most a tenth of every lane's time."""
+    results = ResultsPart(ResultStore(), Limits())
+    results.race = RacePart(SimpleNamespace(), Limits(), results.store)
+    status, player, pictures, table, choice, *_ = results.watch(None, SimpleNamespace(session_hash="me"))
+    assert "bad" not in status and choice["value"] == [1]
+    (kept,) = results.store.of("me")
+    entries = kept.race.entries
+    said = (f"{kept.race.length:,} tokens", "1.3b", kept.race.machine)
+    assert all(part in texts.RACE_WATCH for part in said) and all("1.3b" in entry.name for entry in entries)
+    assert [entry.architecture for entry in entries] == ["diffuapriel", "diffutran", "diffuapriel-h"]
+    assert "At 65,536 tokens Mamba wins: the hybrid takes 1.6 times as long, attention 5.0 times." in table
+    assert all(entry.denoiser_share >= 0.9 for entry in entries)
+    recordings = [entry.recording for entry in entries if entry.recording]
+    assert [len(one.counts) for one in recordings] == [kept.race.steps + 1] * 3
+    assert all(sum(one.counts) == one.length == 65_536 for one in recordings)
+    assert pictures["visible"] and not player["visible"]
