@@ -1,4 +1,4 @@
-"""What every browser test of the whole app does: serve it, open it, keep a picture of how it ended."""
+"""What every browser test of the whole app does: serve it, open it, see how it ended."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ def in_language(code: str) -> dict:
 
 
 def keep_picture(page: Page, name: str) -> None:
-    """A picture of the whole page in test-artifacts; no page is wider than its window, no chart has a tool bar."""
-    ARTIFACTS.mkdir(exist_ok=True)
-    page.screenshot(path=ARTIFACTS / f"{name}.png", full_page=True)
+    """No page is wider than its window, no chart has a tool bar; DIFFUAPRIEL_PICTURES=1 keeps a picture of the page."""
+    if os.environ.get("DIFFUAPRIEL_PICTURES"):
+        page.screenshot(path=ARTIFACTS / f"{name}.png", full_page=True)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
         f"{name}: the page is wider than the window"
     )
