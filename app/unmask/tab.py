@@ -483,9 +483,11 @@ def outcome(trace: Trace) -> str:
     tokens = sum(len(frame.revealed) - len(frame.remasked) for frame in steps)
     if not tokens:
         return render.note(texts.NOTHING_MASKED)
+    written, made = counted("tokens", tokens), counted("steps", len(steps))
+    if not all(frame.ms for frame in steps):  # those of the recording that the page opens with have no times
+        return render.note(texts.DONE_UNTIMED.format(tokens=written, steps=made))
     seconds = sum(frame.ms for frame in steps) / 1000
     rate = tokens / max(seconds, 1e-9)
-    written, made = counted("tokens", tokens), counted("steps", len(steps))
     return render.note(texts.DONE.format(tokens=written, steps=made, seconds=seconds, rate=rate))
 
 

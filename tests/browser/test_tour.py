@@ -11,8 +11,9 @@ pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install
 pytest.importorskip("gradio", reason="needs gradio: pip install gradio")
 from playwright.sync_api import Page, expect
 
+from app.strings.language import TABLES
 from tests.browser.test_unmask import serious
-from tests.browser.visiting import entered, keep_picture
+from tests.browser.visiting import entered, in_language, keep_picture
 
 pytestmark = pytest.mark.browser
 LOOKS = [("light", 1280), ("dark", 390), ("light", 1920)]
@@ -97,6 +98,14 @@ def test_the_tour_is_taken_with_the_keyboard_alone(new_page, served, scheme, wid
     expect(page.locator("#race-run")).to_be_visible()
     page.reload()
     expect(tour(page)).to_contain_text("Take the tour again")
+
+
+@pytest.mark.parametrize("language", TABLES)
+def test_no_label_is_wider_than_its_button_on_a_narrow_screen(new_page, served, language):
+    page = entered(new_page, served[0], "light", 390, reduced_motion="reduce", **in_language(language))
+    expect(page.locator("#unmask-dice")).to_be_visible()
+    wide = "buttons => buttons.filter(one => one.scrollWidth > one.clientWidth).map(one => one.textContent)"
+    assert page.locator(".da-actions button:visible").evaluate_all(wide) == []
 
 
 def test_the_text_box_makes_holes_and_runs_by_keys(new_page, served):

@@ -13,7 +13,7 @@ from app.server.models import Models
 from app.strings.language import texts
 from app.unmask import opening
 from app.unmask.request import opening_config
-from app.unmask.tab import UnmaskTab
+from app.unmask.tab import UnmaskTab, outcome
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.tales import language as tales
@@ -62,3 +62,11 @@ def test_the_page_opens_with_it_and_no_model_is_loaded(models):
 def test_other_models_open_with_holes(models, recorded):
     untrained = models.find(models.untrained[0])
     assert opening.recording(models, untrained) is None
+
+
+def test_a_run_that_goes_on_from_it_claims_no_speed(recorded):
+    last = recorded.frames[-1]
+    timed = dataclasses.replace(last, step=last.step + 1, ms=5.0)
+    assert "tokens/s" not in outcome(dataclasses.replace(recorded, frames=(*recorded.frames, timed)))
+    run = [dataclasses.replace(frame, ms=5.0) for frame in recorded.frames]
+    assert "tokens/s" in outcome(dataclasses.replace(recorded, frames=tuple(run)))
