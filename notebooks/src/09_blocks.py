@@ -493,7 +493,7 @@ for S, (passes, ms, good) in written.items():
     print(f"{S:12}   {passes:6.1f}   {ms:12.1f}   {good:8.0f} %")
 
 # %%
-figure = go.Figure(layout={"xaxis_title": "block length", "yaxis_title": "% of the value at S = 1"})
+figure = go.Figure(layout={"xaxis_title": "block length", "yaxis_title": "value, if 100 at S = 1"})
 curves = {
     "nats per story": [exact.mean().item() + excess[S][0] for S in TRAINED],
     "passes per story": [written[S][0] for S in TRAINED],
@@ -553,7 +553,12 @@ for (name, color), model in zip(palette.items(), (mixed, narrow)):
     )
     print(f"{name:20}", "  ".join(f"S={S}: {value:.1f}" for S, value in zip(everywhere, y)))
 figure.update_xaxes(type="log", tickvals=everywhere).update_yaxes(rangemode="tozero")
-figure.add_hline(y=tales.entropy(1), line_dash="dash", annotation_text="entropy")
+figure.add_hline(
+    y=tales.entropy(1),
+    line_dash="dash",
+    annotation_text="entropy",
+    annotation_position="bottom left",
+)
 show(figure)
 letter = "A" if y[-1] < 16 else "B" if y[-1] <= 25 else "C"
 guess_3.reveal(letter, f"It needs {y[-1]:.1f} nats at S = 12.")
