@@ -322,3 +322,6 @@ def test_the_bundled_race_is_what_its_button_says_and_is_listed(tmp_path, monkey
     assert [len(one.counts) for one in recordings] == [kept.race.steps + 1] * 3
     assert all(sum(one.counts) == one.length == 65_536 for one in recordings)
     assert pictures["visible"] and not player["visible"]
+    seconds = [f"{entry.seconds:.1f} s for" for entry in (entries[0], entries[2], entries[1])]
+    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8").replace("\n", " ")
+    assert re.search(".*".join([f"65,536 tokens in {kept.race.steps} steps on one H200", *seconds]), readme)
