@@ -4,19 +4,20 @@
 2. Each entry warms up at that shape: whole steps of denoiser and sampler, untimed. Peak memory is read then.
 3. Timed runs are interleaved (timing.py), never two at once; figures are medians over the repeats, with their spread.
 4. `_RacingEntry.timed_run` times each step alone: what the caller of `race_events` does between events is excluded,
-   and so is what is recorded for the replay. Where the whole step runs on a GPU (sampling/generate.py), canvases are
-   gathered there and read after the run, so that the host is never waited for.
+   and so is what is recorded for the replay. Where the whole step runs on a GPU (sampling/generate.py, of long texts
+   in blocks sampling/graphs/blocks.py), canvases are gathered there and read after the run, so that nothing waits for
+   the host.
 5. Tokens per second counts filled masks; no text is re-encoded.
 
 A model of blocks races with its context cache, at its own block length (`Entry.in_blocks`). Each run begins with an
-empty cache, and finished blocks are committed within the timed steps.
+empty cache, and finished blocks are committed within the timed steps; on a GPU a commit is a step of its own.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -37,6 +38,7 @@ from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.frames import StepFrame, frame_of
 from diffuapriel.sampling.generate import SCORED, DeviceDenoiser, fill_steps, unsupported_reason
+from diffuapriel.sampling.graphs.blocks import InPlaceModel
 from diffuapriel.sampling.sampler import Sampler
 from diffuapriel.sampling.state import State
 from diffuapriel.trace.recording import Recorder
@@ -162,9 +164,13 @@ class _RacingEntry:
         self.frames: list[StepFrame] = []  # of the first run, on a short canvas
         self.passes, self.pass_ms = 0, 0.0
         self.peak_memory_bytes = self.cache_bytes = 0
-        plain = facts.block_length is None and unsupported_reason(config, entry.denoiser, entry.device) is None
         # The trace of a short canvas has a frame per step of the host, which may be a call that reveals nothing.
-        self.on_device = plain and (config.strategy in SCORED or length > TRACED)
+        denoiser, long = self._new_denoiser(), length > TRACED
+        if isinstance(denoiser, CachedDenoiser):
+            self.on_device = long and denoiser.unsupported_reason(config, self.sampler.start(self.canvas)) is None
+        else:
+            plain = unsupported_reason(config, entry.denoiser, entry.device) is None
+            self.on_device = plain and (long or config.strategy in SCORED)
 
     def warm_up(self, steps: int) -> Iterator[int]:
         """Whole untimed steps. Memory is read over the last one, after everything that is built once.
@@ -193,18 +199,34 @@ class _RacingEntry:
 
     def _warm_up_on_device(self, last: bool) -> None:
         """The first step, which records the graph; at last the denoiser alone is timed, without its head."""
-        denoiser, device = cast(DeviceDenoiser, self.entry.denoiser), self.entry.device
+        denoiser, device = self._new_denoiser(), self.entry.device
         state = self.sampler.start(self.canvas)
-        with PeakMemory(device) as memory, closing(fill_steps(self.sampler, denoiser, state)) as steps:
+        with PeakMemory(device) as memory, closing(self._device_steps(denoiser, state)) as steps:
             next(steps)
         self.peak_memory_bytes = max(self.peak_memory_bytes, memory.peak + self.entry.weight_bytes)
         if not last:
             return
-        ids, sigma, _ = self.sampler.model_inputs(state)
         with torch.no_grad():
-            alone = partial(denoiser.hidden, ids, sigma)
+            alone = self._alone(denoiser, state)
             replay = record(alone, device)[0] if device.type == "cuda" else alone
             self.pass_ms = statistics.median(time_interleaved({"": replay}, repeats=3, device=device)[""])
+
+    def _device_steps(self, denoiser: Any, state: State) -> Generator[Tensor, None, Any]:
+        if isinstance(denoiser, CachedDenoiser):
+            return denoiser.fill_steps(self.sampler, state)
+        return fill_steps(self.sampler, cast(DeviceDenoiser, denoiser), state)
+
+    def _alone(self, denoiser: Any, state: State) -> Callable[[], object]:
+        """A pass of the denoiser without its head; of a model of blocks, in the middle of the text."""
+        if not isinstance(denoiser, CachedDenoiser):
+            ids, sigma, _ = self.sampler.model_inputs(state)
+            return partial(denoiser.hidden, ids, sigma)
+        model, size, length = cast(InPlaceModel, denoiser.model), denoiser.block_length, len(self.canvas)
+        cache = model.empty_cache(1, length)
+        cache.lengths.fill_(length // size // 2 * size)
+        ids = self.canvas.ids[None, :size].clone()
+        sigma, commit = torch.ones(1, device=ids.device), torch.zeros(1, dtype=torch.bool, device=ids.device)
+        return partial(model.hidden_in_place, ids, sigma, cache, commit, length)
 
     def _new_denoiser(self) -> Any:
         """What a run calls: the entry's denoiser, of a model of blocks with an empty cache that holds one text."""
@@ -253,9 +275,9 @@ class _RacingEntry:
 
     def _steps_on_device(self, marks: list[tuple[Any, Any]], keep: bool) -> Iterator[float]:
         """As `_steps`, without waiting for the device. The canvases for the replay are read at the end."""
-        denoiser, state = cast(DeviceDenoiser, self.entry.denoiser), self.sampler.start(self.canvas)
+        denoiser, state = self._new_denoiser(), self.sampler.start(self.canvas)
         canvases = [self.canvas.ids.to(torch.int32)]
-        with closing(fill_steps(self.sampler, denoiser, state)) as steps:
+        with closing(self._device_steps(denoiser, state)) as steps:
             while True:
                 with self._out_of_memory_explained(), undisturbed():
                     start = self.clock.mark()
@@ -268,7 +290,7 @@ class _RacingEntry:
                     if len(canvases) * len(self.canvas) > MOST_GATHERED:
                         self._read(canvases)
                 yield self.pass_ms
-        self.passes = len(marks)
+        self.passes, self.cache_bytes = len(marks), getattr(denoiser, "cache_bytes", 0)
         if keep:
             self._read(canvases)
             if len(self.canvas) <= TRACED:

@@ -21,7 +21,7 @@ past, if it is among the last ones, or commit it again in the next pass.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, Protocol, Self
 
 import torch
@@ -139,10 +139,18 @@ class CachedDenoiser(nn.Module):
 
         Commits have passes of their own here; they count in `passes` and not as calls. No cache is kept.
         """
-        graph, calls = graphs.fill(sampler, self.model, state, self.block_length)  # type: ignore[arg-type]
+        graph = graphs.fill(sampler, self.model, state, self.block_length)  # type: ignore[arg-type]
+        self._count(graph)
+        return graph.canvas.clone(), graph.calls.tolist()
+
+    def fill_steps(self, sampler: Sampler, state: State) -> Generator[Tensor, None, None]:
+        """`fill`; yields the canvases after each pass, in a tensor that the next pass overwrites."""
+        graph = yield from graphs.fill_steps(sampler, self.model, state, self.block_length)  # type: ignore[arg-type]
+        self._count(graph)
+
+    def _count(self, graph: graphs.BlockGraph) -> None:
         self.passes += graph.passes
         self.cache_bytes = graph.cache.bytes // graph.batch
-        return graph.canvas.clone(), calls
 
     def _known(self, text: bytes, step: int) -> int:
         """Bytes of the longest beginning of a text, in blocks of `step` bytes, whose cache is kept."""

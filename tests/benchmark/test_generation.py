@@ -16,6 +16,7 @@ from diffuapriel.benchmark.result import RaceResult
 from diffuapriel.benchmark.timing import interleaved
 from diffuapriel.config import preset
 from diffuapriel.model.denoiser import Denoiser
+from diffuapriel.sampling.blocks import CachedDenoiser
 from diffuapriel.tokenizer import get_tokenizer
 from tests.benchmark.fakes import TOKENIZER, sleeping_entry
 
@@ -230,9 +231,9 @@ def test_real_models_race():
     assert mamba.dtype == "float32"
 
 
-def toy_entry() -> Entry:
+def toy_entry(architecture: str = "diffuapriel", **changes) -> Entry:
     torch.manual_seed(0)
-    model = Denoiser(preset("nano", "diffuapriel", d_model=32, depth=1, tokenizer="tales-words"))
+    model = Denoiser(preset("nano", architecture, d_model=32, depth=1, tokenizer="tales-words", **changes))
     with torch.no_grad():
         for parameter in model.parameters():  # at first, blocks change nothing and all masks are alike
             parameter.add_(torch.randn(parameter.shape), alpha=0.2)
@@ -265,3 +266,23 @@ def test_a_strategy_whose_calls_may_reveal_nothing_has_frames_of_the_host(monkey
     monkeypatch.setattr(generation, "unsupported_reason", lambda *about: None)
     monkeypatch.setattr(generation, "fill_steps", None)
     assert race([toy_entry()], 12, 4, strategy="ancestral", repeats=1).entries[0].trace is not None
+
+
+@pytest.mark.parametrize("strategy", ["low_confidence", "threshold"])
+@pytest.mark.parametrize("architecture", ["diffuapriel", "diffutran"])
+def test_a_model_of_blocks_that_stays_on_the_device_writes_the_same_text(monkeypatch, architecture, strategy):
+    """A commit is a pass of its own there, in which no token changes."""
+    monkeypatch.setattr(generation, "TRACED", 8)
+    options = {"length": 16, "steps": 8, "strategy": strategy, "repeats": 2}
+    entry = toy_entry(architecture, block_lengths=(4,))
+    plain = race([entry], **options).entries[0]
+    monkeypatch.setattr(CachedDenoiser, "unsupported_reason", lambda *about: None)
+    ours = race([entry], **options).entries[0]
+    changed = [
+        tuple(map(tuple, (ids for ids in recording.canvases()))) for recording in (plain.recording, ours.recording)
+    ]
+    distinct = [[a for a, b in zip(found, [None, *found]) if a != b] for found in changed]
+    assert distinct[0] == distinct[1] and len(distinct[0]) > 4
+    commits = 3  # one for each block but the last
+    assert len(ours.step_ms) == ours.forward_passes >= len(distinct[1]) - 1 + commits
+    assert ours.cache_bytes > 0 and 0 < ours.denoiser_share <= 1

@@ -20,7 +20,7 @@ block select its noise. Without a GPU the steps run unrecorded, which is how the
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Generator, Iterator, MutableMapping
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
@@ -92,9 +92,23 @@ def clear_cache(model: object) -> None:
     _kept.pop(model, None)
 
 
-def fill(sampler: Sampler, model: InPlaceModel, state: State, block_length: int) -> tuple[BlockGraph, list[int]]:
-    """The graph that has filled the canvases of `state`, and the denoiser calls of each row, commits not counted.
+def fill(sampler: Sampler, model: InPlaceModel, state: State, block_length: int) -> BlockGraph:
+    """The graph that has filled the canvases of `state`. Arguments and errors as for `fill_steps`."""
+    steps = fill_steps(sampler, model, state, block_length)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
+
+@torch.no_grad()
+def fill_steps(
+    sampler: Sampler, model: InPlaceModel, state: State, block_length: int
+) -> Generator[Tensor, None, BlockGraph]:
+    """Fill the canvases of `state`; yields them, (batch, length) int64, after each pass, and returns the graph.
+
+    They are the graph's own tensor: it is overwritten by the next pass, and need not be complete yet.
     Arguments as for `unsupported_reason`. Raises ValueError for logits that are not a distribution, at the end.
     """
     counts = None  # (calls, B): to reveal at each call, if that is known
@@ -109,16 +123,17 @@ def fill(sampler: Sampler, model: InPlaceModel, state: State, block_length: int)
         graph = None  # releases its memory before the next one is made
         graph = BlockGraph(config, model, state, block_length, most, size)
     graph.start(config, model, state, counts)
-    calls = graph.run(model)
+    yield from graph.run(model)
     _kept[model] = graph
-    return graph, calls
+    return graph
 
 
 class BlockGraph:
     """The steps of a generation, over tensors at fixed addresses. Make one with `fill`.
 
     Attributes:
-        canvas: (B, L) int64. cache: the model's. passes: how many this generation has launched.
+        canvas: (B, L) int64. cache: the model's. passes: how many this generation has launched. calls: of the denoiser,
+            (B,) int64, commits not counted.
     """
 
     def __init__(
@@ -149,6 +164,7 @@ class BlockGraph:
     def start(self, config: SamplerConfig, model: InPlaceModel, state: State, counts: NDArray[np.int64] | None) -> None:
         """Send the canvas, and commit the full blocks before each row's first one with masks."""
         self.config, self.state, self.counts, self.passes = config, state, counts, 0
+        self.calls = np.zeros(self.batch, dtype=np.int64)
         self.masks = state.masked.reshape(self.batch, self.blocks, self.block_length).sum(2)  # (B, blocks)
         self.canvas.copy_(torch.from_numpy(state.ids.copy()))
         self.bad_rows.zero_()
@@ -163,38 +179,36 @@ class BlockGraph:
             self.cache.set_rows(rows, prompt)
         self.status.copy_(torch.from_numpy(np.stack(self.first)))
 
-    @torch.no_grad()
-    def run(self, model: InPlaceModel) -> list[int]:
-        """Every pass; the denoiser calls of each row."""
-        coming, calls = self.first, np.zeros(self.batch, dtype=np.int64)
+    def run(self, model: InPlaceModel) -> Iterator[Tensor]:
+        """Every pass; yields the canvas after each."""
+        coming = self.first
         while not self._done(coming):
             before = coming
-            self._launch(model, coming, calls)
+            self._launch(model, coming)
+            yield self.canvas
             if self.counts is None and self.passes > 1:
                 before = self._read(self.passes - 1)  # while this pass runs
                 if self._done(before):
                     break
-            busy = before.left > 0
-            coming = self._after(before, calls)
-            calls += busy
+            coming = self._after(before)
+            self.calls += before.left > 0
         if bad := int(self.bad_rows):
             raise ValueError(invalid_logits(bad, int(self.state.masked.sum())))
-        return calls.tolist()
 
     def _done(self, progress: Progress) -> bool:
         return bool(((progress.block == self.blocks - 1) & (progress.left == 0)).all())
 
-    def _after(self, before: Progress, calls: NDArray[np.int64]) -> Progress:
+    def _after(self, before: Progress) -> Progress:
         """After one more pass. Where the count is not known, one mask less: then `left` is what is left at most."""
         rows, busy = np.arange(self.batch), before.left > 0
-        count = 1 if self.counts is None else self.counts[np.minimum(calls, len(self.counts) - 1), rows]
+        count = 1 if self.counts is None else self.counts[np.minimum(self.calls, len(self.counts) - 1), rows]
         block = np.where(busy, before.block, np.minimum(before.block + 1, self.blocks - 1))
         moved = block > before.block
         return Progress(block, np.where(busy, before.left - count, np.where(moved, self.masks[rows, block], 0)))
 
-    def _launch(self, model: InPlaceModel, progress: Progress, calls: NDArray[np.int64]) -> None:
+    def _launch(self, model: InPlaceModel, progress: Progress) -> None:
         """Send the inputs of the next pass and launch it. It may commit a row of which a mask was expected."""
-        rows, S = range(self.batch), self.block_length
+        rows, S, calls = range(self.batch), self.block_length, self.calls
         count, uniform = self.buffers
         if self.counts is not None:
             count.send(self.counts[np.minimum(calls, len(self.counts) - 1), rows])
