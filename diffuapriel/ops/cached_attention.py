@@ -1,8 +1,8 @@
 """Attention of a block over a cache of fixed capacity, for passes that are recorded.
 
 PyTorch's kernels take the number of keys from a shape, which a recorded pass cannot change; with a mask they read the
-whole capacity, and a program per tile of queries leaves most of the device idle. `attend` is a kernel of our own
-(triton/attention.py).
+whole capacity, and a program per tile of queries leaves most of the device idle. `append` and `attend` are kernels of
+our own (triton/attention.py).
 
 For torch.compile both are opaque: of a scatter that it sees it makes a copy of all keys, there and back.
 """
@@ -25,9 +25,14 @@ def takes(q: Tensor) -> bool:
 @torch.library.custom_op("diffuapriel::append_to_cache", mutates_args=("keys", "values"))
 def append(keys: Tensor, values: Tensor, k: Tensor, v: Tensor, lengths: Tensor) -> None:
     """Write k and v (batch, heads, length, headdim) behind the first lengths[r] keys and values of row r, in place."""
+    if takes(k):
+        from diffuapriel.ops.triton.attention import append as kernel
+
+        return kernel(keys, values, k, v, lengths)
     at = (lengths[:, None] + torch.arange(k.shape[2], device=k.device))[:, None, :, None].expand_as(k)
     keys.scatter_(2, at, k)
     values.scatter_(2, at, v)
+    return None
 
 
 @append.register_fake

@@ -1,4 +1,5 @@
-"""Attention of one block over a cache of keys, whose length is a tensor: softmax(q k^T / sqrt(d)) v, forward only.
+"""Attention of one block over a cache of keys, whose length is a tensor: softmax(q k^T / sqrt(d)) v, forward only; and
+the kernel that writes the block's own keys and values into the cache.
 
 A block has few queries and a long context, so a program per tile of queries would leave most of the device idle. Each
 row's keys are therefore cut into splits, as in flash-decoding, and a second launch joins them:
@@ -113,6 +114,42 @@ def join_kernel(
         total = total * kept + weight
     to = ((bh // heads * queries + rows) * heads + bh % heads)[:, None] * D + columns[None, :]
     tl.store(y + to, (out / total[:, None]).to(y.dtype.element_ty), mask=inside[:, None])
+
+
+@triton.jit
+def append_kernel(
+    keys,
+    values,
+    k,  # (b, h, s, d), its last axis contiguous, as v
+    v,
+    lengths,
+    queries,
+    capacity,
+    heads: tl.constexpr,
+    k_batch, k_head, k_row,
+    v_batch, v_head, v_row,
+    D: tl.constexpr,
+    TILE: tl.constexpr,
+):  # fmt: skip
+    """Program (tile of tokens, batch and head)."""
+    rows, columns = tl.program_id(0) * TILE + tl.arange(0, TILE), tl.arange(0, D)
+    bh = tl.program_id(1).to(tl.int64)
+    b, h, inside = bh // heads, bh % heads, (rows < queries)[:, None]
+    to = (bh * capacity + tl.load(lengths + b) + rows)[:, None] * D + columns[None, :]
+    at = k + b * k_batch + h * k_head + rows[:, None] * k_row + columns[None, :]
+    tl.store(keys + to, tl.load(at, mask=inside), mask=inside)
+    at = v + b * v_batch + h * v_head + rows[:, None] * v_row + columns[None, :]
+    tl.store(values + to, tl.load(at, mask=inside), mask=inside)
+
+
+def append(keys: Tensor, values: Tensor, k: Tensor, v: Tensor, lengths: Tensor) -> None:
+    """Write k and v (b, h, s, d) behind the first lengths[b] keys and values of each row."""
+    batch, heads, queries, headdim = k.shape
+    tile = min(TILE_KEYS, triton.next_power_of_2(queries))
+    sizes = queries, keys.stride(1) // headdim, heads, *k.stride()[:3], *v.stride()[:3]
+    append_kernel[(triton.cdiv(queries, tile), batch * heads)](
+        keys, values, k, v, lengths, *sizes, D=headdim, TILE=tile
+    )
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from diffuapriel.ops.triton import chunk
-from diffuapriel.ops.triton.attention import attend
+from diffuapriel.ops.triton.attention import append, attend
 from diffuapriel.ops.triton.autograd import mixer_gradients
 from diffuapriel.ops.triton.block import Weights, mix_blocks
 from diffuapriel.ops.triton.scan import prepare, scan_chunks
@@ -93,7 +93,9 @@ def backward_mixer(length: int) -> None:
 
 def forward_attention(queries: int) -> None:
     keys, q = half(1, 16, 4096, 128), half(1, queries, 16, 128).transpose(1, 2)
-    attend(q, keys, keys, torch.zeros(1, dtype=torch.int64))
+    lengths = torch.zeros(1, dtype=torch.int64)
+    append(keys, keys, q, q, lengths)
+    attend(q, keys, keys, lengths)
 
 
 def chunk_products(backward: bool) -> None:

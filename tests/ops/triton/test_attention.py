@@ -49,6 +49,17 @@ def test_equals_the_softmax_over_the_keys_of_a_row(queries, capacity, room, leng
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)
 
 
+def test_new_keys_are_written_behind_those_of_each_row() -> None:
+    torch.manual_seed(0)
+    keys, values, lengths = torch.zeros(2, 3, 200, 16), torch.zeros(2, 3, 200, 16), torch.tensor([0, 101])
+    k, v = torch.randn(2, 70, 2, 3, 16).permute(2, 0, 3, 1, 4)  # as projected: both of a token in one row
+    cached_attention.append(keys[:, :, :180], values[:, :, :180], k, v, lengths)
+    for written, new in ((keys, k), (values, v)):
+        expected = torch.zeros_like(written)
+        expected[0, :, :70], expected[1, :, 101:171] = new
+        assert torch.equal(written, expected)
+
+
 def test_a_pass_in_place_runs_it(monkeypatch) -> None:
     """Rows of different age, against a pass with the cache of each."""
     shape = {"d_model": 32, "depth": 2, "headdim": 16, "d_state": 16, "attention_headdim": 16, "cond_dim": 8}
