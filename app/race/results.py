@@ -23,6 +23,8 @@ from app.ui.events import AT_ONCE, HIDDEN, SKIP
 from diffuapriel import assets
 
 RECORDED = "race.json"  # in assets: the answer of tools/race_gpu.py on a GPU
+# The lanes stand below the settings; they are drawn a moment after the answer has come.
+SHOW = "() => { setTimeout(() => document.querySelector('#race-pixels')?.scrollIntoView({block: 'start'}), 100) }"
 Compared = tuple[Any, ...]  # table, latency, tokens/s, JSON, CSV, PNG, the clear button
 
 
@@ -68,6 +70,7 @@ class ResultsPart:
             listed.then(compare, chosen, outputs, **newest)
         opened = upload.upload(self.open, [upload, chosen], [status, *shown, *listing], **AT_ONCE)
         watched = watch.click(self.watch, chosen, [status, *shown, *listing], **AT_ONCE)
+        watched.then(None, None, None, js=SHOW)
         for event in (opened, watched):
             event.then(compare, chosen, outputs, **newest)
         self.race = race

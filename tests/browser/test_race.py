@@ -66,6 +66,17 @@ BOTH = pytest.mark.parametrize(
 
 
 @NARROW
+def test_the_bundled_race_plays_where_it_can_be_seen(visit):
+    visit.get_by_role("button", name="Watch 65,536 tokens").click()
+    lanes = visit.locator("#race-pixels .da-lane")
+    expect(lanes).to_have_count(3)
+    expect(lanes.first).to_be_in_viewport()
+    expect(visit.locator("#race-pixels")).to_contain_text("of 25.9 s")
+    expect(visit.locator("#race-results")).to_contain_text("At 65,536 tokens Mamba wins")
+    expect(lanes.nth(0).locator(".da-lane-note").last).not_to_contain_text("step 0 of 16")  # it moves by itself
+
+
+@NARROW
 def test_three_lanes_race_and_are_replayed_in_real_time_and_in_slow_motion(visit):
     choose(visit, "#race-c", HYBRID)
     run_race(visit)
