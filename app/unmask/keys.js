@@ -10,3 +10,9 @@ document.addEventListener("keydown", (event) => {
 }, { capture: true });
 // A press on the button would take the selection away from the text.
 document.querySelector("#unmask-hole")?.addEventListener("pointerdown", (event) => event.preventDefault());
+// On a narrow screen the buttons stand below the canvas: what they start should be seen.
+document.addEventListener("click", (event) => {
+  if (!event.target.closest?.("#unmask-run, #unmask-dice")) return;
+  const canvas = document.querySelector("#unmask-player");
+  if (canvas.getBoundingClientRect().bottom < innerHeight / 2) canvas.scrollIntoView({ block: "start" });
+});

@@ -296,3 +296,13 @@ def test_what_cannot_be_is_said_and_the_canvas_stays(visit):
     expect(status(visit)).to_contain_text("more, and 0 masked positions follow it")
     expect(token(visit, 2)).to_have_text(" had")
     expect(visit.get_by_role("alert")).to_have_count(0)
+
+
+@narrow
+def test_a_run_is_seen_on_a_narrow_screen(visit, heart):
+    heart.denoiser.hold()
+    canvas = visit.locator("#unmask-player")
+    visit.locator("#unmask-run").evaluate("button => button.scrollIntoView({block: 'start'})")
+    expect(canvas).not_to_be_in_viewport()
+    visit.locator("#unmask-run").click()
+    expect(canvas).to_be_in_viewport()
