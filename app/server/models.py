@@ -8,6 +8,7 @@ the runs of the Unmask page for one pass at a time (app/server/room.py).
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ from diffuapriel.tokenizer import Tokenizer, get_tokenizer
 if TYPE_CHECKING:
     from diffuapriel.benchmark.entry import Entry
 
+log = logging.getLogger(__name__)
 KEPT = 4  # loaded checkpoints in memory; the least recently used one is dropped first
 TURN_SECONDS = 120.0  # how long the first visitor in the queue waits for the present run to end
 
@@ -72,7 +74,10 @@ class Models:
     """All models, the checkpoints loaded so far, and the one turn."""
 
     def __init__(self, checkpoints: Sequence[str] = (), device: str = "cpu") -> None:
-        """checkpoints: folders beside the bundled ones, offered first. Raises what `inspect_checkpoint` raises."""
+        """checkpoints: folders beside the bundled ones, offered first. Raises what `inspect_checkpoint` raises of them.
+
+        A bundled one that is not whole is left out, with a warning.
+        """
         from diffuapriel.checkpoint import bundled, inspect_checkpoint
 
         self.device = device
@@ -82,7 +87,13 @@ class Models:
         self._entries: dict[str, ModelEntry] = {}
         self._folders: dict[str, Path] = {}  # of the checkpoints, by label
         for source in dict.fromkeys([*checkpoints, *preferred(bundled())]):
-            info = inspect_checkpoint(source)
+            try:
+                info = inspect_checkpoint(source)
+            except (OSError, ValueError) as error:
+                if source in checkpoints:
+                    raise
+                log.warning("The bundled model %s is left out: %s", source, error)
+                continue
             label = next(name for name in numbered(info.name) if name not in self._entries)
             config = info.config
             about = (config.tokenizer, info.corpus, config.architecture, info.length, config.block_lengths)

@@ -30,6 +30,19 @@ def test_without_a_checkpoint_untrained_models_stand_in(monkeypatch):
     assert models.opening_pair() == (models.untrained[0], models.untrained[2])
 
 
+def test_a_bundled_model_that_is_not_whole_is_left_out_and_said(checkpoints, tmp_path, monkeypatch, caplog):
+    whole = Path(checkpoints[0])
+    broken = tmp_path / "checkpoints" / "broken"
+    broken.mkdir(parents=True)
+    (broken / "config.json").write_bytes((whole / "config.json").read_bytes())
+    monkeypatch.setenv("DIFFUAPRIEL_ASSETS", str(tmp_path))
+    models = Models([str(whole)])
+    assert models.trained == [whole.name]
+    assert "The bundled model broken is left out: " in caplog.text and "model.safetensors is missing" in caplog.text
+    with pytest.raises(FileNotFoundError, match="is missing"):
+        Models([str(broken)])
+
+
 def test_tales_and_stories_are_offered_first_then_the_other_architectures():
     names = ["tales-diffutran", "stories-diffuapriel", "stories-diffuapriel-small", "tales-diffuapriel-h"]
     assert preferred([*names, "tales-diffuapriel"]) == ["tales-diffuapriel", names[2], names[1], names[3], names[0]]
