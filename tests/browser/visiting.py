@@ -60,13 +60,13 @@ def in_language(code: str) -> dict:
 
 
 def keep_picture(page: Page, name: str) -> None:
-    """No page is wider than its window, no chart has a tool bar; DIFFUAPRIEL_PICTURES=1 keeps a picture of the page."""
+    """No page is wider than its window, no chart of the app has a tool bar; DIFFUAPRIEL_PICTURES=1 keeps a picture."""
     if os.environ.get("DIFFUAPRIEL_PICTURES"):
         page.screenshot(path=ARTIFACTS / f"{name}.png", full_page=True)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
         f"{name}: the page is wider than the window"
     )
-    expect(page.locator(".modebar:visible")).to_have_count(0)
+    expect(page.locator(".gradio-container .modebar:visible")).to_have_count(0)
 
 
 def choose(page: Page, dropdown: str, name: str) -> None:
