@@ -81,10 +81,8 @@ def index(folder: Path) -> str:
     for source in build.sources():
         if (folder / f"{source.stem}.html").exists():
             title, words = map(html.escape, head(source))
-            minutes, needs = (
-                sum(build.head_of(source)[1].values()),
-                html.escape(re.sub(r"[*`]", "", build.needed(source))),
-            )
+            minutes = sum(build.head_of(source)[1].values())
+            needs = html.escape(re.sub(r"[*`]", "", build.needed(source)))
             small = f"<p><small>{minutes} minutes in class. You need {needs}</small></p>"
             items.append(f'<li><h2><a href="{source.stem}.html">{title}</a></h2><p>{words}</p>{small}</li>')
     return INDEX.format(items="\n".join(items))

@@ -204,10 +204,10 @@ def _weigh(C: Tensor, B: Tensor, write: Tensor, r: Tensor, s: Tensor, mask: str,
     """
     at = torch.arange(write.shape[4], device=write.device)
     t, u, same = at[:, None], at, at[:, None] // block_length == at // block_length
-    allowed = {"causal": u <= t, "causal in block": same & (u <= t), "ahead in block": same & (u >= t)}
-    where = allowed.get(mask, (u <= t) & ~same)  # "earlier blocks"
+    masks = {"causal": u <= t, "causal in block": same & (u <= t)}
+    masks |= {"ahead in block": same & (u >= t), "earlier blocks": (u <= t) & ~same}
     exponent = r[..., :, None] - s[..., None, :]
-    decay = exponent.masked_fill(~where, float("-inf")).exp()  # minus infinity first, so that nothing overflows
+    decay = exponent.masked_fill(~masks[mask], float("-inf")).exp()  # minus infinity first, so that nothing overflows
     scores = (C @ B.mT)[:, :, :, None]  # (b, c, g, 1, q, q)
     return (decay.to(write.dtype) * scores) @ write
 

@@ -14,12 +14,10 @@ from torch import Tensor
 
 from diffuapriel.ops.triton import launch
 
-HEADDIMS = (16, 32, 64, 128, 256)
-
 
 def takes(q: Tensor) -> bool:
     """Whether `attend` can run: q (batch, heads, length, headdim)."""
-    return launch.installed() and q.shape[-1] in HEADDIMS and launch.unsupported_tensor(q, "the kernel") is None
+    return launch.unsupported_reason(q, q.shape[-1]) is None
 
 
 @torch.library.custom_op("diffuapriel::append_to_cache", mutates_args=("keys", "values"))
@@ -28,11 +26,11 @@ def append(keys: Tensor, values: Tensor, k: Tensor, v: Tensor, lengths: Tensor) 
     if takes(k):
         from diffuapriel.ops.triton.attention import append as kernel
 
-        return kernel(keys, values, k, v, lengths)
+        kernel(keys, values, k, v, lengths)
+        return
     at = (lengths[:, None] + torch.arange(k.shape[2], device=k.device))[:, None, :, None].expand_as(k)
     keys.scatter_(2, at, k)
     values.scatter_(2, at, v)
-    return None
 
 
 @append.register_fake

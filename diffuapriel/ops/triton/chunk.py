@@ -29,6 +29,13 @@ def allowed(MASK: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr):
 
 
 @triton.jit
+def load_rows(source, stride, q, WIDTH: tl.constexpr, TILE: tl.constexpr):
+    """(TILE, WIDTH): the rows of the q tokens of a chunk, and zeros after."""
+    at, columns = tl.arange(0, TILE), tl.arange(0, WIDTH)
+    return tl.load(source + (at * stride)[:, None] + columns[None, :], mask=(at < q)[:, None], other=0.0)
+
+
+@triton.jit
 def weights_of(r, s, row, q, MASK: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr):
     """m(t, u) exp(r_t - s_u) of the head whose r and s begin at `row`."""
     at = tl.arange(0, TILE)
@@ -62,18 +69,17 @@ def product_kernel(
     """Program (chunk, batch and group)."""
     c, bg = tl.program_id(0), tl.program_id(1).to(tl.int64)
     b, g = bg // groups, bg % groups
-    at, channels, keys = tl.arange(0, TILE), tl.arange(0, P), tl.arange(0, N)
+    at, channels = tl.arange(0, TILE), tl.arange(0, P)
     inside = (at < q)[:, None]
-    to_C = b * C_b + c * C_c + g * C_g + (at * C_q)[:, None] + keys[None, :]
-    to_B = b * B_b + c * B_c + g * B_g + (at * B_q)[:, None] + keys[None, :]
-    queries, sources = tl.load(C + to_C, mask=inside, other=0.0), tl.load(B + to_B, mask=inside, other=0.0)
+    queries = load_rows(C + b * C_b + c * C_c + g * C_g, C_q, q, N, TILE)
+    sources = load_rows(B + b * B_b + c * B_c + g * B_g, B_q, q, N, TILE)
     scores = tl.dot(queries, tl.trans(sources), input_precision=PRECISION)
     first = (b * chunks + c) * groups + g  # of this chunk's heads, in units of HEADS
     w += b * w_b + c * w_c + g * w_g
     y += ((b * chunks + c) * q * groups + g) * HEADS * P
     for head in range(HEADS):
         weights = scores * weights_of(r, s, (first * HEADS + head) * q, q, MASK, BLOCK, TILE)
-        value = tl.load(w + head * w_h + (at * w_q)[:, None] + channels[None, :], mask=inside, other=0.0)
+        value = load_rows(w + head * w_h, w_q, q, P, TILE)
         out = tl.dot(weights.to(value.dtype), value, input_precision=PRECISION)
         to = (at * groups * HEADS + head)[:, None] * P + channels[None, :]
         tl.store(y + to, out.to(y.dtype.element_ty), mask=inside)
@@ -111,9 +117,8 @@ def product_backward_kernel(
     b, g = bg // groups, bg % groups
     at, channels, keys = tl.arange(0, TILE), tl.arange(0, P), tl.arange(0, N)
     inside = (at < q)[:, None]
-    to_C = b * C_b + c * C_c + g * C_g + (at * C_q)[:, None] + keys[None, :]
-    to_B = b * B_b + c * B_c + g * B_g + (at * B_q)[:, None] + keys[None, :]
-    queries, sources = tl.load(C + to_C, mask=inside, other=0.0), tl.load(B + to_B, mask=inside, other=0.0)
+    queries = load_rows(C + b * C_b + c * C_c + g * C_g, C_q, q, N, TILE)
+    sources = load_rows(B + b * B_b + c * B_c + g * B_g, B_q, q, N, TILE)
     scores = tl.dot(queries, tl.trans(sources), input_precision=PRECISION)
     dscores = tl.zeros((TILE, TILE), tl.float32)
     first = (b * chunks + c) * groups + g
@@ -122,7 +127,7 @@ def product_backward_kernel(
     for head in range(HEADS):
         row = (first * HEADS + head) * q
         decay = weights_of(r, s, row, q, MASK, BLOCK, TILE)
-        value = tl.load(w + head * w_h + (at * w_q)[:, None] + channels[None, :], mask=inside, other=0.0)
+        value = load_rows(w + head * w_h, w_q, q, P, TILE)
         to = start + (at * groups * HEADS + head)[:, None] * P + channels[None, :]
         dout = tl.load(dy + to, mask=inside, other=0.0)
         dweights = tl.dot(dout, tl.trans(value), input_precision=PRECISION) * decay

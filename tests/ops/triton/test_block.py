@@ -17,6 +17,7 @@ from diffuapriel.ops.ssd import choose_backend
 from diffuapriel.ops.triton import block as triton_block
 from diffuapriel.ops.triton.launch import CHUNK
 from diffuapriel.ops.triton.mixer import block_mixer
+from tests.gpu.parity import relative_error
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # the interpreter's NumPy speaks up at log2(0)
@@ -25,11 +26,6 @@ pytestmark = [
 
 TOLERANCE = 1e-5  # relative to the largest value, float32
 ROWS = 2
-
-
-def relative_error(ours: Tensor, exact: Tensor) -> float:
-    assert ours.shape == exact.shape
-    return ((ours.double() - exact).abs().max() / exact.abs().max()).item()
 
 
 def make(groups: int = 1, state: int = 16) -> tuple[BidirectionalMamba2, BidirectionalMamba2, MambaCache]:

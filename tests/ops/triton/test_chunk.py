@@ -12,17 +12,13 @@ from diffuapriel.ops.block_scan import _weigh, by_block, scan
 from diffuapriel.ops.recurrent import ScanInputs
 from diffuapriel.ops.triton import chunk
 from diffuapriel.ops.triton.masked_product import MASKS, masked_product
+from tests.gpu.parity import relative_error
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),
     pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there: tests/gpu runs the full grid"),
 ]
 TOLERANCE = 1e-5  # relative to the largest value, float32
-
-
-def relative_error(ours: Tensor, exact: Tensor) -> float:
-    assert ours.shape == exact.shape
-    return ((ours.double() - exact).abs().max() / exact.abs().max().clamp_min(1e-30)).item()
 
 
 @pytest.mark.parametrize("mask", MASKS)
