@@ -42,7 +42,7 @@ from diffuapriel.training.config import DistillConfig, TrainConfig
 
 WHAT = (
     *("architecture", "preset", "corpus", "tokenizer", "length"),
-    *("block_lengths", "document_boundaries", "edge_embedding"),
+    *("block_lengths", "block_length_weights", "document_boundaries", "edge_embedding"),
 )
 HOW_LONG = ("minutes", "steps", "tokens", "stop_after_minutes")
 

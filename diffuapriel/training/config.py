@@ -63,7 +63,7 @@ RENAMED = {
     "validation_windows": "num_validation_sequences",
 }
 
-EXAMPLES = {"block_lengths": "1,4,16,64,0", "mask_rates": "0.3,0.8"}  # of lists of numbers
+EXAMPLES = {"block_lengths": "1,4,16,64,0", "block_length_weights": "2,1,3,1,1", "mask_rates": "0.3,0.8"}  # of lists of numbers
 
 # preset -> (Mamba and hybrid, Transformer)
 LEARNING_RATES = {
@@ -132,6 +132,9 @@ class TrainConfig:
         help="train a model of blocks: the block lengths to draw from, one for each step, such as 1,4,16,64,0; 0 is "
         "the whole row. Such a model is not told the noise level",
     )
+    block_length_weights: str | None = option(
+        None, help="how often each of block_lengths is drawn, relative to the others, such as 2,1,3,1,1; default: equally"
+    )
     mask_rates: str | None = option(
         None,
         help="LOW,HIGH: the masked share of each block of a model of blocks, such as 0.3,0.8, where gradients vary "
@@ -169,6 +172,7 @@ class TrainConfig:
         object.__setattr__(self, "document_boundaries", self.model_config.document_boundaries)
         if self.mask_rate_range != (0.0, 1.0) and not block_lengths:
             raise ValueError(f"mask_rates are {self.mask_rates!r}; they go with block_lengths")
+        _ = self.block_length_shares
         beta_1, beta_2 = self.betas
         if not (0 <= beta_1 < 1 and 0 <= beta_2 < 1):
             raise ValueError(f"betas are {self.betas}; each must be 0 or more and below 1")
@@ -202,6 +206,17 @@ class TrainConfig:
         if len(rates) != 2 or not 0 <= rates[0] < rates[1] <= 1:
             raise ValueError(f"mask_rates are {self.mask_rates!r}; permitted: two rising numbers from 0 to 1")
         return rates[0], rates[1]
+
+    @property
+    def block_length_shares(self) -> tuple[float, ...]:
+        """The probability of each block length at a step; empty for a model of full sequences."""
+        count, given = len(self.model_config.block_lengths), self.block_length_weights
+        weights = _numbers(given, float, "block_length_weights") if given else (1.0,) * count
+        if len(weights) != count or not all(0 < weight < math.inf for weight in weights):
+            raise ValueError(
+                f"block_length_weights are {given!r}; permitted: a number above 0 for each of the {count} block_lengths"
+            )
+        return tuple(weight / sum(weights) for weight in weights)
 
     @property
     def peak_learning_rate(self) -> float:

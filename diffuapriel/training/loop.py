@@ -275,7 +275,10 @@ def step_at_every_block_length(model: nn.Module, ids: Tensor, config: TrainConfi
 def draw_block_length(config: TrainConfig, step: int) -> int | None:
     """The block length of one step, the same on every rank; None for a model of full sequences."""
     block_lengths = config.model_config.block_lengths
-    return random_stream(config.seed, "block_length", step).choice(block_lengths) if block_lengths else None
+    if not block_lengths:
+        return None
+    stream = random_stream(config.seed, "block_length", step)
+    return stream.choices(block_lengths, config.block_length_shares)[0]
 
 
 def noise_seed(seed: int, step: int) -> int:
