@@ -48,7 +48,7 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.headdim = config.attention_headdim
-        self.kernels = FASTEST_FIRST
+        self.kernels = FASTEST_FIRST  # compared by value: for torch.compile, `is` never holds between tuples
         self.in_proj = nn.Linear(config.d_model, 3 * config.d_model, bias=False)  # queries, keys, values
         self.q_norm_weight = nn.Parameter(torch.ones(self.headdim))
         self.k_norm_weight = nn.Parameter(torch.ones(self.headdim))
@@ -74,9 +74,9 @@ class Attention(nn.Module):
         if over.commit is not None:
             keys, values = cache.keys, cache.values
             cached_attention.append(keys, values, k, v, over.lengths)
-            if self.kernels is FASTEST_FIRST and cached_attention.takes(q):
+            if self.kernels == FASTEST_FIRST and cached_attention.takes(q):
                 return self.out_proj(cached_attention.attend(q, keys, values, over.lengths).flatten(2)), cache
-            y = self._attend(q, keys, values, masks[0])
+            y = self._attend(q, keys, values, over.keys_read(keys.shape[2]))
             return self.out_proj(y.transpose(1, 2).flatten(2)), cache
         own = AttentionCache(k[:texts], v[:texts])
         keys = torch.cat([cache.keys.to(k.dtype), own.keys], dim=2)
@@ -97,7 +97,7 @@ class Attention(nn.Module):
         return q.transpose(1, 2), k.transpose(1, 2), v.to(q.dtype).transpose(1, 2)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        if self.kernels is FASTEST_FIRST and flash_attention.takes(q, mask):
+        if self.kernels == FASTEST_FIRST and flash_attention.takes(q, mask):
             return flash_attention.attend(q, k, v)
         if not q.is_cuda:
             return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)

@@ -201,7 +201,6 @@ class BlockPass:
     dropped: as in `Cache`.
     commit: (texts,) bool. The pass is one block and changes the cache in place: the states of the rows where it is
     True, and the keys and values behind `lengths` of every row, which a later pass overwrites in the other rows.
-    `aligned` then says that they fill the capacity, so that attention needs no mask.
     """
 
     block_length: int
@@ -236,15 +235,19 @@ class BlockPass:
             last = last | (torch.arange(1, self.length + 1, device=last.device) == self.length)
         return self.positions() == 0, last.expand(self.texts * self.streams, -1)
 
+    def keys_read(self, capacity: int) -> Tensor:
+        """Which keys of the cache a pass in place reads, its own included: (texts, 1, 1, capacity) bool."""
+        read = torch.arange(capacity, device=self.lengths.device) < self.lengths[:, None] + self.length
+        return read[:, None, None]
+
     def masks(self, capacity: int) -> tuple[Tensor | None, Tensor | None]:
         """What a query may read: of [cached, own] keys in the first stream, of [clean, corrupted] ones in the second.
 
-        (texts, 1, length, capacity + length) and (length, 2 length) bool; None where everything may be read. In place,
-        of the keys in the cache, own ones included: (texts, 1, 1, capacity).
+        (texts, 1, length, capacity + length) and (length, 2 length) bool; None where everything may be read, and for a
+        pass in place, which has `keys_read`.
         """
         if self.commit is not None:
-            read = torch.arange(capacity, device=self.lengths.device) < self.lengths[:, None] + self.length
-            return None if self.aligned else read[:, None, None], None
+            return None, None
         device, alone = self.lengths.device, self.aligned and self.length <= self.block_length
         if alone and self.streams == 1:
             return None, None

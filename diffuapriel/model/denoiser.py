@@ -262,12 +262,10 @@ class Denoiser(nn.Module):
 
         Where commit (batch,) is True the block, which must be clean there, joins the cache in place; `cache` is from
         `empty_cache` with room for it. Never waits for the device.
-        capacity: of the cache, as far as this pass reads it: at least each row's length and the block. None says that
-        these are equal in every row and fill the cache, which saves attention its mask.
+        capacity: of the cache, as far as this pass reads it: at least each row's length and the block; by default all.
         """
-        fills = capacity is None
         cache = cache if capacity is None else cache.room(capacity)
-        x, shift, scale, _ = self._over_blocks(ids, sigma, cache, None, None, commit=commit, aligned=fills)
+        x, shift, scale, _ = self._over_blocks(ids, sigma, cache, None, None, commit=commit)
         cache.lengths.add_(commit * ids.shape[1])
         return self.final_norm(x, shift, scale)
 
@@ -307,12 +305,11 @@ class Denoiser(nn.Module):
         block_length: int | None,
         committed: int | None = None,
         commit: Tensor | None = None,
-        aligned: bool | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, list[LayerCache]]:
         """As `_residual` for a pass over blocks; also what each layer adds to the cache.
 
         committed: the tokens that it adds, by default all; the residual stream is then that of the others.
-        commit, aligned: as in `BlockPass`; aligned is by default the cache's.
+        commit: as in `BlockPass`.
         """
         (texts, length), streams = ids.shape, 1 if clean is None else 2
         block_length = block_length or length
@@ -323,8 +320,7 @@ class Denoiser(nn.Module):
         elif committed:  # finished blocks have the noise level 0
             sigma = F.pad(sigma[:, None], (committed // block_length, 0))
         cache = cache or self.empty_cache(texts)
-        aligned = cache.aligned if aligned is None else aligned
-        over = BlockPass(block_length, length, cache.lengths, aligned, streams, committed, cache.dropped, commit)
+        over = BlockPass(block_length, length, cache.lengths, cache.aligned, streams, committed, cache.dropped, commit)
         modulations = self.modulation(self.time_embedding(sigma))  # of all layers, (rows, levels, d_model) each
         if sigma.ndim == 2:
             modulations = [v.repeat_interleave(block_length, dim=1)[:, :length] for v in modulations]

@@ -87,7 +87,6 @@ class _CachedPass:
 
     @torch.no_grad()
     def _step(self) -> None:
-        # The block ends where the cache does, in every row: attention needs no mask, and its fastest kernel can run.
         self.entry.engine.hidden_in_place(self.ids, self.sigma, self.cache, self.commit)
 
     def row(self, name: str, ms: tuple[float, ...]) -> BlockRow:

@@ -60,7 +60,8 @@ def test_new_keys_are_written_behind_those_of_each_row() -> None:
         assert torch.equal(written, expected)
 
 
-def test_a_pass_in_place_runs_it(monkeypatch) -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_pass_in_place_runs_it(compiled: bool, monkeypatch) -> None:
     """Rows of different age, against a pass with the cache of each."""
     shape = {"d_model": 32, "depth": 2, "headdim": 16, "d_state": 16, "attention_headdim": 16, "cond_dim": 8}
     torch.manual_seed(0)
@@ -74,6 +75,9 @@ def test_a_pass_in_place_runs_it(monkeypatch) -> None:
         into.set_rows(torch.tensor([0]), short)
         into.set_rows(torch.tensor([1]), long)
         expected = [model(ids[r : r + 1], sigma[r : r + 1], cache=c) for r, c in ((0, short), (1, long))]
+        if compiled:
+            for block in model.blocks:
+                block.forward_blocks = torch.compile(block.forward_blocks, backend="aot_eager", fullgraph=True)
         calls, ours = [], attention.attend
         monkeypatch.setattr(attention, "attend", lambda *given: calls.append(1) or ours(*given))
         found = model.head(model.hidden_in_place(ids, sigma, into, torch.zeros(2, dtype=torch.bool), 16))
