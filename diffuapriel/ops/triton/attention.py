@@ -23,11 +23,35 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from diffuapriel.ops.triton.launch import MIN_TILE, multiprocessors, precision
+from diffuapriel.ops.triton.launch import MIN_TILE, multiprocessors, on_hopper, precision
 from diffuapriel.ops.triton.scan import LOG2E
 
 TILE_QUERIES, TILE_KEYS = 128, 64
 MOST_SPLITS = 64
+
+
+@triton.jit
+def read_keys(
+    Q, k, v, at, end, scale, most, total, out, PART: tl.constexpr, TILE_KEYS: tl.constexpr, PRECISION: tl.constexpr
+):  # fmt: skip
+    """most, total and out after one more tile of keys; with PART the tile may go beyond `end`."""
+    keys, columns = at + tl.arange(0, TILE_KEYS), tl.arange(0, Q.shape[1])
+    where = keys[:, None] * Q.shape[1] + columns[None, :]
+    if PART:
+        K = tl.load(k + where, mask=(keys < end)[:, None], other=0.0)
+        V = tl.load(v + where, mask=(keys < end)[:, None], other=0.0)
+    else:
+        K = tl.load(k + where)
+        V = tl.load(v + where)
+    scores = tl.dot(Q, tl.trans(K), input_precision=PRECISION)
+    if PART:
+        scores = tl.where((keys < end)[None, :], scores, float("-inf"))
+    before, most = most, tl.maximum(most, scale * tl.max(scores, 1))
+    weights = tl.exp2(scores * scale - most[:, None])
+    kept = tl.exp2(before - most)
+    total = total * kept + tl.sum(weights, 1)
+    out = tl.dot(weights.to(V.dtype), V, out * kept[:, None], input_precision=PRECISION)
+    return most, total, out
 
 
 @triton.jit
@@ -63,22 +87,16 @@ def partial_kernel(
     share = tl.cdiv(tl.cdiv(length, TILE_KEYS), tl.num_programs(1)) * TILE_KEYS
     start = split * share
     end = tl.minimum(start + share, length)
+    whole = start + tl.maximum(end - start, 0) // TILE_KEYS * TILE_KEYS
     most = tl.full((TILE_QUERIES,), float("-inf"), tl.float32)
     total = tl.zeros((TILE_QUERIES,), tl.float32)
     out = tl.zeros((TILE_QUERIES, D), tl.float32)
     k += bh * capacity * D
     v += bh * capacity * D
-    for at in range(start, end, TILE_KEYS):
-        keys = at + tl.arange(0, TILE_KEYS)
-        K = tl.load(k + keys[:, None] * D + columns[None, :], mask=(keys < end)[:, None], other=0.0)
-        scores = scale * tl.dot(Q, tl.trans(K), input_precision=PRECISION)
-        scores = tl.where((keys < end)[None, :], scores, float("-inf"))
-        before, most = most, tl.maximum(most, tl.max(scores, 1))
-        weights = tl.exp2(scores - most[:, None])
-        kept = tl.exp2(before - most)
-        total = total * kept + tl.sum(weights, 1)
-        V = tl.load(v + keys[:, None] * D + columns[None, :], mask=(keys < end)[:, None], other=0.0)
-        out = tl.dot(weights.to(V.dtype), V, out * kept[:, None], input_precision=PRECISION)
+    for at in range(start, whole, TILE_KEYS):
+        most, total, out = read_keys(Q, k, v, at, end, scale, most, total, out, False, TILE_KEYS, PRECISION)
+    if whole < end:
+        most, total, out = read_keys(Q, k, v, whole, end, scale, most, total, out, True, TILE_KEYS, PRECISION)
 
     at = (split * tl.num_programs(2) + bh) * queries + rows
     some = tl.where(total > 0, total, 1.0)  # a split beyond the end has no keys
@@ -158,7 +176,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor) -> Tensor:
     Of q the last axis is contiguous; k and v may be the first keys of a longer, contiguous cache.
     """
     (batch, heads, queries, headdim), most, exact = q.shape, k.shape[2], q.dtype == torch.float32
-    tile = min(TILE_QUERIES // (4 if exact else 1), max(MIN_TILE, triton.next_power_of_2(queries)))
+    most_queries = TILE_QUERIES // 4 if exact else TILE_QUERIES
+    if on_hopper() and headdim <= 128 and not exact:
+        most_queries = 256  # 16 warps without a spilled register: the keys of a block of 256 are read once
+    tile = min(most_queries, max(MIN_TILE, triton.next_power_of_2(queries)))
     programs = triton.cdiv(queries, tile) * batch * heads
     splits = max(1, min(MOST_SPLITS, multiprocessors(q.device) // programs, triton.cdiv(most, TILE_KEYS)))
     partial = q.new_empty((splits, batch, heads, queries, headdim), dtype=torch.float32)
@@ -169,7 +190,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor) -> Tensor:
     options["PRECISION"] = precision(q.dtype, min(tile, headdim))
     stages = 1 if exact else 3 if headdim <= 128 else 2  # more would not fit into shared memory
     partial_kernel[(triton.cdiv(queries, tile), splits, batch * heads)](
-        q, k, v, lengths, partial, lse, *sizes, **options, num_warps=8 if tile == TILE_QUERIES else 4, num_stages=stages
+        q, k, v, lengths, partial, lse, *sizes, **options, num_warps=max(4, tile // 16), num_stages=stages
     )
     rows = min(tile, 32)
     join_kernel[(triton.cdiv(queries, rows), batch * heads)](

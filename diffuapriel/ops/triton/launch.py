@@ -39,6 +39,15 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0") == "1"
 
 
+def on_hopper() -> bool:
+    """Whether kernels are compiled for a Hopper GPU."""
+    if interpreted():
+        return False
+    from triton.runtime import driver
+
+    return getattr(driver.active.get_current_target(), "arch", None) == 90
+
+
 @functools.lru_cache(maxsize=1)
 def installed() -> bool:
     """Whether Triton can be imported."""

@@ -54,7 +54,7 @@ from diffuapriel.ops.triton.launch import (
     TILE_ROWS,
     choose_splits,
     directions,
-    interpreted,
+    on_hopper,
     precision,
 )
 
@@ -363,10 +363,7 @@ ANYWHERE = Tuning(chunk=32, warps=8, stages=1)
 
 def tuning(dtype: torch.dtype) -> Tuning:
     """The launch options for the current device and operands of `dtype`."""
-    if dtype == torch.float32 or interpreted():
-        return ANYWHERE
-    target = triton.runtime.driver.active.get_current_target()
-    return HOPPER if getattr(target, "arch", None) == 90 else ANYWHERE
+    return HOPPER if dtype != torch.float32 and on_hopper() else ANYWHERE
 
 
 @triton.jit
