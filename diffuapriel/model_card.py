@@ -131,18 +131,21 @@ def _parts_table(parts: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _blocks_table(blocks: Sequence[Mapping[str, Any]]) -> str:
-    """Rows of block lengths: the bound, and of each strategy the share of grammatical and of consistent stories."""
+    """Rows of block lengths: the bound, and of each strategy the share of grammatical and of consistent stories and the
+    tokens that a pass writes."""
     strategies = list(blocks[0]["samples"])
-    titles = ["block length", "NELBO, nats/token", "excess NELBO"]
-    titles += [f"{strategy}: grammatical, consistent" for strategy in strategies]
+    titles = ["block length", "NELBO, nats/token", "excess NELBO, nats/story"]
+    titles += [f"{strategy}: grammatical, consistent, tokens/pass" for strategy in strategies]
     lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
     for block in blocks:
-        bound = block["evaluation"]
-        excess = "" if bound["excess_nelbo"] is None else _format(bound["excess_nelbo"])
+        bound, excess = block["evaluation"], ""
+        if bound.get("excess_per_story") is not None:
+            excess = f"{bound['excess_per_story']:.2f} ({_format(bound['excess_per_story_ci95'])})"
         figures = [str(block["block_length"] or "whole window"), _format(bound["nats_per_token"]), excess]
         for strategy in strategies:
-            rates = (block["samples"][strategy][rate] for rate in ("grammatical", "consistent"))
-            figures.append(", ".join(f"{100 * rate:.1f} %" for rate in rates))
+            found = block["samples"][strategy]
+            rates = [f"{100 * found[rate]:.1f} %" for rate in ("grammatical", "consistent")]
+            figures.append(", ".join([*rates, _format(found["tokens_per_pass"])]))
         lines.append("| " + " | ".join(figures) + " |")
     return "\n".join(lines)
 

@@ -238,13 +238,23 @@ def run_recipe(name: str, architecture: str, out: str | Path, *, progress: bool 
     result = train(config, progress=progress)
     if not result.finished:
         return None
-    if not is_main_process():
-        return Path(out)
-    source = inspect_checkpoint(result.checkpoint)
+    if is_main_process():
+        write_measured(name, result.checkpoint, out, config, progress=progress)
+    return Path(out)
+
+
+def write_measured(
+    name: str, checkpoint: str | Path, out: str | Path, config: TrainConfig, *, progress: bool = True
+) -> None:
+    """Write the checkpoint of a finished run to `out`, in bfloat16, then measure what was written and complete its card.
+
+    name: of the recipe. config: that of the run; its device and corpus are used.
+    """
+    source, recipe = inspect_checkpoint(checkpoint), RECIPES[name]
     facts = {"recipe": name, **source.extra["recipe"], "storage": "matrices in bfloat16, the rest in float32"}
-    model, _ = load_checkpoint(result.checkpoint)
-    pictures = {"loss.png": (result.checkpoint / "loss.png").read_bytes()}
-    command = f"diffuapriel train --recipe {name} --architecture {architecture} --out {Path(out).name}"
+    model, _ = load_checkpoint(checkpoint)
+    pictures = {"loss.png": (source.folder / "loss.png").read_bytes()}
+    command = f"diffuapriel train --recipe {name} --architecture {config.architecture} --out {Path(out).name}"
 
     def write(measured: dict[str, Any]) -> None:
         if parts := measured.get("parts"):  # what was read of each is known from training
@@ -256,7 +266,7 @@ def run_recipe(name: str, architecture: str, out: str | Path, *, progress: bool 
             parameters=sum(parameter.numel() for parameter in model.parameters()),
             recipe=facts,
             command=command,
-            limits=RECIPES[name].limits,
+            limits=recipe.limits,
             picture="loss.png",
             **measured,
         )
@@ -264,8 +274,7 @@ def run_recipe(name: str, architecture: str, out: str | Path, *, progress: bool 
         save_checkpoint(out, model, card=card, extra=extra, storage="bfloat16", pictures=pictures)
 
     write({})
-    write(measure(out, RECIPES[name], config, progress=progress))  # the rounded weights, as written
-    return Path(out)
+    write(measure(out, recipe, config, progress=progress))  # the rounded weights, as written
 
 
 def measure(checkpoint: str | Path, recipe: Recipe, config: TrainConfig, *, progress: bool = True) -> dict[str, Any]:
@@ -322,7 +331,7 @@ def measure(checkpoint: str | Path, recipe: Recipe, config: TrainConfig, *, prog
     reports["blocks"] = []
     for block_length, bound in zip(block_lengths, bounds, strict=True):
         denoiser = CachedDenoiser(model, block_length or config.length)
-        blocks = {"block_length": block_length or None, "block_start": "zero"}
+        blocks = {"block_length": block_length or None, "block_start": "zero", "stop_at_eos": bool(block_length)}
         found = {
             sampler.strategy: sample(f"{sampler.strategy}, S = {block_length}", denoiser, replace(sampler, **blocks))
             for sampler in samplers.values()
