@@ -45,6 +45,7 @@ REASONS = {  # why a text stops fitting; a page in another language has its own 
     "before": "'{got}' is not what came before: expected '{due}'",
     "pair": "'{got}' does not go with '{a}': expected {either}",
     "unknown": "'{got}' was not introduced: expected {either}",
+    "word": "'{word}'",
     "expected": ": expected {words}",
     "more": " or {n} more",
     "or": " or ",
@@ -84,12 +85,13 @@ class Failure:
     def explain(self, reasons: Mapping[str, str]) -> str:
         """The reason in words; `reasons` has the keys of REASONS."""
         due = [reasons["end"] if word == END_OF_STORY else word for word in self.due]
-        expected = ", ".join(map(repr, due[:MOST_EXPECTED]))
+        quoted = [reasons["word"].format(word=word) for word in due]
+        expected = ", ".join(quoted[:MOST_EXPECTED])
         if len(due) > MOST_EXPECTED:
             expected += reasons["more"].format(n=len(due) - MOST_EXPECTED)
         values = {
             "expected": reasons["expected"].format(words=expected) if due else "",
-            "either": reasons["or"].join(map(repr, due[:6])) + (" ..." if len(due) > 6 else ""),
+            "either": reasons["or"].join(quoted[:6]) + (" ..." if len(due) > 6 else ""),
             "due": due[0] if due else "",
             **dict(zip("ab", self.causes)),
         }
