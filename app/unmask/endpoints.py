@@ -17,7 +17,7 @@ from app.server.stops import Stops
 from app.ui.events import returned
 from app.ui.tale_check import examine, possible, split
 from app.unmask import export
-from app.unmask.request import ORDER, ORDER_STRATEGY, ORDERS, STEPS, THRESHOLD, TOP_P, UnmaskRequest, read_request
+from app.unmask.request import ORDER_STRATEGY, STEPS, THRESHOLD, TOP_P, UnmaskRequest, first_settings, read_request
 from app.unmask.session import UnmaskSession
 from diffuapriel.sampling.config import BLOCK_STARTS, STRATEGIES
 from diffuapriel.trace.gif import write_gif
@@ -43,7 +43,9 @@ class UnmaskEndpoints:
     def build(self, group: str) -> None:
         """Offer them in the current `gr.Blocks`; runs wait in the queue of `group`."""
         choices = {"model": self.models.trained, "strategy": STRATEGIES, "block_start": BLOCK_STARTS}
-        more: dict[str, Any] = {"choices": choices, "defaults": {"model": self.models.default}}
+        strategy, block, threshold = first_settings(self.models.find(self.models.default))
+        defaults = {"model": self.models.default, "strategy": strategy, "block": block, "threshold": threshold}
+        more: dict[str, Any] = {"choices": choices, "defaults": defaults}
         endpoint(self.unmask, "unmask", group=group, at_once=self.limits.batch, **more)
         endpoint(self.open_trace, "open_trace")
         endpoint(self.trace_gif, "trace_gif")
@@ -59,7 +61,7 @@ class UnmaskEndpoints:
         top_k: int = 0,
         top_p: float = TOP_P,
         seed: int = 0,
-        block: int = ORDERS[ORDER],
+        block: int = 0,
         block_start: str = "prompt",
         threshold: float = THRESHOLD,
         request: gr.Request | None = None,

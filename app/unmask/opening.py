@@ -31,19 +31,22 @@ def recording(models: Models, model: ModelEntry) -> Trace | None:
 
 def record() -> Trace:
     """Write the page's first example with the settings of the page."""
+    from app.server.models import Models
     from app.strings.language import texts
     from app.unmask.request import opening_config
     from diffuapriel.checkpoint import load_checkpoint
     from diffuapriel.diffusion.schedule import get_schedule
+    from diffuapriel.sampling.blocks import denoiser_for
     from diffuapriel.sampling.canvas import Canvas
     from diffuapriel.sampling.sampler import Sampler
 
     model, tokenizer = load_checkpoint(MODEL)
+    config = opening_config(Models().find(MODEL))
     _, text, length = texts.EXAMPLES[0]
-    sampler = Sampler(opening_config(), get_schedule("log-linear"), tokenizer.mask_id)
+    sampler = Sampler(config, get_schedule("log-linear"), tokenizer.mask_id)
     canvas = Canvas.from_text(text, tokenizer, length or None)
     about = {"model": MODEL, "architecture": model.config.architecture}
-    trace = Trace.record(sampler, model.eval(), canvas, tokenizer, **about)
+    trace = Trace.record(sampler, denoiser_for(model.eval(), config), canvas, tokenizer, **about)
     # Without the times of the machine that recorded it.
     return replace(trace, frames=tuple(replace(frame, ms=0.0, denoiser_ms=0.0) for frame in trace.frames))
 

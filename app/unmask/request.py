@@ -13,7 +13,14 @@ from app.server.models import ModelEntry, Models
 from app.strings.language import texts, translated
 from diffuapriel.options import Option, options_of
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.config import BLOCKWISE, MAX_STEPS, SamplerConfig, resolve_blocks, resolve_options
+from diffuapriel.sampling.config import (
+    BLOCKWISE,
+    DEFAULT_BLOCK_LENGTH,
+    MAX_STEPS,
+    SamplerConfig,
+    resolve_blocks,
+    resolve_options,
+)
 from diffuapriel.tokenizer import Tokenizer
 
 STORY = 96  # tokens of a canvas whose length is left open
@@ -22,12 +29,10 @@ MOST_WRITTEN = 2_000  # characters that one edit writes
 EDITS = ("mask", "pin", "unpin", "type", "choose")
 COMMANDS = (*EDITS, "undo", "swap", "pause", "go", "step", "guess")
 
-# The page's three orders of writing: the block length of each. A model of blocks would name its own here.
-ORDERS = {"left": 1, "blocks": 32, "anywhere": 0}
+# The page's three orders of writing: the block length of each.
+ORDERS = {"left": 1, "blocks": DEFAULT_BLOCK_LENGTH, "anywhere": 0}
 ORDER_STRATEGY = "threshold"
-# What the page opens with.
-ORDER = "anywhere"
-THRESHOLD = 0.97
+THRESHOLD = 0.97  # that the page opens with, unless the model's card has another one
 STEPS = 128  # for other strategies: one token per step on canvases of that size
 TOP_P = 0.9  # cuts off the least likely tenth, where most mistakes are
 
@@ -121,21 +126,31 @@ def _rule(model: ModelEntry, strategy: str) -> dict[str, Any]:
     return {strategy: model.generation[strategy]} if strategy in model.generation else {}
 
 
+def proposed(model: ModelEntry) -> dict[str, Any]:
+    """The rule that the page proposes, as in `CheckpointInfo.generation`: that of the model's card, or the page's own.
+
+    The latter writes in blocks with a model of blocks, and anywhere with any other.
+    """
+    own = {"strategy": ORDER_STRATEGY, "threshold": THRESHOLD}
+    rule = dict(model.generation or own)
+    return {**rule, "block_length": resolve_options(rule, model.block_lengths)["block_length"] or 0}
+
+
 def first_settings(model: ModelEntry) -> tuple[str, int, float]:
-    """Strategy, block length and threshold that the page proposes: those of the model's card, or the page's own."""
-    rule = model.generation
-    own = {"strategy": ORDER_STRATEGY, "block_length": ORDERS[ORDER]}
-    proposed = {"threshold": THRESHOLD, **(rule or own)}
-    return proposed["strategy"], proposed["block_length"], proposed["threshold"]
+    """Strategy, block length and threshold that the page proposes."""
+    rule = {"threshold": THRESHOLD, **proposed(model)}
+    return rule["strategy"], rule["block_length"], rule["threshold"]
 
 
-def opening_config(model: ModelEntry | None = None) -> SamplerConfig:
+def first_order(model: ModelEntry) -> str | None:
+    """The order of writing that the page proposes; None where its rule is none of the three."""
+    strategy, block, _ = first_settings(model)
+    return next((name for name, size in ORDERS.items() if strategy == ORDER_STRATEGY and size == block), None)
+
+
+def opening_config(model: ModelEntry) -> SamplerConfig:
     """The settings that the page opens with, with this model."""
-    if model is None or not model.generation:
-        block = ORDERS[ORDER] or None
-        return SamplerConfig(strategy=ORDER_STRATEGY, steps=STEPS, block_length=block, top_p=TOP_P, threshold=THRESHOLD)
-    rule = resolve_options(model.generation, model.block_lengths)
-    return SamplerConfig(steps=STEPS, top_p=TOP_P, **rule)
+    return SamplerConfig(steps=STEPS, top_p=TOP_P, **resolve_options(proposed(model), model.block_lengths))
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ import gradio as gr
 from app.server import limits as check
 from app.server.guard import guarded, guarded_stream, told
 from app.server.limits import MAX_SEED, Limits, Refused
-from app.server.models import ModelEntry, Models
+from app.server.models import Models
 from app.server.queue import MODEL, ROOM
 from app.server.room import Room
 from app.server.stops import Stops
@@ -38,11 +38,11 @@ from app.unmask.blocks import cache_strip
 from app.unmask.endless.part import EndlessPart
 from app.unmask.endpoints import UnmaskEndpoints
 from app.unmask.request import (
-    ORDER,
     STEPS,
     TOP_P,
     Command,
     UnmaskRequest,
+    first_order,
     first_settings,
     opening_config,
     read_command,
@@ -110,8 +110,9 @@ class UnmaskTab:
             endless = self.endless.button() if self.endless.is_offered else None
             hole = gr.Button(texts.MAKE_HOLE, elem_id="unmask-hole", **small)
             orders = [(label, name) for name, label in texts.ORDERS.items()]
+            first = first_order(self.models.find(self.models.default))
             order = gr.Radio(
-                orders, value=ORDER, show_label=False, container=False, label=texts.ORDER, elem_id="unmask-order"
+                orders, value=first, show_label=False, container=False, label=texts.ORDER, elem_id="unmask-order"
             )
         gr.HTML(**controls.keys())
         below = gr.Column()
@@ -227,13 +228,11 @@ class UnmaskTab:
     def _settings_panel(self) -> list[Any]:
         """The components of the settings, in their order, the text aside."""
         settings = self.settings
-        rule, size, least = first_settings(self.models.find(self.models.default))
+        first = self.models.find(self.models.default)
+        rule, size, least = first_settings(first)
         with gr.Row():
             names = self.models.choices(self.models.trained)
-            reading = self.models.find(self.models.default).reading
-            model = gr.Dropdown(
-                names, value=self.models.default, label=texts.MODEL, info=reading, elem_id="unmask-model"
-            )
+            model = gr.Dropdown(names, value=first.label, label=texts.MODEL, info=first.reading, elem_id="unmask-model")
             length = slider(settings["length"], texts.EXAMPLES[0][2], texts.LENGTH, texts.LENGTH_INFO)
         with gr.Row():
             strategies = [(label, name) for name, label in texts.STRATEGIES.items()]
@@ -243,24 +242,28 @@ class UnmaskTab:
         with gr.Row():
             block = slider(settings["block"], size, texts.BLOCK, texts.BLOCK_INFO, elem_id="unmask-block")
             starts = [(label, name) for name, label in texts.BLOCK_STARTS.items()]
-            start = gr.Dropdown(starts, value="prompt", label=texts.BLOCK_START, info=texts.BLOCK_START_INFO)
+            start = gr.Dropdown(
+                starts,
+                value="prompt",
+                label=texts.BLOCK_START,
+                info=texts.BLOCK_START_INFO,
+                visible=not first.block_lengths,  # the blocks of such a model begin at the start of the canvas
+                elem_id="unmask-block-start",
+            )
         with gr.Row():
             temperature = slider(settings["temperature"], 1.0, texts.TEMPERATURE, texts.TEMPERATURE_INFO, step=0.05)
             top_k = slider(settings["top_k"], 0, texts.TOP_K, texts.TOP_K_INFO)
             top_p = slider(settings["top_p"], TOP_P, texts.TOP_P, texts.TOP_P_INFO, step=0.01)
             seed = gr.Number(0, label=texts.SEED, info=texts.SEED_INFO, precision=0, **settings["seed"].range)
-        model.input(guarded(self.propose), model, [strategy, block, threshold, temperature, model], **AT_ONCE)
+        model.input(guarded(self.propose), model, [strategy, block, threshold, temperature, model, start], **AT_ONCE)
         return [model, length, steps, strategy, temperature, top_k, top_p, seed, block, start, threshold]
 
-    def propose(self, label: str) -> tuple[Any, Any, Any, Any, Any]:
-        """Strategy, block length and threshold of the model's card, a temperature, and what the model has read.
-
-        Without a rule on the card the first three stay as they are.
-        """
+    def propose(self, label: str) -> tuple[Any, Any, Any, Any, Any, Any]:
+        """For a chosen model: strategy, block length, threshold, temperature, what it has read, where blocks begin."""
         model = self.models.find(label, self.models.trained)
-        rule, block, threshold = first_settings(model) if model.generation else (SKIP, SKIP, SKIP)
         temperature = 1.0 if model.tales_level is not None else TEXT_TEMPERATURE
-        return rule, block, threshold, temperature, gr.update(info=model.reading)
+        start = gr.update(visible=not model.block_lengths)
+        return *first_settings(model), temperature, gr.update(info=model.reading), start
 
     def greeting(self) -> str:
         """The status line before the first run."""
@@ -312,7 +315,7 @@ class UnmaskTab:
                 trace, message, verdict = yield from self.play(session, asked, command, stopped)
         finally:
             session.running = False
-        warning = beyond_window(asked.model, asked.length)
+        warning = cautions(asked)
         status = outcome(trace) + (render.notes(warning) if warning else "") + verdict
         shown = (message, status, trace.text)
         yield *shown, SKIP, SKIP
@@ -403,7 +406,7 @@ class UnmaskTab:
         try:
             with session.lock:
                 asked = self._read(*values)
-                warning = beyond_window(asked.model, asked.length)
+                warning = cautions(asked)
                 if session.running or session.content == asked.content:
                     return SKIP, render.notes(warning) if warning and not session.running else SKIP, SKIP, session
                 session.compose(asked)
@@ -466,11 +469,16 @@ def shown(session: UnmaskSession) -> tuple[str, str]:
     return to_text(feed.finish(done=run.done)), render.note(line) + verdict + strip
 
 
-def beyond_window(model_entry: ModelEntry, length: int) -> list[str]:
-    """A warning where a canvas is longer than the texts that the model was trained on; else nothing."""
-    if not 0 < model_entry.window < length:
-        return []
-    return [texts.BEYOND_WINDOW.format(model=model_entry.label, window=model_entry.window)]
+def cautions(asked: UnmaskRequest) -> list[str]:
+    """A warning where a canvas is longer than the texts of training; another where what it ends with is not seen."""
+    model, found = asked.model, []
+    if 0 < model.window < asked.length:
+        found.append(texts.BEYOND_WINDOW.format(model=model.label, window=model.window))
+    size, masked = asked.config.block_length, asked.canvas().masked
+    first = int(masked.int().argmax())  # 0 in a full text
+    if model.block_lengths and size and masked.any() and not masked[(first // size + 1) * size :].all():
+        found.append(texts.END_UNSEEN)
+    return found
 
 
 def outcome(trace: Trace) -> str:

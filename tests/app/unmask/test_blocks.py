@@ -10,10 +10,11 @@ import pytest
 from app.server.limits import Limits
 from app.server.models import ModelEntry
 from app.server.room import Room
+from app.strings.language import texts
 from app.unmask.blocks import MOST_DRAWN, cache_strip
-from app.unmask.request import Command, known_block_length
+from app.unmask.request import Command, UnmaskRequest, first_order, known_block_length, opening_config
 from app.unmask.session import UnmaskSession
-from app.unmask.tab import shown
+from app.unmask.tab import cautions, shown
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import SamplerConfig
@@ -40,6 +41,24 @@ CONFIG = SamplerConfig("threshold", block_length=4, block_start="zero", threshol
 )
 def test_the_slider_takes_the_nearest_length_that_the_model_knows(block: int, known: tuple, taken: int) -> None:
     assert known_block_length(block, known) == taken
+
+
+def test_the_page_opens_in_blocks_with_a_model_of_blocks_and_anywhere_with_another() -> None:
+    known = ModelEntry("b", "b", True, "gpt2-4k", block_lengths=(1, 4, 16, 64, 0))
+    assert first_order(known) == "blocks" and opening_config(known).block_length == 16
+    assert first_order(ModelEntry("m", "m", True, "gpt2-4k")) == "anywhere"
+    own = ModelEntry("o", "o", True, "gpt2-4k", generation={"strategy": "factor", "factor": 1.0, "block_length": 8})
+    assert first_order(own) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "warned"), [("Mia [MASK:9] ran.", True), ("Mia [MASK:9]", False), ("Mia ran.", False)]
+)
+def test_a_text_behind_the_block_of_a_hole_is_not_seen_and_the_page_says_so(text: str, warned: bool) -> None:
+    asked = UnmaskRequest(text, OF_BLOCKS, 0, CONFIG, TOKENIZER)
+    assert cautions(asked) == [texts.END_UNSEEN] * warned
+    anywhere = SamplerConfig("threshold")
+    assert not cautions(UnmaskRequest(text, OF_BLOCKS, 0, anywhere, TOKENIZER))
 
 
 def run_of(length: int) -> SteeredGeneration:

@@ -33,9 +33,10 @@ def recorded(models) -> Trace:
     return trace
 
 
-def test_it_was_recorded_from_the_first_example_with_the_settings_of_the_page(recorded):
+def test_it_was_recorded_from_the_first_example_with_the_settings_of_the_page(models, recorded):
     names = {field.name for field in dataclasses.fields(SamplerConfig)}
-    assert SamplerConfig(**{n: v for n, v in recorded.meta.items() if n in names}) == opening_config()
+    proposed = opening_config(models.find(opening.MODEL))
+    assert SamplerConfig(**{n: v for n, v in recorded.meta.items() if n in names}) == proposed
     tokenizer = get_tokenizer(recorded.meta["tokenizer"])
     _, text, length = texts.EXAMPLES[0]
     canvas = Canvas.from_text(text, tokenizer, length or None)
