@@ -205,7 +205,7 @@ def test_the_card_of_a_bundled_model_holds_the_figures_of_its_config_and_its_lik
     card = (info.folder / "README.md").read_text(encoding="utf-8")
     (command,) = re.findall(r"^Made by\n\n    (.*)$", card, re.M)
     build_parser().parse_args(command.partition("diffuapriel ")[2].split())
-    optional = ("samples", "ancestral", "parts", "sources")
+    optional = ("samples", "ancestral", "blocks", "parts", "sources")
     figures = {name: info.extra[name] for name in ("recipe", "evaluation", *optional) if name in info.extra}
     assert card == write_card(
         name=model,
@@ -216,6 +216,27 @@ def test_the_card_of_a_bundled_model_holds_the_figures_of_its_config_and_its_lik
         picture="loss.png",
         **figures,
     )
+
+
+def test_the_tables_of_the_models_of_blocks_are_those_of_their_cards() -> None:
+    text = RESULTS.read_text(encoding="utf-8")
+    models = [inspect_checkpoint(f"tales-blocks-{architecture}").extra["blocks"] for architecture in ARCHITECTURES]
+    for blocks_of in zip(*models, strict=True):
+        label = str(blocks_of[0]["block_length"] or "whole canvas")
+        cells: dict[str, list[str]] = {"excess": [], "random": [], "threshold": []}
+        for block in blocks_of:
+            bound, samples = block["evaluation"], block["samples"]
+            low, high = bound["excess_per_story_ci95"]
+            cells["excess"].append(f"{bound['excess_per_story']:.2f} ({low:.2f} to {high:.2f})")
+            for strategy in ("random", "threshold"):
+                found = samples[strategy]
+                rates = f"{100 * found['grammatical']:.0f} %, {100 * found['consistent']:.0f} %"
+                cells[strategy].append(rates + (f", {found['tokens_per_pass']:.1f}" if strategy == "threshold" else ""))
+        for row in cells.values():
+            assert f"| {label} | {' | '.join(row)} |" in text
+    recipes = [inspect_checkpoint(f"tales-blocks-{architecture}").extra["recipe"] for architecture in ARCHITECTURES]
+    assert f"{recipes[0]['tokens'] / 1e6:.0f} million tokens" in text
+    assert ", ".join(f"{recipe['seconds']:.0f}" for recipe in recipes[:2]) + f" and {recipes[2]['seconds']:.0f}" in text
 
 
 def test_the_api_page_is_made_from_the_docstrings() -> None:

@@ -297,7 +297,7 @@ def _parts(report: BenchReport) -> Iterator[tuple[str, ...]]:
         plain = {r.entry.partition(",")[0]: r for r in report.blocks if r.entry.endswith(", plain")}
         share = Column("of plain tokens/s", lambda r: _over(r, plain[r.entry.partition(",")[0]]))
         yield (
-            f"Training in blocks of S tokens, {report.preset}",
+            "Training in blocks of S tokens",
             f"Forward and backward of {row.batch} x {row.length} tokens, {len(row.ms)} interleaved rounds.",
             columns_table([*ROUNDS, share], report.blocks),
         )

@@ -16,7 +16,7 @@ from diffuapriel.benchmark.roofline import MeasuredPeaks
 
 PARTS = {
     "cpu": ("scan", "forward", "generation", "training", "blocks", "memory"),
-    "gpu": ("peaks", "forward", "generation", "mixer", "training", "sampler", "memory", "blocks"),
+    "gpu": ("peaks", "forward", "generation", "mixer", "training", "sampler", "memory", "blocks", "folded"),
 }
 OLD_PARTS = {"ceilings": "peaks"}
 LENGTHS = (1024, 2048, 4096, 8192, 16_384, 32_768, 65_536)
@@ -64,6 +64,10 @@ class BenchPlan:
     block_batch: int = 16  # that fills the card, up to `full_contexts` tokens each
     full_contexts: int = 16_384
     full_most: int = 65_536  # the longest text of a full-sequence pass beside the blocks
+    folded_preset: str = "tiny"  # of training in blocks: `folded_batch` rows of `folded_length` tokens
+    folded_length: int = 128
+    folded_batch: int = 128
+    folded_blocks: tuple[int, ...] = (1, 4, 16, 64)
     block_calls: int = 16  # of a block in a generation of up to 16K tokens; fewer in a longer one, at least 2
 
     @classmethod

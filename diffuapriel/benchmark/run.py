@@ -34,7 +34,7 @@ from diffuapriel.benchmark.gpu.passes import (
     measure_memory,
     measure_sampler,
 )
-from diffuapriel.benchmark.gpu.training import measure_training
+from diffuapriel.benchmark.gpu.training import measure_folded, measure_training
 from diffuapriel.benchmark.plan import DIFFUTRAN, PURE, Bench, BenchPlan
 from diffuapriel.benchmark.report import BenchReport, Machine, Measured, SamplerRow
 from diffuapriel.benchmark.roofline import MeasuredPeaks, measure_peaks
@@ -43,7 +43,8 @@ from diffuapriel.checkpoint import bundled
 from diffuapriel.device import device_name
 
 NEED_PEAKS = {"forward", "mixer", "blocks"}  # on a GPU: their figures are compared with the peaks of the same run
-FIELDS = {("cpu", "generation"): "sampler"}  # where a part's rows go, if not to the field of its name
+# Where a part's rows go, if not to the field of its name.
+FIELDS = {("cpu", "generation"): "sampler", ("gpu", "folded"): "blocks"}
 MEASURED_CODE = ("config.py", "diffusion", "model", "sampling", "ops", "training")
 CHECKPOINT = "tales-diffuapriel"
 
@@ -158,6 +159,7 @@ PARTS: dict[str, dict[str, Callable[[Bench], Iterator[Any]]]] = {
         "sampler": measure_sampler,
         "memory": measure_memory,
         "blocks": measure_gpu_blocks,
+        "folded": measure_folded,
     },
 }
 

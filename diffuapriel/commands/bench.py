@@ -26,6 +26,7 @@ batch that fills the card:
   blocks      models of blocks of 256 tokens with their caches, at contexts of 1,024
               to 262,144 tokens: one pass beside that of the full sequence, and
               whole generations, commits included; bytes of the caches
+  folded      training `tiny` in blocks: a folded pass over a plain one, as recorded
 
 On a GPU each shape is written to the JSON as soon as it is measured, and a later run with the same --json adds to it if
 card, versions and preset are the same: parts can be measured one by one. The report also compares the figures with the

@@ -63,7 +63,8 @@ RENAMED = {
     "validation_windows": "num_validation_sequences",
 }
 
-EXAMPLES = {"block_lengths": "1,4,16,64,0", "block_length_weights": "2,1,3,1,1", "mask_rates": "0.3,0.8"}  # of lists of numbers
+# Of lists of numbers.
+EXAMPLES = {"block_lengths": "1,4,16,64,0", "block_length_weights": "2,1,3,1,1", "mask_rates": "0.3,0.8"}
 
 # preset -> (Mamba and hybrid, Transformer)
 LEARNING_RATES = {
@@ -133,7 +134,8 @@ class TrainConfig:
         "the whole row. Such a model is not told the noise level",
     )
     block_length_weights: str | None = option(
-        None, help="how often each of block_lengths is drawn, relative to the others, such as 2,1,3,1,1; default: equally"
+        None,
+        help="how often each of block_lengths is drawn, relative to the others, such as 2,1,3,1,1; default: equally",
     )
     mask_rates: str | None = option(
         None,

@@ -246,7 +246,7 @@ def run_recipe(name: str, architecture: str, out: str | Path, *, progress: bool 
 def write_measured(
     name: str, checkpoint: str | Path, out: str | Path, config: TrainConfig, *, progress: bool = True
 ) -> None:
-    """Write the checkpoint of a finished run to `out`, in bfloat16, then measure what was written and complete its card.
+    """Write the checkpoint of a finished run to `out`, in bfloat16, then measure that and complete its card.
 
     name: of the recipe. config: that of the run; its device and corpus are used.
     """

@@ -134,6 +134,18 @@ def test_block_lengths_that_do_not_fit_are_refused(given, reason):
         TrainConfig(steps=1, length=128, block_lengths="4", document_boundaries=True)
 
 
+def test_block_lengths_may_have_weights():
+    config = TrainConfig(steps=1, block_lengths="1,4,0", block_length_weights="2,1,1")
+    assert config.block_length_shares == (0.5, 0.25, 0.25)
+    assert TrainConfig(steps=1, block_lengths="1,4").block_length_shares == (0.5, 0.5)
+    assert TrainConfig(steps=1).block_length_shares == ()
+    for weights in ("2,1", "2,1,0", "2,1,-1", "2,1,inf", "2,1,x"):
+        with pytest.raises(ValueError, match="block_length_weights are"):
+            TrainConfig(steps=1, block_lengths="1,4,0", block_length_weights=weights)
+    with pytest.raises(ValueError, match="for each of the 0 block_lengths"):
+        TrainConfig(steps=1, block_length_weights="1")
+
+
 def test_mask_rates_are_two_rising_numbers_of_a_model_of_blocks():
     assert TrainConfig(steps=1).mask_rate_range == (0, 1)
     assert TrainConfig(steps=1, block_lengths="4", mask_rates="0.45,0.95").mask_rate_range == (0.45, 0.95)

@@ -60,6 +60,8 @@ def test_a_model_of_blocks_goes_on_exactly_and_draws_every_block_length(options,
     model = dataclasses.replace(options().model, block_lengths=(1, 4, 0), time_conditioning=False)
     drawn = [loop.draw_block_length(options(model=model), step) for step in range(12)]
     assert set(drawn) == {1, 4, 0}
+    often = options(model=model, block_length_weights="1,1,98")
+    assert [loop.draw_block_length(often, step) for step in range(12)].count(0) > 9
     assert loop.draw_block_length(options(), 0) is None
     train(options(model=model, folder=str(tmp_path / "whole")), progress=False)
     with monkeypatch.context() as patch:

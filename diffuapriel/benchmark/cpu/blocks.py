@@ -46,4 +46,4 @@ def compare_passes(
     for call in calls.values():
         call()
     timed = time_interleaved(calls, repeats=repeats)
-    return [TrainingRow(f"{architecture}, {name}", length, batch, ms) for name, ms in timed.items()]
+    return [TrainingRow(f"{architecture} {preset}, {name}", length, batch, ms) for name, ms in timed.items()]

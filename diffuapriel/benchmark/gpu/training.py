@@ -1,13 +1,19 @@
-"""One step of the training loop, pure DiffuApriel, with each backend of the scan.
+"""One step of the training loop: with each backend of the scan, and of models of blocks.
 
-The step is that of the training loop (training/loop.py): bfloat16 autocast over float32 weights, NELBO, backward,
-clipping, AdamW. Blocks are compiled as in training, except around the plain scan, whose loop over chunks would be
-compiled chunk by chunk, for minutes. A backend whose blocks cannot be compiled runs without, and its row says so.
+`measure_training` compares backends, pure DiffuApriel. The step is that of the training loop (training/loop.py):
+bfloat16 autocast over float32 weights, NELBO, backward, clipping, AdamW. Blocks are compiled as in training, except
+around the plain scan, whose loop over chunks would be compiled chunk by chunk, for minutes. A backend whose blocks
+cannot be compiled runs without, and its row says so.
+
+`measure_folded` compares a folded pass over blocks with the plain pass of a full sequence, forward and backward, as the
+loop records them (training/cudagraph.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
+from functools import partial
 
 import torch
 from torch import nn
@@ -16,11 +22,15 @@ from diffuapriel.benchmark.entry import random_denoiser
 from diffuapriel.benchmark.gpu.models import time_entries
 from diffuapriel.benchmark.plan import PURE, Bench
 from diffuapriel.benchmark.report import Problem, Row, TrainingRow
-from diffuapriel.config import preset
+from diffuapriel.benchmark.timing import time_interleaved
+from diffuapriel.config import ARCHITECTURES, preset
 from diffuapriel.model.mamba2 import BidirectionalMamba2
 from diffuapriel.training.config import TrainConfig
-from diffuapriel.training.loop import backward
+from diffuapriel.training.cudagraph import Recorded, can_record
+from diffuapriel.training.distributed import SingleProcess
+from diffuapriel.training.loop import add_gradient, backward, step_at_every_block_length
 from diffuapriel.training.optimizer import make_optimizer
+from diffuapriel.training.parallelize import compiled_blocks
 
 WARM_UPS = 2
 
@@ -91,3 +101,37 @@ class _Update:
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
+
+
+def measure_folded(bench: Bench) -> Iterator[list[TrainingRow]]:
+    """The block lengths of each architecture, interleaved. That of the whole row is the plain pass."""
+    plan, device = bench.plan, bench.device
+    for architecture in ARCHITECTURES:
+        bench.say(f"folded: training in blocks, {architecture} {plan.folded_preset}")
+        config = TrainConfig(
+            architecture,
+            preset=plan.folded_preset,
+            tokenizer="tales-words",
+            block_lengths=",".join(map(str, (0, *plan.folded_blocks))),
+            length=plan.folded_length,
+            batch_size=plan.folded_batch,
+            steps=1,
+            precision="bf16" if plan.dtype == "bfloat16" else "float32",
+            compile=device.type == "cuda",
+            device=str(device),
+        )
+        processes, generator = SingleProcess(device), torch.Generator(device)
+        model = random_denoiser(config.model_config, device=device).train()
+        ids = torch.randint(config.model_config.eos_id, (config.batch_size, config.length), device=device)
+        trial = partial(step_at_every_block_length, model, ids, config, generator)
+        with compiled_blocks(model, trial, processes.any_rank, bench.say) if config.compile else nullcontext():
+            if can_record(config, processes):
+                recorded = Recorded(partial(add_gradient, model, config, processes), model, config, processes)
+                calls = {S: graph.replay for S, graph in recorded.graphs.items()}
+            else:
+                lengths = config.model_config.block_lengths
+                calls = {S: partial(backward, model, ids, config, generator, block_length=S) for S in lengths}
+            ms = time_interleaved(calls, repeats=plan.repeats, seconds=plan.seconds, device=device)
+        about = config.length, config.batch_size
+        names = {S: f"{architecture} {plan.folded_preset}, {f'S = {S}' if S else 'plain'}" for S in ms}
+        yield [TrainingRow(names[S], *about, times, config.compile) for S, times in ms.items()]

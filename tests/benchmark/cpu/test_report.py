@@ -124,10 +124,10 @@ def test_our_training_loop_and_a_plain_one_reach_the_same_losses_and_are_compare
 def test_folded_passes_are_compared_with_the_plain_one_of_their_architecture() -> None:
     rows = compare_passes("diffutran", batch=1, length=64, repeats=1)
     assert [row.entry for row in rows] == [
-        f"diffutran, {name}" for name in ("plain", "S = 1", "S = 4", "S = 16", "S = 64")
+        f"diffutran nano, {name}" for name in ("plain", "S = 1", "S = 4", "S = 16", "S = 64")
     ]
     shown = format_report(report_of(blocks=tuple(rows)))
-    assert "Training in blocks of S tokens" in shown and shown.count("| diffutran, S = ") == 4
+    assert "Training in blocks of S tokens" in shown and shown.count("| diffutran nano, S = ") == 4
 
 
 def test_loops_that_train_differently_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:

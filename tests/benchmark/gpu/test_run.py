@@ -48,6 +48,10 @@ TOY = BenchPlan.on(
     block_length=8,
     block_batch=2,
     block_calls=3,
+    folded_preset="nano",
+    folded_length=8,
+    folded_batch=2,
+    folded_blocks=(1, 4),
 )
 BENCH = Bench(TOY, torch.device("cpu"), lambda line: None)
 
@@ -141,6 +145,11 @@ def test_a_backend_that_cannot_run_is_a_problem_and_takes_nothing_with_it(report
     assert [row.entry for row in report.training] == ["chunked"]
     assert {(p.part, p.entry) for p in report.problems} == {("mixer", "absent"), ("training", "absent")}
     assert all("SSD backend is 'absent'" in p.message for p in report.problems)
+
+
+def test_folded_passes_stand_beside_the_plain_one_of_their_architecture(report):
+    assert [row.entry for row in report.blocks[:3]] == [f"diffuapriel nano, {S}" for S in ("plain", "S = 1", "S = 4")]
+    assert {(row.length, row.batch) for row in report.blocks} == {(8, 2)} and len(report.blocks) == 9
 
 
 @pytest.mark.parametrize("backend", ["chunked", "triton"])
