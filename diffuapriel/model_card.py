@@ -132,8 +132,8 @@ def _parts_table(parts: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _blocks_table(blocks: Sequence[Mapping[str, Any]]) -> str:
     """Rows of block lengths: the bound, and of each strategy the share of grammatical and of consistent stories and the
-    tokens that a pass writes."""
-    strategies = list(blocks[0]["samples"])
+    tokens that a pass writes, blank where it was not sampled."""
+    strategies = list(dict.fromkeys(strategy for block in blocks for strategy in block["samples"]))
     titles = ["block length", "NELBO, nats/token", "excess NELBO, nats/story"]
     titles += [f"{strategy}: grammatical, consistent, tokens/pass" for strategy in strategies]
     lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
@@ -143,9 +143,9 @@ def _blocks_table(blocks: Sequence[Mapping[str, Any]]) -> str:
             excess = f"{bound['excess_per_story']:.2f} ({_format(bound['excess_per_story_ci95'])})"
         figures = [str(block["block_length"] or "whole window"), _format(bound["nats_per_token"]), excess]
         for strategy in strategies:
-            found = block["samples"][strategy]
-            rates = [f"{100 * found[rate]:.1f} %" for rate in ("grammatical", "consistent")]
-            figures.append(", ".join([*rates, _format(found["tokens_per_pass"])]))
+            found = block["samples"].get(strategy)
+            rates = [f"{100 * found[rate]:.1f} %" for rate in ("grammatical", "consistent")] if found else []
+            figures.append(", ".join([*rates, _format(found["tokens_per_pass"])]) if found else "")
         lines.append("| " + " | ".join(figures) + " |")
     return "\n".join(lines)
 

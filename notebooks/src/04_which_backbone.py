@@ -715,16 +715,16 @@ if len(learned) < len(cost):
 from diffuapriel.checkpoint import bundled, inspect_checkpoint
 from diffuapriel.evaluation import NelboEstimate
 
-for name in bundled():
-    info = inspect_checkpoint(name)
-    if info.corpus == "tales:3":
-        recipe, found = info.extra["recipe"], NelboEstimate.from_dict(info.extra["evaluation"])
-        low, high = found.ci95
-        print(
-            f"{name:19} {info.config.parameters / 1e6:.2f} million parameters, "
-            f"{recipe['tokens'] / 1e6:.0f} million tokens:\n{'':19} {found.nats_per_token:.3f} nats/token, "
-            f"from {low:.3f} to {high:.3f}; entropy {found.entropy:.3f}"
-        )
+all_tales = [info for info in map(inspect_checkpoint, bundled()) if info.corpus == "tales:3"]
+whole_texts = [info for info in all_tales if not info.config.block_lengths]  # those in blocks come in lesson 09
+for info in whole_texts:
+    recipe, found = info.extra["recipe"], NelboEstimate.from_dict(info.extra["evaluation"])
+    low, high = found.ci95
+    print(
+        f"{info.name:19} {info.config.parameters / 1e6:.2f} million parameters, "
+        f"{recipe['tokens'] / 1e6:.0f} million tokens:\n{'':19} {found.nats_per_token:.3f} nats/token, "
+        f"from {low:.3f} to {high:.3f}; entropy {found.entropy:.3f}"
+    )
 
 # %% [markdown]
 # How much of the head start is left? Do the intervals overlap? A race that stops early favors the model that starts
@@ -737,12 +737,12 @@ for name in bundled():
 from diffuapriel import load_checkpoint
 
 all_hidden = torch.tensor([6.9])  # the noise level
-for name in bundled():
-    model, its_tokenizer = load_checkpoint(name)
+for info in whole_texts:
+    model, its_tokenizer = load_checkpoint(info.name)
     nothing_yet = torch.full((1, 64), its_tokenizer.mask_id)
     with torch.no_grad():
         logits = model(nothing_yet, all_hidden)[0]
-    print(f"{name:19} {(logits - logits[0]).abs().max().item():8.4f}")
+    print(f"{info.name:19} {(logits - logits[0]).abs().max().item():8.4f}")
 
 # %% [markdown]
 # DiffuTran predicts the same everywhere. Its only sense of position is RoPE, which tells attention how *far apart* two
@@ -750,7 +750,7 @@ for name in bundled():
 # first word is there, the model does not know where the text begins. A scan does: its memory is empty at the edge. This
 # matters at few noise levels, so the loss hardly shows it, but every text that is written from nothing begins there.
 # The remedy is small: a learned vector at both ends of the text (`edge_embedding`). New models have it, those of
-# sections 3 to 6 too; the bundled ones were trained without it. In one experiment of the project
+# sections 3 to 6 too; these three were trained without it. In one experiment of the project
 # (`docs/results.md`, *Where a text begins*) a DiffuTran wrote 90 % grammatical stories with it, and 29 % without. So
 # this is a fault of that model, and not of Transformers.
 #
