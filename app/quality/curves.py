@@ -57,18 +57,22 @@ def curve_settings(models: Models, limits: Limits) -> Settings:
 def read_curves(models: Models, limits: Limits, *values: Any) -> CurveRequest:
     """The checked values of `curve_settings`. Raises Refused, which names the first invalid one."""
     from diffuapriel.evaluation.steps_quality import plan
+    from diffuapriel.sampling.config import resolve_blocks
 
     asked = read(curve_settings(models, limits), values)
     model_entry = asked["writer"]
     level = model_entry.tales_level
     assert level is not None, "only models of tales are offered"
     length = min(model_entry.window or WINDOW, limits.max_tokens)
+    known = model_entry.block_lengths
+    blocks = resolve_blocks("", None, known=known) if known else {}
     configs = plan(
         list(dict.fromkeys(asked["strategies"])),
         asked["steps"],
         length,
         top_p=None if asked["top_p"] == 1.0 else asked["top_p"],
         seed=asked["seed"],
+        **blocks,
     )
     return CurveRequest(model_entry, level, length, asked["windows"], configs)
 

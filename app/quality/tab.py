@@ -252,6 +252,8 @@ class QualityTab:
         assert event is not None, "a plan holds a point"
         seconds = time.monotonic() - began
         lines = [texts.QUALITY_STOPPED] if event.fraction < 1 else []
+        if block_length := asked.configs[0].block_length:
+            lines.append(texts.SURPRISAL_IN_BLOCKS.format(size=block_length))
         each = 1000 * seconds / max(1, calls)
         size = {"windows": asked.windows, "length": asked.length}
         cost = texts.QUALITY_COST.format(calls=calls, seconds=seconds, each=each, **size)

@@ -24,6 +24,7 @@ from diffuapriel.evaluation.interval import mean_interval, wilson_interval
 from diffuapriel.evaluation.samples import split_at_eos, unigram_entropy
 from diffuapriel.evaluation.tales import read_stories
 from diffuapriel.options import check_least
+from diffuapriel.sampling.blocks import denoiser_for
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import FREE_OF_STEPS, SamplerConfig
 from diffuapriel.sampling.sampler import DenoiserFunction, Sampler
@@ -95,10 +96,10 @@ def quality_events(
     done, points = 0, ()
     for config in configs:
         sampler = Sampler(config, get_schedule(schedule), tokenizer.mask_id)
-        state = sampler.start([blank] * num_sequences)
+        state, caching = sampler.start([blank] * num_sequences), denoiser_for(denoiser, config)
         while not sampler.done(state):
             yield QualityEvent((done + state.step) / total, config.strategy, config.steps, state.step, points)
-            state = sampler.advance(denoiser, state)
+            state = sampler.advance(caching, state)
         done += config.max_calls(length)
         points += (read_sequences(state.ids.tolist(), tokenizer, config, level, float(state.nfe.mean())),)
         yield QualityEvent(done / total, config.strategy, config.steps, state.step, points)

@@ -313,3 +313,9 @@ def test_without_block_length_1_it_is_bounded_in_its_shortest_blocks(tmp_path, v
     *_, (table, _, _, numbers, status) = tab.score(STORY, "toy-blocks", 1, visitor)
     assert (numbers["block_length"], numbers["num_mc_samples"]) == (4, 16)
     assert "In blocks of 4:" in status and "one token after the other" not in table
+
+
+def test_the_curves_of_a_model_of_blocks_are_those_of_its_blocks(tmp_path, visitor):
+    tab = QualityTab(Models([toy_blocks(tmp_path, block_lengths=(4, 0))]), Limits(max_tokens=16))
+    *_, (_, [point], status) = tab.curves("toy-blocks", ["random"], [2], 4, 1.0, 0, visitor)
+    assert point["calls"] == 4 and "In blocks of 4:" in status  # four blocks, a call for each
