@@ -321,16 +321,11 @@ class Denoiser(nn.Module):
             sigma = F.pad(sigma[:, None], (committed // block_length, 0))
         cache = cache or self.empty_cache(texts)
         over = BlockPass(block_length, length, cache.lengths, cache.aligned, streams, committed, cache.dropped, commit)
-        modulations = self.modulation(self.time_embedding(sigma))  # of all layers, (rows, levels, d_model) each
+        x, rotary, c = self._embed(ids, sigma, over)
+        modulations = self.modulation(c)  # of all layers, (rows, levels, d_model) each
         if sigma.ndim == 2:
             modulations = [v.repeat_interleave(block_length, dim=1)[:, :length] for v in modulations]
-        rotary, masks = None, (None, None)
-        if "attention" in self.config.layer_kinds:
-            rotary = rotary_angles(over.positions(), self.config.attention_headdim, ids.device)
-            masks = over.masks(cache.capacity)
-        x = self.embedding(ids)  # (rows, length, d_model)
-        if self.edges is not None:
-            x = x + self.edges.at(*over.edges()).to(x.dtype)
+        masks = over.masks(cache.capacity) if rotary else (None, None)
         added: list[LayerCache] = []
         for i, (block, layer) in enumerate(zip(self.blocks, cache.layers, strict=True)):
             assert isinstance(block, Block)
@@ -341,6 +336,15 @@ class Denoiser(nn.Module):
             x = x[:, committed:]
             shift, scale = (v[:, committed:] if v.shape[1] > 1 else v for v in (shift, scale))
         return x, shift, scale, added
+
+    def _embed(self, ids: Tensor, sigma: Tensor, over: BlockPass) -> tuple[Tensor, Rotary | None, Tensor]:
+        """Of a pass over blocks: the residual stream at its start, the angles for attention, and the noise level."""
+        x, rotary = self.embedding(ids), None  # (rows, length, d_model)
+        if self.edges is not None:
+            x = x + self.edges.at(*over.edges()).to(x.dtype)
+        if "attention" in self.config.layer_kinds:
+            rotary = rotary_angles(over.positions(), self.config.attention_headdim, ids.device)
+        return x, rotary, self.time_embedding(sigma)
 
     def _check(
         self,

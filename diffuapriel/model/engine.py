@@ -41,6 +41,7 @@ def compile_denoiser(model: Denoiser, *, dtype: torch.dtype | None = torch.bfloa
             if model.config.block_lengths:  # an attention block serves every number of cached tokens
                 dynamic = True if block.attends else None
                 block.forward_blocks = torch.compile(block.forward_blocks, dynamic=dynamic, options={**OPTIONS})
+        model._embed = torch.compile(model._embed, dynamic=True)  # else some thirty small launches
         model.final_norm = torch.compile(model.final_norm, dynamic=True)
     return Engine(model)
 

@@ -149,10 +149,11 @@ class BidirectionalMamba2(nn.Module):
             )
             gated.append(g)
             sums.append(squares)
-            caches.append(MambaCache(state, following(history, xBC[:, part, 0])))
+            if blocks.commit is None:  # else the kernels have replaced both
+                history = following(history, xBC[:, part, 0])
+            caches.append(MambaCache(state, history))
         g, squares = (torch.cat(v, 2) if len(v) > 1 else v[0] for v in (gated, sums))
-        after = caches[1] if blocks.commit is None else _committed(cache, caches[1], blocks.commit)
-        return self._project_gated_out(g, squares), after
+        return self._project_gated_out(g, squares), caches[1]
 
     def _project_out(self, y: Tensor) -> Tensor:
         """out_proj of y (batch, length, 2, d_inner), or of its forward half where nothing is read in reverse."""
@@ -248,8 +249,7 @@ def two_way_convolution(x: Tensor, weight: Tensor, bias: Tensor, document_ids: T
 def _committed(cache: MambaCache, after: MambaCache, commit: Tensor) -> MambaCache:
     """`cache`, changed in place to what is `after` the pass in the rows where commit (batch,) is True."""
     for own, new in ((cache.state, after.state), (cache.history, after.history)):
-        if new is not own:  # our kernels have written the state already
-            own.copy_(torch.where(commit.view(-1, *[1] * (own.ndim - 1)), new, own))
+        own.copy_(torch.where(commit.view(-1, *[1] * (own.ndim - 1)), new, own))
     return cache
 
 

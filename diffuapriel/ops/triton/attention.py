@@ -37,12 +37,8 @@ def read_keys(
     """most, total and out after one more tile of keys; with PART the tile may go beyond `end`."""
     keys, columns = at + tl.arange(0, TILE_KEYS), tl.arange(0, Q.shape[1])
     where = keys[:, None] * Q.shape[1] + columns[None, :]
-    if PART:
-        K = tl.load(k + where, mask=(keys < end)[:, None], other=0.0)
-        V = tl.load(v + where, mask=(keys < end)[:, None], other=0.0)
-    else:
-        K = tl.load(k + where)
-        V = tl.load(v + where)
+    K = tl.load(k + where, mask=(keys < end)[:, None], other=0.0) if PART else tl.load(k + where)
+    V = tl.load(v + where, mask=(keys < end)[:, None], other=0.0) if PART else tl.load(v + where)
     scores = tl.dot(Q, tl.trans(K), input_precision=PRECISION)
     if PART:
         scores = tl.where((keys < end)[None, :], scores, float("-inf"))

@@ -164,16 +164,15 @@ def block_mixer(
 
     The forward direction goes on from state (b, heads, headdim, d_state) float32 and history (b, taps - 1, channels),
     the inputs of its convolution; the reverse one is confined to each block of `block_length` tokens. commit (b,) bool:
-    projected is one block, and in the rows where it is True the new state is written to `state` itself.
+    projected is one block, and in the rows where it is True `state` and `history`, contiguous, become those after it.
     """
     parameters = [v.float() for v in (conv_weight, conv_bias, dt_bias, A_log, D)]
     norm_weight = None if norm_weight is None else norm_weight.float()
-    arguments = projected.contiguous(), *parameters, norm_weight, history.contiguous()
+    arguments = projected.contiguous(), *parameters, norm_weight
     if commit is None:
-        g, squares, state = _block_mixer(*arguments, state.float().contiguous(), block_length, groups)
-    else:
-        g, squares = _block_mixer_in_place(*arguments, state, commit, groups)
-    return g, squares.sum(2).transpose(0, 1), state
+        before = history.contiguous(), state.float().contiguous()
+        return _block_mixer(*arguments, *before, block_length, groups)
+    return *_block_mixer_in_place(*arguments, history, state, commit, groups), state
 
 
 @torch.library.custom_op("diffuapriel::block_mixer", mutates_args=())
@@ -190,14 +189,14 @@ def _block_mixer(
     block_length: int,
     groups: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """g, squares (b, 2, heads, l) and the final state."""
+    """g, squares and the final state."""
     from diffuapriel.ops.triton.block import Weights, mix_blocks
 
     weights = Weights(conv_weight, conv_bias, dt_bias, A_log, D, norm_weight)
     return mix_blocks(projected.unflatten(2, (2, -1)), weights, history, state, block_length, groups)
 
 
-@torch.library.custom_op("diffuapriel::block_mixer_in_place", mutates_args=("state",))
+@torch.library.custom_op("diffuapriel::block_mixer_in_place", mutates_args=("history", "state"))
 def _block_mixer_in_place(
     projected: Tensor,
     conv_weight: Tensor,
@@ -211,7 +210,7 @@ def _block_mixer_in_place(
     commit: Tensor,
     groups: int,
 ) -> tuple[Tensor, Tensor]:
-    """g and squares (b, 2, heads, l)."""
+    """g and squares."""
     from diffuapriel.ops.triton.block import Weights, mix_blocks
 
     weights, both = Weights(conv_weight, conv_bias, dt_bias, A_log, D, norm_weight), projected.unflatten(2, (2, -1))
@@ -222,7 +221,7 @@ def _block_shapes(projected: Tensor, conv_bias: Tensor, A_log: Tensor) -> tuple[
     heads, headdim, _ = _sizes(projected, conv_bias, A_log)
     batch, length = projected.shape[:2]
     g = projected.new_empty(2, batch, length, heads * headdim)
-    return g, projected.new_empty(batch, 2, heads, length, dtype=torch.float32)
+    return g, projected.new_empty(2, batch, length, dtype=torch.float32)
 
 
 @_block_mixer.register_fake

@@ -84,15 +84,9 @@ def states_kernel(
     GROUPS: tl.constexpr,
     P: tl.constexpr,
     N: tl.constexpr,
-    CONV: tl.constexpr,
-    TAPS: tl.constexpr,
-    BACKWARD: tl.constexpr,
-    REVERSE: tl.constexpr,
-    DIRECTIONS: tl.constexpr,
-    CHUNK: tl.constexpr,
-    PRECISION: tl.constexpr,
-    STAGES: tl.constexpr,
-):
+    CONV: tl.constexpr, TAPS: tl.constexpr, BACKWARD: tl.constexpr, REVERSE: tl.constexpr, DIRECTIONS: tl.constexpr,
+    CHUNK: tl.constexpr, PRECISION: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
     """Program (head, batch and direction, split) walks the chunks of its split."""
     head, bk, split = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2)
     b, k, sign, first = scan_order(bk, 0, length, REVERSE, DIRECTIONS)
@@ -251,14 +245,9 @@ def prepare_kernel(
     row_stride: tl.constexpr,
     direction_stride: tl.constexpr,
     conv_channels,
-    GN: tl.constexpr,
-    HEADS: tl.constexpr,
-    TAPS: tl.constexpr,
-    REVERSE: tl.constexpr,
-    DIRECTIONS: tl.constexpr,
-    ROWS: tl.constexpr,
-    CHANNELS: tl.constexpr,
-):
+    GN: tl.constexpr, HEADS: tl.constexpr, TAPS: tl.constexpr, REVERSE: tl.constexpr, DIRECTIONS: tl.constexpr,
+    ROWS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
     """Program (tile of tokens, tile of channels, batch and direction); the last tile of channels is dt."""
     tile, b, k = tl.program_id(1), tl.program_id(2) // DIRECTIONS, tl.program_id(2) % DIRECTIONS
     reverse = (REVERSE >> k) & 1
@@ -328,22 +317,9 @@ def prepare(
 
 
 @triton.jit
-def state_at(
-    b,
-    k,
-    head,
-    heads,
-    HALF: tl.constexpr,
-    P: tl.constexpr,
-    N: tl.constexpr,
-    DIRECTIONS: tl.constexpr,
-    FORWARD_STATE: tl.constexpr,
-):
-    """Where the lower half of a head's state is, (HALF, P), and how many rows it has: with FORWARD_STATE, N in
-    direction 0, and none in direction 1."""
-    here = (b * heads if FORWARD_STATE else (b * DIRECTIONS + k) * heads) + head
-    at = here * P * N + tl.arange(0, P)[None, :] * N + tl.arange(0, HALF)[:, None]
-    return at, tl.where(k == 0, N, 0) if FORWARD_STATE else N
+def state_at(here, HALF: tl.constexpr, P: tl.constexpr, N: tl.constexpr):
+    """Where the lower half of state `here` is, (HALF, P) of (p, n)."""
+    return here * P * N + tl.arange(0, P)[None, :] * N + tl.arange(0, HALF)[:, None]
 
 
 class Tuning(NamedTuple):
@@ -379,7 +355,6 @@ def scan_kernel(
     bias,
     norm_weight,  # (k, h p), or None: folded into out_proj
     history,  # (b, taps - 1, channels): what direction 0 convolves before its first token, or None: zero
-    commit,  # (b,) bool: whether `final` is written, or None: always
     start,  # (b, k, h, p, n) float32, or None: zero
     added,  # by each piece of all splits but the last, (b, k, h, pieces, n, p) float32; unused with one split
     totals,  # (b, k, h, pieces)
@@ -399,16 +374,9 @@ def scan_kernel(
     P: tl.constexpr,
     N: tl.constexpr,
     HALF: tl.constexpr,  # of the state; at least 16, so that with N = 16 the second half is empty
-    CONV: tl.constexpr,
-    TAPS: tl.constexpr,
-    FORWARD_STATE: tl.constexpr,  # `start` and `final` are of direction 0 alone, (b, h, p, n)
-    LOG_A: tl.constexpr,  # A is the logarithm of -A
-    REVERSE: tl.constexpr,
-    DIRECTIONS: tl.constexpr,
-    CHUNK: tl.constexpr,
-    PRECISION: tl.constexpr,
-    STAGES: tl.constexpr,
-):
+    CONV: tl.constexpr, TAPS: tl.constexpr, REVERSE: tl.constexpr, DIRECTIONS: tl.constexpr,
+    CHUNK: tl.constexpr, PRECISION: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
     """Program (head, batch and direction, split)."""
     head, bk, split = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2)
     batches = tl.num_programs(1) // DIRECTIONS
@@ -427,10 +395,7 @@ def scan_kernel(
     B += key
     C += key
     dt += here * length + first
-    decay_rate = tl.load(A + k * heads + head)
-    if LOG_A:
-        decay_rate = -tl.exp(decay_rate)
-    decay_rate *= LOG2E
+    decay_rate = tl.load(A + k * heads + head) * LOG2E
     skip = tl.load(D + k * heads + head)
     if history is not None:
         history += b * (TAPS - 1) * conv_channels
@@ -438,9 +403,9 @@ def scan_kernel(
     H0 = tl.zeros((HALF, P), tl.float32)
     H1 = tl.zeros((HALF, P), tl.float32)
     if start is not None:
-        start_at, states = state_at(b, k, head, heads, HALF, P, N, DIRECTIONS, FORWARD_STATE)
-        H0 = tl.load(start + start_at, mask=lower[:, None] < states, other=0.0)
-        H1 = tl.load(start + start_at + HALF, mask=HALF + lower[:, None] < states, other=0.0)
+        start += state_at(here, HALF, P, N)
+        H0 = tl.load(start)
+        H1 = tl.load(start + HALF, mask=HALF + lower[:, None] < N, other=0.0)
     pieces = (tl.num_programs(2) - 1) * pieces_per_split
     for j in range(0, split * pieces_per_split):
         before = here * pieces + j
@@ -506,11 +471,9 @@ def scan_kernel(
             tl.store(to, g.to(gated.dtype.element_ty), mask=inside[:, None])
 
     if final is not None and end * CHUNK >= length:
-        final_at, states = state_at(b, k, head, heads, HALF, P, N, DIRECTIONS, FORWARD_STATE)
-        if commit is not None:
-            states = tl.where(tl.load(commit + b) != 0, states, 0)
-        tl.store(final + final_at, H0, mask=lower[:, None] < states)
-        tl.store(final + final_at + HALF, H1, mask=HALF + lower[:, None] < states)
+        final_at = final + state_at(here, HALF, P, N)
+        tl.store(final_at, H0)
+        tl.store(final_at + HALF, H1, mask=HALF + lower[:, None] < N)
 
 
 class Scanned(NamedTuple):
@@ -519,7 +482,7 @@ class Scanned(NamedTuple):
     y: Tensor | None  # (b, l, k, h, p)
     gated: Tensor | None  # (k, b, l, h p)
     squares: Tensor | None  # (b, k, h, l) float32
-    final: Tensor | None  # (b, k, h, p, n) float32, or (b, h, p, n) of direction 0
+    final: Tensor | None  # (b, k, h, p, n) float32
 
 
 def scan_chunks(
@@ -537,29 +500,20 @@ def scan_chunks(
     want_y: bool = True,
     want_final: bool = False,
     history: Tensor | None = None,
-    into: Tensor | None = None,
-    commit: Tensor | None = None,
-    log_A: bool = False,
 ) -> Scanned:
     """The scan of every direction, all results in one pass.
 
     x (b, l, k, h, p), with the last two axes contiguous; B and C (b, l, k, g, n) contiguous; dt (b, k, h, l), A and
     D (k, h), start (b, k, h, p, n), float32. conv: weight (k, taps, channels) and bias (k, channels), if x holds the
     channels before convolution. gate: z, with the shape and strides of x, and the norm's weight (k, h p), or None if
-    it is folded into out_proj. history (b, taps - 1, channels) precedes the text of direction 0; log_A: A is log(-A).
-
-    With a start or `into` of (b, h, p, n), without a k, only direction 0 has a state. `into`, which may be `start`
-    itself, receives the final state of the rows b where commit (b,) bool is True.
+    it is folded into out_proj. history (b, taps - 1, channels) precedes the text of direction 0.
     """
     batch, length, count, heads, headdim = x.shape
     state = B.shape[-1]
     chunk, warps, stages = tuning(x.dtype)
     chunks = triton.cdiv(length, chunk)
     programs = batch * count * heads
-    # A split may still read `start` when the last one writes `into`.
-    splits = 1 if into is not None else choose_splits(x.device, programs, chunks)
-    if splits > 1 and log_A:
-        A, log_A = -torch.exp(A), False
+    splits = choose_splits(x.device, programs, chunks)
     chunks_per_split, pieces = triton.cdiv(chunks, splits), 1
     added, totals = A, A
     if splits > 1:
@@ -575,12 +529,10 @@ def scan_chunks(
     y = x.new_empty(x.shape) if want_y else None
     gated = x.new_empty((count, batch, length, heads * headdim)) if gate else None
     squares = dt.new_empty((batch, count, heads, length)) if gate else None
-    final, forward_state = into, 4 in (v.ndim for v in (start, into) if v is not None)
-    if want_final:
-        final = dt.new_empty((batch, *(() if forward_state else (count,)), heads, headdim, state))
+    final = dt.new_empty((batch, count, heads, headdim, state)) if want_final else None
     z, norm_weight = gate or (None, None)
     weight, bias = conv or (A, A)
-    inputs = x, z, B, C, dt, A, D, weight, bias, norm_weight, history, commit, start, added, totals
+    inputs = x, z, B, C, dt, A, D, weight, bias, norm_weight, history, start, added, totals
     sizes = length, chunks_per_split, pieces, *x.stride()[:3], bias.shape[-1], heads
     results = Scanned(y, gated, squares, final)
     options: dict[str, Any] = {
@@ -590,7 +542,6 @@ def scan_chunks(
         "HALF": max(MIN_TILE, state // 2),
     }
     options |= {"CONV": conv is not None, "TAPS": weight.shape[1], "CHUNK": chunk, "STAGES": stages}
-    options |= {"FORWARD_STATE": forward_state, "LOG_A": log_A}
     options |= {"PRECISION": precision(x.dtype, state), "num_warps": warps, **directions(reverse)}
     scan_kernel[(heads, batch * count, splits)](*inputs, *results, *sizes, **options)
     return results

@@ -12,7 +12,7 @@ pytest.importorskip("triton", reason="Triton is not installed; it has Linux whee
 
 from diffuapriel.config import ModelConfig
 from diffuapriel.model.blocks import BlockPass, MambaCache
-from diffuapriel.model.mamba2 import BidirectionalMamba2
+from diffuapriel.model.mamba2 import BidirectionalMamba2, following
 from diffuapriel.ops.ssd import choose_backend
 from diffuapriel.ops.triton import block as triton_block
 from diffuapriel.ops.triton.launch import CHUNK
@@ -52,6 +52,9 @@ def geometry(block_length: int, length: int, committed: int | None = None) -> Bl
         *((1, 16, n, n, None) for n in (1, 3, 16, 17, CHUNK - 1, CHUNK, CHUNK + 1)),
         (2, 32, 17, 17, None),
         (2, 16, CHUNK + 1, CHUNK + 1, None),
+        (2, 32, 4 * CHUNK, 4 * CHUNK, None),
+        (1, 64, 3 * CHUNK - 1, 3 * CHUNK - 1, None),
+        (1, 16, 8 * CHUNK + 3, 8 * CHUNK + 1, None),  # walked from chunk to chunk, and shorter than a whole block
         (1, 64, 3, 3, None),
         (1, 16, 4, 11, 8),  # two blocks are committed, and a shorter one is denoised
         (1, 16, CHUNK + 2, 4 * CHUNK + 10, 4 * CHUNK + 8),  # blocks of more than a chunk; the prompt is cut into splits
@@ -76,18 +79,20 @@ def test_a_block_goes_on_from_the_state_before_it(groups, state, block_length, l
     assert all(torch.equal(a, b) for a, b in zip(before, vars(cache).values())), "a cache is never changed"
 
 
-@pytest.mark.parametrize("length", [5, CHUNK + 6])
-def test_a_state_is_replaced_in_the_rows_that_are_committed(length: int) -> None:
+@pytest.mark.parametrize("length", [1, 2, 5, CHUNK + 6, 8 * CHUNK + 1])
+def test_state_and_history_are_replaced_in_the_rows_that_are_committed(length: int) -> None:
     ours, _, cache = make(groups=2)
     projected = torch.randn(ROWS, length, ours.in_proj.out_features)
     *parameters, norm_weight = (v.detach() for v in ours._mixer_parameters())
-    options = {"norm_weight": norm_weight, "block_length": length, "groups": 2, "history": cache.history}
-    g, squares, final = block_mixer(projected, *parameters, state=cache.state, **options)
-    state, commit = cache.state.clone(), torch.tensor([False, True])
-    found = block_mixer(projected, *parameters, state=state, commit=commit, **options)
+    options = {"norm_weight": norm_weight, "block_length": length, "groups": 2}
+    g, squares, final = block_mixer(projected, *parameters, state=cache.state, history=cache.history, **options)
+    state, history, commit = cache.state.clone(), cache.history.clone(), torch.tensor([False, True])
+    found = block_mixer(projected, *parameters, state=state, history=history, commit=commit, **options)
     assert found[2] is state
-    assert torch.equal(found[0], g) and torch.equal(found[1], squares)
-    assert torch.equal(state[0], cache.state[0]) and torch.equal(state[1], final[1])
+    assert torch.equal(found[0], g) and torch.equal(found[1], squares) and torch.equal(state[1], final[1])
+    after = following(cache.history, ours._split(projected)[1][:, :, 0])
+    assert torch.equal(state[0], cache.state[0])
+    assert torch.equal(history, torch.stack([cache.history[0], after[1]]))
 
 
 def test_the_whole_model_takes_the_kernels_without_gradients_only(monkeypatch) -> None:
@@ -112,12 +117,12 @@ def test_the_compiler_takes_a_block_whole(commit: bool) -> None:
     *parameters, norm_weight = (v.detach() for v in ours._mixer_parameters())
     rows = torch.tensor([True, False]) if commit else None
 
-    def run(state: Tensor) -> tuple[Tensor, ...]:
-        options = {"state": state, "history": cache.history, "block_length": 4, "commit": rows}
+    def run(state: Tensor, history: Tensor) -> tuple[Tensor, ...]:
+        options = {"state": state, "history": history, "block_length": 4, "commit": rows}
         g, squares, final = block_mixer(projected, *parameters, norm_weight=norm_weight, **options)
-        return g * 2, squares, final.clone()
+        return g * 2, squares, final.clone(), history.clone()
 
-    expected = run(cache.state.clone())
+    expected = run(cache.state.clone(), cache.history.clone())
     compiled = torch.compile(run, backend="aot_eager", fullgraph=True)
-    for got, wanted in zip(compiled(cache.state.clone()), expected, strict=True):
+    for got, wanted in zip(compiled(cache.state.clone(), cache.history.clone()), expected, strict=True):
         torch.testing.assert_close(got, wanted)
