@@ -22,6 +22,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -141,8 +142,11 @@ def stories(url: str, visitors: int, rule: dict[str, Any]) -> tuple[list[float],
     return list(waited), list(texts)
 
 
-def compare_stories(visitors: int, port: int, steps: int) -> int:
-    """Print how long visitors wait for a story, one after the other and together. Returns 1 if a text differs."""
+def compare_stories(visitors: int, port: int, steps: int, app: Sequence[str] = ()) -> int:
+    """Print how long visitors wait for a story, one after the other and together. Returns 1 if a text differs.
+
+    app: further options of the app.
+    """
     print(f"{visitors} visitors, each asks for a story of {STORY_LENGTH} tokens at the same moment")
     medians, told = [], []
     fixed = {"steps": steps, "strategy": "low_confidence"}
@@ -152,7 +156,7 @@ def compare_stories(visitors: int, port: int, steps: int) -> int:
         ("the page's default rule, sharing passes", (), {}),
     ):
         folder = tempfile.mkdtemp(prefix="load-test-")
-        server = serve(port, folder, None, *more)
+        server = serve(port, folder, None, *more, *app)
         try:
             waited, texts = stories(f"http://127.0.0.1:{port}/", visitors, rule)
         finally:
@@ -186,9 +190,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=7890, help="port of the app under load (default: %(default)s)")
     parser.add_argument("--stories", action="store_true", help="one story for each visitor, served in both ways")
     parser.add_argument("--steps", type=int, default=128, help="steps of a story (default: %(default)s)")
+    parser.add_argument("--checkpoint", help="the model that writes the stories (default: the page's first one)")
     options = parser.parse_args(arguments)
     if options.stories:
-        return compare_stories(options.visitors, options.port, options.steps)
+        chosen = ("--checkpoint", options.checkpoint) if options.checkpoint else ()
+        return compare_stories(options.visitors, options.port, options.steps, chosen)
     folder = tempfile.mkdtemp(prefix="load-test-")
     server = serve(options.port, folder)
     seen: list[tuple[float, int]] = []

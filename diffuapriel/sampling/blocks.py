@@ -95,9 +95,7 @@ class CachedDenoiser(nn.Module):
         block is that of its own masked share, as in training.
         """
         S, (batch, length) = self.block_length, ids.shape
-        starts = [int(first) // S * S for first in (ids == self.config.mask_id).int().argmax(1)]
-        texts = [row[:start].tobytes() for row, start in zip(ids.cpu().numpy(), starts)]  # before the active block
-        known = [self._known(text, S * ids.element_size()) // ids.element_size() for text in texts]
+        starts, texts, known = self._pasts(ids)
         groups: dict[tuple[int, int], list[int]] = {}  # (tokens to commit, tokens of the active block) -> rows
         for r, (start, have) in enumerate(zip(starts, known)):
             groups.setdefault((start - have, min(S, length - start)), []).append(r)
@@ -127,6 +125,22 @@ class CachedDenoiser(nn.Module):
         self._forget(texts)
         assert logits is not None, "a batch has a row"
         return logits
+
+    def share(self, ids: Tensor, positions: Tensor) -> tuple[tuple[int, int, int], int]:
+        """Of one canvas: what it has in common with those that share its model call, and how many logits that makes.
+
+        The former is its length, the tokens to commit and those of the active block.
+        """
+        [start], _, [known] = self._pasts(ids)
+        active = positions[:, start : start + self.block_length]
+        return (ids.shape[1], start - known, active.shape[1]), int(active.sum())
+
+    def _pasts(self, ids: Tensor) -> tuple[list[int], list[bytes], list[int]]:
+        """Per row: where the active block begins, the text before it, and the tokens of that whose cache is kept."""
+        S, size = self.block_length, ids.element_size()
+        starts = [int(first) // S * S for first in (ids == self.config.mask_id).int().argmax(1)]
+        texts = [row[:start].tobytes() for row, start in zip(ids.cpu().numpy(), starts)]
+        return starts, texts, [self._known(text, S * size) // size for text in texts]
 
     def unsupported_reason(self, config: SamplerConfig, state: State) -> str | None:
         """Why `generate` fills these canvases step by step on the host; None if it calls `fill`."""

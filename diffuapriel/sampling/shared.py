@@ -6,7 +6,7 @@
 
 Runs join and leave between two steps, each with a sampler of its own. There is no thread of the denoiser's own: one of
 the callers makes the pass for all. It waits until every seat calls or a short time has passed. Calls of one length
-share a pass, oldest first.
+share a pass, oldest first; of a model of blocks, those with as many tokens to commit and to denoise (`share`).
 
 A text is the same as alone, bit for bit. Noise never depends on the batch (tokens.py); logits would, because a matrix
 product sums in another order for another number of rows. `RowByRow` therefore multiplies each row of the batch by
@@ -41,7 +41,7 @@ class Stopped(Exception):
 
 
 class RowByRow(TorchFunctionMode):
-    """Inside this context the linear layers of a batch compute every row of the batch as they would alone.
+    """Inside this context linear layers and attention compute every row of a batch as they would alone.
 
     counts: how many positions of each row reach the head.
     """
@@ -51,6 +51,9 @@ class RowByRow(TorchFunctionMode):
         self.counts = counts
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.scaled_dot_product_attention and (mask := (kwargs or {}).get("attn_mask")) is not None:
+            rows = zip(*(v.split(1) for v in args), mask.expand(len(args[0]), -1, -1, -1).split(1), strict=True)
+            return torch.cat([_attend(func, *row) for row in rows])
         if func is not F.linear or kwargs:
             return func(*args, **(kwargs or {}))
         x, weight = args[:2]
@@ -59,6 +62,13 @@ class RowByRow(TorchFunctionMode):
             return y if len(args) < 3 or args[2] is None else y + args[2]
         sizes = 1 if len(x) == len(self.counts) else self.counts  # (batch, features) or (chosen positions, features)
         return torch.cat([func(row, *args[1:]) for row in x.split(sizes)])
+
+
+def _attend(attention: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """Attention of one row to the keys that it may read at all: others come from rows with a longer text."""
+    read = mask[0, 0].any(0)
+    k, v, mask = k[:, :, read], v[:, :, read], mask[..., read]
+    return attention(q, k, v, attn_mask=None if mask.all() else mask)
 
 
 @dataclass(eq=False)
@@ -113,7 +123,7 @@ class SharedDenoiser:
         self._calls: list[_Call] = []
         self._led = False  # somebody makes a pass
         self._ended = 0.0  # when the last pass ended
-        self._exact: dict[tuple[int, int], bool] = {}  # (length, rows): whether a batch gives the bits of its rows
+        self._exact: dict[tuple[Any, int], bool] = {}  # (kind, rows): whether a batch gives the bits of its rows
 
     @contextmanager
     def seat(self, stopped: threading.Event | None = None) -> Iterator[Seat]:
@@ -168,9 +178,9 @@ class SharedDenoiser:
         try:
             with self._turn(stopped):
                 with self._changed:
-                    batch = self._take()
+                    taken = self._take()
                 began = time.monotonic()
-                self._pass(batch)
+                self._pass(*taken)
                 self._ended = time.monotonic()
                 self.seconds = self._ended - began
         finally:
@@ -178,22 +188,25 @@ class SharedDenoiser:
                 self._led = False
                 self._changed.notify_all()
 
-    def _take(self) -> list[_Call]:
-        length = self._calls[0].ids.shape[1]
-        rows = max(1, min(self.most, MOST_TOKENS // length))
-        batch = [call for call in self._calls if call.ids.shape[1] == length][:rows]
+    def _take(self) -> tuple[Any, list[_Call], list[int]]:
+        """What calls that share a pass have in common, these calls, and how many positions of each reach the head."""
+        share = getattr(self.denoiser, "share", lambda ids, positions: (ids.shape[1], int(positions.sum())))
+        found = [(call, *share(call.ids, call.positions)) for call in self._calls]
+        kind, rows = found[0][1], max(1, min(self.most, MOST_TOKENS // found[0][0].ids.shape[1]))
+        chosen = [(call, count) for call, of, count in found if of == kind][:rows]
+        batch, counts = [call for call, _ in chosen], [count for _, count in chosen]
         for call in batch:
             call.taken = True
             self._calls.remove(call)
-        return batch
+        return kind, batch, counts
 
     @torch.no_grad()
-    def _pass(self, batch: list[_Call]) -> None:
-        size = batch[0].ids.shape[1], len(batch)
+    def _pass(self, kind: Any, batch: list[_Call], counts: list[int]) -> None:
+        size = kind, len(batch)
         together = None
         if len(batch) > 1 and self._exact.get(size, True):
             try:
-                together = self._together(batch)
+                together = self._together(batch, counts)
             except Exception:  # e.g. not enough memory: the rows may fit one by one
                 self._exact[size] = False
         if together is not None and size in self._exact:
@@ -209,12 +222,11 @@ class SharedDenoiser:
             pairs = zip(batch, together, strict=True)
             self._exact[size] = all(one.logits is not None and torch.equal(one.logits, row) for one, row in pairs)
 
-    def _together(self, batch: list[_Call]) -> list[Tensor]:
+    def _together(self, batch: list[_Call], counts: list[int]) -> list[Tensor]:
         ids, sigma, positions = (torch.cat([getattr(call, name) for call in batch]) for name in _INPUTS)
-        counts = positions.sum(1).tolist()
         with RowByRow(counts):
             logits = self.denoiser(ids, sigma, positions)
-        return list(logits.split(counts))
+        return list(logits.split(positions.sum(1).tolist()))
 
 
 _INPUTS = ("ids", "sigma", "positions")

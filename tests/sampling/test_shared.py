@@ -6,6 +6,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ import torch
 from diffuapriel.benchmark.entry import random_denoiser
 from diffuapriel.config import preset
 from diffuapriel.diffusion.schedule import get_schedule
+from diffuapriel.sampling.blocks import CachedDenoiser
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.sampler import Sampler
@@ -72,6 +74,31 @@ def test_logits_of_a_batch_have_the_bits_of_its_rows(architecture):
         with RowByRow([60, 64, 1, 30, 2]):
             batch = model(ids, sigma, positions)
     assert torch.equal(batch, alone)
+
+
+@pytest.mark.parametrize("architecture", ["diffuapriel", "diffuapriel-h", "diffutran"])
+def test_models_of_blocks_share_passes_too_with_rows_at_different_blocks(architecture):
+    shape = preset("nano", architecture, vocab_size=40, block_lengths=(1, 16, 0), time_conditioning=False)
+    model = random_denoiser(shape)
+    config = SamplerConfig("threshold", block_length=16, block_start="zero", threshold=0.1)
+    jobs = []
+    for seed, given in enumerate((0, 20, 36, 24)):
+        start = canvas(48, model.config.mask_id)
+        start.ids[:given], start.fixed[:given] = torch.arange(given), True
+        jobs.append((replace(config, seed=seed), start))
+
+    @contextmanager
+    def turn(_):
+        for _ in range(6000):
+            if len(shared._calls) == shared.seats:
+                break
+            time.sleep(0.01)
+        yield
+
+    shared = SharedDenoiser(CachedDenoiser(model, 16), turn=turn)
+    texts = together(shared, jobs)
+    assert texts == [written(CachedDenoiser(model, 16), *job) for job in jobs]
+    assert any(exact and rows > 1 for (_, rows), exact in shared._exact.items())
 
 
 def test_one_pass_serves_all_who_wait():
