@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from diffuapriel.benchmark.entry import Entry
 
 log = logging.getLogger(__name__)
+FIRST_MODEL = "tales-blocks-diffuapriel"  # what the page opens with, where it is bundled
 KEPT = 4  # loaded checkpoints in memory; the least recently used one is dropped first
 TURN_SECONDS = 120.0  # how long the first visitor in the queue waits for the present run to end
 
@@ -222,9 +223,9 @@ def numbered(name: str) -> Iterator[str]:
 
 
 def preferred(names: Sequence[str]) -> list[str]:
-    """Bundled checkpoints: the default, those that have read English, then by architecture, the baseline last; then
-    larger ones."""
-    first = (DEFAULT_CHECKPOINT, *WRITERS)
+    """Bundled checkpoints: the one that the page opens with, the default of the package, those that have read English;
+    then by architecture, the baseline last."""
+    first = (FIRST_MODEL, DEFAULT_CHECKPOINT, *WRITERS)
 
     def rank(name: str) -> tuple[int, int, str]:
         architecture = next((i for i in reversed(range(len(ARCHITECTURES))) if name.endswith(ARCHITECTURES[i])), 9)

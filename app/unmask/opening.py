@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from app.server.models import FIRST_MODEL
 from diffuapriel import assets
 from diffuapriel.trace.trace import Trace
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from app.server.models import ModelEntry, Models
 
 FILE = "opening.json"
-MODEL = "tales-diffuapriel"
+MODEL = FIRST_MODEL
 
 
 def recording(models: Models, model: ModelEntry) -> Trace | None:

@@ -11,7 +11,7 @@ loop records them (training/cudagraph.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
 
@@ -124,14 +124,14 @@ def measure_folded(bench: Bench) -> Iterator[list[TrainingRow]]:
         model = random_denoiser(config.model_config, device=device).train()
         ids = torch.randint(config.model_config.eos_id, (config.batch_size, config.length), device=device)
         trial = partial(step_at_every_block_length, model, ids, config, generator)
+        calls: dict[str, Callable[[], object]] = {}
         with compiled_blocks(model, trial, processes.any_rank, bench.say) if config.compile else nullcontext():
+            recorded = None
             if can_record(config, processes):
                 recorded = Recorded(partial(add_gradient, model, config, processes), model, config, processes)
-                calls = {S: graph.replay for S, graph in recorded.graphs.items()}
-            else:
-                lengths = config.model_config.block_lengths
-                calls = {S: partial(backward, model, ids, config, generator, block_length=S) for S in lengths}
+            for S in config.model_config.block_lengths:
+                step = partial(backward, model, ids, config, generator, block_length=S)
+                name = f"{architecture} {plan.folded_preset}, {f'S = {S}' if S else 'plain'}"
+                calls[name] = recorded.graphs[S].replay if recorded else step
             ms = time_interleaved(calls, repeats=plan.repeats, seconds=plan.seconds, device=device)
-        about = config.length, config.batch_size
-        names = {S: f"{architecture} {plan.folded_preset}, {f'S = {S}' if S else 'plain'}" for S in ms}
-        yield [TrainingRow(names[S], *about, times, config.compile) for S, times in ms.items()]
+        yield [TrainingRow(name, config.length, config.batch_size, times, config.compile) for name, times in ms.items()]

@@ -10,7 +10,7 @@ import pytest
 
 from app.server import models as registry
 from app.server.limits import Refused
-from app.server.models import ModelEntry, Models, preferred
+from app.server.models import FIRST_MODEL, ModelEntry, Models, preferred
 from app.strings.language import texts
 from diffuapriel import checkpoint
 from diffuapriel.benchmark import memory
@@ -45,7 +45,7 @@ def test_a_bundled_model_that_is_not_whole_is_left_out_and_said(checkpoints, tmp
 
 def test_tales_and_stories_are_offered_first_then_the_other_architectures():
     names = ["tales-diffutran", "stories-diffuapriel", "stories-diffuapriel-small", "tales-diffuapriel-h"]
-    assert preferred([*names, "tales-diffuapriel"]) == ["tales-diffuapriel", names[2], names[1], names[3], names[0]]
+    assert preferred([*names, FIRST_MODEL]) == [FIRST_MODEL, names[2], names[1], names[3], names[0]]
 
 
 def test_a_model_says_what_it_has_read():
@@ -63,9 +63,9 @@ def test_a_damaged_list_of_sources_is_no_list_of_sources(checkpoints, damage):
 
 
 def test_the_page_opens_with_the_first_checkpoint_and_races_two_of_a_size(checkpoints):
-    assert Models().default == "tales-diffuapriel"
+    assert Models().default == FIRST_MODEL
     assert Models(checkpoints).default == "toy-diffuapriel"
-    assert Models().opening_pair() == ("tales-diffuapriel", "tales-diffutran")
+    assert Models().opening_pair() == (FIRST_MODEL, "tales-blocks-diffutran")
 
 
 def test_nothing_is_loaded_before_it_is_asked_for_and_then_once(models):

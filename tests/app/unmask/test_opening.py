@@ -12,10 +12,13 @@ from app.server.limits import Limits
 from app.server.models import Models
 from app.strings.language import texts
 from app.unmask import opening
-from app.unmask.request import opening_config
+from app.unmask.request import ORDERS, opening_config
 from app.unmask.tab import UnmaskTab, outcome
+from diffuapriel.diffusion.schedule import get_schedule
+from diffuapriel.sampling.blocks import denoiser_for
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import SamplerConfig
+from diffuapriel.sampling.sampler import Sampler
 from diffuapriel.tales import language as tales
 from diffuapriel.tokenizer import get_tokenizer
 from diffuapriel.trace.trace import Trace
@@ -43,14 +46,34 @@ def test_it_was_recorded_from_the_first_example_with_the_settings_of_the_page(mo
     assert list(recorded.frames[0].ids) == canvas.ids.tolist()
 
 
-def test_it_is_a_true_story_that_was_not_written_from_left_to_right(recorded):
-    check = tales.check(recorded.text, 3)
-    assert check.grammatical and check.consistent and recorded.text.count("white") == 2
+def is_true_story(text: str) -> bool:
+    story, _, rest = text.partition("<|endoftext|>")
+    check = tales.check(story, 3)
+    return check.grammatical and check.consistent and not rest.replace("<|endoftext|>", "")
+
+
+def test_it_is_a_true_story_written_block_by_block_and_not_word_by_word(recorded):
+    assert is_true_story(recorded.text) and recorded.text.count("white") > 1
     steps = recorded.frames[1:]
     holes = recorded.frames[0].ids.count(recorded.mask_id)
-    assert len(steps) < holes / 2, "many tokens at once"
-    jumps = [p for frame in steps for p in frame.revealed]
-    assert sum(b < a for a, b in pairwise(jumps)) > 5
+    assert len(steps) < 0.6 * holes, "many tokens at once"
+    written = [p for frame in steps for p in frame.revealed]
+    assert sum(b < a for a, b in pairwise(written)) > 5, "in any order within a block"
+    blocks = [p // recorded.meta["block_length"] for p in written]
+    assert blocks == sorted(blocks)
+
+
+@pytest.mark.slow
+def test_the_tour_ends_with_a_true_story_of_one_word_per_pass(models):
+    asked = models.find(opening.MODEL)
+    _, text, length = texts.EXAMPLES[0]
+    config = dataclasses.replace(opening_config(asked), block_length=ORDERS["left"])
+    entry = Models().load(asked)
+    sampler = Sampler(config, get_schedule("log-linear"), entry.tokenizer.mask_id)
+    canvas = Canvas.from_text(text.replace("white", "red"), entry.tokenizer, length)
+    *_, last = sampler.stream(denoiser_for(entry.denoiser, config), canvas)
+    assert last.step == int(canvas.masked.sum())
+    assert is_true_story(entry.tokenizer.decode(list(last.ids)))
 
 
 def test_the_page_opens_with_it_and_no_model_is_loaded(models):
