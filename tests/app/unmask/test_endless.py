@@ -19,6 +19,7 @@ from app.unmask.endless.text import EndlessText
 from app.unmask.request import read_request
 from app.unmask.session import UnmaskSession
 from app.unmask.tab import UnmaskTab
+from diffuapriel import checkpoint
 from diffuapriel.sampling.writer import WrittenBlock
 from tests.app.toys import toy_blocks
 
@@ -102,13 +103,14 @@ def test_the_prompt_is_the_canvas_before_its_first_mask_and_before_padding(tab, 
     assert prompt_of(session, asked) == ids[:5]
 
 
-def test_the_whole_canvas_is_no_block_and_takes_the_default_length(tab, models):
+def test_the_whole_canvas_is_no_block_and_takes_the_default_length(tab, models, monkeypatch):
     whole = read_request(models, tab.limits, *VALUES[:9], 0, *VALUES[10:])
     assert whole.config.block_length is None and endless_length(whole) == 16
     full = read_request(models, tab.limits, VALUES[0], "toy-diffutran", *VALUES[2:])
     with pytest.raises(Refused, match="toy-diffutran is not a model of blocks"):
         endless_length(full)
     assert tab.seen("toy-blocks")["visible"] and not tab.seen("toy-diffutran")["visible"]
+    monkeypatch.setattr(checkpoint, "bundled", lambda: ["tales-diffuapriel"])
     assert tab.is_offered and not EndlessPart(Models([]), tab.limits, tab.stops).is_offered
 
 
