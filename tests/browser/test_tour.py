@@ -51,7 +51,7 @@ def test_the_page_plays_before_a_model_is_loaded(new_page, served):
     page.wait_for_function("window.moved")
     assert not models._loaded
     expect(page.locator("#unmask-player .da-state")).to_contain_text(", 0 masks left")
-    expect(page.locator("#unmask-player .da-canvas")).to_contain_text("played with the white boat")
+    expect(page.locator("#unmask-player .da-canvas")).to_contain_text("Mia lost her white key")
 
 
 @pytest.mark.parametrize(("scheme", "width"), LOOKS)
