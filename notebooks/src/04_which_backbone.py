@@ -716,9 +716,8 @@ from diffuapriel.checkpoint import bundled, inspect_checkpoint
 from diffuapriel.evaluation import NelboEstimate
 
 all_tales = [info for info in map(inspect_checkpoint, bundled()) if info.corpus == "tales:3"]
-whole_texts = [
-    info for info in all_tales if not info.config.block_lengths
-]  # those in blocks come in lesson 09
+# Models of blocks come in lesson 09.
+whole_texts = [info for info in all_tales if not info.config.block_lengths]
 for info in whole_texts:
     recipe, found = info.extra["recipe"], NelboEstimate.from_dict(info.extra["evaluation"])
     low, high = found.ci95
