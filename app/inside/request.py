@@ -34,9 +34,12 @@ def offered(models: Models) -> list[str]:
 
 
 def opening(models: Models) -> list[str]:
-    """One model of each architecture, in their order: what the page opens with."""
+    """One model of each architecture, in their order, with the tokenizer of the first: what the page opens with."""
     labels = offered(models)
-    return [next(n for n in labels if models.find(n).architecture == kind) for kind in ARCHITECTURES]
+    tokenizer = models.find(labels[0]).tokenizer
+    alike = [entry for entry in map(models.find, labels) if entry.tokenizer == tokenizer]
+    found = {entry.architecture: entry.label for entry in reversed(alike)}
+    return [found[kind] for kind in ARCHITECTURES if kind in found]
 
 
 def inside_settings(models: Models, limits: Limits) -> Settings:

@@ -111,8 +111,15 @@ def test_one_model_of_each_architecture_stands_side_by_side(models):
     found = [models.find(label).architecture for label in opening(models)]
     assert found == ["diffuapriel", "diffuapriel-h", "diffutran"]
     assert opening(models)[0] == "toy-diffuapriel"
-    assert HYBRID in offered(models), "an architecture without a checkpoint is there with random weights"
-    assert "diffutran nano, random weights" not in offered(models)
+
+
+def test_the_page_opens_with_models_of_one_tokenizer(checkpoints, monkeypatch):
+    bundled = ["tales-blocks-diffuapriel-h", "tales-diffuapriel-h"]  # the first has one of whole words
+    monkeypatch.setattr(checkpoint, "bundled", lambda: bundled)
+    models = Models(checkpoints)
+    assert bundled[0] in offered(models)
+    assert opening(models) == ["toy-diffuapriel", "tales-diffuapriel-h", "toy-diffutran"]
+    read_models(models, opening(models))
 
 
 @pytest.mark.parametrize(
