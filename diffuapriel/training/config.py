@@ -174,7 +174,7 @@ class TrainConfig:
         object.__setattr__(self, "document_boundaries", self.model_config.document_boundaries)
         if self.mask_rate_range != (0.0, 1.0) and not block_lengths:
             raise ValueError(f"mask_rates are {self.mask_rates!r}; they go with block_lengths")
-        _ = self.block_length_shares
+        _ = self.block_length_shares  # raises what it finds
         beta_1, beta_2 = self.betas
         if not (0 <= beta_1 < 1 and 0 <= beta_2 < 1):
             raise ValueError(f"betas are {self.betas}; each must be 0 or more and below 1")
