@@ -20,7 +20,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from diffuapriel.tokenizer import Tokenizer
 
-MAX_LENGTH = 65_536  # tokens; the longest sequence of the paper's speed figures
+MAX_LENGTH = 65_536  # tokens of a text that somebody asks for; the longest sequence of the paper's speed figures
 
 # In lower case only with a number: x[mask] is an index in Python.
 _HOLE = re.compile(r"_{3,}|\[MASK(?:\]|:([^\]\n]*)(\])?)|\[(?i:mask):([0-9]+)(\])")
@@ -31,7 +31,7 @@ class Canvas:
     """The start of a generation.
 
     Attributes:
-        ids: (length,) int64, each in [0, mask_id]; length 1 to 65,536.
+        ids: (length,) int64, each in [0, mask_id], of any length from 1; `from_text` and `masks` make at most 65,536.
         fixed: (length,) bool; True where a token must never change. A [MASK] cannot be fixed. A token that is neither
             [MASK] nor fixed counts as revealed earlier: only ReMDM's strategies may change it.
         mask_id: id of [MASK], the last of the vocabulary.
@@ -51,7 +51,8 @@ class Canvas:
                 f"canvas: ids have shape {tuple(self.ids.shape)} and dtype {self.ids.dtype}; "
                 "they must be (length,) and torch.int64"
             )
-        check_length(self.ids.numel())
+        if not self.ids.numel():
+            raise ValueError("canvas: ids are empty; a canvas has 1 token or more")
         if self.fixed.dtype != torch.bool or self.fixed.shape != self.ids.shape:
             raise ValueError(
                 f"canvas: fixed has shape {tuple(self.fixed.shape)} and dtype {self.fixed.dtype}; "

@@ -288,7 +288,9 @@ def first_block(config: SamplerConfig, fixed: Bools) -> Ints:
 
 def count_by_block(where: Bools, numbers: Ints) -> Ints:
     """(B, blocks) how many positions of `where` (B, L) each block has."""
-    return (where[:, :, None] & (numbers[:, :, None] == np.arange(numbers.max(initial=0) + 1))).sum(1)
+    rows, blocks = len(where), int(numbers.max(initial=0)) + 1
+    flat = numbers + blocks * np.arange(rows)[:, None]
+    return np.bincount(flat[where], minlength=rows * blocks).reshape(rows, blocks)
 
 
 def num_transfer_tokens(masked: Ints, free: Ints, step: int, steps: int) -> Ints:

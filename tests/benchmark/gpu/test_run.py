@@ -11,6 +11,7 @@ import torch
 from diffuapriel.benchmark import run as bench_run
 from diffuapriel.benchmark.entry import half_masked
 from diffuapriel.benchmark.format import format_report
+from diffuapriel.benchmark.gpu import blocks as gpu_blocks
 from diffuapriel.benchmark.gpu import mixer as gpu_mixer
 from diffuapriel.benchmark.gpu import mixer as gpu_mixers
 from diffuapriel.benchmark.gpu import models as gpu_models
@@ -30,6 +31,7 @@ from diffuapriel.benchmark.report import DERIVED, ROWS, BenchReport, Problem
 from diffuapriel.benchmark.run import run_bench
 from diffuapriel.config import preset
 from diffuapriel.ops.ssd import unsupported_reason
+from diffuapriel.sampling.generate import plan_generation
 
 TOY = BenchPlan.on(
     "gpu",
@@ -116,6 +118,15 @@ def test_models_of_blocks_run_at_every_context_beside_full_sequences(report):
     ]
     shown = format_report(report)
     assert "One pass over a block of 8 tokens" in shown and "equal tokens per pass" in shown
+
+
+def test_the_longest_generation_in_blocks_can_be_started():
+    plan, S = BenchPlan.on("gpu"), 256
+    longest, calls = plan.contexts[-1], plan.calls_of(plan.contexts[-1])
+    entry = gpu_models.build_entry(PURE, BENCH, block_lengths=(S,))
+    run = gpu_blocks._BlockGeneration(entry, longest, S, calls, BENCH)
+    planned = plan_generation(run.sampler, run.sampler.start(run.canvas)).tables["num_transfer_tokens"]
+    assert len(planned) == longest // S * calls and planned.sum() == longest == 262_144
 
 
 def test_the_kernels_are_read_off_the_run(report):
