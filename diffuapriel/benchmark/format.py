@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from diffuapriel.benchmark.memory import format_bytes
 from diffuapriel.benchmark.plan import BACKENDS, DIFFUTRAN, DIFFUTRAN_FLASH_2, ENTRIES, FULL, HYBRID, PURE
-from diffuapriel.benchmark.report import BenchReport, RooflineRow, Row
+from diffuapriel.benchmark.report import BenchReport, BlockGenerationRow, RooflineRow, Row
 from diffuapriel.benchmark.sweep import SweepResult
 from diffuapriel.benchmark.targets import faster_from, targets
 
@@ -109,7 +109,8 @@ def _milliseconds(row: Row) -> str:
 
 
 def _over(ours: Row, peer: Row) -> str:
-    return ours.over(peer).text("x")
+    ratio = ours.over(peer)
+    return ratio.text("x") if len(ours.ms) > 1 else f"{ratio.median:.2f}x"
 
 
 def _over_with_roofline(ours: Any, peer: Any) -> str:
@@ -190,14 +191,30 @@ BLOCK_PASSES = (
     SHAPE._replace(title="ms"),
     *(_ms(name, LABELS[name], _milliseconds) for name in IN_BLOCKS),
     *OVER_DIFFUTRAN,
-    *(_ms(name + FULL, f"{LABELS[name]}, full", lambda row: f"{row.median_ms:,.1f}") for name in IN_BLOCKS),
+)
+BLOCK_CACHES = (
+    Column("tokens", lambda shape: f"{shape.length:,}"),
     *(_ms(name, f"{LABELS[name]}, cache", lambda row: format_bytes(row.cache_bytes)) for name in IN_BLOCKS),
+    *(_ms(name + FULL, f"{LABELS[name]}, full, ms", lambda row: f"{row.median_ms:,.1f}") for name in IN_BLOCKS),
 )
 BLOCK_GENERATIONS = (
     SHAPE,
+    Column("rounds", lambda shape: str(len(next(iter(shape.rows.values())).ms))),
     Column("passes", lambda shape: f"{next(iter(shape.rows.values())).passes:,}"),
     *(_ms(name, f"{LABELS[name]}, ms/pass", lambda row: f"{row.ms_per_pass:,.3f}") for name in IN_BLOCKS),
     *OVER_DIFFUTRAN,
+)
+FULL_OVER_BLOCKS = (
+    SHAPE,
+    Column("calls per block", lambda shape: str(_calls_per_block(next(iter(shape.rows.values()))))),
+    *(
+        _ratio(name + FULL, name, f"{LABELS[name]}, {what}", ratio)
+        for what, ratio in (
+            ("equal tokens per pass", lambda ours, full: f"{ours.steps * full.median_ms / ours.median_ms:,.1f}x"),
+            ("equal passes", lambda ours, full: f"{_calls_per_block(ours) * full.median_ms / ours.median_ms:,.2f}x"),
+        )
+        for name in IN_BLOCKS
+    ),
 )
 ROUNDS = (
     Column("", lambda row: row.entry),
@@ -317,25 +334,29 @@ def _blocks(report: BenchReport) -> Iterator[tuple[str, ...]]:
         S = min(row.block_length for row in report.block_passes)
         yield (
             f"One pass over a block of {S} tokens, after a context",
-            "In brackets the share of the roofline; full: the pass of the same model over a text of that length.",
+            "Medians in ms; in brackets the share of the roofline.",
             columns_table(BLOCK_PASSES, shapes_of(report.block_passes)),
+            "Batch 1: the cache after that many tokens, with room for the block, and (full) the pass of the same model "
+            "over a text of that length.",
+            columns_table(BLOCK_CACHES, shapes_of(report.block_passes, filling=False)),
         )
     if report.block_generations:
-        rows = []
-        for row in report.block_generations:
-            full = report.find("block_passes", row.entry + FULL, row.length, row.batch)
-            passes = row.steps, row.steps * row.block_length // row.length
-            ratios = [f"{n * full.median_ms / row.median_ms:,.1f}x" if full else "not run" for n in passes]
-            rows.append([LABELS[row.entry], f"{row.length:,}", f"{passes[1]}", *ratios])
-        header = ["", "length", "calls per block", "equal tokens per pass", "equal passes"]
+        shapes = shapes_of(report.block_generations)
+        full = [row for row in report.block_passes if row.entry.endswith(FULL)]
+        both = [shape for shape in shapes_of([*report.block_generations, *full]) if shape.rows.keys() & {*IN_BLOCKS}]
         yield (
             "Whole generation in blocks",
-            "Commits, head and sampler included. Full sequences take the measured pass times the calls, without a "
-            "head: as many calls as all blocks together (equal tokens per pass), or as one block (equal passes).",
-            columns_table(BLOCK_GENERATIONS, shapes_of(report.block_generations)),
-            "Full sequences over blocks:",
-            table(header, rows),
+            "Commits, head and sampler included.",
+            columns_table(BLOCK_GENERATIONS, shapes),
+            "The time of full sequences over that of blocks. Full sequences take the measured pass times the calls, "
+            "without a head: as many calls as all blocks together (equal tokens per pass), or as one block (equal "
+            "passes).",
+            columns_table(FULL_OVER_BLOCKS, both),
         )
+
+
+def _calls_per_block(row: BlockGenerationRow) -> int:
+    return row.steps * row.block_length // row.length
 
 
 def _sweep(report: BenchReport, result: SweepResult) -> Iterator[tuple[str, ...]]:
@@ -385,11 +406,14 @@ def docs_tables(report: BenchReport) -> str:
 def write_tables(page: Path, report: BenchReport, source: str) -> None:
     """Put the tables of `report` into `page`, between two comments; the first names `source`, its JSON.
 
-    Raises ValueError unless the page has the two comments exactly once.
+    They replace the tables of the same source, or stand between comments that name none. Raises ValueError unless the
+    page has one such pair.
     """
     text = page.read_text(encoding="utf-8")
     block = f"<!-- GPU tables of {source} -->\n{docs_tables(report)}{END}"
-    new, found = BLOCK.subn(lambda _: block, text)
-    if found != 1:
-        raise ValueError(f"{page} has {found} places for GPU tables (<!-- GPU tables --> ... {END}); one is needed")
-    page.write_text(new, encoding="utf-8")
+    places = [found for found in BLOCK.finditer(text) if found["source"] in (source, None)]
+    if len(places) != 1:
+        raise ValueError(
+            f"{page} has {len(places)} places for GPU tables of {source} (<!-- GPU tables --> ... {END}); one is needed"
+        )
+    page.write_text(text[: places[0].start()] + block + text[places[0].end() :], encoding="utf-8")

@@ -11,13 +11,14 @@ import pytest
 from diffuapriel import assets
 from diffuapriel.benchmark.format import BLOCK, docs_tables, format_report, write_tables
 from diffuapriel.benchmark.gpu.chart import LABELS, latency_curves, speed_curves, write_chart
-from diffuapriel.benchmark.plan import DIFFUTRAN, DIFFUTRAN_FLASH_2, HYBRID, LENGTHS, PURE
+from diffuapriel.benchmark.plan import DIFFUTRAN, DIFFUTRAN_FLASH_2, FULL, HYBRID, LENGTHS, PURE
 from diffuapriel.benchmark.report import BenchReport, Measured, Problem
 from diffuapriel.benchmark.targets import best_diffutran, faster_from, targets
 from tests.benchmark.gpu.figures import CARD, SLOWER, figures
 
 ROOT = assets.root().parent
 PAGE = ROOT / "docs" / "benchmarks.md"
+BLOCKS = ROOT / "assets" / "results" / "gpu-nvidia-h200-blocks.json"
 
 
 @pytest.fixture(scope="module")
@@ -161,19 +162,46 @@ def test_a_chart_of_another_kind_or_of_nothing_is_refused(report, tmp_path):
 # The page
 
 
-def written(page) -> tuple[str | None, str]:
-    """(source, text) of the page's block; source None while nothing has been measured."""
-    found = BLOCK.search(page.read_text(encoding="utf-8"))
-    assert found, f"{page} has no place for GPU tables"
-    return found["source"], found["text"]
+def written(page) -> list[tuple[str | None, str]]:
+    """(source, text) of the page's places for tables; source None while nothing has been measured."""
+    return [(found["source"], found["text"]) for found in BLOCK.finditer(page.read_text(encoding="utf-8"))]
 
 
-def test_the_page_s_gpu_tables_are_those_of_its_json():
-    source, text = written(PAGE)
-    assert source == "assets/results/gpu-nvidia-h200.json"
-    assert text == docs_tables(BenchReport.load(ROOT / source)), (
-        f"the GPU tables of docs/benchmarks.md differ from {source}: diffuapriel bench --gpu --from {source} --docs"
-    )
+def test_the_page_s_gpu_tables_are_those_of_its_files():
+    places = written(PAGE)
+    assert [source for source, _ in places] == ["assets/results/gpu-nvidia-h200.json", str(BLOCKS.relative_to(ROOT))]
+    for source, text in places:
+        assert text == docs_tables(BenchReport.load(ROOT / str(source))), (
+            f"GPU tables of docs/benchmarks.md differ from {source}: diffuapriel bench --gpu --from {source} --docs"
+        )
+
+
+def test_what_the_pages_say_of_models_of_blocks_is_in_the_figures():
+    report = BenchReport.load(BLOCKS)
+    benchmarks, blocks = (" ".join((ROOT / "docs" / name).read_text().split()) for name in (PAGE.name, "blocks.md"))
+    three = (PURE, HYBRID, DIFFUTRAN)
+    at = {n: [report.find("block_passes", name, n, 1) for name in three] for n in (65_536, 262_144)}
+    near, far = ([row.over(rows[2]).median for row in rows[:2]] for rows in at.values())
+    assert f"{near[0]:.2f}x and the hybrid's {near[1]:.2f}x as fast as DiffuTran's, after 262,144" in benchmarks
+    assert f"tokens {far[0]:.2f}x and {far[1]:.2f}x." in benchmarks
+    cached = [row for row in report.block_passes if row.entry in three]
+    shares = {b: sorted(row.roofline_share for row in cached if row.batch == b) for b in (1, 16)}
+    one, sixteen = (f"{100 * found[0]:.0f} to {100 * found[-1]:.0f} %" for found in shares.values())
+    assert f"With one text a pass reaches {one} of its roofline, with sixteen {sixteen}." in benchmarks
+    whole = [report.find("block_generations", name, 65_536, 1) for name in three]
+    seconds = [f"{row.median_ms / 1000:.1f} s" for row in whole]
+    assert f"takes DiffuApriel {seconds[0]}, the hybrid {seconds[1]} and DiffuTran {seconds[2]}." in benchmarks
+    assert f"smaller: {' and '.join(f'{row.over(whole[2]).median:.2f}x' for row in whole[:2])}." in benchmarks
+    calls = {row: row.steps * row.block_length // row.length for row in report.block_generations}
+    full = {row: report.find("block_passes", row.entry + FULL, row.length, 1).median_ms for row in calls}
+    assert all(calls[row] * full[row] < row.median_ms for row in calls), "faster at every length"
+    ratios = sorted(row.steps * full[row] / row.median_ms for row in whole)
+    assert f"they take {ratios[0]:.0f}x to {ratios[-1]:.0f}x as long at 65,536 tokens" in benchmarks
+    unmeasured = {row.length for row in cached} - {row.length for row in calls}
+    assert unmeasured == {262_144} and "Texts of 262,144 tokens are not measured" in benchmarks
+    ms = [f"{row.median_ms:.2f} ms" for row in at[65_536]]
+    said = f"{ms[0]} (DiffuApriel), {ms[1]} (DiffuApriel-H) and {ms[2]} (DiffuTran)"
+    assert f"after 65,536 tokens a pass takes {said}; whole" in blocks
 
 
 def test_targets_and_misses_are_not_on_the_page():
@@ -210,10 +238,10 @@ def test_figures_of_version_1_have_their_present_names(file):
 def test_tables_are_written_between_the_comments_and_nowhere_else(report, tmp_path):
     page = tmp_path / "benchmarks.md"
     page.write_text("before\n<!-- GPU tables -->\nnothing yet\n<!-- end of the GPU tables -->\nafter\n")
-    assert written(page) == (None, "nothing yet\n")
+    assert written(page) == [(None, "nothing yet\n")]
     for _ in range(2):  # the second time over its own tables
         write_tables(page, report, "assets/results/gpu.json")
-        assert written(page) == ("assets/results/gpu.json", docs_tables(report))
+        assert written(page) == [("assets/results/gpu.json", docs_tables(report))]
     text = page.read_text()
     assert text.startswith("before\n<!-- GPU tables of assets/results/gpu.json -->\nNVIDIA H200")
     assert text.endswith("<!-- end of the GPU tables -->\nafter\n")
@@ -225,7 +253,17 @@ def test_a_changed_figure_no_longer_agrees(report, tmp_path):
     write_tables(page, report, "gpu.json")
     row = report.find("forward", PURE, 1024, 1)
     other = report.with_rows("forward", [dataclasses.replace(row, ms=(1.0, 1.0, 1.0))])
-    assert written(page)[1] != docs_tables(other)
+    assert written(page)[0][1] != docs_tables(other)
+
+
+def test_a_page_has_a_place_for_each_source(report, tmp_path):
+    page, places = tmp_path / "benchmarks.md", "<!-- GPU tables of a.json -->\nold\n<!-- end of the GPU tables -->\n"
+    page.write_text(places + "between\n" + places.replace(" of a.json", ""))
+    write_tables(page, report, "b.json")
+    assert written(page) == [("a.json", "old\n"), ("b.json", docs_tables(report))]
+    assert "\nbetween\n" in page.read_text()
+    with pytest.raises(ValueError, match=r"has 0 places for GPU tables of c\.json"):
+        write_tables(page, report, "c.json")
 
 
 def test_a_page_without_a_place_is_refused(report, tmp_path):
