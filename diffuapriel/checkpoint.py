@@ -31,7 +31,7 @@ from diffuapriel import assets, hub
 from diffuapriel.config import DEFAULT_CHECKPOINT, WRITERS, ModelConfig
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.options import shown
-from diffuapriel.sampling.config import ADAPTIVE, SamplerConfig, resolve_options
+from diffuapriel.sampling.config import ADAPTIVE, SPECULATIVE, SamplerConfig, resolve_options
 from diffuapriel.storage import (
     PICKLE_SUFFIXES,
     PICKLED,
@@ -100,18 +100,21 @@ class CheckpointInfo:
     def generation(self) -> dict[str, Any]:
         """The rule that `diffuapriel tune` found: strategy, its value and block_length (0: the whole canvas), or {}.
 
+        `speculative` has no value.
+
         Raises ValueError for a record that `SamplerConfig` or the model's blocks refuse.
         """
         found = self.extra.get("generation") or {}
         try:
-            permitted = {"strategy", "block_length", found.get("strategy")}
-            if found and (found["strategy"] not in ADAPTIVE or set(found) != permitted):
+            permitted = {"strategy", "block_length", *({found.get("strategy")} - {SPECULATIVE})}
+            if found and (found["strategy"] not in (*ADAPTIVE, SPECULATIVE) or set(found) != permitted):
                 raise ValueError(f"the keys are {sorted(found)} and the strategy is {shown(found['strategy'])}")
             SamplerConfig(**resolve_options(found, self.config.block_lengths))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{self.folder / 'config.json'}: extra.generation is {shown(found)}; it must hold strategy, one of "
-                f"{', '.join(ADAPTIVE)}, a value of that name, and block_length: {error}"
+                f"{', '.join(ADAPTIVE)}, a value of that name, and block_length; or {SPECULATIVE} and block_length: "
+                f"{error}"
             ) from None
         return dict(found)
 

@@ -138,8 +138,8 @@ class TextDiffusionPipeline:
                 defaults to `default_length`.
             num_samples: texts to write for each text given.
             num_inference_steps: maximum number of denoiser calls. Fewer are faster and worse.
-            strategy: which masks are filled at each step, one of `sampling.config.STRATEGIES`; by default the rule in
-                `generation`, or "low_confidence".
+            strategy: which masks are filled at each step, one of `sampling.config.ALL_STRATEGIES`; by default the rule
+                in `generation`, or "low_confidence".
             block_length: tokens per block, filled from left to right; 0: all at once. By default 16 for the
                 "low_confidence" and 0 for the others. A model of blocks keeps finished ones in a cache and takes a
                 block length that it was trained for, by default 16 or its longest; it does not see what lies behind

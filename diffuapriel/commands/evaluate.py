@@ -49,9 +49,9 @@ from diffuapriel.config import DEFAULT_CHECKPOINT, ESTIMATORS
 from diffuapriel.options import add_argument, check_fields, option, options_of
 from diffuapriel.sampling.config import (
     ADAPTIVE,
+    ALL_STRATEGIES,
     BLOCK_LENGTH_HELP,
     RENAMED_STRATEGIES,
-    STRATEGIES,
     SamplerConfig,
     resolve_blocks,
 )
@@ -73,7 +73,9 @@ class EvaluateOptions:
         help="how masks are drawn: by counts, an unbiased bound, or as in MDLM's papers, for comparison with them",
     )
     samples: int = option(200, least=0, help="stories or sequences to generate and check; 0 for none")
-    strategy: str = option("low_confidence", choices=STRATEGIES, renamed=RENAMED_STRATEGIES, help="sampling strategy")
+    strategy: str = option(
+        "low_confidence", choices=ALL_STRATEGIES, renamed=RENAMED_STRATEGIES, help="sampling strategy"
+    )
     steps: int | None = option(None, least=1, help="steps per sample; default: one per token")
     block_length: int | None = option(None, least=0, help=BLOCK_LENGTH_HELP)
     stop_at_eos: bool = option(False, help=options_of(SamplerConfig)["stop_at_eos"].help)

@@ -2,7 +2,8 @@
 
 A forward pass may reveal several tokens. Three rules decide how many: threshold, factor and entropy_bound, each in
 blocks or over the whole canvas. For each, values are tried from cautious to bold until the quality falls by more than
---tolerance below that of one token per pass. Quality is, for tales, the share of consistent, grammatical and different
+--tolerance below that of one token per pass. With a model of blocks of one token speculative is tried too, whose text
+is that of such blocks at any block length. Quality is, for tales, the share of consistent, grammatical and different
 stories; for other text, the likelihood of what was written under the model's own distribution of one token per pass,
 and the share of different triples of tokens. tokens/pass counts every pass, and no padding.
 
@@ -26,7 +27,7 @@ from diffuapriel.commands.console.output import output_folder, write_figures
 from diffuapriel.commands.console.terminal import status
 from diffuapriel.config import DEFAULT_CHECKPOINT
 from diffuapriel.options import Option, add_argument, options_of
-from diffuapriel.sampling.config import ADAPTIVE, SamplerConfig
+from diffuapriel.sampling.config import ADAPTIVE, SPECULATIVE, SamplerConfig
 
 OPTIONS = {
     "samples": Option("samples", int, 128, least=8, help="stories or sequences per point"),
@@ -43,7 +44,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         "checkpoint", nargs="?", default=DEFAULT_CHECKPOINT, metavar="CHECKPOINT", help="as for evaluate"
     )
     parser.add_argument("--corpus", metavar="SPEC", help="default: the training corpus of the model")
-    parser.add_argument("--rule", action="append", choices=ADAPTIVE, help="may be repeated; default: all three")
+    parser.add_argument(
+        "--rule", action="append", choices=(*ADAPTIVE, SPECULATIVE), help="may be repeated; default: all"
+    )
     parser.add_argument(
         "--block-length",
         action="append",
@@ -84,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
         corpus,
         **{**given, "length": given["length"] or info.length or info.default_length},
         block_lengths=args.block_length or known or BLOCK_LENGTHS,
-        rules=args.rule or ADAPTIVE,
+        rules=args.rule,
         temperature=args.temperature,
         top_p=args.top_p,
         seed=args.seed,

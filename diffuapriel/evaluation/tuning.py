@@ -1,8 +1,9 @@
 """How many tokens a pass can reveal at no loss of quality: the measurement of `diffuapriel tune`.
 
 Each rule of ADAPTIVE has one value, which trades passes for quality. For each rule and block length the values of
-VALUES are measured from cautious to bold, until one loses quality: bolder ones lose more. The reference reveals one
-token per pass, most confident first (`default_sampler`).
+VALUES are measured from cautious to bold, until one loses quality: bolder ones lose more. `speculative` has no value; a
+block length is that of its drafts, and only passes depend on it. The reference reveals one token per pass, most
+confident first (`default_sampler`).
 
     tokens/pass   tokens of gpt2-4k of the texts, over all passes; <|endoftext|> and padding are no tokens (samples.py)
     quality       tales: share of consistent, of grammatical and of different stories. Other text: nats/token of what
@@ -37,14 +38,15 @@ from diffuapriel.evaluation.tales import evaluate_tales
 from diffuapriel.options import check_least
 from diffuapriel.sampling.blocks import denoiser_for
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.config import ADAPTIVE, SamplerConfig, resolve_blocks
+from diffuapriel.sampling.config import ADAPTIVE, SPECULATIVE, SamplerConfig, resolve_blocks
 from diffuapriel.sampling.sampler import DenoiserFunction, Sampler
 from diffuapriel.tokenizer import Tokenizer
 
-VALUES = {  # of each rule, from cautious to bold
+VALUES: dict[str, tuple[float | None, ...]] = {  # of each rule, from cautious to bold
     "threshold": (0.99, 0.97, 0.95, 0.9, 0.8, 0.7, 0.5),
     "factor": (0.05, 0.1, 0.25, 0.5, 1.0, 2.0),
     "entropy_bound": (0.01, 0.03, 0.1, 0.2, 0.4, 0.8, 1.6),
+    SPECULATIVE: (None,),
 }
 LEAST_SAMPLES = 8
 
@@ -79,7 +81,8 @@ class TunePoint:
     @property
     def generation(self) -> dict[str, Any]:
         """The options that a checkpoint records: a rule, its value, and the block length (0: the whole canvas)."""
-        return {"strategy": self.strategy, self.strategy: self.value, "block_length": self.block_length or 0}
+        value = {} if self.value is None else {self.strategy: self.value}
+        return {"strategy": self.strategy, **value, "block_length": self.block_length or 0}
 
     @property
     def name(self) -> str:
@@ -174,7 +177,7 @@ def tune(
     length: int,
     samples: int = 128,
     block_lengths: Sequence[int] = (0,),
-    rules: Sequence[str] = ADAPTIVE,
+    rules: Sequence[str] | None = None,
     temperature: float = 1.0,
     top_p: float | None = 0.9,
     tolerance: float = 0.02,
@@ -188,6 +191,7 @@ def tune(
         model: a denoiser, or a model of blocks.
         samples: stories of tales, or sequences of `length` tokens of other text.
         block_lengths: 0 is the whole canvas; of a model of blocks those that it was trained for.
+        rules: of VALUES; by default those of ADAPTIVE, and `speculative` for a model of blocks of one token.
         on_point: called with each point, the reference first.
 
     Raises ValueError for fewer than LEAST_SAMPLES samples and for a block length that the model does not know.
@@ -208,10 +212,12 @@ def tune(
 
     reference = measure(careful, None, None)
     points: list[TunePoint] = []
+    rules = (*ADAPTIVE, *((SPECULATIVE,) if 1 in known else ())) if rules is None else rules
     for rule, block_length in itertools.product(rules, block_lengths):
-        blocks = resolve_blocks(rule, block_length, known=known)
+        blocks = resolve_blocks(rule, (block_length or length) if rule == SPECULATIVE else block_length, known=known)
         for value in VALUES[rule]:
-            points.append(measure(SamplerConfig(rule, **{rule: value}, **how, **blocks), value, reference))
+            named = {} if value is None else {rule: value}
+            points.append(measure(SamplerConfig(rule, **named, **how, **blocks), value, reference))
             if points[-1].loses:
                 break
     return Frontier(reference, tuple(points), samples, length, temperature, top_p, tolerance, seed)

@@ -201,6 +201,9 @@ class BlockPass:
     dropped: as in `Cache`.
     commit: (texts,) bool. The pass is one block and changes the cache in place: the states of the rows where it is
     True, and the keys and values behind `lengths` of every row, which a later pass overwrites in the other rows.
+    verified, drafted: of a pass in blocks of one token that verifies a draft and drafts (`Denoiser.verify_and_draft`).
+    A row is then [committed tokens | `verified` tokens of a draft | as many copies of them, corrupted | a block of
+    `drafted` tokens]. A copy sees the clean tokens before its own, the last block the committed tokens.
     """
 
     block_length: int
@@ -211,6 +214,8 @@ class BlockPass:
     committed: int | None = None
     dropped: int = 0
     commit: Tensor | None = None
+    verified: int = 0
+    drafted: int = 0
 
     @property
     def texts(self) -> int:
@@ -222,15 +227,25 @@ class BlockPass:
         at = self.length if self.committed is None else self.committed
         return [slice(a, b) for a, b in ((0, at), (at, self.length)) if b > a]
 
+    @property
+    def clean(self) -> int:
+        """Tokens at the start of a row that are clean, where it verifies a draft."""
+        return (self.committed or 0) + self.verified
+
     def positions(self) -> Tensor:
         """True position of every token, (rows, length) int64."""
         here = torch.arange(self.length, device=self.lengths.device)
+        if self.verified or self.drafted:
+            start, end = self.clean - self.verified, self.clean
+            here = torch.cat([here[:end], here[start:end], here[start : start + self.drafted]])
         return (self.lengths[:, None] + here).repeat(self.streams, 1)
 
     def edges(self) -> tuple[Tensor, Tensor]:
         """Which tokens begin the text and which end a block, two bool (rows, length)."""
         _, place, size = place_in_blocks(self.length, self.block_length, self.lengths.device)
         last = place == size - 1
+        if self.drafted > 1:
+            last[-self.drafted : -1] = False
         if self.length % self.block_length:  # a shorter block at the end
             last = last | (torch.arange(1, self.length + 1, device=last.device) == self.length)
         return self.positions() == 0, last.expand(self.texts * self.streams, -1)
@@ -248,6 +263,8 @@ class BlockPass:
         """
         if self.commit is not None:
             return None, None
+        if self.verified or self.drafted:
+            return self._masks_of_draft(capacity), None
         device, alone = self.lengths.device, self.aligned and self.length <= self.block_length
         if alone and self.streams == 1:
             return None, None
@@ -257,8 +274,19 @@ class BlockPass:
             noisy = torch.cat([block[:, None] > block, block[:, None] == block], dim=1)
         if alone:
             return None, noisy
-        cached = torch.arange(capacity, device=device) < self.lengths[:, None] - self.dropped  # (texts, capacity)
-        own = block[:, None] >= block  # (length, length)
+        return self._with_cached(block[:, None] >= block, capacity), noisy
+
+    def _masks_of_draft(self, capacity: int) -> Tensor:
+        """`masks` of a pass that verifies and drafts, (texts, 1, length, capacity + length)."""
+        here, end = torch.arange(self.length, device=self.lengths.device), self.clean
+        copy, block = (here >= end) & (here < end + self.verified), here >= end + self.verified
+        reads = torch.where(copy, here - self.verified - 1, here)  # the last clean token that each token reads
+        reads = torch.where(block, end - self.verified - 1, reads)
+        own = torch.where(block[:, None], block, here[:, None] == here)
+        return self._with_cached((here < end) & (here <= reads[:, None]) | own, capacity)
+
+    def _with_cached(self, own: Tensor, capacity: int) -> Tensor:
+        """The mask over cached and own keys, (texts, 1, length, capacity + length); own (length, length)."""
+        cached = torch.arange(capacity, device=own.device) < self.lengths[:, None] - self.dropped  # (texts, capacity)
         shape = (self.texts, 1, self.length)
-        clean = torch.cat([cached[:, None, None].expand(*shape, -1), own.expand(*shape, -1)], dim=-1)
-        return clean, noisy
+        return torch.cat([cached[:, None, None].expand(*shape, -1), own.expand(*shape, -1)], dim=-1)

@@ -241,6 +241,33 @@ class Denoiser(nn.Module):
         logits = self._logits(x, shift, scale, positions)[..., : self.config.vocab_size]
         return logits, cache.extended(layers, committed) if committed else cache
 
+    def verify_and_draft(
+        self, ids: Tensor, draft: Tensor, block: Tensor, *, cache: Cache
+    ) -> tuple[Tensor, Tensor, Cache]:
+        """Commit a text in blocks of one token, verify a draft of what follows, and denoise a block there: one pass.
+
+        Equal to `commit` of ids, then, with the cache that it returns, a call with a [MASK] in place of each token of
+        the draft after the draft's tokens before it, and a call with `block`.
+
+        Args:
+            ids: (batch, tokens) int64, finished tokens that follow the text in `cache`; may have no tokens.
+            draft: (batch, verified) int64, tokens that may follow ids; may have none.
+            block: (batch, drafted) int64, one block behind ids, with [MASK]s; may have none.
+
+        Returns the logits at each token of the draft and at each of the block, and the cache after ids.
+        Raises ValueError for a model that is told the noise level, and for a pass without tokens.
+        """
+        if self.config.time_conditioning:
+            raise ValueError("the model is told the noise level; a pass that verifies a draft has several")
+        row = torch.cat([ids, draft, torch.full_like(draft, self.config.mask_id), block], dim=1)
+        sigma = torch.zeros(row.shape[0], device=row.device)
+        self._check(row, sigma, None, None, over_blocks=True)
+        sizes = draft.shape[1], block.shape[1]
+        x, shift, scale, layers = self._over_blocks(row, sigma, cache, None, 1, ids.shape[1], speculation=sizes)
+        logits = self._logits(x[:, sizes[0] :], shift, scale, None)[..., : self.config.vocab_size]
+        verified, drafted = logits.split(sizes, dim=1)
+        return verified, drafted, cache.extended(layers, ids.shape[1]) if ids.shape[1] else cache
+
     def block_pass(self, ids: Tensor, sigma: Tensor, positions: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
         """Logits of the next blocks of one text, and the cache behind them as they are: the pass exported to ONNX.
 
@@ -305,11 +332,12 @@ class Denoiser(nn.Module):
         block_length: int | None,
         committed: int | None = None,
         commit: Tensor | None = None,
+        speculation: tuple[int, int] = (0, 0),
     ) -> tuple[Tensor, Tensor, Tensor, list[LayerCache]]:
         """As `_residual` for a pass over blocks; also what each layer adds to the cache.
 
         committed: the tokens that it adds, by default all; the residual stream is then that of the others.
-        commit: as in `BlockPass`.
+        commit, and speculation (verified, drafted): as in `BlockPass`.
         """
         (texts, length), streams = ids.shape, 1 if clean is None else 2
         block_length = block_length or length
@@ -320,7 +348,8 @@ class Denoiser(nn.Module):
         elif committed:  # finished blocks have the noise level 0
             sigma = F.pad(sigma[:, None], (committed // block_length, 0))
         cache = cache or self.empty_cache(texts)
-        over = BlockPass(block_length, length, cache.lengths, cache.aligned, streams, committed, cache.dropped, commit)
+        of_cache = cache.lengths, cache.aligned
+        over = BlockPass(block_length, length, *of_cache, streams, committed, cache.dropped, commit, *speculation)
         x, rotary, c = self._embed(ids, sigma, over)
         modulations = self.modulation(c)  # of all layers, (rows, levels, d_model) each
         if sigma.ndim == 2:

@@ -64,6 +64,7 @@ class Engine:
         # Of a model of blocks; a pass in place is launched kernel by kernel, for a caller that records it.
         self.empty_cache, self.hidden_in_place = model.empty_cache, model.hidden_in_place
         self.commit, self.commit_and_denoise = model.commit, model.commit_and_denoise
+        self.verify_and_draft = model.verify_and_draft
         self._graphs: dict[tuple[int, ...], tuple[Tensor, Tensor, Callable[[], None], Tensor]] = {}  # by shape
 
     @torch.inference_mode()

@@ -108,6 +108,8 @@ class BidirectionalMamba2(nn.Module):
         """
         S, streams, c = blocks.block_length, blocks.streams, self.config
         projected = self._project_in(u) if streams > 1 else self.in_proj(u)
+        if blocks.verified or blocks.drafted:
+            return self._verify_and_draft(projected, blocks, cache)
         trains = streams > 1 or projected.requires_grad or cache.state.requires_grad
         if not trains and choose_backend(self.backend, projected, c.headdim, c.d_state) == "triton":
             return self._fused_blocks(projected, blocks, cache)
@@ -129,6 +131,35 @@ class BidirectionalMamba2(nn.Module):
         y = rms_norm(torch.cat(y, dim=1).flatten(3) * F.silu(z), self.norm_weight)
         after = MambaCache(states[1], history)
         return self._project_out(y), after if blocks.commit is None else _committed(cache, after, blocks.commit)
+
+    def _verify_and_draft(self, projected: Tensor, blocks: BlockPass, cache: MambaCache) -> tuple[Tensor, MambaCache]:
+        """`forward_blocks` of a pass that verifies a draft and drafts, after in_proj."""
+        sizes = [blocks.clean - blocks.verified, 2 * blocks.verified, blocks.drafted]
+        committed, draft, block = projected.split(sizes, dim=1)
+        y, after = [], cache
+        if committed.shape[1]:
+            out, after = self._scan_blocks(committed, after, block_length=1)
+            y.append(out)
+        if blocks.verified:  # the draft and its corrupted copy, as rows
+            pair = torch.cat(draft.chunk(2, dim=1))
+            out, _ = self._scan_blocks(pair, after, block_length=1, streams=2)
+            y += out.chunk(2)
+        if blocks.drafted:
+            y.append(self._scan_blocks(block, after, block_length=blocks.drafted)[0])
+        return self._project_out(torch.cat(y, dim=1)), after
+
+    def _scan_blocks(
+        self, projected: Tensor, cache: MambaCache, *, block_length: int, streams: int = 1
+    ) -> tuple[Tensor, MambaCache]:
+        """From in_proj to out_proj, (rows, length, 2, d_inner), over whole blocks; and the cache after them."""
+        z, xBC, dt = self._split(projected)
+        xBC, history = block_convolution(
+            xBC, self.conv_weight, self.conv_bias, cache.history, block_length=block_length, streams=streams
+        )
+        x, B, C, dt, A = self._scan_inputs(F.silu(xBC), dt)
+        inputs = ScanInputs(x, dt, A, B, C, self.D, cache.state)
+        y, state = block_scan.scan(inputs, block_length=block_length, streams=streams, backend=self.backend)
+        return rms_norm(y.flatten(3) * F.silu(z), self.norm_weight), MambaCache(state, history)
 
     def _fused_blocks(self, projected: Tensor, blocks: BlockPass, cache: MambaCache) -> tuple[Tensor, MambaCache]:
         """`forward_blocks` by our kernels, after in_proj."""

@@ -129,9 +129,10 @@ def tokenizer_values(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def default_options(info: CheckpointInfo) -> SamplerConfig:
-    """The options that the page proposes: by the rule that the checkpoint records, else the page's own."""
+    """The options that the page proposes: by the rule that the checkpoint records, if the page has it, else its own."""
     temperature = 1.0 if level_of(info.corpus) else TEXT_TEMPERATURE
-    rule = resolve_options({}, info.config.block_lengths, info.generation)
+    known = info.generation if info.generation.get("strategy") in STRATEGIES else {}
+    rule = resolve_options({}, info.config.block_lengths, known)
     return SamplerConfig(steps=LENGTH, temperature=temperature, top_p=TOP_P, **rule)
 
 

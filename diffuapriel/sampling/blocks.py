@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from diffuapriel.diffusion.schedule import EPS
-from diffuapriel.sampling.config import SamplerConfig
+from diffuapriel.sampling.config import SPECULATIVE, SamplerConfig
 from diffuapriel.sampling.graphs import blocks as graphs
 from diffuapriel.sampling.sampler import Sampler
 from diffuapriel.sampling.state import State
@@ -60,6 +60,10 @@ class BlockModel(Protocol):
     def commit_and_denoise(
         self, ids: Tensor, sigma: Tensor, positions: Tensor, *, cache: Any, block_length: int
     ) -> tuple[Tensor, BlockCache]: ...
+
+    def verify_and_draft(
+        self, ids: Tensor, draft: Tensor, block: Tensor, *, cache: Any
+    ) -> tuple[Tensor, Tensor, BlockCache]: ...
 
 
 class CachedDenoiser(nn.Module):
@@ -95,7 +99,7 @@ class CachedDenoiser(nn.Module):
         block is that of its own masked share, as in training.
         """
         S, (batch, length) = self.block_length, ids.shape
-        starts, texts, known = self._pasts(ids)
+        starts, texts, known = self._pasts(ids, ids == self.config.mask_id)
         groups: dict[tuple[int, int], list[int]] = {}  # (tokens to commit, tokens of the active block) -> rows
         for r, (start, have) in enumerate(zip(starts, known)):
             groups.setdefault((start - have, min(S, length - start)), []).append(r)
@@ -120,25 +124,31 @@ class CachedDenoiser(nn.Module):
             if missing:
                 for i, r in enumerate(rows):
                     self._keep(texts[r], cache.rows([i]))
-        self._joined = joined
-        self.cache_bytes = sum(cache.bytes for cache in joined.values()) // batch
-        self._forget(texts)
+        self._end_pass(joined, texts)
         assert logits is not None, "a batch has a row"
         return logits
 
-    def share(self, ids: Tensor, positions: Tensor) -> tuple[tuple[int, int, int], int]:
+    def _end_pass(self, joined: dict[tuple[bytes, ...], BlockCache], texts: list[bytes]) -> None:
+        self._joined = joined
+        self.cache_bytes = sum(cache.bytes for cache in joined.values()) // len(texts)
+        self._forget(texts)
+
+    def share(self, ids: Tensor, positions: Tensor) -> tuple[tuple[int, ...], int]:
         """Of one canvas: what it has in common with those that share its model call, and how many logits that makes.
 
         The former is its length, the tokens to commit and those of the active block.
         """
-        [start], _, [known] = self._pasts(ids)
+        [start], _, [known] = self._pasts(ids, ids == self.config.mask_id)
         active = positions[:, start : start + self.block_length]
         return (ids.shape[1], start - known, active.shape[1]), int(active.sum())
 
-    def _pasts(self, ids: Tensor) -> tuple[list[int], list[bytes], list[int]]:
-        """Per row: where the active block begins, the text before it, and the tokens of that whose cache is kept."""
+    def _pasts(self, ids: Tensor, free: Tensor) -> tuple[list[int], list[bytes], list[int]]:
+        """Per row: where the active block begins, the text before it, and the tokens of that whose cache is kept.
+
+        free: (batch, length) bool, the positions that are not finished.
+        """
         S, size = self.block_length, ids.element_size()
-        starts = [int(first) // S * S for first in (ids == self.config.mask_id).int().argmax(1)]
+        starts = [int(first) // S * S for first in free.int().argmax(1)]
         texts = [row[:start].tobytes() for row, start in zip(ids.cpu().numpy(), starts)]
         return starts, texts, [self._known(text, S * size) // size for text in texts]
 
@@ -196,14 +206,94 @@ class CachedDenoiser(nn.Module):
             self._kept_bytes -= self._caches.popitem(last=False)[1].bytes
 
 
+class SpeculativeDenoiser(CachedDenoiser):
+    """What the strategy `speculative` calls: a pass verifies a draft and drafts a block (speculative.py).
+
+    block_length: of the drafts. Raises ValueError for a model that was not trained for blocks of one token.
+    """
+
+    def __init__(self, model: BlockModel, block_length: int, kept_bytes: int = KEPT_BYTES) -> None:
+        if 1 not in model.config.block_lengths:
+            raise ValueError(f"the model's blocks are {model.config.block_lengths}; speculative needs those of 1 token")
+        super().__init__(model, 1, kept_bytes)
+        self.draft_length = block_length
+
+    @torch.no_grad()
+    def forward(self, ids: Tensor, sigma: Tensor, positions: Tensor) -> Tensor:
+        """Logits (count, vocab_size): of each row those of the tokens to verify, then those of the drafted [MASK]s.
+
+        ids (batch, length) int64: finished text, then at `positions` (batch, length) bool tokens to verify and
+        [MASK]s. Text given behind the first of these is seen by what is written after it, and by the block around it.
+        sigma is not used.
+        """
+        starts, texts, known = self._pasts(ids, positions)
+        groups: dict[tuple[int, int, int], list[int]] = {}  # tokens to commit, to verify, to draft -> rows
+        for r in range(len(ids)):
+            groups.setdefault(self._sizes(ids[r], positions[r], starts[r], known[r]), []).append(r)
+        found: dict[int, Tensor] = {}
+        joined = {}
+        for (missing, verified, drafted), rows in groups.items():
+            row = torch.tensor(rows, device=ids.device)[:, None]
+            start = torch.tensor([starts[r] for r in rows], device=ids.device)[:, None]
+            at = start + torch.arange(-missing, max(verified, drafted), device=ids.device)
+            finished, text = ids[row, at].tensor_split([missing], dim=1)
+            past = self._past([texts[r][: known[r] * ids.element_size()] for r in rows])
+            logits, cache = verify_and_draft(self.model, finished, text, positions[row, at][:, missing:], past, drafted)
+            self.passes += 1
+            for i, r in enumerate(rows):
+                found[r] = logits[i]
+                if missing:
+                    self._keep(texts[r], cache.rows([i]))
+            joined[tuple(texts[r] for r in rows)] = cache
+        self._end_pass(joined, texts)
+        return torch.cat([found[r] for r in range(len(ids))])
+
+    def share(self, ids: Tensor, positions: Tensor) -> tuple[tuple[int, ...], int]:
+        """As in `CachedDenoiser`, of a pass that verifies and drafts."""
+        [start], _, [known] = self._pasts(ids, positions)
+        sizes, free = self._sizes(ids[0], positions[0], start, known), positions[0, start:]
+        return (ids.shape[1], *sizes), int(free[: sizes[1]].sum() + free[: sizes[2]].sum())
+
+    def unsupported_reason(self, config: SamplerConfig, state: State) -> str | None:
+        return "how many tokens a pass accepts is known only after it, on the host"
+
+    def _sizes(self, ids: Tensor, positions: Tensor, start: int, known: int) -> tuple[int, int, int]:
+        """Of one row: tokens to commit, to verify and to draft."""
+        verified = _verified(ids[None, start:], positions[None, start:], self.config.mask_id)
+        return start - known, verified, min(self.draft_length, len(ids) - start)
+
+
+def verify_and_draft(
+    model: BlockModel, finished: Tensor, ids: Tensor, positions: Tensor, cache: BlockCache, block_length: int
+) -> tuple[list[Tensor], BlockCache]:
+    """One pass of `SpeculativeDenoiser` over rows with as many tokens to commit, to verify and to draft.
+
+    finished (rows, tokens) int64: to commit. ids, positions (rows, tokens): what follows, as the denoiser takes them.
+    Returns the logits of each row, and the cache after `finished`.
+    """
+    mask_id, ends = model.config.mask_id, (_verified(ids, positions, model.config.mask_id), block_length)
+    block = ids.masked_fill(positions, mask_id)[:, :block_length]
+    *logits, cache = model.verify_and_draft(finished, ids[:, : ends[0]], block, cache=cache)
+    rows = zip(*(part.unbind() for part in logits), positions.unbind(), strict=True)
+    return [torch.cat([part[free[:end]] for part, end in zip(both, ends)]) for *both, free in rows], cache
+
+
+def _verified(ids: Tensor, positions: Tensor, mask_id: int) -> int:
+    """Up to where there are tokens to verify."""
+    return int((positions & (ids != mask_id)).any(0).nonzero()[-1]) + 1
+
+
 def denoiser_for(model: Any, config: SamplerConfig, kept_bytes: int = KEPT_BYTES) -> Any:
     """What a sampler with these options calls: the model, or a model of blocks with its cache (`CachedDenoiser`).
 
     Raises ValueError for blocks that do not begin at position zero, where those of a model begin.
     """
     known = getattr(getattr(model, "config", None), "block_lengths", ())
+    if config.strategy == SPECULATIVE and not known:
+        raise ValueError("speculative verifies in blocks of one token; this model is not a model of blocks")
     if not known or config.block_length is None:
         return model
     if config.block_start != "zero":
         raise ValueError(f"block_start is {config.block_start!r}; the blocks of this model begin at position zero")
-    return CachedDenoiser(model, config.block_length, kept_bytes)
+    kind = SpeculativeDenoiser if config.strategy == SPECULATIVE else CachedDenoiser
+    return kind(model, config.block_length, kept_bytes)

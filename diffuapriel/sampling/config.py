@@ -30,7 +30,9 @@ STRATEGIES = (
 REMDM = ("remdm", "remdm_rescale", "remdm_conf", "remdm_loop")  # may return tokens to [MASK]
 ON_SCHEDULE = ("ancestral", *REMDM)  # time is the schedule's, not the masked share
 ADAPTIVE = ("threshold", "factor", "entropy_bound")  # reveal all that is certain enough, by the option of their name
-FREE_OF_STEPS = (*ADAPTIVE, "first_hitting")  # choose their own number of denoiser calls
+SPECULATIVE = "speculative"  # of models of blocks only: not a choice of positions by one set of logits (speculative.py)
+ALL_STRATEGIES = (*STRATEGIES, SPECULATIVE)
+FREE_OF_STEPS = (*ADAPTIVE, "first_hitting", SPECULATIVE)  # choose their own number of denoiser calls
 BY_CONFIDENCE = ("low_confidence", "threshold", "factor")  # compare what `confidence` says
 RENAMED_STRATEGIES = {"confidence": "low_confidence", "remask": "remdm"}  # older spellings, still accepted
 
@@ -75,6 +77,9 @@ class SamplerConfig:
     the block in sight. Tokens of the pass that filled it stay, or follow in the next round. All passes count. Only
     `threshold`, `factor` and `entropy_bound` do so.
 
+    `speculative` is for models of blocks. Its `block_length` is that of its drafts; the text is that of blocks of one
+    token, in fewer passes (speculative.py).
+
     `alg_temp` is Dream's (arXiv:2508.15487): above 0, `low_confidence`, `entropy` and `margin` draw the positions
     without replacement, in proportion to exp(score / alg_temp), instead of taking the best.
 
@@ -84,7 +89,7 @@ class SamplerConfig:
 
     strategy: str = option(
         "low_confidence",
-        choices=STRATEGIES,
+        choices=ALL_STRATEGIES,
         renamed=RENAMED_STRATEGIES,
         help="which masked positions are filled at each step",
     )
@@ -145,6 +150,10 @@ class SamplerConfig:
         check_fields(self)
         if self.stop_at_eos and self.block_length is None:
             raise ValueError("stop_at_eos is True, but without block_length the whole canvas is filled; give both")
+        if self.strategy == SPECULATIVE and self.block_length is None:
+            raise ValueError("speculative drafts blocks; give their block_length")
+        if self.strategy == SPECULATIVE and self.repetition_penalty != 1:
+            raise ValueError(f"repetition_penalty is {self.repetition_penalty}; with speculative it must be 1")
         if self.strategy == "remdm_loop" and self.t_off > self.t_on:
             raise ValueError(f"t_off is {self.t_off}; it must be a number from 0 to {self.t_on}, which is t_on")
 
@@ -178,18 +187,27 @@ def resolve_blocks(
     """The `block_length` and `block_start` of `SamplerConfig` from what a user gives.
 
     block_length: None is the default, 0 all at once. known: `ModelConfig.block_lengths`; a model of blocks fills those
-    that it was trained for, from position 0. Raises ValueError for another one.
+    that it was trained for, from position 0. Raises ValueError for another one; `speculative` drafts blocks of any
+    length, as they do not change the text, with a model that was also trained for blocks of one token.
     """
+    if strategy == SPECULATIVE:
+        if 1 not in known:
+            trained = f"was trained for {_lengths(known)}" if known else "is not a model of blocks"
+            raise ValueError(f"speculative verifies in blocks of one token; this model {trained}")
+        return {"block_length": DEFAULT_BLOCK_LENGTH if block_length is None else block_length, "block_start": "zero"}
     if known:
         if block_length is None:
             block_length = DEFAULT_BLOCK_LENGTH if DEFAULT_BLOCK_LENGTH in known else max(known)
         if block_length not in known:
-            trained = ", ".join(str(n) if n else "0 (the whole canvas)" for n in known)
-            raise ValueError(f"block_length is {block_length}; this model was trained for {trained}")
+            raise ValueError(f"block_length is {block_length}; this model was trained for {_lengths(known)}")
         return {"block_length": block_length or None, "block_start": "zero"}
     if block_length is None and RENAMED_STRATEGIES.get(strategy, strategy) == "low_confidence":
         block_length = DEFAULT_BLOCK_LENGTH
     return {"block_length": block_length or None, "block_start": block_start}
+
+
+def _lengths(known: tuple[int, ...]) -> str:
+    return ", ".join(str(n) if n else "0 (the whole canvas)" for n in known)
 
 
 def resolve_options(

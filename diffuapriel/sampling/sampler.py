@@ -30,8 +30,9 @@ from torch import Tensor
 
 from diffuapriel.diffusion.schedule import Schedule
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.config import ON_SCHEDULE, REMDM, SamplerConfig
+from diffuapriel.sampling.config import ON_SCHEDULE, REMDM, SPECULATIVE, SamplerConfig
 from diffuapriel.sampling.frames import StepFrame, frame_of
+from diffuapriel.sampling.speculative import accept, with_draft
 from diffuapriel.sampling.state import Bools, Floats, State, masked_share
 from diffuapriel.sampling.strategies import (
     SELECTORS,
@@ -110,7 +111,9 @@ class Sampler:
         They are copies: a denoiser may write to them. The module's docstring explains sigma.
         """
         sigma = self.sigma(self.level(state), state.fixed)
-        arrays = (state.ids.copy(), sigma, state.masked)
+        speculates = self.config.strategy == SPECULATIVE
+        ids = with_draft(state, self.config.block_length or 1) if speculates else state.ids.copy()
+        arrays = (ids, sigma, state.masked)
         ids, sigmas, positions = (torch.from_numpy(a).to(state.device) for a in arrays)
         return ids, sigmas, positions
 
@@ -141,11 +144,14 @@ class Sampler:
 
         Args:
             state: from `start` or an earlier `step`.
-            logits: (state.masked.sum(), mask_id + 1), the rows of the masked positions in row-major order.
-            noise: uniform numbers for (B, L) positions.
+            logits: (state.masked.sum(), mask_id + 1), the rows of the masked positions in row-major order; with
+                `speculative` those that `speculative.accept` takes.
+            noise: uniform numbers for (B, L) positions; `speculative` has its own.
 
         Raises ValueError for a wrong shape, and for logits that hold NaN or +inf or permit no token.
         """
+        if self.config.strategy == SPECULATIVE:
+            return accept(self.config, state, logits)
         masked = state.masked
         self._check(state, masked, logits, noise)
         drawn = probability = None

@@ -226,7 +226,8 @@ class SharedDenoiser:
         ids, sigma, positions = (torch.cat([getattr(call, name) for call in batch]) for name in _INPUTS)
         with RowByRow(counts):
             logits = self.denoiser(ids, sigma, positions)
-        return list(logits.split(positions.sum(1).tolist()))
+        every = len(logits) > sum(counts)  # also positions that do not reach the head
+        return list(logits.split(positions.sum(1).tolist() if every else counts))
 
 
 _INPUTS = ("ids", "sigma", "positions")

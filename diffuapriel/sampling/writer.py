@@ -3,7 +3,8 @@
     for block in write_blocks(model, sampler, 16, prompt_ids):
         print(tokenizer.decode(block.ids[block.given :]), end="")
 
-Each block is a canvas of its own, which the sampler fills with any of its strategies, `steps` per block. All that is
+Each block is a canvas of its own, which the sampler fills with any of its strategies, `steps` per block; `speculative`
+drafts within it. All that is
 left of the text before it is the cache (model/blocks.py). For a model without attention that is the state of its scans,
 which holds the whole text in a constant number of bytes. Keys and values would grow with the text, so attention reads
 the last `window` tokens only: what is written then depends on older text through the states of Mamba layers, or in a
@@ -25,7 +26,9 @@ from torch import Tensor
 
 from diffuapriel.device import device_of
 from diffuapriel.options import check_least
+from diffuapriel.sampling.blocks import verify_and_draft
 from diffuapriel.sampling.canvas import Canvas
+from diffuapriel.sampling.config import SPECULATIVE
 from diffuapriel.sampling.sampler import Sampler
 
 if TYPE_CHECKING:
@@ -72,7 +75,8 @@ def write_blocks(
     """Continue a text for ever. Close the generator, or stop asking, to end it.
 
     Args:
-        model: of blocks, on its device. sampler: its `steps` are those of a block; its `block_length` is not used.
+        model: of blocks, on its device. sampler: its `steps` are those of a block; its `block_length` is not used, but
+            by `speculative`.
         prompt: ids of the text before; the blocks are counted from its start.
         window: tokens that attention reads, rounded down to whole blocks; by default `config.context_length`.
         first_row: noise stream of the first block; each block has the next one.
@@ -85,7 +89,8 @@ def write_blocks(
     check_least(block_length=block_length, window=reads)
     if sampler.mask_id in prompt:
         raise ValueError("the prompt of an endless text holds a [MASK]; only what follows it is written")
-    config = replace(sampler.config, block_length=None, block_start="prompt", stop_at_eos=False)
+    drafts = sampler.config.block_length if sampler.config.strategy == SPECULATIVE else None
+    config = replace(sampler.config, block_length=drafts, block_start="prompt", stop_at_eos=False)
     inner = Sampler(config, sampler.schedule, sampler.mask_id)
     reads = max(block_length, reads // block_length * block_length)
     if after is None:
@@ -102,11 +107,13 @@ def _written(
     while True:
         given = so_far.given
         ids = torch.tensor([*given, *[sampler.mask_id] * (block_length - len(given))], device=device)
-        block = _Block(model, so_far.cache, so_far.finished, block_length)
+        drafts = sampler.config.block_length  # with `speculative` only
+        past = so_far.cache, so_far.finished
+        block = _Draft(model, *past, drafts) if drafts else _Block(model, *past, block_length)
         state = sampler.start(Canvas(ids, ids != sampler.mask_id, sampler.mask_id), so_far.row)
         while not sampler.done(state):
             state = sampler.advance(block, state)
-        cache, finished = block.cache.last(window), torch.from_numpy(state.ids.copy()).to(device)
+        cache, finished = block.cache.last(window), torch.from_numpy(state.ids[:, block.committed :].copy()).to(device)
         size, written = cache.bytes, state.ids[0].tolist()
         while [*so_far.last, *written][-2:] == [eos, eos] and written:
             del written[-1]
@@ -119,7 +126,12 @@ def _written(
 
 
 class _Block:
-    """The denoiser of one block; its first call also commits the finished tokens (1, length) before it."""
+    """The denoiser of one block; its first call also commits the finished tokens (1, length) before it.
+
+    committed: how many tokens of the block itself are in the cache.
+    """
+
+    committed = 0
 
     def __init__(self, model: BlockModel, cache: BlockCache, finished: Tensor, block_length: int) -> None:
         self.model, self.cache, self.finished, self.block_length = model, cache, finished, block_length
@@ -129,4 +141,17 @@ class _Block:
             torch.cat([self.finished, ids], dim=1), sigma, positions, cache=self.cache, block_length=self.block_length
         )
         self.finished = self.finished[:, :0]
+        return logits
+
+
+class _Draft(_Block):
+    """The same for `speculative`, which commits what it has accepted; block_length is that of its drafts."""
+
+    def __call__(self, ids: Tensor, sigma: Tensor, positions: Tensor) -> Tensor:
+        start = int(positions[0].int().argmax())
+        finished = torch.cat([self.finished, ids[:, self.committed : start]], dim=1)
+        (logits,), self.cache = verify_and_draft(
+            self.model, finished, ids[:, start:], positions[:, start:], self.cache, self.block_length
+        )
+        self.finished, self.committed = finished[:, :0], start
         return logits

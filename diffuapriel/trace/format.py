@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 from diffuapriel.options import shown
 from diffuapriel.sampling.canvas import MAX_LENGTH
-from diffuapriel.sampling.config import MAX_SEED, MAX_STEPS, RENAMED_STRATEGIES, STRATEGIES
+from diffuapriel.sampling.config import ALL_STRATEGIES, MAX_SEED, MAX_STEPS, RENAMED_STRATEGIES
 from diffuapriel.sampling.frames import EDITS, StepFrame
 from diffuapriel.storage import parse_json
 
@@ -91,7 +91,7 @@ META = {
     "architecture": TEXT,
     "tokenizer": TEXT,
     "created": TEXT,
-    "strategy": _choice(STRATEGIES),
+    "strategy": _choice(ALL_STRATEGIES),
     "steps": _whole(1, MAX_STEPS),
     "temperature": _number(0, 100),
     "seed": _whole(0, MAX_SEED),

@@ -246,3 +246,34 @@ def test_calls_that_do_not_fit_are_refused() -> None:
     config = dataclasses.replace(model.config, document_boundaries=True)
     with pytest.raises(ValueError, match="does not keep packed documents apart"):
         Denoiser(config)(noisy, sigma[:, 0].float(), cache=Denoiser(config).empty_cache(2))
+
+
+@pytest.mark.parametrize(
+    "finished, draft, block", [(5, 6, 7), (0, 3, 4), (4, 0, 1), (2, 1, 0), (0, 0, 5), (130, 20, 3)]
+)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_one_pass_verifies_a_draft_and_drafts_as_separate_passes_do(
+    architecture: str, finished: int, draft: int, block: int
+) -> None:
+    """Rows of different age; every token of the draft sees those before it, and the block none of them."""
+    model = awake(architecture, time_conditioning=False)
+    torch.manual_seed(finished)
+    past = Cache.join([model.commit(torch.randint(0, EOS, (1, n)), model.empty_cache(1), 1) for n in (3, 8)])
+    ids, tokens, noisy = (torch.randint(0, EOS, (2, n)) for n in (finished, draft, block))
+    noisy[:, ::2] = MASK
+    verified, drafted, after = model.verify_and_draft(ids, tokens, noisy, cache=past)
+    cache = model.commit(ids, past, 1) if finished else past
+    assert apart(after, cache) < 1e-12
+    zero = torch.zeros(2, dtype=torch.float64)
+    if block:
+        assert (drafted - model(noisy, zero, cache=cache)).abs().max() < 1e-12
+    for i in range(draft):
+        mask = torch.full((2, 1), MASK)
+        assert (verified[:, i] - model(mask, zero, cache=cache)[:, 0]).abs().max() < 1e-12
+        cache = model.commit(tokens[:, i : i + 1], cache, 1)
+
+
+def test_a_pass_that_verifies_takes_a_model_that_is_not_told_the_noise_level() -> None:
+    model, none = awake("diffuapriel"), torch.zeros(1, 0, dtype=torch.int64)
+    with pytest.raises(ValueError, match="noise level"):
+        model.verify_and_draft(none, none, torch.zeros(1, 2, dtype=torch.int64), cache=model.empty_cache(1))

@@ -14,7 +14,7 @@ import torch
 from diffuapriel.benchmark.entry import random_denoiser
 from diffuapriel.config import preset
 from diffuapriel.diffusion.schedule import get_schedule
-from diffuapriel.sampling.blocks import CachedDenoiser
+from diffuapriel.sampling.blocks import denoiser_for
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.sampler import Sampler
@@ -77,10 +77,11 @@ def test_logits_of_a_batch_have_the_bits_of_its_rows(architecture):
 
 
 @pytest.mark.parametrize("architecture", ["diffuapriel", "diffuapriel-h", "diffutran"])
-def test_models_of_blocks_share_passes_too_with_rows_at_different_blocks(architecture):
+@pytest.mark.parametrize("strategy", ["threshold", "speculative"])
+def test_models_of_blocks_share_passes_too_with_rows_at_different_blocks(architecture, strategy):
     shape = preset("nano", architecture, vocab_size=40, block_lengths=(1, 16, 0), time_conditioning=False)
     model = random_denoiser(shape)
-    config = SamplerConfig("threshold", block_length=16, block_start="zero", threshold=0.1)
+    config = SamplerConfig(strategy, block_length=16, block_start="zero", threshold=0.1)
     jobs = []
     for seed, given in enumerate((0, 20, 36, 24)):
         start = canvas(48, model.config.mask_id)
@@ -95,9 +96,9 @@ def test_models_of_blocks_share_passes_too_with_rows_at_different_blocks(archite
             time.sleep(0.01)
         yield
 
-    shared = SharedDenoiser(CachedDenoiser(model, 16), turn=turn)
+    shared = SharedDenoiser(denoiser_for(model, config), turn=turn)
     texts = together(shared, jobs)
-    assert texts == [written(CachedDenoiser(model, 16), *job) for job in jobs]
+    assert texts == [written(denoiser_for(model, config), *job) for job in jobs]
     assert any(exact and rows > 1 for (_, rows), exact in shared._exact.items())
 
 

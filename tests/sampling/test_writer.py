@@ -56,6 +56,17 @@ def test_each_block_is_what_the_model_writes_behind_the_text_so_far(model: Denoi
         ids = [] if padded else ids
 
 
+def test_drafts_change_the_number_of_calls_and_not_the_text(model: Denoiser) -> None:
+    """Drafts of one token are one token per pass; what is verified is committed, across blocks and new texts."""
+    how = {"temperature": 0.4, "block_length": 1}
+    plain, drafted = (
+        written(model, 6, (1, 2, 3), sampler("speculative", **{**how, "block_length": n})) for n in (1, S)
+    )
+    assert [block.ids for block in drafted] == [block.ids for block in plain]
+    assert all(a.calls <= b.calls == len(b.ids) - b.given for a, b in zip(drafted, plain) if EOS not in b.ids)
+    assert sum(block.calls for block in drafted) < sum(block.calls for block in plain)
+
+
 def test_every_call_denoises_and_each_block_has_noise_of_its_own(model: Denoiser) -> None:
     how = sampler(temperature=9.0)
     blocks = written(model, 6, how=how)

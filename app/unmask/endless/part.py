@@ -6,7 +6,7 @@ room do, so others write meanwhile. Stop ends it within a pass; pressed again, i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -141,10 +141,16 @@ class InTurns(torch.nn.Module):
         return self.model.empty_cache(batch)
 
     def commit_and_denoise(self, *inputs: Any, **options: Any) -> Any:
+        return self._in_turn(self.model.commit_and_denoise, *inputs, **options)
+
+    def verify_and_draft(self, *inputs: Any, **options: Any) -> Any:
+        return self._in_turn(self.model.verify_and_draft, *inputs, **options)
+
+    def _in_turn(self, call: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
         with self.models.turn(self.stopped):
             if self.stopped.is_set():
                 raise Stopped
-            return self.model.commit_and_denoise(*inputs, **options)
+            return call(*inputs, **options)
 
 
 def writes(model: ModelEntry) -> bool:
