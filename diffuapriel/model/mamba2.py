@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from diffuapriel.config import ModelConfig
 from diffuapriel.model.blocks import BlockPass, MambaCache, place_in_blocks
 from diffuapriel.model.layers import EPS, rms_norm
-from diffuapriel.ops import block_scan
+from diffuapriel.ops import block_scan, draft_scan
 from diffuapriel.ops.recurrent import ScanInputs
 from diffuapriel.ops.ssd import choose_backend, ssd_bidirectional
 from diffuapriel.ops.triton.mixer import block_mixer
@@ -40,6 +40,7 @@ from diffuapriel.ops.triton.mixer import mixer as fused_mixer
 
 DT_MIN, DT_MAX = 1e-3, 1e-1  # range of the initial step sizes
 A_MIN, A_MAX = 1.0, 16.0  # range of the initial decay rates
+LONGEST_TOGETHER = 64  # finished tokens that a pass commits in the product that verifies and drafts
 
 
 class BidirectionalMamba2(nn.Module):
@@ -134,32 +135,23 @@ class BidirectionalMamba2(nn.Module):
 
     def _verify_and_draft(self, projected: Tensor, blocks: BlockPass, cache: MambaCache) -> tuple[Tensor, MambaCache]:
         """`forward_blocks` of a pass that verifies a draft and drafts, after in_proj."""
-        sizes = [blocks.clean - blocks.verified, 2 * blocks.verified, blocks.drafted]
-        committed, draft, block = projected.split(sizes, dim=1)
-        y, after = [], cache
-        if committed.shape[1]:
-            out, after = self._scan_blocks(committed, after, block_length=1)
-            y.append(out)
-        if blocks.verified:  # the draft and its corrupted copy, as rows
-            pair = torch.cat(draft.chunk(2, dim=1))
-            out, _ = self._scan_blocks(pair, after, block_length=1, streams=2)
-            y += out.chunk(2)
-        if blocks.drafted:
-            y.append(self._scan_blocks(block, after, block_length=blocks.drafted)[0])
-        return self._project_out(torch.cat(y, dim=1)), after
-
-    def _scan_blocks(
-        self, projected: Tensor, cache: MambaCache, *, block_length: int, streams: int = 1
-    ) -> tuple[Tensor, MambaCache]:
-        """From in_proj to out_proj, (rows, length, 2, d_inner), over whole blocks; and the cache after them."""
         z, xBC, dt = self._split(projected)
-        xBC, history = block_convolution(
-            xBC, self.conv_weight, self.conv_bias, cache.history, block_length=block_length, streams=streams
-        )
-        x, B, C, dt, A = self._scan_inputs(F.silu(xBC), dt)
-        inputs = ScanInputs(x, dt, A, B, C, self.D, cache.state)
-        y, state = block_scan.scan(inputs, block_length=block_length, streams=streams, backend=self.backend)
-        return rms_norm(y.flatten(3) * F.silu(z), self.norm_weight), MambaCache(state, history)
+        convolution = self.conv_weight, self.conv_bias
+        committed, before = blocks.clean - blocks.verified, []
+        prompt = committed if committed > LONGEST_TOGETHER else 0
+        if prompt:
+            part, history = block_convolution(xBC[:, :prompt], *convolution, cache.history, block_length=1)
+            x, B, C, rate, A = self._scan_inputs(F.silu(part), dt[:, :prompt])
+            inputs = ScanInputs(x, rate, A, B, C, self.D, cache.state)
+            y, state = block_scan.scan(inputs, block_length=1, backend=self.backend)
+            before, cache = [y], MambaCache(state, history)
+        row = draft_scan.DraftRow(committed - prompt, blocks.verified, blocks.drafted)
+        xBC, history = draft_scan.convolve(xBC[:, prompt:], *convolution, cache.history, row)
+        x, B, C, dt, A = self._scan_inputs(F.silu(xBC), dt[:, prompt:])
+        y, state = draft_scan.scan(ScanInputs(x, dt, A, B, C, self.D, cache.state), row)
+        y = torch.cat([*before, y], dim=1) if before else y
+        y = rms_norm(y.flatten(3) * F.silu(z), self.norm_weight)
+        return self._project_out(y), MambaCache(state, history)
 
     def _fused_blocks(self, projected: Tensor, blocks: BlockPass, cache: MambaCache) -> tuple[Tensor, MambaCache]:
         """`forward_blocks` by our kernels, after in_proj."""

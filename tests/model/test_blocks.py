@@ -252,11 +252,12 @@ def test_calls_that_do_not_fit_are_refused() -> None:
     "finished, draft, block", [(5, 6, 7), (0, 3, 4), (4, 0, 1), (2, 1, 0), (0, 0, 5), (130, 20, 3)]
 )
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("groups, reverse", [(1, True), (2, True), (1, False)])
 def test_one_pass_verifies_a_draft_and_drafts_as_separate_passes_do(
-    architecture: str, finished: int, draft: int, block: int
+    architecture: str, groups: int, reverse: bool, finished: int, draft: int, block: int
 ) -> None:
     """Rows of different age; every token of the draft sees those before it, and the block none of them."""
-    model = awake(architecture, time_conditioning=False)
+    model = awake(architecture, time_conditioning=False, n_groups=groups, block_reverse=reverse)
     torch.manual_seed(finished)
     past = Cache.join([model.commit(torch.randint(0, EOS, (1, n)), model.empty_cache(1), 1) for n in (3, 8)])
     ids, tokens, noisy = (torch.randint(0, EOS, (2, n)) for n in (finished, draft, block))

@@ -1,0 +1,111 @@
+"""Convolution and scans of a pass that verifies a draft and drafts: one masked product per direction.
+
+A row of such a pass is [committed | draft | a corrupted copy of the draft | a block]. Its tokens lie on many short
+paths that begin at one state: a committed token or one of the draft follows those before it, a copy follows the tokens
+of the draft before its own, and the block follows the committed tokens. With
+
+    P        P_ij is 1 where j lies on the path that ends at i, i itself included, else 0
+    l = P a  the logarithm of the decay along the path, a_j = A dt_j
+
+the forward direction of all paths is, as in one chunk of the SSD (arXiv:2405.21060, section 6),
+
+    y_i = sum over j of P_ij exp(l_i - l_j) (C_i . B_j) dt_j x_j  +  exp(l_i) h_0 C_i  +  D x_i
+
+and the reverse one is the same without h_0, with the paths that run backwards within the block; any other token is a
+block of its own. A few dozen tokens are a product of a few dozen rows: what a small model would spend on one scan for
+each part is saved.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from diffuapriel.ops.recurrent import ScanInputs
+
+
+class DraftRow(NamedTuple):
+    """How many tokens of each kind a row has; the copy has as many as the draft."""
+
+    committed: int
+    verified: int
+    drafted: int
+
+
+@lru_cache(maxsize=1024)
+def _paths(row: DraftRow, device: torch.device) -> Tensor:
+    """P of both directions, (2, tokens, tokens) bool."""
+    clean, end = row.committed + row.verified, row.committed + 2 * row.verified
+    here = torch.arange(end + row.drafted)
+    is_clean, in_block, alone = here < clean, here >= end, torch.eye(len(here), dtype=torch.bool)
+    last = torch.where(here < end, here - row.verified - 1, row.committed - 1).where(here >= clean, here)
+    both = in_block[:, None] & in_block
+    forward = is_clean & (here <= last[:, None]) | alone | both & (here <= here[:, None])
+    return torch.stack([forward, alone | both & (here >= here[:, None])]).to(device)
+
+
+@lru_cache(maxsize=1024)
+def _neighbors(row: DraftRow, taps: int, device: torch.device) -> Tensor:
+    """The token at each distance 0 .. taps - 1 back along a token's path, and ahead in its block, (2, taps, tokens).
+
+    Numbers of the tokens, of the `taps` - 1 before the row, which come first, and of a zero, which comes last.
+    """
+    forward, reverse = _paths(row, torch.device("cpu"))
+    found = []
+    for paths, behind in ((forward, range(taps - 2, -1, -1)), (reverse.flip(0, 1), [])):
+        for path in paths:
+            on = (path.nonzero()[:, 0] + taps - 1).flip(0).tolist()
+            found.append([*on, *behind][:taps])
+    tokens, zero = len(forward), len(forward) + taps - 1
+    ahead = [[tokens + 2 * (taps - 1) - 1 - n for n in path] for path in reversed(found[tokens:])]
+    table = [path + [zero] * (taps - len(path)) for path in (*found[:tokens], *ahead)]
+    return torch.tensor(table).view(2, tokens, taps).transpose(1, 2).contiguous().to(device)
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor, history: Tensor, row: DraftRow) -> tuple[Tensor, Tensor]:
+    """The convolutions of both directions, and the history after the committed tokens.
+
+    x (batch, tokens, 2, channels); weight (2, taps, channels), the last tap reads the token itself; bias (2, channels);
+    history (batch, taps - 1, channels), what the forward direction reads before the row.
+    """
+    taps = weight.shape[1]
+    bias, weight = bias.to(x.dtype), weight.to(x.dtype)
+    back, ahead = x.unbind(2)
+    back = torch.cat([history.to(x.dtype), back], dim=1)
+    neighbors = _neighbors(row, taps, x.device)
+    results = []
+    for direction, read in enumerate((back, torch.cat([torch.zeros_like(history, dtype=x.dtype), ahead], dim=1))):
+        padded = torch.cat([read, read.new_zeros(len(read), 1, read.shape[2])], dim=1)
+        taken = padded[:, neighbors[direction].flatten()].unflatten(1, (taps, -1))  # (batch, taps, tokens, channels)
+        results.append((taken * weight[direction].flip(0)[:, None]).sum(1) + bias[direction])
+    return torch.stack(results, dim=2), back[:, row.committed : row.committed + taps - 1]
+
+
+def scan(inputs: ScanInputs, row: DraftRow) -> tuple[Tensor, Tensor]:
+    """Both directions over all paths, from `inputs.initial_state` (batch, heads, headdim, state) of the forward one.
+
+    Returns y, shaped as x, and the forward state after the committed tokens.
+    """
+    x, dt, A, B, C, D, state = inputs
+    paths, groups = _paths(row, x.device), B.shape[3]
+    exact = state.dtype
+    heads = x.shape[3] // groups
+    decay = dt * A  # (batch, tokens, 2, heads)
+    along = torch.einsum("kij,bjkh->bkhi", paths.to(exact), decay)  # l of the formula
+    between = (along[..., :, None] - along[..., None, :]).masked_fill(~paths[None, :, None], -torch.inf).exp()
+    written = dt[..., None] * x.to(exact)  # (batch, tokens, 2, heads, headdim)
+    keys, queries = (v.to(exact).permute(0, 2, 3, 1, 4) for v in (B, C))  # (batch, 2, groups, tokens, state)
+    products = (queries @ keys.transpose(-1, -2)).repeat_interleave(heads, dim=2)  # (batch, 2, heads, tokens, tokens)
+    y = (products * between) @ written.permute(0, 2, 3, 1, 4)  # (batch, 2, heads, tokens, headdim)
+    query = queries[:, 0].repeat_interleave(heads, dim=1)
+    y[:, 0] += along[:, 0, :, :, None].exp() * (query @ state.transpose(-1, -2))
+    y = y.permute(0, 3, 1, 2, 4).to(x.dtype) + D[..., None].to(x.dtype) * x
+    if n := row.committed:
+        end = along[:, 0, :, n - 1, None]
+        left = (end - along[:, 0, :, :n]).exp()[..., None] * written[:, :n, 0].transpose(1, 2)
+        key = keys[:, 0, :, :n].repeat_interleave(heads, dim=1)
+        state = end[..., None].exp() * state + left.transpose(-1, -2) @ key
+    return y, state
