@@ -2,8 +2,8 @@
 
 The eager path alternates denoiser calls and `Sampler.step`. On a GPU that makes the device wait for the host at every
 step. The fast path never synchronizes: a step reads and writes tensors at fixed addresses, so it is captured once as a
-CUDA graph and replayed. No tensor of size batch x length x vocabulary is made: scores.py scores the masked positions
-tile by tile, and logits are computed for the selected positions only, HEAD_ROWS rows at a time.
+CUDA graph and replayed. No tensor of size batch x length x vocabulary is made: head/scores.py scores the masked
+positions tile by tile, and logits are computed for the selected positions only, HEAD_ROWS rows at a time.
 
 What the graph reads is planned on the host before the first denoiser call. Which token is revealed depends on the
 denoiser; how many are revealed at each step does not (except for `threshold`, `factor`, `entropy_bound` and
@@ -40,9 +40,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from diffuapriel.ops.cudagraph import record
-from diffuapriel.sampling import scores as head_scores
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import SamplerConfig
+from diffuapriel.sampling.head import scores as head_scores
 from diffuapriel.sampling.state import State, masked_share
 from diffuapriel.sampling.strategies import (
     SELECTORS,

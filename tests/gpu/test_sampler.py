@@ -19,8 +19,8 @@ from diffuapriel.sampling.generate import (
     prepare,
     unsupported_reason,
 )
+from diffuapriel.sampling.head.scores import Scores, head_scores, plain_scores
 from diffuapriel.sampling.sampler import Sampler
-from diffuapriel.sampling.scores import Scores, head_scores, plain_scores
 from tests.sampling.head.exact import ExactHead, holes
 
 M = 1000  # [MASK]

@@ -257,7 +257,8 @@ def test_one_pass_verifies_a_draft_and_drafts_as_separate_passes_do(
     architecture: str, groups: int, reverse: bool, finished: int, draft: int, block: int
 ) -> None:
     """Rows of different age; every token of the draft sees those before it, and the block none of them."""
-    model = awake(architecture, time_conditioning=False, n_groups=groups, block_reverse=reverse)
+    shape = {"n_groups": groups, "block_reverse": reverse, "block_lengths": (1, 4)}
+    model = awake(architecture, time_conditioning=False, **shape)
     torch.manual_seed(finished)
     past = Cache.join([model.commit(torch.randint(0, EOS, (1, n)), model.empty_cache(1), 1) for n in (3, 8)])
     ids, tokens, noisy = (torch.randint(0, EOS, (2, n)) for n in (finished, draft, block))

@@ -10,7 +10,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from diffuapriel.config import ModelConfig
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.model.denoiser import Denoiser
-from diffuapriel.sampling import scores as head_scores
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import BLOCK_STARTS, STRATEGIES, SamplerConfig
 from diffuapriel.sampling.generate import (
@@ -24,6 +23,7 @@ from diffuapriel.sampling.generate import (
     prepare,
     unsupported_reason,
 )
+from diffuapriel.sampling.head import scores as head_scores
 from diffuapriel.sampling.sampler import Sampler
 from tests.sampling.head.exact import ExactHead, holes
 
@@ -142,7 +142,7 @@ def test_rows_are_drawn_a_part_at_a_time(monkeypatch):
 
 
 def test_the_kernel_and_its_plain_twin_write_the_same_text(monkeypatch):
-    kernel = pytest.importorskip("diffuapriel.sampling.head_kernel")
+    kernel = pytest.importorskip("diffuapriel.sampling.head.kernel")
     if torch.cuda.is_available():
         pytest.skip("with a GPU, Triton does not interpret kernels; tests/gpu/test_sampler.py compares them there")
     tile = kernel.Tile(rows=16, columns=16, depth=16, warps=1, stages=1)

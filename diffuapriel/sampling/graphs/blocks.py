@@ -34,9 +34,9 @@ from torch import Tensor, nn
 from diffuapriel.diffusion.schedule import EPS
 from diffuapriel.ops import cached_attention
 from diffuapriel.ops.cudagraph import record
-from diffuapriel.sampling import scores as head_scores
 from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.generate import HEAD_ROWS, SCORED, HostBuffer, plan_generation, rounded
+from diffuapriel.sampling.head import scores as head_scores
 from diffuapriel.sampling.sampler import Sampler
 from diffuapriel.sampling.state import State
 from diffuapriel.sampling.tokens import block_uniforms, centered, invalid_logits, pick, weights_

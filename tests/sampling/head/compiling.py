@@ -18,7 +18,7 @@ from tests.ops.triton.compile_offline import compiled  # noqa: I001  (it clears 
 
 import torch
 
-from diffuapriel.sampling import head_kernel
+from diffuapriel.sampling.head import kernel as head_kernel
 
 WIDTH, TOKENS, PADDED = 2048, 50_257, 50_304  # the 1.3b preset
 TILES = {

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffuapriel.sampling.scores import Scores, head_scores, plain_scores, unsupported_reason
+from diffuapriel.sampling.head.scores import Scores, head_scores, plain_scores, unsupported_reason
 
-kernel = pytest.importorskip("diffuapriel.sampling.head_kernel", reason="Triton is not installed")
+kernel = pytest.importorskip("diffuapriel.sampling.head.kernel", reason="Triton is not installed")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SMALL = kernel.Tile(rows=16, columns=32, depth=16, warps=4, stages=2)

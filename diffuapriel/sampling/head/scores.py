@@ -34,7 +34,7 @@ def head_scores(rows: Tensor, weight: Tensor, mask_id: int, count: Tensor) -> Sc
     """Scores of the first `count` rows ((1,) int64, on the same device); those of the other rows are arbitrary."""
     if not weight.is_cuda:
         return plain_scores(rows, weight, mask_id)
-    from diffuapriel.sampling.head_kernel import kernel_scores
+    from diffuapriel.sampling.head.kernel import kernel_scores
 
     return Scores(*kernel_scores(rows.contiguous(), weight, mask_id, count))
 

@@ -13,8 +13,8 @@ from diffuapriel.sampling.config import SamplerConfig, resolve_blocks
 from diffuapriel.sampling.generate import generate, generate_counted
 from diffuapriel.sampling.sampler import Sampler
 from diffuapriel.sampling.state import State
+from tests.sampling.blocks.test_cached import MASK, TEXTS, canvases
 from tests.sampling.models import block_model
-from tests.sampling.test_blocks import MASK, TEXTS, canvases
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)

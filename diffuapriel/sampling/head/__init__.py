@@ -1,0 +1,1 @@
+"""The head of the model and the scores of its logits, without a tensor of all logits."""
