@@ -67,10 +67,16 @@ def test_a_norm_that_is_folded_into_the_product_after_it_changes_nothing() -> No
         torch.testing.assert_close(mixer(u), expected)
 
 
+class Written(Exception):
+    """Inductor has written the code of a graph."""
+
+
 @pytest.mark.slow
-def test_a_compiled_pass_in_place_makes_no_copy_of_its_keys() -> None:
-    """Else each pass of a long text would move all of them there and back."""
-    from torch._inductor.utils import run_and_get_code
+def test_a_compiled_pass_in_place_makes_no_copy_of_its_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each pass of a long text would move all of them there and back. It is read off inductor's code; g++, which
+    takes a dozen seconds, need not run."""
+    from torch._inductor import config, cpu_vec_isa
+    from torch._inductor.graph import GraphLowering
 
     shape = {"d_model": 32, "depth": 1, "headdim": 16, "d_state": 16, "attention_headdim": 16, "cond_dim": 8}
     model = Denoiser(ModelConfig("diffutran", vocab_size=20, block_lengths=(4,), **shape)).eval().requires_grad_(False)
@@ -78,9 +84,18 @@ def test_a_compiled_pass_in_place_makes_no_copy_of_its_keys() -> None:
     cache, plain = (model.empty_cache(1, capacity) for _ in range(2))
     expected = model.hidden_in_place(ids, sigma, plain, commit, capacity)
     block = model.blocks[0]
-    block.forward_blocks = torch.compile(block.forward_blocks, dynamic=False)
-    found, sources = run_and_get_code(model.hidden_in_place, ids, sigma, cache, commit, capacity)
-    torch.testing.assert_close(found, expected)
+    eager = block.forward_blocks
+    block.forward_blocks = torch.compile(eager, dynamic=False, backend="aot_eager")
+    torch.testing.assert_close(model.hidden_in_place(ids, sigma, cache, commit, capacity), expected)
     torch.testing.assert_close(cache.layers[0].keys, plain.layers[0].keys)
-    made = [line for code in sources for line in code.splitlines() if "= empty_" in line]
+
+    def write(graph: GraphLowering) -> None:
+        raise Written(graph.codegen()[0].value)
+
+    monkeypatch.setattr(GraphLowering, "compile_to_module", write)
+    monkeypatch.setattr(cpu_vec_isa, "valid_vec_isa_list", list)  # g++ would be asked for each
+    block.forward_blocks = torch.compile(eager, dynamic=False)
+    with config.patch(force_disable_caches=True), pytest.raises(Exception, match="Written") as caught:
+        model.hidden_in_place(ids, sigma, model.empty_cache(1, capacity), commit, capacity)
+    made = [line for line in str(caught.value).splitlines() if "= empty_" in line]
     assert made and not [line for line in made if f"(1, 2, {capacity}, 16)" in line]
