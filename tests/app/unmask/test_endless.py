@@ -125,6 +125,7 @@ def test_messages_and_file_stay_of_one_size_however_long_the_text(models, monkey
     tokenizer = models.tokenizer(models.find("toy-blocks"))
     written, sizes = EndlessText("key", tokenizer), []
     monkeypatch.setattr(text, "MOST_BYTES", 3000)
+    monkeypatch.setattr(EndlessText, "seconds", property(lambda self: self.tokens / 2000))  # a rate of four digits too
     token = tokenizer.encode(" a")[0]
     for number in range(3000):
         written.take(WrittenBlock((token, tokenizer.eos_id), 0, 1, 8, None))
