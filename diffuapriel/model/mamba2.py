@@ -32,15 +32,16 @@ from torch import Tensor, nn
 from diffuapriel.config import ModelConfig
 from diffuapriel.model.blocks import BlockPass, MambaCache, place_in_blocks
 from diffuapriel.model.layers import EPS, rms_norm
-from diffuapriel.ops import block_scan, draft_scan
+from diffuapriel.ops import block_scan, short_pass
 from diffuapriel.ops.recurrent import ScanInputs
+from diffuapriel.ops.short_pass import ShortPass
 from diffuapriel.ops.ssd import choose_backend, ssd_bidirectional
 from diffuapriel.ops.triton.mixer import block_mixer
 from diffuapriel.ops.triton.mixer import mixer as fused_mixer
 
 DT_MIN, DT_MAX = 1e-3, 1e-1  # range of the initial step sizes
 A_MIN, A_MAX = 1.0, 16.0  # range of the initial decay rates
-LONGEST_TOGETHER = 64  # finished tokens that a pass commits in the product that verifies and drafts
+LONGEST_TOGETHER = 64  # tokens whose products of all pairs take less time than a scan, in a pass of a CPU
 
 
 class BidirectionalMamba2(nn.Module):
@@ -109,9 +110,10 @@ class BidirectionalMamba2(nn.Module):
         """
         S, streams, c = blocks.block_length, blocks.streams, self.config
         projected = self._project_in(u) if streams > 1 else self.in_proj(u)
-        if blocks.verified or blocks.drafted:
-            return self._verify_and_draft(projected, blocks, cache)
         trains = streams > 1 or projected.requires_grad or cache.state.requires_grad
+        if blocks.verified or blocks.drafted or (not trains and self._is_short(projected, blocks)):
+            y, after = self._short_blocks(projected, blocks, cache)
+            return y, after if blocks.commit is None else _committed(cache, after, blocks.commit)
         if not trains and choose_backend(self.backend, projected, c.headdim, c.d_state) == "triton":
             return self._fused_blocks(projected, blocks, cache)
         z, xBC, dt = self._split(projected)
@@ -133,22 +135,28 @@ class BidirectionalMamba2(nn.Module):
         after = MambaCache(states[1], history)
         return self._project_out(y), after if blocks.commit is None else _committed(cache, after, blocks.commit)
 
-    def _verify_and_draft(self, projected: Tensor, blocks: BlockPass, cache: MambaCache) -> tuple[Tensor, MambaCache]:
-        """`forward_blocks` of a pass that verifies a draft and drafts, after in_proj."""
+    def _is_short(self, projected: Tensor, blocks: BlockPass) -> bool:
+        """Whether a pass takes a CPU less time as products along its paths."""
+        fits = blocks.streams == 1 and blocks.length <= LONGEST_TOGETHER and self.backend in ("auto", "chunked")
+        return fits and not projected.is_cuda and not torch.compiler.is_compiling()
+
+    def _short_blocks(self, projected: Tensor, blocks: BlockPass, cache: MambaCache) -> tuple[Tensor, MambaCache]:
+        """`forward_blocks` of a short pass, after in_proj."""
         z, xBC, dt = self._split(projected)
-        convolution = self.conv_weight, self.conv_bias
-        committed, before = blocks.clean - blocks.verified, []
+        convolution, S = (self.conv_weight, self.conv_bias), blocks.block_length
+        committed, before = blocks.length if blocks.committed is None else blocks.committed, []
         prompt = committed if committed > LONGEST_TOGETHER else 0
         if prompt:
-            part, history = block_convolution(xBC[:, :prompt], *convolution, cache.history, block_length=1)
+            part, history = block_convolution(xBC[:, :prompt], *convolution, cache.history, block_length=S)
             x, B, C, rate, A = self._scan_inputs(F.silu(part), dt[:, :prompt])
             inputs = ScanInputs(x, rate, A, B, C, self.D, cache.state)
-            y, state = block_scan.scan(inputs, block_length=1, backend=self.backend)
+            y, state = block_scan.scan(inputs, block_length=S, backend=self.backend)
             before, cache = [y], MambaCache(state, history)
-        row = draft_scan.DraftRow(committed - prompt, blocks.verified, blocks.drafted)
-        xBC, history = draft_scan.convolve(xBC[:, prompt:], *convolution, cache.history, row)
+        behind = blocks.drafted if blocks.verified or blocks.drafted else blocks.length - committed
+        paths = ShortPass(committed - prompt, blocks.verified, behind, S)
+        xBC, history = short_pass.convolve(xBC[:, prompt:], *convolution, cache.history, paths)
         x, B, C, dt, A = self._scan_inputs(F.silu(xBC), dt[:, prompt:])
-        y, state = draft_scan.scan(ScanInputs(x, dt, A, B, C, self.D, cache.state), row)
+        y, state = short_pass.scan(ScanInputs(x, dt, A, B, C, self.D, cache.state), paths)
         y = torch.cat([*before, y], dim=1) if before else y
         y = rms_norm(y.flatten(3) * F.silu(z), self.norm_weight)
         return self._project_out(y), MambaCache(state, history)

@@ -249,6 +249,25 @@ def test_calls_that_do_not_fit_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    "committed, length, block_length", [(0, 7, 7), (8, 12, 4), (9, 11, 3), (48, 64, 16), (6, 7, 3)]
+)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_short_passes_without_gradients_are_the_others(
+    architecture: str, committed: int, length: int, block_length: int
+) -> None:
+    """A CPU computes them as products along the paths of their tokens; with gradients they are scans."""
+    model = awake(architecture, n_groups=2)
+    torch.manual_seed(length)
+    cache = model.commit(torch.randint(0, EOS, (2, 5)), model.empty_cache(2))
+    ids = torch.randint(0, EOS, (2, length)).index_fill(1, torch.arange(length - 1, length), MASK)
+    logits, after = model.commit_and_denoise(ids, torch.ones(2).double(), cache=cache, block_length=block_length)
+    with torch.no_grad():
+        short, kept = model.commit_and_denoise(ids, torch.ones(2).double(), cache=cache, block_length=block_length)
+    assert (short - logits).abs().max() < 1e-12 and apart(kept, after) < 1e-12
+    assert int(kept.lengths[0]) == 5 + committed
+
+
+@pytest.mark.parametrize(
     "finished, draft, block", [(5, 6, 7), (0, 3, 4), (4, 0, 1), (2, 1, 0), (0, 0, 5), (130, 20, 3)]
 )
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

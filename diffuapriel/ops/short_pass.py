@@ -1,8 +1,9 @@
-"""Convolution and scans of a pass that verifies a draft and drafts: one masked product per direction.
+"""Convolution and scans of a short pass over blocks: one masked product per direction.
 
-A row of such a pass is [committed | draft | a corrupted copy of the draft | a block]. Its tokens lie on many short
-paths that begin at one state: a committed token or one of the draft follows those before it, a copy follows the tokens
-of the draft before its own, and the block follows the committed tokens. With
+A row of such a pass is [committed | draft | a corrupted copy of the draft | a block]; without a draft it is a plain
+pass over finished blocks and the next one. Its tokens lie on many short paths that begin at one state: a committed
+token or one of the draft follows those before it, a copy follows the tokens of the draft before its own, and the block
+follows the committed tokens. With
 
     P        P_ij is 1 where j lies on the path that ends at i, i itself included, else 0
     l = P a  the logarithm of the decay along the path, a_j = A dt_j
@@ -11,9 +12,9 @@ the forward direction of all paths is, as in one chunk of the SSD (arXiv:2405.21
 
     y_i = sum over j of P_ij exp(l_i - l_j) (C_i . B_j) dt_j x_j  +  exp(l_i) h_0 C_i  +  D x_i
 
-and the reverse one is the same without h_0, with the paths that run backwards within the block; any other token is a
-block of its own. A few dozen tokens are a product of a few dozen rows: what a small model would spend on one scan for
-each part is saved.
+and the reverse one is the same without h_0, with the paths that run backwards within a block; a token of the draft is a
+block of its own. A few dozen tokens are a product of a few dozen rows, for which a CPU needs less time than for the
+steps of a chunked scan.
 """
 
 from __future__ import annotations
@@ -27,16 +28,20 @@ from torch import Tensor
 from diffuapriel.ops.recurrent import ScanInputs
 
 
-class DraftRow(NamedTuple):
-    """How many tokens of each kind a row has; the copy has as many as the draft."""
+class ShortPass(NamedTuple):
+    """How many tokens of each kind a row has; the copy has as many as the draft.
+
+    block_length: of the committed tokens, of which the last block may be shorter, and 1 where there is a draft.
+    """
 
     committed: int
     verified: int
     drafted: int
+    block_length: int = 1
 
 
 @lru_cache(maxsize=1024)
-def _paths(row: DraftRow, device: torch.device) -> Tensor:
+def _paths(row: ShortPass, device: torch.device) -> Tensor:
     """P of both directions, (2, tokens, tokens) bool."""
     clean, end = row.committed + row.verified, row.committed + 2 * row.verified
     here = torch.arange(end + row.drafted)
@@ -44,11 +49,13 @@ def _paths(row: DraftRow, device: torch.device) -> Tensor:
     last = torch.where(here < end, here - row.verified - 1, row.committed - 1).where(here >= clean, here)
     both = in_block[:, None] & in_block
     forward = is_clean & (here <= last[:, None]) | alone | both & (here <= here[:, None])
+    block = here // row.block_length
+    both = both | (here < row.committed) & (block[:, None] == block)
     return torch.stack([forward, alone | both & (here >= here[:, None])]).to(device)
 
 
 @lru_cache(maxsize=1024)
-def _neighbors(row: DraftRow, taps: int, device: torch.device) -> Tensor:
+def _neighbors(row: ShortPass, taps: int, device: torch.device) -> Tensor:
     """The token at each distance 0 .. taps - 1 back along a token's path, and ahead in its block, (2, taps, tokens).
 
     Numbers of the tokens, of the `taps` - 1 before the row, which come first, and of a zero, which comes last.
@@ -65,7 +72,7 @@ def _neighbors(row: DraftRow, taps: int, device: torch.device) -> Tensor:
     return torch.tensor(table).view(2, tokens, taps).transpose(1, 2).contiguous().to(device)
 
 
-def convolve(x: Tensor, weight: Tensor, bias: Tensor, history: Tensor, row: DraftRow) -> tuple[Tensor, Tensor]:
+def convolve(x: Tensor, weight: Tensor, bias: Tensor, history: Tensor, row: ShortPass) -> tuple[Tensor, Tensor]:
     """The convolutions of both directions, and the history after the committed tokens.
 
     x (batch, tokens, 2, channels); weight (2, taps, channels), the last tap reads the token itself; bias (2, channels);
@@ -84,7 +91,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor, history: Tensor, row: Draf
     return torch.stack(results, dim=2), back[:, row.committed : row.committed + taps - 1]
 
 
-def scan(inputs: ScanInputs, row: DraftRow) -> tuple[Tensor, Tensor]:
+def scan(inputs: ScanInputs, row: ShortPass) -> tuple[Tensor, Tensor]:
     """Both directions over all paths, from `inputs.initial_state` (batch, heads, headdim, state) of the forward one.
 
     Returns y, shaped as x, and the forward state after the committed tokens.
