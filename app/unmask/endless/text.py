@@ -81,7 +81,7 @@ class EndlessText:
         `<` is escaped, so that no token can look like a tag.
         """
         first = self._starts[0]
-        blocks = list(self._newest)[:: 2] + [[0, "x" * (self.tokens // 100), 1]]
+        blocks = itertools.dropwhile(lambda block: block[0] < first, self._newest)
         figures = {
             "tokens": texts.number(self.tokens, ",d"),
             "rate": texts.number(self.rate, ",.0f"),
