@@ -66,7 +66,7 @@ class RacePart:
             steps = slider(settings["steps"], start.steps, texts.STEPS, min_width=200)
             repeats = slider(settings["repeats"], 2, texts.REPEATS, min_width=200)
         with gr.Accordion(texts.RACE_MORE, open=False), gr.Row():
-            strategies = [(label, name) for name, label in texts.STRATEGIES.items()]
+            strategies = [(label, name) for name, label in texts.STRATEGIES.items() if name in STRATEGIES]
             strategy = gr.Dropdown(strategies, value="low_confidence", label=texts.STRATEGY, min_width=200)
             block = slider(settings["block"], start.block, texts.BLOCK, texts.BLOCK_INFO, min_width=200)
             seed = gr.Number(0, label=texts.SEED, precision=0, min_width=120, **settings["seed"].range)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from app.server.limits import Limits, Refused, Setting, Settings, choice, read, sampler_settings, setting
 from app.server.models import ModelEntry, Models, untrained_label
 from app.strings.language import texts, translated
 from diffuapriel.config import ARCHITECTURES
-from diffuapriel.options import Option
-from diffuapriel.sampling.config import resolve_options
+from diffuapriel.options import Option, options_of
+from diffuapriel.sampling.config import STRATEGIES, SamplerConfig, resolve_options
 
 if TYPE_CHECKING:
     from diffuapriel.benchmark.entry import Entry
@@ -123,7 +123,7 @@ def race_settings(models: Models, limits: Limits) -> Settings:
         **entry_settings(models),
         "length": setting(length),
         "steps": sampler["steps"],
-        "strategy": sampler["strategy"],
+        "strategy": setting(replace(options_of(SamplerConfig)["strategy"], choices=STRATEGIES)),
         "repeats": setting(repeats, "timed runs"),
         "seed": sampler["seed"],
         "block": sampler["block"],

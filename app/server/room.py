@@ -1,8 +1,9 @@
 """The room: the runs of all visitors who watch a model write, in one pass per step.
 
 A run that has a seat takes part in the passes of its model (diffuapriel/sampling/shared.py) until it ends, pauses or
-is stopped. Runs of a model of blocks share passes, and a cache, with those of the same block length. A pass takes the
-machine's one turn, so a race has the machine alone: the runs stand still meanwhile.
+is stopped. Runs of a model of blocks share passes, and a cache, with those of the same block length,
+or length of drafts. A pass takes the machine's one turn, so a race has the machine alone: the runs stand still
+meanwhile.
 Visitors beyond `Limits.batch` wait in the queue, which tells them for how long (`Room.seconds_left`).
 """
 
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from app.server.models import KEPT, ModelEntry, Models
 from diffuapriel.sampling.blocks import denoiser_for
-from diffuapriel.sampling.config import SamplerConfig
+from diffuapriel.sampling.config import SPECULATIVE, SamplerConfig
 from diffuapriel.sampling.shared import Seat, SharedDenoiser, Stopped
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Room:
         self.models, self.most = models, most
         self._lock = threading.Lock()
         self.seats: list[RoomSeat] = []
-        self._shared: OrderedDict[tuple[str, int | None], SharedDenoiser] = OrderedDict()  # by label and block length
+        self._shared: OrderedDict[tuple[str, int | None, bool], SharedDenoiser] = OrderedDict()  # see `_open`
 
     @contextmanager
     def seat(self, model_entry: ModelEntry, stopped: Event, config: SamplerConfig | None = None) -> Iterator[RoomSeat]:
@@ -82,7 +83,8 @@ class Room:
     def _open(self, model_entry: ModelEntry, stopped: Event, config: SamplerConfig) -> SharedDenoiser:
         with self.models.turn(stopped):
             model = self.models.load(model_entry).denoiser
-        key = (model_entry.label, config.block_length if model_entry.block_lengths else None)
+        size = config.block_length if model_entry.block_lengths else None
+        key = (model_entry.label, size, config.strategy == SPECULATIVE)
         with self._lock:
             shared = self._shared.get(key)
             if shared is None or getattr(shared.denoiser, "model", shared.denoiser) is not model:

@@ -19,7 +19,7 @@ from app.ui.tale_check import examine, possible, split
 from app.unmask import export
 from app.unmask.request import ORDER_STRATEGY, STEPS, THRESHOLD, TOP_P, UnmaskRequest, first_settings, read_request
 from app.unmask.session import UnmaskSession
-from diffuapriel.sampling.config import BLOCK_STARTS, STRATEGIES
+from diffuapriel.sampling.config import ALL_STRATEGIES, BLOCK_STARTS
 from diffuapriel.trace.gif import write_gif
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class UnmaskEndpoints:
 
     def build(self, group: str) -> None:
         """Offer them in the current `gr.Blocks`; runs wait in the queue of `group`."""
-        choices = {"model": self.models.trained, "strategy": STRATEGIES, "block_start": BLOCK_STARTS}
+        choices = {"model": self.models.trained, "strategy": ALL_STRATEGIES, "block_start": BLOCK_STARTS}
         strategy, block, threshold = first_settings(self.models.find(self.models.default))
         defaults = {"model": self.models.default, "strategy": strategy, "block": block, "threshold": threshold}
         more: dict[str, Any] = {"choices": choices, "defaults": defaults}
@@ -73,12 +73,13 @@ class UnmaskEndpoints:
             model: one of the listed names
             length: tokens on the canvas, filled up with masks; 0 for the text alone, continued if it has no hole
             steps: steps of the sampler; fewer reveal more tokens at once
-            strategy: which masks go first
+            strategy: which masks go first; speculative, for models of blocks of one token, verifies drafted blocks
             temperature: of the drawn tokens; 0 always takes the most probable one
             top_k: draw from the k most probable tokens; 0 for all
             top_p: draw from the most probable tokens that make up this share; 1 for all
             seed: same seed, same text
-            block: fill blocks of this many tokens from left to right; 0 for the whole canvas at once
+            block: fill blocks of this many tokens from left to right; 0 for the whole canvas at once;
+                with speculative, the length of a draft
             block_start: where the first block begins: prompt, at the end of the text given first, or zero
             threshold: of the strategy threshold: tokens at least this probable are revealed together
         Returns:

@@ -17,6 +17,7 @@ from diffuapriel.sampling.config import (
     BLOCKWISE,
     DEFAULT_BLOCK_LENGTH,
     MAX_STEPS,
+    SPECULATIVE,
     SamplerConfig,
     resolve_blocks,
     resolve_options,
@@ -34,6 +35,7 @@ ORDERS = {"left": 1, "blocks": DEFAULT_BLOCK_LENGTH, "anywhere": 0}
 ORDER_STRATEGY = "threshold"
 THRESHOLD = 0.97  # that the page opens with, unless the model's card has another one
 STEPS = 128  # for other strategies: one token per step on canvases of that size
+LONGEST_DRAFT = 64  # of a model that knows no blocks but of one token and the whole canvas
 TOP_P = 0.9  # cuts off the least likely tenth, where most mistakes are
 
 
@@ -75,7 +77,16 @@ def read_request(models: Models, limits: Limits, *values: Any) -> UnmaskRequest:
     """
     asked = read(unmask_settings(models, limits), values)
     known = asked["model"].block_lengths
-    block = known_block_length(asked["block"], known) if known else asked["block"] * (asked["strategy"] in BLOCKWISE)
+    if asked["strategy"] == SPECULATIVE:
+        if not drafts(asked["model"]):
+            able = [label for label in models.trained if drafts(models.find(label))]
+            here = texts.DRAFTS_HERE.format(models=", ".join(able)) if able else ""
+            raise Refused(texts.NO_DRAFTS.format(model=asked["model"].label) + here)
+        block = draft_length(asked["block"], known)
+    else:
+        block = (
+            known_block_length(asked["block"], known) if known else asked["block"] * (asked["strategy"] in BLOCKWISE)
+        )
     config = SamplerConfig(
         strategy=asked["strategy"],
         **resolve_blocks(asked["strategy"], block, asked["block_start"], known),
@@ -105,6 +116,17 @@ def known_block_length(block: int, known: tuple[int, ...]) -> int:
     return (
         max((length for length in lengths if length and length <= block), default=lengths[0]) if block else lengths[-1]
     )
+
+
+def drafts(model: ModelEntry) -> bool:
+    """Whether a model can write by `speculative`: in blocks of one token."""
+    return 1 in model.block_lengths
+
+
+def draft_length(block: int, known: tuple[int, ...]) -> int:
+    """The length of a draft, which may be any: `block`, or where that is 0 the longest that the model knows."""
+    longest = max(known)
+    return block or (longest if longest > 1 else LONGEST_DRAFT)
 
 
 def measured(text: str, tokenizer: Tokenizer) -> tuple[int, bool]:

@@ -34,14 +34,16 @@ from app.ui.events import AT_ONCE, HIDDEN, SKIP, wire_run
 from app.ui.inputs import slider
 from app.ui.permalink import wire_link
 from app.unmask import controls, export, opening, tour
-from app.unmask.blocks import cache_strip
+from app.unmask.blocks import cache_strip, settled_blocks
 from app.unmask.endless.part import EndlessPart
 from app.unmask.endpoints import UnmaskEndpoints
 from app.unmask.request import (
+    ORDER_STRATEGY,
     STEPS,
     TOP_P,
     Command,
     UnmaskRequest,
+    drafts,
     first_order,
     first_settings,
     opening_config,
@@ -51,7 +53,7 @@ from app.unmask.request import (
 )
 from app.unmask.session import OPENING, UnmaskSession
 from diffuapriel.diffusion.schedule import get_schedule
-from diffuapriel.sampling.config import TEXT_TEMPERATURE
+from diffuapriel.sampling.config import SPECULATIVE, TEXT_TEMPERATURE
 from diffuapriel.sampling.shared import Stopped
 from diffuapriel.trace.messages import Feed, compact, to_text
 from diffuapriel.trace.steering import SteeredGeneration
@@ -240,7 +242,7 @@ class UnmaskTab:
             threshold = slider(settings["threshold"], least, texts.THRESHOLD, texts.THRESHOLD_INFO, step=0.01)
             steps = slider(settings["steps"], STEPS, texts.STEPS, texts.STEPS_INFO)
         with gr.Row():
-            block = slider(settings["block"], size, texts.BLOCK, texts.BLOCK_INFO, elem_id="unmask-block")
+            block = slider(settings["block"], size, *block_words(rule), elem_id="unmask-block")
             starts = [(label, name) for name, label in texts.BLOCK_STARTS.items()]
             start = gr.Dropdown(
                 starts,
@@ -256,6 +258,7 @@ class UnmaskTab:
             top_p = slider(settings["top_p"], TOP_P, texts.TOP_P, texts.TOP_P_INFO, step=0.01)
             seed = gr.Number(0, label=texts.SEED, info=texts.SEED_INFO, precision=0, **settings["seed"].range)
         model.input(guarded(self.propose), model, [strategy, block, threshold, temperature, model, start], **AT_ONCE)
+        strategy.change(describe_block, strategy, block, **AT_ONCE)
         return [model, length, steps, strategy, temperature, top_k, top_p, seed, block, start, threshold]
 
     def propose(self, label: str) -> tuple[Any, Any, Any, Any, Any, Any]:
@@ -405,7 +408,7 @@ class UnmaskTab:
         session = session or self.new_session()
         try:
             with session.lock:
-                asked = self._read(*values)
+                asked = self._read(*self._writable(values))
                 warning = cautions(asked)
                 if session.running or session.content == asked.content:
                     return SKIP, render.notes(warning) if warning and not session.running else SKIP, SKIP, session
@@ -454,8 +457,25 @@ class UnmaskTab:
         with export.saved(trace) as (json_file, html_file):
             yield downloadable(json_file), downloadable(html_file)
 
+    def _writable(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The values while another model is being chosen: its own strategy follows (`propose`)."""
+        if values[4] != SPECULATIVE or drafts(self.models.find(values[1], self.models.trained)):
+            return values
+        return *values[:4], ORDER_STRATEGY, *values[5:]
+
     def _read(self, *values: Any) -> UnmaskRequest:
         return read_request(self.models, self.limits, *values)
+
+
+def block_words(strategy: str) -> tuple[str, str]:
+    """What the slider of the block length is called, and what it does."""
+    return (texts.DRAFT, texts.DRAFT_INFO) if strategy == SPECULATIVE else (texts.BLOCK, texts.BLOCK_INFO)
+
+
+def describe_block(strategy: str) -> Any:
+    """The same as an update of the slider."""
+    label, info = block_words(strategy)
+    return gr.update(label=label, info=info)
 
 
 def shown(session: UnmaskSession) -> tuple[str, str]:
@@ -474,7 +494,7 @@ def cautions(asked: UnmaskRequest) -> list[str]:
     model, found = asked.model, []
     if 0 < model.window < asked.length:
         found.append(texts.BEYOND_WINDOW.format(model=model.label, window=model.window))
-    size, masked = asked.config.block_length, asked.canvas().masked
+    size, masked = settled_blocks(asked.config), asked.canvas().masked
     first = int(masked.int().argmax())  # 0 in a full text
     if model.block_lengths and size and masked.any() and not masked[(first // size + 1) * size :].all():
         found.append(texts.END_UNSEEN)

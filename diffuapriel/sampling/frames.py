@@ -35,7 +35,8 @@ class StepFrame:
         nfe: denoiser calls so far.
         ms: milliseconds of this step, denoiser and sampler together; denoiser_ms: the denoiser's part.
         why: for each revealed position, the rank of its token in the denoiser's distribution (1: most probable) and
-            the score that the strategy compared there: a probability, an entropy, a margin or a random number.
+            the score that the strategy compared there: a probability, an entropy, a margin or a random number. Of
+            `speculative`, which compares nothing, the probability of the token.
         runner_up: the best such score among the positions that stayed masked, None where there is none.
         threshold: what a score had to reach or, for a probability, stay below, if anything.
         edits: what a person did at which position, in EDITS. Such a frame is not a step of the sampler: nfe does not

@@ -117,7 +117,9 @@ class SteeredGeneration:
         if not positions:
             raise ValueError("there is no [MASK] to predict; mask something first")
         with torch.no_grad():
-            logits = denoiser(*self._sampler.model_inputs(self.state))[:, : self.canvas.mask_id]
+            _, *how = self._sampler.model_inputs(self.state)  # the ids may be those of a draft
+            ids = torch.from_numpy(self.state.ids.copy()).to(self.state.device)
+            logits = denoiser(ids, *how)[:, : self.canvas.mask_id]
             best = torch.softmax(logits.float(), -1).topk(min(TOP_TOKENS, self.canvas.mask_id))
         rows = zip(positions, best.indices.tolist(), best.values.double().numpy(force=True).round(DECIMALS).tolist())
         self.predictions = len(self), {p: tuple(zip(ids, probabilities)) for p, ids, probabilities in rows}

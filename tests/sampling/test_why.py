@@ -8,9 +8,11 @@ import torch
 
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.sampling import tokens as draw
+from diffuapriel.sampling.blocks import SpeculativeDenoiser
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import STRATEGIES, SamplerConfig
 from diffuapriel.sampling.sampler import Sampler
+from tests.sampling.models import block_model
 
 MASK = 6
 # The best token of position p has the probability 0.4 + 0.05 p; the others share the rest unequally.
@@ -81,6 +83,16 @@ def test_every_revealed_token_has_its_reason_and_the_last_one_no_rival(strategy)
             places = [i for i, _ in frame.top_k[p]]
             assert frame.ids[p] == (places[rank - 1] if rank <= 5 else frame.ids[p])
     assert frames[-1].runner_up is None
+
+
+def test_a_verified_token_has_its_probability_and_nothing_that_it_was_compared_with():
+    model = block_model("diffuapriel")
+    config = SamplerConfig("speculative", block_length=4, block_start="zero")
+    sampler, ids = Sampler(config, get_schedule("log-linear"), 11), torch.full((12,), 11)
+    _, *frames = sampler.stream(SpeculativeDenoiser(model, 4), Canvas(ids, ids != 11, 11))
+    for frame in frames:
+        assert tuple(frame.why) == frame.revealed and frame.runner_up is None and frame.threshold is None
+        assert all(score == frame.confidence[p] for p, (_, score) in frame.why.items())
 
 
 def test_the_last_mask_of_a_block_has_no_rival_outside_of_it():

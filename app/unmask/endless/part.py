@@ -30,13 +30,14 @@ from app.unmask.endless.text import EndlessText
 from app.unmask.request import UnmaskRequest, read_request
 from app.unmask.session import UnmaskSession
 from diffuapriel.diffusion.schedule import get_schedule
-from diffuapriel.sampling.config import resolve_blocks
+from diffuapriel.sampling.config import SPECULATIVE, resolve_blocks
 from diffuapriel.sampling.sampler import Sampler
 from diffuapriel.sampling.shared import Stopped
 from diffuapriel.sampling.writer import write_blocks
 
 SCRIPT = Path(__file__).with_name("endless.js")
 REDRAW_SECONDS = 0.1
+DRAFTED_TOKENS = 64  # of a block with `speculative`: then the length of the drafts does not change the text
 COURTESY_SECONDS = 60.0  # how long one visitor writes on while others wait in the queue
 Update = tuple[Any, Any, Any]  # the text, status, the file
 
@@ -162,6 +163,8 @@ def endless_length(asked: UnmaskRequest) -> int:
     """The block length: that of the page, or the model's default for one that is the whole canvas. Raises Refused."""
     if not writes(asked.model):
         raise Refused(texts.ENDLESS_NO_BLOCKS.format(model=asked.model.label))
+    if asked.config.strategy == SPECULATIVE:
+        return DRAFTED_TOKENS
     known = tuple(filter(None, asked.model.block_lengths))
     return asked.config.block_length or resolve_blocks("", None, known=known)["block_length"]
 

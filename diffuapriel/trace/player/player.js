@@ -78,6 +78,8 @@ const WORDS = {
   why_threshold: "confidence {score} reached the threshold {threshold}",
   why_below: "no position reached the threshold {threshold}; confidence {score} was the highest of {among}",
   why_chance: "each masked position had a chance of {chance}; its random number, {score}, was below it",
+  why_speculative: "what the model writes after the text before it; probability {score}",
+  why_verified: "what the model writes after the text before it; probability {score}, number {place} of the {k} that this step accepted",
   why_drawn: "drawn among {among}, weighted by {name}; here {score}",
   why_place: "{name} {score} was number {place} of {among}; {k} were revealed together",
   among: "{n} masked positions", amongOne: "1 masked position",
@@ -492,6 +494,11 @@ class Recording {
     if (typeof score !== "number" || birth.edits.has(position)) return "";
     const { strategy, alg_temp: algTemp, options_since: since = 0 } = this.meta;
     if (birth.step <= since) return ""; // made with other options, which are not known
+    if (strategy === "speculative") { // each token is verified after those before it: nothing is compared
+      const accepted = [...birth.why.keys()].sort((a, b) => a - b);
+      const values = { score: percent(score), place: accepted.indexOf(position) + 1, k: accepted.length };
+      return say(accepted.length > 1 ? "why_verified" : "why_speculative", values);
+    }
     const n = this.compared(birth);
     if (strategy === "ancestral" || strategy.startsWith("remdm")) {
       return say("why_chance", { chance: percent(birth.threshold), score: withDistinctDecimals(score, birth.threshold)[0] });

@@ -5,15 +5,23 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
 
 from app.server.limits import Limits
+from app.server.models import Models
 from app.server.room import Room
 from app.server.turn import Turn
 from app.unmask.tab import UnmaskTab
+from diffuapriel.diffusion.schedule import get_schedule
+from diffuapriel.sampling.blocks import CachedDenoiser, SpeculativeDenoiser
+from diffuapriel.sampling.canvas import Canvas
+from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.shared import Stopped
+from diffuapriel.trace.steering import SteeredGeneration
+from tests.app.toys import toy_blocks
 from tests.app.unmask.toys import HeartModels
 
 
@@ -68,6 +76,31 @@ def test_a_race_has_the_machine_alone_and_the_runs_go_on_afterwards(models):
         [left] = room.seconds_left()
         assert left == pytest.approx(3 * seat.step_seconds) and left > 0
     assert not room.seats and not room.seconds_left()
+
+
+def test_runs_that_draft_share_passes_among_themselves(tmp_path):
+    models = Models([toy_blocks(tmp_path)])
+    room, entry, tokenizer = Room(models, 4), models.find("toy-blocks"), models.tokenizer(models.find("toy-blocks"))
+    drafts = SamplerConfig("speculative", block_length=4, block_start="zero")
+    begin = threading.Barrier(3)
+
+    def written(seed: int) -> list[int]:
+        config = replace(drafts, seed=seed)
+        run = SteeredGeneration(Canvas.from_text("Mia", tokenizer, 16), config, get_schedule("log-linear"))
+        with room.seat(entry, threading.Event(), config) as seat:
+            begin.wait(60)
+            while not run.done:
+                run.advance(seat)
+        return run.state.ids[0].tolist()
+
+    with ThreadPoolExecutor(2) as threads, room.seat(entry, threading.Event(), replace(drafts, strategy="margin")):
+        found = [threads.submit(written, seed) for seed in range(2)]
+        begin.wait(60)
+        together = [one.result() for one in found]
+    plain, drafting = room._shared.values()
+    assert type(plain.denoiser) is CachedDenoiser and type(drafting.denoiser) is SpeculativeDenoiser
+    begin = threading.Barrier(1)
+    assert together == [written(seed) for seed in range(2)]
 
 
 def test_a_run_that_was_stopped_while_it_waited_does_not_load_its_model():

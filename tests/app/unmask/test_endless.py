@@ -70,6 +70,16 @@ def test_it_writes_on_until_it_is_stopped_and_then_goes_on_exactly(tab, models):
     assert kept == words(whole).replace(text.BREAK, "\n\n")
 
 
+def test_drafts_of_any_length_write_the_same_text_in_fewer_passes(tab, models):
+    per_pass = []
+    for block in (1, 16, 0):
+        values = (*VALUES[:4], "speculative", 0.3, *VALUES[6:9], block, *VALUES[10:])
+        found, _ = write(tab, UnmaskSession(models, tab.limits), 2, values)
+        per_pass.append((words(found), float(found[-1]["figures"]["perPass"])))
+    (text_of_one, one), *drafted = per_pass
+    assert one == 1 and all(written == text_of_one and rate > 1 for written, rate in drafted)
+
+
 def test_the_figures_are_those_of_the_text(tab, models):
     found, _ = write(tab, UnmaskSession(models, tab.limits), 6)
     sizes = {(one["figures"]["cache"], one["figures"]["since"]) for one in found}

@@ -238,6 +238,19 @@ def test_hovering_a_token_says_why_it_came(page, exported):
     expect(card).to_be_hidden()
 
 
+def test_a_token_that_was_verified_says_so_and_was_compared_with_nothing(page, exported):
+    data = trace(length=24, steps=8, strategy="speculative", block_length=16)
+    frame = data["frames"][1]
+    frame["why"] = {str(p): [1, 0.5] for p in frame["revealed"]}
+    exported(page, data)
+    count = len(frame["revealed"])
+    page.locator(".da-token").nth(frame["revealed"][-1]).hover()
+    expect(page.get_by_role("tooltip").locator(".da-why")).to_have_text(
+        "what the model writes after the text before it; probability 50.0 %, "
+        f"number {count} of the {count} that this step accepted"
+    )
+
+
 def test_the_card_stays_inside_the_window(new_page, exported):
     page = exported(new_page(viewport={"width": 360, "height": 420}), trace(length=120, steps=8))
     for position in (0, 7, 60, 117):
