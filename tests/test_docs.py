@@ -299,3 +299,21 @@ def test_the_page_of_continuations_is_that_of_its_tool() -> None:
     given = re.findall(r"^\d+\. \*\*(.*?)\*\* \S", text, re.M)
     assert given == list(continuations.SENTENCES) and len(given) == 20
     assert text.startswith(continuations.page_of(continuations.MODEL, given).partition("1. **")[0])
+
+
+def test_drafted_stories_are_those_of_one_token_per_pass_and_the_page_has_their_figures() -> None:
+    """The same texts have the same counts and the same entropy to the last digit."""
+    text = RESULTS.read_text(encoding="utf-8")
+    found = json.loads((ROOT / "assets" / "results" / "speculative.json").read_text(encoding="utf-8"))["runs"]
+    for run in found:
+        of_one = inspect_checkpoint(run["model"]).extra["blocks"][0]
+        one = of_one["samples"]["threshold" if run["temperature"] == 0.5 else "random"]
+        assert of_one["block_length"] == 1 and one["temperature"] == run["temperature"]
+        assert all(run[name] == one[name] for name in ("grammatical", "consistent", "token_entropy", "surprisal"))
+        for how, of in ((f"drafts of {run['block_length']}", run), ("one token per pass", one)):
+            low, high = of["tokens_per_pass_ci95"]
+            rates = f"{100 * of['grammatical']:.1f} % | {100 * of['consistent']:.1f} % | {of['token_entropy']:.4f}"
+            line = (
+                f"| {run['temperature']:g} | {how} | {rates} | {of['tokens_per_pass']:.2f} ({low:.2f} to {high:.2f}) |"
+            )
+            assert line in text, line
