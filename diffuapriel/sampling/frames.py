@@ -39,6 +39,7 @@ class StepFrame:
             `speculative`, which compares nothing, the probability of the token.
         runner_up: the best such score among the positions that stayed masked, None where there is none.
         threshold: what a score had to reach or, for a probability, stay below, if anything.
+        draft: (position, token id) of the masked positions whose drafts the next pass of `speculative` verifies.
         edits: what a person did at which position, in EDITS. Such a frame is not a step of the sampler: nfe does not
             grow, `revealed` is what the person wrote and `remasked` what the person cleared.
     """
@@ -58,12 +59,16 @@ class StepFrame:
     runner_up: float | None = None
     threshold: float | None = None
     edits: dict[int, str] = field(default_factory=dict)
+    draft: tuple[tuple[int, int], ...] = ()
 
 
 def frame_of(state: State, began: float | None = None, denoiser_ms: float = 0.0) -> StepFrame:
     """The frame of a state with one row. `began`: `time.perf_counter()` at the start of the step, if it is timed."""
     revealed = tuple(np.flatnonzero(state.revealed[0]).tolist())
     shown = zip(revealed, state.top_ids.tolist(), state.top_probs.round(DECIMALS).tolist())
+    masked = np.flatnonzero(state.masked[0])
+    draft = state.draft[0, masked]
+    draft = draft[: int(np.append(draft < 0, True).argmax())]  # up to the first position without one
     scores = zip(state.rank.tolist(), state.score.round(DECIMALS).tolist())
     fields: dict[str, Any] = {
         "step": state.step,
@@ -77,6 +82,7 @@ def frame_of(state: State, began: float | None = None, denoiser_ms: float = 0.0)
         "nfe": int(state.nfe[0]),
         "why": dict(zip(revealed, scores)),
         "runner_up": _numbers(state.runner_up)[0],
+        "draft": tuple(zip(masked.tolist(), draft.tolist())),
         "threshold": None if state.threshold is None else round(min(1.0, state.threshold), DECIMALS),
     }
     ms = 0.0 if began is None else (time.perf_counter() - began) * 1e3
@@ -84,11 +90,13 @@ def frame_of(state: State, began: float | None = None, denoiser_ms: float = 0.0)
 
 
 def frame_to_dict(frame: StepFrame) -> dict[str, Any]:
-    """The frame as JSON values, as player.js reads them."""
+    """The frame as JSON values, as player.js reads them; without `draft` where there is none."""
     values = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(frame).items()}
     top_k = {str(p): [list(pair) for pair in pairs] for p, pairs in frame.top_k.items()}
     why = {str(p): list(pair) for p, pair in frame.why.items()}
-    return {**values, "top_k": top_k, "why": why, "edits": {str(p): kind for p, kind in frame.edits.items()}}
+    values |= {"top_k": top_k, "why": why, "edits": {str(p): kind for p, kind in frame.edits.items()}}
+    draft = [list(pair) for pair in values.pop("draft")]
+    return values | {"draft": draft} if draft else values
 
 
 def _numbers(values: NDArray[np.float64]) -> tuple[float | None, ...]:

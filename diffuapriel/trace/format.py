@@ -5,12 +5,12 @@
      "length": 64, "mask_id": 4097, "eos_id": 4096, "fixed": [true, false, ...],
      "vocab": {"12": "Mia", ...},                            display string of every id that appears
      "frames": [{"step", "t", "ids", "revealed", "remasked", "confidence", "entropy", "top_k", "nfe", "ms",
-                 "denoiser_ms", "why", "runner_up", "threshold", "edits"}, ...]}
+                 "denoiser_ms", "why", "runner_up", "threshold", "edits", "draft"}, ...]}
 
 The fields of a frame are those of `StepFrame`; `top_k` is {"position": [[id, probability], ...]}, `why` is
-{"position": [rank, score]} and `edits` is {"position": "pin", ...}. `meta` may hold further plain values. Frame fields
-from `denoiser_ms` on may be missing, which means 0 or empty. All other fields are required, no further ones are
-permitted, and every value is checked: a trace may come from a stranger.
+{"position": [rank, score]}, `edits` is {"position": "pin", ...} and `draft` is [[position, id], ...]. `meta` may hold
+further plain values. Frame fields from `denoiser_ms` on may be missing, which means 0 or empty. All other fields are
+required, no further ones are permitted, and every value is checked: a trace may come from a stranger.
 
 Older versions are read too. Version 2 calls `runner_up` "rival" and `threshold` "bar", and has the strategies
 "confidence" (now low_confidence) and "remask" (now remdm). Version 1 has no frame field after `denoiser_ms`.
@@ -121,6 +121,7 @@ def _frame(length: int, ids: set[int]) -> dict[str, Any]:
         "runner_up?": SCORE,
         "threshold?": SCORE,
         "edits?": Keyed(_choice(EDITS), length),
+        "draft?": [(position, token)],
     }
 
 

@@ -189,6 +189,7 @@ class Feed:
     def _learn(self, frame: dict) -> None:
         """Look up the display string of every new id."""
         ids = set(frame["ids"]).union(id_ for rows in frame["top_k"].values() for id_, _ in rows)
+        ids.update(id_ for _, id_ in frame.get("draft", ()))
         unknown = sorted(id_ for id_ in ids if str(id_) not in self._vocab)
         fresh = dict(zip(map(str, unknown), self._token_strings(unknown), strict=True))
         self._vocab |= fresh
@@ -213,7 +214,7 @@ def _difference(before: dict | None, frame: dict) -> dict:
     changes = [[p, ids[p], _short(confidence[p]), _short(entropy[p])] for p in sorted(changed)]
     top_k = {p: [[id_, _short(prob)] for id_, prob in rows] for p, rows in frame["top_k"].items()}
     small = {key: frame[key] for key in ("step", "t", "remasked", "nfe", "ms")}
-    reasons = {key: frame[key] for key in ("runner_up", "threshold", "edits") if frame.get(key)}
+    reasons = {key: frame[key] for key in ("runner_up", "threshold", "edits", "draft") if frame.get(key)}
     if frame.get("why"):
         reasons["why"] = {p: [rank, _short(score)] for p, (rank, score) in frame["why"].items()}
     return small | reasons | {"changes": changes, "top_k": top_k}

@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.config import ON_SCHEDULE, SamplerConfig
+from diffuapriel.sampling.config import ON_SCHEDULE, SPECULATIVE, SamplerConfig
 from diffuapriel.sampling.frames import DECIMALS, StepFrame, frame_of
 from diffuapriel.sampling.sampler import Sampler
 from diffuapriel.sampling.state import State, masked_share
@@ -314,6 +314,11 @@ class SteeredGeneration:
             new["mended"][0, list(snapshot.frame.remasked)] = True
             for position, kind in snapshot.frame.edits.items():
                 new["fixed"][0, position] = kind in FIXING
+        if self.config.strategy == SPECULATIVE:
+            draft = start.draft.copy()
+            for position, token in newest.frame.draft:
+                draft[0, position] = token
+            new["draft"] = draft
         counts = {"t": np.array([newest.frame.t]), "nfe": np.array([newest.frame.nfe])}
         self.state = start.replace(**new, **counts, step=newest.step)
         self._set_steps(newest.steps)

@@ -180,6 +180,7 @@ def display_strings(frames: Iterable[StepFrame], tokenizer: Tokenizer) -> dict[i
     for frame in frames:
         ids.update(frame.ids)
         ids.update(i for pairs in frame.top_k.values() for i, _ in pairs)
+        ids.update(i for _, i in frame.draft)
     ordered = sorted(ids)
     return dict(zip(ordered, tokenizer.token_strings(ordered)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -165,3 +166,14 @@ def test_a_race_needs_lanes_and_a_positive_factor():
         wire.race_message([{"label": "a", "trace": trace()}], slow=-1)
     message = wire.race_message([{"label": "a", "note": "b", "trace": trace()}], slow=2)
     assert message["lanes"][0]["trace"]["frames"] and message["slow"] == 2
+
+
+def test_a_draft_is_sent_with_the_names_of_its_tokens():
+    data = trace(length=8, steps=4, given=2)
+    frames = [replace(frame, draft=((7, 3 + frame.step),)) for frame in step_frames(data)]
+    feed = feed_of(data)
+    for frame in frames:
+        feed.take(frame)
+    message = feed.finish()
+    assert [frame["draft"] for frame in message["frames"]] == [[[7, 3 + step]] for step in range(5)]
+    assert {"6", "7"} <= message["vocab"].keys()

@@ -10,7 +10,7 @@ import torch
 
 from diffuapriel.config import ARCHITECTURES
 from diffuapriel.diffusion.schedule import get_schedule
-from diffuapriel.sampling.blocks import CachedDenoiser
+from diffuapriel.sampling.blocks import denoiser_for
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import STRATEGIES, SamplerConfig
 from diffuapriel.sampling.sampler import Sampler
@@ -305,12 +305,13 @@ def same_frames(run: SteeredGeneration, other: SteeredGeneration) -> bool:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("strategy", ["threshold", "ancestral"])
+@pytest.mark.parametrize("strategy", ["threshold", "ancestral", "speculative"])
 def test_a_run_in_blocks_is_steered_as_any_other(architecture, strategy):
     """Branch from any step, undo, and edit a token of a finished block: as a model that has seen nothing before."""
     model = block_model(architecture, TOKENIZER.vocab_size)
     options = {"block_length": 4, "block_start": "zero", "threshold": 0.05, "stop_at_eos": True}
-    run, cached = steered(14, "Mia", strategy=strategy, **options), CachedDenoiser(model, 4)
+    run = steered(14, "Mia", strategy=strategy, **options)
+    cached = denoiser_for(model, run.config)
     while not run.done:
         run.advance(cached)
     for at in range(0, len(run), 3):  # any block
@@ -319,7 +320,7 @@ def test_a_run_in_blocks_is_steered_as_any_other(architecture, strategy):
             branch.advance(cached)
         assert same_frames(branch, run)
     ends = []
-    for denoiser in (cached, CachedDenoiser(model, 4)):
+    for denoiser in (cached, denoiser_for(model, run.config)):
         edited = run.branch(len(run))
         edited.write(1, TOKENIZER.encode(" cat"))
         edited.mask([2, 9])
@@ -330,8 +331,9 @@ def test_a_run_in_blocks_is_steered_as_any_other(architecture, strategy):
     assert edited.trace(TOKENIZER).final == Trace.from_json(edited.trace(TOKENIZER).to_json()).final
     resumed = SteeredGeneration.from_trace(run.branch(3).trace(TOKENIZER), SCHEDULE)
     while not resumed.done:
-        resumed.advance(CachedDenoiser(model, 4))
+        resumed.advance(denoiser_for(model, run.config))
     assert same_frames(resumed, run)
+    assert any(frame.draft for frame in run.frames()) == (strategy == "speculative")
 
 
 def test_what_follows_the_end_of_a_text_is_part_of_its_history():

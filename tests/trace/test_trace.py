@@ -242,6 +242,19 @@ def test_a_trace_of_version_1_is_read():
     assert trace.frames[1].runner_up is trace.frames[1].threshold is None
 
 
+def test_a_draft_is_kept_and_a_trace_without_one_has_no_such_field():
+    frame = {**OLD["frames"][0], "draft": [[0, 12], [1, 13]]}
+    data = {**OLD, "frames": [frame, OLD["frames"][1]]}
+    trace = Trace.from_json(json.dumps(data))
+    assert trace.frames[0].draft == ((0, 12), (1, 13)) and trace.frames[1].draft == ()
+    first, second = json.loads(trace.to_json())["frames"]
+    assert first["draft"] == [[0, 12], [1, 13]] and "draft" not in second
+    assert Trace.from_json(trace.to_json()) == trace
+    for bad in ([[2, 12]], [[0, 14]], [[0]], {"0": 12}):
+        with pytest.raises(ValueError, match="draft"):
+            Trace.from_json(json.dumps({**OLD, "frames": [{**frame, "draft": bad}]}))
+
+
 def places(value, path=()):
     """The paths of everything inside a JSON value."""
     yield path

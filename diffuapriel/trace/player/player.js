@@ -62,7 +62,7 @@ const WORDS = {
   stripTitle: "masks left, mean confidence and tokens revealed over the steps",
   stripMasks: "masks left", stripConfidence: "mean confidence", stripRevealed: "revealed in a step", stripEdits: "your edits",
   scaleStep: "step 0", scaleProbability: "probability 0", scaleEntropy: "entropy 0", scaleNats: "{n} nats",
-  masked: "masked", blank: "white space", given: "given", yours: "yours", again: "masked again", breaks: "breaks the story", differs: "differs",
+  masked: "masked", keyDraft: "draft", drafted: "draft: {text}", draftHint: "A draft: the next step verifies it.", blank: "white space", given: "given", yours: "yours", again: "masked again", breaks: "breaks the story", differs: "differs",
   guesses: "What the model would put here now:", guessing: "Asking the model\u2026", guessHint: "Click to see what the model would put here.",
   where: "position {p}, id {id}", part: "part {n} of {total} of the character", continued: "continues the character", byte: "byte {hex}", giveUp: "This trace cannot be shown: {why}",
   never: "stays", since: "since", theStart: "the start", maskedAgainAt: "masked again at", clearedAt: "cleared by you at",
@@ -181,6 +181,7 @@ function duration(ms) {
 
 // ---- characters of several tokens; the same rule as diffuapriel/trace/characters.py -----------------------------
 
+const END = "\u2219"; // for a drafted end of the text, where there is no room for its name
 const PENDING = "\u25cc"; // for bytes that are not a character yet
 const PARTIAL = /[^\0-\x7f]|\\x[89a-f][0-9a-f]/; // what a token draws may depend on its neighbors
 const JOINS = /^[\p{M}\u200d\u{1f3fb}-\u{1f3ff}]/u;
@@ -394,6 +395,7 @@ class Recording {
       step: raw.step, t: finite(raw.t), ms: finite(raw.ms) || 0, nfe: finite(raw.nfe),
       remasked: raw.remasked ?? [], revealed: raw.revealed ?? [], topK: byPosition(raw.top_k),
       why: byPosition(raw.why), runnerUp: finite(raw.runner_up), threshold: finite(raw.threshold), edits: byPosition(raw.edits),
+      draft: new Map(raw.draft ?? []),
     };
     if (Array.isArray(raw.ids)) {
       for (const name of ["ids", "confidence", "entropy"]) {
@@ -576,6 +578,7 @@ class TokenCanvas {
     this.texts = new Array(length).fill(null); // as drawn; null for a mask
     this.ids = new Int32Array(length).fill(-1);
     this.wide = new Array(length).fill(null); // the text whose width a position has
+    this.drafts = new Array(length).fill(null); // as drawn
     this.classes = new Array(length).fill("");
     this.labels = new Array(length).fill(null);
     this.active = clamp(this.active, 0, Math.max(0, length - 1));
@@ -646,26 +649,29 @@ class TokenCanvas {
 
   /**
    * Draw a frame; `fresh`: positions just revealed, `again`: just masked again, `beside`: a frame to compare with.
-   * In a replay a mask is as wide as the token that it becomes, so that no other token moves.
+   * In a replay a mask is as wide as the token that it becomes, so that no other token moves; else as its draft.
    */
   draw(frame, { fresh, again, colorBy, beside = null }) {
     const { length, maskId, eosId, ending } = this.recording;
     this.frame = frame;
     // The frame, the id and the text that give a position its width.
     const from = (p) => (frame.ids[p] === maskId && ending ? ending : frame);
-    const ids = (p) => from(p).ids[p];
-    const kept = (p) => (ids(p) === maskId ? null : this.recording.textAt(from(p), p));
+    const drafted = (p) => (frame.ids[p] === maskId ? frame.draft.get(p) ?? maskId : maskId);
+    const ids = (p) => (from(p).ids[p] === maskId ? drafted(p) : from(p).ids[p]);
+    const draftText = (p) => (drafted(p) === maskId ? null : this.recording.candidate(frame, p, drafted(p)));
+    const kept = (p) => (from(p).ids[p] === maskId ? draftText(p) : this.recording.textAt(from(p), p));
     for (let p = 0; p < length; p += 1) {
       const id = frame.ids[p];
       const wide = kept(p);
       const level = this.level(frame, p, colorBy);
       const text = id === maskId ? null : this.recording.textAt(frame, p);
+      const draft = draftText(p);
       const remark = this.recording.remark(frame, p);
       const differs = beside !== null && differ(beside.ids[p], id, maskId);
       let name = "da-token";
       if (frame.fixed[p] && id !== maskId) name += frame.mine[p] ? " da-fixed da-mine" : " da-fixed";
       if (id === maskId) name += again.has(p) ? " da-mask da-again" : " da-mask";
-      if (id === maskId && wide !== null) name += " da-kept";
+      if (id === maskId && wide !== null) name += draft === null ? " da-kept" : " da-kept da-draft";
       if (ids(p) === eosId) name += p > 0 && ids(p - 1) === eosId ? " da-special da-repeat" : " da-special";
       else if (wide === "") name += " da-part da-joined";
       else if (wide !== null && this.recording.shape(wide).blank) name += " da-blank";
@@ -675,8 +681,12 @@ class TokenCanvas {
       if (fresh.has(p) && id !== maskId) name += " da-new";
       if (remark) name += " da-breaks";
       if (differs) name += " da-differs";
-      if (id !== this.ids[p] || text !== this.texts[p] || wide !== this.wide[p]) this.write(p, text, wide);
-      this.label(p, text === null ? say("masked") : text === "" ? say("continued") : this.recording.shape(text).white ? say("blank") : "", [
+      if (id !== this.ids[p] || text !== this.texts[p] || wide !== this.wide[p] || draft !== this.drafts[p]) {
+        const named = ids(p) === eosId && (p === 0 || ids(p - 1) !== eosId);
+        this.write(p, text, wide, drafted(p) === eosId && !named ? END : draft);
+        this.drafts[p] = draft;
+      }
+      this.label(p, draft !== null ? say("drafted", { text: draft.trim() }) : text === null ? say("masked") : text === "" ? say("continued") : this.recording.shape(text).white ? say("blank") : "", [
         frame.mine[p] && id !== maskId ? say("yours") : "", remark && `${say("breaks")}: ${remark}`, differs ? say("differs") : "",
       ]);
       if (name !== this.classes[p]) this.tokens[p].className = this.classes[p] = name;
@@ -684,7 +694,7 @@ class TokenCanvas {
     this.ids.set(frame.ids);
   }
 
-  write(p, text, wide) {
+  write(p, text, wide, draft) {
     const [lead, chip, tail] = this.tokens[p].childNodes;
     this.texts[p] = text;
     this.wide[p] = wide;
@@ -693,6 +703,12 @@ class TokenCanvas {
     chip.textContent = text === null ? "" : shown;
     if (text === null && shown) chip.dataset.width = shown; // drawn by the style sheet, unseen, unheard and not copied
     else delete chip.dataset.width;
+    if (draft === null) {
+      delete chip.dataset.draft;
+    } else {
+      chip.dataset.draft = this.recording.shape(draft).shown;
+      chip.style.setProperty("--da-fit", `${clamp(shown.length / Math.max(1, chip.dataset.draft.length), 0.5, 1)}`);
+    }
     tail.data = trailing;
   }
 
@@ -943,14 +959,16 @@ class Card {
     }
     const [first, last] = recording.sharers(frame, p);
     const part = first < last ? `, ${say("part", { n: p - first + 1, total: last - first + 1 })}` : "";
+    const draft = masked && frame.draft.has(p) ? recording.candidate(frame, p, frame.draft.get(p)) : null;
     const nodes = [
-      make("div", "da-card-text", {}, ...(masked ? [say("masked")] : signs(recording.textAt(frame, first)))),
+      make("div", "da-card-text", {}, ...(draft !== null ? signs(draft) : masked ? [say("masked")] : signs(recording.textAt(frame, first)))),
       make("div", "da-card-where", {}, say("where", { p, id }) + part), list,
     ];
     const remark = recording.remark(frame, p);
     if (remark) nodes.push(make("p", "da-remark", {}, remark));
     const reason = masked ? "" : recording.reason(frame, p);
     if (reason) nodes.push(make("p", "da-why", {}, reason));
+    if (draft !== null) nodes.push(make("p", "da-why", {}, say("draftHint")));
     const rows = recording.alternatives(frame, p);
     if (masked && rows.length) nodes.push(make("p", "da-why", {}, say("guesses")));
     else if (masked && this.canGuess()) nodes.push(make("p", "da-why", {}, say(choose ? "guessing" : "guessHint")));
@@ -1063,7 +1081,7 @@ function select(label, options, value, onChange) {
 }
 
 /** The legend of the colors and symbols on the screen. */
-function legend(colorBy, recording, { again = false, mine = false, breaks = false } = {}) {
+function legend(colorBy, recording, { again = false, mine = false, breaks = false, drafts = false } = {}) {
   const root = make("div", "da-legend");
   if (SCALES[colorBy]) {
     const swatches = make("span", "da-swatches", { "aria-hidden": "true" });
@@ -1080,6 +1098,7 @@ function legend(colorBy, recording, { again = false, mine = false, breaks = fals
     root.append(make("span", "da-scale", {}, from, swatches, to));
   }
   const keys = [["mask", "masked"], ["fixed", "given"]];
+  if (drafts) keys.push(["draft", "keyDraft"]);
   if (mine) keys.push(["mine", "yours"]);
   if (again) keys.push(["again", "again"]);
   if (breaks) keys.push(["breaks", "breaks"]);
@@ -1558,7 +1577,7 @@ class Player {
     const frames = this.recording?.frames ?? [];
     return {
       again: frames.some((frame) => frame.remasked.length), mine: frames.some((frame) => frame.edits.size),
-      breaks: (this.recording?.remarks.at.size ?? 0) > 0,
+      breaks: (this.recording?.remarks.at.size ?? 0) > 0, drafts: frames.some((frame) => frame.draft.size),
     };
   }
 

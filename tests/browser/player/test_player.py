@@ -251,6 +251,33 @@ def test_a_token_that_was_verified_says_so_and_was_compared_with_nothing(page, e
     )
 
 
+def test_drafted_words_are_drawn_on_their_masks_and_are_no_text_yet(page, exported):
+    """In the room of the token that comes, whatever the draft is; while a model runs, in their own."""
+    data = trace(length=24, steps=8, strategy="speculative", block_length=16)
+    left = [p for p in range(24) if p not in data["frames"][1]["revealed"] and p > 1]
+    data["frames"][1]["draft"] = [[p, 3] for p in left[:5]]
+    exported(page, data)
+    expect(page.locator(".da-draft")).to_have_count(0)
+    settled = page.locator(".da-token").nth(23).bounding_box()
+    scrub(page, 1)
+    drafts, first = page.locator(".da-draft"), page.locator(".da-token").nth(left[0])
+    expect(drafts).to_have_count(5)
+    expect(first).to_have_attribute("aria-label", "draft: small")
+    assert page.locator(".da-token").nth(23).bounding_box() == settled  # nothing has moved
+    assert not first.locator(".da-chip").text_content()
+    drawn = "chip => [getComputedStyle(chip, '::after').content, getComputedStyle(chip).outlineStyle]"
+    assert first.locator(".da-chip").evaluate(drawn) == ['"small"', "dashed"]
+    expect(page.locator(".da-key-draft")).to_have_text("draft")
+    first.hover()
+    expect(page.get_by_role("tooltip")).to_contain_text("A draft: the next step verifies it.")
+
+    message = wire.compact(data) | {"done": False, "live": True}
+    message["frames"] = message["frames"][:2]
+    with_module(page).evaluate("m => { window.player = api.mount(here); player.load(m); }", message)
+    expect(page.locator(".da-draft")).to_have_count(5)
+    assert page.locator(".da-draft .da-chip").first.evaluate("chip => chip.dataset.width") == "small"
+
+
 def test_the_card_stays_inside_the_window(new_page, exported):
     page = exported(new_page(viewport={"width": 360, "height": 420}), trace(length=120, steps=8))
     for position in (0, 7, 60, 117):
