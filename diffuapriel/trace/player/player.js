@@ -962,7 +962,7 @@ class Card {
     const draft = masked && frame.draft.has(p) ? recording.candidate(frame, p, frame.draft.get(p)) : null;
     const nodes = [
       make("div", "da-card-text", {}, ...(draft !== null ? signs(draft) : masked ? [say("masked")] : signs(recording.textAt(frame, first)))),
-      make("div", "da-card-where", {}, say("where", { p, id }) + part), list,
+      make("div", "da-card-where", {}, say("where", { p, id: draft === null ? id : frame.draft.get(p) }) + part), list,
     ];
     const remark = recording.remark(frame, p);
     if (remark) nodes.push(make("p", "da-remark", {}, remark));

@@ -269,6 +269,7 @@ def test_drafted_words_are_drawn_on_their_masks_and_are_no_text_yet(page, export
     assert first.locator(".da-chip").evaluate(drawn) == ['"small"', "dashed"]
     expect(page.locator(".da-key-draft")).to_have_text("draft")
     first.hover()
+    expect(page.get_by_role("tooltip")).to_contain_text(f"position {left[0]}, id 3")
     expect(page.get_by_role("tooltip")).to_contain_text("A draft: the next step verifies it.")
 
     message = wire.compact(data) | {"done": False, "live": True}
