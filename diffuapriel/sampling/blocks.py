@@ -21,7 +21,8 @@ past, if it is among the last ones, or commit it again in the next pass.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, Self
 
 import torch
@@ -141,6 +142,15 @@ class CachedDenoiser(nn.Module):
         [start], _, [known] = self._pasts(ids, ids == self.config.mask_id)
         active = positions[:, start : start + self.block_length]
         return (ids.shape[1], start - known, active.shape[1]), int(active.sum())
+
+    @contextmanager
+    def trial(self) -> Iterator[None]:
+        """Passes in this context leave no trace: the caches are afterwards those of before."""
+        before = self._caches.copy(), self._kept_bytes, self._joined, self.cache_bytes
+        try:
+            yield
+        finally:
+            self._caches, self._kept_bytes, self._joined, self.cache_bytes = before
 
     def _pasts(self, ids: Tensor, free: Tensor) -> tuple[list[int], list[bytes], list[int]]:
         """Per row: where the active block begins, the text before it, and the tokens of that whose cache is kept.

@@ -10,8 +10,8 @@ share a pass, oldest first; of a model of blocks, those with as many tokens to c
 
 A text is the same as alone, bit for bit. Noise never depends on the batch (tokens.py); logits would, because a matrix
 product sums in another order for another number of rows. `RowByRow` therefore multiplies each row of the batch by
-itself. What it cannot fix, such as the end of a vectorized loop at an odd length, is found by a test: the first pass of
-a size is made both ways, and where the two differ, calls of that size are answered one by one.
+itself, and the end of a vectorized loop at an odd length. What it cannot fix is found by a test: the first pass of a
+size is made both ways, and where the two differ, calls of that size are answered one by one.
 """
 
 from __future__ import annotations
@@ -36,6 +36,11 @@ GRACE = 0.25  # of a pass: how long a pass waits for a seat that does not call y
 LEAST_GRACE, MOST_GRACE = 0.01, 0.25  # seconds
 
 
+# Computed in vectors, and by another formula where a tensor ends within one: there a row's bits depend on the others.
+VECTORIZED = (F.softplus, F.silu, torch.Tensor.exp, torch.exp)
+VECTOR = 64  # numbers; a multiple of those of any vector
+
+
 class Stopped(Exception):
     """The flag of a seat was set while it waited for a pass."""
 
@@ -54,6 +59,8 @@ class RowByRow(TorchFunctionMode):
         if func is F.scaled_dot_product_attention and (mask := (kwargs or {}).get("attn_mask")) is not None:
             rows = zip(*(v.split(1) for v in args), mask.expand(len(args[0]), -1, -1, -1).split(1), strict=True)
             return torch.cat([_attend(func, *row) for row in rows])
+        if func in VECTORIZED and args[0].ndim > 2 and args[0][0].numel() % VECTOR:
+            return torch.cat([func(row, *args[1:], **(kwargs or {})) for row in args[0].split(1)])
         if func is not F.linear or kwargs:
             return func(*args, **(kwargs or {}))
         x, weight = args[:2]
@@ -205,8 +212,10 @@ class SharedDenoiser:
         size = kind, len(batch)
         together = None
         if len(batch) > 1 and self._exact.get(size, True):
+            compared = size not in self._exact  # the rows are then to find the caches that the batch has found
             try:
-                together = self._together(batch, counts)
+                with getattr(self.denoiser, "trial", nullcontext)() if compared else nullcontext():
+                    together = self._together(batch, counts)
             except Exception:  # e.g. not enough memory: the rows may fit one by one
                 self._exact[size] = False
         if together is not None and size in self._exact:
