@@ -45,7 +45,7 @@ def main() -> int:
         parser.error(str(error))
     if not info.config.block_lengths or S is None:
         parser.error(f"{args.checkpoint} knows block lengths {list(info.config.block_lengths)}; one above 0 is needed")
-    config = SamplerConfig(args.strategy, steps=S, temperature=args.temperature, seed=args.seed)
+    config = SamplerConfig(args.strategy, steps=S, block_length=S, temperature=args.temperature, seed=args.seed)
     sampler = Sampler(config, get_schedule("log-linear"), tokenizer.mask_id)
     ids, calls, sizes, early, began = array("L"), 0, set[int](), 0, time.perf_counter()
     for block in write_blocks(model, sampler, S, window=args.window or info.length or None):
