@@ -66,6 +66,13 @@ CLAIMS: tuple[Claim, ...] = (
     ("09", r"same bit for bit: (\d+) of 48", lambda n: n == 32, "earlier blocks notice nothing"),
     ("09", r"S =  1: .*, ([\d.]+)\]\n.*\nS = 12: .*\[([\d.]+),", lambda a, b: a < b, "the bound is tighter at S = 1"),
     ("09", r"\n +1 +([\d.]+) .* %\n +4 +([\d.]+) ", lambda one, four: four < one, "blocks of 4 need fewer passes"),
+    (
+        "09",
+        r"(\d+) of 20 stories are the same",
+        lambda n: n >= 19,
+        "the text is that of single tokens, but for rounding",
+    ),
+    ("09", r": ([\d.]+) one token at a time, ([\d.]+) with", lambda one, n: n < one / 2, "fewer passes"),
     ("09", r"\n4 only .*S=4: ([\d.]+) .*S=12: ([\d.]+)", lambda a, b: b > a + 5, "it fails where it was not trained"),
     ("10", r"left to right, one call +(\d+) % ", lambda n: 35 < n < 65, "from the left the name is a guess"),
     (
