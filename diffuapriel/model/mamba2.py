@@ -137,8 +137,9 @@ class BidirectionalMamba2(nn.Module):
 
     def _is_short(self, projected: Tensor, blocks: BlockPass) -> bool:
         """Whether a pass takes a CPU less time as products along its paths."""
-        fits = blocks.streams == 1 and blocks.length <= LONGEST_TOGETHER and self.backend in ("auto", "chunked")
-        return fits and not projected.is_cuda and not torch.compiler.is_compiling()
+        if projected.is_cuda or blocks.length > LONGEST_TOGETHER or torch.compiler.is_compiling():
+            return False
+        return choose_backend(self.backend, projected, self.config.headdim, self.config.d_state) == "chunked"
 
     def _short_blocks(self, projected: Tensor, blocks: BlockPass, cache: MambaCache) -> tuple[Tensor, MambaCache]:
         """`forward_blocks` of a short pass, after in_proj."""

@@ -40,7 +40,7 @@ class ShortPass(NamedTuple):
     block_length: int = 1
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=64)
 def _paths(row: ShortPass, device: torch.device) -> Tensor:
     """P of both directions, (2, tokens, tokens) bool."""
     clean, end = row.committed + row.verified, row.committed + 2 * row.verified
@@ -54,7 +54,7 @@ def _paths(row: ShortPass, device: torch.device) -> Tensor:
     return torch.stack([forward, alone | both & (here >= here[:, None])]).to(device)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=64)
 def _neighbors(row: ShortPass, taps: int, device: torch.device) -> Tensor:
     """The token at each distance 0 .. taps - 1 back along a token's path, and ahead in its block, (2, taps, tokens).
 

@@ -119,7 +119,7 @@ def _places(state: State, row: int, block_length: int) -> tuple[int, Ints, Ints]
     return row, drafted[: int(known.argmin()) + 1], drafted
 
 
-@lru_cache(maxsize=2**16)
+@lru_cache(maxsize=2**13)
 def _uniform(seed: int, length: int, row: int, step: int, position: int) -> float:
     return float(block_uniforms(seed, length, row, step, position, 1)[0])
 
