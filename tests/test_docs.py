@@ -317,3 +317,6 @@ def test_drafted_stories_are_those_of_one_token_per_pass_and_the_page_has_their_
                 f"| {run['temperature']:g} | {how} | {rates} | {of['tokens_per_pass']:.2f} ({low:.2f} to {high:.2f}) |"
             )
             assert line in text, line
+    blocks = " ".join((ROOT / "docs" / "blocks.md").read_text(encoding="utf-8").split())
+    speed = next(run["tokens_per_pass"] for run in found if (run["temperature"], run["block_length"]) == (0.5, 16))
+    assert f"{speed:.1f} tokens per pass with drafts of 16" in blocks

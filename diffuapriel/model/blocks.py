@@ -35,6 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffuapriel.config import ModelConfig
+from diffuapriel.ops.short_pass import ShortPass, paths
 
 
 @dataclass(frozen=True)
@@ -277,13 +278,12 @@ class BlockPass:
         return self._with_cached(block[:, None] >= block, capacity), noisy
 
     def _masks_of_draft(self, capacity: int) -> Tensor:
-        """`masks` of a pass that verifies and drafts, (texts, 1, length, capacity + length)."""
-        here, end = torch.arange(self.length, device=self.lengths.device), self.clean
-        copy, block = (here >= end) & (here < end + self.verified), here >= end + self.verified
-        reads = torch.where(copy, here - self.verified - 1, here)  # the last clean token that each token reads
-        reads = torch.where(block, end - self.verified - 1, reads)
-        own = torch.where(block[:, None], block, here[:, None] == here)
-        return self._with_cached((here < end) & (here <= reads[:, None]) | own, capacity)
+        """`masks` of a pass that verifies and drafts: attention reads what lies on a token's path in either direction.
+
+        (texts, 1, length, capacity + length)
+        """
+        row = ShortPass(self.clean - self.verified, self.verified, self.drafted)
+        return self._with_cached(paths(row, self.lengths.device).any(0), capacity)
 
     def _with_cached(self, own: Tensor, capacity: int) -> Tensor:
         """The mask over cached and own keys, (texts, 1, length, capacity + length); own (length, length)."""

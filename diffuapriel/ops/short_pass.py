@@ -40,8 +40,7 @@ class ShortPass(NamedTuple):
     block_length: int = 1
 
 
-@lru_cache(maxsize=64)
-def _paths(row: ShortPass, device: torch.device) -> Tensor:
+def paths(row: ShortPass, device: torch.device) -> Tensor:
     """P of both directions, (2, tokens, tokens) bool."""
     clean, end = row.committed + row.verified, row.committed + 2 * row.verified
     here = torch.arange(end + row.drafted)
@@ -54,6 +53,9 @@ def _paths(row: ShortPass, device: torch.device) -> Tensor:
     return torch.stack([forward, alone | both & (here >= here[:, None])]).to(device)
 
 
+_paths = lru_cache(maxsize=64)(paths)  # every layer of a pass has the same
+
+
 @lru_cache(maxsize=64)
 def _neighbors(row: ShortPass, taps: int, device: torch.device) -> Tensor:
     """The token at each distance 0 .. taps - 1 back along a token's path, and ahead in its block, (2, taps, tokens).
@@ -62,8 +64,8 @@ def _neighbors(row: ShortPass, taps: int, device: torch.device) -> Tensor:
     """
     forward, reverse = _paths(row, torch.device("cpu"))
     found = []
-    for paths, behind in ((forward, range(taps - 2, -1, -1)), (reverse.flip(0, 1), [])):
-        for path in paths:
+    for rows, behind in ((forward, range(taps - 2, -1, -1)), (reverse.flip(0, 1), [])):
+        for path in rows:
             on = (path.nonzero()[:, 0] + taps - 1).flip(0).tolist()
             found.append([*on, *behind][:taps])
     tokens, zero = len(forward), len(forward) + taps - 1
@@ -97,12 +99,12 @@ def scan(inputs: ScanInputs, row: ShortPass) -> tuple[Tensor, Tensor]:
     Returns y, shaped as x, and the forward state after the committed tokens.
     """
     x, dt, A, B, C, D, state = inputs
-    paths, groups = _paths(row, x.device), B.shape[3]
+    on_path, groups = _paths(row, x.device), B.shape[3]
     exact = state.dtype
     heads = x.shape[3] // groups
     decay = dt * A  # (batch, tokens, 2, heads)
-    along = torch.einsum("kij,bjkh->bkhi", paths.to(exact), decay)  # l of the formula
-    between = (along[..., :, None] - along[..., None, :]).masked_fill(~paths[None, :, None], -torch.inf).exp()
+    along = torch.einsum("kij,bjkh->bkhi", on_path.to(exact), decay)  # l of the formula
+    between = (along[..., :, None] - along[..., None, :]).masked_fill(~on_path[None, :, None], -torch.inf).exp()
     written = dt[..., None] * x.to(exact)  # (batch, tokens, 2, heads, headdim)
     keys, queries = (v.to(exact).permute(0, 2, 3, 1, 4) for v in (B, C))  # (batch, 2, groups, tokens, state)
     products = (queries @ keys.transpose(-1, -2)).repeat_interleave(heads, dim=2)  # (batch, 2, heads, tokens, tokens)

@@ -4,11 +4,10 @@
         print(tokenizer.decode(block.ids[block.given :]), end="")
 
 Each block is a canvas of its own, which the sampler fills with any of its strategies, `steps` per block; `speculative`
-drafts within it. All that is
-left of the text before it is the cache (model/blocks.py). For a model without attention that is the state of its scans,
-which holds the whole text in a constant number of bytes. Keys and values would grow with the text, so attention reads
-the last `window` tokens only: what is written then depends on older text through the states of Mamba layers, or in a
-DiffuTran not at all.
+drafts within it. All that is left of the text before it is the cache (model/blocks.py). For a model without attention
+that is the state of its scans, which holds the whole text in a constant number of bytes. Keys and values would grow
+with the text, so attention reads the last `window` tokens only: what is written then depends on older text through the
+states of Mamba layers, or in a DiffuTran not at all.
 
 A text may be longer than any that the model was trained on; model/blocks.py says what is new to it then. <|endoftext|>
 is a token as any other: the next document follows it. Two in a row are padding, behind which training has no text: the

@@ -521,11 +521,11 @@ canvas = Canvas.from_text("", tokenizer, LENGTH)
 trace = Player().record(sampler, CachedDenoiser(mixed, 4), canvas, tokenizer, model="blocks of 4")
 
 # %% [markdown]
-# Single tokens write best, and blocks need fewer passes. One model knows both, so it can **draft** a block at once and
-# **verify** the last draft token by token, in the same pass: behind each token of the draft stands a mask that sees the
-# tokens up to there. The pass accepts the draft up to the first token that single tokens would not have written, and
-# puts the right one in its place. Strategy `speculative` does so. Its text is that of single tokens, with the same
-# seed; compare.
+# One token at a time takes a pass for each; a block is guessed at once. One model knows both, so it can **draft** a
+# block and **verify** the last draft token by token, in the same pass: behind each token of the draft stands a mask
+# that sees the tokens up to there. The pass accepts the draft up to the first token that single tokens would not have
+# written, and puts the right one in its place. Strategy `speculative` does so. Its text is that of single tokens,
+# with the same seed; compare.
 
 
 # %%
