@@ -10,9 +10,11 @@ same bytes: a cell's id is computed from its text.
 `{{measured}}` in a source becomes the run time of the whole lesson, read from minutes.json, which `make lessons`
 writes. `![words](diagrams/NAME.svg)` shows a diagram; drawing/ draws them all. crosslinks.py writes the last cell. The
 tables between two comments in TEACHING.md and docs/lessons.md are made from the minutes and from the lessons' heads.
+bootstrap.py adds the cell that installs the package, and badges.
 Code is written at its whole length (lengths.py), except by
 
     python notebooks/build.py --shortened FOLDER      the student versions as the tests run them, in seconds
+    python notebooks/build.py --repository ADDRESS    as without it, with badges for this repository
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import re
 import shutil
 from pathlib import Path
 
+import bootstrap
 import crosslinks
 import jupytext
 import lengths
@@ -53,8 +56,11 @@ def target(source: Path, version: str) -> Path:
     return FOLDERS[version] / f"{source.stem}.ipynb"
 
 
-def make_notebook(source: Path, version: str, *, shortened: bool = False) -> NotebookNode:
-    """One version of a lesson, without outputs. Raises KeyError for an unknown version."""
+def make_notebook(source: Path, version: str, *, shortened: bool = False, address: str = "") -> NotebookNode:
+    """One version of a lesson, without outputs. Raises KeyError for an unknown version.
+
+    address: the repository's, in place of the one in pyproject.toml.
+    """
     notebook = jupytext.read(source)
     notebook.metadata = nbformat.from_dict({"kernelspec": notebook.metadata["kernelspec"]})
     notebook.nbformat, notebook.nbformat_minor = 4, 5
@@ -63,12 +69,15 @@ def make_notebook(source: Path, version: str, *, shortened: bool = False) -> Not
     titles = {other.stem: head_of(other)[0] for other in sources()}
     end = crosslinks.footer(source.stem, titles, version=version, shortened=shortened)
     taken: set[str] = set()
-    told = measured(source.stem)
+    address = address or bootstrap.repository()
+    place = target(source, version).relative_to(NOTEBOOKS.parent).as_posix()
+    told = "\n\n".join(filter(None, (measured(source.stem), bootstrap.badges(address, place))))
+    notebook.cells.insert(1, bootstrap.cell(address))
     for cell in notebook.cells:
         cell.source = cell.source.replace("{{measured}}", told)
         if cell.cell_type == "markdown":
             cell.source = linked(cell.source, source.stem)
-        elif not shortened:
+        elif not shortened and cell is not notebook.cells[1]:
             cell.source = lengths.whole(cell.source)
         if version == "solution":  # one folder below the student's version
             cell.source = cell.source.replace("](diagrams/", "](../diagrams/")
@@ -199,5 +208,13 @@ def main() -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="make notebooks", description="Make the notebooks from their sources.")
     parser.add_argument("--shortened", metavar="FOLDER", type=Path, help="only the shortened lessons, into FOLDER")
-    given = parser.parse_args().shortened
-    write_shortened(given) if given else main()
+    parser.add_argument(
+        "--repository", metavar="ADDRESS", help="write https://github.com/OWNER/NAME into pyproject.toml"
+    )
+    given = parser.parse_args()
+    if given.repository:
+        try:
+            bootstrap.write_repository(given.repository)
+        except ValueError as error:
+            parser.error(str(error))
+    write_shortened(given.shortened) if given.shortened else main()

@@ -12,11 +12,13 @@ is always the newest. The folder can be copied anywhere or opened where it is.
 from __future__ import annotations
 
 import html
+import os
 import re
 import shutil
 import sys
 from pathlib import Path
 
+import bootstrap
 import build
 import execute
 import plotly
@@ -60,12 +62,18 @@ def run_of(source: Path) -> NotebookNode | None:
     kept = execute.executed(source)
     if kept is None:
         return None
-    notebook = build.make_notebook(source, "solution")
+    notebook = build.make_notebook(source, "solution", address=workflow_repository())
     notebook.metadata |= kept.metadata
     ran = [cell for cell in kept.cells if cell.cell_type == "code"]
     for cell, old in zip([cell for cell in notebook.cells if cell.cell_type == "code"], ran, strict=True):
         cell.outputs, cell.execution_count = old.outputs, old.execution_count
     return notebook
+
+
+def workflow_repository() -> str:
+    """The address of the repository whose workflow on GitHub runs this, or "": the pages then have its badges."""
+    name = os.environ.get("GITHUB_REPOSITORY", "")
+    return bootstrap.checked(f"https://github.com/{name}") if name else ""
 
 
 def head(source: Path) -> tuple[str, str]:

@@ -77,7 +77,7 @@ USED_FOR = {
     "psutil": "how much memory there is",
 }
 print(
-    f"Python {sys.version.split()[0]}" + ("" if sys.version_info >= (3, 11) else "  TOO OLD: 3.11")
+    f"Python {sys.version.split()[0]}" + ("" if sys.version_info >= (3, 11) else "  TOO OLD: 3.11 is needed")
 )
 missing = []
 for package, purpose in USED_FOR.items():
@@ -376,12 +376,18 @@ for seed in range(5):
 # | 06 · Speed | Where the Transformer is faster, where Mamba is faster, and why. |
 # | 07 · Is it any good? | How to measure a model, and how measures can mislead. |
 # | 08 · Your own text | You train a model on your own text, and take its writing home. |
+# | 09 · Blocks, and a cache that is exact | One model writes token by token, in blocks, or all at once. |
+# | 10 · Against GPT | Twins that write from left to right: who predicts better, and who fills holes? |
+# | 11 · Recall | How many pairs fit into a state, and why the hybrid has attention. |
+# | 12 · A kernel by hand | You write the scan as a GPU program. No GPU is needed. |
+# | 13 · Learning from a verifier | A reward makes stories right. What does it cost? |
 #
-# Begin with 01. After that, take 02 to 08 in order. For a short course, 01, 05 and 06 go well together.
+# Begin with 01. After that, take 02 to 08 in order; 09 to 13 are to choose from. For a short course, take 01, sections
+# 1 and 2 of 03, then 06 and 05.
 #
 # ### Ten questions before you begin
 #
-# Answer them now, and again after the last lesson: the difference is what you have learned. Do not worry if you know
+# Answer them now, and again after lesson 08: the difference is what you have learned. Do not worry if you know
 # none of it. The answers are told the second time: change "before" to "after" then.
 
 # %%
