@@ -8,10 +8,10 @@ The notebooks are committed without outputs, and a test fails if they are stale.
 same bytes: a cell's id is computed from its text.
 
 `{{measured}}` in a source becomes the run time of the whole lesson, read from minutes.json, which `make lessons`
-writes. `![words](diagrams/NAME.svg)` shows a diagram; drawing/ draws them all. crosslinks.py writes the last cell. The
-tables between two comments in TEACHING.md and docs/lessons.md are made from the minutes and from the lessons' heads.
-bootstrap.py adds the cell that installs the package, and badges.
-Code is written at its whole length (lengths.py), except by
+writes; a section of a head whose cells run for half a minute or more says how long. `![words](diagrams/NAME.svg)`
+shows a diagram; drawing/ draws them all. bootstrap.py adds the first cell, which installs the package, and badges,
+crosslinks.py the last cell. The tables between two comments in TEACHING.md and docs/lessons.md are made from the
+minutes and from the lessons' heads. Code is written at its whole length (lengths.py), except by
 
     python notebooks/build.py --shortened FOLDER      the student versions as the tests run them, in seconds
     python notebooks/build.py --repository ADDRESS    as without it, with badges for this repository
@@ -40,7 +40,8 @@ from nbformat import NotebookNode
 NOTEBOOKS = Path(__file__).resolve().parent
 LEFT_OUT = {"student": "solution", "solution": "exercise"}  # version: the tag of the cells it omits
 FOLDERS = {"student": NOTEBOOKS, "solution": NOTEBOOKS / "solutions"}
-# {"machine": ..., "minutes": {lesson: whole minutes and tenths}, "elsewhere": {lesson: machine, if another one}}
+# {"machine": ..., "minutes": {lesson: minutes and tenths}, "sections": {lesson: {section: minutes and tenths}},
+# "elsewhere": {lesson: machine, if another one}}
 MINUTES = NOTEBOOKS / "minutes.json"
 TEACHING = NOTEBOOKS / "TEACHING.md"
 LESSONS = NOTEBOOKS.parent / "docs" / "lessons.md"
@@ -72,6 +73,7 @@ def make_notebook(source: Path, version: str, *, shortened: bool = False, addres
     address = address or bootstrap.repository()
     place = target(source, version).relative_to(NOTEBOOKS.parent).as_posix()
     told = "\n\n".join(filter(None, (measured(source.stem), bootstrap.badges(address, place))))
+    notebook.cells[0].source = with_waiting(notebook.cells[0].source, read_sections().get(source.stem, {}))
     notebook.cells.insert(1, bootstrap.cell(address))
     for cell in notebook.cells:
         cell.source = cell.source.replace("{{measured}}", told)
@@ -105,6 +107,21 @@ def read_minutes() -> tuple[str, dict[str, float]]:
         return "", {}
     document = json.loads(MINUTES.read_text(encoding="utf-8"))
     return document["machine"], document["minutes"]
+
+
+def read_sections() -> dict[str, dict[str, float]]:
+    """The minutes that the cells of each section of each lesson ran."""
+    return json.loads(MINUTES.read_text(encoding="utf-8")).get("sections", {}) if MINUTES.exists() else {}
+
+
+def with_waiting(head: str, minutes: dict[str, float]) -> str:
+    """A lesson's head whose table says how many of a section's minutes its cells run, from half a minute on."""
+
+    def told(row: re.Match[str]) -> str:
+        taken = minutes.get(row[2], 0.0)
+        return f"{row[1]} ({max(1, round(taken))} of them waiting) |" if taken >= 0.5 else row[0]
+
+    return re.sub(r"^(\| (\d+)\. .* \| \d+) \|$", told, head, flags=re.M)
 
 
 def elsewhere() -> dict[str, str]:

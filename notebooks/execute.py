@@ -1,7 +1,7 @@
 """Run lessons at full length and save their outputs: `make lessons`, or `make lessons ARGS="01 04"`.
 
     runs/lessons/NN_name.ipynb    the solution version with its outputs, for `make lessons-html`
-    notebooks/minutes.json        the run time of each lesson, which `make notebooks` writes into its header
+    notebooks/minutes.json        run times of lessons and of their sections, which `make notebooks` writes into heads
 
 Stops at the first cell that fails and prints it. DIFFUAPRIEL_QUICK=1 shortens the training; then no minutes are saved.
 """
@@ -12,11 +12,13 @@ import argparse
 import json
 import os
 import platform
+import re
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -98,14 +100,28 @@ def machine() -> str:
     return f"{os.cpu_count()} cores ({' '.join(words[:4])})"
 
 
-def run(source: Path) -> float:
-    """Execute the solved version of a lesson, save it, and return the minutes."""
+def by_section(notebook: NotebookNode) -> dict[str, float]:
+    """The minutes that the cells of each section of an executed lesson ran, by its number."""
+    minutes: dict[str, float] = {}
+    section = "0"
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            section = [section, *re.findall(r"^## (\d+)\. ", cell.source, re.M)][-1]
+        elif timing := cell.metadata.get("execution"):
+            ends = (timing["iopub.execute_input"], timing["shell.execute_reply"])
+            began, ended = (datetime.fromisoformat(moment) for moment in ends)
+            minutes[section] = minutes.get(section, 0.0) + (ended - began).total_seconds() / 60
+    return {section: round(taken, 1) for section, taken in minutes.items() if section != "0"}
+
+
+def run(source: Path) -> tuple[float, dict[str, float]]:
+    """Execute the solved version of a lesson, save it, and return the minutes: of all, and of each section."""
     notebook = build.make_notebook(source, "solution", shortened=shortened())
     notebook.metadata["shortened"] = shortened()
     minutes = execute(notebook, build.FOLDERS["solution"])
     KEPT.mkdir(parents=True, exist_ok=True)
     (KEPT / f"{source.stem}.ipynb").write_text(build.to_text(notebook), encoding="utf-8")
-    return minutes
+    return minutes, by_section(notebook)
 
 
 def choose(prog: str, description: str, arguments: list[str] | None) -> list[Path]:
@@ -126,17 +142,19 @@ def main(arguments: list[str] | None = None) -> int:
     if not chosen:
         return 2
     before, minutes = build.read_minutes()
+    sections = build.read_sections()
     with kernel():
         for source in chosen:
             try:
-                took = run(source)
+                took, parts = run(source)
             except nbclient.exceptions.CellExecutionError as error:
                 print(f"error: {source.stem} failed\n{error}", file=sys.stderr)
                 return 1
             print(f"{source.stem:24} {took:5.1f} minutes", flush=True)
-            minutes[source.stem] = round(took, 1)
+            minutes[source.stem], sections[source.stem] = round(took, 1), parts
     if not shortened():
         document: dict[str, Any] = {"machine": machine(), "minutes": dict(sorted(minutes.items()))}
+        document["sections"] = dict(sorted(sections.items()))
         if len(chosen) < len(build.sources()):  # the others keep the machine that they were measured on
             document["machine"] = before or machine()
             others = build.elsewhere() | {source.stem: machine() for source in chosen}

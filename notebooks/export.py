@@ -67,6 +67,7 @@ def run_of(source: Path) -> NotebookNode | None:
     ran = [cell for cell in kept.cells if cell.cell_type == "code"]
     for cell, old in zip([cell for cell in notebook.cells if cell.cell_type == "code"], ran, strict=True):
         cell.outputs, cell.execution_count = old.outputs, old.execution_count
+    notebook.cells = [cell for cell in notebook.cells if "cellView" not in cell.metadata]  # nothing is installed here
     return notebook
 
 

@@ -22,7 +22,11 @@ PATHS: dict[str, tuple[int, int, dict[str, str]]] = {
         },
     ),
     "Two days, the first": (360, 45, {"00": ALL, "01": ALL, "02": ALL, "03": ALL}),
-    "Two days, the second": (360, 45, {"04": "2 3 4 5", "05": ALL, "06": "1 2 3 4", "07": "1 2 6", "09": "1 2 3 5 6"}),
+    "Two days, the second": (
+        360,
+        45,
+        {"04": "2 3 4 5 7", "05": ALL, "06": "1 2 3 4", "07": "1 2 6", "09": "1 2 3 5 6"},
+    ),
 }
 
 

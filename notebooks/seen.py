@@ -21,7 +21,7 @@ class Number(NamedTuple):
 
 
 SEEN = (
-    Number("01", "nats per story above the entropy, after training", r"excess +([\d.]+) nats per story", 1, 1.8),
+    Number("01", "nats per story above the entropy, after training", r"excess +([\d.]+) nats per story", 0.3, 1.1),
     Number("02", "largest difference of the four views", r"largest difference (\S+)", 0, 1e-10),
     Number("03", "probability of a girl's name, one direction", r"one direction +girls ([\d.]+)", 0.4, 0.6),
     Number("03", "the same, both directions", r"both directions +girls ([\d.]+)", 0.97, 1),
@@ -35,15 +35,18 @@ SEEN = (
     Number("04", "the same, DiffuTran", r"\ndiffutran +seed 0: +([\d.]+)", 32, 45),
     Number("04", "nats/token on real text, frequencies only", r"\nfrequencies +([\d.]+) nats/token", 4.8, 5.3),
     Number("04", "the same, DiffuApriel", r"\ndiffuapriel +([\d.]+) nats/token", 4.4, 4.9),
+    Number("04", "% grammatical, DiffuTran without edges", r"\nno edges .*; +(\d+)% of its stories", 0, 20),
+    Number("04", "the same, with edges", r"\nedges .*; +(\d+)% of its stories", 45, 90),
     Number("05", "% that two words agree, drawn in one call", r"\none call: .* probability (\d+)%", 38, 62),
     Number("05", "the same, in two calls", r"\ntwo calls: .* probability (\d+)%", 95, 100),
-    Number("05", "% consistent at nine calls, from masks only", r"\nno blocks +9.0 calls +(\d+) %", 5, 30),
-    Number("05", "the same, with the length given", r"\nlength given +9.0 calls +(\d+) %", 30, 65),
+    Number("05", "% consistent at six calls, from masks only", r"\nno blocks +6.0 calls +(\d+) %", 10, 40),
+    Number("05", "the same, with the end given", r"\nend given +6.0 calls +(\d+) %", 55, 85),
     Number("05", "% consistent, top-p 0.9, one token per call", r"\ntop_p +0.9 +(\d+) % consistent", 80, 100),
-    Number("05", "% different stories, top-p 0.4", r"\ntop_p +0.4 .* (\d+) % different", 1, 40),
-    Number("05", "% mended of the planted mistakes", r"mistake planted +0 % before, +(\d+) % after", 72, 97),
+    Number("05", "entropy of the tokens, top-p 0.4 (true: 4.26)", r"\ntop_p +0.4 .* entropy ([\d.]+)", 2.5, 3.7),
+    Number("05", "% mended of the planted mistakes", r"mistake planted +0 % before, +(\d+) % after", 85, 100),
     Number("05", "% of rare tokens, float32, 1,000 steps (50 is right)", r"float32: ([\d.]+)% rare", 1.7, 2.5),
-    Number("05", "% consistent, threshold 0.5 and top-p 0.9", r"(\d+) % .* threshold 0.5, top_p 0.9\n", 40, 75),
+    Number("05", "% consistent, ten calls", r"(\d+) % .* low_confidence, steps 10\n", 60, 90),
+    Number("05", "the same, top-p 0.9", r"(\d+) % .* low_confidence, steps 10, top_p 0.9\n", 68, 97),
     Number(
         "06", "tokens at which both count the same multiply-adds", r"by counting: .* about ([\d,]+) tokens", 223, 223
     ),

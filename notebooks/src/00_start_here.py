@@ -77,7 +77,8 @@ USED_FOR = {
     "psutil": "how much memory there is",
 }
 print(
-    f"Python {sys.version.split()[0]}" + ("" if sys.version_info >= (3, 11) else "  TOO OLD: 3.11 is needed")
+    f"Python {sys.version.split()[0]}"
+    + ("" if sys.version_info >= (3, 11) else "  TOO OLD: 3.11 is needed")
 )
 missing = []
 for package, purpose in USED_FOR.items():

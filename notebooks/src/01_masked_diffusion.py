@@ -27,7 +27,7 @@
 # | 1. Watch one write | 4 |
 # | 2. The forward process: adding noise | 13 |
 # | 3. The loss, and why 1/t | 18 |
-# | 4. Training | 8 (up to 3 of them waiting) |
+# | 4. Training | 8 |
 # | 5. A sampler by hand | 16 |
 # | 6. The package's sampler, and the player | 10 |
 # | 7. Filling holes | 4 |
@@ -106,16 +106,17 @@ for _ in range(5):
 print(f"\nThere are {tales.count(1):,} different stories.")
 
 # %% [markdown]
-# A model sees numbers. A *tokenizer* cuts a text into tokens, words or pieces of words (*Mark* is *M* and *ark*), and
-# gives each its number. Two tokens are special: one marks the end of a text, the other is `[MASK]`. To make all rows
-# equally long, we repeat the end-of-text token after each story.
+# A model sees numbers. A *tokenizer* cuts a text into tokens and gives each its number. Ours knows every word of the
+# tales, so a token is a word with the space before it, or a full stop. (A tokenizer for any text cuts rare words into
+# pieces: for the model of section 1, *Mark* is *M* and *ark*.) Two tokens are special: one marks the end of a text, the
+# other is `[MASK]`. To make all rows equally long, we repeat the end-of-text token after each story.
 
 # %%
 from diffuapriel import get_tokenizer
 
-tokenizer = get_tokenizer("gpt2-4k")
+tokenizer = get_tokenizer("tales-words")
 EOS, MASK = tokenizer.eos_id, tokenizer.mask_id  # the two special tokens
-LENGTH = 18  # tokens in a row: at most 17 for the story, and one for its end
+LENGTH = 16  # tokens in a row: at most 11 for the story, the others for its end
 
 
 def draw_stories(rows, rng):
@@ -395,22 +396,23 @@ if abs(mine - package) > 1e-4:
 #
 # Now a model that can learn. A `Denoiser` takes ids, sigma and positions, as above. It is a stack of *blocks* with
 # Mamba-2 layers inside, which read the row in both directions; lessons 02 and 03 open them. We take the smallest size,
-# *nano*, and make it smaller still so that it trains in minutes: two blocks instead of four, and narrower ones.
+# *nano*, and make it smaller still, so that it trains in a minute or two: two blocks, and a small state.
 
 # %%
 from diffuapriel import Denoiser, preset
 
-config = preset("nano", "diffuapriel", depth=2, expand=1, d_state=32, headdim=64)
+shape = {"d_model": 128, "depth": 2, "expand": 1, "d_state": 32, "headdim": 64}
+config = preset("nano", "diffuapriel", tokenizer="tales-words", **shape)
 model = Denoiser(config)
 print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} million parameters")
 
 # %% [markdown]
 # The loop is the usual one: draw stories, corrupt, predict, improve. The learning rate rises, then falls to nearly zero
 # (`OneCycleLR`). Each step draws new stories, so the model can hardly learn any of them by heart. This cell takes one
-# to three minutes. Meanwhile, think about this: how small can the loss become?
+# to two minutes. Meanwhile, think about this: how small can the loss become?
 
 # %%
-STEPS, ROWS = (12 if QUICK else 900), 64
+STEPS, ROWS = (12 if QUICK else 900), 32
 optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.0)
 lr_schedule = torch.optim.lr_scheduler.OneCycleLR(
     optimizer, max_lr=4e-3, total_steps=STEPS, pct_start=0.05, cycle_momentum=False
@@ -466,8 +468,9 @@ figure = go.Figure(layout={"xaxis_title": "step", "yaxis_title": "nats per story
 figure.add_scatter(x=steps, y=history, name="one batch", line_color="silver")
 figure.add_scatter(x=steps[window - 1 :], y=smooth, name=f"mean of {window}")
 for name, nats in lines.items():
-    figure.add_hline(y=nats, line_dash="dash", annotation_text=f"{name}: {nats:.1f}")
-figure.update_yaxes(type="log")
+    label = {"annotation_text": f"{name}: {nats:.1f}", "annotation_position": "right"}
+    figure.add_hline(y=nats, line_dash="dash", **label)
+figure.update_yaxes(type="log").update_layout(legend={"orientation": "h", "y": 1.15}, margin_r=220)
 show(figure)
 for name, nats in lines.items():
     below = next((step for step, mean in zip(steps[window - 1 :], smooth) if mean < nats), None)
@@ -489,7 +492,7 @@ print(f"at best     {entropy:.2f} nats per story, the entropy")
 print(f"excess      {bound - entropy:.2f} nats per story")
 
 # %% [markdown]
-# Lesson 05 continues with this model, so keep it (about 6 MB, in the project's folder `runs/lessons`).
+# Lesson 05 continues with this model, so keep it (about 3 MB, in the project's folder `runs/lessons`).
 
 # %%
 from diffuapriel.checkpoint import save_checkpoint
@@ -497,7 +500,7 @@ from diffuapriel.lessons.progress import folder
 
 if not QUICK:
     folder().mkdir(parents=True, exist_ok=True)
-    save_checkpoint(folder() / "01", model, card="The model of lesson 01: tales of level 1.")
+    save_checkpoint(folder() / "lesson-01", model, card="The model of lesson 01: tales of level 1.")
 
 # %% [markdown]
 # ## 5. A sampler by hand
@@ -615,7 +618,7 @@ guess_2
 from diffuapriel.evaluation.interval import wilson_interval
 from diffuapriel.lessons.figure import error_bars
 
-budget = [1, 2, 4, 9, 18]
+budget = [1, 2, 4, 8, 16]
 good = [count_good(my_sampler(model, torch.full((N, LENGTH), MASK), steps)) for steps in budget]
 rates = [[100 * g / N, 100 * c / N] for g, c in good]
 
@@ -654,7 +657,7 @@ sampler = Sampler(
 )
 some = draw_stories(6, random.Random(7))
 hide = use(check.mask_exactly, mask_exactly)
-damaged = hide(some, 12, torch.Generator().manual_seed(9))  # 12 of the 18 tokens of each story
+damaged = hide(some, 12, torch.Generator().manual_seed(9))  # 12 of the 16 tokens of each row
 mine = my_sampler(model, damaged, steps=12, greedy=True)
 package = generate(sampler, model, damaged)
 print(draw(damaged[0]), draw(mine[0]), sep="\n")
@@ -777,10 +780,10 @@ for name, table in tables.items():
 # ## 7. Filling holes
 #
 # A model that writes from left to right sees only what comes before a hole. Ours sees both sides and needs nothing new
-# to fill it: some tokens are given, the rest are masks. The package calls this a *canvas*. `[MASK:6]` is six masks.
+# to fill it: some tokens are given, the rest are masks. The package calls this a *canvas*. `[MASK:5]` is five masks.
 
 # %%
-canvas = Canvas.from_text("Mia found a [MASK:6].", tokenizer, length=LENGTH)
+canvas = Canvas.from_text("Mia found a [MASK:5].", tokenizer, length=LENGTH)
 for seed in range(5):
     sampler = Sampler(
         SamplerConfig(strategy="low_confidence", steps=LENGTH, seed=seed), schedule, MASK
@@ -789,7 +792,7 @@ for seed in range(5):
     print(f"{text:50} {tales.check(text, 1).message or 'a correct story'}")
 
 # %%
-canvas = Canvas.from_text("[MASK:2] gave her [MASK:3] to Tom.", tokenizer, length=LENGTH)
+canvas = Canvas.from_text("[MASK] gave her [MASK:2] to Tom.", tokenizer, length=LENGTH)
 sampler = Sampler(SamplerConfig(strategy="low_confidence", steps=LENGTH), schedule, MASK)
 trace = Player().record(sampler, model, canvas, tokenizer, model="my model")
 

@@ -26,7 +26,7 @@
 #
 # | part | minutes |
 # |---|---|
-# | 1. One direction is not enough | 14 (1 to 2 of them waiting) |
+# | 1. One direction is not enough | 14 |
 # | 2. Forward plus reverse | 8 |
 # | 3. Packed: nothing is flipped | 12 |
 # | 4. The token that counts twice | 5 |
@@ -161,7 +161,7 @@ from diffuapriel import Denoiser, ModelConfig
 
 toy = ModelConfig(
     "diffuapriel", d_model=64, depth=2, expand=1, d_state=16, headdim=32, cond_dim=32,
-    vocab_size=MASK + 1, tokenizer="gpt2-4k",
+    vocab_size=MASK + 1, tokenizer="gpt2-4k",  # a name has to stand here; our words need none
 )  # fmt: skip
 
 torch.manual_seed(0)

@@ -27,11 +27,11 @@
 # |---|---|
 # | 1. Equal parameters | 10 |
 # | 2. Equal tokens, in the same order | 12 |
-# | 3. A learning rate for each | 12 (about 3 of them waiting) |
-# | 4. The race: tokens, seconds and the entropy | 10 (1 of them waiting) |
+# | 3. A learning rate for each | 12 |
+# | 4. The race: tokens, seconds and the entropy | 10 |
 # | 5. A difference, or noise? | 12 |
-# | 6. Real text | 6 (1 of them waiting) |
-# | 7. What this can and cannot tell | 5 |
+# | 6. Real text | 6 |
+# | 7. What this can and cannot tell | 9 |
 #
 # {{measured}}
 #
@@ -157,7 +157,8 @@ assert spread < 0.02
 # %% [markdown]
 # ## 2. Equal tokens, in the same order
 #
-# The text is that of lesson 01: tales of one sentence, each in its own row, padded with end-of-text tokens.
+# The text is that of lesson 01: tales of one sentence, each in its own row, padded with end-of-text tokens. Here a
+# tokenizer for any text cuts it, because section 6 needs one: rare words become several tokens.
 
 # %%
 from diffuapriel.tales import language as tales
@@ -268,7 +269,7 @@ def one_step(run, ids, step, total):
     for group in run.optimizer.param_groups:
         group["lr"] = rate
     noise = torch.Generator().manual_seed(noise_seed(0, step))  # the same for every run
-    loss = nelbo(run.model, ids, schedule, MASK, generator=noise).loss
+    loss = nelbo(run.model, ids, schedule, run.model.config.mask_id, generator=noise).loss
     run.optimizer.zero_grad()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(run.model.parameters(), 1.0)
@@ -330,7 +331,7 @@ guess_2 = predict("A", "B", "C", name="04.2")
 guess_2
 
 # %%
-RATES = [5e-4, 1.5e-3, 4.5e-3, 1.35e-2]
+RATES = [1.5e-3, 4.5e-3, 1.35e-2, 4e-2]
 STEPS = 4 if QUICK else 220
 sweep = [Run(name, rate) for name in CONFIGS for rate in RATES]
 train_side_by_side(sweep, tales_batch, STEPS, f"{len(sweep)} runs")
@@ -750,10 +751,48 @@ for info in whole_texts:
 # tokens are, and so how to weight them. But if all tokens are [MASK]s, any weighted mean of them is the same. Until the
 # first word is there, the model does not know where the text begins. A scan does: its memory is empty at the edge. This
 # matters at few noise levels, so the loss hardly shows it, but every text that is written from nothing begins there.
-# The remedy is small: a learned vector at both ends of the text (`edge_embedding`). New models have it, those of
-# sections 3 to 6 too; these three were trained without it. In one experiment of the project
-# (`docs/results.md`, *Where a text begins*) a DiffuTran wrote 90 % grammatical stories with it, and 29 % without. So
-# this is a fault of that model, and not of Transformers.
+# The remedy is small: a learned vector at both ends of the text, `edge_embedding`. New models of the package have it,
+# those of sections 3 to 6 too; these three were trained without it. Does it help? We train two small DiffuTrans that
+# differ in nothing else, with your schedule and on whole words (`tales-words`), which are learned faster. Then each
+# writes stories from masks only. Guess how many will be grammatical, with the edges and without. It takes a minute.
+
+# %%
+words = get_tokenizer("tales-words")
+shape = {"d_model": 64, "depth": 4, "tokenizer": "tales-words"}
+for name, edges in (("no edges", False), ("edges", True)):
+    CONFIGS[name] = preset("nano", "diffutran", edge_embedding=edges, **shape)
+
+
+def words_batch(step, rows=32, length=12):
+    """The batch of a step, in whole words."""
+    rng = random.Random(f"words {step}")
+    table = [words.encode(tales.generate(1, rng)) for _ in range(rows)]
+    return torch.tensor([ids + [words.eos_id] * (length - len(ids)) for ids in table])
+
+
+pair = [Run(name, 4e-3) for name in ("no edges", "edges")]
+train_side_by_side(pair, words_batch, 4 if QUICK else 600, "with and without edges")
+
+# %%
+from diffuapriel import Sampler, SamplerConfig, generate
+from diffuapriel.evaluation.interval import wilson_interval
+
+WRITTEN = 4 if QUICK else 200
+sampler = Sampler(SamplerConfig(strategy="low_confidence", steps=12), schedule, words.mask_id)
+for run in pair:
+    table = generate(sampler, run.model.eval(), torch.full((WRITTEN, 12), words.mask_id))
+    texts = [words.decode(row).split("<|endoftext|>")[0] for row in table.tolist()]
+    good = sum(tales.check(text, 1).grammatical for text in texts)
+    low, high = wilson_interval(good, WRITTEN)
+    nats = 12 * smooth(run.losses)[-1].item()
+    print(f"{run.name:9} {nats:4.1f} nats per story at the end of training;", end=" ")
+    print(f"{good / WRITTEN:4.0%} of its stories are grammatical [{low:.0%}, {high:.0%}]")
+    print("         ", " / ".join(texts[:2]))
+
+# %% [markdown]
+# So *Transformers write nonsense* would have been the wrong conclusion. It was the fault of one model, and a vector at
+# both ends mends most of it. The project found the same at a larger size (`docs/results.md`, *Where a text begins*):
+# 90 % grammatical stories with it, and 29 % without.
 #
 # - **It can tell** which model learns faster at the start, on short rows, at this size, and how to find that out
 #   properly.

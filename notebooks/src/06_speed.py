@@ -26,7 +26,7 @@
 # | part | minutes |
 # |---|---|
 # | 1. How not to measure | 10 |
-# | 2. Latency against length | 7 (2 to 3 of them waiting) |
+# | 2. Latency against length | 7 |
 # | 3. The exponent | 8 |
 # | 4. Where the curves cross | 7 |
 # | 5. Counting multiply-adds | 12 |

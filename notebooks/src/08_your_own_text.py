@@ -27,7 +27,7 @@
 # | 1. Choose a text | 5 |
 # | 2. Look before you train | 7 |
 # | 3. A validation split without a leak | 13 |
-# | 4. Train, stop, resume | 10 (up to 4 of them waiting) |
+# | 4. Train, stop, resume | 10 |
 # | 5. What has it learned? | 8 |
 # | 6. Infill | 8 |
 # | 7. Look inside | 6 |

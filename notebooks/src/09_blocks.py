@@ -30,9 +30,9 @@
 # | 2. The state is the past | 12 |
 # | 3. What cannot be kept | 10 |
 # | 4. A whole model with its cache | 8 |
-# | 5. One model for several block lengths | 14 (up to 3 of them waiting) |
+# | 5. One model for several block lengths | 14 |
 # | 6. From autoregression to diffusion | 10 |
-# | 7. A block length that it never saw | 8 (up to 2 of them waiting) |
+# | 7. A block length that it never saw | 8 |
 # | 8. What a cache weighs | 8 |
 #
 # {{measured}}

@@ -26,11 +26,11 @@
 # | part | minutes |
 # |---|---|
 # | 1. A twin that never looks ahead | 12 |
-# | 2. Training all three | 8 (up to 3 of them waiting) |
+# | 2. Training all three | 8 |
 # | 3. Who predicts better? | 12 |
 # | 4. A hole with text on both sides | 12 |
 # | 5. Calls per story | 8 |
-# | 6. The same few stories again | 10 (up to 3 of them waiting) |
+# | 6. The same few stories again | 10 |
 #
 # {{measured}}
 #
@@ -348,6 +348,9 @@ guess_2.reveal("A" if rate < 65 else "B" if rate < 90 else "C", f"Here it was {r
 # ### Exercise 3: from whole stories to a hole
 #
 # *May · medium · 5 minutes*
+#
+# For each story you get the nats of the *whole* story with each name in the hole. Return the probability of each name,
+# given the rest.
 #
 # <details><summary>Hint 1: the idea</summary>Nats are −log p of the whole story. The sum below the fraction makes the
 # probabilities of a row add up to 1.</details>

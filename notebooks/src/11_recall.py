@@ -27,7 +27,7 @@
 # | 1. Pairs, then questions | 8 |
 # | 2. A state as a memory, by hand | 14 |
 # | 3. Attention as a memory, by hand | 10 |
-# | 4. Trained readers | 14 (up to 4 of them waiting) |
+# | 4. Trained readers | 14 |
 # | 5. More pairs than it has seen | 8 |
 # | 6. What each of them keeps | 6 |
 #
@@ -97,6 +97,8 @@ print("answers:", answers[0].tolist(), "  by luck: one in", VALUES)
 # ### Exercise 1: write all pairs into a state
 #
 # *Must · easy · 4 minutes*
+#
+# You get the keys and the values of all pairs. Return the state $H$ after all of them have been written.
 #
 # <details><summary>Hint 1: the idea</summary>Start with zeros, and add one outer product for each pair.</details>
 # <details><summary>Hint 2: the shape</summary>value (P,) times key (N,) is (P, N). The sum over all pairs is one
@@ -172,13 +174,14 @@ for N, color in zip((4, 16, 64), shades):
 figure.update_xaxes(type="log", tickvals=counts).update_yaxes(range=[0, 105])
 show(figure)
 rate = by_hand[16][-1]
+print(f"N = 4, 16 pairs: {by_hand[4][counts.index(16)]:.0f} % recalled")
 print(f"N = 16, 64 pairs: {rate:.0f} % recalled")
 letter = min({"A": 25, "B": 50, "C": 95}.items(), key=lambda item: abs(item[1] - rate))[0]
 guess_1.reveal(letter)
 
 # %% [markdown]
 # A state is no shelf with $N$ places. All pairs are spread over all of it, and with each new pair all answers get a
-# little less clear. Four times the state carries about four times the pairs.
+# little less clear. Four times the state carries about four times the pairs: compare the two lines.
 #
 # ## 3. Attention as a memory, by hand
 #
@@ -187,9 +190,13 @@ guess_1.reveal(letter)
 #
 # $$y = \sum_i w_i\, x_i \qquad w = \mathrm{softmax}(\beta\, C \cdot B_i)$$
 #
+# The number $\beta$ says how sharp the weights are: the larger it is, the more of the weight the most similar key gets.
+#
 # ### Exercise 2: look it up
 #
 # *Must · easy · 4 minutes*
+#
+# Write it for several questions at once: for each, the vector $y$.
 #
 # <details><summary>Hint 1: the idea</summary>Similarities first, then weights, then the weighted mean of the
 # values.</details>

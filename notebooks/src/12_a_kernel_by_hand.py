@@ -73,6 +73,10 @@ triton, tl, DEVICE = start()
 # Memory is one long row of numbers. `x` is the **address** of a tensor's first number, and `x + 3` that of its
 # fourth. A tile of addresses loads a tile of numbers. The sides of a tile are powers of two, but a text has any
 # length. So a load takes a **mask**: where it is false nothing is read, and the tile gets `other`.
+#
+# Three signs are new in the cell. `@triton.jit` makes a program of a function. `tl.constexpr` marks a number that is
+# fixed when the program is compiled, as the sides of tiles must be. And `double_kernel[(3,)](...)` starts the program
+# on a grid of 3.
 
 
 # %%
@@ -428,6 +432,8 @@ guess_2.reveal(min({"A": 1, "B": 2, "C": 3}.items(), key=lambda item: abs(item[1
 # ### Exercise 4: the gate
 #
 # *Must · easy · 3 minutes*
+#
+# Write it: from the tiles of $y$ and $z$, the tile that is stored.
 #
 # <details><summary>Hint 1: the idea</summary>SiLU is z times its sigmoid. It belongs to z; y is only
 # multiplied.</details>

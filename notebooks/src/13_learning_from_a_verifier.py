@@ -25,12 +25,12 @@
 #
 # | part | minutes |
 # |---|---|
-# | 1. A half-trained writer | 8 (up to 1 of them waiting) |
+# | 1. A half-trained writer | 8 |
 # | 2. From rewards to advantages | 10 |
 # | 3. A loss for a diffusion model | 14 |
-# | 4. Learn from the verifier | 8 (up to 1 of them waiting) |
+# | 4. Learn from the verifier | 8 |
 # | 5. What was lost | 14 |
-# | 6. On a leash | 14 (up to 3 of them waiting) |
+# | 6. On a leash | 14 |
 #
 # {{measured}}
 #
@@ -180,7 +180,8 @@ for row, right in zip(before[:6], rewards_of(before[:6])):
 #
 # $$A_i = \frac{r_i - \mathrm{mean}(r)}{\mathrm{std}(r)}$$
 #
-# This is the *advantage* of GRPO. It needs no second model that estimates rewards.
+# This is the *advantage* of GRPO (group relative policy optimization). It needs no second model that estimates
+# rewards, as its forerunner PPO does.
 #
 # **Predict, then run.** In a group of 10 stories, one is right. How large are its advantage and those of the others?
 #
@@ -252,6 +253,9 @@ guess_1.reveal()
 # ### Exercise 2: the clipped gain
 #
 # *Must · hard · 8 minutes*
+#
+# Write $g$ for every token of every story. You get the *logarithms* of its probability, now and when the turn began,
+# and the advantage of each story.
 #
 # <details><summary>Hint 1: the idea</summary>A ratio of probabilities is the exponential of a difference of
 # log-probabilities. Compute the gain with and without the clip, and keep the smaller one.</details>
@@ -489,6 +493,8 @@ show(figure)
 # ### Exercise 4: the divergence
 #
 # *May · medium · 5 minutes*
+#
+# Write it for all hidden positions at once, from the log-probabilities of the two models.
 #
 # <details><summary>Hint 1: the idea</summary>The weights are the probabilities of the reference, so of the base
 # model. Equal predictions have the divergence 0.</details>

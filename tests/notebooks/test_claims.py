@@ -21,13 +21,20 @@ from tests.notebooks.test_lessons import build, execute
 Claim = tuple[str, str, Callable[..., bool], str]  # lesson, pattern, what holds of its numbers, the sentence
 NAMES = r"\ntrue stories .*\[([\d.]+), [\d.]+\](?s:.*?)\nrewarded .*first word .*, ([\d.]+)\]"
 LEASH = r"{} +gain \+(\d+) percentage points, apart from imitation; .* \[\+([\d.]+),"
-TAIL = r"no blocks +[\d.]+ calls +(\d+) %.*\nlength given +[\d.]+ calls +(\d+) %"
+TAIL = r"no blocks +[\d.]+ calls +(\d+) %.*\nend given +[\d.]+ calls +(\d+) %"
 CLAIMS: tuple[Claim, ...] = (
     ("01", r"of 100 stories, \d+ are grammatical and (\d+)", lambda n: n >= 50, "most of its stories are correct"),
     ("01", r"excess +([\d.]+) nats per story", lambda n: 0 < n < 4, "close to the entropy, and not below it"),
     ("01", r"\n 1 steps: +(\d+) % grammatical", lambda n: n < 10, "in a single step almost none"),
     ("01", r"([\d.]+)% of the tokens agree with the package", lambda n: n > 95, "both samplers agree"),
     ("01", r"\n(\d+) end-of-text tokens before any word", lambda n: n >= 1, "the end is settled first"),
+    ("01", r"\n (·) \| · \| ", lambda first: first == "·", "the end of the row is revealed first"),
+    (
+        "02",
+        r"\n *(\d+)% have a half-life of 0 to 5 .*\n *(\d+)% .*\n *(\d+)% .*\n *(\d+)% have .* or more tokens",
+        lambda *shares: min(shares) > 0,
+        "some heads hold a word, some a sentence, some the whole story",
+    ),
     ("02", r"largest loss .*keeps (\d+)% .* and (\d+)% elsewhere", lambda a, b: b - a >= 10, "a head that forgets"),
     ("02", r"largest factor .*keeps (\d+)% .* and (\d+)% elsewhere", lambda a, b: b - a < 10, "the ratio is a trap"),
     (
@@ -37,6 +44,12 @@ CLAIMS: tuple[Claim, ...] = (
         "either name, equally likely",
     ),
     ("03", r"both directions +girls ([\d.]+)", lambda g: g > 0.95, "both directions know the name"),
+    (
+        "03",
+        r"one direction +reached .* ([\d.]+)\n(?s:.*?)both directions +reached .* ([\d.]+)\n",
+        lambda one, both: abs(one - both) < 0.05,
+        "at the end both pay the same",
+    ),
     ("03", r"The worst lie costs ([\d.]+) nats per mask: this model hardly", lambda n: n < 0.05, "it hardly listens"),
     (
         "03",
@@ -44,17 +57,32 @@ CLAIMS: tuple[Claim, ...] = (
         lambda a, b: a < 5 and b > 50,
         "most features hardly move",
     ),
+    (
+        "04",
+        r"\nno edges .*, (\d+)%\](?s:.*?)\nedges .*\[(\d+)%, ",
+        lambda without, with_edges: with_edges > without + 20,
+        "a vector at both ends mends most of it",
+    ),
     ("05", r"mistake planted +0 % before, +(\d+) % after", lambda n: n >= 50, "the rounds mend the mistake"),
     ("05", TAIL, lambda without, given: given > without + 15, "the tail of a row costs calls"),
     ("05", r"control +100 % before, +(\d+) % after", lambda n: n >= 60, "and break little else"),
     (
         "05",
-        r"\nancestral +17.*, (\d+)%\]\n(?:.*\n)+?remdm +[67]\d\.\d calls.*\[(\d+)%,",
-        lambda ancestral, remdm: remdm > ancestral,
-        "the further calls of remdm are worth something",
+        r"\nend given .*\[(\d+)%,.*\nblocks of 8 .* (\d+)%\].*\nblocks of 4 .* (\d+)%\]",
+        lambda given, eight, four: given > max(eight, four),
+        "blocks are no remedy in a short row",
+    ),
+    ("05", r"\nhad +(\d+) stories, +(\d+) right", lambda n, right: right < n / 2, "stories with numbers go wrong"),
+    (
+        "05",
+        r"\nlow_confidence +16.0 calls: .*\[(\d+)%,.*\n.* (\d+)%\]\n.*\nremdm +[56]\d\.\d calls.* (\d+)%\]",
+        lambda surest, ancestral, remdm: surest > max(ancestral, remdm),
+        "the surest first is ahead with a quarter of the calls",
     ),
     ("05", r"\n100 stories, (\d+) different", lambda n: n == 1, "at temperature 0 there is one story"),
     ("05", r"at 1,000 steps, float32: ([\d.]+)% rare", lambda n: n < 10, "float32 cuts rare tokens"),
+    ("07", r"\n 64 draws: .* worth ([\d.]+) times the draws", lambda n: n > 1, "stratified draws do better"),
+    ("07", r"with one draw .*, (\d+)% ties", lambda n: n >= 5, "with few draws a tie happens often"),
     ("07", r"exp\(-NELBO\) sums to +([\d.]+)", lambda n: n < 1, "some probability is lost"),
     ("07", r"dull .*exact cost .*: (below) the entropy", lambda word: word == "below", "the dull writer is dull"),
     (
@@ -62,6 +90,12 @@ CLAIMS: tuple[Claim, ...] = (
         r"training has gained ([\d.]+) bits per byte: what it learned carries",
         lambda n: n > 0.3,
         "it carries over",
+    ),
+    (
+        "08",
+        r"xz, which forgets nothing: ([\d.]+) and ([\d.]+)",
+        lambda twin, strangers: twin < strangers - 0.5,
+        "a compressor shows the leak at once",
     ),
     ("09", r"same bit for bit: (\d+) of 48", lambda n: n == 32, "earlier blocks notice nothing"),
     ("09", r"S =  1: .*, ([\d.]+)\]\n.*\nS = 12: .*\[([\d.]+),", lambda a, b: a < b, "the bound is tighter at S = 1"),
@@ -74,6 +108,18 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     ("09", r": ([\d.]+) one token at a time, ([\d.]+) with", lambda one, n: n < one / 2, "fewer passes"),
     ("09", r"\n4 only .*S=4: ([\d.]+) .*S=12: ([\d.]+)", lambda a, b: b > a + 5, "it fails where it was not trained"),
+    (
+        "09",
+        r"mixed: 1, 4 and 12 .*S=1: ([\d.]+) .*S=2: ([\d.]+) .*S=4: ([\d.]+) .*S=12: ([\d.]+)",
+        lambda one, two, four, twelve: max(one, two, four, twelve) < 1.3 * one,
+        "the mixed model holds at its block lengths, and pays little between them",
+    ),
+    (
+        "09",
+        r"mixed: 1, 4 and 12 .*S=4: ([\d.]+) .*\n4 only .*S=4: ([\d.]+) ",
+        lambda mixed, narrow: abs(mixed - narrow) < 1,
+        "at S = 4 both are about as good",
+    ),
     ("10", r"left to right, one call +(\d+) % ", lambda n: 35 < n < 65, "from the left the name is a guess"),
     (
         "10",
@@ -83,6 +129,20 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     ("10", r"diffusion, one call .*\[(\d+),.*\n.* (\d+)\]", lambda a, b: a > b, "in one call diffusion is ahead"),
     ("10", r"on new stories: -[\d.]+ nats \[-[\d.]+, -([\d.]+)\]", lambda n: n > 0, "scarce text favors diffusion"),
+    (
+        "11",
+        r"N = 4, 16 pairs: (\d+) % recalled\nN = 16, 64 pairs: (\d+) %",
+        lambda small, large: abs(small - large) < 8,
+        "four times the state carries about four times the pairs",
+    ),
+    ("11", r"N =  4, 64 pairs .*beta 100: +(\d+) %", lambda n: n == 100, "with sharp weights all pairs come back"),
+    ("11", r"\nattention .*\b64 pairs: +(\d+) %", lambda n: n >= 97, "attention does not notice the number of pairs"),
+    (
+        "11",
+        r"\nMamba, N = 64 +4 pairs: +(\d+) %.*\b64 pairs: +(\d+) %",
+        lambda few, many: few > many + 20,
+        "the curves of the states fall",
+    ),
     ("11", r"Mamba, N = 4 .*, ([\d.]+)\]\n.*N = 64 .*\[([\d.]+),", lambda a, b: a < b, "a larger state recalls more"),
     ("11", r"Mamba, N = 4 .*, ([\d.]+)\](?s:.*)\nhybrid.*\[([\d.]+),", lambda a, b: a < b, "attention closes the gap"),
     ("12", r"with flips: [\d,]+, ([\d.]+) times", lambda n: n == 3, "flips treble the bytes of a scan"),

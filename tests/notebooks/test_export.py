@@ -171,7 +171,9 @@ def test_a_shortened_run_is_not_exported_as_a_whole_one(one_lesson, monkeypatch)
     nbformat.write(notebook, one_lesson)
     assert export.run_of(source) is None
     monkeypatch.setenv("DIFFUAPRIEL_QUICK", "1")
-    assert export.run_of(source) is not None
+    found = export.run_of(source)
+    assert found is not None
+    assert not any("Installs the package" in cell.source for cell in found.cells), "a page installs nothing"
 
 
 def test_a_lesson_that_is_not_there_is_refused_with_those_that_are(one_lesson, capsys) -> None:

@@ -140,6 +140,8 @@ def test_an_exercise_says_whether_to_do_it_how_hard_it_is_and_how_long_it_takes(
     assert len(asked) == len(exercises(source))
     for number, part in enumerate(asked, 1):
         assert part.startswith(f"{number}: ") and EFFORT.search(part), part[:80]
+        task = EFFORT.split(part)[-1].partition("<details>")[0]
+        assert len(task.split()) >= 8, f"what is to be written? {part[:80]}"
         kinds = re.findall(r"<summary>Hint \d: the (\w+)</summary>", " ".join(part.split()))
         assert kinds == ["idea", "shape", "code"], part[:80]
 
@@ -289,13 +291,38 @@ def test_a_lesson_that_was_measured_on_another_machine_says_so(tmp_path, monkeyp
     assert "on 3 cores (Abacus)" in build.measured(first) and "on 1 core (Quipu)" in build.measured(second)
     table = build.teaching("<!-- minutes -->old<!-- end of the minutes -->")
     assert "| 1 |" in table and "| 2 (on 1 core (Quipu)) |" in table
-    monkeypatch.setattr(execute, "run", lambda source: 3)
+    monkeypatch.setattr(execute, "run", lambda source: (3, {"1": 2.6, "2": 0.4}))
     monkeypatch.setattr(execute, "machine", lambda: "5 cores (Napier)")
     monkeypatch.setattr(build, "main", lambda: None)
     monkeypatch.setattr(execute, "shortened", lambda: False)
     assert execute.main([first[:2]]) == 0
     assert build.measured(first).endswith("3.0 minutes on 5 cores (Napier).") and "Quipu" in build.measured(second)
-    assert build.read_minutes()[0] == "3 cores (Abacus)"
+    assert build.read_minutes()[0] == "3 cores (Abacus)" and build.read_sections() == {first: {"1": 2.6, "2": 0.4}}
+    rows = re.findall(r"^\| \d+\. .* \|$", made(build.sources()[0], "student")[0].source, re.M)
+    assert "(3 of them waiting)" in rows[0] and not any("waiting" in row for row in rows[1:])
+
+
+def test_the_minutes_of_sections_are_those_of_their_cells() -> None:
+    def ran(began: str, ended: str):
+        timing = {"iopub.execute_input": f"2026-01-01T00:{began}Z", "shell.execute_reply": f"2026-01-01T00:{ended}Z"}
+        return nbformat.v4.new_code_cell("1", metadata={"execution": timing})
+
+    texts = [nbformat.v4.new_markdown_cell(text) for text in ("# 00 · A head", "## 1. One\n", "words", "## 2. Two")]
+    head, one, words, two = texts
+    cells = [head, ran("00:00", "00:30"), one, ran("01:00", "01:30"), words, ran("02:00", "03:00"), two]
+    cells += [nbformat.v4.new_code_cell("not run"), ran("03:00", "03:06")]
+    assert execute.by_section(nbformat.v4.new_notebook(cells=cells)) == {"1": 1.5, "2": 0.1}
+
+
+@each_source
+def test_the_waiting_in_a_head_is_that_of_the_measured_run(source: Path) -> None:
+    taken, sections = build.read_minutes()[1][source.stem], build.read_sections().get(source.stem, {})
+    assert set(sections) <= set(build.head_of(source)[1])
+    assert sum(sections.values()) <= taken + 0.05 * (1 + len(sections)), "the cells run no longer than the lesson"
+    for number, waiting in re.findall(
+        r"^\| (\d+)\. .* \((\d+) of them waiting\) \|$", made(source, "student")[0].source, re.M
+    ):
+        assert abs(sections[number] - int(waiting)) <= 0.5
 
 
 def test_a_lesson_takes_at_most_eight_minutes_of_machine_time() -> None:

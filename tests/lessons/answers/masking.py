@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-MASK = 4_097
+MASK = 1_017
 
 
 # corruption
