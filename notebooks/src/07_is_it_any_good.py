@@ -670,8 +670,8 @@ for prompt, right, wrong, good, bad in mistakes[:2]:
 
 # %% [markdown]
 # The interval (Wilson's) is wide: fifty questions cannot tell 90 % from 95 %. That is why benchmarks have thousands of
-# questions. A tie is a draw in which the changed word, and the words that contradict it, were never hidden: with few
-# draws it happens often, as the last line says, so count it as one half and use more draws.
+# questions. A tie is a draw in which the changed word, and the words that contradict it, were never hidden: it counts
+# as one half. One draw decides worse than four, as the last line says: which tokens are hidden is a matter of luck.
 #
 # *Where* does a wrong ending cost more? `score_text` hides many sets of tokens and returns for each token its mean
 # cost, called its *surprisal*. Red is surprisal, in nats.

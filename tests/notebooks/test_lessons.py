@@ -316,7 +316,7 @@ def test_the_minutes_of_sections_are_those_of_their_cells() -> None:
 
 @each_source
 def test_the_waiting_in_a_head_is_that_of_the_measured_run(source: Path) -> None:
-    taken, sections = build.read_minutes()[1][source.stem], build.read_sections().get(source.stem, {})
+    taken, sections = build.read_minutes()[1][source.stem], build.read_sections()[source.stem]
     assert set(sections) <= set(build.head_of(source)[1])
     assert sum(sections.values()) <= taken + 0.05 * (1 + len(sections)), "the cells run no longer than the lesson"
     for number, waiting in re.findall(
