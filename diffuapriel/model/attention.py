@@ -81,12 +81,12 @@ class Attention(nn.Module):
         own = AttentionCache(k[:texts], v[:texts])
         keys = torch.cat([cache.keys.to(k.dtype), own.keys], dim=2)
         values = torch.cat([cache.values.to(v.dtype), own.values], dim=2)
-        y = self._attend(q[:texts], keys, values, masks[0])
-        if q.shape[0] > texts:
+        y = [] if over.noisy_only else [self._attend(q[:texts], keys, values, masks[0])]
+        if over.streams == 2:
             keys, values = (torch.cat([w[:texts], w[texts:]], dim=2) for w in (k, v))
-            y = torch.cat([y, self._attend(q[texts:], keys, values, masks[1])])
+            y.append(self._attend(q[-texts:], keys, values, masks[1]))
         kept = AttentionCache(own.keys[:, :, : over.committed], own.values[:, :, : over.committed])
-        return self.out_proj(y.transpose(1, 2).flatten(2)), kept
+        return self.out_proj(torch.cat(y).transpose(1, 2).flatten(2)), kept
 
     def _project(self, u: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, (batch, heads, length, headdim) each; the first two normalized and rotated."""

@@ -205,6 +205,7 @@ class BlockPass:
     verified, drafted: of a pass in blocks of one token that verifies a draft and drafts (`Denoiser.verify_and_draft`).
     A row is then [committed tokens | `verified` tokens of a draft | as many copies of them, corrupted | a block of
     `drafted` tokens]. A copy sees the clean tokens before its own, the last block the committed tokens.
+    noisy_only: a layer returns the corrupted rows only, as the last one does: nothing but these reads its clean rows.
     """
 
     block_length: int
@@ -217,6 +218,7 @@ class BlockPass:
     commit: Tensor | None = None
     verified: int = 0
     drafted: int = 0
+    noisy_only: bool = False
 
     @property
     def texts(self) -> int:

@@ -25,6 +25,7 @@ The denoiser does not know the schedule; it gets the noise level sigma = -log al
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -77,9 +78,11 @@ class Block(nn.Module):
     ) -> tuple[Tensor, LayerCache]:
         """As `forward` for a pass over blocks of tokens (model/blocks.py); also what the layer adds to the cache.
 
+        Returns the corrupted rows alone where `over` is `noisy_only`.
+
         rotary and masks: for attention.
         """
-        shift, scale, gate, *mlp_modulation = modulation
+        shift, scale, *rest = modulation
         u = modulate(rms_norm(x, self.mixer_norm_weight), shift, scale)
         if isinstance(self.mixer, Attention):
             assert isinstance(cache, AttentionCache) and rotary is not None
@@ -87,6 +90,9 @@ class Block(nn.Module):
         else:
             assert isinstance(cache, MambaCache)
             y, cache = self.mixer.forward_blocks(u, over, cache)
+        if over.noisy_only:
+            x, *rest = (v[over.texts :] for v in (x, *rest))
+        gate, *mlp_modulation = rest
         return self._add_mlp(x + gate * y, *mlp_modulation), cache
 
     def _add_mlp(self, x: Tensor, shift: Tensor, scale: Tensor, gate: Tensor) -> Tensor:
@@ -358,6 +364,8 @@ class Denoiser(nn.Module):
         added: list[LayerCache] = []
         for i, (block, layer) in enumerate(zip(self.blocks, cache.layers, strict=True)):
             assert isinstance(block, Block)
+            if streams == 2 and i == self.config.depth - 1:
+                over = replace(over, noisy_only=True)
             x, layer = block.forward_blocks(x, modulations[6 * i : 6 * i + 6], over, layer, rotary, masks)
             added.append(layer)
         x, shift, scale = (v[-texts:] for v in (x, *modulations[-2:]))

@@ -128,9 +128,12 @@ class BidirectionalMamba2(nn.Module):
             if len(blocks.parts) > 1:
                 inputs = ScanInputs(x[:, part], dt[:, part], A, B[:, part], C[:, part], self.D, states[-1])
             block_length = min(S, part.stop - part.start)
-            out, state = block_scan.scan(inputs, block_length=block_length, streams=streams, backend=self.backend)
+            out, state = block_scan.scan(
+                inputs, block_length=block_length, streams=streams, noisy_only=blocks.noisy_only, backend=self.backend
+            )
             y.append(out)
             states.append(state)
+        z = z[blocks.texts :] if blocks.noisy_only else z
         y = rms_norm(torch.cat(y, dim=1).flatten(3) * F.silu(z), self.norm_weight)
         after = MambaCache(states[1], history)
         return self._project_out(y), after if blocks.commit is None else _committed(cache, after, blocks.commit)

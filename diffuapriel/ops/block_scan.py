@@ -38,13 +38,16 @@ Product = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, str, int], Tensor]
 IN_BLOCK = 16  # tokens of a chunk of short blocks, rounded down to whole ones, where tokens read their own block only
 
 
-def scan(inputs: ScanInputs, *, block_length: int, streams: int = 1, backend: str = "auto") -> tuple[Tensor, Tensor]:
+def scan(
+    inputs: ScanInputs, *, block_length: int, streams: int = 1, noisy_only: bool = False, backend: str = "auto"
+) -> tuple[Tensor, Tensor]:
     """Forward over the text and in reverse inside each block, for all rows.
 
     Args:
         inputs: with directions 0, which runs forward, and 1, in reverse. The length is a multiple of block_length.
             initial_state: (clean rows, heads, headdim, state), of the forward direction before the first token.
         streams: 1 for clean rows only; 2 if the second half of the rows are corrupted copies of the first half.
+        noisy_only: leave out what the clean ones of 2 streams read, and return y of the corrupted rows alone.
         backend: of `ssd`, which runs blocks longer than 128 tokens; with "triton" its kernels also compute the masked
             products of blocks of up to 64. "minimal" runs blocks of any length.
 
@@ -61,10 +64,10 @@ def scan(inputs: ScanInputs, *, block_length: int, streams: int = 1, backend: st
         y, final = minimal.scan(ScanInputs(*inputs[:-1], states), (False, True), block_length=block_length)
         return y, final[:, 0]
     if block_length > LONGEST_IN_CHUNK:
-        return _in_rows(inputs, block_length, streams, backend)
+        return _in_rows(inputs, block_length, streams, noisy_only, backend)
     headdim, state = inputs.initial_state.shape[2:]
     fused = block_length <= LONGEST and choose_backend(backend, inputs.x, headdim, state) == "triton"
-    return _in_chunks(inputs, block_length, masked_product if fused else _weigh)
+    return _in_chunks(inputs, block_length, noisy_only, masked_product if fused else _weigh)
 
 
 def by_block(
@@ -118,25 +121,33 @@ def _directions(inputs: ScanInputs) -> tuple[_Direction, _Direction]:
     return _Direction(*forward), _Direction(*reverse)
 
 
-def _in_rows(inputs: ScanInputs, block_length: int, streams: int, backend: str) -> tuple[Tensor, Tensor]:
+def _in_rows(
+    inputs: ScanInputs, block_length: int, streams: int, noisy_only: bool, backend: str
+) -> tuple[Tensor, Tensor]:
     """`scan` for long blocks: carry the clean state from block to block, then scan all blocks side by side."""
     x, dt, A, B, C, D, start = inputs
     clean = _directions(inputs)[0].streams(start.shape[0])[0].chunks(block_length)
     start = start.to(clean.log_decay.dtype).unflatten(1, (B.shape[3], -1))
     entering, final = _carry(clean, clean.log_decay.cumsum(-1), start)
+    if noisy_only:
+        x, dt, B, C = (v[-len(start) :] for v in (x, dt, B, C))
+        streams = 1
+    shape = x.shape
     entering = entering.flatten(2, 3).flatten(0, 1).repeat(streams, 1, 1, 1)  # (rows x blocks, h, p, n)
     states = torch.stack([entering, torch.zeros_like(entering)], dim=1)
     x, dt, B, C = (v.unflatten(1, (-1, block_length)).flatten(0, 1) for v in (x, dt, B, C))
     y = ssd_bidirectional(x, dt, A, B, C, D, initial_state=states, backend=backend)
     assert isinstance(y, Tensor)
-    return y.reshape(inputs.x.shape), final.flatten(1, 2)
+    return y.reshape(shape), final.flatten(1, 2)
 
 
-def _in_chunks(inputs: ScanInputs, block_length: int, weigh: Product) -> tuple[Tensor, Tensor]:
+def _in_chunks(inputs: ScanInputs, block_length: int, noisy_only: bool, weigh: Product) -> tuple[Tensor, Tensor]:
     """`scan` for blocks of which a chunk holds one or more; `weigh` computes the masked products."""
     x, start = inputs.x, inputs.initial_state
     forward, reverse = _directions(inputs)
     clean, *noisy = forward.streams(start.shape[0])
+    if noisy_only:
+        x, (_, reverse) = x[len(start) :], reverse.streams(len(start))
     y_reverse = _in_block(reverse, block_length, weigh, backwards=True)
 
     # Clean rows: every earlier token of the chunk, and the state that enters it.
@@ -145,16 +156,19 @@ def _in_chunks(inputs: ScanInputs, block_length: int, weigh: Product) -> tuple[T
     clean = clean.chunks(q)
     s = clean.log_decay.cumsum(-1)  # inclusive sums from the chunk's start
     entering, final = _carry(clean, s, start.to(s.dtype).unflatten(1, s.shape[2:4]))
-    y = weigh(clean.C, clean.B, clean.write, s, s, "causal", block_length) + _read(clean.C, entering, s)
-    y_forward = [_from_chunks(y, length)]
+    y_forward = []
+    if not noisy_only:
+        y = weigh(clean.C, clean.B, clean.write, s, s, "causal", block_length) + _read(clean.C, entering, s)
+        y_forward.append(_from_chunks(y, length))
 
     if noisy:  # corrupted rows: clean tokens of earlier blocks, corrupted ones of the own block
         own = noisy[0].chunks(q)
         block = torch.arange(q, device=x.device) // block_length
         before = F.pad(s, (1, 0))[..., block * block_length]  # sums up to the block; no own clean token enters
         s_noisy = before + _sums_in_block(own.log_decay, block_length)
-        y = weigh(own.C, clean.B, clean.write, s_noisy, s, "earlier blocks", block_length)
-        y = y + _read(own.C, entering, s_noisy)
+        y = _read(own.C, entering, s_noisy)
+        if q > block_length:
+            y = y + weigh(own.C, clean.B, clean.write, s_noisy, s, "earlier blocks", block_length)
         y_forward.append(_from_chunks(y, length) + _in_block(noisy[0], block_length, weigh, backwards=False))
 
     y = torch.stack([torch.cat(y_forward), y_reverse], dim=2)  # (b, l, k, h, p)
