@@ -36,6 +36,7 @@ from diffuapriel.ops import block_scan, short_pass
 from diffuapriel.ops.recurrent import ScanInputs
 from diffuapriel.ops.short_pass import ShortPass
 from diffuapriel.ops.ssd import choose_backend, ssd_bidirectional
+from diffuapriel.ops.triton import folded
 from diffuapriel.ops.triton.mixer import block_mixer
 from diffuapriel.ops.triton.mixer import mixer as fused_mixer
 
@@ -117,11 +118,16 @@ class BidirectionalMamba2(nn.Module):
         if not trains and choose_backend(self.backend, projected, c.headdim, c.d_state) == "triton":
             return self._fused_blocks(projected, blocks, cache)
         z, xBC, dt = self._split(projected)
-        xBC, history = block_convolution(
-            xBC, self.conv_weight, self.conv_bias, cache.history, block_length=S, streams=streams,
-            committed=blocks.committed,
-        )  # fmt: skip
-        x, B, C, dt, A = self._scan_inputs(F.silu(xBC), dt)
+        fused = streams > 1 and choose_backend(self.backend, projected, c.headdim, c.d_state) == "triton"
+        convolution = self.conv_weight, self.conv_bias, cache.history
+        if fused:
+            history = following(cache.history, xBC[: blocks.texts, :, 0])
+            xBC = folded.convolve_blocks(xBC, *convolution, S)
+        else:
+            options = {"block_length": S, "streams": streams, "committed": blocks.committed}
+            xBC, history = block_convolution(xBC, *convolution, **options)
+            xBC = F.silu(xBC)
+        x, B, C, dt, A = self._scan_inputs(xBC, dt)
         y, states = [], [cache.state]
         for part in blocks.parts:
             inputs = ScanInputs(x, dt, A, B, C, self.D, states[-1])
@@ -134,8 +140,11 @@ class BidirectionalMamba2(nn.Module):
             y.append(out)
             states.append(state)
         z = z[blocks.texts :] if blocks.noisy_only else z
-        y = rms_norm(torch.cat(y, dim=1).flatten(3) * F.silu(z), self.norm_weight)
+        y = (torch.cat(y, dim=1) if len(y) > 1 else y[0]).flatten(3)
         after = MambaCache(states[1], history)
+        if fused:
+            return self._project_gated_out(*folded.gate(y, z, self.norm_weight)), after
+        y = rms_norm(y * F.silu(z), self.norm_weight)
         return self._project_out(y), after if blocks.commit is None else _committed(cache, after, blocks.commit)
 
     def _is_short(self, projected: Tensor, blocks: BlockPass) -> bool:

@@ -31,10 +31,11 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from diffuapriel.ops.triton import chunk
+from diffuapriel.ops.triton import chunk, conv
 from diffuapriel.ops.triton.attention import append, attend
 from diffuapriel.ops.triton.autograd import mixer_gradients
 from diffuapriel.ops.triton.block import Weights, mix_blocks
+from diffuapriel.ops.triton.gate import gate
 from diffuapriel.ops.triton.scan import prepare, scan_chunks
 
 CAPABILITIES = (90, 80)
@@ -111,6 +112,15 @@ def chunk_products(backward: bool) -> None:
     chunk.backward(half(1, 1, 64, GROUPS, HEADS, HEADDIM), C, B, w, r, r, 1, 16)
 
 
+def folded_convolution(backward: bool) -> None:
+    raw = half(2, LENGTH, 2, INNER + CHANNELS + HEADS)[..., INNER : INNER + CHANNELS]
+    weight, bias, history = wide(2, TAPS, CHANNELS), wide(2, CHANNELS), half(1, TAPS - 1, CHANNELS)
+    if not backward:
+        conv.convolve(raw, weight, bias, BOTH, history, 16)
+        return
+    conv.blocks_backward(half(2, LENGTH, 2, CHANNELS), raw, weight, bias, history, 16)
+
+
 CALLS: dict[str, Callable[[], None]] = {
     "forward mixer": lambda: forward_mixer(keep=False),
     "forward mixer, kept": lambda: forward_mixer(keep=True),
@@ -122,6 +132,9 @@ CALLS: dict[str, Callable[[], None]] = {
     "forward prompt": forward_prompt,
     "forward attention, 16": lambda: forward_attention(16),
     "forward attention, 256": lambda: forward_attention(256),
+    "forward convolution of a folded pass": lambda: folded_convolution(backward=False),
+    "backward convolution of a folded pass": lambda: folded_convolution(backward=True),
+    "forward gate": lambda: gate(half(2, LENGTH, 2, INNER), half(2, LENGTH, 2, INNER + 8)[..., :INNER], wide(2, INNER)),
     "forward chunk": lambda: chunk_products(backward=False),
     "backward chunk": lambda: chunk_products(backward=True),
     "backward mixer": lambda: backward_mixer(LENGTH),
