@@ -34,7 +34,8 @@ from diffuapriel.ops.ssd import choose_backend, ssd, ssd_bidirectional
 from diffuapriel.ops.triton.masked_product import LONGEST, masked_product
 
 LONGEST_IN_CHUNK = 128  # tokens of a block that is still called short
-Product = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, str, int], Tensor]
+Product = Callable[..., Tensor]  # `_weigh` or `masked_product`
+LEAST_STEP = 1e-30  # of dt, where its logarithm is taken
 IN_BLOCK = 16  # tokens of a chunk of short blocks, rounded down to whole ones, where tokens read their own block only
 
 
@@ -96,8 +97,9 @@ def by_block(
 class _Direction(NamedTuple):
     """What one direction of some rows reads and writes, over tokens or in chunks of them."""
 
-    write: Tensor  # dt x: (b, l, g, r, p) or (b, c, g, r, q, p)
+    x: Tensor  # (b, l, g, r, p) or (b, c, g, r, q, p)
     log_decay: Tensor  # dt A, float32 or float64: (b, l, g, r) or (b, c, g, r, q)
+    log_step: Tensor  # log dt, as log_decay: what a token writes is dt x
     B: Tensor  # (b, l, g, n) or (b, c, g, q, n)
     C: Tensor  # as B
 
@@ -106,7 +108,7 @@ class _Direction(NamedTuple):
         return [_Direction(*parts) for parts in zip(*(v.split(texts) for v in self), strict=True)]
 
     def chunks(self, q: int) -> _Direction:
-        return _Direction(*(_into_chunks(v, q, axis) for v, axis in zip(self, (-2, -1, -2, -2), strict=True)))
+        return _Direction(*(_into_chunks(v, q, axis) for v, axis in zip(self, (-2, -1, -1, -2, -2), strict=True)))
 
 
 def _directions(inputs: ScanInputs) -> tuple[_Direction, _Direction]:
@@ -114,10 +116,10 @@ def _directions(inputs: ScanInputs) -> tuple[_Direction, _Direction]:
     x, dt, A, B, C, _, _ = inputs
     exact = torch.float64 if x.dtype == torch.float64 else torch.float32
     by_group = (B.shape[3], -1)
-    write = (x * dt.to(x.dtype)[..., None]).unflatten(3, by_group)
-    log_decay = (dt.to(exact) * A.to(exact)).unflatten(3, by_group)
+    dt = dt.to(exact)
+    by_head = (v.unflatten(3, by_group) for v in (x, dt * A.to(exact), dt.clamp(LEAST_STEP).log()))
     # unbind and split: the gradient of an index would be a tensor of zeros as large as what is indexed.
-    forward, reverse = zip(*(v.unbind(2) for v in (write, log_decay, B, C)), strict=True)
+    forward, reverse = zip(*(v.unbind(2) for v in (*by_head, B, C)), strict=True)
     return _Direction(*forward), _Direction(*reverse)
 
 
@@ -144,11 +146,12 @@ def _in_rows(
 def _in_chunks(inputs: ScanInputs, block_length: int, noisy_only: bool, weigh: Product) -> tuple[Tensor, Tensor]:
     """`scan` for blocks of which a chunk holds one or more; `weigh` computes the masked products."""
     x, start = inputs.x, inputs.initial_state
+    D, D_reverse = inputs.D.unflatten(1, (inputs.B.shape[3], -1)).unbind(0)
     forward, reverse = _directions(inputs)
     clean, *noisy = forward.streams(start.shape[0])
     if noisy_only:
-        x, (_, reverse) = x[len(start) :], reverse.streams(len(start))
-    y_reverse = _in_block(reverse, block_length, weigh, backwards=True)
+        reverse = reverse.streams(len(start))[1]
+    y_reverse = _in_block(reverse, D_reverse, block_length, weigh, backwards=True)
 
     # Clean rows: every earlier token of the chunk, and the state that enters it.
     length = x.shape[1]
@@ -158,7 +161,8 @@ def _in_chunks(inputs: ScanInputs, block_length: int, noisy_only: bool, weigh: P
     entering, final = _carry(clean, s, start.to(s.dtype).unflatten(1, s.shape[2:4]))
     y_forward = []
     if not noisy_only:
-        y = weigh(clean.C, clean.B, clean.write, s, s, "causal", block_length) + _read(clean.C, entering, s)
+        given = clean.C, clean.B, clean.x, s, s - clean.log_step
+        y = weigh(*given, "causal", block_length, D=D, H=entering)
         y_forward.append(_from_chunks(y, length))
 
     if noisy:  # corrupted rows: clean tokens of earlier blocks, corrupted ones of the own block
@@ -166,24 +170,24 @@ def _in_chunks(inputs: ScanInputs, block_length: int, noisy_only: bool, weigh: P
         block = torch.arange(q, device=x.device) // block_length
         before = F.pad(s, (1, 0))[..., block * block_length]  # sums up to the block; no own clean token enters
         s_noisy = before + _sums_in_block(own.log_decay, block_length)
-        y = _read(own.C, entering, s_noisy)
-        if q > block_length:
-            y = y + weigh(own.C, clean.B, clean.write, s_noisy, s, "earlier blocks", block_length)
-        y_forward.append(_from_chunks(y, length) + _in_block(noisy[0], block_length, weigh, backwards=False))
+        given = own.C, clean.B, clean.x, s_noisy, s - clean.log_step
+        y = weigh(*given, "earlier blocks", block_length, H=entering)
+        y_forward.append(_from_chunks(y, length) + _in_block(noisy[0], D, block_length, weigh, backwards=False))
 
-    y = torch.stack([torch.cat(y_forward), y_reverse], dim=2)  # (b, l, k, h, p)
-    return torch.addcmul(y, x, inputs.D.to(x.dtype)[..., None]), final.flatten(1, 2)
+    y = torch.cat(y_forward) if len(y_forward) > 1 else y_forward[0]
+    return torch.stack([y, y_reverse], dim=2), final.flatten(1, 2)  # (b, l, k, h, p)
 
 
-def _in_block(rows: _Direction, block_length: int, weigh: Product, *, backwards: bool) -> Tensor:
-    """What tokens read of their own block, from a state of zero: (b, l, h, p)."""
-    length = rows.write.shape[1]
+def _in_block(rows: _Direction, D: Tensor, block_length: int, weigh: Product, *, backwards: bool) -> Tensor:
+    """What tokens read of their own block, from a state of zero, and D x: (b, l, h, p)."""
+    length = rows.x.shape[1]
     rows = rows.chunks(_whole_blocks(IN_BLOCK if weigh is _weigh else LONGEST, block_length, length))
     s = _sums_in_block(rows.log_decay, block_length)
     if backwards:  # what u writes is decayed by the tokens from t to u - 1
         s = rows.log_decay - s
     mask = "ahead in block" if backwards else "causal in block"
-    return _from_chunks(weigh(rows.C, rows.B, rows.write, s, s, mask, block_length), length)
+    y = weigh(rows.C, rows.B, rows.x, s, s - rows.log_step, mask, block_length, D=D)
+    return _from_chunks(y, length)
 
 
 def _whole_blocks(tokens: int, block_length: int, length: int) -> int:
@@ -211,19 +215,35 @@ def _from_chunks(y: Tensor, length: int) -> Tensor:
     return y.movedim(4, 2).flatten(1, 2)[:, :length].flatten(2, 3)
 
 
-def _weigh(C: Tensor, B: Tensor, write: Tensor, r: Tensor, s: Tensor, mask: str, block_length: int) -> Tensor:
-    """sum_u m(t, u) exp(r_t - s_u) (C_t . B_u) write_u: (b, c, g, h, q, p). C B^T is computed once for a group's heads.
+def _weigh(
+    C: Tensor,
+    B: Tensor,
+    x: Tensor,
+    r: Tensor,
+    s: Tensor,
+    mask: str,
+    block_length: int,
+    *,
+    D: Tensor | None = None,
+    H: Tensor | None = None,
+) -> Tensor:
+    """sum_u m(t, u) exp(r_t - s_u) (C_t . B_u) x_u + D x_t + exp(r_t) H C_t: (b, c, g, h, q, p).
 
-    The plain twin of `masked_product`, which says what the masks m are.
+    C B^T is computed once for a group's heads. The plain twin of `masked_product`, which says what the masks m are.
     """
-    at = torch.arange(write.shape[4], device=write.device)
-    t, u, same = at[:, None], at, at[:, None] // block_length == at // block_length
-    masks = {"causal": u <= t, "causal in block": same & (u <= t)}
-    masks |= {"ahead in block": same & (u >= t), "earlier blocks": (u <= t) & ~same}
-    exponent = r[..., :, None] - s[..., None, :]
-    decay = exponent.masked_fill(~masks[mask], float("-inf")).exp()  # minus infinity first, so that nothing overflows
-    scores = (C @ B.mT)[:, :, :, None]  # (b, c, g, 1, q, q)
-    return (decay.to(write.dtype) * scores) @ write
+    y = None if H is None else _read(C, H, r)
+    if mask != "earlier blocks" or x.shape[4] > block_length:
+        at = torch.arange(x.shape[4], device=x.device)
+        t, u, same = at[:, None], at, at[:, None] // block_length == at // block_length
+        masks = {"causal": u <= t, "causal in block": same & (u <= t)}
+        masks |= {"ahead in block": same & (u >= t), "earlier blocks": (u <= t) & ~same}
+        exponent = r[..., :, None] - s[..., None, :]
+        decay = exponent.masked_fill(~masks[mask], float("-inf")).exp()  # minus infinity first: nothing overflows
+        scores = (C @ B.mT)[:, :, :, None]  # (b, c, g, 1, q, q)
+        product = (decay.to(x.dtype) * scores) @ x
+        y = product if y is None else y + product
+    assert y is not None
+    return y if D is None else torch.addcmul(y, x, D.to(x.dtype)[..., None, None])
 
 
 def _read(C: Tensor, state: Tensor, s: Tensor) -> Tensor:
@@ -238,8 +258,9 @@ def _carry(clean: _Direction, s: Tensor, start: Tensor) -> tuple[Tensor, Tensor]
     clean: in chunks; s: its inclusive sums of dt A; start (b, g, r, p, n).
     """
     end = s[..., -1:]
-    left = clean.write * (end - s).exp().to(clean.write.dtype)[..., None]
-    added = (left.mT.flatten(3, 4) @ clean.B).unflatten(3, (left.shape[3], -1))  # (b, c, g, r, p, n)
+    factor = (end - s + clean.log_step).exp().to(clean.x.dtype)  # of dt and what decays up to the end
+    left = clean.x.transpose(3, 4) * factor.mT[..., None]  # (b, c, g, q, r, p): tokens stay in their order in memory
+    added = (left.flatten(4, 5).mT @ clean.B).unflatten(3, left.shape[4:])  # (b, c, g, r, p, n)
     state, entering = start, []
     for added_by_chunk, kept in zip(added.unbind(1), end.exp()[..., None].unbind(1), strict=True):
         entering.append(state)

@@ -1,4 +1,7 @@
-"""The kernels of the masked product of a chunk (masked_product.py, which has the equations and shapes)."""
+"""The kernels of the masked product of a chunk (masked_product.py, which has the equations and shapes).
+
+Axes of a stride: b batch, c chunk, g group, h head, q token; those of p and n are contiguous.
+"""
 
 # pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportOperatorIssue=false, reportArgumentType=false
 
@@ -48,16 +51,18 @@ def weights_of(r, s, row, q, MASK: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.c
 def product_kernel(
     C,
     B,
-    w,
+    x,
     r,
     s,
+    D,  # (g, h), or None: zero
+    H,  # (b, c, g, h, p, n) contiguous, or None: zero
     y,
     q,
     chunks,
     groups,
     C_b, C_c, C_g, C_q,
     B_b, B_c, B_g, B_q,
-    w_b, w_c, w_g, w_h, w_q,
+    x_b, x_c, x_g, x_h, x_q,
     HEADS: tl.constexpr,  # of a group
     P: tl.constexpr,
     N: tl.constexpr,
@@ -75,35 +80,47 @@ def product_kernel(
     sources = load_rows(B + b * B_b + c * B_c + g * B_g, B_q, q, N, TILE)
     scores = tl.dot(queries, tl.trans(sources), input_precision=PRECISION)
     first = (b * chunks + c) * groups + g  # of this chunk's heads, in units of HEADS
-    w += b * w_b + c * w_c + g * w_g
+    x += b * x_b + c * x_c + g * x_g
     y += ((b * chunks + c) * q * groups + g) * HEADS * P
     for head in range(HEADS):
-        weights = scores * weights_of(r, s, (first * HEADS + head) * q, q, MASK, BLOCK, TILE)
-        value = load_rows(w + head * w_h, w_q, q, P, TILE)
+        here = first * HEADS + head
+        weights = scores * weights_of(r, s, here * q, q, MASK, BLOCK, TILE)
+        if D is not None:
+            weights = tl.where(at[:, None] == at[None, :], weights + tl.load(D + g * HEADS + head), weights)
+        value = load_rows(x + head * x_h, x_q, q, P, TILE)
         out = tl.dot(weights.to(value.dtype), value, input_precision=PRECISION)
+        if H is not None:
+            state = load_rows(H + here * P * N, N, P, N, P)
+            decay = tl.exp(tl.load(r + here * q + at, mask=at < q, other=0.0))
+            out += tl.dot(queries, tl.trans(state), input_precision=PRECISION) * decay[:, None]
         to = (at * groups * HEADS + head)[:, None] * P + channels[None, :]
         tl.store(y + to, out.to(y.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def product_backward_kernel(
-    dy,  # (b, c, q, g, h, p), contiguous
+    dy,
     C,
     B,
-    w,
+    x,
     r,
     s,
+    D,
+    H,
     dC,  # (b, c, g, q, n), contiguous, as dB
     dB,
-    dw,  # as dy
+    dx,  # (b, c, q, g, h, p), contiguous
     dr,
     ds,
+    dD,  # (b, c, g, h), or None
+    dH,  # as H
     q,
     chunks,
     groups,
     C_b, C_c, C_g, C_q,
     B_b, B_c, B_g, B_q,
-    w_b, w_c, w_g, w_h, w_q,
+    x_b, x_c, x_g, x_h, x_q,
+    dy_b, dy_c, dy_g, dy_h, dy_q,
     HEADS: tl.constexpr,
     P: tl.constexpr,
     N: tl.constexpr,
@@ -121,57 +138,97 @@ def product_backward_kernel(
     sources = load_rows(B + b * B_b + c * B_c + g * B_g, B_q, q, N, TILE)
     scores = tl.dot(queries, tl.trans(sources), input_precision=PRECISION)
     dscores = tl.zeros((TILE, TILE), tl.float32)
+    dqueries = tl.zeros((TILE, N), tl.float32)  # through the state
     first = (b * chunks + c) * groups + g
-    w += b * w_b + c * w_c + g * w_g
+    x += b * x_b + c * x_c + g * x_g
+    dy += b * dy_b + c * dy_c + g * dy_g
     start = ((b * chunks + c) * q * groups + g) * HEADS * P
     for head in range(HEADS):
-        row = (first * HEADS + head) * q
+        here = first * HEADS + head
+        row = here * q
+        dout = load_rows(dy + head * dy_h, dy_q, q, P, TILE)
+        drow = tl.zeros((TILE,), tl.float32)
+        if H is not None:
+            state = load_rows(H + here * P * N, N, P, N, P)
+            left = tl.exp(tl.load(r + row + at, mask=at < q, other=0.0))[:, None] * dout.to(tl.float32)
+            read = tl.dot(queries, tl.trans(state), input_precision=PRECISION)
+            drow += tl.sum(read * left, 1)
+            left = left.to(dout.dtype)
+            dqueries = tl.dot(left, state, dqueries, input_precision=PRECISION)
+            dstate = tl.dot(tl.trans(left), queries, input_precision=PRECISION)
+            to_state = dH + here * P * N + channels[:, None] * N + keys[None, :]
+            tl.store(to_state, dstate.to(dH.dtype.element_ty))
         decay = weights_of(r, s, row, q, MASK, BLOCK, TILE)
-        value = load_rows(w + head * w_h, w_q, q, P, TILE)
+        value = load_rows(x + head * x_h, x_q, q, P, TILE)
         to = start + (at * groups * HEADS + head)[:, None] * P + channels[None, :]
-        dout = tl.load(dy + to, mask=inside, other=0.0)
         dweights = tl.dot(dout, tl.trans(value), input_precision=PRECISION) * decay
         weights = scores * decay
         dvalue = tl.dot(tl.trans(weights.to(dout.dtype)), dout, input_precision=PRECISION)
-        tl.store(dw + to, dvalue.to(dw.dtype.element_ty), mask=inside)
+        if D is not None:
+            dvalue += dout.to(tl.float32) * tl.load(D + g * HEADS + head)
+            tl.store(dD + here, tl.sum(tl.sum(dout.to(tl.float32) * value.to(tl.float32), 1), 0))
+        tl.store(dx + to, dvalue.to(dx.dtype.element_ty), mask=inside)
         dscores += dweights
         dexponent = dweights * scores
-        tl.store(dr + row + at, tl.sum(dexponent, 1), mask=at < q)
         tl.store(ds + row + at, -tl.sum(dexponent, 0), mask=at < q)
+        drow += tl.sum(dexponent, 1)
+        tl.store(dr + row + at, drow, mask=at < q)
     dscores = dscores.to(queries.dtype)
     to = (first * q + at)[:, None] * N + keys[None, :]
-    got = tl.dot(dscores, sources, input_precision=PRECISION)
+    got = tl.dot(dscores, sources, dqueries, input_precision=PRECISION)
     tl.store(dC + to, got.to(dC.dtype.element_ty), mask=inside)
     got = tl.dot(tl.trans(dscores), queries, input_precision=PRECISION)
     tl.store(dB + to, got.to(dB.dtype.element_ty), mask=inside)
 
 
-def forward(C: Tensor, B: Tensor, w: Tensor, r: Tensor, s: Tensor, mask: int, block_length: int) -> Tensor:
+def forward(
+    C: Tensor,
+    B: Tensor,
+    x: Tensor,
+    r: Tensor,
+    s: Tensor,
+    D: Tensor | None,
+    H: Tensor | None,
+    mask: int,
+    block_length: int,
+) -> Tensor:
     """y as (b, c, q, g, h, p)."""
-    b, c, g, h, q, p = w.shape
-    y = w.new_empty(b, c, q, g, h, p)
-    product_kernel[(c, b * g)](C, B, w, r, s, y, *_sizes(C, B, w), **_options(C, w, mask, block_length), num_warps=4)
+    b, c, g, h, q, p = x.shape
+    y = x.new_empty(b, c, q, g, h, p)
+    inputs = C, B, x, r, s, D, H, y, *_sizes(C, B, x)
+    product_kernel[(c, b * g)](*inputs, **_options(C, x, mask, block_length), num_warps=4)
     return y
 
 
 def backward(
-    dy: Tensor, C: Tensor, B: Tensor, w: Tensor, r: Tensor, s: Tensor, mask: int, block_length: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of C, B, w, r and s; dy, and that of w, as (b, c, q, g, h, p)."""
-    b, c, g = w.shape[:3]
-    dC, dB, dw = (torch.empty(v.shape, dtype=w.dtype, device=w.device) for v in (C, B, dy))
-    dr, ds = torch.empty_like(r), torch.empty_like(s)
-    inputs = dy, C, B, w, r, s, dC, dB, dw, dr, ds, *_sizes(C, B, w)
-    product_backward_kernel[(c, b * g)](*inputs, **_options(C, w, mask, block_length), num_warps=8)
-    return dC, dB, dw, dr, ds
+    dy: Tensor,
+    C: Tensor,
+    B: Tensor,
+    x: Tensor,
+    r: Tensor,
+    s: Tensor,
+    D: Tensor | None,
+    H: Tensor | None,
+    mask: int,
+    block_length: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Gradients of C, B, x as (b, c, q, g, h, p), r, s, D and H. dy as x."""
+    b, c, g, h, q, p = x.shape
+    dC, dB = (torch.empty(v.shape, dtype=x.dtype, device=x.device) for v in (C, B))
+    dx, dr, ds = x.new_empty(b, c, q, g, h, p), torch.empty_like(r), torch.empty_like(s)
+    dD = None if D is None else r.new_empty(b, c, g, h)
+    dH = None if H is None else torch.empty_like(H)
+    inputs = dy, C, B, x, r, s, D, H, dC, dB, dx, dr, ds, dD, dH, *_sizes(C, B, x), *dy.stride()[:5]
+    product_backward_kernel[(c, b * g)](*inputs, **_options(C, x, mask, block_length), num_warps=8, num_stages=2)
+    return dC, dB, dx, dr, ds, None if dD is None else torch.sum(dD, (0, 1)), dH
 
 
-def _sizes(C: Tensor, B: Tensor, w: Tensor) -> tuple[int, ...]:
-    return w.shape[4], w.shape[1], w.shape[2], *C.stride()[:4], *B.stride()[:4], *w.stride()[:5]
+def _sizes(C: Tensor, B: Tensor, x: Tensor) -> tuple[int, ...]:
+    return x.shape[4], x.shape[1], x.shape[2], *C.stride()[:4], *B.stride()[:4], *x.stride()[:5]
 
 
-def _options(C: Tensor, w: Tensor, mask: int, block_length: int) -> dict[str, Any]:
-    (*_, heads, q, p), n = w.shape, C.shape[4]
+def _options(C: Tensor, x: Tensor, mask: int, block_length: int) -> dict[str, Any]:
+    (*_, heads, q, p), n = x.shape, C.shape[4]
     tile = max(MIN_TILE, triton.next_power_of_2(q))
     shape = {"HEADS": heads, "P": p, "N": n, "MASK": mask, "BLOCK": block_length, "TILE": tile}
-    return shape | {"PRECISION": precision(w.dtype, min(tile, p, n))}
+    return shape | {"PRECISION": precision(x.dtype, min(tile, p, n))}

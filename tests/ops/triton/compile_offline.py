@@ -103,13 +103,14 @@ def forward_attention(queries: int) -> None:
 def chunk_products(backward: bool) -> None:
     """One chunk of one group with all its heads, read from rows that hold x, B and C of both directions."""
     rows = half(1, 1, 64, 2, CHANNELS)[:, :, :, 0]
-    w, B, C = rows.split([INNER, GROUPS * STATE, GROUPS * STATE], dim=-1)
+    x, B, C = rows.split([INNER, GROUPS * STATE, GROUPS * STATE], dim=-1)
     B, C = (v.unflatten(-1, (GROUPS, STATE)).movedim(2, 3) for v in (B, C))
-    w, r = w.unflatten(-1, (GROUPS, HEADS, HEADDIM)).movedim(2, 4), wide(1, 1, GROUPS, HEADS, 64)
+    x, r = x.unflatten(-1, (GROUPS, HEADS, HEADDIM)).movedim(2, 4), wide(1, 1, GROUPS, HEADS, 64)
+    inputs = C, B, x, r, r, wide(GROUPS, HEADS), half(1, 1, GROUPS, HEADS, HEADDIM, STATE), 1, 16
     if not backward:
-        chunk.forward(C, B, w, r, r, 1, 16)
+        chunk.forward(*inputs)
         return
-    chunk.backward(half(1, 1, 64, GROUPS, HEADS, HEADDIM), C, B, w, r, r, 1, 16)
+    chunk.backward(half(1, 1, 64, GROUPS, HEADS, HEADDIM).movedim(2, 4), *inputs)
 
 
 def folded_convolution(backward: bool) -> None:

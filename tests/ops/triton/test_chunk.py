@@ -22,24 +22,26 @@ TOLERANCE = 1e-5  # relative to the largest value, float32
 
 
 @pytest.mark.parametrize("mask", MASKS)
-@pytest.mark.parametrize("q, block_length", [(64, 16), (48, 3), (17, 17), (8, 1)])
-def test_the_masked_product_and_its_gradients(mask: str, q: int, block_length: int) -> None:
+@pytest.mark.parametrize("more", [False, True], ids=["alone", "with D and H"])
+@pytest.mark.parametrize("q, block_length", [(64, 16), (48, 3), (34, 17), (8, 1)])
+def test_the_masked_product_and_its_gradients(mask: str, q: int, block_length: int, more: bool) -> None:
     torch.manual_seed(q)
     b, c, g, h, p, n = 2, 2, 2, 3, 16, 16
     rows = torch.randn(b, c, q, 2, g * (2 * n + h * p))  # all of a token in one row, as a convolution leaves them
-    C, B, w = rows[:, :, :, 1].split([g * n, g * n, g * h * p], dim=-1)
+    C, B, x = rows[:, :, :, 1].split([g * n, g * n, g * h * p], dim=-1)
     C, B = (v.unflatten(-1, (g, n)).movedim(2, 3) for v in (C, B))
-    w = w.unflatten(-1, (g, h, p)).movedim(2, 4)
+    x = x.unflatten(-1, (g, h, p)).movedim(2, 4)
     r = -torch.rand(b, c, g, h, q).cumsum(-1)
     s = -torch.rand(b, c, g, h, q).cumsum(-1)
     if mask == "ahead in block":
         r, s = r.flip(-1), s.flip(-1)
-    given = [v.detach().requires_grad_() for v in (C, B, w, r, s)]
+    D, H = torch.randn(g, h), torch.randn(b, c, g, h, p, n)
+    given = [v.detach().requires_grad_() for v in (C, B, x, r, s, *((D, H) if more else ()))]
     exact = [v.detach().double().requires_grad_() for v in given]
-    y, truth = masked_product(*given, mask, block_length), _weigh(*exact, mask, block_length)
-    if mask == "earlier blocks" and block_length == q:
-        assert not y.any() and not truth.any()
-        return
+    y, truth = (
+        product(*v[:5], mask, block_length, **dict(zip("DH", v[5:])))
+        for product, v in ((masked_product, given), (_weigh, exact))
+    )
     assert relative_error(y, truth) < TOLERANCE
     weight = torch.randn_like(y)
     found = torch.autograd.grad((y * weight).sum(), given)
@@ -63,7 +65,7 @@ def test_a_folded_scan_is_the_recurrence(block_length: int, length: int, monkeyp
     ours = ScanInputs(*(v.requires_grad_() for v in inputs))
     exact = ScanInputs(*(v.detach().double().requires_grad_() for v in inputs))
     calls, forward = [], chunk.forward
-    monkeypatch.setattr(chunk, "forward", lambda *given: calls.append(given[5]) or forward(*given))
+    monkeypatch.setattr(chunk, "forward", lambda *given: calls.append(given[7]) or forward(*given))
     found = scan(ours, block_length=block_length, streams=2, backend="triton")
     assert sorted(calls) == [0, 1, 2, 3]
     expected = by_block(exact, block_length=block_length, streams=2, backend="recurrent")
