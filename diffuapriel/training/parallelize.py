@@ -59,9 +59,10 @@ def compiled_blocks(
     """Within the context the denoiser's blocks run compiled, if the compiler works on every rank.
 
     `trial` runs the model, forward and backward, at every block length; if it fails, the run continues uncompiled and
-    `say` gets the reason. A Mamba block is compiled once per block length, an attention block once.
+    `say` gets the reason. A Mamba block is compiled once per block length, an attention block once, and the last block
+    once more for each, since it returns the corrupted rows only.
     """
-    reason, limit = "", torch._dynamo.config.recompile_limit + len(model.config.block_lengths)
+    reason, limit = "", torch._dynamo.config.recompile_limit + 2 * len(model.config.block_lengths)
     with torch._dynamo.config.patch(recompile_limit=limit):  # what exceeds it would run uncompiled
         try:
             for block in model.blocks:

@@ -71,10 +71,11 @@ def test_the_mixer_goes_on_from_a_state_as_the_recurrence_does(shape, blocks, dt
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize("block_length", [1, 3, 16, 17, 63, 64])
+@pytest.mark.parametrize("noisy_only", [False, True], ids=["both streams", "noisy only"])
+@pytest.mark.parametrize("block_length", [1, 3, 4, 16, 17, 63, 64, 75, 150])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_a_folded_pass_and_its_gradients_are_those_of_the_plain_mixer(
-    shape, block_length, dtype, device, record
+    shape, block_length, noisy_only, dtype, device, record
 ) -> None:
     """Clean rows and their corrupted copies, from a state that is not zero, over more than one chunk."""
     rows, d_model, headdim, state, groups = shape
@@ -93,7 +94,8 @@ def test_a_folded_pass_and_its_gradients_are_those_of_the_plain_mixer(
     start, history, u = (torch.randn(size, device=device) for size in shapes)
     given = [start, history.to(dtype), u.to(dtype)]
     wide = [v.double() for v in given]
-    over = BlockPass(block_length, length, torch.zeros(rows, dtype=torch.int64, device=device), True, streams=2)
+    lengths = torch.zeros(rows, dtype=torch.int64, device=device)
+    over = BlockPass(block_length, length, lengths, True, streams=2, noisy_only=noisy_only)
     results = []
     for one, (start, history, u) in ((exact, wide), (mixer, given)):
         inputs = [v.requires_grad_() for v in (start, history, u)]
@@ -107,7 +109,11 @@ def test_a_folded_pass_and_its_gradients_are_those_of_the_plain_mixer(
         names = ["state", "history", "u", *parameters]
         results.append({"y": y, "final": after.state} | {f"gradient of {n}": g for n, g in zip(names, gradients)})
     errors = {name: relative_error(results[1][name], truth) for name, truth in results[0].items()}
-    record(f"triton folded {str(dtype).removeprefix('torch.')}", f"{shape} {block_length}", errors)
+    record(
+        f"triton folded {str(dtype).removeprefix('torch.')}",
+        f"{shape} {block_length}, noisy only: {noisy_only}",
+        errors,
+    )
     assert max(errors.values()) <= TOLERANCE[dtype] * (4 if dtype == torch.bfloat16 else 1)
 
 

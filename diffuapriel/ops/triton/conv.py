@@ -98,7 +98,9 @@ def load_conv_silu(
         raw = raw.to(tl.float32)
         if BLOCK:
             before = clean + back.to(tl.int64) * row_stride + at
-            raw += tl.load(before, mask=(inside & (place < tl.where(k == 0, TAPS - 1 - j, 0)))[:, None], other=0.0).to(tl.float32)
+            raw += tl.load(before, mask=(inside & (place < tl.where(k == 0, TAPS - 1 - j, 0)))[:, None], other=0.0).to(
+                tl.float32
+            )
         if history is not None:  # noqa: SIM102, a branch of the program inside one of the compiler
             if back < tl.where(k == 0, 0, -TAPS):
                 before = history + (row + TAPS - 1)[:, None] * channels + columns[None, :]
@@ -346,14 +348,10 @@ def blocks_backward_kernel(
         farther = row - AHEAD
         limit = tl.where(farther >= begin, channels, 0)
         coming_dx = coming_dx[1:] + (tl.load(dx + farther * dx_step, mask=column < limit, other=0.0),)
-        noisy_coming_dx = noisy_coming_dx[1:] + (
-            tl.load(noisy_dx + farther * dx_step, mask=column < limit, other=0.0),
-        )
+        noisy_coming_dx = noisy_coming_dx[1:] + (tl.load(noisy_dx + farther * dx_step, mask=column < limit, other=0.0),)
         farther -= TAPS - 1
         coming = coming[1:] + (load_row(raw, history, farther, raw_step, channels, column, k, TAPS),)
-        noisy_coming = noisy_coming[1:] + (
-            load_row(noisy_raw, history, farther, raw_step, channels, column, k, TAPS),
-        )
+        noisy_coming = noisy_coming[1:] + (load_row(noisy_raw, history, farther, raw_step, channels, column, k, TAPS),)
 
         place = (row + BLOCK * TAPS) % BLOCK  # of a number that is not negative
         a, noisy_a, read, noisy_read = shift, shift, (), ()
@@ -381,7 +379,9 @@ def blocks_backward_kernel(
         tl.store(noisy_draw + row * draw_step, noisy_out.to(draw.dtype.element_ty), mask=column < kept)
         # Before the text there is one history, which corrupted tokens of the first block read too.
         kept = tl.where(row < 0, channels, 0)
-        tl.store(dhistory + (row + TAPS - 1) * channels, (out + noisy_out).to(dhistory.dtype.element_ty), mask=column < kept)
+        tl.store(
+            dhistory + (row + TAPS - 1) * channels, (out + noisy_out).to(dhistory.dtype.element_ty), mask=column < kept
+        )
         da, noisy_da = tl.where(row < end, da, 0.0), tl.where(row < end, noisy_da, 0.0)
         dbias += da + noisy_da
         sums = ()
