@@ -111,7 +111,7 @@ def test_a_folded_pass_and_its_gradients_are_those_of_the_plain_mixer(
     errors = {name: relative_error(results[1][name], truth) for name, truth in results[0].items()}
     record(
         f"triton folded {str(dtype).removeprefix('torch.')}",
-        f"{shape} {block_length}, noisy only: {noisy_only}",
+        f"{shape} {block_length}, {'noisy only' if noisy_only else 'both streams'}",
         errors,
     )
     assert max(errors.values()) <= TOLERANCE[dtype] * (4 if dtype == torch.bfloat16 else 1)

@@ -10,7 +10,7 @@ In scan order the convolution is causal in both directions. Plain twin: `two_way
 the SiLU after it.
 """
 
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportOperatorIssue=false, reportArgumentType=false
 
 from __future__ import annotations
 
@@ -98,9 +98,8 @@ def load_conv_silu(
         raw = raw.to(tl.float32)
         if BLOCK:
             before = clean + back.to(tl.int64) * row_stride + at
-            raw += tl.load(before, mask=(inside & (place < tl.where(k == 0, TAPS - 1 - j, 0)))[:, None], other=0.0).to(
-                tl.float32
-            )
+            outside = inside & (place < tl.where(k == 0, TAPS - 1 - j, 0))
+            raw += tl.load(before, mask=outside[:, None], other=0.0).to(tl.float32)
         if history is not None:  # noqa: SIM102, a branch of the program inside one of the compiler
             if back < tl.where(k == 0, 0, -TAPS):
                 before = history + (row + TAPS - 1)[:, None] * channels + columns[None, :]
@@ -305,11 +304,8 @@ def blocks_backward_kernel(
     noisy_raw, noisy_dx, noisy_draw = raw + texts * raw_batch, dx + texts * dx_batch, draw + texts * draw_batch
     history += b * (TAPS - 1) * channels + column
     dhistory += b * (TAPS - 1) * channels + column
-    raw_step, dx_step, draw_step = (
-        (sign * raw_row).to(tl.int64),
-        (sign * dx_row).to(tl.int64),
-        (sign * draw_row).to(tl.int64),
-    )
+    raw_step, dx_step = (sign * raw_row).to(tl.int64), (sign * dx_row).to(tl.int64)
+    draw_step = (sign * draw_row).to(tl.int64)
 
     begin = part * ROWS
     end = tl.minimum(begin + ROWS, length)
@@ -379,9 +375,8 @@ def blocks_backward_kernel(
         tl.store(noisy_draw + row * draw_step, noisy_out.to(draw.dtype.element_ty), mask=column < kept)
         # Before the text there is one history, which corrupted tokens of the first block read too.
         kept = tl.where(row < 0, channels, 0)
-        tl.store(
-            dhistory + (row + TAPS - 1) * channels, (out + noisy_out).to(dhistory.dtype.element_ty), mask=column < kept
-        )
+        out = (out + noisy_out).to(dhistory.dtype.element_ty)
+        tl.store(dhistory + (row + TAPS - 1) * channels, out, mask=column < kept)
         da, noisy_da = tl.where(row < end, da, 0.0), tl.where(row < end, noisy_da, 0.0)
         dbias += da + noisy_da
         sums = ()

@@ -8,7 +8,7 @@ With S tokens in a block and r the raw channels, i and what follows in scan orde
                 forward      r_(i - d) of the clean row, and of the history before the text
                 in reverse   0
 
-    dr_i = sum_d w_d da_(i + d)  over the i + d that read it; a clean token is also read by corrupted ones of later blocks
+    dr_i = sum_d w_d da_(i + d)     over all that read it: of a clean token also corrupted ones, in later blocks
 
 Plain twin: `block_convolution` in model/mamba2.py, and the SiLU after it. Gate and norm are those of `mixer`, for any
 rows: g and squares of mixer.py. For torch.compile each is one opaque operator.

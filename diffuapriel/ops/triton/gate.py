@@ -7,7 +7,6 @@ Its backward pass is `gate_backward` in backward.py; the scan of a plain pass ha
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor

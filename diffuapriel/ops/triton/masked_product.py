@@ -1,6 +1,6 @@
 """The masked product of a chunk, forward and backward, for scans in which a chunk holds several blocks.
 
-    y_t = sum_u m(t, u) exp(r_t - s_u) (C_t . B_u) x_u + D x_t + exp(r_t) H C_t       t, u tokens of one chunk, m of `MASKS`
+    y_t = sum_u m(t, u) exp(r_t - s_u) (C_t . B_u) x_u + D x_t + exp(r_t) H C_t     t, u tokens of a chunk, m of `MASKS`
 
 A program takes one chunk and one group, multiplies C and B once and walks the heads of the group: nothing of size
 tokens x tokens leaves the chip, and the gradients of B and C, which the heads share, need no second pass. With W the
@@ -94,12 +94,12 @@ def _product_backward(
     mask: int,
     block_length: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of C, B, x as (b, c, q, g, h, p), r, s, D and H, the last two empty where those are None."""
+    """Gradients of C, B, x as (b, c, q, g, h, p), r, s, D and H, the last two empty where those are None; dy as x."""
     from diffuapriel.ops.triton.chunk import backward
 
-    *got, dD, dH = backward(_rows(dy.movedim(2, 4)), C, B, x, r, s, D, H, mask, block_length)
+    dC, dB, dx, dr, ds, dD, dH = backward(_rows(dy), C, B, x, r, s, D, H, mask, block_length)
     dD, dH = (r.new_empty(0) if v is None else v for v in (dD, dH))
-    return *got, dD, dH
+    return dC, dB, dx, dr, ds, dD, dH
 
 
 @_product_backward.register_fake
@@ -120,7 +120,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     D, H = ctx.saved_tensors[5:]
-    dC, dB, dx, dr, ds, dD, dH = _product_backward(dy, *ctx.saved_tensors, *ctx.options)
+    dC, dB, dx, dr, ds, dD, dH = _product_backward(dy.movedim(2, 4), *ctx.saved_tensors, *ctx.options)
     return dC, dB, dx.movedim(2, 4), dr, ds, None if D is None else dD, None if H is None else dH, None, None
 
 
