@@ -78,15 +78,17 @@ class Attention(nn.Module):
                 return self.out_proj(cached_attention.attend(q, keys, values, over.lengths).flatten(2)), cache
             y = self._attend(q, keys, values, over.keys_read(keys.shape[2]))
             return self.out_proj(y.transpose(1, 2).flatten(2)), cache
-        own = AttentionCache(k[:texts], v[:texts])
-        keys = torch.cat([cache.keys.to(k.dtype), own.keys], dim=2)
-        values = torch.cat([cache.values.to(v.dtype), own.values], dim=2)
-        y = [] if over.noisy_only else [self._attend(q[:texts], keys, values, masks[0])]
-        if over.streams == 2:
-            keys, values = (torch.cat([w[:texts], w[texts:]], dim=2) for w in (k, v))
-            y.append(self._attend(q[-texts:], keys, values, masks[1]))
-        kept = AttentionCache(own.keys[:, :, : over.committed], own.values[:, :, : over.committed])
-        return self.out_proj(torch.cat(y).transpose(1, 2).flatten(2)), kept
+        (q, *q_noisy), (k, *k_noisy), (v, *v_noisy) = (w.split(texts) for w in (q, k, v))
+        keys, values = k, v
+        if cache.keys.shape[2]:
+            keys = torch.cat([cache.keys.to(k.dtype), keys], dim=2)
+            values = torch.cat([cache.values.to(v.dtype), values], dim=2)
+        y = [] if over.noisy_only else [self._attend(q, keys, values, masks[0])]
+        if q_noisy:
+            y.append(self._attend_clean((q_noisy[0], k_noisy[0], v_noisy[0]), k, v, masks[1], over.block_length))
+        kept = AttentionCache(k[:, :, : over.committed], v[:, :, : over.committed])
+        y = [part.transpose(1, 2) for part in y]
+        return self.out_proj((torch.cat(y) if len(y) > 1 else y[0]).flatten(2)), kept
 
     def _project(self, u: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, (batch, heads, length, headdim) each; the first two normalized and rotated."""
@@ -95,6 +97,29 @@ class Attention(nn.Module):
         q = rotate(rms_norm(q, self.q_norm_weight), *rotary)
         k = rotate(rms_norm(k, self.k_norm_weight), *rotary)
         return q.transpose(1, 2), k.transpose(1, 2), v.to(q.dtype).transpose(1, 2)
+
+    def _attend_clean(
+        self, noisy: tuple[Tensor, ...], k: Tensor, v: Tensor, mask: Tensor | None, block_length: int
+    ) -> Tensor:
+        """Corrupted tokens (q, k, v) attend to the clean blocks before their own, whose are k and v, and to their own.
+
+        On a CPU in two parts, the first of which does not need the last clean blocks.
+        """
+        assert mask is not None
+        length = k.shape[2]
+        middle = (length // block_length + 1) // 2 * block_length
+        if k.is_cuda or middle == length:
+            keys, values = (torch.cat([clean, own], dim=2) for clean, own in zip((k, v), noisy[1:], strict=True))
+            return self._attend(noisy[0], keys, values, mask)
+        # split: the gradient of an index would be a tensor of zeros as large as what is indexed
+        sizes, y = [middle, length - middle], []
+        q_parts, *own = (w.split(sizes, dim=2) for w in noisy)
+        for part, clean in enumerate(([w.split(sizes, dim=2)[0] for w in (k, v)], (k, v))):
+            keys, values = (torch.cat([w, o[part]], dim=2) for w, o in zip(clean, own, strict=True))
+            rows, behind = mask.split(sizes)[part].split(length, dim=1)
+            read = torch.cat([rows[:, : clean[0].shape[2]], behind.split(sizes, dim=1)[part]], dim=1)
+            y.append(self._attend(q_parts[part], keys, values, read))
+        return torch.cat(y, dim=2)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         if self.kernels == FASTEST_FIRST and flash_attention.takes(q, mask):

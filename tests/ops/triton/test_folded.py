@@ -60,8 +60,10 @@ def test_gate_and_norm_and_their_gradients(length: int, channels: int) -> None:
         assert relative_error(one, wanted) < TOLERANCE
 
 
-@pytest.mark.parametrize("noisy_only", [False, True])
-@pytest.mark.parametrize("block_length, length", [(1, 5), (3, 66), (16, 80), (17, 34), (64, 128), (65, 130)])
+@pytest.mark.parametrize(
+    "block_length, length, noisy_only",
+    [(1, 5, False), (3, 66, False), (4, 12, True), (16, 80, True), (17, 34, False), (64, 128, False), (65, 130, True)],
+)
 def test_the_mixer_of_a_folded_pass_and_its_gradients(block_length: int, length: int, noisy_only: bool) -> None:
     """From a state and a history that are not zero; the plain mixer in float64 scans by the recurrence."""
     torch.manual_seed(length)
