@@ -97,9 +97,9 @@ def load_conv_silu(
         raw = tl.load(source + back.to(tl.int64) * row_stride + at, mask=own[:, None], other=0.0)
         raw = raw.to(tl.float32)
         if BLOCK:
-            before = clean + back.to(tl.int64) * row_stride + at
+            unmasked = clean + back.to(tl.int64) * row_stride + at
             outside = inside & (place < tl.where(k == 0, TAPS - 1 - j, 0))
-            raw += tl.load(before, mask=outside[:, None], other=0.0).to(tl.float32)
+            raw += tl.load(unmasked, mask=outside[:, None], other=0.0).to(tl.float32)
         if history is not None:  # noqa: SIM102, a branch of the program inside one of the compiler
             if back < tl.where(k == 0, 0, -TAPS):
                 before = history + (row + TAPS - 1)[:, None] * channels + columns[None, :]
