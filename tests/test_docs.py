@@ -320,3 +320,12 @@ def test_drafted_stories_are_those_of_one_token_per_pass_and_the_page_has_their_
     blocks = " ".join((ROOT / "docs" / "blocks.md").read_text(encoding="utf-8").split())
     speed = next(run["tokens_per_pass"] for run in found if (run["temperature"], run["block_length"]) == (0.5, 16))
     assert f"{speed:.1f} tokens per pass with drafts of 16" in blocks
+
+
+def test_the_speed_of_folded_training_is_that_of_its_run() -> None:
+    found = json.loads((ROOT / "assets" / "results" / "folded.json").read_text(encoding="utf-8"))["median_ms"]
+    shares = {name: [ms["plain"] / ms[S] for S in ("1", "4", "16", "64")] for name, ms in found.items()}
+    text = (ROOT / "docs" / "blocks.md").read_text(encoding="utf-8")
+    said = {name: f"{min(of):.2f} to {max(of):.2f}" for name, of in shares.items()}
+    assert said["diffutran"] == "0.50 to 0.50" and "DiffuTran 0.50 at every block length" in text
+    assert f"DiffuApriel {said['diffuapriel']}, DiffuApriel-H {said['diffuapriel-h']}, " in text
