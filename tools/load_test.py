@@ -1,8 +1,8 @@
 """Load test with many concurrent visitors: `python -m tools.load_test` starts an app and runs against it.
 
-With --stories each visitor asks for one story at the same moment, first of an app that serves one run after the other
-(--batch 1), then of one whose runs share passes, then of that one by the page's default rule instead of fixed steps.
-The report compares how long they waited, and the texts of the first two.
+With --stories each visitor asks for one story at the same moment: of an app whose runs share passes, then of one that
+serves one run after the other (--batch 1), then of an older version, if --older names one. The report compares how long
+they waited, and the texts of the first two.
 
 Each visitor is a gradio_client session. It requests a text, reads its queue position while it waits, receives the text
 and requests the next one until the time is up; requests still waiting then are allowed to finish. After a few runs the
@@ -27,9 +27,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from tools.race_versions import unpack
+
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 300  # for the server to start
 TIMEOUT_SECONDS = 60  # per response: thirty clients share this process and the two cores
+ASSETS = "DIFFUAPRIEL_ASSETS"  # another version has its own
 LAST_SECONDS = 300  # for requests that still wait when the time is up
 RUNS_PER_SESSION = 5
 MOST_GROWTH = 0.05  # of memory, from the end of the warm-up to the end
@@ -92,15 +95,18 @@ class Visitors:
             self.counts[what] += 1
 
 
-def serve(port: int, folder: str, lines: list[str] | None = None, *more: str) -> subprocess.Popen[str]:
+def serve(
+    port: int, folder: str, lines: list[str] | None = None, *more: str, root: Path = ROOT
+) -> subprocess.Popen[str]:
     """Start the app as a user would, on 127.0.0.1; returns when it listens. Raises RuntimeError if it does not.
 
-    folder: for its temporary files. lines: receives what it prints from then on. more: options of the app.
+    folder: for its temporary files. lines: receives what it prints from then on. more: options of the app. root: of
+    another version's files.
     """
-    environment = {key: value for key, value in os.environ.items() if key != "GRADIO_TEMP_DIR"}
+    environment = {key: value for key, value in os.environ.items() if key not in ("GRADIO_TEMP_DIR", ASSETS)}
     server = subprocess.Popen(
-        [sys.executable, str(ROOT / "app" / "main.py"), "--port", str(port), *more],
-        env={**environment, "TMPDIR": folder},
+        [sys.executable, str(root / "app" / "main.py"), "--port", str(port), *more],
+        env={**environment, "TMPDIR": folder, "PYTHONPATH": str(root)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -129,47 +135,50 @@ def stories(url: str, visitors: int, rule: dict[str, Any]) -> tuple[list[float],
     def visit(number: int) -> tuple[float, str]:
         client = Client(url, verbose=False, download_files=False, **options)
         if number == 0:
-            client.predict(**{**asked, "steps": 1, "strategy": "low_confidence"}, api_name="/unmask")  # loads the model
+            client.predict(**asked, seed=visitors, api_name="/unmask")  # loads the model
         begin.wait()
         began = time.monotonic()
         answer = client.predict(**asked, seed=number, api_name="/unmask")
         waited = time.monotonic() - began
         client.close()
-        return waited, answer["text"]
+        return waited, answer["text"] if isinstance(answer, dict) else answer[2]  # the latter of older versions
 
     with ThreadPoolExecutor(visitors) as threads:
         waited, texts = zip(*threads.map(visit, range(visitors)), strict=True)
     return list(waited), list(texts)
 
 
-def compare_stories(visitors: int, port: int, steps: int, app: Sequence[str] = ()) -> int:
+def compare_stories(visitors: int, port: int, rule: dict[str, Any], older: str = "", app: Sequence[str] = ()) -> int:
     """Print how long visitors wait for a story, one after the other and together. Returns 1 if a text differs.
 
-    app: further options of the app.
+    rule: the settings, where not the page's own. older: a version of this repository to compare with, by its own
+    settings. app: further options of the app.
     """
     print(f"{visitors} visitors, each asks for a story of {STORY_LENGTH} tokens at the same moment")
-    medians, told = [], []
-    fixed = {"steps": steps, "strategy": "low_confidence"}
-    for about, more, rule in (
-        (f"{steps} steps, one after the other", ("--batch", "1"), fixed),
-        (f"{steps} steps, sharing passes", (), fixed),
-        ("the page's default rule, sharing passes", (), {}),
-    ):
-        folder = tempfile.mkdtemp(prefix="load-test-")
-        server = serve(port, folder, None, *more, *app)
-        try:
-            waited, texts = stories(f"http://127.0.0.1:{port}/", visitors, rule)
-        finally:
-            server.terminate()
-            server.wait()
-            shutil.rmtree(folder, ignore_errors=True)
-        medians.append(statistics.median(waited))
-        told.append(texts)
-        print(f"  {about}: median wait {medians[-1]:.1f} s, shortest {min(waited):.1f}, longest {max(waited):.1f}")
-    same = sum(one == other for one, other in zip(told[0], told[1], strict=True))
-    shared, ruled = (medians[0] / median for median in medians[1:])
-    print(f"  median wait: {shared:.1f} times shorter by sharing, {ruled:.1f} times with the default rule as well")
-    print(f"  {same} of {visitors} texts of the first two are equal")
+    found: list[tuple[float, list[str]]] = []
+    with tempfile.TemporaryDirectory(prefix="load-test-") as folder:
+        ways: list[tuple[str, Path, tuple[str, ...], dict[str, Any]]] = [
+            ("sharing passes", ROOT, tuple(app), rule),
+            ("one after the other", ROOT, ("--batch", "1", *app), rule),
+        ]
+        if older:
+            unpack(older, Path(folder) / "older")
+            ways.append((f"version {older}", Path(folder) / "older", (), {}))
+        for about, root, more, settings in ways:
+            server = serve(port, folder, None, *more, root=root)
+            try:
+                waited, texts = stories(f"http://127.0.0.1:{port}/", visitors, settings)
+            finally:
+                server.terminate()
+                server.wait()
+            found.append((statistics.median(waited), texts))
+            median = f"median wait {found[-1][0]:.1f} s, shortest {min(waited):.1f}, longest {max(waited):.1f}"
+            print(f"  {about}: {median}", flush=True)
+    (together, shared), (_, told), *_ = found
+    same = sum(one == other for one, other in zip(told, shared, strict=True))
+    for (about, *_), (median, _) in zip(ways[1:], found[1:], strict=True):
+        print(f"  sharing passes, the median wait is {median / together:.1f} times shorter than by: {about}")
+    print(f"  {same} of {visitors} texts are equal to those written alone")
     return int(same < visitors)
 
 
@@ -189,12 +198,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=120.0, help="duration (default: %(default)s)")
     parser.add_argument("--port", type=int, default=7890, help="port of the app under load (default: %(default)s)")
     parser.add_argument("--stories", action="store_true", help="one story for each visitor, served in both ways")
-    parser.add_argument("--steps", type=int, default=128, help="steps of a story (default: %(default)s)")
+    parser.add_argument("--older", default="", help="a commit or tag to compare the stories with")
+    parser.add_argument("--strategy", help="of the stories (default: the page's own settings)")
     parser.add_argument("--checkpoint", help="the model that writes the stories (default: the page's first one)")
     options = parser.parse_args(arguments)
     if options.stories:
         chosen = ("--checkpoint", options.checkpoint) if options.checkpoint else ()
-        return compare_stories(options.visitors, options.port, options.steps, chosen)
+        rule = {"strategy": options.strategy} if options.strategy else {}
+        return compare_stories(options.visitors, options.port, rule, options.older, chosen)
     folder = tempfile.mkdtemp(prefix="load-test-")
     server = serve(options.port, folder)
     seen: list[tuple[float, int]] = []

@@ -142,7 +142,7 @@ class RaceResult:
         blocks = f" in blocks of {self.block_length}" if self.block_length and len(own) < len(self.entries) else ""
         top_p = f", top-p {self.top_p:g}" if self.top_p else ""
         return [
-            f"Same work: {self.entries[0].tokens} masks on a canvas of {self.length} tokens, {self.steps} steps, "
+            f"Same work: {self.entries[0].tokens:,} masks on a canvas of {self.length:,} tokens, {self.steps:,} steps, "
             f"strategy {self.strategy}{blocks}, temperature {self.temperature:g}{top_p}, seed {self.seed}, one "
             "canvas at a time." + block_lengths_used(own, letters),
             f"Timed one after the other, never together: {' '.join(letters[name] for name in self.order)} after "

@@ -20,6 +20,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from diffuapriel.config import (
@@ -193,7 +194,7 @@ class TrainConfig:
                     f"block_lengths are {block_lengths}; {block_length} does not divide length, {self.length}"
                 )
 
-    @property
+    @cached_property
     def model_config(self) -> ModelConfig:
         changes: dict[str, Any] = {"tokenizer": self.tokenizer, "edge_embedding": self.edge_embedding}
         if self.block_lengths:

@@ -130,6 +130,24 @@ def test_a_long_race_is_drawn_and_its_words_are_under_the_lens_also_when_opened_
 
 
 @WIDE
+def test_a_race_that_the_tool_saved_plays_in_the_page(visit, tmp_path):
+    from tools.race_gpu import main
+
+    saved = tmp_path / "race.json"
+    small = {"--device": "cpu", "--preset": "nano", "--length": "1056", "--steps": "3", "--repeats": "1"}
+    assert main([word for pair in small.items() for word in pair] + ["--out", str(saved)]) == 0
+    choose_file(visit, saved)
+    pictures = visit.locator("#race-pixels")
+    expect(pictures.locator("canvas")).to_have_count(3)
+    expect(visit.locator("#race-results .da-outcome")).to_contain_text("At 1,056 tokens")
+    expect(visit.locator("#race-results")).to_contain_text("1,056 masks on a canvas of 1,056 tokens, 3 steps")
+    pictures.get_by_role("button", name="To the start").click()
+    expect(pictures.locator(".da-lane-note").last).to_contain_text("step 0 of 3, 1,056 masks left")
+    pictures.get_by_role("button", name="To the end").click()
+    expect(pictures.locator(".da-lane-note").last).to_contain_text("step 3 of 3, 0 masks left")
+
+
+@WIDE
 def test_a_button_races_at_another_length(visit):
     type_number(visit, "Timed runs each", 1)
     visit.locator("#race-at-128").click()

@@ -36,6 +36,8 @@ const RACE_SPEEDS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 50];
 const RACE_SECONDS = 6; // a race shorter than this starts in slow motion
 const KEYS = new Set([" ", "ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End", "Escape"]);
 const CANDIDATES = 5;
+const DRAG_PX = 12; // a pointer that goes farther drags
+const LEAST_DRAFT = 0.5; // of the text's type size
 const RUN_COMMANDS = new Set(["go", "step"]);
 const FIXING_EDITS = new Set(["pin", "type", "choose"]); // edits after which the sampler keeps a token
 const SVG = "http://www.w3.org/2000/svg";
@@ -180,6 +182,18 @@ function duration(ms) {
 }
 
 // ---- characters of several tokens; the same rule as diffuapriel/trace/characters.py -----------------------------
+
+/** A draft as it fits the room of the token that comes, and its type size: smaller, and cut where that is not enough. */
+export function fitted(draft, shown) {
+  const pen = document.createElement("canvas").getContext("2d");
+  const wide = (text) => pen.measureText(text).width;
+  const room = wide(shown);
+  if (LEAST_DRAFT * wide(draft) <= room || !room) return [draft, room ? Math.min(1, room / wide(draft)) : LEAST_DRAFT];
+  const letters = [...draft];
+  let kept = letters.length - 1;
+  while (kept > 1 && LEAST_DRAFT * wide(`${letters.slice(0, kept).join("")}\u2026`) > room) kept -= 1;
+  return [kept > 1 ? `${letters.slice(0, kept).join("")}\u2026` : letters[0], LEAST_DRAFT];
+}
 
 const END = "\u2219"; // for a drafted end of the text, where there is no room for its name
 const PENDING = "\u25cc"; // for bytes that are not a character yet
@@ -706,8 +720,9 @@ class TokenCanvas {
     if (draft === null) {
       delete chip.dataset.draft;
     } else {
-      chip.dataset.draft = this.recording.shape(draft).shown;
-      chip.style.setProperty("--da-fit", `${clamp(shown.length / Math.max(1, chip.dataset.draft.length), 0.5, 1)}`);
+      const [text, scale] = fitted(this.recording.shape(draft).shown, shown);
+      chip.dataset.draft = text;
+      chip.style.setProperty("--da-fit", `${scale}`);
     }
     tail.data = trailing;
   }
@@ -804,8 +819,14 @@ class Card {
     this.root.setAttribute("aria-label", name);
     this.fill(token, [told, this.form(recording, frame, first, last, one)]);
     if (one && frame.ids[p] === recording.maskId && !recording.alternatives(frame, p).length && this.canGuess()) this.act({ do: "guess" });
-    (toField ? this.field : this.root).focus({ preventScroll: true });
-    if (toField) this.field.setSelectionRange(/^ */.exec(this.field.value)[0].length, this.field.value.length);
+    if (toField) this.focusField();
+    else this.root.focus({ preventScroll: true });
+  }
+
+  /** Move to the field, its text but for the space before it selected. */
+  focusField() {
+    this.field.focus({ preventScroll: true });
+    this.field.setSelectionRange(/^ */.exec(this.field.value)[0].length, this.field.value.length);
   }
 
   fill(token, nodes) {
@@ -869,6 +890,9 @@ class Card {
   onKey(event) {
     if (!this.isOpen) return;
     event.stopPropagation();
+    if (event.target === this.root && /^[^\s1-5]$/u.test(event.key) && !(event.ctrlKey || event.metaKey || event.altKey)) {
+      return this.focusField(); // which then receives the key: who types at once means the text
+    }
     if (event.key === "Escape") {
       const { canvas } = this.token;
       this.hide();
@@ -1321,9 +1345,12 @@ class Player {
     event.preventDefault(); // prevents text selection
     const from = event.shiftKey ? canvas.active : token.position;
     let to = token.position;
+    let dragged = false; // also within one token
     const follow = (move) => {
       const over = document.elementFromPoint(move.clientX, move.clientY)?.closest?.(".da-token");
-      if (over?.canvas !== canvas || over.position === to) return;
+      const began = !dragged && Math.hypot(move.clientX - event.clientX, move.clientY - event.clientY) > DRAG_PX;
+      dragged ||= began;
+      if (over?.canvas !== canvas || (over.position === to && !began)) return;
       to = over.position;
       this.card.hide();
       canvas.select(from, to);
@@ -1335,9 +1362,9 @@ class Player {
       this.dragging = null;
       if (!done) canvas.select(null);
       else if (event.shiftKey) this.extend(from, to);
-      else if (to === from) this.openAt(from);
+      else if (to === from && !dragged) this.openAt(from);
       else {
-        const [first, last] = canvas.selected;
+        const [first, last] = canvas.selected ?? [from, to];
         canvas.select(null);
         canvas.focus(first);
         this.steer({ do: "mask", first, last });

@@ -110,6 +110,15 @@ def test_a_click_opens_a_token_to_pin_clear_or_type_over(page):
     assert sent(page) == [{"at": None, "first": 6, "last": 6, "do": "type", "text": " old car"}]
 
 
+def test_who_types_at_once_after_a_click_writes_over_the_token(page):
+    steered(page, trace(length=24, steps=8))
+    token(page, 6).click()
+    expect(page.get_by_role("dialog", name="Token 6")).to_be_focused()
+    page.keyboard.type("red bell")
+    page.keyboard.press("Enter")
+    assert sent(page) == [{"at": None, "first": 6, "last": 6, "do": "type", "text": " red bell"}]
+
+
 def test_another_candidate_is_a_button_with_its_probability(page):
     data = trace(length=24, steps=8)
     steered(page, data)
@@ -135,6 +144,19 @@ def test_a_drag_masks_what_it_went_over_and_escape_calls_it_off(page):
     page.keyboard.press("Escape")
     page.mouse.up()
     assert sent(page) == []
+
+
+def test_a_drag_within_one_word_masks_it_and_a_hand_that_trembles_opens_it(page):
+    steered(page, trace(length=24, steps=8))
+    box = token(page, 6).bounding_box()
+    assert box and box["width"] > 24
+    for far, masked in ((20, True), (5, False)):
+        page.mouse.move(box["x"] + 2, box["y"] + 8)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 2 + far, box["y"] + 8)
+        page.mouse.up()
+        assert sent(page) == [{"at": None, "do": "mask", "first": 6, "last": 6}] * masked
+        expect(page.get_by_role("dialog")).to_have_count(0 if masked else 1)
 
 
 def test_shift_and_a_click_select_without_masking(page):
