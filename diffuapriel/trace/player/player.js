@@ -905,7 +905,7 @@ class Card {
 
   /**
    * Place the card inside the viewport: below the canvas, so that it covers no text; else beside the canvas; else below
-   * the token, or above it where there is no room.
+   * the token, above it or beside it, where there is room: on top of it, it would take the pointer.
    */
   place(token) {
     const anchor = token.childNodes[1].getClientRects()[0] ?? token.getBoundingClientRect();
@@ -917,7 +917,12 @@ class Card {
     let top = anchor.bottom + 8;
     if (fits(canvas.bottom + 4)) top = canvas.bottom + 4;
     else if (canvas.right + 12 + width <= clientWidth - 8) left = canvas.right + 12;
-    else if (!fits(top)) top = anchor.top - 8 - height;
+    else if (!fits(top)) {
+      const right = anchor.right + 8;
+      if (anchor.top - 16 - height >= 0) top = anchor.top - 8 - height;
+      else if (right + width <= clientWidth - 8) left = right;
+      else if (anchor.left - 16 - width >= 0) left = anchor.left - 8 - width;
+    }
     this.root.style.left = `${clamp(left, 8, Math.max(8, clientWidth - width - 8))}px`;
     this.root.style.top = `${clamp(top, 8, Math.max(8, clientHeight - height - 8))}px`;
   }

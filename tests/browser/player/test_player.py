@@ -304,6 +304,18 @@ def test_the_card_stays_inside_the_window(new_page, exported):
         assert box["x"] + box["width"] <= 360 and box["y"] + box["height"] <= 420, position
 
 
+def test_the_card_never_covers_its_own_token_on_a_low_screen(new_page, exported):
+    page = exported(new_page(viewport={"width": 1000, "height": 300}), trace(length=400, steps=8))
+    for position in (60, 90, 130, 180):  # neither above nor below them there is room
+        token = page.locator(".da-token").nth(position)
+        token.evaluate("token => token.scrollIntoView({ block: 'center' })")
+        token.hover()
+        over = "chip => { const { x, y, width, height } = chip.getBoundingClientRect(); return chip.contains("
+        over += "document.elementFromPoint(x + width / 2, y + height / 2)); }"
+        expect(page.get_by_role("tooltip")).to_be_visible()
+        assert token.locator(".da-chip").evaluate(over), position
+
+
 def test_the_card_covers_no_text_where_there_is_room_elsewhere(new_page, exported):
     page = exported(new_page(viewport={"width": 900, "height": 900}), trace(length=60, steps=8))
     for position in (0, 20, 45):
