@@ -32,6 +32,13 @@ const icon = (name) => {
 };
 
 const uint32 = (text) => new Uint32Array(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
+const bytes = (text) => Uint8Array.from(text.split(/\\x([0-9a-f]{2})/).flatMap((part, i) =>
+  (i % 2 ? [Number.parseInt(part, 16)] : [...new TextEncoder().encode(part)])));
+/** Texts of tokens as characters: one of several tokens stands in the last of them. */
+const characters = (texts) => {
+  const decoder = new TextDecoder();
+  return texts.map((text, i) => decoder.decode(bytes(text), { stream: i + 1 < texts.length }));
+};
 const fill = (text, values) => text.replace(/\{(\w+)\}/g, (hole, name) => `${values[name] ?? hole}`);
 const seconds = (ms) => (ms < 1000 ? `${Math.round(ms)} ms` : ms < 60000 ? `${written.tenths.format(ms / 1000)} s`
   : `${Math.floor(ms / 60000)} min ${Math.floor((ms % 60000) / 1000)} s`);
@@ -223,15 +230,16 @@ class PixelRace {
       const first = Math.max(0, this.at - WORDS_AROUND);
       const last = Math.min(lane.length - 1, this.at + WORDS_AROUND);
       const around = Array.from({ length: last - first + 1 }, (_, i) => first + i);
-      const words = around.map((p) => make(p === this.at ? "mark" : "span", lane.ids[p] === lane.mask ? "da-unread" : "", {},
-        lane.text(p).replaceAll("\n", "\u21b5")));
+      const shown = characters(around.map((p) => lane.text(p)));
+      const words = around.map((p, i) => make(p === this.at ? "mark" : "span", lane.ids[p] === lane.mask ? "da-unread" : "", {},
+        shown[i].replaceAll("\n", "\u21b5")));
       this.lens.append(make("div", "da-lens-row", {}, make("i", "", { style: `background: ${lane.color}` }),
         make("span", "da-lens-name", {}, lane.label), make("span", "da-lens-text", {}, ...words)));
       const mark = lane.frame.lastChild.style;
       mark.left = `${(100 * ((this.at % lane.side) + 0.5)) / lane.side}%`;
       mark.top = `${(100 * (Math.floor(this.at / lane.side) + 0.5)) / lane.rows}%`;
       lane.frame.setAttribute("aria-valuenow", this.at);
-      const said = around.map((p) => (lane.ids[p] === lane.mask ? ` ${this.words.masked} ` : lane.text(p))).join("");
+      const said = around.map((p, i) => (lane.ids[p] === lane.mask ? ` ${this.words.masked} ` : shown[i])).join("");
       lane.frame.setAttribute("aria-valuetext", fill(this.words.position, { n: this.at + 1, text: said.trim() }));
     }
   }

@@ -129,6 +129,20 @@ def test_a_long_race_is_drawn_and_its_words_are_under_the_lens_also_when_opened_
     expect(pictures.locator("canvas")).to_have_count(2)
 
 
+def test_the_lens_shows_characters_and_not_their_bytes(page):
+    from tools.bench_pixels import CLOCK, PAGE, message
+
+    page.set_content(PAGE)
+    page.evaluate(CLOCK, [replay.SCRIPT.read_text(encoding="utf-8"), message(tokens=4, steps=1, lanes=1)])
+    look = """texts => {
+      const { pixelRace } = document.querySelector("#race"), [lane] = pixelRace.lanes;
+      texts.forEach((text, p) => { lane.vocab[lane.ids[p]] = text; });
+      pixelRace.look(3);
+    }"""
+    page.evaluate(look, [" M\\xc3", "\\xbcller", "\\xaf", " ok"])
+    expect(page.locator(".da-lens-text")).to_have_text("M\u00fcller\ufffd ok")
+
+
 @WIDE
 def test_a_race_that_the_tool_saved_plays_in_the_page(visit, tmp_path):
     from tools.race_gpu import main
