@@ -172,7 +172,7 @@ class InsideTab:
         """Measure one model after the other; every update holds all that is known so far."""
         tokenizer = self.models.tokenizer(model_entries[0])
         finished: list[InspectedModel] = []
-        looked, rows, chart = finished, SKIP, SKIP
+        looked, chart = finished, SKIP
         for model_entry in model_entries:
             for influence in self._influences(model_entry, asked, method):
                 answer = spread(tokenizer.token_strings([influence.token]))[0].strip()
@@ -187,8 +187,8 @@ class InsideTab:
             if stopped.is_set():
                 break
         lines = [texts.INSIDE_STOPPED] if stopped.is_set() else []
-        # Both again: the browser drops a chart that comes while it is drawing the one before.
-        yield rows, chart, SKIP, numbers_of(asked, looked), render.notes([*lines, outcome(asked)])
+        # The chart again: the browser drops one that comes while it is drawing the one before.
+        yield SKIP, chart, SKIP, numbers_of(asked, looked), render.notes([*lines, outcome(asked)])
 
     def _influences(self, model_entry: ModelEntry, asked: InspectRequest, method: str) -> Iterator[Influence]:
         from diffuapriel.interpret.influence import gradient_influence, occlusion_influence

@@ -57,6 +57,7 @@ def test_look_choose_a_token_and_look_closer(visit):
         visit.locator("#inside-run").click()
         expect(influence).to_be_visible()
         expect(visit.locator("#inside-run")).to_be_enabled()
+    expect(visit.locator("#inside-influence .scatterlayer .trace")).to_have_count(3)  # the last model's line too
     for chart in ("memory", "attention", "schedule", "modulation"):
         expect(visit.locator(f"#inside-{chart} .main-svg").first).to_be_visible()
     expect(visit.locator("#inside-schedule")).to_contain_text("% masked")
