@@ -289,6 +289,7 @@ def test_every_option_reaches_the_sampler(run: Run, checkpoint: str, tmp_path: P
         "t_on": 0.6,
         "t_off": 0.1,
         "alpha_on": 0.8,
+        "draft_behind": "tokens",
         "seed": 5,
         "stop_at_eos": True,
     }

@@ -51,6 +51,7 @@ from diffuapriel.sampling.config import (
     ADAPTIVE,
     ALL_STRATEGIES,
     BLOCK_LENGTH_HELP,
+    DRAFT_BEHIND,
     RENAMED_STRATEGIES,
     SamplerConfig,
     resolve_blocks,
@@ -83,6 +84,9 @@ class EvaluateOptions:
     factor: float = option(1.0, least=0, most=100, help=options_of(SamplerConfig)["factor"].help)
     entropy_bound: float = option(0.1, least=0, most=100, help=options_of(SamplerConfig)["entropy_bound"].help)
     remask_below: float = option(0.0, least=0, most=1, help=options_of(SamplerConfig)["remask_below"].help)
+    draft_behind: str = option(
+        DRAFT_BEHIND[0], choices=DRAFT_BEHIND, help=options_of(SamplerConfig)["draft_behind"].help
+    )
     temperature: float | None = option(
         None, least=0, most=100, help="sampling temperature; default: 1, and 0 for --infilling"
     )
@@ -214,7 +218,7 @@ def _sampler(options: EvaluateOptions, model: Any, length: int) -> SamplerConfig
         strategy=options.strategy,
         steps=options.steps or length,
         stop_at_eos=options.stop_at_eos,
-        **{name: getattr(options, name) for name in (*ADAPTIVE, "remask_below")},
+        **{name: getattr(options, name) for name in (*ADAPTIVE, "remask_below", "draft_behind")},
         temperature=1.0 if options.temperature is None else options.temperature,
         top_p=options.top_p,
         seed=options.seed,

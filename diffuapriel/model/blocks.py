@@ -203,8 +203,9 @@ class BlockPass:
     commit: (texts,) bool. The pass is one block and changes the cache in place: the states of the rows where it is
     True, and the keys and values behind `lengths` of every row, which a later pass overwrites in the other rows.
     verified, drafted: of a pass in blocks of one token that verifies a draft and drafts (`Denoiser.verify_and_draft`).
-    A row is then [committed tokens | `verified` tokens of a draft | as many copies of them, corrupted | a block of
-    `drafted` tokens]. A copy sees the clean tokens before its own, the last block the committed tokens.
+    A row is then [committed tokens | `verified` tokens of a draft | as many copies of them, corrupted | blocks of
+    `drafted` tokens each]. A copy sees the clean tokens before its own, the first block the committed tokens, and each
+    further block a token of the draft more.
     noisy_only: a layer returns the corrupted rows only, as the last one does: nothing but these reads its clean rows.
     """
 
@@ -217,7 +218,7 @@ class BlockPass:
     dropped: int = 0
     commit: Tensor | None = None
     verified: int = 0
-    drafted: int = 0
+    drafted: tuple[int, ...] = ()
     noisy_only: bool = False
 
     @property
@@ -240,15 +241,18 @@ class BlockPass:
         here = torch.arange(self.length, device=self.lengths.device)
         if self.verified or self.drafted:
             start, end = self.clean - self.verified, self.clean
-            here = torch.cat([here[:end], here[start:end], here[start : start + self.drafted]])
+            drafted = (here[start + i : start + i + size] for i, size in enumerate(self.drafted))
+            here = torch.cat([here[:end], here[start:end], *drafted])
         return (self.lengths[:, None] + here).repeat(self.streams, 1)
 
     def edges(self) -> tuple[Tensor, Tensor]:
         """Which tokens begin the text and which end a block, two bool (rows, length)."""
         _, place, size = place_in_blocks(self.length, self.block_length, self.lengths.device)
         last = place == size - 1
-        if self.drafted > 1:
-            last[-self.drafted : -1] = False
+        if self.drafted:
+            sizes = torch.tensor(self.drafted, device=last.device)
+            last[-sum(self.drafted) :] = False
+            last[self.length - sum(self.drafted) - 1 + sizes.cumsum(0)] = True
         if self.length % self.block_length:  # a shorter block at the end
             last = last | (torch.arange(1, self.length + 1, device=last.device) == self.length)
         return self.positions() == 0, last.expand(self.texts * self.streams, -1)

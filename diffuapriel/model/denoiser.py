@@ -248,30 +248,34 @@ class Denoiser(nn.Module):
         return logits, cache.extended(layers, committed) if committed else cache
 
     def verify_and_draft(
-        self, ids: Tensor, draft: Tensor, block: Tensor, *, cache: Cache
-    ) -> tuple[Tensor, Tensor, Cache]:
-        """Commit a text in blocks of one token, verify a draft of what follows, and denoise a block there: one pass.
+        self, ids: Tensor, draft: Tensor, blocks: Sequence[Tensor], *, cache: Cache
+    ) -> tuple[Tensor, list[Tensor], Cache]:
+        """Commit a text in blocks of one token, verify a draft of what follows, and denoise blocks there: one pass.
 
         Equal to `commit` of ids, then, with the cache that it returns, a call with a [MASK] in place of each token of
-        the draft after the draft's tokens before it, and a call with `block`.
+        the draft after the draft's tokens before it, and a call with each block after as many tokens of the draft as
+        there are blocks before it.
 
         Args:
             ids: (batch, tokens) int64, finished tokens that follow the text in `cache`; may have no tokens.
             draft: (batch, verified) int64, tokens that may follow ids; may have none.
-            block: (batch, drafted) int64, one block behind ids, with [MASK]s; may have none.
+            blocks: at most one more than the draft has tokens; (batch, drafted) int64 each, with [MASK]s.
 
-        Returns the logits at each token of the draft and at each of the block, and the cache after ids.
-        Raises ValueError for a model that is told the noise level, and for a pass without tokens.
+        Returns the logits at each token of the draft and at each of the blocks, and the cache after ids.
+        Raises ValueError for a model that is told the noise level, for a pass without tokens and for too many blocks.
         """
         if self.config.time_conditioning:
             raise ValueError("the model is told the noise level; a pass that verifies a draft has several")
-        row = torch.cat([ids, draft, torch.full_like(draft, self.config.mask_id), block], dim=1)
+        if len(blocks) > draft.shape[1] + 1:
+            most = draft.shape[1] + 1
+            raise ValueError(f"{len(blocks)} blocks; behind a draft of {most - 1} tokens there are {most} at most")
+        row = torch.cat([ids, draft, torch.full_like(draft, self.config.mask_id), *blocks], dim=1)
         sigma = torch.zeros(row.shape[0], device=row.device)
         self._check(row, sigma, None, None, over_blocks=True)
-        sizes = draft.shape[1], block.shape[1]
+        sizes = draft.shape[1], tuple(block.shape[1] for block in blocks)
         x, shift, scale, layers = self._over_blocks(row, sigma, cache, None, 1, ids.shape[1], speculation=sizes)
         logits = self._logits(x[:, sizes[0] :], shift, scale, None)[..., : self.config.vocab_size]
-        verified, drafted = logits.split(sizes, dim=1)
+        verified, *drafted = logits.split([sizes[0], *sizes[1]], dim=1)
         return verified, drafted, cache.extended(layers, ids.shape[1]) if ids.shape[1] else cache
 
     def block_pass(self, ids: Tensor, sigma: Tensor, positions: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
@@ -338,7 +342,7 @@ class Denoiser(nn.Module):
         block_length: int | None,
         committed: int | None = None,
         commit: Tensor | None = None,
-        speculation: tuple[int, int] = (0, 0),
+        speculation: tuple[int, tuple[int, ...]] = (0, ()),
     ) -> tuple[Tensor, Tensor, Tensor, list[LayerCache]]:
         """As `_residual` for a pass over blocks; also what each layer adds to the cache.
 

@@ -165,7 +165,7 @@ class BidirectionalMamba2(nn.Module):
             inputs = ScanInputs(x, rate, A, B, C, self.D, cache.state)
             y, state = block_scan.scan(inputs, block_length=S, backend=self.backend)
             before, cache = [y], MambaCache(state, history)
-        behind = blocks.drafted if blocks.verified or blocks.drafted else blocks.length - committed
+        behind = blocks.drafted if blocks.verified or blocks.drafted else (blocks.length - committed,)
         paths = ShortPass(committed - prompt, blocks.verified, behind, S)
         xBC, history = short_pass.convolve(xBC[:, prompt:], *convolution, cache.history, paths)
         x, B, C, dt, A = self._scan_inputs(F.silu(xBC), dt[:, prompt:])

@@ -1,9 +1,9 @@
 """Convolution and scans of a short pass over blocks: one masked product per direction.
 
-A row of such a pass is [committed | draft | a corrupted copy of the draft | a block]; without a draft it is a plain
+A row of such a pass is [committed | draft | a corrupted copy of the draft | blocks]; without a draft it is a plain
 pass over finished blocks and the next one. Its tokens lie on many short paths that begin at one state: a committed
-token or one of the draft follows those before it, a copy follows the tokens of the draft before its own, and the block
-follows the committed tokens. With
+token or one of the draft follows those before it, a copy follows the tokens of the draft before its own, the first
+block follows the committed tokens, and each further one a token of the draft more. With
 
     P        P_ij is 1 where j lies on the path that ends at i, i itself included, else 0
     l = P a  the logarithm of the decay along the path, a_j = A dt_j
@@ -31,22 +31,25 @@ from diffuapriel.ops.recurrent import ScanInputs
 class ShortPass(NamedTuple):
     """How many tokens of each kind a row has; the copy has as many as the draft.
 
+    drafted: the tokens of each block at the end.
     block_length: of the committed tokens, of which the last block may be shorter, and 1 where there is a draft.
     """
 
     committed: int
     verified: int
-    drafted: int
+    drafted: tuple[int, ...]
     block_length: int = 1
 
 
 def paths(row: ShortPass, device: torch.device) -> Tensor:
     """P of both directions, (2, tokens, tokens) bool."""
     clean, end = row.committed + row.verified, row.committed + 2 * row.verified
-    here = torch.arange(end + row.drafted)
+    here = torch.arange(end + sum(row.drafted))
+    sizes = torch.tensor([end, *row.drafted])
+    number = torch.repeat_interleave(torch.arange(-1, len(row.drafted)), sizes)  # of a block
     is_clean, in_block, alone = here < clean, here >= end, torch.eye(len(here), dtype=torch.bool)
-    last = torch.where(here < end, here - row.verified - 1, row.committed - 1).where(here >= clean, here)
-    both = in_block[:, None] & in_block
+    last = torch.where(here < end, here - row.verified - 1, row.committed + number - 1).where(here >= clean, here)
+    both = in_block[:, None] & (number[:, None] == number)
     forward = is_clean & (here <= last[:, None]) | alone | both & (here <= here[:, None])
     block = here // row.block_length
     both = both | (here < row.committed) & (block[:, None] == block)

@@ -29,9 +29,10 @@ import torch
 from torch import Tensor, nn
 
 from diffuapriel.diffusion.schedule import EPS
-from diffuapriel.sampling.config import SPECULATIVE, SamplerConfig
+from diffuapriel.sampling.config import DRAFT_BEHIND, SPECULATIVE, SamplerConfig
 from diffuapriel.sampling.graphs import blocks as graphs
 from diffuapriel.sampling.sampler import Sampler
+from diffuapriel.sampling.speculative import drafted_blocks
 from diffuapriel.sampling.state import State
 
 KEPT_BYTES = 2**28  # of caches of earlier texts; those of the rows in use are kept in any case
@@ -63,8 +64,8 @@ class BlockModel(Protocol):
     ) -> tuple[Tensor, BlockCache]: ...
 
     def verify_and_draft(
-        self, ids: Tensor, draft: Tensor, block: Tensor, *, cache: Any
-    ) -> tuple[Tensor, Tensor, BlockCache]: ...
+        self, ids: Tensor, draft: Tensor, blocks: Sequence[Tensor], *, cache: Any
+    ) -> tuple[Tensor, list[Tensor], BlockCache]: ...
 
 
 class CachedDenoiser(nn.Module):
@@ -217,23 +218,26 @@ class CachedDenoiser(nn.Module):
 
 
 class SpeculativeDenoiser(CachedDenoiser):
-    """What the strategy `speculative` calls: a pass verifies a draft and drafts a block (speculative.py).
+    """What the strategy `speculative` calls: a pass verifies a draft and drafts blocks (speculative.py).
 
-    block_length: of the drafts. Raises ValueError for a model that was not trained for blocks of one token.
+    block_length: of the drafts; behind: `SamplerConfig.draft_behind`. Raises ValueError for a model that was not
+    trained for blocks of one token.
     """
 
-    def __init__(self, model: BlockModel, block_length: int, kept_bytes: int = KEPT_BYTES) -> None:
+    def __init__(
+        self, model: BlockModel, block_length: int, kept_bytes: int = KEPT_BYTES, behind: str = DRAFT_BEHIND[0]
+    ) -> None:
         if 1 not in model.config.block_lengths:
             raise ValueError(f"the model's blocks are {model.config.block_lengths}; speculative needs those of 1 token")
         super().__init__(model, 1, kept_bytes)
-        self.draft_length = block_length
+        self.draft_length, self.behind = block_length, behind
 
     @torch.no_grad()
     def forward(self, ids: Tensor, sigma: Tensor, positions: Tensor) -> Tensor:
-        """Logits (count, vocab_size): of each row those of the tokens to verify, then those of the drafted [MASK]s.
+        """Logits (count, vocab_size): of each row those of the tokens to verify, then those of the drafted blocks.
 
         ids (batch, length) int64: finished text, then at `positions` (batch, length) bool tokens to verify and
-        [MASK]s. Text given behind the first of these is seen by what is written after it, and by the block around it.
+        [MASK]s. Text given behind the first of these is seen by what is written after it, and by the blocks around it.
         sigma is not used.
         """
         starts, texts, known = self._pasts(ids, positions)
@@ -242,13 +246,14 @@ class SpeculativeDenoiser(CachedDenoiser):
             groups.setdefault(self._sizes(ids[r], positions[r], starts[r], known[r]), []).append(r)
         found: dict[int, Tensor] = {}
         joined = {}
-        for (missing, verified, drafted), rows in groups.items():
+        for (missing, _, room), rows in groups.items():
             row = torch.tensor(rows, device=ids.device)[:, None]
             start = torch.tensor([starts[r] for r in rows], device=ids.device)[:, None]
-            at = start + torch.arange(-missing, max(verified, drafted), device=ids.device)
+            at = start + torch.arange(-missing, room, device=ids.device)
             finished, text = ids[row, at].tensor_split([missing], dim=1)
             past = self._past([texts[r][: known[r] * ids.element_size()] for r in rows])
-            logits, cache = verify_and_draft(self.model, finished, text, positions[row, at][:, missing:], past, drafted)
+            how = self.draft_length, self.behind
+            logits, cache = verify_and_draft(self.model, finished, text, positions[row, at][:, missing:], past, *how)
             self.passes += 1
             for i, r in enumerate(rows):
                 found[r] = logits[i]
@@ -262,30 +267,40 @@ class SpeculativeDenoiser(CachedDenoiser):
         """As in `CachedDenoiser`, of a pass that verifies and drafts."""
         [start], _, [known] = self._pasts(ids, positions)
         sizes, free = self._sizes(ids[0], positions[0], start, known), positions[0, start:]
-        return (ids.shape[1], *sizes), int(free[: sizes[1]].sum() + free[: sizes[2]].sum())
+        blocks = drafted_blocks(sizes[1], self.draft_length, self.behind)
+        return (ids.shape[1], *sizes), int(free[: sizes[1]].sum()) + sum(int(free[block].sum()) for block in blocks)
 
     def unsupported_reason(self, config: SamplerConfig, state: State) -> str | None:
         return "how many tokens a pass accepts is known only after it, on the host"
 
     def _sizes(self, ids: Tensor, positions: Tensor, start: int, known: int) -> tuple[int, int, int]:
-        """Of one row: tokens to commit, to verify and to draft."""
+        """Of one row: tokens to commit, to verify, and in all behind the finished text."""
         verified = _verified(ids[None, start:], positions[None, start:], self.config.mask_id)
-        return start - known, verified, min(self.draft_length, len(ids) - start)
+        until = max(verified, drafted_blocks(verified, self.draft_length, self.behind)[-1].stop)
+        return start - known, verified, min(until, len(ids) - start)
 
 
 def verify_and_draft(
-    model: BlockModel, finished: Tensor, ids: Tensor, positions: Tensor, cache: BlockCache, block_length: int
+    model: BlockModel,
+    finished: Tensor,
+    ids: Tensor,
+    positions: Tensor,
+    cache: BlockCache,
+    block_length: int,
+    behind: str,
 ) -> tuple[list[Tensor], BlockCache]:
     """One pass of `SpeculativeDenoiser` over rows with as many tokens to commit, to verify and to draft.
 
     finished (rows, tokens) int64: to commit. ids, positions (rows, tokens): what follows, as the denoiser takes them.
     Returns the logits of each row, and the cache after `finished`.
     """
-    mask_id, ends = model.config.mask_id, (_verified(ids, positions, model.config.mask_id), block_length)
-    block = ids.masked_fill(positions, mask_id)[:, :block_length]
-    *logits, cache = model.verify_and_draft(finished, ids[:, : ends[0]], block, cache=cache)
-    rows = zip(*(part.unbind() for part in logits), positions.unbind(), strict=True)
-    return [torch.cat([part[free[:end]] for part, end in zip(both, ends)]) for *both, free in rows], cache
+    verified, masked = _verified(ids, positions, model.config.mask_id), ids.masked_fill(positions, model.config.mask_id)
+    places = drafted_blocks(verified, block_length, behind)
+    blocks = [masked[:, place] for place in places]
+    logits, drafted, cache = model.verify_and_draft(finished, ids[:, :verified], blocks, cache=cache)
+    places = [slice(0, verified), *places]
+    rows = zip(*(part.unbind() for part in (logits, *drafted)), positions.unbind(), strict=True)
+    return [torch.cat([part[free[at]] for part, at in zip(parts, places)]) for *parts, free in rows], cache
 
 
 def _verified(ids: Tensor, positions: Tensor, mask_id: int) -> int:
@@ -305,5 +320,6 @@ def denoiser_for(model: Any, config: SamplerConfig, kept_bytes: int = KEPT_BYTES
         return model
     if config.block_start != "zero":
         raise ValueError(f"block_start is {config.block_start!r}; the blocks of this model begin at position zero")
-    kind = SpeculativeDenoiser if config.strategy == SPECULATIVE else CachedDenoiser
-    return kind(model, config.block_length, kept_bytes)
+    if config.strategy == SPECULATIVE:
+        return SpeculativeDenoiser(model, config.block_length, kept_bytes, config.draft_behind)
+    return CachedDenoiser(model, config.block_length, kept_bytes)

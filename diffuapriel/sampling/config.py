@@ -30,6 +30,7 @@ STRATEGIES = (
 REMDM = ("remdm", "remdm_rescale", "remdm_conf", "remdm_loop")  # may return tokens to [MASK]
 ON_SCHEDULE = ("ancestral", *REMDM)  # time is the schedule's, not the masked share
 ADAPTIVE = ("threshold", "factor", "entropy_bound")  # reveal all that is certain enough, by the option of their name
+DRAFT_BEHIND = ("text", "tokens")
 SPECULATIVE = "speculative"  # of models of blocks only: not a choice of positions by one set of logits (speculative.py)
 ALL_STRATEGIES = (*STRATEGIES, SPECULATIVE)
 FREE_OF_STEPS = (*ADAPTIVE, "first_hitting", SPECULATIVE)  # choose their own number of denoiser calls
@@ -78,7 +79,7 @@ class SamplerConfig:
     `threshold`, `factor` and `entropy_bound` do so.
 
     `speculative` is for models of blocks. Its `block_length` is that of its drafts; the text is that of blocks of one
-    token, in fewer passes (speculative.py).
+    token, in fewer passes (speculative.py). With `draft_behind` "tokens" the passes are longer and fewer still.
 
     `alg_temp` is Dream's (arXiv:2508.15487): above 0, `low_confidence`, `entropy` and `margin` draw the positions
     without replacement, in proportion to exp(score / alg_temp), instead of taking the best.
@@ -144,6 +145,11 @@ class SamplerConfig:
     t_on: float = option(0.55, least=0, most=1, help="remdm_loop: share of the steps left when the loop begins")
     t_off: float = option(0.05, least=0, most=1, help="remdm_loop: share of the steps left when the loop ends")
     alpha_on: float = option(0.9, least=0.001, most=0.999, help="remdm_loop: share of revealed tokens in the loop")
+    draft_behind: str = option(
+        "text",
+        choices=DRAFT_BEHIND,
+        help="speculative: draft a block behind the finished text, or one behind each token of the draft as well",
+    )
     seed: int = option(0, least=0, most=MAX_SEED, help="same seed, same text")
 
     def __post_init__(self) -> None:

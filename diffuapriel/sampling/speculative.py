@@ -5,7 +5,8 @@ was trained for longer blocks can guess many tokens at once. `speculative` lets 
 that is finished, every pass
 
     verifies    what the model with blocks of one token writes behind each token of the draft, given those before it
-    drafts      what it writes at each [MASK] of a block of `block_length` tokens, given the finished text alone
+    drafts      what it writes at each [MASK] of a block of `block_length` tokens, given the finished text alone, and
+                with `draft_behind` "tokens" of further blocks, given also one, two, ... tokens of the draft
 
 and accepts the draft up to the first token that was verified to be another one, with the right one in its place. So a
 pass reveals one token or more, and the text is that of the same options with `block_length` 1 and one token per pass:
@@ -16,7 +17,8 @@ Draft and verification draw a token from the same uniform number (predictive sam
 distributions are alike the tokens are the same, also where each is a free choice: a name, a color.
 
 The next draft is the newest block that was drafted, if it begins with the tokens that have been accepted since. Else it
-is what verification wrote behind the rejected token, and the block where that ends.
+is what verification wrote behind the rejected token, and the block where that ends. Of several blocks the newest is the
+one behind the last token but one that was accepted.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffuapriel.sampling.config import SamplerConfig
+from diffuapriel.sampling.config import DRAFT_BEHIND, SamplerConfig
 from diffuapriel.sampling.state import Floats, Ints, State, masked_share
 from diffuapriel.sampling.strategies import ended
 from diffuapriel.sampling.tokens import block_uniforms, draw_tokens, sample_tokens, token_rank
@@ -45,7 +47,7 @@ def with_draft(state: State, block_length: int) -> Ints:
     ids = state.ids.copy()
     for row, masked in enumerate(state.masked):
         if masked.any():
-            _, verified, _ = _places(state, row, block_length)
+            verified = _places(state, row, block_length)[1]
             ids[row, verified] = np.maximum(state.draft[row, verified], 0)
     return ids
 
@@ -54,30 +56,36 @@ def accept(config: SamplerConfig, state: State, logits: Tensor) -> State:
     """The state after a pass.
 
     logits: for each row with [MASK]s, those of the positions that `with_draft` filled, and then those of the [MASK]s of
-    the drafted block (blocks.SpeculativeDenoiser). Raises ValueError for another number of them.
+    each drafted block (blocks.SpeculativeDenoiser). Raises ValueError for another number of them.
     """
-    places = [_places(state, row, config.block_length or 1) for row in np.flatnonzero(state.masked.any(1)).tolist()]
-    count = sum(len(verified) + len(drafted) for _, verified, drafted in places)
+    how = config.block_length or 1, config.draft_behind
+    places = [_places(state, row, *how) for row in np.flatnonzero(state.masked.any(1)).tolist()]
+    count = sum(len(at) for _, *every in places for at in every)
     if tuple(logits.shape) != (count, state.mask_id + 1):
         raise ValueError(f"sampler: logits have shape {tuple(logits.shape)}; they must be {(count, state.mask_id + 1)}")
-    uniform = np.concatenate([_uniforms(config, state, row, at) for row, *both in places for at in both])
+    uniform = np.concatenate([_uniforms(config, state, row, at) for row, *every in places for at in every])
     uniform = torch.from_numpy(uniform).to(logits.device)
     tokens = draw_tokens(logits, state.mask_id, uniform, config)[0].cpu().numpy()
 
     ids, draft = state.ids.copy(), np.full_like(state.draft, NO_TOKEN)
     revealed, rows, first = np.zeros_like(state.fixed), [], 0
-    for row, verified, drafted in places:
-        n, now, found = len(verified), tokens[first:], tokens[first + len(verified) :]
-        wrong = state.draft[row, verified] != now[:n]
-        count = int(wrong.argmax()) + 1 if wrong.any() else n
+    for row, *every in places:
+        ends = first + np.cumsum([len(at) for at in every])
+        now, *blocks = np.split(tokens[first : ends[-1]], ends[:-1] - first)
+        verified, *drafted = every
+        wrong = state.draft[row, verified] != now
+        count = int(wrong.argmax()) + 1 if wrong.any() else len(now)
         accepted = verified[:count]
         ids[row, accepted], revealed[row, accepted] = now[:count], True
-        draft[row, drafted] = found[: len(drafted)]
-        if (found[:count] != now[:count]).any():
-            draft[row, verified] = now[:n]
+        newest = min(int(accepted[-1] - verified[0]), len(blocks) - 1)
+        at, found = drafted[newest], blocks[newest]
+        draft[row, at] = found
+        known = now[:count][verified[:count] >= at[0]]
+        if (found[: len(known)] != known).any():
+            draft[row, verified] = now
         draft[row, : accepted[-1] + 1] = NO_TOKEN
         rows += range(first, first + count)
-        first += n + len(drafted)
+        first = ends[-1]
 
     chosen = torch.tensor(rows, device=logits.device)
     kept, how = logits.index_select(0, chosen), (uniform[chosen], config)
@@ -111,12 +119,21 @@ def accept(config: SamplerConfig, state: State, logits: Tensor) -> State:
     )
 
 
-def _places(state: State, row: int, block_length: int) -> tuple[int, Ints, Ints]:
-    """The row, its positions to verify, and the [MASK]s of the block to draft."""
+def drafted_blocks(verified: int, block_length: int, behind: str) -> list[slice]:
+    """The tokens of each block that a pass drafts, counted from the first of the `verified` ones."""
+    count = verified if behind == "tokens" else 1
+    return [slice(start, start + block_length) for start in range(count)]
+
+
+def _places(state: State, row: int, block_length: int, behind: str = DRAFT_BEHIND[0]) -> tuple[int, *tuple[Ints, ...]]:
+    """The row, its positions to verify, and the [MASK]s of each block to draft."""
     first = int(state.masked[row].argmax())
-    drafted = first + np.flatnonzero(state.masked[row, first : first + block_length])
+    free = first + np.flatnonzero(state.masked[row, first:])
+    drafted = free[free < first + block_length]
     known = np.append(state.draft[row, drafted] != NO_TOKEN, False)
-    return row, drafted[: int(known.argmin()) + 1], drafted
+    verified = drafted[: int(known.argmin()) + 1]
+    blocks = drafted_blocks(int(verified[-1]) + 1 - first, block_length, behind)
+    return row, verified, *(free[(free >= first + b.start) & (free < first + b.stop)] for b in blocks)
 
 
 @lru_cache(maxsize=2**13)

@@ -27,7 +27,7 @@ from diffuapriel.device import device_of
 from diffuapriel.options import check_least
 from diffuapriel.sampling.blocks import verify_and_draft
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.config import SPECULATIVE
+from diffuapriel.sampling.config import DRAFT_BEHIND, SPECULATIVE
 from diffuapriel.sampling.sampler import Sampler
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ def _written(
         drafts = sampler.config.block_length  # with `speculative` only
         past = so_far.cache, so_far.finished
         block = _Draft(model, *past, drafts) if drafts else _Block(model, *past, block_length)
+        block.behind = sampler.config.draft_behind
         state = sampler.start(Canvas(ids, ids != sampler.mask_id, sampler.mask_id), so_far.row)
         while not sampler.done(state):
             state = sampler.advance(block, state)
@@ -131,6 +132,7 @@ class _Block:
     """
 
     committed = 0
+    behind = DRAFT_BEHIND[0]  # of `speculative`
 
     def __init__(self, model: BlockModel, cache: BlockCache, finished: Tensor, block_length: int) -> None:
         self.model, self.cache, self.finished, self.block_length = model, cache, finished, block_length
@@ -150,7 +152,7 @@ class _Draft(_Block):
         start = int(positions[0].int().argmax())
         finished = torch.cat([self.finished, ids[:, self.committed : start]], dim=1)
         (logits,), self.cache = verify_and_draft(
-            self.model, finished, ids[:, start:], positions[:, start:], self.cache, self.block_length
+            self.model, finished, ids[:, start:], positions[:, start:], self.cache, self.block_length, self.behind
         )
         self.finished, self.committed = finished[:, :0], start
         return logits

@@ -268,33 +268,43 @@ def test_short_passes_without_gradients_are_the_others(
 
 
 @pytest.mark.parametrize(
-    "finished, draft, block", [(5, 6, 7), (0, 3, 4), (4, 0, 1), (2, 1, 0), (0, 0, 5), (130, 20, 3)]
+    "finished, draft, blocks",
+    [(5, 6, (7,)), (0, 3, (4,)), (4, 0, (1,)), (2, 1, ()), (0, 0, (5,)), (130, 20, (3,)), (3, 4, (5, 6, 1, 2, 4))],
 )
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("groups, reverse", [(1, True), (2, True), (1, False)])
 def test_one_pass_verifies_a_draft_and_drafts_as_separate_passes_do(
-    architecture: str, groups: int, reverse: bool, finished: int, draft: int, block: int
+    architecture: str, groups: int, reverse: bool, finished: int, draft: int, blocks: tuple[int, ...]
 ) -> None:
-    """Rows of different age; every token of the draft sees those before it, and the block none of them."""
+    """Rows of different age; a token of the draft sees those before it, the first block none and each one more."""
     shape = {"n_groups": groups, "block_reverse": reverse, "block_lengths": (1, 4)}
     model = awake(architecture, time_conditioning=False, **shape)
     torch.manual_seed(finished)
     past = Cache.join([model.commit(torch.randint(0, EOS, (1, n)), model.empty_cache(1), 1) for n in (3, 8)])
-    ids, tokens, noisy = (torch.randint(0, EOS, (2, n)) for n in (finished, draft, block))
-    noisy[:, ::2] = MASK
+    ids, tokens, *noisy = (torch.randint(0, EOS, (2, n)) for n in (finished, draft, *blocks))
+    for block in noisy:
+        block[:, ::2] = MASK
     verified, drafted, after = model.verify_and_draft(ids, tokens, noisy, cache=past)
     cache = model.commit(ids, past, 1) if finished else past
     assert apart(after, cache) < 1e-12
     zero = torch.zeros(2, dtype=torch.float64)
-    if block:
-        assert (drafted - model(noisy, zero, cache=cache)).abs().max() < 1e-12
-    for i in range(draft):
-        mask = torch.full((2, 1), MASK)
-        assert (verified[:, i] - model(mask, zero, cache=cache)[:, 0]).abs().max() < 1e-12
-        cache = model.commit(tokens[:, i : i + 1], cache, 1)
+    for i in range(draft + 1):
+        if i < len(blocks):
+            assert (drafted[i] - model(noisy[i], zero, cache=cache)).abs().max() < 1e-12
+        if i < draft:
+            mask = torch.full((2, 1), MASK)
+            assert (verified[:, i] - model(mask, zero, cache=cache)[:, 0]).abs().max() < 1e-12
+            cache = model.commit(tokens[:, i : i + 1], cache, 1)
+
+
+def test_there_is_one_block_more_than_tokens_of_the_draft_at_most() -> None:
+    model = awake("diffuapriel", time_conditioning=False, block_lengths=(1, 4))
+    none, block = torch.zeros(1, 0, dtype=torch.int64), torch.zeros(1, 2, dtype=torch.int64)
+    with pytest.raises(ValueError, match="2 blocks; behind a draft of 0 tokens there are 1 at most"):
+        model.verify_and_draft(none, none, [block, block], cache=model.empty_cache(1))
 
 
 def test_a_pass_that_verifies_takes_a_model_that_is_not_told_the_noise_level() -> None:
     model, none = awake("diffuapriel"), torch.zeros(1, 0, dtype=torch.int64)
     with pytest.raises(ValueError, match="noise level"):
-        model.verify_and_draft(none, none, torch.zeros(1, 2, dtype=torch.int64), cache=model.empty_cache(1))
+        model.verify_and_draft(none, none, [torch.zeros(1, 2, dtype=torch.int64)], cache=model.empty_cache(1))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from diffuapriel.checkpoint import load_checkpoint
 from diffuapriel.config import ARCHITECTURES
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.model import Denoiser
 from diffuapriel.sampling.blocks import CachedDenoiser, SpeculativeDenoiser, denoiser_for
-from diffuapriel.sampling.config import SamplerConfig, resolve_blocks
+from diffuapriel.sampling.canvas import Canvas
+from diffuapriel.sampling.config import DRAFT_BEHIND, SamplerConfig, resolve_blocks
 from diffuapriel.sampling.generate import generate, generate_counted
 from diffuapriel.sampling.sampler import Sampler
 from diffuapriel.sampling.state import State
@@ -34,19 +36,38 @@ def one_by_one(model: Denoiser, texts, **options) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("drafted", [1, 2, 7, 16])
+@pytest.mark.parametrize("behind", DRAFT_BEHIND)
 @pytest.mark.parametrize("how", [{}, {"temperature": 0.0}, {"temperature": 0.3, "top_p": 0.8}, {"top_k": 2}], ids=str)
-def test_the_text_is_that_of_blocks_of_one_token(model: Denoiser, drafted: int, how: dict) -> None:
+def test_the_text_is_that_of_blocks_of_one_token(model: Denoiser, drafted: int, behind: str, how: dict) -> None:
     """Also where a canvas holds text behind a hole, which neither of the two sees."""
-    texts, calls = generate_counted(sampler(block_length=drafted, **how), SpeculativeDenoiser(model, drafted), TEXTS)
+    filler = sampler(block_length=drafted, draft_behind=behind, **how)
+    texts, calls = generate_counted(filler, denoiser_for(model, filler.config), TEXTS)
     assert torch.equal(texts, one_by_one(model, TEXTS, **how))
     holes = [int(canvas.masked.sum()) for canvas in TEXTS]
     assert all(0 < passes <= count for passes, count in zip(calls, holes, strict=True))
 
 
-def test_a_text_is_the_same_alone_and_in_any_batch(model: Denoiser) -> None:
-    together = generate(sampler(), SpeculativeDenoiser(model, 4), TEXTS)
+@pytest.mark.parametrize("behind", DRAFT_BEHIND)
+def test_a_text_is_the_same_alone_and_in_any_batch(model: Denoiser, behind: str) -> None:
+    filler = sampler(draft_behind=behind)
+    together = generate(filler, denoiser_for(model, filler.config), TEXTS)
     for row, canvas in enumerate(TEXTS):
-        assert torch.equal(generate(sampler(), SpeculativeDenoiser(model, 4), canvas, first_row=row)[0], together[row])
+        alone = generate(filler, denoiser_for(model, filler.config), canvas, first_row=row)
+        assert torch.equal(alone[0], together[row])
+
+
+def test_drafts_behind_every_token_take_fewer_passes() -> None:
+    """A bundled model, whose blocks are worth drafting; the stories are the same."""
+    model, tokenizer = load_checkpoint("tales-blocks-diffuapriel")
+    calls = []
+    for behind in DRAFT_BEHIND:
+        config = SamplerConfig(
+            "speculative", block_length=8, block_start="zero", temperature=0.5, draft_behind=behind, stop_at_eos=True
+        )
+        filler = Sampler(config, get_schedule("log-linear"), tokenizer.mask_id)
+        calls.append(generate_counted(filler, denoiser_for(model, config), [Canvas.masks(64, tokenizer)] * 4))
+    (texts, one), (same, many) = calls
+    assert torch.equal(texts, same) and sum(many) < 0.9 * sum(one)
 
 
 def test_a_sure_model_is_drafted_and_accepted_many_tokens_at_a_time() -> None:
