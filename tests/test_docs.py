@@ -6,6 +6,7 @@ import ast
 import json
 import re
 import shlex
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable
@@ -329,3 +330,65 @@ def test_the_speed_of_folded_training_is_that_of_its_run() -> None:
     said = {name: f"{min(of):.2f} to {max(of):.2f}" for name, of in shares.items()}
     assert said["diffutran"] == "0.50 to 0.50" and "DiffuTran 0.50 at every block length" in text
     assert f"DiffuApriel {said['diffuapriel']}, DiffuApriel-H {said['diffuapriel-h']}, " in text
+
+
+def test_the_study_of_block_lengths_says_what_its_runs_show() -> None:
+    text = " ".join(RESULTS.read_text(encoding="utf-8").split())
+    lengths, shown = (1, 4, 16, 64, 0), {"diffuapriel": "DiffuApriel", "diffuapriel-h": "DiffuApriel-H"}
+    apart: dict[tuple[str, str, str], list[float]] = {}  # nats/token of the seeds, by corpus, architecture and question
+    verdicts: dict[tuple[str, str, str], list[str | None]] = {}
+    for corpus, measure in (("tales", "excess_nelbo"), ("stories", "bits_per_byte")):
+        study = json.loads((ROOT / "assets" / "results" / f"compare-blocks-{corpus}.json").read_text(encoding="utf-8"))
+        entries = {entry["name"]: entry["runs"] for entry in study["entries"]}
+        means = {
+            (name, S): statistics.mean(run["by_block_length"][i]["likelihood"][measure] for run in runs)
+            for name, runs in entries.items()
+            for i, S in enumerate(lengths)
+        }
+        for architecture in ARCHITECTURES:
+            title = shown.get(architecture, "DiffuTran")
+            for kind in ("mixed", "each S alone", "mixed, no reverse scan"):
+                names = [kind if kind != "each S alone" else f"S = {S or 'whole'}" for S in lengths]
+                if f"{architecture}, {names[0]}" in entries:
+                    cells = (f"{means[f'{architecture}, {name}', S]:.3f}" for name, S in zip(names, lengths))
+                    assert f"| {corpus} | {title}, {kind} | {' | '.join(cells)} |" in text
+        if corpus == "tales":
+            for trained, S in (("S = 1", 16), ("S = whole", 1)):
+                there, mixed = means[f"diffuapriel, {trained}", S], means["diffuapriel, mixed", S]
+                assert re.search(rf"{there:.2f}( nats/token)? at S = {S} \(mixed: {mixed:.2f}\)", text)
+        for pair in study["differences"]:
+            architecture, _, second = pair["second"].partition(", ")
+            question = "alone" if second.startswith("S = ") and "noise" not in second else second
+            key = corpus, architecture, question
+            if question == "mixed, no reverse scan" and pair["block_length"] == 1:
+                key = corpus, architecture, "no reverse scan, S = 1"
+            apart.setdefault(key, []).extend(seed["nats_per_token"] for seed in pair["seeds"])
+            verdict = pair["verdict"] and ("first" if pair["verdict"] == pair["first"] else "second")
+            verdicts.setdefault(key, []).append(verdict)
+
+    def span(*keys: tuple[str, str, str]) -> str:
+        values = [abs(value) for key in keys for value in apart[key]]
+        return f"{min(values):.2f} to {max(values):.2f}"
+
+    for architecture in shown:
+        assert verdicts["tales", architecture, "alone"] == ["second"] * 5
+        assert verdicts["stories", architecture, "alone"] == ["second"] * 3 + [None] * 2
+        for corpus in ("tales", "stories"):
+            assert verdicts[corpus, architecture, "mixed, no reverse scan"] == ["first"] * 4
+        assert verdicts["tales", architecture, "no reverse scan, S = 1"] == [None]
+        assert verdicts["stories", architecture, "no reverse scan, S = 1"] == ["second"]
+    for corpus in ("tales", "stories"):
+        assert verdicts[corpus, "diffutran", "alone"] == ["second"] * 4 + ["first"]
+    alone = span(*(("tales", architecture, "alone") for architecture in shown))
+    assert f"are {alone} nats/token worse at each length" in text
+    pure, hybrid = (span(("tales", architecture, "mixed, no reverse scan")) for architecture in shown)
+    assert f"grows by {pure} nats/token from S = 4 on for DiffuApriel, and by {hybrid} for the hybrid" in text
+    ahead = span(*(("stories", architecture, "no reverse scan, S = 1") for architecture in shown))
+    assert f"the models without it are ahead by {ahead}" in text
+    noise = {
+        corpus: max(abs(v) for a in shown for v in apart[corpus, a, "S = 16, noise level"])
+        for corpus in ("tales", "stories")
+    }
+    assert (
+        f"{noise['tales']:.3f} nats/token at most for the two with Mamba on tales and {noise['stories']:.3f} on" in text
+    )

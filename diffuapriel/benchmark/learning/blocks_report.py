@@ -24,7 +24,8 @@ def table(result: dict[str, Any]) -> str:
 
     columns = [Column("entry", lambda entry: entry["name"]), Column("parameters", lambda e: f"{e['parameters']:,}")]
     columns += [column(index, length) for index, length in enumerate(LENGTHS)]
-    title = f"{measure_of(result).capitalize()} by block length S; in brackets, lengths that were not trained:"
+    measure = measure_of(result)
+    title = f"{measure[0].upper()}{measure[1:]}, by block length S; in brackets, lengths that were not trained:"
     return f"{title}\n\n{columns_table(columns, result['entries'])}"
 
 
@@ -37,7 +38,7 @@ def mean(entry: dict[str, Any], index: int) -> float:
 
 def measure_of(result: dict[str, Any]) -> str:
     likelihood = result["entries"][0]["runs"][0]["by_block_length"][0]["likelihood"]
-    return "bits per byte" if _key(likelihood) == "bits_per_byte" else "excess NELBO, nats/token,"
+    return "bits per byte" if _key(likelihood) == "bits_per_byte" else "excess NELBO, nats/token"
 
 
 def _key(likelihood: dict[str, Any]) -> str:
