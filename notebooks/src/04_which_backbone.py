@@ -318,7 +318,7 @@ guess_1 = predict("A", "B", "C", name="04.1")
 guess_1
 
 # %% [markdown]
-# The cell after the next one trains all of them and takes about three minutes. So here is a second question first,
+# The cell after the next one trains all of them and takes about two minutes. So here is a second question first,
 # about the best run of each backbone. **Predict.** After the first quarter of the tokens, which one has the lowest
 # loss?
 #

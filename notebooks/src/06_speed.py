@@ -212,7 +212,7 @@ for name, curve in mine.items():
 
 # %% [markdown]
 # Now the package's sweep. It does the same, also measures memory during the warm-up, and refuses a length that would
-# not fit. It goes up to a few thousand tokens and takes one to two minutes. Most of this time goes to one entry. Which
+# not fit. It goes up to a few thousand tokens and takes up to a minute. Most of this time goes to one entry. Which
 # one?
 
 # %%

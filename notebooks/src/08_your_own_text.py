@@ -70,7 +70,7 @@ scratch = tempfile.TemporaryDirectory()  # deleted when the notebook ends
 WORK = Path(scratch.name)
 
 # %% [markdown]
-# **What can a small model learn from a small text in three minutes?** Not English. The fables have 200 kB: a few
+# **What can a small model learn from a small text in a minute or two?** Not English. The fables have 200 kB: a few
 # thousand words, and every sentence is new. In such a short time, a model as small as ours learns spelling, common
 # words, and which word likes which neighbor. That is enough to ask the questions of this lesson: what has it learned,
 # does it carry over to fables it has not seen, and does it copy?
@@ -356,7 +356,7 @@ print("all losses are equal:", " ".join(f"{loss:.4f}" for loss in losses("parts"
 # How is that possible? No random state has to be remembered: batches and noise are computed from the seed and the step
 # number. So the complete state is the weights, the optimizer's state and the step number.
 #
-# Before the real run, keep an untrained model for later. Then train. This takes about three minutes. While you wait,
+# Before the real run, keep an untrained model for later. Then train. This takes one to two minutes. While you wait,
 # open a file of the text and try to guess the next line yourself.
 
 # %%
@@ -459,7 +459,7 @@ guess_1.reveal(answer, "Look at the bars of the trained model.")
 
 # %% [markdown]
 # **The strangers' score is the honest one.** The twin's says nothing about new text: its relatives were in the training
-# text. How far the two are apart depends on how much the model remembers: three minutes on the fables show it each
+# text. How far the two are apart depends on how much the model remembers: 800 steps on the fables show it each
 # sentence some fifteen times. On "code pages", whose files repeat each other, the gap is wide: with a random split, the
 # twin's score would have been your result, and it would have been wrong. `xz` shows the leak at once, because a
 # compressor has a perfect memory.
@@ -857,8 +857,8 @@ quiz("after")
 #
 # ## Going further
 #
-# - Set `FOLDER` to a folder of your own. Three minutes are short for prose: set `STEPS = 5000` and come back in half an
-#   hour. Which of the three scores still falls?
+# - Set `FOLDER` to a folder of your own. 800 steps are few for prose: set `STEPS = 5000` and come back after ten minutes
+#   or more. Which of the three scores still falls?
 # - Write "code pages" for the folder. How far apart are the twin and the strangers now?
 # - Train on the three smallest files only, for as many steps. When do the samples become copies?
 # - Train `diffutran` on the same text, with its own learning rate (lesson 04). Does it copy more?

@@ -183,7 +183,7 @@ check.exact_nats(exact_nats)
 # ## 2. Training all three
 #
 # One loop, one loss: `block_nelbo` of the package, at the block length of each model. The same stories in the same
-# order. It takes two to three minutes; read on while it runs.
+# order. It takes about a minute; read on while it runs.
 
 
 # %%

@@ -291,7 +291,7 @@ def train(reader, pairs=16, steps=4 if QUICK else 300):
 
 
 # %% [markdown]
-# Training takes two to three minutes in all. Meanwhile write the measure.
+# Training takes a minute or less in all. Before it, write the measure.
 #
 # ### Exercise 3: one rate per row
 #
