@@ -857,8 +857,8 @@ quiz("after")
 #
 # ## Going further
 #
-# - Set `FOLDER` to a folder of your own. 800 steps are few for prose: set `STEPS = 5000` and come back after ten minutes
-#   or more. Which of the three scores still falls?
+# - Set `FOLDER` to a folder of your own. 800 steps are few for prose: set `STEPS = 5000` and come back after ten
+#   minutes or more. Which of the three scores still falls?
 # - Write "code pages" for the folder. How far apart are the twin and the strangers now?
 # - Train on the three smallest files only, for as many steps. When do the samples become copies?
 # - Train `diffutran` on the same text, with its own learning rate (lesson 04). Does it copy more?
