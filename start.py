@@ -62,7 +62,7 @@ HELP = {
     "wheels": "only download what the targets that follow need, into wheels/ (default: demo lab)",
     "clean": "remove .venv and everything that was generated",
 }
-PAGE_MODELS = ("tales-diffuapriel", "tales-diffutran")  # the first one writes, both race
+PAGE_MODELS = ("tales-blocks-diffuapriel", "tales-blocks-diffutran")  # the first one writes, both race
 REPORT = (
     "import torch; from diffuapriel.ops.ssd import report; "
     'print(*report(torch.empty(0, device="cuda", dtype=torch.bfloat16)), sep="\\n")'

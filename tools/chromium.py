@@ -29,11 +29,13 @@ def find() -> str:
 
 
 @contextmanager
-def open_tab(path: str) -> Iterator[Page]:
-    """A tab of 1280 x 900 pixels in the browser at `path`."""
+def open_tab(path: str, gpu: bool = False) -> Iterator[Page]:
+    """A tab of 1280 x 900 pixels in the browser at `path`; with `gpu`, of a browser that may use one."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", *([] if gpu else ["--disable-gpu"])]
+        )
         yield browser.new_page(viewport={"width": 1280, "height": 900})
         browser.close()

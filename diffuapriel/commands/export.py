@@ -13,7 +13,7 @@ Weights are stored as float32, float16 or 8-bit integers (int8), and computed wi
 examples:
   diffuapriel export tales-diffuapriel --onnx                            writes tales-diffuapriel.onnx
   diffuapriel export runs/mine --onnx models/mine.onnx --weights int8    a quarter of the size
-  diffuapriel export tales-diffuapriel tales-diffutran --page            writes dist/diffuapriel.html, as `make page`
+  diffuapriel export tales-diffuapriel tales-diffutran --page            writes dist/diffuapriel.html
   diffuapriel export tales-diffuapriel --page one.html --weights float16 --runtime node_modules/onnxruntime-web/dist
 """
 

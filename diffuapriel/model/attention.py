@@ -86,7 +86,7 @@ class Attention(nn.Module):
         y = [] if over.noisy_only else [self._attend(q, keys, values, masks[0])]
         if q_noisy:
             y.append(self._attend_clean((q_noisy[0], k_noisy[0], v_noisy[0]), k, v, masks[1], over.block_length))
-        kept = AttentionCache(k[:, :, : over.committed], v[:, :, : over.committed])
+        kept = AttentionCache(k[:, :, over.kept], v[:, :, over.kept])
         y = [part.transpose(1, 2) for part in y]
         return self.out_proj((torch.cat(y) if len(y) > 1 else y[0]).flatten(2)), kept
 

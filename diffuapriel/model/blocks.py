@@ -35,7 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffuapriel.config import ModelConfig
-from diffuapriel.ops.short_pass import ShortPass, paths
+from diffuapriel.ops.short_pass import GivenPaths, ShortPass, paths
 
 
 @dataclass(frozen=True)
@@ -232,6 +232,17 @@ class BlockPass:
         return [slice(a, b) for a, b in ((0, at), (at, self.length)) if b > a]
 
     @property
+    def kept(self) -> slice | Tensor:
+        """The tokens that go into the cache."""
+        return slice(self.committed)
+
+    def short(self, prompt: int) -> ShortPass | GivenPaths:
+        """The tokens of a row behind the first `prompt` ones, as a short pass."""
+        committed = self.length if self.committed is None else self.committed
+        behind = self.drafted if self.verified or self.drafted else (self.length - committed,)
+        return ShortPass(committed - prompt, self.verified, behind, self.block_length)
+
+    @property
     def clean(self) -> int:
         """Tokens at the start of a row that are clean, where it verifies a draft."""
         return (self.committed or 0) + self.verified
@@ -298,3 +309,34 @@ class BlockPass:
         cached = torch.arange(capacity, device=own.device) < self.lengths[:, None] - self.dropped  # (texts, capacity)
         shape = (self.texts, 1, self.length)
         return torch.cat([cached[:, None, None].expand(*shape, -1), own.expand(*shape, -1)], dim=-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathPass(BlockPass):
+    """A pass that verifies a draft and drafts, with its paths as tensors: one traced graph serves every draft."""
+
+    paths: GivenPaths
+    places: Tensor  # (length,) int64, how far behind the finished tokens each token is
+    ends: Tensor  # (length,) bool, which tokens end a block
+
+    @classmethod
+    def of(cls, ids: Tensor, lengths: Tensor, paths: GivenPaths, places: Tensor, ends: Tensor) -> PathPass:
+        """The pass over ids (1, tokens) behind `lengths` (1,) finished tokens."""
+        how = {"paths": paths, "places": places, "ends": ends}
+        return cls(1, ids.shape[1], lengths, aligned=True, committed=0, verified=1, **how)
+
+    @property
+    def kept(self) -> Tensor:
+        return self.paths.kept
+
+    def short(self, prompt: int) -> GivenPaths:
+        return self.paths
+
+    def positions(self) -> Tensor:
+        return self.lengths[:, None] + self.places
+
+    def edges(self) -> tuple[Tensor, Tensor]:
+        return self.positions() == 0, self.ends[None]
+
+    def masks(self, capacity: int) -> tuple[Tensor | None, Tensor | None]:
+        return self._with_cached(self.paths.matrix.any(0), capacity), None

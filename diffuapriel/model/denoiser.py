@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from diffuapriel.config import ModelConfig
 from diffuapriel.model.attention import Attention, Masks, Rotary, document_mask, rotary_angles
-from diffuapriel.model.blocks import AttentionCache, BlockPass, Cache, LayerCache, MambaCache
+from diffuapriel.model.blocks import AttentionCache, BlockPass, Cache, LayerCache, MambaCache, PathPass
 from diffuapriel.model.layers import Modulation, TimeEmbedding, modulate, rms_norm
 from diffuapriel.model.mamba2 import BidirectionalMamba2
 from diffuapriel.ops.document_ids import check_document_ids, make_document_ids, number_runs
@@ -288,6 +288,15 @@ class Denoiser(nn.Module):
         logits = self._logits(x, shift, scale, positions)[..., : self.config.vocab_size]
         return logits, cache.extended(layers, ids.numel())
 
+    def path_pass(self, ids: Tensor, positions: Tensor, over: PathPass, cache: Cache) -> tuple[Tensor, Cache]:
+        """`verify_and_draft` of one text, its paths being tensors: the other pass exported to ONNX.
+
+        ids (1, tokens) int64, positions (chosen,) int64, those whose logits are wanted.
+        """
+        x, (shift, scale), layers = self._through(ids, torch.zeros(1), over, cache)
+        logits = self._logits(x, shift, scale, positions)[..., : self.config.vocab_size]
+        return logits, cache.extended(layers, over.paths.kept.shape[0])
+
     def hidden(self, ids: Tensor, sigma: Tensor) -> Tensor:
         """The input of the head at every position, (batch, length, d_model). Never waits for the device."""
         return self.final_norm(*self._residual(ids, sigma))
@@ -360,10 +369,21 @@ class Denoiser(nn.Module):
         cache = cache or self.empty_cache(texts)
         of_cache = cache.lengths, cache.aligned
         over = BlockPass(block_length, length, *of_cache, streams, committed, cache.dropped, commit, *speculation)
+        x, last, added = self._through(ids, sigma, over, cache)
+        x, shift, scale = (v[-texts:] for v in (x, *last))
+        if committed:
+            x = x[:, committed:]
+            shift, scale = (v[:, committed:] if v.shape[1] > 1 else v for v in (shift, scale))
+        return x, shift, scale, added
+
+    def _through(
+        self, ids: Tensor, sigma: Tensor, over: BlockPass, cache: Cache
+    ) -> tuple[Tensor, list[Tensor], list[LayerCache]]:
+        """The residual stream after the last block, the last shift and scale, and what each layer adds to the cache."""
         x, rotary, c = self._embed(ids, sigma, over)
         modulations = self.modulation(c)  # of all layers, (rows, levels, d_model) each
         if sigma.ndim == 2:
-            modulations = [v.repeat_interleave(block_length, dim=1)[:, :length] for v in modulations]
+            modulations = [v.repeat_interleave(over.block_length, dim=1)[:, : over.length] for v in modulations]
         masks = over.masks(cache.capacity) if rotary else (None, None)
         added: list[LayerCache] = []
         for i, (block, layer) in enumerate(zip(self.blocks, cache.layers, strict=True)):
@@ -372,11 +392,7 @@ class Denoiser(nn.Module):
                 over = replace(over, noisy_only=True)
             x, layer = block.forward_blocks(x, modulations[6 * i : 6 * i + 6], over, layer, rotary, masks)
             added.append(layer)
-        x, shift, scale = (v[-texts:] for v in (x, *modulations[-2:]))
-        if committed:
-            x = x[:, committed:]
-            shift, scale = (v[:, committed:] if v.shape[1] > 1 else v for v in (shift, scale))
-        return x, shift, scale, added
+        return x, list(modulations[-2:]), added
 
     def _embed(self, ids: Tensor, sigma: Tensor, over: BlockPass) -> tuple[Tensor, Rotary | None, Tensor]:
         """Of a pass over blocks: the residual stream at its start, the angles for attention, and the noise level."""

@@ -34,7 +34,6 @@ from diffuapriel.model.blocks import BlockPass, MambaCache, place_in_blocks
 from diffuapriel.model.layers import EPS, rms_norm
 from diffuapriel.ops import block_scan, short_pass
 from diffuapriel.ops.recurrent import ScanInputs
-from diffuapriel.ops.short_pass import ShortPass
 from diffuapriel.ops.ssd import choose_backend, ssd_bidirectional
 from diffuapriel.ops.triton import folded
 from diffuapriel.ops.triton.mixer import block_mixer
@@ -165,8 +164,7 @@ class BidirectionalMamba2(nn.Module):
             inputs = ScanInputs(x, rate, A, B, C, self.D, cache.state)
             y, state = block_scan.scan(inputs, block_length=S, backend=self.backend)
             before, cache = [y], MambaCache(state, history)
-        behind = blocks.drafted if blocks.verified or blocks.drafted else (blocks.length - committed,)
-        paths = ShortPass(committed - prompt, blocks.verified, behind, S)
+        paths = blocks.short(prompt)
         xBC, history = short_pass.convolve(xBC[:, prompt:], *convolution, cache.history, paths)
         x, B, C, dt, A = self._scan_inputs(F.silu(xBC), dt[:, prompt:])
         y, state = short_pass.scan(ScanInputs(x, dt, A, B, C, self.D, cache.state), paths)

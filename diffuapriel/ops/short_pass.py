@@ -19,6 +19,7 @@ steps of a chunked scan.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -40,6 +41,42 @@ class ShortPass(NamedTuple):
     drafted: tuple[int, ...]
     block_length: int = 1
 
+    @property
+    def kept(self) -> slice:
+        """The tokens that the state afterwards holds."""
+        return slice(self.committed)
+
+    def on_path(self, device: torch.device) -> Tensor:
+        """`paths`, from a cache: every layer of a pass has the same."""
+        return _paths(self, device)
+
+    def neighbors(self, taps: int, device: torch.device) -> Tensor:
+        """What the convolutions read, (2, taps, tokens): see `_neighbors`."""
+        return _neighbors(self, taps, device)
+
+    def history(self, taps: int) -> slice:
+        """What the convolution reads before the next pass, of the history of this one and its tokens."""
+        return slice(self.committed, self.committed + taps - 1)
+
+
+@dataclass(frozen=True)
+class GivenPaths:
+    """What a `ShortPass` says, in tensors, so that one traced graph serves every pass (page/export.py)."""
+
+    matrix: Tensor  # P of both directions, (2, tokens, tokens) bool
+    table: Tensor  # of neighbors, (2, taps, tokens) int64
+    kept: Tensor  # (committed,) int64
+    before: Tensor  # (taps - 1,) int64, the history
+
+    def on_path(self, device: torch.device) -> Tensor:
+        return self.matrix
+
+    def neighbors(self, taps: int, device: torch.device) -> Tensor:
+        return self.table
+
+    def history(self, taps: int) -> Tensor:
+        return self.before
+
 
 def paths(row: ShortPass, device: torch.device) -> Tensor:
     """P of both directions, (2, tokens, tokens) bool."""
@@ -56,7 +93,7 @@ def paths(row: ShortPass, device: torch.device) -> Tensor:
     return torch.stack([forward, alone | both & (here >= here[:, None])]).to(device)
 
 
-_paths = lru_cache(maxsize=64)(paths)  # every layer of a pass has the same
+_paths = lru_cache(maxsize=64)(paths)
 
 
 @lru_cache(maxsize=64)
@@ -77,7 +114,9 @@ def _neighbors(row: ShortPass, taps: int, device: torch.device) -> Tensor:
     return torch.tensor(table).view(2, tokens, taps).transpose(1, 2).contiguous().to(device)
 
 
-def convolve(x: Tensor, weight: Tensor, bias: Tensor, history: Tensor, row: ShortPass) -> tuple[Tensor, Tensor]:
+def convolve(
+    x: Tensor, weight: Tensor, bias: Tensor, history: Tensor, row: ShortPass | GivenPaths
+) -> tuple[Tensor, Tensor]:
     """The convolutions of both directions, and the history after the committed tokens.
 
     x (batch, tokens, 2, channels); weight (2, taps, channels), the last tap reads the token itself; bias (2, channels);
@@ -87,22 +126,22 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor, history: Tensor, row: Shor
     bias, weight = bias.to(x.dtype), weight.to(x.dtype)
     back, ahead = x.unbind(2)
     back = torch.cat([history.to(x.dtype), back], dim=1)
-    neighbors = _neighbors(row, taps, x.device)
+    neighbors = row.neighbors(taps, x.device)
     results = []
     for direction, read in enumerate((back, torch.cat([torch.zeros_like(history, dtype=x.dtype), ahead], dim=1))):
         padded = torch.cat([read, read.new_zeros(len(read), 1, read.shape[2])], dim=1)
         taken = padded[:, neighbors[direction].flatten()].unflatten(1, (taps, -1))  # (batch, taps, tokens, channels)
         results.append((taken * weight[direction].flip(0)[:, None]).sum(1) + bias[direction])
-    return torch.stack(results, dim=2), back[:, row.committed : row.committed + taps - 1]
+    return torch.stack(results, dim=2), back[:, row.history(taps)]
 
 
-def scan(inputs: ScanInputs, row: ShortPass) -> tuple[Tensor, Tensor]:
+def scan(inputs: ScanInputs, row: ShortPass | GivenPaths) -> tuple[Tensor, Tensor]:
     """Both directions over all paths, from `inputs.initial_state` (batch, heads, headdim, state) of the forward one.
 
     Returns y, shaped as x, and the forward state after the committed tokens.
     """
     x, dt, A, B, C, D, state = inputs
-    on_path, groups = _paths(row, x.device), B.shape[3]
+    on_path, groups = row.on_path(x.device), B.shape[3]
     exact = state.dtype
     heads = x.shape[3] // groups
     decay = dt * A  # (batch, tokens, 2, heads)
@@ -115,9 +154,9 @@ def scan(inputs: ScanInputs, row: ShortPass) -> tuple[Tensor, Tensor]:
     query = queries[:, 0].repeat_interleave(heads, dim=1)
     y[:, 0] += along[:, 0, :, :, None].exp() * (query @ state.transpose(-1, -2))
     y = y.permute(0, 3, 1, 2, 4).to(x.dtype) + D[..., None].to(x.dtype) * x
-    if n := row.committed:
-        end = along[:, 0, :, n - 1, None]
-        left = (end - along[:, 0, :, :n]).exp()[..., None] * written[:, :n, 0].transpose(1, 2)
-        key = keys[:, 0, :, :n].repeat_interleave(heads, dim=1)
+    if not isinstance(row, ShortPass) or row.committed:
+        end = decay[:, row.kept, 0].sum(1)[..., None]  # (batch, heads, 1)
+        left = (end - along[:, 0][..., row.kept]).exp()[..., None] * written[:, row.kept, 0].transpose(1, 2)
+        key = keys[:, 0][:, :, row.kept].repeat_interleave(heads, dim=1)
         state = end[..., None].exp() * state + left.transpose(-1, -2) @ key
     return y, state

@@ -19,12 +19,13 @@ from typing import Any
 
 from diffuapriel import assets
 from diffuapriel.checkpoint import CheckpointInfo, fetch_checkpoint, load_weights
+from diffuapriel.config import ModelConfig
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.page import read_source, runtime
-from diffuapriel.page.export import GRAPH, cache_tensors, export_onnx
+from diffuapriel.page.export import GRAPH, cache_tensors, export_onnx, share_weights
 from diffuapriel.page.grammar import grammar_values
 from diffuapriel.page.scripts import script
-from diffuapriel.sampling.config import STRATEGIES, TEXT_TEMPERATURE, SamplerConfig, resolve_options
+from diffuapriel.sampling.config import SPECULATIVE, STRATEGIES, TEXT_TEMPERATURE, SamplerConfig, resolve_options
 from diffuapriel.tales import language as tales
 from diffuapriel.tales.language import level_of
 from diffuapriel.tokenizer import VOCABULARIES, Tokenizer, get_tokenizer
@@ -67,7 +68,7 @@ def build_page(
     parts = {
         "tokenizer": pack_json(tokenizer_values(tokenizer)),
         "grammar": "" if level is None else pack_json(grammar_values(tales.grammar(level))),
-        **{f"graph-{i}": pack(file.read_bytes()) for i, (_, file) in enumerate(packed)},
+        **{f"{kind}-{i}": pack(part) for i, (_, found) in enumerate(packed) for kind, part in found.items()},
         **{
             f"{backend}-{kind}": pack((folder / name).read_bytes())
             for backend, build in runtime.BUILDS.items()
@@ -80,9 +81,9 @@ def build_page(
         "runtimes": list(runtime.BUILDS),
         "defaults": asdict(defaults),
         "blocks": sorted(infos[0].config.block_lengths or {*BLOCK_LENGTHS, defaults.block_length or 0}),
-        "strategies": STRATEGIES,
+        "strategies": (*STRATEGIES, SPECULATIVE) if drafts(infos[0].config) else STRATEGIES,
         "length": LENGTH,
-        "text": text,
+        "text": "Mia found a" if text is None and infos[0].config.block_lengths else text,  # it reads to the left
     }
     recorded = assets.root() / OPENING
     if opening is None and recorded.exists():
@@ -129,15 +130,22 @@ def tokenizer_values(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def default_options(info: CheckpointInfo) -> SamplerConfig:
-    """The options that the page proposes: by the rule that the checkpoint records, if the page has it, else its own."""
+    """The options that the page proposes: by the rule that the checkpoint records, or the fastest one that it has."""
     temperature = 1.0 if level_of(info.corpus) else TEXT_TEMPERATURE
-    known = info.generation if info.generation.get("strategy") in STRATEGIES else {}
-    rule = resolve_options({}, info.config.block_lengths, known)
+    own = {"strategy": SPECULATIVE} if drafts(info.config) else {}
+    rule = resolve_options({}, info.config.block_lengths, info.generation or own)
     return SamplerConfig(steps=LENGTH, temperature=temperature, top_p=TOP_P, **rule)
 
 
-def _models(infos: Sequence[CheckpointInfo], weights: str) -> tuple[list[tuple[dict[str, Any], Path]], Tokenizer]:
-    """What the page is told of each model, with its graph from the cache; and their tokenizer."""
+def drafts(config: ModelConfig) -> bool:
+    """Whether a model can write by `speculative`: in blocks of one token, without being told the noise level."""
+    return 1 in config.block_lengths and not config.time_conditioning
+
+
+def _models(
+    infos: Sequence[CheckpointInfo], weights: str
+) -> tuple[list[tuple[dict[str, Any], dict[str, bytes]]], Tokenizer]:
+    """What the page is told of each model, with its graphs from the cache and their weights; and their tokenizer."""
     found, tokenizers = [], {}
     for info in infos:
         if info.config.block_lengths != infos[0].config.block_lengths:
@@ -149,15 +157,19 @@ def _models(infos: Sequence[CheckpointInfo], weights: str) -> tuple[list[tuple[d
         digest = hashlib.sha256(GRAPH.encode())
         for tensor in model.state_dict().values():
             digest.update(tensor.numpy().tobytes())
-        file = runtime.cache_folder() / f"{info.name}-{weights}-{digest.hexdigest()[:16]}.onnx"
-        if not file.exists():
-            export_onnx(model, file, weights)
+        files = {}
+        for kind in ("pass", "drafts") if info is infos[0] and drafts(info.config) else ("pass",):  # the others race
+            files[kind] = runtime.cache_folder() / f"{info.name}-{kind}-{weights}-{digest.hexdigest()[:16]}.onnx"
+            if not files[kind].exists():
+                export_onnx(model, files[kind], weights, drafts=kind == "drafts")
+        graphs, shared = share_weights(list(files.values()))
         architecture = model.config.architecture
         values: dict[str, Any] = {"name": info.name, "architecture": architecture, "label": LABELS[architecture]}
+        values |= {"graphs": list(files), "taps": model.config.d_conv}
         if info.config.block_lengths:
             values["cache"] = [list(state.shape) for state in cache_tensors(model.empty_cache(1))]
             values["window"] = info.config.context_length
-        found.append((values, file))
+        found.append((values, {**dict(zip(files, graphs, strict=True)), "weights": shared}))
     if len(tokenizers) != 1:
         raise ValueError(
             f"models with the tokenizers {', '.join(tokenizers) or 'of none'}; give models of one tokenizer"

@@ -13,7 +13,9 @@ a text, with the cache of the finished ones (model/blocks.py) as tensors:
 
 `finished` counts the tokens before. To denoise, give one block and take the logits. To commit finished blocks, a prompt
 for example, give them as they are, with sigma 0, and give next.0, next.1, ... as the next cache. `empty_cache` has
-their first shapes.
+their first shapes. With `drafts` the graph is the pass that commits, verifies a draft and drafts (`path_inputs`):
+
+    ids (1, tokens), positions, finished, cache.0 ..., and the paths of the tokens   ->   logits, next.0 ...
 
 The graph consists of plain tensor operations of opset 18, and the scan of matrix products (ops/minimal.py), so that one
 graph serves every length and onnxruntime-web runs it. Weights are float32, or matrices are float16 or 8-bit integers
@@ -31,21 +33,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from diffuapriel.model.blocks import AttentionCache, Cache, LayerCache, MambaCache
+from diffuapriel.model.blocks import AttentionCache, BlockPass, Cache, LayerCache, MambaCache, PathPass
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.model.mamba2 import BidirectionalMamba2
 from diffuapriel.ops.minimal import CHUNK
+from diffuapriel.ops.short_pass import GivenPaths, ShortPass
 
 WEIGHTS = ("float32", "float16", "int8")
 OPSET = 18
 GRAPH = "2"  # raised when exported graphs change, so that older ones in a cache are not used
 SMALLEST_MATRIX = 1024  # entries; smaller tensors stay float32
+WEIGHTS_FILE = "weights"  # of graphs that share them, as worker.js names it
 EXTERNAL_BYTES = 2**31 - 2**24  # a file of protocol buffers holds less than 2 GiB
 
 
-def export_onnx(denoiser: Denoiser, path: str | Path, weights: str = "float32") -> Path:
+def export_onnx(denoiser: Denoiser, path: str | Path, weights: str = "float32", *, drafts: bool = False) -> Path:
     """Write the graph of a denoiser, and return the path.
 
+    drafts: that of a model of blocks of one token which verifies a draft and drafts.
     Raises ValueError for another `weights`, and ImportError, with the command to install it, without onnx.
     """
     if weights not in WEIGHTS:
@@ -55,7 +60,7 @@ def export_onnx(denoiser: Denoiser, path: str | Path, weights: str = "float32") 
         import onnxscript  # noqa: F401  (torch.onnx needs it)
     except ImportError as error:
         raise ImportError("the export needs onnx and onnxscript: pip install 'diffuapriel[onnx]'") from error
-    model = to_onnx(denoiser)
+    model = to_onnx(denoiser, drafts)
     if weights != "float32":
         _pack_weights(model, weights)
     path = Path(path)
@@ -65,7 +70,7 @@ def export_onnx(denoiser: Denoiser, path: str | Path, weights: str = "float32") 
     return path
 
 
-def to_onnx(denoiser: Denoiser) -> Any:
+def to_onnx(denoiser: Denoiser, drafts: bool = False) -> Any:
     """The graph of a denoiser, an `onnx.ModelProto` with float32 weights."""
     denoiser = copy.deepcopy(denoiser).float().cpu().eval()
     for module in denoiser.modules():
@@ -74,11 +79,9 @@ def to_onnx(denoiser: Denoiser) -> Any:
     # Traced with several chunks or blocks, since tracing would take the size 1 for a constant. The graph does not
     # depend on it.
     chosen = torch.export.Dim("chosen", min=2, max=2**20)
-    names, outputs = ["ids", "sigma", "positions"], ["logits"]
+    told = () if drafts else (torch.ones(1),)  # of the noise level
+    names, outputs = ["ids", *["sigma" for _ in told], "positions"], ["logits"]
     if denoiser.config.block_lengths:
-        module: nn.Module = _BlockPass(denoiser)
-        ids = torch.zeros(3, 5, dtype=torch.int64)
-        size = {0: torch.export.Dim("blocks", min=2, max=2**20), 1: torch.export.Dim("size", min=2, max=2**20)}
         past = torch.export.Dim("past", min=2, max=2**20)
         empty = cache_tensors(denoiser.empty_cache(1))
         cache = [_with_past(state) for state in empty]
@@ -86,12 +89,24 @@ def to_onnx(denoiser: Denoiser) -> Any:
         shapes: tuple[Any, ...] = ({}, [{2: past} if grows(state) else {} for state in empty])
         names += ["finished", *(f"cache.{i}" for i in range(len(cache)))]
         outputs += [f"next.{i}" for i in range(len(cache))]
+    if drafts:
+        module: nn.Module = _PathPass(denoiser)
+        paths = path_inputs(ShortPass(3, 4, (5,)), denoiser.config.d_conv)
+        tokens, kept = (torch.export.Dim(name, min=2, max=2**20) for name in ("tokens", "kept"))
+        ids, size = torch.zeros(1, len(paths["places"]), dtype=torch.int64), {1: tokens}
+        more = (*more, *paths.values())
+        shapes = (*shapes, {1: tokens, 2: tokens}, {2: tokens}, {0: kept}, {}, {0: tokens}, {0: tokens})
+        names += list(paths)
+    elif denoiser.config.block_lengths:
+        module = _BlockPass(denoiser)
+        ids = torch.zeros(3, 5, dtype=torch.int64)
+        size = {0: torch.export.Dim("blocks", min=2, max=2**20), 1: torch.export.Dim("size", min=2, max=2**20)}
     else:
         module, more, shapes = denoiser, (), ()
         ids = torch.zeros(1, 2 * CHUNK + 2, dtype=torch.int64)
         size = {1: torch.export.Dim("length", min=CHUNK + 1, max=2**20)}
-    arguments = (ids, torch.ones(1), torch.arange(3), *more)
-    shapes = (size, {}, {0: chosen}, *shapes)
+    arguments = (ids, *told, torch.arange(3), *more)
+    shapes = (size, *({} for _ in told), {0: chosen}, *shapes)
     with torch.no_grad():
         traced = torch.export.export(
             module, arguments, dynamic_shapes=shapes, strict=False, prefer_deferred_runtime_asserts_over_guards=True
@@ -113,13 +128,60 @@ class _BlockPass(nn.Module):
     def forward(
         self, ids: Tensor, sigma: Tensor, positions: Tensor, finished: Tensor, cache: list[Tensor]
     ) -> tuple[Tensor, ...]:
-        kinds = self.denoiser.config.layer_kinds
-        pairs = zip(kinds, cache[::2], cache[1::2], strict=True)
-        layers: list[LayerCache] = [
-            MambaCache(one, two) if kind == "mamba" else AttentionCache(one, two) for kind, one, two in pairs
-        ]
-        logits, after = self.denoiser.block_pass(ids, sigma, positions, Cache(tuple(layers), finished))
+        given = Cache(_layers(self.denoiser, cache), finished)
+        logits, after = self.denoiser.block_pass(ids, sigma, positions, given)
         return logits, *cache_tensors(after)
+
+
+class _PathPass(nn.Module):
+    """`Denoiser.path_pass` with tensors in place of a `Cache` and a `PathPass`."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        finished: Tensor,
+        cache: list[Tensor],
+        paths: Tensor,
+        neighbors: Tensor,
+        kept: Tensor,
+        history: Tensor,
+        places: Tensor,
+        ends: Tensor,
+    ) -> tuple[Tensor, ...]:
+        over = PathPass.of(ids, finished, GivenPaths(paths, neighbors, kept, history), places, ends)
+        logits, after = self.denoiser.path_pass(ids, positions, over, Cache(_layers(self.denoiser, cache), finished))
+        return logits, *cache_tensors(after)
+
+
+def path_inputs(row: ShortPass, taps: int) -> dict[str, Tensor]:
+    """What the graph with drafts is told of the paths of a pass over [committed | draft | its [MASK]s | a block].
+
+    paths (2, tokens, tokens) bool, neighbors (2, taps, tokens) int64, kept (committed,) int64, history (taps - 1,)
+    int64, places (tokens,) int64 and ends (tokens,) bool, as `GivenPaths` and `PathPass` have them. With nothing to
+    commit, `kept` is one token all the same, since onnxruntime-web has no product over none: the cache is then that of
+    before, not what the graph returns.
+    """
+    device, none = torch.device("cpu"), torch.zeros(1, dtype=torch.int64)
+    length = row.committed + 2 * row.verified + sum(row.drafted)
+    over = BlockPass(1, length, none, True, 1, row.committed, verified=row.verified, drafted=row.drafted)
+    return {
+        "paths": row.on_path(device),
+        "neighbors": row.neighbors(taps, device),
+        "kept": torch.arange(max(1, row.committed)),
+        "history": torch.arange(row.committed, row.committed + taps - 1),
+        "places": over.positions()[0],
+        "ends": over.edges()[1][0],
+    }
+
+
+def _layers(denoiser: Denoiser, cache: list[Tensor]) -> tuple[LayerCache, ...]:
+    pairs = zip(denoiser.config.layer_kinds, cache[::2], cache[1::2], strict=True)
+    return tuple(MambaCache(one, two) if kind == "mamba" else AttentionCache(one, two) for kind, one, two in pairs)
 
 
 def cache_tensors(cache: Cache) -> list[Tensor]:
@@ -135,6 +197,31 @@ def grows(state: Tensor) -> bool:
 def _with_past(state: Tensor) -> Tensor:
     """A tensor of an empty cache; keys and values with room for 5 tokens, since tracing would take 0 for a constant."""
     return state.new_zeros(*state.shape[:2], 5, state.shape[3]) if grows(state) else state
+
+
+def share_weights(files: Sequence[Path]) -> tuple[list[bytes], bytes]:
+    """The graphs in these files without their large tensors, and these, each once, for a file named WEIGHTS_FILE."""
+    import onnx
+
+    weights, places = bytearray(), {}
+    graphs = []
+    for file in files:
+        model = onnx.load(file)
+        for tensor in model.graph.initializer:
+            values = onnx.numpy_helper.to_array(tensor).tobytes()
+            if len(values) < SMALLEST_MATRIX:
+                continue
+            if values not in places:
+                places[values] = len(weights)
+                weights += values
+            del tensor.external_data[:]
+            tensor.ClearField("raw_data")
+            where = {"location": WEIGHTS_FILE, "offset": places[values], "length": len(values)}
+            for key, value in where.items():
+                tensor.external_data.add(key=key, value=str(value))
+            tensor.data_location = onnx.TensorProto.EXTERNAL
+        graphs.append(model.SerializeToString())
+    return graphs, bytes(weights)
 
 
 def _pack_weights(model: Any, weights: str) -> None:

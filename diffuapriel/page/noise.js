@@ -1,5 +1,6 @@
 /**
- * The uniform numbers of a sampler's step: the twin of `Noise.draw` in diffuapriel/sampling/tokens.py.
+ * The uniform numbers of a sampler's step: the twins of `Noise.draw` and `block_uniforms` in
+ * diffuapriel/sampling/tokens.py.
  *
  * Philox-4x64-10 (Salmon et al. 2011) as in NumPy: a function of (seed, row, step), so that page and package draw the
  * same numbers.
@@ -22,13 +23,21 @@ function philox([c0, c1, c2, c3], [k0, k1]) {
   return [c0, c1, c2, c3];
 }
 
+const uniform = (bits) => Number(bits >> 11n) / 2 ** 53;
+
+/** The number for the token at one position: that of `drawNoise`, without the others. */
+export function tokenNoise(seed, row, step, length, position) {
+  const at = length + position;
+  return uniform(philox([BigInt(Math.floor(at / 4) + 1), 0n, 0n, BigInt(step)], [BigInt(seed), BigInt(row)])[at % 4]);
+}
+
 /** {positions, tokens}: two Float64Arrays of `length` numbers in [0, 1), for step `step` of row `row`. */
 export function drawNoise(seed, row, step, length) {
   const numbers = new Float64Array(Math.ceil((2 * length) / 4) * 4);
   const key = [BigInt(seed), BigInt(row)];
   for (let block = 0; block < numbers.length / 4; block += 1) {
     philox([BigInt(block + 1), 0n, 0n, BigInt(step)], key).forEach((bits, i) => {
-      numbers[4 * block + i] = Number(bits >> 11n) / 2 ** 53;
+      numbers[4 * block + i] = uniform(bits);
     });
   }
   return { positions: numbers.subarray(0, length), tokens: numbers.subarray(length, 2 * length) };

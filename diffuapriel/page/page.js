@@ -2,6 +2,7 @@
 
 import { receive } from "./player.js";
 
+const SPECULATIVE = "speculative";
 const VALUES = { threshold: ["Threshold", 1], factor: ["Factor", 4], entropy_bound: ["Entropy bound", 4] }; // name and most
 const SEEDS = 1e6;
 
@@ -30,10 +31,10 @@ find("steps").value = defaults.steps;
 find("block").max = BLOCKS.length - 1;
 find("block").value = BLOCKS.indexOf(defaults.block_length);
 find("strategy").addEventListener("input", showValue);
-showValue();
 
 const number = (id) => Number(find(id).value);
-const blockLength = () => BLOCKS[number("block")];
+const drafts = () => find("strategy").value === SPECULATIVE;
+const blockLength = () => BLOCKS[number("block")] ?? (drafts() ? Math.max(...settings.blocks) : null);
 const shown = {
   length: () => `${number("length")} tokens`, steps: () => number("steps"), temperature: () => number("temperature").toFixed(2),
   value: () => Number(number("value").toFixed(3)),
@@ -45,13 +46,16 @@ for (const [id, text] of Object.entries(shown)) {
   find(id).addEventListener("input", write);
   write();
 }
+showValue();
 
 /** The slider of the strategy's value, which replaces that of the steps. */
 function showValue() {
   const strategy = find("strategy").value;
   const value = find("value");
   find("value-label").hidden = !(strategy in VALUES);
-  find("steps-label").hidden = strategy in VALUES;
+  find("steps-label").hidden = strategy in VALUES || drafts();
+  find("block-name").textContent = drafts() ? "Draft length" : "Block length";
+  find("block").dispatchEvent(new Event("input"));
   if (!(strategy in VALUES)) return;
   const [name, most] = VALUES[strategy];
   find("value-name").textContent = name;
@@ -103,7 +107,8 @@ find("dice").addEventListener("click", () => {
 find("race-controls").addEventListener("submit", (event) => {
   event.preventDefault();
   setRunning(true);
-  const plain = { ...defaults, strategy: "random", block_length: settings.models[0].cache ? blockLength() : null, steps: number("race-steps"), seed: options(1).seed };
+  const size = BLOCKS.includes(null) ? null : blockLength();
+  const plain = { ...defaults, strategy: "random", block_length: size, steps: number("race-steps"), seed: options(1).seed };
   ask({ do: "race", length: number("race-length"), config: plain });
 });
 
@@ -166,7 +171,8 @@ function begin() {
     HANDLERS.problem(`the model cannot run in this browser (${event.message})`);
   };
   const part = (name) => find(`part-${name}`).textContent;
-  const models = Object.fromEntries(settings.models.map((model, i) => [model.name, { ...model, graph: part(`graph-${i}`) }]));
+  const packed = (i) => Object.fromEntries(settings.models[i].graphs.map((kind) => [kind, part(`${kind}-${i}`)]));
+  const models = Object.fromEntries(settings.models.map((model, i) => [model.name, { ...model, graphs: packed(i), weights: part(`weights-${i}`) }]));
   const runtimes = Object.fromEntries(
     settings.runtimes.map((name) => [name, { script: part(`${name}-script`), binary: part(`${name}-binary`) }]),
   );

@@ -3,7 +3,7 @@
  * every state, so that undoing and branching cost nothing. A change is a step of the sampler or an edit.
  */
 
-import { frameOf, guesses, isDone, isOnSchedule, maskedPositions, maskedShare, maxCalls, sigmaOf, start, step, wanted } from "./sampler.js";
+import { frameOf, guesses, inputIds, isDone, isOnSchedule, maskedPositions, maskedShare, maxCalls, noDraft, sigmaOf, start, step, wanted } from "./sampler.js";
 
 export const VERSION = 3; // of the player's messages
 const FIXING = ["pin", "type", "choose"];
@@ -46,17 +46,17 @@ export class Run {
   async advance(denoiser) {
     const began = performance.now();
     const asked = this.state.ids.includes(this.maskId); // `remdm` may have steps left on a full canvas
-    const logits = asked ? await this.ask(denoiser, wanted(this.state, this.options)) : null;
+    const logits = asked ? await this.ask(denoiser, inputIds(this.state, this.options), wanted(this.state, this.options)) : null;
     const state = step(this.state, this.options, logits);
     this.changes.push({ state, ms: performance.now() - began, edits: {}, steps: this.last.steps });
   }
 
-  ask(denoiser, positions) {
-    return denoiser(this.state.ids, sigmaOf(this.state, this.options), positions);
+  ask(denoiser, ids, positions) {
+    return denoiser(ids, sigmaOf(this.state, this.options), positions);
   }
 
   async predict(denoiser) {
-    const found = guesses(this.state, await this.ask(denoiser, maskedPositions(this.state)));
+    const found = guesses(this.state, await this.ask(denoiser, this.state.ids, maskedPositions(this.state)));
     this.predictions = { length: this.length, found };
     return found;
   }
@@ -168,7 +168,7 @@ export class Run {
       if (known.candidates.length) topK[p] = known.candidates;
     }
     const next = {
-      ...state, ids, fixed, confidence, entropy, topK, why: {}, runnerUp: NaN, threshold: null,
+      ...state, ids, fixed, confidence, entropy, draft: noDraft(ids.length), topK, why: {}, runnerUp: NaN, threshold: null,
       revealed: written.filter((p) => ids[p] !== maskId), remasked: written.filter((p) => ids[p] === maskId && state.ids[p] !== maskId),
     };
     if (!isOnSchedule(this.config)) next.t = maskedShare(next);
@@ -196,7 +196,8 @@ const range = (first, last) => Array.from({ length: last - first + 1 }, (_, i) =
 
 /** {id: text} of all ids in frames. */
 export function vocabularyOf(frames, tokenizer) {
-  const ids = new Set(frames.flatMap((frame) => [...frame.ids, ...Object.values(frame.top_k).flatMap((rows) => rows.map(([id]) => id))]));
+  const drafts = frames.flatMap((frame) => (frame.draft ?? []).map(([, id]) => id));
+  const ids = new Set(drafts.concat(frames.flatMap((frame) => [...frame.ids, ...Object.values(frame.top_k).flatMap((rows) => rows.map(([id]) => id))])));
   return Object.fromEntries([...ids].map((id) => [id, tokenizer.display(id)]));
 }
 

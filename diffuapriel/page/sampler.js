@@ -1,10 +1,10 @@
 /**
- * The sampler: the twin of diffuapriel/sampling (tokens.py, strategies.py, sampler.py) for one canvas and the schedule
- * log-linear. Options have the names and defaults of `SamplerConfig`; logits are {positions, values}, the values one
+ * The sampler: the twin of diffuapriel/sampling (tokens.py, strategies.py, sampler.py, speculative.py) for one canvas and
+ * the schedule log-linear. Options have the names and defaults of `SamplerConfig`; logits are {positions, values}, the values one
  * Float32Array (positions * vocabulary). Where Python computes in float32, so does this: a tie there is one here.
  */
 
-import { drawNoise } from "./noise.js";
+import { drawNoise, tokenNoise } from "./noise.js";
 
 const f32 = Math.fround;
 const LOG2E = f32(Math.LOG2E);
@@ -13,8 +13,10 @@ const CDF_BLOCK = 256;
 const TOP_TOKENS = 5;
 const REMDM = ["remdm", "remdm_rescale", "remdm_conf", "remdm_loop"];
 const ON_SCHEDULE = ["ancestral", ...REMDM];
-const FREE_OF_STEPS = ["threshold", "factor", "entropy_bound", "first_hitting"];
+const SPECULATIVE = "speculative";
+const FREE_OF_STEPS = ["threshold", "factor", "entropy_bound", "first_hitting", SPECULATIVE];
 const BY_CONFIDENCE = ["low_confidence", "threshold", "factor"];
+const NO_TOKEN = -1; // where a state has no draft
 
 const alpha = (t) => 1 - (1 - EPS) * t;
 const round6 = (value) => (Number.isNaN(value) ? null : Math.round(value * 1e6) / 1e6 + 0);
@@ -148,12 +150,14 @@ export function start(canvas, config, maskId, row = 0) {
   const state = {
     row, // of the noise
     ids: Int32Array.from(canvas.ids), fixed: Uint8Array.from(canvas.fixed), maskId, step: 0, t: 1, nfe: 0,
-    confidence: new Float64Array(length).fill(NaN), entropy: new Float64Array(length).fill(NaN),
+    confidence: new Float64Array(length).fill(NaN), entropy: new Float64Array(length).fill(NaN), draft: noDraft(length),
     revealed: [], remasked: [], topK: {}, why: {}, runnerUp: NaN, threshold: null,
   };
   return isTimed(config) ? state : { ...state, t: maskedShare(state) };
 }
 
+export const noDraft = (length) => new Int32Array(length).fill(NO_TOKEN);
+export const speculates = (config) => config.strategy === SPECULATIVE;
 export const positionsOf = (values, wanted) => Array.from(values.keys()).filter((i) => values[i] === wanted);
 export const maskedPositions = (state) => positionsOf(state.ids, state.maskId);
 const freeCount = (state) => positionsOf(state.fixed, 0).length;
@@ -299,6 +303,7 @@ function candidatesOf(state, config, masked) {
 /** The positions whose logits the next step reads. */
 export function wanted(state, config) {
   const masked = maskedPositions(state);
+  if (speculates(config)) return masked;
   if (!isOnSchedule(config)) return candidatesOf(state, config, masked);
   const { active } = onGrid(state, config);
   const hidden = active ? masked.filter((p) => active[p]) : masked;
@@ -372,6 +377,7 @@ function onSchedule(state, config, masked, u) {
 
 /** The state after one step; logits as above, of the positions `wanted` or more. Nothing is changed in place. */
 export function step(state, config, logits) {
+  if (speculates(config)) return accept(state, config, logits);
   const { maskId } = state;
   const masked = maskedPositions(state);
   const noise = noiseOf(state, config);
@@ -402,7 +408,7 @@ export function step(state, config, logits) {
     const { token, probability } = drawn?.get(p) ?? draw(p);
     [ids[p], confidence[p], entropy[p]] = [token, probability, entropyOf(row)];
     topK[p] = topTokens(row);
-    why[p] = [row.row.reduce((rank, logit) => rank + (logit > row.row[token]), 1), round6(Math.abs(scores[p]))];
+    why[p] = [rankOf(row, token), round6(Math.abs(scores[p]))];
   }
   for (const p of remask) [ids[p], confidence[p], entropy[p]] = [maskId, NaN, NaN];
   let { reveal } = selection;
@@ -422,6 +428,65 @@ export function step(state, config, logits) {
   };
 }
 
+const rankOf = ({ row }, token) => row.reduce((rank, logit) => rank + (logit > row[token]), 1);
+
+// ---- speculative: speculative.py ---------------------------------------------------------------------
+
+/** The positions to verify, and those of the [MASK]s of the block to draft. */
+function placesOf(state, size) {
+  const first = state.ids.indexOf(state.maskId);
+  const drafted = maskedPositions(state).filter((p) => p < first + size);
+  const unknown = drafted.findIndex((p) => state.draft[p] === NO_TOKEN);
+  return { verified: unknown < 0 ? drafted : drafted.slice(0, unknown + 1), drafted };
+}
+
+/** The ids that the denoiser gets: with `speculative`, the tokens to verify are in place of their [MASK]s. */
+export function inputIds(state, config) {
+  if (!speculates(config)) return state.ids;
+  const ids = state.ids.slice();
+  for (const p of placesOf(state, config.block_length).verified) ids[p] = Math.max(state.draft[p], 0);
+  return ids;
+}
+
+/** The state after a pass; logits of the positions to verify, then of the drafted ones. */
+function accept(state, config, logits) {
+  const { verified, drafted } = placesOf(state, config.block_length);
+  const count = verified.length + drafted.length;
+  if (logits.positions.length !== count) throw new Error(`there are logits for ${logits.positions.length} positions; there must be ${count}`);
+  const turns = new Map(positionsOf(state.fixed, 0).map((p, turn) => [p, turn])); // blocks of one token take a step each
+  const uniforms = new Map(drafted.map((p) => [p, tokenNoise(config.seed, state.row, turns.get(p), state.ids.length, p)]));
+  const draw = (p, index) => {
+    const row = distribution(logits, index, state.maskId);
+    return { row, token: pick(row, uniforms.get(p), config, null) };
+  };
+  const now = verified.map(draw);
+  const found = drafted.map((p, i) => draw(p, verified.length + i).token);
+  const wrong = verified.findIndex((p, i) => state.draft[p] !== now[i].token);
+  const accepted = wrong < 0 ? verified : verified.slice(0, wrong + 1);
+
+  const draft = noDraft(state.ids.length);
+  drafted.forEach((p, i) => { draft[p] = found[i]; });
+  if (accepted.some((_, i) => found[i] !== now[i].token)) verified.forEach((p, i) => { draft[p] = now[i].token; });
+  draft.fill(NO_TOKEN, 0, accepted.at(-1) + 1);
+  const [ids, confidence, entropy] = [state.ids.slice(), state.confidence.slice(), state.entropy.slice()];
+  accepted.forEach((p, i) => {
+    const { row, token } = now[i];
+    [ids[p], confidence[p], entropy[p]] = [token, f32(row.w[token] / row.total), entropyOf(row)];
+  });
+  const cut = new Set(config.stop_at_eos ? ended({ ...config, block_length: 1 }, { ...state, ids }) : []);
+  for (const p of cut) [ids[p], confidence[p], entropy[p]] = [state.maskId - 1, NaN, NaN];
+  const topK = {};
+  const why = {};
+  accepted.forEach((p, i) => {
+    if (!cut.has(p)) [topK[p], why[p]] = [topTokens(now[i].row), [rankOf(now[i].row, now[i].token), round6(confidence[p])]];
+  });
+  const next = { ...state, ids, draft };
+  return {
+    ...next, step: state.step + 1, t: maskedShare(next), nfe: state.nfe + 1, confidence, entropy,
+    revealed: accepted.filter((p) => !cut.has(p)), remasked: [], topK, why, runnerUp: NaN, threshold: null,
+  };
+}
+
 /** What follows the first <|endoftext|> that was written in a full block, unless text is given behind it. */
 function ended(config, state) {
   const numbers = blockNumbers(state, config);
@@ -438,10 +503,13 @@ export const guesses = (state, logits) =>
 
 /** The state as a frame of the player (diffuapriel/sampling/frames.py). */
 export function frameOf(state, number, ms = 0, edits = {}) {
+  const masked = maskedPositions(state);
+  const first = masked.findIndex((p) => state.draft[p] === NO_TOKEN); // without a draft
+  const draft = masked.slice(0, first < 0 ? masked.length : first).map((p) => [p, state.draft[p]]);
   return {
     step: number, t: state.t, ids: Array.from(state.ids), revealed: state.revealed, remasked: state.remasked,
     confidence: Array.from(state.confidence, round6), entropy: Array.from(state.entropy, round6), top_k: state.topK,
     nfe: state.nfe, ms, why: state.why, runner_up: round6(state.runnerUp),
-    threshold: state.threshold === null ? null : round6(Math.min(1, state.threshold)), edits,
+    threshold: state.threshold === null ? null : round6(Math.min(1, state.threshold)), edits, ...(draft.length ? { draft } : {}),
   };
 }

@@ -4,13 +4,15 @@
  * out: {progress}, {ready}, {feed}, {verdict}, {kept}, {race}, {idle}, {problem}.
  */
 
-import { cachedDenoiser, writeBlocks } from "./blocks.js";
+import { cachedDenoiser, speculativeDenoiser, writeBlocks } from "./blocks.js";
 import { Run, stories, VERSION, vocabularyOf } from "./run.js";
-import { maskedPositions } from "./sampler.js";
+import { maskedPositions, speculates } from "./sampler.js";
 import { Checker } from "./tales.js";
 import { Tokenizer } from "./tokenizer.js";
 
 const WARM_UP = 2; // passes before a timed one
+const GIVEN = 16; // tokens more of the text before each of these
+const DRAFTED_TOKENS = 64; // of a block with `speculative`, as in the app
 const MOST_TOKENS = 1024; // of a story without end that is kept to be checked
 const CLOSE = 0.05; // logits of the GPU must be this close to those of WebAssembly
 
@@ -56,33 +58,48 @@ async function openRuntime({ script, binary }) {
   return runtime;
 }
 
-/** A model: {maskId, window, release, denoise} and, of blocks, what blocks.js describes. */
-async function openModel(runtime, { graph, cache, window }, provider) {
-  const session = await runtime.InferenceSession.create(await unpack(graph), { executionProviders: [provider], logSeverityLevel: 3 });
-  const integers = (values, dims) => new runtime.Tensor("int64", BigInt64Array.from(values, BigInt), dims);
-  const run = async (ids, dims, sigma, positions, more, fetches) => {
-    const feeds = { ids: integers(ids, dims), sigma: new runtime.Tensor("float32", [sigma], [1]), positions: integers(positions, [positions.length]) };
-    const found = await session.run({ ...feeds, ...more }, fetches);
+/** A model: {maskId, window, denoise} and, of blocks, what blocks.js describes. A graph is unpacked when it is first run. */
+function openModel(runtime, { graphs, weights, cache, window, taps }, provider) {
+  const sessions = {};
+  const open = async (kind) => runtime.InferenceSession.create(await unpack(graphs[kind]), {
+    executionProviders: [provider], logSeverityLevel: 3, externalData: [{ path: "weights", data: await unpack(weights) }],
+  });
+  const tensor = (type, { data, dims }) => new runtime.Tensor(type, data, dims);
+  const integers = (values, dims) => tensor("int64", { data: BigInt64Array.from(values, BigInt), dims });
+  const run = async (kind, ids, dims, positions, more, fetches) => {
+    const session = await (sessions[kind] ??= open(kind));
+    const found = await session.run({ ids: integers(ids, dims), positions: integers(positions, [positions.length]), ...more }, fetches);
     return fetches.map((name) => {
       const { data, dims: shape } = found[name];
       found[name].dispose();
       return { data, dims: shape };
     });
   };
-  const model = { maskId: tokenizer.maskId, window, release: () => session.release() };
+  const level = (sigma) => ({ sigma: tensor("float32", { data: [sigma], dims: [1] }) });
+  const model = { maskId: tokenizer.maskId, window, taps };
   if (!cache) {
     model.denoise = async (ids, sigma, positions) => {
-      const [{ data }] = await run(ids, [1, ids.length], sigma, positions, {}, ["logits"]);
+      const [{ data }] = await run("pass", ids, [1, ids.length], positions, level(sigma), ["logits"]);
       return { positions, values: data };
     };
     return model;
   }
   model.empty = cache.map((dims) => ({ data: new Float32Array(dims.reduce((a, b) => a * b)), dims, grows: dims.length === 4 && dims[2] === 0 }));
+  const next = model.empty.map((_, i) => `next.${i}`);
+  const growing = (found) => found.map((state, i) => ({ ...state, grows: model.empty[i].grows }));
+  const behind = (finished, past) => ({
+    finished: integers([finished], [1]), ...Object.fromEntries(past.map((state, i) => [`cache.${i}`, tensor("float32", state)])),
+  });
   model.pass = async ({ ids, size, sigma, positions, finished, cache: past }, commits = false) => {
-    const states = Object.fromEntries(past.map(({ data, dims }, i) => [`cache.${i}`, new runtime.Tensor("float32", data, dims)]));
-    const fetches = commits ? past.map((_, i) => `next.${i}`) : ["logits"];
-    const found = await run(ids, [ids.length / size, size], sigma, positions, { ...states, finished: integers([finished], [1]) }, fetches);
-    return commits ? found.map((state, i) => ({ ...state, grows: past[i].grows })) : found[0].data;
+    const more = { ...level(sigma), ...behind(finished, past) };
+    const found = await run("pass", ids, [ids.length / size, size], positions, more, commits ? next : ["logits"]);
+    return commits ? growing(found) : found[0].data;
+  };
+  model.draft = async ({ ids, positions, paths, finished, cache: past }) => {
+    const places = Object.entries(paths).map(([name, values]) => [name, values.data instanceof Uint8Array ? tensor("bool", values) : integers(values.data, values.dims)]);
+    const more = { ...Object.fromEntries(places), ...behind(finished, past) };
+    const [{ data }, ...after] = await run("drafts", ids, [1, ids.length], positions, more, ["logits", ...next]);
+    return { values: data, cache: growing(after) };
   };
   model.denoise = async (ids, sigma, positions) => {
     const values = await model.pass({ ids, size: ids.length, sigma, positions, finished: 0, cache: model.empty });
@@ -92,15 +109,19 @@ async function openModel(runtime, { graph, cache, window }, provider) {
 }
 
 /** What a run with these options calls: (ids, sigma, positions) -> {positions, values}. */
-function denoiserFor(model, { block_length: size }) {
+function denoiserFor(model, config) {
+  const { block_length: size } = config;
   if (!model.pass || size === null) return model.denoise;
-  if (model.cached?.size !== size) model.cached = { size, denoiser: cachedDenoiser(model, size) };
+  const drafts = speculates(config);
+  if (model.cached?.size !== size || model.cached.drafts !== drafts) {
+    model.cached = { size, drafts, denoiser: drafts ? speculativeDenoiser(model, size) : cachedDenoiser(model, size) };
+  }
   return model.cached.denoiser;
 }
 
 let wasm = null;
-async function modelNamed(wanted) {
-  if (!models.has(wanted)) models.set(wanted, await openModel(wasm, parts.models[wanted], "wasm"));
+function modelNamed(wanted) {
+  if (!models.has(wanted)) models.set(wanted, openModel(wasm, parts.models[wanted], "wasm"));
   return models.get(wanted);
 }
 
@@ -115,29 +136,31 @@ async function load(packed) {
   report(0.5, "the model");
   const model = await modelNamed(parts.first);
   report(0.9, "the model");
-  const canvas = new Int32Array(parts.length).fill(tokenizer.maskId);
-  await denoiserFor(model, parts.defaults)(canvas, 1, [0]);
+  await trial(model, 0);
   send({ ready: true, provider: "WebAssembly" });
-  tryGpu(canvas).catch(() => {}); // the page then stays with WebAssembly
+  tryGpu().catch(() => {}); // the page then stays with WebAssembly
+}
+
+/** The last of some passes: its logits and milliseconds. Every one has a text before it that no other has. */
+async function trial(model, warmUp) {
+  const canvas = new Int32Array(parts.length).fill(tokenizer.maskId);
+  const denoiser = denoiserFor(model, parts.defaults);
+  for (let i = 0; ; i += 1) {
+    const began = performance.now();
+    const { values } = await denoiser(canvas, 1, Array.from(canvas.keys()).slice(i * GIVEN));
+    if (i === warmUp) return { values: values.slice(), ms: performance.now() - began };
+    canvas.fill(i, i * GIVEN, (i + 1) * GIVEN);
+  }
 }
 
 /** Move the model to WebGPU where that is faster and computes the same. */
-async function tryGpu(canvas) {
-  if (parts.models[parts.first].cache || !parts.runtimes.webgpu || !(await self.navigator.gpu?.requestAdapter())) return;
+async function tryGpu() {
+  if (!parts.runtimes.webgpu || !(await self.navigator.gpu?.requestAdapter())) return;
   const runtime = await openRuntime(parts.runtimes.webgpu);
-  const onGpu = await openModel(runtime, parts.models[parts.first], "webgpu");
-  const onCpu = await modelNamed(parts.first);
-  const seconds = [];
-  const logits = [];
-  const everywhere = [...canvas.keys()];
-  for (const { denoise } of [onCpu, onGpu]) {
-    for (let i = 0; i < WARM_UP; i += 1) await denoise(canvas, 1, everywhere);
-    const began = performance.now();
-    logits.push((await denoise(canvas, 1, everywhere)).values.slice());
-    seconds.push(performance.now() - began);
-  }
-  const same = logits[0].every((value, i) => i % (tokenizer.maskId + 1) === tokenizer.maskId || Math.abs(value - logits[1][i]) < CLOSE);
-  if (!same || seconds[1] > seconds[0] || busy) return;
+  const onGpu = openModel(runtime, parts.models[parts.first], "webgpu");
+  const [ours, theirs] = [await trial(modelNamed(parts.first), WARM_UP), await trial(onGpu, WARM_UP)];
+  const same = ours.values.every((value, i) => i % (tokenizer.maskId + 1) === tokenizer.maskId || Math.abs(value - theirs.values[i]) < CLOSE);
+  if (!same || theirs.ms > ours.ms || busy) return;
   models.set(parts.first, onGpu);
   send({ ready: true, provider: "WebGPU" });
 }
@@ -282,7 +305,7 @@ async function keep({ text, config }) {
   const prompt = same ? Array.from(run.state.ids) : text ? tokenizer.canvas(text).ids : [];
   if (prompt.includes(maskId)) prompt.length = prompt.indexOf(maskId);
   while (prompt.at(-1) === eosId && prompt.at(-2) === eosId) prompt.pop();
-  const size = config.block_length ?? parts.length;
+  const size = speculates(config) ? DRAFTED_TOKENS : config.block_length ?? parts.length;
   const most = Math.max(1, Math.floor(parts.length / size)) * size; // tokens before the block that are shown
   let shown = prompt.slice(0, Math.floor(prompt.length / size) * size).slice(-most);
   let story = prompt.slice(prompt.lastIndexOf(eosId) + 1); // since the last <|endoftext|>
@@ -328,6 +351,7 @@ function tellBlock(shown, block, whole) {
   const frames = block.frames(whole ? 0 : block.length).map((frame) => ({
     ...frame, ids: [...shown, ...frame.ids], confidence: [...unknown, ...frame.confidence], entropy: [...unknown, ...frame.entropy],
     revealed: frame.revealed.map((p) => p + by), remasked: frame.remasked.map((p) => p + by), top_k: moved(frame.top_k), why: moved(frame.why),
+    draft: frame.draft?.map(([p, id]) => [p + by, id]),
   }));
   const message = {
     schema: "diffuapriel-feed", version: VERSION, run: name, vocab: vocabularyOf(frames, tokenizer), frames, done: false, live: true,

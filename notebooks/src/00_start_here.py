@@ -21,7 +21,7 @@
 # - use the questions, the exercises and their checkers.
 #
 # **You need** nothing. A little Python helps. On a laptop where nothing may be installed, open `diffuapriel.html` in a
-# browser instead (your teacher has it, or `make page` writes it): the same model writes there.
+# browser instead (your teacher has it, or `make page` writes it): a model of the same kind writes there.
 #
 # | part | minutes |
 # |---|---|

@@ -11,7 +11,17 @@ import torch
 
 from diffuapriel.config import ModelConfig
 from diffuapriel.model.denoiser import Denoiser
-from diffuapriel.page.export import SMALLEST_MATRIX, _pack_weights, cache_tensors, export_onnx, to_onnx
+from diffuapriel.ops.short_pass import ShortPass
+from diffuapriel.page.export import (
+    SMALLEST_MATRIX,
+    WEIGHTS_FILE,
+    _pack_weights,
+    cache_tensors,
+    export_onnx,
+    path_inputs,
+    share_weights,
+    to_onnx,
+)
 
 onnx = pytest.importorskip("onnx", reason="needs onnx: pip install onnx onnxscript onnxruntime")
 pytest.importorskip("onnxscript", reason="needs onnxscript: pip install onnx onnxscript onnxruntime")
@@ -103,6 +113,52 @@ def test_the_graph_of_a_model_of_blocks_denoises_and_commits() -> None:
                 assert np.abs(mine - theirs.numpy()).max() < 1e-4
             cache = cache.last(40)  # the window of an endless text
             given = {f"cache.{i}": state.numpy() for i, state in enumerate(cache_tensors(cache))}
+
+
+@pytest.mark.parametrize("architecture", ["diffuapriel", "diffuapriel-h", "diffutran"])
+def test_the_graph_with_drafts_commits_verifies_and_drafts_in_one_pass(architecture: str) -> None:
+    config = {**HYBRID.to_dict(), "architecture": architecture, "block_lengths": [1, 16], "time_conditioning": False}
+    denoiser = randomized(ModelConfig.from_dict(config))
+    run, cache, finished = session(to_onnx(denoiser, drafts=True)), denoiser.empty_cache(1), 0
+    given = {f"cache.{i}": tensor.numpy() for i, tensor in enumerate(cache_tensors(cache))}
+    with torch.no_grad():
+        for sizes in ((0, 1, 16), (1, 1, 16), (7, 12, 16), (0, 3, 0), (1, 1, 1), (130, 9, 40), (2, 40, 5)):
+            text, draft, block = (torch.randint(0, 299, (1, n)) for n in sizes)
+            row = torch.cat([text, draft, torch.full_like(draft, 299), block], dim=1)
+            places = {name: tensor.numpy() for name, tensor in path_inputs(ShortPass(*sizes), HYBRID.d_conv).items()}
+            feeds = {"ids": row.numpy(), "finished": np.array([finished]), **places, **given}
+            logits, *after = run.run(None, {**feeds, "positions": np.arange(sizes[0] + sizes[1], row.shape[1])})
+            *expected, cache = denoiser.verify_and_draft(text, draft, block, cache=cache)
+            assert np.abs(logits - torch.cat(expected, dim=1)[0].numpy()).max() < 1e-4
+            if not sizes[0]:
+                continue
+            for mine, theirs in zip(after, cache_tensors(cache), strict=True):
+                assert mine.shape == theirs.shape and np.abs(mine - theirs.numpy()).max() < 1e-4
+            cache, finished = cache.last(40), finished + sizes[0]
+            given = {f"cache.{i}": state.numpy() for i, state in enumerate(cache_tensors(cache))}
+
+
+def test_graphs_that_share_their_weights_compute_the_same(tmp_path: Path) -> None:
+    config = {**HYBRID.to_dict(), "block_lengths": [1, 16], "time_conditioning": False}
+    denoiser = randomized(ModelConfig.from_dict(config))
+    files = [export_onnx(denoiser, tmp_path / f"{drafts}.onnx", "int8", drafts=drafts) for drafts in (False, True)]
+    graphs, weights = share_weights(files)
+    sizes = [file.stat().st_size for file in files]
+    stored = [sizes[i] - len(graph) for i, graph in enumerate(graphs)]  # of the tensors that are not in the graphs
+    assert len(weights) < 0.7 * sum(stored), "most tensors are in both graphs"
+    (tmp_path / WEIGHTS_FILE).write_bytes(weights)
+    feeds = {f"cache.{i}": tensor.numpy() for i, tensor in enumerate(cache_tensors(denoiser.empty_cache(1)))}
+    feeds |= {
+        "ids": torch.randint(0, 300, (1, 18)).numpy(),
+        "finished": np.zeros(1, np.int64),
+        "positions": np.arange(5),
+    }
+    paths = {name: tensor.numpy() for name, tensor in path_inputs(ShortPass(0, 1, 16), HYBRID.d_conv).items()}
+    for file, graph, more in zip(files, graphs, ({"sigma": np.zeros(1, np.float32)}, paths), strict=True):
+        expected = onnxruntime.InferenceSession(file).run(None, {**feeds, **more})
+        file.write_bytes(graph)
+        got = onnxruntime.InferenceSession(file).run(None, {**feeds, **more})
+        assert all(np.array_equal(a, b) for a, b in zip(got, expected, strict=True))
 
 
 def test_an_unknown_kind_of_weights_is_refused(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 Writes stories with the options that the page opens with, once with float32 weights and once with 8-bit ones, from the
 same noise, and prints both rates with 95 % intervals. The page's twins of sampler and checker are held to the package's
 by tests/browser/live, so PyTorch writes, in batches: with the weights that the 8-bit graph computes with, which is
-checked against onnxruntime first.
+checked against onnxruntime first. `speculative` is measured as what it writes, blocks of one token.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import copy
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,11 @@ from diffuapriel.evaluation.tales import evaluate_tales
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.page.build import LENGTH, default_options
 from diffuapriel.page.export import SMALLEST_MATRIX, export_onnx
+from diffuapriel.sampling.blocks import denoiser_for
+from diffuapriel.sampling.config import SPECULATIVE, SamplerConfig
 from diffuapriel.tales.language import level_of
 from tools.page.logits import largest_difference
+from tools.page.results import save
 
 CLOSE = 1e-3  # of logits: the rounding of float32 only
 
@@ -36,12 +40,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--weights", nargs="+", choices=("float32", "int8"), default=["float32", "int8"])
     parser.add_argument("--stories", type=int, default=500)
     parser.add_argument("--batch", type=int, default=20, help="canvases per pass")
+    parser.add_argument("--save", action="store_true", help="into assets/results/page.json")
     options = parser.parse_args(arguments)
     info = fetch_checkpoint(options.model)
     level = level_of(info.corpus)
     if level is None:
         parser.error(f"{options.model} has read {info.corpus or 'an unknown corpus'}; give a checkpoint of tales")
     model, tokenizer = load_checkpoint(options.model)
+    config, found = default_options(info), {}
     for weights in options.weights:
         denoiser = model
         if weights == "int8":
@@ -53,17 +59,29 @@ def main(arguments: list[str] | None = None) -> int:
             if not difference < CLOSE:
                 return 1
         report = evaluate_tales(
-            denoiser,
+            denoiser_for(denoiser, as_single_tokens(config)),
             tokenizer,
             level=level,
             stories=options.stories,
             length=LENGTH,
-            sampler=default_options(info),
+            sampler=as_single_tokens(config),
             batch_size=options.batch,
             on_batch=lambda stories: print(f"{stories} stories", file=sys.stderr, flush=True),
         )
         print(f"{options.model}, weights in {weights}, canvases of {LENGTH} tokens\n{report.table()}", flush=True)
+        names = "stories", "grammatical", "grammatical_ci95", "consistent", "consistent_ci95", "length", "temperature"
+        found[weights] = {name: getattr(report, name) for name in names}
+    if options.save:
+        rule = {"strategy": config.strategy, "block_length": config.block_length, "top_p": config.top_p}
+        save("quality", options.model, {**rule, **found})
     return 0
+
+
+def as_single_tokens(config: SamplerConfig) -> SamplerConfig:
+    """Options that write the same text in batches of one shape: `speculative` writes that of blocks of one token."""
+    if config.strategy != SPECULATIVE:
+        return config
+    return replace(config, strategy="low_confidence", block_length=1, steps=LENGTH)
 
 
 def in_8_bits(model: Denoiser) -> Denoiser:

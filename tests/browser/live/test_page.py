@@ -10,8 +10,8 @@ from diffuapriel.config import ModelConfig
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.page import runtime
-from diffuapriel.page.build import build_page
-from diffuapriel.sampling.blocks import CachedDenoiser
+from diffuapriel.page.build import LENGTH, build_page
+from diffuapriel.sampling.blocks import denoiser_for
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.sampler import Sampler
@@ -100,12 +100,16 @@ def test_the_page_writes_the_package_s_text_from_a_folder(new_page, build) -> No
     assert serious == []
 
 
-def test_a_model_of_blocks_fills_holes_and_writes_on_without_end(new_page, build) -> None:
+@pytest.mark.parametrize(
+    ("rule", "size"), [({"strategy": "threshold", "threshold": 0.123}, 4), ({"strategy": "speculative"}, 64)]
+)
+def test_a_model_of_blocks_fills_holes_and_writes_on_without_end(new_page, build, rule: dict, size: int) -> None:
     """As the package does, with its cache; what is kept of the endless text does not grow."""
-    config = ModelConfig("diffuapriel-h", 16, 2, 4098, "gpt2-4k", d_state=4, headdim=8, attention_headdim=8, cond_dim=8,
-                         edge_embedding=True, block_lengths=(4, 16, 0), context_length=32)  # fmt: skip
+    sizes = {"d_state": 4, "headdim": 8, "attention_headdim": 8, "cond_dim": 8, "context_length": 32}
+    blocks = {"block_lengths": (1, 4, 16, 0), "time_conditioning": False, "edge_embedding": True}
+    config = ModelConfig("diffuapriel-h", 16, 2, 4098, "gpt2-4k", **sizes, **blocks)
     model, tokenizer = randomized(config), get_tokenizer("gpt2-4k")
-    address = build(model, {"strategy": "threshold", "threshold": 0.123, "block_length": 4})
+    address = build(model, {**rule, "block_length": 4})
     page = new_page()
     page.add_init_script(WATCH)
     page.goto(address)
@@ -116,9 +120,9 @@ def test_a_model_of_blocks_fills_holes_and_writes_on_without_end(new_page, build
     assert page.inner_text("#block-shown") == "4 tokens"
     page.click("#write")
     page.wait_for_function(FILLED, timeout=60_000)
-    options = SamplerConfig("threshold", threshold=0.123, block_length=4, block_start="zero", top_p=0.9, steps=96)
+    options = SamplerConfig(**rule, block_length=4, block_start="zero", top_p=0.9, steps=96)
     sampler = Sampler(options, get_schedule(), tokenizer.mask_id)
-    state, denoiser = sampler.start(Canvas.from_text(text, tokenizer, 32)), CachedDenoiser(model, 4)
+    state, denoiser = sampler.start(Canvas.from_text(text, tokenizer, 32)), denoiser_for(model, options)
     while not sampler.done(state):
         state = sampler.advance(denoiser, state)
     canvas = state.ids[0].tolist()
@@ -131,11 +135,12 @@ def test_a_model_of_blocks_fills_holes_and_writes_on_without_end(new_page, build
     page.wait_for_function("() => shown.step === 0")
     got = page.evaluate("shown.ids")
     got = got[: got.index(tokenizer.mask_id)] if tokenizer.mask_id in got else got
-    assert 96 <= len(got) <= 100, "the last tokens of the text and those of the block so far"
+    most = LENGTH // size * size
+    assert most <= len(got) <= most + size, "the last tokens of the text and those of the block so far"
     expected = list(canvas)
-    for block in write_blocks(model, sampler, 4, canvas):
+    for block in write_blocks(model, sampler, size, canvas):
         expected += block.ids
-        ends = range(len(expected) - 3, len(expected) + 1)  # the page may have stopped within this block
+        ends = range(len(expected) - size + 1, len(expected) + 1)  # the page may have stopped within this block
         if any(expected[end - len(got) : end] == got for end in ends):
             break
         assert len(expected) < 3000, "the page shows a part of the text"
