@@ -392,3 +392,23 @@ def test_the_study_of_block_lengths_says_what_its_runs_show() -> None:
     assert (
         f"{noise['tales']:.3f} nats/token at most for the two with Mamba on tales and {noise['stories']:.3f} on" in text
     )
+
+
+def test_the_figures_of_the_web_page_are_those_of_the_file() -> None:
+    found = json.loads((ROOT / "assets" / "results" / "page.json").read_text(encoding="utf-8"))
+    text = " ".join((ROOT / "docs" / "page.md").read_text(encoding="utf-8").split())
+    (model, page), seconds = next(iter(found["page"].items())), next(iter(found["page"].values()))["seconds"]
+    first, last = page["tab_megabytes"]
+    assert f"one file of {page['megabytes']:.0f} MB" in text
+    for line in (
+        f"`{model}`",
+        f"opening moves after {page['first_movement']:.1f} s, the live model's first token comes after "
+        f"{page['first_token']:.1f} s",
+        f"{page['length']} tokens takes {seconds['page']:.2f} s in the page, {seconds['app']:.2f} s in the app and "
+        f"{seconds['package']:.2f} s in the package: {page['times_the_app']:.2f} times the app",
+        f"{first} MB after one story, {last} MB after {page['stories']}",
+    ):
+        assert line in text, line
+    for name, texts in found.get("texts", {}).items():
+        line = f"{texts['texts'] - texts['different']} of {texts['texts']} texts of {texts['length']} tokens (`{name}`)"
+        assert line in text, line

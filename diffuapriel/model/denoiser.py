@@ -388,7 +388,7 @@ class Denoiser(nn.Module):
         added: list[LayerCache] = []
         for i, (block, layer) in enumerate(zip(self.blocks, cache.layers, strict=True)):
             assert isinstance(block, Block)
-            if streams == 2 and i == self.config.depth - 1:
+            if over.streams == 2 and i == self.config.depth - 1:
                 over = replace(over, noisy_only=True)
             x, layer = block.forward_blocks(x, modulations[6 * i : 6 * i + 6], over, layer, rotary, masks)
             added.append(layer)

@@ -40,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--weights", nargs="+", choices=("float32", "int8"), default=["float32", "int8"])
     parser.add_argument("--stories", type=int, default=500)
     parser.add_argument("--batch", type=int, default=20, help="canvases per pass")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--save", action="store_true", help="into assets/results/page.json")
     options = parser.parse_args(arguments)
     info = fetch_checkpoint(options.model)
@@ -59,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
             if not difference < CLOSE:
                 return 1
         report = evaluate_tales(
-            denoiser_for(denoiser, as_single_tokens(config)),
+            denoiser_for(copy.deepcopy(denoiser).to(options.device), as_single_tokens(config)),
             tokenizer,
             level=level,
             stories=options.stories,
