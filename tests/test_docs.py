@@ -412,3 +412,5 @@ def test_the_figures_of_the_web_page_are_those_of_the_file() -> None:
     for name, texts in found.get("texts", {}).items():
         line = f"{texts['texts'] - texts['different']} of {texts['texts']} texts of {texts['length']} tokens (`{name}`)"
         assert line in text, line
+    for name, logits in found["logits"].items():
+        assert f"`{name}` behind a committed one as long differs by at most {logits['largest_difference']:.1e}" in text
