@@ -303,15 +303,17 @@ def test_the_page_of_continuations_is_that_of_its_tool() -> None:
 
 
 def test_drafted_stories_are_those_of_one_token_per_pass_and_the_page_has_their_figures() -> None:
-    """The same texts have the same counts and the same entropy to the last digit."""
+    """The same texts have the same counts and the same entropy."""
     text = RESULTS.read_text(encoding="utf-8")
     found = json.loads((ROOT / "assets" / "results" / "speculative.json").read_text(encoding="utf-8"))["runs"]
     for run in found:
         of_one = inspect_checkpoint(run["model"]).extra["blocks"][0]
         one = of_one["samples"]["threshold" if run["temperature"] == 0.5 else "random"]
         assert of_one["block_length"] == 1 and one["temperature"] == run["temperature"]
-        assert all(run[name] == one[name] for name in ("grammatical", "consistent", "token_entropy", "surprisal"))
-        for how, of in ((f"drafts of {run['block_length']}", run), ("one token per pass", one)):
+        assert all(run[name] == one[name] for name in ("grammatical", "consistent"))
+        assert all(run[name] == pytest.approx(one[name], rel=1e-14) for name in ("token_entropy", "surprisal"))
+        drafts = f"drafts of {run['block_length']}" + ", behind each token" * (run.get("draft_behind") == "tokens")
+        for how, of in ((drafts, run), ("one token per pass", one)):
             low, high = of["tokens_per_pass_ci95"]
             rates = f"{100 * of['grammatical']:.1f} % | {100 * of['consistent']:.1f} % | {of['token_entropy']:.4f}"
             line = (
@@ -319,17 +321,19 @@ def test_drafted_stories_are_those_of_one_token_per_pass_and_the_page_has_their_
             )
             assert line in text, line
     blocks = " ".join((ROOT / "docs" / "blocks.md").read_text(encoding="utf-8").split())
-    speed = next(run["tokens_per_pass"] for run in found if (run["temperature"], run["block_length"]) == (0.5, 16))
-    assert f"{speed:.1f} tokens per pass with drafts of 16" in blocks
+    speed = {run["block_length"]: run["tokens_per_pass"] for run in found if run["temperature"] == 0.5}
+    assert all(f"{speed[length]:.1f} tokens per pass with drafts of {length}" in blocks for length in (16, 12))
 
 
-def test_the_speed_of_folded_training_is_that_of_its_run() -> None:
-    found = json.loads((ROOT / "assets" / "results" / "folded.json").read_text(encoding="utf-8"))["median_ms"]
-    shares = {name: [ms["plain"] / ms[S] for S in ("1", "4", "16", "64")] for name, ms in found.items()}
+def test_the_speed_of_folded_training_is_that_of_its_runs() -> None:
+    found = json.loads((ROOT / "assets" / "results" / "folded.json").read_text(encoding="utf-8"))
     text = (ROOT / "docs" / "blocks.md").read_text(encoding="utf-8")
-    said = {name: f"{min(of):.2f} to {max(of):.2f}" for name, of in shares.items()}
-    assert said["diffutran"] == "0.50 to 0.50" and "DiffuTran 0.50 at every block length" in text
-    assert f"DiffuApriel {said['diffuapriel']}, DiffuApriel-H {said['diffuapriel-h']}, " in text
+    for run in found.values():
+        shares = {name: [ms["plain"] / ms[S] for S in ("1", "4", "16", "64")] for name, ms in run["median_ms"].items()}
+        said = {name: f"{min(of):.2f} to {max(of):.2f}" for name, of in shares.items()}
+        diffutran = said["diffutran"].replace("0.50 to 0.50", "0.50 at every block length")
+        line = f"DiffuApriel {said['diffuapriel']}, DiffuApriel-H {said['diffuapriel-h']}, DiffuTran {diffutran} |"
+        assert f"`{run['command']}" in text and line in text, line
 
 
 def test_the_study_of_block_lengths_says_what_its_runs_show() -> None:
