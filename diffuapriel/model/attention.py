@@ -107,8 +107,8 @@ class Attention(nn.Module):
         """
         assert mask is not None
         length = k.shape[2]
-        middle = (length // block_length + 1) // 2 * block_length
-        if k.is_cuda or middle == length:
+        middle = length if k.is_cuda else (length // block_length + 1) // 2 * block_length
+        if middle == length:
             keys, values = (torch.cat([clean, own], dim=2) for clean, own in zip((k, v), noisy[1:], strict=True))
             return self._attend(noisy[0], keys, values, mask)
         # split: the gradient of an index would be a tensor of zeros as large as what is indexed

@@ -276,7 +276,7 @@ class BlockPass:
     def masks(self, capacity: int) -> tuple[Tensor | None, Tensor | None]:
         """What a query may read: of [cached, own] keys in the first stream, of [clean, corrupted] ones in the second.
 
-        (texts, 1, length, capacity + length), or (length, length) without a capacity, and (length, 2 length) bool; None
+        (texts, 1, length, capacity + length), with 1 text where the capacity is 0, and (length, 2 length) bool; None
         where everything may be read, and for a pass in place, which has `keys_read`.
         """
         if self.commit is not None:
@@ -303,9 +303,9 @@ class BlockPass:
         return self._with_cached(paths(row, self.lengths.device).any(0), capacity)
 
     def _with_cached(self, own: Tensor, capacity: int) -> Tensor:
-        """The mask over cached and own keys, (texts, 1, length, capacity + length); own (length, length) if none is."""
+        """The mask over cached and own keys, (texts or 1, 1, length, capacity + length); own (length, length)."""
         if not capacity:
-            return own
+            return own[None, None]
         cached = torch.arange(capacity, device=own.device) < self.lengths[:, None] - self.dropped  # (texts, capacity)
         shape = (self.texts, 1, self.length)
         return torch.cat([cached[:, None, None].expand(*shape, -1), own.expand(*shape, -1)], dim=-1)

@@ -154,8 +154,11 @@ def scan(inputs: ScanInputs, row: ShortPass | GivenPaths) -> tuple[Tensor, Tenso
     query = queries[:, 0].repeat_interleave(heads, dim=1)
     y[:, 0] += along[:, 0, :, :, None].exp() * (query @ state.transpose(-1, -2))
     y = y.permute(0, 3, 1, 2, 4).to(x.dtype) + D[..., None].to(x.dtype) * x
-    if not isinstance(row, ShortPass) or row.committed:
-        end = decay[:, row.kept, 0].sum(1)[..., None]  # (batch, heads, 1)
+    if isinstance(row, GivenPaths) or row.committed:
+        if isinstance(row, GivenPaths):  # there may be no committed token
+            end = decay[:, row.kept, 0].sum(1)[..., None]  # (batch, heads, 1)
+        else:  # a sum would depend on the other rows of a batch, by rounding
+            end = along[:, 0, :, row.committed - 1, None]
         left = (end - along[:, 0][..., row.kept]).exp()[..., None] * written[:, row.kept, 0].transpose(1, 2)
         key = keys[:, 0][:, :, row.kept].repeat_interleave(heads, dim=1)
         state = end[..., None].exp() * state + left.transpose(-1, -2) @ key

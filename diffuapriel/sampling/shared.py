@@ -39,6 +39,7 @@ LEAST_GRACE, MOST_GRACE = 0.01, 0.25  # seconds
 # Computed in vectors, and by another formula where a tensor ends within one: there a row's bits depend on the others.
 VECTORIZED = (F.softplus, F.silu, torch.Tensor.exp, torch.exp)
 VECTOR = 64  # numbers; a multiple of those of any vector
+PRODUCTS = (torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__)
 
 
 class Stopped(Exception):
@@ -46,7 +47,7 @@ class Stopped(Exception):
 
 
 class RowByRow(TorchFunctionMode):
-    """Inside this context linear layers and attention compute every row of a batch as they would alone.
+    """Inside this context layers, attention and the products of scans compute every row of a batch as they would alone.
 
     counts: how many positions of each row reach the head.
     """
@@ -61,6 +62,10 @@ class RowByRow(TorchFunctionMode):
             return torch.cat([_attend(func, *row) for row in rows])
         if func in VECTORIZED and args[0].ndim > 2 and args[0][0].numel() % VECTOR:
             return torch.cat([func(row, *args[1:], **(kwargs or {})) for row in args[0].split(1)])
+        if func in PRODUCTS and args[0].ndim > 3:  # of a scan; how a row is summed may depend on the batch
+            return torch.cat([func(*row) for row in zip(*(v.split(1) for v in args), strict=True)])
+        if func is torch.einsum:  # its last operand holds the rows
+            return torch.cat([func(*args[:-1], row) for row in args[-1].split(1)])
         if func is not F.linear or kwargs:
             return func(*args, **(kwargs or {}))
         x, weight = args[:2]

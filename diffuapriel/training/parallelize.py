@@ -59,8 +59,8 @@ def compiled_blocks(
     """Within the context the denoiser's blocks run compiled, if the compiler works on every rank.
 
     `trial` runs the model, forward and backward, at every block length; if it fails, the run continues uncompiled and
-    `say` gets the reason. A Mamba block is compiled once per block length, an attention block once, and the last block
-    once more for each, since it returns the corrupted rows only.
+    `say` gets the reason. A Mamba block is compiled once per block length, an attention block once (on a CPU once per
+    block length, too), and the last block once more for each, since it returns the corrupted rows only.
     """
     reason, limit = "", torch._dynamo.config.recompile_limit + 2 * len(model.config.block_lengths)
     with torch._dynamo.config.patch(recompile_limit=limit):  # what exceeds it would run uncompiled

@@ -104,7 +104,7 @@ def test_a_page_with_the_live_model_says_its_size_and_what_is_missing(saved, tmp
         (folder / name).write_bytes(b"")
     graphs = []
     monkeypatch.setattr(
-        "diffuapriel.page.build.export_onnx", lambda model, file, weights: graphs.append(file.write_bytes(b"graph"))
+        "diffuapriel.page.build.export_onnx", lambda model, file, weights, drafts: graphs.append(file.write_bytes(b""))
     )
     for path in live.write(str(saved), "Mia [MASK:2]", "tales-diffuapriel"):
         page = Path(path).read_text(encoding="utf-8")
