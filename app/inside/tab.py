@@ -169,25 +169,27 @@ class InsideTab:
     def _measure(
         self, model_entries: list[ModelEntry], asked: InspectRequest, method: str, stopped: Event
     ) -> Iterator[Update]:
-        """Measure one model after the other; every update holds all that is known so far."""
+        """Measure one model after the other; every update holds all that is known so far.
+
+        The chart comes once, at the end: the browser drops one that comes while it is drawing the one before.
+        """
         tokenizer = self.models.tokenizer(model_entries[0])
         finished: list[InspectedModel] = []
-        looked, chart = finished, SKIP
+        looked = finished
         for model_entry in model_entries:
             for influence in self._influences(model_entry, asked, method):
                 answer = spread(tokenizer.token_strings([influence.token]))[0].strip()
                 about = {"trained": model_entry.trained, "architecture": model_entry.architecture}
                 looked = [*finished, InspectedModel(model_entry.label, influence, answer, **about)]
                 rows = view_message(asked, tokenizer.mask_id, looked)
-                chart = charts.shown(charts.influence_chart(looked, asked))
-                yield rows, chart, SKIP, SKIP, progress(len(finished), len(model_entries), looked[-1])
+                yield rows, SKIP, SKIP, SKIP, progress(len(finished), len(model_entries), looked[-1])
                 if stopped.is_set():
                     break
             finished = looked
             if stopped.is_set():
                 break
         lines = [texts.INSIDE_STOPPED] if stopped.is_set() else []
-        # The chart again: the browser drops one that comes while it is drawing the one before.
+        chart = charts.shown(charts.influence_chart(looked, asked)) if looked else SKIP
         yield SKIP, chart, SKIP, numbers_of(asked, looked), render.notes([*lines, outcome(asked)])
 
     def _influences(self, model_entry: ModelEntry, asked: InspectRequest, method: str) -> Iterator[Influence]:
