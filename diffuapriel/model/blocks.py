@@ -35,7 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffuapriel.config import ModelConfig
-from diffuapriel.ops.short_pass import GivenPaths, ShortPass, paths
+from diffuapriel.ops.short_pass import GivenPaths, ShortPass
 
 
 @dataclass(frozen=True)
@@ -282,7 +282,8 @@ class BlockPass:
         if self.commit is not None:
             return None, None
         if self.verified or self.drafted:
-            return self._masks_of_draft(capacity), None
+            on_path = self.short(0).on_path(self.lengths.device)  # attention reads along it in either direction
+            return self._with_cached(on_path.any(0), capacity), None
         device, alone = self.lengths.device, self.aligned and self.length <= self.block_length
         if alone and self.streams == 1:
             return None, None
@@ -293,14 +294,6 @@ class BlockPass:
         if alone:
             return None, noisy
         return self._with_cached(block[:, None] >= block, capacity), noisy
-
-    def _masks_of_draft(self, capacity: int) -> Tensor:
-        """`masks` of a pass that verifies and drafts: attention reads what lies on a token's path in either direction.
-
-        (texts, 1, length, capacity + length)
-        """
-        row = ShortPass(self.clean - self.verified, self.verified, self.drafted)
-        return self._with_cached(paths(row, self.lengths.device).any(0), capacity)
 
     def _with_cached(self, own: Tensor, capacity: int) -> Tensor:
         """The mask over cached and own keys, (texts or 1, 1, length, capacity + length); own (length, length)."""
@@ -337,6 +330,3 @@ class PathPass(BlockPass):
 
     def edges(self) -> tuple[Tensor, Tensor]:
         return self.positions() == 0, self.ends[None]
-
-    def masks(self, capacity: int) -> tuple[Tensor | None, Tensor | None]:
-        return self._with_cached(self.paths.matrix.any(0), capacity), None

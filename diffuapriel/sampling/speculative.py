@@ -80,7 +80,7 @@ def accept(config: SamplerConfig, state: State, logits: Tensor) -> State:
         newest = min(int(accepted[-1] - verified[0]), len(blocks) - 1)
         at, found = drafted[newest], blocks[newest]
         draft[row, at] = found
-        known = now[:count][verified[:count] >= at[0]]
+        known = now[:count][accepted >= at[0]]
         if (found[: len(known)] != known).any():
             draft[row, verified] = now
         draft[row, : accepted[-1] + 1] = NO_TOKEN

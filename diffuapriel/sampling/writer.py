@@ -27,7 +27,7 @@ from diffuapriel.device import device_of
 from diffuapriel.options import check_least
 from diffuapriel.sampling.blocks import verify_and_draft
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.config import DRAFT_BEHIND, SPECULATIVE
+from diffuapriel.sampling.config import SPECULATIVE
 from diffuapriel.sampling.sampler import Sampler
 
 if TYPE_CHECKING:
@@ -108,8 +108,8 @@ def _written(
         ids = torch.tensor([*given, *[sampler.mask_id] * (block_length - len(given))], device=device)
         drafts = sampler.config.block_length  # with `speculative` only
         past = so_far.cache, so_far.finished
-        block = _Draft(model, *past, drafts) if drafts else _Block(model, *past, block_length)
-        block.behind = sampler.config.draft_behind
+        behind = sampler.config.draft_behind
+        block = _Draft(model, *past, drafts, behind) if drafts else _Block(model, *past, block_length)
         state = sampler.start(Canvas(ids, ids != sampler.mask_id, sampler.mask_id), so_far.row)
         while not sampler.done(state):
             state = sampler.advance(block, state)
@@ -132,7 +132,6 @@ class _Block:
     """
 
     committed = 0
-    behind = DRAFT_BEHIND[0]  # of `speculative`
 
     def __init__(self, model: BlockModel, cache: BlockCache, finished: Tensor, block_length: int) -> None:
         self.model, self.cache, self.finished, self.block_length = model, cache, finished, block_length
@@ -147,6 +146,10 @@ class _Block:
 
 class _Draft(_Block):
     """The same for `speculative`, which commits what it has accepted; block_length is that of its drafts."""
+
+    def __init__(self, model: BlockModel, cache: BlockCache, finished: Tensor, block_length: int, behind: str) -> None:
+        super().__init__(model, cache, finished, block_length)
+        self.behind = behind
 
     def __call__(self, ids: Tensor, sigma: Tensor, positions: Tensor) -> Tensor:
         start = int(positions[0].int().argmax())
