@@ -32,6 +32,7 @@ from diffuapriel.config import DEFAULT_CHECKPOINT, WRITERS, ModelConfig
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.options import shown
 from diffuapriel.sampling.config import ADAPTIVE, SPECULATIVE, SamplerConfig, resolve_options
+from diffuapriel.sampling.frontier import Frontier
 from diffuapriel.storage import (
     PICKLE_SUFFIXES,
     PICKLED,
@@ -119,6 +120,25 @@ class CheckpointInfo:
         return dict(found)
 
     @property
+    def frontier(self) -> Frontier | None:
+        """What `diffuapriel tune` measured: the points that are worth offering; None without a record.
+
+        Raises ValueError for a record that is no frontier, or whose block lengths the model does not know.
+        """
+        if (found := self.extra.get("frontier")) is None:
+            return None
+        try:
+            return Frontier.from_dict(found, self.config.block_lengths)
+        except ValueError as error:
+            raise ValueError(f"{self.folder / 'config.json'}: extra.frontier: {error}") from None
+
+    @property
+    def teacher(self) -> str:
+        """The name of the checkpoint that this one was distilled from; "" for any other."""
+        found = self._recipe.get("teacher")
+        return found if isinstance(found, str) else ""
+
+    @property
     def length(self) -> int:
         """Tokens per row in training; 0 where unknown."""
         length = self._recipe.get("length")
@@ -187,15 +207,19 @@ def save_checkpoint(
     replace_folder(folder, write)
 
 
-def record_generation(info: CheckpointInfo, generation: Mapping[str, Any], *, card: str, picture: bytes) -> None:
-    """Record in a checkpoint's config.json and card the rule that it writes with by default; see `generation`.
+def record_frontier(info: CheckpointInfo, frontier: Frontier, picture: bytes) -> None:
+    """Record in a checkpoint's config.json what was measured, and its choice as the rule to write with by default.
 
-    card: the Markdown of the card's section "Tokens per pass", which replaces an older one. picture: a PNG for it.
+    The card gets the section "Tokens per pass", in place of an older one. picture: a PNG for it. Raises ValueError for
+    a frontier without a choice.
     """
+    if frontier.choice is None:
+        raise ValueError("no point of the frontier has more tokens per pass without loss: there is no rule to record")
     file, readme = info.folder / "config.json", info.folder / "README.md"
     document = read_json(file)
-    document["extra"] = {**info.extra, "generation": dict(generation)}
-    section = f"{TOKENS_PER_PASS}\n\n![Quality against tokens per pass]({FRONTIER})\n\n{card}\n\n"
+    offered = frontier.worth_offering().to_dict()
+    document["extra"] = {**info.extra, "generation": offered.pop("choice"), "frontier": offered}
+    section = f"{TOKENS_PER_PASS}\n\n![Quality against tokens per pass]({FRONTIER})\n\n{frontier.card()}\n\n"
     text = readme.read_text(encoding="utf-8") if readme.exists() else ""
     text = re.sub(rf"^{TOKENS_PER_PASS}\n.*?(?=^## |\Z)", "", text, flags=re.M | re.S)
     before, limits, rest = text.partition("## Limits\n")

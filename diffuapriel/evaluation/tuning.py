@@ -16,11 +16,8 @@ chosen one again, with another seed, before its figures are published.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -39,6 +36,7 @@ from diffuapriel.options import check_least
 from diffuapriel.sampling.blocks import denoiser_for
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import ADAPTIVE, SPECULATIVE, SamplerConfig, resolve_blocks
+from diffuapriel.sampling.frontier import Frontier, Measure, TunePoint
 from diffuapriel.sampling.sampler import DenoiserFunction, Sampler
 from diffuapriel.tokenizer import Tokenizer
 
@@ -51,115 +49,24 @@ VALUES: dict[str, tuple[float | None, ...]] = {  # of each rule, from cautious t
 LEAST_SAMPLES = 8
 
 
-@dataclass(frozen=True)
-class Measure:
-    """A figure of quality and its interval, where it has one."""
-
-    name: str
-    value: float
-    ci95: Interval | None = None
-    higher_is_better: bool = True
-
-    def is_worse(self, reference: Measure, tolerance: float) -> bool:
-        """Whether this figure is worse than the reference by more than a share `tolerance` of it."""
-        loss = reference.value - self.value if self.higher_is_better else self.value - reference.value
-        return loss > tolerance * abs(reference.value)
-
-
-@dataclass(frozen=True)
-class TunePoint:
-    """What one way of sampling costs and gives. `value` belongs to the rule; None for the reference."""
-
-    strategy: str
-    value: float | None
-    block_length: int | None
-    tokens_per_pass: float
-    tokens_per_pass_ci95: Interval
-    quality: tuple[Measure, ...]  # the first is drawn
-    loses: bool = False
-
-    @property
-    def generation(self) -> dict[str, Any]:
-        """The options that a checkpoint records: a rule, its value, and the block length (0: the whole canvas)."""
-        value = {} if self.value is None else {self.strategy: self.value}
-        return {"strategy": self.strategy, **value, "block_length": self.block_length or 0}
-
-    @property
-    def name(self) -> str:
-        """E.g. "threshold 0.97, blocks of 32"."""
-        value = "" if self.value is None else f" {self.value:g}"
-        return f"{self.strategy}{value}" + (f", blocks of {self.block_length}" if self.block_length else "")
-
-
-@dataclass(frozen=True)
-class Frontier:
-    """The points that were measured, and how. Rates and ratios have 95 % intervals."""
-
-    reference: TunePoint
-    points: tuple[TunePoint, ...]
-    samples: int  # stories, or sequences of other text
-    length: int
-    temperature: float
-    top_p: float | None
-    tolerance: float
-    seed: int
-
-    @property
-    def choice(self) -> TunePoint | None:
-        """The point with most tokens per pass of those that lose no quality; None where none beats the reference."""
-        kept = [p for p in self.points if not p.loses and p.tokens_per_pass > self.reference.tokens_per_pass]
-        return max(kept, key=lambda point: point.tokens_per_pass, default=None)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return dataclasses.asdict(self) | {"choice": self.choice.generation if self.choice else None}
-
-    def table(self) -> str:
-        """Lines for a terminal: the reference, then every point, those that lose quality in brackets."""
-        chosen = self.choice
-        rows: list[tuple[str, ...]] = [("", "tokens/pass", *(measure.name for measure in self.reference.quality), "")]
-        for point in (self.reference, *self.points):
-            mark = "one token per pass" if point is self.reference else "chosen" if point is chosen else ""
-            figures = [_figure(point.tokens_per_pass, point.tokens_per_pass_ci95)]
-            figures += [_figure(measure.value, measure.ci95) for measure in point.quality]
-            rows.append((point.name, *figures, "loses quality" if point.loses else mark))
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
-
-    def card(self) -> str:
-        """The section of the model card: the choice beside the reference."""
-        assert self.choice is not None, "without a choice there is nothing to write"
-        titles = ["", "tokens/pass", *(measure.name for measure in self.reference.quality)]
-        lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
-        for point in (self.choice, self.reference):
-            figures = [_figure(point.tokens_per_pass, point.tokens_per_pass_ci95)]
-            figures += [_figure(measure.value, measure.ci95) for measure in point.quality]
-            lines.append("| " + " | ".join([point.name, *figures]) + " |")
-        narrowed = "" if self.top_p is None else f", top-p {self.top_p:g}"
-        how = (
-            f"{self.samples} samples of {self.length} tokens per point, temperature {self.temperature:g}{narrowed}, "
-            f"seed {self.seed}, tolerance {self.tolerance:g}. Found by `diffuapriel tune`."
-        )
-        return "\n".join(lines) + f"\n\n{how}"
-
-    def png(self) -> bytes:
-        """Quality over tokens per pass, a line for each rule and block length. Needs matplotlib, else ImportError."""
-        figure = new_figure(5.2, 3.4)
-        axes = figure.add_subplot()
-        keys = list(dict.fromkeys((point.strategy, point.block_length) for point in self.points))
-        for number, key in enumerate(keys):
-            points = [point for point in self.points if (point.strategy, point.block_length) == key]
-            style = OTHERS[number % len(OTHERS)]
-            label = f"{key[0]}, " + (f"blocks of {key[1]}" if key[1] else "whole canvas")
-            _draw(axes, points, color=style.color, marker=style.marker, linewidth=1, markersize=4, label=label)
-        _draw(axes, [self.reference], color=PRINT_QUIET, marker="*", markersize=8, label="one token per pass")
-        if chosen := self.choice:
-            at = chosen.tokens_per_pass, chosen.quality[0].value
-            axes.plot(*at, "o", markersize=12, markerfacecolor="none", color=PRINT_QUIET, label="chosen")
-        dress(axes, f"{self.reference.quality[0].name} against tokens per pass")
-        axes.set_xlabel("tokens per pass, every pass counted", fontsize=8, color=PRINT_QUIET)
-        legend(axes)
-        return to_png(figure, bbox_inches="tight")
+def frontier_png(frontier: Frontier) -> bytes:
+    """Quality over tokens per pass, a line for each rule and block length. Needs matplotlib, else ImportError."""
+    figure = new_figure(5.2, 3.4)
+    axes = figure.add_subplot()
+    keys = list(dict.fromkeys((point.strategy, point.block_length) for point in frontier.points))
+    for number, key in enumerate(keys):
+        points = [point for point in frontier.points if (point.strategy, point.block_length) == key]
+        style = OTHERS[number % len(OTHERS)]
+        label = f"{key[0]}, " + (f"blocks of {key[1]}" if key[1] else "whole canvas")
+        _draw(axes, points, color=style.color, marker=style.marker, linewidth=1, markersize=4, label=label)
+    _draw(axes, [frontier.reference], color=PRINT_QUIET, marker="*", markersize=8, label="one token per pass")
+    if chosen := frontier.choice:
+        at = chosen.tokens_per_pass, chosen.quality[0].value
+        axes.plot(*at, "o", markersize=12, markerfacecolor="none", color=PRINT_QUIET, label="chosen")
+    dress(axes, f"{frontier.reference.quality[0].name} against tokens per pass")
+    axes.set_xlabel("tokens per pass, every pass counted", fontsize=8, color=PRINT_QUIET)
+    legend(axes)
+    return to_png(figure, bbox_inches="tight")
 
 
 def _draw(axes: Any, points: Sequence[TunePoint], **style: Any) -> None:
@@ -302,9 +209,3 @@ def written_nats(
         nats -= np.where(after.revealed & counted, log_p, 0.0).sum(1)
         state = after.replace(ids=np.where(after.revealed, ids, state.ids))
     return nats.tolist(), counted.sum(1).tolist()
-
-
-def _figure(value: float, ci95: Interval | None) -> str:
-    if not math.isfinite(value):
-        return "unknown"
-    return f"{value:.3f}" + (f" [{ci95[0]:.3f}, {ci95[1]:.3f}]" if ci95 else "")

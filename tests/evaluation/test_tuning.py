@@ -1,7 +1,8 @@
-"""The frontier of quality and tokens per pass: what counts as a loss, what is chosen, and what a checkpoint records."""
+"""Measuring quality against tokens per pass, and what a checkpoint records of it."""
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -12,45 +13,14 @@ from diffuapriel.cli import main
 from diffuapriel.config import ModelConfig
 from diffuapriel.data.tales import TalesCorpus
 from diffuapriel.evaluation import tuning
-from diffuapriel.evaluation.tuning import Frontier, Measure, TunePoint, tune, written_nats
+from diffuapriel.evaluation.tuning import tune, written_nats
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.pipelines import pipeline
 from diffuapriel.sampling.config import SamplerConfig
+from diffuapriel.sampling.frontier import Frontier, Measure
 from diffuapriel.tokenizer import get_tokenizer
 from diffuapriel.trace.trace import Trace
 from tests.sampling.models import Exact, Letters, random_joint
-
-
-def point(strategy: str, value: float | None, speed: float, quality: float, loses: bool = False) -> TunePoint:
-    return TunePoint(strategy, value, 32, speed, (speed, speed), (Measure("consistent", quality, (0.0, 1.0)),), loses)
-
-
-ONE = point("low_confidence", None, 1.0, 0.98)
-
-
-def frontier(*points: TunePoint) -> Frontier:
-    return Frontier(ONE, points, 64, 128, 1.0, 0.9, 0.02, 0)
-
-
-@pytest.mark.parametrize(
-    ("value", "higher_is_better", "worse"),
-    [(0.95, True, False), (0.94, True, True), (1.05, False, True), (1, False, False)],
-)
-def test_a_figure_is_worse_beyond_the_tolerance_as_a_share_of_the_reference(value, higher_is_better, worse):
-    now, before = (
-        Measure("m", v, higher_is_better=higher_is_better) for v in (value, 1.0 if not higher_is_better else 0.97)
-    )
-    assert now.is_worse(before, 0.03) == worse
-
-
-def test_the_fastest_point_without_loss_is_chosen_and_none_that_is_no_faster():
-    fast, faster = point("threshold", 0.9, 2.5, 0.98), point("factor", 1.0, 4.0, 0.5, loses=True)
-    assert frontier(point("threshold", 0.97, 1.7, 0.98), fast, faster).choice is fast
-    assert frontier(point("threshold", 0.99, 0.9, 1.0), faster).choice is None
-    assert fast.generation == {"strategy": "threshold", "threshold": 0.9, "block_length": 32}
-    table = frontier(fast, faster).table().splitlines()
-    assert "chosen" in table[2] and "loses quality" in table[3] and "chosen" not in table[3]
-    assert frontier(fast, faster).png().startswith(b"\x89PNG")
 
 
 def test_bolder_values_of_a_rule_are_not_measured_once_one_loses(monkeypatch):
@@ -101,7 +71,9 @@ def test_the_choice_is_recorded_once_and_is_the_default_of_sample_and_pipeline(f
     assert f"chosen: threshold 0, blocks of 4; recorded in {folder}" in capsys.readouterr().out
     report = json.loads((tmp_path / "out" / "frontier.json").read_text())
     recorded = {"strategy": "threshold", "threshold": 0.0, "block_length": 4}
-    assert report["choice"] == inspect_checkpoint(folder).generation == recorded
+    info = inspect_checkpoint(folder)
+    assert report["choice"] == info.generation == recorded and report["weights"] == info.files
+    assert info.frontier == Frontier.from_dict(report).worth_offering()
     card = (tmp_path / "mine" / "README.md").read_text()
     assert card.count("## Tokens per pass") == 1 and card.endswith("## Limits\n\n- few\n")
     assert (tmp_path / "mine" / "frontier.png").read_bytes() == (tmp_path / "out" / "frontier.png").read_bytes()
@@ -127,3 +99,55 @@ def test_a_record_that_is_no_rule_is_refused(folder, tmp_path):
         file.write_text(json.dumps(document | {"extra": {"generation": wrong}}))
         with pytest.raises(ValueError, match=r"extra\.generation is .*; it must hold strategy, one of threshold"):
             _ = inspect_checkpoint(folder).generation
+
+
+def test_a_record_that_is_no_frontier_is_refused_by_the_name_of_the_file(folder, tmp_path):
+    assert inspect_checkpoint(folder).frontier is None
+    file = tmp_path / "mine" / "config.json"
+    document = json.loads(file.read_text())
+    file.write_text(json.dumps(document | {"extra": {"frontier": {"points": []}}}))
+    with pytest.raises(ValueError, match=r"config\.json: extra\.frontier: .* is no frontier of diffuapriel tune"):
+        _ = inspect_checkpoint(folder).frontier
+
+
+def test_figures_of_another_machine_are_recorded_for_the_weights_that_were_measured_only(folder, tmp_path, capsys):
+    measure = ["tune", folder, "--samples", "8", "--rule", "threshold", "--block-length", "4", "--tolerance", "1"]
+    elsewhere = tmp_path / "elsewhere" / "copy"
+    shutil.copytree(folder, elsewhere)
+    assert main([*measure[:1], str(elsewhere), *measure[2:], "--out", str(tmp_path / "out")]) == 0
+    figures = tmp_path / "out" / "frontier.json"
+
+    assert main(["tune", folder, "--record-from", str(figures)]) == 0, "a copy under another name has the same weights"
+    assert f"chosen: threshold 0, blocks of 4; recorded in {folder}" in capsys.readouterr().out
+    assert inspect_checkpoint(folder).extra == inspect_checkpoint(elsewhere).extra
+    assert (tmp_path / "mine" / "README.md").read_bytes() == (elsewhere / "README.md").read_bytes()
+
+    document = json.loads(figures.read_text())
+    older = {key: value for key, value in document.items() if key != "weights"}
+    for changes, words in (
+        (document | {"weights": {"model.safetensors": "0" * 64}}, "measured on other weights than those of mine"),
+        (older, "holds figures of 'copy', measured on other weights than those of mine; measure these: diffuapriel"),
+        (document | {"points": []}, "there are 0 points"),
+    ):
+        figures.write_text(json.dumps(changes))
+        assert main(["tune", folder, "--record-from", str(figures)]) == 1
+        assert words in " ".join(capsys.readouterr().err.split())
+    figures.write_text(json.dumps(older | {"checkpoint": "mine"}))
+    assert main(["tune", folder, "--record-from", str(figures)]) == 0
+    assert main([*measure, "--record-from", str(figures)]) == 1
+    assert "cannot be combined with --record-from" in capsys.readouterr().err
+
+
+def test_a_bundled_model_is_changed_only_if_that_is_asked_for(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DIFFUAPRIEL_ASSETS", str(tmp_path / "assets"))
+    bundle = tmp_path / "assets" / "checkpoints" / "mine"
+    shutil.copytree(folder, bundle)
+    command = ["tune", "mine", "--samples", "8", "--rule", "threshold", "--block-length", "4", "--tolerance", "1"]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    assert "its card is unchanged; --bundled changes it" in capsys.readouterr().out
+    assert inspect_checkpoint("mine").frontier is None
+    record = ["tune", "mine", "--record-from", str(tmp_path / "out" / "frontier.json")]
+    assert main(record) == 0 and inspect_checkpoint("mine").frontier is None
+    assert main([*record, "--bundled"]) == 0
+    assert f"recorded in {bundle}" in capsys.readouterr().out
+    assert inspect_checkpoint("mine").generation == {"strategy": "threshold", "threshold": 0.0, "block_length": 4}
