@@ -29,6 +29,7 @@ from diffuapriel.tokenizer import Tokenizer, get_tokenizer
 
 if TYPE_CHECKING:
     from diffuapriel.benchmark.entry import Entry
+    from diffuapriel.sampling.frontier import Frontier
 
 log = logging.getLogger(__name__)
 FIRST_MODEL = "tales-blocks-diffuapriel"  # what the page opens with, where it is bundled
@@ -51,6 +52,8 @@ class ModelEntry:
     parameters: int = 0
     generation: Mapping[str, Any] = field(default_factory=dict, compare=False)  # as in `CheckpointInfo`
     sources: tuple[str, ...] = ()  # names of the texts of a mix, as on its card
+    frontier: Frontier | None = field(default=None, compare=False)  # of quality and tokens per pass, as recorded
+    teacher: str = ""  # the checkpoint that this one was distilled from
 
     def __str__(self) -> str:
         return self.label
@@ -90,6 +93,7 @@ class Models:
         for source in dict.fromkeys([*checkpoints, *preferred(bundled())]):
             try:
                 info = inspect_checkpoint(source)
+                frontier = info.frontier
             except (OSError, ValueError) as error:
                 if source in checkpoints:
                     raise
@@ -98,7 +102,7 @@ class Models:
             label = next(name for name in numbered(info.name) if name not in self._entries)
             config = info.config
             about = (config.tokenizer, info.corpus, config.architecture, info.length, config.block_lengths)
-            about = (*about, config.parameters, info.generation, info.sources)
+            about = (*about, config.parameters, info.generation, info.sources, frontier, info.teacher)
             self._entries[label] = ModelEntry(label, str(source), True, *about)
             self._folders[label] = info.folder
         for name in PRESETS:

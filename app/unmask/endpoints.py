@@ -43,8 +43,7 @@ class UnmaskEndpoints:
     def build(self, group: str) -> None:
         """Offer them in the current `gr.Blocks`; runs wait in the queue of `group`."""
         choices = {"model": self.models.trained, "strategy": ALL_STRATEGIES, "block_start": BLOCK_STARTS}
-        strategy, block, threshold = first_settings(self.models.find(self.models.default))
-        defaults = {"model": self.models.default, "strategy": strategy, "block": block, "threshold": threshold}
+        defaults = {"model": self.models.default, **first_settings(self.models.find(self.models.default))}
         more: dict[str, Any] = {"choices": choices, "defaults": defaults}
         endpoint(self.unmask, "unmask", group=group, at_once=self.limits.batch, **more)
         endpoint(self.open_trace, "open_trace")

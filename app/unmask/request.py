@@ -14,10 +14,12 @@ from app.strings.language import texts, translated
 from diffuapriel.options import Option, options_of
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import (
+    ADAPTIVE,
     BLOCKWISE,
     DEFAULT_BLOCK_LENGTH,
     MAX_STEPS,
     SPECULATIVE,
+    TEXT_TEMPERATURE,
     SamplerConfig,
     resolve_blocks,
     resolve_options,
@@ -66,16 +68,19 @@ def unmask_settings(models: Models, limits: Limits) -> Settings:
         "model": models.setting(models.trained),
         "length": setting(Option("length", int, 0, least=0, most=limits.max_tokens)),
         **sampler_settings(limits),
-        "threshold": setting(options_of(SamplerConfig)["threshold"]),
+        **{name: setting(options_of(SamplerConfig)[name]) for name in ADAPTIVE},
     }
 
 
 def read_request(models: Models, limits: Limits, *values: Any) -> UnmaskRequest:
     """The checked values of `unmask_settings`. Raises Refused, which names the first invalid one.
 
-    A length that the text does not fit grows, up to the limit; without a hole, the model gets some room after the text.
+    The last two, factor and entropy_bound, may be left out: the card or the page's own proposal then decides. A length
+    that the text does not fit grows, up to the limit; without a hole, the model gets some room after the text.
     """
-    asked = read(unmask_settings(models, limits), values)
+    settings = unmask_settings(models, limits)
+    asked = read({name: settings[name] for name in list(settings)[: len(values)]}, values)
+    asked = first_settings(asked["model"]) | asked
     known = asked["model"].block_lengths
     if asked["strategy"] == SPECULATIVE:
         if not drafts(asked["model"]):
@@ -95,7 +100,7 @@ def read_request(models: Models, limits: Limits, *values: Any) -> UnmaskRequest:
         top_k=asked["top_k"] or None,
         top_p=None if asked["top_p"] == 1.0 else asked["top_p"],
         seed=asked["seed"],
-        **{**_rule(asked["model"], asked["strategy"]), "threshold": asked["threshold"]},
+        **{name: asked[name] for name in ADAPTIVE},
     )
     model, text, length = asked["model"], asked["text"], asked["length"]
     tokenizer = models.tokenizer(model)
@@ -143,11 +148,6 @@ def measured(text: str, tokenizer: Tokenizer) -> tuple[int, bool]:
     return len(canvas), bool(canvas.masked.any())
 
 
-def _rule(model: ModelEntry, strategy: str) -> dict[str, Any]:
-    """The value that the model's card records for this strategy, which has no slider of its own, or nothing."""
-    return {strategy: model.generation[strategy]} if strategy in model.generation else {}
-
-
 def proposed(model: ModelEntry) -> dict[str, Any]:
     """The rule that the page proposes, as in `CheckpointInfo.generation`: that of the model's card, or the page's own.
 
@@ -158,21 +158,30 @@ def proposed(model: ModelEntry) -> dict[str, Any]:
     return {**rule, "block_length": resolve_options(rule, model.block_lengths)["block_length"] or 0}
 
 
-def first_settings(model: ModelEntry) -> tuple[str, int, float]:
-    """Strategy, block length and threshold that the page proposes."""
-    rule = {"threshold": THRESHOLD, **proposed(model)}
-    return rule["strategy"], rule["block_length"], rule["threshold"]
+def first_settings(model: ModelEntry) -> dict[str, Any]:
+    """What the page proposes for a model, by the names of `unmask_settings`: a rule, and how tokens are drawn.
+
+    The rule of the card holds at the temperature and top-p that it was measured with.
+    """
+    declared, rule, measured = options_of(SamplerConfig), proposed(model), model.frontier
+    values = {name: rule.get(name, THRESHOLD if name == "threshold" else declared[name].default) for name in ADAPTIVE}
+    drawn = {"temperature": 1.0 if model.tales_level is not None else TEXT_TEMPERATURE, "top_p": TOP_P}
+    if measured:
+        drawn = {"temperature": measured.temperature, "top_p": 1.0 if measured.top_p is None else measured.top_p}
+    return {"strategy": rule["strategy"], "block": rule["block_length"], **values, **drawn}
 
 
 def first_order(model: ModelEntry) -> str | None:
     """The order of writing that the page proposes; None where its rule is none of the three."""
-    strategy, block, _ = first_settings(model)
-    return next((name for name, size in ORDERS.items() if strategy == ORDER_STRATEGY and size == block), None)
+    first = first_settings(model)
+    is_order = first["strategy"] == ORDER_STRATEGY
+    return next((name for name, size in ORDERS.items() if is_order and size == first["block"]), None)
 
 
 def opening_config(model: ModelEntry) -> SamplerConfig:
     """The settings that the page opens with, with this model."""
-    return SamplerConfig(steps=STEPS, top_p=TOP_P, **resolve_options(proposed(model), model.block_lengths))
+    drawn = {name: first_settings(model)[name] for name in ("temperature", "top_p")}
+    return SamplerConfig(steps=STEPS, **drawn, **resolve_options(proposed(model), model.block_lengths))
 
 
 @dataclass(frozen=True)

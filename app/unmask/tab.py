@@ -35,12 +35,12 @@ from app.ui.inputs import slider
 from app.ui.permalink import wire_link
 from app.unmask import controls, export, opening, tour
 from app.unmask.blocks import cache_strip, settled_blocks
+from app.unmask.dial import SETS, Dial
 from app.unmask.endless.part import EndlessPart
 from app.unmask.endpoints import UnmaskEndpoints
 from app.unmask.request import (
     ORDER_STRATEGY,
     STEPS,
-    TOP_P,
     Command,
     UnmaskRequest,
     drafts,
@@ -53,7 +53,7 @@ from app.unmask.request import (
 )
 from app.unmask.session import OPENING, UnmaskSession
 from diffuapriel.diffusion.schedule import get_schedule
-from diffuapriel.sampling.config import SPECULATIVE, TEXT_TEMPERATURE
+from diffuapriel.sampling.config import ADAPTIVE, SPECULATIVE
 from diffuapriel.sampling.shared import Stopped
 from diffuapriel.trace.messages import Feed, compact, to_text
 from diffuapriel.trace.steering import SteeredGeneration
@@ -76,6 +76,7 @@ class UnmaskTab:
         self.stops = Stops()
         self.room = Room(models, limits.batch)
         self.endless = EndlessPart(models, limits, self.stops)
+        self.dial = Dial(models, limits)
 
     def new_session(self) -> UnmaskSession:
         """An empty session, also for a caller of the API, who has none."""
@@ -117,6 +118,7 @@ class UnmaskTab:
                 orders, value=first, show_label=False, container=False, label=texts.ORDER, elem_id="unmask-order"
             )
         gr.HTML(**controls.keys())
+        dial = gr.HTML(**self.dial.arguments(self.models.find(self.models.default)))
         below = gr.Column()
         final = gr.Textbox(visible=False, label=texts.FINAL_TEXT)
         with gr.Accordion(texts.MORE, open=False, elem_id="unmask-more"):
@@ -140,6 +142,7 @@ class UnmaskTab:
             guarded(self.make_hole), [text, model, text], text, js=controls.SELECTION, preprocess=False, **AT_ONCE
         )
         controls.wire_order(order, rest[1], rest[6])
+        self._wire_dial(dial, inputs)
         # A state expires and is deleted only once it has been an output.
         run.click(lambda session: session, session, session, **AT_ONCE)
         runs = wire_run(
@@ -183,6 +186,15 @@ class UnmaskTab:
         self.save_after(read, session, saved)
         for done in runs:
             done.then(None, saved[0], None, js=export.KEEP, **AT_ONCE)
+
+    def _wire_dial(self, dial: gr.HTML, inputs: list[Any]) -> None:
+        """A stop of the dial sets the rule; the dial follows the settings, whoever changed them."""
+        raw: dict[str, Any] = {**AT_ONCE, "preprocess": False}  # the handlers check the values themselves
+        by_name = dict(zip(self.settings, inputs, strict=True))
+        dial.input(guarded(self.dial.turn), inputs, [by_name[name] for name in SETS], trigger_mode="multiple", **raw)
+        followed = ("model", "length", "temperature", "top_k", "top_p", *SETS)
+        changes = [by_name[name].change for name in followed]
+        gr.on(changes, guarded(self.dial.follow), inputs, dial, trigger_mode="always_last", **raw)
 
     def _wire_edits(self, session: gr.State, inputs: list[Any], canvas: gr.HTML, status: Any, saved: Any) -> None:
         """What the visitor does to the canvas takes effect at once, also while a model runs."""
@@ -231,7 +243,8 @@ class UnmaskTab:
         """The components of the settings, in their order, the text aside."""
         settings = self.settings
         first = self.models.find(self.models.default)
-        rule, size, least = first_settings(first)
+        start_with = first_settings(first)
+        rule = start_with["strategy"]
         with gr.Row():
             names = self.models.choices(self.models.trained)
             model = gr.Dropdown(names, value=first.label, label=texts.MODEL, info=first.reading, elem_id="unmask-model")
@@ -239,10 +252,23 @@ class UnmaskTab:
         with gr.Row():
             strategies = [(label, name) for name, label in texts.STRATEGIES.items()]
             strategy = gr.Dropdown(strategies, value=rule, label=texts.STRATEGY, elem_id="unmask-strategy")
-            threshold = slider(settings["threshold"], least, texts.THRESHOLD, texts.THRESHOLD_INFO, step=0.01)
+            said = {"label": texts.THRESHOLD, "info": texts.THRESHOLD_INFO, "visible": rule == "threshold"}
+            threshold = slider(settings["threshold"], start_with["threshold"], **said, step=0.01)
+            values = [
+                gr.Number(
+                    start_with[name],
+                    label=texts.RULE_VALUES[name][0],
+                    info=texts.RULE_VALUES[name][1],
+                    step=0.01,
+                    visible=rule == name,
+                    elem_id=f"unmask-{name}",
+                    **settings[name].range,
+                )
+                for name in ADAPTIVE[1:]
+            ]
             steps = slider(settings["steps"], STEPS, texts.STEPS, texts.STEPS_INFO)
         with gr.Row():
-            block = slider(settings["block"], size, *block_words(rule), elem_id="unmask-block")
+            block = slider(settings["block"], start_with["block"], *block_words(rule), elem_id="unmask-block")
             starts = [(label, name) for name, label in texts.BLOCK_STARTS.items()]
             start = gr.Dropdown(
                 starts,
@@ -253,20 +279,21 @@ class UnmaskTab:
                 elem_id="unmask-block-start",
             )
         with gr.Row():
-            temperature = slider(settings["temperature"], 1.0, texts.TEMPERATURE, texts.TEMPERATURE_INFO, step=0.05)
+            words = texts.TEMPERATURE, texts.TEMPERATURE_INFO
+            temperature = slider(settings["temperature"], start_with["temperature"], *words, step=0.05)
             top_k = slider(settings["top_k"], 0, texts.TOP_K, texts.TOP_K_INFO)
-            top_p = slider(settings["top_p"], TOP_P, texts.TOP_P, texts.TOP_P_INFO, step=0.01)
+            top_p = slider(settings["top_p"], start_with["top_p"], texts.TOP_P, texts.TOP_P_INFO, step=0.01)
             seed = gr.Number(0, label=texts.SEED, info=texts.SEED_INFO, precision=0, **settings["seed"].range)
-        model.input(guarded(self.propose), model, [strategy, block, threshold, temperature, model, start], **AT_ONCE)
-        strategy.change(describe_block, strategy, block, **AT_ONCE)
-        return [model, length, steps, strategy, temperature, top_k, top_p, seed, block, start, threshold]
+        proposed = [strategy, block, threshold, *values, temperature, top_p, model, start]
+        model.input(guarded(self.propose), model, proposed, **AT_ONCE)
+        strategy.change(describe_rule, strategy, [block, threshold, *values], **AT_ONCE)
+        return [model, length, steps, strategy, temperature, top_k, top_p, seed, block, start, threshold, *values]
 
-    def propose(self, label: str) -> tuple[Any, Any, Any, Any, Any, Any]:
-        """For a chosen model: strategy, block length, threshold, temperature, what it has read, where blocks begin."""
+    def propose(self, label: str) -> tuple[Any, ...]:
+        """For a chosen model: `first_settings`, what it has read, and where blocks begin."""
         model = self.models.find(label, self.models.trained)
-        temperature = 1.0 if model.tales_level is not None else TEXT_TEMPERATURE
         start = gr.update(visible=not model.block_lengths)
-        return *first_settings(model), temperature, gr.update(info=model.reading), start
+        return *first_settings(model).values(), gr.update(info=model.reading), start
 
     def greeting(self) -> str:
         """The status line before the first run."""
@@ -304,12 +331,14 @@ class UnmaskTab:
         block: Any,
         block_start: Any,
         threshold: Any,
+        factor: Any,
+        entropy_bound: Any,
         request: gr.Request,
         session: UnmaskSession | None = None,
     ) -> Iterator[Update]:
         """Fill the holes of a text, and show every step. Values as the page sent them (`unmask_settings`)."""
         values = (text, model, length, steps, strategy, temperature, top_k, top_p, seed, block, block_start, threshold)
-        asked = self._read(*values)
+        asked = self._read(*values, factor, entropy_bound)
         session = session or self.new_session()
         command, session.next_command = session.next_command, None
         try:
@@ -472,10 +501,10 @@ def block_words(strategy: str) -> tuple[str, str]:
     return (texts.DRAFT, texts.DRAFT_INFO) if strategy == SPECULATIVE else (texts.BLOCK, texts.BLOCK_INFO)
 
 
-def describe_block(strategy: str) -> Any:
-    """The same as an update of the slider."""
+def describe_rule(strategy: str) -> tuple[Any, ...]:
+    """The same as an update of that slider, and updates of the values of ADAPTIVE: one is seen with its strategy."""
     label, info = block_words(strategy)
-    return gr.update(label=label, info=info)
+    return gr.update(label=label, info=info), *(gr.update(visible=name == strategy) for name in ADAPTIVE)
 
 
 def shown(session: UnmaskSession) -> tuple[str, str]:

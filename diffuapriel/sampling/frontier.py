@@ -114,8 +114,8 @@ class Frontier:
             reference, *points = (_read_point(one, names) for one in (values["reference"], *values["points"]))
             counts = {name: _number(values[name], int) for name in ("samples", "length", "seed")}
             top_p = None if values["top_p"] is None else _number(values["top_p"])
-            how = {name: _number(values[name]) for name in ("temperature", "tolerance")} | {"top_p": top_p}
-            frontier = cls(reference, tuple(points), **counts, **how)
+            rates = {name: _number(values[name]) for name in ("temperature", "tolerance")}
+            frontier = cls(reference, tuple(points), top_p=top_p, **counts, **rates)
             for point in (reference, *points):
                 if not point.tokens_per_pass > 0 or frontier.samples < 1:
                     raise ValueError(f"{point.name}: {point.tokens_per_pass} tokens per pass of {frontier.samples}")

@@ -120,7 +120,7 @@ def test_a_link_restores_the_settings_of_the_unmask_tab(open_at, address):
     box = page.locator("#unmask-link-text textarea")
     expect(box).to_have_value(
         address + "?tab=unmask&text=One+day%2C+Sam&model=toy-diffuapriel&length=40&steps=8&strategy=random"
-        "&temperature=1&top_k=5&top_p=0.9&seed=3&block=8&block_start=prompt&threshold=0.97"
+        "&temperature=1&top_k=5&top_p=0.9&seed=3&block=8&block_start=prompt&threshold=0.97&factor=1&entropy_bound=0.1"
     )
     expect(page).to_have_url(box.input_value())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,10 +23,17 @@ ARTIFACTS = Path(__file__).resolve().parents[2] / "test-artifacts"
 
 
 @contextmanager
-def serving(folder: Path, limits: Limits | None = None, *, bundled: bool = True, blocks: bool = False) -> Iterator[str]:
+def serving(
+    folder: Path,
+    limits: Limits | None = None,
+    *,
+    bundled: bool = True,
+    blocks: bool = False,
+    first: Sequence[str] = (),
+) -> Iterator[str]:
     """The address of the app on two untrained nano checkpoints and, unless told otherwise, the bundled ones.
 
-    blocks: an untrained model of blocks comes first.
+    blocks: an untrained model of blocks comes first. first: folders of models that come before all others.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     from app.main import build, launch
@@ -36,8 +43,8 @@ def serving(folder: Path, limits: Limits | None = None, *, bundled: bool = True,
     with pytest.MonkeyPatch.context() as patch:
         if not bundled:
             patch.setattr(checkpoint, "bundled", lambda: [])
-        first = [toy_blocks(folder)] if blocks else []
-        page = build(Models([*first, *toy_checkpoints(folder)]), limits)
+        in_blocks = [toy_blocks(folder)] if blocks else []
+        page = build(Models([*first, *in_blocks, *toy_checkpoints(folder)]), limits)
     yield launch(page)
     page.close(verbose=False)
 

@@ -17,6 +17,7 @@ from diffuapriel.device import resolve_device
 
 ROOT = Path(__file__).resolve().parents[3]
 GOOD = ["Mia found a [MASK:6].", "toy-diffuapriel", 0, 4, "low_confidence", 1.0, 0, 1.0, 0, 0, "prompt", 0.9]
+MORE = [1.0, 0.1]  # of the page alone
 EVIL = "<img src=x onerror=alert(1)>"
 
 
@@ -39,7 +40,7 @@ def call(served, name: str, data: list) -> tuple[str, list | str]:
 
 def run_of_the_page(config: dict) -> int:
     """The number of the handler behind the Run button of the Unmask tab: its settings and the visitor's state."""
-    return next(d["id"] for d in config["dependencies"] if d["queue"] and len(d["inputs"]) == len(GOOD) + 1)
+    return next(d["id"] for d in config["dependencies"] if d["queue"] and len(d["inputs"]) == len(GOOD) + len(MORE) + 1)
 
 
 def test_the_endpoint_writes_a_text(served):
@@ -104,7 +105,7 @@ def test_a_visitor_who_leaves_frees_the_model(served):
     config = httpx.get(f"{served.url}config").json()
     number = run_of_the_page(config)
     # None: the page's own state
-    data = ["", "toy-diffuapriel", 512, 256, "low_confidence", 1.0, 0, 1.0, 0, 0, "prompt", 0.9, None]
+    data = ["", "toy-diffuapriel", 512, 256, "low_confidence", 1.0, 0, 1.0, 0, 0, "prompt", 0.9, *MORE, None]
     session = {"session_hash": "leaver", "fn_index": number, "data": data}
     assert httpx.post(f"{served.url}gradio_api/queue/join", json=session).status_code == 200
     with httpx.stream("GET", f"{served.url}gradio_api/queue/data?session_hash=leaver", timeout=60) as stream:
@@ -135,7 +136,7 @@ def test_a_visitor_who_closes_the_page_frees_the_model_within_one_step(served, m
         alive = beats.iter_raw()  # closes the stream when it is collected
         next(alive)
         number = run_of_the_page(httpx.get(f"{served.url}config").json())
-        data = ["", "toy-diffuapriel", 1024, 256, "low_confidence", 1.0, 0, 1.0, 0, 0, "prompt", 0.9, None]
+        data = ["", "toy-diffuapriel", 1024, 256, "low_confidence", 1.0, 0, 1.0, 0, 0, "prompt", 0.9, *MORE, None]
         body = {"session_hash": "closer", "fn_index": number, "data": data}
         assert httpx.post(f"{served.url}gradio_api/queue/join", json=body).status_code == 200
         url = f"{served.url}gradio_api/queue/data?session_hash=closer"

@@ -16,6 +16,7 @@ from app.race.request import LENGTHS, race_settings, sweep_settings
 from app.server.limits import Limits, Refused, Settings
 from app.ui.permalink import MOST_CHARACTERS, query_of, restored, value_of
 from app.unmask.request import unmask_settings
+from diffuapriel.sampling.config import ADAPTIVE
 
 EVIL = "<img src=x onerror=alert(1)>"
 UNMASK = [
@@ -31,6 +32,8 @@ UNMASK = [
     24,
     "zero",
     0.8,
+    0.5,
+    0.2,
 ]
 RACE = ["toy-diffuapriel", "toy-diffutran", "", 128, 32, "low_confidence", 2, 0, 16, 4096]
 INSIDE = ["Ruth had five [MASK].", ["toy-diffuapriel", "toy-diffutran"], 0.25, "gradient"]
@@ -45,7 +48,10 @@ QUALITY = [
     0.9,
     0,
 ]
-NUMBERS = {"length", "steps", "temperature", "top_k", "top_p", "seed", "block", "threshold", "repeats"}
+NUMBERS = {
+    *("length", "steps", "temperature", "top_k", "top_p", "seed", "block", "threshold", "factor", "entropy_bound"),
+    "repeats",
+}
 
 
 @dataclass
@@ -73,7 +79,7 @@ def unmask(models) -> Linked:
     settings = unmask_settings(models, Limits())
     assert list(settings) == [
         *("text", "model", "length", "steps", "strategy"),
-        *("temperature", "top_k", "top_p", "seed", "block", "block_start", "threshold"),
+        *("temperature", "top_k", "top_p", "seed", "block", "block_start", *ADAPTIVE),
     ]
     return Linked(settings, parts(list(settings)))
 
@@ -152,7 +158,7 @@ def test_a_link_of_another_tab_and_other_parameters_change_nothing(unmask):
     assert all("value" not in update for update in unmask.restored("race", link))
     assert all("value" not in update for update in unmask.restored("unmask", {"__theme": ["dark"]}))
     updates = unmask.restored("unmask", {"tab": ["unmask"], "steps": ["8"], "__theme": ["dark"]})
-    assert values(updates) == ["as it was"] * 3 + [8] + ["as it was"] * 8
+    assert values(updates) == ["as it was"] * 3 + [8] + ["as it was"] * 10
 
 
 @pytest.mark.parametrize(

@@ -24,11 +24,11 @@ from app.unmask.request import (
     read_request,
 )
 from app.unmask.session import UnmaskSession
-from app.unmask.tab import UnmaskTab, cautions, describe_block, shown
+from app.unmask.tab import UnmaskTab, cautions, describe_rule, shown
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.sampling.blocks import SpeculativeDenoiser
 from diffuapriel.sampling.canvas import Canvas
-from diffuapriel.sampling.config import SamplerConfig
+from diffuapriel.sampling.config import ADAPTIVE, SamplerConfig
 from diffuapriel.tokenizer import get_tokenizer
 from diffuapriel.trace.steering import SteeredGeneration
 from tests.app.toys import toy_blocks
@@ -74,7 +74,7 @@ def test_a_text_behind_the_block_of_a_hole_is_not_seen_and_the_page_says_so(text
 
 
 DRAFTS = SamplerConfig("speculative", block_length=4, block_start="zero")
-VALUES = ("Mia found", "toy-blocks", 16, 8, "speculative", 1.0, 0, 1.0, 0, 4, "prompt", 0.9)
+VALUES = ("Mia found", "toy-blocks", 16, 8, "speculative", 1.0, 0, 1.0, 0, 4, "prompt", 0.9, 1.0, 0.1)
 
 
 @pytest.mark.parametrize(
@@ -114,8 +114,13 @@ def test_a_model_that_verifies_no_drafts_is_refused_and_others_are_named(models,
 
 
 def test_the_slider_says_what_it_is_while_a_strategy_drafts() -> None:
-    assert describe_block("speculative")["info"] == texts.DRAFT_INFO
-    assert describe_block("threshold")["info"] == texts.BLOCK_INFO
+    assert describe_rule("speculative")[0]["info"] == texts.DRAFT_INFO
+    assert describe_rule("threshold")[0]["info"] == texts.BLOCK_INFO
+
+
+def test_the_value_of_a_strategy_is_seen_with_it_alone() -> None:
+    seen = {name: [update["visible"] for update in describe_rule(name)[1:]] for name in (*ADAPTIVE, "random")}
+    assert list(seen.values()) == [[True, False, False], [False, True, False], [False, False, True], [False] * 3]
 
 
 def test_what_drafts_settles_token_by_token_and_reads_nothing_behind_a_hole() -> None:

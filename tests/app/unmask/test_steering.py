@@ -19,7 +19,7 @@ from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.trace.trace import Trace
 from tests.app.unmask.toys import IDS, LABEL, LENGTH, OTHERS, TALE, TOKENIZER, HeartModels, sure
 
-SETTINGS = ["", LABEL, LENGTH, LENGTH, "low_confidence", 0.0, 0, 1.0, 0, 0, "prompt", 0.9]
+SETTINGS = ["", LABEL, LENGTH, LENGTH, "low_confidence", 0.0, 0, 1.0, 0, 0, "prompt", 0.9, 1.0, 0.1]
 RED, BOX, CAT, _ = OTHERS
 MASK = TOKENIZER.mask_id
 
@@ -227,7 +227,7 @@ def test_pause_ends_the_run_after_the_step_under_way(tab, visitor, visit):
 def test_the_same_seed_and_the_same_edits_write_the_same_text(tab, visitor):
     def story() -> list[int]:
         visit = tab.new_session()
-        settings = [*SETTINGS[:4], "random", 1.0, 0, 1.0, 7, 0, "prompt", 0.9]
+        settings = [*SETTINGS[:4], "random", 1.0, 0, 1.0, 7, 0, "prompt", 0.9, 1.0, 0.1]
         tab.edit(event(visit, "type", first=2, last=2, text=" dog"), visitor, visit, *settings)
         for _ in range(4):
             tab.ask(event(visit, "step"), visit)

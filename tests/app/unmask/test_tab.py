@@ -30,6 +30,8 @@ ASK = {
     "block": 0,
     "block_start": "prompt",
     "threshold": 0.9,
+    "factor": 1.0,
+    "entropy_bound": 0.1,
 }
 
 
