@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import torch
@@ -68,6 +69,15 @@ class BlockModel(Protocol):
     ) -> tuple[Tensor, list[Tensor], BlockCache]: ...
 
 
+@dataclass(frozen=True)
+class KeptRow:
+    """The cache of one row, cut out of its batch when it is needed. The batch stays while one of its rows is kept."""
+
+    batch: BlockCache
+    row: int
+    bytes: int
+
+
 class CachedDenoiser(nn.Module):
     """A `DenoiserFunction` over whole canvases that computes the active block of each row only.
 
@@ -89,7 +99,7 @@ class CachedDenoiser(nn.Module):
         super().__init__()
         self.model, self.config, self.block_length = model, model.config, block_length
         self.passes, self.cache_bytes, self.most_kept = 0, 0, kept_bytes
-        self._caches: OrderedDict[bytes, BlockCache] = OrderedDict()  # one row each, by its text
+        self._caches: OrderedDict[bytes, KeptRow] = OrderedDict()  # by text
         self._kept_bytes = 0
         self._joined: dict[tuple[bytes, ...], BlockCache] = {}  # of the last pass
 
@@ -124,8 +134,7 @@ class CachedDenoiser(nn.Module):
             logits[rank[row, at[:, missing:]][wanted]] = found
             joined[tuple(texts[r] for r in rows)] = cache
             if missing:
-                for i, r in enumerate(rows):
-                    self._keep(texts[r], cache.rows([i]))
+                self._keep([texts[r] for r in rows], cache)
         self._end_pass(joined, texts)
         assert logits is not None, "a batch has a row"
         return logits
@@ -200,13 +209,27 @@ class CachedDenoiser(nn.Module):
             return found
         if not any(texts):
             return self.model.empty_cache(len(texts))
-        caches = [self._caches[text] if text else self.model.empty_cache(1) for text in texts]
-        return type(caches[0]).join(caches)
+        start = KeptRow(self.model.empty_cache(1), 0, 0)
+        parts: dict[int, tuple[BlockCache, list[int], list[int]]] = {}  # batch, its rows, their places here
+        for place, text in enumerate(texts):
+            kept = self._caches[text] if text else start
+            _, rows, places = parts.setdefault(id(kept.batch), (kept.batch, [], []))
+            rows.append(kept.row)
+            places.append(place)
+        joined = type(start.batch).join([batch.rows(rows) for batch, rows, _ in parts.values()])
+        order = [place for *_, places in parts.values() for place in places]
+        return joined if len(parts) == 1 else joined.rows(sorted(range(len(order)), key=order.__getitem__))
 
-    def _keep(self, text: bytes, cache: BlockCache) -> None:
-        if text not in self._caches:
-            self._kept_bytes += cache.bytes
-        self._caches[text] = cache
+    def _keep(self, texts: list[bytes], cache: BlockCache) -> None:
+        """Keep the cache of each row by its text."""
+        share = cache.bytes // len(texts)
+        for row, text in enumerate(texts):
+            self._drop(self._caches.pop(text, None))
+            self._caches[text] = KeptRow(cache, row, share)
+            self._kept_bytes += share
+
+    def _drop(self, kept: KeptRow | None) -> None:
+        self._kept_bytes -= kept.bytes if kept else 0
 
     def _forget(self, texts: list[bytes]) -> None:
         """Drop the caches that were used longest ago, beyond `most_kept` bytes."""
@@ -214,7 +237,7 @@ class CachedDenoiser(nn.Module):
         for text in used:
             self._caches.move_to_end(text)
         while self._kept_bytes > self.most_kept and len(self._caches) > len(used):
-            self._kept_bytes -= self._caches.popitem(last=False)[1].bytes
+            self._drop(self._caches.popitem(last=False)[1])
 
 
 class SpeculativeDenoiser(CachedDenoiser):
@@ -257,8 +280,8 @@ class SpeculativeDenoiser(CachedDenoiser):
             self.passes += 1
             for i, r in enumerate(rows):
                 found[r] = logits[i]
-                if missing:
-                    self._keep(texts[r], cache.rows([i]))
+            if missing:
+                self._keep([texts[r] for r in rows], cache)
             joined[tuple(texts[r] for r in rows)] = cache
         self._end_pass(joined, texts)
         return torch.cat([found[r] for r in range(len(ids))])

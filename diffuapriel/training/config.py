@@ -30,6 +30,7 @@ from diffuapriel.config import (
     SCHEDULES,
     TOKENIZER_SIZES,
     ModelConfig,
+    check_block_lengths,
     default_tokenizer,
     preset,
 )
@@ -279,7 +280,7 @@ class DistillConfig:
     teacher: str
     folder: str
     method: str = option("certainty", choices=DISTILLATIONS, help="what is learned from the teacher; see above")
-    sequences: int = option(2048, least=1, help="texts that the teacher writes")
+    sequences: int = option(2048, least=1, help="texts that the teacher writes, for each of its block lengths")
     steps: int = option(2000, least=1, most=10**9, help="optimizer steps")
     batch_size: int = option(16, least=1, help="texts per step")
     length: int | None = option(None, least=2, help="tokens per text; default: as the teacher was trained")
@@ -292,11 +293,30 @@ class DistillConfig:
         0.125, least=0.001, most=1, help="sdtt: share of the text that a pass of the student reveals"
     )
     teacher_steps: int = option(4, least=2, help="sdtt: passes of the teacher for it")
+    block_lengths: str | None = option(
+        None, help="of a teacher of blocks, those that the student learns and knows; default: all of more than a token"
+    )
     seed: int = option(0, least=0, most=2**63 - 1, help="of the texts, the order and the masks")
     device: str = "cpu"
+    precision: str = option("float32", choices=PRECISIONS, help="precision of matrix products")
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    def learned(self, known: tuple[int, ...]) -> tuple[int, ...]:
+        """The block lengths that the student of a teacher with these learns; none of one of full sequences.
+
+        Raises ValueError for others. With one token per block there is nothing to gain.
+        """
+        if self.block_lengths is None:
+            return tuple(n for n in known if n != 1)
+        lengths = check_block_lengths(_numbers(self.block_lengths, int, "block_lengths"))
+        if strange := [n for n in lengths if n not in known or n == 1]:
+            offered = ", ".join(str(n) for n in known if n != 1) or "none, it writes full sequences"
+            raise ValueError(
+                f"block_lengths are {self.block_lengths!r}; {strange[0]} is not among the teacher's: {offered}"
+            )
+        return lengths
 
 
 def _numbers(values: str, kind: type[Number], name: str) -> tuple[Number, ...]:

@@ -2,7 +2,9 @@
 
     diffuapriel train --teacher tales-diffuapriel --method certainty --steps 4000 --out runs/fast
 
-The teacher first writes `sequences` texts, one token per pass, and the pass at which each token appeared is kept.
+The teacher first writes `sequences` texts, one token per pass, and the pass at which each token appeared is kept. A
+model of blocks of one token writes them so. The student of a model of blocks learns in blocks of more, the length drawn
+for each step, and knows no others.
 
 certainty   dParallel (arXiv:2509.26488) and d3LLM (arXiv:2601.07568). The student sees a state of the teacher's own
             trajectory: the first tokens that it revealed, the rest masked. It learns the teacher's tokens of the next
@@ -15,15 +17,15 @@ sdtt        Self-distillation through time (arXiv:2410.21035). From a text maske
             had for each token when it revealed it, or at last where it did not, by the divergence KL(teacher, student).
             With the student as the next teacher and twice the stride, this is a round of the paper's.
 
-Models of blocks learn at their own block lengths, drawn for each step: the states are then those of every block, given
-the clean blocks before it. What is gained in passes can be lost in variety: compare the student with its teacher by
-`evaluate` (entropy, distinct stories, and the chi-squares of plots and names) and by `tune`.
+The states of a model of blocks are those of every block, given the clean blocks before it. What is gained in passes
+can be lost in variety: compare the student with its teacher by `evaluate` (entropy, distinct stories, and the
+chi-squares of plots and names) and by `tune`.
 """
 
 from __future__ import annotations
 
-import copy
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,7 @@ from diffuapriel.checkpoint import (
     refuse_to_replace,
     save_checkpoint,
 )
+from diffuapriel.data.base import random_stream
 from diffuapriel.diffusion.blocks import block_noise_levels, mask_blocks, stratified_blocks
 from diffuapriel.diffusion.objective import subs_log_probs
 from diffuapriel.diffusion.schedule import get_schedule
@@ -53,28 +56,45 @@ from diffuapriel.training.config import DistillConfig
 from diffuapriel.training.logging import progress_bar
 from diffuapriel.training.optimizer import EMA, learning_rate, make_optimizer
 
+MOST_LOGITS = 2**28  # of the teacher's passes, at once: 1 GB
+
 
 @torch.no_grad()
 def write_trajectories(
-    model: nn.Module, tokenizer: Tokenizer, config: SamplerConfig, rows: int, length: int, batch_size: int
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    config: SamplerConfig,
+    rows: int,
+    length: int,
+    batch_size: int,
+    *,
+    texts: Tensor | None = None,
+    progress: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Texts (rows, length), and the rank of each token in the order in which it was revealed, (rows, length) int64.
 
-    config: a strategy that reveals one token per pass. Both are on the CPU.
+    config: a strategy that reveals one token per pass. texts: (rows, length), to find the order in which the model
+    would have revealed these; by default it writes them. batch_size: texts at a time; it changes nothing else. Both
+    results are on the CPU.
     """
     sampler = Sampler(config, get_schedule("log-linear"), tokenizer.mask_id)
-    device = next(model.parameters()).device
-    texts, orders = [], []
-    for first in range(0, rows, batch_size):
-        canvas = Canvas.masks(length, tokenizer).to(device)
-        state = sampler.start([canvas] * min(batch_size, rows - first), first_row=first)
-        denoiser, order = denoiser_for(model, config), np.zeros(state.ids.shape, dtype=np.int64)
-        while not sampler.done(state):
-            state = sampler.advance(denoiser, state)
-            order[state.revealed] = state.step
-        texts.append(torch.from_numpy(state.ids.copy()))
-        orders.append(torch.from_numpy(order.argsort(1, kind="stable").argsort(1)))
-    return torch.cat(texts), torch.cat(orders)
+    canvas = Canvas.masks(length, tokenizer).to(next(model.parameters()).device)
+    found, orders = [], []
+    what = f"{'order' if texts is not None else 'write'}, blocks of {config.block_length or length}"
+    with progress_bar(what, rows, unit="text", enabled=progress) as bar:
+        for first in range(0, rows, batch_size):
+            state = sampler.start([canvas] * min(batch_size, rows - first), first_row=first)
+            denoiser, order = denoiser_for(model, config), np.zeros(state.ids.shape, dtype=np.int64)
+            while not sampler.done(state):
+                state = sampler.advance(denoiser, state)
+                order[state.revealed] = state.step
+                if texts is not None:
+                    given = texts[first : first + len(order)].numpy()
+                    state = state.replace(ids=np.where(state.revealed, given, state.ids))
+            found.append(torch.from_numpy(state.ids.copy()))
+            orders.append(torch.from_numpy(order.argsort(1, kind="stable").argsort(1)))
+            bar.update(len(order))
+    return torch.cat(found), torch.cat(orders)
 
 
 def certainty_loss(
@@ -153,36 +173,35 @@ def distill(config: DistillConfig, *, progress: bool = True) -> Path:
     refuse_to_replace(Path(config.folder))
     info = inspect_checkpoint(config.teacher)
     teacher, tokenizer = load_checkpoint(config.teacher, device=config.device)
-    student = copy.deepcopy(teacher).train()
-    known = tuple(n for n in info.config.block_lengths if n != 1)  # with one token per block there is nothing to gain
+    learned = config.learned(info.config.block_lengths)
+    student = Denoiser(replace(info.config, block_lengths=learned)).to(config.device).train()
+    student.load_state_dict(teacher.state_dict())
     length = config.length or info.length or info.default_length
-    for block_length in known:
+    for block_length in learned:
         if block_length and length % block_length:
             raise ValueError(f"length is {length}; the teacher's block length {block_length} must divide it")
-    careful = SamplerConfig(
-        steps=length,
-        temperature=config.temperature,
-        top_p=config.top_p,
-        seed=config.seed,
-        **resolve_blocks("low_confidence", None, known=info.config.block_lengths),
-    )
-    texts, orders = write_trajectories(teacher, tokenizer, careful, config.sequences, length, config.batch_size)
-    generator = torch.Generator(config.device).manual_seed(config.seed)
+    device = torch.device(config.device)
+    autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=config.precision == "bf16")
+    generator, chosen = torch.Generator(device).manual_seed(config.seed), random_stream(config.seed, "distill")
+    with autocast():
+        written = _written(teacher, tokenizer, config, learned, length, progress)
+
+    def loss_of(ids: Tensor, order: Tensor, u: Tensor) -> Tensor:
+        if config.method == "certainty":
+            return certainty_loss(student, ids, order, u, tokenizer.mask_id, config.window, config.certainty_weight)
+        how: dict[str, Any] = {"stride": config.stride, "teacher_steps": config.teacher_steps, "generator": generator}
+        return sdtt_loss(student, teacher, ids, u, tokenizer.mask_id, **how)
+
     optimizer = make_optimizer(student, learning_rate=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
     ema, warmup = EMA(student, 0.999), min(100, 1 + config.steps // 10)
     with progress_bar(f"distill {config.method}", config.steps, unit="step", enabled=progress) as bar:
         for step in range(config.steps):
-            rows = torch.randint(len(texts), (config.batch_size,), generator=generator, device=config.device).cpu()
-            ids, order = texts[rows].to(config.device), orders[rows].to(config.device)
-            S = (
-                known[int(torch.randint(len(known), (), generator=generator, device=config.device))] if known else 0
-            ) or length
-            u = stratified_blocks(config.batch_size, length // S, generator, ids.device)
-            if config.method == "certainty":
-                loss = certainty_loss(student, ids, order, u, tokenizer.mask_id, config.window, config.certainty_weight)
-            else:
-                how: dict[str, Any] = {"stride": config.stride, "teacher_steps": config.teacher_steps}
-                loss = sdtt_loss(student, teacher, ids, u, tokenizer.mask_id, generator=generator, **how)
+            S = chosen.choice(list(written))
+            texts, orders = written[S]
+            rows = torch.tensor(chosen.choices(range(len(texts)), k=config.batch_size))
+            u = stratified_blocks(config.batch_size, length // S, generator, device)
+            with autocast():
+                loss = loss_of(texts[rows].to(device), orders[rows].to(device), u)
             loss.backward()
             nn.utils.clip_grad_norm_(student.parameters(), 1.0)
             for group in optimizer.param_groups:
@@ -193,10 +212,37 @@ def distill(config: DistillConfig, *, progress: bool = True) -> Path:
             optimizer.zero_grad()
             ema.update(step)
             bar.update()
-            bar.set_postfix_str(f"loss {loss.item():.3f}" if step % 10 == 0 else "")
+            if step % 10 == 0:  # reading the loss waits for the device
+                bar.set_postfix_str(f"loss {loss.item():.3f}")
     with ema.applied():
         _save(student, config, length, info.corpus)
     return Path(config.folder)
+
+
+def _written(
+    teacher: Denoiser,
+    tokenizer: Tokenizer,
+    config: DistillConfig,
+    learned: tuple[int, ...],
+    length: int,
+    progress: bool,
+) -> dict[int, tuple[Tensor, Tensor]]:
+    """Texts of the teacher, and their order at each block length to learn; that of the whole text is its length.
+
+    A teacher of blocks of one token writes them so: no other way is as careful.
+    """
+    known = teacher.config.block_lengths
+    at_once = max(config.batch_size, min(512, MOST_LOGITS // (length * teacher.config.vocab_size)))
+    how: dict[str, Any] = {"temperature": config.temperature, "top_p": config.top_p, "seed": config.seed}
+
+    def write(block_length: int | None, texts: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        careful = SamplerConfig(steps=length, **how, **resolve_blocks("low_confidence", block_length, known=known))
+        return write_trajectories(
+            teacher, tokenizer, careful, config.sequences, length, at_once, texts=texts, progress=progress
+        )
+
+    texts = write(1)[0] if 1 in known else None
+    return {n or length: write(n, texts) for n in learned or (None,)}
 
 
 def _save(student: Denoiser, config: DistillConfig, length: int, corpus: str) -> None:

@@ -27,7 +27,7 @@ from diffuapriel.page.export import SMALLEST_MATRIX, export_onnx
 from diffuapriel.sampling.blocks import denoiser_for
 from diffuapriel.sampling.config import SPECULATIVE, SamplerConfig
 from diffuapriel.tales.language import level_of
-from tools.page.logits import largest_difference
+from tools.page.logits import largest_differences
 from tools.page.results import save
 
 CLOSE = 1e-3  # of logits: the rounding of float32 only
@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
             denoiser = in_8_bits(model)
             with tempfile.TemporaryDirectory() as folder:
                 graph = export_onnx(model, Path(folder) / "model.onnx", "int8")
-                difference = largest_difference(denoiser, graph, [LENGTH])
+                difference, *_ = largest_differences(denoiser, graph, [LENGTH])
             print(f"int8: logits of PyTorch and of the graph differ by up to {difference:.1e}", flush=True)
             if not difference < CLOSE:
                 return 1

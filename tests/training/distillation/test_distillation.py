@@ -1,6 +1,7 @@
 """Distillation to few passes: trajectories, the two losses against their definitions, and a student that is faster."""
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from diffuapriel.cli import main
 from diffuapriel.config import ModelConfig
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.model.denoiser import Denoiser
+from diffuapriel.sampling.blocks import denoiser_for
 from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.sampling.generate import generate_counted
 from diffuapriel.sampling.sampler import Sampler
+from diffuapriel.training import distillation
 from diffuapriel.training.config import DISTILLATIONS, DistillConfig
 from diffuapriel.training.distillation import certainty_loss, distill, sdtt_loss, write_trajectories
 from tests.sampling.models import Letters, block_model
@@ -35,6 +38,19 @@ def test_a_trajectory_is_what_the_careful_sampler_writes_in_its_order():
     assert torch.equal(ids, texts)
     assert torch.equal(order.sort(1).values, torch.arange(8).expand(3, 8))
     assert (order[:, :4] < 4).all(), "the first block comes first"
+
+
+def test_the_order_of_given_texts_is_that_in_which_they_would_have_been_revealed():
+    model, config = small(), SamplerConfig("low_confidence", steps=8, block_length=4, block_start="zero", seed=2)
+    written, order = write_trajectories(model, Letters(), config, rows=3, length=8, batch_size=3)
+    again, found = write_trajectories(model, Letters(), config, rows=3, length=8, batch_size=2, texts=written)
+    assert torch.equal(again, written) and torch.equal(found, order)
+    given = (written + 1) % MASK
+    kept, order = write_trajectories(model, Letters(), config, rows=3, length=8, batch_size=3, texts=given)
+    assert torch.equal(kept, given)
+    surest = denoiser_for(model, config)(torch.full((3, 8), MASK), torch.full((3,), 9.0), torch.ones(3, 8).bool())
+    first = surest.view(3, 8, -1)[:, :4, :MASK].softmax(-1).amax(-1).argmax(1)
+    assert torch.equal(order.argmin(1), first), "the order is the model's own"
 
 
 @pytest.mark.parametrize("blocks", [1, 2])
@@ -147,7 +163,15 @@ def test_a_model_of_blocks_is_distilled_at_its_block_lengths(tmp_path):
     save_checkpoint(folders[0], Denoiser(shape), card="", extra={"recipe": {"corpus": "tales:1", "length": 8}})
     options = {"sequences": 2, "steps": 3, "batch_size": 2}
     for method in DISTILLATIONS:
-        distill(DistillConfig(str(folders[0]), str(folders[1]), method, **options), progress=False)
-        assert inspect_checkpoint(folders[1]).config == shape
+        config = DistillConfig(str(folders[0]), str(folders[1]), method, **options)
+        distill(config, progress=False)
+        assert inspect_checkpoint(folders[1]).config == dataclasses.replace(shape, block_lengths=(4, 0))
+    written = distillation._written(*load_checkpoint(folders[0]), config, (4, 0), 8, False)
+    texts = {block_length: texts for block_length, (texts, _) in written.items()}
+    assert set(texts) == {4, 8} and torch.equal(texts[4], texts[8]), "written in blocks of one token, for both lengths"
+    distill(DistillConfig(str(folders[0]), str(folders[1]), block_lengths="4", **options), progress=False)
+    assert inspect_checkpoint(folders[1]).config.block_lengths == (4,)
+    with pytest.raises(ValueError, match="block_lengths are '1,4'; 1 is not among the teacher's: 4, 0"):
+        DistillConfig(str(folders[0]), str(folders[1]), block_lengths="1,4").learned((1, 4, 0))
     with pytest.raises(ValueError, match="length is 6; the teacher's block length 4 must divide it"):
         distill(DistillConfig(str(folders[0]), str(folders[1]), length=6), progress=False)
