@@ -416,5 +416,15 @@ def test_the_figures_of_the_web_page_are_those_of_the_file() -> None:
     for name, texts in found.get("texts", {}).items():
         line = f"{texts['texts'] - texts['different']} of {texts['texts']} texts of {texts['length']} tokens (`{name}`)"
         assert line in text, line
+    for name, rates in found["quality"].items():
+        exact, coarse = rates["float32"], rates["int8"]
+        line = (
+            f"Of {coarse['stories']} stories with weights in 8 bits {coarse['grammatical']:.1%} are grammatical and "
+            f"{coarse['consistent']:.1%} consistent, of {exact['stories']} in float32 {exact['grammatical']:.1%} and "
+            f"{exact['consistent']:.1%} (temperature {exact['temperature']:g}, top-p {rates['top_p']:g})"
+        )
+        assert name == model and line.replace("%", " %") in text, line
     for name, logits in found["logits"].items():
-        assert f"`{name}` behind a committed one as long differs by at most {logits['largest_difference']:.1e}" in text
+        errors = (logits[key] for key in ("largest_difference", "graph_to_float64", "torch_to_float64"))
+        row = " | ".join([f"| `{name}`", *(f"{error:.1e}" for error in errors)])
+        assert row in text, row

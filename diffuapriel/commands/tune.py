@@ -25,6 +25,7 @@ examples:
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--record-from", metavar="FILE", help="measure nothing; record the figures of this frontier.json in CHECKPOINT"
     )
+    parser.add_argument(
+        "--default-rule",
+        choices=(*ADAPTIVE, SPECULATIVE),
+        help="choose among the points of this rule; those of the others are offered beside it",
+    )
     parser.add_argument("--bundled", action="store_true", help="record the choice in a bundled model too")
 
 
@@ -89,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
         frontier = read_figures(Path(args.record_from), info, name)
     else:
         frontier = _measured(args, info, name)
+    frontier = replace(frontier, default_rule=args.default_rule or frontier.default_rule)
     print(frontier.table())
     picture = frontier_png(frontier)
     if not args.record_from:

@@ -78,24 +78,30 @@ class Frontier:
     top_p: float | None
     tolerance: float
     seed: int
+    default_rule: str | None = None  # the strategy to choose from, where it is not to be the fastest of all
 
     @property
     def choice(self) -> TunePoint | None:
         """The point with most tokens per pass of those that lose no quality; None where none beats the reference."""
         kept = [p for p in self.points if not p.loses and p.tokens_per_pass > self.reference.tokens_per_pass]
+        kept = [p for p in kept if self.default_rule in (None, p.strategy)]
         return max(kept, key=lambda point: point.tokens_per_pass, default=None)
 
     def worth_offering(self) -> Frontier:
         """The reference and, slowest first, the faster points than which no other is faster at no worse quality.
 
-        Those that lose quality come last: all of them are faster than `choice`.
+        `speculative` writes other text, that of blocks of one token, and competes with itself only.
         """
         found: list[TunePoint] = []
-        for point in sorted(self.points, key=lambda p: (p.tokens_per_pass, p.rank), reverse=True):
-            faster = point.tokens_per_pass > self.reference.tokens_per_pass
-            if faster and math.isfinite(point.rank[1]) and (not found or point.rank > found[-1].rank):
-                found.append(point)
-        return replace(self, points=tuple(reversed(found)))
+        for drafts in (False, True):
+            kept: list[TunePoint] = []
+            points = [point for point in self.points if (point.strategy == SPECULATIVE) == drafts]
+            for point in sorted(points, key=lambda p: (p.tokens_per_pass, p.rank), reverse=True):
+                faster = point.tokens_per_pass > self.reference.tokens_per_pass
+                if faster and math.isfinite(point.rank[1]) and (not kept or point.rank > kept[-1].rank):
+                    kept.append(point)
+            found += kept
+        return replace(self, points=tuple(sorted(found, key=lambda point: point.tokens_per_pass)))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -115,7 +121,10 @@ class Frontier:
             counts = {name: _number(values[name], int) for name in ("samples", "length", "seed")}
             top_p = None if values["top_p"] is None else _number(values["top_p"])
             rates = {name: _number(values[name]) for name in ("temperature", "tolerance")}
-            frontier = cls(reference, tuple(points), top_p=top_p, **counts, **rates)
+            rule = values.get("default_rule")
+            if rule not in (None, *ALL_STRATEGIES):
+                raise ValueError(f"default_rule is {shown(rule)}")
+            frontier = cls(reference, tuple(points), top_p=top_p, default_rule=rule, **counts, **rates)
             for point in (reference, *points):
                 if not point.tokens_per_pass > 0 or frontier.samples < 1:
                     raise ValueError(f"{point.name}: {point.tokens_per_pass} tokens per pass of {frontier.samples}")

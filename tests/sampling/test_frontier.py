@@ -60,6 +60,14 @@ def test_what_is_offered_is_faster_than_the_reference_and_not_beaten_in_both():
     assert frontier(*down).worth_offering().points == (down[1],), "of nats/token the lower one is better"
 
 
+def test_the_default_can_be_of_another_rule_than_the_fastest_which_is_offered_beside_it():
+    fast, faster = point("threshold", 0.9, 2.5, 0.97), point("speculative", None, 5.0, 0.98)
+    both = replace(frontier(fast, faster, point("factor", 0.5, 2.0, 0.9)), default_rule="threshold")
+    assert frontier(fast, faster).choice is faster and both.choice is fast
+    assert both.worth_offering().points == (fast, faster)
+    assert Frontier.from_dict(json.loads(json.dumps(both.to_dict())), known=(1, 32)).choice == fast
+
+
 def test_the_card_holds_the_points_that_are_offered():
     fast, beaten, bold = (
         point("threshold", v, s, q, s > 3) for v, s, q in ((0.9, 2, 0.98), (1, 1.5, 0.9), (0, 4, 0.5))
@@ -90,6 +98,7 @@ def test_a_frontier_survives_json_and_knows_the_options_of_its_points():
         (lambda d: d.update(temperature="hot"), "'hot' is no number"),
         (lambda d: d.update(temperature=-1.0), "temperature is -1.0"),
         (lambda d: d.update(points=[]), "there are 0 points"),
+        (lambda d: d.update(default_rule="luck"), "default_rule is 'luck'"),
         (lambda d: d["points"][0].update(strategy="luck"), "strategy is 'luck'"),
         (lambda d: d["points"][0].update(value=7.0), "threshold is 7.0"),
         (lambda d: d["points"][0].update(block_length=7), "block_length is 7; this model was trained for 32, 0"),
