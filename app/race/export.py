@@ -33,7 +33,16 @@ COLUMNS = (
     *("result", "kind", "measured", "entry", *FACTS[:3]),
     *("length", "batch", "steps", "strategy", "temperature", "seed", "repeats"),
     *("ms", "ms_min", "ms_max"),  # per step of a race, per forward pass of a sweep
-    *("tokens_per_second", "forward_passes", "peak_memory_bytes", *FACTS[3:], "block_length", "cache_bytes", "machine"),
+    *(
+        "tokens_per_second",
+        "forward_passes",
+        "tokens_per_pass",
+        "peak_memory_bytes",
+        *FACTS[3:],
+        "block_length",
+        "cache_bytes",
+        "machine",
+    ),
 )
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet computes a cell that begins with one of these
 
@@ -141,6 +150,7 @@ def csv_rows(saved: SavedResult) -> Iterator[dict[str, Any]]:
             row = {name: getattr(entry, name) for name in COLUMNS if hasattr(entry, name)}
             least, most = entry.ms_ends
             row |= {"entry": entry.name, "ms": entry.ms_per_step, "ms_min": least, "ms_max": most}
+            row |= {"strategy": race.sampler(entry).strategy}
             if entry.block_length is None:  # no model of blocks: those of the race
                 row["block_length"] = race.block_length or 0
             yield {**shared, **row}

@@ -16,11 +16,16 @@ import gradio as gr
 from app.race.outcome import outcomes
 from app.race.replay import pixels_arguments, replays
 from app.race.request import (
+    NO_ENTRY,
+    OWN_RULE,
     Opening,
     RaceRequest,
     RaceSetting,
+    RacingModel,
+    distilled_pairs,
     load_entries,
     race_settings,
+    race_strategies,
     racing_models,
     read_race,
 )
@@ -35,13 +40,13 @@ from app.strings.language import texts
 from app.ui import render
 from app.ui.events import AT_ONCE, SKIP, returned, wire_run
 from app.ui.inputs import run_row, slider
-from diffuapriel.sampling.config import STRATEGIES
 
 if TYPE_CHECKING:
     from diffuapriel.benchmark.result import RaceResult
 
 REFRESH_SECONDS = 0.25  # between two updates of a progress bar: short enough for Stop to be quick
 LENGTH, STEPS = 128, 32  # of a caller of the API
+RULE_LESS = "low_confidence"  # how an entry without a rule writes where each takes its own
 Update = tuple[Any, Any, Any, str]  # the player, the pictures, table, status
 
 
@@ -66,15 +71,22 @@ class RacePart:
             steps = slider(settings["steps"], start.steps, texts.STEPS, min_width=200)
             repeats = slider(settings["repeats"], 2, texts.REPEATS, min_width=200)
         with gr.Accordion(texts.RACE_MORE, open=False), gr.Row():
-            strategies = [(label, name) for name, label in texts.STRATEGIES.items() if name in STRATEGIES]
+            words = texts.STRATEGIES | {OWN_RULE: texts.OWN_RULE}
+            strategies = [(words[name], name) for name in race_strategies(self.models)]
             strategy = gr.Dropdown(strategies, value="low_confidence", label=texts.STRATEGY, min_width=200)
             block = slider(settings["block"], start.block, texts.BLOCK, texts.BLOCK_INFO, min_width=200)
             seed = gr.Number(0, label=texts.SEED, precision=0, min_width=120, **settings["seed"].range)
         presets = [self._preset(one, settings) for one in (opening.short, opening.long)]
-        run, stop, status = run_row("race", texts.RACE, beside=[button for button, _ in presets])
+        pairs = [self._pair(*pair, settings) for pair in distilled_pairs(self.models)]
+        beside = [button for button, _ in (*presets, *pairs)]
+        run, stop, status = run_row("race", texts.RACE, beside=beside)
         starts = [
             button.click(lambda values=values: values, None, [length, steps, block], **AT_ONCE)
             for button, values in presets
+        ]
+        starts += [
+            button.click(lambda values=values: values, None, [*entries, length, steps, strategy], **AT_ONCE)
+            for button, values in pairs
         ]
         replay = gr.HTML(**player, elem_id="race-player", visible=False)
         pixels = gr.HTML(**pixels_arguments(), elem_id="race-pixels", visible=False)
@@ -84,7 +96,7 @@ class RacePart:
         shown = [replay, pixels, table]
         inputs, outputs = [*entries, *chosen], [*shown, status]
         runs = wire_run(run, stop, self.stops, handler, inputs, outputs, status=status, also=starts)
-        endpoint(self.race, "race", choices={"strategy": STRATEGIES}, group=MODEL)
+        endpoint(self.race, "race", choices={"strategy": race_strategies(self.models)}, group=MODEL)
         return runs, chosen, shown, status
 
     def _preset(self, setting: RaceSetting, settings: Settings) -> tuple[gr.Button, tuple[int, int, int]]:
@@ -94,6 +106,16 @@ class RacePart:
         label = texts.RACE_AT.format(length=length)
         button = gr.Button(label, scale=0, min_width=230, elem_id=f"race-at-{setting.length}", render=False)
         return button, (length, steps, setting.block)
+
+    def _pair(
+        self, teacher: RacingModel, student: RacingModel, settings: Settings
+    ) -> tuple[gr.Button, tuple[Any, ...]]:
+        """A button that races a distilled model against its teacher, not drawn yet, and what it sets."""
+        length = student.model_entry.window or LENGTH
+        steps = min(length, settings["steps"].range["maximum"])  # of a teacher without a rule: one token per pass
+        label = texts.RACE_DISTILLED.format(student=student.model_entry.label)
+        button = gr.Button(label, scale=0, min_width=300, render=False, elem_classes="da-distilled")
+        return button, (str(teacher), str(student), NO_ENTRY, length, steps, OWN_RULE)
 
     def run(
         self,
@@ -144,7 +166,8 @@ class RacePart:
             c: name of a third model, or an empty string for none
             length: tokens on the canvas, all masked at first
             steps: steps of the sampler
-            strategy: which masks are filled first, e.g. low_confidence, entropy, margin, random or ancestral
+            strategy: which masks are filled first, e.g. low_confidence, entropy, margin, random or ancestral; own_rule,
+                where it is listed: each model by the rule that its card records
             repeats: timed runs of each model
             seed: of the noise, the same for every model
             block: fill blocks of this many tokens from left to right; 0 for the whole canvas at once. A model of blocks
@@ -167,7 +190,7 @@ class RacePart:
         """The updates of the player and of the pictures, and the result with that of other lengths beside it."""
         earlier = [one.race for one in self.store.of(session) if one.race]
         hints = [self.clock_hint(result)]
-        if all(one.length == result.length for one in earlier):
+        if not result.own_rules and all(one.length == result.length for one in earlier):
             hints.append(texts.RACE_OTHER_LENGTH)
         return *replays(result), render.results(result, outcomes(result, earlier), " ".join(filter(None, hints)))
 
@@ -180,6 +203,8 @@ class RacePart:
         window = min((one.window for one in known if one.window), default=result.length)
         if result.length > window:
             return texts.CLOCK_WINDOW.format(window=window)
+        if result.own_rules:
+            return ""
         blocks = [result.block_length if one.block_length is None else one.block_length for one in result.entries]
         passes = min(max(one.forward_passes, result.steps) for one in result.entries)
         return "" if all(blocks) and passes >= result.length else texts.CLOCK_STEPS
@@ -188,9 +213,10 @@ class RacePart:
         """Load the entries and race them; None where the visitor pressed Stop."""
         from diffuapriel.benchmark.generation import race_events
 
-        entries = load_entries(self.models, asked.entries)
-        options: dict[str, Any] = {"strategy": asked.strategy, "seed": asked.seed, "repeats": asked.repeats}
-        options |= {"block_length": asked.block or None, "top_p": asked.top_p}
+        entries = load_entries(self.models, asked.entries, own_rules=asked.own_rules)
+        options: dict[str, Any] = {"seed": asked.seed, "repeats": asked.repeats, "block_length": asked.block or None}
+        options |= {"strategy": RULE_LESS if asked.own_rules else asked.strategy}
+        options |= {"temperature": asked.temperature, "top_p": asked.top_p}
         shown = 0.0
         for event in race_events(entries, asked.length, asked.steps, **options):
             if stopped.is_set():

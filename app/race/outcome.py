@@ -14,6 +14,18 @@ if TYPE_CHECKING:
 
 def outcome(race: RaceResult) -> str:
     """'At 2,048 tokens Mamba wins: attention takes 2.1 times as long, the hybrid 1.3 times.'"""
+    return " ".join([_times(race), *([passes(race)] if race.own_rules else [])])
+
+
+def passes(race: RaceResult) -> str:
+    """How many passes each entry took, and what a pass filled: the reason for the times where each has its own rule."""
+    said = (
+        texts.RACE_PASSES_OF.format(name=e.name, passes=e.forward_passes, rate=e.tokens_per_pass) for e in race.entries
+    )
+    return texts.RACE_PASSES.format(entries="; ".join(said))
+
+
+def _times(race: RaceResult) -> str:
     from diffuapriel.benchmark.verdict import race_ranking
 
     (first, _), *others = race_ranking(race)

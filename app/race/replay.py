@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,22 +40,16 @@ def replays(result: RaceResult) -> tuple[Any, Any]:
 def player_message(result: RaceResult) -> str:
     """The message that makes the player replay all generations on one clock."""
     from diffuapriel.benchmark.verdict import race_ranking
-    from diffuapriel.sampling.config import SamplerConfig
     from diffuapriel.tokenizer import get_tokenizer
     from diffuapriel.trace.messages import race_message, to_text
 
-    names = ("strategy", "steps", "temperature", "seed", "block_length", "top_p")
-    config = SamplerConfig(**{name: getattr(result, name) for name in names})
     entries = []
     for entry in result.entries:
         trace = entry.trace
         if trace is None:  # read from a file
             assert entry.recording is not None, "only a race that was recorded is replayed"
             about = {"model": entry.name, "architecture": entry.architecture}
-            own = config
-            if entry.block_length is not None:
-                own = replace(config, block_length=entry.block_length or None, block_start="zero")
-            trace = entry.recording.trace(get_tokenizer(entry.tokenizer), own, **about)
+            trace = entry.recording.trace(get_tokenizer(entry.tokenizer), result.sampler(entry), **about)
         entries.append({"label": entry.name, "note": note(entry), "trace": trace.to_dict()})
     tied = any(ratio is None for _, ratio in race_ranking(result)[1:])
     return to_text(race_message(entries, verdict=outcome(result), tied=tied))
@@ -90,6 +83,7 @@ def pixels_message(result: RaceResult) -> str:
 
 
 def note(entry: EntryResult) -> str:
-    """The speed of an entry, in a few words, and the size of its context cache."""
+    """The speed of an entry, its passes and the size of its context cache, in a few words."""
     speed = texts.ENTRY_NOTE.format(ms=figure(entry.ms_per_step), rate=entry.tokens_per_second)
-    return ", ".join(filter(None, (speed, render.cache_note(entry))))
+    made = texts.ENTRY_PASSES.format(passes=entry.forward_passes, rate=entry.tokens_per_pass)
+    return ", ".join(filter(None, (speed, made if entry.forward_passes else "", render.cache_note(entry))))

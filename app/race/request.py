@@ -16,6 +16,7 @@ from diffuapriel.sampling.config import STRATEGIES, SamplerConfig, resolve_optio
 if TYPE_CHECKING:
     from diffuapriel.benchmark.entry import Entry
 
+OWN_RULE = "own_rule"  # the strategy with which each entry writes by the rule that its card records
 NO_ENTRY = ""  # what the page sends where no third entry is wanted
 ROOMY = 48 * 10**9  # bytes of GPU memory: three models of 1.3B and their logits at 65,536 tokens
 LENGTHS = (1024, 2048, 4096, 8192, 16384, 32768, 65536)  # offered as the longest of a sweep
@@ -52,6 +53,17 @@ class RaceRequest:
     def top_p(self) -> float | None:
         """Trained models draw as in the Unmask tab, so that their texts can be read."""
         return 0.9 if all(entry.model_entry.trained for entry in self.entries) else None
+
+    @property
+    def own_rules(self) -> bool:
+        """Whether each entry writes by its own rule."""
+        return self.strategy == OWN_RULE
+
+    @property
+    def temperature(self) -> float:
+        """Of all entries alike: with their own rules, what the first recorded frontier was measured at."""
+        measured = [entry.model_entry.frontier for entry in self.entries if self.own_rules]
+        return next((frontier.temperature for frontier in measured if frontier), 1.0)
 
 
 @dataclass(frozen=True)
@@ -123,11 +135,26 @@ def race_settings(models: Models, limits: Limits) -> Settings:
         **entry_settings(models),
         "length": setting(length),
         "steps": sampler["steps"],
-        "strategy": setting(replace(options_of(SamplerConfig)["strategy"], choices=STRATEGIES)),
+        "strategy": setting(replace(options_of(SamplerConfig)["strategy"], choices=race_strategies(models))),
         "repeats": setting(repeats, "timed runs"),
         "seed": sampler["seed"],
         "block": sampler["block"],
     }
+
+
+def race_strategies(models: Models) -> tuple[str, ...]:
+    """What a race can be run with: each entry by its own rule where a model has one."""
+    recorded = any(models.find(label).generation for label in models.trained)
+    return (*STRATEGIES, OWN_RULE) if recorded else STRATEGIES
+
+
+def distilled_pairs(models: Models) -> list[tuple[RacingModel, RacingModel]]:
+    """Each model that was distilled from another one which is offered too, behind that one."""
+    entries: dict[str, RacingModel] = {}
+    for one in racing_models(models).values():
+        entries.setdefault(one.model_entry.label, one)  # of a model of blocks, that with its own block length
+    students = [one for one in entries.values() if one.model_entry.teacher in entries]
+    return [(entries[one.model_entry.teacher], one) for one in students if one.model_entry.generation]
 
 
 def opening(models: Models) -> Opening:
@@ -178,10 +205,13 @@ def entries_of(asked: dict[str, Any]) -> tuple[RacingModel, ...]:
     return tuple(entry for entry in (asked.pop("a"), asked.pop("b"), asked.pop("c")) if entry is not None)
 
 
-def load_entries(models: Models, racing: Sequence[RacingModel], *, whole: bool = False) -> list[Entry]:
+def load_entries(
+    models: Models, racing: Sequence[RacingModel], *, whole: bool = False, own_rules: bool = False
+) -> list[Entry]:
     """The models of a race or sweep in the form that runs fastest here.
 
-    whole: for passes over whole canvases, without the caches of models of blocks.
+    whole: for passes over whole canvases, without the caches of models of blocks. own_rules: each races by the rule
+    that it has recorded.
 
     Raises Refused, with the figure, where the random weights of all of them together do not fit in memory: checked
     before any is made, since building two large models only to refuse the third would take minutes.
@@ -195,7 +225,16 @@ def load_entries(models: Models, racing: Sequence[RacingModel], *, whole: bool =
     if needed and (problem := refusal(needed, models.device, what, "a smaller preset")):
         raise Refused(translated(problem) or texts.NOT_ENOUGH_MEMORY)
     loaded = [(models.load(one.model_entry), None if whole else one.block_length) for one in racing]
+    if own_rules:
+        return [race_by_own_rule(entry, size).tuned() for entry, size in loaded]
     return [(entry if size is None else entry.in_blocks(size)).tuned() for entry, size in loaded]
+
+
+def race_by_own_rule(entry: Entry, block_length: int | None) -> Entry:
+    """The entry with its recorded rule; one without a record at the block length that was chosen for it."""
+    if entry.generation or block_length is None:
+        return entry.with_own_rule()
+    return entry.in_blocks(block_length)
 
 
 def where_it_runs(device: str) -> str:

@@ -13,6 +13,7 @@ import gradio as gr
 from app.race.live import RacePart
 from app.race.request import (
     NO_ENTRY,
+    distilled_pairs,
     opening,
     race_settings,
     racing_choices,
@@ -51,6 +52,7 @@ class RaceTab:
         entries = self._entries(start.entries)
         in_blocks = any(one.block_length is not None for one in racing_models(self.models).values())
         notes = [texts.RANDOM_WEIGHTS, *([texts.RACE_OF_BLOCKS] if in_blocks else [])]
+        notes += [texts.RACE_OF_STUDENTS] if distilled_pairs(self.models) else []
         gr.HTML(render.notes(notes), apply_default_css=False)
         recorded = (assets.root() / RECORDED).is_file()
         watch = gr.Button(texts.RACE_WATCH, visible=recorded, scale=0, min_width=230, elem_id="race-watch")

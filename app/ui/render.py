@@ -67,7 +67,7 @@ def results(result: RaceResult, sentence: str, hint: str = "") -> str:
         cells = (
             f"{figure(entry.ms_per_step)}<small>{spread}</small>",
             texts.number(entry.tokens_per_second, ",.0f"),
-            f"{entry.forward_passes}",
+            f"{entry.forward_passes}<small>{texts.PER_PASS.format(rate=entry.tokens_per_pass)}</small>",
             html.escape(texts.figures(format_bytes(entry.peak_memory_bytes))),
             count(entry.parameters),
         )
@@ -77,7 +77,7 @@ def results(result: RaceResult, sentence: str, hint: str = "") -> str:
         rows.append(f"<tr>{name}<td{best}>{cells[0]}</td>{''.join(f'<td>{cell}</td>' for cell in cells[1:])}</tr>")
     more = f"<small>{html.escape(hint)}</small>" if hint else ""
     said = f'<p class="da-outcome" role="status">{html.escape(sentence)}{more}</p>'
-    return said + table(texts.COLUMNS, rows) + fair(result.fairness(), "race")
+    return said + table(texts.COLUMNS, rows) + fair(result.fairness(), "own rules" if result.own_rules else "race")
 
 
 def cache_note(entry: EntryResult) -> str:
@@ -98,7 +98,7 @@ def table(columns: Sequence[str], rows: Sequence[str]) -> str:
 
 
 def fair(lines: Sequence[str], kind: str) -> str:
-    """The points that make a comparison fair, with their heading. `kind`: race or sweep.
+    """The points that make a comparison fair, with their heading. `kind`: race, own rules or sweep.
 
     The package writes its sentences in English; a page in another language has its own for what always holds.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from diffuapriel.benchmark.memory import estimate_bytes
-from diffuapriel.checkpoint import checkpoint_name, load_checkpoint
+from diffuapriel.checkpoint import checkpoint_name, inspect_checkpoint, load_checkpoint
 from diffuapriel.config import ModelConfig, preset
 from diffuapriel.device import resolve_device
 from diffuapriel.model.attention import FASTEST_FIRST
@@ -23,7 +23,7 @@ from diffuapriel.model.engine import cast_matrices, compile_denoiser
 from diffuapriel.ops import flash_attention
 from diffuapriel.ops.ssd import choose_backend
 from diffuapriel.sampling import generate
-from diffuapriel.sampling.config import resolve_blocks
+from diffuapriel.sampling.config import resolve_blocks, resolve_options
 from diffuapriel.sampling.sampler import DenoiserFunction
 from diffuapriel.tokenizer import Tokenizer, get_tokenizer
 
@@ -48,6 +48,8 @@ class Entry:
     config: ModelConfig | None = None  # None for a denoiser of another package
     form: str = "plain PyTorch"  # how the denoiser runs, in words
     block_length: int | None = None  # that a model of blocks races at (`in_blocks`); 0: the whole canvas at once
+    generation: Mapping[str, Any] = field(default_factory=dict)  # the rule that its checkpoint records, or {}
+    rule: dict[str, Any] | None = None  # options of the sampler that it races with instead of the race's
 
     @classmethod
     def of_model(cls, name: str, model: Denoiser, tokenizer: Tokenizer, *, weights: str = "trained") -> Entry:
@@ -62,7 +64,8 @@ class Entry:
         """The entry of a checkpoint, named as `checkpoint_name` says; raises as `load_checkpoint` does."""
         resolve_device(device)
         model, tokenizer = load_checkpoint(name_or_path, device=device)
-        return cls.of_model(name or checkpoint_name(name_or_path), model.eval(), tokenizer)
+        entry = cls.of_model(name or checkpoint_name(name_or_path), model.eval(), tokenizer)
+        return replace(entry, generation=inspect_checkpoint(name_or_path).generation)
 
     @classmethod
     def random(cls, preset_name: str, architecture: str, *, device: str = "cpu", seed: int = 0) -> Entry:
@@ -84,6 +87,14 @@ class Entry:
         size = resolve_blocks("", block_length, known=known)["block_length"] or 0
         name = self.name if self.block_length is None else self.name.removesuffix(block_suffix(self.block_length))
         return replace(self, name=name + block_suffix(size), block_length=size)
+
+    def with_own_rule(self) -> Entry:
+        """This entry as it races by the rule that its checkpoint records; without a record, by that of the race."""
+        if not self.generation:
+            return self
+        known = self.config.block_lengths if self.config else ()
+        rule = resolve_options(self.generation, known)
+        return replace(self, rule=rule, block_length=(rule["block_length"] or 0) if known else None)
 
     def tuned(self, dtype: str | None = None) -> Entry:
         """This entry in the fastest form for its device: on CUDA a copy of its model in the engine (model/engine.py).

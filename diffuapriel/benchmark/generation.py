@@ -1,6 +1,7 @@
 """The fair race: whole generations, the same work for each entry, one entry at a time.
 
-1. All entries get the same canvas length, steps, strategy, temperature and seed.
+1. All entries get the same canvas length, steps, strategy, temperature and seed. An entry with a rule of its own
+   (`Entry.with_own_rule`), e.g. a model distilled to few passes, takes strategy and block length from that.
 2. Each entry warms up at that shape: whole steps of denoiser and sampler, untimed. Peak memory is read then.
 3. Timed runs are interleaved (timing.py), never two at once; figures are medians over the repeats, with their spread.
 4. `_RacingEntry.timed_run` times each step alone: what the caller of `race_events` does between events is excluded,
@@ -155,8 +156,7 @@ class _RacingEntry:
         if not canvas.masked.any():
             raise ValueError("the text has no [MASK] and fills the canvas: there is nothing to race for")
         self.canvas = canvas.to(entry.device)
-        if facts.block_length is not None:
-            config = replace(config, block_length=facts.block_length or None, block_start="zero")
+        config = replace(config, **facts.own_options)
         self.sampler = Sampler(config, get_schedule("log-linear"), entry.tokenizer.mask_id)
         self.clock = Clock(entry.device)
         self.runs: list[Run] = []

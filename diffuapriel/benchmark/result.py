@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from diffuapriel.benchmark.entry import Entry, distinct_names
 from diffuapriel.options import shown
+from diffuapriel.sampling.config import ADAPTIVE, FREE_OF_STEPS, SamplerConfig
 from diffuapriel.trace.recording import Recording
 from diffuapriel.trace.trace import Trace
 
@@ -37,6 +38,14 @@ class EntryFacts:
     scan: str = "none"
     form: str = ""  # how the denoiser ran, in words
     block_length: int | None = None  # of a model of blocks with its context cache; 0: the whole canvas at once
+    rule: dict[str, Any] | None = None  # options of the sampler that it raced with instead of the race's
+
+    @property
+    def own_options(self) -> dict[str, Any]:
+        """The options of the sampler that are this entry's own and not the race's."""
+        if self.rule or self.block_length is None:
+            return dict(self.rule or {})
+        return {"block_length": self.block_length or None, "block_start": "zero"}
 
     @classmethod
     def of(cls, entries: Sequence[Entry]) -> tuple[EntryFacts, ...]:
@@ -84,6 +93,11 @@ class EntryResult(EntryFacts):
     recording: Recording | None = field(default=None, repr=False, compare=False)
 
     @property
+    def tokens_per_pass(self) -> float:
+        """Masks filled per forward pass."""
+        return self.tokens / max(1, self.forward_passes)
+
+    @property
     def ms_ends(self) -> tuple[float, float]:
         """Milliseconds per step of the fastest and of the slowest run."""
         steps = len(self.step_ms)
@@ -117,6 +131,16 @@ class RaceResult:
         """Whether all entries took as many steps, so that milliseconds per step can be compared."""
         return len({len(entry.step_ms) for entry in self.entries}) == 1
 
+    @property
+    def own_rules(self) -> bool:
+        """Whether an entry wrote by a rule of its own."""
+        return any(entry.rule for entry in self.entries)
+
+    def sampler(self, entry: EntryFacts) -> SamplerConfig:
+        """The options that an entry wrote with."""
+        names = ("strategy", "steps", "temperature", "seed", "block_length", "top_p")
+        return SamplerConfig(**{name: getattr(self, name) for name in names} | entry.own_options)
+
     def without_replays(self) -> RaceResult:
         """The figures alone."""
         return replace(self, entries=tuple(replace(entry, trace=None, recording=None) for entry in self.entries))
@@ -138,13 +162,17 @@ class RaceResult:
         letters = {entry.name: chr(ord("A") + i) for i, entry in enumerate(self.entries)}
         steps, runs = _plural(self.warmup_steps, "step"), _plural(self.repeats, "run")
         on_gpu = self.entries[0].device.startswith("cuda")
-        own = [entry for entry in self.entries if entry.block_length is not None]
+        own = [entry for entry in self.entries if entry.block_length is not None and not entry.rule]
         blocks = f" in blocks of {self.block_length}" if self.block_length and len(own) < len(self.entries) else ""
         top_p = f", top-p {self.top_p:g}" if self.top_p else ""
+        how = f"{self.steps:,} steps, strategy {self.strategy}{blocks}"
+        if self.own_rules:
+            rules = (f"{letters[e.name]} {self._rule(e)}" for e in self.entries)
+            how = f"each by its own rule ({'; '.join(rules)})"
         return [
-            f"Same work: {self.entries[0].tokens:,} masks on a canvas of {self.length:,} tokens, {self.steps:,} steps, "
-            f"strategy {self.strategy}{blocks}, temperature {self.temperature:g}{top_p}, seed {self.seed}, one "
-            "canvas at a time." + block_lengths_used(own, letters),
+            f"Same work: {self.entries[0].tokens:,} masks on a canvas of {self.length:,} tokens, {how}, "
+            f"temperature {self.temperature:g}{top_p}, seed {self.seed}, one canvas at a time."
+            + block_lengths_used(own, letters),
             f"Timed one after the other, never together: {' '.join(letters[name] for name in self.order)} after "
             f"{self.warmup_steps} untimed warm-up {steps} each at this length; figures are medians of "
             f"{self.repeats} {runs}, timed with {self.clock}.",
@@ -153,6 +181,14 @@ class RaceResult:
             f"{machine_facts(self.entries, self.machine, self.threads)}, PyTorch {self.torch_version}.",
             "Tokens are masks filled, not text encoded again. Peak memory: " + self.memory_method + ".",
         ]
+
+    def _rule(self, entry: EntryFacts) -> str:
+        """E.g. "threshold 0.97, blocks of 32"."""
+        config = self.sampler(entry)
+        value = "" if config.strategy in FREE_OF_STEPS else f" in {config.steps:,} steps"
+        if config.strategy in ADAPTIVE:
+            value = f" {getattr(config, config.strategy):g}"
+        return f"{config.strategy}{value}" + (f", blocks of {config.block_length}" if config.block_length else "")
 
 
 def read_schema(values: Any, schema: str, version: int, old_keys: Mapping[str, str] | None = None) -> dict[str, Any]:

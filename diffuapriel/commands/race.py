@@ -11,6 +11,7 @@ examples:
   diffuapriel race tales-diffuapriel runs/mine --length 512       a model of your own
   diffuapriel race random:tiny:diffuapriel random:tiny:diffutran --length 4096 --steps 8
   diffuapriel race random:1.3b:diffuapriel random:1.3b:diffutran --device cuda --length 8192
+  diffuapriel race tales-diffuapriel runs/fast --steps 256 --own-rules   a teacher and its student in few passes
   diffuapriel race runs/blocks@16 runs/blocks@1                   a model of blocks against itself, one token at a time
   diffuapriel race --json race.json                               save the figures
 """
@@ -39,6 +40,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--length", type=int, default=256, metavar="N", help="tokens on the canvas")
     for name in ("steps", "strategy", "temperature", "seed"):
         add_argument(parser, options_of(SamplerConfig)[name])
+    parser.add_argument(
+        "--own-rules",
+        action="store_true",
+        help="each model writes by the rule that `diffuapriel tune` recorded for it; without one, by --strategy",
+    )
     parser.add_argument("--repeats", type=int, default=4, metavar="N", help="timed runs per entry")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or mps")
     parser.add_argument(
@@ -52,7 +58,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from diffuapriel.benchmark.generation import race_events
 
-    entries = [open_entry(name, args.device).tuned(args.dtype) for name in args.entries or DEFAULT_ENTRIES]
+    opened = [open_entry(name, args.device) for name in args.entries or DEFAULT_ENTRIES]
+    if args.own_rules and not any(entry.generation for entry in opened):
+        names = ", ".join(entry.name for entry in opened)
+        raise ValueError(f"--own-rules: none of {names} has a recorded rule; diffuapriel tune finds one")
+    entries = [(entry.with_own_rule() if args.own_rules else entry).tuned(args.dtype) for entry in opened]
     result = None
     for event in race_events(
         entries,
@@ -103,6 +113,7 @@ def format_race(result: RaceResult) -> str:
         Column("seconds", lambda e: Spread(e.seconds, e.seconds_min, e.seconds_max).text()),
         Column("tokens/s", lambda entry: f"{entry.tokens_per_second:,.0f}"),
         Column("passes", lambda entry: str(entry.forward_passes)),
+        Column("tokens/pass", lambda entry: f"{entry.tokens_per_pass:.2f}"),
         Column("peak memory", lambda entry: format_bytes(entry.peak_memory_bytes)),
         Column("speed", lambda entry: f"{entries[-1].seconds / entry.seconds:.2f}x"),
     )

@@ -10,6 +10,8 @@ from diffuapriel.checkpoint import inspect_checkpoint, record_frontier, save_che
 from diffuapriel.config import preset
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.sampling.frontier import Frontier, Measure, TunePoint
+from diffuapriel.training.config import DistillConfig
+from diffuapriel.training.distillation import distill
 
 
 def toy_checkpoints(shelf: Path) -> list[str]:
@@ -50,3 +52,13 @@ def toy_tuned(shelf: Path) -> str:
     measured = toy_frontier(*points, ("entropy_bound", 0.4, None, 4.0, 0.5, True))
     record_frontier(inspect_checkpoint(shelf / "toy-tuned"), measured, b"")
     return str(shelf / "toy-tuned")
+
+
+def toy_student(shelf: Path, teacher: str) -> str:
+    """The folder `toy-student` of a model that was distilled from a checkpoint for two steps, with a recorded rule that
+    reveals every token of a block of 4 at once."""
+    folder = shelf / "toy-student"
+    options = {"sequences": 2, "steps": 2, "batch_size": 2, "length": 32}
+    distill(DistillConfig(teacher, str(folder), **options), progress=False)
+    record_frontier(inspect_checkpoint(folder), toy_frontier(("threshold", 0.0, 4, 4.0, 0.99, False)), b"")
+    return str(folder)

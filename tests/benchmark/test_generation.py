@@ -17,6 +17,7 @@ from diffuapriel.benchmark.timing import interleaved
 from diffuapriel.config import preset
 from diffuapriel.model.denoiser import Denoiser
 from diffuapriel.sampling.blocks import CachedDenoiser
+from diffuapriel.sampling.config import SamplerConfig
 from diffuapriel.tokenizer import get_tokenizer
 from tests.benchmark.fakes import TOKENIZER, sleeping_entry
 
@@ -286,3 +287,22 @@ def test_a_model_of_blocks_that_stays_on_the_device_writes_the_same_text(monkeyp
     commits = 3  # one for each block but the last
     assert len(ours.step_ms) == ours.forward_passes >= len(distinct[1]) - 1 + commits
     assert ours.cache_bytes > 0 and 0 < ours.denoiser_share <= 1
+
+
+def test_an_entry_with_its_own_rule_takes_the_passes_of_that_rule():
+    rule = {"strategy": "threshold", "threshold": 0.0, "block_length": 4}
+    plain = sleeping_entry("plain", lambda _: 0)
+    own = dataclasses.replace(plain, name="own", generation=rule)
+    assert plain.with_own_rule() is plain, "without a record it takes the strategy of the race"
+    raced = race([plain, own, own.with_own_rule()], 16, 16, repeats=1, warmup_steps=1, temperature=0.5)
+    assert [entry.forward_passes for entry in raced.entries] == [16, 16, 4]
+    assert [entry.tokens_per_pass for entry in raced.entries] == [1, 1, 4]
+    assert raced.own_rules and raced.entries[2].rule == {**rule, "block_start": "prompt"}
+    said = (
+        "each by its own rule (A low_confidence in 16 steps; B low_confidence in 16 steps; C threshold 0, blocks of 4)"
+    )
+    assert said in raced.fairness()[0] and "temperature 0.5" in raced.fairness()[0]
+    again = RaceResult.from_dict(json.loads(json.dumps(raced.to_dict())))
+    assert again.sampler(again.entries[2]) == SamplerConfig(
+        "threshold", threshold=0.0, steps=16, temperature=0.5, block_length=4
+    )
