@@ -12,8 +12,8 @@ import hashlib
 import html
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -130,11 +130,17 @@ def tokenizer_values(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def default_options(info: CheckpointInfo) -> SamplerConfig:
-    """The options that the page proposes: by the rule that the checkpoint records, or the fastest one that it has."""
-    temperature = 1.0 if level_of(info.corpus) else TEXT_TEMPERATURE
+    """The options that the page proposes: the fastest point without loss that the checkpoint records, or its rule.
+
+    Without a record, a model of blocks of one token drafts and verifies.
+    """
     own = {"strategy": SPECULATIVE} if drafts(info.config) else {}
-    rule = resolve_options({}, info.config.block_lengths, info.generation or own)
-    return SamplerConfig(steps=LENGTH, temperature=temperature, top_p=TOP_P, **rule)
+    temperature, top_p = 1.0 if level_of(info.corpus) else TEXT_TEMPERATURE, TOP_P
+    rule: Mapping[str, Any] = info.generation or own
+    if info.frontier and (fastest := replace(info.frontier, default_rule=None).choice):
+        rule, temperature, top_p = fastest.generation, info.frontier.temperature, info.frontier.top_p
+    options = resolve_options({}, info.config.block_lengths, rule)
+    return SamplerConfig(steps=LENGTH, temperature=temperature, top_p=top_p, **options)
 
 
 def drafts(config: ModelConfig) -> bool:
