@@ -325,6 +325,53 @@ def test_drafted_stories_are_those_of_one_token_per_pass_and_the_page_has_their_
     assert all(f"{speed[length]:.1f} tokens per pass with drafts of {length}" in blocks for length in (16, 12))
 
 
+def test_the_card_of_distilled_models_is_that_of_the_file() -> None:
+    text = RESULTS.read_text(encoding="utf-8")
+    card = " ".join(text.partition("### Distilled to few passes\n")[2].partition("\n## ")[0].split())
+    found = json.loads((ROOT / "assets" / "results" / "distilled.json").read_text(encoding="utf-8"))
+    teacher, students = found["teacher"], found["students"]
+    for name, model in {"teacher": teacher, **students}.items():
+        assert ("choice" in model) == (model["frontier"]["choice"] is not None)
+        for of in (model[kind] for kind in ("one", "choice") if kind in model):
+            how = f"`threshold` {of['threshold']:g}" if "threshold" in of else "one token per pass"
+            low, high = of["tokens_per_pass_ci95"]
+            cells = [f"{of['tokens_per_pass']:.2f} ({low:.2f} to {high:.2f})"]
+            for rate in ("consistent", "grammatical"):
+                low, high = (100 * end for end in of[f"{rate}_ci95"])
+                cells.append(f"{100 * of[rate]:.1f} % ({low:.1f} to {high:.1f})")
+            plots = 1000 * of["plots_chi2"] / of["stories"]
+            line = " | ".join(
+                [name, how, *cells, f"{of['token_entropy']:.2f}", f"{of['names_p']:.1g}", f"{plots:,.0f}"]
+            )
+            assert f"| {line} |" in text, line
+            assert (of["block_length"], of["temperature"]) == (16, 0.5)
+    chosen = [model["choice"] for model in students.values() if "choice" in model]
+    fastest = max(of["tokens_per_pass"] for of in chosen)
+    assert f"{fastest:.2f} at best, {fastest / teacher['choice']['tokens_per_pass']:.2f} times as many" in card
+    assert len(students) == 6 and len(chosen) == 3, "three of the six lose already at the most cautious value"
+    for model in students.values():
+        if "choice" not in model:
+            assert [(p["value"], p["loses"]) for p in model["frontier"]["points"]] == [(0.99, True)]
+    one, sure = teacher["one"], students["certainty, weight 1"]["one"]
+    assert f"{100 * sure['consistent']:.1f} % at weight 1" in card and f"has {100 * one['consistent']:.1f} %" in card
+    assert f"from {one['token_entropy']:.2f} to {sure['token_entropy']:.2f} nats" in card
+    apart = [of["plots_chi2"] / of["stories"] for of in (sure, one)]
+    assert f"{apart[0] / apart[1]:.1f} times as far" in card and sure["names_p"] < 1e-6 < one["names_p"]
+    sdtt = students["sdtt"]
+    assert sdtt["one"]["consistent_ci95"][1] < one["consistent_ci95"][0]
+    for name, model in students.items():
+        steps = (500, 64) if name == "sdtt" else (1000, 128)
+        assert (model["recipe"]["steps"], model["recipe"]["batch_size"]) == steps and model["recipe"][
+            "sequences"
+        ] == 8192
+    counts = [of["stories"] for model in students.values() for of in (model["one"], model.get("choice", model["one"]))]
+    assert f"students have {min(counts):,} to {max(counts):,} stories" in card
+    assert f"the teacher's {one['stories']:,} and {teacher['choice']['stories']:,}." in card
+    drafts = json.loads((ROOT / "assets" / "results" / "speculative.json").read_text(encoding="utf-8"))["runs"]
+    speeds = [run["tokens_per_pass"] for run in drafts]
+    assert f"write {min(speeds):.1f} to {max(speeds):.1f} tokens per pass" in card and fastest < min(speeds) / 2
+
+
 def test_the_speed_of_folded_training_is_that_of_its_runs() -> None:
     found = json.loads((ROOT / "assets" / "results" / "folded.json").read_text(encoding="utf-8"))
     text = (ROOT / "docs" / "blocks.md").read_text(encoding="utf-8")

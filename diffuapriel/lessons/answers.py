@@ -46,6 +46,7 @@ ANSWERS: dict[str, tuple[str, str]] = {
         "A rare token would need a g that float32 cannot represent. The more steps, the less a token's chance in each, "
         "and the harder the cut.",
     ),
+    "05.4": ("", "To be sure is to choose: certainty is won from the free choices of the stories too."),
     "06.1": ("", "The clock measures the machine as well as the model."),
     "06.2": ("", "Only the quadratic part takes four times as long."),
     "06.3": ("", "The rest goes to operations that compute little and move a lot of data."),

@@ -184,6 +184,13 @@ def keep_top_p(p, share):
     return torch.zeros_like(p).scatter(0, indices, ordered / ordered.sum())
 
 
+def certainty(log_p, tokens, weight):
+    cross = F.nll_loss(log_p, tokens)
+    right = log_p.argmax(1) == tokens
+    entropy = -(log_p.exp() * log_p).sum(1)
+    return cross + weight * (right * entropy).sum() / right.sum().clamp_min(1)
+
+
 # 06
 
 
@@ -265,7 +272,7 @@ OURS: dict[str, Callable[..., Any]] = {
         *(half_life, one_step, reverse_decay, chunk, carry),
         *(look_ahead, both_ways, half_block, block, mamba_block_parameters),
         *(closest_shape, warmup_cosine, paired),
-        *(reveal_counts, selection, threshold_choice, quality, keep_top_p),
+        *(reveal_counts, selection, threshold_choice, quality, keep_top_p, certainty),
         *(exponent, crossing, attention_multiply_adds),
         *(interval, units, ending_nats, distinct),
         *(split_by_group, dig, longest_run),

@@ -19,7 +19,8 @@
 # - measure what a step buys, and whether quality costs variety, each with its interval;
 # - choose temperature, top-k and top-p, and know what each of them does;
 # - say why 32-bit random numbers spoil a diffusion model;
-# - find a good sampler for a given number of model calls.
+# - find a good sampler for a given number of model calls;
+# - say how a model learns to fill many tokens per call, and what that may cost.
 #
 # **You need** lesson 01: masks, time *t*, and the sampler built there.
 #
@@ -33,16 +34,18 @@
 # | 6. Both sides of a mask | 5 |
 # | 7. Why the noise has 64 bits | 9 |
 # | 8. The best budget | 8 |
+# | 9. Distilled to few passes | 12 |
 #
 # {{measured}}
 #
-# Now and then you are asked to **predict, then run**. Five **exercises** check your answer, and the lesson then runs
+# Now and then you are asked to **predict, then run**. Six **exercises** check your answer, and the lesson then runs
 # *your* code; where you have none, ours takes its place.
 
 # %% [markdown]
 # The next cell only prepares things. Run it.
 
 # %%
+import copy
 import math
 import random
 
@@ -572,12 +575,12 @@ for strategy in compared:
 
 # %%
 @torch.no_grad()
-def measure(n=N, canvases=None, **options):
+def measure(n=N, canvases=None, writer=model, **options):
     """Write n stories with the package's sampler (from masks only, or on canvases); describe them."""
     engine = Sampler(SamplerConfig(**options), schedule, MASK)
     state = engine.start(canvases or [Canvas.masks(LENGTH, tokenizer)] * n)
     while not engine.done(state):
-        state = engine.advance(model, state)
+        state = engine.advance(writer, state)
     return describe(torch.from_numpy(state.ids.copy())) | {"calls": state.nfe.mean()}
 
 
@@ -1105,6 +1108,177 @@ for point in last.points:
             f"[{low:.0%}, {high:.0%}]"
         )
 
+# %% [markdown]
+# ## 9. Distilled to few passes
+#
+# A rule chooses how many tokens a call fills, but it can fill many only where the model is *sure*. Here that is late:
+# any name may begin a story, and each word depends on the ones before it. Can the model learn to be sure earlier?
+# **Distillation to few passes** trains a copy of the model, the *student*, on what the *teacher* wrote slowly, one
+# token per call:
+#
+# - **Certainty forcing** (dParallel, d3LLM). The student sees a state of the teacher's own writing: the tokens that the
+#   teacher filled first; the rest is masked. It learns the teacher's tokens at the masks, and to be *sure* of those
+#   that it has right.
+# - **Self-distillation through time** (SDTT). The student learns in one call the probabilities that the teacher had for
+#   each token some calls later, when it filled it.
+#
+# We take the first. The teacher writes, and we keep the order in which it filled its tokens.
+
+# %%
+from diffuapriel.training.distillation import write_trajectories
+
+careful = SamplerConfig(strategy="low_confidence", steps=LENGTH, top_p=0.9, seed=5)
+written, order = write_trajectories(model, tokenizer, careful, 8 if QUICK else 1024, LENGTH, 256)
+words = tokenizer.token_strings(written[0].tolist())
+for known in (4, 9, 12):
+    shown = [word if rank < known else " ▁" for word, rank in zip(words, order[0].tolist())]
+    print(f"after {known:2} calls:", "".join(shown).replace("<|endoftext|>", " ·"))
+
+# %% [markdown]
+# ### Exercise 6: to be sure
+#
+# *May · medium · 6 minutes*
+#
+# Write the loss. It has two terms: the mean of −log *p* of the teacher's tokens, and `weight` times the mean *entropy*
+# of the student's probabilities, **over the masks where its best token is the teacher's**. Where it is wrong, it is not
+# to be sure. If it is right nowhere, the second term is 0.
+#
+# <details><summary>Hint 1: the idea</summary>The first term picks one entry per row. For the second, an entropy per
+# row, and a mean over some of the rows.</details>
+# <details><summary>Hint 2: the shape</summary><code>right = log_p.argmax(1) == tokens</code> and <code>entropy =
+# -(log_p.exp() * log_p).sum(1)</code> are both (masks,). The mean over the right ones is their sum over their number,
+# which may be 0.</details>
+# <details><summary>Hint 3: the code</summary><code>-log_p[torch.arange(len(tokens)), tokens].mean()</code>, plus
+# <code>weight * (right * entropy).sum() / right.sum().clamp_min(1)</code>.</details>
+
+
+# %% tags=["exercise"]
+def my_certainty(log_p, tokens, weight):
+    """log_p (masks, V) of the student, tokens (masks,) of the teacher. Returns the loss, a tensor of shape ()."""
+    return None  # your lines here
+
+
+# %% tags=["solution"]
+def my_certainty(log_p, tokens, weight):
+    """log_p (masks, V) of the student, tokens (masks,) of the teacher. Returns the loss, a tensor of shape ()."""
+    right = log_p.argmax(1) == tokens
+    entropy = -(log_p.exp() * log_p).sum(1)
+    sure = (right * entropy).sum() / right.sum().clamp_min(1)
+    return -log_p[torch.arange(len(tokens)), tokens].mean() + weight * sure
+
+
+# %%
+check.certainty(my_certainty)
+
+# %% [markdown]
+# Three students learn from the same stories: one without the second term (weight 0), one with a little of it (0.3), one
+# with all of it (1). All write by the same rule, `threshold` 0.97.
+#
+# **Predict, then run.** What does the student of weight 1 gain over its teacher, and what does it lose?
+#
+# - **A** · fewer calls, but fewer consistent stories
+# - **B** · fewer calls and as many consistent stories, but less variety
+# - **C** · fewer calls, and nothing is lost
+
+# %%
+guess_4 = predict("A", "B", "C", name="05.4")
+guess_4
+
+# %%
+sure_loss = use(check.certainty, my_certainty)
+
+
+def distill(weight, steps=3 if QUICK else 200):
+    """A copy of the model, trained to be sure of what the model wrote."""
+    student = copy.deepcopy(model).train()
+    optimizer = torch.optim.AdamW(student.parameters(), betas=(0.9, 0.95), weight_decay=0.0)
+    lr_schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=3e-4, total_steps=steps, pct_start=0.1, cycle_momentum=False
+    )
+    generator = torch.Generator().manual_seed(0)
+    for _ in tqdm(range(steps), desc=f"weight {weight:g}"):
+        rows = torch.randint(len(written), (32,), generator=generator)
+        known = (torch.rand(32, 1, generator=generator) * LENGTH).long()
+        ids, masked = written[rows], order[rows] >= known
+        sigma = -torch.log(1 - masked.float().mean(1).clamp(max=0.999))
+        logits = student(ids.masked_fill(masked, MASK), sigma, masked)[:, :MASK]
+        loss = sure_loss(logits.log_softmax(-1), ids[masked], weight)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+        optimizer.step()
+        lr_schedule.step()
+    return student.eval()
+
+
+writers = {"teacher": model}
+writers |= {f"student, weight {weight:g}": distill(weight) for weight in (0, 0.3, 1)}
+
+# %%
+few = {"strategy": "threshold", "threshold": 0.97, "top_p": 0.9, "seed": 1}
+wrote = {name: measure(STORIES, writer=writer, **few) for name, writer in writers.items()}
+for name, m in wrote.items():
+    low, high = m["interval"]
+    print(
+        f"{name:19} {m['calls']:5.2f} calls {m['consistent']:4.0f} % consistent [{low:.0%}, {high:.0%}] "
+        f"{m['different']:4.0f} % different  entropy {m['entropy']:.2f}"
+    )
+before, after = wrote["teacher"], wrote["student, weight 1"]
+lost = before["entropy"] - after["entropy"]
+worse = after["interval"][1] < before["interval"][0]
+guess_4.reveal(
+    "A" if worse else "B" if lost > 0.1 else "C", f"The entropy fell by {lost:.2f} nats."
+)
+
+# %% [markdown]
+# The student of weight 0 is its teacher's equal: to read its own stories again teaches a model nothing. The term of
+# certainty saves calls and mistakes, and takes variety for it: the student is sure of the likeliest name and the
+# likeliest thing, as at a low temperature. That is the trap of this method. A student that always wrote one story would
+# need a single call, and every story would be right.
+#
+# Is it worth it in a larger model? `tales-blocks-diffuapriel` writes whole stories of the full grammar. Six students of
+# it were trained on a GPU (`diffuapriel train --teacher`), and `diffuapriel tune` measured teacher and students alike:
+# in blocks of 16, temperature 0.5, `threshold` from cautious to bold. The figures are in the repository. A call counts
+# always, a token only if it is text: padding is none.
+
+# %%
+import json
+
+from diffuapriel import assets
+
+file = assets.path("results", "distilled.json")
+distilled = json.loads(file.read_text(encoding="utf-8"))
+measured = {"teacher": distilled["teacher"], **distilled["students"]}
+figure = go.Figure(layout={"xaxis_title": "tokens per call", "yaxis_title": "% consistent"})
+for name, found in measured.items():
+    points = [found["frontier"]["reference"], *found["frontier"]["points"]]
+    x = [point["tokens_per_pass"] for point in points]
+    y = [100 * point["quality"][0]["value"] for point in points]
+    bars = error_bars(y, [point["quality"][0]["ci95"] for point in points], scale=100)
+    figure.add_scatter(x=x, y=y, name=name, mode="lines+markers", error_y=bars)
+show(figure)
+
+# %%
+for name, found in measured.items():
+    slow, fast = (
+        found["one"],
+        found.get("choice"),
+    )  # one token per call; the fastest rule without loss
+    speed = f"{fast['tokens_per_pass']:.2f} tokens per call" if fast else "loses at any threshold"
+    print(
+        f"{name:34} {speed:24} {slow['consistent']:.0%} consistent  entropy {slow['token_entropy']:.2f}  "
+        f"plots {slow['plots_chi2'] / slow['stories']:.1f}"
+    )
+
+# %% [markdown]
+# The last three columns are with one token per call; *plots* is the chi-square of the plots against the grammar's own
+# probabilities, per story. The larger students repeat what yours showed: certainty makes stories consistent, and more
+# alike. Of speed they gain next to nothing. A careful rule already fills all that the teacher is sure of; what is left
+# are the free choices of a story, and to be sure of those is to choose always the same.
+#
+# Lesson 09 takes another way: a model of blocks drafts many tokens and *verifies* them in the same call. It writes 5 to
+# 6 tokens per call, and exactly the text of one token per call.
+
 # %%
 score()
 
@@ -1118,12 +1292,16 @@ score()
 # - A finished story with a mistake can be corrected: hide a little, fill again. `remdm` does so while it writes, for
 #   more calls.
 # - **32-bit random numbers** cut off rare tokens, which works like a hidden low temperature.
+# - **Distillation** makes a model sure in fewer calls. Compare the student's variety with its teacher's before its
+#   speed.
 #
 # ## Going further
 #
 # - Which positions does `low_confidence` fill first, and which last? Collect `frame.revealed` over many traces.
 # - Write a ninth strategy, such as *from left to right*, and compare it at 16 steps. Is such a story easier to write in
 #   some order?
+# - Section 9: lower the threshold step by step. At which value does each student lose its stories, and at which its
+#   teacher?
 # - Repeat section 3 with the bundled `tales-diffuapriel` on long stories. Does the ranking of the strategies hold?
 #
 # **Papers.** Confidence: MaskGIT, [arXiv:2202.04200](https://arxiv.org/abs/2202.04200), and LLaDA,
@@ -1133,3 +1311,6 @@ score()
 # [arXiv:2406.07524](https://arxiv.org/abs/2406.07524). Remasking: ReMDM,
 # [arXiv:2503.00307](https://arxiv.org/abs/2503.00307). First hitting, and the noise:
 # [arXiv:2409.02908](https://arxiv.org/abs/2409.02908). Top-p: [arXiv:1904.09751](https://arxiv.org/abs/1904.09751).
+# Distillation: dParallel, [arXiv:2509.26488](https://arxiv.org/abs/2509.26488), d3LLM,
+# [arXiv:2601.07568](https://arxiv.org/abs/2601.07568), and SDTT,
+# [arXiv:2410.21035](https://arxiv.org/abs/2410.21035).

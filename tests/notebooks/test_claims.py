@@ -80,6 +80,18 @@ CLAIMS: tuple[Claim, ...] = (
         "the surest first is ahead with a quarter of the calls",
     ),
     ("05", r"\n100 stories, (\d+) different", lambda n: n == 1, "at temperature 0 there is one story"),
+    (
+        "05",
+        r"\nteacher +([\d.]+) calls.* entropy ([\d.]+)\n.*weight 0 .*\n.*\nstudent.*1 +([\d.]+) calls.* ([\d.]+)\n",
+        lambda calls, entropy, fewer, less: fewer < calls - 1 and less < entropy - 0.5,
+        "certainty saves calls and takes variety",
+    ),
+    (
+        "05",
+        r"\nteacher +[\d.]+ calls .*\[(\d+)%, .*\n.*weight 0 .* (\d+)%\].*\n.*\n.*weight 1 .* (\d+)%\]",
+        lambda teacher, same, sure: min(same, sure) >= teacher,
+        "the student of weight 0 is its teacher's equal, that of weight 1 no less consistent",
+    ),
     ("05", r"at 1,000 steps, float32: ([\d.]+)% rare", lambda n: n < 10, "float32 cuts rare tokens"),
     ("07", r"\n 64 draws: .* worth ([\d.]+) times the draws", lambda n: n > 1, "stratified draws do better"),
     (

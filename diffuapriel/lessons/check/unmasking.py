@@ -1,4 +1,4 @@
-"""Lesson 05: how many masks to fill, which ones, and from which distribution."""
+"""Lesson 05: how many masks to fill, which ones, from which distribution, and what a student of few passes learns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from diffuapriel.lessons.check.verdict import checker, close, number, require, run, tensor
 from diffuapriel.tales import language as tales
 
-__all__ = ["keep_top_p", "quality", "reveal_counts", "selection", "threshold_choice"]
+__all__ = ["certainty", "keep_top_p", "quality", "reveal_counts", "selection", "threshold_choice"]
 
 
 @checker
@@ -192,6 +192,34 @@ def keep_top_p(answer: Callable[[Tensor, float], Tensor]) -> None:
             close(out, torch.where(out != 0, p / total, 0.0)),
             f"{asked} That is right. But the kept tokens must keep their proportions: scale all by the same number.",
         )
+
+
+@checker
+def certainty(answer: Callable[[Tensor, Tensor, float], Tensor]) -> None:
+    """`answer(log_p, tokens, weight)`: cross-entropy, plus weight times the entropy where the student is right."""
+    p = torch.tensor([[0.7, 0.2, 0.1], [0.5, 0.25, 0.25], [0.1, 0.3, 0.6]], dtype=torch.float64)
+    entropies = (-(p * p.log()).sum(1)).tolist()
+    cross = {tokens: -sum(p[i, t].log().item() for i, t in enumerate(tokens)) / 3 for tokens in TOKENS}
+    for tokens, right in TOKENS.items():
+        for weight in (0.0, 1.0, 0.5):
+            log_p = p.log().requires_grad_()
+            found = tensor(run(answer, log_p, torch.tensor(tokens), weight), ())
+            sure = sum(entropies[i] for i in right) / max(1, len(right))
+            where = f"the rows {list(right)}" if right else "no row"
+            asked = f"tokens {list(tokens)}, weight {weight:g}: the student is right in {where}."
+            say = f"{asked} The loss is {cross[tokens] + weight * sure:.4f}; yours is {found.item():.4f}."
+            hints = {
+                cross[tokens] + weight * sum(entropies) / 3: "Is the entropy counted only where it is right?",
+                cross[tokens] + weight * sum(entropies[i] for i in right) / 3: "Divide by the rows where it is right.",
+                cross[tokens] - weight * sure: "Entropy is -sum p log p, and it is added: the student is to be sure.",
+            }
+            hint = next((text for value, text in hints.items() if weight and close(found.item(), value)), "")
+            require(close(found.item(), cross[tokens] + weight * sure), f"{say} {hint}".strip())
+            require(found.requires_grad, "The loss must have a gradient: compute it from log_p with tensors.")
+
+
+# Tokens of three rows, and the rows whose best token that is.
+TOKENS = {(0, 0, 2): (0, 1, 2), (0, 1, 0): (0,), (1, 1, 1): ()}
 
 
 def _whole_numbers(value: object) -> list[int]:

@@ -219,7 +219,51 @@ def swapped(texts):
     return consistent, grammatical, different
 
 
+# certainty
+
+
+def in_parts(log_p, tokens, weight):
+    rows = torch.arange(len(tokens))
+    loss = -log_p[rows, tokens].mean()
+    right = log_p.argmax(1) == tokens
+    if right.any():
+        loss = loss + weight * torch.special.entr(log_p.exp()).sum(1)[right].mean()
+    return loss
+
+
+def with_categorical(log_p, tokens, weight):
+    right = (log_p.argmax(1) == tokens).double()
+    entropy = torch.distributions.Categorical(logits=log_p).entropy()
+    cross = torch.nn.functional.cross_entropy(log_p, tokens)
+    return cross + weight * (right * entropy).sum() / max(1, int(right.sum()))
+
+
+def sure_everywhere(log_p, tokens, weight):
+    return in_parts(log_p, tokens, 0) + weight * torch.special.entr(log_p.exp()).sum(1).mean()
+
+
+def over_all_rows(log_p, tokens, weight):
+    right = log_p.argmax(1) == tokens
+    return in_parts(log_p, tokens, 0) + weight * (right * torch.special.entr(log_p.exp()).sum(1)).mean()
+
+
+def less_sure(log_p, tokens, weight):
+    return in_parts(log_p, tokens, -weight)
+
+
+def where_it_is_wrong(log_p, tokens, weight):
+    wrong = log_p.argmax(1) != tokens
+    entropy = torch.special.entr(log_p.exp()).sum(1)
+    return in_parts(log_p, tokens, 0) + weight * (wrong * entropy).sum() / wrong.sum().clamp_min(1)
+
+
+def nothing_over_nothing(log_p, tokens, weight):
+    right = log_p.argmax(1) == tokens
+    return in_parts(log_p, tokens, 0) + weight * torch.special.entr(log_p.exp()).sum(1)[right].mean()
+
+
 RIGHT = {
+    "certainty": [in_parts, with_categorical],
     "selection": [by_rules, by_ranks],
     "quality": [by_lists, by_tensors],
     "reveal_counts": [by_remainder, by_steps_left],
@@ -227,6 +271,15 @@ RIGHT = {
     "keep_top_p": [by_sorting, by_a_loop],
 }
 WRONG = {
+    "certainty": [
+        sure_everywhere,
+        over_all_rows,
+        less_sure,
+        where_it_is_wrong,
+        nothing_over_nothing,
+        lambda log_p, tokens, weight: in_parts(log_p, tokens, 0),
+        lambda log_p, tokens, weight: in_parts(log_p.detach(), tokens, weight),
+    ],
     "selection": [
         selection_with(margin=lambda p, u: p.amax(-1)),
         selection_with(entropy=lambda p, u: torch.special.entr(p).sum(-1)),
