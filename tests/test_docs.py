@@ -353,7 +353,12 @@ def test_the_card_of_distilled_models_is_that_of_the_file() -> None:
         if "choice" not in model:
             assert [(p["value"], p["loses"]) for p in model["frontier"]["points"]] == [(0.99, True)]
     one, sure = teacher["one"], students["certainty, weight 1"]["one"]
-    assert f"{100 * sure['consistent']:.1f} % at weight 1" in card and f"has {100 * one['consistent']:.1f} %" in card
+    some = students["certainty, weight 0.3"]["choice"]
+    assert f"At weight 0.3 the rule writes {100 * some['consistent']:.1f} % consistent" in card
+    assert f"teacher's writes {100 * teacher['choice']['consistent']:.1f} %, at an entropy within 3 %" in card
+    assert some["token_entropy"] > 0.97 * teacher["choice"]["token_entropy"]
+    assert f"at weight 1 one token per pass writes {100 * sure['consistent']:.1f} %" in card
+    assert f"where the teacher has {100 * one['consistent']:.1f} %" in card
     assert f"from {one['token_entropy']:.2f} to {sure['token_entropy']:.2f} nats" in card
     apart = [of["plots_chi2"] / of["stories"] for of in (sure, one)]
     assert f"{apart[0] / apart[1]:.1f} times as far" in card and sure["names_p"] < 1e-6 < one["names_p"]
