@@ -24,7 +24,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from diffuapriel.config import ModelConfig
 from diffuapriel.model.blocks import AttentionCache, BlockPass
-from diffuapriel.model.layers import rms_norm
+from diffuapriel.model.layers import EPS, rms_norm
 from diffuapriel.ops import cached_attention, flash_attention
 
 ROPE_BASE = 10_000.0
@@ -72,11 +72,8 @@ class Attention(nn.Module):
         q, k, v = self._project(u, rotary)
         texts = cache.keys.shape[0]
         if over.commit is not None:
-            keys, values = cache.keys, cache.values
-            cached_attention.append(keys, values, k, v, over.lengths)
-            if self.kernels == FASTEST_FIRST and cached_attention.takes(q):
-                return self.out_proj(cached_attention.attend(q, keys, values, over.lengths).flatten(2)), cache
-            y = self._attend(q, keys, values, over.keys_read(keys.shape[2]))
+            cached_attention.append(cache.keys, cache.values, k, v, over.lengths)
+            y = self._attend(q, cache.keys, cache.values, over.keys_read(cache.keys.shape[2]))
             return self.out_proj(y.transpose(1, 2).flatten(2)), cache
         (q, *q_noisy), (k, *k_noisy), (v, *v_noisy) = (w.split(texts) for w in (q, k, v))
         keys, values = k, v
@@ -89,6 +86,18 @@ class Attention(nn.Module):
         kept = AttentionCache(k[:, :, over.kept], v[:, :, over.kept])
         y = [part.transpose(1, 2) for part in y]
         return self.out_proj((torch.cat(y) if len(y) > 1 else y[0]).flatten(2)), kept
+
+    def mix_in_place(self, u: Tensor, rotary: Rotary, cache: AttentionCache, over: BlockPass) -> Tensor:
+        """`forward_blocks` of a pass in place, by our kernels where they can run."""
+        keys, values = cache.keys, cache.values
+        if self.kernels == FASTEST_FIRST and cached_attention.takes(keys):
+            weights = self.q_norm_weight, self.k_norm_weight
+            q = cached_attention.project(self.in_proj(u), *weights, *rotary, keys, values, over.lengths, EPS)
+            return self.out_proj(cached_attention.attend(q, keys, values, over.lengths).flatten(2))
+        q, k, v = self._project(u, rotary)
+        cached_attention.append(keys, values, k, v, over.lengths)
+        y = self._attend(q, keys, values, over.keys_read(keys.shape[2]))
+        return self.out_proj(y.transpose(1, 2).flatten(2))
 
     def _project(self, u: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, (batch, heads, length, headdim) each; the first two normalized and rotated."""

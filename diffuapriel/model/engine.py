@@ -2,7 +2,8 @@
 
     * linear layers and the embedding in bfloat16; norms, convolutions, decay rates and step sizes keep their dtype
     * the weight of each mixer's norm folded into the product that follows it: the same function
-    * every block and the final norm compiled: norm and modulation become one kernel, so do gate and residual
+    * every block and the final norm compiled: norm and modulation become one kernel, so do gate and residual. A pass
+      in place consists of products and our own kernels instead (ops/residual.py)
     * the forward pass recorded as one CUDA graph per shape: one launch instead of hundreds
 
 Blocks are compiled individually, for any batch and length. Blocks of one kind share their code, so a model costs two
@@ -42,6 +43,7 @@ def compile_denoiser(model: Denoiser, *, dtype: torch.dtype | None = torch.bfloa
                 dynamic = True if block.attends else None
                 block.forward_blocks = torch.compile(block.forward_blocks, dynamic=dynamic, options={**OPTIONS})
         model._embed = torch.compile(model._embed, dynamic=True)  # else some thirty small launches
+        model.time_embedding.compile(dynamic=True)
         model.final_norm = torch.compile(model.final_norm, dynamic=True)
     return Engine(model)
 
@@ -62,7 +64,7 @@ class Engine:
         self.config = model.config
         self.head = model.head
         # Of a model of blocks; a pass in place is launched kernel by kernel, for a caller that records it.
-        self.empty_cache, self.hidden_in_place = model.empty_cache, model.hidden_in_place
+        self.empty_cache, self.hidden_in_place, self.levels = model.empty_cache, model.hidden_in_place, model.levels
         self.commit, self.commit_and_denoise = model.commit, model.commit_and_denoise
         self.verify_and_draft = model.verify_and_draft
         self._graphs: dict[tuple[int, ...], tuple[Tensor, Tensor, Callable[[], None], Tensor]] = {}  # by shape

@@ -32,11 +32,11 @@ from torch import Tensor, nn
 from diffuapriel.config import ModelConfig
 from diffuapriel.model.blocks import BlockPass, MambaCache, place_in_blocks
 from diffuapriel.model.layers import EPS, rms_norm
-from diffuapriel.ops import block_scan, short_pass
+from diffuapriel.ops import block_scan, residual, short_pass
 from diffuapriel.ops.recurrent import ScanInputs
 from diffuapriel.ops.ssd import choose_backend, ssd_bidirectional
 from diffuapriel.ops.triton import folded
-from diffuapriel.ops.triton.mixer import block_mixer
+from diffuapriel.ops.triton.mixer import block_mixer, mix_in_place
 from diffuapriel.ops.triton.mixer import mixer as fused_mixer
 
 DT_MIN, DT_MAX = 1e-3, 1e-1  # range of the initial step sizes
@@ -114,10 +114,11 @@ class BidirectionalMamba2(nn.Module):
         if blocks.verified or blocks.drafted or (not trains and self._is_short(projected, blocks)):
             y, after = self._short_blocks(projected, blocks, cache)
             return y, after if blocks.commit is None else _committed(cache, after, blocks.commit)
-        if not trains and choose_backend(self.backend, projected, c.headdim, c.d_state) == "triton":
+        fused = choose_backend(self.backend, projected, c.headdim, c.d_state) == "triton"
+        if fused and not trains and blocks.commit is None:
             return self._fused_blocks(projected, blocks, cache)
         z, xBC, dt = self._split(projected)
-        fused = streams > 1 and choose_backend(self.backend, projected, c.headdim, c.d_state) == "triton"
+        fused = fused and streams > 1
         convolution = self.conv_weight, self.conv_bias, cache.history
         if fused:
             history = following(cache.history, xBC[: blocks.texts, :, 0])
@@ -145,6 +146,28 @@ class BidirectionalMamba2(nn.Module):
             return self._project_gated_out(*folded.gate(y, z, self.norm_weight)), after
         y = rms_norm(y * F.silu(z), self.norm_weight)
         return self._project_out(y), after if blocks.commit is None else _committed(cache, after, blocks.commit)
+
+    def mix_in_place(self, u: Tensor, blocks: BlockPass, cache: MambaCache) -> residual.Added:
+        """`forward_blocks` of a pass in place, before the gated norm's division and the sum over the directions."""
+        c, weight = self.config, self.out_proj.weight
+        projected = self.in_proj(u)
+        if choose_backend(self.backend, projected, c.headdim, c.d_state) != "triton":
+            return residual.Added(self.forward_blocks(u, blocks, cache)[0][None])
+        *parameters, norm_weight = self._mixer_parameters()
+        g, squares = mix_in_place(
+            projected,
+            *parameters,
+            norm_weight=None if self.norm_is_folded else norm_weight,
+            state=cache.state,
+            history=cache.history,
+            groups=c.n_groups,
+            commit=blocks.commit,
+            parts=residual.parts_of(u.shape[0] * u.shape[1], 2 * c.n_heads) // 2 or 1,
+        )
+        used = len(g) if c.block_reverse else len(g) // 2
+        weight = weight.unflatten(1, (len(g), -1)).permute(1, 2, 0)  # (parts, d_inner / parts of a direction, d_model)
+        y = torch.bmm(g[:used].flatten(1, 2), weight[:used])
+        return residual.Added(y.unflatten(1, u.shape[:2]), squares[: 2 if c.block_reverse else 1], inner=c.d_inner)
 
     def _is_short(self, projected: Tensor, blocks: BlockPass) -> bool:
         """Whether a pass takes a CPU less time as products along its paths."""
@@ -187,12 +210,10 @@ class BidirectionalMamba2(nn.Module):
                 history=history,
                 block_length=blocks.block_length,
                 groups=self.config.n_groups,
-                commit=blocks.commit,
             )
             gated.append(g)
             sums.append(squares)
-            if blocks.commit is None:  # else the kernels have replaced both
-                history = following(history, xBC[:, part, 0])
+            history = following(history, xBC[:, part, 0])
             caches.append(MambaCache(state, history))
         g, squares = (torch.cat(v, 2) if len(v) > 1 else v[0] for v in (gated, sums))
         return self._project_gated_out(g, squares), caches[1]

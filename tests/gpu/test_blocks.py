@@ -16,7 +16,7 @@ from diffuapriel.config import ARCHITECTURES, ModelConfig
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.model.blocks import BlockPass, MambaCache
 from diffuapriel.model.denoiser import Denoiser
-from diffuapriel.model.engine import compile_denoiser
+from diffuapriel.model.engine import cast_matrices, compile_denoiser
 from diffuapriel.model.mamba2 import BidirectionalMamba2
 from diffuapriel.ops import cached_attention
 from diffuapriel.ops.ssd import unsupported_reason
@@ -168,6 +168,41 @@ def test_a_pass_in_place_is_the_pass_after_a_cache(architecture: str, device: to
             rows = model.commit(block, cache, S).rows([0]), cache.rows([1])
             cache = type(cache).join(rows)
     assert into.lengths.tolist() == [tokens + 2 * S, tokens]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("length", [16, 65, 256, 600])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_pass_in_place_is_the_plain_pass_in_float64(architecture, length, dtype, device, record) -> None:
+    """By products and kernels, after a cache that is not empty, the block of one of two rows being committed."""
+    shape = {"d_model": 384, "depth": 2, "d_state": 128, "headdim": 64, "attention_headdim": 64, "cond_dim": 32}
+    torch.manual_seed(length)
+    model = Denoiser(ModelConfig(architecture, vocab_size=MASK + 1, attention_every=1, block_lengths=(S,), **shape))
+    for parameter in model.parameters():
+        parameter.data += 0.02 * torch.randn_like(parameter)
+    model = cast_matrices(model.to(device).eval(), dtype)
+    exact, tokens = copy.deepcopy(model).double(), 200
+    cache, plain = (one.empty_cache(2, tokens + length) for one in (model, exact))
+    for own, other in zip(cache.layers, plain.layers, strict=True):
+        for into, double in zip(vars(own).values(), vars(other).values(), strict=True):
+            into.normal_()
+            double.copy_(into)
+    ids, sigma = torch.randint(0, MASK, (2, length), device=device), torch.rand(2, device=device)
+    commit = torch.tensor([False, True], device=device)
+    for one in (cache, plain):
+        one.lengths.copy_(torch.tensor([tokens, 7]))
+    with torch.no_grad():
+        truth = exact.hidden_in_place(ids, sigma.double(), plain, commit)
+        poison([truth])
+        errors = {"hidden": relative_error(model.hidden_in_place(ids, sigma, cache, None), truth)}
+        committed = model.hidden_in_place(ids, sigma, cache, commit)
+    errors["hidden, committed"] = relative_error(committed, truth)
+    for i, (own, other) in enumerate(zip(cache.layers, plain.layers, strict=True)):
+        for name, found in vars(own).items():
+            errors[f"{name} {i}"] = relative_error(found, getattr(other, name))
+    record(f"pass in place {str(dtype).removeprefix('torch.')}", f"{architecture} {length}", errors)
+    assert cache.lengths.tolist() == [tokens, 7 + length]
+    assert max(errors.values()) <= TOLERANCE[dtype] * (4 if dtype == torch.bfloat16 else 1)
 
 
 def written(model: object, strategy: str, canvas: Canvas, temperature: float = 0.7) -> Tensor:

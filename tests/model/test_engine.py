@@ -65,37 +65,3 @@ def test_a_norm_that_is_folded_into_the_product_after_it_changes_nothing() -> No
         mixer.load_state_dict(kept)  # with a weight of its own, which is folded in its turn
         assert mixer.norm_is_folded and (mixer.norm_weight == 1).all()
         torch.testing.assert_close(mixer(u), expected)
-
-
-class Written(Exception):
-    """Inductor has written the code of a graph."""
-
-
-@pytest.mark.slow
-def test_a_compiled_pass_in_place_makes_no_copy_of_its_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else each pass of a long text would move all of them there and back. It is read off inductor's code; g++, which
-    takes a dozen seconds, need not run."""
-    from torch._inductor import config, cpu_vec_isa
-    from torch._inductor.graph import GraphLowering
-
-    shape = {"d_model": 32, "depth": 1, "headdim": 16, "d_state": 16, "attention_headdim": 16, "cond_dim": 8}
-    model = Denoiser(ModelConfig("diffutran", vocab_size=20, block_lengths=(4,), **shape)).eval().requires_grad_(False)
-    ids, sigma, commit, capacity = torch.randint(19, (1, 4)), torch.zeros(1), torch.tensor([True]), 773
-    cache, plain = (model.empty_cache(1, capacity) for _ in range(2))
-    expected = model.hidden_in_place(ids, sigma, plain, commit, capacity)
-    block = model.blocks[0]
-    eager = block.forward_blocks
-    block.forward_blocks = torch.compile(eager, dynamic=False, backend="aot_eager")
-    torch.testing.assert_close(model.hidden_in_place(ids, sigma, cache, commit, capacity), expected)
-    torch.testing.assert_close(cache.layers[0].keys, plain.layers[0].keys)
-
-    def write(graph: GraphLowering) -> None:
-        raise Written(graph.codegen()[0].value)
-
-    monkeypatch.setattr(GraphLowering, "compile_to_module", write)
-    monkeypatch.setattr(cpu_vec_isa, "valid_vec_isa_list", list)  # g++ would be asked for each
-    block.forward_blocks = torch.compile(eager, dynamic=False)
-    with config.patch(force_disable_caches=True), pytest.raises(Exception, match="Written") as caught:
-        model.hidden_in_place(ids, sigma, model.empty_cache(1, capacity), commit, capacity)
-    made = [line for line in str(caught.value).splitlines() if "= empty_" in line]
-    assert made and not [line for line in made if f"(1, 2, {capacity}, 16)" in line]

@@ -1,5 +1,5 @@
 """Attention of one block over a cache of keys, whose length is a tensor: softmax(q k^T / sqrt(d)) v, forward only; and
-the kernel that writes the block's own keys and values into the cache.
+the kernel between in_proj and it, which writes the block's own keys and values into the cache.
 
 A block has few queries and a long context, so a program per tile of queries would leave most of the device idle. Each
 row's keys are therefore cut into splits, as in flash-decoding, and a second launch joins them:
@@ -9,9 +9,10 @@ row's keys are therefore cut into splits, as in flash-decoding, and a second lau
 
 Only keys that a row has are read, so one recorded pass serves every length up to the capacity.
 
-    q  (b, h, s, d)    k, v  (b, h, capacity, d)    lengths  (b,) int64: keys before the block's own s
+    projected  (b, s, 3 h d)    q  (b, h, s, d)    k, v  (b, h, capacity, d)
+    lengths    (b,) int64: keys before the block's own s
 
-Plain twin: `F.scaled_dot_product_attention` with the mask of `BlockPass.masks`.
+Plain twins: `F.scaled_dot_product_attention` with the mask of `BlockPass.masks`, and `Attention._project`.
 """
 
 # pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportOperatorIssue=false, reportArgumentType=false
@@ -131,39 +132,74 @@ def join_kernel(
 
 
 @triton.jit
-def append_kernel(
+def rotated(x, weight, cos, sin, inside, D: tl.constexpr, eps):
+    """Both halves of norm(x) weight, each pair rotated by its angle; x points to the first halves (rows, D / 2)."""
+    column = tl.arange(0, D // 2)
+    a = tl.load(x, mask=inside, other=0.0).to(tl.float32)
+    b = tl.load(x + D // 2, mask=inside, other=0.0).to(tl.float32)
+    scale = tl.rsqrt((tl.sum(a * a, 1) + tl.sum(b * b, 1)) / D + eps)[:, None]
+    a *= scale * tl.load(weight + column)[None, :]
+    b *= scale * tl.load(weight + D // 2 + column)[None, :]
+    return a * cos - b * sin, b * cos + a * sin
+
+
+@triton.jit
+def project_kernel(
+    projected,
+    q_weight,  # (d,) float32
+    k_weight,
+    cos,  # (b, s, d / 2) float32
+    sin,
+    q,
     keys,
     values,
-    k,  # (b, h, s, d), its last axis contiguous, as v
-    v,
     lengths,
     queries,
     capacity,
     heads: tl.constexpr,
-    k_batch, k_head, k_row,
-    v_batch, v_head, v_row,
+    eps,
     D: tl.constexpr,
     TILE: tl.constexpr,
-):  # fmt: skip
+):
     """Program (tile of tokens, batch and head)."""
-    rows, columns = tl.program_id(0) * TILE + tl.arange(0, TILE), tl.arange(0, D)
-    bh = tl.program_id(1).to(tl.int64)
+    rows, half, bh = tl.program_id(0) * TILE + tl.arange(0, TILE), tl.arange(0, D // 2), tl.program_id(1).to(tl.int64)
     b, h, inside = bh // heads, bh % heads, (rows < queries)[:, None]
-    to = (bh * capacity + tl.load(lengths + b) + rows)[:, None] * D + columns[None, :]
-    at = k + b * k_batch + h * k_head + rows[:, None] * k_row + columns[None, :]
-    tl.store(keys + to, tl.load(at, mask=inside), mask=inside)
-    at = v + b * v_batch + h * v_head + rows[:, None] * v_row + columns[None, :]
-    tl.store(values + to, tl.load(at, mask=inside), mask=inside)
+    angle = (b * queries + rows)[:, None] * (D // 2) + half[None, :]
+    c, s = tl.load(cos + angle, mask=inside, other=0.0), tl.load(sin + angle, mask=inside, other=0.0)
+    at = projected + ((b * queries + rows) * 3 * heads + h)[:, None] * D + half[None, :]
+    first, second = rotated(at, q_weight, c, s, inside, D, eps)
+    to = (bh * queries + rows)[:, None] * D + half[None, :]
+    tl.store(q + to, first.to(q.dtype.element_ty), mask=inside)
+    tl.store(q + to + D // 2, second.to(q.dtype.element_ty), mask=inside)
+    first, second = rotated(at + heads * D, k_weight, c, s, inside, D, eps)
+    to = (bh * capacity + tl.load(lengths + b) + rows)[:, None] * D + half[None, :]
+    tl.store(keys + to, first.to(keys.dtype.element_ty), mask=inside)
+    tl.store(keys + to + D // 2, second.to(keys.dtype.element_ty), mask=inside)
+    for part in tl.static_range(0, D, D // 2):
+        v = tl.load(at + 2 * heads * D + part, mask=inside, other=0.0)
+        tl.store(values + to + part, v.to(values.dtype.element_ty), mask=inside)
 
 
-def append(keys: Tensor, values: Tensor, k: Tensor, v: Tensor, lengths: Tensor) -> None:
-    """Write k and v (b, h, s, d) behind the first lengths[b] keys and values of each row."""
-    batch, heads, queries, headdim = k.shape
+def project(
+    projected: Tensor,
+    q_weight: Tensor,
+    k_weight: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    lengths: Tensor,
+    eps: float,
+) -> Tensor:
+    """Queries, contiguous; keys and values are written behind the first lengths[b] of each row. Weights in float32."""
+    (batch, queries, _), (heads, _, headdim) = projected.shape, keys.shape[1:]
+    q = projected.new_empty(batch, heads, queries, headdim)
     tile = min(TILE_KEYS, triton.next_power_of_2(queries))
-    sizes = queries, keys.stride(1) // headdim, heads, *k.stride()[:3], *v.stride()[:3]
-    append_kernel[(triton.cdiv(queries, tile), batch * heads)](
-        keys, values, k, v, lengths, *sizes, D=headdim, TILE=tile
+    sizes = queries, keys.stride(1) // headdim, heads, eps
+    project_kernel[(triton.cdiv(queries, tile), batch * heads)](
+        projected, q_weight, k_weight, cos, sin, q, keys, values, lengths, *sizes, D=headdim, TILE=tile
     )
+    return q
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor) -> Tensor:

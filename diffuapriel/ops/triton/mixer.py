@@ -13,7 +13,7 @@ d_model numbers instead of 2 d_inner.
 
 For torch.compile the mixer is one opaque operator, so everything that needs Triton is imported at the call.
 
-`block_mixer` is the mixer of a pass over blocks (block.py), without gradients.
+`block_mixer` is the mixer of a pass over blocks (block.py), without gradients, `mix_in_place` that of a recorded one.
 """
 
 from __future__ import annotations
@@ -145,6 +145,33 @@ def _gradients(ctx: Any, dg: Tensor, dsquares: Tensor, *kept: Tensor | None) -> 
 _mixer.register_autograd(_gradients, setup_context=_keep)
 
 
+def mix_in_place(
+    projected: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    norm_weight: Tensor | None,
+    *,
+    state: Tensor,
+    history: Tensor,
+    commit: Tensor | None,
+    groups: int = 1,
+    parts: int = 1,
+) -> tuple[Tensor, Tensor]:
+    """As `block_mixer` for one block, whose state and history, contiguous, become those after it in the rows where
+    commit (b,) bool is True: g (2 parts, b, l, d_inner / parts), and squares (2, b, l, heads), still to be summed over
+    the heads. parts: 1 for a block of more than 512 tokens."""
+    from diffuapriel.ops.triton.block import Weights, mix_blocks
+
+    conv, scan = (conv_weight.float(), conv_bias.float()), (dt_bias.float(), A_log.float(), D.float())
+    weights = Weights(*conv, *scan, None if norm_weight is None else norm_weight.float())
+    both = projected.contiguous().unflatten(2, (2, -1))
+    options: Any = {"in_place": True, "commit": commit, "parts": parts}
+    return mix_blocks(both, weights, history, state, both.shape[1], groups, **options)[:2]
+
+
 def block_mixer(
     projected: Tensor,
     conv_weight: Tensor,
@@ -158,21 +185,16 @@ def block_mixer(
     history: Tensor,
     block_length: int,
     groups: int = 1,
-    commit: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """g and squares as `mixer`, and the forward state after the last token, of whole blocks; forward only.
 
     The forward direction goes on from state (b, heads, headdim, d_state) float32 and history (b, taps - 1, channels),
-    the inputs of its convolution; the reverse one is confined to each block of `block_length` tokens. commit (b,) bool:
-    projected is one block, and in the rows where it is True `state` and `history`, contiguous, become those after it.
+    the inputs of its convolution; the reverse one is confined to each block of `block_length` tokens.
     """
     parameters = [v.float() for v in (conv_weight, conv_bias, dt_bias, A_log, D)]
     norm_weight = None if norm_weight is None else norm_weight.float()
-    arguments = projected.contiguous(), *parameters, norm_weight
-    if commit is None:
-        before = history.contiguous(), state.float().contiguous()
-        return _block_mixer(*arguments, *before, block_length, groups)
-    return *_block_mixer_in_place(*arguments, history, state, commit, groups), state
+    before = history.contiguous(), state.float().contiguous()
+    return _block_mixer(projected.contiguous(), *parameters, norm_weight, *before, block_length, groups)
 
 
 @torch.library.custom_op("diffuapriel::block_mixer", mutates_args=())
@@ -193,42 +215,13 @@ def _block_mixer(
     from diffuapriel.ops.triton.block import Weights, mix_blocks
 
     weights = Weights(conv_weight, conv_bias, dt_bias, A_log, D, norm_weight)
-    return mix_blocks(projected.unflatten(2, (2, -1)), weights, history, state, block_length, groups)
-
-
-@torch.library.custom_op("diffuapriel::block_mixer_in_place", mutates_args=("history", "state"))
-def _block_mixer_in_place(
-    projected: Tensor,
-    conv_weight: Tensor,
-    conv_bias: Tensor,
-    dt_bias: Tensor,
-    A_log: Tensor,
-    D: Tensor,
-    norm_weight: Tensor | None,
-    history: Tensor,
-    state: Tensor,
-    commit: Tensor,
-    groups: int,
-) -> tuple[Tensor, Tensor]:
-    """g and squares."""
-    from diffuapriel.ops.triton.block import Weights, mix_blocks
-
-    weights, both = Weights(conv_weight, conv_bias, dt_bias, A_log, D, norm_weight), projected.unflatten(2, (2, -1))
-    return mix_blocks(both, weights, history, state, both.shape[1], groups, commit=commit)[:2]
-
-
-def _block_shapes(projected: Tensor, conv_bias: Tensor, A_log: Tensor) -> tuple[Tensor, Tensor]:
-    heads, headdim, _ = _sizes(projected, conv_bias, A_log)
-    batch, length = projected.shape[:2]
-    g = projected.new_empty(2, batch, length, heads * headdim)
-    return g, projected.new_empty(2, batch, length, dtype=torch.float32)
+    g, squares, final = mix_blocks(projected.unflatten(2, (2, -1)), weights, history, state, block_length, groups)
+    return g, squares.sum(3), final
 
 
 @_block_mixer.register_fake
 def _(projected, conv_weight, conv_bias, dt_bias, A_log, D, norm_weight, history, state, block_length, groups):
-    return *_block_shapes(projected, conv_bias, A_log), torch.empty_like(state)
-
-
-@_block_mixer_in_place.register_fake
-def _(projected, conv_weight, conv_bias, dt_bias, A_log, D, norm_weight, history, state, commit, groups):
-    return _block_shapes(projected, conv_bias, A_log)
+    heads, headdim, _ = _sizes(projected, conv_bias, A_log)
+    batch, length = projected.shape[:2]
+    g = projected.new_empty(2, batch, length, heads * headdim)
+    return g, projected.new_empty(2, batch, length, dtype=torch.float32), torch.empty_like(state)

@@ -32,15 +32,16 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from diffuapriel.ops.triton import chunk, conv
-from diffuapriel.ops.triton.attention import append, attend
+from diffuapriel.ops.triton.attention import attend, project
 from diffuapriel.ops.triton.autograd import mixer_gradients
 from diffuapriel.ops.triton.block import Weights, mix_blocks
 from diffuapriel.ops.triton.gate import gate
+from diffuapriel.ops.triton.residual import add_norm
 from diffuapriel.ops.triton.scan import prepare, scan_chunks
 
 CAPABILITIES = (90, 80)
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-HEADS, HEADDIM, GROUPS, STATE, TAPS, LENGTH = 64, 64, 1, 128, 4, 640
+D_MODEL, HEADS, HEADDIM, GROUPS, STATE, TAPS, LENGTH = 2048, 64, 64, 1, 128, 4, 640
 INNER, CHANNELS = HEADS * HEADDIM, HEADS * HEADDIM + 2 * GROUPS * STATE
 BOTH = (False, True)
 
@@ -94,9 +95,9 @@ def backward_mixer(length: int) -> None:
 
 
 def forward_attention(queries: int) -> None:
-    keys, q = half(1, 16, 4096, 128), half(1, queries, 16, 128).transpose(1, 2)
+    keys, projected, angle = half(1, 16, 4096, 128), half(1, queries, 3 * 16 * 128), wide(1, queries, 1, 64)
     lengths = torch.zeros(1, dtype=torch.int64)
-    append(keys, keys, q, q, lengths)
+    q = project(projected, wide(128), wide(128), angle, angle, keys, keys, lengths, 1e-5)
     attend(q, keys, keys, lengths)
 
 
@@ -122,6 +123,14 @@ def folded_convolution(backward: bool) -> None:
     conv.blocks_backward(half(2, LENGTH, 2, CHANNELS), raw, weight, bias, history, 16)
 
 
+def residual() -> None:
+    """Behind a mixer and behind an MLP."""
+    x, weight, modulation = half(1, 256, D_MODEL), wide(D_MODEL), half(1, 1, D_MODEL)
+    for parts, squares in ((2, wide(2, 1, 256, HEADS)), (4, None)):
+        added = half(parts, 1, 256, D_MODEL), squares, modulation, INNER
+        add_norm(x, weight, modulation, modulation, *added, 1e-5)
+
+
 CALLS: dict[str, Callable[[], None]] = {
     "forward mixer": lambda: forward_mixer(keep=False),
     "forward mixer, kept": lambda: forward_mixer(keep=True),
@@ -133,6 +142,7 @@ CALLS: dict[str, Callable[[], None]] = {
     "forward prompt": forward_prompt,
     "forward attention, 16": lambda: forward_attention(16),
     "forward attention, 256": lambda: forward_attention(256),
+    "forward residual": lambda: residual(),
     "forward convolution of a folded pass": lambda: folded_convolution(backward=False),
     "backward convolution of a folded pass": lambda: folded_convolution(backward=True),
     "forward gate": lambda: gate(half(2, LENGTH, 2, INNER), half(2, LENGTH, 2, INNER + 8)[..., :INNER], wide(2, INNER)),

@@ -10,8 +10,10 @@ from torch import Tensor
 pytest.importorskip("triton", reason="Triton is not installed; it has Linux wheels only")
 
 from diffuapriel.config import ModelConfig
+from diffuapriel.model.attention import Attention, rotary_angles
 from diffuapriel.model.denoiser import Denoiser
-from diffuapriel.ops import cached_attention
+from diffuapriel.model.layers import EPS
+from diffuapriel.ops import cached_attention, residual
 from diffuapriel.ops.triton import attention
 
 pytestmark = [
@@ -49,19 +51,28 @@ def test_equals_the_softmax_over_the_keys_of_a_row(queries, capacity, room, leng
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)
 
 
-def test_new_keys_are_written_behind_those_of_each_row() -> None:
+def test_queries_keys_and_values_are_normalized_rotated_and_written_behind_those_of_each_row() -> None:
     torch.manual_seed(0)
-    keys, values, lengths = torch.zeros(2, 3, 200, 16), torch.zeros(2, 3, 200, 16), torch.tensor([0, 101])
-    k, v = torch.randn(2, 70, 2, 3, 16).permute(2, 0, 3, 1, 4)  # as projected: both of a token in one row
-    cached_attention.append(keys[:, :, :180], values[:, :, :180], k, v, lengths)
-    for written, new in ((keys, k), (values, v)):
-        expected = torch.zeros_like(written)
-        expected[0, :, :70], expected[1, :, 101:171] = new
-        assert torch.equal(written, expected)
+    layer = Attention(ModelConfig("diffutran", d_model=48, depth=1, attention_headdim=16, vocab_size=20))
+    for weight in (layer.q_norm_weight, layer.k_norm_weight):
+        torch.nn.init.normal_(weight)
+    lengths, u = torch.tensor([0, 101]), torch.randn(2, 70, 48)
+    rotary = rotary_angles(lengths[:, None] + torch.arange(70), 16, u.device)
+    (keys, values), (expected_keys, expected_values) = torch.zeros(2, 2, 2, 3, 200, 16)
+    room = (v[:, :, :180] for v in (keys, values))
+    weights = layer.q_norm_weight, layer.k_norm_weight
+    with torch.no_grad():
+        q, k, v = layer._project(u, rotary)
+        found = cached_attention.project(layer.in_proj(u), *weights, *rotary, *room, lengths, EPS)
+    cached_attention.append(expected_keys, expected_values, k, v, lengths)
+    for row, age in enumerate(lengths.tolist()):
+        assert torch.equal(expected_keys[row, :, age : age + 70], k[row])
+        assert int((expected_values[row] != 0).any(2).any(0).sum()) == 70
+    for one, plain in ((found, q), (keys, expected_keys), (values, expected_values)):
+        torch.testing.assert_close(one, plain, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_a_pass_in_place_runs_it(compiled: bool, monkeypatch) -> None:
+def test_a_pass_in_place_runs_it(monkeypatch) -> None:
     """Rows of different age, against a pass with the cache of each."""
     shape = {"d_model": 32, "depth": 2, "headdim": 16, "d_state": 16, "attention_headdim": 16, "cond_dim": 8}
     torch.manual_seed(0)
@@ -75,9 +86,7 @@ def test_a_pass_in_place_runs_it(compiled: bool, monkeypatch) -> None:
         into.set_rows(torch.tensor([0]), short)
         into.set_rows(torch.tensor([1]), long)
         expected = [model(ids[r : r + 1], sigma[r : r + 1], cache=c) for r, c in ((0, short), (1, long))]
-        if compiled:
-            for block in model.blocks:
-                block.forward_blocks = torch.compile(block.forward_blocks, backend="aot_eager", fullgraph=True)
+        monkeypatch.setattr(residual, "takes", lambda weight: True)
         calls, ours = [], attention.attend
         monkeypatch.setattr(attention, "attend", lambda *given: calls.append(1) or ours(*given))
         found = model.head(model.hidden_in_place(ids, sigma, into, torch.zeros(2, dtype=torch.bool), 16))

@@ -16,7 +16,7 @@ from diffuapriel.model.mamba2 import BidirectionalMamba2, following
 from diffuapriel.ops.ssd import choose_backend
 from diffuapriel.ops.triton import block as triton_block
 from diffuapriel.ops.triton.launch import CHUNK
-from diffuapriel.ops.triton.mixer import block_mixer
+from diffuapriel.ops.triton.mixer import block_mixer, mix_in_place
 from tests.gpu.parity import relative_error
 
 pytestmark = [
@@ -84,12 +84,12 @@ def test_state_and_history_are_replaced_in_the_rows_that_are_committed(length: i
     ours, _, cache = make(groups=2)
     projected = torch.randn(ROWS, length, ours.in_proj.out_features)
     *parameters, norm_weight = (v.detach() for v in ours._mixer_parameters())
-    options = {"norm_weight": norm_weight, "block_length": length, "groups": 2}
-    g, squares, final = block_mixer(projected, *parameters, state=cache.state, history=cache.history, **options)
+    options = {"norm_weight": norm_weight, "groups": 2}
+    given = {"state": cache.state, "history": cache.history, "block_length": length}
+    g, squares, final = block_mixer(projected, *parameters, **given, **options)
     state, history, commit = cache.state.clone(), cache.history.clone(), torch.tensor([False, True])
-    found = block_mixer(projected, *parameters, state=state, history=history, commit=commit, **options)
-    assert found[2] is state
-    assert torch.equal(found[0], g) and torch.equal(found[1], squares) and torch.equal(state[1], final[1])
+    found = mix_in_place(projected, *parameters, state=state, history=history, commit=commit, **options)
+    assert torch.equal(found[0], g) and torch.equal(found[1].sum(3), squares) and torch.equal(state[1], final[1])
     after = following(cache.history, ours._split(projected)[1][:, :, 0])
     assert torch.equal(state[0], cache.state[0])
     assert torch.equal(history, torch.stack([cache.history[0], after[1]]))
@@ -110,17 +110,15 @@ def test_the_whole_model_takes_the_kernels_without_gradients_only(monkeypatch) -
     assert len(calls) == 1
 
 
-@pytest.mark.parametrize("commit", [False, True])
-def test_the_compiler_takes_a_block_whole(commit: bool) -> None:
+def test_the_compiler_takes_a_block_whole() -> None:
     ours, _, cache = make()
     projected = torch.randn(ROWS, 4, ours.in_proj.out_features)
     *parameters, norm_weight = (v.detach() for v in ours._mixer_parameters())
-    rows = torch.tensor([True, False]) if commit else None
 
     def run(state: Tensor, history: Tensor) -> tuple[Tensor, ...]:
-        options = {"state": state, "history": history, "block_length": 4, "commit": rows}
+        options = {"state": state, "history": history, "block_length": 4}
         g, squares, final = block_mixer(projected, *parameters, norm_weight=norm_weight, **options)
-        return g * 2, squares, final.clone(), history.clone()
+        return g * 2, squares, final.clone()
 
     expected = run(cache.state.clone(), cache.history.clone())
     compiled = torch.compile(run, backend="aot_eager", fullgraph=True)
