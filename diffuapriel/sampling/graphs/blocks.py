@@ -12,7 +12,9 @@ already running; where that turns out to be the commit, nothing is lost, and aft
 
 One graph serves every block: a Mamba layer's state has a fixed size, and our attention kernel reads the number of keys
 from the device. Where PyTorch's kernels run instead, a pass reads the first `room` keys and values, a mask hides those
-that a row does not have yet, and there is a graph per room, at most an eighth larger than needed on average.
+that a row does not have yet, and there is a graph per room, at most an eighth larger than needed on average. Passes
+that certainly commit nothing have a graph of their own. What the model computes of the noise level alone is kept for
+every number of masks.
 
 A row's text is the one that `CachedDenoiser` and the sampler give it on the host, with the same seed: its own step and
 block select its noise. Without a GPU the steps run unrecorded, which is how they are tested.
@@ -42,6 +44,7 @@ from diffuapriel.sampling.state import State
 from diffuapriel.sampling.tokens import block_uniforms, centered, invalid_logits, pick, weights_
 
 STRATEGIES = (*SCORED, "threshold")
+MOST_LEVELS = 1_024  # masks of a block for which what depends on the noise level is kept: 400 MB with preset 1.3b
 
 
 class InPlaceModel(Protocol):
@@ -54,8 +57,17 @@ class InPlaceModel(Protocol):
 
     def commit(self, ids: Tensor, cache: Any, block_length: int | None = None) -> Any: ...
 
+    def levels(self, sigma: Tensor) -> Tensor: ...
+
     def hidden_in_place(
-        self, ids: Tensor, sigma: Tensor, cache: Any, commit: Tensor, capacity: int | None = None
+        self,
+        ids: Tensor,
+        sigma: Tensor,
+        cache: Any,
+        commit: Tensor | None,
+        capacity: int | None = None,
+        *,
+        level: Tensor | None = None,
     ) -> Tensor: ...
 
 
@@ -123,8 +135,10 @@ def fill_steps(
         graph = None  # releases its memory before the next one is made
         graph = BlockGraph(config, model, state, block_length, most, size)
     graph.start(config, model, state, counts)
-    yield from graph.run(model)
-    _kept[model] = graph
+    try:
+        yield from graph.run(model)
+    finally:
+        _kept[model] = graph
     return graph
 
 
@@ -158,7 +172,8 @@ class BlockGraph:
         pinned = self.device.type == "cuda"
         self.read = [torch.empty(2, self.batch, dtype=torch.int64, pin_memory=pinned) for _ in range(2)]
         self.copied = [torch.cuda.Event() for _ in range(2)] if pinned else []
-        self.graphs: dict[int, Callable[[], None]] = {}  # by room
+        self.graphs: dict[tuple[int, bool], Callable[[], None]] = {}  # by room, and whether rows may commit
+        self.levels: Tensor | None = None  # of the model, by number of masks
 
     @torch.no_grad()
     def start(self, config: SamplerConfig, model: InPlaceModel, state: State, counts: NDArray[np.int64] | None) -> None:
@@ -178,6 +193,9 @@ class BlockGraph:
             prompt = model.commit(text, model.empty_cache(len(rows)), self.block_length)
             self.cache.set_rows(rows, prompt)
         self.status.copy_(torch.from_numpy(np.stack(self.first)))
+        if self.block_length <= MOST_LEVELS:
+            levels = model.levels(_sigma(torch.arange(self.block_length + 1, device=self.device), self.block_length))
+            self.levels = levels if self.levels is None else self.levels.copy_(levels)
 
     def run(self, model: InPlaceModel) -> Iterator[Tensor]:
         """Every pass; yields the canvas after each."""
@@ -218,12 +236,14 @@ class BlockGraph:
             starts = (progress.block * S).tolist()
             uniform.send(np.stack([block_uniforms(*which, first + r, calls[r], starts[r], S) for r in rows]))
         room = _room((int(progress.block.max()) + 1) * S, self.capacity) if self.has_rooms else self.capacity
+        full = (progress.left == 0) & (progress.block < self.blocks - 1)
+        kind = room, self.counts is None or bool(full.any())
         if not self.records:
-            self.step(model, room)
+            self.step(model, *kind)
         else:
-            if room not in self.graphs:
-                self.graphs[room] = self._record(model, room)
-            self.graphs[room]()
+            if kind not in self.graphs:
+                self.graphs[kind] = self._record(model, *kind)
+            self.graphs[kind]()
         turn = self.passes % 2
         self.read[turn].copy_(self.status, non_blocking=True)
         if self.copied:
@@ -238,29 +258,31 @@ class BlockGraph:
         block, left = self.read[turn].numpy().copy()
         return Progress(block, left)
 
-    def _record(self, model: InPlaceModel, room: int) -> Callable[[], None]:
+    def _record(self, model: InPlaceModel, room: int, commits: bool) -> Callable[[], None]:
         """The step as a CUDA graph. Its warm-ups commit nothing, and what they write on the canvas is taken back."""
         kept = [(v, v.clone()) for v in (self.canvas, self.status, self.bad_rows)]
         self.enabled.fill_(False)
-        replay, _ = record(partial(self.step, model, room), self.device)
+        replay, _ = record(partial(self.step, model, room, commits), self.device)
         self.enabled.fill_(True)
         for tensor, before in kept:
             tensor.copy_(before)
         return replay
 
-    def step(self, model: InPlaceModel, room: int) -> None:
-        """One pass over the active blocks."""
+    def step(self, model: InPlaceModel, room: int, commits: bool) -> None:
+        """One pass over the active blocks. commits: whether rows may commit theirs."""
         block = self.status[0]
         at = (block * self.block_length)[:, None] + self.places  # (B, S)
         ids = self.canvas.gather(1, at)
         masked = ids == self.mask_id
-        commit = ~masked.any(1) & (block < self.blocks - 1) & self.enabled
-        # In float32 as in blocks.py; the model may ignore it.
-        sigma = -torch.log((1 - masked.float().mean(1)).clamp_min(EPS))
-        x = model.hidden_in_place(ids, sigma, self.cache, commit, room)
+        commit = ~masked.any(1) & (block < self.blocks - 1) & self.enabled if commits else None
+        masks = masked.sum(1)
+        sigma = _sigma(masks, self.block_length)
+        level = model.levels(sigma) if self.levels is None else self.levels.index_select(0, masks)
+        x = model.hidden_in_place(ids, sigma, self.cache, commit, room, level=level)
         tokens, chosen = self._choose(x.flatten(0, 1).to(self.weight.dtype), masked)
         self.canvas.scatter_(1, at, torch.where(chosen, tokens, ids))
-        block = block + commit
+        if commit is not None:
+            block = block + commit
         now = self.canvas.gather(1, (block * self.block_length)[:, None] + self.places)
         self.status.copy_(torch.stack([block, (now == self.mask_id).sum(1)]))
 
@@ -290,6 +312,11 @@ class BlockGraph:
             w = weights_(x.clone() if self.config.temperature != 1 else x)
             tokens.append(pick(x, w, u, self.config, None))
         return torch.cat(tokens)
+
+
+def _sigma(masks: Tensor, block_length: int) -> Tensor:
+    """The noise level of blocks with so many masks, in float32 as in sampling/blocks.py; the model may ignore it."""
+    return -torch.log((1 - masks.float() / block_length).clamp_min(EPS))
 
 
 def _room(tokens: int, most: int) -> int:

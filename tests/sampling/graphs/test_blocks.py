@@ -67,7 +67,11 @@ def test_recorded_steps_change_nothing_and_the_pure_model_has_one(architecture: 
         expected, _ = generate_counted(filler, CachedDenoiser(model, S), texts)
         assert torch.equal(CachedDenoiser(model, S).fill(filler, filler.start(texts))[0], expected)
         rooms = 1 if architecture == "diffuapriel" else 5  # of 8, 12, ... 24 tokens
-        assert len(made) - before == (0 if strategy == "threshold" and before else rooms)
+        new = [step.args[1:] for step in made[before:]]  # (room, whether rows may commit)
+        assert len({room for room, _ in new}) == (0 if strategy == "threshold" and before else rooms)
+        assert len(set(new)) == len(new) and {commits for _, commits in new} >= (
+            {False} if strategy == "margin" else set()
+        )
     graphs.clear_cache(model)
     assert model not in graphs._kept
 
