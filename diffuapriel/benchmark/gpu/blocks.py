@@ -1,9 +1,9 @@
 """Models of blocks with their caches beside full sequences: one pass at a context, and whole generations.
 
-A pass is `Denoiser.hidden_in_place` over one block after `length` tokens, recorded: hidden states, no head. What is in
-the cache is random; the time does not depend on it. Beside it, entry "... full sequence" is the pass over a text of
-that length by the same model. In the roofline the products are those of a block, attention reads context and block, and
-the cache is read once.
+A pass is `Denoiser.hidden_in_place` over one block after `length` tokens, recorded, as in a generation: hidden states
+without head and commit, and what depends on the noise level alone is there. What is in the cache is random; the time
+does not depend on it. Beside it, entry "... full sequence" is the pass over a text of that length by the same model. In
+the roofline the products are those of a block, attention reads context and block, and the cache is read once.
 
 A generation writes `length` tokens by recorded passes (sampling/graphs/blocks.py), with `steps` calls in all, and one
 pass per block but the last to commit it; head and sampler are in the time. Two protocols compare it with full
@@ -13,6 +13,7 @@ as a block gets here, it takes `steps` / blocks. Both are computed from the meas
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -79,15 +80,15 @@ class _CachedPass:
                 tensor.normal_()
         self.cache.lengths.fill_(self.context)
         self.cache_bytes = self.cache.bytes
-        self.commit = torch.zeros(self.batch, dtype=torch.bool, device=bench.device)
         with torch.no_grad():
+            self.level = engine.levels(self.sigma)
             self._step()
             if bench.device.type == "cuda":
                 self.run, _ = record(self._step, bench.device)
 
     @torch.no_grad()
     def _step(self) -> None:
-        self.entry.engine.hidden_in_place(self.ids, self.sigma, self.cache, self.commit)
+        self.entry.engine.hidden_in_place(self.ids, self.sigma, self.cache, None, level=self.level)
 
     def row(self, name: str, ms: tuple[float, ...]) -> BlockRow:
         about = self.entry.config, self.block_length, self.context, self.batch
@@ -109,7 +110,7 @@ class _FullPass:
 
 
 class _BlockGeneration:
-    """One text from nothing; the first time it records the passes, which the next ones replay."""
+    """One text from nothing."""
 
     def __init__(self, entry: EngineEntry, length: int, block_length: int, calls: int, bench: Bench) -> None:
         mask_id = entry.config.mask_id
@@ -120,8 +121,14 @@ class _BlockGeneration:
         self.denoiser = CachedDenoiser(entry.engine, block_length)
         ids = torch.full((length,), mask_id, device=bench.device)
         self.canvas = Canvas(ids, ids != mask_id, mask_id)
-        self.passes = 0
-        self.warm_up = self.run
+        self.passes, self.calls = 0, calls
+
+    def warm_up(self) -> None:
+        """The first two blocks: all kinds of passes are then recorded."""
+        steps = self.denoiser.fill_steps(self.sampler, self.sampler.start(self.canvas))
+        for _ in itertools.islice(steps, 2 * (self.calls + 1)):
+            pass
+        steps.close()
 
     def run(self) -> None:
         before = self.denoiser.passes
