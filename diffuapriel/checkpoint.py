@@ -219,10 +219,7 @@ def record_frontier(info: CheckpointInfo, frontier: Frontier, picture: bytes) ->
     document = read_json(file)
     offered = frontier.worth_offering().to_dict()
     document["extra"] = {**info.extra, "generation": offered.pop("choice"), "frontier": offered}
-    section = f"{TOKENS_PER_PASS}\n\n![Quality against tokens per pass]({FRONTIER})\n\n{frontier.card()}\n\n"
-    text = readme.read_text(encoding="utf-8") if readme.exists() else ""
-    text = re.sub(rf"^{TOKENS_PER_PASS}\n.*?(?=^## |\Z)", "", text, flags=re.M | re.S)
-    before, limits, rest = text.partition("## Limits\n")
+    card = with_frontier(readme.read_text(encoding="utf-8") if readme.exists() else "", frontier)
 
     def write(folder: Path) -> None:
         for path in info.folder.iterdir():
@@ -230,11 +227,19 @@ def record_frontier(info: CheckpointInfo, frontier: Frontier, picture: bytes) ->
         for path in (folder / "config.json", folder / "README.md", folder / FRONTIER):
             path.unlink(missing_ok=True)
         write_json(folder / "config.json", document)
-        (folder / "README.md").write_text(before + section + limits + rest, encoding="utf-8")
+        (folder / "README.md").write_text(card, encoding="utf-8")
         (folder / FRONTIER).write_bytes(picture)
 
     refuse_to_replace(info.folder)
     replace_folder(info.folder, write)
+
+
+def with_frontier(card: str, frontier: Frontier) -> str:
+    """A model card with the section "Tokens per pass" before "Limits", in place of an older one."""
+    section = f"{TOKENS_PER_PASS}\n\n![Quality against tokens per pass]({FRONTIER})\n\n{frontier.card()}\n\n"
+    card = re.sub(rf"^{TOKENS_PER_PASS}\n.*?(?=^## |\Z)", "", card, flags=re.M | re.S)
+    before, limits, rest = card.partition("## Limits\n")
+    return before + section + limits + rest
 
 
 def load_checkpoint(name_or_path: str | Path, *, device: str | torch.device = "cpu") -> tuple[Denoiser, Tokenizer]:

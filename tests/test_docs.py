@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import diffuapriel
-from diffuapriel.checkpoint import bundled, inspect_checkpoint
+from diffuapriel.checkpoint import bundled, inspect_checkpoint, with_frontier
 from diffuapriel.cli import build_parser
 from diffuapriel.config import ARCHITECTURES
 from diffuapriel.model_card import write_card
@@ -208,7 +208,7 @@ def test_the_card_of_a_bundled_model_holds_the_figures_of_its_config_and_its_lik
     build_parser().parse_args(command.partition("diffuapriel ")[2].split())
     optional = ("samples", "ancestral", "blocks", "parts", "sources")
     figures = {name: info.extra[name] for name in ("recipe", "evaluation", *optional) if name in info.extra}
-    assert card == write_card(
+    written = write_card(
         name=model,
         config=info.config,
         parameters=info.config.parameters,
@@ -217,6 +217,7 @@ def test_the_card_of_a_bundled_model_holds_the_figures_of_its_config_and_its_lik
         picture="loss.png",
         **figures,
     )
+    assert card == (with_frontier(written, info.frontier) if info.frontier else written)
 
 
 def test_the_tables_of_the_models_of_blocks_are_those_of_their_cards() -> None:

@@ -42,7 +42,9 @@ def test_a_student_is_offered_against_its_teacher_where_both_are_here(tab, stude
     assert [tuple(map(str, pair)) for pair in found] == [("toy-blocks, block length 16", "toy-student, block length 4")]
 
 
-def test_without_a_recorded_rule_there_is_neither_the_button_nor_the_choice(models, limits):
+def test_without_a_recorded_rule_there_is_neither_the_button_nor_the_choice(checkpoints, limits, monkeypatch):
+    monkeypatch.setattr("diffuapriel.checkpoint.bundled", lambda: [])
+    models = Models(checkpoints)
     assert OWN_RULE not in race_strategies(models) and distilled_pairs(models) == []
     with pytest.raises(Refused, match="strategy is 'own_rule'"):
         read_race(models, limits, *(ASK | {"b": "toy-diffutran"}).values())
