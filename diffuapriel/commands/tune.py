@@ -89,17 +89,17 @@ def run(args: argparse.Namespace) -> int:
     from diffuapriel.evaluation.tuning import frontier_png
 
     info, name = inspect_checkpoint(args.checkpoint), checkpoint_name(args.checkpoint)
+    out = Path(args.out or f"runs/tune/{name}")
     if args.record_from:
         if args.corpus or args.rule or args.block_length or args.out:
             raise ValueError("--corpus, --rule, --block-length and --out cannot be combined with --record-from")
         frontier = read_figures(Path(args.record_from), info, name)
+        frontier = replace(frontier, default_rule=args.default_rule or frontier.default_rule)
     else:
-        frontier = _measured(args, info, name)
-    frontier = replace(frontier, default_rule=args.default_rule or frontier.default_rule)
+        frontier = _measured(args, info, name, out)
     print(frontier.table())
     picture = frontier_png(frontier)
     if not args.record_from:
-        out = Path(args.out or f"runs/tune/{name}")
         (out / "frontier.png").write_bytes(picture)
         print(f"\nwritten to {out}")
     choice = frontier.choice
@@ -114,8 +114,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _measured(args: argparse.Namespace, info: CheckpointInfo, name: str) -> Frontier:
-    """Measure, and write the figures to frontier.json."""
+def _measured(args: argparse.Namespace, info: CheckpointInfo, name: str, out: Path) -> Frontier:
+    """Measure, and write the figures to frontier.json in `out`."""
     given: dict[str, Any] = {name: declared.check(getattr(args, name)) for name, declared in OPTIONS.items()}
     from diffuapriel.checkpoint import load_checkpoint
     from diffuapriel.data.registry import open_corpus
@@ -144,8 +144,9 @@ def _measured(args: argparse.Namespace, info: CheckpointInfo, name: str) -> Fron
         on_point=on_point,
     )
     status("")
+    frontier = replace(frontier, default_rule=args.default_rule)
     about = {"checkpoint": name, "weights": info.files, "corpus": corpus.name}
-    write_figures(Path(args.out or f"runs/tune/{name}") / "frontier.json", {**about, **frontier.to_dict()})
+    write_figures(out / "frontier.json", {**about, **frontier.to_dict()})
     return frontier
 
 

@@ -13,7 +13,7 @@ import html
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +137,8 @@ def default_options(info: CheckpointInfo) -> SamplerConfig:
     own = {"strategy": SPECULATIVE} if drafts(info.config) else {}
     temperature, top_p = 1.0 if level_of(info.corpus) else TEXT_TEMPERATURE, TOP_P
     rule: Mapping[str, Any] = info.generation or own
-    if info.frontier and (fastest := replace(info.frontier, default_rule=None).choice):
-        rule, temperature, top_p = fastest.generation, info.frontier.temperature, info.frontier.top_p
+    if (frontier := info.frontier) and (fastest := frontier.fastest()):
+        rule, temperature, top_p = fastest.generation, frontier.temperature, frontier.top_p
     options = resolve_options({}, info.config.block_lengths, rule)
     return SamplerConfig(steps=LENGTH, temperature=temperature, top_p=top_p, **options)
 

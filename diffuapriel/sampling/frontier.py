@@ -82,15 +82,22 @@ class Frontier:
 
     @property
     def choice(self) -> TunePoint | None:
-        """The point with most tokens per pass of those that lose no quality; None where none beats the reference."""
+        """The point to write with by default: the `fastest`, of `default_rule` where that is named."""
+        return self.fastest(self.default_rule)
+
+    def fastest(self, rule: str | None = None) -> TunePoint | None:
+        """The point with most tokens per pass of those that lose no quality; None where none beats the reference.
+
+        rule: of this strategy only.
+        """
         kept = [p for p in self.points if not p.loses and p.tokens_per_pass > self.reference.tokens_per_pass]
-        kept = [p for p in kept if self.default_rule in (None, p.strategy)]
-        return max(kept, key=lambda point: point.tokens_per_pass, default=None)
+        return max((p for p in kept if rule in (None, p.strategy)), key=lambda p: p.tokens_per_pass, default=None)
 
     def worth_offering(self) -> Frontier:
         """The reference and, slowest first, the faster points than which no other is faster at no worse quality.
 
-        `speculative` writes other text, that of blocks of one token, and competes with itself only.
+        `speculative` writes other text, that of blocks of one token, and competes with itself only. The choice is there
+        in any case: with `default_rule`, a point of another rule may beat it.
         """
         found: list[TunePoint] = []
         for drafts in (False, True):
@@ -101,6 +108,8 @@ class Frontier:
                 if faster and math.isfinite(point.rank[1]) and (not kept or point.rank > kept[-1].rank):
                     kept.append(point)
             found += kept
+        if (choice := self.choice) and choice not in found:
+            found.append(choice)
         return replace(self, points=tuple(sorted(found, key=lambda point: point.tokens_per_pass)))
 
     def to_dict(self) -> dict[str, Any]:

@@ -110,6 +110,19 @@ def test_a_record_that_is_no_frontier_is_refused_by_the_name_of_the_file(folder,
         _ = inspect_checkpoint(folder).frontier
 
 
+def test_the_file_and_the_card_have_one_choice_of_the_default_rule(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(tuning.VALUES, "factor", (100.0,))
+    command = ["tune", folder, "--samples", "8", "--rule", "threshold", "--rule", "factor", "--block-length", "4"]
+    for rule in ("factor", "threshold"):
+        out = tmp_path / rule
+        assert main([*command, "--tolerance", "1", "--default-rule", rule, "--out", str(out)]) == 0
+        report = json.loads((out / "frontier.json").read_text())
+        assert report["default_rule"] == report["choice"]["strategy"] == rule
+        assert inspect_checkpoint(folder).generation == report["choice"]
+    assert main(["tune", folder, "--record-from", str(out / "frontier.json"), "--default-rule", "factor"]) == 0
+    assert inspect_checkpoint(folder).generation["strategy"] == "factor"
+
+
 def test_figures_of_another_machine_are_recorded_for_the_weights_that_were_measured_only(folder, tmp_path, capsys):
     measure = ["tune", folder, "--samples", "8", "--rule", "threshold", "--block-length", "4", "--tolerance", "1"]
     elsewhere = tmp_path / "elsewhere" / "copy"

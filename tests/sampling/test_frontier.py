@@ -65,6 +65,8 @@ def test_the_default_can_be_of_another_rule_than_the_fastest_which_is_offered_be
     both = replace(frontier(fast, faster, point("factor", 0.5, 2.0, 0.9)), default_rule="threshold")
     assert frontier(fast, faster).choice is faster and both.choice is fast
     assert both.worth_offering().points == (fast, faster)
+    beaten = replace(frontier(fast, point("factor", 0.5, 2.6, 0.98)), default_rule="threshold").worth_offering()
+    assert beaten.choice is fast and len(beaten.points) == 2, "what was chosen is offered, though another rule beats it"
     assert Frontier.from_dict(json.loads(json.dumps(both.to_dict())), known=(1, 32)).choice == fast
 
 
