@@ -69,12 +69,10 @@ class Attention(nn.Module):
 
         Corrupted rows, if there are any, read the clean rows of the pass, not the cache.
         """
+        if over.commit is not None:
+            return self._mix_in_place(u, rotary, cache, over), cache
         q, k, v = self._project(u, rotary)
         texts = cache.keys.shape[0]
-        if over.commit is not None:
-            cached_attention.append(cache.keys, cache.values, k, v, over.lengths)
-            y = self._attend(q, cache.keys, cache.values, over.keys_read(cache.keys.shape[2]))
-            return self.out_proj(y.transpose(1, 2).flatten(2)), cache
         (q, *q_noisy), (k, *k_noisy), (v, *v_noisy) = (w.split(texts) for w in (q, k, v))
         keys, values = k, v
         if cache.keys.shape[2]:
@@ -94,9 +92,13 @@ class Attention(nn.Module):
             weights = self.q_norm_weight, self.k_norm_weight
             q = cached_attention.project(self.in_proj(u), *weights, *rotary, keys, values, over.lengths, EPS)
             return self.out_proj(cached_attention.attend(q, keys, values, over.lengths).flatten(2))
+        return self._mix_in_place(u, rotary, cache, over)
+
+    def _mix_in_place(self, u: Tensor, rotary: Rotary, cache: AttentionCache, over: BlockPass) -> Tensor:
+        """`mix_in_place` by PyTorch's kernels."""
         q, k, v = self._project(u, rotary)
-        cached_attention.append(keys, values, k, v, over.lengths)
-        y = self._attend(q, keys, values, over.keys_read(keys.shape[2]))
+        cached_attention.append(cache.keys, cache.values, k, v, over.lengths)
+        y = self._attend(q, cache.keys, cache.values, over.keys_read(cache.keys.shape[2]))
         return self.out_proj(y.transpose(1, 2).flatten(2))
 
     def _project(self, u: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor, Tensor]:

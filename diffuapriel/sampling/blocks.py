@@ -209,14 +209,16 @@ class CachedDenoiser(nn.Module):
             return found
         if not any(texts):
             return self.model.empty_cache(len(texts))
-        start = KeptRow(self.model.empty_cache(1), 0, 0)
+        start = None if all(texts) else KeptRow(self.model.empty_cache(1), 0, 0)
         parts: dict[int, tuple[BlockCache, list[int], list[int]]] = {}  # batch, its rows, their places here
         for place, text in enumerate(texts):
             kept = self._caches[text] if text else start
+            assert kept is not None, "a row without text begins at the empty cache"
             _, rows, places = parts.setdefault(id(kept.batch), (kept.batch, [], []))
             rows.append(kept.row)
             places.append(place)
-        joined = type(start.batch).join([batch.rows(rows) for batch, rows, _ in parts.values()])
+        cut = [batch.rows(rows) for batch, rows, _ in parts.values()]
+        joined = type(cut[0]).join(cut)
         order = [place for *_, places in parts.values() for place in places]
         return joined if len(parts) == 1 else joined.rows(sorted(range(len(order)), key=order.__getitem__))
 

@@ -280,7 +280,7 @@ class DistillConfig:
     teacher: str
     folder: str
     method: str = option("certainty", choices=DISTILLATIONS, help="what is learned from the teacher; see above")
-    sequences: int = option(2048, least=1, help="texts that the teacher writes, for each of its block lengths")
+    sequences: int = option(2048, least=1, help="texts that the teacher writes")
     steps: int = option(2000, least=1, most=10**9, help="optimizer steps")
     batch_size: int = option(16, least=1, help="texts per step")
     length: int | None = option(None, least=2, help="tokens per text; default: as the teacher was trained")

@@ -43,11 +43,13 @@ def mixer(
     (2, d_inner), or None if it is folded into out_proj (without gradients only); converted to float32.
     The plain mixer's output is g / sqrt(squares / d_inner + eps).
     """
-    parameters = (v.float() for v in (conv_weight, conv_bias, dt_bias, A_log, D))
-    norm_weight = None if norm_weight is None else norm_weight.float()
-    keep = torch.is_grad_enabled()
-    g, squares, *_ = _mixer(projected.contiguous(), *parameters, norm_weight, groups, keep)
+    parameters = _in_float32(conv_weight, conv_bias, dt_bias, A_log, D, norm_weight)
+    g, squares, *_ = _mixer(projected.contiguous(), *parameters, groups, torch.is_grad_enabled())
     return g, squares
+
+
+def _in_float32(*parameters: Tensor | None) -> list[Any]:
+    return [None if v is None else v.float() for v in parameters]
 
 
 def _sizes(projected: Tensor, conv_bias: Tensor, A_log: Tensor) -> tuple[int, int, int]:
@@ -165,8 +167,7 @@ def mix_in_place(
     the heads. parts: 1 for a block of more than 512 tokens."""
     from diffuapriel.ops.triton.block import Weights, mix_blocks
 
-    conv, scan = (conv_weight.float(), conv_bias.float()), (dt_bias.float(), A_log.float(), D.float())
-    weights = Weights(*conv, *scan, None if norm_weight is None else norm_weight.float())
+    weights = Weights(*_in_float32(conv_weight, conv_bias, dt_bias, A_log, D, norm_weight))
     both = projected.contiguous().unflatten(2, (2, -1))
     options: Any = {"in_place": True, "commit": commit, "parts": parts}
     return mix_blocks(both, weights, history, state, both.shape[1], groups, **options)[:2]
@@ -191,10 +192,9 @@ def block_mixer(
     The forward direction goes on from state (b, heads, headdim, d_state) float32 and history (b, taps - 1, channels),
     the inputs of its convolution; the reverse one is confined to each block of `block_length` tokens.
     """
-    parameters = [v.float() for v in (conv_weight, conv_bias, dt_bias, A_log, D)]
-    norm_weight = None if norm_weight is None else norm_weight.float()
+    parameters = _in_float32(conv_weight, conv_bias, dt_bias, A_log, D, norm_weight)
     before = history.contiguous(), state.float().contiguous()
-    return _block_mixer(projected.contiguous(), *parameters, norm_weight, *before, block_length, groups)
+    return _block_mixer(projected.contiguous(), *parameters, *before, block_length, groups)
 
 
 @torch.library.custom_op("diffuapriel::block_mixer", mutates_args=())
