@@ -185,7 +185,7 @@ class CachedDenoiser(nn.Module):
         """
         graph = graphs.fill(sampler, self.model, state, self.block_length)  # type: ignore[arg-type]
         self._count(graph)
-        return graph.canvas.clone(), graph.calls.tolist()
+        return graph.texts.canvas.clone(), graph.calls.tolist()
 
     def fill_steps(self, sampler: Sampler, state: State) -> Generator[Tensor, None, None]:
         """`fill`; yields the canvases after each pass, in a tensor that the next pass overwrites."""

@@ -14,7 +14,8 @@ One graph serves every block: a Mamba layer's state has a fixed size, and our at
 from the device. Where PyTorch's kernels run instead, a pass reads the first `room` keys and values, a mask hides those
 that a row does not have yet, and there is a graph per room, at most an eighth larger than needed on average. Passes
 that certainly commit nothing have a graph of their own. What the model computes of the noise level alone is kept for
-every number of masks.
+every number of masks. What surrounds the pass is done by a few kernels on a GPU (kernels.py), and elsewhere by
+PyTorch (plain.py).
 
 A row's text is the one that `CachedDenoiser` and the sampler give it on the host, with the same seed: its own step and
 block select its noise. Without a GPU the steps run unrecorded, which is how they are tested.
@@ -29,7 +30,6 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -37,11 +37,13 @@ from diffuapriel.diffusion.schedule import EPS
 from diffuapriel.ops import cached_attention
 from diffuapriel.ops.cudagraph import record
 from diffuapriel.sampling.config import SamplerConfig
-from diffuapriel.sampling.generate import HEAD_ROWS, SCORED, HostBuffer, plan_generation, rounded
+from diffuapriel.sampling.generate import SCORED, HostBuffer, plan_generation, rounded
+from diffuapriel.sampling.graphs import plain
+from diffuapriel.sampling.graphs.plain import Rule, Texts
 from diffuapriel.sampling.head import scores as head_scores
 from diffuapriel.sampling.sampler import Sampler
 from diffuapriel.sampling.state import State
-from diffuapriel.sampling.tokens import block_uniforms, centered, invalid_logits, pick, weights_
+from diffuapriel.sampling.tokens import block_uniforms, invalid_logits
 
 STRATEGIES = (*SCORED, "threshold")
 MOST_LEVELS = 1_024  # masks of a block for which what depends on the noise level is kept: 400 MB with preset 1.3b
@@ -146,15 +148,15 @@ class BlockGraph:
     """The steps of a generation, over tensors at fixed addresses. Make one with `fill`.
 
     Attributes:
-        canvas: (B, L) int64. cache: the model's. passes: how many this generation has launched. calls: of the denoiser,
-            (B,) int64, commits not counted.
+        texts: what the steps read and change. cache: the model's. passes: how many this generation has launched.
+        calls: of the denoiser, (B,) int64, commits not counted.
     """
 
     def __init__(
         self, config: SamplerConfig, model: InPlaceModel, state: State, block_length: int, most: int, size: tuple
     ) -> None:
         self.config, self.block_length, self.size = config, block_length, size
-        self.weight, self.mask_id, self.device = model.head.weight, state.mask_id, state.device
+        self.weight, self.device = model.head.weight, state.device
         self.records = self.device.type == "cuda"
         self.batch, length = state.ids.shape
         self.blocks = length // block_length
@@ -163,12 +165,21 @@ class BlockGraph:
         self.has_rooms = bool(self.capacity) and not cached_attention.takes(like)
         self.cache = model.empty_cache(self.batch, self.capacity)
         new = partial(torch.zeros, device=self.device, dtype=torch.int64)
-        self.canvas, self.status, self.bad_rows = new(self.batch, length), new(2, self.batch), new(())
-        self.count, self.all_rows = new(self.batch), new(1).fill_(self.batch * block_length)
-        self.places, self.ranks = (torch.arange(n, device=self.device) for n in (block_length, most))
-        self.enabled = torch.ones((), dtype=torch.bool, device=self.device)
-        self.uniform = torch.zeros(self.batch, block_length, dtype=torch.float64, device=self.device)
-        self.buffers = HostBuffer(self.count), HostBuffer(self.uniform)
+        self.texts = Texts(
+            new(self.batch, length),
+            new(2, self.batch),
+            new(self.batch),
+            new(self.batch, block_length, dtype=torch.float64),
+            new(()),
+            torch.ones((), dtype=torch.bool, device=self.device),
+        )
+        self.rule = Rule(config, state.mask_id, most, config.strategy in SCORED)
+        self.around: Any = plain
+        if self.weight.is_cuda:
+            from diffuapriel.sampling.graphs import kernels
+
+            self.around = kernels
+        self.buffers = HostBuffer(self.texts.count), HostBuffer(self.texts.uniform)
         pinned = self.device.type == "cuda"
         self.read = [torch.empty(2, self.batch, dtype=torch.int64, pin_memory=pinned) for _ in range(2)]
         self.copied = [torch.cuda.Event() for _ in range(2)] if pinned else []
@@ -181,18 +192,18 @@ class BlockGraph:
         self.config, self.state, self.counts, self.passes = config, state, counts, 0
         self.calls = np.zeros(self.batch, dtype=np.int64)
         self.masks = state.masked.reshape(self.batch, self.blocks, self.block_length).sum(2)  # (B, blocks)
-        self.canvas.copy_(torch.from_numpy(state.ids.copy()))
-        self.bad_rows.zero_()
+        self.texts.canvas.copy_(torch.from_numpy(state.ids.copy()))
+        self.texts.bad_rows.zero_()
         self.cache.set_rows(torch.arange(self.batch, device=self.device), model.empty_cache(self.batch))
         empty = self.masks.sum(1) == 0
         block = np.where(empty, self.blocks - 1, (self.masks > 0).argmax(1))
         self.first = Progress(block, self.masks[np.arange(self.batch), block])
         for number in np.unique(block[~empty & (block > 0)]).tolist():
             rows = torch.from_numpy(np.flatnonzero(~empty & (block == number))).to(self.device)
-            text = self.canvas[rows, : number * self.block_length]
+            text = self.texts.canvas[rows, : number * self.block_length]
             prompt = model.commit(text, model.empty_cache(len(rows)), self.block_length)
             self.cache.set_rows(rows, prompt)
-        self.status.copy_(torch.from_numpy(np.stack(self.first)))
+        self.texts.status.copy_(torch.from_numpy(np.stack(self.first)))
         if self.block_length <= MOST_LEVELS:
             levels = model.levels(_sigma(torch.arange(self.block_length + 1, device=self.device), self.block_length))
             self.levels = levels if self.levels is None else self.levels.copy_(levels)
@@ -203,14 +214,14 @@ class BlockGraph:
         while not self._done(coming):
             before = coming
             self._launch(model, coming)
-            yield self.canvas
+            yield self.texts.canvas
             if self.counts is None and self.passes > 1:
                 before = self._read(self.passes - 1)  # while this pass runs
                 if self._done(before):
                     break
             coming = self._after(before)
             self.calls += before.left > 0
-        if bad := int(self.bad_rows):
+        if bad := int(self.texts.bad_rows):
             raise ValueError(invalid_logits(bad, int(self.state.masked.sum())))
 
     def _done(self, progress: Progress) -> bool:
@@ -231,7 +242,7 @@ class BlockGraph:
         if self.counts is not None:
             count.send(self.counts[np.minimum(calls, len(self.counts) - 1), rows])
         if self.config.temperature > 0:
-            which = (self.config.seed, self.canvas.shape[1])
+            which = (self.config.seed, self.texts.canvas.shape[1])
             first = self.state.first_row
             starts = (progress.block * S).tolist()
             uniform.send(np.stack([block_uniforms(*which, first + r, calls[r], starts[r], S) for r in rows]))
@@ -245,7 +256,7 @@ class BlockGraph:
                 self.graphs[kind] = self._record(model, *kind)
             self.graphs[kind]()
         turn = self.passes % 2
-        self.read[turn].copy_(self.status, non_blocking=True)
+        self.read[turn].copy_(self.texts.status, non_blocking=True)
         if self.copied:
             self.copied[turn].record(torch.cuda.current_stream(self.device))
         self.passes += 1
@@ -260,58 +271,23 @@ class BlockGraph:
 
     def _record(self, model: InPlaceModel, room: int, commits: bool) -> Callable[[], None]:
         """The step as a CUDA graph. Its warm-ups commit nothing, and what they write on the canvas is taken back."""
-        kept = [(v, v.clone()) for v in (self.canvas, self.status, self.bad_rows)]
-        self.enabled.fill_(False)
+        texts = self.texts
+        kept = [(v, v.clone()) for v in (texts.canvas, texts.status, texts.bad_rows)]
+        texts.enabled.fill_(False)
         replay, _ = record(partial(self.step, model, room, commits), self.device)
-        self.enabled.fill_(True)
+        texts.enabled.fill_(True)
         for tensor, before in kept:
             tensor.copy_(before)
         return replay
 
     def step(self, model: InPlaceModel, room: int, commits: bool) -> None:
         """One pass over the active blocks. commits: whether rows may commit theirs."""
-        block = self.status[0]
-        at = (block * self.block_length)[:, None] + self.places  # (B, S)
-        ids = self.canvas.gather(1, at)
-        masked = ids == self.mask_id
-        commit = ~masked.any(1) & (block < self.blocks - 1) & self.enabled if commits else None
-        masks = masked.sum(1)
-        sigma = _sigma(masks, self.block_length)
+        active = self.around.begin(self.texts, self.rule, commits)
+        masks = self.texts.status[1]
+        sigma = _sigma(masks, self.texts.block_length)
         level = model.levels(sigma) if self.levels is None else self.levels.index_select(0, masks)
-        x = model.hidden_in_place(ids, sigma, self.cache, commit, room, level=level)
-        tokens, chosen = self._choose(x.flatten(0, 1).to(self.weight.dtype), masked)
-        self.canvas.scatter_(1, at, torch.where(chosen, tokens, ids))
-        if commit is not None:
-            block = block + commit
-        now = self.canvas.gather(1, (block * self.block_length)[:, None] + self.places)
-        self.status.copy_(torch.stack([block, (now == self.mask_id).sum(1)]))
-
-    def _choose(self, x: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens and whether they are revealed now, (B, S) each, from the head's inputs x (B S, d_model)."""
-        found = head_scores.head_scores(x, self.weight, self.mask_id, self.all_rows)
-        by = {"entropy": -found.entropy, "margin": found.margin}.get(self.config.strategy, found.probability)
-        score = by.double().view_as(masked).masked_fill(~masked, -torch.inf)
-        self.bad_rows += (~by.isfinite().view_as(masked) & masked).sum()
-        count = self.count
-        if self.counts is None:
-            count = (score >= self.config.threshold).sum(1).clamp(min=1)
-        order = score.sort(dim=1, descending=True, stable=True).indices[:, : len(self.ranks)]
-        wanted = (self.ranks < count[:, None]) & masked.gather(1, order)
-        if self.config.temperature == 0:
-            tokens = found.best.view_as(masked).gather(1, order)
-        else:
-            rows = x.unflatten(0, masked.shape).gather(1, order[..., None].expand(-1, -1, x.shape[1])).flatten(0, 1)
-            tokens = self._draw(rows, self.uniform.gather(1, order).flatten()).view_as(order)
-        empty = torch.zeros_like(masked, dtype=torch.int64)
-        return empty.scatter(1, order, tokens), torch.zeros_like(masked).scatter(1, order, wanted)
-
-    def _draw(self, rows: Tensor, uniform: Tensor) -> Tensor:
-        tokens = []
-        for row, u in zip(rows.split(HEAD_ROWS), uniform.split(HEAD_ROWS), strict=True):
-            x, _ = centered(F.linear(row, self.weight), self.mask_id)
-            w = weights_(x.clone() if self.config.temperature != 1 else x)
-            tokens.append(pick(x, w, u, self.config, None))
-        return torch.cat(tokens)
+        x = model.hidden_in_place(active.ids, sigma, self.cache, active.commit, room, level=level)
+        self.around.reveal(self.texts, self.rule, active, x.flatten(0, 1).to(self.weight.dtype), self.weight)
 
 
 def _sigma(masks: Tensor, block_length: int) -> Tensor:

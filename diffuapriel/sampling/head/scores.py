@@ -36,7 +36,7 @@ def head_scores(rows: Tensor, weight: Tensor, mask_id: int, count: Tensor) -> Sc
         return plain_scores(rows, weight, mask_id)
     from diffuapriel.sampling.head.kernel import kernel_scores
 
-    return Scores(*kernel_scores(rows.contiguous(), weight, mask_id, count))
+    return Scores(*kernel_scores(rows.contiguous(), weight, mask_id, count)[0])
 
 
 def plain_scores(rows: Tensor, weight: Tensor, mask_id: int) -> Scores:

@@ -20,7 +20,8 @@ SMALL = kernel.Tile(rows=16, columns=32, depth=16, warps=4, stages=2)
 def scores(rows: torch.Tensor, weight: torch.Tensor, tokens: int, wanted: int | None = None) -> Scores:
     """By the kernel, from tensors of any dtype."""
     count = torch.tensor([len(rows) if wanted is None else wanted], device=DEVICE)
-    return Scores(*(x.cpu() for x in kernel.kernel_scores(rows.to(DEVICE), weight.to(DEVICE), tokens, count, SMALL)))
+    found, _ = kernel.kernel_scores(rows.to(DEVICE), weight.to(DEVICE), tokens, count, SMALL)
+    return Scores(*(x.cpu() for x in found))
 
 
 def random(n: int, d_model: int, padded: int, scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
