@@ -184,6 +184,7 @@ class BlockGraph:
         self.read = [torch.empty(2, self.batch, dtype=torch.int64, pin_memory=pinned) for _ in range(2)]
         self.copied = [torch.cuda.Event() for _ in range(2)] if pinned else []
         self.graphs: dict[tuple[int, bool], Callable[[], None]] = {}  # by room, and whether rows may commit
+        self.sigmas = _sigmas(block_length).to(self.device)
         self.levels: Tensor | None = None  # of the model, by number of masks
 
     @torch.no_grad()
@@ -205,7 +206,7 @@ class BlockGraph:
             self.cache.set_rows(rows, prompt)
         self.texts.status.copy_(torch.from_numpy(np.stack(self.first)))
         if self.block_length <= MOST_LEVELS:
-            levels = model.levels(_sigma(torch.arange(self.block_length + 1, device=self.device), self.block_length))
+            levels = model.levels(self.sigmas)
             self.levels = levels if self.levels is None else self.levels.copy_(levels)
 
     def run(self, model: InPlaceModel) -> Iterator[Tensor]:
@@ -284,15 +285,15 @@ class BlockGraph:
         """One pass over the active blocks. commits: whether rows may commit theirs."""
         active = self.around.begin(self.texts, self.rule, commits)
         masks = self.texts.status[1]
-        sigma = _sigma(masks, self.texts.block_length)
-        level = model.levels(sigma) if self.levels is None else self.levels.index_select(0, masks)
+        sigma = self.sigmas.index_select(0, masks)
+        level = None if self.levels is None else self.levels.index_select(0, masks)
         x = model.hidden_in_place(active.ids, sigma, self.cache, active.commit, room, level=level)
         self.around.reveal(self.texts, self.rule, active, x.flatten(0, 1).to(self.weight.dtype), self.weight)
 
 
-def _sigma(masks: Tensor, block_length: int) -> Tensor:
-    """The noise level of blocks with so many masks, in float32 as in sampling/blocks.py; the model may ignore it."""
-    return -torch.log((1 - masks.float() / block_length).clamp_min(EPS))
+def _sigmas(block_length: int) -> Tensor:
+    """The noise level by number of masks, in float32 as in sampling/blocks.py; the model may ignore it."""
+    return -torch.log((1 - torch.arange(block_length + 1) / block_length).clamp_min(EPS))
 
 
 def _room(tokens: int, most: int) -> int:
