@@ -256,10 +256,11 @@ class BlockGraph:
             if kind not in self.graphs:
                 self.graphs[kind] = self._record(model, *kind)
             self.graphs[kind]()
-        turn = self.passes % 2
-        self.read[turn].copy_(self.texts.status, non_blocking=True)
-        if self.copied:
-            self.copied[turn].record(torch.cuda.current_stream(self.device))
+        if self.counts is None:
+            turn = self.passes % 2
+            self.read[turn].copy_(self.texts.status, non_blocking=True)
+            if self.copied:
+                self.copied[turn].record(torch.cuda.current_stream(self.device))
         self.passes += 1
 
     def _read(self, number: int) -> Progress:
