@@ -16,7 +16,9 @@ from tests.gpu.parity import TOLERANCE, outer_gradient, poison, relative_error
 BOTH = (False, True)
 NAMES = ("x", "dt", "A", "B", "C", "D", "state")
 FAST = [name for name in BACKENDS if name != "recurrent"]
-ROUNDED_TWICE = ("chunked",)  # no kernel: plain PyTorch rounds each of three products to bf16 before it adds them
+# No kernels: plain PyTorch rounds each of three products to bf16 before it adds them, and `minimal` takes decays from
+# differences of sums over the whole text.
+ALLOWANCE = {"chunked": 2, "minimal": 4}
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ SIZES = ("batch", "length", "heads", "groups", "headdim", "state")
     "case", [pytest.param(c, marks=pytest.mark.xdist_group(f"{c.headdim}x{c.state}")) for c in CASES], ids=str
 )
 def test_every_backend_agrees_with_the_recurrence(case: Case, dtype: torch.dtype, device, record) -> None:
+    torch.manual_seed(case.length)
     call = random_call(case, dtype, device)
     exact = [v.double().requires_grad_() for v in call]
     expected = BACKENDS["recurrent"](ScanInputs(*exact), case.reverse)
@@ -107,7 +110,7 @@ def test_every_backend_agrees_with_the_recurrence(case: Case, dtype: torch.dtype
         if unsupported_reason(name, call[0], case.headdim, case.state):
             continue  # the test below says why
         errors = errors_of(name, case, call, outer, truth)
-        most = TOLERANCE[dtype] * (2 if name in ROUNDED_TWICE else 1)
+        most = TOLERANCE[dtype] * ALLOWANCE.get(name, 1)
         record(f"{name} {str(dtype).removeprefix('torch.')}", str(case), errors)
         wrong += [f"{name}: {t} {e:.1e}, at most {most:.0e}" for t, e in errors.items() if not e <= most]
     assert not wrong, f"{case}: {'; '.join(wrong)}"
