@@ -33,15 +33,26 @@ def sigmoid(x):
 
 
 @triton.jit
+def tanh(x):
+    """The GPU's own: right to eleven bits, and one instruction of the special function unit instead of two."""
+    return tl.inline_asm_elementwise("tanh.approx.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
+
+
+@triton.jit
+def logistic(x, ROUNDED: tl.constexpr):
+    """sigmoid(x), float32; with ROUNDED, for results in 16 bits, by `tanh`."""
+    if ROUNDED:
+        return 0.5 * tanh(0.5 * x) + 0.5
+    else:
+        return sigmoid(x)
+
+
+@triton.jit
 def silu(x, ROUNDED: tl.constexpr):
-    """x sigmoid(x), float32. With ROUNDED, for results in 16 bits, by the GPU's tanh: right to eleven bits, and one
-    instruction of the special function unit instead of two."""
+    """x sigmoid(x), float32; with ROUNDED, for results in 16 bits, by `tanh`."""
     if ROUNDED:
         half = x * 0.5
-        tanh = tl.inline_asm_elementwise(
-            "tanh.approx.f32 $0, $1;", "=f,f", [half], dtype=tl.float32, is_pure=True, pack=1
-        )
-        return half * tanh + half
+        return half * tanh(half) + half
     else:
         return x * sigmoid(x)
 
@@ -216,34 +227,35 @@ def conv_backward_kernel(
     shift = tl.load(bias + k * channels + column, mask=real, other=0.0)
     dbias = zero
 
-    for back in range(0, top - begin):
-        row = top - 1 - back
-        window = (coming[0].to(tl.float32),) + window[: TAPS - 1]
-        dx_here = coming_dx[0].to(tl.float32)
-        farther = row - AHEAD
-        limit = tl.where(farther >= begin, channels, 0)
-        coming_dx = coming_dx[1:] + (tl.load(dx + farther * dx_step, mask=column < limit, other=0.0),)
-        farther -= TAPS - 1
-        limit = tl.where(farther >= 0, channels, 0)
-        coming = coming[1:] + (tl.load(raw + farther * raw_step, mask=column < limit, other=0.0),)
+    for walked in range(0, top - begin, AHEAD):
+        for j in tl.static_range(AHEAD):  # a step of the walk moves what is carried: unrolled, to other names only
+            row = top - 1 - walked - j
+            window = (coming[0].to(tl.float32),) + window[: TAPS - 1]
+            dx_here = coming_dx[0].to(tl.float32)
+            farther = row - AHEAD
+            limit = tl.where(farther >= begin, channels, 0)
+            coming_dx = coming_dx[1:] + (tl.load(dx + farther * dx_step, mask=column < limit, other=0.0),)
+            farther -= TAPS - 1
+            limit = tl.where(farther >= 0, channels, 0)
+            coming = coming[1:] + (tl.load(raw + farther * raw_step, mask=column < limit, other=0.0),)
 
-        a = shift
-        for j in tl.static_range(TAPS):
-            a += w[j] * window[j]
-        slope = sigmoid(a)
-        da = dx_here * slope * (1 + a * (1 - slope))
-        later = (da,) + later[: TAPS - 1]
-        out = zero
-        for j in tl.static_range(TAPS):
-            out += w[TAPS - 1 - j] * later[j]
-        kept = tl.where(row < end, channels, 0)
-        tl.store(draw + row * raw_step, out.to(draw.dtype.element_ty), mask=column < kept)
-        da = tl.where(row < end, da, 0.0)
-        dbias += da
-        sums = ()
-        for j in tl.static_range(TAPS):
-            sums += (dw[j] + da * window[j],)
-        dw = sums
+            a = shift
+            for i in tl.static_range(TAPS):
+                a += w[i] * window[i]
+            slope = logistic(a, raw.dtype.element_ty != tl.float32)
+            da = dx_here * slope * (1 + a * (1 - slope))
+            later = (da,) + later[: TAPS - 1]
+            out = zero
+            for i in tl.static_range(TAPS):
+                out += w[TAPS - 1 - i] * later[i]
+            kept = tl.where((row < end) & (row >= begin), channels, 0)
+            tl.store(draw + row * raw_step, out.to(draw.dtype.element_ty), mask=column < kept)
+            da = tl.where(row < end, da, 0.0)
+            dbias += da
+            sums = ()
+            for i in tl.static_range(TAPS):
+                sums += (dw[i] + da * window[i],)
+            dw = sums
 
     to = totals + ((b * DIRECTIONS + k) * tl.num_programs(0) + part) * (TAPS + 1) * channels + column
     for j in tl.static_range(TAPS):
@@ -430,8 +442,9 @@ def conv_backward(
     taps, parts = weight.shape[1], triton.cdiv(length, WALK_ROWS)
     totals = weight.new_empty((batch, count, parts, taps + 1, channels))
     sizes = length, channels, *raw.stride()[:3], *dx.stride()[:3]
-    options = {"TAPS": taps, "ROWS": WALK_ROWS, "CHANNELS": WALK_CHANNELS, "AHEAD": AHEAD}
-    grid = parts, triton.cdiv(channels, WALK_CHANNELS), batch * count
+    wide = 2 * WALK_CHANNELS if channels >= 4 * WALK_CHANNELS else WALK_CHANNELS
+    options = {"TAPS": taps, "ROWS": WALK_ROWS, "CHANNELS": wide, "AHEAD": AHEAD}
+    grid = parts, triton.cdiv(channels, wide), batch * count
     conv_backward_kernel[grid](
         raw, dx, weight, bias, draw, totals, *sizes, **options, **directions(reverse), num_warps=4
     )
