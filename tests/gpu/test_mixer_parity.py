@@ -24,6 +24,8 @@ ROUGHER = {torch.float32: (1, 1), torch.bfloat16: (3, 5)}  # allowance for y and
 CASES = [
     (1, 1, 512, 64, 128, 1, 4),
     (3, 5, 256, 32, 16, 2, 4),
+    *((2, length, 512, 64, 128, 1, 4) for length in (3, 63, 64, 65, 128)),  # short texts: one tile of tokens, or two
+    *((3, length, 256, 32, 16, 2, 4) for length in (16, 100)),
     (1, 129, 480, 64, 128, 1, 4),  # 15 heads: no row of the projection starts at a multiple of 16 bytes
     (3, 200, 512, 64, 64, 2, 4),
     (1, 255, 2048, 64, 128, 1, 4),  # the large preset's 64 heads

@@ -24,7 +24,7 @@ def mixer_call(length: int, device: torch.device, batch: int = 1) -> list[Tensor
     return [v.requires_grad_() for v in (projected, *(torch.randn(s, device=device) / 2 for s in sizes))]
 
 
-@pytest.mark.parametrize("length", [200, 1024])
+@pytest.mark.parametrize("length", [64, 128, 200, 1024])
 def test_the_same_call_gives_the_same_bits(length: int, device: torch.device) -> None:
     call = mixer_call(length, device, batch=2)
     runs = []

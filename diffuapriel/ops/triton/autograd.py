@@ -14,7 +14,7 @@ traffic per token and direction, in units of one d_inner vector in bfloat16 (8 K
     scan      dy, H, G;  x, G -> dx;  x, dy, dx      7 + 3 state / 64
     conv      dx, raw -> draw                        3
 
-A short text is one chunk and has no states: x, dy -> dx is all of its scan.
+A short text (`is_short`) has no states, and x is kept from the forward pass: x, dy -> dx is all of its scan.
 
 Plain twins: `_backward` in chunked.py, and autograd through the plain mixer in model/mamba2.py.
 """
@@ -29,9 +29,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from diffuapriel.ops.recurrent import ScanInputs
-from diffuapriel.ops.triton.backward import SHORT, gate_backward, scan_backward
+from diffuapriel.ops.triton.backward import gate_backward, running_sums, scan_backward, step_gradients
+from diffuapriel.ops.triton.chunk import text_backward
 from diffuapriel.ops.triton.conv import conv_backward, convolve
-from diffuapriel.ops.triton.launch import BOTH, unsupported_reason
+from diffuapriel.ops.triton.launch import BOTH, CHUNK, is_short, unsupported_reason
 from diffuapriel.ops.triton.scan import scan_chunks, walk_states
 
 
@@ -104,25 +105,28 @@ def mixer_gradients(
 ) -> MixerGradients:
     """The mixer's backward pass, from dg (k, b, l, h p) and dsquares (k, b, l) float32.
 
-    projected (b, l, k, z x B C dt). kept, from the forward pass: y (b, l, k, h, p), B and C (b, l, k, g, n) and dt
-    (b, k, h, l) float32. parameters: conv_weight, conv_bias, A, D and norm_weight as in `mixer`, float32, but A (k, h)
-    itself. All contiguous.
+    projected (b, l, k, z x B C dt). kept, from the forward pass: y and, of a short text, x after the convolution
+    (b, l, k, h, p), B and C (b, l, k, g, n) and dt (b, k, h, l) float32. parameters: conv_weight, conv_bias, A, D and
+    norm_weight as in `mixer`, float32, but A (k, h) itself. All contiguous.
     """
-    y, B, C, dt = kept
+    y, x, B, C, dt = kept
     conv_weight, conv_bias, A, D, norm_weight = parameters
     inner, channels, heads = norm_weight.shape[1], conv_bias.shape[1], A.shape[1]
     z, xBC, _ = projected.split([inner, channels, heads], 3)
     gradient = torch.empty_like(projected)
     dz, draw, draw_dt = gradient.split([inner, channels, heads], 3)
 
-    dy, dnorm = gate_backward(dg, dsquares, y, z, norm_weight, dz)
-    x = convolve(xBC[..., :inner], conv_weight, conv_bias, BOTH).view(y.shape)
-    states = None
-    if x.shape[1] > SHORT:
-        entering, _ = walk_states(x, B, dt, A, None, BOTH)
-        leaving, _ = walk_states(dy, C, dt, A, None, BOTH, backward=True)
-        states = entering, leaving
     into = draw_dt.permute(0, 2, 3, 1)  # (b, k, h, l)
-    got = scan_backward(x, dy, B, C, dt, A, D, states, BOTH, before_softplus=into)
+    dy, dnorm = gate_backward(dg, dsquares, y, z, norm_weight, dz)
+    if is_short(y.shape[1], y.shape[4], B.shape[4]):
+        s = running_sums(dt, A, BOTH, CHUNK)
+        dxBC, sums, sides = text_backward(dy, x, B, C, dt, s, D)
+        dA, dD, ddt_bias = step_gradients(dt, A, sums, sides, BOTH, into, softplus=True)
+        dweight, dbias = conv_backward(dxBC, xBC, conv_weight, conv_bias, BOTH, draw)
+        return MixerGradients(gradient, dweight, dbias, ddt_bias, dA, dD, dnorm)
+    x = convolve(xBC[..., :inner], conv_weight, conv_bias, BOTH).view(y.shape)
+    entering, _ = walk_states(x, B, dt, A, None, BOTH)
+    leaving, _ = walk_states(dy, C, dt, A, None, BOTH, backward=True)
+    got = scan_backward(x, dy, B, C, dt, A, D, (entering, leaving), BOTH, before_softplus=into)
     dweight, dbias = conv_backward(got.xBC, xBC, conv_weight, conv_bias, BOTH, draw)
     return MixerGradients(gradient, dweight, dbias, got.dt_bias, got.dA, got.dD, dnorm)

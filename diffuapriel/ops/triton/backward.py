@@ -15,7 +15,7 @@ close_kernel     the products with M', once all heads of a group are done
 Several small kernels, so that each fits in registers. A program takes the heads of a group one after another; they
 share B and C, so their gradients accumulate on chip. With too few chunks to fill the device the heads are divided
 among programs, and the partial sums are added at the close. Nothing is added atomically, so the same call gives the
-same bits. A short text that starts from a state of zero is one chunk, of two tiles, and has no states.
+same bits. Of a mixer's short texts all this is one kernel (`text_backward` in chunk.py).
 
 The gradients of dt and A need sums over a token's row, which those kernels leave for step_gradient_kernel:
 
@@ -62,9 +62,8 @@ from diffuapriel.ops.triton.launch import (
     precision,
 )
 
-SHORT = 2 * CHUNK  # the longest text that is one chunk
 TILE_HEADS = 16
-SUMS = ("column", "row", "skip")  # of each tile: those on the diagonal of a chunk, then those beside it
+SUMS = ("column", "row", "skip")
 
 
 @triton.jit
@@ -97,10 +96,10 @@ def running_sums_kernel(
 def step_gradient_kernel(
     dt,
     A,
-    sums,  # (tiles, 3, b, k, h, chunks, q)
+    sums,  # (3, b, k, h, chunks, q)
     query,
     key,
-    carried,  # or None, as query and key: no states
+    carried,  # or None: zero
     ddt,
     totals,  # of dA, dD and the gradient of dt's bias: (3, b, k, h, chunks)
     length,
@@ -114,7 +113,6 @@ def step_gradient_kernel(
     DIRECTIONS: tl.constexpr,
     HEADS: tl.constexpr,
     CHUNK: tl.constexpr,
-    TILES: tl.constexpr,
 ):
     """Program (chunk, tile of heads, batch and direction)."""
     c, bk, chunks = tl.program_id(0), tl.program_id(2).to(tl.int64), tl.num_programs(0)
@@ -135,21 +133,15 @@ def step_gradient_kernel(
     column = tl.load(sums + at, mask=inside, other=0.0)
     row = tl.load(sums + plane + at, mask=inside, other=0.0)
     skip = tl.load(sums + 2 * plane + at, mask=inside, other=0.0)
-    for ahead in tl.static_range(1, TILES):  # no tile is above the first columns, or beside the last rows
-        off, beside = ahead * (CHUNK // TILES), sums + 3 * ahead * plane + at
-        column += tl.load(beside, mask=inside & (i >= off)[None, :], other=0.0)
-        row += tl.load(beside + plane, mask=inside & (i < CHUNK - off)[None, :], other=0.0)
 
     ds = column - step * row
+    ds += tl.load(query + at, mask=inside, other=0.0)
+    through = tl.load(key + at, mask=inside, other=0.0)
+    written = step * through
+    da = tl.cumsum(ds, 1, reverse=True) + tl.cumsum(written, 1) - written
     if carried is not None:
-        ds += tl.load(query + at, mask=inside, other=0.0)
-        through = tl.load(key + at, mask=inside, other=0.0)
-        written = step * through
-        da = tl.cumsum(ds, 1, reverse=True) + tl.cumsum(written, 1) - written
         da += tl.load(carried + here, mask=real, other=0.0)[:, None]
-        row += through
-    else:
-        da = tl.cumsum(ds, 1, reverse=True)
+    row += through
     gradient = da * rate[:, None] + row
     if SOFTPLUS:  # 1 - exp(-dt), by its series where that would cancel
         series = step * (1 - step / 2 * (1 - step / 3 * (1 - step / 4 * (1 - step / 5))))
@@ -177,22 +169,22 @@ def step_gradients(
     dt: Tensor,
     A: Tensor,
     sums: Tensor,
-    sides: tuple[Tensor, Tensor, Tensor] | None,
+    sides: tuple[Tensor, Tensor, Tensor | None],
     reverse: tuple[bool, ...],
     ddt: Tensor,
     softplus: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of A, D and of a bias added to dt before the softplus, each (k, h) float32; fills `ddt`.
 
-    dt (b, k, h, l), A (k, h), sums (tiles, 3, b, k, h, chunks, q), float32. sides: query and key, each
-    (b, k, h, chunks, q), and carried (b, k, h, chunks), float32, or None without states. ddt (b, k, h, l), any strides
-    and dtype, receives the gradient of dt, or with `softplus` that of its argument.
+    dt (b, k, h, l), A (k, h), sums (3, b, k, h, chunks, q), float32. sides: query and key, each (b, k, h, chunks, q),
+    and carried (b, k, h, chunks) or None for zero, float32. ddt (b, k, h, l), any
+    strides and dtype, receives the gradient of dt, or with `softplus` that of its argument.
     """
     batch, count, heads, length = dt.shape
-    chunks, chunk = sums.shape[5:]
+    chunks, chunk = sums.shape[4:]
     totals = dt.new_empty((3, batch, count, heads, chunks))
-    inputs = dt, A, sums, *(sides or (None, None, None))
-    options = {**directions(reverse), "HEADS": TILE_HEADS, "CHUNK": chunk, "TILES": len(sums)}
+    inputs = dt, A, sums, *sides
+    options = {**directions(reverse), "HEADS": TILE_HEADS, "CHUNK": chunk}
     grid = chunks, triton.cdiv(heads, TILE_HEADS), batch * count
     step_gradient_kernel[grid](
         *inputs, ddt, totals, length, heads, *ddt.stride(), SOFTPLUS=softplus, **options, num_warps=4
@@ -275,7 +267,7 @@ def gate_backward(
 def close_kernel(
     key,
     products,  # (b, k, g, parts, chunks, q, q)
-    sides,  # through the state, (b, k, g, parts, chunks, q, n), or None: no states
+    sides,  # through the state, (b, k, g, parts, chunks, q, n)
     dkey,
     length,
     count,  # of the parts
@@ -307,10 +299,9 @@ def close_kernel(
     row = sign * i[:, None] * (DIRECTIONS * GROUPS * N) + n[None, :]
     keys = tl.load(key + at + row, mask=inside, other=0.0)
     total = tl.dot(M.to(keys.dtype), keys, input_precision=PRECISION)
-    if sides is not None:
-        for part in range(count):
-            here = ((bk * GROUPS + group) * count + part) * chunks + c
-            total += tl.load(sides + here * CHUNK * N + (i[:, None] * N + n[None, :]))
+    for part in range(count):
+        here = ((bk * GROUPS + group) * count + part) * chunks + c
+        total += tl.load(sides + here * CHUNK * N + (i[:, None] * N + n[None, :]))
     out = b * out_batch + k * out_direction + first * out_row + group * N
     row = sign * i[:, None] * out_row + n[None, :]
     tl.store(dkey + out + row, total.to(dkey.dtype.element_ty), mask=inside)
@@ -406,9 +397,9 @@ def within_kernel(
     dt,
     s,
     D,
-    dx,  # with ADD it holds what came through the state or from other tiles, and is added to
-    products,  # M', (b, k, g, parts, chunks, q, q), in tiles; those below the diagonal are not written
-    sums,  # (tiles, 3, b, k, h, chunks, q)
+    dx,  # holds what came through the state, and is added to
+    products,  # M', (b, k, g, parts, chunks, q, q)
+    sums,  # (3, b, k, h, chunks, q)
     length,
     heads,
     per_program,
@@ -421,75 +412,63 @@ def within_kernel(
     REVERSE: tl.constexpr,
     DIRECTIONS: tl.constexpr,
     CHUNK: tl.constexpr,
-    SIDE: tl.constexpr,
-    AHEAD: tl.constexpr,
-    ADD: tl.constexpr,
     PRECISION: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """Program (tile, part of a group's heads, batch and direction).
-
-    Tiles are (u, t), SIDE by SIDE: with AHEAD 0 those on the diagonal of a chunk, with 1 those beside it, and so on.
-    """
-    c, tile = tl.program_id(0) // (CHUNK // SIDE - AHEAD), tl.program_id(0) % (CHUNK // SIDE - AHEAD)
-    chunks = tl.num_programs(0) // (CHUNK // SIDE - AHEAD)
-    part, bk, parts = tl.program_id(1), tl.program_id(2).to(tl.int64), tl.num_programs(1) // GROUPS
+    """Program (chunk, part of a group's heads, batch and direction)."""
+    c, part, bk = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    chunks, parts = tl.num_programs(0), tl.num_programs(1) // GROUPS
     b, k, sign, first = scan_order(bk, c * CHUNK, length, REVERSE, DIRECTIONS)
     group, per_group = part // parts, heads // GROUPS
-    i, p, n = tl.arange(0, SIDE), tl.arange(0, P), tl.arange(0, N)
-    u, t = tile * SIDE + i, (tile + AHEAD) * SIDE + i
-    real_u, real_t = (c * CHUNK + u < length)[:, None], (c * CHUNK + t < length)[:, None]
+    i, p, n = tl.arange(0, CHUNK), tl.arange(0, P), tl.arange(0, N)
+    inside = (c * CHUNK + i < length)[:, None]
     token = (b * length + first) * DIRECTIONS + k
 
     row = sign * (DIRECTIONS * GROUPS * N)
     key = (token * GROUPS + group) * N
-    keys = tl.load(B + key + (u[:, None] * row + n[None, :]), mask=real_u, other=0.0)
-    queries = tl.load(C + key + (t[:, None] * row + n[None, :]), mask=real_t, other=0.0)
+    keys = tl.load(B + key + (i[:, None] * row + n[None, :]), mask=inside, other=0.0)
+    queries = tl.load(C + key + (i[:, None] * row + n[None, :]), mask=inside, other=0.0)
     scores = tl.dot(keys, tl.trans(queries), input_precision=PRECISION)
     row = sign * (DIRECTIONS * heads * P)
-    x_at, dy_at = u[:, None] * row + p[None, :], t[:, None] * row + p[None, :]
+    at = i[:, None] * row + p[None, :]
     x += token * heads * P
     dy += token * heads * P
     dx += b * out_batch + k * out_direction + first * out_row
-    dx_at = u[:, None] * (sign * out_row) + p[None, :]
+    dx_at = i[:, None] * (sign * out_row) + p[None, :]
     plane = tl.num_programs(2).to(tl.int64) * heads * chunks * CHUNK
-    sums += 3 * AHEAD * plane
 
-    total = tl.zeros((SIDE, SIDE), tl.float32)
+    total = tl.zeros((CHUNK, CHUNK), tl.float32)
     begin = (part % parts) * per_program
     end = tl.minimum(begin + per_program, per_group)
     for member in tl.range(begin, end, num_stages=STAGES):
         head = group * per_group + member
         here = (bk * heads + head) * chunks + c
-        dy_ = tl.load(dy + head * P + dy_at, mask=real_t, other=0.0)
-        x_ = tl.load(x + head * P + x_at, mask=real_u, other=0.0)
-        log_u, log_t = tl.load(s + here * CHUNK + u), tl.load(s + here * CHUNK + t)
-        at = dt + (bk * heads + head) * length + first
-        step = tl.load(at + sign * u, mask=c * CHUNK + u < length, other=0.0)[:, None]
+        dy_ = tl.load(dy + head * P + at, mask=inside, other=0.0)
+        x_ = tl.load(x + head * P + at, mask=inside, other=0.0)
+        log = tl.load(s + here * CHUNK + i)
+        steps = dt + (bk * heads + head) * length + first
+        step = tl.load(steps + sign * i, mask=c * CHUNK + i < length, other=0.0)[:, None]
 
-        log_ratio = log_t[None, :] - log_u[:, None]
-        decay = tl.exp(tl.where(u[:, None] <= t[None, :], log_ratio, float("-inf")))
+        log_ratio = log[None, :] - log[:, None]
+        decay = tl.exp(tl.where(i[:, None] <= i[None, :], log_ratio, float("-inf")))
         W = (decay * scores).to(keys.dtype)
         out = tl.dot(W, dy_, input_precision=PRECISION) * step
         to = dx + head * P + dx_at
-        if ADD:
-            out += tl.load(to, mask=real_u, other=0.0).to(tl.float32)
-        if AHEAD == 0:
-            out += tl.load(D + k * heads + head) * dy_.to(tl.float32)
-        tl.store(to, out.to(dx.dtype.element_ty), mask=real_u)
+        out += tl.load(to, mask=inside, other=0.0).to(tl.float32)
+        out += tl.load(D + k * heads + head) * dy_.to(tl.float32)
+        tl.store(to, out.to(dx.dtype.element_ty), mask=inside)
 
         M = tl.dot(x_, tl.trans(dy_), input_precision=PRECISION)
-        to = sums + here * CHUNK
-        if AHEAD == 0:
-            tl.store(to + 2 * plane + u, tl.sum(tl.where(u[:, None] == t[None, :], M, 0.0), 1))  # x . dy
+        to = sums + here * CHUNK + i
+        tl.store(to + 2 * plane, tl.sum(tl.where(i[:, None] == i[None, :], M, 0.0), 1))  # x . dy
         M *= decay
         total += M * step
         M *= scores
-        tl.store(to + plane + u, tl.sum(M, 1))
-        tl.store(to + t, tl.sum(M * step, 0))
+        tl.store(to + plane, tl.sum(M, 1))
+        tl.store(to, tl.sum(M * step, 0))
 
     square = ((bk * GROUPS * parts + part) * chunks + c) * CHUNK * CHUNK
-    tl.store(products + square + (u[:, None] * CHUNK + t[None, :]), total)
+    tl.store(products + square + (i[:, None] * CHUNK + i[None, :]), total)
 
 
 class ChunkGradients(NamedTuple):
@@ -510,7 +489,7 @@ def scan_backward(
     dt: Tensor,
     A: Tensor,
     D: Tensor,
-    states: tuple[Tensor, Tensor] | None,
+    states: tuple[Tensor, Tensor],
     reverse: tuple[bool, ...],
     *,
     before_softplus: Tensor | None = None,
@@ -519,44 +498,35 @@ def scan_backward(
 
     x, after convolution and SiLU, and dy (b, l, k, h, p), B and C (b, l, k, g, n), states: those that enter the chunks
     and the gradients of those that leave (b, k, h, chunks, n, p), all contiguous and of one dtype; dt (b, k, h, l), A
-    and D (k, h) float32. states may be None for a text of at most SHORT tokens that starts from a state of zero and
-    whose final state is not used. before_softplus (b, k, h, l), any strides, receives the gradient of the argument of
-    the softplus that made dt.
+    and D (k, h) float32. before_softplus (b, k, h, l), any strides, receives the gradient of the argument of the
+    softplus that made dt.
     """
     batch, length, count, heads, headdim = x.shape
     groups, state = B.shape[3:]
-    tiles = 1 if states else triton.cdiv(length, CHUNK)
-    chunk = tiles * CHUNK
-    chunks, per_group = triton.cdiv(length, chunk), heads // groups
+    chunks, per_group = triton.cdiv(length, CHUNK), heads // groups
     per_program = triton.cdiv(per_group, _parts(x, batch * count * groups * chunks, per_group))
     parts = triton.cdiv(per_group, per_program)
 
-    s = running_sums(dt, A, reverse, chunk)
+    s = running_sums(dt, A, reverse, CHUNK)
     xBC = x.new_empty((batch, length, count, heads * headdim + 2 * groups * state))
     _, dB, dC = xBC.split([heads * headdim, groups * state, groups * state], dim=3)
-    sums = dt.new_empty((tiles, len(SUMS), batch, count, heads, chunks, chunk))
-    products = dt.new_empty((batch, count, groups, parts, chunks, chunk, chunk))
-    sides = dB_parts = dC_parts = None
+    sums = dt.new_empty((len(SUMS), *s.shape))
+    sides = read, written, carried = *torch.empty_like(sums[:2]), dt.new_empty(s.shape[:-1])
+    products = dt.new_empty((batch, count, groups, parts, chunks, CHUNK, CHUNK))
+    dB_parts = dt.new_empty((*products.shape[:-1], state))
+    dC_parts = torch.empty_like(dB_parts)
     sizes = (length, heads, per_program, *xBC.stride()[:3])
-    options = {"GROUPS": groups, "P": headdim, "N": state, **directions(reverse), "CHUNK": chunk}
+    options = {"GROUPS": groups, "P": headdim, "N": state, **directions(reverse), "CHUNK": CHUNK}
     options |= _tuning(x.dtype, headdim, state)
-    if states:
-        entering, leaving = states
-        sides = read, written, carried = *torch.empty_like(sums[0, :2]), sums.new_empty(sums.shape[2:-1])
-        dB_parts = dt.new_empty((batch, count, groups, parts, chunks, chunk, state))
-        dC_parts = torch.empty_like(dB_parts)
-        grid = (chunks, groups * parts, batch * count)
-        out = (xBC, dC_parts, read, carried, *sizes)
-        side_kernel[grid](dy, C, dt, s, entering, leaving, *out, KEYS=False, **options)
-        out = (xBC, dB_parts, written, carried, *sizes)
-        side_kernel[grid](x, B, dt, s, leaving, entering, *out, KEYS=True, **options)
-    for ahead in range(tiles):
-        grid = (chunks * (tiles - ahead), groups * parts, batch * count)
-        out = (xBC, products, sums, *sizes)
-        add = ahead > 0 or states is not None
-        within_kernel[grid](x, dy, B, C, dt, s, D, *out, SIDE=CHUNK, AHEAD=ahead, ADD=add, **options)
-    few = x.dtype != torch.float32 and state <= 128 and chunk <= CHUNK
-    options = {"GROUPS": groups, "N": state, **directions(reverse), "CHUNK": chunk}
+    entering, leaving = states
+    grid = (chunks, groups * parts, batch * count)
+    out = (xBC, dC_parts, read, carried, *sizes)
+    side_kernel[grid](dy, C, dt, s, entering, leaving, *out, KEYS=False, **options)
+    out = (xBC, dB_parts, written, carried, *sizes)
+    side_kernel[grid](x, B, dt, s, leaving, entering, *out, KEYS=True, **options)
+    within_kernel[grid](x, dy, B, C, dt, s, D, xBC, products, sums, *sizes, **options)
+    few = x.dtype != torch.float32 and state <= 128
+    options = {"GROUPS": groups, "N": state, **directions(reverse), "CHUNK": CHUNK}
     options |= {"PRECISION": precision(x.dtype, state), "num_warps": 4 if few else 8}
     for transposed, key, side, dkey in ((False, C, dB_parts, dB), (True, B, dC_parts, dC)):
         out = (dkey, length, parts, *dkey.stride()[:3])

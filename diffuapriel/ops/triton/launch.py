@@ -25,6 +25,7 @@ os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 CHUNK = 64  # tokens between two stored states
+SHORT, SHORT_HEADDIM, SHORT_STATE = 2 * CHUNK, 64, 128  # the most that the kernels of whole texts take
 MIN_CHUNKS = 4  # of a split of the sequence
 TILE_ROWS, TILE_CHANNELS = 64, 64  # tokens by channels, of kernels that do not walk
 MIN_TILE = 16  # the shortest side of a tile in a Triton dot product
@@ -82,6 +83,11 @@ def unsupported_reason(x: Tensor, headdim: int = MIN_TILE, state: int = MIN_TILE
     if headdim * state > MAX_STATE:
         return f"headdim x d_state is {headdim * state:,}; the Triton kernels take {MAX_STATE:,} at most"
     return None
+
+
+def is_short(length: int, headdim: int, state: int) -> bool:
+    """Whether the mixer of a text takes the kernels of whole texts (`text_forward` in chunk.py)."""
+    return length <= SHORT and headdim <= SHORT_HEADDIM and state <= SHORT_STATE
 
 
 def precision(dtype: torch.dtype, side: int = MIN_SPLIT_PRODUCT) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffuapriel.ops.triton.launch import BOTH
+from diffuapriel.ops.triton.launch import BOTH, is_short, multiprocessors
 
 
 def mixer(
@@ -70,8 +70,11 @@ def _mixer(
     norm_weight: Tensor | None,
     groups: int,
     keep: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """g, squares, and for the backward pass y (b, l, 2, h, p), B and C (b, l, 2, g, n), dt (b, 2, h, l)."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """g, squares, and for the backward pass y (b, l, 2, h, p), x as y (of a short text, else empty), B and C
+    (b, l, 2, g, n), dt (b, 2, h, l)."""
+    from diffuapriel.ops.triton.chunk import text_forward
+    from diffuapriel.ops.triton.conv import convolve
     from diffuapriel.ops.triton.scan import prepare, scan_chunks
 
     heads, headdim, keys = _sizes(projected, conv_bias, A_log)
@@ -79,13 +82,19 @@ def _mixer(
     both = projected.unflatten(2, (2, -1))  # (b, l, 2, z x B C dt)
     B, C, dt = prepare(both, conv_weight, conv_bias, dt_bias, heads, headdim, groups, keys // groups)
     z, x = (both[..., i * inner : (i + 1) * inner].unflatten(3, (heads, headdim)) for i in (0, 1))
-    options: Any = {"conv": (conv_weight, conv_bias), "gate": (z, norm_weight), "want_y": keep}
-    done = scan_chunks(x, B, C, dt, -torch.exp(A_log), D, BOTH, **options)
-    assert done.gated is not None and done.squares is not None
-    squares = done.squares.sum(2).transpose(0, 1).contiguous()
-    nothing = [projected.new_empty(0) for _ in range(4)]
-    kept = [done.y, B, C, dt] if done.y is not None else nothing
-    return done.gated, squares, kept[0], kept[1], kept[2], kept[3]
+    conv, rest = (conv_weight, conv_bias), (B, C, dt, -torch.exp(A_log), D)
+    convolved = projected.new_empty(0)
+    fills = 2 * len(x) * groups >= multiprocessors(x.device)
+    if is_short(x.shape[1], headdim, keys // groups) and (keep or fills):
+        convolved = convolve(both[..., inner : 2 * inner], *conv, BOTH).view(x.shape)
+        y, gated, squares = text_forward(z.flatten(3), (convolved, *rest), norm_weight, keep)
+    else:
+        y, gated, squares, _ = scan_chunks(x, *rest, BOTH, conv=conv, gate=(z, norm_weight), want_y=keep)
+    assert gated is not None and squares is not None
+    squares = squares.sum(2).transpose(0, 1).contiguous()
+    nothing = [projected.new_empty(0) for _ in range(5)]
+    kept = [y, convolved, B, C, dt] if y is not None else nothing
+    return gated, squares, kept[0], kept[1], kept[2], kept[3], kept[4]
 
 
 @_mixer.register_fake
@@ -95,11 +104,12 @@ def _(projected, conv_weight, conv_bias, dt_bias, A_log, D, norm_weight, groups,
     g = projected.new_empty(2, batch, length, heads * headdim)
     squares = projected.new_empty(2, batch, length, dtype=torch.float32)
     if not keep:
-        return g, squares, *(projected.new_empty(0) for _ in range(4))
+        return g, squares, *(projected.new_empty(0) for _ in range(5))
     B = projected.new_empty(batch, length, 2, groups, keys // groups)
     y = projected.new_empty(batch, length, 2, heads, headdim)
     dt = projected.new_empty(batch, 2, heads, length, dtype=torch.float32)
-    return g, squares, y, B, torch.empty_like(B), dt
+    x = torch.empty_like(y) if is_short(length, headdim, keys // groups) else projected.new_empty(0)
+    return g, squares, y, x, B, torch.empty_like(B), dt
 
 
 @torch.library.custom_op("diffuapriel::mixer_backward", mutates_args=())
@@ -113,6 +123,7 @@ def _mixer_backward(
     D: Tensor,
     norm_weight: Tensor,
     y: Tensor,
+    x: Tensor,
     B: Tensor,
     C: Tensor,
     dt: Tensor,
@@ -121,7 +132,7 @@ def _mixer_backward(
     from diffuapriel.ops.triton.autograd import mixer_gradients
 
     A, both = -torch.exp(A_log), projected.unflatten(2, (2, -1))
-    kept, parameters = (y, B, C, dt), (conv_weight, conv_bias, A, D, norm_weight)
+    kept, parameters = (y, x, B, C, dt), (conv_weight, conv_bias, A, D, norm_weight)
     got = mixer_gradients(dg.contiguous(), dsquares.contiguous(), both, kept, parameters)
     dA_log = got.A * A  # A = -exp(A_log) is its own derivative
     small = got.conv_weight, got.conv_bias, got.dt_bias, dA_log, got.D, got.norm_weight

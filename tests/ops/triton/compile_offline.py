@@ -86,10 +86,16 @@ def forward_prompt() -> None:
     mix_blocks(half(1, 2 * LENGTH, 2, INNER + CHANNELS + HEADS), weights, history, state, 256, GROUPS)
 
 
+def forward_text(length: int) -> None:
+    x, B, A = half(1, length, 2, HEADS, HEADDIM), half(1, length, 2, GROUPS, STATE), wide(2, HEADS)
+    z = half(1, length, 2, INNER + CHANNELS + HEADS)[..., :INNER]
+    chunk.text_forward(z, x, B, B, wide(1, 2, HEADS, length), A, A, wide(2, INNER), want_y=True)
+
+
 def backward_mixer(length: int) -> None:
     y, B, A = half(1, length, 2, HEADS, HEADDIM), half(1, length, 2, GROUPS, STATE), wide(2, HEADS)
     projected = half(1, length, 2, INNER + CHANNELS + HEADS)
-    kept = y, B, B, wide(1, 2, HEADS, length)
+    kept = y, y, B, B, wide(1, 2, HEADS, length)
     parameters = wide(2, TAPS, CHANNELS), wide(2, CHANNELS), A, A, wide(2, INNER)
     mixer_gradients(half(2, 1, length, INNER), wide(2, 1, length), projected, kept, parameters)
 
@@ -135,6 +141,8 @@ CALLS: dict[str, Callable[[], None]] = {
     "forward mixer": lambda: forward_mixer(keep=False),
     "forward mixer, kept": lambda: forward_mixer(keep=True),
     "forward scan": forward_scan,
+    "forward text, 64": lambda: forward_text(64),
+    "forward text, 128": lambda: forward_text(128),
     "forward block, 16": lambda: forward_block(16, commit=True),
     "forward block, 64": lambda: forward_block(64, commit=True),
     "forward block, 64, kept": lambda: forward_block(64, commit=False),
@@ -149,7 +157,8 @@ CALLS: dict[str, Callable[[], None]] = {
     "forward chunk": lambda: chunk_products(backward=False),
     "backward chunk": lambda: chunk_products(backward=True),
     "backward mixer": lambda: backward_mixer(LENGTH),
-    "backward mixer, short": lambda: backward_mixer(128),
+    "backward text, 64": lambda: backward_mixer(64),
+    "backward text, 128": lambda: backward_mixer(128),
 }
 
 

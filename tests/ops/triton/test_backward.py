@@ -159,7 +159,7 @@ def plain_mixer(
     norm_weight: Tensor,
     sizes: tuple[int, int, int, int],
 ) -> tuple[Tensor, ...]:
-    """g and squares, and y, B, C and dt on the way to them."""
+    """g and squares, and y, x, B, C and dt on the way to them."""
     heads, groups, headdim, state = sizes
     z, xBC, dt = projected.split([heads * headdim, conv_bias.shape[1], heads], 3)
     xBC = F.silu(two_way_convolution(xBC, conv_weight, conv_bias))
@@ -174,7 +174,7 @@ def plain_mixer(
     y, _ = recurrent.scan(ScanInputs(x, dt, A, B, C, D, start), BOTH)
     gated = y.flatten(3) * F.silu(z)
     g, squares = gated * norm_weight, gated.square().sum(3)
-    return g.permute(2, 0, 1, 3), squares.permute(2, 0, 1), y, B, C, dt.permute(0, 2, 3, 1)
+    return g.permute(2, 0, 1, 3), squares.permute(2, 0, 1), y, x, B, C, dt.permute(0, 2, 3, 1)
 
 
 @pytest.mark.parametrize(
@@ -185,6 +185,7 @@ def plain_mixer(
         (1, 66, (2, 2, 16, 16), 4),
         (1, 130, (2, 1, 16, 16), 4),
         (1, 70, (1, 1, 32, 16), 2),
+        (1, 20, (1, 1, 128, 16), 4),  # a short text with too large a head
     ],
     ids=str,
 )
@@ -255,10 +256,10 @@ def test_the_gradient_goes_through_the_softplus_at_every_size(raw: float) -> Non
     before = torch.full((1, 1, 1, 1), raw, dtype=torch.float64, requires_grad=True)
     dt = F.softplus(before)
     expected = torch.autograd.grad(dt.sum(), before)[0]
-    sums = torch.zeros(1, len(SUMS), 1, 1, 1, 1, triton_backward.CHUNK, device=DEVICE)
-    sums[0, SUMS.index("row"), ..., 0] = 1  # the gradient of dt
+    sums = torch.zeros(len(SUMS), 1, 1, 1, 1, triton_backward.CHUNK, device=DEVICE)
+    sums[SUMS.index("row"), ..., 0] = 1  # the gradient of dt
     steps, A, ddt = *single(dt, torch.zeros(1, 1)), torch.empty(1, 1, 1, 1, device=DEVICE)
-    _, _, dbias = step_gradients(steps, A, sums, None, (False,), ddt, softplus=True)
+    _, _, dbias = step_gradients(steps, A, sums, (*torch.zeros_like(sums[:2]), None), (False,), ddt, softplus=True)
     assert_agree({"dt": ddt, "bias": dbias[None, None]}, {"dt": expected, "bias": expected}, 1e-6)
 
 

@@ -1,4 +1,5 @@
-"""The masked product of a chunk, and the scan over blocks on it: forward and gradients of the plain code in float64."""
+"""The masked product of a chunk, the scan over blocks on it, and the mixer of a short text: forward and gradients of
+the plain code in float64."""
 
 from __future__ import annotations
 
@@ -12,7 +13,10 @@ from diffuapriel.ops.block_scan import _weigh, by_block, scan
 from diffuapriel.ops.recurrent import ScanInputs
 from diffuapriel.ops.triton import chunk
 from diffuapriel.ops.triton.masked_product import MASKS, masked_product
-from tests.gpu.parity import relative_error
+from diffuapriel.ops.triton.mixer import mixer
+from tests.gpu.parity import poison, relative_error
+from tests.ops.triton.test_backward import TOLERANCE as MIXER_TOLERANCE
+from tests.ops.triton.test_backward import plain_mixer, toward
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),
@@ -87,3 +91,29 @@ def test_a_later_block_changes_no_bit() -> None:
         scan(ScanInputs(v, dt, *rest), block_length=16, streams=2, backend="triton")[0] for v in (x, changed)
     )
     assert torch.equal(before[:, :32], after[:, :32]) and not torch.equal(before, after)
+
+
+@pytest.mark.parametrize(
+    ("length", "groups"), [(1, 1), (3, 2), (16, 1), (63, 2), (64, 1), (65, 2), (100, 1), (128, 2)], ids=str
+)
+def test_the_mixer_of_a_short_text_and_its_gradients(length: int, groups: int) -> None:
+    torch.manual_seed(length)
+    sizes = heads, _, headdim, state = 2 * groups, groups, 16, 16
+    inner, channels = heads * headdim, heads * headdim + 2 * groups * state
+    given = [torch.randn(2, length, 2, inner + channels + heads)]
+    given += [torch.randn(2, 4, channels) / 2, torch.randn(2, channels) / 2, torch.randn(2, heads) - 1]
+    given += [torch.randn(2, heads), torch.randn(2, heads), torch.randn(2, inner)]
+    given = [v.requires_grad_() for v in given]
+    exact = [v.detach().double().requires_grad_() for v in given]
+    expected = plain_mixer(*exact[:4], -torch.exp(exact[4]), *exact[5:], sizes)[:2]
+    outer = [toward(expected[0]), torch.randn_like(expected[1]) / 10]
+    poison([v.detach() for v in given])
+    found = mixer(given[0].flatten(2), *given[1:], groups=groups)
+    got = torch.autograd.grad(found, given, [v.float() for v in outer])
+    truth = torch.autograd.grad(expected, exact, outer)
+    largest = max(v.abs().max().item() for v in truth)
+    for one, wanted in (*zip(found, expected, strict=True), *zip(got, truth, strict=True)):
+        if wanted.abs().max() > 1e-12 * largest:  # a single token has no use for A
+            assert relative_error(one, wanted) < MIXER_TOLERANCE[torch.float32]
+        else:
+            assert one.abs().max() < 1e-6 * largest

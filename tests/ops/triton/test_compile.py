@@ -48,9 +48,9 @@ def test_every_kernel_fits_a_multiprocessor(lines: list[tuple], record_property:
         assert shared <= SHARED[target], f"{kernel}, sm_{target}: {shared} bytes of shared memory"
 
 
-def test_no_forward_kernel_but_the_scan_spills_on_hopper(lines: list[tuple]) -> None:
-    """The scan may, a few dozen numbers: measured there, the tuning that spills is more than twice as fast."""
-    most = {"scan_kernel": 192}
+def test_no_forward_kernel_but_the_scans_spills_on_hopper(lines: list[tuple]) -> None:
+    """They may, a few dozen numbers: measured there, the tuning that spills is more than twice as fast."""
+    most = {"scan_kernel": 192, "text_kernel": 128}
     spills = [
         line for line in lines if line[0].startswith("forward") and line[2] == 90 and line[4] > most.get(line[1], 0)
     ]
@@ -58,6 +58,10 @@ def test_no_forward_kernel_but_the_scan_spills_on_hopper(lines: list[tuple]) -> 
 
 
 def test_the_backward_kernels_spill_next_to_nothing_on_hopper(lines: list[tuple]) -> None:
-    """A few registers, by one compiler and not by another: what a program of 255 registers costs to reload."""
-    spills = [line for line in lines if line[0].startswith("backward") and line[2] == 90 and line[4] > 64]
+    """A few registers, by one compiler and not by another: what a program of 255 registers costs to reload. That of
+    short texts spills more, nearly all of it behind its walk over the heads, once."""
+    most = {"text_backward_kernel": 704}
+    spills = [
+        line for line in lines if line[0].startswith("backward") and line[2] == 90 and line[4] > most.get(line[1], 64)
+    ]
     assert not spills
