@@ -20,7 +20,8 @@ from diffuapriel.checkpoint import bundled, inspect_checkpoint, with_frontier
 from diffuapriel.cli import build_parser
 from diffuapriel.config import ARCHITECTURES
 from diffuapriel.model_card import write_card
-from diffuapriel.training.recipes import RECIPES
+from diffuapriel.training.flops import PEAKS, utilization
+from diffuapriel.training.recipes import RECIPES, recipe_config
 from tools import continuations
 
 ROOT = Path(diffuapriel.__file__).resolve().parent.parent
@@ -394,6 +395,20 @@ def test_the_speed_of_folded_training_is_that_of_its_runs() -> None:
         diffutran = said["diffutran"].replace("0.50 to 0.50", "0.50 at every block length")
         line = f"DiffuApriel {said['diffuapriel']}, DiffuApriel-H {said['diffuapriel-h']}, DiffuTran {diffutran} |"
         assert f"`{run['command']}" in text and line in text, line
+
+
+def test_the_speed_of_training_on_short_texts_is_that_of_its_runs() -> None:
+    found = json.loads((ROOT / "assets" / "results" / "short.json").read_text(encoding="utf-8"))
+    text = " ".join((ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8").split())
+    config = recipe_config("small-tales-long", "diffuapriel")
+    assert (config.batch_size, config.length) == (found["rows"], found["length"])
+    said = []
+    for run in (found["after"], found["before"]):
+        speed = run["tokens_per_second"]
+        mfu = utilization(config.model_config, found["length"], speed, PEAKS["H200"], 1)
+        said.append(f"{run['step_ms']:.1f} ms, {speed / 1e6:.2f} million tokens/s, an MFU of {100 * mfu:.1f} %")
+        said.append(f"{sum(run['mixer_us'].values()) / 1e3:.2f} ms")
+    assert all(part in text for part in said), said
 
 
 def test_the_study_of_block_lengths_says_what_its_runs_show() -> None:
