@@ -16,6 +16,9 @@ the losses do not depend on the number of processes, and a run may continue with
     torchrun --nproc-per-node 8 -m diffuapriel train --recipe dclm-240m --gradient-accumulation-steps 8
     torchrun --nproc-per-node 8 -m diffuapriel train --recipe dclm-1.3b --strategy fsdp
 
+With --init-from, a run begins with the weights of a checkpoint, to be fine-tuned on other text or, with
+--block-lengths, to write in blocks. Its preset, architecture and tokenizer must be given, too.
+
 With --teacher, a copy of a trained model learns to write in fewer passes, from texts that the teacher writes itself
 (diffuapriel/training/distillation.py). --method certainty learns the teacher's trajectories and to be sure of them,
 sdtt in one pass what the teacher thinks after several.
@@ -24,6 +27,7 @@ examples:
   diffuapriel train --corpus tales:1 --minutes 3                    a model that writes, in three minutes
   diffuapriel train --preset nano --architecture diffuapriel --corpus tales --minutes 20
   diffuapriel train --corpus my_texts/ --minutes 30 --out runs/mine
+  diffuapriel train --init-from runs/mine --corpus more_texts/ --minutes 10 --out runs/tuned    fine-tuning
   diffuapriel train --recipe tales-laptop                           a committed recipe
   diffuapriel train --teacher tales-diffuapriel --steps 4000 --out runs/fast        distillation to few passes
 """
@@ -41,7 +45,7 @@ from diffuapriel.options import add_argument, options_of
 from diffuapriel.training.config import DistillConfig, TrainConfig
 
 WHAT = (
-    *("architecture", "preset", "corpus", "tokenizer", "length"),
+    *("architecture", "preset", "corpus", "tokenizer", "length", "init_from"),
     *("block_lengths", "block_length_weights", "document_boundaries", "edge_embedding"),
 )
 HOW_LONG = ("minutes", "steps", "tokens", "stop_after_minutes")
@@ -53,7 +57,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--recipe",
         metavar="NAME",
         help="tales-laptop, tales-gpu, tales-blocks, small-tales, small-tales-long, small-stdlib, stories-tiny, "
-        "stories-small, dclm-240m, dclm-0.5b or dclm-1.3b; other options replace the recipe's",
+        "stories-small, stories-blocks, dclm-240m, dclm-0.5b or dclm-1.3b; other options replace the recipe's",
     )
     parser.add_argument("--teacher", metavar="CHECKPOINT", help="distill this model; --out names the student")
     parser.add_argument(

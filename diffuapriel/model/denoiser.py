@@ -363,6 +363,24 @@ class Denoiser(nn.Module):
         shift, scale = modulations[-2:]
         return residual.add_norm(x, self.final_norm_weight, shift, scale, added, eps)[1]
 
+    @torch.no_grad()
+    def begin_as(self, source: Denoiser) -> None:
+        """Copy the weights of a model of this shape, which may write in other blocks.
+
+        A model that is not told the noise level has one modulation, and begins with the mean of the source's over the
+        masked shares from 0 to 1. One that is told, of a source that is not, begins with the source's at every level.
+        """
+        self.load_state_dict(source.state_dict())
+        told, time, before = self.config.time_conditioning, self.time_embedding, source.config.time_conditioning
+        unused = time(torch.zeros(1, device=time.up.bias.device))  # sigma of a model that is not told
+        if before and not told:
+            t = (torch.arange(1000, device=unused.device) + 0.5) / 1000
+            mean = time(-torch.log1p(-t)).mean(0)  # (cond_dim,)
+            self.modulation.linear.bias += self.modulation.linear.weight @ (mean - unused[0])
+        elif told and not before:
+            self.modulation.linear.bias.copy_(self.modulation.linear(unused)[0])
+            self.modulation.linear.weight.zero_()
+
     def final_norm(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
         """The modulated final norm of the residual stream x, the input of the head."""
         return modulate(rms_norm(x, self.final_norm_weight), shift, scale)

@@ -103,6 +103,9 @@ class TrainConfig:
     tokenizer: str | None = option(
         None, choices=tuple(TOKENIZER_SIZES), help="by default tales-words for tales, else that of the preset"
     )
+    init_from: str | None = option(
+        None, help="begin with the weights of this checkpoint, of the same preset, architecture and tokenizer"
+    )
     edge_embedding: bool = option(True, help="a learned vector at the first and the last position of a text")
     folder: str = option("runs/latest", help="where to save")
     length: int = option(256, least=2, most=65_536, help="tokens per row")

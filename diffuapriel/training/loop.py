@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffuapriel.checkpoint import OF_A_RUN, refuse_to_replace, save_checkpoint
+from diffuapriel.checkpoint import OF_A_RUN, begin_from, checkpoint_name, refuse_to_replace, save_checkpoint
 from diffuapriel.data.base import Corpus, random_stream
 from diffuapriel.data.mixed import MixedCorpus, PartUse, use_table
 from diffuapriel.device import device_name
@@ -100,6 +100,8 @@ def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
         model = model.to(processes.device)
         generator = torch.Generator(processes.device)
         found = read_train_state(folder / "state", config, text, processes)
+        if config.init_from and not found:
+            begin_from(model, config.init_from)
         state = found or TrainState(total_steps=config.planned_steps, corpus=text)
         bar = stack.enter_context(
             progress_bar(
@@ -348,6 +350,7 @@ def export(
             "device": device if processes.world_size == 1 else f"{processes.world_size} x {device}",
             "torch": torch.__version__,
             "peak_learning_rate": config.peak_learning_rate,
+            "init_from": config.init_from and checkpoint_name(config.init_from),
         }
         extra: dict[str, Any] = {"recipe": recipe, "options": config.to_dict(), "evaluation": evaluation}
         if isinstance(corpus, MixedCorpus):

@@ -13,6 +13,7 @@ decay 0.1 on matrices, a linear warm-up and a cosine are the defaults of `TrainC
     small-tales, small-stdlib   `small`, one GPU
     small-tales-long            the bundled `small`, several GPUs
     stories-tiny, stories-small children's stories in real English, one GPU
+    stories-blocks              the bundled `small` of them, adapted to blocks, one GPU
     dclm-240m, -0.5b, -1.3b     the paper's presets on DCLM, streamed from the Hub, GPT-2's tokenizer, 1,024 tokens
 
 The paper (arXiv:2511.15927) gives corpus, tokenizer and length. Its token budget does not transfer to other machines,
@@ -205,6 +206,23 @@ RECIPES = {
         level=None,
         limits=STORY_LIMITS,
         learning_rates={"diffutran": 1e-3},
+    ),
+    # Drafts are blocks without a known token, verified in blocks of one token: hence the weights and the mask rates.
+    "stories-blocks": Recipe(
+        about="stories-diffuapriel-small adapted to blocks, 118 million tokens, about 5 minutes on one H200",
+        options={
+            **STORIES,
+            "preset": "small",
+            "init_from": "stories-diffuapriel-small",
+            "block_lengths": "1,4,16,0",
+            "block_length_weights": "4,2,3,1",
+            "mask_rates": "0.5,1",
+            "tokens": 3600 * 128 * 256,
+            "validate_every": 1000,
+        },
+        level=None,
+        limits=STORY_LIMITS,
+        learning_rates={"diffuapriel": 1e-3},
     ),
     "dclm-240m": _dclm("240m", 240e6, batch_size=64),
     "dclm-0.5b": _dclm("0.5b", 0.5e9, batch_size=32),

@@ -72,6 +72,15 @@ def test_two_processes_train_a_model_of_blocks_to_the_losses_of_one(crew, option
     agree(runs[0].folder, runs[1].folder)
 
 
+def test_two_processes_begin_with_the_weights_of_a_checkpoint(crew, options, alone, tmp_path):
+    begun = {**RUN, "steps": 6, "init_from": alone, "learning_rate": 1e-4}
+    runs = [options("diffuapriel-h", **begun, folder=str(tmp_path / name)) for name in ("one", "two")]
+    train(runs[0], progress=False)
+    crew.run(dataclasses.replace(runs[1], strategy="fsdp"), ranks=2)
+    agree(runs[0].folder, runs[1].folder)
+    assert losses(runs[0].folder)[0] < losses(alone)[0] - 1, "it has learned before"
+
+
 def test_a_run_goes_on_with_other_numbers_of_ranks_and_strategies(crew, options, alone, tmp_path):
     def config(strategy):
         return options("diffuapriel-h", **RUN, strategy=strategy, folder=str(tmp_path / "moved"))

@@ -112,6 +112,43 @@ def test_the_checkpoint_holds_the_averaged_weights(options):
     assert not torch.allclose(state["ema/head.weight"], state["model/head.weight"])
 
 
+def test_a_run_begins_with_the_weights_of_a_checkpoint(options, tmp_path):
+    source = options(steps=6)
+    train(source, progress=False)
+    begun = options(folder=str(tmp_path / "begun"), steps=1, learning_rate=1e-8, init_from=source.folder)
+    train(begun, progress=False)
+    pairs = zip(*(load_checkpoint(folder)[0].parameters() for folder in (source.folder, begun.folder)), strict=True)
+    assert all(torch.allclose(a, b, rtol=0, atol=1e-7) for a, b in pairs)
+    info = inspect_checkpoint(begun.folder)
+    assert info.extra["recipe"]["init_from"] == Path(source.folder).name
+    assert "| init from | run |" in (info.folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_model_of_full_sequences_begins_to_write_in_blocks(options, tiny_model, tmp_path):
+    source = options(steps=6)
+    train(source, progress=False)
+    shape = dataclasses.replace(tiny_model(), block_lengths=(1, 0), time_conditioning=False)
+    begun = options(model=shape, folder=str(tmp_path / "begun"), steps=1, learning_rate=1e-8, init_from=source.folder)
+    train(begun, progress=False)
+    one, other = (load_checkpoint(folder)[0].eval() for folder in (source.folder, begun.folder))
+    assert other.config.block_lengths == (1, 0)
+    ids = torch.full((1, 24), shape.mask_id)
+    assert (one(ids, torch.ones(1)) - other(ids, torch.ones(1))).abs().max() < 1e-3  # AdaLN has hardly learned yet
+
+
+def test_a_checkpoint_of_another_shape_is_refused_with_what_differs(options, tiny_model, tmp_path):
+    source = options(steps=1)
+    train(source, progress=False)
+    wide = options(
+        model=dataclasses.replace(tiny_model(), d_model=32), folder=str(tmp_path / "wide"), init_from=source.folder
+    )
+    with pytest.raises(ValueError, match="has d_model 16, not 32: begin with a model of its preset"):
+        train(wide, progress=False)
+    words = dataclasses.replace(tiny_model(), tokenizer="tales-words", vocab_size=1018)
+    with pytest.raises(ValueError, match="has vocab_size 4098, not 1018; tokenizer gpt2-4k, not tales-words"):
+        train(dataclasses.replace(wide, model=words), progress=False)
+
+
 def test_same_seed_same_losses_another_seed_others(options, tmp_path):
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         train(options(steps=5, seed=seed, folder=str(tmp_path / name)), progress=False)

@@ -26,7 +26,7 @@ def test_a_recipe_differs_between_architectures_in_nothing_but_the_learning_rate
     assert len({config.model_config.tokenizer for config in configs}) == 1
     sizes = [config.model_config.parameters for config in configs]
     apart = (
-        1.0205 if name in ("small-tales", "small-tales-long", "stories-small") else 1.02
+        1.0205 if name in ("small-tales", "small-tales-long", "stories-small", "stories-blocks") else 1.02
     )  # gpt2-4k leaves the preset's shapes 2.01 % apart
     assert max(sizes) <= apart * min(sizes)
 

@@ -141,6 +141,21 @@ def test_a_finished_run_is_not_trained_again(options):
     assert [record["step"] for record in read_log(options().folder)] == [*range(1, 13), 12]
 
 
+def test_a_run_that_goes_on_does_not_begin_with_the_checkpoint_again(options, monkeypatch, tmp_path):
+    source, begun, gone = options(steps=2), tmp_path / "begun", tmp_path / "gone"
+    train(source, progress=False)
+    config = options(steps=8, folder=str(begun), init_from=source.folder)
+    with monkeypatch.context() as patch:
+        stop_before(patch, 4, signal.SIGTERM)
+        assert not train(config, progress=False).finished
+    Path(source.folder).rename(gone)
+    assert train(config, progress=False).finished
+    gone.rename(source.folder)
+    whole = options(steps=8, folder=str(tmp_path / "whole"), init_from=source.folder)
+    train(whole, progress=False)
+    assert losses(whole.folder) == losses(begun)
+
+
 def test_other_options_in_the_same_folder_are_refused_by_name(options):
     train(options(steps=2), progress=False)
     with pytest.raises(ValueError, match=r"belongs to a run with seed = 0, not 1; continue with the same options"):
