@@ -1,6 +1,6 @@
 """What drafts gain on English: `stories-diffuapriel-small` adapted to blocks, and its tokens per pass.
 
-    python -m tools.stories_blocks --corpus mix:stories/mix.yaml --out runs/stories-blocks     on a GPU, ten minutes
+    python -m tools.gpu.english --corpus mix:stories/mix.yaml --out runs/stories-blocks     on a GPU, ten minutes
 
 Trains by the recipe `stories-blocks`, as many steps as fit into --train-seconds, compilation included, and writes to
 --out: the checkpoint, with matrices in bfloat16, its log, and results.json with
@@ -179,7 +179,7 @@ def main() -> None:
     results: dict[str, Any] = {"device": device_name(torch.device(args.device)), "torch": torch.__version__}
     jobs = [list(job) for job in product(TEMPERATURES, DRAFTS, DRAFT_BEHIND)]
     files = [args.out / f"worker-{n}.log" for n in range(WORKERS)]
-    common = [sys.executable, "-m", "tools.stories_blocks", *sys.argv[1:], "--checkpoint", args.checkpoint]
+    common = [sys.executable, "-m", "tools.gpu.english", *sys.argv[1:], "--checkpoint", args.checkpoint]
     workers = []
     for n, log in enumerate(files):
         with log.open("w") as stream:
