@@ -102,14 +102,15 @@ class CheckpointInfo:
     def generation(self) -> dict[str, Any]:
         """The rule that `diffuapriel tune` found: strategy, its value and block_length (0: the whole canvas), or {}.
 
-        `speculative` has no value.
+        `speculative` has no value. `stop_at_eos` is True where the texts that were measured ended so, else missing.
 
         Raises ValueError for a record that `SamplerConfig` or the model's blocks refuse.
         """
         found = self.extra.get("generation") or {}
         try:
             permitted = {"strategy", "block_length", *({found.get("strategy")} - {SPECULATIVE})}
-            if found and (found["strategy"] not in (*ADAPTIVE, SPECULATIVE) or set(found) != permitted):
+            named = set(found) - ({"stop_at_eos"} if found.get("stop_at_eos") is True else set())
+            if found and (found["strategy"] not in (*ADAPTIVE, SPECULATIVE) or named != permitted):
                 raise ValueError(f"the keys are {sorted(found)} and the strategy is {shown(found['strategy'])}")
             SamplerConfig(**resolve_options(found, self.config.block_lengths))
         except (AttributeError, KeyError, TypeError, ValueError) as error:

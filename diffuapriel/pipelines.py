@@ -233,6 +233,7 @@ class TextDiffusionPipeline:
                 "that is not 0, the whole canvas"
             )
         del options["block_start"]
+        options.pop("stop_at_eos", None)
         config = SamplerConfig(seed=seed, **{"top_p": 0.9, **options})
         sampler = Sampler(config, get_schedule(schedule), self.tokenizer.mask_id)
         ids = self.tokenizer.encode(prompt)

@@ -36,7 +36,10 @@ class Dial:
 
     def arguments(self, model: ModelEntry) -> dict[str, Any]:
         """Arguments of a `gr.HTML` that is the dial, at the rule that the page proposes for a model."""
-        at = model.frontier and next((i for i, p in enumerate(stops(model.frontier)) if is_proposed(model, p)), None)
+        at = None
+        if frontier := model.frontier:  # at the rule that the card records
+            rules = [frontier.rule(point) for point in stops(frontier)]
+            at = next((i for i, rule in enumerate(rules) if rule == dict(model.generation)), None)
         return {**scripted(SCRIPT, value=message(model, at)), "elem_id": "unmask-dial"}
 
     def follow(self, *values: Any) -> str:
@@ -66,11 +69,6 @@ class Dial:
 def stops(frontier: Frontier) -> tuple[TunePoint, ...]:
     """The points from one token per pass to the boldest."""
     return frontier.reference, *frontier.points
-
-
-def is_proposed(model: ModelEntry, point: TunePoint) -> bool:
-    """Whether a point is the rule that the card records."""
-    return point.generation == dict(model.generation)
 
 
 def stop_of(asked: UnmaskRequest) -> int | None:

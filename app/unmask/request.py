@@ -92,9 +92,12 @@ def read_request(models: Models, limits: Limits, *values: Any) -> UnmaskRequest:
         block = (
             known_block_length(asked["block"], known) if known else asked["block"] * (asked["strategy"] in BLOCKWISE)
         )
+    blocks = resolve_blocks(asked["strategy"], block, asked["block_start"], known)
+    measured_so = asked["model"].frontier is not None and asked["model"].frontier.stop_at_eos
     config = SamplerConfig(
         strategy=asked["strategy"],
-        **resolve_blocks(asked["strategy"], block, asked["block_start"], known),
+        **blocks,
+        stop_at_eos=measured_so and blocks["block_length"] is not None,
         steps=asked["steps"],
         temperature=asked["temperature"],
         top_k=asked["top_k"] or None,

@@ -89,11 +89,15 @@ class Entry:
         return replace(self, name=name + block_suffix(size), block_length=size)
 
     def with_own_rule(self) -> Entry:
-        """This entry as it races by the rule that its checkpoint records; without a record, by that of the race."""
+        """This entry as it races by the rule that its checkpoint records; without a record, by that of the race.
+
+        All fill the whole canvas, also where the rule was measured on texts that stop.
+        """
         if not self.generation:
             return self
         known = self.config.block_lengths if self.config else ()
         rule = resolve_options(self.generation, known)
+        rule.pop("stop_at_eos", None)
         return replace(self, rule=rule, block_length=(rule["block_length"] or 0) if known else None)
 
     def tuned(self, dtype: str | None = None) -> Entry:

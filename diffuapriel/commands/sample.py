@@ -68,8 +68,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_argument(holes, option["strategy"], default=None)
     add_argument(holes, option["steps"], default=128)
     add_argument(holes, option["block_length"], help=BLOCK_LENGTH_HELP)
-    for name in ("block_start", "stop_at_eos", "confidence", "alg_temp"):
+    for name in ("block_start", "confidence", "alg_temp"):
         add_argument(holes, option[name])
+    add_argument(holes, option["stop_at_eos"], action=argparse.BooleanOptionalAction, default=None)
     for name in ADAPTIVE:
         add_argument(holes, option[name], default=None)
     for name in ("draft_behind", "remask_below", "remask_cap", "remask_rescale", "t_on", "t_off", "alpha_on"):

@@ -5,12 +5,13 @@ blocks or over the whole canvas. For each, values are tried from cautious to bol
 --tolerance below that of one token per pass. With a model of blocks of one token speculative is tried too, whose text
 is that of such blocks at any block length. Quality is, for tales, the share of consistent, grammatical and different
 stories; for other text, the likelihood of what was written under the model's own distribution of one token per pass,
-and the share of different triples of tokens. tokens/pass counts every pass, and no padding.
+and the share of different triples of tokens. tokens/pass counts every pass, and no padding. Texts of a model of blocks
+end with their first <|endoftext|>; others fill the canvas, and the passes that pad it count.
 
 The points are written to FOLDER/frontier.json and FOLDER/frontier.png. If CHECKPOINT is a folder, the choice and the
 points that are worth offering are recorded in its config.json and README.md. `sample`, the pipeline and the app then
-use the choice unless they are told otherwise, and the app offers the points. A bundled model is changed with --bundled
-only, one of the Hub never.
+use the choice unless they are told otherwise, and end texts as they ended here; the app offers the points. A bundled
+model is changed with --bundled only, one of the Hub never.
 
 With --record-from nothing is measured: the figures are those of a frontier.json that was measured elsewhere, e.g. on a
 GPU, on the same weights.

@@ -5,7 +5,8 @@ VALUES are measured from cautious to bold, until one loses quality: bolder ones 
 block length is that of its drafts, and only passes depend on it. The reference reveals one token per pass, most
 confident first (`default_sampler`).
 
-    tokens/pass   tokens of gpt2-4k of the texts, over all passes; <|endoftext|> and padding are no tokens (samples.py)
+    tokens/pass   tokens of gpt2-4k of the texts, over all passes; <|endoftext|> and padding are no tokens (samples.py).
+                  A model of blocks stops at the first <|endoftext|> (`stop_at_eos`), any other fills the canvas
     quality       tales: share of consistent, of grammatical and of different stories. Other text: nats/token of what
                   was written under the model's own distribution of one token per pass (`written_nats`), and distinct-3
     loss          a figure that is worse than the reference's by more than `tolerance`, as a share of the latter
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -106,7 +108,8 @@ def tune(
     check_least(LEAST_SAMPLES, samples=samples)
     known = getattr(getattr(model, "config", None), "block_lengths", ())
     how = {"steps": length, "temperature": temperature, "top_p": top_p, "seed": seed}
-    careful = SamplerConfig(**how, **resolve_blocks("low_confidence", None, known=known))
+    blocks = resolve_blocks("low_confidence", None, known=known)
+    careful = SamplerConfig(**how, **blocks, stop_at_eos=_stops(known, blocks))
 
     def measure(config: SamplerConfig, value: float | None, reference: TunePoint | None) -> TunePoint:
         speed, ci95, quality = _measure(model, corpus, config, careful, length, samples, batch_size)
@@ -124,10 +127,18 @@ def tune(
         blocks = resolve_blocks(rule, (block_length or length) if rule == SPECULATIVE else block_length, known=known)
         for value in VALUES[rule]:
             named = {} if value is None else {rule: value}
-            points.append(measure(SamplerConfig(rule, **named, **how, **blocks), value, reference))
+            config = SamplerConfig(rule, **named, **how, **blocks, stop_at_eos=_stops(known, blocks))
+            points.append(measure(config, value, reference))
             if points[-1].loses:
                 break
-    return Frontier(reference, tuple(points), samples, length, temperature, top_p, tolerance, seed)
+    return Frontier(
+        reference, tuple(points), samples, length, temperature, top_p, tolerance, seed, stop_at_eos=careful.stop_at_eos
+    )
+
+
+def _stops(known: Sequence[int], blocks: dict[str, Any]) -> bool:
+    """Whether texts end with their first <|endoftext|>: those of a model of blocks, unless written as one block."""
+    return bool(known) and blocks["block_length"] is not None
 
 
 def _measure(
@@ -170,7 +181,7 @@ def _measure(
     tokens: list[int] = []
     for start in range(0, samples, rows):
         ids = np.array([row for row, _ in drawn[start : start + rows]], dtype=np.int64)
-        found = written_nats(denoiser_for(model, careful), tokenizer, careful, ids)
+        found = written_nats(denoiser_for(model, careful), tokenizer, replace(careful, stop_at_eos=False), ids)
         nats += found[0]
         tokens += found[1]
     mean, mean_ci95 = ratio_interval(torch.tensor(nats).double(), torch.tensor(tokens).double())

@@ -222,7 +222,8 @@ def resolve_options(
     """The options of `SamplerConfig` from what a user gives, where None means the default.
 
     generation: the rule that a checkpoint records (`CheckpointInfo.generation`). It is the default, with its value and
-    block length, unless the user names another strategy. known: as for `resolve_blocks`, which this calls.
+    block length, unless the user names another strategy. Its `stop_at_eos` does not hold for the whole canvas as one
+    block. known: as for `resolve_blocks`, which this calls.
     """
     asked = {name: value for name, value in given.items() if value is not None}
     named, rule = asked.get("strategy"), dict(generation or {})
@@ -230,7 +231,10 @@ def resolve_options(
         rule = {}
     options = {"strategy": SamplerConfig.strategy, **rule, **asked}
     block_length, block_start = options.pop("block_length", None), options.pop("block_start", SamplerConfig.block_start)
-    return options | resolve_blocks(options["strategy"], block_length, block_start, known)
+    options |= resolve_blocks(options["strategy"], block_length, block_start, known)
+    if options["block_length"] is None and "stop_at_eos" not in asked:
+        options.pop("stop_at_eos", None)
+    return options
 
 
 def describe_sampling(

@@ -79,6 +79,7 @@ class Frontier:
     tolerance: float
     seed: int
     default_rule: str | None = None  # the strategy to choose from, where it is not to be the fastest of all
+    stop_at_eos: bool = False  # whether texts written in blocks ended with their first <|endoftext|>
 
     @property
     def choice(self) -> TunePoint | None:
@@ -112,9 +113,13 @@ class Frontier:
             found.append(choice)
         return replace(self, points=tuple(sorted(found, key=lambda point: point.tokens_per_pass)))
 
+    def rule(self, point: TunePoint) -> dict[str, Any]:
+        """The options that a checkpoint records for a point of these: as measured, also where its texts ended."""
+        return point.generation | ({"stop_at_eos": True} if self.stop_at_eos and point.block_length else {})
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return dataclasses.asdict(self) | {"choice": self.choice.generation if self.choice else None}
+        return dataclasses.asdict(self) | {"choice": self.rule(self.choice) if self.choice else None}
 
     @classmethod
     def from_dict(cls, values: Any, known: tuple[int, ...] = ()) -> Frontier:
@@ -133,7 +138,10 @@ class Frontier:
             rule = values.get("default_rule")
             if rule not in (None, *ALL_STRATEGIES):
                 raise ValueError(f"default_rule is {shown(rule)}")
-            frontier = cls(reference, tuple(points), top_p=top_p, default_rule=rule, **counts, **rates)
+            stops = values.get("stop_at_eos", False) is True  # older files filled whole canvases
+            frontier = cls(
+                reference, tuple(points), top_p=top_p, default_rule=rule, stop_at_eos=stops, **counts, **rates
+            )
             for point in (reference, *points):
                 if not point.tokens_per_pass > 0 or frontier.samples < 1:
                     raise ValueError(f"{point.name}: {point.tokens_per_pass} tokens per pass of {frontier.samples}")
@@ -148,7 +156,9 @@ class Frontier:
         rule = {} if point.value is None else {point.strategy: point.value}
         how = {"steps": self.length, "temperature": self.temperature, "top_p": self.top_p, "seed": self.seed}
         blocks = resolve_blocks(point.strategy, point.block_length or 0, known=known)
-        return SamplerConfig(point.strategy, **rule, **how, **blocks)
+        return SamplerConfig(
+            point.strategy, **rule, **how, **blocks, stop_at_eos=self.stop_at_eos and blocks["block_length"] is not None
+        )
 
     def table(self) -> str:
         """Lines for a terminal: the reference, then every point, those that lose quality marked."""
@@ -162,9 +172,11 @@ class Frontier:
         lines = ["| " + " | ".join(row) + " |" for row in (titles, *rows)]
         lines.insert(1, "|---" * len(titles) + "|")
         narrowed = "" if self.top_p is None else f", top-p {self.top_p:g}"
+        stops = "up to" if self.stop_at_eos else "of"
+        ended = ", stopped at their first <|endoftext|>" if self.stop_at_eos else ""
         how = (
-            f"{self.samples} samples of {self.length} tokens per point, temperature {self.temperature:g}{narrowed}, "
-            f"seed {self.seed}, tolerance {self.tolerance:g}. Found by `diffuapriel tune`."
+            f"{self.samples} samples {stops} {self.length} tokens per point{ended}, temperature {self.temperature:g}"
+            f"{narrowed}, seed {self.seed}, tolerance {self.tolerance:g}. Found by `diffuapriel tune`."
         )
         return "\n".join(lines) + f"\n\n{how}"
 

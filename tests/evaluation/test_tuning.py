@@ -1,8 +1,10 @@
 """Measuring quality against tokens per pass, and what a checkpoint records of it."""
 
+import dataclasses
 import json
 import math
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -39,6 +41,26 @@ def test_bolder_values_of_a_rule_are_not_measured_once_one_loses(monkeypatch):
     assert asked[0] == ("low_confidence", None, 16)
     assert asked[1:] == [("threshold", v, n) for n in (None, 8) for v in (0.99, 0.95, 0.9)]
     assert [p.loses for p in found.points] == [False, False, True] * 2
+
+
+def test_texts_of_a_model_of_blocks_stop_at_their_end_and_others_fill_the_canvas(monkeypatch):
+    asked = []
+
+    def measured(model, corpus, config, *_):
+        asked.append((config.strategy, config.block_length, config.stop_at_eos))
+        return 2.0, (1.9, 2.1), (Measure("consistent", 0.9, (0.0, 1.0)),)
+
+    monkeypatch.setattr(tuning, "_measure", measured)
+    monkeypatch.setitem(tuning.VALUES, "threshold", (0.9,))
+    corpus, model = TalesCorpus(get_tokenizer("gpt2-4k"), 1), lambda *_: None
+    how = {"length": 16, "samples": 8, "rules": ["threshold", "speculative"], "block_lengths": (4, 0)}
+    model.config = SimpleNamespace(block_lengths=(1, 4, 0))
+    assert tune(model, corpus, **how).stop_at_eos
+    of_blocks = [("low_confidence", 4, True), ("threshold", 4, True), ("threshold", None, False)]
+    assert asked == [*of_blocks, ("speculative", 4, True), ("speculative", 16, True)]
+    asked.clear()
+    assert not tune(lambda *_: None, corpus, **how | {"rules": ["threshold"]}).stop_at_eos
+    assert not any(stops for *_, stops in asked)
 
 
 def test_with_an_exact_denoiser_the_likelihood_of_what_was_written_is_that_of_the_distribution():
@@ -86,6 +108,24 @@ def test_the_choice_is_recorded_once_and_is_the_default_of_sample_and_pipeline(f
     pipe = pipeline(folder, "cpu")
     traces = pipe(length=8, return_trace=True).traces, pipe(length=8, threshold=1.0, return_trace=True).traces
     assert [len(of[0].frames) - 1 for of in traces] == [2, 8], "two blocks, or eight tokens"
+
+
+def test_texts_end_as_they_did_when_the_rule_was_measured_unless_told_otherwise(folder, tmp_path):
+    info = inspect_checkpoint(folder)
+    shape = dataclasses.replace(info.config, block_lengths=(1, 4), time_conditioning=False)
+    blocks = str(tmp_path / "blocks")
+    save_checkpoint(blocks, Denoiser(shape), card="# blocks\n\n## Limits\n\n- few\n", extra=info.extra)
+    measure = ["tune", blocks, "--samples", "8", "--rule", "threshold", "--block-length", "4", "--tolerance", "1"]
+    assert main([*measure, "--out", str(tmp_path / "out")]) == 0
+    found = inspect_checkpoint(blocks)
+    assert found.generation["stop_at_eos"] and found.frontier.stop_at_eos
+    trace = tmp_path / "trace.json"
+    for flags, stops in (([], True), (["--no-stop-at-eos"], False), (["--strategy", "random"], False)):
+        assert main(["sample", "--checkpoint", blocks, "--length", "8", "--trace", str(trace), *flags]) == 0
+        assert Trace.from_json(trace.read_text()).meta["stop_at_eos"] is stops
+    pipe = pipeline(blocks, "cpu")
+    assert pipe(length=8, return_trace=True).traces[0].meta["stop_at_eos"]
+    assert next(iter(pipe.write("Once")))
 
 
 def test_a_record_that_is_no_rule_is_refused(folder, tmp_path):

@@ -140,3 +140,8 @@ def test_the_rule_of_a_checkpoint_holds_until_another_strategy_is_named():
     assert resolve_options({"strategy": "confidence"}, generation=rule) == {"strategy": "confidence", **blocks}
     assert resolve_options({}) == {"strategy": "low_confidence", **blocks}
     assert resolve_options({}, (1, 8), rule)["block_start"] == "zero"
+    stops = rule | {"stop_at_eos": True}
+    assert resolve_options({}, generation=stops)["stop_at_eos"]
+    assert not resolve_options({"stop_at_eos": False}, generation=stops)["stop_at_eos"]
+    assert "stop_at_eos" not in resolve_options({"block_length": 0}, generation=stops), "one block has no end before"
+    assert "stop_at_eos" not in resolve_options({"strategy": "random"}, generation=stops)

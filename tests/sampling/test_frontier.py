@@ -70,6 +70,20 @@ def test_the_default_can_be_of_another_rule_than_the_fastest_which_is_offered_be
     assert Frontier.from_dict(json.loads(json.dumps(both.to_dict())), known=(1, 32)).choice == fast
 
 
+def test_texts_that_stop_are_measured_recorded_and_written_so_unless_the_canvas_is_one_block():
+    fast, whole = point("threshold", 0.9, 2.0, 0.98), replace(point("threshold", 0.9, 1.5, 0.98), block_length=None)
+    stopped = replace(frontier(fast, whole), stop_at_eos=True)
+    recorded = {"strategy": "threshold", "threshold": 0.9, "block_length": 32, "stop_at_eos": True}
+    assert stopped.rule(fast) == stopped.to_dict()["choice"] == recorded
+    assert stopped.rule(whole) == whole.generation | {"block_length": 0}
+    assert [stopped.sampler(p, (32, 0)).stop_at_eos for p in (fast, whole)] == [True, False]
+    assert "64 samples up to 128 tokens per point, stopped at their first <|endoftext|>, temp" in stopped.card()
+    again = json.loads(json.dumps(stopped.to_dict()))
+    assert Frontier.from_dict(again, known=(32, 0)) == stopped
+    del again["stop_at_eos"]
+    assert not Frontier.from_dict(again, known=(32, 0)).stop_at_eos, "files of older versions filled whole canvases"
+
+
 def test_the_card_holds_the_points_that_are_offered():
     fast, beaten, bold = (
         point("threshold", v, s, q, s > 3) for v, s, q in ((0.9, 2, 0.98), (1, 1.5, 0.9), (0, 4, 0.5))

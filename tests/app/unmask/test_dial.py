@@ -86,6 +86,15 @@ def test_where_tokens_are_drawn_in_another_way_the_dial_says_so(dial, own):
     assert found["note"] == "This was measured at temperature 0.5 and top-p 0.9, not with your settings."
 
 
+@pytest.mark.parametrize("block", [8, 0])
+def test_texts_end_where_they_did_when_the_points_were_measured(dial, monkeypatch, block):
+    model = dial.models.find("toy-tuned")
+    assert not read_request(dial.models, dial.limits, *settings(dial, block=block)).config.stop_at_eos
+    monkeypatch.setitem(model.frontier.__dict__, "stop_at_eos", True)
+    asked = read_request(dial.models, dial.limits, *settings(dial, block=block))
+    assert asked.config.stop_at_eos is (block > 0), "the canvas as one block has no end before its own"
+
+
 def test_a_model_without_a_frontier_has_no_dial(dial):
     assert dial.follow(*settings(dial, "toy-diffutran")) == ""
     assert dial.arguments(dial.models.find("toy-diffutran"))["value"] == ""
