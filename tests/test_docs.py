@@ -334,6 +334,37 @@ def test_drafted_stories_are_those_of_one_token_per_pass_and_the_page_has_their_
     assert all(f"{speed[length]:.1f} tokens per pass with drafts of {length}" in blocks for length in (16, 12))
 
 
+def test_what_is_said_of_the_english_model_adapted_to_blocks_is_in_its_file() -> None:
+    text = RESULTS.read_text(encoding="utf-8").partition("### Adapted to blocks\n")[2].partition("\n## ")[0]
+    said = " ".join(text.split())
+    found = json.loads((ROOT / "assets" / "results" / "english_blocks.json").read_text(encoding="utf-8"))
+    recipe, begun, bounds = found["recipe"], found["before_training"], found["bounds"]
+    for name, declared in recipe_config("stories-blocks", "diffuapriel").to_dict().items():
+        assert recipe.get(name, declared) == declared or name == "steps", name
+    assert recipe["steps"] * 128 * 256 == recipe["tokens"]
+    assert f"{recipe['steps']} steps of 128 rows (24 million tokens), {recipe['seconds']:.0f} seconds" in said
+    assert f"whole row is {begun['0']} nats/token on {begun['num_sequences']} sequences" in said
+    assert f"source has {begun['source']}, and {begun['16']} in blocks of 16" in said and f"seen, {begun['1']}." in said
+    adapted, source = bounds["adapted"], bounds["source"]["None"]
+    names = {"adapted, whole row": "0", **{f"adapted, blocks of {S}": str(S) for S in (16, 4, 1)}}
+    for name, bound in {"source": source, **{name: adapted[S] for name, S in names.items()}}.items():
+        cells = []
+        for part in ("mix", "tinystories", "fairytales", "childrens_books"):
+            low, high = bound[part]["ci95"]
+            cells.append(f"{bound[part]['nats_per_token']:.3f} ({low:.3f} to {high:.3f})")
+        assert f"| {' | '.join([name, *cells])} |" in text
+    above = adapted["0"]["mix"]["nats_per_token"] / source["mix"]["nats_per_token"] - 1
+    assert f"{100 * above:.1f} % above its source" in said
+    for of in (each for each in found["drafts"] if each["temperature"] == 0.7):
+        how = f"drafts of {of['draft']}" + ", behind each token" * (of["behind"] == "tokens")
+        low, high = of["ci95"]
+        speed = f"{of['tokens_per_pass']:.2f} ({low:.2f} to {high:.2f})"
+        line = [how if of["draft"] > 1 else "one token per pass", speed, f"{100 * of['distinct_3']:.1f} %"]
+        assert f"| {' | '.join(line)} |" in text
+        assert of["same_text"] * of["texts"] == (127 if of["draft"] > 1 else 128)
+    assert f"English gains {max(of['tokens_per_pass'] for of in found['drafts']):.1f} times as many" in said
+
+
 def test_the_card_of_distilled_models_is_that_of_the_file() -> None:
     text = RESULTS.read_text(encoding="utf-8")
     card = " ".join(text.partition("### Distilled to few passes\n")[2].partition("\n## ")[0].split())

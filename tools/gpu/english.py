@@ -63,9 +63,9 @@ def trained(args: argparse.Namespace) -> None:
     if args.device == "cuda":
         torch.cuda.empty_cache()
     pace = first.seconds / first.step
-    steps = max(args.trial_steps, int((limit - (time.monotonic() - BEGAN) - 0.6 * once) / pace * 0.97))
+    steps = max(args.trial_steps, int((limit - (time.monotonic() - BEGAN) - 0.1 * once) / pace * 0.97))
     say(f"{1000 * pace:.1f} ms per step, {once:.0f} s to compile and record: {steps} steps")
-    left = max(0.2, (limit + 20 - (time.monotonic() - BEGAN) - 0.6 * once) / 60)
+    left = max(0.2, (limit + 20 - (time.monotonic() - BEGAN) - 0.1 * once) / 60)
     config = recipe_config(
         RECIPE, "diffuapriel", **options, tokens=None, steps=steps, stop_after_minutes=left, folder=args.run
     )
