@@ -209,7 +209,7 @@ RECIPES = {
     ),
     # Drafts are blocks without a known token, verified in blocks of one token: hence the weights and the mask rates.
     "stories-blocks": Recipe(
-        about="stories-diffuapriel-small adapted to blocks, 24 million tokens, a minute on one H200 once it is compiled",
+        about="stories-diffuapriel-small adapted to blocks, 24 million tokens, a minute on one H200 once compiled",
         options={
             **STORIES,
             "preset": "small",
