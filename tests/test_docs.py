@@ -20,6 +20,7 @@ from diffuapriel.checkpoint import bundled, inspect_checkpoint, with_frontier
 from diffuapriel.cli import build_parser
 from diffuapriel.config import ARCHITECTURES
 from diffuapriel.model_card import write_card
+from diffuapriel.sampling.frontier import Frontier
 from diffuapriel.training.flops import PEAKS, utilization
 from diffuapriel.training.recipes import RECIPES, recipe_config
 from tools import continuations
@@ -415,6 +416,39 @@ def test_the_card_of_distilled_models_is_that_of_the_file() -> None:
     drafts = json.loads((ROOT / "assets" / "results" / "speculative.json").read_text(encoding="utf-8"))["runs"]
     speeds = [run["tokens_per_pass"] for run in drafts]
     assert f"write {min(speeds):.1f} to {max(speeds):.1f} tokens per pass" in card and fastest < min(speeds) / 2
+
+
+def test_students_and_teacher_on_texts_that_stop_are_those_of_the_file() -> None:
+    text = RESULTS.read_text(encoding="utf-8").partition("### Distilled to few passes\n")[2].partition("\n## ")[0]
+    said = " ".join(text.split())
+    found = json.loads((ROOT / "assets" / "results" / "distilled.json").read_text(encoding="utf-8"))["stopped"]
+    best = {}
+    for name, values in found["frontiers"].items():
+        frontier = Frontier.from_dict(values, (1, 16))
+        assert frontier.samples == 512 and frontier.stop_at_eos and frontier.temperature == 0.5
+        best[name] = frontier.choice
+        for point in (frontier.reference, frontier.choice):
+            low, high = point.tokens_per_pass_ci95
+            how = "one token per pass" if point.value is None else f"`threshold` {point.value:g}"
+            cells = [name, how, f"{point.tokens_per_pass:.2f} ({low:.2f} to {high:.2f})"]
+            for measure in point.quality[:2]:
+                low, high = (100 * end for end in measure.ci95)
+                cells.append(f"{100 * measure.value:.1f} % ({low:.1f} to {high:.1f})")
+            assert f"| {' | '.join(cells)} |" in text
+    teacher = best.pop("teacher")
+    gain = max(point.tokens_per_pass for point in best.values()) / teacher.tokens_per_pass
+    assert f"up to {gain:.2f} times as many tokens per pass" in said
+    assert all(point.quality[0].value > teacher.quality[0].value for point in best.values())
+    assert f"wrote {found['recipe']['sequences']:,} texts for them" in said and found["recipe"]["temperature"] == 0.5
+
+
+def test_what_is_said_of_the_recorded_frontiers_is_on_the_cards() -> None:
+    said = " ".join(RESULTS.read_text(encoding="utf-8").split())
+    for model in ("tales-blocks-diffuapriel", "tales-blocks-diffuapriel-h"):
+        frontier = inspect_checkpoint(model).frontier
+        assert frontier.stop_at_eos and frontier.samples == 512
+        drafts, one = frontier.fastest("speculative").tokens_per_pass, frontier.reference.tokens_per_pass
+        assert f"{drafts:.1f} tokens per pass for both models" in said and f"{one:.1f} for one token per pass" in said
 
 
 def test_the_speed_of_folded_training_is_that_of_its_runs() -> None:
