@@ -86,8 +86,10 @@ def unsupported_reason(x: Tensor, headdim: int = MIN_TILE, state: int = MIN_TILE
 
 
 def is_short(length: int, headdim: int, state: int) -> bool:
-    """Whether the mixer of a text takes the kernels of whole texts (`text_forward` in chunk.py)."""
-    return length <= SHORT and headdim <= SHORT_HEADDIM and state <= SHORT_STATE
+    """Whether the mixer of a text takes the kernels of whole texts (`text_forward` in chunk.py): on Hopper alone, since
+    compiled for Ampere they spill most of their registers."""
+    fits = length <= SHORT and headdim <= SHORT_HEADDIM and state <= SHORT_STATE
+    return fits and (interpreted() or on_hopper())
 
 
 def precision(dtype: torch.dtype, side: int = MIN_SPLIT_PRODUCT) -> str:

@@ -89,7 +89,13 @@ def forward_prompt() -> None:
 def forward_text(length: int) -> None:
     x, B, A = half(1, length, 2, HEADS, HEADDIM), half(1, length, 2, GROUPS, STATE), wide(2, HEADS)
     z = half(1, length, 2, INNER + CHANNELS + HEADS)[..., :INNER]
-    chunk.text_forward(z, x, B, B, wide(1, 2, HEADS, length), A, A, wide(2, INNER), want_y=True)
+    chunk.text_forward(z, (x, B, B, wide(1, 2, HEADS, length), A, A), wide(2, INNER), want_y=True)
+
+
+def backward_text(length: int) -> None:
+    x, B, A = half(1, length, 2, HEADS, HEADDIM), half(1, length, 2, GROUPS, STATE), wide(2, HEADS)
+    s = wide(1, 2, HEADS, -(-length // 64), 64)
+    chunk.text_backward(x, x, B, B, wide(1, 2, HEADS, length), s, A)
 
 
 def backward_mixer(length: int) -> None:
@@ -157,8 +163,8 @@ CALLS: dict[str, Callable[[], None]] = {
     "forward chunk": lambda: chunk_products(backward=False),
     "backward chunk": lambda: chunk_products(backward=True),
     "backward mixer": lambda: backward_mixer(LENGTH),
-    "backward text, 64": lambda: backward_mixer(64),
-    "backward text, 128": lambda: backward_mixer(128),
+    "backward text, 64": lambda: backward_text(64),
+    "backward text, 128": lambda: backward_text(128),
 }
 
 
