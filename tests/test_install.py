@@ -456,7 +456,8 @@ def test_an_installed_wheel_writes_a_story_away_from_the_clone(tmp_path: Path) -
         "diffuapriel",
         f"diffuapriel-{PROJECT['version']}.dist-info",
     }
-    assert {"diffuapriel/py.typed", *(f"diffuapriel/_assets/{table}" for table in TABLES)} <= set(names)
+    sources = {"diffuapriel/py.typed", "diffuapriel/ops/hopper/scan.cu"}
+    assert sources | {f"diffuapriel/_assets/{table}" for table in TABLES} <= set(names)
     assert {Path(name).suffix for name in names if "/player/" in name} == {".py", ".js", ".css", ".html"}
     assert wheel.stat().st_size < 30_000_000
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from diffuapriel.config import ModelConfig
 from diffuapriel.model.layers import EPS
 from diffuapriel.model.mamba2 import BidirectionalMamba2
+from diffuapriel.ops.hopper import scan as hopper
 from diffuapriel.ops.ssd import unsupported_reason
 from diffuapriel.ops.triton.mixer import mixer as fused_mixer
 from tests.gpu.parity import TOLERANCE, outer_gradient, poison, relative_error
@@ -89,3 +90,46 @@ def test_every_mixer_agrees_with_the_plain_one(case: tuple[int, ...], dtype: tor
             most = along if name in ("y", "gradient of projected") else weights
             wrong += [f"{backend}: {name} {error:.1e}, at most {most:.0e}"] if not error <= most else []
     assert not wrong, f"{case}: {'; '.join(wrong)}"
+
+
+# (batch, length, d_model); headdim, state, groups and taps are those that the CUDA scan takes.
+HOPPER_CASES = [
+    (1, 64, 2048),
+    (2, 320, 2048),  # more blocks than multiprocessors: one splits no sequence
+    (1, 1088, 512),  # splits, in pieces
+    (70, 128, 256),  # a block walks several texts
+    (1, 2048, 2048),
+]
+
+
+@pytest.mark.parametrize("steep", [False, True], ids=["", "steep"])
+@pytest.mark.parametrize("case", HOPPER_CASES, ids=str)
+@torch.no_grad()
+def test_the_cuda_scan_agrees_with_the_plain_mixer(case, steep, device, record, monkeypatch) -> None:
+    """Forward, in bf16, with the norm's weight folded away. Steep: a state is forgotten within a token or two."""
+    module = mixer((*case, 64, 128, 1, 4)).to(device)
+    module.norm_weight.fill_(1)
+    if steep:
+        module.A_log.fill_(3)
+        module.dt_bias.fill_(4)
+    c = module.config
+    channels = 2 * (2 * c.d_inner + 2 * c.n_groups * c.d_state + c.n_heads)
+    projected = torch.randn(*case[:2], channels, device=device).bfloat16()
+    exact = copy.deepcopy(module).double()
+    exact.backend = "recurrent"
+    truth = exact(projected.double())
+
+    calls = []
+    scan = hopper.scan
+    monkeypatch.setattr(hopper, "scan", lambda *inputs: calls.append(len(inputs)) or scan(*inputs))
+    poison([projected, truth])
+    *weights, _ = module._mixer_parameters()
+    results = [fused_mixer(projected, *weights, norm_weight=None, groups=1) for _ in range(2)]
+    if not calls:
+        pytest.skip("this GPU keeps the Triton scan")
+    g, squares = results[0]
+    y = g.float() * torch.rsqrt(squares / c.d_inner + EPS)[..., None]
+    error = relative_error(y.permute(1, 2, 0, 3).flatten(2), truth)
+    record("CUDA scan bfloat16", str(case), {"y": error})
+    assert error <= ROUGHER[torch.bfloat16][0] * TOLERANCE[torch.bfloat16]
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True)), "two runs differ"

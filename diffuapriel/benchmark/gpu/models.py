@@ -36,6 +36,7 @@ KERNELS = (
     ("flash_attention_for_cpu", "CPU flash attention"),
     ("_chunk_scan_fwd_kernel", "mamba_ssm scan"),
     ("causal_conv1d", "causal_conv1d"),
+    ("hopper_scan", "CUDA scan"),
     ("scan_kernel", "triton scan"),
 )
 

@@ -45,6 +45,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from diffuapriel.ops.hopper import scan as hopper
 from diffuapriel.ops.triton.conv import load_conv_silu, scan_order, silu
 from diffuapriel.ops.triton.launch import (
     BOTH,
@@ -507,9 +508,14 @@ def scan_chunks(
     D (k, h), start (b, k, h, p, n), float32. conv: weight (k, taps, channels) and bias (k, channels), if x holds the
     channels before convolution. gate: z, with the shape and strides of x, and the norm's weight (k, h p), or None if
     it is folded into out_proj. history (b, taps - 1, channels) precedes the text of direction 0.
+
+    On a Hopper GPU the kernels of ops/hopper compute g and squares, if nothing else is wanted and they can.
     """
     batch, length, count, heads, headdim = x.shape
     state = B.shape[-1]
+    plain = start is None and history is None and not (want_y or want_final)
+    if conv and gate and plain and hopper.unsupported_reason(x, B, conv[0], gate[1], reverse) is None:
+        return Scanned(None, *hopper.scan(x, gate[0], B, C, dt, A, D, conv), None)
     chunk, warps, stages = tuning(x.dtype)
     chunks = triton.cdiv(length, chunk)
     programs = batch * count * heads
