@@ -19,7 +19,7 @@ FOLDERS = ("diffuapriel", "app")
 COPIES = ".ipynb_checkpoints"  # JupyterLab makes one beside each file that is opened in it
 FILES = sorted(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py") if COPIES not in file.parts)
 CODE = sorted([*FILES, *(ROOT / "tools").rglob("*.py"), *(ROOT / "tests").rglob("*.py")])
-MOST_LINES = 45_500  # of Python in the package and the app together
+MOST_LINES = 45_800  # of Python in the package and the app together
 MOST_FILES = 14  # in one folder
 MOST_OF_ONE_PREFIX = 2  # files of one folder whose names begin with the same word
 

@@ -120,6 +120,7 @@ def test_the_cuda_scan_agrees_with_the_plain_mixer(case, steep, device, record, 
     truth = exact(projected.double())
 
     calls = []
+    monkeypatch.setenv("DIFFUAPRIEL_SCAN", "cuda")
     scan = hopper.scan
     monkeypatch.setattr(hopper, "scan", lambda *inputs: calls.append(len(inputs)) or scan(*inputs))
     poison([projected, truth])

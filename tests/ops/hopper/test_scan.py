@@ -29,10 +29,13 @@ def test_a_cut_covers_every_chunk_once_in_one_round(walks: int, slots: int) -> N
         assert pieces == 1 or walks * (splits - 1) * pieces <= slots
 
 
-def test_other_devices_keep_the_triton_scan() -> None:
+def test_other_devices_keep_the_triton_scan(monkeypatch) -> None:
     x, B = torch.empty(1, 64, 2, 2, 64, dtype=torch.bfloat16), torch.empty(1, 64, 2, 1, 128, dtype=torch.bfloat16)
-    reason = scan.unsupported_reason(x, B, torch.empty(2, 4, 384), None, BOTH)
-    assert reason == "the GPU is not a Hopper GPU (compute capability 9.0)"
+    call = x, B, torch.empty(2, 4, 384), None, BOTH
+    monkeypatch.delenv("DIFFUAPRIEL_SCAN", raising=False)
+    assert "was not asked for" in str(scan.unsupported_reason(*call))
+    monkeypatch.setenv("DIFFUAPRIEL_SCAN", "cuda")
+    assert scan.unsupported_reason(*call) == "the GPU is not a Hopper GPU (compute capability 9.0)"
 
 
 @pytest.mark.parametrize(
@@ -49,6 +52,7 @@ def test_other_devices_keep_the_triton_scan() -> None:
 def test_a_call_that_is_not_for_the_kernels_has_a_reason(
     length, heads, taps, dtype, normed, reason, monkeypatch
 ) -> None:
+    monkeypatch.setenv("DIFFUAPRIEL_SCAN", "cuda")
     monkeypatch.setattr(scan, "on_hopper", lambda device: True)
     monkeypatch.setattr(scan, "_kernels", lambda: None)
     x, B = torch.empty(1, length, 2, heads, 64, dtype=dtype), torch.empty(1, length, 2, 1, 128, dtype=dtype)
