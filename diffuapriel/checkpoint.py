@@ -54,7 +54,7 @@ SHARD_BYTES = 16_000_000  # a single tensor larger than this gets its own file
 STORAGE = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SUFFIXES = {".safetensors", ".json", ".md", ".png"}  # of all files of a checkpoint
 CONFIG_KEYS = {"model_type", "format_version", "model", "files", "extra"}
-FREE_TO_BEGIN = ("block_lengths", "time_conditioning", "document_boundaries", "context_length")  # no weight's shape
+FREE_AT_INIT = ("block_lengths", "time_conditioning", "document_boundaries", "context_length")  # no weight's shape
 OF_A_RUN = "checkpoint"  # name of the checkpoint in the folder of a training run
 DEFAULT_LENGTH = 128  # tokens of a text, where neither text nor length is given
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -257,19 +257,19 @@ def load_checkpoint(name_or_path: str | Path, *, device: str | torch.device = "c
     return model.to(device).eval(), get_tokenizer(info.config.tokenizer)
 
 
-def begin_from(model: Denoiser, name_or_path: str | Path) -> None:
-    """Give `model` the weights of a checkpoint (`Denoiser.begin_as`), which may write in other blocks.
+def init_from(model: Denoiser, name_or_path: str | Path) -> None:
+    """Give `model` the weights of a checkpoint (`Denoiser.init_from`), which may write in other blocks.
 
     Raises ValueError for another shape or tokenizer, and as `load_checkpoint` does.
     """
     own, found = model.config.to_dict(), fetch_checkpoint(name_or_path).config.to_dict()
     differ = [f"{name} {found[name]}, not {own[name]}" for name in own if own[name] != found[name]]
-    if differ := [each for each in differ if each.partition(" ")[0] not in FREE_TO_BEGIN]:
+    if differ := [each for each in differ if each.partition(" ")[0] not in FREE_AT_INIT]:
         raise ValueError(
             f"the checkpoint {name_or_path} has {'; '.join(differ)}: begin with a model of its preset, architecture "
             "and tokenizer, which its card names"
         )
-    model.begin_as(load_checkpoint(name_or_path)[0])
+    model.init_from(load_checkpoint(name_or_path)[0])
 
 
 def inspect_checkpoint(name_or_path: str | Path, **hub_options: Any) -> CheckpointInfo:

@@ -364,7 +364,7 @@ class Denoiser(nn.Module):
         return residual.add_norm(x, self.final_norm_weight, shift, scale, added, eps)[1]
 
     @torch.no_grad()
-    def begin_as(self, source: Denoiser) -> None:
+    def init_from(self, source: Denoiser) -> None:
         """Copy the weights of a model of this shape, which may write in other blocks.
 
         A model that is not told the noise level has one modulation, and begins with the mean of the source's over the

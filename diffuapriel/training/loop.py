@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffuapriel.checkpoint import OF_A_RUN, begin_from, checkpoint_name, refuse_to_replace, save_checkpoint
+from diffuapriel.checkpoint import OF_A_RUN, checkpoint_name, init_from, refuse_to_replace, save_checkpoint
 from diffuapriel.data.base import Corpus, random_stream
 from diffuapriel.data.mixed import MixedCorpus, PartUse, use_table
 from diffuapriel.device import device_name
@@ -101,7 +101,7 @@ def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
         generator = torch.Generator(processes.device)
         found = read_train_state(folder / "state", config, text, processes)
         if config.init_from and not found:
-            begin_from(model, config.init_from)
+            init_from(model, config.init_from)
         state = found or TrainState(total_steps=config.planned_steps, corpus=text)
         bar = stack.enter_context(
             progress_bar(

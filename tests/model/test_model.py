@@ -207,7 +207,7 @@ def test_time_conditioning_can_be_switched_off() -> None:
 def test_a_model_that_is_not_told_the_level_begins_with_the_mean_modulation_of_one_that_is() -> None:
     torch.manual_seed(0)
     source, model = (awake(Denoiser(small_config(time_conditioning=told))) for told in (True, False))
-    model.begin_as(source)
+    model.init_from(source)
     t = (torch.arange(1000) + 0.5) / 1000
     mean = source.modulation.linear(source.time_embedding(-torch.log1p(-t))).mean(0)
     assert torch.allclose(model.levels(torch.tensor([3.0]))[0], mean, atol=1e-9)
@@ -219,7 +219,7 @@ def test_a_model_that_is_not_told_the_level_begins_with_the_mean_modulation_of_o
 def test_otherwise_a_model_begins_as_its_source_at_every_level(before: bool, now: bool) -> None:
     torch.manual_seed(0)
     source, model = (awake(Denoiser(small_config(time_conditioning=told))) for told in (before, now))
-    model.begin_as(source)
+    model.init_from(source)
     ids, sigma = torch.randint(0, 20, (2, 9)), torch.tensor([0.1, 4.0])
     assert torch.allclose(model(ids, sigma), source(ids, sigma), atol=1e-12)
     model(ids, sigma).square().mean().backward()

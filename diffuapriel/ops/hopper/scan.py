@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from diffuapriel.ops.hopper.nvrtc import Kernels, pointers
-from diffuapriel.ops.triton.launch import BOTH, CHUNK, MIN_CHUNKS, multiprocessors
+from diffuapriel.ops.triton.launch import BOTH, CHUNK, most_splits, multiprocessors
 
 log = logging.getLogger(__name__)
 
@@ -53,14 +53,10 @@ class Cut(NamedTuple):
 
 def cut(walks: int, chunks: int, slots: int) -> Cut:
     """Cut `chunks` so that `walks` blocks per split fill `slots` multiprocessors as well as they can in one round."""
-
-    def most(walks: int, chunks: int) -> int:
-        return max(1, min(slots // walks, chunks // MIN_CHUNKS))
-
-    splits = most(walks, chunks)
+    splits = most_splits(slots, walks, chunks)
     if splits == 1:
         return Cut(1, chunks, 1)
-    pieces = most(walks * (splits - 1), math.ceil(chunks / splits))
+    pieces = most_splits(slots, walks * (splits - 1), math.ceil(chunks / splits))
     chunks_per_split = math.ceil(chunks / (splits * pieces)) * pieces
     splits = math.ceil(chunks / chunks_per_split)
     return Cut(splits, chunks_per_split, pieces if splits > 1 else 1)

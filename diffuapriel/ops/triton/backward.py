@@ -177,8 +177,8 @@ def step_gradients(
     """Gradients of A, D and of a bias added to dt before the softplus, each (k, h) float32; fills `ddt`.
 
     dt (b, k, h, l), A (k, h), sums (3, b, k, h, chunks, q), float32. sides: query and key, each (b, k, h, chunks, q),
-    and carried (b, k, h, chunks) or None for zero, float32. ddt (b, k, h, l), any
-    strides and dtype, receives the gradient of dt, or with `softplus` that of its argument.
+    and carried (b, k, h, chunks) or None for zero, float32. ddt (b, k, h, l), any strides and dtype, receives the
+    gradient of dt, or with `softplus` that of its argument.
     """
     batch, count, heads, length = dt.shape
     chunks, chunk = sums.shape[4:]

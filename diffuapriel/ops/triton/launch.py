@@ -121,4 +121,9 @@ def choose_splits(device: torch.device, programs: int, chunks: int) -> int:
     """
     # The interpreter has nothing to fill, but the splits should be tested.
     slots = 2 * (multiprocessors(device) if device.type == "cuda" else programs)
+    return most_splits(slots, programs, chunks)
+
+
+def most_splits(slots: int, programs: int, chunks: int) -> int:
+    """As many splits of MIN_CHUNKS chunks or more as `slots` places can run at once, with `programs` programs each."""
     return max(1, min(slots // programs, chunks // MIN_CHUNKS))

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import diffuapriel.ops
+from tests.ops.triton.offline import printed
 
 pytest.importorskip("triton", reason="Triton is not installed; it has Linux wheels only")
 SOURCES = sorted((Path(diffuapriel.ops.__file__).parent / "triton").glob("*.py"))
@@ -27,12 +25,9 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def lines() -> list[tuple[str, str, int, int, int, int]]:
     """(call, kernel, target, registers, stack, shared) of every kernel, from a process without the interpreter."""
-    script = Path(__file__).parent / "compile_offline.py"
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
+    found = printed(Path(__file__).parent / "compile_offline.py")
     pattern = r"(.+): (\w+), sm_(\d+): (\d+) registers, (\d+) stack, (\d+) shared"
-    return [(*m.groups()[:2], *map(int, m.groups()[2:])) for m in re.finditer(pattern, done.stdout)]
+    return [(*m.groups()[:2], *map(int, m.groups()[2:])) for m in re.finditer(pattern, found)]
 
 
 def test_no_kernel_is_forgotten(lines: list[tuple]) -> None:
