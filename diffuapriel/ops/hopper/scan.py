@@ -1,9 +1,9 @@
 """The forward scan of a mixer, gate included, by the CUDA C++ kernels of scan.cu.
 
-`scan_chunks` in ops/triton/scan.py calls it where `unsupported_reason` is None, with DIFFUAPRIEL_SCAN=cuda in the
-environment; everywhere else the Triton kernels do the same. Like them it cuts the sequence into splits where heads and
-texts are too few to fill the device: hopper_states computes what all splits but the last add to the state, in pieces,
-and hopper_scan carries the state through them.
+`scan_chunks` in ops/triton/scan.py calls it where `unsupported_reason` is None; everywhere else, and everywhere with
+DIFFUAPRIEL_SCAN=triton in the environment, the Triton kernels do the same. Like them it cuts the sequence into splits
+where heads and texts are too few to fill the device: hopper_states computes what all splits but the last add to the
+state, in pieces, and hopper_scan carries the state through them.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ def unsupported_reason(
     x: Tensor, B: Tensor, conv_weight: Tensor, norm_weight: Tensor | None, reverse: tuple[bool, ...]
 ) -> str | None:
     """None when `scan` can take the call, whose arguments have the shapes of `scan_chunks`; else one line."""
-    if os.environ.get("DIFFUAPRIEL_SCAN") != "cuda":
-        return "the CUDA scan was not asked for (environment variable DIFFUAPRIEL_SCAN=cuda)"
+    if os.environ.get("DIFFUAPRIEL_SCAN") == "triton":
+        return "the environment variable DIFFUAPRIEL_SCAN asks for the Triton scan"
     if not on_hopper(x.device):
         return "the GPU is not a Hopper GPU (compute capability 9.0)"
     if x.dtype != torch.bfloat16:

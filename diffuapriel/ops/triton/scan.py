@@ -509,7 +509,7 @@ def scan_chunks(
     channels before convolution. gate: z, with the shape and strides of x, and the norm's weight (k, h p), or None if
     it is folded into out_proj. history (b, taps - 1, channels) precedes the text of direction 0.
 
-    With DIFFUAPRIEL_SCAN=cuda the kernels of ops/hopper compute g and squares, if nothing else is wanted and they can.
+    Where they can, the kernels of ops/hopper compute g and squares, if nothing else is wanted.
     """
     batch, length, count, heads, headdim = x.shape
     state = B.shape[-1]

@@ -33,9 +33,9 @@ def test_other_devices_keep_the_triton_scan(monkeypatch) -> None:
     x, B = torch.empty(1, 64, 2, 2, 64, dtype=torch.bfloat16), torch.empty(1, 64, 2, 1, 128, dtype=torch.bfloat16)
     call = x, B, torch.empty(2, 4, 384), None, BOTH
     monkeypatch.delenv("DIFFUAPRIEL_SCAN", raising=False)
-    assert "was not asked for" in str(scan.unsupported_reason(*call))
-    monkeypatch.setenv("DIFFUAPRIEL_SCAN", "cuda")
     assert scan.unsupported_reason(*call) == "the GPU is not a Hopper GPU (compute capability 9.0)"
+    monkeypatch.setenv("DIFFUAPRIEL_SCAN", "triton")
+    assert "asks for the Triton scan" in str(scan.unsupported_reason(*call))
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_other_devices_keep_the_triton_scan(monkeypatch) -> None:
 def test_a_call_that_is_not_for_the_kernels_has_a_reason(
     length, heads, taps, dtype, normed, reason, monkeypatch
 ) -> None:
-    monkeypatch.setenv("DIFFUAPRIEL_SCAN", "cuda")
+    monkeypatch.delenv("DIFFUAPRIEL_SCAN", raising=False)
     monkeypatch.setattr(scan, "on_hopper", lambda device: True)
     monkeypatch.setattr(scan, "_kernels", lambda: None)
     x, B = torch.empty(1, length, 2, heads, 64, dtype=dtype), torch.empty(1, length, 2, 1, 128, dtype=dtype)
