@@ -290,6 +290,7 @@ def test_every_option_reaches_the_sampler(run: Run, checkpoint: str, tmp_path: P
         "t_off": 0.1,
         "alpha_on": 0.8,
         "draft_behind": "tokens",
+        "drafts": 3,
         "seed": 5,
         "stop_at_eos": True,
     }

@@ -52,6 +52,7 @@ from diffuapriel.sampling.config import (
     ALL_STRATEGIES,
     BLOCK_LENGTH_HELP,
     DRAFT_BEHIND,
+    MAX_DRAFTS,
     RENAMED_STRATEGIES,
     SamplerConfig,
     resolve_blocks,
@@ -87,6 +88,7 @@ class EvaluateOptions:
     draft_behind: str = option(
         DRAFT_BEHIND[0], choices=DRAFT_BEHIND, help=options_of(SamplerConfig)["draft_behind"].help
     )
+    drafts: int = option(1, least=1, most=MAX_DRAFTS, help=options_of(SamplerConfig)["drafts"].help)
     temperature: float | None = option(
         None, least=0, most=100, help="sampling temperature; default: 1, and 0 for --infilling"
     )
@@ -218,7 +220,7 @@ def _sampler(options: EvaluateOptions, model: Any, length: int) -> SamplerConfig
         strategy=options.strategy,
         steps=options.steps or length,
         stop_at_eos=options.stop_at_eos,
-        **{name: getattr(options, name) for name in (*ADAPTIVE, "remask_below", "draft_behind")},
+        **{name: getattr(options, name) for name in (*ADAPTIVE, "remask_below", "draft_behind", "drafts")},
         temperature=1.0 if options.temperature is None else options.temperature,
         top_p=options.top_p,
         seed=options.seed,

@@ -73,7 +73,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_argument(holes, option["stop_at_eos"], action=argparse.BooleanOptionalAction, default=None)
     for name in ADAPTIVE:
         add_argument(holes, option[name], default=None)
-    for name in ("draft_behind", "remask_below", "remask_cap", "remask_rescale", "t_on", "t_off", "alpha_on"):
+    for name in ("draft_behind", "drafts", "remask_below", "remask_cap", "remask_rescale", "t_on", "t_off", "alpha_on"):
         add_argument(holes, option[name])
     add_argument(holes, options_of(TrainConfig)["schedule"])
     tokens = parser.add_argument_group("which tokens")

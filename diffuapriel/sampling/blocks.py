@@ -265,10 +265,11 @@ class SpeculativeDenoiser(CachedDenoiser):
         [MASK]s. Text given behind the first of these is seen by what is written after it, and by the blocks around it.
         sigma is not used.
         """
-        starts, texts, known = self._pasts(ids, positions)
+        on_host = ids.cpu(), positions.cpu()
+        starts, texts, known = self._pasts(*on_host)
         groups: dict[tuple[int, int, int], list[int]] = {}  # tokens to commit, to verify, to draft -> rows
-        for r in range(len(ids)):
-            groups.setdefault(self._sizes(ids[r], positions[r], starts[r], known[r]), []).append(r)
+        for r, row in enumerate(zip(*on_host, starts, known)):
+            groups.setdefault(self._sizes(*row), []).append(r)
         found: dict[int, Tensor] = {}
         joined = {}
         for (missing, _, room), rows in groups.items():

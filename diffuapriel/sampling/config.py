@@ -50,6 +50,7 @@ BLOCK_LENGTH_HELP = (
 )
 
 MAX_STEPS = 65_536
+MAX_DRAFTS = 64
 MAX_SEED = 2**63 - 1
 
 
@@ -79,7 +80,8 @@ class SamplerConfig:
     `threshold`, `factor` and `entropy_bound` do so.
 
     `speculative` is for models of blocks. Its `block_length` is that of its drafts; the text is that of blocks of one
-    token, in fewer passes (speculative.py). With `draft_behind` "tokens" the passes are longer and fewer still.
+    token, in fewer passes (speculative.py). With `draft_behind` "tokens" the passes are longer and fewer still. With
+    `drafts` above 1 each verifies several, as rows of a batch.
 
     `alg_temp` is Dream's (arXiv:2508.15487): above 0, `low_confidence`, `entropy` and `margin` draw the positions
     without replacement, in proportion to exp(score / alg_temp), instead of taking the best.
@@ -150,6 +152,7 @@ class SamplerConfig:
         choices=DRAFT_BEHIND,
         help="speculative: draft a block behind the finished text, or one behind each token of the draft as well",
     )
+    drafts: int = option(1, least=1, most=MAX_DRAFTS, help="speculative: verify N drafts side by side in each pass")
     seed: int = option(0, least=0, most=MAX_SEED, help="same seed, same text")
 
     def __post_init__(self) -> None:

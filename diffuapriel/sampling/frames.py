@@ -67,7 +67,7 @@ def frame_of(state: State, began: float | None = None, denoiser_ms: float = 0.0)
     revealed = tuple(np.flatnonzero(state.revealed[0]).tolist())
     shown = zip(revealed, state.top_ids.tolist(), state.top_probs.round(DECIMALS).tolist())
     masked = np.flatnonzero(state.masked[0])
-    draft = state.draft[0, masked]
+    draft = state.drafts[0, 0, masked]
     draft = draft[: int(np.append(draft < 0, True).argmax())]  # up to the first position without one
     scores = zip(state.rank.tolist(), state.score.round(DECIMALS).tolist())
     fields: dict[str, Any] = {

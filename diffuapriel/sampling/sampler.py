@@ -32,7 +32,7 @@ from diffuapriel.diffusion.schedule import Schedule
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import ON_SCHEDULE, REMDM, SPECULATIVE, SamplerConfig
 from diffuapriel.sampling.frames import StepFrame, frame_of
-from diffuapriel.sampling.speculative import accept, with_draft
+from diffuapriel.sampling.speculative import accept, with_drafts
 from diffuapriel.sampling.state import Bools, Floats, State, masked_share
 from diffuapriel.sampling.strategies import (
     SELECTORS,
@@ -108,12 +108,13 @@ class Sampler:
     def model_inputs(self, state: State) -> tuple[Tensor, Tensor, Tensor]:
         """The arguments of the next denoiser call: ids (B, L) int64, sigma (B,) float32, positions (B, L) bool.
 
-        They are copies: a denoiser may write to them. The module's docstring explains sigma.
+        They are copies: a denoiser may write to them. The module's docstring explains sigma. With `speculative` a row
+        of the state has one here for each of its drafts.
         """
-        sigma = self.sigma(self.level(state), state.fixed)
-        speculates = self.config.strategy == SPECULATIVE
-        ids = with_draft(state, self.config.block_length or 1) if speculates else state.ids.copy()
-        arrays = (ids, sigma, state.masked)
+        arrays = state.ids.copy(), self.sigma(self.level(state), state.fixed), state.masked
+        if self.config.strategy == SPECULATIVE:
+            ids, rows = with_drafts(state, self.config.block_length or 1)
+            arrays = ids, *(a[rows] for a in arrays[1:])
         ids, sigmas, positions = (torch.from_numpy(a).to(state.device) for a in arrays)
         return ids, sigmas, positions
 
@@ -238,11 +239,10 @@ class Sampler:
         """`advance`, and the milliseconds spent in the denoiser."""
         noise = self.noise(state)
         ids, sigma, positions = self.model_inputs(state)
-        busy = state.masked.sum(1) > 0  # rows that still have a [MASK]
-        if not busy.any():  # `remdm`, before it returns tokens to [MASK]: no logits needed
+        if not state.masked.any():  # `remdm`, before it returns tokens to [MASK]: no logits needed
             return self.step(state, torch.empty(0, self.mask_id + 1), noise), 0.0
-        if not busy.all():
-            rows = torch.from_numpy(np.flatnonzero(busy)).to(ids.device)
+        if not state.masked.any(1).all():  # rows without a [MASK] stay out of it
+            rows = positions.any(1).nonzero()[:, 0]
             ids, sigma, positions = (a.index_select(0, rows) for a in (ids, sigma, positions))
         began = time.perf_counter()
         logits = denoiser(ids, sigma, positions)

@@ -6,7 +6,8 @@
 
 Runs join and leave between two steps, each with a sampler of its own. There is no thread of the denoiser's own: one of
 the callers makes the pass for all. It waits until every seat calls or a short time has passed. Calls of one length
-share a pass, oldest first; of a model of blocks, those with as many tokens to commit and to denoise (`share`).
+share a pass, oldest first; of a model of blocks, those with as many tokens to commit and to denoise (`share`). Several
+drafts of one text (speculative.py) are a batch already and have a pass of their own.
 
 A text is the same as alone, bit for bit. Noise never depends on the batch (tokens.py); logits would, because a matrix
 product sums in another order for another number of rows. `RowByRow` therefore multiplies each row of the batch by
@@ -85,7 +86,7 @@ def _attend(attention: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Te
 
 @dataclass(eq=False)
 class _Call:
-    """One call of a seat: a canvas of one row, and the logits or the error that answer it."""
+    """One call of a seat: a canvas, or one for each of its drafts, and the logits or the error that answer it."""
 
     ids: Tensor
     sigma: Tensor
@@ -107,8 +108,6 @@ class Seat:
         self.shared, self._stopped = shared, stopped
 
     def __call__(self, ids: Tensor, sigma: Tensor, positions: Tensor) -> Tensor:
-        if ids.shape[0] != 1:
-            raise ValueError(f"a seat is for one canvas; got {ids.shape[0]}")
         return self.shared._answer(_Call(ids, sigma, positions), self._stopped)
 
 
@@ -203,7 +202,10 @@ class SharedDenoiser:
     def _take(self) -> tuple[Any, list[_Call], list[int]]:
         """What calls that share a pass have in common, these calls, and how many positions of each reach the head."""
         share = getattr(self.denoiser, "share", lambda ids, positions: (ids.shape[1], int(positions.sum())))
-        found = [(call, *share(call.ids, call.positions)) for call in self._calls]
+        found = []
+        for call in self._calls:
+            kind, count = share(call.ids, call.positions) if len(call.ids) == 1 else (id(call), 0)
+            found.append((call, kind, count))
         kind, rows = found[0][1], max(1, min(self.most, MOST_TOKENS // found[0][0].ids.shape[1]))
         chosen = [(call, count) for call, of, count in found if of == kind][:rows]
         batch, counts = [call for call, _ in chosen], [count for _, count in chosen]

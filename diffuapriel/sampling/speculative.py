@@ -19,12 +19,19 @@ distributions are alike the tokens are the same, also where each is a free choic
 The next draft is the newest block that was drafted, if it begins with the tokens that have been accepted since. Else it
 is what verification wrote behind the rejected token, and the block where that ends. Of several blocks the newest is the
 one behind the last token but one that was accepted.
+
+With `drafts` above 1 a text has several drafts, verified side by side as rows of a batch, and goes on with the one of
+which most is accepted. The further drafts are made of other tokens of the same block, those most likely to be drawn
+whatever the uniform numbers: what verifies them knows the tokens before and has another distribution.
 """
 
 from __future__ import annotations
 
+import heapq
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -33,59 +40,98 @@ from torch import Tensor
 from diffuapriel.sampling.config import DRAFT_BEHIND, SamplerConfig
 from diffuapriel.sampling.state import Floats, Ints, State, masked_share
 from diffuapriel.sampling.strategies import ended
-from diffuapriel.sampling.tokens import block_uniforms, draw_tokens, sample_tokens, token_rank
+from diffuapriel.sampling.tokens import block_uniforms, draw_tokens, likely_tokens, sample_tokens, token_rank
 
 NO_TOKEN = -1  # where a state has no draft
 
 
-def with_draft(state: State, block_length: int) -> Ints:
-    """The canvases (B, L) with the tokens to verify in place of their [MASK]s: the draft, and one token more.
+def with_drafts(state: State, block_length: int) -> tuple[Ints, Ints]:
+    """Canvases (n, L) with tokens to verify in place of their [MASK]s, and the row (n,) of the state that each is of.
 
-    The logits at a token do not depend on it, only on those before it. So the position behind the draft is verified
-    with any token there, and is accepted too if the whole draft is.
+    A row has one canvas for each of its drafts, with the draft and one token more. The logits at a token do not depend
+    on it, only on those before it. So the position behind the draft is verified with any token there, and is accepted
+    too if the whole draft is.
     """
-    ids = state.ids.copy()
+    canvases, rows = [], []
     for row, masked in enumerate(state.masked):
-        if masked.any():
-            verified = _places(state, row, block_length)[1]
-            ids[row, verified] = np.maximum(state.draft[row, verified], 0)
-    return ids
+        verified = _places(state, row, block_length)[0] if masked.any() else masked
+        for draft in _drafts(state, row):
+            canvas = state.ids[row].copy()
+            canvas[verified] = np.maximum(draft[verified], 0)
+            canvases.append(canvas)
+            rows.append(row)
+    return np.stack(canvases), np.array(rows)
+
+
+class VerifiedDraft(NamedTuple):
+    """A draft of one row, and what a pass computes for it."""
+
+    row: int
+    tokens: Ints  # (L,)
+    first: int  # of its logits, in their order: those of `places`
+    places: tuple[Ints, ...]  # the positions that are verified, and the [MASK]s of each block that is drafted
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(at) for at in self.places]
+
+    def accepted(self, drawn: Ints) -> int:
+        """How many tokens are accepted, the right one in place of the first wrong one among them."""
+        verified = self.places[0]
+        wrong = self.tokens[verified] != drawn[self.first : self.first + len(verified)]
+        return int(wrong.argmax()) + 1 if wrong.any() else len(verified)
+
+    def block(self, number: int) -> slice:
+        """Where the logits of this drafted block are."""
+        first = self.first + sum(self.sizes[: 1 + number])
+        return slice(first, first + self.sizes[1 + number])
+
+
+def _drafts(state: State, row: int) -> Ints:
+    """(1 or more, L): the drafts of a row; one without a token if there is none."""
+    drafts = state.drafts[row]
+    return drafts[: max(1, int((drafts != NO_TOKEN).any(1).sum()))]
+
+
+def _verified_drafts(config: SamplerConfig, state: State) -> list[VerifiedDraft]:
+    """Those of every row with [MASK]s."""
+    passes, first = [], 0
+    for row in np.flatnonzero(state.masked.any(1)).tolist():
+        places = _places(state, row, config.block_length or 1, config.draft_behind)
+        for draft in _drafts(state, row):
+            passes.append(VerifiedDraft(row, draft, first, places))
+            first += sum(passes[-1].sizes)
+    return passes
 
 
 def accept(config: SamplerConfig, state: State, logits: Tensor) -> State:
     """The state after a pass.
 
-    logits: for each row with [MASK]s, those of the positions that `with_draft` filled, and then those of the [MASK]s of
-    each drafted block (blocks.SpeculativeDenoiser). Raises ValueError for another number of them.
+    logits: for each row with [MASK]s and each of its drafts, those of the positions that `with_drafts` filled, and then
+    those of the [MASK]s of each drafted block (blocks.SpeculativeDenoiser). Raises ValueError for another number.
     """
-    how = config.block_length or 1, config.draft_behind
-    places = [_places(state, row, *how) for row in np.flatnonzero(state.masked.any(1)).tolist()]
-    count = sum(len(at) for _, *every in places for at in every)
+    passes = _verified_drafts(config, state)
+    count = passes[-1].first + sum(passes[-1].sizes)
     if tuple(logits.shape) != (count, state.mask_id + 1):
         raise ValueError(f"sampler: logits have shape {tuple(logits.shape)}; they must be {(count, state.mask_id + 1)}")
-    uniform = np.concatenate([_uniforms(config, state, row, at) for row, *every in places for at in every])
-    uniform = torch.from_numpy(uniform).to(logits.device)
+    places = {one.row: np.concatenate(one.places) for one in passes}  # those of all drafts of a row are the same
+    of_row = {row: _uniforms(config, state, row, at) for row, at in places.items()}
+    uniform = torch.from_numpy(np.concatenate([of_row[one.row] for one in passes])).to(logits.device)
     tokens = draw_tokens(logits, state.mask_id, uniform, config)[0].cpu().numpy()
 
-    ids, draft = state.ids.copy(), np.full_like(state.draft, NO_TOKEN)
-    revealed, rows, first = np.zeros_like(state.fixed), [], 0
-    for row, *every in places:
-        ends = first + np.cumsum([len(at) for at in every])
-        now, *blocks = np.split(tokens[first : ends[-1]], ends[:-1] - first)
-        verified, *drafted = every
-        wrong = state.draft[row, verified] != now
-        count = int(wrong.argmax()) + 1 if wrong.any() else len(now)
-        accepted = verified[:count]
-        ids[row, accepted], revealed[row, accepted] = now[:count], True
-        newest = min(int(accepted[-1] - verified[0]), len(blocks) - 1)
-        at, found = drafted[newest], blocks[newest]
-        draft[row, at] = found
-        known = now[:count][accepted >= at[0]]
-        if (found[: len(known)] != known).any():
-            draft[row, verified] = now
-        draft[row, : accepted[-1] + 1] = NO_TOKEN
-        rows += range(first, first + count)
-        first = ends[-1]
+    best: dict[int, tuple[int, VerifiedDraft]] = {}  # row -> the first of its drafts of which most is accepted
+    for one in passes:
+        count = one.accepted(tokens)
+        if one.row not in best or count > best[one.row][0]:
+            best[one.row] = count, one
+    ids, revealed, rows = state.ids.copy(), np.zeros_like(state.fixed), []
+    drafts = np.full((len(ids), config.drafts, ids.shape[1]), NO_TOKEN)
+    for count, one in best.values():
+        accepted = one.places[0][:count]
+        ids[one.row, accepted] = tokens[one.first : one.first + count]
+        revealed[one.row, accepted] = True
+        drafts[one.row] = _next_drafts(config, one, count, logits, tokens)
+        rows += range(one.first, one.first + count)
 
     chosen = torch.tensor(rows, device=logits.device)
     kept, how = logits.index_select(0, chosen), (uniform[chosen], config)
@@ -102,7 +148,7 @@ def accept(config: SamplerConfig, state: State, logits: Tensor) -> State:
         still, revealed = ~cut[revealed], revealed & ~cut
     return state.replace(
         ids=ids,
-        draft=draft,
+        drafts=drafts,
         step=state.step + 1,
         t=masked_share(ids, state.fixed, state.mask_id),
         nfe=state.nfe + state.masked.any(1),
@@ -125,18 +171,60 @@ def drafted_blocks(verified: int, block_length: int, behind: str) -> list[slice]
     return [slice(start, start + block_length) for start in range(count)]
 
 
-def _places(state: State, row: int, block_length: int, behind: str = DRAFT_BEHIND[0]) -> tuple[int, *tuple[Ints, ...]]:
-    """The row, its positions to verify, and the [MASK]s of each block to draft."""
+def _next_drafts(config: SamplerConfig, one: VerifiedDraft, count: int, logits: Tensor, drawn: Ints) -> Ints:
+    """(config.drafts, L): the next drafts of a row, after `count` tokens of `one` were accepted.
+
+    logits (n, mask_id + 1) and the tokens drawn (n,): of the whole pass.
+    """
+    drafts = np.full((config.drafts, len(one.tokens)), NO_TOKEN)
+    verified, *blocks = one.places
+    now, accepted = drawn[one.first : one.first + len(verified)], verified[:count]
+    newest = min(int(accepted[-1] - verified[0]), len(blocks) - 1)
+    at, block = blocks[newest], one.block(newest)
+    drafts[0, at] = found = drawn[block]
+    known = now[:count][accepted >= at[0]]
+    if (found[: len(known)] != known).any():
+        drafts[0, verified] = now
+    drafts[0, : accepted[-1] + 1] = NO_TOKEN
+    ahead = at > accepted[-1]
+    if config.drafts > 1 and ahead.any():
+        at, mask_id = at[ahead], logits.shape[1] - 1
+        likeliest = _likeliest(*likely_tokens(logits[block][ahead], mask_id, config, config.drafts))
+        others = (tokens for tokens in likeliest if (tokens != drafts[0, at]).any())
+        for other, tokens in zip(drafts[1:], others):
+            other[:] = drafts[0]
+            other[at] = tokens
+    return drafts
+
+
+def _likeliest(tokens: Ints, share: Floats) -> Iterator[Ints]:
+    """Sequences (n,) of one token per position, the likeliest first: tokens (n, k) with descending shares (n, k)."""
+    cost = -np.log(np.maximum(share, np.finfo(np.float64).tiny))
+    positions = np.arange(len(tokens))
+    waiting: list[tuple[float, tuple[int, ...]]] = [(float(cost[:, 0].sum()), (0,) * len(tokens))]
+    seen = {waiting[0][1]}
+    while waiting:
+        total, ranks = heapq.heappop(waiting)
+        yield tokens[positions, ranks]
+        for i, rank in enumerate(ranks):
+            following = (*ranks[:i], rank + 1, *ranks[i + 1 :])
+            if rank + 1 < tokens.shape[1] and share[i, rank + 1] > 0 and following not in seen:
+                seen.add(following)
+                heapq.heappush(waiting, (total + float(cost[i, rank + 1] - cost[i, rank]), following))
+
+
+def _places(state: State, row: int, block_length: int, behind: str = DRAFT_BEHIND[0]) -> tuple[Ints, ...]:
+    """The positions of a row to verify, and the [MASK]s of each block to draft."""
     first = int(state.masked[row].argmax())
     free = first + np.flatnonzero(state.masked[row, first:])
     drafted = free[free < first + block_length]
-    known = np.append(state.draft[row, drafted] != NO_TOKEN, False)
+    known = np.append(state.drafts[row, 0, drafted] != NO_TOKEN, False)
     verified = drafted[: int(known.argmin()) + 1]
     blocks = drafted_blocks(int(verified[-1]) + 1 - first, block_length, behind)
-    return row, verified, *(free[(free >= first + b.start) & (free < first + b.stop)] for b in blocks)
+    return verified, *(free[(free >= first + b.start) & (free < first + b.stop)] for b in blocks)
 
 
-@lru_cache(maxsize=2**13)
+@lru_cache(maxsize=2**16)
 def _uniform(seed: int, length: int, row: int, step: int, position: int) -> float:
     return float(block_uniforms(seed, length, row, step, position, 1)[0])
 

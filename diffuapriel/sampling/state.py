@@ -40,7 +40,8 @@ class State:
         score: (k,) float64: what the strategy compared there; runner_up: (B,): the best score among the positions
             that stayed masked, NaN where there is none. Both are absolute values: entropies are compared negated.
         threshold: what a score had to reach or stay below, for the strategies that have such a threshold.
-        draft: (B, L) int64: tokens that `speculative` verifies next at masked positions, -1 elsewhere.
+        drafts: (B, D, L) int64: tokens that `speculative` verifies next at masked positions, -1 elsewhere. The D
+            drafts of a row are for the same positions, the likeliest first; those of -1 alone are none.
     """
 
     ids: Ints
@@ -61,7 +62,7 @@ class State:
     rank: Ints
     score: Floats
     runner_up: Floats
-    draft: Ints
+    drafts: Ints
     threshold: float | None = None
 
     def __post_init__(self) -> None:
@@ -91,7 +92,7 @@ class State:
             rank=np.empty(0, dtype=np.int64),
             score=np.empty(0),
             runner_up=np.full(len(ids), np.nan),
-            draft=np.full_like(ids, -1),
+            drafts=np.full_like(ids, -1)[:, None],
         )
 
     @property

@@ -189,6 +189,18 @@ def sample_tokens(
     return tokens, (probability_of(tokens, w), _entropy_(x, w, total), ids, top / total[:, None])
 
 
+def likely_tokens(
+    logits: Tensor, mask_id: int, config: SamplerConfig, count: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The tokens (n, count) that `draw_tokens` draws most often, the commonest first, and their shares (n, count).
+
+    At temperature 0, which always draws the same one, those of temperature 1.
+    """
+    w = filtered(weights_(relative(logits, mask_id).double() / (config.temperature or 1)), config)
+    share, ids = (w / w.sum(-1, keepdim=True)).topk(min(count, mask_id), dim=-1)
+    return ids.cpu().numpy(), share.cpu().numpy()
+
+
 def token_rank(logits: Tensor, mask_id: int, tokens: Tensor) -> Tensor:
     """(n,) rank of each row's token in the denoiser's distribution, from 1 for the most probable; ties share a rank."""
     kept = logits[:, :mask_id]
@@ -204,11 +216,16 @@ def pick(x: Tensor, w: Tensor, uniform: Tensor, config: SamplerConfig, seen: Ten
     if seen is not None or config.temperature != 1:
         x = x.double()
         w = weights_((x - x.amax(-1, keepdim=True)) / config.temperature)
+    return inverse_cdf(filtered(w, config), uniform)
+
+
+def filtered(w: Tensor, config: SamplerConfig) -> Tensor:
+    """The weights (n, V) after top-k and top-p."""
     if config.top_k is not None:
         w = keep_top_k(w, config.top_k)
     if config.top_p is not None and config.top_p < 1:
         w = keep_top_p(w, config.top_p)
-    return inverse_cdf(w, uniform)
+    return w
 
 
 def inverse_cdf(w: Tensor, uniform: Tensor) -> Tensor:

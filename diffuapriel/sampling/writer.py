@@ -153,9 +153,11 @@ class _Draft(_Block):
 
     def __call__(self, ids: Tensor, sigma: Tensor, positions: Tensor) -> Tensor:
         start = int(positions[0].int().argmax())
-        finished = torch.cat([self.finished, ids[:, self.committed : start]], dim=1)
-        (logits,), self.cache = verify_and_draft(
-            self.model, finished, ids[:, start:], positions[:, start:], self.cache, self.block_length, self.behind
+        finished = torch.cat([self.finished, ids[:1, self.committed : start]], dim=1)
+        cache = self.cache.rows([0] * len(ids))  # one for each draft
+        finished = finished.expand(len(ids), -1)
+        logits, cache = verify_and_draft(
+            self.model, finished, ids[:, start:], positions[:, start:], cache, self.block_length, self.behind
         )
-        self.finished, self.committed = finished[:, :0], start
-        return logits
+        self.cache, self.finished, self.committed = cache.rows([0]), finished[:1, :0], start
+        return torch.cat(logits)

@@ -117,7 +117,7 @@ class SteeredGeneration:
         if not positions:
             raise ValueError("there is no [MASK] to predict; mask something first")
         with torch.no_grad():
-            _, *how = self._sampler.model_inputs(self.state)  # the ids may be those of a draft
+            _, *how = (a[:1] for a in self._sampler.model_inputs(self.state))  # the ids may be those of drafts
             ids = torch.from_numpy(self.state.ids.copy()).to(self.state.device)
             logits = denoiser(ids, *how)[:, : self.canvas.mask_id]
             best = torch.softmax(logits.float(), -1).topk(min(TOP_TOKENS, self.canvas.mask_id))
@@ -315,10 +315,10 @@ class SteeredGeneration:
             for position, kind in snapshot.frame.edits.items():
                 new["fixed"][0, position] = kind in FIXING
         if self.config.strategy == SPECULATIVE:
-            draft = start.draft.copy()
+            drafts = start.drafts.copy()
             for position, token in newest.frame.draft:
-                draft[0, position] = token
-            new["draft"] = draft
+                drafts[0, 0, position] = token
+            new["drafts"] = drafts
         counts = {"t": np.array([newest.frame.t]), "nfe": np.array([newest.frame.nfe])}
         self.state = start.replace(**new, **counts, step=newest.step)
         self._set_steps(newest.steps)

@@ -77,11 +77,11 @@ def test_logits_of_a_batch_have_the_bits_of_its_rows(architecture):
 
 
 @pytest.mark.parametrize("architecture", ["diffuapriel", "diffuapriel-h", "diffutran"])
-@pytest.mark.parametrize("strategy", ["threshold", "speculative"])
-def test_models_of_blocks_share_passes_too_with_rows_at_different_blocks(architecture, strategy):
+@pytest.mark.parametrize(("strategy", "drafts"), [("threshold", 1), ("speculative", 1), ("speculative", 3)])
+def test_models_of_blocks_share_passes_too_with_rows_at_different_blocks(architecture, strategy, drafts):
     shape = preset("nano", architecture, vocab_size=40, block_lengths=(1, 16, 0), time_conditioning=False)
     model = random_denoiser(shape)
-    config = SamplerConfig(strategy, block_length=16, block_start="zero", threshold=0.1)
+    config = SamplerConfig(strategy, block_length=16, block_start="zero", threshold=0.1, drafts=drafts)
     jobs = []
     for seed, given in enumerate((0, 20, 36, 24)):
         start = canvas(48, model.config.mask_id)
@@ -99,7 +99,8 @@ def test_models_of_blocks_share_passes_too_with_rows_at_different_blocks(archite
     shared = SharedDenoiser(denoiser_for(model, config), turn=turn)
     texts = together(shared, jobs)
     assert texts == [written(denoiser_for(model, config), *job) for job in jobs]
-    assert any(exact and rows > 1 for (_, rows), exact in shared._exact.items())
+    shares = any(exact and rows > 1 for (_, rows), exact in shared._exact.items())
+    assert shares == (drafts == 1)
 
 
 def test_one_pass_serves_all_who_wait():
@@ -187,8 +188,3 @@ def test_a_stopped_seat_leaves_while_it_waits_and_the_others_go_on():
             waits.result(timeout=120)
         busy.release()
         assert not goes_on.result(timeout=120).masked.any()
-
-
-def test_a_seat_is_for_one_canvas():
-    with SharedDenoiser(fixed_logits(4, MASK + 1)).seat() as seat, pytest.raises(ValueError, match="one canvas"):
-        seat(torch.full((2, 4), MASK), torch.ones(2), torch.ones(2, 4, dtype=torch.bool))

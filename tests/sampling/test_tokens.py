@@ -181,3 +181,16 @@ def test_scoring_leaves_the_logits_as_they_were():
     draw.top_probability(rows, 8), draw.margin(rows, 8), draw.entropy(rows, 8)
     draw.sample_tokens(rows, 8, torch.rand(6, dtype=torch.float64), SamplerConfig(top_k=3, top_p=0.5))
     assert torch.equal(rows, before)
+
+
+@pytest.mark.parametrize("how", [{}, {"temperature": 0.5, "top_p": 0.8}, {"top_k": 3}], ids=str)
+def test_likely_tokens_are_those_drawn_most_often(how: dict) -> None:
+    ids, share = draw.likely_tokens(logits_of(P), V, SamplerConfig(**how), 4)
+    drawn = shares(**how)
+    assert share[0] == pytest.approx(drawn.topk(4).values.numpy(), abs=2e-4)
+    assert drawn[ids[0]].numpy() == pytest.approx(share[0], abs=2e-4)
+
+
+def test_at_temperature_0_the_likely_tokens_are_those_of_temperature_1() -> None:
+    ids, share = draw.likely_tokens(logits_of(P), V, SamplerConfig(temperature=0.0), 3)
+    assert ids.tolist() == [[1, 3, 4]] and share[0] == pytest.approx(P[[1, 3, 4]].numpy())

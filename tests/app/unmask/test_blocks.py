@@ -139,7 +139,7 @@ def test_the_guesses_of_the_page_are_of_masks_and_not_of_a_draft() -> None:
     seen = []
     with torch.no_grad():
         run.predict(lambda ids, *how: seen.append(ids) or model(ids, *how))
-    assert (run.state.draft >= 0).any() and seen[0].tolist() == run.state.ids.tolist()
+    assert (run.state.drafts >= 0).any() and seen[0].tolist() == run.state.ids.tolist()
 
 
 def run_of(length: int) -> SteeredGeneration:

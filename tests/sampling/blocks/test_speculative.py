@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import product
+
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +12,7 @@ from diffuapriel.checkpoint import load_checkpoint
 from diffuapriel.config import ARCHITECTURES
 from diffuapriel.diffusion.schedule import get_schedule
 from diffuapriel.model import Denoiser
+from diffuapriel.sampling import speculative
 from diffuapriel.sampling.blocks import CachedDenoiser, SpeculativeDenoiser, denoiser_for
 from diffuapriel.sampling.canvas import Canvas
 from diffuapriel.sampling.config import DRAFT_BEHIND, SamplerConfig, resolve_blocks
@@ -48,6 +52,39 @@ def test_the_text_is_that_of_blocks_of_one_token(model: Denoiser, drafted: int, 
 
 
 @pytest.mark.parametrize("behind", DRAFT_BEHIND)
+@pytest.mark.parametrize("how", [{"temperature": 0.0}, {"temperature": 0.3, "top_p": 0.8}, {"top_k": 2}], ids=str)
+def test_several_drafts_write_the_same_text(model: Denoiser, behind: str, how: dict) -> None:
+    filler = sampler(draft_behind=behind, drafts=5, **how)
+    assert torch.equal(generate(filler, denoiser_for(model, filler.config), TEXTS), one_by_one(model, TEXTS, **how))
+
+
+def test_several_drafts_are_for_the_same_positions_and_all_different(model: Denoiser) -> None:
+    filler = sampler(drafts=5, draft_behind="tokens")
+    denoiser, state = denoiser_for(model, filler.config), filler.start(TEXTS)
+    several = 0
+    while not filler.done(state):
+        state = filler.advance(denoiser, state)
+        for drafts, masked in zip(state.drafts, state.masked, strict=True):
+            used = drafts[(drafts >= 0).any(1)]
+            assert ((used >= 0) == (used[:1] >= 0)).all() and (used[:, ~masked] < 0).all()
+            assert len(np.unique(used, axis=0)) == len(used)
+            several += len(used) > 1
+    assert several
+    ids, _, positions = filler.model_inputs(filler.start(TEXTS))
+    assert len(ids) == len(positions) == len(TEXTS)
+
+
+def test_the_likeliest_sequences_come_first() -> None:
+    shares = np.array([[0.6, 0.4, 0.0], [0.5, 0.3, 0.2], [0.9, 0.1, 0.0]])
+    tokens = np.arange(9).reshape(3, 3)
+    found = [tuple(each.tolist()) for each in speculative._likeliest(tokens, shares)]
+    every = product(*(range(int((row > 0).sum())) for row in shares))
+    chance = {tuple(tokens[range(3), ranks].tolist()): shares[range(3), ranks].prod() for ranks in map(list, every)}
+    assert set(found) == set(chance) and len(found) == len(chance) == 12
+    assert [chance[each] for each in found] == pytest.approx(sorted(chance.values(), reverse=True))
+
+
+@pytest.mark.parametrize("behind", DRAFT_BEHIND)
 def test_a_text_is_the_same_alone_and_in_any_batch(model: Denoiser, behind: str) -> None:
     filler = sampler(draft_behind=behind)
     together = generate(filler, denoiser_for(model, filler.config), TEXTS)
@@ -56,18 +93,18 @@ def test_a_text_is_the_same_alone_and_in_any_batch(model: Denoiser, behind: str)
         assert torch.equal(alone[0], together[row])
 
 
-def test_drafts_behind_every_token_take_fewer_passes() -> None:
+def test_drafts_behind_every_token_and_several_of_them_take_fewer_passes() -> None:
     """A bundled model, whose blocks are worth drafting; the stories are the same."""
     model, tokenizer = load_checkpoint("tales-blocks-diffuapriel")
     calls = []
-    for behind in DRAFT_BEHIND:
-        config = SamplerConfig(
-            "speculative", block_length=8, block_start="zero", temperature=0.5, draft_behind=behind, stop_at_eos=True
-        )
+    for behind, drafts in (("text", 1), ("tokens", 1), ("tokens", 4)):
+        how = {"temperature": 0.5, "draft_behind": behind, "drafts": drafts, "stop_at_eos": True}
+        config = SamplerConfig("speculative", block_length=8, block_start="zero", **how)
         filler = Sampler(config, get_schedule("log-linear"), tokenizer.mask_id)
-        calls.append(generate_counted(filler, denoiser_for(model, config), [Canvas.masks(64, tokenizer)] * 4))
-    (texts, one), (same, many) = calls
+        calls.append(generate_counted(filler, denoiser_for(model, config), [Canvas.masks(64, tokenizer)] * 2))
+    (texts, one), (same, many), (again, several) = calls
     assert torch.equal(texts, same) and sum(many) < 0.9 * sum(one)
+    assert torch.equal(texts, again) and sum(several) < sum(many)
 
 
 def test_a_sure_model_is_drafted_and_accepted_many_tokens_at_a_time() -> None:
@@ -100,11 +137,11 @@ def test_a_draft_that_a_person_has_overtaken_costs_passes_and_changes_nothing(mo
     state = filler.start(canvas)
     for _ in range(3):
         state = filler.advance(denoiser, state)
-    ids, wrong = state.ids.copy(), (state.draft + 1) % 5
+    ids, wrong = state.ids.copy(), (state.drafts + 1) % 5
     ids[0, 2:] = MASK
     expected = fill(filler, denoiser, filler.start(canvas))
-    for draft in (state.draft, wrong):
-        assert torch.equal(fill(filler, denoiser, state.replace(ids=ids, draft=draft)), expected)
+    for drafts in (state.drafts, wrong):
+        assert torch.equal(fill(filler, denoiser, state.replace(ids=ids, drafts=drafts)), expected)
 
 
 def fill(filler: Sampler, denoiser: SpeculativeDenoiser, state: State) -> torch.Tensor:

@@ -65,6 +65,8 @@ def test_drafts_change_the_number_of_calls_and_not_the_text(model: Denoiser) -> 
     assert [block.ids for block in drafted] == [block.ids for block in plain]
     assert all(a.calls <= b.calls == len(b.ids) - b.given for a, b in zip(drafted, plain) if EOS not in b.ids)
     assert sum(block.calls for block in drafted) < sum(block.calls for block in plain)
+    several = written(model, 6, (1, 2, 3), sampler("speculative", **{**how, "block_length": S}, drafts=3))
+    assert [block.ids for block in several] == [block.ids for block in plain]
 
 
 def test_every_call_denoises_and_each_block_has_noise_of_its_own(model: Denoiser) -> None:
