@@ -6,10 +6,10 @@ Trains by the recipe `stories-blocks`, as many steps as fit into --train-seconds
 --out: the checkpoint, with matrices in bfloat16, its log, and results.json with
 
     bounds    the NELBO of the mix and of each part in nats/token, at each block length, and of the source
-    drafts    tokens per pass of `speculative` by length of the draft, for --draft-behind text and tokens, beside one
-              token per pass; whether each text is that of one token per pass; and a few texts
+    drafts    tokens per pass of `speculative` by the length, number and place of the drafts, beside one token per pass;
+              whether each text is that of one token per pass; and a few texts
 
---only-drafts measures the drafts of a checkpoint that is there. Several processes share the GPU, which none fills.
+--checkpoint measures one that is there. Several processes share the GPU, which none fills.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import shutil
 import subprocess
 import sys
 import time
-from functools import lru_cache
 from itertools import islice, product
 from pathlib import Path
 from typing import Any
@@ -32,15 +31,15 @@ from diffuapriel.data.registry import open_corpus
 from diffuapriel.device import device_name
 from diffuapriel.evaluation.nelbo import evaluate_nelbo, evaluate_parts
 from diffuapriel.evaluation.samples import distinct_n, draw_sequences, split_at_eos, tokens_per_pass
-from diffuapriel.sampling import speculative
 from diffuapriel.sampling.blocks import denoiser_for
-from diffuapriel.sampling.config import DRAFT_BEHIND, SamplerConfig, resolve_blocks
+from diffuapriel.sampling.config import SamplerConfig, resolve_blocks
 from diffuapriel.training.loop import train
 from diffuapriel.training.recipes import RECIPES, recipe_config
 
 RECIPE, LENGTH = "stories-blocks", 256
-TEMPERATURES, DRAFTS = (0.7, 1.0), (4, 8, 16)
-WORKERS = 4
+TEMPERATURES = 0.5, 0.7, 1.0
+DRAFTS = (8, "text", 1), (4, "tokens", 1), (8, "tokens", 1), (4, "tokens", 4), (4, "tokens", 8), (4, "tokens", 16)
+WORKERS = 9
 BEGAN = time.monotonic()
 
 
@@ -99,9 +98,7 @@ def bounds(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def drafts(args: argparse.Namespace, jobs: list[list[Any]]) -> None:
-    """Write with each (temperature, length of the draft, behind), and print what a pass writes, as JSON lines."""
-    numbers = speculative._uniform.__wrapped__
-    speculative._uniform = lru_cache(maxsize=None)(numbers)  # thousands of texts at once
+    """Write with each (temperature, length of the drafts, behind, number); print what a pass writes, as JSON lines."""
     model, tokenizer = load_checkpoint(args.checkpoint, device=args.device)
     known, rows = model.config.block_lengths, args.texts
 
@@ -112,15 +109,15 @@ def drafts(args: argparse.Namespace, jobs: list[list[Any]]) -> None:
         return [ids for ids, _ in drawn], [calls for _, calls in drawn], time.monotonic() - began
 
     reference: dict[float, list[list[int]]] = {}
-    for temperature, length, behind in jobs:
+    for temperature, length, behind, number in jobs:
         how: dict[str, Any] = {"temperature": temperature, "top_p": 0.9, "steps": LENGTH}
         if temperature not in reference:
             one = SamplerConfig("low_confidence", **how, **resolve_blocks("low_confidence", 1, known=known))
             reference[temperature], calls, seconds = write(one)
-            report(tokenizer, temperature, 1, "", reference[temperature], calls, seconds, reference[temperature])
+            report(tokenizer, temperature, 1, "", 1, reference[temperature], calls, seconds, reference[temperature])
         blocks = resolve_blocks("speculative", length, known=known)
-        texts, calls, seconds = write(SamplerConfig("speculative", draft_behind=behind, **how, **blocks))
-        report(tokenizer, temperature, length, behind, texts, calls, seconds, reference[temperature])
+        texts, calls, seconds = write(SamplerConfig("speculative", draft_behind=behind, drafts=number, **how, **blocks))
+        report(tokenizer, temperature, length, behind, number, texts, calls, seconds, reference[temperature])
 
 
 def report(
@@ -128,6 +125,7 @@ def report(
     temperature: float,
     length: int,
     behind: str,
+    number: int,
     texts: list[list[int]],
     calls: list[int],
     seconds: float,
@@ -140,6 +138,7 @@ def report(
         "temperature": temperature,
         "draft": length,
         "behind": behind,
+        "drafts": number,
         "texts": len(texts),
         "tokens_per_pass": speed,
         "ci95": ci95,
@@ -177,13 +176,14 @@ def main() -> None:
         trained(args)
         args.checkpoint = str(args.out / "checkpoint")
     results: dict[str, Any] = {"device": device_name(torch.device(args.device)), "torch": torch.__version__}
-    jobs = [list(job) for job in product(TEMPERATURES, DRAFTS, DRAFT_BEHIND)]
+    jobs = [[temperature, *how] for temperature, how in product(TEMPERATURES, DRAFTS)]
+    share = -(-len(jobs) // WORKERS)  # neighbors, which are of one temperature
     files = [args.out / f"worker-{n}.log" for n in range(WORKERS)]
     common = [sys.executable, "-m", "tools.gpu.english", *sys.argv[1:], "--checkpoint", args.checkpoint]
     workers = []
     for n, log in enumerate(files):
         with log.open("w") as stream:
-            command = [*common, "--jobs", json.dumps(jobs[n::WORKERS])]
+            command = [*common, "--jobs", json.dumps(jobs[n * share : (n + 1) * share])]
             workers.append(subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT))
     results["bounds"] = bounds(args)
     shown: set[str] = set()
@@ -192,7 +192,7 @@ def main() -> None:
         lines = [line for log in files for line in log.read_text().splitlines() if line.startswith("RESULT ")]
         results["drafts"] = sorted(
             (json.loads(line.removeprefix("RESULT ")) for line in set(lines)),
-            key=lambda figures: (figures["temperature"], figures["draft"], figures["behind"]),
+            key=lambda figures: [figures[name] for name in ("temperature", "draft", "behind", "drafts")],
         )
         for line in lines:
             if line not in shown:
