@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffuapriel.ops.triton.launch import is_hopper
+
 MOST_HEADDIM = 256
-HOPPER = 9  # major compute capability
 
 flash_attn_func: Callable[..., Any] | None = None
 if importlib.util.find_spec("flash_attn_interface"):
@@ -28,12 +29,7 @@ def takes(q: Tensor, mask: Tensor | None) -> bool:
     """Whether `attend` can run: q (batch, heads, length, headdim), and the mask of the attention, if there is one."""
     if flash_attn_func is None or mask is not None or q.shape[-1] > MOST_HEADDIM:
         return False
-    return q.dtype in (torch.bfloat16, torch.float16) and on_hopper(q.device)
-
-
-def on_hopper(device: torch.device) -> bool:
-    """Whether a device is a GPU of the generation that FlashAttention-3 is written for."""
-    return device.type == "cuda" and torch.cuda.get_device_properties(device).major == HOPPER
+    return q.dtype in (torch.bfloat16, torch.float16) and is_hopper(q.device)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

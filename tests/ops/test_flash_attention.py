@@ -27,7 +27,7 @@ def shapes(request, monkeypatch) -> list[tuple[int, ...]]:
         return y if request.param == "output" else (y, y.new_zeros(len(q), q.shape[2], q.shape[1]))
 
     monkeypatch.setattr(flash_attention, "flash_attn_func", flash_attn_func)
-    monkeypatch.setattr(flash_attention, "on_hopper", lambda device: True)
+    monkeypatch.setattr(flash_attention, "is_hopper", lambda device: True)
     return seen
 
 
@@ -68,4 +68,4 @@ def test_the_bench_names_it(shapes) -> None:
 
 
 def test_a_cpu_is_no_hopper() -> None:
-    assert not flash_attention.on_hopper(torch.device("cpu"))
+    assert not flash_attention.is_hopper(torch.device("cpu"))

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from diffuapriel.ops.hopper.nvrtc import Kernels, pointers
-from diffuapriel.ops.triton.launch import BOTH, CHUNK, most_splits, multiprocessors
+from diffuapriel.ops.triton.launch import BOTH, CHUNK, is_hopper, most_splits, multiprocessors
 
 log = logging.getLogger(__name__)
 
@@ -80,18 +80,13 @@ def _kernel(name: str, device: int) -> ctypes.c_void_p:
     return kernels.kernel(name, SHARED_BYTES, device)
 
 
-def on_hopper(device: torch.device) -> bool:
-    """Whether the device has compute capability 9.0."""
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) == (9, 0)
-
-
 def unsupported_reason(
     x: Tensor, B: Tensor, conv_weight: Tensor, norm_weight: Tensor | None, reverse: tuple[bool, ...]
 ) -> str | None:
     """None when `scan` can take the call, whose arguments have the shapes of `scan_chunks`; else one line."""
     if os.environ.get("DIFFUAPRIEL_SCAN") == "triton":
         return "the environment variable DIFFUAPRIEL_SCAN asks for the Triton scan"
-    if not on_hopper(x.device):
+    if not is_hopper(x.device):
         return "the GPU is not a Hopper GPU (compute capability 9.0)"
     if x.dtype != torch.bfloat16:
         return f"the tensors are {str(x.dtype).removeprefix('torch.')}; the CUDA scan takes bfloat16"

@@ -40,8 +40,13 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0") == "1"
 
 
+def is_hopper(device: torch.device) -> bool:
+    """Whether the device has compute capability 9.0."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) == (9, 0)
+
+
 def on_hopper() -> bool:
-    """Whether kernels are compiled for a Hopper GPU."""
+    """Whether Triton compiles kernels for a Hopper GPU."""
     if interpreted():
         return False
     from triton.runtime import driver

@@ -53,7 +53,7 @@ def test_a_call_that_is_not_for_the_kernels_has_a_reason(
     length, heads, taps, dtype, normed, reason, monkeypatch
 ) -> None:
     monkeypatch.delenv("DIFFUAPRIEL_SCAN", raising=False)
-    monkeypatch.setattr(scan, "on_hopper", lambda device: True)
+    monkeypatch.setattr(scan, "is_hopper", lambda device: True)
     monkeypatch.setattr(scan, "_kernels", lambda: None)
     x, B = torch.empty(1, length, 2, heads, 64, dtype=dtype), torch.empty(1, length, 2, 1, 128, dtype=dtype)
     weight = torch.empty(2, taps, heads * 64 + 256)
