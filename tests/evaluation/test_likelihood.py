@@ -138,15 +138,16 @@ def test_a_mask_in_a_text_and_a_window_of_one_token_are_refused():
 def test_with_blocks_of_one_token_a_likelihood_is_exact(architecture):
     """The chain rule, token by token with the cache; the probabilities of all answers of one length sum to 1."""
     model = block_model(architecture, V + 1)
-    cost = {}
-    for answer in ANSWERS:
-        cache, total, greedy = model.commit(torch.tensor([PROMPT]), model.empty_cache(1), 1), 0.0, True
-        for token in answer:
+    start = model.commit(torch.tensor([PROMPT]), model.empty_cache(1), 1), 0.0, True
+    behind = {(): start}  # cache, nats so far, whether greedy so far
+    for length in range(3):
+        for text in itertools.product(range(V), repeat=length):
+            cache, total, greedy = behind[text]
             logits = model(torch.tensor([[MASK]]), torch.zeros(1), cache=cache)[0, 0, :V]
-            total -= torch.log_softmax(logits, -1)[token].item()
-            greedy &= token == int(logits.argmax())
-            cache = model.commit(torch.tensor([[token]]), cache)
-        cost[answer] = total, greedy
+            for token, nats in enumerate((-torch.log_softmax(logits, -1)).tolist()):
+                after = model.commit(torch.tensor([[token]]), cache) if length < 2 else cache
+                behind[*text, token] = after, total + nats, greedy and token == int(logits.argmax())
+    cost = {answer: behind[answer][1:] for answer in ANSWERS}
     found = scores(model, [(PROMPT, answer) for answer in ANSWERS], batch_size=7)
     assert [s.nats for s in found] == pytest.approx([nats for nats, _ in cost.values()], rel=1e-6, abs=1e-6)
     assert [s.greedy for s in found] == [greedy for _, greedy in cost.values()]

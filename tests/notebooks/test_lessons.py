@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -48,7 +49,9 @@ each_lesson = pytest.mark.parametrize(
 each_source = pytest.mark.parametrize("source", build.sources(), ids=[path.stem for path in build.sources()])
 
 
+@cache
 def made(source: Path, version: str) -> list:
+    """The cells, to be read and not to be changed."""
     return build.make_notebook(source, version).cells
 
 
@@ -77,7 +80,7 @@ def test_it_is_committed_without_outputs(source: Path, version: str) -> None:
 
 @each_lesson
 def test_no_cell_is_longer_than_a_screen(source: Path, version: str) -> None:
-    for cell in build.make_notebook(source, version).cells:
+    for cell in made(source, version):
         limit = DRAWING if "go.Figure(" in cell.source else SCREEN
         assert len(cell.source.splitlines()) <= limit, cell.source.splitlines()[0]
 
@@ -273,7 +276,7 @@ def test_the_measured_minutes_stand_in_the_head_and_in_the_teacher_s_table(tmp_p
     monkeypatch.setattr(build, "MINUTES", tmp_path / "minutes.json")
     assert "not been measured" in build.measured(source.stem)
     (tmp_path / "minutes.json").write_text(json.dumps(kept), encoding="utf-8")
-    assert "1.2 minutes on 3 cores (Abacus)" in made(source, "student")[0].source
+    assert "1.2 minutes on 3 cores (Abacus)" in build.make_notebook(source, "student").cells[0].source
     table = build.teaching("before <!-- minutes -->old<!-- end of the minutes --> after")
     assert re.search(rf"^\| {source.stem[:2]} · .* \| \d+ \| 1.25 \|$", table, re.M) and "old" not in table
     assert table.startswith("before ") and table.endswith(" after")
@@ -298,7 +301,8 @@ def test_a_lesson_that_was_measured_on_another_machine_says_so(tmp_path, monkeyp
     assert execute.main([first[:2]]) == 0
     assert build.measured(first).endswith("3.0 minutes on 5 cores (Napier).") and "Quipu" in build.measured(second)
     assert build.read_minutes()[0] == "3 cores (Abacus)" and build.read_sections() == {first: {"1": 2.6, "2": 0.4}}
-    rows = re.findall(r"^\| \d+\. .* \|$", made(build.sources()[0], "student")[0].source, re.M)
+    head = build.make_notebook(build.sources()[0], "student").cells[0].source
+    rows = re.findall(r"^\| \d+\. .* \|$", head, re.M)
     assert "(3 of them waiting)" in rows[0] and not any("waiting" in row for row in rows[1:])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache as kept
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,13 @@ def randomized(config: ModelConfig) -> Denoiser:
 
 def session(model) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model.SerializeToString())
+
+
+@kept
+def with_graph(config: ModelConfig, drafts: bool) -> tuple:
+    """The randomized model of blocks and its graph, which takes 20 seconds, once for all tests."""
+    denoiser = randomized(config)
+    return denoiser, to_onnx(denoiser, drafts=drafts)
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +126,9 @@ def test_the_graph_of_a_model_of_blocks_denoises_and_commits() -> None:
 @pytest.mark.parametrize("architecture", ["diffuapriel", "diffuapriel-h", "diffutran"])
 def test_the_graph_with_drafts_commits_verifies_and_drafts_in_one_pass(architecture: str) -> None:
     config = {**HYBRID.to_dict(), "architecture": architecture, "block_lengths": [1, 16], "time_conditioning": False}
-    denoiser = randomized(ModelConfig.from_dict(config))
-    run, cache, finished = session(to_onnx(denoiser, drafts=True)), denoiser.empty_cache(1), 0
+    denoiser, graph = with_graph(ModelConfig.from_dict(config), drafts=True)
+    run, cache, finished = session(graph), denoiser.empty_cache(1), 0
+    torch.manual_seed(0)
     given = {f"cache.{i}": tensor.numpy() for i, tensor in enumerate(cache_tensors(cache))}
     with torch.no_grad():
         for sizes in ((0, 1, 16), (1, 1, 16), (7, 12, 16), (0, 3, 0), (1, 1, 1), (130, 9, 40), (2, 40, 5)):
@@ -140,9 +149,18 @@ def test_the_graph_with_drafts_commits_verifies_and_drafts_in_one_pass(architect
             given = {f"cache.{i}": state.numpy() for i, state in enumerate(cache_tensors(cache))}
 
 
-def test_graphs_that_share_their_weights_compute_the_same(tmp_path: Path) -> None:
-    config = {**HYBRID.to_dict(), "block_lengths": [1, 16], "time_conditioning": False}
-    denoiser = randomized(ModelConfig.from_dict(config))
+def test_graphs_that_share_their_weights_compute_the_same(tmp_path: Path, monkeypatch) -> None:
+    config = ModelConfig.from_dict({**HYBRID.to_dict(), "block_lengths": [1, 16], "time_conditioning": False})
+    denoiser, _ = with_graph(config, drafts=True)
+
+    def known(given: Denoiser, drafts: bool) -> onnx.ModelProto:
+        assert given is denoiser
+        copied = onnx.ModelProto()
+        copied.CopyFrom(with_graph(config, drafts=drafts)[1])
+        return copied
+
+    monkeypatch.setattr("diffuapriel.page.export.to_onnx", known)
+    torch.manual_seed(0)
     files = [export_onnx(denoiser, tmp_path / f"{drafts}.onnx", "int8", drafts=drafts) for drafts in (False, True)]
     graphs, weights = share_weights(files)
     sizes = [file.stat().st_size for file in files]
