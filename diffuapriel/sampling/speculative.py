@@ -126,12 +126,15 @@ def accept(config: SamplerConfig, state: State, logits: Tensor) -> State:
             best[one.row] = count, one
     ids, revealed, rows = state.ids.copy(), np.zeros_like(state.fixed), []
     drafts = np.full((len(ids), config.drafts, ids.shape[1]), NO_TOKEN)
+    ahead = {}
     for count, one in best.values():
         accepted = one.places[0][:count]
         ids[one.row, accepted] = tokens[one.first : one.first + count]
         revealed[one.row, accepted] = True
-        drafts[one.row] = _next_drafts(config, one, count, logits, tokens)
+        drafts[one.row, 0], ahead[one.row] = _next_draft(one, count, tokens)
         rows += range(one.first, one.first + count)
+    if config.drafts > 1:
+        _add_drafts(config, drafts, ahead, logits)
 
     chosen = torch.tensor(rows, device=logits.device)
     kept, how = logits.index_select(0, chosen), (uniform[chosen], config)
@@ -171,30 +174,38 @@ def drafted_blocks(verified: int, block_length: int, behind: str) -> list[slice]
     return [slice(start, start + block_length) for start in range(count)]
 
 
-def _next_drafts(config: SamplerConfig, one: VerifiedDraft, count: int, logits: Tensor, drawn: Ints) -> Ints:
-    """(config.drafts, L): the next drafts of a row, after `count` tokens of `one` were accepted.
+def _next_draft(one: VerifiedDraft, count: int, drawn: Ints) -> tuple[Ints, tuple[Ints, Ints]]:
+    """The first draft (L,) of a row after `count` tokens of `one` were accepted, and where its block goes on.
 
-    logits (n, mask_id + 1) and the tokens drawn (n,): of the whole pass.
+    drawn: (n,), the tokens of the whole pass. The latter: positions behind what was accepted, and of their logits.
     """
-    drafts = np.full((config.drafts, len(one.tokens)), NO_TOKEN)
+    draft = np.full(len(one.tokens), NO_TOKEN)
     verified, *blocks = one.places
     now, accepted = drawn[one.first : one.first + len(verified)], verified[:count]
     newest = min(int(accepted[-1] - verified[0]), len(blocks) - 1)
     at, block = blocks[newest], one.block(newest)
-    drafts[0, at] = found = drawn[block]
+    draft[at] = found = drawn[block]
     known = now[:count][accepted >= at[0]]
     if (found[: len(known)] != known).any():
-        drafts[0, verified] = now
-    drafts[0, : accepted[-1] + 1] = NO_TOKEN
+        draft[verified] = now
+    draft[: accepted[-1] + 1] = NO_TOKEN
     ahead = at > accepted[-1]
-    if config.drafts > 1 and ahead.any():
-        at, mask_id = at[ahead], logits.shape[1] - 1
-        likeliest = _likeliest(*likely_tokens(logits[block][ahead], mask_id, config, config.drafts))
-        others = (tokens for tokens in likeliest if (tokens != drafts[0, at]).any())
-        for other, tokens in zip(drafts[1:], others):
-            other[:] = drafts[0]
+    return draft, (at[ahead], block.start + np.flatnonzero(ahead))
+
+
+def _add_drafts(config: SamplerConfig, drafts: Ints, ahead: dict[int, tuple[Ints, Ints]], logits: Tensor) -> None:
+    """Fill the further drafts in `drafts` (B, D, L); ahead: row -> as `_next_draft` returns it; logits of the pass."""
+    chosen = torch.from_numpy(np.concatenate([of_logits for _, of_logits in ahead.values()])).to(logits.device)
+    if not len(chosen):
+        return
+    found = likely_tokens(logits.index_select(0, chosen), logits.shape[1] - 1, config, config.drafts)
+    ends = np.cumsum([len(at) for at, _ in ahead.values()])[:-1]
+    for (row, (at, _)), *likely in zip(ahead.items(), *(np.split(part, ends) for part in found), strict=True):
+        first, *others = drafts[row]
+        sequences = (tokens for tokens in _likeliest(*likely) if (tokens != first[at]).any())
+        for other, tokens in zip(others, sequences):
+            other[:] = first
             other[at] = tokens
-    return drafts
 
 
 def _likeliest(tokens: Ints, share: Floats) -> Iterator[Ints]:

@@ -154,10 +154,11 @@ class _Draft(_Block):
     def __call__(self, ids: Tensor, sigma: Tensor, positions: Tensor) -> Tensor:
         start = int(positions[0].int().argmax())
         finished = torch.cat([self.finished, ids[:1, self.committed : start]], dim=1)
-        cache = self.cache.rows([0] * len(ids))  # one for each draft
+        cache = self.cache if len(ids) == 1 else self.cache.rows([0] * len(ids))  # one for each draft
         finished = finished.expand(len(ids), -1)
         logits, cache = verify_and_draft(
             self.model, finished, ids[:, start:], positions[:, start:], cache, self.block_length, self.behind
         )
-        self.cache, self.finished, self.committed = cache.rows([0]), finished[:1, :0], start
+        self.cache = cache if len(ids) == 1 else cache.rows([0])
+        self.finished, self.committed = finished[:1, :0], start
         return torch.cat(logits)
