@@ -2,7 +2,7 @@
 
     shared = SharedDenoiser(denoiser, most=16)
     with shared.seat() as seat:                    # in one thread per run
-        frame = run.advance(seat)                  # a seat is a `DenoiserFunction` of one canvas
+        frame = run.advance(seat)                  # a seat is a `DenoiserFunction` of one text
 
 Runs join and leave between two steps, each with a sampler of its own. There is no thread of the denoiser's own: one of
 the callers makes the pass for all. It waits until every seat calls or a short time has passed. Calls of one length

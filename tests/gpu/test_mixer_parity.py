@@ -127,6 +127,7 @@ def test_the_cuda_scan_agrees_with_the_plain_mixer(case, steep, device, record, 
     truth = exact(projected.double()).unflatten(2, (2, -1)).permute(2, 0, 1, 3) * NO_NORM**0.5  # (2, b, l, h p)
 
     calls = []
+    monkeypatch.delenv("DIFFUAPRIEL_SCAN", raising=False)
     scan = hopper.scan
     monkeypatch.setattr(hopper, "scan", lambda *inputs: calls.append(len(inputs)) or scan(*inputs))
     poison([projected, truth])
@@ -137,5 +138,6 @@ def test_the_cuda_scan_agrees_with_the_plain_mixer(case, steep, device, record, 
     g, squares = results[0]
     errors = {"g": relative_error(g, truth), "squares": relative_error(squares, truth.square().sum(-1))}
     record("CUDA scan bfloat16", str(case), errors)
-    assert max(errors.values()) <= ROUGHER[torch.bfloat16][0] * TOLERANCE[torch.bfloat16], errors
+    most = ROUGHER[torch.bfloat16][0] * TOLERANCE[torch.bfloat16]
+    assert all(error <= most for error in errors.values()), errors  # not of NaN
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True)), "two runs differ"
